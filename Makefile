@@ -1,0 +1,31 @@
+# Everything a contributor runs. Debian packages and the virtual environment are installed by `setup`.
+SHELL := /bin/bash
+VENV := .venv
+PY := $(VENV)/bin/python
+export DEBIAN_FRONTEND := noninteractive
+
+.PHONY: setup demo test check bench clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml scripts/setup.sh
+	scripts/setup.sh $(VENV)
+	touch $@
+
+check: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+test: setup
+	$(PY) -m pytest
+
+bench: setup
+	$(PY) -m benchmarks
+
+demo: setup
+	scripts/demo.sh $(VENV)
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,5 @@
+"""`python -m kubectl_genainet`: the same as `kubectl genainet`."""
+
+from kubectl_genainet.cli import main
+
+main()

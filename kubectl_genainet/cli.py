@@ -1,0 +1,86 @@
+"""The command line: registration only. Each verb lives in commands/ and is imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from kubectl_genainet import __version__
+from kubectl_genainet.errors import GenainetError
+
+# verb -> (module in commands/, one line for the list of commands)
+VERBS = {
+    "trace": ("trace", "Show the path of real packets through a Service, hop by hop"),
+    "drops": ("drops", "Show what is being dropped now, where and why"),
+    "dns": ("dns", "Show who waits for DNS, for which names, at which hop"),
+    "explain": ("explain", "Say whether policies admit a flow, why, and what would admit it"),
+    "matrix": ("matrix", "Show who may reach whom"),
+    "rules": ("rules", "Show what kube-proxy has programmed for a Service on each node"),
+    "doctor": ("doctor", "Check a cluster's network against the practice for GenAI workloads"),
+    "deploy": ("deploy", "Put the agent on the nodes of a cluster"),
+    "undeploy": ("undeploy", "Remove all that deploy made"),
+    "status": ("status", "Show the agents, node by node"),
+    "lab": ("lab", "A cluster on this machine, with a real datapath"),
+    "version": ("version", "Show the versions of the client and of the agents"),
+}
+
+
+class LazyGroup(click.Group):
+    """Imports a verb's module only when it is needed: `--help` and completion stay fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"kubectl_genainet.commands.{VERBS[cmd_name][0]}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, text) for verb, (_, text) in VERBS.items()])
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from kubectl_genainet.model.target import not_found
+
+            wrong = not_found("command", args[0], VERBS)
+            raise click.UsageError(f"{wrong.message}. {wrong.hint}", ctx) from error
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Exit status: 0 nothing wrong found, 1 something found, 2 the command failed, 124 nothing seen in time.",
+)
+@click.version_option(__version__, prog_name="kubectl-genainet")
+def cli() -> None:
+    """Diagnose the network of GenAI workloads on Kubernetes, from real packets."""
+
+
+def main() -> None:
+    """Runs the command line and turns errors into one message and an exit status."""
+    try:
+        status = cli.main(prog_name="kubectl genainet", standalone_mode=False)
+    except GenainetError as error:
+        click.echo(f"error: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"  {error.hint}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+    except BrokenPipeError:  # `| head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,30 @@
+"""The errors that reach a user: what is wrong, with which object, and what to do."""
+
+from __future__ import annotations
+
+
+class GenainetError(Exception):
+    """The command itself failed (exit status 2).
+
+    `message` says what is wrong and with which object; `hint` says what to do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InputError(GenainetError):
+    """An object, a file or an argument is not what it must be.
+
+    `source` is the file (and document) it came from, `obj` the object ("NetworkPolicy default/x"),
+    `field` the path to the value inside the object ("spec.ingress[0].ports[0].endPort").
+    """
+
+    def __init__(self, problem: str, *, source: str = "", obj: str = "", field: str = "", hint: str = "") -> None:
+        where = ": ".join(part for part in (source, obj, field) if part)
+        super().__init__(f"{where}: {problem}" if where else problem, hint)
+        self.problem, self.source, self.obj, self.field = problem, source, obj, field

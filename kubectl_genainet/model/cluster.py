@@ -1,0 +1,202 @@
+"""The cluster's state at one moment, as far as it could be read, with the look-ups that every analysis needs."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+import msgspec
+
+from kubectl_genainet.model.kube import EndpointSlice, KubeObject, Namespace, Node, Pod, Service, ServicePort
+
+T = TypeVar("T")
+
+
+class LeftOut(msgspec.Struct, frozen=True):
+    """A kind of object that could not be read: whatever depends on it is unknown, not absent."""
+
+    kind: str
+    reason: str
+
+
+def canonical_ip(text: str) -> str:
+    """The one spelling of an address that all look-ups use: compressed, lower case, IPv4-mapped IPv6 as IPv4.
+
+    Returns `text` itself where it is no address.
+    """
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return text
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
+
+
+class Backend(msgspec.Struct, frozen=True):
+    """One address and port that a Service port may be sent to, from its EndpointSlices."""
+
+    ip: str
+    port: int
+    ready: bool
+    serving: bool
+    terminating: bool
+    node: str
+    pod: str  # name of the pod in the Service's namespace; empty when the slice names none
+
+
+class ServiceAddress(msgspec.Struct, frozen=True):
+    """A Service port, found by one of its addresses. `via` is clusterIP, externalIP, loadBalancer or nodePort."""
+
+    service: Service
+    port: ServicePort
+    ip: str
+    via: str
+
+
+@dataclass(frozen=True)
+class ClusterSnapshot:
+    """All objects that were read. `left_out` names what was not; `taken_at` is RFC 3339 or empty."""
+
+    objects: tuple[KubeObject, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    taken_at: str = ""
+
+    @cached_property
+    def by_kind(self) -> Mapping[str, tuple[KubeObject, ...]]:
+        kinds: dict[str, list[KubeObject]] = defaultdict(list)
+        for obj in self.objects:
+            kinds[obj.kind].append(obj)
+        return {kind: tuple(objs) for kind, objs in kinds.items()}
+
+    def of(self, kind: str, group: str | None = None) -> tuple[KubeObject, ...]:
+        """The objects of a kind; with `group`, of that API group only ("" is core, "networking.k8s.io", …)."""
+        found = self.by_kind.get(kind, ())
+        return found if group is None else tuple(o for o in found if o.group == group)
+
+    def _decoded(self, shape: type[T], objects: Iterable[KubeObject]) -> tuple[T, ...]:
+        return tuple(obj.decode(shape) for obj in objects)
+
+    @cached_property
+    def pods(self) -> tuple[Pod, ...]:
+        return self._decoded(Pod, self.of("Pod", ""))
+
+    @cached_property
+    def services(self) -> tuple[Service, ...]:
+        return self._decoded(Service, self.of("Service", ""))
+
+    @cached_property
+    def endpoint_slices(self) -> tuple[EndpointSlice, ...]:
+        return self._decoded(EndpointSlice, self.of("EndpointSlice", "discovery.k8s.io"))
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        return self._decoded(Node, self.of("Node", ""))
+
+    @cached_property
+    def namespaces(self) -> Mapping[str, Namespace]:
+        return {n.metadata.name: n for n in self._decoded(Namespace, self.of("Namespace", ""))}
+
+    def namespace_labels(self, name: str) -> dict[str, str]:
+        """Labels of a namespace, with the one that the API server always sets (KEP-2161)."""
+        found = self.namespaces.get(name)
+        return {**(found.metadata.labels if found else {}), "kubernetes.io/metadata.name": name}
+
+    @cached_property
+    def _pods_by_ip(self) -> Mapping[str, Pod]:
+        """hostNetwork pods share their node's address and are left out; so are finished pods."""
+        return {
+            canonical_ip(ip): pod
+            for pod in self.pods
+            if not pod.spec.host_network and not pod.finished
+            for ip in pod.ips
+        }
+
+    def pod_at(self, ip: str) -> Pod | None:
+        return self._pods_by_ip.get(canonical_ip(ip))
+
+    @cached_property
+    def _pods_by_key(self) -> Mapping[tuple[str, str], Pod]:
+        return {(p.metadata.namespace, p.metadata.name): p for p in self.pods}
+
+    def pod(self, namespace: str, name: str) -> Pod | None:
+        return self._pods_by_key.get((namespace, name))
+
+    @cached_property
+    def _nodes_by_ip(self) -> Mapping[str, Node]:
+        return {canonical_ip(ip): node for node in self.nodes for ip in node.ips}
+
+    def node_at(self, ip: str) -> Node | None:
+        return self._nodes_by_ip.get(canonical_ip(ip))
+
+    @cached_property
+    def _services_by_key(self) -> Mapping[tuple[str, str], Service]:
+        return {(s.metadata.namespace, s.metadata.name): s for s in self.services}
+
+    def service(self, namespace: str, name: str) -> Service | None:
+        return self._services_by_key.get((namespace, name))
+
+    @cached_property
+    def _slices_by_service(self) -> Mapping[tuple[str, str], tuple[EndpointSlice, ...]]:
+        found: dict[tuple[str, str], list[EndpointSlice]] = defaultdict(list)
+        for item in self.endpoint_slices:
+            found[(item.metadata.namespace, item.service)].append(item)
+        return {key: tuple(slices) for key, slices in found.items()}
+
+    def backends(self, service: Service, port: ServicePort) -> tuple[Backend, ...]:
+        """Every endpoint of a Service port, ready or not, in the slices' order, without repeats.
+
+        A slice port belongs to the Service port of the same name and protocol (EndpointSlice API).
+        """
+        slices = self._slices_by_service.get((service.metadata.namespace, service.metadata.name), ())
+        found: dict[tuple[str, int], Backend] = {}
+        for item in slices:
+            for slice_port in item.ports:
+                if slice_port.name != port.name or slice_port.protocol != port.protocol:
+                    continue
+                for endpoint in item.endpoints:
+                    conditions = endpoint.conditions
+                    target = endpoint.target_ref
+                    for address in endpoint.addresses[:1]:  # the API allows several, kube-proxy uses the first
+                        found.setdefault(
+                            (address, slice_port.port),
+                            Backend(
+                                ip=canonical_ip(address),
+                                port=slice_port.port,
+                                ready=conditions.ready,
+                                serving=conditions.ready if conditions.serving is None else conditions.serving,
+                                terminating=conditions.terminating,
+                                node=endpoint.node,
+                                pod=target.name if target and target.kind in ("Pod", "") else "",
+                            ),
+                        )
+        return tuple(found.values())
+
+    @cached_property
+    def _services_by_address(self) -> Mapping[tuple[str, int, str], ServiceAddress]:
+        found: dict[tuple[str, int, str], ServiceAddress] = {}
+        for service in self.services:
+            addresses = [(ip, "clusterIP") for ip in service.cluster_ips]
+            addresses += [(ip, "externalIP") for ip in service.spec.external_ips]
+            addresses += [(i.ip, "loadBalancer") for i in service.status.load_balancer.ingress if i.ip]
+            for port in service.spec.ports:
+                for ip, via in addresses:
+                    key = (canonical_ip(ip), port.port, port.protocol)
+                    found.setdefault(key, ServiceAddress(service, port, key[0], via))
+        return found
+
+    @cached_property
+    def _services_by_node_port(self) -> Mapping[tuple[int, str], tuple[Service, ServicePort]]:
+        return {(p.node_port, p.protocol): (s, p) for s in self.services for p in s.spec.ports if p.node_port}
+
+    def service_at(self, ip: str, port: int, protocol: str) -> ServiceAddress | None:
+        """The Service port behind an address; `protocol` is the API's name ("TCP", "UDP", "SCTP")."""
+        found = self._services_by_address.get((canonical_ip(ip), port, protocol))
+        if found is None and self.node_at(ip) is not None:
+            by_port = self._services_by_node_port.get((port, protocol))
+            if by_port is not None:
+                return ServiceAddress(*by_port, canonical_ip(ip), "nodePort")
+        return found

@@ -1,0 +1,112 @@
+"""What the user points at: svc/NAME[:PORT], pod/NAME, deploy/NAME, IP[:PORT]."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Iterable
+from enum import Enum
+
+import msgspec
+
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.model.cluster import canonical_ip
+
+
+class TargetKind(Enum):
+    SERVICE = "svc"
+    POD = "pod"
+    WORKLOAD = "deploy"  # Deployment, StatefulSet, DaemonSet or Job
+    ADDRESS = "ip"
+
+
+_KINDS = {
+    "svc": (TargetKind.SERVICE, "Service"), "service": (TargetKind.SERVICE, "Service"),
+    "services": (TargetKind.SERVICE, "Service"),
+    "po": (TargetKind.POD, "Pod"), "pod": (TargetKind.POD, "Pod"), "pods": (TargetKind.POD, "Pod"),
+    "deploy": (TargetKind.WORKLOAD, "Deployment"), "deployment": (TargetKind.WORKLOAD, "Deployment"),
+    "sts": (TargetKind.WORKLOAD, "StatefulSet"), "statefulset": (TargetKind.WORKLOAD, "StatefulSet"),
+    "ds": (TargetKind.WORKLOAD, "DaemonSet"), "daemonset": (TargetKind.WORKLOAD, "DaemonSet"),
+    "job": (TargetKind.WORKLOAD, "Job"),
+}  # fmt: skip
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A parsed target. `port` is a number, a port's name, or None; `namespace` is empty where none was given."""
+
+    kind: TargetKind
+    api_kind: str  # "Service", "Pod", "Deployment", …; empty for an address
+    name: str  # object name, or the address in canonical spelling
+    port: int | str | None = None
+    namespace: str = ""
+
+    def __str__(self) -> str:
+        port = "" if self.port is None else f":{self.port}"
+        if self.kind is TargetKind.ADDRESS:
+            return f"[{self.name}]{port}" if ":" in self.name and port else f"{self.name}{port}"
+        prefix = f"{self.namespace}/" if self.namespace else ""
+        return f"{self.kind.value}/{prefix}{self.name}{port}"
+
+
+def parse_target(text: str) -> Target:
+    """Reads a target as users type it; raises InputError that says which forms there are.
+
+    NAMESPACE/NAME is taken for NAME too ("svc/prod/my-llama-svc").
+    """
+    address = _parse_address(text)
+    if address is not None:
+        return address
+    kind, slash, rest = text.partition("/")
+    if not slash or kind.lower() not in _KINDS:
+        raise InputError(
+            f"{text!r} is not a target",
+            hint="Targets are svc/NAME[:PORT], pod/NAME, deploy/NAME (also sts/, ds/, job/) or IP[:PORT].",
+        )
+    namespace, _, rest = rest.rpartition("/")
+    name, colon, port = rest.partition(":")
+    if not _NAME.fullmatch(name) or (namespace and not _NAME.fullmatch(namespace)):
+        raise InputError(
+            f"{name or text!r} is not a Kubernetes object name", hint="Names are lower case: a-z, 0-9, - and ."
+        )
+    target_kind, api_kind = _KINDS[kind.lower()]
+    return Target(target_kind, api_kind, name, _parse_port(port, text) if colon else None, namespace)
+
+
+def _parse_address(text: str) -> Target | None:
+    host, port = text, ""
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    return Target(TargetKind.ADDRESS, "", canonical_ip(host), _parse_port(port, text) if port else None)
+
+
+def _parse_port(port: str, text: str) -> int | str:
+    if port.isdigit():
+        if not 1 <= int(port) <= 65535:
+            raise InputError(f"{text!r}: port {port} is not between 1 and 65535")
+        return int(port)
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", port):
+        raise InputError(f"{text!r}: {port!r} is neither a port number nor a port name")
+    return port
+
+
+def not_found(what: str, name: str, known: Iterable[str], *, namespace: str = "") -> InputError:
+    """The error for a name that does not exist, with the near matches that do."""
+    known = sorted(set(known))
+    near = difflib.get_close_matches(name, known, n=5, cutoff=0.5) or [k for k in known if name in k][:5]
+    where = f" in namespace {namespace}" if namespace else ""
+    if near:
+        hint = "Did you mean " + ", ".join(near) + "?"
+    elif known:
+        hint = "There are: " + ", ".join(known[:10]) + (f" and {len(known) - 10} more" if len(known) > 10 else "")
+    else:
+        hint = f"There is no {what}{where} at all. Is the namespace right? (-n, -A)"
+    return InputError(f"no {what} {name!r}{where}", hint=hint)

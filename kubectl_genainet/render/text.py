@@ -1,0 +1,51 @@
+"""Text that is safe and fits: escaping of hostile strings, the console, units."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import IO
+
+from rich.console import Console
+from rich.markup import escape
+
+from kubectl_genainet.model.finding import Certainty, Severity
+
+CERTAINTY_STYLE = {
+    Certainty.OBSERVED: "green", Certainty.DERIVED: "cyan", Certainty.ASSUMED: "yellow", Certainty.UNKNOWN: "dim",
+}  # fmt: skip
+SEVERITY_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "blue"}
+
+
+def printable(text: str) -> str:
+    """`text` with control, format and bidi characters made visible (\\x1b): it may come from a pod or from DNS."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        c if unicodedata.category(c)[0] not in "CZ" or c == " " else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def markup_safe(text: str) -> str:
+    """`printable`, and with rich's own markup escaped: for strings put between [style] tags."""
+    return escape(printable(text))
+
+
+def make_console(file: IO[str] | None = None, *, stderr: bool = False) -> Console:
+    """A console that respects NO_COLOR, the terminal's width and pipes; wide when piped, so that lines stay whole."""
+    console = Console(file=file, stderr=stderr, highlight=False, soft_wrap=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(
+            file=file, stderr=stderr, highlight=False, emoji=False, width=max(console.width, 200), no_color=True,
+            force_terminal=False,
+        )  # fmt: skip
+    return console
+
+
+def duration(ns: float | None) -> str:
+    """Nanoseconds as a person reads them: 830 ns, 12.4 µs, 3.1 ms, 5.00 s; "?" for None."""
+    if ns is None:
+        return "?"
+    for unit, size in (("s", 1e9), ("ms", 1e6), ("µs", 1e3)):
+        if abs(ns) >= size:
+            return f"{ns / size:.2f} {unit}" if unit == "s" else f"{ns / size:.1f} {unit}"
+    return f"{ns:.0f} ns"
