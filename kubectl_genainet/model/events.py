@@ -1,0 +1,227 @@
+"""Raw observations, as the agent's probes report them. A union matched by type; `kind` is the tag on the wire.
+
+Times are CLOCK_MONOTONIC nanoseconds of the node (bpf_ktime_get_ns). `netns` is the inode number of a network
+namespace. `skb` is the kernel address of the sk_buff: an identity while the packet lives, on one kernel only.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.packet import FiveTuple
+
+
+class Point(Enum):
+    """Where on a device a packet was seen."""
+
+    RX = "rx"  # net:netif_receive_skb
+    TX = "tx"  # net:net_dev_queue
+    DROP = "drop"  # skb:kfree_skb
+    DONE = "done"  # delivered to a socket
+
+
+class TcpFlags(msgspec.Struct, frozen=True):
+    """TCP header fields that NAT leaves alone. `flags` is the header's flag byte (FIN 1, SYN 2, RST 4, PSH 8, ACK 16)."""
+
+    seq: int
+    ack: int
+    flags: int
+
+    @property
+    def syn(self) -> bool:
+        return bool(self.flags & 2)
+
+    @property
+    def fin(self) -> bool:
+        return bool(self.flags & 1)
+
+    @property
+    def rst(self) -> bool:
+        return bool(self.flags & 4)
+
+    @property
+    def is_ack(self) -> bool:
+        return bool(self.flags & 16)
+
+    def __str__(self) -> str:
+        names = [
+            name for bit, name in ((2, "SYN"), (16, "ACK"), (1, "FIN"), (4, "RST"), (8, "PSH")) if self.flags & bit
+        ]
+        return ",".join(names) or "-"
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What every packet observation has in common.
+
+    `length` is skb->len in bytes (a GSO packet is one), `payload` the transport payload's length, `sig` a hash of
+    the first bytes of a datagram's payload (0 for TCP). `tunnel` is the outer tuple of a VXLAN or Geneve packet.
+    `device` is empty where the packet had none (locally made, not yet routed).
+    """
+
+    node: str
+    t_ns: int
+    netns: int
+    ifindex: int
+    device: str
+    skb: int
+    tuple: FiveTuple
+    length: int
+    payload: int
+    ip_id: int
+    sig: int = 0
+    tcp: TcpFlags | None = None
+    tunnel: FiveTuple | None = None
+    cpu: int = 0
+
+
+class PacketSeen(Seen, frozen=True, kw_only=True, tag_field="kind", tag="packet"):
+    """A packet passed a device."""
+
+    point: Point
+
+
+class PacketDropped(Seen, frozen=True, kw_only=True, tag_field="kind", tag="drop"):
+    """The kernel freed a packet with a reason.
+
+    `reason` is the kernel's name without its prefix ("NETFILTER_DROP"; "" where the kernel gives none); `location`
+    and `stack` are symbols, innermost first; `hook` is the netfilter hook read from the stack ("FORWARD"), or "".
+    """
+
+    reason: str
+    location: str
+    stack: tuple[str, ...] = ()
+    hook: str = ""
+
+
+class IcmpError(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="icmp"):
+    """An ICMP error about a followed flow was seen. `quoted` is the tuple inside it, as its sender had it.
+
+    `type` and `code` are the header's; `mtu` is the next-hop MTU of "fragmentation needed" / "packet too big", else 0.
+    """
+
+    node: str
+    t_ns: int
+    netns: int
+    ifindex: int
+    device: str
+    point: Point
+    src: str
+    dst: str
+    family: int  # 4 or 6
+    type: int
+    code: int
+    mtu: int
+    quoted: FiveTuple
+
+
+class TcpRetransmit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="retransmit"):
+    """tcp:tcp_retransmit_skb: the sender's TCP sent a segment again. `state` is the kernel's socket state name."""
+
+    node: str
+    t_ns: int
+    netns: int
+    tuple: FiveTuple
+    state: str
+
+
+class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="flow"):
+    """Packets of one tuple at one device that were counted and not reported one by one; totals since the start.
+
+    `hop_ns` is a histogram of the time since the same packet's previous point: element i counts times in
+    [2**i, 2**(i+1)) ns; trailing zeros are left out.
+    """
+
+    node: str
+    t_ns: int
+    netns: int
+    ifindex: int
+    device: str
+    point: Point
+    tuple: FiveTuple
+    packets: int
+    bytes: int
+    hop_ns: tuple[int, ...] = ()
+
+
+class LostEvents(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="lost"):
+    """Events of a probe that did not reach the reader since the last such record, and where they were lost."""
+
+    node: str
+    probe: str
+    count: int
+    where: str  # "ring buffer", "event budget", "agent queue", "slow client"
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="hello"):
+    """The first record of a stream. `realtime_ns` - `t_ns` turns the node's monotonic times into wall-clock times.
+
+    `boot_id` names the running kernel: nodes with the same one share a clock and sk_buff addresses.
+    """
+
+    node: str
+    protocol: int
+    version: str
+    kernel: str
+    boot_id: str
+    t_ns: int
+    realtime_ns: int
+    tier: str  # "tracepoint", "kprobe", "exact"
+    probes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()  # features that this kernel lacks, with the consequence
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="progress"):
+    """What the agent is doing ("compiling", "attached", "probe request sent"): for the user's eyes."""
+
+    node: str
+    stage: str
+    detail: str = ""
+
+
+class ProbeResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="probe_result"):
+    """The outcome of one connection that the agent opened (`--probe`). Times in ns, None where not reached."""
+
+    node: str
+    pod: str
+    url: str
+    outcome: str  # "connected", "refused", "timeout", "unreachable", "http 200", …
+    connect_ns: int | None = None
+    total_ns: int | None = None
+
+
+class AgentFailed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="failed"):
+    """The agent could not go on, or could not start: what is wrong and what to do."""
+
+    node: str
+    message: str
+    hint: str = ""
+
+
+class Bye(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="bye"):
+    """The last record of a stream. `emitted` counts what the probes tried to report: emitted = sent + lost."""
+
+    node: str
+    emitted: int
+    sent: int
+    lost: int
+    reason: str  # "timeout", "client went away", "stopped", "limit"
+
+
+Event = (
+    PacketSeen
+    | PacketDropped
+    | IcmpError
+    | TcpRetransmit
+    | FlowCounters
+    | LostEvents
+    | Hello
+    | Progress
+    | ProbeResult
+    | AgentFailed
+    | NodeReport
+    | RulesetDump
+    | Bye
+)

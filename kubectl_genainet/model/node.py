@@ -1,0 +1,58 @@
+"""What an agent knows of its node: network namespaces, devices, settings, rulesets."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """A network device. `kind` is rtnetlink's ("veth", "vxlan", "bridge", "" for hardware); `peer_netns` is 0 if unknown."""
+
+    name: str
+    ifindex: int
+    mtu: int
+    kind: str = ""
+    up: bool = True
+    addresses: tuple[str, ...] = ()  # without prefix length
+    peer_ifindex: int = 0
+    peer_netns: int = 0
+
+
+class NetNs(msgspec.Struct, frozen=True, kw_only=True):
+    """A network namespace of the node. `pod_uids` come from the cgroups of the processes inside it."""
+
+    inode: int
+    host: bool
+    devices: tuple[Device, ...] = ()
+    pod_uids: tuple[str, ...] = ()
+    conntrack_count: int | None = None
+    conntrack_max: int | None = None
+    sysctls: dict[str, str] = {}
+    name: str = ""  # the file in /run/netns, where there is one
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(a for d in self.devices if d.name != "lo" for a in d.addresses)
+
+
+class NodeReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="node"):
+    """The node's network namespaces at one moment."""
+
+    node: str
+    t_ns: int
+    namespaces: tuple[NetNs, ...]
+    unreadable: tuple[str, ...] = ()  # what could not be read, and why
+
+
+class RulesetDump(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="ruleset"):
+    """Packet rules of the node's host namespace, as the system's own tools print them.
+
+    `source` is one of iptables-nft, iptables-legacy, ip6tables-nft, ip6tables-legacy (`-save -c` text),
+    nft (`nft -j list ruleset` text), ipvs (`ipvsadm -Sn` text), ipset (`ipset list` text), conntrack-stats.
+    """
+
+    node: str
+    t_ns: int
+    source: str
+    text: str
+    error: str = ""  # why it could not be read; `text` is then empty

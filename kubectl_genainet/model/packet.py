@@ -1,0 +1,63 @@
+"""What a packet is to this tool: its addresses and ports, and what NAT leaves alone in it."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+
+class Protocol(Enum):
+    """Transport protocols that the probes parse; the value is the Kubernetes API's name where it has one."""
+
+    TCP = "TCP"
+    UDP = "UDP"
+    SCTP = "SCTP"
+    ICMP = "ICMP"
+    ICMPV6 = "ICMPv6"
+    UNKNOWN = "unknown"
+
+    @property
+    def number(self) -> int:
+        """The IANA protocol number (IPv4 protocol, IPv6 next header); 0 for UNKNOWN."""
+        return _NUMBERS.get(self, 0)
+
+    @classmethod
+    def from_number(cls, number: int) -> Protocol:
+        return _BY_NUMBER.get(number, cls.UNKNOWN)
+
+
+_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132, Protocol.ICMP: 1, Protocol.ICMPV6: 58}
+_BY_NUMBER = {number: protocol for protocol, number in _NUMBERS.items()}
+
+
+def address_text(ip: str, port: int | None) -> str:
+    """ "10.0.0.1:80", "[2001:db8::1]:80", or the address alone where there is no port."""
+    if port is None:
+        return ip
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+class FiveTuple(msgspec.Struct, frozen=True):
+    """Addresses in canonical spelling (see `canonical_ip`), ports in host order (0 for ICMP)."""
+
+    src: str
+    sport: int
+    dst: str
+    dport: int
+    protocol: Protocol
+
+    @property
+    def reversed(self) -> FiveTuple:
+        return FiveTuple(self.dst, self.dport, self.src, self.sport, self.protocol)
+
+    @property
+    def source(self) -> str:
+        return address_text(self.src, self.sport)
+
+    @property
+    def destination(self) -> str:
+        return address_text(self.dst, self.dport)
+
+    def __str__(self) -> str:
+        return f"{self.protocol.value} {self.source} → {self.destination}"

@@ -1,0 +1,104 @@
+"""What is made of the events: the path of a connection's first packet, its NAT, its end; JSON as docs/output.md says.
+
+None is "unknown" everywhere; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding
+from kubectl_genainet.model.packet import Protocol
+
+
+class Verdict(Enum):
+    FORWARDED = "forwarded"  # seen arriving in the destination's network namespace
+    DROPPED = "dropped"  # the kernel freed it and told nobody
+    REJECTED = "rejected"  # freed, and the sender was told (TCP RST or ICMP error)
+    UNKNOWN = "unknown"
+
+
+class Party(msgspec.Struct, frozen=True):
+    """One end of a flow; everything that isn't known is None."""
+
+    ip: str
+    port: int | None = None
+    namespace: str | None = None
+    pod: str | None = None
+    node: str | None = None
+    workload: str | None = None
+
+
+class ServiceRef(msgspec.Struct, frozen=True):
+    namespace: str
+    name: str
+    port: int
+    port_name: str
+    ip: str
+
+
+class Flow(msgspec.Struct, frozen=True):
+    client: Party
+    service: ServiceRef | None
+    protocol: Protocol
+
+
+class Nat(msgspec.Struct, frozen=True):
+    """The destination NAT that took the packet from the Service to the backend. `hop` is the index after which it shows."""
+
+    mode: str  # "iptables", "nftables", "ipvs", "unknown"
+    service_chain: str | None
+    endpoint_chain: str | None
+    certainty: Certainty
+    hop: int | None = None
+    before: str = ""
+    after: str = ""
+    masqueraded: bool = False
+
+
+class Hop(msgspec.Struct, frozen=True):
+    """One sighting of the packet. `t_ns` is on the first hop's node's clock; `t_error_ns` its uncertainty (0: same clock)."""
+
+    node: str
+    pod: str | None
+    device: str
+    point: str
+    t_ns: int
+    src: str
+    dst: str
+    t_error_ns: int = 0
+    tunnel: str | None = None
+
+
+class Drop(msgspec.Struct, frozen=True):
+    """Where and why the kernel freed the packet. `policies` are "namespace/name" of those that isolate the pod."""
+
+    reason: str
+    location: str
+    hook: str | None
+    device: str | None
+    rule: str | None
+    policies: tuple[str, ...]
+    certainty: Certainty  # of `rule` and `policies`; the rest is observed
+    node: str | None = None
+    pod: str | None = None
+    explanation: str = ""
+    evidence: tuple[Evidence, ...] = ()
+
+
+class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="path"):
+    """One connection (or one datagram's flow) as its first packet went. Times in ns; None where not observed."""
+
+    flow: Flow
+    backend: Party | None
+    nat: Nat | None
+    hops: tuple[Hop, ...]
+    verdict: Verdict
+    drop: Drop | None = None
+    findings: tuple[Finding, ...] = ()
+    handshake_ns: int | None = None  # SYN out to SYN-ACK in, at the first device
+    response_ns: int | None = None  # first request data in to first response data out, at the backend's device
+    attempts: int = 1  # first packets sent (a repeated SYN has the same sequence number)
+    retransmits: int = 0

@@ -1,0 +1,70 @@
+"""The stream between agent and client: NDJSON, versioned, first record Hello, last record Bye."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.events import Event, Hello
+
+PROTOCOL = 1
+MAX_RECORD = 64 << 20  # bytes; a ruleset of 250,000 lines is about 40 MB
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
+
+
+class FilterEntry(msgspec.Struct, frozen=True):
+    """Packets to follow: those with this address and port (0: any) and protocol ("": any), as source or destination."""
+
+    ip: str
+    port: int = 0
+    protocol: str = ""
+
+
+class ProbeRequest(msgspec.Struct, frozen=True):
+    """A connection that the agent opens from inside the namespace of the pod that has the address `from_ip`."""
+
+    from_ip: str
+    host: str  # address to connect to
+    port: int
+    protocol: str = "TCP"
+    path: str = ""  # "" connects only; else an HTTP GET
+    host_header: str = ""
+    count: int = 1
+    interval_s: float = 1.0
+
+
+class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a client may ask of an agent. All bounds are enforced by the agent; see `agent.limits`."""
+
+    filters: tuple[FilterEntry, ...]
+    probes: tuple[str, ...] = ("packet",)
+    timeout_s: float = 30.0
+    max_events: int = 1_000_000
+    max_bytes: int = 1 << 30
+    rulesets: bool = True
+    probe: ProbeRequest | None = None
+    options: dict[str, str] = {}
+
+
+def encode(event: Event) -> bytes:
+    """One record as a line, newline included."""
+    return _encoder.encode(event) + b"\n"
+
+
+def decode(line: bytes) -> Event:
+    """One line as a record. Raises GenainetError for a line that is none (damaged, or from a newer agent)."""
+    try:
+        return _decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise GenainetError(f"the stream holds a record that this version can't read: {error}") from None
+
+
+def check_hello(hello: Hello) -> None:
+    """Raises GenainetError when the agent speaks another protocol version than this client."""
+    if hello.protocol != PROTOCOL:
+        raise GenainetError(
+            f"the agent on node {hello.node} (version {hello.version}) speaks protocol {hello.protocol}, this client {PROTOCOL}",
+            hint="Run `kubectl genainet deploy` with this client, or install the client of the agent's version.",
+        )
