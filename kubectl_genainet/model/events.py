@@ -24,7 +24,7 @@ class Point(Enum):
 
 
 class TcpFlags(msgspec.Struct, frozen=True):
-    """TCP header fields that NAT leaves alone. `flags` is the header's flag byte (FIN 1, SYN 2, RST 4, PSH 8, ACK 16)."""
+    """TCP header fields that NAT leaves alone. `flags` is the header's: FIN 1, SYN 2, RST 4, PSH 8, ACK 16."""
 
     seq: int
     ack: int
@@ -57,7 +57,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What every packet observation has in common.
 
     `length` is skb->len in bytes (a GSO packet is one), `payload` the transport payload's length, `sig` a hash of
-    the first bytes of a datagram's payload (0 for TCP). `tunnel` is the outer tuple of a VXLAN or Geneve packet.
+    the first bytes of a datagram's payload (0 for TCP). `flow` is the tuple as it was here, `tunnel` the outer tuple of a VXLAN or Geneve packet.
     `device` is empty where the packet had none (locally made, not yet routed).
     """
 
@@ -67,7 +67,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     ifindex: int
     device: str
     skb: int
-    tuple: FiveTuple
+    flow: FiveTuple
     length: int
     payload: int
     ip_id: int
@@ -123,7 +123,7 @@ class TcpRetransmit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind",
     node: str
     t_ns: int
     netns: int
-    tuple: FiveTuple
+    flow: FiveTuple
     state: str
 
 
@@ -140,7 +140,7 @@ class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
     ifindex: int
     device: str
     point: Point
-    tuple: FiveTuple
+    flow: FiveTuple
     packets: int
     bytes: int
     hop_ns: tuple[int, ...] = ()

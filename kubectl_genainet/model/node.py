@@ -6,7 +6,7 @@ import msgspec
 
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
-    """A network device. `kind` is rtnetlink's ("veth", "vxlan", "bridge", "" for hardware); `peer_netns` is 0 if unknown."""
+    """A network device. `kind` is rtnetlink's ("veth", "vxlan", "" for hardware); `peer_netns` is 0 if unknown."""
 
     name: str
     ifindex: int

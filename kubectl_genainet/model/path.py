@@ -46,7 +46,7 @@ class Flow(msgspec.Struct, frozen=True):
 
 
 class Nat(msgspec.Struct, frozen=True):
-    """The destination NAT that took the packet from the Service to the backend. `hop` is the index after which it shows."""
+    """The destination NAT from the Service to the backend. `hop` is the index of the hop after which it shows."""
 
     mode: str  # "iptables", "nftables", "ipvs", "unknown"
     service_chain: str | None
@@ -59,7 +59,7 @@ class Nat(msgspec.Struct, frozen=True):
 
 
 class Hop(msgspec.Struct, frozen=True):
-    """One sighting of the packet. `t_ns` is on the first hop's node's clock; `t_error_ns` its uncertainty (0: same clock)."""
+    """One sighting of the packet. `t_ns` is on the first hop's clock; `t_error_ns` its uncertainty (0: same clock)."""
 
     node: str
     pod: str | None
