@@ -95,7 +95,8 @@ def _read(path: str | Path, lines: Iterable[bytes]) -> Bundle:
     header = _line(path, reader, "header", Header)
     if header.schema > SCHEMA:
         raise GenainetError(
-            f"the bundle {path} has schema {header.schema} (by version {header.tool}); this version reads up to {SCHEMA}",
+            f"the bundle {path} has schema {header.schema} (by version {header.tool}); this version reads up to "
+            f"{SCHEMA}",
             hint="Install the version that wrote it, or a newer one.",
         )
     stored = _line(path, reader, "snapshot", _Objects)

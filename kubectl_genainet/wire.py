@@ -65,6 +65,7 @@ def check_hello(hello: Hello) -> None:
     """Raises GenainetError when the agent speaks another protocol version than this client."""
     if hello.protocol != PROTOCOL:
         raise GenainetError(
-            f"the agent on node {hello.node} ({hello.version}) speaks protocol {hello.protocol}, this client {PROTOCOL}",
+            f"the agent on node {hello.node} ({hello.version}) speaks protocol {hello.protocol}, "
+            f"this client {PROTOCOL}",
             hint="Run `kubectl genainet deploy` with this client, or install the client of the agent's version.",
         )

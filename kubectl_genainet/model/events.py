@@ -57,7 +57,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What every packet observation has in common.
 
     `length` is skb->len in bytes (a GSO packet is one), `payload` the transport payload's length, `sig` a hash of
-    the first bytes of a datagram's payload (0 for TCP). `flow` is the tuple as it was here, `tunnel` the outer tuple of a VXLAN or Geneve packet.
+    the first bytes of a datagram's payload (0 for TCP). `flow` is the tuple as it was here, `tunnel` the outer tuple
+    where the packet was inside VXLAN, Geneve or IPIP.
     `device` is empty where the packet had none (locally made, not yet routed).
     """
 
@@ -170,11 +171,10 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="he
     realtime_ns: int
     tier: str  # "tracepoint", "kprobe", "exact"
     probes: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()  # features that this kernel lacks, with the consequence
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="progress"):
-    """What the agent is doing ("compiling", "attached", "probe request sent"): for the user's eyes."""
+    """What the agent is doing: stage "loading", "attached", or "missing" (a feature that this kernel lacks)."""
 
     node: str
     stage: str

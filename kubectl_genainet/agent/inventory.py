@@ -1,0 +1,242 @@
+"""What the node is made of: its network namespaces, their devices, whose pods they are, their settings.
+
+A namespace is the node's own if it is the host's, or a veth pair joins it to the host's namespace, or a container
+of a pod runs in it and the node has the kernel for itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import socket
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pyroute2 import IPRoute
+
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.cluster import canonical_ip
+from kubectl_genainet.model.node import Device, NetNs, NodeReport
+
+T = TypeVar("T")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
+_RUN_NETNS = (Path("/run/netns"), Path("/var/run/docker/netns"))
+# kubepods/burstable/pod<uid>/<container> (cgroupfs) or kubepods-burstable-pod<uid_with_underscores>.slice (systemd)
+_POD_UID = re.compile(r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})")
+_SYSCTLS = (
+    "net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/default/rp_filter",
+    "net/ipv4/tcp_mtu_probing", "net/core/somaxconn", "net/ipv4/tcp_max_syn_backlog", "net/ipv4/ip_local_port_range",
+    "net/ipv6/conf/all/forwarding", "net/ipv4/neigh/default/gc_thresh3", "net/bridge/bridge-nf-call-iptables",
+)  # fmt: skip
+
+
+def inside(netns_fd: int, action: Callable[[], T]) -> T:
+    """Runs `action` in a thread of its own that has entered the namespace, and returns its result."""
+    result: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            if _libc.setns(netns_fd, _CLONE_NEWNET):
+                error = ctypes.get_errno()
+                raise OSError(error, f"setns: {os.strerror(error)}")
+            result.append(action())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="netns")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return result[0]
+
+
+def default_host_netns() -> str:
+    """The node's host namespace: PID 1's, which is the node's init where the agent runs with hostPID."""
+    return "/proc/1/ns/net"
+
+
+def kernel_is_shared(host_netns: str) -> bool:
+    """Whether other nodes may run on this kernel (the lab, kind): the host's namespace is not the kernel's first one."""
+    try:
+        kthreadd = Path("/proc/2/comm").read_text().strip() == "kthreadd"
+        return not kthreadd or Path("/proc/2/ns/net").stat().st_ino != Path(host_netns).stat().st_ino
+    except OSError:
+        return True
+
+
+class _Candidate:
+    """A network namespace that something on this machine uses."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.name = Path(path).name if path.startswith("/run/netns/") else ""
+        self.pod_uids: set[str] = set()
+
+
+def _candidates() -> dict[int, _Candidate]:
+    """Namespaces by inode: those of processes, and those that a file in /run/netns keeps."""
+    found: dict[int, _Candidate] = {}
+    for folder in _RUN_NETNS:
+        if folder.is_dir():
+            for entry in folder.iterdir():
+                try:
+                    found.setdefault(entry.stat().st_ino, _Candidate(str(entry)))
+                except OSError:
+                    continue
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            inode = os.stat(f"/proc/{pid}/ns/net").st_ino
+            candidate = found.setdefault(inode, _Candidate(f"/proc/{pid}/ns/net"))
+            for match in _POD_UID.finditer(Path(f"/proc/{pid}/cgroup").read_text()):
+                candidate.pod_uids.add(match[1].replace("_", "-"))
+        except OSError:  # the process has ended, or may not be looked at
+            continue
+    return found
+
+
+def _devices(ipr: Any) -> Iterator[Device]:
+    addresses: dict[int, list[str]] = defaultdict(list)
+    for message in ipr.get_addr():
+        attrs = dict(message["attrs"])
+        address = attrs.get("IFA_LOCAL") or attrs.get("IFA_ADDRESS")
+        if address:
+            addresses[message["index"]].append(canonical_ip(address))
+    for message in ipr.get_links():
+        attrs = dict(message["attrs"])
+        info = dict(attrs["IFLA_LINKINFO"]["attrs"]) if "IFLA_LINKINFO" in attrs else {}
+        yield Device(
+            name=attrs.get("IFLA_IFNAME", ""), ifindex=message["index"], mtu=attrs.get("IFLA_MTU", 0),
+            kind=info.get("IFLA_INFO_KIND", ""), up=bool(message["flags"] & 1),
+            addresses=tuple(addresses.get(message["index"], ())), peer_ifindex=attrs.get("IFLA_LINK") or 0,
+        )  # fmt: skip
+
+
+def _read_int(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
+    def read() -> NetNs:
+        with IPRoute() as ipr:
+            devices = tuple(_devices(ipr))
+        sysctls = {}
+        for name in _SYSCTLS:
+            try:
+                sysctls[name.replace("/", ".")] = Path("/proc/sys", name).read_text().strip()
+            except OSError:
+                continue
+        for device in devices:
+            value = _read_int(f"/proc/sys/net/ipv4/conf/{device.name}/rp_filter") if "/" not in device.name else None
+            if value is not None:
+                sysctls[f"net.ipv4.conf.{device.name}.rp_filter"] = str(value)
+        return NetNs(
+            inode=inode, host=host, devices=devices, pod_uids=tuple(sorted(candidate.pod_uids)), name=candidate.name,
+            conntrack_count=_read_int("/proc/sys/net/netfilter/nf_conntrack_count"),
+            conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"), sysctls=sysctls,
+        )  # fmt: skip
+
+    fd = os.open(candidate.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return inside(fd, read)
+    finally:
+        os.close(fd)
+
+
+def _hangs_on(candidate: _Candidate, host_fd: int) -> bool:
+    """Whether every link that leads out of the namespace leads to the host's, and there is one.
+
+    That is what a CNI plugin makes of a pod. The underlay between nodes has links to several of them.
+    Source: rtnetlink(7), IFLA_LINK_NETNSID and RTM_GETNSID.
+    """
+
+    def read() -> bool:
+        with IPRoute() as ipr:
+            ids = {dict(m["attrs"]).get("IFLA_LINK_NETNSID") for m in ipr.get_links()} - {None}
+            return len(ids) == 1 and ids == {dict(ipr.get_netnsid(fd=host_fd)).get("nsid")}
+
+    try:
+        fd = os.open(candidate.path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return inside(fd, read)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+class Inventory:
+    """The node's namespaces, looked at anew by `report` and `own_inodes`."""
+
+    def __init__(self, node: str, host_netns: str = "") -> None:
+        self.node = node
+        self.host_netns = host_netns or default_host_netns()
+        try:
+            os.stat(self.host_netns)
+        except OSError as error:
+            raise GenainetError(
+                f"the node's network namespace {self.host_netns} can't be looked at: {error.strerror}",
+                hint="In a pod the agent needs hostPID and CAP_SYS_PTRACE; elsewhere name it with --host-netns.",
+            ) from None
+        self.shared = kernel_is_shared(self.host_netns)
+        self._hanging: dict[int, bool] = {}  # by inode, as it was found; the links of a namespace are made once
+
+    def _own(self) -> dict[int, _Candidate]:
+        candidates = _candidates()
+        host = os.stat(self.host_netns).st_ino
+        candidates[host] = _Candidate(self.host_netns)
+        if not self.shared:
+            return candidates
+        host_fd = os.open(self.host_netns, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for inode in candidates.keys() - self._hanging.keys():
+                self._hanging[inode] = inode == host or _hangs_on(candidates[inode], host_fd)
+        finally:
+            os.close(host_fd)
+        self._hanging = {i: h for i, h in self._hanging.items() if h and i in candidates}
+        return {i: c for i, c in candidates.items() if self._hanging.get(i)}
+
+    def own_inodes(self) -> set[int]:
+        """Inode numbers of the node's namespaces."""
+        return set(self._own())
+
+    def report(self) -> NodeReport:
+        """All there is to say of the node's namespaces now; what can't be read is named."""
+        host = os.stat(self.host_netns).st_ino
+        namespaces, unreadable = [], []
+        for inode, candidate in self._own().items():
+            try:
+                namespaces.append(_look_inside(inode, candidate, host=inode == host))
+            except OSError as error:
+                unreadable.append(f"network namespace {inode}: {error.strerror or error}")
+        return NodeReport(
+            node=self.node, t_ns=time.monotonic_ns(), namespaces=tuple(namespaces), unreadable=tuple(unreadable)
+        )
+
+    def path_of_address(self, ip: str) -> str | None:
+        """The path of the namespace that has the address, host's first; None where none has it."""
+        wanted = canonical_ip(ip)
+        for inode, candidate in self._own().items():
+            try:
+                if wanted in _look_inside(inode, candidate, host=False).addresses:
+                    return candidate.path
+            except OSError:
+                continue
+        return None
+
+
+def host_name() -> str:
+    return os.environ.get("NODE_NAME") or socket.gethostname()

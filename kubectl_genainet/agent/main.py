@@ -1,0 +1,41 @@
+"""`genainet-agent serve`: the program that runs on every node, as a DaemonSet's pod or in the lab."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+
+from kubectl_genainet.agent.inventory import Inventory, host_name
+from kubectl_genainet.agent.server import AnyCaller, Server, serve
+from kubectl_genainet.errors import GenainetError
+
+CACHE = Path(tempfile.gettempdir()) / "kubectl-genainet"
+
+
+def main() -> None:
+    """Parses the arguments and serves until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="genainet-agent", description="The node agent of kubectl-genainet.")
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("serve", help="serve requests until SIGTERM")
+    command.add_argument("--node", default=host_name(), help="name of this node; default: $NODE_NAME, else the host's")
+    where = command.add_mutually_exclusive_group(required=True)
+    where.add_argument("--socket", help="unix socket to serve on; only its owner may open it")
+    where.add_argument("--listen", metavar="127.0.0.1:PORT", help="loopback address to serve on")
+    command.add_argument("--host-netns", default="", help="path of the node's network namespace; default: PID 1's")
+    command.add_argument("--cache", default=str(CACHE), help="folder for what is read from the kernel once")
+    arguments = parser.parse_args()
+    try:
+        inventory = Inventory(arguments.node, arguments.host_netns)
+        host, _, port = (arguments.listen or "").rpartition(":")
+        server = Server(inventory, arguments.cache, AnyCaller())
+        asyncio.run(serve(server, socket_path=arguments.socket or "", host=host, port=int(port or 0)))
+    except (GenainetError, OSError, ValueError) as error:
+        hint = getattr(error, "hint", "")
+        sys.exit(f"genainet-agent: {error}" + (f"\n  {hint}" if hint else ""))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""The packet probe (probes/packet.bpf.c): where each matching packet was seen, and where it was dropped."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from kubectl_genainet.agent.headers import View
+from kubectl_genainet.agent.probes.declare import Attachment, DecodeContext, MapReader, Probe
+from kubectl_genainet.model.events import (
+    Event,
+    FlowCounters,
+    IcmpError,
+    PacketDropped,
+    PacketSeen,
+    Point,
+    TcpFlags,
+    TcpRetransmit,
+)
+from kubectl_genainet.model.packet import FiveTuple, Protocol
+
+# struct tuple: saddr, daddr, sport, dport, proto
+TUPLE = "16s16sHHB3x"
+TUPLE_SIZE = struct.calcsize("<" + TUPLE)
+# struct packet_event: t_ns, skb, tuple, outer, netns, ifindex, seq, ack, len, payload, sig, ip_id, kind, point,
+# tcp_flags, icmp_type, icmp_code, state, icmp_rest, device, cpu
+_PACKET = struct.Struct(f"<QQ{TUPLE}{TUPLE}7IH6B4s16sI4x")
+assert _PACKET.size == 160
+# struct drop_event after its packet_event: location, reason, depth, stack
+_DROP = struct.Struct("<QII20Q")
+# struct flow_key, struct flow
+FLOW_KEY = struct.Struct(f"<{TUPLE}III16s")
+FLOW = struct.Struct("<QQI32I4x")
+
+_POINTS = (Point.RX, Point.TX, Point.DROP)
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+
+# TCP states: include/net/tcp_states.h (part of the kernel's interface to user space, through inet_diag)
+_TCP_STATES = (
+    "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK",
+    "LISTEN", "CLOSING", "NEW_SYN_RECV",
+)  # fmt: skip
+
+# The function that runs a netfilter hook, as it stands in a stack below nf_hook_slow (net/ipv4, net/ipv6).
+_HOOKS = {
+    **dict.fromkeys(("ip_rcv", "ip_list_rcv", "ip_sublist_rcv", "ipv6_rcv", "ipv6_list_rcv"), "PRE_ROUTING"),
+    **dict.fromkeys(("ip_local_deliver", "ip6_input"), "INPUT"),
+    **dict.fromkeys(("ip_forward", "ip6_forward"), "FORWARD"),
+    **dict.fromkeys(("__ip_local_out", "__ip6_local_out", "ip6_xmit", "raw_sendmsg", "rawv6_sendmsg"), "OUTPUT"),
+    **dict.fromkeys(("ip_output", "ip_mc_output", "ip6_output"), "POST_ROUTING"),
+}
+
+
+@lru_cache(maxsize=65536)
+def address(raw: bytes) -> str:
+    """16 bytes in network order as text; IPv4-mapped addresses as IPv4."""
+    if raw.startswith(_MAPPED):
+        return f"{raw[12]}.{raw[13]}.{raw[14]}.{raw[15]}"
+    return str(ipaddress.IPv6Address(raw))
+
+
+@lru_cache(maxsize=65536)
+def _tuple(src: bytes, dst: bytes, sport: int, dport: int, proto: int) -> FiveTuple:
+    return FiveTuple(address(src), sport, address(dst), dport, Protocol.from_number(proto))
+
+
+@lru_cache(maxsize=4096)
+def text(raw: bytes) -> str:
+    """A C string of the kernel (a device name); bytes that are no text are kept visible."""
+    return raw.partition(b"\0")[0].decode("ascii", "backslashreplace")
+
+
+def hook_of(stack: Sequence[str]) -> str:
+    """The netfilter hook that a drop's stack was in, or "" where it was in none."""
+    names = [frame.partition("+")[0].partition(".")[0] for frame in stack]
+    if not any(name.startswith("nf_hook_slow") for name in names):
+        return ""
+    return next((_HOOKS[name] for name in names if name in _HOOKS), "")
+
+
+def decode(data: bytes, context: DecodeContext) -> Event:
+    """One ring buffer record as an event."""
+    (t_ns, skb, src, dst, sport, dport, proto, outer_src, outer_dst, outer_sport, outer_dport, outer_proto, netns, ifindex,
+     seq, ack, length, payload, sig, ip_id, kind, point, flags, icmp_type, icmp_code, state, icmp_rest, device,
+     cpu) = _PACKET.unpack_from(data)  # fmt: skip
+    flow = _tuple(src, dst, sport, dport, proto)
+    node = context.node
+    if kind == 4:
+        return TcpRetransmit(node=node, t_ns=t_ns, netns=netns, flow=flow, state=_TCP_STATES[state % len(_TCP_STATES)])
+    if kind == 3:
+        too_big = (icmp_type, icmp_code) == (3, 4) if outer_proto == 1 else icmp_type == 2
+        mtu = int.from_bytes(icmp_rest[2:] if outer_proto == 1 else icmp_rest, "big") if too_big else 0
+        return IcmpError(
+            node=node, t_ns=t_ns, netns=netns, ifindex=ifindex, device=text(device), point=_POINTS[point],
+            src=address(outer_src), dst=address(outer_dst), family=4 if outer_proto == 1 else 6, type=icmp_type,
+            code=icmp_code, mtu=mtu, quoted=flow,
+        )  # fmt: skip
+    tcp = TcpFlags(seq, ack, flags) if proto == 6 else None
+    tunnel = _tuple(outer_src, outer_dst, outer_sport, outer_dport, outer_proto) if outer_proto else None
+    seen = {
+        "node": node, "t_ns": t_ns, "netns": netns, "ifindex": ifindex, "device": text(device), "skb": skb, "flow": flow,
+        "length": length, "payload": payload, "ip_id": ip_id, "sig": 0 if tcp else sig, "tcp": tcp, "tunnel": tunnel,
+        "cpu": cpu,
+    }  # fmt: skip
+    if kind == 1:
+        return PacketSeen(point=_POINTS[point], **seen)
+    location, reason, depth, *frames = _DROP.unpack_from(data, _PACKET.size)
+    stack = tuple(context.symbol(frame) or hex(frame) for frame in frames[:depth])
+    return PacketDropped(
+        reason=drop_reason(reason, context.drop_reasons), location=context.symbol(location) or hex(location), stack=stack,
+        hook=hook_of(stack), **seen,
+    )  # fmt: skip
+
+
+def drop_reason(number: int, names: dict[int, str]) -> str:
+    """The kernel's name of a drop reason without its prefix; "" where the kernel gave none."""
+    name = names.get(number)
+    if name is None:
+        return "" if number == 0 else f"REASON_{number:#x}"
+    return name.removeprefix("SKB_DROP_REASON_").removeprefix("SKB_")
+
+
+def drain(read: MapReader, context: DecodeContext, seen: dict[bytes, int], now: int) -> Iterator[FlowCounters]:
+    """The flow table, summed over the CPUs; flows that did not change since `seen` are left out."""
+    for key, values in read("flows", FLOW_KEY.size, FLOW.size):
+        packets = size = 0
+        buckets = [0] * 32
+        for value in FLOW.iter_unpack(values):
+            packets += value[0]
+            size += value[1]
+            if value[0]:
+                buckets = [a + b for a, b in zip(buckets, value[3:], strict=True)]
+        if seen.get(key) == packets:
+            continue
+        seen[key] = packets
+        while buckets and not buckets[-1]:
+            buckets.pop()
+        src, dst, sport, dport, proto, netns, ifindex, point, device = FLOW_KEY.unpack(key)
+        yield FlowCounters(
+            node=context.node, t_ns=now, netns=netns, ifindex=ifindex, device=text(device), point=_POINTS[point % 3],
+            flow=_tuple(src, dst, sport, dport, proto), packets=packets, bytes=size, hop_ns=tuple(buckets),
+        )  # fmt: skip
+
+
+PROBE = Probe(
+    name="packet",
+    source="packet.bpf.c",
+    views=(
+        View("skb_head", "sk_buff", ("protocol", "network_header", "tail", "head", "data")),
+        View("skb_len", "sk_buff", ("len",)),
+        View("skb_dev", "sk_buff", ("dev",)),
+        View("skb_sk", "sk_buff", ("sk",)),
+        View("dev_place", "net_device", ("nd_net.net", "ifindex", "name")),
+        View("net_ino", "net", ("ns.inum",)),
+        View("sock_net", "sock", ("__sk_common.skc_net.net",)),
+        View(
+            "sock_tuple",
+            "sock",
+            tuple(f"__sk_common.skc_{field}" for field in ("daddr", "rcv_saddr", "dport", "num", "family", "state")),
+        ),
+        View("sock_tuple6", "sock", ("__sk_common.skc_v6_daddr", "__sk_common.skc_v6_rcv_saddr")),
+    ),
+    attachments=(
+        Attachment("net", "netif_receive_skb", "on_receive"),
+        Attachment("net", "net_dev_queue", "on_queue"),
+        Attachment("skb", "kfree_skb", "on_free"),
+        Attachment("tcp", "tcp_retransmit_skb", "on_retransmit", required=False, without="retransmits are not counted"),
+    ),
+    decode=decode,
+    drain=drain,
+)

@@ -1,0 +1,229 @@
+"""One session: a process that loads the probes, streams records to standard output, and takes them away with it.
+
+Standard input: a Job as one JSON line, then one line for each change of the filters; its end is the session's end.
+The server starts it; killing it is always safe, since nothing in the kernel outlives its file descriptors.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from kubectl_genainet import __version__, wire
+from kubectl_genainet.agent.inventory import Inventory
+from kubectl_genainet.agent.loader import EVENTS_PER_SECOND, LoadedProbe
+from kubectl_genainet.agent.outbox import Outbox
+from kubectl_genainet.agent.prober import run_probes
+from kubectl_genainet.agent.probes import PROBES
+from kubectl_genainet.agent.rulesets import read_rulesets
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress
+from kubectl_genainet.wire import FilterEntry, TraceRequest
+
+POLL_S = 0.02
+ACCOUNT_S = 1.0
+NAMESPACES_S = 2.0
+DRAIN_SHARE = 20  # reading the flow table may take one part in so many of the time
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What the server hands to a worker."""
+
+    request: TraceRequest
+    node: str
+    host_netns: str
+    cache: str
+
+
+def hello(node: str, probes: tuple[str, ...]) -> Hello:
+    return Hello(
+        node=node, protocol=wire.PROTOCOL, version=__version__, kernel=platform.release(),
+        boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(), t_ns=time.monotonic_ns(),
+        realtime_ns=time.time_ns(), tier="tracepoint", probes=probes,
+    )  # fmt: skip
+
+
+class Session:
+    """Runs one job to its end."""
+
+    def __init__(self, job: Job, commands: BinaryIO, sink: BinaryIO) -> None:
+        self.job = job
+        self.node = job.node
+        self.outbox = Outbox(sink)
+        self.inventory = Inventory(job.node, job.host_netns)
+        self.stop = threading.Event()
+        self.reason = "stopped"
+        self.filters = job.request.filters
+        self.filters_changed = threading.Event()
+        self.namespaces: set[int] = set()
+        self.probes: list[LoadedProbe] = []
+        self.reported: dict[tuple[str, str], int] = {}
+        self.emitted = self.lost = self.received = 0
+        threading.Thread(target=self._listen, args=(commands,), daemon=True).start()
+
+    def _listen(self, commands: BinaryIO) -> None:
+        for line in commands:
+            try:
+                self.filters = tuple(msgspec.json.decode(line, type=list[FilterEntry]))
+                self.filters_changed.set()
+            except msgspec.DecodeError:  # the server has checked it: can't happen, and must not end the session
+                continue
+        self.end("client went away")
+
+    def end(self, reason: str) -> None:
+        if not self.stop.is_set():
+            self.reason = reason
+            self.stop.set()
+
+    def run(self) -> None:
+        try:
+            self._load()
+            self._stream()
+        except GenainetError as error:
+            self.outbox.put(AgentFailed(node=self.node, message=error.message, hint=error.hint), always=True)
+            self.reason = "failed"
+        finally:
+            self._finish()
+
+    def _load(self) -> None:
+        request, cache = self.job.request, Path(self.job.cache)
+        self.outbox.put(hello(self.node, request.probes), always=True)
+        self.outbox.put(Progress(node=self.node, stage="loading", detail=", ".join(request.probes)))
+        self.namespaces = self.inventory.own_inodes()
+        for name in request.probes:
+            probe = LoadedProbe(PROBES[name], self.node, cache)
+            self.probes.append(probe)
+            probe.on_event(self._event)
+            probe.configure(self.filters, self._own(), EVENTS_PER_SECOND)
+        # The namespaces and rules come before the first packet, so that no reader has to wait for them.
+        self.outbox.put(self.inventory.report(), always=True)
+        if request.rulesets:
+            self._rulesets()
+        for probe in self.probes:
+            probe.attach()
+        for text in (text for probe in self.probes for text in probe.missing):
+            self.outbox.put(Progress(node=self.node, stage="missing", detail=text), always=True)
+        self.outbox.put(Progress(node=self.node, stage="attached"), always=True)
+
+    def _own(self) -> set[int] | None:
+        """The namespaces that the kernel filters by; None where all are this node's."""
+        return self.namespaces if self.inventory.shared else None
+
+    def _rulesets(self) -> None:
+        for dump in read_rulesets(self.node, self.inventory.host_netns):
+            self.outbox.put(dump, always=True)
+
+    def _event(self, event: Event) -> None:
+        self.received += 1
+        if not self.outbox.put(event):
+            self.lost += 1
+
+    def _stream(self) -> None:
+        request = self.job.request
+        now = time.monotonic()
+        deadline, accounts_at, namespaces_at, drain_at = now + request.timeout_s, now, now + NAMESPACES_S, now + 0.5
+        drained: dict[bytes, int] = {}
+        if request.probe is not None:
+            arguments = (request.probe, self.inventory, self.outbox.put, self.stop)
+            threading.Thread(target=run_probes, args=arguments, daemon=True).start()
+        while not self.stop.wait(POLL_S):
+            for probe in self.probes:
+                probe.consume()
+            now = time.monotonic()
+            if self.filters_changed.is_set():
+                self.filters_changed.clear()
+                self._configure()
+            if now >= accounts_at:
+                self._report_losses()
+                accounts_at = now + ACCOUNT_S
+            if now >= namespaces_at:
+                self._look_for_namespaces()
+                namespaces_at = time.monotonic() + NAMESPACES_S
+            if now >= drain_at:
+                self._drain(drained)
+                drain_at = time.monotonic() + max(1.0, DRAIN_SHARE * (time.monotonic() - now))
+            if now >= deadline:
+                self.end("timeout")
+            if self.received >= request.max_events or self.outbox.bytes >= request.max_bytes:
+                self.end("limit")
+            if self.outbox.broken.is_set():
+                self.end("client went away")
+        for probe in self.probes:
+            probe.detach()
+            probe.consume()
+        self._drain(drained)
+
+    def _configure(self) -> None:
+        for probe in self.probes:
+            probe.configure(self.filters, self._own(), EVENTS_PER_SECOND)
+
+    def _look_for_namespaces(self) -> None:
+        """Pods come and go: their namespaces are reported, and followed where the kernel is shared."""
+        found = self.inventory.own_inodes()
+        if found != self.namespaces:
+            self.namespaces = found
+            self._configure()
+            self.outbox.put(self.inventory.report(), always=True)
+
+    def _drain(self, drained: dict[bytes, int]) -> None:
+        for probe in self.probes:
+            for event in probe.drain(drained, time.monotonic_ns()):
+                self.outbox.put(event, always=True)
+
+    def _report_losses(self) -> None:
+        """Reports what was lost since the last time, by probe and place."""
+        self.emitted = 0
+        for probe in self.probes:
+            totals = probe.accounts()
+            self.emitted += totals["emitted"]
+            lost = {where: totals[where] for where in ("ring buffer", "event budget", "flow table")}
+            lost["kernel recursion"] = sum(s.missed for s in probe.statistics().values())
+            for where, total in lost.items():
+                self._lost(probe.probe.name, where, total)
+        self._lost("all", "slow client", self.outbox.dropped)
+
+    def _lost(self, probe: str, where: str, total: int) -> None:
+        new = total - self.reported.get((probe, where), 0)
+        if new > 0:
+            self.reported[probe, where] = total
+            self.outbox.put(LostEvents(node=self.node, probe=probe, count=new, where=where), always=True)
+
+    def _finish(self) -> None:
+        if self.probes:
+            self._report_losses()
+        for probe in self.probes:
+            probe.close()
+        lost = sum(
+            n for (_, where), n in self.reported.items() if where in ("ring buffer", "event budget", "slow client")
+        )
+        self.outbox.put(
+            Bye(node=self.node, emitted=self.emitted, sent=self.received - self.lost, lost=lost, reason=self.reason),
+            always=True,
+        )
+        self.outbox.close()
+
+
+def main() -> None:
+    """Entry point of the worker process."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the session ends with the server, however that ends
+    if os.getppid() == 1:
+        return
+    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
+    session = Session(job, sys.stdin.buffer, sys.stdout.buffer)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: session.end("stopped"))
+    session.run()
+    os._exit(0)  # a reader that is gone must not keep the outbox's thread, and so the process, alive
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the probes share: views of kernel structs, the parsed packet, the filter, accounting of events.
+ *
+ * "views.h" is written by the agent from the node's own BTF (agent/headers.py): for every view a struct with the
+ * fields at their true distances and OFFSETOF_<view>. Nothing here knows an offset, and no kernel header is needed.
+ *
+ * The agent puts this file in front of each probe instead of including it: BCC rewrites map operations in the main
+ * file only.
+ */
+#include "views.h"
+
+#define __always_inline inline __attribute__((always_inline))
+
+/* Reads a view: one helper call for all its fields. */
+#define READ_VIEW(dst, view, base) bpf_probe_read_kernel(&(dst), sizeof(dst), (void *)(base) + OFFSETOF_##view)
+
+#define P_ICMP 1
+#define P_TCP 6
+#define P_UDP 17
+#define P_IPIP 4
+#define P_IPV6 41
+#define P_ICMPV6 58
+#define P_SCTP 132
+
+#define TCP_FIN 1
+#define TCP_SYN 2
+#define TCP_RST 4
+#define TCP_ACK 16
+
+enum point { POINT_RX = 0, POINT_TX = 1, POINT_DROP = 2 };
+
+struct tuple {
+	__u8 saddr[16]; /* IPv4 as ::ffff:a.b.c.d */
+	__u8 daddr[16];
+	__u16 sport; /* host byte order; 0 for ICMP */
+	__u16 dport;
+	__u8 proto;
+	__u8 pad[3];
+};
+
+struct filter_key {
+	__u8 addr[16];
+	__u16 port; /* host byte order; 0: any port */
+	__u8 proto;
+	__u8 pad;
+};
+
+struct config {
+	__u32 any_port;	    /* some filter has port 0 */
+	__u32 own_netns;    /* only namespaces in `own` are this node's */
+	__u32 budget;	    /* events a second and CPU */
+	__u32 pad;
+};
+
+/* A parsed packet. */
+struct packet {
+	struct tuple t;
+	__u64 l3;	/* address of the IP header */
+	__u32 sig;	/* what NAT leaves alone: TCP sequence number, else a hash of the first payload bytes */
+	__u32 ack;
+	__u16 ip_id;
+	__u16 l4_offset; /* of the transport header, from l3 */
+	__u8 tcp_flags;
+	__u8 tcp_doff;	/* bytes */
+	__u8 icmp_type;
+	__u8 icmp_code;
+	__u32 icmp_rest; /* bytes 4 to 7 of the ICMP header, as on the wire */
+};
+
+/* What became of the events: one slot a cause. */
+enum account { ACCOUNT_EMITTED = 0, ACCOUNT_RING_FULL = 1, ACCOUNT_BUDGET = 2, ACCOUNT_FLOWS_CREATED = 3,
+	       ACCOUNT_FLOWS_FULL = 4, ACCOUNT_MAX = 5 };
+
+struct budget {
+	__u64 second;
+	__u32 used;
+	__u32 pad;
+};
+
+BPF_ARRAY(config, struct config, 1);
+BPF_HASH(filter, struct filter_key, __u8, 65536);
+BPF_ARRAY(port_bits, __u64, 1024); /* one bit a port that some filter names: most packets stop here */
+BPF_HASH(own, __u32, __u8, 16384);
+BPF_PERCPU_ARRAY(account, __u64, ACCOUNT_MAX);
+BPF_PERCPU_ARRAY(budgets, struct budget, 1);
+
+static __always_inline void count(int what)
+{
+	__u64 *slot = account.lookup(&what);
+	if (slot)
+		(*slot)++;
+}
+
+/* Whether one more event may be emitted now; counts it either way. */
+static __always_inline int may_emit(__u64 now)
+{
+	int zero = 0;
+	struct config *cfg = config.lookup(&zero);
+	struct budget *b = budgets.lookup(&zero);
+	if (!cfg || !b)
+		return 0;
+	count(ACCOUNT_EMITTED);
+	__u64 second = now >> 30; /* 1.07 s: a shift is cheaper than a division */
+	if (b->second != second) {
+		b->second = second;
+		b->used = 0;
+	}
+	if (b->used >= cfg->budget) {
+		count(ACCOUNT_BUDGET);
+		return 0;
+	}
+	b->used++;
+	return 1;
+}
+
+static __always_inline void map_ipv4(__u8 *to, const __u8 *from)
+{
+	*(__u64 *)to = 0;
+	*(__u32 *)(to + 8) = 0xffff0000; /* bytes 00 00 ff ff, little endian; see headers.py for the check */
+	*(__u32 *)(to + 12) = *(__u32 *)from;
+}
+
+static __always_inline __u16 be16(const __u8 *p)
+{
+	return ((__u16)p[0] << 8) | p[1];
+}
+
+static __always_inline __u32 be32(const __u8 *p)
+{
+	return ((__u32)p[0] << 24) | ((__u32)p[1] << 16) | ((__u32)p[2] << 8) | p[3];
+}
+
+static __always_inline __u32 mix(const __u8 *p)
+{
+	return *(__u32 *)p ^ (*(__u32 *)(p + 4) * 0x9e3779b1u);
+}
+
+/* Fills in the transport part from its first bytes. */
+static __always_inline void parse_l4(struct packet *p, const __u8 *l4)
+{
+	if (p->t.proto == P_TCP) {
+		p->t.sport = be16(l4);
+		p->t.dport = be16(l4 + 2);
+		p->sig = be32(l4 + 4);
+		p->ack = be32(l4 + 8);
+		p->tcp_doff = (l4[12] >> 4) * 4;
+		p->tcp_flags = l4[13];
+	} else if (p->t.proto == P_UDP) {
+		p->t.sport = be16(l4);
+		p->t.dport = be16(l4 + 2);
+		p->sig = mix(l4 + 8) ^ be16(l4 + 4);
+	} else if (p->t.proto == P_SCTP) {
+		p->t.sport = be16(l4);
+		p->t.dport = be16(l4 + 2);
+		p->sig = mix(l4 + 12);
+	} else if (p->t.proto == P_ICMP || p->t.proto == P_ICMPV6) {
+		p->icmp_type = l4[0];
+		p->icmp_code = l4[1];
+		p->icmp_rest = *(__u32 *)(l4 + 4);
+		p->sig = p->icmp_rest;
+	}
+}
+
+/* Parses the IP and transport headers at `l3`. Returns 0 for what is no first fragment of an IP packet. */
+static __always_inline int parse_ip(struct packet *p, __u64 l3)
+{
+	__u8 buf[64] __attribute__((aligned(8)));
+
+	p->l3 = l3;
+	if (bpf_probe_read_kernel(buf, sizeof(buf), (void *)l3))
+		return 0;
+	if ((buf[0] >> 4) == 4) {
+		if (be16(buf + 6) & 0x1fff) /* a later fragment: no ports */
+			return 0;
+		p->t.proto = buf[9];
+		p->ip_id = be16(buf + 4);
+		map_ipv4(p->t.saddr, buf + 12);
+		map_ipv4(p->t.daddr, buf + 16);
+		p->l4_offset = (buf[0] & 15) * 4;
+		if (p->l4_offset != 20 && bpf_probe_read_kernel(buf + 20, 24, (void *)l3 + p->l4_offset))
+			return 0;
+		parse_l4(p, buf + 20);
+		return 4;
+	}
+	if ((buf[0] >> 4) == 6) {
+		__u8 next = buf[6];
+		p->l4_offset = 40;
+		__builtin_memcpy(p->t.saddr, buf + 8, 16);
+		__builtin_memcpy(p->t.daddr, buf + 24, 16);
+		if (next == 0 || next == 60 || next == 43 || next == 44) { /* one extension header */
+			__u8 ext = next;
+			if (ext == 44 && (be16(buf + 42) & 0xfff8))
+				return 0;
+			next = buf[40];
+			p->l4_offset += ext == 44 ? 8 : (buf[41] + 1) * 8;
+			if (bpf_probe_read_kernel(buf + 40, 24, (void *)l3 + p->l4_offset))
+				return 0;
+		}
+		p->t.proto = next;
+		parse_l4(p, buf + 40);
+		return 6;
+	}
+	return 0;
+}
+
+static __always_inline int in_filter(const __u8 *addr, __u16 port, __u8 proto, int any_port)
+{
+	__u32 word = port >> 6;
+	__u64 *bits = port_bits.lookup(&word);
+	if (!bits || !((*bits >> (port & 63)) & 1))
+		return 0;
+	struct filter_key key = {.port = port, .proto = proto};
+	__builtin_memcpy(key.addr, addr, 16);
+	if (filter.lookup(&key))
+		return 1;
+	if (!any_port)
+		return 0;
+	key.port = 0;
+	return filter.lookup(&key) != 0;
+}
+
+/* Whether a filter names one of the tuple's ends. */
+static __always_inline int matches(struct tuple *t)
+{
+	int zero = 0;
+	struct config *cfg = config.lookup(&zero);
+	if (!cfg)
+		return 0;
+	return in_filter(t->daddr, t->dport, t->proto, cfg->any_port) ||
+	       in_filter(t->saddr, t->sport, t->proto, cfg->any_port);
+}
+
+/* Whether the namespace is this node's (several nodes may share one kernel). */
+static __always_inline int is_own(__u32 netns)
+{
+	int zero = 0;
+	struct config *cfg = config.lookup(&zero);
+	return cfg && (!cfg->own_netns || own.lookup(&netns));
+}

@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The path of packets: every device that a matching packet passes, in and out, across network namespaces, and the
+ * place where the kernel frees it. Packets that carry news become events; the rest is counted per tuple and device.
+ *
+ * An skb that matched is remembered by its address together with what NAT leaves alone, so that it is followed even
+ * where NAT gave it an address that no filter names (a rule that still points at a pod that is gone).
+ */
+#define FOLLOWED 8192
+#define HOP_BUCKETS 32
+#define FIRST_DATAGRAMS 4 /* of each flow and CPU, reported one by one */
+#define STACK_DEPTH 20
+#define FIRST_INODE 0xefffff00u /* inode numbers of namespaces start here (PROC_DYNAMIC_FIRST and the fixed ones below) */
+
+enum event_kind { EVENT_PACKET = 1, EVENT_DROP = 2, EVENT_ICMP = 3, EVENT_RETRANSMIT = 4 };
+
+struct packet_event {
+	__u64 t_ns;
+	__u64 skb;
+	struct tuple t;
+	struct tuple outer; /* of a tunnel; proto 0: none. For EVENT_ICMP: addresses of the error itself */
+	__u32 netns;
+	__u32 ifindex;
+	__u32 seq;
+	__u32 ack;
+	__u32 len;
+	__u32 payload;
+	__u32 sig;
+	__u16 ip_id;
+	__u8 kind;
+	__u8 point;
+	__u8 tcp_flags;
+	__u8 icmp_type;
+	__u8 icmp_code;
+	__u8 state; /* TCP state of a retransmitting socket */
+	__u32 icmp_rest; /* as on the wire */
+	char device[16];
+	__u32 cpu;
+	__u32 pad;
+};
+_Static_assert(sizeof(struct packet_event) == 160, "mirrored in agent/probes/packet.py");
+
+struct drop_event {
+	struct packet_event p;
+	__u64 location;
+	__u32 reason;
+	__u32 depth; /* entries of stack that are valid */
+	__u64 stack[STACK_DEPTH];
+};
+_Static_assert(sizeof(struct drop_event) == 336, "mirrored in agent/probes/packet.py");
+
+struct followed {
+	__u64 skb;
+	__u64 t_ns;
+	__u32 sig;
+	__u32 pad;
+};
+
+struct flow_key {
+	struct tuple t;
+	__u32 netns;
+	__u32 ifindex;
+	__u32 point;
+	char device[16];
+};
+
+struct flow {
+	__u64 packets;
+	__u64 bytes;
+	__u32 data_seen;
+	__u32 hop_ns[HOP_BUCKETS]; /* element i: times in [2^i, 2^(i+1)) ns */
+	__u32 pad;
+};
+
+BPF_ARRAY(followed, struct followed, FOLLOWED);
+BPF_TABLE("lru_percpu_hash", struct flow_key, struct flow, flows, FLOW_ENTRIES);
+BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
+
+/* A packet at a place. */
+struct sighting {
+	struct packet p;
+	struct tuple outer;
+	__u64 skb;
+	__u64 now;
+	__u64 l3;	/* address of the outermost IP header */
+	__u32 netns;
+	__u32 ifindex;
+	__u32 len;	/* skb->len: bytes from skb->data to the end */
+	__u32 headroom; /* bytes from the outermost IP header to skb->data; negative where data lies before it */
+	__u32 payload;
+	__u32 point;
+	char device[16];
+};
+BPF_PERCPU_ARRAY(scratch, struct sighting, 3); /* one a program: a softirq may interrupt another program */
+
+static __always_inline struct followed *follow_slot(__u64 skb)
+{
+	__u32 slot = (skb >> 8) % FOLLOWED;
+	return followed.lookup(&slot);
+}
+
+/* Looks inside VXLAN, Geneve and IPIP; on a match there the inner packet is the packet. */
+static __always_inline int parse_tunnel(struct sighting *s)
+{
+	__u64 inner = s->p.l3 + s->p.l4_offset;
+	if (s->p.t.proto == P_UDP) {
+		if (s->p.t.dport != 8472 && s->p.t.dport != 4789 && s->p.t.dport != 6081)
+			return 0;
+		__u8 first = 0;
+		if (s->p.t.dport == 6081 && bpf_probe_read_kernel(&first, 1, (void *)inner + 8))
+			return 0;
+		inner += 8 + 8 + (first & 63) * 4 + 14; /* UDP, VXLAN or Geneve with its options, Ethernet */
+	} else if (s->p.t.proto != P_IPIP && s->p.t.proto != P_IPV6) {
+		return 0;
+	}
+	s->outer = s->p.t;
+	if (parse_ip(&s->p, inner) && matches(&s->p.t))
+		return 1;
+	return 0;
+}
+
+/* An ICMP error quotes the packet it is about: matched by that. The error's own addresses go to `outer`. */
+static __always_inline int parse_icmp_error(struct sighting *s)
+{
+	__u8 type = s->p.icmp_type;
+	if (s->p.t.proto == P_ICMP ? !(type == 3 || type == 11 || type == 12) : !(type >= 1 && type <= 4))
+		return 0;
+	struct tuple outer = s->p.t;
+	__u32 rest = s->p.icmp_rest;
+	__u8 code = s->p.icmp_code;
+	if (!parse_ip(&s->p, s->p.l3 + s->p.l4_offset + 8) || !matches(&s->p.t))
+		return 0;
+	s->outer = outer;
+	s->p.icmp_type = type;
+	s->p.icmp_code = code;
+	s->p.icmp_rest = rest;
+	return 1;
+}
+
+/* Where the packet is: device, namespace, length. Returns 0 if it is not this node's. */
+static __always_inline int locate(struct sighting *s, __u64 skb)
+{
+	struct skb_dev d = {};
+	struct dev_place place = {};
+	struct net_ino ino = {};
+	struct skb_len len = {};
+
+	READ_VIEW(d, skb_dev, skb);
+	READ_VIEW(len, skb_len, skb);
+	s->len = len.len;
+	s->netns = 0;
+	s->ifindex = 0;
+	__builtin_memset(s->device, 0, sizeof(s->device));
+	if (d.dev) {
+		READ_VIEW(place, dev_place, d.dev);
+		READ_VIEW(ino, net_ino, place.nd_net_net);
+		if (ino.ns_inum >= FIRST_INODE) { /* else: a socket queue keeps other things in skb->dev */
+			s->ifindex = place.ifindex;
+			s->netns = ino.ns_inum;
+			__builtin_memcpy(s->device, place.name, 16);
+			return is_own(s->netns);
+		}
+	}
+	struct skb_sk sk = {};
+	struct sock_net net = {};
+	READ_VIEW(sk, skb_sk, skb);
+	if (sk.sk) {
+		READ_VIEW(net, sock_net, sk.sk);
+		READ_VIEW(ino, net_ino, net.__sk_common_skc_net_net);
+		if (ino.ns_inum >= FIRST_INODE)
+			s->netns = ino.ns_inum;
+	}
+	return is_own(s->netns);
+}
+
+static __always_inline void fill(struct packet_event *e, struct sighting *s, __u8 kind)
+{
+	e->t_ns = s->now;
+	e->skb = s->skb;
+	e->t = s->p.t;
+	e->outer = s->outer;
+	e->netns = s->netns;
+	e->ifindex = s->ifindex;
+	e->seq = s->p.t.proto == P_TCP ? s->p.sig : 0;
+	e->ack = s->p.ack;
+	e->len = s->len;
+	e->payload = s->payload;
+	e->sig = s->p.sig;
+	e->ip_id = s->p.ip_id;
+	e->kind = kind;
+	e->point = s->point;
+	e->tcp_flags = s->p.tcp_flags;
+	e->icmp_type = s->p.icmp_type;
+	e->icmp_code = s->p.icmp_code;
+	e->state = 0;
+	e->icmp_rest = s->p.icmp_rest;
+	__builtin_memcpy(e->device, s->device, 16);
+	e->cpu = bpf_get_smp_processor_id();
+	e->pad = 0;
+}
+
+static __always_inline void emit(struct sighting *s, __u8 kind)
+{
+	if (!may_emit(s->now))
+		return;
+	struct packet_event *e = ring.ringbuf_reserve(sizeof(*e));
+	if (!e) {
+		count(ACCOUNT_RING_FULL);
+		return;
+	}
+	fill(e, s, kind);
+	ring.ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+}
+
+static __always_inline __u32 log2_bucket(__u64 v)
+{
+	__u32 r = 0;
+	if (v >> 31)
+		return 31;
+	if (v >> 16) { v >>= 16; r += 16; }
+	if (v >> 8) { v >>= 8; r += 8; }
+	if (v >> 4) { v >>= 4; r += 4; }
+	if (v >> 2) { v >>= 2; r += 2; }
+	return (r + (v >> 1)) & (HOP_BUCKETS - 1);
+}
+
+/* Counts the packet; returns whether it is the first data (or one of the first datagrams) here. */
+static __always_inline int count_flow(struct sighting *s, __u64 since)
+{
+	struct flow_key key = {.t = s->p.t, .netns = s->netns, .ifindex = s->ifindex, .point = s->point};
+	__builtin_memcpy(key.device, s->device, 16);
+	struct flow *f = flows.lookup(&key);
+	if (!f) {
+		struct flow zero = {};
+		flows.update(&key, &zero);
+		count(ACCOUNT_FLOWS_CREATED);
+		f = flows.lookup(&key);
+		if (!f) {
+			count(ACCOUNT_FLOWS_FULL);
+			return 1;
+		}
+	}
+	f->packets++;
+	f->bytes += s->len;
+	if (since)
+		f->hop_ns[log2_bucket(since)]++;
+	if (s->p.t.proto != P_TCP)
+		return f->packets <= FIRST_DATAGRAMS;
+	if (!s->payload || f->data_seen)
+		return 0;
+	f->data_seen = 1;
+	return 1;
+}
+
+/* Parses the packet of an skb into `s`. Returns 0 where it is of no interest: most packets end here. */
+static __always_inline int interesting(struct sighting *s, __u64 skb, int at_data)
+{
+	struct skb_head h = {};
+
+	READ_VIEW(h, skb_head, skb);
+	if (h.protocol != 0x0008 && h.protocol != 0xdd86) /* ETH_P_IP, ETH_P_IPV6, as on the wire */
+		return 0;
+	__u64 l3 = at_data ? h.data : h.head + h.network_header;
+	if (l3 < h.head || l3 + 28 > h.head + h.tail) /* not in the linear part */
+		return 0;
+	__builtin_memset(&s->p, 0, sizeof(s->p));
+	s->outer.proto = 0;
+	if (!parse_ip(&s->p, l3))
+		return 0;
+	s->skb = skb;
+	s->l3 = l3;
+	s->headroom = h.data - l3;
+	if (matches(&s->p.t))
+		return EVENT_PACKET;
+	struct followed *f = follow_slot(skb);
+	if (f && f->skb == skb && f->sig == s->p.sig)
+		return EVENT_PACKET;
+	if (s->p.t.proto == P_ICMP || s->p.t.proto == P_ICMPV6)
+		return parse_icmp_error(s) ? EVENT_ICMP : 0;
+	return parse_tunnel(s) ? EVENT_PACKET : 0;
+}
+
+static __always_inline __u32 payload_of(struct sighting *s)
+{
+	__u32 headers = s->p.l4_offset + (s->p.l3 - s->l3);
+	if (s->p.t.proto == P_TCP)
+		headers += s->p.tcp_doff;
+	else if (s->p.t.proto == P_UDP)
+		headers += 8;
+	else if (s->p.t.proto == P_SCTP)
+		headers += 12;
+	__s32 rest = s->headroom + s->len - headers;
+	return rest > 0 ? rest : 0;
+}
+
+static __always_inline int seen(__u64 skb, __u32 point)
+{
+	struct sighting *s = scratch.lookup(&point);
+	if (!s)
+		return 0;
+	s->point = point;
+	int kind = interesting(s, skb, point == POINT_RX);
+	if (!kind)
+		return 0;
+	s->now = bpf_ktime_get_ns();
+	__u64 since = 0;
+	struct followed *f = follow_slot(skb);
+	if (f) {
+		if (f->skb == skb && f->sig == s->p.sig)
+			since = s->now - f->t_ns;
+		f->skb = skb;
+		f->sig = s->p.sig;
+		f->t_ns = s->now;
+	}
+	if (!locate(s, skb))
+		return 0;
+	s->payload = payload_of(s);
+	if (kind == EVENT_ICMP) {
+		emit(s, kind);
+		return 0;
+	}
+	if (s->p.t.proto == P_TCP && (s->p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST))) {
+		emit(s, kind);
+		return 0;
+	}
+	if (count_flow(s, since))
+		emit(s, kind);
+	return 0;
+}
+
+int on_receive(struct bpf_raw_tracepoint_args *ctx) /* net:netif_receive_skb */
+{
+	return seen(ctx->args[0], POINT_RX);
+}
+
+int on_queue(struct bpf_raw_tracepoint_args *ctx) /* net:net_dev_queue */
+{
+	return seen(ctx->args[0], POINT_TX);
+}
+
+int on_free(struct bpf_raw_tracepoint_args *ctx) /* skb:kfree_skb(skb, location, reason) */
+{
+	__u64 skb = ctx->args[0];
+	__u32 slot = POINT_DROP;
+	struct sighting *s = scratch.lookup(&slot);
+	if (!s)
+		return 0;
+	int kind = interesting(s, skb, 0);
+	if (!kind)
+		return 0;
+	s->point = slot;
+	s->now = bpf_ktime_get_ns();
+	if (!locate(s, skb))
+		return 0;
+	s->payload = payload_of(s);
+	if (!may_emit(s->now))
+		return 0;
+	struct drop_event *e = ring.ringbuf_reserve(sizeof(*e));
+	if (!e) {
+		count(ACCOUNT_RING_FULL);
+		return 0;
+	}
+	fill(&e->p, s, EVENT_DROP);
+	e->location = ctx->args[1];
+#ifdef HAS_DROP_REASON
+	e->reason = ctx->args[2];
+#else
+	e->reason = 0;
+#endif
+	long size = bpf_get_stack(ctx, e->stack, sizeof(e->stack), 0);
+	e->depth = size > 0 ? (__u32)size / 8 : 0;
+	ring.ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+int on_retransmit(struct bpf_raw_tracepoint_args *ctx) /* tcp:tcp_retransmit_skb(sk, skb) */
+{
+	struct sock_tuple k = {};
+	struct sock_net net = {};
+	struct net_ino ino = {};
+	struct tuple t = {.proto = P_TCP};
+
+	READ_VIEW(k, sock_tuple, ctx->args[0]);
+	t.sport = k.__sk_common_skc_num;
+	t.dport = be16((__u8 *)&k.__sk_common_skc_dport);
+	if (k.__sk_common_skc_family == 2) {
+		map_ipv4(t.saddr, (__u8 *)&k.__sk_common_skc_rcv_saddr);
+		map_ipv4(t.daddr, (__u8 *)&k.__sk_common_skc_daddr);
+	} else {
+		struct sock_tuple6 k6 = {};
+		READ_VIEW(k6, sock_tuple6, ctx->args[0]);
+		__builtin_memcpy(t.saddr, k6.__sk_common_skc_v6_rcv_saddr, 16);
+		__builtin_memcpy(t.daddr, k6.__sk_common_skc_v6_daddr, 16);
+	}
+	if (!matches(&t))
+		return 0;
+	READ_VIEW(net, sock_net, ctx->args[0]);
+	READ_VIEW(ino, net_ino, net.__sk_common_skc_net_net);
+	if (!is_own(ino.ns_inum))
+		return 0;
+	__u64 now = bpf_ktime_get_ns();
+	if (!may_emit(now))
+		return 0;
+	struct packet_event *e = ring.ringbuf_reserve(sizeof(*e));
+	if (!e) {
+		count(ACCOUNT_RING_FULL);
+		return 0;
+	}
+	__builtin_memset(e, 0, sizeof(*e));
+	e->t_ns = now;
+	e->t = t;
+	e->netns = ino.ns_inum;
+	e->kind = EVENT_RETRANSMIT;
+	e->state = k.__sk_common_skc_state;
+	ring.ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+	return 0;
+}
