@@ -17,9 +17,8 @@ import msgspec
 
 from kubectl_genainet import __version__, wire
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
-from kubectl_genainet.model.events import Event
-from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import ClusterChanged, Event
 
 SCHEMA = 1
 
@@ -33,12 +32,6 @@ class Header(msgspec.Struct, frozen=True, tag_field="kind", tag="bundle"):
     command: str = ""
     arguments: dict[str, Any] = {}
     redacted: bool = False
-
-
-class _Objects(msgspec.Struct, frozen=True, tag_field="kind", tag="snapshot"):
-    objects: list[dict[str, Any]]
-    left_out: tuple[LeftOut, ...] = ()
-    taken_at: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +49,8 @@ class BundleWriter:
             self._file = gzip.open(path, "wb", compresslevel=6)  # noqa: SIM115 - closed by __exit__
         except OSError as error:
             raise GenainetError(f"can't write the bundle {path}: {error.strerror}") from None
-        objects = _Objects([o.raw for o in snapshot.objects], snapshot.left_out, snapshot.taken_at)
         self._file.write(msgspec.json.encode(header) + b"\n")
-        self._file.write(msgspec.json.encode(objects) + b"\n")
+        self.write(ClusterChanged.of(snapshot))
 
     def write(self, event: Event) -> None:
         self._file.write(wire.encode(event))
@@ -99,9 +91,8 @@ def _read(path: str | Path, lines: Iterable[bytes]) -> Bundle:
             f"{SCHEMA}",
             hint="Install the version that wrote it, or a newer one.",
         )
-    stored = _line(path, reader, "snapshot", _Objects)
-    objects = tuple(KubeObject(raw) for raw in stored.objects)
-    return Bundle(header, ClusterSnapshot(objects, stored.left_out, stored.taken_at), tuple(map(wire.decode, reader)))
+    stored = _line(path, reader, "snapshot", ClusterChanged)
+    return Bundle(header, stored.snapshot, tuple(map(wire.decode, reader)))
 
 
 def _line(path: str | Path, reader: Iterator[bytes], what: str, shape: type[Any]) -> Any:

@@ -181,7 +181,7 @@ static __always_inline void fill(struct packet_event *e, struct sighting *s, __u
 	e->outer = s->outer;
 	e->netns = s->netns;
 	e->ifindex = s->ifindex;
-	e->seq = s->p.t.proto == P_TCP ? s->p.sig : 0;
+	e->seq = s->p.seq;
 	e->ack = s->p.ack;
 	e->len = s->len;
 	e->payload = s->payload;

@@ -26,7 +26,7 @@ from kubectl_genainet.agent.prober import run_probes
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.agent.rulesets import read_rulesets
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress
+from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress, Tick
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 POLL_S = 0.02
@@ -144,6 +144,7 @@ class Session:
                 self._configure()
             if now >= accounts_at:
                 self._report_losses()
+                self.outbox.put(Tick(node=self.node, t_ns=time.monotonic_ns()), always=True)
                 accounts_at = now + ACCOUNT_S
             if now >= namespaces_at:
                 self._look_for_namespaces()

@@ -7,9 +7,12 @@ namespace. `skb` is the kernel address of the sk_buff: an identity while the pac
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 import msgspec
 
+from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
+from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple
 
@@ -181,6 +184,13 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
     detail: str = ""
 
 
+class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tick"):
+    """The agent is alive and has sent all that it saw until `t_ns`. Once a second; a reader's clock."""
+
+    node: str
+    t_ns: int
+
+
 class ProbeResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="probe_result"):
     """The outcome of one connection that the agent opened (`--probe`). Times in ns, None where not reached."""
 
@@ -198,6 +208,22 @@ class AgentFailed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     node: str
     message: str
     hint: str = ""
+
+
+class ClusterChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="cluster"):
+    """The API's objects changed while a trace ran: all of them, as they are now. Written by the client, not an agent."""
+
+    objects: list[dict[str, Any]]
+    left_out: tuple[LeftOut, ...] = ()
+    taken_at: str = ""
+
+    @classmethod
+    def of(cls, snapshot: ClusterSnapshot) -> ClusterChanged:
+        return cls(objects=[o.raw for o in snapshot.objects], left_out=snapshot.left_out, taken_at=snapshot.taken_at)
+
+    @property
+    def snapshot(self) -> ClusterSnapshot:
+        return ClusterSnapshot(tuple(KubeObject(raw) for raw in self.objects), self.left_out, self.taken_at)
 
 
 class Bye(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="bye"):
@@ -219,9 +245,11 @@ Event = (
     | LostEvents
     | Hello
     | Progress
+    | Tick
     | ProbeResult
     | AgentFailed
     | NodeReport
     | RulesetDump
+    | ClusterChanged
     | Bye
 )

@@ -59,7 +59,11 @@ class Nat(msgspec.Struct, frozen=True):
 
 
 class Hop(msgspec.Struct, frozen=True):
-    """One sighting of the packet. `t_ns` is on the first hop's clock; `t_error_ns` its uncertainty (0: same clock)."""
+    """One sighting of the packet.
+
+    `t_ns` is on the first hop's clock; `t_error_ns` its uncertainty (0: the same clock; None: clocks not aligned, and
+    `t_ns` is the node's own).
+    """
 
     node: str
     pod: str | None
@@ -68,7 +72,7 @@ class Hop(msgspec.Struct, frozen=True):
     t_ns: int
     src: str
     dst: str
-    t_error_ns: int = 0
+    t_error_ns: int | None = 0
     tunnel: str | None = None
 
 
@@ -100,5 +104,6 @@ class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     findings: tuple[Finding, ...] = ()
     handshake_ns: int | None = None  # SYN out to SYN-ACK in, at the first device
     response_ns: int | None = None  # first request data in to first response data out, at the backend's device
+    established: bool | None = None  # TCP: the handshake was seen to end; None for other protocols
     attempts: int = 1  # first packets sent (a repeated SYN has the same sequence number)
     retransmits: int = 0

@@ -57,7 +57,8 @@ struct config {
 struct packet {
 	struct tuple t;
 	__u64 l3;	/* address of the IP header */
-	__u32 sig;	/* what NAT leaves alone: TCP sequence number, else a hash of the first payload bytes */
+	__u32 sig;	/* a hash of what NAT leaves alone: TCP seq, ack and IP id, or the first payload bytes */
+	__u32 seq;
 	__u32 ack;
 	__u16 ip_id;
 	__u16 l4_offset; /* of the transport header, from l3 */
@@ -142,8 +143,9 @@ static __always_inline void parse_l4(struct packet *p, const __u8 *l4)
 	if (p->t.proto == P_TCP) {
 		p->t.sport = be16(l4);
 		p->t.dport = be16(l4 + 2);
-		p->sig = be32(l4 + 4);
+		p->seq = be32(l4 + 4);
 		p->ack = be32(l4 + 8);
+		p->sig = p->seq ^ (p->ack * 0x9e3779b1u) ^ p->ip_id;
 		p->tcp_doff = (l4[12] >> 4) * 4;
 		p->tcp_flags = l4[13];
 	} else if (p->t.proto == P_UDP) {

@@ -1,0 +1,63 @@
+"""How the commands reach the agents: of a lab by unix sockets, of a cluster through the API server."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import TypeVar
+
+from kubectl_genainet.commands.options import Source
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.stream import Dial, node_reports, rulesets
+
+T = TypeVar("T")
+
+
+def _unix(path: str) -> Dial:
+    def dial() -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.connect(path)
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
+    return dial
+
+
+def agents(source: Source) -> tuple[dict[str, Dial], str]:
+    """A dialler for each node that has an agent, and the token to show them ("" in the lab)."""
+    if source.lab:
+        from kubectl_genainet.lab.state import lab_agents
+
+        return {node: _unix(path) for node, path in lab_agents(source.lab).items()}, ""
+    from kubectl_genainet.kube.forward import cluster_agents
+
+    return cluster_agents(context=source.context, kubeconfig=source.kubeconfig)
+
+
+def read_rulesets(source: Source, warn: Callable[[str], None]) -> dict[str, list[RulesetDump]]:
+    """Every node's rulesets, live; nodes that fail are warned of and left out. Raises GenainetError where all fail."""
+    return _whole(rulesets(*agents(source)), warn)
+
+
+def read_nodes(source: Source, warn: Callable[[str], None]) -> dict[str, NodeReport]:
+    """Every node's namespaces, live; nodes that fail are warned of and left out. Raises GenainetError where all fail."""
+    return _whole(node_reports(*agents(source)), warn)
+
+
+def _whole(answers: dict[str, T | GenainetError], warn: Callable[[str], None]) -> dict[str, T]:
+    good = {}
+    failures = []
+    for node, answer in sorted(answers.items()):
+        if isinstance(answer, GenainetError):
+            failures.append(answer)
+        else:
+            good[node] = answer
+    if failures and not good:
+        raise failures[0]
+    for failure in failures:
+        warn(failure.message)
+    return good

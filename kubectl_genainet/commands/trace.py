@@ -1,0 +1,282 @@
+"""`trace`: the path of real packets through a Service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import msgspec
+
+from kubectl_genainet.bundle import Bundle, BundleWriter, new_header, read_bundle
+from kubectl_genainet.commands.agents import agents
+from kubectl_genainet.commands.options import FOUND, OK, TIMED_OUT, Source, output_option, source_options
+from kubectl_genainet.commands.source import default_namespace, load_snapshot
+from kubectl_genainet.correlate.paths import PathCorrelator
+from kubectl_genainet.correlate.summary import SummaryBuilder, TraceSummary, something_wrong
+from kubectl_genainet.correlate.targets import Resolved, resolve
+from kubectl_genainet.errors import GenainetError, InputError
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, ProbeResult
+from kubectl_genainet.model.kube import Pod
+from kubectl_genainet.model.path import PacketPath
+from kubectl_genainet.model.target import TargetKind, not_found, parse_target
+from kubectl_genainet.render.trace import TraceView, make_view
+from kubectl_genainet.stream import Streams
+from kubectl_genainet.wire import ProbeRequest, TraceRequest
+
+REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
+
+
+def seconds(_: click.Context, __: click.Parameter, text: str) -> float:
+    """Reads "30s", "2m", "1h" or a number of seconds."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], units[text[-1]]) if text and text[-1] in units else (text, 1)
+    try:
+        value = float(number) * unit
+    except ValueError:
+        value = 0
+    if not 0 < value <= 3600:
+        raise click.BadParameter(f"{text!r} is not a time from 1s to 1h, like 30s or 2m")
+    return value
+
+
+@click.command("trace")
+@click.argument("target")
+@click.option(
+    "--from-pod", metavar="pod/NAME", help="Only traffic of this client pod; with --probe, where it connects from."
+)
+@click.option("--probe", is_flag=True, help="Open connections to the target from the client pod.")
+@click.option("--path", default="", metavar="/PATH", help="With --probe: send HTTP GETs for this path.")
+@click.option(
+    "--probe-count", default=3, show_default=True, type=click.IntRange(1, 1000), help="With --probe: how many."
+)
+@click.option("--node", help="Only what this node sees.")
+@click.option("--timeout", default="30s", show_default=True, callback=seconds, help="How long to watch.")
+@click.option("--record", type=click.Path(dir_okay=False, writable=True), help="Write a bundle that --from can replay.")
+@output_option("tree", "wide", "json", "yaml")
+@source_options()
+def command(source: Source, target: str, timeout: float, output: str, **options: Any) -> int:
+    """Show the path of real packets through a Service, hop by hop.
+
+    TARGET is svc/NAME[:PORT], pod/NAME, deploy/NAME or IP[:PORT]. The traffic that is there is watched; --probe makes
+    some where there is none.
+
+    \b
+    Examples:
+      kubectl genainet trace svc/my-llama-svc
+      kubectl genainet trace svc/my-llama-svc:http -n prod --from-pod pod/rag-app-0 --probe --path /healthz
+      kubectl genainet trace svc/my-llama-svc --timeout 10s -o json | jq 'select(.verdict != "forwarded")'
+      kubectl genainet trace svc/my-llama-svc --record incident.gnb
+      kubectl genainet trace svc/my-llama-svc --from incident.gnb
+      kubectl genainet trace svc/my-llama-svc --lab
+
+    Exit status: 0 all seen arrived, 1 something was dropped, refused or slow, 2 the command failed, 124 nothing was
+    seen in time.
+    """
+    wanted = parse_target(target)
+    if options["path"] and not options["probe"]:
+        raise click.UsageError("--path goes with --probe")
+    bundle = read_bundle(source.bundle) if source.bundle else None
+    snapshot = bundle.snapshot if bundle else load_snapshot(source)
+    resolved = resolve(wanted, snapshot, default_namespace(source))
+    client = client_pod(options["from_pod"], snapshot, resolved.namespace)
+    view = make_view(output, str(wanted), live=bundle is None)
+    for warning in resolved.warnings:
+        view.warn(warning)
+    run = TraceRun(snapshot, resolved, client, view)
+    if bundle is not None:
+        return run.replay(bundle)
+    request = TraceRequest(
+        filters=resolved.filters, timeout_s=timeout, probe=_probe_request(options, resolved, snapshot, client)
+    )
+    return run.live(source, request, options, timeout)
+
+
+def client_pod(text: str | None, snapshot: ClusterSnapshot, namespace: str) -> Pod | None:
+    """The pod behind --from-pod. Raises InputError, with near matches, where there is none."""
+    if not text:
+        return None
+    target = parse_target(text if "/" in text else f"pod/{text}")
+    if target.kind is not TargetKind.POD:
+        raise InputError(f"--from-pod takes a pod, not {text}")
+    pod = snapshot.pod(target.namespace or namespace, target.name)
+    if pod is None:
+        known = [p.metadata.name for p in snapshot.pods if p.metadata.namespace == (target.namespace or namespace)]
+        raise not_found("pod", target.name, known, namespace=target.namespace or namespace)
+    return pod
+
+
+def _probe_request(
+    options: dict[str, Any], resolved: Resolved, snapshot: ClusterSnapshot, client: Pod | None
+) -> ProbeRequest | None:
+    if not options["probe"]:
+        return None
+    if client is None:
+        candidates = [
+            p for p in snapshot.pods if p.metadata.namespace == resolved.namespace and p.ips and not p.finished
+        ]
+        names = ", ".join(sorted(p.metadata.name for p in candidates)[:5])
+        raise InputError(
+            "--probe needs --from-pod: where shall the connection come from?", hint=f"For example one of {names}."
+        )
+    if not client.ips:
+        raise InputError(f"pod {client.metadata.name} has no address yet")
+    host, port = _probe_address(resolved, snapshot, client)
+    header = resolved.target.name if resolved.target.kind is TargetKind.SERVICE else ""
+    return ProbeRequest(
+        from_ip=client.ips[0],
+        host=host,
+        port=port,
+        path=options["path"],
+        host_header=header,
+        count=options["probe_count"],
+    )
+
+
+def _probe_address(resolved: Resolved, snapshot: ClusterSnapshot, client: Pod) -> tuple[str, int]:
+    family = ":" in client.ips[0]
+    service = (
+        snapshot.service(resolved.namespace, resolved.target.name)
+        if resolved.target.kind is TargetKind.SERVICE
+        else None
+    )
+    addresses = set(service.cluster_ips) if service else {ip for ip, _ in resolved.servers}
+    usable = [
+        e for e in resolved.filters if e.ip in addresses and (":" in e.ip) == family and e.protocol in ("", "TCP")
+    ]
+    with_port = [e for e in usable if e.port]
+    if not with_port:
+        raise InputError(
+            f"{resolved.target} has no TCP address and port to connect to", hint="Name the port: TARGET:PORT."
+        )
+    return with_port[0].ip, with_port[0].port
+
+
+class TraceRun:
+    """One run of the command: records in, paths to the view, an exit status out."""
+
+    def __init__(self, snapshot: ClusterSnapshot, resolved: Resolved, client: Pod | None, view: TraceView) -> None:
+        self.snapshot, self.resolved, self.client, self.view = snapshot, resolved, client, view
+        self.correlator = PathCorrelator(snapshot, set(resolved.servers))
+        self.summary = SummaryBuilder(str(resolved.target))
+        self.failed: list[AgentFailed] = []
+
+    def take(self, event: Event) -> None:
+        """One record, live or replayed: the same way."""
+        self.summary.event(event)
+        if isinstance(event, AgentFailed):
+            self.failed.append(event)
+        if isinstance(event, ClusterChanged):
+            self.resolved = resolve(self.resolved.target, event.snapshot, self.resolved.namespace)
+            self.correlator.connections.servers = set(self.resolved.servers)
+        self.view.event(event)
+        self._show(self.correlator.feed(event))
+
+    def _show(self, paths: Iterator[PacketPath]) -> None:
+        for path in paths:
+            if self._concerns(path):
+                self.summary.path(path)
+                self.view.path(path)
+
+    def _concerns(self, path: PacketPath) -> bool:
+        if self.client is None:
+            return True
+        client = path.flow.client
+        return (client.namespace, client.pod) == (self.client.metadata.namespace, self.client.metadata.name)
+
+    def finish(self) -> TraceSummary:
+        self._show(self.correlator.finish())
+        summary = self.summary.build()
+        self.view.finish(summary)
+        return summary
+
+    def replay(self, bundle: Bundle) -> int:
+        with self.view:
+            self.view.replaying(bundle.header)
+            for event in bundle.events:
+                self.take(event)
+            return self._status(self.finish(), live=False)
+
+    def live(self, source: Source, request: TraceRequest, options: dict[str, Any], timeout: float) -> int:
+        dials, token = agents(source)
+        if options["node"]:
+            if options["node"] not in dials:
+                raise not_found("node with an agent", options["node"], dials)
+            dials = {options["node"]: dials[options["node"]]}
+        requests = {node: self._request_for(node, request) for node in dials}
+        streams = Streams(dials, requests, token)
+        try:
+            with self.view:
+                self._record_and_watch(source, streams, options["record"], timeout)
+                summary = self.finish()
+        finally:
+            streams.close()
+        if self.failed and len(self.failed) == len(dials):
+            raise GenainetError(self.failed[0].message, self.failed[0].hint)
+        return self._status(summary, live=True)
+
+    def _request_for(self, node: str, request: TraceRequest) -> TraceRequest:
+        """Only the node of the client pod opens connections."""
+        here = self.client is not None and self.client.spec.node_name == node
+        return request if here or request.probe is None else msgspec.structs.replace(request, probe=None)
+
+    def _record_and_watch(self, source: Source, streams: Streams, record: str | None, timeout: float) -> None:
+        writer = None
+        if record:
+            arguments = {"target": str(self.resolved.target), "timeout": timeout}
+            writer = BundleWriter(record, new_header("trace", arguments, datetime.now(UTC).isoformat()), self.snapshot)
+        try:
+            for event in self._records(source, streams, timeout):
+                if writer is not None:
+                    writer.write(event)
+                self.take(event)
+        except KeyboardInterrupt:
+            self.view.warn("stopped")
+        finally:
+            streams.close()
+            if writer is not None:
+                writer.__exit__(None, None, None)
+                self.view.note(f"recorded in {record}")
+
+    def _records(self, source: Source, streams: Streams, timeout: float) -> Iterator[Event]:
+        """The agents' records, and the cluster's changes in between."""
+        refresh_at = time.monotonic() + REFRESH_S
+        deadline = time.monotonic() + timeout + 10
+        probes_left = None
+        while not streams.done and time.monotonic() < deadline:
+            event = streams.poll(0.1)
+            if event is not None:
+                yield event
+                if isinstance(event, ProbeResult):
+                    probes_left = time.monotonic() + 2.5  # all that a probe causes has settled by then
+            self.view.refresh()
+            if time.monotonic() >= refresh_at:
+                yield from self._changes(source, streams)
+                refresh_at = time.monotonic() + REFRESH_S
+            if probes_left is not None and time.monotonic() > probes_left:
+                return
+
+    def _changes(self, source: Source, streams: Streams) -> Iterator[Event]:
+        try:
+            now = load_snapshot(source)
+        except GenainetError as error:
+            self.view.warn(f"the cluster's objects can't be read any more: {error.message}")
+            return
+        if now.objects == self.snapshot.objects:
+            return
+        self.snapshot = now
+        before = self.resolved.filters
+        yield ClusterChanged.of(now)
+        if self.resolved.filters != before:
+            for problem in streams.set_filters(self.resolved.filters):
+                self.view.warn(problem.message)
+
+    def _status(self, summary: TraceSummary, *, live: bool) -> int:
+        if something_wrong(summary):
+            return FOUND
+        if summary.connections:
+            return OK
+        return TIMED_OUT if live else OK

@@ -1,0 +1,253 @@
+"""Joins the sightings of packets to connections, across devices, network namespaces, nodes and NAT.
+
+What joins is what NAT leaves alone: the TCP sequence number of the first SYN, for other protocols the hash of the first
+payload bytes and its length. So it works the same where nodes do not share a kernel. A connection's further packets are
+found by any of the tuples that its first packet had on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from kubectl_genainet.model.events import (
+    FlowCounters,
+    IcmpError,
+    PacketDropped,
+    PacketSeen,
+    Seen,
+    TcpRetransmit,
+)
+from kubectl_genainet.model.packet import FiveTuple, Protocol
+
+MAX_CONNECTIONS = 200_000
+
+# Reasons for which the kernel frees packets in the normal course of a connection, at its socket: nothing was lost.
+# Names are the kernel's (include/net/dropreason-core.h); a name that a kernel does not know simply never comes.
+HARMLESS_REASONS = frozenset(
+    {
+        "CONSUMED", "QUEUE_PURGE", "SOCKET_CLOSE", "SOCKET_DESTROYED", "TCP_CLOSE", "TCP_TIMEWAIT", "TCP_OLD_DATA", "TCP_OLD_ACK",
+        "TCP_OLD_SEQUENCE", "TCP_OVERLAP", "TCP_ZEROWINDOW", "TCP_ACK_UNSENT_DATA", "TCP_RESET", "TCP_ABORT_ON_DATA",
+        "TCP_ABORT_ON_CLOSE", "TCP_ABORT_ON_LINGER", "TCP_FASTOPEN", "TCP_TOO_OLD_ACK", "SKB_GSO_SEG",
+    }
+)  # fmt: skip
+
+
+class Direction(Enum):
+    REQUEST = "request"  # from the client
+    REPLY = "reply"
+
+
+@dataclass(slots=True)
+class Dropped:
+    """A drop that belongs to a connection, and which packet it was."""
+
+    event: PacketDropped
+    direction: Direction
+    first_packet: bool
+
+
+@dataclass(slots=True)
+class Connection:
+    """A connection, or a datagram's flow, as it was seen. `tuples` are in the client's direction, in order of sight."""
+
+    key: tuple[str, int, int]
+    protocol: Protocol
+    mid_stream: bool = False  # it was there before the probes were
+    attempts: list[list[PacketSeen]] = field(default_factory=lambda: [[]])  # sightings of the first packet, by attempt
+    tuples: dict[FiveTuple, None] = field(default_factory=dict)
+    answer: list[PacketSeen] = field(default_factory=list)  # sightings of the SYN-ACK or of the first datagram back
+    request_data: dict[tuple[str, int, int, str], int] = field(default_factory=dict)  # place -> time, first data
+    reply_data: dict[tuple[str, int, int, str], int] = field(default_factory=dict)
+    drops: list[Dropped] = field(default_factory=list)
+    resets: list[tuple[PacketSeen, Direction]] = field(default_factory=list)
+    icmp: list[IcmpError] = field(default_factory=list)
+    retransmits: int = 0
+    ended: bool = False
+    last_ns: int = 0
+    reported: bool = False
+
+    @property
+    def first(self) -> list[PacketSeen]:
+        """Sightings of the first packet, in the first attempt that was seen anywhere."""
+        return next((attempt for attempt in self.attempts if attempt), [])
+
+    def direction(self, flow: FiveTuple) -> Direction:
+        return Direction.REPLY if flow.reversed in self.tuples else Direction.REQUEST
+
+
+def _place(event: PacketSeen) -> tuple[str, int, int, str]:
+    return (event.node, event.netns, event.ifindex, event.point.value)
+
+
+class Connections:
+    """All connections of a trace. `forgotten` counts those that were dropped from memory for want of room."""
+
+    def __init__(self, servers: set[tuple[str, int]]) -> None:
+        self.servers = servers  # (address, port) of the Service and its backends; port 0: any
+        self.forgotten = 0
+        self._by_key: dict[tuple[str, int, int], Connection] = {}
+        self._by_tuple: dict[FiveTuple, Connection] = {}
+
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(self._by_key.values())
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def _is_server(self, ip: str, port: int) -> bool:
+        return (ip, port) in self.servers or (ip, 0) in self.servers
+
+    def _towards_server(self, flow: FiveTuple) -> bool:
+        """Whether the packet goes to the traced end; where both or neither end is traced, it is taken for a request."""
+        return self._is_server(flow.dst, flow.dport) or not self._is_server(flow.src, flow.sport)
+
+    def find(self, flow: FiveTuple) -> Connection | None:
+        return self._by_tuple.get(flow) or self._by_tuple.get(flow.reversed)
+
+    def _key(self, event: Seen) -> tuple[str, int, int]:
+        if event.tcp is not None:
+            return ("tcp", event.tcp.seq, event.payload)
+        return (event.flow.protocol.value, event.sig, event.payload)
+
+    def _opens(self, event: Seen) -> bool:
+        """Whether this is a first packet: a SYN; of others, the first that is seen towards the server."""
+        if event.tcp is not None:
+            return event.tcp.syn and not event.tcp.is_ack
+        return event.flow.protocol not in (Protocol.ICMP, Protocol.ICMPV6) or event.flow.reversed not in self._by_tuple
+
+    def _connection_of_first(self, event: Seen) -> Connection | None:
+        """The connection that this first packet opens; None for what is no first packet."""
+        if not self._opens(event):
+            return None
+        known = self.find(event.flow)
+        key = self._key(event)
+        if event.tcp is None:
+            if known is not None:
+                return known if known.key == key and known.direction(event.flow) is Direction.REQUEST else None
+            if not self._towards_server(event.flow):
+                return None
+        found = self._by_key.get(key)
+        if found is not None and not self._related(found, event.flow):
+            return None  # another connection that happens to have the same sequence number
+        return found or self._new(key, event)
+
+    @staticmethod
+    def _related(connection: Connection, flow: FiveTuple) -> bool:
+        """NAT changes one end at a time: a packet of this connection shares an end with a sighting of it."""
+        return not connection.tuples or any(
+            (t.src, t.sport) == (flow.src, flow.sport)
+            or (t.dst, t.dport) == (flow.dst, flow.dport)
+            or t.sport == flow.sport
+            for t in connection.tuples
+        )
+
+    def _new(self, key: tuple[str, int, int], event: Seen, *, mid_stream: bool = False) -> Connection:
+        if len(self._by_key) >= MAX_CONNECTIONS:
+            self._forget()
+        connection = Connection(key, event.flow.protocol, mid_stream)
+        self._by_key[key] = connection
+        return connection
+
+    def _forget(self) -> None:
+        """Makes room: the oldest tenth of the reported connections goes."""
+        old = [c for c in self._by_key.values() if c.reported][: MAX_CONNECTIONS // 10] or list(self._by_key.values())[
+            :1
+        ]
+        for connection in old:
+            del self._by_key[connection.key]
+            for flow in connection.tuples:
+                if self._by_tuple.get(flow) is connection:
+                    del self._by_tuple[flow]
+        self.forgotten += len(old)
+
+    def _learn_tuple(self, connection: Connection, flow: FiveTuple) -> None:
+        connection.tuples.setdefault(flow)
+        self._by_tuple[flow] = connection
+
+    def packet(self, event: PacketSeen) -> Connection | None:
+        """Takes in a sighting; returns the connection it belongs to, if any."""
+        connection = self._connection_of_first(event)
+        if connection is not None:
+            self._learn_tuple(connection, event.flow)
+            self._add_sighting(connection, event)
+        else:
+            connection = self.find(event.flow) or self._join_mid_stream(event)
+            if connection is None:
+                return None
+            self._later_packet(connection, event)
+        connection.last_ns = max(connection.last_ns, event.t_ns)
+        return connection
+
+    @staticmethod
+    def _add_sighting(connection: Connection, event: PacketSeen) -> None:
+        """Adds to the attempt that has not been at this place yet: a packet passes a place once."""
+        place = _place(event)
+        for attempt in connection.attempts:
+            if all(_place(seen) != place or seen.flow != event.flow for seen in attempt):
+                attempt.append(event)
+                return
+        connection.attempts.append([event])
+
+    def _join_mid_stream(self, event: PacketSeen) -> Connection | None:
+        """A connection older than the trace: its first data packet towards the server stands for it."""
+        if event.tcp is None or event.tcp.rst or event.tcp.fin or event.tcp.syn or not event.payload:
+            return None
+        if not self._towards_server(event.flow):
+            return None
+        key = self._key(event)
+        connection = self._by_key.get(key)
+        if connection is not None and not self._related(connection, event.flow):
+            return None
+        if connection is None:
+            connection = self._new(key, event, mid_stream=True)
+        self._learn_tuple(connection, event.flow)
+        return connection
+
+    def _later_packet(self, connection: Connection, event: PacketSeen) -> None:
+        direction = connection.direction(event.flow)
+        if connection.mid_stream and direction is Direction.REQUEST and self._key(event) == connection.key:
+            self._add_sighting(connection, event)
+        tcp = event.tcp
+        if tcp is not None and tcp.rst:
+            connection.resets.append((event, direction))
+            connection.ended = True
+        elif tcp is not None and tcp.fin:
+            connection.ended = True
+        elif direction is Direction.REPLY and (tcp is None or tcp.syn):
+            connection.answer.append(event)
+        if event.payload and not (tcp is not None and tcp.syn):
+            data = connection.request_data if direction is Direction.REQUEST else connection.reply_data
+            data.setdefault(_place(event), event.t_ns)
+
+    def dropped(self, event: PacketDropped) -> Connection | None:
+        """Takes in a drop. Harmless ones, and those of packets of no known connection that open none, are ignored."""
+        if event.reason in HARMLESS_REASONS:
+            return None
+        opening = self._connection_of_first(event)
+        connection = opening or self.find(event.flow)
+        if connection is None:
+            return None
+        if opening is not None:
+            self._learn_tuple(connection, event.flow)
+        direction = Direction.REQUEST if opening is not None else connection.direction(event.flow)
+        connection.drops.append(Dropped(event, direction, opening is not None))
+        connection.last_ns = max(connection.last_ns, event.t_ns)
+        return connection
+
+    def icmp(self, event: IcmpError) -> Connection | None:
+        connection = self.find(event.quoted)
+        if connection is not None:
+            connection.icmp.append(event)
+            connection.last_ns = max(connection.last_ns, event.t_ns)
+        return connection
+
+    def retransmit(self, event: TcpRetransmit) -> Connection | None:
+        connection = self.find(event.flow)
+        if connection is not None:
+            connection.retransmits += 1
+        return connection
+
+    def counters(self, event: FlowCounters) -> Connection | None:
+        return self.find(event.flow)

@@ -1,0 +1,293 @@
+"""Why the kernel dropped a packet: its reason, the node's rule behind it, the policies behind the rule.
+
+One small function a kernel reason. What it says of the kernel is observed, what it concludes from the node's rules or
+settings is derived, what it takes from the API objects alone is assumed. Where nothing is known it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kubectl_genainet.correlate.identity import Identity
+from kubectl_genainet.model.events import PacketDropped
+from kubectl_genainet.model.finding import Certainty, Evidence
+from kubectl_genainet.model.packet import FiveTuple, address_text
+from kubectl_genainet.model.path import Drop
+from kubectl_genainet.policy import DirectionResult, PolicyEndpoint, PolicyEngine, PolicyFlow
+from kubectl_genainet.policy import Verdict as PolicyVerdict
+from kubectl_genainet.proxy import Packet, RuleRef, Ruleset, evaluate_hook, policy_behind
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A drop and all that may explain it. `established` says whether the packet belonged to an existing connection."""
+
+    event: PacketDropped
+    established: bool
+    identity: Identity
+    ruleset: Ruleset | None
+    ruleset_error: str
+    engine: PolicyEngine | None
+
+    @property
+    def flow(self) -> FiveTuple:
+        return self.event.flow
+
+    @property
+    def place(self) -> str:
+        """The pod or node in whose namespace the packet was."""
+        pod = self.identity.pod_in(self.event.node, self.event.netns)
+        if pod is not None:
+            return f"pod {pod.metadata.namespace}/{pod.metadata.name}"
+        return f"node {self.event.node}"
+
+    @property
+    def destination(self) -> str:
+        pod = self.identity.snapshot.pod_at(self.flow.dst)
+        return f"pod {pod.metadata.namespace}/{pod.metadata.name}" if pod else address_text(self.flow.dst, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is made of a drop. `certainty` is that of `rule` and `policies`."""
+
+    explanation: str
+    certainty: Certainty
+    rule: str | None = None
+    policies: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+
+
+def _observed(statement: str, node: str = "") -> Evidence:
+    return Evidence(statement, Certainty.OBSERVED, node=node)
+
+
+def _derived(statement: str, node: str = "") -> Evidence:
+    return Evidence(statement, Certainty.DERIVED, node=node)
+
+
+def _assumed(statement: str) -> Evidence:
+    return Evidence(statement, Certainty.ASSUMED)
+
+
+def policy_flow(flow: FiveTuple, identity: Identity) -> PolicyFlow:
+    """The flow as policies judge it: pods by name where the addresses are pods'."""
+
+    def end(ip: str) -> PolicyEndpoint:
+        pod = identity.snapshot.pod_at(ip)
+        return PolicyEndpoint(pod.metadata.namespace, pod.metadata.name, ip) if pod else PolicyEndpoint(ip=ip)
+
+    return PolicyFlow(end(flow.src), end(flow.dst), flow.protocol.value, flow.dport)
+
+
+def denied_directions(flow: FiveTuple, identity: Identity, engine: PolicyEngine) -> list[tuple[str, DirectionResult]]:
+    """The directions in which policies do not admit the flow, judged from the API objects."""
+    answer = engine.explain(policy_flow(flow, identity))
+    both = (("egress", answer.egress), ("ingress", answer.ingress))
+    return [(name, result) for name, result in both if result.verdict is PolicyVerdict.DENY]
+
+
+def _names(result: DirectionResult) -> tuple[str, ...]:
+    return tuple(f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name for ref in result.isolated_by)
+
+
+def _first_failures(result: DirectionResult) -> list[Evidence]:
+    """For each rule of the isolating policies, the first term that the flow does not meet."""
+    found = []
+    for policy in result.policies:
+        for rule in policy.rules:
+            if rule.failed is not None:
+                failed = rule.failed
+                found.append(
+                    Evidence(
+                        f"{policy.name} rule {rule.number}: {failed.term.value} is {failed.actual}, wanted {failed.wanted}",
+                        Certainty.ASSUMED,
+                        object=policy.ref,
+                        field=failed.field,
+                        value=failed.actual,
+                    )  # fmt: skip
+                )
+        if not policy.rules:
+            found.append(Evidence(f"{policy.name} has no rule in this direction", Certainty.ASSUMED, object=policy.ref))
+    return found
+
+
+def _policy_words(case: Case) -> tuple[str, tuple[str, ...], list[Evidence]]:
+    """What the API objects say of the flow: (sentence, policies, evidence)."""
+    if case.engine is None:
+        return "", (), [_assumed("the policies could not be evaluated")]
+    denied = denied_directions(case.flow, case.identity, case.engine)
+    if not denied:
+        return "", (), []
+    sentences, policies, evidence = [], [], []
+    for direction, result in denied:
+        pod = case.identity.snapshot.pod_at(case.flow.dst if direction == "ingress" else case.flow.src)
+        name = f"{pod.metadata.namespace}/{pod.metadata.name}" if pod else "the pod"
+        by = " and ".join(_names(result)) or "a cluster-wide policy"
+        sentences.append(f"{name} is isolated for {direction} by {by}, and no rule admits {_asked(case)}")
+        policies += _names(result)
+        evidence += _first_failures(result)
+    return "; ".join(sentences), tuple(dict.fromkeys(policies)), evidence
+
+
+def _asked(case: Case) -> str:
+    source = case.identity.snapshot.pod_at(case.flow.src)
+    name = f"{source.metadata.namespace}/{source.metadata.name}" if source else case.flow.src
+    return f"{case.flow.protocol.value} {case.flow.dport} from {name}"
+
+
+def netfilter(case: Case) -> Reading:
+    """A netfilter hook said DROP: the node's rules are walked for this packet at that hook."""
+    event = case.event
+    said, policies, evidence = _policy_words(case)
+    full = _conntrack_full(case)
+    if case.ruleset is None or not event.hook:
+        why = case.ruleset_error or (
+            "the hook could not be read from the stack" if not event.hook else "no ruleset was read"
+        )
+        note = f"a netfilter rule dropped it; which one is not known ({why})"
+        return Reading(
+            f"{note}. {said}" if said else note, Certainty.ASSUMED if said else Certainty.UNKNOWN, None, policies,
+            tuple(evidence),
+        )  # fmt: skip
+    state = "ESTABLISHED" if case.established else "NEW"
+    evaluation = evaluate_hook(case.ruleset, Packet.of(case.flow, ct_state=state), event.hook)
+    rule = next(iter(evaluation.dropping_rules), None)
+    if rule is None:
+        if full is not None:
+            return full
+        note = f"no rule that was read on {event.node} drops this packet in {event.hook}"
+        evidence.append(_derived(note, event.node))
+        return Reading(
+            f"{note}: another table, or rules that changed since. {said}".rstrip(), Certainty.UNKNOWN, None, policies,
+            tuple(evidence),
+        )  # fmt: skip
+    return _named_rule(case, rule, said, policies, evidence)
+
+
+def _named_rule(case: Case, rule: RuleRef, said: str, policies: tuple[str, ...], evidence: list[Evidence]) -> Reading:
+    text = f"{rule.table} {rule.chain}: {rule.text}"
+    behind = policy_behind(rule)
+    evidence.insert(
+        0, _derived(f"rule {rule.index} of {rule.chain} ends the walk in {case.event.hook}", case.event.node)
+    )
+    if said:
+        return Reading(said, Certainty.DERIVED, text, policies, tuple(evidence))
+    if behind:
+        names = ", ".join(behind)
+        note = f"the rule belongs to {names}, but by the API's objects the flow is admitted: the node's rules disagree with them"
+        return Reading(note, Certainty.DERIVED, text, tuple(behind), tuple(evidence))
+    words = f"{case.event.node} drops it by a rule: {rule.comment or rule.text}"
+    return Reading(words, Certainty.DERIVED, text, policies, tuple(evidence))
+
+
+def _conntrack_full(case: Case) -> Reading | None:
+    """The connection tracking table of the namespace was full when it was last looked at."""
+    netns = case.identity.namespaces.get((case.event.node, case.event.netns))
+    if netns is None or netns.conntrack_count is None or netns.conntrack_max is None:
+        return None
+    if netns.conntrack_count < netns.conntrack_max * 0.95 or case.event.hook not in ("PRE_ROUTING", "OUTPUT"):
+        return None
+    fill = f"nf_conntrack_count {netns.conntrack_count} of nf_conntrack_max {netns.conntrack_max}"
+    return Reading(
+        f"the connection tracking table of {case.place} is full, so a new connection can't be entered ({fill})",
+        Certainty.DERIVED, evidence=(_observed(fill, case.event.node), _derived("no rule explains the drop", case.event.node)),
+    )  # fmt: skip
+
+
+def no_socket(case: Case) -> Reading:
+    """The packet arrived and nothing listens there."""
+    words = f"nothing listens on {case.flow.protocol.value} port {case.flow.dport} in {case.place}"
+    evidence = [_observed(f"kernel reason {case.event.reason}", case.event.node)]
+    pod = case.identity.pod_in(case.event.node, case.event.netns)
+    if pod is not None and pod.ports:
+        declared = sorted({p.container_port for p in pod.ports if p.protocol == case.flow.protocol.value})
+        if declared and case.flow.dport not in declared:
+            listed = ", ".join(map(str, declared))
+            words += f"; its containers declare {listed}: is the Service's targetPort right?"
+            evidence.append(_assumed(f"containerPorts of the pod: {listed}"))
+    return Reading(words, Certainty.OBSERVED, evidence=tuple(evidence))
+
+
+def rp_filter(case: Case) -> Reading:
+    """The reverse path check failed: no route back to the source through the device it came in by."""
+    netns = case.identity.namespaces.get((case.event.node, case.event.netns))
+    names = (f"net.ipv4.conf.{case.event.device}.rp_filter", "net.ipv4.conf.all.rp_filter")
+    set_to = {n: netns.sysctls[n] for n in names if netns is not None and n in netns.sysctls}
+    words = f"the reverse path filter of {case.place} dropped it: its way back to {case.flow.src} does not go out by {case.event.device or 'the device it came in by'}"
+    evidence = tuple(_observed(f"{name} = {value}", case.event.node) for name, value in set_to.items())
+    return Reading(words, Certainty.OBSERVED, evidence=evidence)
+
+
+def too_big(case: Case) -> Reading:
+    """The packet is larger than the next device's MTU and may not be fragmented."""
+    words = f"the packet ({case.event.length} bytes) is larger than the MTU of the way on and must not be fragmented"
+    netns = case.identity.namespaces.get((case.event.node, case.event.netns))
+    devices = [d for d in netns.devices if d.name != "lo" and d.up] if netns is not None else []
+    least = min(devices, key=lambda d: d.mtu, default=None)
+    evidence = (
+        (_observed(f"smallest MTU in {case.place}: {least.mtu} on {least.name}", case.event.node),) if least else ()
+    )
+    return Reading(words, Certainty.OBSERVED, evidence=evidence)
+
+
+def unreachable(case: Case) -> Reading:
+    """There is no neighbour, or no route, for the address."""
+    pod = case.identity.snapshot.pod_at(case.flow.dst)
+    known = "the API knows no pod with that address" if pod is None else f"it is {case.destination}'s"
+    return Reading(
+        f"{case.place} has no way to {case.flow.dst}: {known}", Certainty.OBSERVED, evidence=(_assumed(known),)
+    )
+
+
+def ebpf(case: Case) -> Reading:
+    """A tc, XDP or cgroup program dropped it: an eBPF data plane (Cilium, the VPC CNI's policy agent)."""
+    said, policies, evidence = _policy_words(case)
+    words = f"an eBPF program dropped it ({case.event.reason}): an eBPF data plane decides here, not iptables"
+    return Reading(
+        f"{words}. {said}" if said else words,
+        Certainty.ASSUMED if said else Certainty.UNKNOWN,
+        None,
+        policies,
+        tuple(evidence),
+    )
+
+
+def full_queue(case: Case) -> Reading:
+    """A queue had no room."""
+    return Reading(f"a queue of {case.event.device or case.place} was full ({case.event.reason})", Certainty.OBSERVED)
+
+
+def _unknown(case: Case) -> Reading:
+    reason = case.event.reason or "no reason"
+    return Reading(f"the kernel says {reason} in {case.event.location}; what caused it is not known", Certainty.UNKNOWN)
+
+
+REASONS: Mapping[str, Callable[[Case], Reading]] = {
+    "NETFILTER_DROP": netfilter,
+    "NO_SOCKET": no_socket,
+    "IP_RPFILTER": rp_filter,
+    "PKT_TOO_BIG": too_big,
+    **dict.fromkeys(("NEIGH_FAILED", "NEIGH_DEAD", "NEIGH_QUEUEFULL", "IP_OUTNOROUTES", "IP_INNOROUTES"), unreachable),
+    **dict.fromkeys(("TC_INGRESS", "TC_EGRESS", "XDP", "BPF_CGROUP_EGRESS", "TC_CLS"), ebpf),
+    **dict.fromkeys(("QDISC_DROP", "FULL_RING", "CPU_BACKLOG", "SOCKET_RCVBUFF", "SOCKET_BACKLOG"), full_queue),
+}
+
+
+def explain_drop(case: Case) -> Drop:
+    """A drop with all that is known of it."""
+    event = case.event
+    reading = REASONS.get(event.reason, _unknown)(case)
+    pod = case.identity.pod_in(event.node, event.netns)
+    return Drop(
+        reason=event.reason or "UNKNOWN", location=event.location, hook=event.hook or None, device=event.device or None,
+        rule=reading.rule, policies=reading.policies, certainty=reading.certainty, node=event.node,
+        pod=pod.metadata.name if pod else None, explanation=reading.explanation,
+        evidence=(_observed(f"{event.reason or 'no reason'} in {event.location}", event.node), *reading.evidence),
+    )  # fmt: skip
+
+
+def evidence_lines(evidence: Sequence[Evidence]) -> list[str]:
+    """Each statement with its certainty, for renderers without columns."""
+    return [f"{item.statement} [{item.certainty.value}]" for item in evidence]

@@ -1,0 +1,89 @@
+"""The hops of a packet: its sightings in order, on one clock, with the NAT between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kubectl_genainet.correlate.clocks import Clocks
+from kubectl_genainet.correlate.connections import Connection
+from kubectl_genainet.correlate.identity import Identity
+from kubectl_genainet.model.events import PacketSeen
+from kubectl_genainet.model.packet import FiveTuple
+from kubectl_genainet.model.path import Hop
+
+
+def in_order(sightings: Sequence[PacketSeen], clocks: Clocks, client_node: str | None) -> list[PacketSeen]:
+    """Sightings in the order of travel. Within one clock by time; nodes with clocks that can't be compared follow each
+    other, the client's node first."""
+    if not sightings:
+        return []
+    first_node = client_node if any(s.node == client_node for s in sightings) else None
+    reference = first_node or min(sightings, key=lambda s: s.t_ns).node
+
+    def when(seen: PacketSeen) -> tuple[int, int]:
+        offset = clocks.offset(seen.node, reference)
+        return (0, seen.t_ns + offset.add_ns) if offset is not None else (1, seen.t_ns)
+
+    return sorted(sightings, key=when)
+
+
+def hops_of(ordered: Sequence[PacketSeen], clocks: Clocks, identity: Identity) -> tuple[Hop, ...]:
+    """The sightings as hops, with times on the first hop's clock where the clocks can be compared."""
+    hops = []
+    for seen in ordered:
+        offset = clocks.offset(seen.node, ordered[0].node)
+        pod = identity.pod_in(seen.node, seen.netns)
+        hops.append(
+            Hop(
+                node=seen.node, pod=pod.metadata.name if pod else None, device=seen.device, point=seen.point.value,
+                t_ns=seen.t_ns + (offset.add_ns if offset else 0), src=seen.flow.source, dst=seen.flow.destination,
+                t_error_ns=offset.error_ns if offset else None, tunnel=str(seen.tunnel) if seen.tunnel else None,
+            )
+        )  # fmt: skip
+    return tuple(hops)
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """The destination NAT that shows between two hops; `hop` is the index of the last hop before it."""
+
+    before: FiveTuple
+    after: FiveTuple
+    hop: int
+    node: str
+    masqueraded: bool
+
+
+def translation_of(
+    ordered: Sequence[PacketSeen], dropped_as: FiveTuple | None, drop_node: str | None
+) -> Translation | None:
+    """Where the destination changed. `dropped_as` is the tuple with which the packet was dropped after its last hop."""
+    flows = [(seen.flow, seen.node) for seen in ordered]
+    if dropped_as is not None and drop_node is not None:
+        flows.append((dropped_as, drop_node))
+    for i in range(len(flows) - 1):
+        before, after = flows[i][0], flows[i + 1][0]
+        if (before.dst, before.dport) != (after.dst, after.dport):
+            final = flows[-1][0]
+            masqueraded = (before.src, before.sport) != (final.src, final.sport)
+            return Translation(before, after, i, flows[i + 1][1], masqueraded)
+    return None
+
+
+def learn_crossings(connection: Connection, clocks: Clocks, ordered: Sequence[PacketSeen]) -> None:
+    """Feeds the clocks with the packets that crossed between nodes: the first packet there, the answer back."""
+    _learn(ordered, clocks)
+    answer_nodes = [seen.node for seen in reversed(ordered)]
+    by_node: dict[str, list[PacketSeen]] = {}
+    for seen in connection.answer:
+        by_node.setdefault(seen.node, []).append(seen)
+    _learn(
+        [s for node in dict.fromkeys(answer_nodes) for s in sorted(by_node.get(node, ()), key=lambda s: s.t_ns)], clocks
+    )
+
+
+def _learn(ordered: Sequence[PacketSeen], clocks: Clocks) -> None:
+    for before, after in zip(ordered, ordered[1:], strict=False):
+        if before.node != after.node:
+            clocks.crossed(before.node, before.t_ns, after.node, after.t_ns)

@@ -1,0 +1,243 @@
+"""Events and a snapshot in, paths out: the path of each connection's first packet, its NAT, its end.
+
+The correlator's clock is the events' own (their times and the agents' ticks), never the reader's: a replay of a bundle
+decides as the live run did.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import msgspec
+
+from kubectl_genainet.correlate.clocks import Clocks
+from kubectl_genainet.correlate.connections import Connection, Connections, Direction, Dropped
+from kubectl_genainet.correlate.explain import Case, explain_drop
+from kubectl_genainet.correlate.hops import Translation, hops_of, in_order, learn_crossings, translation_of
+from kubectl_genainet.correlate.identity import Identity
+from kubectl_genainet.correlate.symptoms import symptoms
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import (
+    ClusterChanged,
+    Event,
+    FlowCounters,
+    Hello,
+    IcmpError,
+    PacketDropped,
+    PacketSeen,
+    TcpRetransmit,
+    Tick,
+)
+from kubectl_genainet.model.finding import Certainty
+from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.model.path import Drop, Flow, Nat, PacketPath, Party, Verdict
+from kubectl_genainet.policy import PolicyEngine
+from kubectl_genainet.proxy import Ruleset, attribute_nat, parse_ruleset
+
+SETTLED_NS = 400_000_000  # nothing new for so long: the agents poll every 20 ms, the rest is the way to the client
+UNANSWERED_NS = 1_500_000_000  # longer than TCP's first retransmission (1 s): a lost SYN is seen twice
+RESPONSE_NS = 5_000_000_000  # how long a response is waited for before the path is shown without it
+
+
+class PathCorrelator:
+    """Feed it every record of every agent; it yields each connection's path once, when it has settled."""
+
+    def __init__(self, snapshot: ClusterSnapshot, servers: set[tuple[str, int]]) -> None:
+        self.identity = Identity(snapshot)
+        self.connections = Connections(servers)
+        self.clocks = Clocks()
+        self._dumps: dict[str, dict[str, RulesetDump]] = defaultdict(dict)
+        self._rulesets: dict[str, tuple[Ruleset | None, str]] = {}
+        self._now: dict[str, int] = {}
+        self._open: dict[int, Connection] = {}
+        self._looked_at = 0
+        self._judge_by(snapshot)
+
+    def _judge_by(self, snapshot: ClusterSnapshot) -> None:
+        self._engine: PolicyEngine | None = None
+        self.engine_error = ""
+        try:
+            self._engine = PolicyEngine(snapshot)
+        except GenainetError as error:
+            self.engine_error = error.message
+
+    def feed(self, event: Event) -> Iterator[PacketPath]:
+        """Takes in one record; yields the paths that have settled by its time."""
+        connection = None
+        match event:
+            case PacketSeen():
+                connection = self.connections.packet(event)
+            case PacketDropped():
+                connection = self.connections.dropped(event)
+            case IcmpError():
+                connection = self.connections.icmp(event)
+            case TcpRetransmit():
+                connection = self.connections.retransmit(event)
+            case FlowCounters():
+                self.connections.counters(event)
+            case Hello():
+                self.clocks.learn(event.node, event.boot_id)
+            case NodeReport():
+                self.identity.learn(event)
+            case RulesetDump():
+                self._dumps[event.node][event.source] = event
+                self._rulesets.pop(event.node, None)
+            case ClusterChanged():
+                self.identity.update(event.snapshot)
+                self._judge_by(event.snapshot)
+                return
+            case Tick():
+                pass
+            case _:
+                return
+        if connection is not None and not connection.reported:
+            self._open[id(connection)] = connection
+        time = getattr(event, "t_ns", 0)
+        self._now[event.node] = max(self._now.get(event.node, 0), time)
+        if isinstance(event, Tick) or time - self._looked_at > SETTLED_NS // 4:
+            self._looked_at = time
+            yield from self._settled()
+
+    def finish(self) -> Iterator[PacketPath]:
+        """The paths that had not settled when the stream ended."""
+        for connection in list(self._open.values()):
+            yield self._report(connection)
+
+    def _settled(self) -> Iterator[PacketPath]:
+        for connection in list(self._open.values()):
+            seen_by = {event.node for event in connection.first} or set(self._now)
+            now = min(self._now.get(node, 0) for node in seen_by)
+            if now - connection.last_ns > self._patience(connection):
+                yield self._report(connection)
+
+    @staticmethod
+    def _patience(connection: Connection) -> int:
+        if any(d.first_packet for d in connection.drops) or connection.ended or connection.reply_data:
+            return SETTLED_NS
+        if connection.answer and not connection.request_data:
+            return UNANSWERED_NS
+        return RESPONSE_NS if connection.request_data else UNANSWERED_NS
+
+    def _report(self, connection: Connection) -> PacketPath:
+        connection.reported = True
+        self._open.pop(id(connection), None)
+        return self.path_of(connection)
+
+    def ruleset(self, node: str) -> tuple[Ruleset | None, str]:
+        """The node's rules as last read, or why there are none."""
+        if node not in self._rulesets:
+            dumps = [d for d in self._dumps[node].values() if not d.error and d.source != "conntrack-stats"]
+            errors = "; ".join(f"{d.source}: {d.error}" for d in self._dumps[node].values() if d.error)
+            host = self.identity.host_of(node)
+            try:
+                parsed = parse_ruleset(dumps, node_ips=host.addresses if host else None) if dumps else None
+                self._rulesets[node] = (parsed, errors)
+            except GenainetError as error:
+                self._rulesets[node] = (None, error.message)
+        return self._rulesets[node]
+
+    def path_of(self, connection: Connection) -> PacketPath:
+        """A connection as a path, from all that is known of it now."""
+        first = connection.first
+        client = next(iter(connection.tuples), None)
+        client_party = self.identity.party(client.src, client.sport) if client else None
+        ordered = in_order(first, self.clocks, client_party.node if client_party else None)
+        learn_crossings(connection, self.clocks, ordered)
+        original = ordered[0].flow if ordered else client
+        assert original is not None, "a connection has at least the tuple that it was made for"
+        dropped = next((d for d in connection.drops if d.first_packet), None)
+        final = dropped.event.flow if dropped else (ordered[-1].flow if ordered else original)
+        translation = translation_of(
+            ordered, dropped.event.flow if dropped else None, dropped.event.node if dropped else None
+        )
+        service = self.identity.service(original)
+        backend = self._backend(original, final, service is not None)
+        verdict = self._verdict(connection, ordered, dropped)
+        told = dropped or self._telling_drop(connection)
+        path = PacketPath(
+            flow=Flow(self.identity.party(original.src, original.sport or None), service, original.protocol),
+            backend=backend, nat=self._nat(translation), hops=hops_of(ordered, self.clocks, self.identity),
+            verdict=verdict, drop=self._explain(told) if told else None, handshake_ns=self._handshake(connection, ordered),
+            response_ns=self._response(connection), established=self._established(connection),
+            attempts=len(connection.attempts), retransmits=connection.retransmits,
+        )  # fmt: skip
+        return path if verdict is Verdict.FORWARDED and not told else self._with_symptoms(path, connection)
+
+    def _with_symptoms(self, path: PacketPath, connection: Connection) -> PacketPath:
+        found = tuple(symptoms(path, connection, self.identity))
+        return msgspec.structs.replace(path, findings=found)
+
+    def _backend(self, original: FiveTuple, final: FiveTuple, is_service: bool) -> Party | None:
+        """The end that the packet was sent to; None where it never got past the Service's address."""
+        if is_service and (original.dst, original.dport) == (final.dst, final.dport):
+            return None
+        return self.identity.party(final.dst, final.dport or None)
+
+    def _nat(self, translation: Translation | None) -> Nat | None:
+        if translation is None:
+            return None
+        before, after = translation.before, translation.after
+        ruleset, _ = self.ruleset(translation.node)
+        found = attribute_nat(ruleset, before, after) if ruleset is not None else None
+        return Nat(
+            mode=found.mode if found else "unknown", service_chain=found.service_chain if found else None,
+            endpoint_chain=found.endpoint_chain if found else None,
+            certainty=Certainty.DERIVED if found else Certainty.UNKNOWN, hop=translation.hop, before=before.destination,
+            after=after.destination, masqueraded=translation.masqueraded,
+        )  # fmt: skip
+
+    def _verdict(self, connection: Connection, ordered: list[PacketSeen], dropped: Dropped | None) -> Verdict:
+        refused = any(direction is Direction.REPLY for _, direction in connection.resets) and not connection.answer
+        if dropped is not None or (connection.icmp and not connection.answer):
+            return Verdict.REJECTED if refused or connection.icmp else Verdict.DROPPED
+        if refused:
+            return Verdict.REJECTED
+        if self._telling_drop(connection) is not None:
+            return Verdict.DROPPED
+        if connection.answer or connection.reply_data:
+            return Verdict.FORWARDED
+        last = ordered[-1] if ordered else None
+        if last is not None and self.identity.owns(last.node, last.netns, last.flow.dst):
+            return Verdict.FORWARDED
+        return Verdict.UNKNOWN
+
+    @staticmethod
+    def _telling_drop(connection: Connection) -> Dropped | None:
+        """A drop of a later packet that the connection did not recover from: the same place, again and again, or for
+        want of an answer."""
+        telling = [d for d in connection.drops if not d.first_packet and d.event.reason != "NOT_SPECIFIED"]
+        if not telling:
+            return None
+        answered = bool(connection.reply_data)
+        return telling[0] if not answered or len(telling) > 2 else None
+
+    def _explain(self, dropped: Dropped) -> Drop:
+        ruleset, error = self.ruleset(dropped.event.node)
+        established = not dropped.first_packet
+        return explain_drop(Case(dropped.event, established, self.identity, ruleset, error, self._engine))
+
+    @staticmethod
+    def _established(connection: Connection) -> bool | None:
+        if connection.protocol is not Protocol.TCP:
+            return None
+        return bool(connection.answer or connection.reply_data or connection.mid_stream)
+
+    @staticmethod
+    def _handshake(connection: Connection, ordered: list[PacketSeen]) -> int | None:
+        """From the SYN at the first device to the SYN-ACK back at it, in ns."""
+        if not ordered or not connection.answer or connection.mid_stream or len(connection.attempts) > 1:
+            return None
+        start = ordered[0]
+        back = [a.t_ns for a in connection.answer if (a.node, a.netns) == (start.node, start.netns)]
+        return min(back) - start.t_ns if back else None
+
+    @staticmethod
+    def _response(connection: Connection) -> int | None:
+        """From the first request data into a namespace to the first reply data out of it, at the server's end, in ns."""
+        arrivals = {(n, ns): t for (n, ns, _, point), t in connection.request_data.items() if point == "rx"}
+        leavings = {(n, ns): t for (n, ns, _, point), t in connection.reply_data.items() if point == "tx"}
+        both = [(leavings[k] - arrivals[k]) for k in arrivals.keys() & leavings.keys() if leavings[k] > arrivals[k]]
+        return min(both) if both else None

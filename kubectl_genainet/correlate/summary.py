@@ -1,0 +1,182 @@
+"""What a trace amounts to: per backend connections, share, times, retransmits, drops; losses; findings over all paths."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import msgspec
+
+from kubectl_genainet.model.events import Bye, Event, FlowCounters, Hello, LostEvents
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity
+from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.path import PacketPath, Party, Verdict
+
+SLOW_FACTOR = 5  # a backend is called slow from so many times the median of the others
+SLOW_LEAST_NS = 50_000_000  # and from so long a response time
+MAX_SAMPLES = 20_000  # per backend and measure
+
+
+class Quantiles(msgspec.Struct, frozen=True):
+    """Of measured times in ns; None where nothing was measured."""
+
+    count: int = 0
+    p50: int | None = None
+    p99: int | None = None
+    max: int | None = None
+
+
+def quantiles(samples: Sequence[int]) -> Quantiles:
+    """Nearest-rank quantiles: each is a value that was measured."""
+    if not samples:
+        return Quantiles()
+    ordered = sorted(samples)
+
+    def rank(q: float) -> int:
+        return ordered[math.ceil(len(ordered) * q) - 1]
+
+    return Quantiles(len(ordered), rank(0.5), rank(0.99), ordered[-1])
+
+
+class BackendSummary(msgspec.Struct, frozen=True):
+    """One backend (None: connections that got none). `path` is from the first hop to the last of a first packet."""
+
+    backend: Party | None
+    connections: int
+    share: float
+    path: Quantiles
+    handshake: Quantiles
+    response: Quantiles
+    retransmits: int
+    drops: int
+
+
+class Losses(msgspec.Struct, frozen=True, tag_field="kind", tag="lost"):
+    """Events lost on a node, by probe and place."""
+
+    node: str
+    probe: str
+    where: str
+    count: int
+
+
+class TraceSummary(msgspec.Struct, frozen=True, tag_field="kind", tag="summary"):
+    """`events` are the probes' totals over all nodes: emitted = received + lost. Packets that were only counted are in
+    `counted`."""
+
+    target: str
+    connections: int
+    verdicts: dict[str, int]
+    backends: tuple[BackendSummary, ...]
+    findings: tuple[Finding, ...]
+    events: dict[str, int | None]
+    counted: dict[str, int]
+    nodes: tuple[str, ...]
+    silent_nodes: tuple[str, ...]
+    lost: tuple[Losses, ...]
+
+
+class SummaryBuilder:
+    """Collects paths and records as they come."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.paths = 0
+        self._verdicts: Counter[str] = Counter()
+        self._backends: dict[tuple[str, int | None] | None, list[PacketPath]] = defaultdict(list)
+        self._count: Counter[tuple[str, int | None] | None] = Counter()
+        self._lost: Counter[tuple[str, str, str]] = Counter()
+        self._bye: dict[str, Bye] = {}
+        self._nodes: set[str] = set()
+        self._flows: dict[tuple[object, ...], FlowCounters] = {}
+
+    def event(self, event: Event) -> None:
+        match event:
+            case LostEvents():
+                self._lost[event.node, event.probe, event.where] += event.count
+            case Bye():
+                self._bye[event.node] = event
+            case Hello():
+                self._nodes.add(event.node)
+            case FlowCounters() if len(self._flows) < 200_000:
+                self._flows[event.node, event.netns, event.ifindex, event.point, event.flow] = event
+            case _:
+                pass
+
+    def path(self, path: PacketPath) -> None:
+        self.paths += 1
+        self._verdicts[path.verdict.value] += 1
+        key = (path.backend.ip, path.backend.port) if path.backend else None
+        self._count[key] += 1
+        if len(self._backends[key]) < MAX_SAMPLES:
+            self._backends[key].append(path)
+
+    def build(self) -> TraceSummary:
+        backends = tuple(self._backend(key) for key in sorted(self._backends, key=lambda k: (k is None, str(k))))
+        done = len(self._bye) == len(self._nodes) and bool(self._nodes)
+        events: dict[str, int | None] = {
+            "emitted": sum(b.emitted for b in self._bye.values()) if done else None,
+            "received": sum(b.sent for b in self._bye.values()) if done else None,
+            "lost": sum(b.lost for b in self._bye.values()) if done else sum(self._lost.values()) or None,
+        }
+        first_points = self._flows.values()
+        return TraceSummary(
+            target=self.target, connections=self.paths, verdicts=dict(self._verdicts), backends=backends,
+            findings=tuple(slow_backends(backends)), events=events,
+            counted={
+                "packets": sum(f.packets for f in first_points), "bytes": sum(f.bytes for f in first_points),
+                "flows": len(self._flows),
+            },
+            nodes=tuple(sorted(self._nodes)), silent_nodes=tuple(sorted(self._nodes - self._bye.keys())) if self._bye else (),
+            lost=tuple(Losses(node, probe, where, count) for (node, probe, where), count in sorted(self._lost.items())),
+        )  # fmt: skip
+
+    def _backend(self, key: tuple[str, int | None] | None) -> BackendSummary:
+        paths = self._backends[key]
+        spans = [
+            p.hops[-1].t_ns - p.hops[0].t_ns
+            for p in paths
+            if len(p.hops) > 1 and p.hops[-1].t_error_ns is not None and not p.drop
+        ]
+        return BackendSummary(
+            backend=paths[0].backend, connections=self._count[key], share=self._count[key] / max(1, self.paths),
+            path=quantiles(spans), handshake=quantiles([p.handshake_ns for p in paths if p.handshake_ns is not None]),
+            response=quantiles([p.response_ns for p in paths if p.response_ns is not None]),
+            retransmits=sum(p.retransmits for p in paths), drops=sum(p.drop is not None for p in paths),
+        )  # fmt: skip
+
+
+def slow_backends(backends: Sequence[BackendSummary]) -> list[Finding]:
+    """Backends whose responses take many times what the others take: the network delivered, the application is slow."""
+    measured = [b for b in backends if b.backend is not None and b.response.p50 is not None]
+    found = []
+    for one in measured:
+        others = sorted(b.response.p50 or 0 for b in measured if b is not one)
+        if not others or one.response.p50 is None or one.backend is None:
+            continue
+        median = others[len(others) // 2]
+        if one.response.p50 < max(SLOW_LEAST_NS, SLOW_FACTOR * median):
+            continue
+        party = one.backend
+        name = party.pod or address_text(party.ip, party.port)
+        found.append(
+            Finding(
+                "slow-backend", f"{name} answers slowly: the packets arrive, the application takes its time", Severity.WARNING,
+                (
+                    Evidence(
+                        f"median time from request in to response out: {one.response.p50 / 1e6:.1f} ms "
+                        f"({one.response.count} requests), of the other backends {median / 1e6:.1f} ms",
+                        Certainty.OBSERVED, node=party.node or "",
+                    ),
+                ),
+                object=ObjectRef("Pod", party.pod, party.namespace or "") if party.pod else None,
+            )
+        )  # fmt: skip
+    return found
+
+
+def something_wrong(summary: TraceSummary) -> bool:
+    """Whether a trace found a drop, a refusal, or anything else that is a finding (exit status 1)."""
+    bad = summary.verdicts.get(Verdict.DROPPED.value, 0) + summary.verdicts.get(Verdict.REJECTED.value, 0)
+    return bool(bad or summary.findings)

@@ -1,0 +1,232 @@
+"""The client's side of the agents' HTTP interface: many nodes at once, one iterator of records.
+
+A node is reached by a dialler, a function that returns a connected socket: a unix socket in the lab, the API server's
+port-forward on a cluster. A node that fails or falls silent becomes an AgentFailed record and stops nobody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import msgspec
+
+from kubectl_genainet import wire
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello
+from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.wire import FilterEntry, TraceRequest
+
+Dial = Callable[[], socket.socket]
+
+SILENT_S = 15.0  # agents send a record every second
+_QUEUE = 20_000  # records; when it is full the sockets are not read, and the agents count what they lose
+
+
+class AgentConnection:
+    """One HTTP request to one agent."""
+
+    def __init__(self, node: str, dial: Dial, token: str = "") -> None:
+        self.node = node
+        try:
+            sock = dial()
+        except OSError as error:
+            raise GenainetError(f"the agent on node {node} can't be reached: {error}") from None
+        sock.settimeout(SILENT_S)
+        self._http = http.client.HTTPConnection("agent")
+        self._http.sock = sock
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._socket = sock
+
+    def request(self, method: str, path: str, body: bytes = b"") -> http.client.HTTPResponse:
+        """Sends the request; raises GenainetError with the agent's own words for a refusal."""
+        try:
+            self._http.request(method, path, body or None, self._headers)
+            response = self._http.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise GenainetError(
+                f"the agent on node {self.node} does not answer: {error or type(error).__name__}"
+            ) from None
+        if response.status >= 400:
+            text = response.read(65536)
+            try:
+                said = msgspec.json.decode(text, type=dict[str, str])
+            except msgspec.DecodeError:
+                said = {"error": text.decode(errors="replace")[:200]}
+            words = said.get("error", "")
+            raise GenainetError(
+                f"the agent on node {self.node} refuses ({response.status}): {words}", said.get("hint", "")
+            )
+        return response
+
+    def lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        """The body's lines as they arrive. Raises GenainetError where it breaks off or stays silent."""
+        rest = b""
+        while True:
+            try:
+                data = response.read1(1 << 16)
+            except TimeoutError:
+                raise GenainetError(f"node {self.node} has sent nothing for {SILENT_S:.0f} s") from None
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise GenainetError(f"the stream of node {self.node} broke off: {error}") from None
+            if not data:
+                if rest:
+                    raise GenainetError(f"the stream of node {self.node} broke off in the middle of a record")
+                return
+            *whole, rest = (rest + data).split(b"\n")
+            if len(rest) > wire.MAX_RECORD:
+                raise GenainetError(f"node {self.node} sent a record of more than {wire.MAX_RECORD} bytes")
+            yield from whole
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._http.close()
+
+
+def ask(node: str, dial: Dial, path: str, token: str = "") -> list[Event]:
+    """The records of a GET (/v1/hello, /v1/node, /v1/rulesets)."""
+    connection = AgentConnection(node, dial, token)
+    try:
+        response = connection.request("GET", path)
+        return [wire.decode(line) for line in connection.lines(response)]
+    finally:
+        connection.close()
+
+
+def ask_all(dials: Mapping[str, Dial], path: str, token: str = "") -> dict[str, list[Event] | GenainetError]:
+    """The same of many nodes side by side; a node's failure is its value."""
+    answers: dict[str, list[Event] | GenainetError] = {}
+
+    def one(node: str, dial: Dial) -> None:
+        try:
+            answers[node] = ask(node, dial, path, token)
+        except GenainetError as error:
+            answers[node] = error
+
+    threads = [threading.Thread(target=one, args=item, daemon=True) for item in dials.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+def rulesets(dials: Mapping[str, Dial], token: str = "") -> dict[str, list[RulesetDump] | GenainetError]:
+    """Every node's rulesets."""
+    answers = ask_all(dials, "/v1/rulesets", token)
+    return {
+        node: answer if isinstance(answer, GenainetError) else [d for d in answer if isinstance(d, RulesetDump)]
+        for node, answer in answers.items()
+    }
+
+
+def node_reports(dials: Mapping[str, Dial], token: str = "") -> dict[str, NodeReport | GenainetError]:
+    """Every node's namespaces."""
+    found: dict[str, NodeReport | GenainetError] = {}
+    for node, answer in ask_all(dials, "/v1/node", token).items():
+        if isinstance(answer, GenainetError):
+            found[node] = answer
+        else:
+            found[node] = next(
+                (r for r in answer if isinstance(r, NodeReport)), GenainetError(f"node {node} sent no report")
+            )
+    return found
+
+
+class Streams:
+    """Traces on many nodes at once. Iterate for the records; `close` ends all of them."""
+
+    def __init__(self, dials: Mapping[str, Dial], requests: Mapping[str, TraceRequest], token: str = "") -> None:
+        self._dials, self._token = dials, token
+        self._queue: queue.Queue[Event | None] = queue.Queue(_QUEUE)
+        self._closing = threading.Event()
+        self._open: dict[str, AgentConnection] = {}
+        self._sessions: dict[str, str] = {}
+        self._threads = {
+            node: threading.Thread(target=self._read, args=(node, request), daemon=True, name=f"stream-{node}")
+            for node, request in requests.items()
+        }
+        self._running = len(self._threads)
+        for thread in self._threads.values():
+            thread.start()
+
+    def _read(self, node: str, request: TraceRequest) -> None:
+        try:
+            connection = AgentConnection(node, self._dials[node], self._token)
+            self._open[node] = connection
+            response = connection.request("POST", "/v1/trace", msgspec.json.encode(request))
+            self._sessions[node] = response.getheader("Genainet-Session", "")
+            self._pump(node, connection.lines(response))
+        except GenainetError as error:
+            if not self._closing.is_set():
+                self._put(AgentFailed(node=node, message=error.message, hint=error.hint))
+        finally:
+            self._put(None)
+
+    def _pump(self, node: str, lines: Iterable[bytes]) -> None:
+        event: Event | None = None
+        for number, line in enumerate(lines):
+            event = wire.decode(line)
+            if number == 0:
+                if not isinstance(event, Hello):
+                    raise GenainetError(f"what answers for node {node} is no agent of this tool")
+                wire.check_hello(event)
+            self._put(event)
+        if not isinstance(event, Bye):
+            raise GenainetError(f"the stream of node {node} ended without its last record: its agent was stopped")
+
+    def _put(self, event: Event | None) -> None:
+        while not self._closing.is_set() or event is None:
+            try:
+                self._queue.put(event, timeout=0.2)
+                return
+            except queue.Full:
+                if self._closing.is_set():
+                    return
+
+    def poll(self, timeout_s: float) -> Event | None:
+        """The next record, or None after the time or at the end (see `done`)."""
+        deadline = time.monotonic() + timeout_s
+        while self._running:
+            try:
+                event = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return None
+            if event is not None:
+                return event
+            self._running -= 1
+        return None
+
+    @property
+    def done(self) -> bool:
+        return self._running == 0
+
+    def set_filters(self, filters: tuple[FilterEntry, ...]) -> list[GenainetError]:
+        """Changes what is followed, on all nodes, while they run; returns what went wrong."""
+        problems = []
+        body = msgspec.json.encode(filters)
+        for node, session in list(self._sessions.items()):
+            try:
+                connection = AgentConnection(node, self._dials[node], self._token)
+            except GenainetError as error:
+                problems.append(error)
+                continue
+            try:
+                connection.request("PUT", f"/v1/trace/{session}/filters", body).read()
+            except GenainetError as error:
+                problems.append(error)
+            finally:
+                connection.close()
+        return problems
+
+    def close(self) -> None:
+        """Ends all traces; the agents take their probes away when the connection is gone."""
+        self._closing.set()
+        for connection in list(self._open.values()):
+            connection.close()
