@@ -1,0 +1,183 @@
+"""The policy engine: compiles a snapshot's policies once and judges flows by them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.policy.cidr import address_of
+from kubectl_genainet.policy.compile import compile_policies
+from kubectl_genainet.policy.decide import Selected
+from kubectl_genainet.policy.explain import explain_direction
+from kubectl_genainet.policy.model import (
+    Direction,
+    DirectionResult,
+    Explanation,
+    Family,
+    NotEvaluated,
+    PolicyFlow,
+    Reason,
+    Verdict,
+    both,
+)
+from kubectl_genainet.policy.party import Parties, Party, PartyKind
+from kubectl_genainet.policy.peers import PodsPeer
+from kubectl_genainet.policy.rules import PROTOCOLS, Policy, Tier
+
+Plan = tuple[tuple[Tier, tuple[Selected, ...]], ...]
+
+
+class PolicyEngine:
+    """Judges flows by the policies of a snapshot.
+
+    Construction validates every policy: InputError names file, object and field of one that is not valid.
+    """
+
+    def __init__(self, snapshot: ClusterSnapshot) -> None:
+        self.snapshot = snapshot
+        self.parties = Parties(snapshot)
+        compiled = compile_policies(snapshot)
+        self.tiers = compiled.tiers
+        self.policies = compiled.policies
+        self.host_policies = compiled.host_policies
+        self._by_namespace: dict[str, list[Policy]] = defaultdict(list)
+        for policy in self.policies:
+            subject = policy.subject
+            self._by_namespace[subject.namespace if isinstance(subject, PodsPeer) else ""].append(policy)
+        self._plans: dict[tuple[str, str, Direction], Plan] = {}
+
+    def explain(self, flow: PolicyFlow) -> Explanation:
+        """The verdict of a flow and the reasons. Raises InputError for an endpoint that does not exist."""
+        source, destination = self._ends(flow)
+        egress = self._direction(flow, Direction.EGRESS, source, destination)
+        ingress = self._direction(flow, Direction.INGRESS, destination, source)
+        return Explanation(flow, both(egress.verdict, ingress.verdict), egress, ingress)
+
+    def isolating(self, pod: tuple[str, str], direction: Direction) -> tuple[ObjectRef, ...]:
+        """The policies that isolate a pod (namespace, name) in a direction, by name."""
+        found = self.snapshot.pod(*pod)
+        if found is None:
+            raise InputError(f"no pod {pod[1]!r} in namespace {pod[0]}")
+        plan = self.plan(self.parties.of_pod(found), direction)
+        return tuple(s.policy.ref for _, tier in plan for s in tier if s.certain and s.policy.isolates(direction))
+
+    def plan(self, own: Party, direction: Direction) -> Plan:
+        """The tiers, and in each the policies that select a pod, in the order in which they are consulted."""
+        if own.kind is not PartyKind.POD:
+            return ()
+        key = (own.namespace, own.name, direction)
+        plan = self._plans.get(key)
+        if plan is None:
+            selected = []
+            for policy in (*self._by_namespace[""], *self._by_namespace[own.namespace]):
+                if policy.applies(direction):
+                    value = policy.subject.match(own, own).value
+                    if value is not False:
+                        selected.append(Selected(policy, value is True and not policy.not_evaluated))
+            plan = self._plans[key] = self.in_tiers(selected)
+        return plan
+
+    def in_tiers(self, selected: Sequence[Selected]) -> Plan:
+        by_tier: dict[str, list[Selected]] = defaultdict(list)
+        for one in selected:
+            by_tier[one.policy.tier].append(one)
+        return tuple(
+            (tier, tuple(sorted(by_tier[tier.name], key=lambda s: s.policy.order)))
+            for tier in self.tiers
+            if tier.name in by_tier
+        )
+
+    def _ends(self, flow: PolicyFlow) -> tuple[Party, Party]:
+        """The parties of a flow, both with an address of the family that the flow uses."""
+        given = address_of(flow.destination.ip) or address_of(flow.source.ip)
+        if given is None and flow.destination.name:
+            first = self.parties.of(flow.destination).address
+            given = first
+        version = given.version if given else 0
+        return self.parties.of(flow.source, version), self.parties.of(flow.destination, version)
+
+    def _direction(self, flow: PolicyFlow, direction: Direction, own: Party, peer: Party) -> DirectionResult:
+        early = self._exempt(direction, own, peer)
+        if early is not None:
+            return early
+        plan = self.plan(own, direction)
+        own_node = peer.runs(own) if peer.kind is PartyKind.HOST else False
+        if own_node is not False and direction is Direction.EGRESS:
+            # "Traffic to and from the node where a Pod is running is always allowed" is said of NetworkPolicy only.
+            without = tuple(
+                (tier, tuple(s for s in chosen if s.policy.family is not Family.NETWORK_POLICY))
+                for tier, chosen in plan
+            )
+            return self._own_node(flow, direction, own, peer, own_node, plan, without)
+        if own_node is None:
+            return self._own_node(flow, direction, own, peer, own_node, plan, ())
+        result = explain_direction(flow, direction, own, peer, plan)
+        if flow.protocol not in PROTOCOLS and plan:
+            note = NotEvaluated("policies", "", f"they say nothing about {flow.protocol}, only about TCP, UDP and SCTP")
+            return DirectionResult(
+                Verdict.UNKNOWN,
+                Reason.NOT_EVALUATED,
+                result.isolated_by,
+                (),
+                result.policies,
+                (*result.not_evaluated, note),
+            )
+        return result
+
+    def _exempt(self, direction: Direction, own: Party, peer: Party) -> DirectionResult | None:
+        """The result where no policy is consulted, or None."""
+        if own.same_pod(peer) or _loopback(own) or _loopback(peer):
+            return DirectionResult(Verdict.ALLOW, Reason.LOOPBACK)
+        if own.kind is PartyKind.OUTSIDE:
+            return DirectionResult(Verdict.ALLOW, Reason.OUTSIDE)
+        if own.kind is PartyKind.HOST:
+            reason = Reason.HOST_NETWORK if own.name else Reason.OUTSIDE
+            notes = tuple(
+                NotEvaluated(str(ref), "", "it is about nodes, and policies of nodes are not evaluated")
+                for ref in self.host_policies
+            )
+            if notes:
+                return DirectionResult(Verdict.UNKNOWN, Reason.NOT_EVALUATED, not_evaluated=notes)
+            return DirectionResult(Verdict.ALLOW, reason)
+        if direction is Direction.INGRESS and peer.kind is PartyKind.HOST and peer.runs(own):
+            return DirectionResult(Verdict.ALLOW, Reason.OWN_NODE)
+        return None
+
+    def _own_node(
+        self,
+        flow: PolicyFlow,
+        direction: Direction,
+        own: Party,
+        peer: Party,
+        certain: bool | None,
+        plan: Plan,
+        exempt: Plan,
+    ) -> DirectionResult:
+        """A flow with a node that is (`certain`), or may be (None), the pod's own: judged with the exception and without."""
+        with_exception = explain_direction(flow, direction, own, peer, exempt)
+        if certain:
+            if with_exception.reason is Reason.DEFAULT:
+                return DirectionResult(Verdict.ALLOW, Reason.OWN_NODE)
+            return with_exception
+        result = explain_direction(flow, direction, own, peer, plan)
+        if result.verdict is with_exception.verdict:
+            return result
+        why = f"the node of {own.text} is not known; a pod may always talk with the node that runs it"
+        return DirectionResult(
+            Verdict.UNKNOWN,
+            Reason.NOT_EVALUATED,
+            result.isolated_by,
+            (),
+            result.policies,
+            (*result.not_evaluated, NotEvaluated(f"Pod {own.text}", "spec.nodeName", why)),
+        )
+
+
+def _loopback(party: Party) -> bool:
+    address = party.address
+    if address is None or party.kind is PartyKind.POD:
+        return False
+    return address.value >> 24 == 127 if address.version == 4 else address.value == 1
