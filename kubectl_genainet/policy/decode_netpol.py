@@ -67,13 +67,10 @@ def compile_network_policy(obj: KubeObject) -> Policy:
     selector = selector_of(spec.pod_selector, where.at("podSelector"))
     unknown = unknown_fields(obj.raw.get("spec", {}), RawSpec, "spec")
     isolates_egress, isolates_ingress = Direction.EGRESS in types, Direction.INGRESS in types
-    ingress = tuple(
-        _rule(i, r.from_, r.ports, obj.namespace, where.at("ingress").item(i), "from")
-        for i, r in enumerate(spec.ingress)
-    )
-    egress = tuple(
-        _rule(i, r.to, r.ports, obj.namespace, where.at("egress").item(i), "to") for i, r in enumerate(spec.egress)
-    )
+    at = where.at("ingress")
+    ingress = tuple(_rule(i, r.from_, r.ports, at.item(i), "from") for i, r in enumerate(spec.ingress))
+    at = where.at("egress")
+    egress = tuple(_rule(i, r.to, r.ports, at.item(i), "to") for i, r in enumerate(spec.egress))
     return Policy(
         ref=obj.ref,
         family=Family.NETWORK_POLICY,
@@ -98,19 +95,17 @@ def _types(spec: RawSpec, where: Where) -> set[Direction]:
     return {Direction(name.lower()) for name in spec.policy_types}
 
 
-def _rule(
-    index: int, peers: tuple[RawPeer, ...], ports: tuple[RawPort, ...], namespace: str, where: Where, side: str
-) -> Rule:
+def _rule(index: int, peers: tuple[RawPeer, ...], ports: tuple[RawPort, ...], where: Where, side: str) -> Rule:
     return Rule(
         number=index + 1,
         action=Action.ALLOW,
         field=where.field,
-        peers=tuple(_peer(p, namespace, where.at(side).item(i)) for i, p in enumerate(peers)) or None,
+        peers=tuple(_peer(p, where.at(side).item(i)) for i, p in enumerate(peers)) or None,
         ports=(tuple(_port(p, where.at("ports").item(i)) for i, p in enumerate(ports)),) if ports else (),
     )
 
 
-def _peer(raw: RawPeer, namespace: str, where: Where) -> Peer:
+def _peer(raw: RawPeer, where: Where) -> Peer:
     if raw.ip_block is not None:
         if raw.pod_selector is not None or raw.namespace_selector is not None:
             raise where.error("ipBlock can't be combined with podSelector or namespaceSelector")
@@ -122,7 +117,7 @@ def _peer(raw: RawPeer, namespace: str, where: Where) -> Peer:
     pods = where.at("podSelector")
     selector = EVERYTHING if raw.pod_selector is None else selector_of(raw.pod_selector, pods)
     if raw.namespace_selector is None:
-        return PodsPeer(selector, namespace=namespace, pods_field=pods.field)
+        return PodsPeer(selector, namespace=where.obj.namespace, pods_field=pods.field)
     namespaces = where.at("namespaceSelector")
     return PodsPeer(
         selector,

@@ -107,24 +107,14 @@ class PolicyEngine:
         own_node = peer.runs(own) if peer.kind is PartyKind.HOST else False
         if own_node is not False and direction is Direction.EGRESS:
             # "Traffic to and from the node where a Pod is running is always allowed" is said of NetworkPolicy only.
-            without = tuple(
-                (tier, tuple(s for s in chosen if s.policy.family is not Family.NETWORK_POLICY))
-                for tier, chosen in plan
-            )
-            return self._own_node(flow, direction, own, peer, own_node, plan, without)
+            others = [s for _, chosen in plan for s in chosen if s.policy.family is not Family.NETWORK_POLICY]
+            return self._own_node(flow, direction, own, peer, own_node, plan, self.in_tiers(others))
         if own_node is None:
             return self._own_node(flow, direction, own, peer, own_node, plan, ())
         result = explain_direction(flow, direction, own, peer, plan)
         if flow.protocol not in PROTOCOLS and plan:
-            note = NotEvaluated("policies", "", f"they say nothing about {flow.protocol}, only about TCP, UDP and SCTP")
-            return DirectionResult(
-                Verdict.UNKNOWN,
-                Reason.NOT_EVALUATED,
-                result.isolated_by,
-                (),
-                result.policies,
-                (*result.not_evaluated, note),
-            )
+            why = f"they say nothing about {flow.protocol}, only about TCP, UDP and SCTP"
+            return _unknown(result, NotEvaluated("policies", "", why))
         return result
 
     def _exempt(self, direction: Direction, own: Party, peer: Party) -> DirectionResult | None:
@@ -154,10 +144,10 @@ class PolicyEngine:
         peer: Party,
         certain: bool | None,
         plan: Plan,
-        exempt: Plan,
+        left: Plan,
     ) -> DirectionResult:
-        """A flow with a node that is (`certain`), or may be (None), the pod's own: judged with the exception and without."""
-        with_exception = explain_direction(flow, direction, own, peer, exempt)
+        """A flow with a node that is (`certain`) or may be (None) the pod's own; `left` is the plan less the exempt."""
+        with_exception = explain_direction(flow, direction, own, peer, left)
         if certain:
             if with_exception.reason is Reason.DEFAULT:
                 return DirectionResult(Verdict.ALLOW, Reason.OWN_NODE)
@@ -166,14 +156,12 @@ class PolicyEngine:
         if result.verdict is with_exception.verdict:
             return result
         why = f"the node of {own.text} is not known; a pod may always talk with the node that runs it"
-        return DirectionResult(
-            Verdict.UNKNOWN,
-            Reason.NOT_EVALUATED,
-            result.isolated_by,
-            (),
-            result.policies,
-            (*result.not_evaluated, NotEvaluated(f"Pod {own.text}", "spec.nodeName", why)),
-        )
+        return _unknown(result, NotEvaluated(f"Pod {own.text}", "spec.nodeName", why))
+
+
+def _unknown(result: DirectionResult, note: NotEvaluated) -> DirectionResult:
+    notes = (*result.not_evaluated, note)
+    return DirectionResult(Verdict.UNKNOWN, Reason.NOT_EVALUATED, result.isolated_by, (), result.policies, notes)
 
 
 def _loopback(party: Party) -> bool:

@@ -251,7 +251,8 @@ class NotPeer(msgspec.Struct, frozen=True):
 
 
 Peer = (
-    AnyPeer | PodsPeer | SameLabelsPeer | BlockPeer | NodesPeer | DomainsPeer | UnknownPeer | AllOfPeer | AnyOfPeer | NotPeer
+    AnyPeer | PodsPeer | SameLabelsPeer | BlockPeer | NodesPeer | DomainsPeer | UnknownPeer
+    | AllOfPeer | AnyOfPeer | NotPeer
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Policies that are not evaluated: kinds of other projects, and kinds that could not be read.
 
-Each becomes a policy whose rules may match: where the verdict hangs on it, the verdict is UNKNOWN and the kind is named.
+Each becomes a policy whose rules may match: where the verdict hangs on it, it is UNKNOWN and the kind is named.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _stand_in(
     ref: ObjectRef, subject: Peer, tier: Tier, admits: bool, directions: tuple[Direction, ...], why: str
 ) -> Policy:
     peers = (UnknownPeer("", why),)
-    rules = (Rule(1, Action.ALLOW, "", peers=peers),) if admits else ()
+    rules: tuple[Rule, ...] = (Rule(1, Action.ALLOW, "", peers=peers),) if admits else ()
     rules += (Rule(len(rules) + 1, Action.DENY, "", peers=peers),)
     return Policy(
         ref=ref,
