@@ -200,6 +200,47 @@ class DomainsPeer(msgspec.Struct, frozen=True):
         return no(Term.DOMAIN, wanted, party.domain, self.field)
 
 
+class EntityPeer(msgspec.Struct, frozen=True):
+    """Cilium's entities: parties by what they are. Source: Cilium, pkg/policy/api/entity.go.
+
+    `api_servers` are the addresses of the API servers, empty where they are not known.
+    """
+
+    entity: str
+    field: str
+    api_servers: tuple[Address, ...] = ()
+
+    def match(self, party: Party, own: Party) -> Match:
+        host = party.kind is PartyKind.HOST
+        match self.entity:
+            case "all":
+                return YES
+            case "cluster":
+                return self._answer(party.kind is not PartyKind.OUTSIDE, party)
+            case "world" | "world-ipv4" | "world-ipv6":
+                version = {"world-ipv4": 4, "world-ipv6": 6}.get(self.entity)
+                if party.kind is PartyKind.OUTSIDE and version and party.address is None:
+                    return Match(None, why=f"the addresses of {party.text} are not known")
+                fits = not version or (party.address is not None and party.address.version == version)
+                return self._answer(party.kind is PartyKind.OUTSIDE and fits, party)
+            case "host" | "remote-node":
+                runs = party.runs(own) if host else False
+                if runs is None:
+                    return Match(None, why=f"the node of {own.text} is not known")
+                return self._answer(host and runs is (self.entity == "host"), party)
+            case "kube-apiserver":
+                if party.kind is PartyKind.POD:
+                    return self._answer(False, party)
+                if not self.api_servers:
+                    return Match(None, why="the addresses of the API servers are not known")
+                return self._answer(party.address in self.api_servers, party)
+            case _:  # none, health, init, ingress, unmanaged: no pod, no node and no outside address that is named
+                return self._answer(False, party)
+
+    def _answer(self, value: bool, party: Party) -> Match:
+        return YES if value else no(Term.ENTITY, self.entity, party.text, self.field)
+
+
 class UnknownPeer(msgspec.Struct, frozen=True):
     """A way to select peers that is not evaluated."""
 
@@ -251,7 +292,7 @@ class NotPeer(msgspec.Struct, frozen=True):
 
 
 Peer = (
-    AnyPeer | PodsPeer | SameLabelsPeer | BlockPeer | NodesPeer | DomainsPeer | UnknownPeer
+    AnyPeer | PodsPeer | SameLabelsPeer | BlockPeer | NodesPeer | DomainsPeer | EntityPeer | UnknownPeer
     | AllOfPeer | AnyOfPeer | NotPeer
 )  # fmt: skip
 
