@@ -1,0 +1,78 @@
+"""Address blocks. Host bits are masked off, as every enforcer does; IPv4-mapped IPv6 counts as IPv4."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+import msgspec
+
+from kubectl_genainet.policy.where import Where
+
+_IPV4_PREFIX = re.compile(r"(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})/(\d{1,2})")
+
+
+class Address(msgspec.Struct, frozen=True):
+    """An address as its family (4 or 6) and its value."""
+
+    version: int
+    value: int
+
+    def __str__(self) -> str:
+        return str(ipaddress.IPv4Address(self.value) if self.version == 4 else ipaddress.IPv6Address(self.value))
+
+
+def address_of(text: str) -> Address | None:
+    """The address that `text` spells, or None."""
+    try:
+        parsed = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    final = mapped or parsed
+    return Address(final.version, int(final))
+
+
+class Block(msgspec.Struct, frozen=True):
+    """A range of addresses of one family; `text` is how the policy spells it."""
+
+    version: int
+    first: int
+    last: int
+    text: str = ""
+
+    def holds(self, address: Address) -> bool:
+        return address.version == self.version and self.first <= address.value <= self.last
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def block_of(text: str, where: Where) -> Block:
+    """Reads a CIDR. Raises InputError for what isn't one ("10.0.0.0", "10.0.0.0/33", "example.com/8")."""
+    if not re.search(r"/\d{1,3}$", text):
+        raise where.error(f"{text!r} is not a CIDR", 'A CIDR is an address and a prefix length: "10.0.0.0/8".')
+    plain = text
+    ipv4 = _IPV4_PREFIX.fullmatch(text)
+    if ipv4:  # the API server reads leading zeros as decimal (net.ParseCIDRSloppy)
+        plain = ".".join(str(int(part)) for part in ipv4.groups()[:4]) + "/" + ipv4.group(5)
+    try:
+        network = ipaddress.ip_network(plain, strict=False)
+    except ValueError as error:
+        raise where.error(f"{text!r} is not a CIDR: {error}") from None
+    first, last, version = int(network.network_address), int(network.broadcast_address), network.version
+    if version == 6 and network.prefixlen >= 96 and first >> 32 == 0xFFFF:
+        first, last, version = first & 0xFFFFFFFF, last & 0xFFFFFFFF, 4
+    return Block(version, first, last, text)
+
+
+def excepts_of(cidr: Block, texts: tuple[str, ...], where: Where) -> tuple[Block, ...]:
+    """Reads `except`: each must be a strict part of `cidr` (API validation of IPBlock)."""
+    found = []
+    for i, text in enumerate(texts):
+        block = block_of(text, where.item(i))
+        inside = block.version == cidr.version and cidr.first <= block.first and block.last <= cidr.last
+        if not inside or (block.first, block.last) == (cidr.first, cidr.last):
+            raise where.item(i).error(f"{text!r} is not a strict part of {cidr.text!r}")
+        found.append(block)
+    return tuple(found)

@@ -1,0 +1,220 @@
+"""Pods folded into classes that no policy can tell apart, and bit sets over them.
+
+Two pods are of one class when they have the same namespace, labels, service account and named ports, and their first
+addresses lie in the same blocks. Bit i of a set stands for class i. A class is judged by one of its pods.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from kubectl_genainet.model.kube import Pod
+from kubectl_genainet.policy.cidr import Address
+from kubectl_genainet.policy.party import Parties, Party, PartyKind
+from kubectl_genainet.policy.peers import (
+    AllOfPeer,
+    AnyOfPeer,
+    AnyPeer,
+    BlockPeer,
+    EntityPeer,
+    NotPeer,
+    Peer,
+    PodsPeer,
+    SameLabelsPeer,
+)
+from kubectl_genainet.policy.rules import NamedPortTerm, NotPorts, Policy, Ports
+from kubectl_genainet.policy.selectors import NAMESPACE_NAME_LABEL, LabelIndex, Selector
+
+NO_ADDRESS = (0, 0)
+Sets = tuple[int, int]  # (certainly selected, possibly selected beyond these)
+
+
+NOBODY = Party(PartyKind.OUTSIDE, "")
+
+
+class PodClass(msgspec.Struct, frozen=True):
+    """Pods that all policies treat alike; `party` is the first of them."""
+
+    index: int
+    party: Party
+    pods: tuple[tuple[str, str], ...]
+
+
+class PodClasses:
+    """All classes of a snapshot's pods, with the sets of classes that terms of rules select."""
+
+    def __init__(self, parties: Parties, edges: Edges) -> None:
+        members: dict[object, list[Pod]] = {}
+        for pod in parties.snapshot.pods:
+            if not pod.finished:
+                members.setdefault(_key(pod, parties, edges), []).append(pod)
+        self.classes = tuple(
+            PodClass(i, parties.of_pod(pods[0]), tuple((p.metadata.namespace, p.metadata.name) for p in pods))
+            for i, pods in enumerate(members.values())
+        )
+        self.all = (1 << len(self.classes)) - 1
+        # IP version of a class of plain pods (0: no address); None for pods that use their node's network.
+        self.plain = tuple(
+            None if c.party.kind is PartyKind.HOST else c.party.address.version if c.party.address else 0
+            for c in self.classes
+        )
+        self.of_pod = {pod: c.index for c in self.classes for pod in c.pods}
+        self._labels = LabelIndex()
+        self._namespaces = LabelIndex()
+        self._unread_namespaces = LabelIndex()
+        self._in_namespace: dict[str, int] = {}
+        self._named_ports: dict[tuple[str, str, int], int] = {}
+        self._by_address: dict[tuple[int, int], tuple[Address | None, int]] = {}
+        self._edges = edges
+        self._memo: dict[object, Sets] = {}
+        for one in self.classes:
+            self._add(one.party, 1 << one.index)
+
+    def _add(self, party: Party, bit: int) -> None:
+        key = self._edges.key(party.address)
+        self._by_address[key] = (party.address, self._by_address.get(key, (None, 0))[1] | bit)
+        for port in party.ports:
+            named = (port.name, port.protocol, port.port)
+            self._named_ports[named] = self._named_ports.get(named, 0) | bit
+        if party.kind is not PartyKind.POD:
+            return
+        self._labels.add(bit, party.labels)
+        (self._namespaces if party.namespace_known else self._unread_namespaces).add(bit, party.namespace_labels)
+        self._in_namespace[party.namespace] = self._in_namespace.get(party.namespace, 0) | bit
+
+    def select(self, peers: tuple[Peer, ...] | None, own: Party) -> Sets:
+        """The classes that at least one of the peers selects; None selects all."""
+        if peers is None:
+            return self.all, 0
+        sure = unsure = 0
+        for peer in peers:
+            one_sure, one_unsure = self.peer(peer, own)
+            sure |= one_sure
+            unsure |= one_unsure
+        return sure, unsure & ~sure
+
+    def peer(self, peer: Peer, own: Party) -> Sets:
+        """The classes that a peer selects. Peers are kept by the policies, so their id names them."""
+        match peer:
+            case AnyPeer():
+                return self.all, 0
+            case PodsPeer():
+                return self._memoised(id(peer), lambda: self._pods(peer))
+            case BlockPeer():
+                return self._memoised(id(peer), lambda: self._block(peer, own))
+            case AllOfPeer(parts=parts):
+                sure, maybe = self.all, self.all
+                for part in parts:
+                    part_sure, part_unsure = self.peer(part, own)
+                    sure, maybe = sure & part_sure, maybe & (part_sure | part_unsure)
+                return sure, maybe & ~sure
+            case AnyOfPeer(parts=parts):
+                return self.select(parts, own)
+            case NotPeer(part=part):
+                part_sure, part_unsure = self.peer(part, own)
+                return self.all & ~(part_sure | part_unsure), part_unsure
+            case SameLabelsPeer():
+                return self._memoised((id(peer), own.namespace), lambda: self._scan(peer, own))
+            case EntityPeer():
+                return self._memoised((id(peer), own.node), lambda: self._scan(peer, own))
+            case _:
+                return self._memoised(id(peer), lambda: self._scan(peer, own))
+
+    def _memoised(self, key: object, compute: Callable[[], Sets]) -> Sets:
+        found = self._memo.get(key)
+        if found is None:
+            found = self._memo[key] = compute()
+        return found
+
+    def _pods(self, peer: PodsPeer) -> Sets:
+        if peer.namespace:
+            in_namespace = self._in_namespace.get(peer.namespace, 0)
+            return in_namespace and in_namespace & self._labels.select(peer.pods), 0
+        sure = self._namespaces.select(peer.namespaces)
+        by_name = tuple(r for r in peer.namespaces.requirements if r.key == NAMESPACE_NAME_LABEL)
+        possible = self._unread_namespaces.select(Selector(by_name))
+        if len(by_name) == len(peer.namespaces.requirements):
+            sure, possible = sure | possible, 0
+        pods = self._labels.select(peer.pods)
+        return sure & pods, possible & pods
+
+    def _block(self, peer: BlockPeer, own: Party) -> Sets:
+        if peer.outside_only:
+            return self._scan(peer, own)
+        sure = 0
+        for address, classes in self._by_address.values():
+            if address is not None and peer.holds(address):
+                sure |= classes
+        return sure, self._by_address.get(NO_ADDRESS, (None, 0))[1]
+
+    def _scan(self, peer: Peer, own: Party) -> Sets:
+        sure = unsure = 0
+        for one in self.classes:
+            value = peer.match(one.party, own).value
+            if value:
+                sure |= 1 << one.index
+            elif value is None:
+                unsure |= 1 << one.index
+        return sure, unsure
+
+    def port(self, term: Ports, protocol: str, port: int) -> int:
+        """The classes on which a port term selects this port."""
+        if isinstance(term, NamedPortTerm):
+            if term.protocol and term.protocol != protocol:
+                return 0
+            return self._named_ports.get((term.name, protocol, port), 0)
+        if isinstance(term, NotPorts):
+            excepted = 0
+            for part in term.ports:
+                excepted |= self.port(part, protocol, port)
+            return self.all & ~excepted
+        return self.all if term.match(protocol, port, NOBODY).value else 0
+
+
+class Edges:
+    """The points at which some block of some policy begins or ends: between two of them addresses are alike."""
+
+    def __init__(self, policies: Iterable[Policy]) -> None:
+        points: dict[int, set[int]] = {4: set(), 6: set()}
+        for policy in policies:
+            for rule in (*policy.egress, *policy.ingress):
+                for peer in (*(rule.peers or ()), *((rule.own,) if rule.own else ())):
+                    for block_peer in _blocks(peer):
+                        for block in (block_peer.block, *block_peer.excepts):
+                            points[block.version] |= {block.first, block.last + 1}
+        self._points = {version: sorted(found) for version, found in points.items()}
+
+    def key(self, address: Address | None) -> tuple[int, int]:
+        if address is None:
+            return NO_ADDRESS
+        return (address.version, bisect_right(self._points[address.version], address.value))
+
+
+def _blocks(peer: Peer) -> Iterable[BlockPeer]:
+    match peer:
+        case BlockPeer():
+            yield peer
+        case AllOfPeer(parts=parts) | AnyOfPeer(parts=parts):
+            for part in parts:
+                yield from _blocks(part)
+        case NotPeer(part=part):
+            yield from _blocks(part)
+        case _:
+            return
+
+
+def _key(pod: Pod, parties: Parties, edges: Edges) -> object:
+    """What policies can tell pods apart by."""
+    party = parties.of_pod(pod)
+    return (
+        party.kind,
+        party.namespace,
+        frozenset(party.labels.items()),
+        frozenset(party.ports),
+        party.service_account,
+        edges.key(party.address),
+        party.node if party.kind is PartyKind.HOST else "",
+    )

@@ -1,0 +1,33 @@
+"""Every policy of a snapshot, compiled, with the tiers that they belong to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.policy.decode_admin import compile_admin_policy
+from kubectl_genainet.policy.decode_netpol import compile_network_policy
+from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Tier
+from kubectl_genainet.policy.unsupported import OTHER_TIER, not_evaluated_policies
+
+ADMIN_GROUP = "policy.networking.k8s.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """`tiers` in the order in which they are consulted; `host_policies` apply to nodes and are not evaluated."""
+
+    tiers: tuple[Tier, ...]
+    policies: tuple[Policy, ...]
+    host_policies: tuple[ObjectRef, ...]
+
+
+def compile_policies(snapshot: ClusterSnapshot) -> Compiled:
+    """Raises InputError, with file, object and field, for the first policy that is not valid."""
+    policies = [compile_network_policy(o) for o in snapshot.of("NetworkPolicy", "networking.k8s.io")]
+    for kind in ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"):
+        policies += [compile_admin_policy(o) for o in snapshot.of(kind, ADMIN_GROUP)]
+    policies += not_evaluated_policies(snapshot)
+    tiers = sorted((OTHER_TIER, ADMIN_TIER, DEFAULT_TIER, BASELINE_TIER), key=lambda t: t.order)
+    return Compiled(tuple(tiers), tuple(policies), ())

@@ -1,0 +1,161 @@
+"""NetworkPolicy (networking.k8s.io/v1): validated as the API server does, then compiled.
+
+Source: API reference, NetworkPolicySpec; pkg/apis/networking/validation.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.cidr import block_of, excepts_of
+from kubectl_genainet.policy.model import Action, Direction, Family
+from kubectl_genainet.policy.peers import BlockPeer, Peer, PodsPeer
+from kubectl_genainet.policy.rules import DEFAULT_TIER, PROTOCOLS, NamedPortTerm, NumberedPorts, Policy, Ports, Rule
+from kubectl_genainet.policy.selectors import EVERYTHING, RawSelector, selector_of
+from kubectl_genainet.policy.where import Where, unknown_fields
+
+# Calico evaluates a NetworkPolicy as one of its own with order 1000; elsewhere the order among them has no effect.
+NETWORK_POLICY_ORDER = 1000.0
+
+
+class RawPort(msgspec.Struct, frozen=True, rename="camel"):
+    protocol: str = "TCP"
+    port: int | str | None = None
+    end_port: int | None = None
+
+
+class RawBlock(msgspec.Struct, frozen=True):
+    cidr: str
+    except_: tuple[str, ...] = msgspec.field(default=(), name="except")
+
+
+class RawPeer(msgspec.Struct, frozen=True, rename="camel"):
+    pod_selector: RawSelector | None = None
+    namespace_selector: RawSelector | None = None
+    ip_block: RawBlock | None = None
+
+
+class RawIngress(msgspec.Struct, frozen=True):
+    ports: tuple[RawPort, ...] = ()
+    from_: tuple[RawPeer, ...] = msgspec.field(default=(), name="from")
+
+
+class RawEgress(msgspec.Struct, frozen=True):
+    ports: tuple[RawPort, ...] = ()
+    to: tuple[RawPeer, ...] = ()
+
+
+class RawSpec(msgspec.Struct, frozen=True, rename="camel"):
+    pod_selector: RawSelector = RawSelector()
+    policy_types: tuple[str, ...] = ()
+    ingress: tuple[RawIngress, ...] = ()
+    egress: tuple[RawEgress, ...] = ()
+
+
+class RawPolicy(msgspec.Struct, frozen=True):
+    spec: RawSpec = RawSpec()
+
+
+def compile_network_policy(obj: KubeObject) -> Policy:
+    """Raises InputError with file, object and field for what the API server would refuse."""
+    spec = obj.decode(RawPolicy).spec
+    where = Where(obj).at("spec")
+    types = _types(spec, where)
+    selector = selector_of(spec.pod_selector, where.at("podSelector"))
+    unknown = unknown_fields(obj.raw.get("spec", {}), RawSpec, "spec")
+    isolates_egress, isolates_ingress = Direction.EGRESS in types, Direction.INGRESS in types
+    at = where.at("ingress")
+    ingress = tuple(_rule(i, r.from_, r.ports, at.item(i), "from") for i, r in enumerate(spec.ingress))
+    at = where.at("egress")
+    egress = tuple(_rule(i, r.to, r.ports, at.item(i), "to") for i, r in enumerate(spec.egress))
+    return Policy(
+        ref=obj.ref,
+        family=Family.NETWORK_POLICY,
+        tier=DEFAULT_TIER.name,
+        subject=PodsPeer(selector, namespace=obj.namespace, pods_field="spec.podSelector"),
+        order=(1, NETWORK_POLICY_ORDER, f"knp.default.{obj.name}", obj.namespace),
+        egress=egress if isolates_egress else (),
+        ingress=ingress if isolates_ingress else (),
+        isolates_egress=isolates_egress,
+        isolates_ingress=isolates_ingress,
+        not_evaluated=tuple((field, "no such field in NetworkPolicy v1") for field in unknown),
+    )
+
+
+def _types(spec: RawSpec, where: Where) -> set[Direction]:
+    """policyTypes, with the API's default: Ingress, and Egress too if there is any egress rule."""
+    if not spec.policy_types:
+        return {Direction.INGRESS, Direction.EGRESS} if spec.egress else {Direction.INGRESS}
+    for i, name in enumerate(spec.policy_types):
+        if name not in ("Ingress", "Egress"):
+            raise where.at("policyTypes").item(i).error(f"{name!r} is neither Ingress nor Egress")
+    return {Direction(name.lower()) for name in spec.policy_types}
+
+
+def _rule(index: int, peers: tuple[RawPeer, ...], ports: tuple[RawPort, ...], where: Where, side: str) -> Rule:
+    return Rule(
+        number=index + 1,
+        action=Action.ALLOW,
+        field=where.field,
+        peers=tuple(_peer(p, where.at(side).item(i)) for i, p in enumerate(peers)) or None,
+        ports=(tuple(_port(p, where.at("ports").item(i)) for i, p in enumerate(ports)),) if ports else (),
+    )
+
+
+def _peer(raw: RawPeer, where: Where) -> Peer:
+    if raw.ip_block is not None:
+        if raw.pod_selector is not None or raw.namespace_selector is not None:
+            raise where.error("ipBlock can't be combined with podSelector or namespaceSelector")
+        at = where.at("ipBlock")
+        block = block_of(raw.ip_block.cidr, at.at("cidr"))
+        return BlockPeer(block, excepts_of(block, raw.ip_block.except_, at.at("except")), at.field)
+    if raw.pod_selector is None and raw.namespace_selector is None:
+        raise where.error("a peer needs podSelector, namespaceSelector or ipBlock")
+    pods = where.at("podSelector")
+    selector = EVERYTHING if raw.pod_selector is None else selector_of(raw.pod_selector, pods)
+    if raw.namespace_selector is None:
+        return PodsPeer(selector, namespace=where.obj.namespace, pods_field=pods.field)
+    namespaces = where.at("namespaceSelector")
+    return PodsPeer(
+        selector,
+        selector_of(raw.namespace_selector, namespaces),
+        pods_field=pods.field if raw.pod_selector is not None else namespaces.field,
+        namespaces_field=namespaces.field,
+    )
+
+
+def _port(raw: RawPort, where: Where) -> Ports:
+    check_protocol(raw.protocol, where.at("protocol"))
+    if raw.end_port is not None:
+        if not isinstance(raw.port, int):
+            raise where.at("endPort").error("endPort needs a numeric port")
+        if raw.end_port < raw.port:
+            raise where.at("endPort").error(f"endPort {raw.end_port} is below port {raw.port}")
+        check_port(raw.end_port, where.at("endPort"))
+    if raw.port is None:
+        return NumberedPorts(raw.protocol, 0, 65535, where.field)
+    if isinstance(raw.port, str):
+        check_port_name(raw.port, where.at("port"))
+        return NamedPortTerm(raw.protocol, raw.port, where.at("port").field)
+    check_port(raw.port, where.at("port"))
+    return NumberedPorts(raw.protocol, raw.port, raw.end_port or raw.port, where.at("port").field)
+
+
+def check_protocol(protocol: str, where: Where) -> None:
+    if protocol not in PROTOCOLS:
+        raise where.error(f"{protocol!r} is none of {', '.join(PROTOCOLS)}")
+
+
+def check_port(port: int, where: Where) -> None:
+    if not 1 <= port <= 65535:
+        raise where.error(f"port {port} is not between 1 and 65535")
+
+
+def check_port_name(name: str, where: Where) -> None:
+    """IANA service name (RFC 6335): at most 15 of a-z, 0-9 and -, at least one letter, no "--", no - at the ends."""
+    fits = re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?", name) and re.search("[a-z]", name) and "--" not in name
+    if not fits:
+        raise where.error(f"{name!r} is not a port name")

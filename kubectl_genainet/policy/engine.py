@@ -1,0 +1,210 @@
+"""The policy engine: compiles a snapshot's policies once and judges flows by them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cached_property
+
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.policy.cidr import address_of
+from kubectl_genainet.policy.classes import Edges, PodClasses
+from kubectl_genainet.policy.compile import compile_policies
+from kubectl_genainet.policy.decide import Selected
+from kubectl_genainet.policy.explain import explain_direction
+from kubectl_genainet.policy.matrix import Matrix, matrix_of
+from kubectl_genainet.policy.model import (
+    Direction,
+    DirectionResult,
+    Explanation,
+    Family,
+    NotEvaluated,
+    PolicyFlow,
+    Reason,
+    Verdict,
+    both,
+)
+from kubectl_genainet.policy.party import Parties, Party, PartyKind
+from kubectl_genainet.policy.peers import PodsPeer
+from kubectl_genainet.policy.rows import Plan, Rows
+from kubectl_genainet.policy.rules import PROTOCOLS, Policy
+
+
+class PolicyEngine:
+    """Judges flows by the policies of a snapshot.
+
+    Construction validates every policy: InputError names file, object and field of one that is not valid.
+    """
+
+    def __init__(self, snapshot: ClusterSnapshot) -> None:
+        self.snapshot = snapshot
+        self.parties = Parties(snapshot)
+        compiled = compile_policies(snapshot)
+        self.tiers = compiled.tiers
+        self.policies = compiled.policies
+        self.host_policies = compiled.host_policies
+        self._by_namespace: dict[str, list[Policy]] = defaultdict(list)
+        for policy in self.policies:
+            subject = policy.subject
+            self._by_namespace[subject.namespace if isinstance(subject, PodsPeer) else ""].append(policy)
+        self._plans: dict[tuple[str, str, Direction], Plan] = {}
+
+    @cached_property
+    def edges(self) -> Edges:
+        return Edges(self.policies)
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The classes of pods and the sets that their policies admit; made when first needed."""
+        return Rows(PodClasses(self.parties, self.edges), self.policies, self.plan)
+
+    def matrix(self, protocol: str, port: int) -> Matrix:
+        """Who may reach whom on a port."""
+        return matrix_of(self.rows, protocol, port)
+
+    def explain(self, flow: PolicyFlow) -> Explanation:
+        """The verdict of a flow and the reasons. Raises InputError for an endpoint that does not exist."""
+        source, destination = self._ends(flow)
+        egress = self._direction(flow, Direction.EGRESS, source, destination)
+        ingress = self._direction(flow, Direction.INGRESS, destination, source)
+        return Explanation(flow, both(egress.verdict, ingress.verdict), egress, ingress)
+
+    def verdict(self, flow: PolicyFlow) -> Verdict:
+        """The verdict alone, as `explain` gives it, at the speed of a look-up where both ends are pods."""
+        source, destination = flow.source, flow.destination
+        if flow.protocol in PROTOCOLS and source.name and destination.name and not (source.ip or destination.ip):
+            classes = self.rows.classes
+            from_class = classes.of_pod.get((source.namespace, source.name))
+            to_class = classes.of_pod.get((destination.namespace, destination.name))
+            if from_class is not None and to_class is not None and self._between(classes, from_class, to_class, flow):
+                allow, deny = self.rows.row(from_class, Direction.EGRESS, flow.protocol, flow.port)
+                enter, stop = self.rows.row(to_class, Direction.INGRESS, flow.protocol, flow.port)
+                may_allow = (allow >> to_class) & (enter >> from_class) & 1
+                may_deny = ((deny >> to_class) | (stop >> from_class)) & 1
+                if may_allow:
+                    return Verdict.UNKNOWN if may_deny else Verdict.ALLOW
+                return Verdict.DENY
+        return self.explain(flow).verdict
+
+    @staticmethod
+    def _between(classes: PodClasses, source: int, destination: int, flow: PolicyFlow) -> bool:
+        """Whether the classes' sets tell all: not for a pod to itself, for hosts, or where IP families differ."""
+        if source == destination and flow.source == flow.destination:
+            return False
+        return classes.plain[source] is not None and classes.plain[source] == classes.plain[destination]
+
+    def isolating(self, pod: tuple[str, str], direction: Direction) -> tuple[ObjectRef, ...]:
+        """The policies that isolate a pod (namespace, name) in a direction, by name."""
+        found = self.snapshot.pod(*pod)
+        if found is None:
+            raise InputError(f"no pod {pod[1]!r} in namespace {pod[0]}")
+        plan = self.plan(self.parties.of_pod(found), direction)
+        return tuple(s.policy.ref for _, tier in plan for s in tier if s.certain and s.policy.isolates(direction))
+
+    def plan(self, own: Party, direction: Direction) -> Plan:
+        """The tiers, and in each the policies that select a pod, in the order in which they are consulted."""
+        if own.kind is not PartyKind.POD:
+            return ()
+        key = (own.namespace, own.name, direction)
+        plan = self._plans.get(key)
+        if plan is None:
+            selected = []
+            for policy in (*self._by_namespace[""], *self._by_namespace[own.namespace]):
+                if policy.applies(direction):
+                    value = policy.subject.match(own, own).value
+                    if value is not False:
+                        selected.append(Selected(policy, value is True and not policy.not_evaluated))
+            plan = self._plans[key] = self.in_tiers(selected)
+        return plan
+
+    def in_tiers(self, selected: Sequence[Selected]) -> Plan:
+        by_tier: dict[str, list[Selected]] = defaultdict(list)
+        for one in selected:
+            by_tier[one.policy.tier].append(one)
+        return tuple(
+            (tier, tuple(sorted(by_tier[tier.name], key=lambda s: s.policy.order)))
+            for tier in self.tiers
+            if tier.name in by_tier
+        )
+
+    def _ends(self, flow: PolicyFlow) -> tuple[Party, Party]:
+        """The parties of a flow, both with an address of the family that the flow uses."""
+        given = address_of(flow.destination.ip) or address_of(flow.source.ip)
+        if given is None and flow.destination.name:
+            first = self.parties.of(flow.destination).address
+            given = first
+        version = given.version if given else 0
+        return self.parties.of(flow.source, version), self.parties.of(flow.destination, version)
+
+    def _direction(self, flow: PolicyFlow, direction: Direction, own: Party, peer: Party) -> DirectionResult:
+        early = self._exempt(direction, own, peer)
+        if early is not None:
+            return early
+        plan = self.plan(own, direction)
+        own_node = peer.runs(own) if peer.kind is PartyKind.HOST else False
+        if own_node is not False and direction is Direction.EGRESS:
+            # "Traffic to and from the node where a Pod is running is always allowed" is said of NetworkPolicy only.
+            others = [s for _, chosen in plan for s in chosen if s.policy.family is not Family.NETWORK_POLICY]
+            return self._own_node(flow, direction, own, peer, own_node, plan, self.in_tiers(others))
+        if own_node is None:
+            return self._own_node(flow, direction, own, peer, own_node, plan, ())
+        result = explain_direction(flow, direction, own, peer, plan)
+        if flow.protocol not in PROTOCOLS and plan:
+            why = f"they say nothing about {flow.protocol}, only about TCP, UDP and SCTP"
+            return _unknown(result, NotEvaluated("policies", "", why))
+        return result
+
+    def _exempt(self, direction: Direction, own: Party, peer: Party) -> DirectionResult | None:
+        """The result where no policy is consulted, or None."""
+        if own.same_pod(peer) or _loopback(own) or _loopback(peer):
+            return DirectionResult(Verdict.ALLOW, Reason.LOOPBACK)
+        if own.kind is PartyKind.OUTSIDE:
+            return DirectionResult(Verdict.ALLOW, Reason.OUTSIDE)
+        if own.kind is PartyKind.HOST:
+            reason = Reason.HOST_NETWORK if own.name else Reason.OUTSIDE
+            notes = tuple(
+                NotEvaluated(str(ref), "", "it is about nodes, and policies of nodes are not evaluated")
+                for ref in self.host_policies
+            )
+            if notes:
+                return DirectionResult(Verdict.UNKNOWN, Reason.NOT_EVALUATED, not_evaluated=notes)
+            return DirectionResult(Verdict.ALLOW, reason)
+        if direction is Direction.INGRESS and peer.kind is PartyKind.HOST and peer.runs(own):
+            return DirectionResult(Verdict.ALLOW, Reason.OWN_NODE)
+        return None
+
+    def _own_node(
+        self,
+        flow: PolicyFlow,
+        direction: Direction,
+        own: Party,
+        peer: Party,
+        certain: bool | None,
+        plan: Plan,
+        left: Plan,
+    ) -> DirectionResult:
+        """A flow with a node that is (`certain`) or may be (None) the pod's own; `left` is the plan less the exempt."""
+        with_exception = explain_direction(flow, direction, own, peer, left)
+        if certain:
+            if with_exception.reason is Reason.DEFAULT:
+                return DirectionResult(Verdict.ALLOW, Reason.OWN_NODE)
+            return with_exception
+        result = explain_direction(flow, direction, own, peer, plan)
+        if result.verdict is with_exception.verdict:
+            return result
+        why = f"the node of {own.text} is not known; a pod may always talk with the node that runs it"
+        return _unknown(result, NotEvaluated(f"Pod {own.text}", "spec.nodeName", why))
+
+
+def _unknown(result: DirectionResult, note: NotEvaluated) -> DirectionResult:
+    notes = (*result.not_evaluated, note)
+    return DirectionResult(Verdict.UNKNOWN, Reason.NOT_EVALUATED, result.isolated_by, (), result.policies, notes)
+
+
+def _loopback(party: Party) -> bool:
+    address = party.address
+    if address is None or party.kind is PartyKind.POD:
+        return False
+    return address.value >> 24 == 127 if address.version == 4 else address.value == 1

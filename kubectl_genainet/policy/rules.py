@@ -1,0 +1,164 @@
+"""What every kind of policy is compiled to: policies with ordered rules, in tiers.
+
+A rule matches a flow when its peers, its ports and its `own` term do. Policies of all kinds are then judged by one
+procedure (decide.py).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.policy.model import Action, Direction, Family, Term
+from kubectl_genainet.policy.party import Party
+from kubectl_genainet.policy.peers import YES, Match, Peer, best_match, no
+
+PROTOCOLS = ("TCP", "UDP", "SCTP")
+
+
+class NumberedPorts(msgspec.Struct, frozen=True):
+    """Destination ports `first` to `last` of a protocol; an empty protocol is any."""
+
+    protocol: str
+    first: int
+    last: int
+    field: str
+
+    def match(self, protocol: str, port: int, destination: Party) -> Match:
+        if self.protocol and self.protocol != protocol:
+            return no(Term.PROTOCOL, self, protocol, self.field)
+        if self.first <= port <= self.last:
+            return YES
+        return no(Term.PORT, self, f"{protocol} {port}", self.field, 1)
+
+    def __str__(self) -> str:
+        if (self.first, self.last) == (0, 65535):
+            return self.protocol or "any port"
+        numbers = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+        return f"{self.protocol} {numbers}".strip()
+
+
+class NamedPortTerm(msgspec.Struct, frozen=True):
+    """A port by its name in the destination pod's containers; an empty protocol is that of the container port."""
+
+    protocol: str
+    name: str
+    field: str
+
+    def match(self, protocol: str, port: int, destination: Party) -> Match:
+        if self.protocol and self.protocol != protocol:
+            return no(Term.PROTOCOL, self, protocol, self.field)
+        named = [p for p in destination.ports if p.name == self.name]
+        if any(p.protocol == protocol and p.port == port for p in named):
+            return YES
+        ports = ", ".join(f"{p.protocol} {p.port}" for p in named)
+        meaning = f"{self.name} is {ports} in {destination.text}" if named else f"{destination.text} has no such port"
+        return no(Term.PORT, self, f"{protocol} {port} ({meaning})", self.field, 1)
+
+    def __str__(self) -> str:
+        return f"{self.protocol} port {self.name}".strip()
+
+
+class NotPorts(msgspec.Struct, frozen=True):
+    """Every port but these (Calico's notPorts)."""
+
+    ports: tuple[NumberedPorts | NamedPortTerm, ...]
+    field: str
+
+    def match(self, protocol: str, port: int, destination: Party) -> Match:
+        if any(p.match(protocol, port, destination).value for p in self.ports):
+            return no(
+                Term.PORT, "a port other than " + ", ".join(map(str, self.ports)), f"{protocol} {port}", self.field
+            )
+        return YES
+
+
+class NotProtocol(msgspec.Struct, frozen=True):
+    """Every protocol but this one (Calico's notProtocol)."""
+
+    protocol: str
+    field: str
+
+    def match(self, protocol: str, port: int, destination: Party) -> Match:
+        if protocol == self.protocol:
+            return no(Term.PROTOCOL, f"not {self.protocol}", protocol, self.field)
+        return YES
+
+
+Ports = NumberedPorts | NamedPortTerm | NotPorts | NotProtocol
+
+
+class Rule(msgspec.Struct, frozen=True):
+    """One rule. `peers` None selects every peer; `ports` is a conjunction of alternatives (one, but for Calico).
+
+    `own` is a further term on the policy's own side. `not_evaluated` names fields of the rule that are not evaluated
+    (field, reason): where the rest matches, it is unknown whether the rule does.
+    """
+
+    number: int
+    action: Action
+    field: str
+    name: str = ""
+    peers: tuple[Peer, ...] | None = None
+    ports: tuple[tuple[Ports, ...], ...] = ()
+    own: Peer | None = None
+    not_evaluated: tuple[tuple[str, str], ...] = ()
+
+    def match_peers(self, peer: Party, own: Party) -> Match:
+        if self.own is not None:
+            match = self.own.match(own, own)
+            if match.value is not True:
+                return match
+        if self.peers is None:
+            return YES
+        return best_match([p.match(peer, own) for p in self.peers])
+
+    def match_ports(self, protocol: str, port: int, destination: Party) -> Match:
+        for alternatives in self.ports:
+            match = best_match([p.match(protocol, port, destination) for p in alternatives])
+            if match.value is not True:
+                return match
+        return YES
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """A policy, compiled. `isolates` and `rules` are by direction; `order` sorts policies within a tier.
+
+    `not_evaluated` names fields of the policy that are not evaluated: all its rules are unsure then.
+    """
+
+    ref: ObjectRef
+    family: Family
+    tier: str
+    subject: Peer
+    order: tuple[float | int | str, ...]
+    egress: tuple[Rule, ...] = ()
+    ingress: tuple[Rule, ...] = ()
+    isolates_egress: bool = False
+    isolates_ingress: bool = False
+    not_evaluated: tuple[tuple[str, str], ...] = ()
+
+    def rules(self, direction: Direction) -> tuple[Rule, ...]:
+        return self.egress if direction is Direction.EGRESS else self.ingress
+
+    def isolates(self, direction: Direction) -> bool:
+        return self.isolates_egress if direction is Direction.EGRESS else self.isolates_ingress
+
+    def applies(self, direction: Direction) -> bool:
+        return self.isolates(direction) or bool(self.rules(direction))
+
+
+class Tier(msgspec.Struct, frozen=True):
+    """Policies that are consulted together. Where one isolates the pod and nothing decides, the tier ends in a drop.
+
+    `ends` is DENY, or PASS for a Calico tier with defaultAction Pass.
+    """
+
+    name: str
+    order: float
+    ends: Action = Action.DENY
+
+
+ADMIN_TIER = Tier("admin", 1_000)
+DEFAULT_TIER = Tier("default", 1_000_000)
+BASELINE_TIER = Tier("baseline", 10_000_000)

@@ -1,0 +1,197 @@
+"""From what a user points at to the ends of flows: pods, a workload's pods, a Service's ready backends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.kube import KubeObject, Pod, Service, ServicePort
+from kubectl_genainet.model.target import Target, TargetKind, not_found
+from kubectl_genainet.policy.model import PolicyEndpoint, PolicyFlow, domain_endpoint, ip_endpoint, pod_endpoint
+from kubectl_genainet.policy.selectors import RawSelector, selector_of
+from kubectl_genainet.policy.where import Where
+
+
+class _WorkloadSpec(msgspec.Struct, frozen=True):
+    selector: RawSelector = RawSelector()
+
+
+class _Workload(msgspec.Struct, frozen=True):
+    spec: _WorkloadSpec = _WorkloadSpec()
+
+
+class Destination(NamedTuple):
+    """An end of a flow with the port that the flow arrives at; `service` is set where a Service stands before it."""
+
+    endpoint: PolicyEndpoint
+    protocol: str
+    port: int
+    service: str = ""
+
+
+def flows_between(
+    snapshot: ClusterSnapshot, source: Target | str, target: Target | str, *, namespace: str, protocol: str
+) -> list[tuple[PolicyFlow, str]]:
+    """Every flow that SRC → DST stands for, each with the Service that it was sent to (or "").
+
+    A `str` is a domain name. Names without a namespace are looked up in `namespace`. Raises InputError.
+    """
+    sources = source_endpoints(snapshot, source, namespace)
+    destinations = destinations_of(snapshot, target, namespace, protocol)
+    flows = [
+        (PolicyFlow(s, d.endpoint, d.protocol, d.port), d.service)
+        for s in sources
+        for d in destinations
+        if not (s.name and (s.namespace, s.name) == (d.endpoint.namespace, d.endpoint.name)) or len(sources) == 1
+    ]
+    if not flows:
+        raise InputError(f"{source} and {target} are the same pod")
+    return flows
+
+
+def source_endpoints(snapshot: ClusterSnapshot, target: Target | str, namespace: str) -> list[PolicyEndpoint]:
+    if isinstance(target, str):
+        raise InputError(f"a flow can't start at the name {target!r}", hint="Give the address that it comes from.")
+    if target.kind is TargetKind.ADDRESS:
+        return [ip_endpoint(target.name)]
+    if target.kind is TargetKind.SERVICE:
+        service = _service(snapshot, target, namespace)
+        return list(dict.fromkeys(d.endpoint for p in service.spec.ports for d in backends_of(snapshot, service, p)))
+    return [_endpoint(p) for p in _pods(snapshot, target, namespace)]
+
+
+def destinations_of(
+    snapshot: ClusterSnapshot, target: Target | str, namespace: str, protocol: str
+) -> list[Destination]:
+    """Where connections to the target arrive, after Service address translation."""
+    if isinstance(target, str):
+        host, port = _host_and_port(target)
+        return [Destination(domain_endpoint(host), protocol or "TCP", port)]
+    if target.kind is TargetKind.ADDRESS:
+        return _at_address(snapshot, target, protocol or "TCP")
+    if target.kind is TargetKind.SERVICE:
+        service = _service(snapshot, target, namespace)
+        return [
+            d for p in _service_ports(service, target, protocol) for d in backends_of(snapshot, service, p)
+        ]  # fmt: skip
+    return [d for pod in _pods(snapshot, target, namespace) for d in _pod_ports(pod, target, protocol)]
+
+
+def backends_of(snapshot: ClusterSnapshot, service: Service, port: ServicePort) -> list[Destination]:
+    """The ready backends of a Service port, from its EndpointSlices; from its selector where no slice was read.
+
+    Manifests hold no slices: every pod that the selector selects counts as ready then. Raises InputError where there is
+    no backend.
+    """
+    name = f"{service.metadata.namespace}/{service.metadata.name}"
+    found = []
+    if snapshot.endpoint_slices:
+        for backend in snapshot.backends(service, port):
+            if backend.ready:
+                pod = snapshot.pod(service.metadata.namespace, backend.pod) if backend.pod else None
+                endpoint = _endpoint(pod, backend.ip) if pod else ip_endpoint(backend.ip)
+                found.append(Destination(endpoint, port.protocol, backend.port, name))
+    elif service.spec.selector:
+        for pod in snapshot.pods:
+            wanted = service.spec.selector.items()
+            if pod.metadata.namespace == service.metadata.namespace and wanted <= pod.metadata.labels.items():
+                number = _target_port(pod, port)
+                if number and not pod.finished:
+                    found.append(Destination(_endpoint(pod), port.protocol, number, name))
+    if not found:
+        raise InputError(
+            f"Service {name} port {port.port} has no ready backend: there is no flow to judge",
+            hint="`kubectl genainet doctor` says why a Service has no endpoints.",
+        )
+    return found
+
+
+def _target_port(pod: Pod, port: ServicePort) -> int:
+    if isinstance(port.target_port, int):
+        return port.target_port or port.port
+    named = [p for p in pod.ports if p.name == port.target_port and p.protocol == port.protocol]
+    return named[0].container_port if named else 0
+
+
+def _service(snapshot: ClusterSnapshot, target: Target, namespace: str) -> Service:
+    where = target.namespace or namespace
+    service = snapshot.service(where, target.name)
+    if service is None:
+        known = [s.metadata.name for s in snapshot.services if s.metadata.namespace == where]
+        raise not_found("Service", target.name, known, namespace=where)
+    return service
+
+
+def _service_ports(service: Service, target: Target, protocol: str) -> list[ServicePort]:
+    ports = [p for p in service.spec.ports if not protocol or p.protocol == protocol]
+    if target.port is not None:
+        ports = [p for p in ports if target.port in (p.port, p.name)]
+    if not ports:
+        there = ", ".join(f"{p.port}/{p.protocol}" + (f" ({p.name})" if p.name else "") for p in service.spec.ports)
+        raise InputError(f"Service {service.metadata.name} has no such port; it has {there or 'none'}")
+    return ports
+
+
+def _pods(snapshot: ClusterSnapshot, target: Target, namespace: str) -> list[Pod]:
+    where = target.namespace or namespace
+    if target.kind is TargetKind.POD:
+        pod = snapshot.pod(where, target.name)
+        if pod is None:
+            known = [p.metadata.name for p in snapshot.pods if p.metadata.namespace == where]
+            raise not_found("pod", target.name, known, namespace=where)
+        return [pod]
+    workloads = [o for o in snapshot.by_kind.get(target.api_kind, ()) if o.namespace == where]
+    workload = next((o for o in workloads if o.name == target.name), None)
+    if workload is None:
+        raise not_found(target.api_kind, target.name, [o.name for o in workloads], namespace=where)
+    pods = list(_pods_of(workload, [p for p in snapshot.pods if p.metadata.namespace == where and not p.finished]))
+    if not pods:
+        raise InputError(f"{workload.ref} has no pods")
+    return pods
+
+
+def _pods_of(workload: KubeObject, pods: Iterable[Pod]) -> Iterable[Pod]:
+    selector = selector_of(workload.decode(_Workload).spec.selector, Where(workload).at("spec").at("selector"))
+    for pod in pods:
+        owned = any((o.kind, o.name) == (workload.kind, workload.name) for o in pod.metadata.owner_references)
+        if owned or (selector.requirements and selector.matches(pod.metadata.labels)):
+            yield pod
+
+
+def _pod_ports(pod: Pod, target: Target, protocol: str) -> list[Destination]:
+    if isinstance(target.port, int):
+        return [Destination(_endpoint(pod), protocol or "TCP", target.port)]
+    ports = [p for p in pod.ports if not protocol or p.protocol == protocol]
+    if target.port is not None:
+        ports = [p for p in ports if p.name == target.port]
+    if not ports:
+        wanted = f"no port named {target.port}" if target.port else "no declared port"
+        raise InputError(
+            f"pod {pod.metadata.name} has {wanted}", hint=f"Give one: {target.kind.value}/{target.name}:8080"
+        )
+    found = dict.fromkeys((p.protocol, p.container_port) for p in ports)
+    return [Destination(_endpoint(pod), proto, number) for proto, number in found]
+
+
+def _at_address(snapshot: ClusterSnapshot, target: Target, protocol: str) -> list[Destination]:
+    if not isinstance(target.port, int):
+        raise InputError(f"{target} needs a port number", hint=f"Give one: {target.name}:443")
+    behind = snapshot.service_at(target.name, target.port, protocol)
+    if behind is not None:
+        return backends_of(snapshot, behind.service, behind.port)
+    return [Destination(ip_endpoint(target.name), protocol, target.port)]
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.partition(":")
+    if not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise InputError(f"{text} needs a port number", hint=f"Give one: {host}:443")
+    return host, int(port)
+
+
+def _endpoint(pod: Pod, ip: str = "") -> PolicyEndpoint:
+    return pod_endpoint(pod.metadata.namespace, pod.metadata.name, ip)
