@@ -1,0 +1,37 @@
+"""kube-proxy's rules on a node, in every mode: parsed, evaluated, attributed, compared with the API. No I/O.
+
+>>> ruleset = parse_ruleset(dumps, node_ips=("192.168.0.2",))
+>>> evaluate(ruleset, Packet(src="10.0.0.2", dst="10.96.0.1", dport=443, protocol=Protocol.TCP)).verdict
+"""
+
+from kubectl_genainet.proxy.attribute import attribute_nat
+from kubectl_genainet.proxy.evaluate import evaluate, evaluate_hook
+from kubectl_genainet.proxy.model import (
+    BackendChoice,
+    Evaluation,
+    Hook,
+    NatAttribution,
+    Outcome,
+    Packet,
+    RuleRef,
+    Verdict,
+)
+from kubectl_genainet.proxy.ruleset import Ruleset, detect_source, dump_of, parse_ruleset
+
+__all__ = [
+    "BackendChoice",
+    "Evaluation",
+    "Hook",
+    "NatAttribution",
+    "Outcome",
+    "Packet",
+    "RuleRef",
+    "Ruleset",
+    "Verdict",
+    "attribute_nat",
+    "detect_source",
+    "dump_of",
+    "evaluate",
+    "evaluate_hook",
+    "parse_ruleset",
+]

@@ -1,0 +1,90 @@
+"""From a translation that was observed to the chain and the rule that did it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from kubectl_genainet.model.cluster import canonical_ip
+from kubectl_genainet.model.packet import FiveTuple
+from kubectl_genainet.proxy.evaluate import evaluate
+from kubectl_genainet.proxy.model import NatAttribution, Outcome, Packet, RuleRef
+from kubectl_genainet.proxy.names import parse_nftables_chain
+from kubectl_genainet.proxy.ruleset import Ruleset
+
+# The Service port at the start of a comment of kube-proxy: "ns1/svc1:p80 cluster IP", "ns1/svc1 has no endpoints".
+_SERVICE = re.compile(
+    r"^(?:masquerade traffic for |pod traffic for |(?:masquerade|route) LOCAL traffic for |Redirect )?"
+    r"([a-z0-9][a-z0-9.-]*/[a-z0-9][a-z0-9.-]*(?::[a-z0-9][a-z0-9-]*)?)(?=$| )"
+)
+_SERVICE_CHAINS = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-XLB-", "KUBE-EXT-", "KUBE-FW-")
+
+
+def service_of(rules: Iterable[RuleRef]) -> str | None:
+    """ "ns/name:port" of the Service that the rules are for: from kube-proxy's comments and chain names."""
+    for rule in rules:
+        parsed = parse_nftables_chain(rule.chain)
+        if parsed is not None:
+            return parsed.service_port
+        found = service_in_comment(rule.comment) if rule.table != "ipvs" else None
+        if found is not None:
+            return found
+    return None
+
+
+def service_in_comment(comment: str) -> str | None:
+    match = _SERVICE.match(comment)
+    return match.group(1) if match else None
+
+
+def attribute_nat(
+    ruleset: Ruleset, before: FiveTuple, after: FiveTuple, *, node_ips: Sequence[str] | None = None
+) -> NatAttribution | None:
+    """The rules that turn the tuple `before` into `after`; None where none of this node's rules does.
+
+    A reply that gets its Service address back (only the source changes) is attributed to the rule that had
+    translated the request.
+    """
+    if before.dst == after.dst and before.dport == after.dport:
+        if before.src == after.src:
+            return None
+        before, after = after.reversed, before.reversed
+    evaluation = evaluate(ruleset, Packet.of(before), node_ips=node_ips)
+    wanted = (canonical_ip(after.dst), after.dport)
+    for outcome in evaluation.outcomes:
+        backend = outcome.backend
+        if backend is not None and (canonical_ip(backend.ip), backend.port) == wanted:
+            return _attribution(outcome)
+    return None
+
+
+def _attribution(outcome: Outcome) -> NatAttribution:
+    rules = outcome.rules
+    at = next(i for i in reversed(range(len(rules))) if _translates(rules[i]))
+    rule = rules[at]
+    if rule.table == "ipvs":
+        return NatAttribution("ipvs", rule.chain, rule.text, None, rules[: at + 1], outcome.masquerade)
+    nft = " " in rule.table
+    chains = list(dict.fromkeys(r.chain for r in rules[: at + 1]))
+    services = [c for c in chains if _is_service_chain(c, nft)]
+    return NatAttribution(
+        "nftables" if nft else "iptables",
+        services[-1] if services else None,
+        rule.chain,
+        service_of(reversed(rules[: at + 1])),
+        rules[: at + 1],
+        outcome.masquerade,
+    )
+
+
+def _translates(rule: RuleRef) -> bool:
+    return rule.table == "ipvs" or any(
+        f"{word} " in f"{rule.text} " for word in ("DNAT", "REDIRECT", "dnat", "redirect")
+    )
+
+
+def _is_service_chain(chain: str, nft: bool) -> bool:
+    if not nft:
+        return chain.startswith(_SERVICE_CHAINS)
+    parsed = parse_nftables_chain(chain)
+    return parsed is not None and not parsed.endpoint

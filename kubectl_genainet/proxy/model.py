@@ -1,0 +1,160 @@
+"""What the evaluation of a ruleset takes and gives: packet, rule reference, outcome, verdict, attribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from kubectl_genainet.model.packet import FiveTuple, Protocol, address_text
+
+if TYPE_CHECKING:
+    from kubectl_genainet.proxy.ir import Path
+
+
+class Hook(Enum):
+    """Netfilter hooks, named as drops and iptables name them."""
+
+    PRE_ROUTING = "PRE_ROUTING"
+    INPUT = "INPUT"
+    FORWARD = "FORWARD"
+    OUTPUT = "OUTPUT"
+    POST_ROUTING = "POST_ROUTING"
+
+    @classmethod
+    def named(cls, text: str) -> Hook | None:
+        """Reads any spelling: "PREROUTING", "pre_routing", "NF_INET_LOCAL_IN", "postrouting"; None if it is none."""
+        key = text.upper().removeprefix("NF_INET_").replace("_", "").replace("LOCALIN", "INPUT")
+        return _HOOKS.get(key.replace("LOCALOUT", "OUTPUT"))
+
+
+_HOOKS = {hook.value.replace("_", ""): hook for hook in Hook}
+
+
+class Verdict(Enum):
+    DNAT = "DNAT"
+    REJECT = "REJECT"
+    DROP = "DROP"
+    ACCEPT = "ACCEPT"  # a rule accepts the packet and leaves its destination alone
+    NO_MATCH = "NO_MATCH"
+    UNKNOWN = "UNKNOWN"
+
+
+class Packet(msgspec.Struct, frozen=True, kw_only=True):
+    """A packet as it enters the walk. None is "not known": rules that ask for it are then followed both ways.
+
+    `mark` None means 0 for a packet that enters the node, and unknown inside it (`evaluate_hook`). `ct_state` is one
+    of conntrack's states: NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED. Ports are in host order.
+    """
+
+    dst: str
+    protocol: Protocol
+    src: str | None = None
+    sport: int | None = None
+    dport: int | None = None
+    mark: int | None = None
+    ct_state: str = "NEW"
+    in_device: str | None = None
+    out_device: str | None = None
+
+    @classmethod
+    def of(cls, flow: FiveTuple, *, ct_state: str = "NEW") -> Packet:
+        return cls(
+            src=flow.src, sport=flow.sport, dst=flow.dst, dport=flow.dport, protocol=flow.protocol, ct_state=ct_state
+        )
+
+
+class RuleRef(msgspec.Struct, frozen=True):
+    """One rule as the node has it. `index` counts from 1 within the chain (0: the chain's policy).
+
+    `table` is "nat" for iptables, "ip kube-proxy" for nftables, "ipvs" for a virtual server.
+    """
+
+    table: str
+    chain: str
+    index: int
+    text: str
+    comment: str = ""
+    packets: int | None = None  # the rule's own counters, where the dump has them
+    bytes: int | None = None
+
+
+class BackendChoice(msgspec.Struct, frozen=True):
+    """A backend that a packet may be sent to. `probability` is None where a scheduler decides by state or by hash."""
+
+    ip: str
+    port: int | None
+    probability: float | None
+    masquerade: bool | None
+
+    @property
+    def address(self) -> str:
+        return address_text(self.ip, self.port)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One way that the packet may go: its end, and the rules that it passed."""
+
+    verdict: Verdict
+    backend: BackendChoice | None
+    probability: float | None
+    masquerade: bool
+    path: Path | None
+    presumed: tuple[str, ...] = ()  # what this way takes for granted, and is not known
+
+    @cached_property
+    def rules(self) -> tuple[RuleRef, ...]:
+        """The rules passed, in order."""
+        return self.path.refs() if self.path is not None else ()
+
+    @property
+    def final_rule(self) -> RuleRef | None:
+        """The rule that dropped or rejected the packet, where one did."""
+        return self.rules[-1] if self.rules and self.verdict in (Verdict.DROP, Verdict.REJECT) else None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a node's rules do with a packet. `unknown` names what would have to be known where the verdict is UNKNOWN.
+
+    With several outcomes, `verdict` is the one that all share; where only some of the backends' ways end in a
+    drop, it is DNAT and `outcomes` has the rest.
+    """
+
+    verdict: Verdict
+    backends: tuple[BackendChoice, ...]
+    masquerade: bool | None  # of at least one backend; None: not known
+    outcomes: tuple[Outcome, ...]
+    unknown: tuple[str, ...] = ()
+
+    @cached_property
+    def rules(self) -> tuple[RuleRef, ...]:
+        """The rules passed, in order, over all outcomes, each once."""
+        return tuple(dict.fromkeys(rule for outcome in self.outcomes for rule in outcome.rules))
+
+    @cached_property
+    def service(self) -> str | None:
+        """ "ns/name:port" of the Service whose rules took the packet, as kube-proxy names it; None if none did."""
+        from kubectl_genainet.proxy.attribute import service_of
+
+        return service_of(self.rules)
+
+    @property
+    def dropping_rules(self) -> tuple[RuleRef, ...]:
+        """The rules that drop or reject the packet on some way, whatever is unknown."""
+        return tuple(dict.fromkeys(r for o in self.outcomes if (r := o.final_rule) is not None))
+
+
+class NatAttribution(msgspec.Struct, frozen=True):
+    """The rules behind an observed translation. `rules` are those passed, the last being the one that did it."""
+
+    mode: str  # "iptables", "nftables", "ipvs"
+    service_chain: str | None
+    endpoint_chain: str | None
+    service: str | None
+    rules: tuple[RuleRef, ...]
+    masquerade: bool | None = None

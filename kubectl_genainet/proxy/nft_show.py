@@ -1,0 +1,96 @@
+"""nftables JSON expressions as nft would list them, for rules that came as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def show_expressions(expressions: list[Any]) -> str:
+    return " ".join(filter(None, (_statement(e) for e in expressions)))
+
+
+def _statement(entry: Any) -> str:
+    if not isinstance(entry, dict):
+        return str(entry)
+    (kind, body), *_ = entry.items()
+    match kind:
+        case "match":
+            op = "" if body["op"] in ("==", "in") else f"{body['op']} "
+            return f"{_value(body['left'])} {op}{_value(body['right'])}"
+        case "vmap":
+            return f"{_value(body['key'])} vmap {_value(body['data'])}"
+        case "jump" | "goto":
+            return f"{kind} {body['target']}"
+        case "accept" | "drop" | "return" | "continue" | "notrack":
+            return str(kind)
+        case "mangle":
+            return f"{_value(body['key'])} set {_value(body['value'])}"
+        case "dnat" | "snat" | "masquerade" | "redirect":
+            return _nat(kind, body or {})
+        case "counter":
+            return f"counter packets {body['packets']} bytes {body['bytes']}" if isinstance(body, dict) else "counter"
+        case "reject":
+            return f"reject with {body['type']} {body['expr']}" if body and "expr" in body else "reject"
+        case "set":
+            return f"{body['op']} {body['set']} {{ {_value(body['elem'])} }}"
+        case "xt":
+            return f"xt {body.get('type', '')} {body.get('name', '')}" if isinstance(body, dict) else "xt"
+        case "queue":
+            return f"queue to {_value(body['num'])}" if isinstance(body, dict) and "num" in body else "queue"
+    return str(kind) if body is None else f"{kind} {_value(body)}"
+
+
+def _nat(kind: str, body: dict[str, Any]) -> str:
+    to = _value(body["addr"]) if "addr" in body else ""
+    if "port" in body:
+        port = _value(body["port"])
+        to = f"[{to}]:{port}" if ":" in to else f"{to}:{port}"
+    flags = body.get("flags", "")
+    flags = flags if isinstance(flags, str) else " ".join(flags)
+    return " ".join(filter(None, (kind, f"to {to}" if to else "", flags)))
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(_value, value))
+    if not isinstance(value, dict):
+        return str(value)
+    (kind, body), *_ = value.items()
+    match kind:
+        case "payload" if "field" in body:
+            return f"{body['protocol']} {body['field']}"
+        case "meta":
+            return f"meta {body['key']}"
+        case "ct":
+            return " ".join(filter(None, ("ct", body.get("dir", ""), body["key"])))
+        case "fib":
+            return f"fib {' . '.join(body.get('flags', []))} {body['result']}"
+        case "concat":
+            return " . ".join(map(_value, body))
+        case "prefix":
+            return f"{_value(body['addr'])}/{body['len']}"
+        case "range":
+            return f"{_value(body[0])}-{_value(body[1])}"
+        case "numgen":
+            return f"numgen {body['mode']} mod {body['mod']}"
+        case "set" if isinstance(body, list):
+            return f"{{ {', '.join(map(_element, body))} }}"
+        case "map":
+            return f"{_value(body['key'])} map {_value(body['data'])}"
+        case "elem":
+            return _value(body["val"])
+        case "&" | "|" | "^" | "<<" | ">>":
+            return f"{_value(body[0])} {kind} {_value(body[1])}"
+    return str(value)
+
+
+def _element(element: Any) -> str:
+    if isinstance(element, list) and len(element) == 2:
+        target = element[1]
+        shown = _statement(target) if isinstance(target, dict) and not _is_value(target) else _value(target)
+        return f"{_value(element[0])} : {shown}"
+    return _value(element)
+
+
+def _is_value(target: dict[str, Any]) -> bool:
+    return next(iter(target)) in ("concat", "prefix", "range")
