@@ -89,11 +89,11 @@ def write_policies(tables: Tables, snapshot: ClusterSnapshot, node: str, family:
     policies = [
         Policy(o.namespace, o.name, o.raw.get("spec", {})) for o in snapshot.of("NetworkPolicy", "networking.k8s.io")
     ]
-    tables.prepend("filter", "FORWARD", comment("genainet lab: NetworkPolicies, by the lab's own enforcer"),
+    tables.prepend("filter", "FORWARD", comment("genainet lab: NetworkPolicies as the lab itself enforces them"),
                    "-j LAB-FORWARD")  # fmt: skip
     tables.append("filter", "LAB-FORWARD", comment("genainet lab: known connections"),
                   "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")  # fmt: skip
-    written: set[tuple[Policy, str]] = set()
+    written: set[str] = set()
     for direction in ("egress", "ingress"):
         for pod in _pods_on(snapshot, node):
             isolating = [p for p in policies if p.isolates(pod, direction)]
@@ -102,9 +102,9 @@ def write_policies(tables: Tables, snapshot: ClusterSnapshot, node: str, family:
                 continue
             _write_pod(tables, pod, ip, direction, isolating)
             for policy in isolating:
-                if (str(policy), direction) not in {(str(p), d) for p, d in written}:
+                if (chain := policy_chain(str(policy), direction)) not in written:
+                    written.add(chain)
                     _write_policy(tables, snapshot, policy, direction, family, node)
-                    written.add((policy, direction))
 
 
 def _pods_on(snapshot: ClusterSnapshot, node: str) -> Iterator[Pod]:
@@ -202,7 +202,11 @@ def _block(block: dict[str, Any], family: Family) -> Iterator[str]:
             rest
             for network in networks
             for rest in (
-                network.address_exclude(hole) if hole.subnet_of(network) else [] if network.subnet_of(hole) else [network]
+                network.address_exclude(hole)
+                if hole.subnet_of(network)
+                else []
+                if network.subnet_of(hole)
+                else [network]
             )
         ]
     yield from (str(n) for n in networks)

@@ -54,9 +54,7 @@ def write_iptables(
     # The tail call comes after all other rules of the chain.
     loopback = "! -d ::1/128 " if node.family is Family.IPV6 else ""
     last = "kubernetes service nodeports; NOTE: this must be the last rule in this chain"
-    tables.append(
-        "nat", "KUBE-SERVICES", comment(last), f"-m addrtype --dst-type LOCAL {loopback}-j KUBE-NODEPORTS"
-    )
+    tables.append("nat", "KUBE-SERVICES", comment(last), f"-m addrtype --dst-type LOCAL {loopback}-j KUBE-NODEPORTS")
     tables.chain("nat", "KUBE-NODEPORTS")
 
 

@@ -18,8 +18,8 @@ add set {t} cluster-ips {{ type {a} ; comment "Active ClusterIPs" ; }}
 add set {t} nodeport-ips {{ type {a} ; comment "IPs that accept NodePort traffic" ; }}
 add map {t} firewall-ips {{ type {a} . inet_proto . inet_service : verdict ; comment "destinations that are subject to \
 LoadBalancerSourceRanges" ; }}
-add map {t} no-endpoint-nodeports {{ type inet_proto . inet_service : verdict ; comment "vmap to drop or reject packets \
-to service nodeports with no endpoints" ; }}
+add map {t} no-endpoint-nodeports {{ type inet_proto . inet_service : verdict ; comment "vmap to drop or reject \
+packets to service nodeports with no endpoints" ; }}
 add map {t} no-endpoint-services {{ type {a} . inet_proto . inet_service : verdict ; comment "vmap to drop or reject \
 packets to services with no endpoints" ; }}
 add map {t} service-ips {{ type {a} . inet_proto . inet_service : verdict ; comment "ClusterIP, ExternalIP and \

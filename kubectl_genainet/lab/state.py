@@ -101,18 +101,30 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def locked(name: str) -> Iterator[LabFolder]:
-    """The lab's folder, for one command at a time. The lock goes with the process that holds it."""
+def locked(name: str, *, create: bool = False) -> Iterator[LabFolder]:
+    """The lab's folder, for one command at a time; the lock goes with the process that holds it.
+
+    Raises GenainetError where another command holds it, and, unless it is to be created, where there is no such lab.
+    """
     folder = LabFolder(name)
-    ROOT.mkdir(parents=True, exist_ok=True)
-    with open(ROOT / f".{name}.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise GenainetError(
-                f"another command is changing the lab {name!r}", "Wait for it, then try again."
-            ) from None
+    if create:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise no_such_lab(name) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not create and not folder.exists():
+            raise no_such_lab(name)
         yield folder
+    except BlockingIOError:
+        raise GenainetError(f"another command is changing the lab {name!r}", "Wait for it, then try again.") from None
+    finally:
+        os.close(lock)
+        for path in (folder.path, ROOT, ROOT.parent):  # what is empty is of no use
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def lab_names() -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import Any
+from typing import Any, cast
 
 from kubectl_genainet.lab import netns
 from kubectl_genainet.lab.stub_resolver import RCODE_NXDOMAIN, TYPE_A, TYPE_AAAA
@@ -54,12 +54,9 @@ class _Protocol(asyncio.DatagramProtocol):
         self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         response = answer(data)
         if response is not None:
-            asyncio.get_running_loop().call_later(
-                self._server.delay_ms / 1000, self._transport.sendto, response, addr
-            )
+            asyncio.get_running_loop().call_later(self._server.delay_ms / 1000, self._transport.sendto, response, addr)

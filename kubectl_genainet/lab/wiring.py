@@ -70,7 +70,9 @@ class Wires:
         ipr.link("add", ifname=BRIDGE, kind="bridge", br_mcast_snooping=0)
         bridge = self.index_of(self.fabric, BRIDGE)
         for family in self.spec.families:
-            ipr.addr("add", index=bridge, address=family.fabric_ip, prefixlen=family.underlay.prefixlen, **_flags(family))
+            ipr.addr(
+                "add", index=bridge, address=family.fabric_ip, prefixlen=family.underlay.prefixlen, **_flags(family)
+            )
         self._up(self.fabric, "lo", BRIDGE)
 
     def make_node(self, index: int) -> None:
@@ -117,7 +119,9 @@ class Wires:
             return
         device, vtep = vxlan_device(family), cidr.partition("/")[0]
         ipr, number = self.at(node), self.index_of(node, vxlan_device(family))
-        ipr.neigh("add", dst=vtep, lladdr=_vtep_mac(peer, family), ifindex=number, state=_NUD_PERMANENT, family=_af(family))
+        ipr.neigh(
+            "add", dst=vtep, lladdr=_vtep_mac(peer, family), ifindex=number, state=_NUD_PERMANENT, family=_af(family)
+        )
         ipr.fdb("append", ifindex=number, lladdr=_vtep_mac(peer, family), dst=family.node_ip(peer),
                 state=_NUD_PERMANENT, flags=_NTF_SELF)  # fmt: skip
         self._route(node, cidr, device, gateway=vtep, family=family, onlink=True)
@@ -186,9 +190,7 @@ class Wires:
         how: dict[str, Any] = {"gateway": gateway} if gateway else {"scope": 253 if family is Family.IPV4 else 0}
         if onlink:
             how["flags"] = _RTNH_F_ONLINK
-        self.at(namespace).route(
-            "replace", dst=to, oif=self.index_of(namespace, device), family=_af(family), **how
-        )
+        self.at(namespace).route("replace", dst=to, oif=self.index_of(namespace, device), family=_af(family), **how)
 
 
 def vxlan_device(family: Family) -> str:
@@ -221,7 +223,9 @@ def _opened(namespace: str) -> Any:
 def _ipv6_sysctls(spec: LabSpec, *, forward: bool) -> dict[str, str]:
     if Family.IPV6 not in spec.families:
         return {f"net/ipv6/conf/{scope}/disable_ipv6": "1" for scope in ("all", "default")}
-    settings = {f"net/ipv6/conf/{scope}/{key}": "0" for scope in ("all", "default") for key in ("accept_dad", "accept_ra")}
+    settings = {
+        f"net/ipv6/conf/{scope}/{key}": "0" for scope in ("all", "default") for key in ("accept_dad", "accept_ra")
+    }
     if forward:
         settings |= {f"net/ipv6/conf/{scope}/forwarding": "1" for scope in ("all", "default")}
     return settings

@@ -45,9 +45,9 @@ class Member:
         self._tasks: list[asyncio.Task[None]] = []
         self._namespace = os.open(netns.RUN_NETNS / config["netns"], os.O_RDONLY | os.O_CLOEXEC)
         text = Path(config["resolv_conf"]).read_text() if config.get("resolv_conf") else ""
-        self.resolver = Resolver(parse_resolv_conf(text), lambda family: self.socket(family, socket.SOCK_DGRAM))
+        self.resolver = Resolver(parse_resolv_conf(text), lambda family: self.open_socket(family, socket.SOCK_DGRAM))
 
-    def socket(self, family: int, kind: int) -> socket.socket:
+    def open_socket(self, family: int, kind: int) -> socket.socket:
         """A non-blocking socket in the pod's namespace."""
         netns.setns(self._namespace)
         try:
@@ -73,7 +73,7 @@ class Member:
             self._tasks.append(asyncio.create_task(self._storm(name, float(self.behaviour.get("storm_rate", 10)))))
 
     def _bound(self, ip: str, port: int) -> socket.socket:
-        sock = self.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
+        sock = self.open_socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((ip, port))
         return sock
@@ -87,6 +87,7 @@ class Member:
         for sock in self._stalled:
             sock.close()
         os.close(self._namespace)
+        self._namespace = -1  # calls still on their way fail here
 
     # --- serving ----------------------------------------------------------------------------------------------------
 
@@ -160,7 +161,7 @@ class Member:
         return False
 
     async def _request(self, address: str, port: int, host: str, path: str) -> bool:
-        sock = self.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        sock = self.open_socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
         try:
             await asyncio.get_running_loop().sock_connect(sock, (address, port))
             reader, writer = await asyncio.open_connection(sock=sock)

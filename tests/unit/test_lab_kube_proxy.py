@@ -46,15 +46,16 @@ def service_objects(described: dict[str, Any]) -> list[KubeObject]:
     }  # fmt: skip
     slices = []
     for port in described["ports"]:
-        endpoints = [e for e in described["endpoints"] if e.get("portName", port["name"]) == port["name"]]
-        for number, endpoint in enumerate(endpoints):
+        several = len(described["ports"]) > 1
+        for number, endpoint in enumerate(described["endpoints"]):
+            target = port.get("targetPort", port["port"]) if several else endpoint["port"]
             slices.append({
                 "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
                 "metadata": {
                     "name": f"{described['name']}-{port['name']}-{number}", "namespace": described["namespace"],
                     "labels": {"kubernetes.io/service-name": described["name"]},
                 },
-                "ports": [{"name": port["name"], "protocol": port["protocol"], "port": endpoint["port"]}],
+                "ports": [{"name": port["name"], "protocol": port["protocol"], "port": target}],
                 "endpoints": [{
                     "addresses": [endpoint["ip"]], "conditions": {"ready": True},
                     "nodeName": NODE if endpoint["local"] else "another-node",
