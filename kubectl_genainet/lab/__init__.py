@@ -1,0 +1,1 @@
+"""A cluster on one machine: nodes and pods are network namespaces, every packet crosses the real kernel."""

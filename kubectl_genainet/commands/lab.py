@@ -1,0 +1,131 @@
+"""`lab`: a cluster on this machine, with a real datapath."""
+
+from __future__ import annotations
+
+import time
+
+import click
+import msgspec
+
+from kubectl_genainet.commands.options import output_option
+from kubectl_genainet.lab.spec import DEFAULT_NAME, Family, LabSpec, Overlay, ProxyMode
+
+_FAMILIES = {"ipv4": (Family.IPV4,), "dual": (Family.IPV4, Family.IPV6)}
+name_option = click.option("--name", default=DEFAULT_NAME, show_default=True, help="Name of the lab.")
+
+
+@click.group("lab")
+def command() -> None:
+    """A cluster on this machine, with a real datapath.
+
+    Nodes and pods are network namespaces; every packet crosses the real kernel, kube-proxy's rules and NetworkPolicies.
+    The commands that read a cluster work on it with --lab. Needs root.
+
+    \b
+    Examples:
+      kubectl genainet lab up
+      kubectl genainet trace svc/my-llama-svc --lab
+      kubectl genainet lab incident policy-drop
+      kubectl genainet lab down
+    """
+
+
+@command.command("up")
+@name_option
+@click.option("--nodes", default=3, show_default=True, help="Number of nodes.")
+@click.option("--proxy-mode", type=click.Choice([m.value for m in ProxyMode]), default="iptables", show_default=True,
+              help="Whose rules kube-proxy writes.")  # fmt: skip
+@click.option("--overlay", type=click.Choice([o.value for o in Overlay]), default="none", show_default=True,
+              help="none: native routing between the nodes; vxlan: as flannel.")  # fmt: skip
+@click.option("--ip-family", type=click.Choice(list(_FAMILIES)), default="ipv4", show_default=True,
+              help="dual: IPv4 and IPv6.")  # fmt: skip
+@click.option("--manifests", type=click.Path(file_okay=False, exists=True), metavar="DIR",
+              help="Folder of Kubernetes YAML to run instead of the chatbot application.")  # fmt: skip
+def up(name: str, nodes: int, proxy_mode: str, overlay: str, ip_family: str, manifests: str | None) -> None:
+    """Bring a lab up: the chatbot application, or that of --manifests.
+
+    A lab that is up already is left alone, with an error.
+
+    \b
+    Examples:
+      kubectl genainet lab up
+      kubectl genainet lab up --proxy-mode nftables --ip-family dual
+      kubectl genainet lab up --name second --overlay vxlan --nodes 2
+      kubectl genainet lab up --name mine --manifests ./k8s
+    """
+    from kubectl_genainet.lab import cluster
+    from kubectl_genainet.lab.status import ENFORCER
+
+    started = time.monotonic()
+    spec = LabSpec(name=name, nodes=nodes, proxy_mode=ProxyMode(proxy_mode), overlay=Overlay(overlay),
+                   families=_FAMILIES[ip_family], manifests=manifests or "")  # fmt: skip
+    record = cluster.up(spec)
+    seconds = time.monotonic() - started
+    click.echo(f"lab {name} is up: {len(record.nodes)} nodes, {len(record.pods)} pods, {seconds:.1f} s", err=True)
+    click.echo(f"NetworkPolicies are enforced by {ENFORCER}", err=True)
+
+
+@command.command("down")
+@name_option
+@click.option("--all", "all_labs", is_flag=True, help="All labs of this machine.")
+def down(name: str, all_labs: bool) -> None:
+    """Remove a lab: every process, network namespace, device and rule it made, and nothing else.
+
+    Works as well after a `lab up` that was killed.
+    """
+    from kubectl_genainet.lab import cluster
+    from kubectl_genainet.lab.state import lab_names
+
+    for each in lab_names() if all_labs else [name]:
+        cluster.down(each)
+        click.echo(f"lab {each} is down", err=True)
+
+
+@command.command("status")
+@name_option
+@output_option("table", "wide", "json")
+def status(name: str, output: str) -> None:
+    """Show a lab: its modes, pods, agents and incidents. Exit status 1 where something of it is broken."""
+    from kubectl_genainet.lab.status import lab_status
+    from kubectl_genainet.render.lab import print_status
+
+    found = lab_status(name)
+    if output == "json":
+        click.echo(msgspec.json.encode(found).decode())
+    else:
+        print_status(msgspec.to_builtins(found), wide=output == "wide")
+    click.get_current_context().exit(0 if found.state == "up" else 1)
+
+
+@command.command("list")
+@output_option("table", "json", "name")
+def list_labs(output: str) -> None:
+    """List the labs of this machine."""
+    from kubectl_genainet.lab.status import all_labs
+    from kubectl_genainet.render.lab import print_labs
+
+    labs = all_labs()
+    if output == "table":
+        print_labs([msgspec.to_builtins(lab) for lab in labs])
+    for lab in labs if output != "table" else ():
+        click.echo(lab.name if output == "name" else msgspec.json.encode(lab).decode())
+
+
+@command.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@name_option
+@click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the pod.")
+@click.argument("pod")
+@click.argument("cmd", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(name: str, namespace: str, pod: str, cmd: tuple[str, ...]) -> None:
+    """Run a command of this machine in a pod's network namespace, with the pod's resolv.conf.
+
+    POD is NAME, pod/NAME or deploy/NAME (the first of its pods). The exit status is the command's.
+
+    \b
+    Examples:
+      kubectl genainet lab exec deploy/chatbot-ui -- curl -s http://my-llama-svc/healthz
+      kubectl genainet lab exec -n kube-system deploy/coredns -- ss -lun
+    """
+    from kubectl_genainet.lab.execute import execute as run
+
+    run(name, pod, cmd[1:] if cmd[0] == "--" and len(cmd) > 1 else cmd, namespace)

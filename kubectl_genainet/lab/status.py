@@ -1,0 +1,77 @@
+"""What `lab status` and `lab list` tell."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kubectl_genainet.lab import netns, processes
+from kubectl_genainet.lab.state import LabFolder, LabRecord, lab_names, lab_snapshot
+
+ENFORCER = "the lab's own (iptables chains LAB-*), not a product's"
+
+
+class PodStatus(msgspec.Struct, frozen=True, kw_only=True):
+    namespace: str
+    name: str
+    node: str
+    ips: tuple[str, ...]
+    ready: bool
+    netns: str  # the file in /run/netns; empty for a pod on its node's network
+
+
+class LabStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A lab as it is now. `state` is "up", "partial" (its `lab up` died) or "degraded" (`problems` says why)."""
+
+    name: str
+    state: str
+    nodes: tuple[str, ...]
+    proxy_mode: str
+    overlay: str
+    ip_families: tuple[str, ...]
+    policy_enforcer: str
+    pods: tuple[PodStatus, ...]
+    agents: dict[str, str]
+    incidents: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def lab_status(name: str) -> LabStatus:
+    """The status of a lab, whole or not; raises GenainetError where there is none of this name."""
+    record = LabFolder(name).read()
+    problems = tuple(_problems(record)) if record.up else ()
+    return LabStatus(
+        name=name,
+        state="partial" if not record.up else "degraded" if problems else "up",
+        nodes=tuple(record.nodes),
+        proxy_mode=record.spec.proxy_mode.value,
+        overlay=record.spec.overlay.value,
+        ip_families=tuple(f.value for f in record.spec.families),
+        policy_enforcer=ENFORCER,
+        pods=_pods(record) if record.up else (),
+        agents=record.agents,
+        incidents=tuple(record.incidents),
+        problems=problems,
+    )
+
+
+def _pods(record: LabRecord) -> tuple[PodStatus, ...]:
+    return tuple(
+        PodStatus(
+            namespace=pod.metadata.namespace,
+            name=pod.metadata.name,
+            node=pod.spec.node_name,
+            ips=pod.ips,
+            ready=pod.ready,
+            netns=record.pods.get(f"{pod.metadata.namespace}/{pod.metadata.name}", ""),
+        )
+        for pod in lab_snapshot(record.spec.name).pods
+    )
+
+
+def _problems(record: LabRecord) -> list[str]:
+    gone = [f"the process of {role} has ended" for role, pid in record.pids.items() if not processes.alive(pid)]
+    return gone + [f"the network namespace {name} is gone" for name in record.netns if not netns.inode(name)]
+
+
+def all_labs() -> list[LabStatus]:
+    return [lab_status(name) for name in lab_names()]

@@ -1,0 +1,51 @@
+"""How labs are shown. Takes plain values: the lab's own types belong to a layer beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kubectl_genainet.render.table import Column, table
+from kubectl_genainet.render.text import make_console
+
+Row = Mapping[str, Any]
+
+POD_COLUMNS: tuple[Column[Row], ...] = (
+    Column("NAMESPACE", lambda p: p["namespace"]),
+    Column("NAME", lambda p: p["name"]),
+    Column("READY", lambda p: "yes" if p["ready"] else "no", style=lambda p: "" if p["ready"] else "yellow"),
+    Column("NODE", lambda p: p["node"]),
+    Column("IP", lambda p: ", ".join(p["ips"])),
+    Column("NETNS", lambda p: p["netns"], wide=True),
+)
+LAB_COLUMNS: tuple[Column[Row], ...] = (
+    Column("NAME", lambda lab: lab["name"]),
+    Column("STATE", lambda lab: lab["state"], style=lambda lab: "green" if lab["state"] == "up" else "red"),
+    Column("NODES", lambda lab: str(len(lab["nodes"])), right=True),
+    Column("PROXY", lambda lab: lab["proxy_mode"]),
+    Column("OVERLAY", lambda lab: lab["overlay"]),
+    Column("FAMILIES", lambda lab: ", ".join(lab["ip_families"])),
+    Column("INCIDENTS", lambda lab: ", ".join(lab["incidents"])),
+)
+
+
+def print_labs(labs: Sequence[Row]) -> None:
+    console = make_console()
+    if labs:
+        console.print(table(LAB_COLUMNS, labs))
+    else:
+        make_console(stderr=True).print("No lab is up. Bring one up: kubectl genainet lab up")
+
+
+def print_status(lab: Row, *, wide: bool = False) -> None:
+    """A lab's status as `status.LabStatus` has it, its fields by name."""
+    console = make_console()
+    console.print(table(LAB_COLUMNS, [lab]))
+    console.print(f"\nNetworkPolicies are enforced by {lab['policy_enforcer']}.", markup=False)
+    agents = f"on {', '.join(lab['agents'])}" if lab["agents"] else "none runs"
+    console.print(f"Agents: {agents}.", markup=False)
+    for problem in lab["problems"]:
+        console.print(f"Problem: {problem}.", style="red", markup=False)
+    if lab["pods"]:
+        console.print()
+        console.print(table(POD_COLUMNS, lab["pods"], wide=wide))
