@@ -1,0 +1,247 @@
+"""The client to the API server: kubeconfig and credentials from the official library, requests as raw JSON.
+
+The official library's models are left out on purpose: 20,000 pods as its objects take minutes and gigabytes, and every
+analysis works on the API's own JSON anyway.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+import urllib3
+import yaml
+
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.kube.failures import api_error, unreachable
+
+FIELD_MANAGER = "kubectl-genainet"
+_SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_RETRY = urllib3.Retry(
+    total=3, connect=0, read=1, other=0, status=3, backoff_factor=0.3, status_forcelist=(429, 502, 503, 504),
+    allowed_methods={"GET"}, raise_on_status=False,
+)  # fmt: skip
+
+
+class KubeClient:
+    """Requests to one API server as one user. Every failure is a GenainetError with what to do. Thread-safe."""
+
+    def __init__(self, configuration: Any, namespace: str = "default", timeout_s: float = 30.0) -> None:
+        from kubernetes.client.rest import RESTClientObject
+
+        self.configuration, self.namespace = configuration, namespace
+        self.server = str(configuration.host).rstrip("/")
+        self._timeout = urllib3.Timeout(connect=min(10.0, timeout_s), read=timeout_s)
+        configuration.connection_pool_maxsize = 16
+        self._pool = RESTClientObject(configuration).pool_manager
+
+    def headers(self) -> dict[str, str]:
+        """The headers that authenticate a request; asks the credential plugin again when a token has expired."""
+        settings = self.configuration.auth_settings().values()
+        return {s["key"]: s["value"] for s in settings if s["in"] == "header" and s["value"]}
+
+    def request(
+        self, method: str, path: str, body: Any = None, *, query: Mapping[str, str] | None = None,
+        content_type: str = "application/json", doing: str = "",
+    ) -> bytes:  # fmt: skip
+        """The body of the answer. Raises ApiError for a status above 299 and Unreachable where there is no answer.
+
+        `path` begins with /api or /apis; `doing` says in errors what was attempted ("list pods").
+        """
+        answer = self._send(method, path, body, query, content_type, preload=True, timeout=self._timeout)
+        if answer.status > 299:
+            raise api_error(answer.status, answer.data, doing or f"{method} {path}")
+        return bytes(answer.data)
+
+    def json(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
+        """As `request`, with the answer decoded."""
+        text = self.request(method, path, body, **options)
+        try:
+            return msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise GenainetError(
+                f"{self.server} answered {path} with something that is not JSON",
+                "Is this address a Kubernetes API server? A log-in page of a proxy looks like this.",
+            ) from None
+
+    def get(self, path: str, **query: str) -> Any:
+        return self.json("GET", path, query=query)
+
+    @contextmanager
+    def lines(self, path: str, query: Mapping[str, str], *, read_timeout_s: float, doing: str = "") -> Iterator[Any]:
+        """An open watch: a context manager that gives an iterator of lines as they come."""
+        timeout = urllib3.Timeout(connect=10.0, read=read_timeout_s)
+        answer = self._send("GET", path, None, query, "application/json", preload=False, timeout=timeout)
+        try:
+            if answer.status > 299:
+                raise api_error(answer.status, answer.read(), doing or f"watch {path}")
+            yield self._split(answer)
+        finally:
+            answer.close()  # a half-read connection can't be used again
+
+    def _split(self, answer: Any) -> Iterator[bytes]:
+        rest = b""
+        try:
+            for chunk in answer.stream(1 << 16, decode_content=True):
+                *whole, rest = (rest + chunk).split(b"\n")
+                yield from (line for line in whole if line)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise unreachable(error, self.server) from None
+
+    def _send(
+        self, method: str, path: str, body: Any, query: Mapping[str, str] | None, content_type: str, *, preload: bool,
+        timeout: urllib3.Timeout,
+    ) -> Any:  # fmt: skip
+        url = self.server + path + ("?" + urlencode(query) if query else "")
+        headers = {**self.headers(), "Accept": "application/json", "User-Agent": FIELD_MANAGER}
+        if preload:
+            headers["Accept-Encoding"] = "gzip"
+        if body is not None:
+            headers["Content-Type"] = content_type
+        try:
+            return self._pool.request(
+                method, url, body=None if body is None else msgspec.json.encode(body), headers=headers,
+                timeout=timeout, preload_content=preload, retries=_RETRY if preload else False,
+            )  # fmt: skip
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise unreachable(error, self.server) from None
+
+
+def connect(*, context: str = "", kubeconfig: str = "", timeout_s: float = 30.0) -> KubeClient:
+    """A client for a context of the kubeconfig (default: the current one), or for the cluster this process runs in.
+
+    Nothing is sent yet, except by a credential plugin. Raises GenainetError for a kubeconfig that is missing, damaged
+    or without that context, and for a plugin that fails.
+    """
+    from kubernetes.client import Configuration
+
+    configuration = Configuration()
+    if _in_cluster(context, kubeconfig):
+        from kubernetes.config import load_incluster_config
+
+        load_incluster_config(client_configuration=configuration)
+        return KubeClient(configuration, context_namespace(), timeout_s)
+    content = _read_kubeconfig(kubeconfig)
+    entry = _context(content, context)
+    _load(configuration, content, entry["name"])
+    return KubeClient(configuration, _namespace_of(entry), timeout_s)
+
+
+def context_namespace(*, context: str = "", kubeconfig: str = "") -> str:
+    """The namespace that a context of the kubeconfig names; "default" where it names none. Reads files only."""
+    if _in_cluster(context, kubeconfig):
+        return (_SERVICE_ACCOUNT / "namespace").read_text().strip() or "default"
+    return _namespace_of(_context(_read_kubeconfig(kubeconfig), context))
+
+
+def _in_cluster(context: str, kubeconfig: str) -> bool:
+    """As kubectl: inside a pod, and no kubeconfig to be found."""
+    if context or kubeconfig or "KUBERNETES_SERVICE_HOST" not in os.environ:
+        return False
+    return (_SERVICE_ACCOUNT / "token").exists() and not any(p.exists() for p in _kubeconfig_paths(""))
+
+
+def _kubeconfig_paths(kubeconfig: str) -> list[Path]:
+    """--kubeconfig, else $KUBECONFIG (a list), else ~/.kube/config."""
+    if kubeconfig:
+        return [Path(kubeconfig)]
+    listed = [p for p in os.environ.get("KUBECONFIG", "").split(os.pathsep) if p]
+    return [Path(p).expanduser() for p in listed] or [Path.home() / ".kube" / "config"]
+
+
+class _Kubeconfig(msgspec.Struct, frozen=True):
+    """The merged kubeconfig as the official library keeps it, and the files it came from."""
+
+    node: Any
+    contexts: tuple[dict[str, Any], ...]
+    current: str
+    files: tuple[Path, ...]
+
+
+def _read_kubeconfig(kubeconfig: str) -> _Kubeconfig:
+    from kubernetes.config import ConfigException
+    from kubernetes.config.kube_config import KubeConfigMerger
+
+    paths = _kubeconfig_paths(kubeconfig)
+    files = tuple(p for p in paths if p.is_file())
+    if not files:
+        raise GenainetError(
+            f"there is no kubeconfig: {', '.join(map(str, paths))} {'does' if len(paths) == 1 else 'do'} not exist",
+            "Give --kubeconfig FILE or set KUBECONFIG; --lab, --manifests and --from work without a cluster.",
+        )
+    try:
+        node = KubeConfigMerger(os.pathsep.join(map(str, files))).config
+        content = node.value
+        listed = [getattr(c, "value", c) for c in content.get("contexts") or ()]
+        contexts = tuple(c for c in listed if isinstance(c, dict) and c.get("name"))
+        return _Kubeconfig(node, contexts, str(content.get("current-context") or ""), files)
+    except (ConfigException, yaml.YAMLError, AttributeError, TypeError, OSError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        raise GenainetError(f"the kubeconfig {files[0]} can't be read: {problem}") from None
+
+
+def _context(content: _Kubeconfig, context: str) -> dict[str, Any]:
+    name = context or content.current
+    if not name:
+        raise GenainetError(
+            f"the kubeconfig {content.files[0]} sets no current context",
+            "Choose one with --context or `kubectl config use-context NAME`.",
+        )
+    for entry in content.contexts:
+        if entry["name"] == name:
+            return entry
+    from kubectl_genainet.model.target import not_found
+
+    raise not_found("context", name, [c["name"] for c in content.contexts])
+
+
+def _namespace_of(entry: Mapping[str, Any]) -> str:
+    return str((entry.get("context") or {}).get("namespace") or "default")
+
+
+def _load(configuration: Any, content: _Kubeconfig, context: str) -> None:
+    """Fills `configuration` with server, certificates and credentials; runs the credential plugin if there is one."""
+    from kubernetes.config import ConfigException
+    from kubernetes.config.kube_config import KubeConfigLoader
+
+    logged = _Messages()
+    root = logging.getLogger()
+    root.addHandler(logged)  # the library logs a failing plugin and goes on without credentials
+    try:
+        loader = KubeConfigLoader(content.node, context, config_base_path=None)
+        loader.load_and_set(configuration)
+    except (ConfigException, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise GenainetError(f"the kubeconfig's context {context!r} can't be used: {error}") from None
+    finally:
+        root.removeHandler(logged)
+    if logged.texts:
+        raise _plugin_failed(content, context, logged.texts[-1])
+
+
+def _plugin_failed(content: _Kubeconfig, context: str, text: str) -> GenainetError:
+    user = next((c["context"].get("user") for c in content.contexts if c["name"] == context), "")
+    users = [getattr(u, "value", u) for u in content.node.value.get("users") or ()]
+    command = next(
+        (u["user"]["exec"].get("command", "") for u in users if u["name"] == user and "exec" in u["user"]), ""
+    )
+    if command and not shutil.which(command):
+        hint = f"{command} is not on PATH: install it; it is what your kubeconfig uses to log in."
+    else:
+        hint = f"Run it by hand, or log in again: the kubeconfig's user {user!r} gets its credentials from it."
+    return GenainetError(f"the credential plugin {command or user} failed: {text}", hint)
+
+
+class _Messages(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())

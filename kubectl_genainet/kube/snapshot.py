@@ -1,0 +1,154 @@
+"""Reads the cluster's state: paged lists of every kind the tool knows, as raw JSON, several at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.kube.client import KubeClient, connect
+from kubectl_genainet.kube.failures import ApiError
+from kubectl_genainet.kube.resources import KINDS, Resource, Served, discover
+from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
+from kubectl_genainet.model.kube import KubeObject
+
+PAGE = 500  # as kubectl
+_PARALLEL = 4
+_NOT_READ = LeftOut("Secret", "never read: no role of this tool includes Secrets")
+
+
+class ListMeta(msgspec.Struct, frozen=True, rename="camel"):
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class _Page(msgspec.Struct, frozen=True):
+    items: list[dict[str, Any]] | None = None
+    metadata: ListMeta = ListMeta()
+
+
+_page_decoder = msgspec.json.Decoder(_Page)
+
+
+def read_cluster(
+    *, context: str = "", kubeconfig: str = "", namespace: str | None = None, kinds: Iterable[Resource] = KINDS,
+    progress: Callable[[str], None] | None = None,
+) -> ClusterSnapshot:  # fmt: skip
+    """The state of a cluster; see `read_snapshot`. Raises GenainetError where the API server can't be reached."""
+    return read_snapshot(
+        connect(context=context, kubeconfig=kubeconfig), namespace=namespace, kinds=kinds, progress=progress
+    )
+
+
+def read_snapshot(
+    client: KubeClient, *, namespace: str | None = None, kinds: Iterable[Resource] = KINDS,
+    progress: Callable[[str], None] | None = None,
+) -> ClusterSnapshot:  # fmt: skip
+    """All objects of the kinds that the server offers and the user may list, in all namespaces.
+
+    A kind that is refused for all namespaces is read in `namespace` (default: the context's) where that is allowed; the
+    rest of it, and a kind that can't be read at all, is named in `left_out`. The lists are read one after the other in
+    time, not in one transaction: an object may be newer than another by a second or so.
+    """
+    taken_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    served, left_out = discover(client, kinds)
+
+    def read(one: Served) -> tuple[list[KubeObject], LeftOut | None]:
+        if progress is not None:
+            progress(f"reading {one.resource.plural}")
+        return _read_kind(client, one, namespace or client.namespace)
+
+    objects: list[KubeObject] = []
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        for found, missing in pool.map(read, served):
+            objects += found
+            if missing is not None:
+                left_out.append(missing)
+    return ClusterSnapshot(tuple(objects), (*left_out, _NOT_READ), taken_at)
+
+
+def _read_kind(client: KubeClient, served: Served, namespace: str) -> tuple[list[KubeObject], LeftOut | None]:
+    kind = served.resource.kind
+    try:
+        return list_objects(client, served)[0], None
+    except ApiError as error:
+        if error.status == 401:
+            raise
+        if error.status == 404:  # a CRD that was removed since discovery
+            return [], None
+        if error.status != 403 or not served.resource.namespaced:
+            return [], LeftOut(kind, error.message)
+    try:
+        objects = list_objects(client, served, namespace)[0]
+        return objects, LeftOut(kind, f"only those of namespace {namespace}: all namespaces may not be listed")
+    except ApiError as error:
+        return [], LeftOut(kind, error.message)
+
+
+def list_objects(
+    client: KubeClient, served: Served, namespace: str = "", query: Iterable[tuple[str, str]] = ()
+) -> tuple[list[KubeObject], str]:
+    """All objects of one kind, page by page, and the resource version to watch from.
+
+    A list that outlives its snapshot in etcd (410 Gone between pages) is read again, in one piece.
+    """
+    doing = f"list {served.resource.plural}" + (f" in namespace {namespace}" if namespace else "")
+    options = {"limit": str(PAGE), **dict(served.resource.query), **dict(query)}
+    objects: list[KubeObject] = []
+    while True:
+        try:
+            page = _decode(client.request("GET", served.path(namespace), query=options, doing=doing), doing)
+        except ApiError as error:
+            if error.status != 410 or "continue" not in options:
+                raise
+            options.pop("continue"), options.pop("limit")
+            objects.clear()
+            continue
+        objects += [clean(item, served) for item in page.items or ()]
+        if not page.metadata.continue_:
+            return objects, page.metadata.resource_version
+        options["continue"] = page.metadata.continue_
+
+
+def _decode(text: bytes, doing: str) -> _Page:
+    try:
+        return _page_decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise GenainetError(f"can't {doing}: the answer is not a list of the Kubernetes API: {error}") from None
+
+
+def clean(item: dict[str, Any], served: Served) -> KubeObject:
+    """An item of a list as an object: with its kind, without nulls and without what is heavy and never analysed."""
+    metadata = item.get("metadata")
+    if isinstance(metadata, dict):
+        metadata.pop("managedFields", None)
+        annotations = metadata.get("annotations")
+        if isinstance(annotations, dict):
+            annotations.pop("kubectl.kubernetes.io/last-applied-configuration", None)
+    item.pop("binaryData", None)
+    drop_nulls(item)
+    return KubeObject({"apiVersion": served.api_version, "kind": served.resource.kind, **item})
+
+
+def drop_nulls(value: dict[str, Any] | list[Any]) -> None:
+    """Removes null members in place: `model.kube.without_nulls` without the copy, for values that are ours."""
+    if isinstance(value, dict):
+        nulls = None
+        for key, member in value.items():
+            if member is None:
+                nulls = [key] if nulls is None else [*nulls, key]
+            elif member.__class__ is dict or member.__class__ is list:
+                drop_nulls(member)
+        if nulls:
+            for key in nulls:
+                del value[key]
+    else:
+        if None in value:
+            value[:] = [v for v in value if v is not None]
+        for member in value:
+            if member.__class__ is dict or member.__class__ is list:
+                drop_nulls(member)

@@ -1,0 +1,178 @@
+"""Keeps a selection of objects up to date: list, then watch from that resource version, again after 410 Gone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.kube.client import KubeClient
+from kubectl_genainet.kube.failures import ApiError, Unreachable
+from kubectl_genainet.kube.resources import Served
+from kubectl_genainet.kube.snapshot import clean, list_objects
+from kubectl_genainet.model.kube import KubeObject
+
+_SERVER_TIMEOUT_S = 300  # the server ends the watch then; a new one goes on from the last version
+_BACKOFF_S = (0.5, 1.0, 2.0, 5.0)
+
+
+class ChangeKind(Enum):
+    ADDED = "ADDED"
+    MODIFIED = "MODIFIED"
+    DELETED = "DELETED"
+
+
+class Change(msgspec.Struct, frozen=True):
+    kind: ChangeKind
+    object: KubeObject
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """What to watch: a kind, in one namespace or all, with a label selector ("kubernetes.io/service-name=x")."""
+
+    served: Served
+    namespace: str = ""
+    labels: str = ""
+
+    @property
+    def query(self) -> tuple[tuple[str, str], ...]:
+        return (("labelSelector", self.labels),) if self.labels else ()
+
+
+class _WatchEvent(msgspec.Struct, frozen=True):
+    type: str
+    object: dict[str, Any]
+
+
+_event_decoder = msgspec.json.Decoder(_WatchEvent)
+
+
+class Expired(Exception):
+    """The resource version is too old (410 Gone): list again."""
+
+
+def watch_once(client: KubeClient, selection: Selection, version: str) -> Iterator[Change | str]:
+    """One watch request: changes, and resource versions to go on from (str), until the server ends it. The first item
+    is `version` itself, and says that the server has accepted the request.
+
+    Raises Expired for 410 (as a status or inside the stream), ApiError and Unreachable for the rest.
+    """
+    query = {
+        "watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true",
+        "timeoutSeconds": str(_SERVER_TIMEOUT_S), **dict(selection.query),
+    }  # fmt: skip
+    path, doing = selection.served.path(selection.namespace), f"watch {selection.served.resource.plural}"
+    try:
+        with client.lines(path, query, read_timeout_s=_SERVER_TIMEOUT_S + 30, doing=doing) as lines:
+            yield version
+            for line in lines:
+                event = _event_decoder.decode(line)
+                if event.type == "ERROR":
+                    code = event.object.get("code")
+                    if code == 410:
+                        raise Expired
+                    raise ApiError(f"can't {doing}: {event.object.get('message')}", "", int(code or 500), "")
+                yield str(event.object.get("metadata", {}).get("resourceVersion", version))
+                if event.type != "BOOKMARK":
+                    yield Change(ChangeKind(event.type), clean(event.object, selection.served))
+    except ApiError as error:
+        if error.status == 410:
+            raise Expired from None
+        raise
+    except msgspec.DecodeError as error:
+        raise GenainetError(f"can't {doing}: a line of the answer can't be read: {error}") from None
+
+
+class Watch:
+    """Follows a selection in a thread of its own until `close`; use as a context manager.
+
+    `on_change` is called with all objects of the selection, as they are after each change; `on_problem` once with a
+    message when the API server can't be followed, and with "" when it can again. Both run in the watch's thread.
+    """
+
+    def __init__(
+        self, client: KubeClient, selection: Selection, on_change: Callable[[tuple[KubeObject, ...]], None],
+        on_problem: Callable[[str], None] = lambda message: None,
+    ) -> None:  # fmt: skip
+        self._client, self._selection = client, selection
+        self._on_change, self._on_problem = on_change, on_problem
+        self._objects: dict[tuple[str, str], KubeObject] = {}
+        self._version = ""
+        self._stop = threading.Event()
+        self._failures = 0
+        self._told: tuple[KubeObject, ...] | None = None
+        self._thread = threading.Thread(target=self._run, name=f"watch {selection.served.resource.plural}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends it. The open request is left to its daemon thread, which is told nothing more."""
+        self._stop.set()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                if not self._version:
+                    self._list()
+                self._follow()
+            except Expired:
+                self._version = ""
+            except Unreachable as error:
+                self._failed(error)
+            except ApiError as error:
+                self._failed(error)
+                if error.status in (401, 403):
+                    return  # it won't get better by asking
+                self._version = ""
+            except GenainetError as error:
+                self._failed(error)
+                self._version = ""
+
+    def _list(self) -> None:
+        found, self._version = list_objects(
+            self._client, self._selection.served, self._selection.namespace, self._selection.query
+        )
+        self._objects = {(o.namespace, o.name): o for o in found}
+        self._tell()
+
+    def _follow(self) -> None:
+        for item in watch_once(self._client, self._selection, self._version):
+            if self._stop.is_set():
+                return
+            self._recovered()
+            if isinstance(item, str):
+                self._version = item
+                continue
+            key = (item.object.namespace, item.object.name)
+            if item.kind is ChangeKind.DELETED:
+                self._objects.pop(key, None)
+            else:
+                self._objects[key] = item.object
+            self._tell()
+
+    def _tell(self) -> None:
+        self._recovered()
+        objects = tuple(self._objects[key] for key in sorted(self._objects))
+        if objects != self._told and not self._stop.is_set():
+            self._told = objects
+            self._on_change(objects)
+
+    def _recovered(self) -> None:
+        if self._failures and not self._stop.is_set():
+            self._failures = 0
+            self._on_problem("")
+
+    def _failed(self, error: GenainetError) -> None:
+        if not self._failures and not self._stop.is_set():
+            self._on_problem(error.message)
+        self._stop.wait(_BACKOFF_S[min(self._failures, len(_BACKOFF_S) - 1)])
+        self._failures += 1

@@ -1,0 +1,63 @@
+"""Fixtures for tests against a real Kubernetes.
+
+    kubernetes_binaries   the folder of scripts/build-kubernetes.sh (session)
+    control_plane         etcd and kube-apiserver, shared by the session: harness.controlplane.ControlPlane
+    kube_proxy            a factory: kube_proxy("node-1", {"clusterCIDR": …}) -> harness.kubeproxy.KubeProxy
+
+A test that restarts or breaks the control plane makes one of its own: `with ControlPlane(binaries, tmp_path) as plane`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.controlplane import ControlPlane
+from harness.kubeproxy import KubeProxy
+from harness.processes import remove_leftovers
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def kubernetes_binaries() -> Path:
+    """Skips where it can't be had (no root, no Debian); a build that breaks is a failure, not a skip."""
+    if os.geteuid() != 0:
+        pytest.skip("a control plane of its own needs root, for network namespaces")
+    for tool in ("apt-get", "dpkg-source", "openssl", "ip", "nsenter", "setpriv"):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is missing")
+    built = subprocess.run([ROOT / "scripts/build-kubernetes.sh"], stdout=subprocess.PIPE, text=True, check=True)
+    remove_leftovers()
+    return Path(built.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def control_plane(kubernetes_binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    with ControlPlane(kubernetes_binaries, tmp_path_factory.mktemp("control-plane")) as plane:
+        yield plane
+
+
+@pytest.fixture
+def kube_proxy(control_plane: ControlPlane) -> Iterator[Callable[..., KubeProxy]]:
+    started: list[KubeProxy] = []
+
+    def start(name: str, config: dict[str, Any] | None = None) -> KubeProxy:
+        started.append(KubeProxy(control_plane, name, config))
+        return started[-1]
+
+    yield start
+    for proxy in started:
+        proxy.stop()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first test may have to build Kubernetes."""
+    for item in items:
+        if item.get_closest_marker("cluster") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(900))

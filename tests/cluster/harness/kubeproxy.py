@@ -1,0 +1,120 @@
+"""The real kube-proxy in a node's network namespace, and the objects that give it something to do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from harness.controlplane import ControlPlane
+from harness.processes import Daemon, NetNs, wait_for
+
+
+class KubeProxy:
+    """A node of its own (network namespace `netns`, Node object `name`) with kube-proxy running in it.
+
+    `config` overrides fields of KubeProxyConfiguration, merged one level deep:
+    KubeProxy(control_plane, "n1", {"iptables": {"masqueradeAll": True}, "clusterCIDR": "10.244.0.0/16"}).
+    Use as a context manager.
+    """
+
+    def __init__(self, control_plane: ControlPlane, name: str, config: dict[str, Any] | None = None) -> None:
+        self.control_plane, self.name = control_plane, name
+        self.netns = NetNs(name)
+        self.daemon: Daemon | None = None
+        try:
+            self.ip, self.ip6 = control_plane.join(self.netns)
+            for key in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
+                self.netns.sysctl(key, "1")
+            self._create_node()
+            self._start(config or {})
+        except BaseException:
+            self.stop()
+            raise
+
+    def _create_node(self) -> None:
+        """kube-proxy reads its own addresses from the Node object, and waits until it is there."""
+        api = self.control_plane.api()
+        path = f"/api/v1/nodes/{self.name}"
+        api.apply([{"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.name}, "spec": {}}])
+        addresses = [{"type": "InternalIP", "address": a} for a in (self.ip, self.ip6)]
+        api.patch(f"{path}/status", {"status": {"addresses": [*addresses, {"type": "Hostname", "address": self.name}]}})
+
+    def _start(self, overrides: dict[str, Any]) -> None:
+        plane = self.control_plane
+        config: dict[str, Any] = {
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "mode": "iptables",
+            "hostnameOverride": self.name,
+            "bindAddress": "0.0.0.0",
+            "clientConnection": {"kubeconfig": str(plane.kubeconfig("system:kube-proxy"))},
+            "clusterCIDR": "10.244.0.0/16,fd44::/64",
+            "featureGates": {"IPv6DualStack": True},
+            "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+            "iptables": {"minSyncPeriod": "0s", "syncPeriod": "30s"},
+        }
+        for key, value in overrides.items():
+            config[key] = {**config[key], **value} if isinstance(config.get(key), dict) else value
+        path = plane.folder / f"kube-proxy-{self.name}.json"
+        path.write_text(json.dumps(config))
+        self.daemon = plane.daemon(
+            f"kube-proxy-{self.name}", "kube-proxy", f"--config={path}", "--v=2", netns=self.netns
+        )
+        self.wait_for_rules("KUBE-SERVICES")
+
+    def rules(self, *, ipv6: bool = False) -> str:
+        """What `iptables-save -c` prints in the node's namespace."""
+        return self.netns.run("ip6tables-save" if ipv6 else "iptables-save", "-c")
+
+    def wait_for_rules(self, text: str, *, ipv6: bool = False, gone: bool = False, timeout: float = 20) -> str:
+        """The node's rules once `text` is in them (or, with `gone`, no longer)."""
+
+        def found() -> str:
+            if self.daemon is not None:
+                self.daemon.check()
+            rules = self.rules(ipv6=ipv6)
+            return rules if (text in rules) != gone else ""
+
+        try:
+            return wait_for(f"{text!r} {'gone from' if gone else 'in'} the rules of {self.name}", found, timeout)
+        except TimeoutError as error:
+            tail = self.daemon.log_tail() if self.daemon else ""
+            raise RuntimeError(f"{error}\n{tail}") from None
+
+    def stop(self) -> None:
+        if self.daemon is not None:
+            self.daemon.kill()
+            self.control_plane.daemons.pop(self.daemon.name, None)
+        self.netns.delete()
+
+    def __enter__(self) -> KubeProxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def endpoint_slice(
+    service: str, addresses: list[str], ports: list[dict[str, Any]], *, namespace: str = "default",
+    node: str = "", ready: bool = True, suffix: str = "1",
+) -> dict[str, Any]:  # fmt: skip
+    """An EndpointSlice (v1beta1, as the built API server has it) for a Service without a controller-manager."""
+    return {
+        "apiVersion": "discovery.k8s.io/v1beta1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": f"{service}-{suffix}",
+            "namespace": namespace,
+            "labels": {"kubernetes.io/service-name": service},
+        },
+        "addressType": "IPv6" if ":" in addresses[0] else "IPv4",
+        "endpoints": [
+            {
+                "addresses": [address],
+                "conditions": {"ready": ready},
+                **({"topology": {"kubernetes.io/hostname": node}} if node else {}),
+            }
+            for address in addresses
+        ],
+        "ports": ports,
+    }
