@@ -18,6 +18,14 @@ class Device(msgspec.Struct, frozen=True, kw_only=True):
     peer_netns: int = 0
 
 
+class Route(msgspec.Struct, frozen=True):
+    """A route of a namespace's main table. `dst` is a prefix ("0.0.0.0/0" for the default route), `via` a gateway."""
+
+    dst: str
+    device: str
+    via: str = ""
+
+
 class NetNs(msgspec.Struct, frozen=True, kw_only=True):
     """A network namespace of the node. `pod_uids` come from the cgroups of the processes inside it."""
 
@@ -29,6 +37,7 @@ class NetNs(msgspec.Struct, frozen=True, kw_only=True):
     conntrack_max: int | None = None
     sysctls: dict[str, str] = {}
     name: str = ""  # the file in /run/netns, where there is one
+    routes: tuple[Route, ...] | None = None  # None: not read
 
     @property
     def addresses(self) -> tuple[str, ...]:
