@@ -16,7 +16,8 @@ from kubectl_genainet.model.packet import FiveTuple, address_text
 from kubectl_genainet.model.path import Drop
 from kubectl_genainet.policy import DirectionResult, PolicyEndpoint, PolicyEngine, PolicyFlow
 from kubectl_genainet.policy import Verdict as PolicyVerdict
-from kubectl_genainet.proxy import Packet, RuleRef, Ruleset, evaluate_hook, policy_behind
+from kubectl_genainet.proxy import Packet, RuleRef, Ruleset, evaluate_hook
+from kubectl_genainet.proxy.enforcers import policy_behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def _first_failures(result: DirectionResult) -> list[Evidence]:
                         object=policy.ref,
                         field=failed.field,
                         value=failed.actual,
-                    )  # fmt: skip
+                    )
                 )
         if not policy.rules:
             found.append(Evidence(f"{policy.name} has no rule in this direction", Certainty.ASSUMED, object=policy.ref))
@@ -120,7 +121,9 @@ def _policy_words(case: Case) -> tuple[str, tuple[str, ...], list[Evidence]]:
     denied = denied_directions(case.flow, case.identity, case.engine)
     if not denied:
         return "", (), []
-    sentences, policies, evidence = [], [], []
+    sentences: list[str] = []
+    policies: list[str] = []
+    evidence: list[Evidence] = []
     for direction, result in denied:
         pod = case.identity.snapshot.pod_at(case.flow.dst if direction == "ingress" else case.flow.src)
         name = f"{pod.metadata.namespace}/{pod.metadata.name}" if pod else "the pod"
@@ -168,16 +171,20 @@ def netfilter(case: Case) -> Reading:
 
 def _named_rule(case: Case, rule: RuleRef, said: str, policies: tuple[str, ...], evidence: list[Evidence]) -> Reading:
     text = f"{rule.table} {rule.chain}: {rule.text}"
-    behind = policy_behind(rule)
+    known = [(o.namespace, o.name) for o in case.identity.snapshot.of("NetworkPolicy")]
+    behind = policy_behind(rule, case.ruleset, known)
     evidence.insert(
         0, _derived(f"rule {rule.index} of {rule.chain} ends the walk in {case.event.hook}", case.event.node)
     )
     if said:
         return Reading(said, Certainty.DERIVED, text, policies, tuple(evidence))
-    if behind:
-        names = ", ".join(behind)
-        note = f"the rule belongs to {names}, but by the API's objects the flow is admitted: the node's rules disagree with them"
-        return Reading(note, Certainty.DERIVED, text, tuple(behind), tuple(evidence))
+    if behind is not None:
+        names = ", ".join(behind.policies) or "no policy that could be named"
+        note = (
+            f"the rule is {behind.enforcer}'s, for {names}, but by the API's objects the flow is admitted: "
+            "the node's rules and the objects disagree"
+        )
+        return Reading(note, Certainty.DERIVED, text, behind.policies, tuple(evidence))
     words = f"{case.event.node} drops it by a rule: {rule.comment or rule.text}"
     return Reading(words, Certainty.DERIVED, text, policies, tuple(evidence))
 
@@ -215,7 +222,8 @@ def rp_filter(case: Case) -> Reading:
     netns = case.identity.namespaces.get((case.event.node, case.event.netns))
     names = (f"net.ipv4.conf.{case.event.device}.rp_filter", "net.ipv4.conf.all.rp_filter")
     set_to = {n: netns.sysctls[n] for n in names if netns is not None and n in netns.sysctls}
-    words = f"the reverse path filter of {case.place} dropped it: its way back to {case.flow.src} does not go out by {case.event.device or 'the device it came in by'}"
+    device = case.event.device or "the device it came in by"
+    words = f"the reverse path filter of {case.place} dropped it: the way back to {case.flow.src} does not go out by {device}"
     evidence = tuple(_observed(f"{name} = {value}", case.event.node) for name, value in set_to.items())
     return Reading(words, Certainty.OBSERVED, evidence=evidence)
 

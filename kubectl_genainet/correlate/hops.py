@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from kubectl_genainet.correlate.clocks import Clocks
 from kubectl_genainet.correlate.connections import Connection
@@ -84,6 +85,6 @@ def learn_crossings(connection: Connection, clocks: Clocks, ordered: Sequence[Pa
 
 
 def _learn(ordered: Sequence[PacketSeen], clocks: Clocks) -> None:
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in pairwise(ordered):
         if before.node != after.node:
             clocks.crossed(before.node, before.t_ns, after.node, after.t_ns)

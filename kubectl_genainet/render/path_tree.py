@@ -1,0 +1,190 @@
+"""One path as a tree: client → Service → rule → backend, and under it the hops, the NAT where it happens, the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from kubectl_genainet.correlate.summary import BackendSummary, Quantiles, TraceSummary
+from kubectl_genainet.model.finding import Certainty, Evidence
+from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.path import Hop, PacketPath, Party, Verdict
+from kubectl_genainet.render.table import Column, table
+from kubectl_genainet.render.text import CERTAINTY_STYLE, duration, printable
+
+_VERDICT_STYLE = {
+    Verdict.FORWARDED: "green", Verdict.DROPPED: "bold red", Verdict.REJECTED: "bold red", Verdict.UNKNOWN: "yellow",
+}  # fmt: skip
+
+
+def party_text(party: Party | None) -> str:
+    """ "pod (node) address", as much of it as is known."""
+    if party is None:
+        return "no backend"
+    address = address_text(party.ip, party.port)
+    name = party.pod or (f"node {party.node}" if party.node else "")
+    where = f" on {party.node}" if party.pod and party.node else ""
+    return printable(f"{name}{where}  {address}" if name else address)
+
+
+def certainty(of: Certainty) -> Text:
+    return Text(f"[{of.value}]", style=CERTAINTY_STYLE[of])
+
+
+def _line(*parts: str | Text) -> Text:
+    line = Text(overflow="fold")
+    for part in parts:
+        line.append_text(part) if isinstance(part, Text) else line.append(printable(part))
+    return line
+
+
+def path_tree(path: PacketPath, count: int, width: int) -> RenderableType:
+    """The tree of one path; `count` connections went the same way."""
+    times = f"  ×{count}" if count > 1 else ""
+    root = Tree(_line(Text(party_text(path.flow.client), style="bold"), f"  {path.flow.protocol.value}{times}"))
+    branch = root
+    if path.flow.service is not None:
+        service = path.flow.service
+        port = f"{service.port} ({service.port_name})" if service.port_name else str(service.port)
+        name = f"svc/{service.name}:{port}"
+        branch = branch.add(_line(Text(printable(name), style="cyan"), f"  {address_text(service.ip, service.port)}"))
+    if path.nat is not None:
+        chains = (
+            " → ".join(c for c in (path.nat.service_chain, path.nat.endpoint_chain) if c) or "a rule that is not known"
+        )
+        branch = branch.add(_line(f"{path.nat.mode} {chains} ", certainty(path.nat.certainty)))
+    verdict = Text(path.verdict.value.upper(), style=_VERDICT_STYLE[path.verdict])
+    branch = branch.add(_line(Text(party_text(path.backend), style="bold"), "  ", verdict, _times(path)))
+    if path.hops:
+        branch.add(hop_table(path, width))
+    for line in _ending(path):
+        branch.add(line)
+    return root
+
+
+def _times(path: PacketPath) -> str:
+    parts = []
+    if path.handshake_ns is not None:
+        parts.append(f"handshake {duration(path.handshake_ns)}")
+    if path.response_ns is not None:
+        parts.append(f"response {duration(path.response_ns)}")
+    if path.attempts > 1:
+        parts.append(f"{path.attempts} attempts")
+    if path.retransmits:
+        parts.append(f"{path.retransmits} retransmits")
+    return "  " + ", ".join(parts) if parts else ""
+
+
+def hop_table(path: PacketPath, width: int) -> Table:
+    """The hops with the time since the one before; the NAT is marked at the hop where it shows first."""
+    out = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("where", "device", "point"):
+        out.add_column(name, overflow="fold")
+    out.add_column("time", justify="right", no_wrap=True)
+    out.add_column("note", overflow="fold")
+    before: Hop | None = None
+    for number, hop in enumerate(path.hops):
+        note = Text(overflow="fold")
+        if path.nat is not None and path.nat.hop is not None and number == path.nat.hop + 1:
+            note.append(f"NAT {path.nat.before} → {path.nat.after}", style="magenta")
+        if hop.tunnel:
+            note.append(f"{' ' if note else ''}inside {hop.tunnel}", style="dim")
+        if before is not None and before.src != hop.src:
+            note.append(f"{' ' if note else ''}source now {hop.src}", style="magenta")
+        where = f"{hop.pod}" if hop.pod else f"{hop.node}"
+        out.add_row(printable(where), printable(hop.device), hop.point, _since(before, hop), note)
+        before = hop
+    return out
+
+
+def _since(before: Hop | None, hop: Hop) -> str:
+    if before is None:
+        return "0"
+    if hop.t_error_ns is None or before.t_error_ns is None:
+        return "?" if hop.node != before.node else f"+{duration(hop.t_ns - before.t_ns)}"
+    error = hop.t_error_ns if hop.node != before.node else 0
+    return f"+{duration(hop.t_ns - before.t_ns)}" + (f" ±{duration(error)}" if error else "")
+
+
+def _ending(path: PacketPath) -> Iterator[RenderableType]:
+    """Why the path ended where it did, each statement with how it is known."""
+    drop = path.drop
+    if drop is not None:
+        where = f"{drop.pod or drop.node or '?'}"
+        place = ", ".join(
+            p for p in (f"hook {drop.hook}" if drop.hook else "", f"device {drop.device}" if drop.device else "") if p
+        )
+        head = f"{drop.reason} in {where}" + (f" ({place})" if place else "") + f", {drop.location} "
+        yield _line(Text("✗ ", style="bold red"), Text(printable(head), style="red"), certainty(Certainty.OBSERVED))
+        if drop.explanation:
+            yield _line("  ", drop.explanation, " ", certainty(drop.certainty))
+        if drop.rule:
+            yield _line("  rule  ", Text(printable(drop.rule), style="cyan"), " ", certainty(drop.certainty))
+        for item in drop.evidence[1:8]:
+            yield _evidence(item)
+    for finding in path.findings:
+        yield _line(Text("! ", style="bold yellow"), finding.title)
+        for item in finding.evidence:
+            yield _evidence(item)
+
+
+def _evidence(item: Evidence) -> Text:
+    return _line("    ", item.statement, " ", certainty(item.certainty))
+
+
+def _quantile(which: str) -> tuple[Column[BackendSummary], Column[BackendSummary]]:
+    def of(b: BackendSummary) -> Quantiles:
+        found: Quantiles = getattr(b, which)
+        return found
+
+    return (
+        Column(f"{which.upper()} P50", lambda b: duration(of(b).p50) if of(b).count else "-", right=True),
+        Column("P99", lambda b: duration(of(b).p99) if of(b).count else "-", right=True),
+    )
+
+
+BACKEND_COLUMNS: tuple[Column[BackendSummary], ...] = (
+    Column(
+        "BACKEND", lambda b: (b.backend.pod or address_text(b.backend.ip, b.backend.port)) if b.backend else "(none)"
+    ),
+    Column("NODE", lambda b: (b.backend.node or "?") if b.backend else "-"),
+    Column("CONNS", lambda b: str(b.connections), right=True),
+    Column("SHARE", lambda b: f"{b.share:.0%}", right=True),
+    *_quantile("path"),
+    *_quantile("handshake"),
+    *_quantile("response"),
+    Column("RETRANS", lambda b: str(b.retransmits), right=True),
+    Column("DROPS", lambda b: str(b.drops), right=True, style=lambda b: "bold red" if b.drops else ""),
+)
+
+
+def summary_block(summary: TraceSummary) -> RenderableType:
+    """The table of backends, the findings, and the account of what was lost."""
+    parts: list[RenderableType] = []
+    if summary.backends:
+        parts += [Text(""), table(BACKEND_COLUMNS, summary.backends)]
+    for finding in summary.findings:
+        parts.append(_line(Text("! ", style="bold yellow"), finding.title))
+        parts += [_evidence(item) for item in finding.evidence]
+    parts += [Text(""), Text(_account(summary), style="dim")]
+    return Group(*parts)
+
+
+def _account(summary: TraceSummary) -> str:
+    verdicts = ", ".join(f"{n} {name}" for name, n in sorted(summary.verdicts.items())) or "none"
+    events = summary.events
+    emitted, lost = events.get("emitted"), events.get("lost")
+    seen = (
+        f"{emitted} events, {lost} lost"
+        if emitted is not None
+        else "events not accounted for: not every agent ended its stream"
+    )
+    counted = f"{summary.counted.get('packets', 0)} packet sightings counted"
+    text = f"{summary.connections} connections ({verdicts}); {seen}; {counted}; nodes: {', '.join(summary.nodes) or 'none'}"
+    if summary.silent_nodes:
+        text += f"; broke off: {', '.join(summary.silent_nodes)}"
+    return printable(text)

@@ -1,0 +1,231 @@
+"""How a trace is shown: a live tree in a terminal, plain text in a pipe, one line a path (wide), JSON or YAML."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from types import TracebackType
+
+import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from kubectl_genainet.correlate.summary import TraceSummary
+from kubectl_genainet.model.events import AgentFailed, Event, Hello, LostEvents, ProbeResult, Progress
+from kubectl_genainet.model.path import PacketPath, Verdict
+from kubectl_genainet.render.path_tree import path_tree, summary_block
+from kubectl_genainet.render.path_wide import WIDE_COLUMNS, wide_line
+from kubectl_genainet.render.text import make_console, printable
+
+GroupKey = tuple[object, ...]
+
+
+def group_of(path: PacketPath) -> GroupKey:
+    """Paths with the same ends, chain and fate are shown once, with their number."""
+    client, backend, drop = path.flow.client, path.backend, path.drop
+    return (
+        client.namespace, client.pod or client.ip, path.flow.service, backend.ip if backend else None,
+        backend.port if backend else None, path.verdict, drop.reason if drop else None, drop.hook if drop else None,
+    )  # fmt: skip
+
+
+class TraceView:
+    """What a renderer of traces does; this base writes progress, warnings and losses to stderr."""
+
+    def __init__(self, target: str, *, live: bool) -> None:
+        self.target, self.live = target, live
+        self.messages = make_console(stderr=True)
+        self._attached: set[str] = set()
+        self._told: Counter[str] = Counter()
+
+    def __enter__(self) -> TraceView:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def warn(self, text: str) -> None:
+        self.messages.print(Text(f"warning: {printable(text)}", style="yellow"), soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        self.messages.print(Text(printable(text), style="dim"), soft_wrap=True)
+
+    def replaying(self, header: object) -> None:
+        created, tool = getattr(header, "created", ""), getattr(header, "tool", "")
+        self.note(f"replaying a bundle recorded {created} by version {tool}: this is not live traffic")
+
+    def event(self, event: Event) -> None:
+        match event:
+            case AgentFailed():
+                self.warn(f"node {event.node}: {event.message}{f' ({event.hint})' if event.hint else ''}")
+            case Progress(stage="missing"):
+                self.warn(f"node {event.node}: {event.detail}")
+            case Progress(stage="attached"):
+                self._attached.add(event.node)
+                if self.live and self.messages.is_terminal:
+                    self.note(f"watching on {', '.join(sorted(self._attached))}")
+            case LostEvents():
+                self.warn(f"node {event.node}: {event.count} events of {event.probe} lost ({event.where})")
+            case ProbeResult():
+                took = f" in {event.connect_ns / 1e3:.0f} µs" if event.connect_ns else ""
+                self.note(f"probe {event.url}: {event.outcome}{took}")
+            case Hello() if self.live and self.messages.is_terminal and not self._told["hello"]:
+                self._told["hello"] += 1
+                self.note("loading the probes")
+            case _:
+                pass
+
+    def refresh(self) -> None:
+        """Called a few times a second."""
+
+    def path(self, path: PacketPath) -> None:
+        raise NotImplementedError
+
+    def finish(self, summary: TraceSummary) -> None:
+        raise NotImplementedError
+
+    def _nothing_seen(self, summary: TraceSummary) -> None:
+        if not summary.connections:
+            counted = summary.counted.get("packets", 0)
+            hint = (
+                f"{counted} packets of connections older than the trace were counted"
+                if counted
+                else "is there traffic? --probe makes some: --from-pod pod/NAME --probe"
+            )
+            self.warn(f"no new connection to {self.target} was seen; {hint}")
+
+
+class JsonView(TraceView):
+    """One object a line, as it is known; then the summary and the losses. Documented in docs/output.md."""
+
+    def path(self, path: PacketPath) -> None:
+        self._write(path)
+
+    def finish(self, summary: TraceSummary) -> None:
+        self._nothing_seen(summary)
+        self._write(summary)
+        for loss in summary.lost:
+            self._write(loss)
+
+    def _write(self, value: object) -> None:
+        sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+        sys.stdout.flush()
+
+
+class YamlView(JsonView):
+    def _write(self, value: object) -> None:
+        sys.stdout.write("---\n" + msgspec.yaml.encode(value).decode())
+        sys.stdout.flush()
+
+
+class WideView(TraceView):
+    """One line a path."""
+
+    def __init__(self, target: str, *, live: bool) -> None:
+        super().__init__(target, live=live)
+        self.console = make_console()
+        self._started = False
+
+    def path(self, path: PacketPath) -> None:
+        if not self._started:
+            self._started = True
+            self.console.print(wide_line([c.title for c in WIDE_COLUMNS]), soft_wrap=True)
+        self.console.print(wide_line([c.cell(path) for c in WIDE_COLUMNS]), soft_wrap=True)
+
+    def finish(self, summary: TraceSummary) -> None:
+        self._nothing_seen(summary)
+        self.console.print(summary_block(summary))
+
+
+class TreeView(TraceView):
+    """The tree: live in a terminal, else each new kind of path once and the summary at the end."""
+
+    def __init__(self, target: str, *, live: bool) -> None:
+        super().__init__(target, live=live)
+        self.console = make_console()
+        self._groups: dict[GroupKey, tuple[PacketPath, int]] = {}
+        self._screen: Live | None = None
+        self._started = time.monotonic()
+        self._dirty = True
+
+    def __enter__(self) -> TraceView:
+        if self.console.is_terminal and self.live:
+            self._screen = Live(console=self.console, auto_refresh=False, transient=True, vertical_overflow="crop")
+            self._screen.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._screen is not None:
+            self._screen.stop()
+            self._screen = None
+
+    def path(self, path: PacketPath) -> None:
+        key = group_of(path)
+        old = self._groups.get(key)
+        self._groups[key] = (old[0] if old else path, (old[1] if old else 0) + 1)
+        self._dirty = True
+        if old is None and self._screen is None and self.live:
+            self._print(path_tree(path, 1, self.console.width))
+
+    def refresh(self) -> None:
+        if self._screen is not None:
+            self._screen.update(self._render_live(), refresh=True)
+
+    def _ordered(self) -> list[tuple[PacketPath, int]]:
+        """What went wrong first, then the most frequent."""
+        return sorted(self._groups.values(), key=lambda g: (g[0].verdict is Verdict.FORWARDED, -g[1]))
+
+    def _render_live(self) -> RenderableType:
+        shown: list[RenderableType] = []
+        room = self.console.height - 3
+        groups = self._ordered()
+        for number, (path, count) in enumerate(groups):
+            tree = path_tree(path, count, self.console.width)
+            lines = len(self.console.render_lines(tree))
+            if lines > room:
+                shown.append(Text(f"… and {len(groups) - number} more kinds of path", style="dim"))
+                break
+            room -= lines
+            shown.append(tree)
+        seconds = int(time.monotonic() - self._started)
+        total = sum(n for _, n in groups)
+        state = "loading the probes" if not self._attached else f"watching {self.target} on {len(self._attached)} nodes"
+        shown.append(Text(f"{state}, {seconds} s, {total} connections (Ctrl-C ends)", style="dim"))
+        return Group(*shown)
+
+    def _print(self, what: RenderableType) -> None:
+        self.console.print(what)
+
+    def finish(self, summary: TraceSummary) -> None:
+        screen = self._screen is not None
+        self._stop()
+        if screen or not self.live:
+            for path, count in self._ordered():
+                self._print(path_tree(path, count, self.console.width))
+        self._nothing_seen(summary)
+        self._print(summary_block(summary))
+
+
+VIEWS: dict[str, Callable[..., TraceView]] = {"tree": TreeView, "wide": WideView, "json": JsonView, "yaml": YamlView}
+
+
+def make_view(output: str, target: str, *, live: bool) -> TraceView:
+    return VIEWS[output](target, live=live)
+
+
+def render_to_text(path: PacketPath, width: int = 120) -> str:
+    """A path's tree as plain text of that width (documentation, golden tests)."""
+    console = Console(width=width, no_color=True, force_terminal=False, highlight=False, emoji=False)
+    with console.capture() as capture:
+        console.print(path_tree(path, 1, width))
+    return capture.get()
