@@ -89,6 +89,10 @@ struct sighting {
 	__u32 headroom; /* bytes from the outermost IP header to skb->data; negative where data lies before it */
 	__u32 payload;
 	__u32 point;
+	__u32 icmp_rest; /* of an error */
+	__u8 icmp_type;
+	__u8 icmp_code;
+	__u16 pad;
 	char device[16];
 };
 BPF_PERCPU_ARRAY(scratch, struct sighting, 3); /* one a program: a softirq may interrupt another program */
@@ -99,42 +103,26 @@ static __always_inline struct followed *follow_slot(__u64 skb)
 	return followed.lookup(&slot);
 }
 
-/* Looks inside VXLAN, Geneve and IPIP; on a match there the inner packet is the packet. */
-static __always_inline int parse_tunnel(struct sighting *s)
+/* Where an inner packet begins: what a tunnel carries, or what an ICMP error quotes; 0 where there is none. */
+static __always_inline __u64 inner_of(struct packet *p, int *icmp_error)
 {
-	__u64 inner = s->p.l3 + s->p.l4_offset;
-	if (s->p.t.proto == P_UDP) {
-		if (s->p.t.dport != 8472 && s->p.t.dport != 4789 && s->p.t.dport != 6081)
-			return 0;
-		__u8 first = 0;
-		if (s->p.t.dport == 6081 && bpf_probe_read_kernel(&first, 1, (void *)inner + 8))
-			return 0;
-		inner += 8 + 8 + (first & 63) * 4 + 14; /* UDP, VXLAN or Geneve with its options, Ethernet */
-	} else if (s->p.t.proto != P_IPIP && s->p.t.proto != P_IPV6) {
-		return 0;
-	}
-	s->outer = s->p.t;
-	if (parse_ip(&s->p, inner) && matches(&s->p.t))
-		return 1;
-	return 0;
-}
+	__u64 inner = p->l3 + p->l4_offset;
+	__u8 proto = p->t.proto, type = p->icmp_type, first = 0;
 
-/* An ICMP error quotes the packet it is about: matched by that. The error's own addresses go to `outer`. */
-static __always_inline int parse_icmp_error(struct sighting *s)
-{
-	__u8 type = s->p.icmp_type;
-	if (s->p.t.proto == P_ICMP ? !(type == 3 || type == 11 || type == 12) : !(type >= 1 && type <= 4))
-		return 0;
-	struct tuple outer = s->p.t;
-	__u32 rest = s->p.icmp_rest;
-	__u8 code = s->p.icmp_code;
-	if (!parse_ip(&s->p, s->p.l3 + s->p.l4_offset + 8) || !matches(&s->p.t))
-		return 0;
-	s->outer = outer;
-	s->p.icmp_type = type;
-	s->p.icmp_code = code;
-	s->p.icmp_rest = rest;
-	return 1;
+	if (proto == P_UDP) {
+		if (p->t.dport != 8472 && p->t.dport != 4789 && p->t.dport != 6081)
+			return 0;
+		if (p->t.dport == 6081 && bpf_probe_read_kernel(&first, 1, (void *)inner + 8))
+			return 0;
+		return inner + 8 + 8 + (first & 63) * 4 + 14; /* UDP, VXLAN or Geneve with its options, Ethernet */
+	}
+	if (proto == P_IPIP || proto == P_IPV6)
+		return inner;
+	if (proto == P_ICMP ? (type == 3 || type == 11 || type == 12) : (proto == P_ICMPV6 && type >= 1 && type <= 4)) {
+		*icmp_error = 1;
+		return inner + 8;
+	}
+	return 0;
 }
 
 /* Where the packet is: device, namespace, length. Returns 0 if it is not this node's. */
@@ -190,10 +178,10 @@ static __always_inline void fill(struct packet_event *e, struct sighting *s, __u
 	e->kind = kind;
 	e->point = s->point;
 	e->tcp_flags = s->p.tcp_flags;
-	e->icmp_type = s->p.icmp_type;
-	e->icmp_code = s->p.icmp_code;
+	e->icmp_type = s->icmp_type;
+	e->icmp_code = s->icmp_code;
 	e->state = 0;
-	e->icmp_rest = s->p.icmp_rest;
+	e->icmp_rest = s->icmp_rest;
 	__builtin_memcpy(e->device, s->device, 16);
 	e->cpu = bpf_get_smp_processor_id();
 	e->pad = 0;
@@ -252,7 +240,9 @@ static __always_inline int count_flow(struct sighting *s, __u64 since)
 	return 1;
 }
 
-/* Parses the packet of an skb into `s`. Returns 0 where it is of no interest: most packets end here. */
+/* Parses the packet of an skb into `s`. Returns 0 where it is of no interest: most packets end here.
+ * On a match inside a tunnel the inner packet is the packet and `outer` the tunnel; for an ICMP error the packet is the
+ * one that it quotes, and `outer` the error itself. */
 static __always_inline int interesting(struct sighting *s, __u64 skb, int at_data)
 {
 	struct skb_head h = {};
@@ -263,21 +253,32 @@ static __always_inline int interesting(struct sighting *s, __u64 skb, int at_dat
 	__u64 l3 = at_data ? h.data : h.head + h.network_header;
 	if (l3 < h.head || l3 + 28 > h.head + h.tail) /* not in the linear part */
 		return 0;
-	__builtin_memset(&s->p, 0, sizeof(s->p));
-	s->outer.proto = 0;
-	if (!parse_ip(&s->p, l3))
-		return 0;
 	s->skb = skb;
 	s->l3 = l3;
 	s->headroom = h.data - l3;
-	if (matches(&s->p.t))
-		return EVENT_PACKET;
-	struct followed *f = follow_slot(skb);
-	if (f && f->skb == skb && f->sig == s->p.sig)
-		return EVENT_PACKET;
-	if (s->p.t.proto == P_ICMP || s->p.t.proto == P_ICMPV6)
-		return parse_icmp_error(s) ? EVENT_ICMP : 0;
-	return parse_tunnel(s) ? EVENT_PACKET : 0;
+	s->outer.proto = 0;
+	int icmp_error = 0;
+#pragma nounroll
+	for (int depth = 0; depth < 2; depth++) {
+		__builtin_memset(&s->p, 0, sizeof(s->p));
+		if (!parse_ip(&s->p, l3))
+			return 0;
+		if (matches(&s->p.t))
+			break;
+		if (depth)
+			return 0;
+		struct followed *f = follow_slot(skb);
+		if (f && f->skb == skb && f->sig == s->p.sig)
+			break;
+		l3 = inner_of(&s->p, &icmp_error);
+		if (!l3)
+			return 0;
+		s->outer = s->p.t;
+		s->icmp_type = s->p.icmp_type;
+		s->icmp_code = s->p.icmp_code;
+		s->icmp_rest = s->p.icmp_rest;
+	}
+	return icmp_error ? EVENT_ICMP : EVENT_PACKET;
 }
 
 static __always_inline __u32 payload_of(struct sighting *s)
