@@ -32,7 +32,7 @@ def cluster(pods: int, namespaces: int, policies: int, seed: int = 1) -> Cluster
         objects.append({
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": f"pod{i}", "namespace": f"ns{i % namespaces}", "labels": {"app": app, "tier": app[-1]}},
+            "metadata": {"name": f"pod{i}", "namespace": f"ns{i % namespaces}", "labels": {"app": app, "t": app[-1]}},
             "spec": {"containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 8080}]}]},
             "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]},
         })  # fmt: skip
@@ -95,7 +95,14 @@ def _verdicts(engine: PolicyEngine, pods: int, namespaces: int, count: int) -> f
 def main() -> None:
     print("matrix of one port; seconds: index = read and compile, matrix = classes and verdicts")
     print(f"{'pods':>7} {'namespaces':>10} {'policies':>8} {'classes':>7} {'index':>7} {'matrix':>7} {'total':>7}")
-    sizes = [(1000, 20, 100), (2000, 40, 200), (5000, 100, 500), (10000, 200, 250), (10000, 200, 1000), (10000, 200, 4000)]
+    sizes = [
+        (1000, 20, 100),
+        (2000, 40, 200),
+        (5000, 100, 500),
+        (10000, 200, 250),
+        (10000, 200, 1000),
+        (10000, 200, 4000),
+    ]
     for pods, namespaces, policies in sizes:
         index, matrix, total, classes, engine = _figures(pods, namespaces, policies)
         print(f"{pods:7} {namespaces:10} {policies:8} {classes:7} {index:7.2f} {matrix:7.2f} {total:7.2f}")
@@ -105,7 +112,9 @@ def main() -> None:
             slow = _explained(engine, pods, namespaces)
             days = pods * pods / slow / 3600
             print(f"        peak memory {peak:.0f} MB; {rate:,.0f} verdicts a second")
-            print(f"        baseline, explaining pair by pair: {slow:,.0f} a second; the whole matrix so: {days:.1f} h,")
+            print(
+                f"        baseline, explaining pair by pair: {slow:,.0f} a second; the whole matrix so: {days:.1f} h,"
+            )
             print(f"        {pods * pods / slow / matrix:,.0f} times as long")
 
 
