@@ -19,6 +19,7 @@ from kubectl_genainet.policy.peers import (
     AnyPeer,
     BlockPeer,
     EntityPeer,
+    ExpressionPeer,
     NotPeer,
     Peer,
     PodsPeer,
@@ -206,6 +207,9 @@ def _blocks(peer: Peer) -> Iterable[BlockPeer]:
                 yield from _blocks(part)
         case NotPeer(part=part):
             yield from _blocks(part)
+        case ExpressionPeer(sets=sets):
+            for _, _, part in sets:
+                yield from _blocks(part)
         case _:
             return
 
