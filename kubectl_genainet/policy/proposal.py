@@ -40,9 +40,14 @@ def cleaned(obj: KubeObject) -> dict[str, Any]:
     return raw
 
 
+def lasting_labels(pod: Party) -> dict[str, str]:
+    """The labels that the next pod of the same workload will have too; all labels where there are no others."""
+    return {k: v for k, v in pod.labels.items() if not _PASSING.fullmatch(k)} or dict(pod.labels)
+
+
 def narrow_labels(engine: PolicyEngine, pod: Party) -> dict[str, str]:
     """The fewest labels that select what all lasting labels of the pod select in its namespace."""
-    lasting = {k: v for k, v in pod.labels.items() if not _PASSING.fullmatch(k)} or dict(pod.labels)
+    lasting = lasting_labels(pod)
     order = {key: i for i, key in enumerate(_PREFERRED)}
     keys = sorted(lasting, key=lambda k: (order.get(k, len(order)), k))
     least = _selected(engine, pod, lasting)
