@@ -32,7 +32,7 @@ def cluster(pods: int, namespaces: int, policies: int, seed: int = 1) -> Cluster
         objects.append({
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": f"pod{i}", "namespace": f"ns{i % namespaces}", "labels": {"app": app, "tier": app[-1]}},
+            "metadata": {"name": f"pod{i}", "namespace": f"ns{i % namespaces}", "labels": {"app": app, "t": app[-1]}},
             "spec": {"containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 8080}]}]},
             "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]},
         })  # fmt: skip

@@ -7,6 +7,7 @@ Pure: no input or output. docs/policies.md says what is evaluated and how.
 """
 
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.matrix import Matrix
 from kubectl_genainet.policy.model import (
     Action,
     Direction,
@@ -27,16 +28,21 @@ from kubectl_genainet.policy.model import (
     ip_endpoint,
     pod_endpoint,
 )
+from kubectl_genainet.policy.patch import Change, Option, Patch, patch, patch_all
 
 __all__ = [
     "Action",
+    "Change",
     "Direction",
     "DirectionResult",
     "Effect",
     "Explanation",
     "FailedTerm",
     "Family",
+    "Matrix",
     "NotEvaluated",
+    "Option",
+    "Patch",
     "PolicyEndpoint",
     "PolicyEngine",
     "PolicyFlow",
@@ -47,5 +53,7 @@ __all__ = [
     "Verdict",
     "domain_endpoint",
     "ip_endpoint",
+    "patch",
+    "patch_all",
     "pod_endpoint",
 ]

@@ -24,6 +24,10 @@ class Address(msgspec.Struct, frozen=True):
 
 def address_of(text: str) -> Address | None:
     """The address that `text` spells, or None."""
+    parts = text.split(".")
+    if len(parts) == 4 and all(p.isascii() and p.isdigit() and len(p) < 4 and (p == "0" or p[0] != "0") for p in parts):
+        a, b, c, d = map(int, parts)
+        return Address(4, a << 24 | b << 16 | c << 8 | d) if max(a, b, c, d) < 256 else None
     try:
         parsed = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.policy.cidr import Address
 from kubectl_genainet.policy.party import Parties, Party, PartyKind
 from kubectl_genainet.policy.peers import (
@@ -20,6 +19,7 @@ from kubectl_genainet.policy.peers import (
     AnyPeer,
     BlockPeer,
     EntityPeer,
+    ExpressionPeer,
     NotPeer,
     Peer,
     PodsPeer,
@@ -47,13 +47,13 @@ class PodClasses:
     """All classes of a snapshot's pods, with the sets of classes that terms of rules select."""
 
     def __init__(self, parties: Parties, edges: Edges) -> None:
-        members: dict[object, list[Pod]] = {}
+        members: dict[object, list[Party]] = {}
         for pod in parties.snapshot.pods:
             if not pod.finished:
-                members.setdefault(_key(pod, parties, edges), []).append(pod)
+                party = parties.of_pod(pod)
+                members.setdefault(_key(party, edges), []).append(party)
         self.classes = tuple(
-            PodClass(i, parties.of_pod(pods[0]), tuple((p.metadata.namespace, p.metadata.name) for p in pods))
-            for i, pods in enumerate(members.values())
+            PodClass(i, pods[0], tuple((p.namespace, p.name) for p in pods)) for i, pods in enumerate(members.values())
         )
         self.all = (1 << len(self.classes)) - 1
         # IP version of a class of plain pods (0: no address); None for pods that use their node's network.
@@ -61,6 +61,7 @@ class PodClasses:
             None if c.party.kind is PartyKind.HOST else c.party.address.version if c.party.address else 0
             for c in self.classes
         )
+        self.pods = sum(1 << c.index for c in self.classes if c.party.kind is PartyKind.POD)
         self.of_pod = {pod: c.index for c in self.classes for pod in c.pods}
         self._labels = LabelIndex()
         self._namespaces = LabelIndex()
@@ -141,6 +142,10 @@ class PodClasses:
         pods = self._labels.select(peer.pods)
         return sure & pods, possible & pods
 
+    def pods_in(self, peer: PodsPeer) -> int:
+        """The classes that a peer made for the occasion selects for certain."""
+        return self._pods(peer)[0]
+
     def _block(self, peer: BlockPeer, own: Party) -> Sets:
         if peer.outside_only:
             return self._scan(peer, own)
@@ -202,13 +207,15 @@ def _blocks(peer: Peer) -> Iterable[BlockPeer]:
                 yield from _blocks(part)
         case NotPeer(part=part):
             yield from _blocks(part)
+        case ExpressionPeer(sets=sets):
+            for _, _, part in sets:
+                yield from _blocks(part)
         case _:
             return
 
 
-def _key(pod: Pod, parties: Parties, edges: Edges) -> object:
+def _key(party: Party, edges: Edges) -> object:
     """What policies can tell pods apart by."""
-    party = parties.of_pod(pod)
     return (
         party.kind,
         party.namespace,

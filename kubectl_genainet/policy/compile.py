@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.policy.decode_admin import compile_admin_policy
+from kubectl_genainet.policy.decode_calico import GROUPS as CALICO_GROUPS
+from kubectl_genainet.policy.decode_calico import CalicoCompiler
+from kubectl_genainet.policy.decode_cilium import CiliumCompiler
 from kubectl_genainet.policy.decode_netpol import compile_network_policy
 from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Tier
 from kubectl_genainet.policy.unsupported import OTHER_TIER, not_evaluated_policies
@@ -28,6 +31,15 @@ def compile_policies(snapshot: ClusterSnapshot) -> Compiled:
     policies = [compile_network_policy(o) for o in snapshot.of("NetworkPolicy", "networking.k8s.io")]
     for kind in ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"):
         policies += [compile_admin_policy(o) for o in snapshot.of(kind, ADMIN_GROUP)]
+    cilium = CiliumCompiler(snapshot)
+    for kind in ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"):
+        for obj in snapshot.of(kind, "cilium.io"):
+            policies += cilium.compile(obj)
+    calico = CalicoCompiler(snapshot)
+    for group in CALICO_GROUPS:
+        for kind in ("NetworkPolicy", "GlobalNetworkPolicy"):
+            policies += filter(None, map(calico.compile, snapshot.of(kind, group)))
     policies += not_evaluated_policies(snapshot)
-    tiers = sorted((OTHER_TIER, ADMIN_TIER, DEFAULT_TIER, BASELINE_TIER), key=lambda t: t.order)
-    return Compiled(tuple(tiers), tuple(policies), ())
+    own = (OTHER_TIER, ADMIN_TIER, DEFAULT_TIER, BASELINE_TIER)
+    tiers = sorted((*own, *calico.tiers.values()), key=lambda t: t.order)
+    return Compiled(tuple(tiers), tuple(policies), tuple(cilium.host_policies))

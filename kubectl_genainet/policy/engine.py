@@ -58,7 +58,7 @@ class PolicyEngine:
     @cached_property
     def rows(self) -> Rows:
         """The classes of pods and the sets that their policies admit; made when first needed."""
-        return Rows(PodClasses(self.parties, self.edges), self.policies, self.plan)
+        return Rows(PodClasses(self.parties, self.edges), self.policies, self.in_tiers)
 
     def matrix(self, protocol: str, port: int) -> Matrix:
         """Who may reach whom on a port."""
@@ -66,7 +66,7 @@ class PolicyEngine:
 
     def explain(self, flow: PolicyFlow) -> Explanation:
         """The verdict of a flow and the reasons. Raises InputError for an endpoint that does not exist."""
-        source, destination = self._ends(flow)
+        source, destination = self.ends(flow)
         egress = self._direction(flow, Direction.EGRESS, source, destination)
         ingress = self._direction(flow, Direction.INGRESS, destination, source)
         return Explanation(flow, both(egress.verdict, ingress.verdict), egress, ingress)
@@ -129,7 +129,7 @@ class PolicyEngine:
             if tier.name in by_tier
         )
 
-    def _ends(self, flow: PolicyFlow) -> tuple[Party, Party]:
+    def ends(self, flow: PolicyFlow) -> tuple[Party, Party]:
         """The parties of a flow, both with an address of the family that the flow uses."""
         given = address_of(flow.destination.ip) or address_of(flow.source.ip)
         if given is None and flow.destination.name:

@@ -35,17 +35,17 @@ def matrix_of(rows: Rows, protocol: str, port: int) -> Matrix:
     indices = range(len(classes))
     egress = [rows.row(i, Direction.EGRESS, protocol, port) for i in indices]
     ingress = [rows.row(i, Direction.INGRESS, protocol, port) for i in indices]
-    may_enter = _transposed([allow for allow, _ in ingress])
+    may_enter = transposed([allow for allow, _ in ingress])
     sure = [allow & ~deny for allow, deny in ingress]
     surely_enter = (
-        may_enter if all(allow == s for (allow, _), s in zip(ingress, sure, strict=True)) else _transposed(sure)
+        may_enter if all(allow == s for (allow, _), s in zip(ingress, sure, strict=True)) else transposed(sure)
     )
     allowed = tuple((allow & ~deny) & surely_enter[i] for i, (allow, deny) in enumerate(egress))
     unknown = tuple(allow & may_enter[i] & ~allowed[i] for i, (allow, _) in enumerate(egress))
     return Matrix(protocol, port, classes, allowed, unknown)
 
 
-def _transposed(columns: Sequence[int]) -> list[int]:
+def transposed(columns: Sequence[int]) -> list[int]:
     """From sets of sources by destination to sets of destinations by source.
 
     Many destinations have the same set: sources are compared by a string with one character for each different set, and

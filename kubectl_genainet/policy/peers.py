@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from kubectl_genainet.policy.calico_selector import Expression, keys_of
 from kubectl_genainet.policy.cidr import Address, Block
 from kubectl_genainet.policy.model import FailedTerm, Term
 from kubectl_genainet.policy.party import Party, PartyKind
@@ -241,6 +242,80 @@ class EntityPeer(msgspec.Struct, frozen=True):
         return YES if value else no(Term.ENTITY, self.entity, party.text, self.field)
 
 
+class ServiceAccountPeer(msgspec.Struct, frozen=True):
+    """Pods by the name of their service account; the selector's requirements are compared with that name."""
+
+    names: Selector
+    field: str
+
+    def match(self, party: Party, own: Party) -> Match:
+        account = party.service_account if party.kind is PartyKind.POD else ""
+        failed = self.names.failed({r.key: account for r in self.names.requirements})
+        if account and failed is None:
+            return YES
+        return no(Term.SERVICE_ACCOUNT, failed or self.names, account or party.text, self.field)
+
+
+class ExpressionPeer(msgspec.Struct, frozen=True):
+    """Calico's selectors: pods by expressions over their labels and their namespace's, and network sets by theirs.
+
+    `namespace` restricts to one namespace; `only_global` (namespaceSelector "global()") to what has none.
+    """
+
+    selector: Expression
+    namespaces: Expression
+    text: str
+    namespace: str
+    all_namespaces: bool
+    only_global: bool
+    sets: tuple[tuple[str, tuple[tuple[str, str], ...], Peer], ...]
+    field: str
+
+    def match(self, party: Party, own: Party) -> Match:
+        if party.kind is PartyKind.POD and not self.only_global:
+            pod = self._pod(party)
+            if pod.value is not False:
+                return pod
+        unsure: Match | None = None
+        for namespace, labels, blocks in self.sets:
+            if self._holds_set(namespace, dict(labels)):
+                found = blocks.match(party, own)
+                if found.value:
+                    return YES
+                unsure = found if found.value is None else unsure
+        if unsure is not None:
+            return unsure
+        labels_text = label_text(party.labels) if party.kind is PartyKind.POD else party.text
+        return no(Term.POD_LABELS, self.text, labels_text, self.field, 1 if party.kind is PartyKind.POD else 0)
+
+    def _pod(self, party: Party) -> Match:
+        if self.namespace and party.namespace != self.namespace:
+            return Match(False)
+        own = {
+            **party.labels,
+            "projectcalico.org/namespace": party.namespace,
+            "projectcalico.org/orchestrator": "k8s",
+            "projectcalico.org/serviceaccount": party.service_account,
+        }
+        if not self.selector.matches(own):
+            return Match(False)
+        if self.all_namespaces:
+            return YES
+        if not party.namespace_known and keys_of(self.namespaces) - {NAMESPACE_NAME_LABEL, "projectcalico.org/name"}:
+            return Match(None, why=f"the labels of namespace {party.namespace} are not known: it was not read")
+        labels = {**party.namespace_labels, "projectcalico.org/name": party.namespace}
+        return Match(self.namespaces.matches(labels))
+
+    def _holds_set(self, namespace: str, labels: dict[str, str]) -> bool:
+        if self.only_global and namespace:
+            return False
+        if self.namespace and namespace != self.namespace:
+            return False
+        if not self.all_namespaces and not self.only_global and not namespace:
+            return False
+        return self.selector.matches(labels)
+
+
 class UnknownPeer(msgspec.Struct, frozen=True):
     """A way to select peers that is not evaluated."""
 
@@ -293,6 +368,7 @@ class NotPeer(msgspec.Struct, frozen=True):
 
 Peer = (
     AnyPeer | PodsPeer | SameLabelsPeer | BlockPeer | NodesPeer | DomainsPeer | EntityPeer | UnknownPeer
+    | ServiceAccountPeer | ExpressionPeer
     | AllOfPeer | AnyOfPeer | NotPeer
 )  # fmt: skip
 

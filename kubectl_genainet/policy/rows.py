@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
-from kubectl_genainet.policy.classes import PodClasses
+from kubectl_genainet.policy.classes import NOBODY, PodClasses
 from kubectl_genainet.policy.decide import Matcher, Selected, run_tiers
 from kubectl_genainet.policy.model import Direction
 from kubectl_genainet.policy.party import Party
@@ -21,13 +22,12 @@ class Rows:
     """Rows of the matrix, each made when it is first asked for and shared by classes that have the same policies."""
 
     def __init__(
-        self, classes: PodClasses, policies: Iterable[Policy], plan: Callable[[Party, Direction], Plan]
+        self, classes: PodClasses, policies: Sequence[Policy], in_tiers: Callable[[Sequence[Selected]], Plan]
     ) -> None:
         self.classes = classes
-        self._plan = plan
         self._port_edges = _port_edges(policies, classes)
-        self._rows: dict[tuple[int, Direction, str, int], tuple[int, int]] = {}
-        self._shared: dict[object, tuple[int, int]] = {}
+        self._egress = _Side(Direction.EGRESS, classes, policies, in_tiers)
+        self._ingress = _Side(Direction.INGRESS, classes, policies, in_tiers)
         self._rule_sets: dict[tuple[int, str, int], tuple[int, int]] = {}
 
     def port_key(self, port: int) -> int:
@@ -36,46 +36,54 @@ class Rows:
 
     def row(self, index: int, direction: Direction, protocol: str, port: int) -> tuple[int, int]:
         """The classes to (egress) or from (ingress) which a flow may be allowed, and those where it may be denied."""
-        key = (index, direction, protocol, self.port_key(port))
-        found = self._rows.get(key)
+        side = self._egress if direction is Direction.EGRESS else self._ingress
+        key = (index, protocol, bisect_right(self._port_edges, port))
+        found = side.rows.get(key)
         if found is None:
-            if len(self._rows) >= _MOST_ROWS:
-                self._rows.clear()
-                self._shared.clear()
+            if len(side.rows) >= _MOST_ROWS:
+                side.forget()
                 self._rule_sets.clear()
-            found = self._rows[key] = self._row(index, direction, protocol, port)
+            found = side.rows[key] = self._row(side, index, protocol, port)
         return found
 
-    def _row(self, index: int, direction: Direction, protocol: str, port: int) -> tuple[int, int]:
-        own = self.classes.classes[index].party
-        plan = self._plan(own, direction)
-        if not plan:
+    def isolated(self, direction: Direction) -> int:
+        """The classes that some policy isolates."""
+        side = self._egress if direction is Direction.EGRESS else self._ingress
+        found = 0
+        for index, plan in enumerate(side.plans):
+            if any(s.policy.isolates(direction) for _, tier in plan.tiers for s in tier):
+                found |= 1 << index
+        return found
+
+    def _row(self, side: _Side, index: int, protocol: str, port: int) -> tuple[int, int]:
+        plan = side.plans[index]
+        if not plan.tiers:
             return self.classes.all, 0
+        own = self.classes.classes[index].party
         shared = (
-            direction,
+            plan.number,
             protocol,
             self.port_key(port),
-            tuple((id(s.policy), s.certain) for _, selected in plan for s in selected),
-            own.ports if direction is Direction.INGRESS else (),
-            own.text if any(looks_at_own(s.policy, direction) for _, selected in plan for s in selected) else "",
+            own.ports if side.direction is Direction.INGRESS else (),
+            own.text if plan.looks_at_own else "",
         )
-        found = self._shared.get(shared)
+        found = side.shared.get(shared)
         if found is None:
-            found = run_tiers(plan, direction, self.classes.all, self._matcher(own, direction, protocol, port))
-            self._shared[shared] = found
+            matcher = self._matcher(own, side.direction, protocol, port)
+            found = side.shared[shared] = run_tiers(plan.tiers, side.direction, self.classes.all, matcher)
         return found
 
     def _matcher(self, own: Party, direction: Direction, protocol: str, port: int) -> Matcher:
         if direction is Direction.EGRESS:
-            return lambda policy, rule: self._egress(rule, own, protocol, port)
-        return lambda policy, rule: self._ingress(rule, own, protocol, port)
+            return lambda policy, rule: self._egress_sets(rule, own, protocol, port)
+        return lambda policy, rule: self._ingress_sets(rule, own, protocol, port)
 
-    def _ingress(self, rule: Rule, own: Party, protocol: str, port: int) -> tuple[int, int]:
+    def _ingress_sets(self, rule: Rule, own: Party, protocol: str, port: int) -> tuple[int, int]:
         if rule.match_ports(protocol, port, own).value is False:
             return 0, 0
         return self._sets(rule, own, self.classes.all)
 
-    def _egress(self, rule: Rule, own: Party, protocol: str, port: int) -> tuple[int, int]:
+    def _egress_sets(self, rule: Rule, own: Party, protocol: str, port: int) -> tuple[int, int]:
         key = (id(rule), protocol, self.port_key(port))
         found = self._rule_sets.get(key)
         if found is not None:
@@ -101,6 +109,64 @@ class Rows:
         sure, unsure = self.classes.select(rule.peers, own)
         sure, unsure = sure & ports, unsure & ports
         return (sure, unsure) if certain else (0, sure | unsure)
+
+
+class _ClassPlan(NamedTuple):
+    """The tiers for a class; classes with the same policies have the same `number`."""
+
+    number: int
+    tiers: Plan
+    looks_at_own: bool
+
+
+class _Side:
+    """One direction: the plan of each class, and the rows made so far."""
+
+    def __init__(
+        self,
+        direction: Direction,
+        classes: PodClasses,
+        policies: Sequence[Policy],
+        in_tiers: Callable[[Sequence[Selected]], Plan],
+    ) -> None:
+        self.direction = direction
+        self.rows: dict[tuple[int, str, int], tuple[int, int]] = {}
+        self.shared: dict[object, tuple[int, int]] = {}
+        selected: list[list[int]] = [[] for _ in classes.classes]
+        choices: list[Selected] = []
+        for policy in policies:
+            if not policy.applies(direction):
+                continue
+            sure, unsure = classes.peer(policy.subject, NOBODY)
+            if policy.not_evaluated:
+                sure, unsure = 0, sure | unsure
+            for found, certain in ((sure, True), (unsure, False)):
+                if found:
+                    choices.append(Selected(policy, certain))
+                    for index in bits(found & classes.pods):
+                        selected[index].append(len(choices) - 1)
+        plans: dict[tuple[int, ...], _ClassPlan] = {}
+        self.plans: list[_ClassPlan] = []
+        for chosen in map(tuple, selected):
+            plan = plans.get(chosen)
+            if plan is None:
+                tiers = in_tiers([choices[i] for i in chosen])
+                own = any(looks_at_own(choices[i].policy, direction) for i in chosen)
+                plan = plans[chosen] = _ClassPlan(len(plans), tiers, own)
+            self.plans.append(plan)
+
+    def forget(self) -> None:
+        self.rows.clear()
+        self.shared.clear()
+
+
+def bits(found: int) -> Iterator[int]:
+    """The positions of the bits that are set, lowest first."""
+    text = bin(found)[:1:-1]
+    position = text.find("1")
+    while position >= 0:
+        yield position
+        position = text.find("1", position + 1)
 
 
 def looks_at_own(policy: Policy, direction: Direction) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -32,7 +33,12 @@ class Where:
 
 def unknown_fields(raw: Any, shape: Any, field: str = "") -> list[str]:
     """Paths in `raw` that `shape` has no field for: `shape` is a msgspec type (struct, dict, tuple of structs)."""
-    return _unknown(raw, msgspec.inspect.type_info(shape), field)
+    return _unknown(raw, _type_info(shape), field)
+
+
+@cache
+def _type_info(shape: Any) -> Any:
+    return msgspec.inspect.type_info(shape)
 
 
 def _unknown(raw: Any, info: Any, field: str) -> list[str]:

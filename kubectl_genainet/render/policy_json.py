@@ -10,6 +10,7 @@ from typing import Any
 
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.policy.model import DirectionResult, Explanation, PolicyResult, Reason, RuleResult
+from kubectl_genainet.policy.patch import Option, Patch
 
 
 def ref_text(ref: ObjectRef) -> str:
@@ -31,6 +32,18 @@ def explanation_json(explanation: Explanation, service: str = "") -> dict[str, A
     flow = explanation.flow
     ends = {"from": str(flow.source), "to": str(flow.destination), "protocol": flow.protocol, "port": flow.port}
     return {**ends, **({"service": service} if service else {}), **flow_json(explanation, rules=True)}
+
+
+def patch_json(patch: Patch) -> dict[str, Any]:
+    """Both options: the objects to apply, and what else each admits."""
+    return {"edit": _option(patch.edit), "new": _option(patch.new)}
+
+
+def _option(option: Option | None) -> dict[str, Any] | None:
+    if option is None:
+        return None
+    changes = [{"object": c.object, "new": c.is_new, "what": c.what} for c in option.changes]
+    return {"changes": changes, "also_admits": [{"from": a, "to": b} for a, b in option.also_admits]}
 
 
 def _direction(result: DirectionResult, rules: bool) -> dict[str, Any]:
