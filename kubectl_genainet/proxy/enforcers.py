@@ -1,0 +1,132 @@
+"""Which NetworkPolicy is behind a rule of a policy enforcer: kube-router, Calico, kube-network-policies, the lab's.
+
+Enforcers name policies in different ways: kube-router in comments (pkg/controllers/netpol), Calico in chain names,
+hashed where they are long (felix rules/naming.go), kube-network-policies not at all (its verdicts are taken in user
+space). A rule that drops is behind no single policy: every policy that isolates the pod is, by admitting nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from kubectl_genainet.proxy.ir import Chain
+from kubectl_genainet.proxy.model import RuleRef
+from kubectl_genainet.proxy.names import calico_policy_chain
+from kubectl_genainet.proxy.ruleset import Ruleset
+
+
+class PolicyBehind(msgspec.Struct, frozen=True):
+    """What is behind an enforcer's rule. `policies` are "namespace/name"; `unnamed` are chains of policies whose
+    names can't be told (a hash of none of the known policies)."""
+
+    enforcer: str  # "kube-router", "calico", "kube-network-policies", "lab"
+    policies: tuple[str, ...] = ()
+    direction: str = ""  # "ingress", "egress"; empty where the rule serves both
+    pod: str = ""  # "namespace/name", where the rule is for one pod
+    unnamed: tuple[str, ...] = ()
+    note: str = ""
+
+
+_LAB_DROP = re.compile(r"^genainet lab: pod (\S+) is isolated \((ingress|egress)\) by (.+): no rule admits")
+_LAB_POLICY = re.compile(r"^genainet lab: policy (\S+) (ingress|egress) rule \d+")
+_LAB_POD = re.compile(r"^genainet lab: pod (\S+) (ingress|egress)")
+_ROUTER_POLICY = re.compile(r"policy name:? ?(\S+) namespace:? ?(\S+)")
+_ROUTER_RUN = re.compile(r"run through nw policy (\S+)")
+_ROUTER_POD = re.compile(r"POD name: ?(\S+) namespace: ?(\S+)")
+_TARGET = re.compile(r" -[jg] (\S+)")
+
+
+def policy_behind(
+    rule: RuleRef, ruleset: Ruleset | None = None, policies: Iterable[tuple[str, str]] = ()
+) -> PolicyBehind | None:
+    """The policies behind a rule; None where no known enforcer wrote it.
+
+    `ruleset` lets the other rules of the chain be read, which a drop rule needs (Calico, kube-router). `policies` are
+    the (namespace, name) of the cluster's NetworkPolicies: Calico's hashed chain names are looked up among them.
+    """
+    if rule.comment.startswith("genainet lab:"):
+        return _lab(rule)
+    if rule.chain.startswith(("KUBE-POD-FW-", "KUBE-NWPLCY-")):
+        return _kube_router(rule, _chain(ruleset, rule))
+    if rule.chain.startswith(("cali-", "filter-cali-")):
+        return _calico(rule, _chain(ruleset, rule), policies)
+    if rule.table.endswith("kube-network-policies"):
+        return PolicyBehind(
+            "kube-network-policies",
+            note="The verdict is taken in user space by the agent that reads the queue; no rule names the policy.",
+        )
+    return None
+
+
+def _chain(ruleset: Ruleset | None, rule: RuleRef) -> Chain | None:
+    if ruleset is None:
+        return None
+    return ruleset.chain(rule.table, rule.chain, 4) or ruleset.chain(rule.table, rule.chain, 6)
+
+
+def _lab(rule: RuleRef) -> PolicyBehind | None:
+    if match := _LAB_DROP.match(rule.comment):
+        names = tuple(name.strip() for name in match.group(3).split(","))
+        return PolicyBehind("lab", names, match.group(2), match.group(1))
+    if match := _LAB_POLICY.match(rule.comment):
+        return PolicyBehind("lab", (match.group(1),), match.group(2))
+    if match := _LAB_POD.match(rule.comment):
+        return PolicyBehind("lab", (), match.group(2), match.group(1))
+    return None
+
+
+def _kube_router(rule: RuleRef, chain: Chain | None) -> PolicyBehind:
+    if match := _ROUTER_POLICY.search(rule.comment):
+        return PolicyBehind("kube-router", (f"{match.group(2)}/{match.group(1)}",))
+    comments = [r.ref.comment for r in chain.rules] if chain is not None else [rule.comment]
+    pod = next((m for c in (rule.comment, *comments) if (m := _ROUTER_POD.search(c))), None)
+    if rule.chain.startswith("KUBE-NWPLCY-"):
+        named = next((m for c in comments if (m := _ROUTER_POLICY.search(c))), None)
+        names: Sequence[str] = [f"{named.group(2)}/{named.group(1)}"] if named else []
+    else:
+        namespace = pod.group(2) if pod else "?"
+        names = [f"{namespace}/{m.group(1)}" for c in comments if (m := _ROUTER_RUN.search(c))]
+    return PolicyBehind("kube-router", tuple(dict.fromkeys(names)), pod=f"{pod.group(2)}/{pod.group(1)}" if pod else "")
+
+
+def _calico(rule: RuleRef, chain: Chain | None, policies: Iterable[tuple[str, str]]) -> PolicyBehind:
+    name = rule.chain.removeprefix("filter-")
+    direction = "ingress" if name.startswith(("cali-pi-", "cali-tw-")) else "egress"
+    if name.startswith(("cali-pi-", "cali-po-")):
+        chains = [name]
+    elif name.startswith(("cali-tw-", "cali-fw-")) and chain is not None:
+        chains = _chains_before(chain, rule.index)
+    else:
+        return PolicyBehind("calico")
+    known = {calico_policy_chain(ns, policy, direction): f"{ns}/{policy}" for ns, policy in policies}
+    found = [known.get(c) or _unhashed(c) for c in chains]
+    return PolicyBehind(
+        "calico",
+        tuple(p for p in found if p),
+        direction,
+        unnamed=tuple(c for c, p in zip(chains, found, strict=True) if not p),
+    )
+
+
+def _chains_before(chain: Chain, index: int) -> list[str]:
+    """The policy chains that a workload's chain jumps to before rule `index`, from "Start of policies" on."""
+    found: list[str] = []
+    for rule in chain.rules[: index or None]:
+        ref = rule.ref
+        if "Start of policies" in ref.comment or "Start of tier" in ref.comment:
+            found = []
+        target = _TARGET.search(ref.text)
+        if target and target.group(1).startswith(("cali-pi-", "cali-po-")):
+            found.append(target.group(1))
+    return found
+
+
+def _unhashed(chain: str) -> str | None:
+    """ "alpha/web" of "cali-pi-alpha/knp.default.web"; None for a hashed name."""
+    namespace, slash, name = chain[len("cali-pi-") :].partition("/")
+    if chain[len("cali-pi-")] == "_" or not slash:
+        return None
+    return f"{namespace}/{name.removeprefix('knp.default.')}"
