@@ -5,6 +5,8 @@
 """
 
 from kubectl_genainet.proxy.attribute import attribute_nat
+from kubectl_genainet.proxy.drift import compare, configured_mode
+from kubectl_genainet.proxy.enforcers import PolicyBehind, policy_behind
 from kubectl_genainet.proxy.evaluate import evaluate, evaluate_hook
 from kubectl_genainet.proxy.model import (
     BackendChoice,
@@ -17,6 +19,7 @@ from kubectl_genainet.proxy.model import (
     Verdict,
 )
 from kubectl_genainet.proxy.ruleset import Ruleset, detect_source, dump_of, parse_ruleset
+from kubectl_genainet.proxy.services import RuleAddress, RuleBackend, ServiceRules, proxy_modes, service_rules
 
 __all__ = [
     "BackendChoice",
@@ -25,13 +28,22 @@ __all__ = [
     "NatAttribution",
     "Outcome",
     "Packet",
+    "PolicyBehind",
+    "RuleAddress",
+    "RuleBackend",
     "RuleRef",
     "Ruleset",
+    "ServiceRules",
     "Verdict",
     "attribute_nat",
+    "compare",
+    "configured_mode",
     "detect_source",
     "dump_of",
     "evaluate",
     "evaluate_hook",
     "parse_ruleset",
+    "policy_behind",
+    "proxy_modes",
+    "service_rules",
 ]

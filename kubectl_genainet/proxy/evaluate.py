@@ -38,9 +38,8 @@ def evaluate(
     env = ruleset.env if node_ips is None else ruleset.env_for(node_ips)
     state = _state(packet, env, mark_known=True)
     if entry is None:
-        own = state.src is not None and env.local is not None and state.src in env.local
-        loopback = state.src is not None and env.local is not None and env.is_local(state.src, state.family)
-        entry = Hook.OUTPUT if own or (loopback and not ruleset.virtual_servers) else Hook.PRE_ROUTING
+        own = state.src is not None and env.is_local(state.src, state.family)
+        entry = Hook.OUTPUT if own else Hook.PRE_ROUTING
     return _summary(_Walk(ruleset, state).run(entry), state.family)
 
 
@@ -68,7 +67,7 @@ def _state(packet: Packet, env: Env, *, mark_known: bool) -> State:
     state.proto = packet.protocol.number
     state.mark, state.known = packet.mark or 0, ALL_BITS if mark_known else 0
     state.connmark, state.ct = 0, packet.ct_state.upper()
-    state.iif, state.oif = packet.in_device, packet.out_device
+    state.iif, state.oif, state.bridged = packet.in_device, packet.out_device, packet.bridged
     state.dnat = state.masquerade = state.accepted = state.own = state.looped = False
     state.probability, state.path, state.doubts = 1.0, None, ()
     return state
@@ -84,6 +83,8 @@ class _Walk:
 
     def run(self, entry: Hook) -> list[_End]:
         self.state.own = entry is Hook.OUTPUT
+        if self.state.own:
+            self.state.bridged = False
         self.pending.append((self.state, entry, 0, None))
         while self.pending:
             if len(self.ends) + len(self.pending) > MAX_WAYS:

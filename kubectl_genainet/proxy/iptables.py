@@ -22,6 +22,7 @@ BASE_CHAINS = {
     "security": dict.fromkeys(("INPUT", "FORWARD", "OUTPUT"), _SECURITY),
 }
 _IPV6 = re.compile(r" -[sd] [0-9a-f]*:[0-9a-f:]*", re.IGNORECASE)
+_JUMP = re.compile(r" -[jg] (\S+)")
 _NAT_ONLY = re.compile(
     r"^(?:\[\d+:\d+\] )?-A (?:PREROUTING|POSTROUTING|KUBE-POSTROUTING|KUBE-SVC-\S+|KUBE-SEP-\S+) ", re.M
 )
@@ -86,11 +87,12 @@ def parse_iptables(
     """The tables of an iptables-save text. `source` is carried along ("iptables-nft", "iptables-legacy", …).
 
     An excerpt without "*table" lines is taken for the nat table where its chains are kube-proxy's nat chains, else
-    for the filter table.
+    for the filter table; see `_hook_roots` for where it is entered.
     """
     family = family or family_of(text)
     tables: dict[str, IptablesTable] = {}
     table: IptablesTable | None = None
+    excerpt: IptablesTable | None = None
     chains: dict[str, Chain] = {}
     for line in text.splitlines():
         if line.startswith(("-A ", "[")):
@@ -100,7 +102,9 @@ def parse_iptables(
             chain = chains.get(name)
             if chain is None:
                 if table is None:
-                    table = _table(tables, "nat" if _NAT_ONLY.search(text) else "filter", family, source, sets)
+                    table = excerpt = _table(
+                        tables, "nat" if _NAT_ONLY.search(text) else "filter", family, source, sets
+                    )
                     chains = table.chains
                 chain = table.chain(name)
             chain.raw.append(line)
@@ -111,7 +115,19 @@ def parse_iptables(
         elif line.startswith("*"):
             table = _table(tables, line[1:].strip(), family, source, sets)
             chains = table.chains
+    if excerpt is not None:
+        _hook_roots(excerpt)
     return list(tables.values())
+
+
+def _hook_roots(table: IptablesTable) -> None:
+    """An excerpt without base chains is walked at FORWARD, from the chains that none of its rules jumps to."""
+    if any(chain.hook is not None for chain in table.chains.values()):
+        return
+    reached = {match.group(1) for chain in table.chains.values() for raw in chain.raw if (match := _JUMP.search(raw))}
+    for name, chain in table.chains.items():
+        if name not in reached:
+            chain.hook = Hook.FORWARD
 
 
 def _table(

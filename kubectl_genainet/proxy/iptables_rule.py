@@ -283,6 +283,10 @@ def _set_field(kind: str, position: int, flag: str) -> list[Getter]:
     return [checks.get_destination if flag == "dst" else checks.get_source]
 
 
+def _bridged(c: Compiler, r: _Reader, rule: Rule, negated: bool) -> Check:
+    return lambda s: s.bridged
+
+
 def _tcp_flags(c: Compiler, r: _Reader, rule: Rule, negated: bool) -> Check:
     mask, value = set(r.next().split(",")), set(r.next().split(","))
     # The first packet of a connection carries SYN alone; of later ones the flags are not known.
@@ -322,7 +326,7 @@ _OPTIONS: dict[str, Option] = {
     "--set": _skip(0), "--rcheck": _recent_seen, "--update": _recent_seen, "--remove": _recent_seen,
     "--seconds": _skip(1), "--reap": _skip(0), "--hitcount": _skip(1), "--rttl": _skip(0), "--name": _skip(1),
     "--mask": _skip(1), "--rsource": _skip(0), "--rdest": _skip(0), "--match-set": _match_set,
-    "--tcp-flags": _tcp_flags, "--syn": _syn,
+    "--tcp-flags": _tcp_flags, "--syn": _syn, "--physdev-is-in": _bridged,
     "--src-range": _ip_range(checks.get_source), "--dst-range": _ip_range(checks.get_destination),
 }  # fmt: skip
 

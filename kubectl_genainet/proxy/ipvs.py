@@ -63,6 +63,7 @@ class VirtualServer(msgspec.Struct, frozen=True):
         return RuleRef("ipvs", self.title, self.real_servers.index(server) + 1, text)
 
 
+_NAMED_PORTS = {"domain": 53, "http": 80, "https": 443, "ssh": 22}  # listings made without -n
 _FORWARD = {"-m": "Masq", "-g": "Route", "-i": "Tunnel"}
 _PROTOCOLS = {"-t": "TCP", "-u": "UDP", "--sctp-service": "SCTP", "-f": "FWM"}
 
@@ -93,6 +94,10 @@ def parse_ipvs(text: str) -> tuple[VirtualServer, ...]:
     return tuple(msgspec.structs.replace(s, real_servers=tuple(r)) for s, r in zip(servers, real, strict=True))
 
 
+def _port(text: str) -> int:
+    return int(text) if text.isdigit() else _NAMED_PORTS.get(text, 0)
+
+
 def _server(protocol: str, address: str, scheduler: str, flags: list[str]) -> VirtualServer:
     timeout = None
     for option in ("persistent", "-p"):
@@ -102,7 +107,7 @@ def _server(protocol: str, address: str, scheduler: str, flags: list[str]) -> Vi
     if protocol == "FWM":
         return VirtualServer("FWM", "", 0, scheduler, timeout, (), int(address))
     ip, port = split_endpoint(address)
-    return VirtualServer(protocol, canonical_ip(ip), int(port or 0), scheduler, timeout, ())
+    return VirtualServer(protocol, canonical_ip(ip), _port(port), scheduler, timeout, ())
 
 
 def _listed(words: list[str]) -> VirtualServer:
@@ -116,7 +121,7 @@ def _listed_real(words: list[str]) -> RealServer:
     forward, weight, active, inactive = (*words[2:6], *([""] * 4))[:4]
     return RealServer(
         canonical_ip(ip),
-        int(port or 0),
+        _port(port),
         forward or "Masq",
         int(weight) if weight.isdigit() else 1,
         int(active) if active.isdigit() else None,
@@ -133,4 +138,4 @@ def _saved_real(words: list[str]) -> RealServer:
     ip, port = split_endpoint(words[words.index("-r") + 1])
     forward = next((_FORWARD[w] for w in words if w in _FORWARD), "Masq")
     weight = words[words.index("-w") + 1] if "-w" in words else "1"
-    return RealServer(canonical_ip(ip), int(port or 0), forward, int(weight))
+    return RealServer(canonical_ip(ip), _port(port), forward, int(weight))

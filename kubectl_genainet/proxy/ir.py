@@ -34,8 +34,9 @@ class State:
     """A packet on its way. Numbers throughout; None is "not known". `known` has the bits of `mark` that are known."""
 
     __slots__ = (
-        "accepted", "connmark", "ct", "dnat", "doubts", "dport", "dst", "env", "family", "iif", "known", "looped",
-        "mark", "masquerade", "oif", "orig_dport", "orig_dst", "own", "path", "probability", "proto", "sport", "src",
+        "accepted", "bridged", "connmark", "ct", "dnat", "doubts", "dport", "dst", "env", "family", "iif", "known",
+        "looped", "mark", "masquerade", "oif", "orig_dport", "orig_dst", "own", "path", "probability", "proto",
+        "sport", "src",
     )  # fmt: skip
 
     env: Env
@@ -56,6 +57,7 @@ class State:
     dnat: bool
     masquerade: bool
     accepted: bool
+    bridged: bool | None
     own: bool  # made on the node
     looped: bool  # came back in through the loopback device
     probability: float | None
@@ -70,6 +72,7 @@ class State:
         new.orig_dst, new.orig_dport, new.dnat = self.orig_dst, self.orig_dport, self.dnat
         new.masquerade, new.accepted, new.probability = self.masquerade, self.accepted, self.probability
         new.path, new.doubts, new.own, new.looped = self.path, self.doubts, self.own, self.looped
+        new.bridged = self.bridged
         return new
 
 

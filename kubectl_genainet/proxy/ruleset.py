@@ -103,6 +103,8 @@ def detect_source(text: str) -> str:
         return "ipset"
     if re.search(r"^\s*(?:add )?table (?:\w+ )?\S+", text, re.M) and not text.lstrip().startswith("*"):
         return "nft"
+    if re.search(r"^(?:ipv[46]\s+\d+\s+)?(?:tcp|udp|sctp)\s+\d+ .*\bsrc=\S+ dst=", text, re.M):
+        return "conntrack"
     if _IPVS_LINE.search(text):
         return "ipvs"
     if _SAVE_LINE.search(text) or re.search(r"^\*\w+$", text, re.M):
@@ -110,7 +112,8 @@ def detect_source(text: str) -> str:
         return f"ip6tables-{variant}" if family_of(text) == 6 else f"iptables-{variant}"
     raise InputError(
         "this is no ruleset that can be read",
-        hint="Save one with `iptables-save -c`, `nft -j list ruleset`, `ipvsadm -Sn` or `ipset list`.",
+        hint="Save one with `iptables-save -c`, `nft -j list ruleset`, `ipvsadm -Sn` or `ipset list` "
+        "(and, for connections, `conntrack -L`).",
     )
 
 

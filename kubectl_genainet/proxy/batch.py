@@ -1,0 +1,131 @@
+"""Flows from a file, evaluated one by one: a line in, a line out, in the same order."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.proxy.evaluate import evaluate
+from kubectl_genainet.proxy.model import Evaluation, Packet, RuleRef
+from kubectl_genainet.proxy.ruleset import Ruleset
+
+
+class FlowRequest(msgspec.Struct, frozen=True):
+    """One line of a flows file. `node_ips` None: the line does not say which addresses are the node's own."""
+
+    packet: Packet
+    node_ips: tuple[str, ...] | None = None
+
+
+class RuleLine(msgspec.Struct, frozen=True):
+    table: str
+    chain: str
+    index: int
+    text: str
+
+
+class FlowResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the answer. `masquerade` null is not known; `unknown` names what would have to be known."""
+
+    verdict: str
+    backends: tuple[str, ...]
+    masquerade: bool | None
+    service: str | None
+    rules: tuple[RuleLine, ...]
+    unknown: tuple[str, ...] = ()
+    node: str = ""
+
+
+_KEYS = {
+    "sourceip": "src", "source": "src", "src": "src", "sourceport": "sport", "sport": "sport",
+    "destip": "dst", "destinationip": "dst", "dest": "dst", "destination": "dst", "dst": "dst",
+    "destport": "dport", "destinationport": "dport", "port": "dport", "dport": "dport",
+    "protocol": "protocol", "proto": "protocol", "nodeips": "node_ips", "nodeip": "node_ips",
+    "indevice": "in_device", "outdevice": "out_device", "ctstate": "ct_state", "mark": "mark",
+}  # fmt: skip
+
+
+def read_flows(lines: Iterable[str], source: str) -> Iterator[FlowRequest]:
+    """The flows of a file, one JSON object a line; keys in camel or snake case, ones not known are left aside.
+
+    What the rules themselves say (masqueradeAll, podCIDR) is accepted and not needed. Raises InputError with the
+    line's number for a line that is no flow.
+    """
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            yield _flow(msgspec.json.decode(line))
+        except (msgspec.DecodeError, ValueError, TypeError, KeyError) as error:
+            problem = f"no {error}" if isinstance(error, KeyError) else str(error)
+            raise InputError(
+                f"this is no flow: {problem}",
+                source=f"{source}:{number}",
+                hint='One a line: {"sourceIP":"10.0.0.2","destIP":"10.96.0.10","destPort":53,"protocol":"UDP"}',
+            ) from None
+
+
+def _flow(raw: Any) -> FlowRequest:
+    if not isinstance(raw, dict):
+        raise TypeError("it is not a JSON object")
+    given: dict[str, Any] = {}
+    for key, value in raw.items():
+        name = _KEYS.get(key.replace("_", "").replace("-", "").lower())
+        if name is not None and value is not None and value != "":
+            given.setdefault(name, value)
+    packet = Packet(
+        src=_address(given["src"]) if "src" in given else None,
+        dst=_address(given["dst"]),
+        sport=int(given["sport"]) if "sport" in given else None,
+        dport=int(given["dport"]) if "dport" in given else None,
+        protocol=_protocol(str(given.get("protocol", "TCP"))),
+        mark=int(str(given["mark"]), 0) if "mark" in given else None,
+        ct_state=str(given.get("ct_state", "NEW")),
+        in_device=given.get("in_device"),
+        out_device=given.get("out_device"),
+    )
+    nodes = given.get("node_ips")
+    if isinstance(nodes, str):
+        nodes = [nodes]
+    return FlowRequest(packet, None if nodes is None else tuple(_address(ip) for ip in nodes))
+
+
+def _address(text: Any) -> str:
+    return str(ipaddress.ip_address(str(text)))
+
+
+def _protocol(text: str) -> Protocol:
+    for protocol in Protocol:
+        if protocol.value.upper() == text.upper() and protocol is not Protocol.UNKNOWN:
+            return protocol
+    raise ValueError(f"{text!r} is no protocol that can be evaluated (TCP, UDP, SCTP, ICMP, ICMPv6)")
+
+
+def evaluate_flows(
+    ruleset: Ruleset, flows: Iterable[FlowRequest], *, node_ips: Sequence[str] | None = None, node: str = ""
+) -> Iterator[FlowResult]:
+    """The answer to each flow; a flow's own node addresses win over `node_ips`."""
+    for flow in flows:
+        own = flow.node_ips if flow.node_ips is not None else node_ips
+        yield result_of(evaluate(ruleset, flow.packet, node_ips=own), node)
+
+
+def result_of(evaluation: Evaluation, node: str = "") -> FlowResult:
+    return FlowResult(
+        evaluation.verdict.value,
+        tuple(backend.address for backend in evaluation.backends),
+        evaluation.masquerade,
+        evaluation.service,
+        tuple(map(_line, evaluation.rules)),
+        evaluation.unknown,
+        node,
+    )
+
+
+def _line(rule: RuleRef) -> RuleLine:
+    return RuleLine(rule.table, rule.chain, rule.index, rule.text)

@@ -1,0 +1,99 @@
+"""How often rules are hit: differences of the rules' own counters, and connections that conntrack holds."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from kubectl_genainet.model.cluster import canonical_ip
+from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.proxy.services import ServiceRules
+
+_FIELD = re.compile(r"(src|dst|sport|dport)=(\S+)")
+_NUMBERS = {"tcp": Protocol.TCP, "udp": Protocol.UDP, "sctp": Protocol.SCTP}
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """A conntrack entry: the tuple as the client sent it, and the tuple of the replies."""
+
+    original: FiveTuple
+    reply: FiveTuple
+
+    @property
+    def translated(self) -> FiveTuple:
+        """The client's tuple after destination NAT."""
+        return self.reply.reversed
+
+    @property
+    def has_dnat(self) -> bool:
+        return (self.reply.src, self.reply.sport) != (self.original.dst, self.original.dport)
+
+
+def parse_conntrack(text: str) -> tuple[Connection, ...]:
+    """Entries of `conntrack -L` or /proc/net/nf_conntrack. Entries without ports are left out."""
+    found: list[Connection] = []
+    for line in text.splitlines():
+        protocol = next((_NUMBERS[word] for word in line.split()[:4] if word in _NUMBERS), None)
+        fields = _FIELD.findall(line)
+        if protocol is None or len(fields) < 8:
+            continue
+        sides = [dict(fields[:4]), dict(fields[4:8])]
+        try:
+            tuples = [
+                FiveTuple(canonical_ip(s["src"]), int(s["sport"]), canonical_ip(s["dst"]), int(s["dport"]), protocol)
+                for s in sides
+            ]
+        except (KeyError, ValueError):
+            continue
+        found.append(Connection(*tuples))
+    return tuple(found)
+
+
+BackendKey = tuple[str, str, int, str, int]  # protocol, Service address and port, backend address and port
+
+
+def connections_by_backend(connections: Iterable[Connection]) -> Counter[BackendKey]:
+    """How many translated connections each pair of Service address and backend has in conntrack now."""
+    return Counter(
+        (c.original.protocol.value, c.original.dst, c.original.dport, c.translated.dst, c.translated.dport)
+        for c in connections
+        if c.has_dnat
+    )
+
+
+def since(before: Sequence[ServiceRules], after: Sequence[ServiceRules]) -> tuple[ServiceRules, ...]:
+    """`after` with counters as differences to `before`. A counter that fell was reset, and counts from zero."""
+    packets = {(r.source, r.service, r.protocol, a.address, a.via): a.packets for r in before for a in r.addresses}
+    connections = {(r.source, b.chain, b.address): b.connections for r in before for b in r.backends}
+    return tuple(
+        msgspec.structs.replace(
+            rules,
+            addresses=tuple(
+                msgspec.structs.replace(
+                    address,
+                    packets=_difference(
+                        address.packets,
+                        packets.get((rules.source, rules.service, rules.protocol, address.address, address.via)),
+                    ),
+                    backends=tuple(
+                        msgspec.structs.replace(
+                            b,
+                            connections=_difference(b.connections, connections.get((rules.source, b.chain, b.address))),
+                        )
+                        for b in address.backends
+                    ),
+                )
+                for address in rules.addresses
+            ),
+        )
+        for rules in after
+    )
+
+
+def _difference(now: int | None, then: int | None) -> int | None:
+    if now is None or then is None:
+        return now
+    return now - then if now >= then else now

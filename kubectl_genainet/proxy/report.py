@@ -1,0 +1,212 @@
+"""What `rules` shows: for each node and address of a Service, what is programmed and whether it is in step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
+from kubectl_genainet.model.finding import Finding, NotChecked, Severity
+from kubectl_genainet.model.kube import Service, ServicePort
+from kubectl_genainet.model.node import RulesetDump
+from kubectl_genainet.model.target import Target, TargetKind, not_found
+from kubectl_genainet.proxy.drift import compare
+from kubectl_genainet.proxy.hits import connections_by_backend, parse_conntrack, since
+from kubectl_genainet.proxy.names import service_port_name
+from kubectl_genainet.proxy.ruleset import parse_ruleset
+from kubectl_genainet.proxy.services import RuleAddress, ServiceRules, service_rules
+
+
+class RulesRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="rules"):
+    """One address of a Service port on one node.
+
+    `expected` is the number of ready endpoints in the API, None where it was not read; `conntrack` the connections
+    to this address that conntrack holds, None where it was not dumped. `state`: "in step", or what is not.
+    """
+
+    node: str
+    service: str
+    protocol: str
+    mode: str
+    source: str
+    address: RuleAddress
+    expected: int | None = None
+    conntrack: int | None = None
+    state: str = ""
+
+
+@dataclass(frozen=True)
+class RulesReport:
+    rows: tuple[RulesRow, ...]
+    findings: tuple[Finding, ...]
+    not_checked: tuple[NotChecked, ...]
+
+    @property
+    def found_something(self) -> bool:
+        return any(f.severity is not Severity.INFO for f in self.findings)
+
+
+def rules_report(
+    snapshot: ClusterSnapshot | None,
+    dumps: Mapping[str, Sequence[RulesetDump]],
+    target: Target | None = None,
+    *,
+    namespace: str = "default",
+    earlier: Mapping[str, Sequence[RulesetDump]] | None = None,
+    node_ips: Mapping[str, Sequence[str]] | None = None,
+) -> RulesReport:
+    """The report on a Service (or on all of them, without a target). `earlier` dumps make the counters differences.
+
+    `snapshot` None: there is no API to compare with. Raises InputError where the target does not exist.
+    """
+    rulesets = {
+        node: parse_ruleset(found, node_ips=(node_ips or {}).get(node)) for node, found in dumps.items() if found
+    }
+    services = None if snapshot is None or target is None else _services(snapshot, target, namespace)
+    findings = [] if snapshot is None else compare(snapshot, rulesets, services=services)
+    wanted = _wanted(snapshot, services, target, namespace)
+    rows: list[RulesRow] = []
+    for node, ruleset in rulesets.items():
+        rules = service_rules(ruleset)
+        if earlier and node in earlier:
+            rules = since(service_rules(parse_ruleset(earlier[node])), rules)
+        rows += _rows(node, rules, snapshot, wanted, findings, dumps[node], target)
+    silent = [NotChecked(f"rules of node {r.node or n}", e) for n, r in rulesets.items() for e in r.errors]
+    if snapshot is None and target is not None and any(r.virtual_servers for r in rulesets.values()):
+        silent.append(NotChecked("names of IPVS services", "IPVS keeps none; give the address, or --manifests"))
+    silent += [NotChecked(f"rules of node {node}", "no dump came from it") for node in dumps if node not in rulesets]
+    return RulesReport(tuple(rows), tuple(findings), tuple(silent))
+
+
+def _services(snapshot: ClusterSnapshot, target: Target, namespace: str) -> list[Service]:
+    if target.kind is TargetKind.ADDRESS:
+        at = [s for s in snapshot.services if target.name in _addresses(s)]
+        if not at:
+            known = [ip for s in snapshot.services for ip in _addresses(s)]
+            raise not_found("Service with the address", target.name, known)
+        return at
+    where = target.namespace or namespace
+    service = snapshot.service(where, target.name) if target.kind is TargetKind.SERVICE else None
+    if service is None:
+        known = [s.metadata.name for s in snapshot.services if s.metadata.namespace == where]
+        raise not_found("Service", target.name, known, namespace=where)
+    return [service]
+
+
+def _addresses(service: Service) -> list[str]:
+    return [canonical_ip(ip) for ip in (*service.cluster_ips, *service.external_addresses)]
+
+
+Wanted = Mapping[tuple[str, str], tuple[Service | None, ServicePort | None]]
+
+
+def _wanted(
+    snapshot: ClusterSnapshot | None, services: Sequence[Service] | None, target: Target | None, namespace: str
+) -> Wanted | None:
+    """Service ports by (name, protocol) that the rows are limited to; None: all."""
+    if snapshot is None:
+        if target is None or target.kind is not TargetKind.SERVICE:
+            return None  # an address limits the rows themselves
+        return {(f"{target.namespace or namespace}/{target.name}", ""): (None, None)}
+    port = target.port if target is not None else None
+    return {
+        (service_port_name(s.metadata.namespace, s.metadata.name, p.name), p.protocol): (s, p)
+        for s in (snapshot.services if services is None else services)
+        for p in s.spec.ports
+        if port in (None, p.port, p.name)
+    }
+
+
+def _rows(
+    node: str,
+    rules: Sequence[ServiceRules],
+    snapshot: ClusterSnapshot | None,
+    wanted: Wanted | None,
+    findings: Sequence[Finding],
+    dumps: Sequence[RulesetDump],
+    target: Target | None,
+) -> list[RulesRow]:
+    connections = _connections(dumps)
+    rows = []
+    for entry in rules:
+        name = entry.service or _name_by_address(snapshot, entry)
+        service, port = _match(wanted, name, entry.protocol)
+        if wanted is not None and service is None and not _wanted_without_api(wanted, name):
+            continue
+        expected = None
+        if snapshot is not None and service is not None and port is not None:
+            families = {":" in a.ip for a in entry.addresses if a.ip}
+            expected = sum(1 for b in snapshot.backends(service, port) if b.ready and (":" in b.ip) in families)
+        for address in entry.addresses:
+            if snapshot is None and target is not None and not _is_at(address, target):
+                continue
+            rows.append(
+                RulesRow(
+                    node=node,
+                    service=name,
+                    protocol=entry.protocol,
+                    mode=entry.mode,
+                    source=entry.source,
+                    address=address,
+                    expected=expected,
+                    conntrack=_count(connections, entry.protocol, address),
+                    state=_state(node, name, findings) if snapshot is not None else "",
+                )
+            )
+    return rows
+
+
+def _is_at(address: RuleAddress, target: Target) -> bool:
+    if target.kind is not TargetKind.ADDRESS:
+        return True
+    return address.ip == target.name and target.port in (None, address.port)
+
+
+def _connections(dumps: Sequence[RulesetDump]) -> Mapping[tuple[str, str, int], int] | None:
+    texts = [d.text for d in dumps if d.source == "conntrack" and not d.error]
+    if not texts:
+        return None
+    found: dict[tuple[str, str, int], int] = {}
+    for text in texts:
+        for (protocol, ip, port, *_), count in connections_by_backend(parse_conntrack(text)).items():
+            found[(protocol, ip, port)] = found.get((protocol, ip, port), 0) + count
+    return found
+
+
+def _count(connections: Mapping[tuple[str, str, int], int] | None, protocol: str, address: RuleAddress) -> int | None:
+    if connections is None:
+        return None
+    if address.ip:
+        return connections.get((protocol, address.ip, address.port), 0)
+    return sum(n for (p, _, port), n in connections.items() if p == protocol and port == address.port)
+
+
+def _name_by_address(snapshot: ClusterSnapshot | None, entry: ServiceRules) -> str:
+    for address in entry.addresses:
+        found = snapshot.service_at(address.ip, address.port, entry.protocol) if snapshot is not None else None
+        if found is not None:
+            return service_port_name(found.service.metadata.namespace, found.service.metadata.name, found.port.name)
+    return ""
+
+
+def _match(wanted: Wanted | None, name: str, protocol: str) -> tuple[Service | None, ServicePort | None]:
+    return (None, None) if wanted is None else wanted.get((name, protocol), (None, None))
+
+
+def _wanted_without_api(wanted: Wanted, name: str) -> bool:
+    return (name.partition(":")[0], "") in wanted
+
+
+def _state(node: str, name: str, findings: Sequence[Finding]) -> str:
+    """What the findings say of a Service on a node, in short."""
+    marks = [
+        f.check.replace("-endpoint-rules", " endpoints").replace("-", " ")
+        for f in findings
+        if f.object is not None
+        and f"{f.object.namespace}/{f.object.name}" == name.partition(":")[0]
+        and (f.check == "nodes-disagree" or any(e.node == node for e in f.evidence))
+        and (":" not in name or name in f.title or str(f.object) in f.title)
+    ]
+    return ", ".join(dict.fromkeys(marks)) or "in step"

@@ -1,0 +1,130 @@
+"""kube-proxy's rules for a person: a table or a tree of addresses and backends, and the answers to flows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from kubectl_genainet.model.finding import Finding
+from kubectl_genainet.proxy.batch import FlowResult
+from kubectl_genainet.proxy.ipset import IpSet
+from kubectl_genainet.proxy.report import RulesReport, RulesRow
+from kubectl_genainet.render.table import Column, table
+from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, markup_safe, printable
+
+
+def _number(value: int | None) -> str:
+    return "?" if value is None else str(value)
+
+
+def _endpoints(row: RulesRow) -> str:
+    have = len({b.address for b in row.address.backends})
+    return f"{have}" if row.expected is None else f"{have}/{row.expected}"
+
+
+def _hits(row: RulesRow) -> str:
+    counts = [b.connections for b in row.address.backends]
+    if row.address.packets is not None:
+        return str(row.address.packets)
+    return "?" if not counts or None in counts else str(sum(c or 0 for c in counts))
+
+
+def _state_style(row: RulesRow) -> str:
+    return "" if row.state in ("", "in step") else "yellow"
+
+
+COLUMNS: tuple[Column[RulesRow], ...] = (
+    Column("NODE", lambda r: r.node),
+    Column("MODE", lambda r: r.mode),
+    Column("SERVICE PORT", lambda r: r.service or "?"),
+    Column("PROTOCOL", lambda r: r.protocol),
+    Column("ADDRESS", lambda r: r.address.address),
+    Column("VIA", lambda r: r.address.via),
+    Column("VERDICT", lambda r: r.address.verdict),
+    Column("CHAIN", lambda r: r.address.chain or "-"),
+    Column("ENDPOINTS", _endpoints, right=True),
+    Column("HITS", _hits, right=True),
+    Column("CONNTRACK", lambda r: _number(r.conntrack), wide=True, right=True),
+    Column("SOURCE", lambda r: r.source, wide=True),
+    Column("BACKENDS", lambda r: ", ".join(b.address for b in r.address.backends) or "-", wide=True),
+    Column("STATE", lambda r: r.state or "-", style=_state_style),
+)
+
+
+def rules_table(report: RulesReport, *, wide: bool = False) -> RenderableType:
+    return Group(table(COLUMNS, report.rows, wide=wide), *_findings(report))
+
+
+def rules_tree(report: RulesReport) -> RenderableType:
+    """Service port → node → address → backend, each with its chain, its share and its hits."""
+    trees: dict[str, Tree] = {}
+    nodes: dict[tuple[str, str, str], Tree] = {}
+    for row in report.rows:
+        title = f"{row.service or '?'} {row.protocol}"
+        top = trees.setdefault(title, Tree(Text(printable(title), style="bold")))
+        key = (title, row.node, row.source)
+        node = nodes.get(key)
+        if node is None:
+            state = f"  [yellow]{markup_safe(row.state)}[/]" if _state_style(row) else f"  [dim]{row.state}[/]"
+            node = nodes[key] = top.add(f"{markup_safe(row.node or 'node')}  [dim]{row.mode}[/]{state}")
+        address = row.address
+        end = f"→ {markup_safe(address.chain)}" if address.chain else f"[red]{address.verdict}[/]"
+        branch = node.add(f"{markup_safe(address.address)}  [dim]{address.via}[/]  {end}  {_hits(row)} hits")
+        for backend in address.backends:
+            share = "by the scheduler" if backend.probability is None else f"{backend.probability:.0%}"
+            hits = "" if backend.connections is None else f"  {backend.connections} connections"
+            branch.add(f"{markup_safe(backend.address)}  {share}  [dim]{markup_safe(backend.chain)}[/]{hits}")
+    return Group(*trees.values(), *_findings(report))
+
+
+def _findings(report: RulesReport) -> Iterable[RenderableType]:
+    for finding in report.findings:
+        yield Text("")
+        yield _finding(finding)
+    for item in report.not_checked:
+        yield Text(f"not checked: {printable(item.what)}: {printable(item.reason)}", style="dim")
+
+
+def _finding(finding: Finding) -> RenderableType:
+    out = Text()
+    out.append(finding.severity.value, style=SEVERITY_STYLE[finding.severity])
+    out.append(f"  {printable(finding.title)}  ")
+    out.append(f"({finding.check})", style="dim")
+    for fact in finding.evidence:
+        out.append(f"\n  {fact.certainty.value}", style=CERTAINTY_STYLE[fact.certainty])
+        where = f" [{fact.node}]" if fact.node else ""
+        out.append(f"{printable(where)} {printable(fact.statement)}")
+    if finding.remedy is not None:
+        out.append(f"\n  {printable(finding.remedy.text)}")
+        if finding.remedy.command:
+            out.append(f"\n    {printable(finding.remedy.command)}", style="bold")
+    return out
+
+
+FLOW_COLUMNS: tuple[Column[FlowResult], ...] = (
+    Column("VERDICT", lambda r: r.verdict),
+    Column("BACKENDS", lambda r: ", ".join(r.backends) or "-"),
+    Column("MASQUERADE", lambda r: {True: "yes", False: "no", None: "?"}[r.masquerade]),
+    Column("SERVICE PORT", lambda r: r.service or "-"),
+    Column("NODE", lambda r: r.node or "-", wide=True),
+    Column("CHAINS", lambda r: " → ".join(dict.fromkeys(rule.chain for rule in r.rules)) or "-", wide=True),
+    Column("NOT KNOWN", lambda r: "; ".join(r.unknown) or "-"),
+)
+
+
+def flows_table(results: Iterable[FlowResult], *, wide: bool = False) -> Table:
+    return table(FLOW_COLUMNS, results, wide=wide)
+
+
+def ipsets_table(sets: Iterable[IpSet]) -> Table:
+    columns: tuple[Column[IpSet], ...] = (
+        Column("SET", lambda s: s.name),
+        Column("TYPE", lambda s: s.type),
+        Column("MEMBERS", lambda s: str(len(s.members)), right=True),
+        Column("FIRST", lambda s: ", ".join(s.members[:4])),
+    )
+    return table(columns, sets)
