@@ -85,7 +85,7 @@ def workload_config(folder: LabFolder, record: LabRecord, objects: list[Object])
             "upstream": notes.get(UPSTREAM, ""),
             "request_bytes": int(notes.get(REQUEST, 200)),
             "response_bytes": int(notes.get(RESPONSE, 200)),
-            "behaviour": record.behaviours.get(name, {}),
+            "behaviour": record.behaviour(name),
         })  # fmt: skip
     fabric = netns_name(spec.name, "fabric")
     members.append({"name": OUTSIDE, "netns": fabric, "ips": [], "calls": outside_calls(objects), "period": 1.0})
