@@ -23,6 +23,7 @@ _TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _PROTOINFO, _TIMEOUT, _CTA_MARK, _MARK_MASK 
 _ESTABLISHED = 3  # enum tcp_conntrack
 _CONFIRMED_ASSURED = 0x2 | 0x4 | 0x8  # IPS_SEEN_REPLY, IPS_ASSURED (not evicted early), IPS_CONFIRMED
 _BATCH = 400
+_FIRST_PORT = 0x5AA5  # nothing else in an entry looks like it
 _ENOMEM = 12
 _SOURCES, _DESTINATION = 0xC6120000, 0xC6130001  # 198.18.0.0/16 and 198.19.0.1, for benchmarks only (RFC 2544)
 
@@ -52,8 +53,12 @@ def _message(kind: int, flags: int, *attributes: bytes) -> bytes:
     return struct.pack("=IHHII", 16 + len(body), _SUBSYS_CTNETLINK << 8 | kind, _REQUEST | flags, 0, 0) + body
 
 
+def _address_and_port(number: int) -> tuple[int, int]:
+    return _SOURCES + number // 40000, _FIRST_PORT + number % 40000
+
+
 def _entry(number: int) -> bytes:
-    source, sport = _SOURCES + number // 60000, 1024 + number % 60000
+    source, sport = _address_and_port(number)
     return _message(
         _MSG_NEW,
         _CREATE,
@@ -64,6 +69,23 @@ def _entry(number: int) -> bytes:
         _attribute(_CTA_MARK, struct.pack("!I", MARK)),
         _nest(_PROTOINFO, _nest(1, _attribute(1, bytes([_ESTABLISHED])))),
     )
+
+
+_ENTRY_SIZE = len(_entry(0))
+# Where an entry's own address and port stand, once in each direction's tuple.
+_ADDRESSES = [i for i in range(_ENTRY_SIZE) if _entry(0)[i : i + 4] == struct.pack("!I", _SOURCES)]
+_PORTS = [i for i in range(_ENTRY_SIZE) if _entry(0)[i : i + 2] == struct.pack("!H", _FIRST_PORT)]
+
+
+def _renumber(batch: bytearray, first: int) -> None:
+    """Turns the entries of a batch into those from number `first` on, which is four times as quick as new ones."""
+    for number in range(_BATCH):
+        at = number * _ENTRY_SIZE
+        address, port = _address_and_port(first + number)
+        for offset in _ADDRESSES:
+            struct.pack_into("!I", batch, at + offset, address)
+        for offset in _PORTS:
+            struct.pack_into("!H", batch, at + offset, port)
 
 
 def _sysctl(name: str) -> int:
@@ -81,8 +103,10 @@ def fill_table() -> int:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as sock:
         sock.bind((0, 0))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        batch = bytearray(_entry(0) * _BATCH)
         for first in range(0, limit + _BATCH, _BATCH):
-            sock.send(b"".join(_entry(n) for n in range(first, first + _BATCH)))
+            _renumber(batch, first)
+            sock.send(batch)
             refused, error = _errors(sock)
             if error not in (0, _ENOMEM):
                 raise GenainetError(f"the kernel refuses connection tracking entries: error {error}")

@@ -65,10 +65,11 @@ class Wires:
 
     def make_fabric(self) -> None:
         with netns.inside(self.fabric):
-            netns.write_sysctls(host_sysctls(self.spec))
+            netns.write_sysctls(host_sysctls(self.spec) | {"net/ipv4/conf/default/rp_filter": "0"})
         ipr = self.at(self.fabric)
         ipr.link("add", ifname=BRIDGE, kind="bridge", br_mcast_snooping=0)
         bridge = self.index_of(self.fabric, BRIDGE)
+        ipr.addr("add", index=bridge, address="172.19.0.1", prefixlen=24)  # the network of second devices
         for family in self.spec.families:
             ipr.addr(
                 "add", index=bridge, address=family.fabric_ip, prefixlen=family.underlay.prefixlen, **_flags(family)
@@ -97,7 +98,9 @@ class Wires:
         with _opened(node) as fd:
             ipr.link("add", ifname=port, kind="veth", peer={"ifname": device, "net_ns_fd": fd})
         with netns.inside(node):
-            netns.write_sysctls({f"net/ipv4/conf/{device}/{k}": v for k, v in (("arp_ignore", "1"), ("arp_announce", "2"))})
+            netns.write_sysctls(
+                {f"net/ipv4/conf/{device}/{k}": v for k, v in (("arp_ignore", "1"), ("arp_announce", "2"))}
+            )
         ipr.link("set", index=self.index_of(self.fabric, port), master=self.index_of(self.fabric, BRIDGE), state="up")
         self._up(node, device)
 
@@ -246,6 +249,8 @@ def host_sysctls(spec: LabSpec) -> dict[str, str]:
         "net/ipv4/conf/all/rp_filter": "0",
         "net/ipv4/conf/default/rp_filter": "2",
         "net/ipv4/conf/all/route_localnet": "1",
+        "net/ipv4/conf/all/send_redirects": "0",
+        "net/ipv4/conf/default/send_redirects": "0",
         "net/netfilter/nf_conntrack_tcp_timeout_established": "86400",
         "net/netfilter/nf_conntrack_tcp_timeout_close_wait": "3600",
         **_ipv6_sysctls(spec, forward=True),

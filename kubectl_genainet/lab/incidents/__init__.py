@@ -22,13 +22,18 @@ _REGISTRY: dict[str, Incident] = {}
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """The known diagnosis. `reason` is the kernel's name, "" where nothing is dropped; `hook` is netfilter's, in lower
-    case, "" where the drop is elsewhere; `location` the kernel function that drops."""
+    """The known diagnosis, as measured on Linux 6.18 with iptables-nft.
+
+    `reason` is the kernel's name of it, "" where skb:kfree_skb reports nothing; `hook` is netfilter's, in lower case,
+    "" where the drop is elsewhere; `location` is the kernel function that drops (other kernels, and iptables-legacy,
+    name another); `counter` is what grows in /proc/net/netstat of the pod where there is no other trace.
+    """
 
     verdict: Verdict
     reason: str = ""
     hook: str = ""
     location: str = ""
+    counter: str = ""
 
 
 @dataclass(slots=True)

@@ -43,7 +43,7 @@ def reset_by_app(lab: Lab, memo: Memo) -> None:
 
 @incident(
     "listen-overflow",
-    Expected(Verdict.DROPPED, reason="TCP_LISTEN_OVERFLOW", location="tcp_v4_syn_recv_sock"),
+    Expected(Verdict.DROPPED, counter="TcpExt:ListenOverflows"),
     clear=restore,
 )
 def listen_overflow(lab: Lab, memo: Memo) -> None:
@@ -51,7 +51,9 @@ def listen_overflow(lab: Lab, memo: Memo) -> None:
 
     Fault: the program of one my-llama-finetuned pod listens with a queue of one and never calls accept (all its
     workers hang). Its readiness probe has not failed yet.
-    Diagnosis: the first two connections are established and never answered; the packets of the others arrive in the
-    pod's namespace and are dropped there for the full queue, so their clients repeat the SYN.
+    Diagnosis: the first connection is established and never answered; the SYNs of the others arrive in the pod's
+    namespace and get no answer, so their clients repeat them. The kernel consumes such a SYN (tcp_conn_request), which
+    skb:kfree_skb does not report: TcpExt ListenOverflows and ListenDrops of the pod's namespace count them, and its
+    listening socket has a full queue. The reason TCP_LISTEN_OVERFLOW shows only where it fills up between SYN and ACK.
     """
     _one_pod(lab, memo, {"stall": True})

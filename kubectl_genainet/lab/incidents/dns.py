@@ -15,7 +15,7 @@ STORM_NAME, STORM_RATE = "vector-db.prod.internal", 20
 EXTERNAL_NAME, EXTERNAL_RATE = "models.example.com", 20
 
 
-@incident("dns-timeout", Expected(Verdict.DROPPED, "NETFILTER_DROP", "forward", "nf_hook_slow"), clear=restore)
+@incident("dns-timeout", Expected(Verdict.DROPPED, "NETFILTER_DROP", "forward", "nft_do_chain"), clear=restore)
 def dns_timeout(lab: Lab, memo: Memo) -> None:
     """Packets to one of the two DNS pods are dropped.
 

@@ -9,7 +9,7 @@ from kubectl_genainet.lab.objects import Object, meta
 from kubectl_genainet.lab.state import ExtraRule, Memo
 from kubectl_genainet.model.path import Verdict
 
-_DROPPED = Expected(Verdict.DROPPED, reason="NETFILTER_DROP", hook="forward", location="nf_hook_slow")
+_DROPPED = Expected(Verdict.DROPPED, reason="NETFILTER_DROP", hook="forward", location="nft_do_chain")
 LLAMA, CHATBOT, RAG = "my-llama-finetuned", "chatbot-ui", "rag-app"
 
 
@@ -25,7 +25,7 @@ def policy_drop(lab: Lab, memo: Memo) -> None:
 
     Fault: my-llama-ingress-policy admits app.kubernetes.io/name: chatbot; the pods are labelled chatbot-ui.
     Diagnosis: each new connection of chatbot-ui to my-llama-svc is dropped on the backend's node, after DNAT, in
-    FORWARD: NETFILTER_DROP at nf_hook_slow, by the last rule of the pod's LAB-POD- chain (ingress). The policy's rule
+    FORWARD: NETFILTER_DROP, by the last rule of the pod's LAB-POD- chain (ingress). The policy's rule
     1 covers the port and does not select the client.
     """
     _ingress_rule(lab, memo)["from"][0]["podSelector"]["matchLabels"][APP] = "chatbot"

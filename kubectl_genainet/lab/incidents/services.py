@@ -15,7 +15,7 @@ from kubectl_genainet.model.path import Verdict
 HEALTH_CHECK_PORT = 32001
 
 
-@incident("no-endpoints", Expected(Verdict.REJECTED, "NETFILTER_DROP", "forward", "nf_hook_slow"), clear=restore)
+@incident("no-endpoints", Expected(Verdict.REJECTED, "NETFILTER_DROP", "forward", "nft_do_chain"), clear=restore)
 def no_endpoints(lab: Lab, memo: Memo) -> None:
     """No pod of the model is ready, so the Service has no endpoint.
 
@@ -38,7 +38,7 @@ def _clear_stale_endpoint(lab: Lab, memo: Memo) -> None:
 
 @incident(
     "stale-endpoint",
-    Expected(Verdict.DROPPED, reason="IP_INNOROUTES", location="ip_route_input_slow"),
+    Expected(Verdict.DROPPED, reason="NOT_SPECIFIED", location="ip_error"),
     clear=_clear_stale_endpoint,
 )
 def stale_endpoint(lab: Lab, memo: Memo) -> None:
@@ -47,8 +47,9 @@ def stale_endpoint(lab: Lab, memo: Memo) -> None:
     Fault: my-llama-finetuned is scaled from 3 to 2; its pod and the endpoint are gone, and kube-proxy on the node of
     one chatbot-ui pod has not caught up.
     Diagnosis: from that node, one connection in three is translated to the address of a pod that no longer exists, and
-    dies on that pod's former node, where only the blackhole route of the pod range is left. That node's kube-proxy
-    rules hold an endpoint that no EndpointSlice has.
+    dies on that pod's former node, where only the blackhole route of the pod range is left: ip_error, for which the
+    kernel has no reason (NOT_SPECIFIED), no netfilter hook, no ICMP. The client's node has an endpoint in its rules
+    that no EndpointSlice has.
     """
     client = lab.pods_of(CHATBOT)[0]
     node = client["spec"]["nodeName"]
@@ -81,7 +82,7 @@ def nothing_listens(lab: Lab, memo: Memo) -> None:
     lab.sync()
 
 
-@incident("no-local-endpoint", Expected(Verdict.DROPPED, "NETFILTER_DROP", "input", "nf_hook_slow"), clear=restore)
+@incident("no-local-endpoint", Expected(Verdict.DROPPED, "NETFILTER_DROP", "input", "nft_do_chain"), clear=restore)
 def no_local_endpoint(lab: Lab, memo: Memo) -> None:
     """externalTrafficPolicy is Local, and a node without a pod of the Service gets its traffic.
 
