@@ -6,6 +6,7 @@ import time
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 
 from kubectl_genainet.commands.options import output_option
 from kubectl_genainet.lab.spec import DEFAULT_NAME, Family, LabSpec, Overlay, ProxyMode
@@ -129,3 +130,37 @@ def execute(name: str, namespace: str, pod: str, cmd: tuple[str, ...]) -> None:
     from kubectl_genainet.lab.execute import execute as run
 
     run(name, pod, cmd[1:] if cmd[0] == "--" and len(cmd) > 1 else cmd, namespace)
+
+
+def _complete_incident(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from kubectl_genainet.lab.incidents import incidents
+
+    return [CompletionItem(n, help=i.summary) for n, i in incidents().items() if n.startswith(incomplete)]
+
+
+@command.command("incident")
+@name_option
+@click.option("--clear", is_flag=True, help="Undo the incident.")
+@click.argument("incident", required=False, shell_complete=_complete_incident)
+def incident(name: str, clear: bool, incident: str | None) -> None:
+    """Make a fault in the lab, or undo it; without INCIDENT, list those there are.
+
+    \b
+    Examples:
+      kubectl genainet lab incident
+      kubectl genainet lab incident mtu-blackhole
+      kubectl genainet lab incident mtu-blackhole --clear
+    """
+    from kubectl_genainet.lab import incidents
+    from kubectl_genainet.render.lab import print_incidents
+
+    if incident is None:
+        print_incidents([(i.name, i.summary) for i in incidents.incidents().values()])
+    elif clear:
+        was_there = incidents.clear_incident(name, incident)
+        click.echo(f"incident {incident} is {'cleared' if was_there else 'not in the lab'}", err=True)
+    else:
+        made = incidents.make_incident(name, incident)
+        click.echo(f"incident {incident} is in the lab: {made.summary}\n\n{made.description}\n", err=True)
+        option = "" if name == DEFAULT_NAME else f" --name {name}"
+        click.echo(f"Undo it: kubectl genainet lab incident {incident} --clear{option}", err=True)

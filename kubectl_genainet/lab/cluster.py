@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import uuid
@@ -10,15 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.lab import netns, processes, programs
-from kubectl_genainet.lab.controllers import build_objects, with_endpoint_slices
+from kubectl_genainet.lab.controllers import build_objects
 from kubectl_genainet.lab.manifests import SHIPPED, read_folder
 from kubectl_genainet.lab.rules import load_rules
 from kubectl_genainet.lab.spec import FABRIC, LabSpec, check_name, check_nodes, netns_name, node_name
-from kubectl_genainet.lab.state import LabFolder, LabRecord, locked, no_such_lab
+from kubectl_genainet.lab.state import LabFolder, LabRecord, locked
 from kubectl_genainet.lab.wiring import PodWire, Wires
 
 Object = dict[str, Any]
@@ -150,63 +147,3 @@ def _remove(folder: LabFolder, record: LabRecord) -> None:
         if path != folder.record_path:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     folder.record_path.unlink()
-
-
-class Lab:
-    """A lab that is up, for a command that changes it. The change is written before it is made."""
-
-    def __init__(self, folder: LabFolder) -> None:
-        self.folder = folder
-        self.record = folder.read()
-        if not self.record.up:
-            raise no_such_lab(folder.name)
-        self.objects = folder.read_objects()
-
-    @property
-    def _lagging_path(self) -> Path:
-        return self.folder.path / "objects.proxied.json"
-
-    def find(self, kind: str, namespace: str, name: str) -> Object:
-        for obj in self.objects:
-            metadata = obj["metadata"]
-            if (obj["kind"], metadata.get("namespace", ""), metadata["name"]) == (kind, namespace, name):
-                return obj
-        raise GenainetError(
-            f"the lab {self.folder.name!r} has no {kind} {namespace}/{name}",
-            "Incidents are made for the application that the tool ships: bring a lab up without --manifests.",
-        )
-
-    def save(self) -> None:
-        self.folder.write_objects(self.objects)
-        self.folder.write(self.record)
-
-    def sync(self) -> None:
-        """Saves the objects, then brings endpoints, rules, DNS records and the pods' program in line with them."""
-        self.objects = with_endpoint_slices(self.objects)
-        self.save()
-        programs.write_configs(self.folder, self.record, self.objects)
-        load_rules(self.record, self.objects, self._proxied())
-        programs.reload_dns(self.record, self.objects)
-        programs.reload_workload(self.folder)
-
-    def hold_proxies(self, nodes: list[str]) -> None:
-        """Has the nodes' kube-proxy keep to the objects as they are now, until released (an empty list)."""
-        self.record.lagging = nodes
-        if nodes:
-            self._lagging_path.write_bytes(msgspec.json.encode(self.objects))
-        else:
-            self._lagging_path.unlink(missing_ok=True)
-
-    def _proxied(self) -> list[Object] | None:
-        if not self.record.lagging:
-            return None
-        objects: list[Object] = msgspec.json.decode(self._lagging_path.read_bytes())
-        return objects
-
-
-@contextlib.contextmanager
-def changing(name: str) -> Iterator[Lab]:
-    """The lab, for one command that changes it."""
-    check_machine()
-    with locked(name) as folder:
-        yield Lab(folder)

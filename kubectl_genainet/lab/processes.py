@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,17 +19,21 @@ def marked_environment(lab_id: str) -> dict[str, str]:
     return {**os.environ, MARK: lab_id}
 
 
-def spawn(command: Sequence[str], *, lab_id: str, log: Path, namespace: str = "") -> subprocess.Popen[bytes]:
-    """Starts a process of the lab, in a network namespace where one is named; its output goes to `log`.
+def spawn(command: Sequence[str], *, lab_id: str, log: Path, namespace: str = "") -> int:
+    """Starts a process of the lab, in a network namespace where one is named, and returns its pid; its output goes to
+    `log`.
 
-    It carries the mark from its first moment, so it is found even if the caller dies before noting its pid.
+    It outlives the caller. It carries the mark from its first moment, so it is found even if the caller dies before
+    noting the pid.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "ab") as output, netns.inside(namespace) if namespace else contextlib.nullcontext():
-        return subprocess.Popen(
-            command, env=marked_environment(lab_id), stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True,
-        )  # fmt: skip
+    files = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    with netns.inside(namespace) if namespace else contextlib.nullcontext():
+        return os.posix_spawnp(command[0], command, marked_environment(lab_id), file_actions=files, setsid=True)
 
 
 def processes_of(lab_id: str, namespaces: Iterable[str]) -> list[int]:

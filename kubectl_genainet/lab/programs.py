@@ -22,6 +22,7 @@ Object = dict[str, Any]
 
 CALLS, PERIOD = "lab.genainet/calls", "lab.genainet/period"
 UPSTREAM, REQUEST, RESPONSE = "lab.genainet/upstream", "lab.genainet/request-bytes", "lab.genainet/response-bytes"
+FROM_OUTSIDE = "lab.genainet/called-from-outside"
 OUTSIDE = "outside"  # name of the clients beyond the cluster, in the fabric's namespace
 AGENT = "kubectl_genainet.agent.main"
 _READY_WITHIN = 20.0
@@ -85,7 +86,7 @@ def workload_config(folder: LabFolder, record: LabRecord, objects: list[Object])
             "upstream": notes.get(UPSTREAM, ""),
             "request_bytes": int(notes.get(REQUEST, 200)),
             "response_bytes": int(notes.get(RESPONSE, 200)),
-            "behaviour": record.behaviours.get(name, {}),
+            "behaviour": record.behaviour(name),
         })  # fmt: skip
     fabric = netns_name(spec.name, "fabric")
     members.append({"name": OUTSIDE, "netns": fabric, "ips": [], "calls": outside_calls(objects), "period": 1.0})
@@ -99,14 +100,14 @@ def _tcp_ports(pod: Object) -> list[int]:
 
 
 def outside_calls(objects: list[Object]) -> list[str]:
-    """URLs that clients outside the cluster call: each node port of the LoadBalancer Services, on every node."""
+    """URLs that clients outside the cluster call: on every node, the node ports of the Services annotated so."""
     nodes = [o["status"]["addresses"][0]["address"] for o in objects if o["kind"] == "Node"]
     return [
         f"http://{ip}:{port['nodePort']}/"
         for service in objects
-        if service["kind"] == "Service" and service["spec"]["type"] == "LoadBalancer"
+        if service["kind"] == "Service" and service["metadata"].get("annotations", {}).get(FROM_OUTSIDE) == "true"
         for port in service["spec"]["ports"]
-        if port["protocol"] == "TCP"
+        if port["protocol"] == "TCP" and port.get("nodePort")
         for ip in nodes
     ]
 
@@ -125,8 +126,8 @@ def write_configs(folder: LabFolder, record: LabRecord, objects: list[Object]) -
 
 def start_workload(folder: LabFolder, record: LabRecord) -> None:
     command = [sys.executable, "-m", "kubectl_genainet.lab.workload", str(folder.path / "workload.json")]
-    process = processes.spawn(command, lab_id=record.id, log=log_path(folder, "workload"))
-    record.pids["workload"] = process.pid
+    pid = processes.spawn(command, lab_id=record.id, log=log_path(folder, "workload"))
+    record.pids["workload"] = pid
 
 
 def reload_workload(folder: LabFolder) -> None:
@@ -189,11 +190,11 @@ def dns_command(folder: LabFolder, pod: Object, spec: LabSpec) -> list[str]:
 def start_dns(folder: LabFolder, record: LabRecord, objects: list[Object]) -> None:
     for pod in filter(is_dns, pods_in(objects)):
         name = member_key(pod)
-        process = processes.spawn(
+        pid = processes.spawn(
             dns_command(folder, pod, record.spec), lab_id=record.id, namespace=record.pods[name],
             log=log_path(folder, name),
         )  # fmt: skip
-        record.pids[name] = process.pid
+        record.pids[name] = pid
 
 
 def reload_dns(record: LabRecord, objects: list[Object]) -> None:
@@ -217,8 +218,8 @@ def start_agents(folder: LabFolder, record: LabRecord) -> None:
             sys.executable, "-m", AGENT, "serve", "--node", node, "--socket", str(path),
             "--host-netns", f"/run/netns/{namespace}",
         ]  # fmt: skip
-        process = processes.spawn(command, lab_id=record.id, log=log_path(folder, f"agent/{node}"))
-        record.pids[f"agent/{node}"] = process.pid
+        pid = processes.spawn(command, lab_id=record.id, log=log_path(folder, f"agent/{node}"))
+        record.pids[f"agent/{node}"] = pid
         record.agents[node] = str(path)
 
 

@@ -26,11 +26,21 @@ ROOT = Path(os.environ.get("GENAINET_LAB_STATE", "/run/genainet/lab"))
 class ExtraRule(msgspec.Struct, frozen=True, kw_only=True):
     """An iptables rule that an incident put on a node, before the chain's other rules."""
 
+    incident: str
     node: str
     table: str
     chain: str
     rule: str
     family: str = "IPv4"
+
+
+class Memo(msgspec.Struct, kw_only=True):
+    """What an incident changed, written before it acts, for its `--clear`."""
+
+    replaced: list[dict[str, Any]] = []  # objects as they were
+    added: list[dict[str, Any]] = []  # objects that were not there
+    behaviours: dict[str, dict[str, Any]] = {}  # of pods' programs, by "namespace/name"
+    notes: dict[str, Any] = {}  # whatever else the incident needs
 
 
 class LabRecord(msgspec.Struct, kw_only=True):
@@ -44,14 +54,14 @@ class LabRecord(msgspec.Struct, kw_only=True):
     pods: dict[str, str] = {}
     agents: dict[str, str] = {}
     pids: dict[str, int] = {}
-    incidents: dict[str, dict[str, Any]] = {}
+    incidents: dict[str, Memo] = {}
     extra_rules: list[ExtraRule] = []
     lagging: list[str] = []  # nodes whose kube-proxy does not follow changes
-    behaviours: dict[str, dict[str, Any]] = {}  # of pods' programs, by "namespace/name"
     upstream_delay_ms: int = 0
 
-    def netns_of_node(self, node: str) -> str:
-        return self.nodes[node]
+    def behaviour(self, pod: str) -> dict[str, Any]:
+        """How the program of the pod "namespace/name" misbehaves; workload.Member says what there is."""
+        return {k: v for memo in self.incidents.values() for k, v in memo.behaviours.get(pod, {}).items()}
 
 
 class LabFolder:

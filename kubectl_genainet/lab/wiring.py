@@ -65,10 +65,11 @@ class Wires:
 
     def make_fabric(self) -> None:
         with netns.inside(self.fabric):
-            netns.write_sysctls(host_sysctls(self.spec))
+            netns.write_sysctls(host_sysctls(self.spec) | {"net/ipv4/conf/default/rp_filter": "0"})
         ipr = self.at(self.fabric)
         ipr.link("add", ifname=BRIDGE, kind="bridge", br_mcast_snooping=0)
         bridge = self.index_of(self.fabric, BRIDGE)
+        ipr.addr("add", index=bridge, address="172.19.0.1", prefixlen=24)  # the network of second devices
         for family in self.spec.families:
             ipr.addr(
                 "add", index=bridge, address=family.fabric_ip, prefixlen=family.underlay.prefixlen, **_flags(family)
@@ -92,12 +93,22 @@ class Wires:
             ipr.route("add", dst=family.pod_cidr(index), type=_RTN_BLACKHOLE, family=_af(family))
 
     def add_uplink(self, index: int, device: str, port: str) -> None:
-        """A further device of a node on the fabric's bridge."""
+        """A device of a node on the fabric's bridge. It answers and asks ARP for its own addresses only."""
         node, ipr = self.nodes[node_name(index)], self.at(self.fabric)
         with _opened(node) as fd:
             ipr.link("add", ifname=port, kind="veth", peer={"ifname": device, "net_ns_fd": fd})
+        with netns.inside(node):
+            netns.write_sysctls(
+                {f"net/ipv4/conf/{device}/{k}": v for k, v in (("arp_ignore", "1"), ("arp_announce", "2"))}
+            )
         ipr.link("set", index=self.index_of(self.fabric, port), master=self.index_of(self.fabric, BRIDGE), state="up")
         self._up(node, device)
+
+    def add_second_uplink(self, index: int, device: str) -> None:
+        """A second device, in a network of its own, as cloud instances with several interfaces have."""
+        self.add_uplink(index, device, f"port{index}b")
+        node = self.nodes[node_name(index)]
+        self.at(node).addr("add", index=self.index_of(node, device), address=f"172.19.0.{index + 1}", prefixlen=24)
 
     # --- between the nodes ------------------------------------------------------------------------------------------
 
@@ -238,6 +249,8 @@ def host_sysctls(spec: LabSpec) -> dict[str, str]:
         "net/ipv4/conf/all/rp_filter": "0",
         "net/ipv4/conf/default/rp_filter": "2",
         "net/ipv4/conf/all/route_localnet": "1",
+        "net/ipv4/conf/all/send_redirects": "0",
+        "net/ipv4/conf/default/send_redirects": "0",
         "net/netfilter/nf_conntrack_tcp_timeout_established": "86400",
         "net/netfilter/nf_conntrack_tcp_timeout_close_wait": "3600",
         **_ipv6_sysctls(spec, forward=True),

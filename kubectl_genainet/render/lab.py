@@ -28,6 +28,16 @@ LAB_COLUMNS: tuple[Column[Row], ...] = (
     Column("INCIDENTS", lambda lab: ", ".join(lab["incidents"])),
 )
 
+INCIDENT_COLUMNS: tuple[Column[tuple[str, str]], ...] = (
+    Column("INCIDENT", lambda i: i[0]),
+    Column("FAULT", lambda i: i[1]),
+)
+
+
+def print_incidents(incidents: Sequence[tuple[str, str]]) -> None:
+    """(name, summary) of each."""
+    make_console().print(table(INCIDENT_COLUMNS, incidents))
+
 
 def print_labs(labs: Sequence[Row]) -> None:
     console = make_console()

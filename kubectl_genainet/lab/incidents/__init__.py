@@ -1,0 +1,108 @@
+"""Faults that can be made in a lab and undone, each with the diagnosis that a tool should come to.
+
+An incident is a pair of functions in one of this package's modules: one makes the fault, the other undoes exactly it.
+Both take the lab and a memo, which is saved before anything is done.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kubectl_genainet.lab.change import Lab, changing
+from kubectl_genainet.lab.state import Memo
+from kubectl_genainet.model.path import Verdict
+from kubectl_genainet.model.target import not_found
+
+Step = Callable[[Lab, Memo], None]
+_MODULES = ("policies", "services", "datapath", "backends", "dns")
+_REGISTRY: dict[str, Incident] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The known diagnosis, as measured on Linux 6.18 with iptables-nft.
+
+    `reason` is the kernel's name of it, "" where skb:kfree_skb reports nothing; `hook` is netfilter's, in lower case,
+    "" where the drop is elsewhere; `location` is the kernel function that drops (other kernels, and iptables-legacy,
+    name another); `counter` is what grows in /proc/net/netstat of the pod where there is no other trace.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    hook: str = ""
+    location: str = ""
+    counter: str = ""
+
+
+@dataclass(slots=True)
+class Incident:
+    """A fault. `summary` is the first line of the docstring, `description` the rest."""
+
+    name: str
+    expected: Expected
+    make: Step
+    clear: Step
+
+    @property
+    def summary(self) -> str:
+        return (self.make.__doc__ or "").strip().splitlines()[0]
+
+    @property
+    def description(self) -> str:
+        lines = (self.make.__doc__ or "").strip().splitlines()[1:]
+        return "\n".join(line.strip() for line in lines).strip()
+
+
+def incident(name: str, expected: Expected, *, clear: Step) -> Callable[[Step], Step]:
+    """Registers the decorated function as the one that makes the incident."""
+
+    def register(make: Step) -> Step:
+        _REGISTRY[name] = Incident(name, expected, make, clear)
+        return make
+
+    return register
+
+
+def incidents() -> dict[str, Incident]:
+    """All incidents, by name."""
+    for module in _MODULES:
+        importlib.import_module(f"{__name__}.{module}")
+    return _REGISTRY
+
+
+def find_incident(name: str) -> Incident:
+    known = incidents()
+    if name not in known:
+        raise not_found("incident", name, known)
+    return known[name]
+
+
+def make_incident(lab_name: str, name: str) -> Incident:
+    """Makes an incident; one that is there already stays as it is."""
+    found = find_incident(name)
+    with changing(lab_name) as lab:
+        if name not in lab.record.incidents:
+            memo = lab.record.incidents[name] = Memo()
+            found.make(lab, memo)
+    return found
+
+
+def clear_incident(lab_name: str, name: str) -> bool:
+    """Undoes an incident, also one that was made only in part; False where it was not there."""
+    found = find_incident(name)
+    with changing(lab_name) as lab:
+        if name not in lab.record.incidents:
+            return False
+        memo = lab.record.incidents[name]
+        found.clear(lab, memo)
+        del lab.record.incidents[name]
+        lab.drop_rules(name)
+        lab.sync()
+    return True
+
+
+def restore(lab: Lab, memo: Memo) -> None:
+    """The clearing step of an incident that changed objects, rules and programs only."""
+    lab.restore_objects(memo)

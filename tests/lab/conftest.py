@@ -1,0 +1,72 @@
+"""Fixtures of the lab's tests, which need root."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from labtest import PROGRAM, TRACEFS, DropWatch, read_drops
+
+from kubectl_genainet.lab import programs
+from kubectl_genainet.lab.manifests import SHIPPED, read_folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.lab)
+            if os.geteuid() != 0:
+                item.add_marker(pytest.mark.skip(reason="the lab needs root"))
+
+
+@pytest.fixture(scope="session")
+def quiet_manifests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped application without its load, so that counters say exactly what a test did."""
+    folder = tmp_path_factory.mktemp("quiet")
+    for number, obj in enumerate(read_folder(SHIPPED / "app")):
+        template = obj.get("spec", {}).get("template", {})
+        for metadata in (obj["metadata"], template.get("metadata", {})):
+            for note in (programs.CALLS, programs.FROM_OUTSIDE):
+                metadata.get("annotations", {}).pop(note, None)
+        (folder / f"{number:02}.json").write_text(json.dumps(obj))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def drop_watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DropWatch]:
+    """The kernel's own account of drops, by bpftrace in a mount namespace that has tracefs."""
+    if shutil.which("bpftrace") is None:
+        pytest.skip("bpftrace is not installed")
+    program = tmp_path_factory.mktemp("bpftrace") / "drops.bt"
+    program.write_text(PROGRAM)
+    script = (
+        "mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing; "
+        f"cat {TRACEFS}/format; echo begin; ulimit -l 8192; exec bpftrace {program}"
+    )
+    process = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
+    )  # fmt: skip
+    watch, ready = DropWatch(), threading.Event()
+    thread = threading.Thread(target=read_drops, args=(process, watch, ready), daemon=True)
+    thread.start()
+    try:
+        if not ready.wait(30):
+            pytest.fail("bpftrace did not start")
+        yield watch
+    finally:
+        process.terminate()
+        process.wait(10)
+        thread.join(10)
+        if process.stdout:
+            process.stdout.close()

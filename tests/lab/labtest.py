@@ -1,0 +1,163 @@
+"""What the lab's tests share: a lab that is up, and the drops that the kernel itself reports."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import socket
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from kubectl_genainet.lab import cluster, netns
+from kubectl_genainet.lab.spec import LabSpec
+from kubectl_genainet.lab.state import LabRecord, lab_snapshot
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.kube import Pod, Service
+
+TRACEFS = Path("/sys/kernel/tracing/events/skb/kfree_skb")
+
+
+def fresh_name() -> str:
+    return f"t{uuid.uuid4().hex[:10]}"
+
+
+@dataclass
+class RunningLab:
+    """A lab that is up, with short cuts for the tests."""
+
+    record: LabRecord
+
+    @property
+    def name(self) -> str:
+        return self.record.spec.name
+
+    @property
+    def snapshot(self) -> ClusterSnapshot:
+        return lab_snapshot(self.name)
+
+    def pods(self, app: str) -> list[Pod]:
+        found = [p for p in self.snapshot.pods if p.metadata.labels.get("app.kubernetes.io/name") == app]
+        return sorted(found, key=lambda p: (p.spec.node_name, p.metadata.name))
+
+    def service(self, name: str) -> Service:
+        found = self.snapshot.service("default", name)
+        assert found is not None
+        return found
+
+    def pod_netns(self, pod: Pod) -> str:
+        return self.record.pods[f"{pod.metadata.namespace}/{pod.metadata.name}"]
+
+    def node_output(self, node: str, *command: str) -> str:
+        with netns.inside(self.record.nodes[node]):
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def get(self, pod: Pod, ip: str, port: int, path: str = "/healthz", timeout: float = 3.0) -> tuple[int, str]:
+        """(status, name of the pod that answered) of one HTTP request from a pod, on a connection of its own."""
+        with netns.inside(self.pod_netns(pod)):
+            sock = socket.create_connection((ip, port), timeout=timeout)
+        with sock:
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            answer = b""
+            while data := sock.recv(65536):
+                answer += data
+        head, _, body = answer.decode().partition("\r\n\r\n")
+        return int(head.split()[1]), json.loads(body)["pod"]
+
+
+@contextlib.contextmanager
+def running(spec: LabSpec) -> Iterator[RunningLab]:
+    record = cluster.up(spec)
+    try:
+        yield RunningLab(record)
+    finally:
+        cluster.down(spec.name)
+
+
+@dataclass(frozen=True)
+class SeenDrop:
+    """One skb:kfree_skb event with a reason, read by bpftrace: independent of the project's own probes."""
+
+    t: float
+    reason: str
+    location: str
+    netns: int
+    device: str
+    protocol: int
+    source: str
+    destination: str
+    stack: tuple[str, ...]
+
+    @property
+    def hook(self) -> str:
+        """The netfilter hook, from the functions on the stack; "" where the drop is not netfilter's."""
+        if self.reason != "NETFILTER_DROP":
+            return ""
+        for function, hook in (
+            ("ip_forward", "forward"), ("ip6_forward", "forward"), ("ip_local_deliver", "input"),
+            ("ip6_input", "input"),
+            ("__ip_local_out", "output"), ("ip_output", "postrouting"), ("ip_rcv", "prerouting"),
+            ("ipv6_rcv", "prerouting"), ("ip_list_rcv", "prerouting"),
+        ):  # fmt: skip
+            if function in self.stack:
+                return hook
+        return "?"
+
+
+@dataclass
+class DropWatch:
+    """All drops since the watch began, on the whole machine."""
+
+    drops: list[SeenDrop] = field(default_factory=list)
+
+    def wait_for(self, wanted: Callable[[SeenDrop], bool], *, since: float, timeout: float = 12.0) -> SeenDrop:
+        """The first drop after `since` that is wanted; fails the test with what was seen instead."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            for drop in list(self.drops):
+                if drop.t >= since and wanted(drop):
+                    return drop
+            time.sleep(0.02)
+        pytest.fail(f"no such drop in {timeout} s; seen: {[d for d in self.drops if d.t >= since][:20]}")
+
+
+PROGRAM = """
+tracepoint:skb:kfree_skb /args->reason >= 2/ {
+  $skb = (struct sk_buff *)args->skbaddr;
+  $ip = (struct iphdr *)($skb->head + $skb->network_header);
+  if ($ip->protocol == 6 || $ip->protocol == 17) {
+    printf("drop|%d|%s|%u|%s|%d|%s|%s|%s|end\\n", args->reason, ksym(args->location), $skb->dev->nd_net.net->ns.inum,
+      $skb->dev->name, $ip->protocol, ntop($ip->saddr), ntop($ip->daddr), kstack(14));
+  }
+}
+"""
+
+
+def read_drops(process: subprocess.Popen[str], watch: DropWatch, ready: threading.Event) -> None:
+    assert process.stdout is not None
+    names: dict[str, str] = {}
+    text = ""
+    for line in process.stdout:
+        if not ready.is_set():
+            names |= dict(re.findall(r'\{\s*(\d+), "(\w+)"', line))
+            if line.startswith("Attaching"):
+                ready.set()
+            continue
+        text += line
+        if not text.rstrip().endswith("|end"):
+            continue
+        fields = text.strip().split("|")
+        text = ""
+        if fields[0] == "drop" and len(fields) == 10:
+            stack = tuple(part.strip().partition("+")[0] for part in fields[8].splitlines() if part.strip())
+            watch.drops.append(SeenDrop(
+                time.monotonic(), names.get(fields[1], fields[1]), fields[2].partition("+")[0], int(fields[3]),
+                fields[4], int(fields[5]), fields[6], fields[7], stack,
+            ))  # fmt: skip

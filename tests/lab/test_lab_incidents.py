@@ -1,0 +1,239 @@
+"""Each incident gives what it promises, as the kernel itself reports it; clearing it gives the lab back."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from labtest import DropWatch, RunningLab, SeenDrop, fresh_name, running
+
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.lab import netns
+from kubectl_genainet.lab.incidents import clear_incident, find_incident, incidents, make_incident
+from kubectl_genainet.lab.spec import LabSpec, Overlay, ProxyMode
+from kubectl_genainet.lab.state import LabFolder, lab_record
+from kubectl_genainet.model.path import Verdict
+
+DROPPING = [n for n, i in incidents().items() if i.expected.reason]
+POLICY_CHAIN = re.compile(r'"genainet lab: pod (\S+) is isolated \((\w+)\) by (\S+): no rule admits" -j DROP')
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((ProxyMode.IPTABLES, Overlay.NONE), id="iptables"),
+        pytest.param((ProxyMode.NFTABLES, Overlay.VXLAN), id="nftables-vxlan"),
+    ],
+)
+def lab(request: pytest.FixtureRequest) -> Iterator[RunningLab]:
+    mode, overlay = request.param
+    with running(LabSpec(name=fresh_name(), proxy_mode=mode, overlay=overlay)) as found:
+        yield found
+
+
+def rules_of(lab: RunningLab) -> dict[str, str]:
+    """All rules of all nodes, without counters and handles."""
+    return {
+        node: "\n".join(
+            line
+            for command in (["iptables-save"], ["nft", "list", "tables"], ["ip", "route"], ["ip", "-br", "link"])
+            for line in lab.node_output(node, *command).splitlines()
+            if not line.startswith(("#", ":")) and "numgen" not in line
+        )
+        for node in lab.record.nodes
+    }
+
+
+def state_of(lab: RunningLab) -> list[object]:
+    objects = LabFolder(lab.name).read_objects()
+    return sorted(objects, key=lambda o: (o["kind"], o["metadata"].get("namespace", ""), o["metadata"]["name"]))
+
+
+def lab_namespaces(lab: RunningLab) -> dict[int, str]:
+    return {netns.inode(name): name for name in lab.record.netns}
+
+
+@pytest.mark.parametrize("name", DROPPING)
+def test_incident_drops_packets_as_promised_and_clear_undoes_it(
+    lab: RunningLab, drop_watch: DropWatch, name: str
+) -> None:
+    expected = find_incident(name).expected
+    spaces = lab_namespaces(lab)
+    rules, state = rules_of(lab), state_of(lab)
+    since = time.monotonic()
+    make_incident(lab.name, name)
+
+    def promised(drop: SeenDrop) -> bool:
+        return (
+            drop.netns in spaces
+            and drop.reason == expected.reason
+            and drop.hook == expected.hook
+            and (drop.location == expected.location or expected.reason == "NETFILTER_DROP")
+        )
+
+    drop_watch.wait_for(promised, since=since)
+    assert name in lab_record(lab.name).incidents
+    assert clear_incident(lab.name, name)
+    assert rules_of(lab) == rules
+    assert state_of(lab) == state
+    assert lab_record(lab.name).incidents == {}
+    assert not clear_incident(lab.name, name)
+
+
+def test_lab_without_incident_drops_nothing(lab: RunningLab, drop_watch: DropWatch) -> None:
+    time.sleep(1.5)  # connections that the last incident broke
+    spaces = lab_namespaces(lab)
+    since = time.monotonic()
+    time.sleep(2)
+    assert [d for d in drop_watch.drops if d.t >= since and d.netns in spaces and d.reason == "NETFILTER_DROP"] == []
+
+
+def test_policy_incidents_count_on_the_rule_that_names_the_policy(lab: RunningLab) -> None:
+    for name, direction, policy in (
+        ("policy-drop", "ingress", "default/my-llama-ingress-policy"),
+        ("policy-drop-egress", "egress", "default/chatbot-ui-egress-policy"),
+        ("dns-policy-egress", "egress", "default/chatbot-ui-egress-policy"),
+    ):
+        make_incident(lab.name, name)
+        try:
+            assert wait_until(lambda d=direction, p=policy: (d, p) in counted_drops(lab))  # type: ignore[misc]
+        finally:
+            clear_incident(lab.name, name)
+
+
+def counted_drops(lab: RunningLab) -> set[tuple[str, str]]:
+    """(direction, policy) of the LAB-POD- chains' DROP rules that have counted packets."""
+    text = "".join(lab.node_output(node, "iptables-save", "-c") for node in lab.record.nodes)
+    lines = [line for line in text.splitlines() if not line.startswith("[0:0]")]
+    return {(m[2], m[3]) for line in lines if (m := POLICY_CHAIN.search(line))}
+
+
+def wait_until(condition: object, timeout: float = 8.0) -> bool:
+    assert callable(condition)
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_slow_backend_answers_late_and_connects_at_once(lab: RunningLab) -> None:
+    make_incident(lab.name, "slow-backend")
+    try:
+        client, slow = lab.pods("chatbot-ui")[0], lab.pods("my-llama-finetuned")[-1]
+        started = time.monotonic()
+        lab.get(client, slow.ips[0], 8080, path="/")
+        assert 0.8 <= time.monotonic() - started < 1.5
+        started = time.monotonic()
+        lab.get(client, lab.pods("my-llama-finetuned")[0].ips[0], 8080, path="/")
+        assert time.monotonic() - started < 0.4
+    finally:
+        clear_incident(lab.name, "slow-backend")
+
+
+def test_reset_by_app_resets_an_established_connection(lab: RunningLab) -> None:
+    make_incident(lab.name, "reset-by-app")
+    try:
+        client, bad = lab.pods("chatbot-ui")[0], lab.pods("my-llama-finetuned")[-1]
+        with pytest.raises(ConnectionResetError):
+            lab.get(client, bad.ips[0], 8080, path="/")
+    finally:
+        clear_incident(lab.name, "reset-by-app")
+    assert lab.get(client, bad.ips[0], 8080, path="/")[0] == 200
+
+
+def test_listen_overflow_counts_in_the_pods_namespace(lab: RunningLab) -> None:
+    pod = lab.pods("my-llama-finetuned")[-1]
+
+    def overflows() -> int:
+        with netns.inside(lab.pod_netns(pod)):
+            names, values = Path("/proc/thread-self/net/netstat").read_text().splitlines()[:2]
+        return int(dict(zip(names.split(), values.split(), strict=True))["ListenOverflows"])
+
+    before = overflows()
+    assert find_incident("listen-overflow").expected.counter == "TcpExt:ListenOverflows"
+    make_incident(lab.name, "listen-overflow")
+    try:
+        assert wait_until(lambda: overflows() > before, timeout=15)
+    finally:
+        clear_incident(lab.name, "listen-overflow")
+    assert lab.get(lab.pods("chatbot-ui")[0], pod.ips[0], 8080)[0] == 200
+
+
+def test_stale_endpoint_differs_between_nodes_and_api(lab: RunningLab) -> None:
+    gone = {ip for p in lab.pods("my-llama-finetuned") for ip in p.ips}
+    make_incident(lab.name, "stale-endpoint")
+    try:
+        left = {ip for p in lab.pods("my-llama-finetuned") for ip in p.ips}
+        (stale,) = gone - left
+        service = lab.service("my-llama-svc")
+        assert stale not in {b.ip for b in lab.snapshot.backends(service, service.spec.ports[0])}
+        nodes = {
+            node: stale in lab.node_output(node, "sh", "-c", "iptables-save -t nat; nft list ruleset")
+            for node in lab.record.nodes
+        }
+        assert list(nodes.values()).count(True) == 1
+        deployment = lab.snapshot.of("Deployment", "apps")
+        assert next(d.raw["spec"]["replicas"] for d in deployment if d.name == "my-llama-finetuned") == 2
+    finally:
+        clear_incident(lab.name, "stale-endpoint")
+    backend = next(p for p in lab.pods("my-llama-finetuned") if stale in p.ips)
+    assert lab.get(lab.pods("chatbot-ui")[0], stale, 8080) == (200, f"default/{backend.metadata.name}")
+
+
+def test_dns_incidents_show_in_what_the_pods_ask(lab: RunningLab) -> None:
+    from kubectl_genainet.lab.incidents.dns import UPSTREAM_DELAY_MS
+
+    make_incident(lab.name, "dns-slow-upstream")
+    try:
+        assert UPSTREAM_DELAY_MS / 1000 <= lookup_seconds(lab, "models.example.com.") < 2
+        assert lookup_seconds(lab, "rag-app.default.svc.cluster.local.") < 0.3
+    finally:
+        clear_incident(lab.name, "dns-slow-upstream")
+    assert lookup_seconds(lab, "models.example.com.") < 0.3
+
+
+def lookup_seconds(lab: RunningLab, name: str) -> float:
+    import asyncio
+    import socket
+
+    from kubectl_genainet.lab.stub_resolver import Resolver, parse_resolv_conf
+
+    space = lab.pod_netns(lab.pods("chatbot-ui")[0])
+
+    def in_pod(family: int) -> socket.socket:
+        with netns.inside(space):
+            sock = socket.socket(family, socket.SOCK_DGRAM)
+        sock.setblocking(False)
+        return sock
+
+    started = time.monotonic()
+    assert asyncio.run(Resolver(parse_resolv_conf("nameserver 10.96.0.10"), in_pod).resolve(name))
+    return time.monotonic() - started
+
+
+def test_every_incident_is_described_and_unknown_ones_are_named() -> None:
+    for name, found in incidents().items():
+        assert found.summary.endswith("."), name
+        assert "Fault:" in found.description and "Diagnosis:" in found.description, name
+        assert (found.expected.verdict is Verdict.FORWARDED) == (
+            not found.expected.reason and not found.expected.counter
+        ), name
+    with pytest.raises(GenainetError) as error:
+        find_incident("mtu-blackhol")
+    assert "mtu-blackhole" in error.value.hint
+
+
+def test_two_incidents_do_not_change_the_same_object(lab: RunningLab) -> None:
+    make_incident(lab.name, "policy-drop")
+    try:
+        with pytest.raises(GenainetError, match="policy-drop has changed"):
+            make_incident(lab.name, "policy-service-port")
+        assert msgspec.to_builtins(lab_record(lab.name).incidents).keys() == {"policy-drop"}
+    finally:
+        clear_incident(lab.name, "policy-drop")
