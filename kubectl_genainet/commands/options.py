@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 import msgspec
+
+from kubectl_genainet.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -94,3 +97,21 @@ def source_options(*, live: bool = True, manifests: bool = False) -> Callable[[F
         return decorated  # type: ignore[no-any-return]
 
     return decorate
+
+
+def cluster_options(function: F) -> F:
+    """--context and --kubeconfig, for verbs that work on a cluster only."""
+    context = click.option("--context", default="", help="Context of the kubeconfig to use.")
+    return context(
+        click.option("--kubeconfig", type=click.Path(), default="", help="Path of the kubeconfig file.")(function)
+    )
+
+
+def parse_seconds(text: str) -> float:
+    """A duration as kubectl takes it ("90s", "2m", "1h30m", "1.5s", "500ms"; a bare number is seconds), in seconds."""
+    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", text)
+    if parts and "".join(a + b for a, b in parts) == text:
+        return sum(float(value) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[unit] for value, unit in parts)
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        return float(text)
+    raise InputError(f"{text!r} is not a duration", hint="Durations are 30s, 2m, 1h30m or 500ms.")

@@ -1,168 +1,96 @@
-"""A connection to a port inside a pod, through the API server's port-forward (a WebSocket).
-
-RBAC decides who may open one (`create` on `pods/portforward`), the API server's audit log says who did, and nothing
-listens on the node. The protocol is `v4.channel.k8s.io`: channel 0 carries the data, channel 1 an error text, and each
-begins with the port's number (little endian, 16 bit).
-
-The official library has a forwarder too; it reads without bound what its caller does not take, and its threads die of
-protocol errors unseen. This one stops reading while the caller is busy, so that the agent, not this client, drops and
-counts; it notices a silent peer by pings; and it keeps the reason for the end.
-"""
+"""The agents in the cluster: which pod serves which node, how to reach it."""
 
 from __future__ import annotations
 
-import select
+import base64
+import binascii
+import os
 import socket
-import ssl
-import threading
-import time
-from typing import Any
+from collections.abc import Callable
+
+import msgspec
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.kube.client import KubeClient
-from kubectl_genainet.kube.failures import api_error, unreachable
-
-_DATA, _ERROR = 0, 1
-_DIAL_S = 15.0
-_CHUNK = 1 << 16
-_MAX_WAITING = 1 << 20  # bytes taken from the pod that the caller has not read yet
-_PING_S = 15.0
-_SILENT_S = 45.0
+from kubectl_genainet.kube.base import AGENT, AGENT_PORT, CAPABILITY, NAMESPACE, VERSION_LABEL
+from kubectl_genainet.kube.client import KubeClient, connect
+from kubectl_genainet.kube.failures import ApiError
+from kubectl_genainet.kube.portforward import ForwardedSocket, dial_pod
+from kubectl_genainet.kube.resources import POD, Served
+from kubectl_genainet.kube.snapshot import list_objects
+from kubectl_genainet.model.kube import KubeObject, Pod
 
 
-class ForwardedSocket(socket.socket):
-    """The caller's end. When it reads the end of the stream, `reason` says why it ended ("" for an ordinary end)."""
+class Agent(msgspec.Struct, frozen=True):
+    """The agent of one node. `version` is that of the client that deployed it."""
 
-    reason: str = ""
-
-
-def dial_pod(client: KubeClient, namespace: str, pod: str, port: int) -> ForwardedSocket:
-    """A connected socket to `port` on the pod's own loopback.
-
-    Raises ApiError (403: no right to port-forward, 404: no such pod) and Unreachable. That nothing listens on the port
-    shows as the end of the stream, with the kubelet's words in `reason`.
-    """
-    websocket = _open(client, namespace, pod, port)
-    ours, theirs = socket.socketpair()
-    caller = ForwardedSocket(fileno=theirs.detach())
-    pump = _Pump(websocket, ours, caller)
-    threading.Thread(target=pump.run, name=f"port-forward {namespace}/{pod}", daemon=True).start()
-    return caller
+    node: str
+    pod: str
+    namespace: str
+    ready: bool
+    version: str
+    raw: KubeObject
 
 
-def _open(client: KubeClient, namespace: str, pod: str, port: int) -> Any:
-    import websocket
-    from kubernetes.stream.ws_client import create_websocket, get_websocket_url
+def find_agents(client: KubeClient, namespace: str = NAMESPACE) -> tuple[Agent, ...]:
+    """The agents' pods, sorted by node; one that is being replaced counts only where there is no other."""
+    selector = (("labelSelector", f"app.kubernetes.io/name={AGENT}"),)
+    objects, _ = list_objects(client, Served(POD, "v1"), namespace, selector)
+    by_node: dict[str, Agent] = {}
+    for obj in sorted(objects, key=lambda o: not o.raw["metadata"].get("deletionTimestamp")):
+        pod = obj.decode(Pod)
+        version = pod.metadata.labels.get(VERSION_LABEL, "")
+        agent = Agent(pod.spec.node_name, pod.metadata.name, namespace, pod.ready, version, obj)
+        if pod.spec.node_name:
+            by_node[agent.node] = agent
+    return tuple(by_node[node] for node in sorted(by_node))
 
-    path = f"/api/v1/namespaces/{namespace}/pods/{pod}/portforward"
-    url = get_websocket_url(client.server + path, [("ports", str(port))])
-    headers = {**client.headers(), "sec-websocket-protocol": "v4.channel.k8s.io"}
-    websocket.setdefaulttimeout(_DIAL_S)  # the library's only way to bound the dialling
+
+def read_capability(client: KubeClient, namespace: str = NAMESPACE) -> str:
+    """The token that agents ask for. Raises GenainetError with what to do where it is missing or may not be read."""
+    path = f"/api/v1/namespaces/{namespace}/secrets/{CAPABILITY}"
     try:
-        opened = create_websocket(client.configuration, url, headers)
-        opened.settimeout(_SILENT_S)
-        return opened
-    except websocket.WebSocketBadStatusException as error:
-        body = error.resp_body if isinstance(error.resp_body, bytes) else b""
-        raise api_error(error.status_code, body, f"port-forward to pod {namespace}/{pod}") from None
-    except (websocket.WebSocketTimeoutException, TimeoutError):
-        raise unreachable(TimeoutError(), client.server) from None
-    except (websocket.WebSocketException, OSError) as error:
-        raise unreachable(error, client.server) from None
+        secret = client.json("GET", path, doing=f"read the agents' capability (Secret {namespace}/{CAPABILITY})")
+        return base64.b64decode(secret["data"]["token"]).decode().strip()
+    except ApiError as error:
+        if error.status == 404:
+            raise GenainetError(
+                f"there are no agents in namespace {namespace}", "Run `kubectl genainet deploy` first."
+            ) from None
+        if error.status == 403:
+            raise GenainetError(
+                f"you may not use the agents: {error.message}",
+                f"Live commands need the ClusterRole genainet-trace in namespace {namespace}: kubectl -n {namespace} "
+                "create rolebinding NAME --clusterrole genainet-trace --user YOU",
+            ) from None
+        raise
+    except (KeyError, TypeError, binascii.Error, UnicodeDecodeError):
+        raise GenainetError(
+            f"the Secret {namespace}/{CAPABILITY} holds no token", "Delete it, and run `kubectl genainet deploy` again."
+        ) from None
 
 
-class _Pump:
-    """Carries bytes between the WebSocket and the socket pair in one thread: OpenSSL connections are not for two."""
+def dialler(client: KubeClient, agent: Agent) -> Callable[[], ForwardedSocket]:
+    """What a stream to an agent begins with: a connected socket at each call."""
+    return lambda: dial_pod(client, agent.namespace, agent.pod, AGENT_PORT)
 
-    def __init__(self, websocket: Any, local: socket.socket, caller: ForwardedSocket) -> None:
-        self._websocket, self._local, self._caller = websocket, local, caller
-        self._waiting = bytearray()
-        self._begun = [False, False]  # per channel: the port's number has come
-        self._heard = self._pinged = time.monotonic()
-        self._local.setblocking(False)
 
-    def run(self) -> None:
-        import websocket
+def agent_namespace() -> str:
+    """The namespace that live commands look for agents in: $GENAINET_NAMESPACE, else deploy's default."""
+    return os.environ.get("GENAINET_NAMESPACE") or NAMESPACE
 
-        reason = ""
-        try:
-            while self._step():
-                pass
-        except websocket.WebSocketConnectionClosedException:
-            pass  # the other side closed: an ordinary end
-        except GenainetError as error:
-            reason = error.message
-        except (websocket.WebSocketException, OSError) as error:
-            reason = f"the connection through the API server broke: {error}"
-        finally:
-            self._caller.reason = self._caller.reason or reason
-            self._flush_and_close()
 
-    def _step(self) -> bool:
-        """One round; False when the caller has closed its end."""
-        sock = self._websocket.sock
-        reading = len(self._waiting) < _MAX_WAITING
-        poll = select.poll()  # not select(): 200 nodes need descriptors beyond 1024
-        poll.register(self._local, select.POLLIN | (select.POLLOUT if self._waiting else 0))
-        if reading:
-            poll.register(sock, select.POLLIN)
-        buffered = reading and isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-        ready = dict(poll.poll(0 if buffered else int(1000 * min(_PING_S, 5))))
-        if ready.get(self._local.fileno(), 0) & select.POLLOUT:
-            del self._waiting[: self._local.send(self._waiting)]
-        if ready.get(self._local.fileno(), 0) & (select.POLLIN | select.POLLHUP | select.POLLERR):
-            data = self._local.recv(_CHUNK)
-            if not data:
-                return False
-            self._websocket.send_binary(bytes((_DATA,)) + data)
-        if buffered or ready.get(sock.fileno()):
-            self._receive()
-        elif reading:
-            self._keep_alive()
-        else:
-            self._heard = time.monotonic()  # the silence is ours: we don't read
-        return True
+def cluster_agents(*, context: str = "", kubeconfig: str = "") -> tuple[dict[str, Callable[[], socket.socket]], str]:
+    """A dialler for every node whose agent is ready, and the token that agents ask for.
 
-    def _receive(self) -> None:
-        from websocket import ABNF
-
-        self._heard = time.monotonic()
-        opcode, frame = self._websocket.recv_data_frame(True)
-        if opcode == ABNF.OPCODE_CLOSE:
-            from websocket import WebSocketConnectionClosedException
-
-            raise WebSocketConnectionClosedException("closed")
-        if opcode != ABNF.OPCODE_BINARY or not frame.data:
-            return
-        channel, data = frame.data[0], frame.data[1:]
-        if channel not in (_DATA, _ERROR):
-            raise GenainetError(f"the API server sent channel {channel}, which port-forward does not have")
-        if not self._begun[channel]:
-            self._begun[channel] = True
-            data = data[2:]
-        if channel == _DATA:
-            self._waiting += data
-        elif data:
-            raise GenainetError(data.decode("utf-8", "replace").strip())
-
-    def _keep_alive(self) -> None:
-        """Pings keep load balancers from cutting an idle stream, and tell a dead node from a quiet one."""
-        now = time.monotonic()
-        if now - self._heard > _SILENT_S:
-            raise GenainetError(f"nothing came from the node for {_SILENT_S:.0f} s, not even an answer to a ping")
-        if now - max(self._heard, self._pinged) > _PING_S:
-            self._pinged = now
-            self._websocket.ping()
-
-    def _flush_and_close(self) -> None:
-        """Gives the caller what has come before the end, then the end."""
-        try:
-            self._local.settimeout(_SILENT_S)
-            self._local.sendall(self._waiting)
-        except OSError:
-            pass  # the caller is gone
-        finally:
-            self._local.close()
-            sock = self._websocket.sock
-            if sock is not None:
-                sock.close()  # without the closing handshake, which waits for a peer that may be dead
+    Raises GenainetError with what to do where there is none, or where the user may not use them.
+    """
+    client, namespace = connect(context=context, kubeconfig=kubeconfig), agent_namespace()
+    token = read_capability(client, namespace)
+    agents = find_agents(client, namespace)
+    ready: dict[str, Callable[[], socket.socket]] = {a.node: dialler(client, a) for a in agents if a.ready}
+    if not ready:
+        raise GenainetError(
+            f"none of the {len(agents)} agents in namespace {namespace} is ready",
+            "`kubectl genainet status` says why.",
+        )
+    return ready, token

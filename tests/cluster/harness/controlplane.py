@@ -27,6 +27,7 @@ USERS = {
     "system:kube-controller-manager": (),
     "system:kube-scheduler": (),
     "system:kube-proxy": (),
+    **{f"system:node:node-{number}": ("system:nodes",) for number in (1, 2, 3)},
     "viewer": (),
     "tracer": (),
     "deployer": (),

@@ -1,0 +1,90 @@
+"""`deploy`: puts the agent on the nodes of a cluster."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+import yaml
+
+from kubectl_genainet.commands.options import cluster_options, parse_seconds
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.kube.base import (
+    NAMESPACE,
+    DeployOptions,
+    parse_node_selector,
+    parse_tolerations,
+    render,
+)
+from kubectl_genainet.render.text import printable
+
+
+@click.command("deploy")
+@click.option(
+    "--image", default="", metavar="REF", help="The agent's image; default: the one scripts/build-image.sh tags."
+)
+@click.option("-n", "--namespace", default=NAMESPACE, show_default=True, help="Namespace of the agents.")
+@click.option("--node-selector", default="", metavar="KEY=VALUE,…", help="Only nodes with these labels.")
+@click.option(
+    "--tolerations", default="all", show_default=True, metavar="KEY[=VALUE][:EFFECT],…",
+    help="Taints to run in spite of; also all and none.",
+)  # fmt: skip
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every agent is ready.")
+@click.option("--timeout", default="120s", show_default=True, help="How long to wait.")
+@click.option(
+    "--dry-run", type=click.Choice(["none", "client", "server"]), default="none", show_default=True,
+    help="client: print the objects; server: let the server check them; neither changes anything.",
+)  # fmt: skip
+@click.option("-o", "--output", type=click.Choice(["yaml", "json"]), help="Format of --dry-run=client.")
+@cluster_options
+def command(
+    image: str, namespace: str, node_selector: str, tolerations: str, wait: bool, timeout: str, dry_run: str,
+    output: str | None, context: str, kubeconfig: str,
+) -> None:  # fmt: skip
+    """Put the agent on the nodes of a cluster; can be repeated, and changes only what differs.
+
+    \b
+    Examples:
+      kubectl genainet deploy --image registry.example/genainet-agent:v0.1.0
+      kubectl genainet deploy --node-selector nvidia.com/gpu.present=true
+      kubectl genainet deploy --dry-run=client -o yaml | kubectl diff --server-side -f -
+    """
+    selector = parse_node_selector(node_selector)
+    options = DeployOptions(image, namespace, selector, parse_tolerations(tolerations))
+    if dry_run == "client":
+        _print_objects(options, output or "yaml")
+        return
+    from kubectl_genainet.kube.client import connect
+    from kubectl_genainet.kube.deployment import Rollout, deploy, wait_for_rollout
+
+    seconds = parse_seconds(timeout)
+    client = connect(context=context, kubeconfig=kubeconfig)
+    for step in deploy(client, options, dry_run=dry_run == "server"):
+        click.echo(f"{step.object} {step.outcome}" + (" (dry run)" if dry_run == "server" else ""))
+        if step.note:
+            click.echo(f"warning: {step.object}: {step.note}", err=True)
+    if dry_run == "server" or not wait:
+        return
+    said: set[str] = set()
+
+    def tell(state: Rollout) -> None:
+        click.echo(f"{state.ready} of {state.desired} agents ready", err=True)
+        for problem in state.problems:
+            if problem.what not in said:
+                said.add(problem.what)
+                click.echo(printable(f"  {problem.node or 'all nodes'}: {problem.what}"), err=True)
+                if problem.hint:
+                    click.echo(f"    {problem.hint}", err=True)
+
+    wait_for_rollout(client, namespace, seconds, tell)
+
+
+def _print_objects(options: DeployOptions, output: str) -> None:
+    """The Secret is not among them: it is random, and belongs into no file."""
+    objects = render(options)
+    if output == "json":
+        listed = {"apiVersion": "v1", "kind": "List", "items": objects}
+        click.echo(msgspec.json.format(msgspec.json.encode(listed), indent=2).decode())
+    elif output == "yaml":
+        click.echo(yaml.safe_dump_all(objects, sort_keys=False, width=120), nl=False)
+    else:
+        raise GenainetError(f"no such format: {output}")

@@ -1,0 +1,258 @@
+"""`deploy` and `undeploy`: server-side apply of the base, waiting with reasons, removal of exactly what was made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.kube.base import AGENT, MANAGED_BY, DeployOptions, capability, render
+from kubectl_genainet.kube.client import FIELD_MANAGER, KubeClient
+from kubectl_genainet.kube.failures import ApiError, Unreachable
+from kubectl_genainet.kube.leftovers import others_in
+from kubectl_genainet.kube.paths import collection_path, describe, object_path
+from kubectl_genainet.kube.rollout import Problem, daemonset_problems, pod_problem
+
+_PODS = f"app.kubernetes.io/name={AGENT}"
+_DAEMONSET = "/apis/apps/v1/namespaces/{}/daemonsets/" + AGENT
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One object and what became of it: created, configured, unchanged, kept, deleted, not ours."""
+
+    object: str
+    outcome: str
+    note: str = ""
+
+
+class Rollout(msgspec.Struct, frozen=True):
+    """How far the DaemonSet is. `problems` say what keeps agents from running, as far as can be told."""
+
+    ready: int
+    desired: int
+    complete: bool
+    problems: tuple[Problem, ...] = ()
+
+
+def get_or_none(client: KubeClient, path: str, doing: str = "") -> Any:
+    """The object at a path; None where there is none."""
+    try:
+        return client.json("GET", path, doing=doing or f"get {path}")
+    except ApiError as error:
+        if error.status == 404:
+            return None
+        raise
+
+
+def is_ours(obj: dict[str, Any]) -> bool:
+    return bool(obj["metadata"].get("labels", {}).get(MANAGED_BY[0]) == MANAGED_BY[1])
+
+
+def deploy(client: KubeClient, options: DeployOptions, *, dry_run: bool = False) -> Iterator[Step]:
+    """Applies every object, and makes the capability where there is none; gives each step as it is done.
+
+    Can be repeated: what is as it should be stays. A namespace that deploy did not make is used as it is. `dry_run`
+    asks the server to check and to change nothing.
+    """
+    for obj in render(options):
+        if obj["kind"] == "DaemonSet":
+            yield _ensure_capability(client, options.namespace, dry_run)
+        existing = get_or_none(client, object_path(obj), f"get {describe(obj)}")
+        if obj["kind"] == "Namespace" and existing is not None and not is_ours(existing):
+            yield Step(describe(obj), "kept", _podsecurity_note(existing))
+            continue
+        query = {"fieldManager": FIELD_MANAGER, "force": "true", **({"dryRun": "All"} if dry_run else {})}
+        applied = client.json(
+            "PATCH", object_path(obj), obj, query=query, content_type="application/apply-patch+yaml",
+            doing=f"apply {describe(obj)}",
+        )  # fmt: skip
+        yield Step(describe(obj), _outcome(existing, applied))
+
+
+def _outcome(before: Any, after: Any) -> str:
+    if before is None:
+        return "created"
+    same = before["metadata"].get("resourceVersion") == after["metadata"].get("resourceVersion")
+    return "unchanged" if same else "configured"
+
+
+def _podsecurity_note(namespace: dict[str, Any]) -> str:
+    level = namespace["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce", "")
+    if level == "privileged":
+        return ""
+    shown = f"enforces PodSecurity {level}" if level else "sets no PodSecurity level"
+    return f"deploy did not make it and leaves it as it is; it {shown}, and the agent needs privileged"
+
+
+def _ensure_capability(client: KubeClient, namespace: str, dry_run: bool) -> Step:
+    """The Secret that agents and callers share; never replaced, or running clients would be locked out."""
+    secret = capability(namespace)
+    if get_or_none(client, object_path(secret), f"get {describe(secret)}") is not None:
+        return Step(describe(secret), "unchanged")
+    if not dry_run:
+        client.json("POST", collection_path(secret), secret, doing=f"create {describe(secret)}")
+    return Step(describe(secret), "created")
+
+
+def rollout(client: KubeClient, namespace: str) -> Rollout:
+    """How far the agents are now, with the reasons for those that don't run."""
+    found = get_or_none(client, _DAEMONSET.format(namespace), f"get daemonset {namespace}/{AGENT}")
+    if found is None:
+        raise GenainetError(f"there is no DaemonSet {namespace}/{AGENT}", "Run `kubectl genainet deploy` first.")
+    status = found.get("status", {})
+    desired, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
+    current = status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0)
+    updated = status.get("updatedNumberScheduled", 0)
+    complete = current and desired > 0 and ready >= desired and updated >= desired
+    return Rollout(ready, desired, complete, () if complete else tuple(_problems(client, namespace, found)))
+
+
+def _problems(client: KubeClient, namespace: str, daemonset: dict[str, Any]) -> Iterator[Problem]:
+    events = _events(client, namespace, daemonset)
+    yield from daemonset_problems(events)
+    pods = client.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=_PODS).get("items") or []
+    for pod in pods:
+        if pod["metadata"].get("deletionTimestamp"):
+            continue
+        log = _last_log(client, pod) if _has_ended(pod) else ""
+        problem = pod_problem(pod, _events(client, namespace, pod), log)
+        if problem is not None:
+            yield problem
+
+
+def _events(client: KubeClient, namespace: str, obj: dict[str, Any]) -> list[dict[str, Any]]:
+    """An object's events, oldest first; none where the user may not read them."""
+    selector = f"involvedObject.uid={obj['metadata'].get('uid', '')}"
+    try:
+        found = client.get(f"/api/v1/namespaces/{namespace}/events", fieldSelector=selector).get("items") or []
+    except ApiError:
+        return []
+    return sorted(found, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
+
+
+def _has_ended(pod: dict[str, Any]) -> bool:
+    containers = pod.get("status", {}).get("containerStatuses") or ()
+    return any("terminated" in {**c.get("lastState", {}), **c.get("state", {})} for c in containers)
+
+
+def _last_log(client: KubeClient, pod: dict[str, Any]) -> str:
+    path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/log"
+    for previous in ("true", "false"):
+        try:
+            text = client.request("GET", path, query={"previous": previous, "tailLines": "20", "limitBytes": "8192"})
+        except (ApiError, Unreachable):
+            continue
+        if text:
+            return text.decode("utf-8", "replace")
+    return ""
+
+
+def wait_for_rollout(
+    client: KubeClient, namespace: str, timeout_s: float, tell: Callable[[Rollout], None], interval_s: float = 1.0
+) -> Rollout:
+    """Waits until every agent is ready; `tell` gets each state that differs from the one before.
+
+    Raises GenainetError with the first problem when the time is up.
+    """
+    deadline = time.monotonic() + timeout_s
+    told: Rollout | None = None
+    while True:
+        state = rollout(client, namespace)
+        if state != told:
+            tell(state)
+            told = state
+        if state.complete:
+            return state
+        if time.monotonic() >= deadline:
+            raise _not_in_time(state, namespace, timeout_s)
+        time.sleep(interval_s)
+
+
+def _not_in_time(state: Rollout, namespace: str, timeout_s: float) -> GenainetError:
+    if not state.desired and not state.problems:
+        return GenainetError("no node is selected for the agent", "See --node-selector and --tolerations.")
+    message = f"{state.ready} of {state.desired} agents are ready after {timeout_s:.0f} s"
+    if not state.problems:
+        return GenainetError(message, f"See `kubectl -n {namespace} get pods`, or wait longer with --timeout.")
+    first = state.problems[0]
+    where = f" on {first.node}" if first.node else ""
+    return GenainetError(f"{message}{where}: {first.what}" if where else f"{message}: {first.what}", first.hint)
+
+
+def undeploy(client: KubeClient, namespace: str, timeout_s: float, *, wait: bool = True) -> Iterator[Step]:
+    """Removes what deploy made, the agents first; gives each step as it is done.
+
+    A probe lives as long as its agent's process, and a pod's object goes only when the kubelet has seen its processes
+    end: once no pod is left, no probe is. Raises GenainetError naming the nodes whose pods don't go in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    objects = [*render(DeployOptions(namespace=namespace)), capability(namespace)]
+    for obj in sorted(objects, key=_removal_order):
+        if obj["kind"] == "Namespace":
+            yield from _remove_namespace(client, obj, deadline, wait)
+            continue
+        step = _remove(client, obj)
+        if step is not None:
+            yield step
+        if obj["kind"] == "DaemonSet" and wait:
+            _wait_for_pods_to_go(client, namespace, deadline, timeout_s)
+
+
+def _removal_order(obj: dict[str, Any]) -> int:
+    """Agents first; the roles last, the administrator's own at the very end: they may be what allows the removal."""
+    if obj["metadata"]["name"] == "genainet-admin":
+        return 4
+    return {"DaemonSet": 0, "Namespace": 2, "ClusterRole": 3}.get(obj["kind"], 1)
+
+
+def _remove(client: KubeClient, obj: dict[str, Any]) -> Step | None:
+    existing = get_or_none(client, object_path(obj), f"get {describe(obj)}")
+    if existing is None:
+        return None
+    if not is_ours(existing):
+        return Step(describe(obj), "kept", "deploy did not make it")
+    options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"}
+    # Only this very object: not one of the same name that was made in between.
+    options["preconditions"] = {"uid": existing["metadata"]["uid"]}  # type: ignore[assignment]
+    client.json("DELETE", object_path(obj), options, doing=f"delete {describe(obj)}")
+    return Step(describe(obj), "deleted")
+
+
+def _wait_for_pods_to_go(client: KubeClient, namespace: str, deadline: float, timeout_s: float) -> None:
+    while True:
+        pods = client.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=_PODS).get("items") or []
+        if not pods:
+            return
+        if time.monotonic() >= deadline:
+            nodes = sorted({p.get("spec", {}).get("nodeName", "") or "no node" for p in pods})
+            raise GenainetError(
+                f"agents are still there after {timeout_s:.0f} s, on {', '.join(nodes)}",
+                "Is the kubelet of that node alive? A probe ends with its agent's process, or when the node restarts.",
+            )
+        time.sleep(0.5)
+
+
+def _remove_namespace(client: KubeClient, obj: dict[str, Any], deadline: float, wait: bool) -> Iterator[Step]:
+    existing = get_or_none(client, object_path(obj), f"get {describe(obj)}")
+    if existing is None:
+        return
+    if not is_ours(existing):
+        yield Step(describe(obj), "kept", "deploy did not make it")
+        return
+    others = others_in(client, obj["metadata"]["name"])
+    if others:
+        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        yield Step(describe(obj), "kept", f"it holds what deploy did not make: {shown}")
+        return
+    step = _remove(client, obj)
+    while wait and get_or_none(client, object_path(obj)) is not None:
+        if time.monotonic() >= deadline:
+            raise GenainetError(
+                f"{describe(obj)} is still being deleted", f"kubectl describe {describe(obj)} says why."
+            )
+        time.sleep(0.5)
+    if step is not None:
+        yield step

@@ -1,0 +1,73 @@
+"""The agent's image, built by the project's own Dockerfile on a debootstrapped base: no registry is asked.
+
+podman's storage and the base live in the cache beside the Kubernetes binaries, so that a second run only adds the
+project's own files.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from harness.processes import run
+
+ROOT = Path(__file__).resolve().parents[3]
+AGENT = "localhost/kubectl-genainet-agent:test"
+PAUSE = "localhost/genainet-pause:test"
+_BASE = "localhost/genainet-base"
+
+
+class ImageBuilder:
+    """`scratch` holds what a run needs and throws away."""
+
+    def __init__(self, binaries: Path, scratch: Path) -> None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kubectl-genainet"
+        self.scratch = scratch
+        self._flags = ["--root", str(cache / "containers"), "--runroot", str(cache / "containers-run")]
+        self._flags += ["--storage-driver", "overlay"]
+        config = scratch / "containers.conf"
+        config.write_text(
+            '[containers]\ndefault_ulimits=["nofile=1024:1024","nproc=1024:1024"]\n'
+            '[engine]\nruntime="runc"\ncgroup_manager="cgroupfs"\nevents_logger="none"\n'
+            f'[engine.runtimes]\nrunc=["{binaries}/bin/runc"]\n'
+        )
+        self._env = {
+            "CONTAINERS_CONF": str(config), "CONTAINER_ENGINE": "podman", "CONTAINER_ENGINE_FLAGS": " ".join(self._flags)
+        }  # fmt: skip
+
+    def podman(self, *argv: str, stdin: object = None) -> str:
+        return self._run(["podman", *self._flags, *argv], stdin)
+
+    def _run(self, argv: list[str], stdin: object = None) -> str:
+        done = subprocess.run(
+            argv, stdin=stdin, capture_output=True, text=True, env={**os.environ, **self._env}, check=False
+        )  # type: ignore[call-overload]
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(argv)}: {done.stderr[-3000:]}")
+        return str(done.stdout)
+
+    def build(self) -> Path:
+        """One archive with the agent's and the pause image, for `ctr images import`."""
+        if not self.podman("images", "--quiet", _BASE).strip():
+            self._make_base()
+        no_registry = ("--isolation", "chroot", "--network", "host", "--pull=never")
+        self._run([str(ROOT / "scripts/build-image.sh"), "--tag", AGENT, "--base", _BASE, "--", *no_registry])
+        pause = self.scratch / "pause"
+        pause.mkdir()
+        (pause / "Dockerfile").write_text(f'FROM {_BASE}\nENTRYPOINT ["sleep", "infinity"]\n')
+        self.podman("build", *no_registry, "--tag", PAUSE, str(pause))
+        archive = self.scratch / "images.tar"
+        self.podman("save", "--multi-image-archive", "--output", str(archive), AGENT, PAUSE)
+        return archive
+
+    def _make_base(self) -> None:
+        root = self.scratch / "root"
+        mirror = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
+        run("debootstrap", "--variant=minbase", "bookworm", str(root), mirror, timeout=600)
+        tar = subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE)
+        self.podman("import", "-", _BASE, stdin=tar.stdout)
+        if tar.wait():
+            raise RuntimeError("tar failed")
+        shutil.rmtree(root)

@@ -1,0 +1,190 @@
+"""A whole node: containerd, kubelet and kube-proxy in a network, mount and PID namespace of their own.
+
+To its pods it is what a machine is: PID 1 is the node's own init, whose network namespace is the node's, as in kind.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from harness.controlplane import ControlPlane
+from harness.image import PAUSE
+from harness.processes import Daemon, NetNs, run, wait_for
+
+_INIT = """
+set -e
+mount --make-rprivate /
+mkdir -p {folder}/var-lib {folder}/var-log
+mount -t tmpfs tmpfs /run
+mount --bind {folder}/var-lib /var/lib
+mount --bind {folder}/var-log /var/log
+mount --make-rshared /
+touch {folder}/up
+trap : TERM
+while :; do sleep 1000 & wait $!; done
+"""
+_CONTAINERD = """
+version = 2
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause}"
+  restrict_oom_score_adj = true
+  disable_apparmor = true
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+      BinaryName = "{binaries}/bin/runc"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{binaries}/cni/bin"
+    conf_dir = "{folder}/cni"
+"""
+
+
+class KubeNode:
+    """A node that is Ready. `number` gives its pods 10.244.NUMBER.0/24. Use as a context manager."""
+
+    def __init__(self, plane: ControlPlane, number: int, images: Path) -> None:
+        self.plane, self.number, self.name = plane, number, f"node-{number}"
+        self.folder = plane.folder / self.name
+        self.folder.mkdir()
+        self.netns = NetNs(self.name)
+        self.daemons: list[Daemon] = []
+        try:
+            self._join()
+            self._boot()
+            self._containerd(images)
+            self._kubelet()
+            self._kube_proxy()
+        except BaseException:
+            self.stop()
+            raise
+
+    def _join(self) -> None:
+        self.ip, _ = self.plane.join(self.netns)
+        self.netns.sysctl("net.ipv4.ip_forward", "1")
+        # No default route: kubelet would ask a cloud's metadata service for credentials. Service addresses need a
+        # route before kube-proxy's rules see the packet.
+        self.netns.ip("route", "add", "10.96.0.0/16", "dev", "eth0")
+        self.plane.netns.ip("route", "add", f"10.244.{self.number}.0/24", "via", self.ip)
+
+    def route_to(self, other: KubeNode) -> None:
+        """Native routing: the other node's pods by way of that node."""
+        self.netns.ip("route", "replace", f"10.244.{other.number}.0/24", "via", other.ip)
+
+    def _boot(self) -> None:
+        script = _INIT.format(folder=self.folder)
+        argv = ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc", "bash", "-c"]
+        self.init = Daemon("init", [*argv, script], self.folder / "init.log", netns=self.netns)
+        self.daemons.append(self.init)
+        wait_for("the node's init", (self.folder / "up").exists)
+        children = Path(f"/proc/{self.init.pid}/task/{self.init.pid}/children").read_text().split()
+        self.init_pid = children[0]
+
+    def call(self, *argv: str) -> list[str]:
+        """The command, to be run inside the node."""
+        return ["nsenter", "--target", self.init_pid, "--mount", "--pid", "--net", "--ipc", "--", *argv]
+
+    def run(self, *argv: str, check: bool = True, timeout: float = 120) -> str:
+        return run(*self.call(*argv), check=check, timeout=timeout)
+
+    def daemon(self, name: str, *argv: str) -> Daemon:
+        path = f"{self.plane.binaries}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        inner = ["setpriv", "--pdeathsig", "KILL", "--", f"{self.plane.binaries}/bin/{argv[0]}", *argv[1:]]
+        started = Daemon(name, self.call(*inner), self.folder / f"{name}.log", env={"PATH": path})
+        self.daemons.append(started)
+        return started
+
+    def _containerd(self, images: Path) -> None:
+        network = {
+            "cniVersion": "0.4.0",
+            "name": "pods",
+            "plugins": [
+                # Not bridge: without br_netfilter the answer of a backend on the same node would bypass conntrack.
+                {
+                    "type": "ptp",
+                    "ipam": {
+                        "type": "host-local",
+                        "ranges": [[{"subnet": f"10.244.{self.number}.0/24"}]],
+                        "dataDir": f"{self.folder}/ipam",
+                        "routes": [{"dst": "0.0.0.0/0"}],
+                    },
+                }
+            ],
+        }
+        (self.folder / "cni").mkdir()
+        (self.folder / "cni" / "pods.conflist").write_text(json.dumps(network))
+        config = self.folder / "containerd.toml"
+        config.write_text(_CONTAINERD.format(pause=PAUSE, binaries=self.plane.binaries, folder=self.folder))
+        self.containerd = self.daemon("containerd", "containerd", "--config", str(config))
+        ctr = [f"{self.plane.binaries}/bin/ctr", "--namespace", "k8s.io"]
+
+        def answers() -> str:
+            self.containerd.check()
+            return self.run(*ctr, "version")
+
+        wait_for("containerd", answers)
+        self.run(*ctr, "images", "import", str(images), timeout=300)
+
+    def _kubelet(self) -> None:
+        config = {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
+            "authorization": {"mode": "AlwaysAllow"},
+            "cgroupDriver": "cgroupfs",
+            "cgroupsPerQOS": False,
+            "enforceNodeAllocatable": [],
+            "oomScoreAdj": 0,
+            "failSwapOn": False,
+            "clusterDomain": "cluster.local",
+            "resolvConf": "",
+            "evictionHard": {"memory.available": "50Mi"},
+            "imageGCHighThresholdPercent": 100,
+            "nodeStatusUpdateFrequency": "3s",
+            "syncFrequency": "5s",
+        }
+        path = self.folder / "kubelet.json"
+        path.write_text(json.dumps(config))
+        self.kubelet = self.daemon(
+            "kubelet", "kubelet", f"--config={path}", f"--kubeconfig={self.plane.kubeconfig(f'system:node:{self.name}')}",
+            "--container-runtime=remote", "--container-runtime-endpoint=unix:///run/containerd/containerd.sock",
+            f"--hostname-override={self.name}", f"--node-ip={self.ip}", f"--cert-dir={self.folder}/pki", "--v=2",
+        )  # fmt: skip
+
+    def _kube_proxy(self) -> None:
+        config = {
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "mode": "iptables",
+            "hostnameOverride": self.name,
+            "clientConnection": {"kubeconfig": str(self.plane.kubeconfig("system:kube-proxy"))},
+            "clusterCIDR": "10.244.0.0/16",
+            "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+            "iptables": {"minSyncPeriod": "0s", "syncPeriod": "30s"},
+        }
+        path = self.folder / "kube-proxy.json"
+        path.write_text(json.dumps(config))
+        self.kube_proxy = self.daemon("kube-proxy", "kube-proxy", f"--config={path}")
+
+    def wait_ready(self, timeout: float = 60) -> None:
+        def ready() -> bool:
+            self.kubelet.check()
+            status = self.plane.api().get(f"/api/v1/nodes/{self.name}")["status"]
+            return any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
+
+        try:
+            wait_for(f"{self.name} Ready", ready, timeout)
+        except TimeoutError as error:
+            raise RuntimeError(f"{error}\n{self.kubelet.log_tail()}") from None
+
+    def stop(self) -> None:
+        """The node's init takes every process of the node with it."""
+        for daemon in reversed(self.daemons):
+            daemon.kill()
+        self.netns.delete()
+
+    def __enter__(self) -> KubeNode:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
