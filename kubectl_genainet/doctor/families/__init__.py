@@ -1,0 +1,1 @@
+"""The checks, one module an area (see `kubectl_genainet.doctor.check`)."""

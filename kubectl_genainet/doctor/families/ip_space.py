@@ -1,0 +1,399 @@
+"""IP exhaustion: addresses, prefixes, pod slots, custom networking, IPv6."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
+from kubectl_genainet.doctor.cluster import INSTANCE_TYPE, Cluster, event_message, event_object
+from kubectl_genainet.doctor.eni import max_pods
+from kubectl_genainet.doctor.families.nlb import only_on_aws
+from kubectl_genainet.doctor.platform import container_env
+from kubectl_genainet.doctor.raw import number, text
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+
+# Message of a failed sandbox -> what it means. Sources: amazon-vpc-cni-k8s (cmd/routed-eni-cni-plugin, pkg/ipamd),
+# containernetworking plugins (plugins/ipam/host-local), cilium (pkg/ipam), calico (libcalico-go/lib/ipam).
+_EXHAUSTED = (
+    ("InsufficientCidrBlocks", "prefix"),
+    ("failed to assign an IP address to container", "address"),
+    ("InsufficientFreeAddressesInSubnet", "address"),
+    ("no IP addresses available in range set", "address"),
+    ("no more IPs available", "address"),
+    ("range is full", "address"),
+    ("Unable to allocate IP", "address"),
+    ("no available IPs", "address"),
+    ("failed to allocate for range", "address"),
+)
+
+
+def vpc_cni_env(cluster: Cluster) -> dict[str, tuple[str, str]]:
+    found = cluster.cni("Amazon VPC CNI")
+    return container_env(found.daemonset, "aws-node") if found else {}
+
+
+def only_vpc_cni(cluster: Cluster) -> str:
+    return "" if cluster.cni("Amazon VPC CNI") else "the Amazon VPC CNI is not installed"
+
+
+def _set_env(name: str, value: str) -> str:
+    return f"kubectl -n kube-system set env daemonset/aws-node {name}={value}"
+
+
+@check(Area.IP_SPACE, Severity.ERROR, needs=("Event",))
+def ip_exhausted(cluster: Cluster) -> Problems:
+    """Pods cannot start for want of an address.
+
+    Looks at FailedCreatePodSandBox events whose message is that of an IPAM without free addresses (Amazon VPC CNI,
+    host-local, Cilium, Calico); one finding a node.
+
+    Why: the subnet (or the node's range) is used up: no new pod starts, also not in a rollout or after a node failure.
+
+    Source: https://docs.aws.amazon.com/eks/latest/best-practices/ip-opt.html
+    """
+    yield from _sandbox_failures(cluster, "address")
+
+
+@check(Area.IP_SPACE, Severity.ERROR, needs=("Event",), applies=only_vpc_cni)
+def prefix_fragmented(cluster: Cluster) -> Problems:
+    """A subnet has free addresses, and no free /28 prefix.
+
+    Looks for InsufficientCidrBlocks in the events of pods and nodes.
+
+    Why: prefix delegation needs 16 addresses in a row; in a fragmented subnet there are none, however many are free.
+
+    Source: https://docs.aws.amazon.com/eks/latest/best-practices/prefix-mode-linux.html
+    """
+    yield from _sandbox_failures(cluster, "prefix")
+
+
+def _sandbox_failures(cluster: Cluster, what: str) -> Problems:
+    done = set()
+    for event in cluster.event_objects:
+        field, message = event_message(event)
+        match = next((kind for words, kind in _EXHAUSTED if words in message), "")
+        if match != what:
+            continue
+        about = event_object(event)
+        pod = cluster.snapshot.pod(about.namespace, about.name) if about.kind == "Pod" else None
+        node = (
+            pod.spec.node_name if pod else (about.name if about.kind == "Node" else text(event.raw, "source", "host"))
+        )
+        if node in done:
+            continue
+        done.add(node)
+        vpc = cluster.cni("Amazon VPC CNI") is not None
+        if what == "prefix":
+            remedy = Remedy(
+                "Reserve room for prefixes in the subnet, or use a fresh one.",
+                command="aws ec2 create-subnet-cidr-reservation --subnet-id SUBNET --cidr CIDR --reservation-type prefix",
+            )
+        elif vpc:
+            remedy = Remedy(
+                "See what the subnets have left; then IPv6, prefix delegation, or custom networking with a secondary CIDR.",
+                command="aws ec2 describe-subnets --query "
+                "'Subnets[].[SubnetId,CidrBlock,AvailableIpAddressCount]' --output table\n"
+                "aws ec2 associate-vpc-cidr-block --vpc-id VPC --cidr-block 100.64.0.0/16",
+            )
+        else:
+            remedy = Remedy(
+                "Give the node a larger range, or fewer pods.", command=f"kubectl describe node {node or 'NODE'}"
+            )
+        yield Problem(
+            f"no free {what} for pods{f' on node {node}' if node else ''}",
+            about,
+            (seen(event.ref, field, message, message[:300]),),
+            remedy,
+        )
+
+
+@check(Area.IP_SPACE, Severity.WARNING, needs=("Node", "Pod"))
+def pod_cidr_fill(cluster: Cluster) -> Problems:
+    """A node's pod range is nearly used up, or smaller than its pod limit.
+
+    Looks at spec.podCIDR of nodes, the pods on the node with an address of their own, and status.allocatable.pods.
+    Ranges matter only to CNIs that hand out addresses from them; the Amazon VPC CNI and Calico's own IPAM don't.
+
+    Why: the scheduler goes by allocatable.pods; the range ends before, and pods are stuck without an address.
+
+    Source: https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/ (node-cidr-mask-size)
+    """
+    if cluster.cni_names & {"Amazon VPC CNI", "Calico"}:
+        return
+    for node in cluster.nodes:
+        cidr = text(node.raw, "spec", "podCIDR")
+        try:
+            network = ipaddress.ip_network(cidr, strict=False)
+        except ValueError:
+            continue
+        usable = network.num_addresses - 3  # network, broadcast, and the bridge's own
+        own = [p for p in cluster.pods_per_node.get(node.name, ()) if not p.pod.spec.host_network]
+        allocatable = number(node.raw, "status", "allocatable", "pods")
+        if usable > 0 and len(own) >= 0.9 * usable:
+            said = f"{len(own)} of {usable} addresses of {cidr} are used"
+        elif allocatable and 0 < usable < allocatable:
+            said = f"{cidr} has {usable} addresses, the node takes {allocatable} pods"
+        else:
+            continue
+        yield Problem(
+            said,
+            node.ref,
+            (seen(node.ref, "spec.podCIDR", cidr, said),),
+            Remedy(
+                "Lower the kubelet's maxPods, or make nodes with a larger range (node-cidr-mask-size).",
+                command=f"kubectl describe node {node.name}",
+            ),
+        )
+
+
+@check(Area.IP_SPACE, Severity.WARNING, needs=("Node", "Pod"))
+def node_pod_slots(cluster: Cluster) -> Problems:
+    """A node's pod slots are nearly used up.
+
+    Looks at the pods on each node against status.allocatable.pods; from 90 %.
+
+    Why: the next pods stay Pending although CPU and GPUs are free; on EC2 mostly because of the ENI limits without
+    prefix delegation.
+
+    Source: https://docs.aws.amazon.com/eks/latest/userguide/cni-increase-ip-addresses.html
+    """
+    for node in cluster.nodes:
+        limit, pods = number(node.raw, "status", "allocatable", "pods"), len(cluster.pods_per_node.get(node.name, ()))
+        if limit and pods >= 0.9 * limit:
+            env = vpc_cni_env(cluster)
+            prefix = env.get("ENABLE_PREFIX_DELEGATION", ("false", ""))[0] == "true"
+            yield Problem(
+                f"{pods} of {limit} pod slots are used",
+                node.ref,
+                (seen(node.ref, "status.allocatable.pods", limit, f"{pods} pods are on it"),),
+                Remedy("Give nodes 16 addresses at a time (Nitro instances), and raise maxPods.",
+                       command=_set_env("ENABLE_PREFIX_DELEGATION", "true"))
+                if env and not prefix
+                else Remedy("Add nodes, or raise the kubelet's maxPods.", command=f"kubectl describe node {node.name}"),
+            )  # fmt: skip
+
+
+@check(Area.IP_SPACE, Severity.ERROR, needs=("Node", "DaemonSet"), applies=only_vpc_cni)
+def max_pods_eni(cluster: Cluster) -> Problems:
+    """A node takes more pods than its network interfaces have addresses for.
+
+    Looks at status.allocatable.pods, the instance type's interfaces and addresses, and the VPC CNI's settings (prefix
+    delegation, custom networking, which leaves the first interface to the node).
+
+    Why: the scheduler fills the node up to maxPods; the pods beyond the limit are stuck in ContainerCreating.
+
+    Source: https://github.com/awslabs/amazon-eks-ami (eni-max-pods.txt),
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/AvailableIpPerENI.html
+    """
+    env = vpc_cni_env(cluster)
+    if env.get("ENABLE_PREFIX_DELEGATION", ("", ""))[0] == "true" or env.get("ENABLE_IPv6", ("", ""))[0] == "true":
+        return
+    custom = env.get("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", ("", ""))[0] == "true"
+    unknown: Counter[str] = Counter()
+    for node in cluster.nodes:
+        kind = node.labels.get(INSTANCE_TYPE, "")
+        limit, allocatable = max_pods(kind, custom), number(node.raw, "status", "allocatable", "pods")
+        if limit is None:
+            if kind:
+                unknown[kind] += 1
+        elif allocatable > limit:
+            yield Problem(
+                f"it takes {allocatable} pods; {kind} has addresses for {limit}",
+                node.ref,
+                (
+                    seen(node.ref, "status.allocatable.pods", allocatable, f"maxPods is {allocatable}"),
+                    derived(
+                        node.ref, f"metadata.labels[{INSTANCE_TYPE}]", kind,
+                        f"{kind} has addresses for {limit} pods" + (" with custom networking" if custom else ""),
+                    ),
+                ),
+                Remedy(
+                    "Switch prefix delegation on, or lower the kubelet's maxPods.",
+                    command=_set_env("ENABLE_PREFIX_DELEGATION", "true"),
+                ),
+            )  # fmt: skip
+    for kind, count in sorted(unknown.items()):
+        yield NotChecked("", f"the ENI limits of {kind} ({count} nodes) are not in the table")
+
+
+@check(Area.IP_SPACE, Severity.WARNING, needs=("DaemonSet", "Node"), applies=only_vpc_cni)
+def warm_targets(cluster: Cluster) -> Problems:
+    """The VPC CNI's warm pool does not fit the cluster.
+
+    Looks at WARM_IP_TARGET, MINIMUM_IP_TARGET, WARM_PREFIX_TARGET and WARM_ENI_TARGET of aws-node:
+    WARM_IP_TARGET without MINIMUM_IP_TARGET on 50 nodes or more, a warm pool of nothing, and several spare
+    interfaces.
+
+    Why: a small WARM_IP_TARGET calls the EC2 API for every few pods; under churn the calls are throttled, and pods
+    wait for addresses. Several spare interfaces a node eat the subnet.
+
+    Source: https://github.com/aws/amazon-vpc-cni-k8s/blob/master/docs/eni-and-ip-target.md
+    """
+    found = cluster.cni("Amazon VPC CNI")
+    env = vpc_cni_env(cluster)
+    if found is None:
+        return
+    warm_ip, ip_field = env.get("WARM_IP_TARGET", ("", ""))
+    if warm_ip and "MINIMUM_IP_TARGET" not in env and len(cluster.nodes) >= 50:
+        yield Problem(
+            f"WARM_IP_TARGET={warm_ip} without MINIMUM_IP_TARGET on {len(cluster.nodes)} nodes",
+            found.daemonset.ref,
+            (seen(found.daemonset.ref, ip_field, warm_ip, "every few pods cost a call to the EC2 API"),),
+            Remedy(
+                "Keep as many addresses at hand as a node usually has pods.",
+                command=_set_env("MINIMUM_IP_TARGET", "30"),
+            ),
+        )
+    prefix = env.get("ENABLE_PREFIX_DELEGATION", ("false", ""))[0] == "true"
+    for name, zero_is_bad in (("WARM_PREFIX_TARGET", prefix), ("WARM_ENI_TARGET", not prefix and not warm_ip)):
+        value, field = env.get(name, ("", ""))
+        if value == "0" and zero_is_bad:
+            yield Problem(
+                f"{name}=0: no address is at hand when a pod starts",
+                found.daemonset.ref,
+                (seen(found.daemonset.ref, field, value, "each pod waits for the EC2 API"),),
+                Remedy("Keep one.", command=_set_env(name, "1")),
+            )
+    warm_eni, eni_field = env.get("WARM_ENI_TARGET", ("", ""))
+    if warm_eni.isdigit() and int(warm_eni) > 1 and not prefix and not warm_ip:
+        yield Problem(
+            f"WARM_ENI_TARGET={warm_eni}: each node holds {warm_eni} spare interfaces with all their addresses",
+            found.daemonset.ref,
+            (seen(found.daemonset.ref, eni_field, warm_eni, "spare addresses count against the subnet"),),
+            Remedy(
+                "Use WARM_IP_TARGET and MINIMUM_IP_TARGET, or prefix delegation.",
+                command=_set_env("WARM_ENI_TARGET", "1"),
+            ),
+        )
+
+
+@check(Area.IP_SPACE, Severity.ERROR, needs=("DaemonSet", "Node", "ENIConfig"), applies=only_vpc_cni)
+def eniconfig(cluster: Cluster) -> Problems:
+    """Custom networking is on, and a node has no ENIConfig.
+
+    Looks at AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, ENI_CONFIG_LABEL_DEF (or ENI_CONFIG_ANNOTATION_DEF) of aws-node, the
+    nodes' labels and the ENIConfigs.
+
+    Why: without an ENIConfig of that name (mostly the zone's) the node's pods get no address.
+
+    Source: https://docs.aws.amazon.com/eks/latest/userguide/cni-custom-network-tutorial.html
+    """
+    env = vpc_cni_env(cluster)
+    if env.get("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", ("", ""))[0] != "true":
+        return
+    label = env.get("ENI_CONFIG_LABEL_DEF", ("k8s.amazonaws.com/eniConfig", ""))[0]
+    mark = env.get("ENI_CONFIG_ANNOTATION_DEF", ("k8s.amazonaws.com/eniConfig", ""))[0]
+    names = {c.name for c in cluster.snapshot.of("ENIConfig")}
+    for node in cluster.nodes:
+        wanted = node.annotations.get(mark) or node.labels.get(label) or "default"
+        if wanted not in names:
+            yield Problem(
+                f"no ENIConfig {wanted!r} for its pods",
+                node.ref,
+                (
+                    seen(
+                        node.ref,
+                        f"metadata.labels[{label}]",
+                        node.labels.get(label),
+                        f"ENIConfigs: {', '.join(sorted(names)) or 'none'}",
+                    ),
+                ),
+                Remedy(
+                    "Make one for the zone, with a subnet of the secondary CIDR.",
+                    yaml=f"apiVersion: crd.k8s.amazonaws.com/v1alpha1\nkind: ENIConfig\nmetadata:\n  name: {wanted}\n"
+                    "spec:\n  subnet: SUBNET\n  securityGroups: [SECURITY_GROUP]\n",
+                ),
+            )
+
+
+@check(Area.IP_SPACE, Severity.ERROR, needs=("DaemonSet",), applies=only_vpc_cni)
+def vpc_cni_ipv6(cluster: Cluster) -> Problems:
+    """The VPC CNI's IPv6 mode lacks what it needs.
+
+    Looks at ENABLE_IPv6 with ENABLE_PREFIX_DELEGATION, and with AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG.
+
+    Why: IPv6 addresses come from /80 prefixes only, so it needs prefix delegation; it does not go with custom
+    networking. aws-node does not start otherwise.
+
+    Source: https://docs.aws.amazon.com/eks/latest/userguide/cni-ipv6.html
+    """
+    found, env = cluster.cni("Amazon VPC CNI"), vpc_cni_env(cluster)
+    value, field = env.get("ENABLE_IPv6", ("false", ""))
+    if value != "true" or found is None:
+        return
+    if env.get("ENABLE_PREFIX_DELEGATION", ("false", ""))[0] != "true":
+        yield Problem(
+            "IPv6 without prefix delegation",
+            found.daemonset.ref,
+            (seen(found.daemonset.ref, field, value, "ENABLE_PREFIX_DELEGATION is not true"),),
+            Remedy("Switch it on.", command=_set_env("ENABLE_PREFIX_DELEGATION", "true")),
+        )
+    if env.get("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", ("false", ""))[0] == "true":
+        yield Problem(
+            "IPv6 together with custom networking",
+            found.daemonset.ref,
+            (seen(found.daemonset.ref, field, value, "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG is true"),),
+            Remedy("Switch custom networking off.", command=_set_env("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "false")),
+        )
+
+
+@check(Area.IP_SPACE, Severity.WARNING, needs=("Service", "EndpointSlice"))
+def ip_family(cluster: Cluster) -> Problems:
+    """A Service has an address family for which it has no endpoint.
+
+    Looks at spec.ipFamilies and the addressType of the Service's EndpointSlices with endpoints.
+
+    Why: clients that prefer IPv6 take the AAAA record, are rejected, and fall back slowly or not at all.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/dual-stack/
+    """
+    kinds: dict[tuple[str, str], set[str]] = {}
+    for found in cluster.snapshot.endpoint_slices:
+        if found.endpoints:
+            kinds.setdefault((found.metadata.namespace, found.service), set()).add(found.address_type)
+    for service in cluster.services:
+        have = kinds.get((service.metadata.namespace, service.metadata.name), set())
+        families = service.spec.ip_families
+        missing = [f for f in families if f not in have]
+        if have and missing and len(families) > 1:
+            index = families.index(missing[0])
+            yield Problem(
+                f"its {missing[0]} address has no endpoint",
+                service.ref,
+                (seen(service.ref, f"spec.ipFamilies[{index}]", missing[0], f"endpoints are {', '.join(sorted(have))} only"),),
+                Remedy("Make it single-stack, or give the pods both families.",
+                       command=f"kubectl -n {service.metadata.namespace} patch service {service.metadata.name} --type=merge "
+                       """-p '{"spec":{"ipFamilyPolicy":"SingleStack"}}'"""),
+            )  # fmt: skip
+
+
+@check(Area.IP_SPACE, Severity.WARNING, needs=("Node",), applies=only_on_aws)
+def subnet_free_addresses(cluster: Cluster) -> Problems:
+    """A subnet that the cluster uses has few free addresses.
+
+    Looks at Subnet objects of the AWS controllers for Kubernetes
+    (status.availableIPAddressCount), where they are installed; fewer than 16 times the nodes is reported. Otherwise
+    only the AWS API tells, and the check is listed as not checked with the command that asks it.
+
+    Why: a subnet runs out at the worst time: when a rollout or an autoscaler wants more pods.
+
+    Source: https://docs.aws.amazon.com/eks/latest/best-practices/ip-opt.html
+    """
+    subnets = [s for s in cluster.snapshot.of("Subnet", "ec2.services.k8s.aws") if "status" in s.raw]
+    if not subnets:
+        yield NotChecked(
+            "",
+            "free addresses of subnets are known to the AWS API only: aws ec2 describe-subnets --query "
+            "'Subnets[].[SubnetId,AvailableIpAddressCount]'",
+        )
+    for subnet in subnets:
+        free = number(subnet.raw, "status", "availableIPAddressCount", default=-1)
+        if 0 <= free < 16 * max(1, len(cluster.nodes)):
+            yield Problem(
+                f"{free} addresses are left for {len(cluster.nodes)} nodes",
+                subnet.ref,
+                (seen(subnet.ref, "status.availableIPAddressCount", free, f"{text(subnet.raw, 'spec', 'cidrBlock')}"),),
+                Remedy("Add a secondary CIDR and custom networking, or prefix delegation.",
+                       command="aws ec2 associate-vpc-cidr-block --vpc-id VPC --cidr-block 100.64.0.0/16"),
+            )  # fmt: skip

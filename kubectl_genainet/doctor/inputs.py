@@ -1,0 +1,26 @@
+"""What the checks are given besides the cluster's objects."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class DnsStats(msgspec.Struct, frozen=True):
+    """DNS as measured for one client workload and one name. Times in ns; None where nothing was answered.
+
+    `name` may be hashed or empty (all names). `server` is the address asked. `stalled` counts lookups that took a
+    multiple of the resolver's 5 s timeout, `searched` those that only tried a search domain (NXDOMAIN).
+    """
+
+    client: str  # "namespace/workload"
+    name: str
+    server: str
+    queries: int
+    timeouts: int = 0
+    nxdomain: int = 0
+    servfail: int = 0
+    stalled: int = 0
+    searched: int = 0
+    p50_ns: int | None = None
+    p99_ns: int | None = None
+    node: str = ""

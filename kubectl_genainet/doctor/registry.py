@@ -1,0 +1,63 @@
+"""All checks, in the order of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kubectl_genainet.doctor.check import Area, Check
+from kubectl_genainet.doctor.families import (
+    cni,
+    coredns,
+    ebpf,
+    efa,
+    gateway,
+    global_policy,
+    gpu_nodes,
+    health,
+    ingress,
+    ip_space,
+    kube_proxy,
+    lookups,
+    mesh,
+    nlb,
+    nodelocal,
+    placement,
+    pod_ip,
+    policy,
+    services,
+    sriov,
+)
+
+_FAMILIES = (
+    cni, pod_ip, services, nlb, health, ingress, gateway, mesh, policy, global_policy, kube_proxy, ip_space, ebpf, sriov,
+    coredns, nodelocal, lookups, placement, efa, gpu_nodes,
+)  # fmt: skip
+
+
+def all_checks() -> tuple[Check, ...]:
+    """Every check of every family, areas in the report's order."""
+    found = [v for family in _FAMILIES for v in vars(family).values() if isinstance(v, Check)]
+    order = list(Area)
+    return tuple(sorted(found, key=lambda c: order.index(c.area)))
+
+
+def chosen(areas: Sequence[Area]) -> tuple[Check, ...]:
+    """The checks of some areas; all where none is named."""
+    return tuple(c for c in all_checks() if not areas or c.area in areas)
+
+
+def check_named(name: str) -> Check | None:
+    return next((c for c in all_checks() if c.name == name), None)
+
+
+def kinds_needed() -> tuple[str, ...]:
+    """The kinds of objects that a snapshot should hold for every check to run."""
+    named = {need for c in all_checks() for need in c.needs if isinstance(need, str)}
+    # Read where they exist; a check that uses them does not depend on them.
+    extra = {
+        "ReplicaSet", "StatefulSet", "Job", "LeaderWorkerSet", "JobSet", "PyTorchJob", "MPIJob", "RayCluster", "IPPool",
+        "GRPCRoute", "TCPRoute", "TLSRoute", "HorizontalPodAutoscaler", "CiliumNetworkPolicy",
+        "CiliumClusterwideNetworkPolicy", "GlobalNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy",
+        "ClusterNetworkPolicy", "Subnet", "SecurityGroup", "Certificate",
+    }  # fmt: skip
+    return tuple(sorted(named | extra))

@@ -1,0 +1,160 @@
+"""The result of an examination, and how it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+
+import msgspec
+
+from kubectl_genainet.doctor import facts
+from kubectl_genainet.doctor.accept import Acceptance, accepted_by
+from kubectl_genainet.doctor.check import Area, Check, Problem
+from kubectl_genainet.doctor.cluster import Cluster
+from kubectl_genainet.doctor.facts import Fact
+from kubectl_genainet.doctor.picture import Picture, draw
+from kubectl_genainet.doctor.recognise import Recognised
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, NotChecked, Severity
+
+
+class Outcome(Enum):
+    """What became of a check."""
+
+    FOUND = "found"
+    PASSED = "passed"
+    NOT_APPLICABLE = "not-applicable"
+    NOT_CHECKED = "not-checked"
+
+
+class CheckResult(msgspec.Struct, frozen=True):
+    """A check and its outcome. `reasons` say why it was not (or not wholly) checked, or why it does not apply."""
+
+    check: str
+    area: Area
+    title: str
+    outcome: Outcome
+    findings: int = 0
+    reasons: tuple[str, ...] = ()
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A finding that the user has accepted, and what says so ("--ignore …", "baseline")."""
+
+    finding: Finding
+    by: str
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything doctor says about a cluster."""
+
+    findings: tuple[Finding, ...]
+    accepted: tuple[Accepted, ...]
+    not_checked: tuple[NotChecked, ...]
+    checks: tuple[CheckResult, ...]
+    workloads: tuple[Recognised, ...]
+    facts: tuple[Fact, ...]
+    picture: Picture
+    namespace: str = ""
+    taken_at: str = ""
+
+    def worst(self, at_least: Severity) -> bool:
+        """Whether there is a finding of a severity or worse."""
+        return any(f.severity.rank >= at_least.rank for f in self.findings)
+
+    def area_of(self, check: str) -> Area:
+        return next(r.area for r in self.checks if r.check == check)
+
+
+ProgressCallback = Callable[[int, int, str], None]
+
+
+def _silent(done: int, total: int, what: str) -> None:
+    return None
+
+
+def examine(
+    cluster: Cluster,
+    checks: Sequence[Check],
+    *,
+    acceptances: Sequence[Acceptance] = (),
+    progress: ProgressCallback = _silent,
+) -> Report:
+    """Runs checks over a cluster. `progress` is called with (done, total, what comes next)."""
+    total = len(checks) + 1
+    progress(0, total, "recognising workloads")
+    workloads = tuple(r for _, r in cluster.genai_workloads)
+    found: list[Finding] = []
+    results: list[CheckResult] = []
+    not_checked: list[NotChecked] = []
+    for done, item in enumerate(checks, start=1):
+        progress(done, total, item.name)
+        result, findings = _run(item, cluster)
+        results.append(result)
+        found += findings
+        if result.outcome is not Outcome.NOT_APPLICABLE:
+            not_checked += [NotChecked(item.name, reason) for reason in result.reasons]
+    progress(total, total, "done")
+    left, accepted = [], []
+    for finding in found:
+        by = accepted_by(finding, acceptances)
+        if by:
+            accepted.append(Accepted(finding, by))
+        else:
+            left.append(finding)
+    return Report(
+        findings=tuple(left),
+        accepted=tuple(accepted),
+        not_checked=tuple(not_checked),
+        checks=tuple(results),
+        workloads=workloads,
+        facts=facts.facts(cluster),
+        picture=draw(cluster, left),
+        namespace=cluster.namespace,
+        taken_at=cluster.snapshot.taken_at,
+    )
+
+
+def _run(item: Check, cluster: Cluster) -> tuple[CheckResult, list[Finding]]:
+    def result(outcome: Outcome, findings: int = 0, reasons: tuple[str, ...] = ()) -> CheckResult:
+        return CheckResult(item.name, item.area, item.title, outcome, findings, reasons)
+
+    try:
+        why_not = item.applies(cluster)
+        if why_not:
+            return result(Outcome.NOT_APPLICABLE, reasons=(why_not,)), []
+        missing = tuple(dict.fromkeys(reason for need in item.needs if (reason := cluster.missing(need))))
+        if missing:
+            return result(Outcome.NOT_CHECKED, reasons=missing), []
+        findings, reasons = [], []
+        for said in item.run(cluster):
+            if isinstance(said, Problem):
+                findings.append(_finding(item, said, cluster))
+            else:
+                reasons.append(f"{said.what}: {said.reason}" if said.what else said.reason)
+    except InputError as error:
+        return result(Outcome.NOT_CHECKED, reasons=(error.message,)), []
+    findings.sort(key=lambda f: (-f.severity.rank, str(f.object), f.evidence[0].field if f.evidence else ""))
+    outcome = Outcome.FOUND if findings else Outcome.NOT_CHECKED if reasons else Outcome.PASSED
+    return result(outcome, len(findings), tuple(dict.fromkeys(reasons))), findings
+
+
+def _finding(item: Check, problem: Problem, cluster: Cluster) -> Finding:
+    evidence = problem.evidence
+    if cluster.from_files:  # nobody observed a file's objects in a cluster
+        evidence = tuple(_as_assumed(e) for e in evidence)
+    return Finding(
+        check=item.name,
+        title=problem.title,
+        severity=problem.severity or item.severity,
+        evidence=evidence,
+        object=problem.object,
+        detail=problem.detail,
+        remedy=problem.remedy,
+    )
+
+
+def _as_assumed(evidence: Evidence) -> Evidence:
+    if evidence.node or evidence.certainty is not Certainty.OBSERVED:
+        return evidence
+    return msgspec.structs.replace(evidence, certainty=Certainty.ASSUMED)
