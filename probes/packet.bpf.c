@@ -6,7 +6,7 @@
  * An skb that matched is remembered by its address together with what NAT leaves alone, so that it is followed even
  * where NAT gave it an address that no filter names (a rule that still points at a pod that is gone).
  */
-#define FOLLOWED 8192
+#define FOLLOWED 4096
 #define HOP_BUCKETS 32
 #define FIRST_DATAGRAMS 4 /* of each flow and CPU, reported one by one */
 #define STACK_DEPTH 20
@@ -58,18 +58,20 @@ struct followed {
 
 struct flow_key {
 	struct tuple t;
-	__u32 netns;
-	__u32 ifindex;
+	__u64 dev; /* address of the net_device: its name and namespace are read once, when the flow is new there */
 	__u32 point;
-	char device[16];
+	__u32 pad;
 };
 
 struct flow {
 	__u64 packets;
 	__u64 bytes;
 	__u32 data_seen;
+	__u32 is_own; /* 0: another node's namespace; kept so that it is not looked up again */
+	__u32 netns;
+	__u32 ifindex;
+	char device[16];
 	__u32 hop_ns[HOP_BUCKETS]; /* element i: times in [2^i, 2^(i+1)) ns */
-	__u32 pad;
 };
 
 BPF_ARRAY(followed, struct followed, FOLLOWED);
@@ -81,6 +83,7 @@ struct sighting {
 	struct packet p;
 	struct tuple outer;
 	__u64 skb;
+	__u64 dev;
 	__u64 now;
 	__u64 l3;	/* address of the outermost IP header */
 	__u32 netns;
@@ -104,43 +107,41 @@ static __always_inline struct followed *follow_slot(__u64 skb)
 }
 
 /* Where an inner packet begins: what a tunnel carries, or what an ICMP error quotes; 0 where there is none. */
-static __always_inline __u64 inner_of(struct packet *p, int *icmp_error)
+static __always_inline __u64 inner_of(struct headers *h, __u64 l3, int *icmp_error)
 {
-	__u64 inner = p->l3 + p->l4_offset;
-	__u8 proto = p->t.proto, type = p->icmp_type, first = 0;
+	__u64 inner = l3 + h->l4_offset;
+	__u8 type = h->l4[0], first = 0;
 
-	if (proto == P_UDP) {
-		if (p->t.dport != 8472 && p->t.dport != 4789 && p->t.dport != 6081)
+	if (h->proto == P_TCP)
+		return 0;
+	if (h->proto == P_UDP) {
+		__u16 dport = be16(h->l4 + 2);
+		if (dport != 8472 && dport != 4789 && dport != 6081)
 			return 0;
-		if (p->t.dport == 6081 && bpf_probe_read_kernel(&first, 1, (void *)inner + 8))
-			return 0;
+		if (dport == 6081)
+			first = h->l4[8];
 		return inner + 8 + 8 + (first & 63) * 4 + 14; /* UDP, VXLAN or Geneve with its options, Ethernet */
 	}
-	if (proto == P_IPIP || proto == P_IPV6)
+	if (h->proto == P_IPIP || h->proto == P_IPV6)
 		return inner;
-	if (proto == P_ICMP ? (type == 3 || type == 11 || type == 12) : (proto == P_ICMPV6 && type >= 1 && type <= 4)) {
+	if (h->proto == P_ICMP ? (type == 3 || type == 11 || type == 12) : (h->proto == P_ICMPV6 && type >= 1 && type <= 4)) {
 		*icmp_error = 1;
 		return inner + 8;
 	}
 	return 0;
 }
 
-/* Where the packet is: device, namespace, length. Returns 0 if it is not this node's. */
-static __always_inline int locate(struct sighting *s, __u64 skb)
+/* Device, namespace and length of the packet. Returns 0 if it is not this node's. */
+static __always_inline int locate(struct sighting *s)
 {
-	struct skb_dev d = {};
 	struct dev_place place = {};
 	struct net_ino ino = {};
-	struct skb_len len = {};
 
-	READ_VIEW(d, skb_dev, skb);
-	READ_VIEW(len, skb_len, skb);
-	s->len = len.len;
 	s->netns = 0;
 	s->ifindex = 0;
 	__builtin_memset(s->device, 0, sizeof(s->device));
-	if (d.dev) {
-		READ_VIEW(place, dev_place, d.dev);
+	if (s->dev) {
+		READ_VIEW(place, dev_place, s->dev);
 		READ_VIEW(ino, net_ino, place.nd_net_net);
 		if (ino.ns_inum >= FIRST_INODE) { /* else: a socket queue keeps other things in skb->dev */
 			s->ifindex = place.ifindex;
@@ -151,7 +152,7 @@ static __always_inline int locate(struct sighting *s, __u64 skb)
 	}
 	struct skb_sk sk = {};
 	struct sock_net net = {};
-	READ_VIEW(sk, skb_sk, skb);
+	READ_VIEW(sk, skb_sk, s->skb);
 	if (sk.sk) {
 		READ_VIEW(net, sock_net, sk.sk);
 		READ_VIEW(ino, net_ino, net.__sk_common_skc_net_net);
@@ -215,19 +216,21 @@ static __always_inline __u32 log2_bucket(__u64 v)
 /* Counts the packet; returns whether it is the first data (or one of the first datagrams) here. */
 static __always_inline int count_flow(struct sighting *s, __u64 since)
 {
-	struct flow_key key = {.t = s->p.t, .netns = s->netns, .ifindex = s->ifindex, .point = s->point};
-	__builtin_memcpy(key.device, s->device, 16);
+	struct flow_key key = {.t = s->p.t, .dev = s->dev, .point = s->point};
 	struct flow *f = flows.lookup(&key);
 	if (!f) {
-		struct flow zero = {};
+		struct flow zero = {.is_own = locate(s), .netns = s->netns, .ifindex = s->ifindex};
+		__builtin_memcpy(zero.device, s->device, 16);
 		flows.update(&key, &zero);
 		count(ACCOUNT_FLOWS_CREATED);
 		f = flows.lookup(&key);
 		if (!f) {
 			count(ACCOUNT_FLOWS_FULL);
-			return 1;
+			return zero.is_own;
 		}
 	}
+	if (!f->is_own)
+		return 0;
 	f->packets++;
 	f->bytes += s->len;
 	if (since)
@@ -238,47 +241,6 @@ static __always_inline int count_flow(struct sighting *s, __u64 since)
 		return 0;
 	f->data_seen = 1;
 	return 1;
-}
-
-/* Parses the packet of an skb into `s`. Returns 0 where it is of no interest: most packets end here.
- * On a match inside a tunnel the inner packet is the packet and `outer` the tunnel; for an ICMP error the packet is the
- * one that it quotes, and `outer` the error itself. */
-static __always_inline int interesting(struct sighting *s, __u64 skb, int at_data)
-{
-	struct skb_head h = {};
-
-	READ_VIEW(h, skb_head, skb);
-	if (h.protocol != 0x0008 && h.protocol != 0xdd86) /* ETH_P_IP, ETH_P_IPV6, as on the wire */
-		return 0;
-	__u64 l3 = at_data ? h.data : h.head + h.network_header;
-	if (l3 < h.head || l3 + 28 > h.head + h.tail) /* not in the linear part */
-		return 0;
-	s->skb = skb;
-	s->l3 = l3;
-	s->headroom = h.data - l3;
-	s->outer.proto = 0;
-	int icmp_error = 0;
-#pragma nounroll
-	for (int depth = 0; depth < 2; depth++) {
-		__builtin_memset(&s->p, 0, sizeof(s->p));
-		if (!parse_ip(&s->p, l3))
-			return 0;
-		if (matches(&s->p.t))
-			break;
-		if (depth)
-			return 0;
-		struct followed *f = follow_slot(skb);
-		if (f && f->skb == skb && f->sig == s->p.sig)
-			break;
-		l3 = inner_of(&s->p, &icmp_error);
-		if (!l3)
-			return 0;
-		s->outer = s->p.t;
-		s->icmp_type = s->p.icmp_type;
-		s->icmp_code = s->p.icmp_code;
-		s->icmp_rest = s->p.icmp_rest;
-	}
-	return icmp_error ? EVENT_ICMP : EVENT_PACKET;
 }
 
 static __always_inline __u32 payload_of(struct sighting *s)
@@ -294,16 +256,73 @@ static __always_inline __u32 payload_of(struct sighting *s)
 	return rest > 0 ? rest : 0;
 }
 
+/* Parses the packet of an skb into the program's slot of `scratch`. Returns what it is; 0 where it is of no interest:
+ * most packets end here. On a match inside a tunnel the inner packet is the packet and `outer` the tunnel; for an ICMP
+ * error the packet is the one that it quotes, and `outer` the error itself. */
+static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 point)
+{
+	struct skb_head sh;
+	struct headers h;
+	struct sighting *s = 0;
+	int icmp_error = 0;
+
+	READ_VIEW(sh, skb_head, skb);
+	if (sh.protocol != 0x0008 && sh.protocol != 0xdd86) /* ETH_P_IP, ETH_P_IPV6, as on the wire */
+		return 0;
+	__u64 l3 = point == POINT_RX ? sh.data : sh.head + sh.network_header;
+	if (l3 < sh.head || l3 + 28 > sh.head + sh.tail) /* not in the linear part */
+		return 0;
+	__u64 outer_l3 = l3;
+#pragma nounroll
+	for (int depth = 0; depth < 2; depth++) {
+		if (!read_headers(&h, l3))
+			return 0;
+		__u64 inner = depth ? 0 : inner_of(&h, l3, &icmp_error);
+		int follows = 0;
+		if (!depth) {
+			struct followed *f = follow_slot(skb);
+			follows = f && f->skb == skb && f->sig == signature(&h);
+		}
+		if (!follows && !inner && !may_match(&h))
+			return 0;
+		s = scratch.lookup((int *)&point);
+		if (!s)
+			return 0;
+		if (!depth)
+			s->outer.proto = 0;
+		parse(&s->p, &h, l3);
+		if (follows || matches(&s->p.t)) {
+			icmp_error = icmp_error && depth;
+			break;
+		}
+		if (!inner)
+			return 0;
+		s->outer = s->p.t;
+		s->icmp_type = s->p.icmp_type;
+		s->icmp_code = s->p.icmp_code;
+		s->icmp_rest = s->p.icmp_rest;
+		l3 = inner;
+	}
+	struct skb_place place;
+	READ_VIEW(place, skb_place, skb);
+	s->skb = skb;
+	s->dev = place.dev;
+	s->len = place.len;
+	s->l3 = outer_l3;
+	s->headroom = sh.data - outer_l3;
+	s->payload = payload_of(s);
+	s->point = point;
+	s->now = bpf_ktime_get_ns();
+	*slot = s;
+	return icmp_error ? EVENT_ICMP : EVENT_PACKET;
+}
+
 static __always_inline int seen(__u64 skb, __u32 point)
 {
-	struct sighting *s = scratch.lookup(&point);
-	if (!s)
-		return 0;
-	s->point = point;
-	int kind = interesting(s, skb, point == POINT_RX);
+	struct sighting *s;
+	int kind = interesting(&s, skb, point);
 	if (!kind)
 		return 0;
-	s->now = bpf_ktime_get_ns();
 	__u64 since = 0;
 	struct followed *f = follow_slot(skb);
 	if (f) {
@@ -313,18 +332,10 @@ static __always_inline int seen(__u64 skb, __u32 point)
 		f->sig = s->p.sig;
 		f->t_ns = s->now;
 	}
-	if (!locate(s, skb))
+	int news = kind == EVENT_ICMP || (s->p.t.proto == P_TCP && (s->p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)));
+	if (!news && !count_flow(s, since))
 		return 0;
-	s->payload = payload_of(s);
-	if (kind == EVENT_ICMP) {
-		emit(s, kind);
-		return 0;
-	}
-	if (s->p.t.proto == P_TCP && (s->p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST))) {
-		emit(s, kind);
-		return 0;
-	}
-	if (count_flow(s, since))
+	if (locate(s))
 		emit(s, kind);
 	return 0;
 }
@@ -341,20 +352,8 @@ int on_queue(struct bpf_raw_tracepoint_args *ctx) /* net:net_dev_queue */
 
 int on_free(struct bpf_raw_tracepoint_args *ctx) /* skb:kfree_skb(skb, location, reason) */
 {
-	__u64 skb = ctx->args[0];
-	__u32 slot = POINT_DROP;
-	struct sighting *s = scratch.lookup(&slot);
-	if (!s)
-		return 0;
-	int kind = interesting(s, skb, 0);
-	if (!kind)
-		return 0;
-	s->point = slot;
-	s->now = bpf_ktime_get_ns();
-	if (!locate(s, skb))
-		return 0;
-	s->payload = payload_of(s);
-	if (!may_emit(s->now))
+	struct sighting *s;
+	if (!interesting(&s, ctx->args[0], POINT_DROP) || !locate(s) || !may_emit(s->now))
 		return 0;
 	struct drop_event *e = ring.ringbuf_reserve(sizeof(*e));
 	if (!e) {

@@ -137,80 +137,122 @@ static __always_inline __u32 mix(const __u8 *p)
 	return *(__u32 *)p ^ (*(__u32 *)(p + 4) * 0x9e3779b1u);
 }
 
-/* Fills in the transport part from its first bytes. */
-static __always_inline void parse_l4(struct packet *p, const __u8 *l4)
+/* The headers of an IP packet as read: the IP header and the first bytes of the transport header. */
+struct headers {
+	__u8 ip[40];
+	__u8 l4[24];
+	__u16 l4_offset; /* from the IP header */
+	__u8 proto;
+	__u8 version;
+};
+
+/* Reads the headers at `l3`. Returns 0 for what is no first fragment of an IP packet.
+ * One helper call for IPv4 without options, two for all else: this runs for every packet of the node. */
+static __always_inline int read_headers(struct headers *h, __u64 l3)
 {
-	if (p->t.proto == P_TCP) {
-		p->t.sport = be16(l4);
-		p->t.dport = be16(l4 + 2);
-		p->seq = be32(l4 + 4);
-		p->ack = be32(l4 + 8);
-		p->sig = p->seq ^ (p->ack * 0x9e3779b1u) ^ p->ip_id;
-		p->tcp_doff = (l4[12] >> 4) * 4;
-		p->tcp_flags = l4[13];
-	} else if (p->t.proto == P_UDP) {
-		p->t.sport = be16(l4);
-		p->t.dport = be16(l4 + 2);
-		p->sig = mix(l4 + 8) ^ be16(l4 + 4);
-	} else if (p->t.proto == P_SCTP) {
-		p->t.sport = be16(l4);
-		p->t.dport = be16(l4 + 2);
-		p->sig = mix(l4 + 12);
-	} else if (p->t.proto == P_ICMP || p->t.proto == P_ICMPV6) {
-		p->icmp_type = l4[0];
-		p->icmp_code = l4[1];
-		p->icmp_rest = *(__u32 *)(l4 + 4);
-		p->sig = p->icmp_rest;
+	if (bpf_probe_read_kernel(h->ip, 40, (void *)l3))
+		return 0;
+	h->version = h->ip[0] >> 4;
+	if (h->version == 4) {
+		if (be16(h->ip + 6) & 0x1fff) /* a later fragment: no ports */
+			return 0;
+		h->proto = h->ip[9];
+		h->l4_offset = (h->ip[0] & 15) * 4;
+		if (h->l4_offset == 20) {
+			__builtin_memcpy(h->l4, h->ip + 20, 20);
+			*(__u32 *)(h->l4 + 20) = 0;
+			return 1;
+		}
+		return !bpf_probe_read_kernel(h->l4, 24, (void *)l3 + h->l4_offset);
+	}
+	if (h->version != 6)
+		return 0;
+	h->proto = h->ip[6];
+	h->l4_offset = 40;
+	if (bpf_probe_read_kernel(h->l4, 24, (void *)l3 + 40))
+		return 0;
+	if (h->proto == 0 || h->proto == 60 || h->proto == 43 || h->proto == 44) { /* one extension header */
+		if (h->proto == 44 && (be16(h->l4 + 2) & 0xfff8))
+			return 0;
+		h->l4_offset += h->proto == 44 ? 8 : (h->l4[1] + 1) * 8;
+		h->proto = h->l4[0];
+		return !bpf_probe_read_kernel(h->l4, 24, (void *)l3 + h->l4_offset);
+	}
+	return 1;
+}
+
+static __always_inline int has_ports(__u8 proto)
+{
+	return proto == P_TCP || proto == P_UDP || proto == P_SCTP;
+}
+
+/* What NAT leaves alone in a packet, hashed: TCP seq, ack and IP id, or the first payload bytes. */
+static __always_inline __u32 signature(struct headers *h)
+{
+	if (h->proto == P_TCP)
+		return *(__u32 *)(h->l4 + 4) ^ (*(__u32 *)(h->l4 + 8) * 0x9e3779b1u) ^
+		       (h->version == 4 ? be16(h->ip + 4) : 0);
+	if (h->proto == P_UDP)
+		return mix(h->l4 + 8) ^ be16(h->l4 + 4);
+	if (h->proto == P_SCTP)
+		return mix(h->l4 + 12);
+	return *(__u32 *)(h->l4 + 4);
+}
+
+/* Fills in the packet from its headers. */
+static __always_inline void parse(struct packet *p, struct headers *h, __u64 l3)
+{
+	p->l3 = l3;
+	p->l4_offset = h->l4_offset;
+	p->t.proto = h->proto;
+	p->t.pad[0] = p->t.pad[1] = p->t.pad[2] = 0;
+	p->t.sport = p->t.dport = 0;
+	p->sig = signature(h);
+	p->seq = p->ack = p->icmp_rest = 0;
+	p->tcp_flags = p->tcp_doff = p->icmp_type = p->icmp_code = 0;
+	if (h->version == 4) {
+		p->ip_id = be16(h->ip + 4);
+		map_ipv4(p->t.saddr, h->ip + 12);
+		map_ipv4(p->t.daddr, h->ip + 16);
+	} else {
+		p->ip_id = 0;
+		__builtin_memcpy(p->t.saddr, h->ip + 8, 16);
+		__builtin_memcpy(p->t.daddr, h->ip + 24, 16);
+	}
+	if (has_ports(h->proto)) {
+		p->t.sport = be16(h->l4);
+		p->t.dport = be16(h->l4 + 2);
+	}
+	if (h->proto == P_TCP) {
+		p->seq = be32(h->l4 + 4);
+		p->ack = be32(h->l4 + 8);
+		p->tcp_doff = (h->l4[12] >> 4) * 4;
+		p->tcp_flags = h->l4[13];
+	} else if (h->proto == P_ICMP || h->proto == P_ICMPV6) {
+		p->icmp_type = h->l4[0];
+		p->icmp_code = h->l4[1];
+		p->icmp_rest = *(__u32 *)(h->l4 + 4);
 	}
 }
 
-/* Parses the IP and transport headers at `l3`. Returns 0 for what is no first fragment of an IP packet. */
-static __always_inline int parse_ip(struct packet *p, __u64 l3)
+static __always_inline int port_wanted(__u16 port)
 {
-	__u8 buf[64] __attribute__((aligned(8)));
+	__u32 word = port >> 6;
+	__u64 *bits = port_bits.lookup(&word);
+	return bits && ((*bits >> (port & 63)) & 1);
+}
 
-	p->l3 = l3;
-	if (bpf_probe_read_kernel(buf, sizeof(buf), (void *)l3))
-		return 0;
-	if ((buf[0] >> 4) == 4) {
-		if (be16(buf + 6) & 0x1fff) /* a later fragment: no ports */
-			return 0;
-		p->t.proto = buf[9];
-		p->ip_id = be16(buf + 4);
-		map_ipv4(p->t.saddr, buf + 12);
-		map_ipv4(p->t.daddr, buf + 16);
-		p->l4_offset = (buf[0] & 15) * 4;
-		if (p->l4_offset != 20 && bpf_probe_read_kernel(buf + 20, 24, (void *)l3 + p->l4_offset))
-			return 0;
-		parse_l4(p, buf + 20);
-		return 4;
-	}
-	if ((buf[0] >> 4) == 6) {
-		__u8 next = buf[6];
-		p->l4_offset = 40;
-		__builtin_memcpy(p->t.saddr, buf + 8, 16);
-		__builtin_memcpy(p->t.daddr, buf + 24, 16);
-		if (next == 0 || next == 60 || next == 43 || next == 44) { /* one extension header */
-			__u8 ext = next;
-			if (ext == 44 && (be16(buf + 42) & 0xfff8))
-				return 0;
-			next = buf[40];
-			p->l4_offset += ext == 44 ? 8 : (buf[41] + 1) * 8;
-			if (bpf_probe_read_kernel(buf + 40, 24, (void *)l3 + p->l4_offset))
-				return 0;
-		}
-		p->t.proto = next;
-		parse_l4(p, buf + 40);
-		return 6;
-	}
-	return 0;
+/* Whether a filter may name one of the packet's ports: the cheap test that most packets fail. */
+static __always_inline int may_match(struct headers *h)
+{
+	if (!has_ports(h->proto))
+		return port_wanted(0);
+	return port_wanted(be16(h->l4 + 2)) || port_wanted(be16(h->l4));
 }
 
 static __always_inline int in_filter(const __u8 *addr, __u16 port, __u8 proto, int any_port)
 {
-	__u32 word = port >> 6;
-	__u64 *bits = port_bits.lookup(&word);
-	if (!bits || !((*bits >> (port & 63)) & 1))
+	if (!port_wanted(port))
 		return 0;
 	struct filter_key key = {.port = port, .proto = proto};
 	__builtin_memcpy(key.addr, addr, 16);

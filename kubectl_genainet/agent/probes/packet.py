@@ -31,8 +31,8 @@ assert _PACKET.size == 160
 # struct drop_event after its packet_event: location, reason, depth, stack
 _DROP = struct.Struct("<QII20Q")
 # struct flow_key, struct flow
-FLOW_KEY = struct.Struct(f"<{TUPLE}III16s")
-FLOW = struct.Struct("<QQI32I4x")
+FLOW_KEY = struct.Struct(f"<{TUPLE}QI4x")
+FLOW = struct.Struct("<QQ4I16s32I")
 
 _POINTS = (Point.RX, Point.TX, Point.DROP)
 _MAPPED = b"\0" * 10 + b"\xff\xff"
@@ -125,19 +125,21 @@ def drop_reason(number: int, names: dict[int, str]) -> str:
 def drain(read: MapReader, context: DecodeContext, seen: dict[bytes, int], now: int) -> Iterator[FlowCounters]:
     """The flow table, summed over the CPUs; flows that did not change since `seen` are left out."""
     for key, values in read("flows", FLOW_KEY.size, FLOW.size):
-        packets = size = 0
+        packets = size = netns = ifindex = 0
+        device = b""
         buckets = [0] * 32
         for value in FLOW.iter_unpack(values):
-            packets += value[0]
-            size += value[1]
-            if value[0]:
-                buckets = [a + b for a, b in zip(buckets, value[3:], strict=True)]
+            if value[3]:  # is_own; a CPU that has not seen the flow has all zeros
+                packets, size, netns, ifindex, device = packets + value[0], size + value[1], value[4], value[5], value[6]
+                buckets = [a + b for a, b in zip(buckets, value[7:], strict=True)]
+        if not packets:
+            continue
         if seen.get(key) == packets:
             continue
         seen[key] = packets
         while buckets and not buckets[-1]:
             buckets.pop()
-        src, dst, sport, dport, proto, netns, ifindex, point, device = FLOW_KEY.unpack(key)
+        src, dst, sport, dport, proto, _, point = FLOW_KEY.unpack(key)
         yield FlowCounters(
             node=context.node, t_ns=now, netns=netns, ifindex=ifindex, device=text(device), point=_POINTS[point % 3],
             flow=_tuple(src, dst, sport, dport, proto), packets=packets, bytes=size, hop_ns=tuple(buckets),
@@ -149,8 +151,7 @@ PROBE = Probe(
     source="packet.bpf.c",
     views=(
         View("skb_head", "sk_buff", ("protocol", "network_header", "tail", "head", "data")),
-        View("skb_len", "sk_buff", ("len",)),
-        View("skb_dev", "sk_buff", ("dev",)),
+        View("skb_place", "sk_buff", ("dev", "len")),
         View("skb_sk", "sk_buff", ("sk",)),
         View("dev_place", "net_device", ("nd_net.net", "ifindex", "name")),
         View("net_ino", "net", ("ns.inum",)),
