@@ -138,13 +138,13 @@ def run_time_statistics() -> Iterator[None]:
 
 
 def program_times() -> dict[str, tuple[int, int]]:
-    """(run ns, runs) of every raw tracepoint program that runs now, by name and id."""
+    """(run ns, runs) of every tracepoint program that runs now, by name and id."""
     done = subprocess.run(["bpftool", "-j", "prog", "list"], capture_output=True, check=True)
     programs = msgspec.json.decode(done.stdout)
     return {
         f"{p.get('name', '?')} {p['id']}": (p["run_time_ns"], p["run_cnt"])
         for p in programs
-        if p["type"] == "raw_tracepoint" and "run_time_ns" in p
+        if p["type"] in ("raw_tracepoint", "tracepoint") and "run_time_ns" in p
     }
 
 

@@ -70,8 +70,11 @@ class Connection:
 
     @property
     def first(self) -> list[PacketSeen]:
-        """Sightings of the first packet, in the first attempt that was seen anywhere."""
-        return next((attempt for attempt in self.attempts if attempt), [])
+        """Sightings of the first packet in the attempt that was seen at most places; of several, the earliest.
+
+        The probes of different nodes are attached at different moments: the earliest attempt may be half seen.
+        """
+        return max(self.attempts, key=len)
 
     def direction(self, flow: FiveTuple) -> Direction:
         return Direction.REPLY if flow.reversed in self.tuples else Direction.REQUEST

@@ -170,7 +170,7 @@ def netfilter(case: Case) -> Reading:
 
 
 def _named_rule(case: Case, rule: RuleRef, said: str, policies: tuple[str, ...], evidence: list[Evidence]) -> Reading:
-    text = f"{rule.table} {rule.chain}: {rule.text}"
+    text = f"{rule.table} {rule.chain} rule {rule.index}: {rule.text.removeprefix(f'-A {rule.chain} ')}"
     known = [(o.namespace, o.name) for o in case.identity.snapshot.of("NetworkPolicy")]
     behind = policy_behind(rule, case.ruleset, known)
     evidence.insert(
@@ -186,6 +186,8 @@ def _named_rule(case: Case, rule: RuleRef, said: str, policies: tuple[str, ...],
         )
         return Reading(note, Certainty.DERIVED, text, behind.policies, tuple(evidence))
     words = f"{case.event.node} drops it by a rule: {rule.comment or rule.text}"
+    if case.engine is not None and not rule.chain.startswith("KUBE-"):
+        words += "; by the API's objects the flow is admitted, so no NetworkPolicy is behind it"
     return Reading(words, Certainty.DERIVED, text, policies, tuple(evidence))
 
 
@@ -283,10 +285,23 @@ REASONS: Mapping[str, Callable[[Case], Reading]] = {
 }
 
 
+# Where the kernel gives no reason, the function that freed the packet tells (net/ipv4/route.c, net/ipv6/route.c).
+LOCATIONS: Mapping[str, Callable[[Case], Reading]] = {
+    **dict.fromkeys(
+        ("ip_error", "ip6_pkt_discard", "ip6_pkt_discard_out", "ip6_pkt_prohibit", "dst_discard"), unreachable
+    ),
+}
+
+
+def _function(symbol: str) -> str:
+    """ "ip_error+0x12" and "ip_error.isra.0" as "ip_error"."""
+    return symbol.partition("+")[0].partition(".")[0]
+
+
 def explain_drop(case: Case) -> Drop:
     """A drop with all that is known of it."""
     event = case.event
-    reading = REASONS.get(event.reason, _unknown)(case)
+    reading = (REASONS.get(event.reason) or LOCATIONS.get(_function(event.location)) or _unknown)(case)
     pod = case.identity.pod_in(event.node, event.netns)
     return Drop(
         reason=event.reason or "UNKNOWN", location=event.location, hook=event.hook or None, device=event.device or None,

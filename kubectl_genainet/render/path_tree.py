@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -61,8 +59,7 @@ def path_tree(path: PacketPath, count: int, width: int) -> RenderableType:
     branch = branch.add(_line(Text(party_text(path.backend), style="bold"), "  ", verdict, _times(path)))
     if path.hops:
         branch.add(hop_table(path, width))
-    for line in _ending(path):
-        branch.add(line)
+    _add_ending(branch, path)
     return root
 
 
@@ -110,30 +107,33 @@ def _since(before: Hop | None, hop: Hop) -> str:
     return f"+{duration(hop.t_ns - before.t_ns)}" + (f" ±{duration(error)}" if error else "")
 
 
-def _ending(path: PacketPath) -> Iterator[RenderableType]:
+def _add_ending(branch: Tree, path: PacketPath) -> None:
     """Why the path ended where it did, each statement with how it is known."""
     drop = path.drop
     if drop is not None:
-        where = f"{drop.pod or drop.node or '?'}"
-        place = ", ".join(
-            p for p in (f"hook {drop.hook}" if drop.hook else "", f"device {drop.device}" if drop.device else "") if p
+        place = [
+            f"hook {drop.hook}" if drop.hook else "",
+            f"device {drop.device}" if drop.device else "",
+            drop.location,
+        ]
+        head = f"{drop.reason} in {drop.pod or drop.node or '?'} ({', '.join(p for p in place if p)}) "
+        end = branch.add(
+            _line(Text("✗ ", style="bold red"), Text(printable(head), style="red"), certainty(Certainty.OBSERVED))
         )
-        head = f"{drop.reason} in {where}" + (f" ({place})" if place else "") + f", {drop.location} "
-        yield _line(Text("✗ ", style="bold red"), Text(printable(head), style="red"), certainty(Certainty.OBSERVED))
         if drop.explanation:
-            yield _line("  ", drop.explanation, " ", certainty(drop.certainty))
+            end.add(_line(drop.explanation, " ", certainty(drop.certainty)))
         if drop.rule:
-            yield _line("  rule  ", Text(printable(drop.rule), style="cyan"), " ", certainty(drop.certainty))
+            end.add(_line(Text(printable(drop.rule), style="cyan"), " ", certainty(drop.certainty)))
         for item in drop.evidence[1:8]:
-            yield _evidence(item)
+            end.add(_evidence(item))
     for finding in path.findings:
-        yield _line(Text("! ", style="bold yellow"), finding.title)
+        end = branch.add(_line(Text("! ", style="bold yellow"), finding.title))
         for item in finding.evidence:
-            yield _evidence(item)
+            end.add(_evidence(item))
 
 
 def _evidence(item: Evidence) -> Text:
-    return _line("    ", item.statement, " ", certainty(item.certainty))
+    return _line(item.statement, " ", certainty(item.certainty))
 
 
 def _quantile(which: str) -> tuple[Column[BackendSummary], Column[BackendSummary]]:
@@ -169,7 +169,7 @@ def summary_block(summary: TraceSummary) -> RenderableType:
         parts += [Text(""), table(BACKEND_COLUMNS, summary.backends)]
     for finding in summary.findings:
         parts.append(_line(Text("! ", style="bold yellow"), finding.title))
-        parts += [_evidence(item) for item in finding.evidence]
+        parts += [_line("  ", _evidence(item)) for item in finding.evidence]
     parts += [Text(""), Text(_account(summary), style="dim")]
     return Group(*parts)
 

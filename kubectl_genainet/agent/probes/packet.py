@@ -130,7 +130,13 @@ def drain(read: MapReader, context: DecodeContext, seen: dict[bytes, int], now: 
         buckets = [0] * 32
         for value in FLOW.iter_unpack(values):
             if value[3]:  # is_own; a CPU that has not seen the flow has all zeros
-                packets, size, netns, ifindex, device = packets + value[0], size + value[1], value[4], value[5], value[6]
+                packets, size, netns, ifindex, device = (
+                    packets + value[0],
+                    size + value[1],
+                    value[4],
+                    value[5],
+                    value[6],
+                )
                 buckets = [a + b for a, b in zip(buckets, value[7:], strict=True)]
         if not packets:
             continue
@@ -164,10 +170,11 @@ PROBE = Probe(
         View("sock_tuple6", "sock", ("__sk_common.skc_v6_daddr", "__sk_common.skc_v6_rcv_saddr")),
     ),
     attachments=(
-        Attachment("net", "netif_receive_skb", "on_receive"),
-        Attachment("net", "net_dev_queue", "on_queue"),
+        # Ends before beginnings: a packet that is seen coming is not missed where it dies.
         Attachment("skb", "kfree_skb", "on_free"),
         Attachment("tcp", "tcp_retransmit_skb", "on_retransmit", required=False, without="retransmits are not counted"),
+        Attachment("net", "netif_receive_skb", "on_receive"),
+        Attachment("net", "net_dev_queue", "on_queue"),
     ),
     decode=decode,
     drain=drain,
