@@ -12,7 +12,7 @@
 #define STACK_DEPTH 20
 #define FIRST_INODE 0xefffff00u /* inode numbers of namespaces start here (PROC_DYNAMIC_FIRST and the fixed ones below) */
 
-enum event_kind { EVENT_PACKET = 1, EVENT_DROP = 2, EVENT_ICMP = 3, EVENT_RETRANSMIT = 4 };
+enum event_kind { EVENT_PACKET = 1, EVENT_DROP = 2, EVENT_ICMP = 3, EVENT_RETRANSMIT = 4, EVENT_ICMP_DROP = 5 };
 
 struct packet_event {
 	__u64 t_ns;
@@ -353,14 +353,15 @@ int on_queue(struct bpf_raw_tracepoint_args *ctx) /* net:net_dev_queue */
 int on_free(struct bpf_raw_tracepoint_args *ctx) /* skb:kfree_skb(skb, location, reason) */
 {
 	struct sighting *s;
-	if (!interesting(&s, ctx->args[0], POINT_DROP) || !locate(s) || !may_emit(s->now))
+	int kind = interesting(&s, ctx->args[0], POINT_DROP);
+	if (!kind || !locate(s) || !may_emit(s->now))
 		return 0;
 	struct drop_event *e = ring.ringbuf_reserve(sizeof(*e));
 	if (!e) {
 		count(ACCOUNT_RING_FULL);
 		return 0;
 	}
-	fill(&e->p, s, EVENT_DROP);
+	fill(&e->p, s, kind == EVENT_ICMP ? EVENT_ICMP_DROP : EVENT_DROP);
 	e->location = ctx->args[1];
 #ifdef HAS_DROP_REASON
 	e->reason = ctx->args[2];

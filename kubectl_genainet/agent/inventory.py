@@ -127,6 +127,20 @@ def _read_int(path: str) -> int | None:
         return None
 
 
+def _netstat() -> dict[str, int]:
+    """TcpExt counters of the namespace that the caller is in (/proc/net/netstat: a line of names, a line of values)."""
+    wanted = ("ListenOverflows", "ListenDrops", "TCPReqQFullDrop", "TCPBacklogDrop", "TCPRcvQDrop")
+    try:
+        lines = Path("/proc/thread-self/net/netstat").read_text().splitlines()
+    except OSError:
+        return {}
+    for names, values in zip(lines[::2], lines[1::2], strict=False):
+        if names.startswith("TcpExt:"):
+            found = dict(zip(names.split()[1:], map(int, values.split()[1:]), strict=False))
+            return {name: found[name] for name in wanted if name in found}
+    return {}
+
+
 def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
     def read() -> NetNs:
         with IPRoute() as ipr:
@@ -144,7 +158,7 @@ def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
         return NetNs(
             inode=inode, host=host, devices=devices, pod_uids=tuple(sorted(candidate.pod_uids)), name=candidate.name,
             conntrack_count=_read_int("/proc/sys/net/netfilter/nf_conntrack_count"),
-            conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"), sysctls=sysctls,
+            conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"), sysctls=sysctls, counters=_netstat(),
         )  # fmt: skip
 
     fd = os.open(candidate.path, os.O_RDONLY | os.O_CLOEXEC)

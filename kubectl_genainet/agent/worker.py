@@ -32,6 +32,7 @@ from kubectl_genainet.wire import FilterEntry, TraceRequest
 POLL_S = 0.02
 ACCOUNT_S = 1.0
 NAMESPACES_S = 2.0
+NODE_SHARE = 50  # looking at the namespaces may take one part in so many of the time
 DRAIN_SHARE = 20  # reading the flow table may take one part in so many of the time
 
 
@@ -148,7 +149,7 @@ class Session:
                 accounts_at = now + ACCOUNT_S
             if now >= namespaces_at:
                 self._look_for_namespaces()
-                namespaces_at = time.monotonic() + NAMESPACES_S
+                namespaces_at = time.monotonic() + max(NAMESPACES_S, NODE_SHARE * (time.monotonic() - now))
             if now >= drain_at:
                 self._drain(drained)
                 drain_at = time.monotonic() + max(1.0, DRAIN_SHARE * (time.monotonic() - now))
@@ -168,12 +169,12 @@ class Session:
             probe.configure(self.filters, self._own(), EVENTS_PER_SECOND)
 
     def _look_for_namespaces(self) -> None:
-        """Pods come and go: their namespaces are reported, and followed where the kernel is shared."""
+        """Pods come and go, tables fill: the namespaces are reported anew, and followed where the kernel is shared."""
         found = self.inventory.own_inodes()
         if found != self.namespaces:
             self.namespaces = found
             self._configure()
-            self.outbox.put(self.inventory.report(), always=True)
+        self.outbox.put(self.inventory.report(), always=True)
 
     def _drain(self, drained: dict[bytes, int]) -> None:
         for probe in self.probes:

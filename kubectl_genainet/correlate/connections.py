@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+from kubectl_genainet.correlate.clocks import Clocks
 from kubectl_genainet.model.events import (
     FlowCounters,
     IcmpError,
@@ -22,6 +23,7 @@ from kubectl_genainet.model.events import (
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
 MAX_CONNECTIONS = 200_000
+_REPETITION_NS = 500_000_000  # half of TCP's first retransmission timeout for a SYN (RFC 6298: 1 s)
 
 # Reasons for which the kernel frees packets in the normal course of a connection, at its socket: nothing was lost.
 # Names are the kernel's (include/net/dropreason-core.h); a name that a kernel does not know simply never comes.
@@ -87,7 +89,8 @@ def _place(event: PacketSeen) -> tuple[str, int, int, str]:
 class Connections:
     """All connections of a trace. `forgotten` counts those that were dropped from memory for want of room."""
 
-    def __init__(self, servers: set[tuple[str, int]]) -> None:
+    def __init__(self, servers: set[tuple[str, int]], clocks: Clocks) -> None:
+        self._clocks = clocks
         self.servers = servers  # (address, port) of the Service and its backends; port 0: any
         self.forgotten = 0
         self._by_key: dict[tuple[str, int, int], Connection] = {}
@@ -183,15 +186,22 @@ class Connections:
         connection.last_ns = max(connection.last_ns, event.t_ns)
         return connection
 
-    @staticmethod
-    def _add_sighting(connection: Connection, event: PacketSeen) -> None:
-        """Adds to the attempt that has not been at this place yet: a packet passes a place once."""
-        place = _place(event)
+    def _add_sighting(self, connection: Connection, event: PacketSeen) -> None:
+        """Adds to the attempt that this packet is; a repeated first packet is another attempt."""
         for attempt in connection.attempts:
-            if all(_place(seen) != place or seen.flow != event.flow for seen in attempt):
+            if all(self._same_packet(seen, event) for seen in attempt):
                 attempt.append(event)
                 return
         connection.attempts.append([event])
+
+    def _same_packet(self, a: PacketSeen, b: PacketSeen) -> bool:
+        """Whether two sightings of a connection's first packet are of one packet: it passes a place once, and keeps its
+        IP id; without one (IPv6), where the clocks can be compared, repetitions are at least a second apart."""
+        if _place(a) == _place(b) and a.flow == b.flow:
+            return False
+        if a.ip_id or b.ip_id:
+            return a.ip_id == b.ip_id
+        return not self._clocks.same(a.node, b.node) or abs(a.t_ns - b.t_ns) < _REPETITION_NS
 
     def _join_mid_stream(self, event: PacketSeen) -> Connection | None:
         """A connection older than the trace: its first data packet towards the server stands for it."""

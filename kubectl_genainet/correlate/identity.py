@@ -27,6 +27,7 @@ class Identity:
         self._pods: dict[tuple[str, int], Pod | None] = {}
         self._hosts: dict[str, int] = {}
         self.namespaces: dict[tuple[str, int], NetNs] = {}
+        self._first_counters: dict[tuple[str, int], dict[str, int]] = {}
         self.update(snapshot)
 
     def update(self, snapshot: ClusterSnapshot) -> None:
@@ -39,6 +40,7 @@ class Identity:
         for netns in report.namespaces:
             key = (report.node, netns.inode)
             self.namespaces[key] = netns
+            self._first_counters.setdefault(key, netns.counters)
             if netns.host:
                 self._hosts[report.node] = netns.inode
                 self._pods[key] = None
@@ -49,6 +51,11 @@ class Identity:
 
     def pod_in(self, node: str, netns: int) -> Pod | None:
         return self._pods.get((node, netns))
+
+    def listen_overflows(self, node: str, netns: int) -> int:
+        """By how much the namespace's counter of overflown listen queues has grown since the trace began."""
+        now, first = self.namespaces.get((node, netns)), self._first_counters.get((node, netns), {})
+        return now.counters.get("ListenOverflows", 0) - first.get("ListenOverflows", 0) if now is not None else 0
 
     def is_host(self, node: str, netns: int) -> bool:
         return self._hosts.get(node) == netns

@@ -27,6 +27,7 @@ from kubectl_genainet.model.events import (
     IcmpError,
     PacketDropped,
     PacketSeen,
+    Point,
     TcpRetransmit,
     Tick,
 )
@@ -47,8 +48,8 @@ class PathCorrelator:
 
     def __init__(self, snapshot: ClusterSnapshot, servers: set[tuple[str, int]]) -> None:
         self.identity = Identity(snapshot)
-        self.connections = Connections(servers)
         self.clocks = Clocks()
+        self.connections = Connections(servers, self.clocks)
         self._dumps: dict[str, dict[str, RulesetDump]] = defaultdict(dict)
         self._rulesets: dict[str, tuple[Ruleset | None, str]] = {}
         self._now: dict[str, int] = {}
@@ -164,11 +165,7 @@ class PathCorrelator:
             response_ns=self._response(connection), established=self._established(connection),
             attempts=len(connection.attempts), retransmits=connection.retransmits,
         )  # fmt: skip
-        return path if verdict is Verdict.FORWARDED and not told else self._with_symptoms(path, connection)
-
-    def _with_symptoms(self, path: PacketPath, connection: Connection) -> PacketPath:
-        found = tuple(symptoms(path, connection, self.identity))
-        return msgspec.structs.replace(path, findings=found)
+        return msgspec.structs.replace(path, findings=tuple(symptoms(path, connection, self.identity)))
 
     def _backend(self, original: FiveTuple, final: FiveTuple, is_service: bool) -> Party | None:
         """The end that the packet was sent to; None where it never got past the Service's address."""
@@ -191,8 +188,9 @@ class PathCorrelator:
 
     def _verdict(self, connection: Connection, ordered: list[PacketSeen], dropped: Dropped | None) -> Verdict:
         refused = any(direction is Direction.REPLY for _, direction in connection.resets) and not connection.answer
+        told = any(error.point is not Point.DROP for error in connection.icmp)
         if dropped is not None or (connection.icmp and not connection.answer):
-            return Verdict.REJECTED if refused or connection.icmp else Verdict.DROPPED
+            return Verdict.REJECTED if refused or told else Verdict.DROPPED
         if refused:
             return Verdict.REJECTED
         if self._telling_drop(connection) is not None:

@@ -15,6 +15,7 @@ from kubectl_genainet.model.path import PacketPath, Party, Verdict
 
 SLOW_FACTOR = 5  # a backend is called slow from so many times the median of the others
 SLOW_LEAST_NS = 50_000_000  # and from so long a response time
+MAX_FINDINGS = 200
 MAX_SAMPLES = 20_000  # per backend and measure
 
 
@@ -89,6 +90,7 @@ class SummaryBuilder:
         self._lost: Counter[tuple[str, str, str]] = Counter()
         self._bye: dict[str, Bye] = {}
         self._nodes: set[str] = set()
+        self._findings: dict[tuple[str, str], Finding] = {}
         self._flows: dict[tuple[object, ...], FlowCounters] = {}
 
     def event(self, event: Event) -> None:
@@ -107,6 +109,9 @@ class SummaryBuilder:
     def path(self, path: PacketPath) -> None:
         self.paths += 1
         self._verdicts[path.verdict.value] += 1
+        for finding in path.findings:
+            if len(self._findings) < MAX_FINDINGS:
+                self._findings.setdefault((finding.check, finding.title), finding)
         key = (path.backend.ip, path.backend.port) if path.backend else None
         self._count[key] += 1
         if len(self._backends[key]) < MAX_SAMPLES:
@@ -123,7 +128,7 @@ class SummaryBuilder:
         first_points = self._flows.values()
         return TraceSummary(
             target=self.target, connections=self.paths, verdicts=dict(self._verdicts), backends=backends,
-            findings=tuple(slow_backends(backends)), events=events,
+            findings=(*self._findings.values(), *slow_backends(backends)), events=events,
             counted={
                 "packets": sum(f.packets for f in first_points), "bytes": sum(f.bytes for f in first_points),
                 "flows": len(self._flows),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from kubectl_genainet.correlate.connections import Connection
+from kubectl_genainet.correlate.connections import Connection, Direction
 from kubectl_genainet.correlate.identity import Identity
-from kubectl_genainet.model.events import IcmpError
+from kubectl_genainet.model.events import IcmpError, Point
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity
 from kubectl_genainet.model.path import PacketPath, Verdict
 
@@ -28,17 +28,57 @@ def icmp_name(event: IcmpError) -> str:
     return names.get((event.type, event.code), f"type {event.type} code {event.code}")
 
 
+def _icmp_words(event: IcmpError) -> str:
+    mtu = f", MTU {event.mtu}" if event.mtu else ""
+    return f"ICMP {icmp_name(event)}{mtu} from {event.src} to {event.dst}"
+
+
 def told_by_icmp(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
     """The sender was told by an ICMP error why its packet did not arrive."""
-    if not connection.icmp:
+    seen = [e for e in connection.icmp if e.point is not Point.DROP]
+    if not seen:
         return None
-    first = connection.icmp[0]
-    mtu = f", MTU {first.mtu}" if first.mtu else ""
-    statement = f"ICMP {icmp_name(first)}{mtu} from {first.src} to {first.dst}, seen on {first.device or 'no device'}"
+    first = seen[0]
+    statement = f"{_icmp_words(first)}, seen on {first.device or 'no device'}"
     return Finding(
         "icmp-error", f"the sender was told: {icmp_name(first)}", Severity.ERROR,
         (Evidence(statement, Certainty.OBSERVED, node=first.node),),
     )  # fmt: skip
+
+
+def icmp_dropped(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
+    """The ICMP error that would have told the sender was itself dropped: a black hole."""
+    dropped = [e for e in connection.icmp if e.point is Point.DROP]
+    if not dropped:
+        return None
+    first = dropped[0]
+    where = f"{f'in {first.hook} ' if first.hook else ''}on {first.node}"
+    return Finding(
+        "icmp-dropped", f"the sender was not told: the ICMP error ({icmp_name(first)}) was dropped {where}", Severity.ERROR,
+        (Evidence(f"{_icmp_words(first)}: {first.reason or 'dropped'}", Certainty.OBSERVED, node=first.node),),
+    )  # fmt: skip
+
+
+def reset(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
+    """An established connection was reset from the server's side before it had answered: by the pod, or by a rule."""
+    replies = [event for event, direction in connection.resets if direction is Direction.REPLY]
+    if not replies or not connection.answer or connection.reply_data:
+        return None
+    first = min(replies, key=lambda e: e.t_ns)
+    pod = identity.pod_in(first.node, first.netns)
+    evidence = (
+        Evidence(
+            f"RST first seen on {first.device or 'no device'} ({first.point.value})",
+            Certainty.OBSERVED,
+            node=first.node,
+        ),
+    )
+    if pod is not None and first.point is Point.TX:
+        name = f"{pod.metadata.namespace}/{pod.metadata.name}"
+        title = f"pod {name} reset the connection after the handshake, without an answer: its application closed it"
+        return Finding("reset-by-app", title, Severity.ERROR, evidence, object=pod.ref)
+    title = f"the connection was reset by a packet that was made on node {first.node}, not by the pod"
+    return Finding("reset-on-path", title, Severity.ERROR, evidence)
 
 
 def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
@@ -87,6 +127,26 @@ def no_endpoints(path: PacketPath, connection: Connection, identity: Identity) -
     )  # fmt: skip
 
 
+def listen_queue_full(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
+    """First packets arrive in a pod whose listening sockets' queues have overflown, and nothing answers."""
+    if path.drop is not None or connection.answer or connection.resets or not path.hops:
+        return None
+    last = max(connection.first, key=lambda e: e.t_ns, default=None)
+    counters = identity.listen_overflows(last.node, last.netns) if last is not None else None
+    if last is None or not counters:
+        return None
+    pod = identity.pod_in(last.node, last.netns)
+    place = f"pod {pod.metadata.namespace}/{pod.metadata.name}" if pod else f"node {last.node}"
+    return Finding(
+        "listen-overflow", f"the listen queue of {place} is full: its application does not accept connections", Severity.ERROR,
+        (
+            Evidence(f"the SYN arrived on {last.device}, no SYN-ACK left", Certainty.OBSERVED, node=last.node),
+            Evidence(f"TcpExt ListenOverflows grew by {counters} meanwhile", Certainty.OBSERVED, node=last.node),
+        ),
+        object=pod.ref if pod else None,
+    )  # fmt: skip
+
+
 def unanswered(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
     """The first packet was sent again and again and nothing came back; nothing says why."""
     if (
@@ -108,7 +168,7 @@ def unanswered(path: PacketPath, connection: Connection, identity: Identity) -> 
 
 
 SYMPTOMS: tuple[Callable[[PacketPath, Connection, Identity], Finding | None], ...] = (
-    no_endpoints, stale_endpoint, told_by_icmp, unanswered,
+    no_endpoints, stale_endpoint, told_by_icmp, icmp_dropped, reset, listen_queue_full, unanswered,
 )  # fmt: skip
 
 

@@ -167,7 +167,7 @@ def summary_block(summary: TraceSummary) -> RenderableType:
     parts: list[RenderableType] = []
     if summary.backends:
         parts += [Text(""), table(BACKEND_COLUMNS, summary.backends)]
-    for finding in summary.findings:
+    for finding in summary.findings[:20]:
         parts.append(_line(Text("! ", style="bold yellow"), finding.title))
         parts += [_line("  ", _evidence(item)) for item in finding.evidence]
     parts += [Text(""), Text(_account(summary), style="dim")]

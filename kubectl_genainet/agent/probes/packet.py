@@ -26,7 +26,7 @@ TUPLE = "16s16sHHB3x"
 TUPLE_SIZE = struct.calcsize("<" + TUPLE)
 # struct packet_event: t_ns, skb, tuple, outer, netns, ifindex, seq, ack, len, payload, sig, ip_id, kind, point,
 # tcp_flags, icmp_type, icmp_code, state, icmp_rest, device, cpu
-_PACKET = struct.Struct(f"<QQ{TUPLE}{TUPLE}7IH6B4s16sI4x")
+_PACKET = struct.Struct(f"<QQ{TUPLE}{TUPLE}7IH6BI16sI4x")
 assert _PACKET.size == 160
 # struct drop_event after its packet_event: location, reason, depth, stack
 _DROP = struct.Struct("<QII20Q")
@@ -89,13 +89,19 @@ def decode(data: bytes, context: DecodeContext) -> Event:
     node = context.node
     if kind == 4:
         return TcpRetransmit(node=node, t_ns=t_ns, netns=netns, flow=flow, state=_TCP_STATES[state % len(_TCP_STATES)])
-    if kind == 3:
+    if kind in (3, 5):
         too_big = (icmp_type, icmp_code) == (3, 4) if outer_proto == 1 else icmp_type == 2
-        mtu = int.from_bytes(icmp_rest[2:] if outer_proto == 1 else icmp_rest, "big") if too_big else 0
+        rest = icmp_rest.to_bytes(4, "little")
+        hook, reason = "", ""
+        if kind == 5:
+            _, number, depth, *frames = _DROP.unpack_from(data, _PACKET.size)
+            hook = hook_of([context.symbol(frame) for frame in frames[:depth]])
+            reason = drop_reason(number, context.drop_reasons)
         return IcmpError(
             node=node, t_ns=t_ns, netns=netns, ifindex=ifindex, device=text(device), point=_POINTS[point],
             src=address(outer_src), dst=address(outer_dst), family=4 if outer_proto == 1 else 6, type=icmp_type,
-            code=icmp_code, mtu=mtu, quoted=flow,
+            code=icmp_code, mtu=int.from_bytes(rest[2:] if outer_proto == 1 else rest, "big") if too_big else 0,
+            quoted=flow, hook=hook, reason=reason,
         )  # fmt: skip
     tcp = TcpFlags(seq, ack, flags) if proto == 6 else None
     tunnel = _tuple(outer_src, outer_dst, outer_sport, outer_dport, outer_proto) if outer_proto else None
