@@ -131,9 +131,14 @@ class Wires:
         device, vtep = vxlan_device(family), cidr.partition("/")[0]
         ipr, number = self.at(node), self.index_of(node, vxlan_device(family))
         ipr.neigh(
-            "add", dst=vtep, lladdr=_vtep_mac(peer, family), ifindex=number, state=_NUD_PERMANENT, family=_af(family)
+            "replace",
+            dst=vtep,
+            lladdr=_vtep_mac(peer, family),
+            ifindex=number,
+            state=_NUD_PERMANENT,
+            family=_af(family),
         )
-        ipr.fdb("append", ifindex=number, lladdr=_vtep_mac(peer, family), dst=family.node_ip(peer),
+        ipr.fdb("replace", ifindex=number, lladdr=_vtep_mac(peer, family), dst=family.node_ip(peer),
                 state=_NUD_PERMANENT, flags=_NTF_SELF)  # fmt: skip
         self._route(node, cidr, device, gateway=vtep, family=family, onlink=True)
 

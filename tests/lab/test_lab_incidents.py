@@ -35,14 +35,17 @@ def lab(request: pytest.FixtureRequest) -> Iterator[RunningLab]:
         yield found
 
 
-def rules_of(lab: RunningLab) -> dict[str, str]:
-    """All rules of all nodes, without counters and handles."""
+def rules_of(lab: RunningLab) -> dict[str, list[str]]:
+    """All rules, routes and device names of all nodes, without counters and numbers."""
+    script = (
+        "iptables-save; nft list table ip kube-proxy 2>/dev/null; ip -o route; ip -br -o link; "
+        "sysctl net.ipv4.conf; cat /sys/class/net/*/mtu"
+    )
     return {
-        node: "\n".join(
-            line
-            for command in (["iptables-save"], ["nft", "list", "tables"], ["ip", "route"], ["ip", "-br", "link"])
-            for line in lab.node_output(node, *command).splitlines()
-            if not line.startswith(("#", ":")) and "numgen" not in line
+        node: sorted(
+            re.sub(r"@if\d+.*|\[\d+:\d+\]", "", line)
+            for line in lab.node_output(node, "sh", "-c", script).splitlines()
+            if not line.startswith("#")
         )
         for node in lab.record.nodes
     }
@@ -59,13 +62,14 @@ def lab_namespaces(lab: RunningLab) -> dict[int, str]:
 
 @pytest.mark.parametrize("name", DROPPING)
 def test_incident_drops_packets_as_promised_and_clear_undoes_it(
-    lab: RunningLab, drop_watch: DropWatch, name: str
+    lab: RunningLab, drop_watch: DropWatch, name: str, request: pytest.FixtureRequest
 ) -> None:
     expected = find_incident(name).expected
     spaces = lab_namespaces(lab)
     rules, state = rules_of(lab), state_of(lab)
     since = time.monotonic()
     make_incident(lab.name, name)
+    request.addfinalizer(lambda: clear_incident(lab.name, name))  # should the test fail on the way
 
     def promised(drop: SeenDrop) -> bool:
         return (
