@@ -22,16 +22,20 @@ DROPPING = [n for n, i in incidents().items() if i.expected.reason]
 POLICY_CHAIN = re.compile(r'"genainet lab: pod (\S+) is isolated \((\w+)\) by (\S+): no rule admits" -j DROP')
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param((ProxyMode.IPTABLES, Overlay.NONE), id="iptables"),
-        pytest.param((ProxyMode.NFTABLES, Overlay.VXLAN), id="nftables-vxlan"),
-    ],
-)
-def lab(request: pytest.FixtureRequest) -> Iterator[RunningLab]:
-    mode, overlay = request.param
-    with running(LabSpec(name=fresh_name(), proxy_mode=mode, overlay=overlay)) as found:
+# These depend on how kube-proxy writes its rules, or on the way between nodes.
+WITH_OVERLAY_TOO = ("no-endpoints", "stale-endpoint", "no-local-endpoint", "mtu-blackhole", "rp-filter")
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[RunningLab]:
+    with running(LabSpec(name=fresh_name())) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def overlay_lab() -> Iterator[RunningLab]:
+    spec = LabSpec(name=fresh_name(), proxy_mode=ProxyMode.NFTABLES, overlay=Overlay.VXLAN)
+    with running(spec) as found:
         yield found
 
 
@@ -60,10 +64,13 @@ def lab_namespaces(lab: RunningLab) -> dict[int, str]:
     return {netns.inode(name): name for name in lab.record.netns}
 
 
-@pytest.mark.parametrize("name", DROPPING)
+@pytest.mark.parametrize(
+    ("which", "name"), [*(("lab", n) for n in DROPPING), *(("overlay_lab", n) for n in WITH_OVERLAY_TOO)]
+)
 def test_incident_drops_packets_as_promised_and_clear_undoes_it(
-    lab: RunningLab, drop_watch: DropWatch, name: str, request: pytest.FixtureRequest
+    which: str, name: str, drop_watch: DropWatch, request: pytest.FixtureRequest
 ) -> None:
+    lab: RunningLab = request.getfixturevalue(which)
     expected = find_incident(name).expected
     spaces = lab_namespaces(lab)
     rules, state = rules_of(lab), state_of(lab)
@@ -196,10 +203,10 @@ def test_dns_incidents_show_in_what_the_pods_ask(lab: RunningLab) -> None:
     make_incident(lab.name, "dns-slow-upstream")
     try:
         assert UPSTREAM_DELAY_MS / 1000 <= lookup_seconds(lab, "models.example.com.") < 2
-        assert lookup_seconds(lab, "rag-app.default.svc.cluster.local.") < 0.3
+        assert lookup_seconds(lab, "rag-app.default.svc.cluster.local.") < 0.7
     finally:
         clear_incident(lab.name, "dns-slow-upstream")
-    assert lookup_seconds(lab, "models.example.com.") < 0.3
+    assert lookup_seconds(lab, "models.example.com.") < 0.7
 
 
 def lookup_seconds(lab: RunningLab, name: str) -> float:
