@@ -206,7 +206,8 @@ def test_dns_incidents_show_in_what_the_pods_ask(lab: RunningLab) -> None:
         assert lookup_seconds(lab, "rag-app.default.svc.cluster.local.") < 0.7
     finally:
         clear_incident(lab.name, "dns-slow-upstream")
-    assert lookup_seconds(lab, "models.example.com.") < 0.7
+    # dnsmasq joins a query to one for the same name that it has sent already, to an upstream that was slow then.
+    assert wait_until(lambda: lookup_seconds(lab, "models.example.com.") < 0.4)
 
 
 def lookup_seconds(lab: RunningLab, name: str) -> float:
