@@ -124,7 +124,7 @@ def execute(name: str, namespace: str, pod: str, cmd: tuple[str, ...]) -> None:
 
     \b
     Examples:
-      kubectl genainet lab exec deploy/chatbot-ui -- curl -s http://my-llama-svc/healthz
+      kubectl genainet lab exec deploy/chatbot-ui -- getent hosts my-llama-svc
       kubectl genainet lab exec -n kube-system deploy/coredns -- ss -lun
     """
     from kubectl_genainet.lab.execute import execute as run

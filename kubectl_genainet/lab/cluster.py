@@ -9,14 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pyroute2.netlink.exceptions import NetlinkError
+
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.lab import netns, processes, programs
 from kubectl_genainet.lab.controllers import build_objects
 from kubectl_genainet.lab.manifests import SHIPPED, read_folder
 from kubectl_genainet.lab.rules import load_rules
-from kubectl_genainet.lab.spec import FABRIC, LabSpec, check_name, check_nodes, netns_name, node_name
+from kubectl_genainet.lab.spec import FABRIC, Family, LabSpec, check_name, check_nodes, netns_name, node_name
 from kubectl_genainet.lab.state import LabFolder, LabRecord, locked
-from kubectl_genainet.lab.wiring import PodWire, Wires
+from kubectl_genainet.lab.wiring import HAS_IPV6, PodWire, Wires
 
 Object = dict[str, Any]
 
@@ -40,6 +42,8 @@ def up(spec: LabSpec) -> LabRecord:
     """Brings a lab up. Raises GenainetError, with nothing left behind, where it can't."""
     check_machine()
     check_nodes(spec.nodes)
+    if Family.IPV6 in spec.families and not HAS_IPV6.exists():
+        raise GenainetError("this machine has no IPv6", "Bring the lab up with --ip-family ipv4.")
     with locked(check_name(spec.name), create=True) as folder:
         if folder.exists():
             whole = folder.read().up
@@ -62,8 +66,14 @@ def up(spec: LabSpec) -> LabRecord:
         folder.write(record)
         try:
             _make(folder, record, objects)
-        except BaseException:
+        except BaseException as error:
             _remove(folder, record)
+            if isinstance(error, (OSError, NetlinkError)):
+                raise GenainetError(
+                    f"the kernel refuses a part of the lab: {error}",
+                    "It needs network namespaces, veth, bridge, conntrack and NAT (and vxlan with --overlay vxlan), "
+                    "CAP_NET_ADMIN and CAP_SYS_ADMIN. Nothing is left of it.",
+                ) from error
             raise
     return record
 

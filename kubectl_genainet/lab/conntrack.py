@@ -6,6 +6,7 @@ byte order. Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, net/netf
 
 from __future__ import annotations
 
+import shutil
 import socket
 import struct
 import subprocess
@@ -97,6 +98,8 @@ def fill_table() -> int:
 
     Entries of connections that are over are removed first: as they ran out, they would make room for new ones.
     """
+    if shutil.which("conntrack") is None:
+        raise GenainetError("this incident needs the tool conntrack", "On Debian: apt-get install conntrack")
     for over in (["-p", "tcp", "--state", "TIME_WAIT"], ["-p", "tcp", "--state", "CLOSE"], ["-p", "udp"]):
         subprocess.run(["conntrack", "-D", *over], capture_output=True, check=False)
     limit = _sysctl("nf_conntrack_max")

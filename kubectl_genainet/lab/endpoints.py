@@ -105,6 +105,7 @@ def _slices(service: Object, pods: list[Object]) -> Iterator[Object]:
         p for p in pods
         if p["metadata"]["namespace"] == namespace and selects(p["metadata"].get("labels", {}), selector)
     ]  # fmt: skip
+    members.sort(key=lambda p: (p["spec"]["nodeName"], p["metadata"]["name"]))
     for family in service["spec"].get("ipFamilies", ["IPv4"]):
         groups: dict[tuple[tuple[str, str, int], ...], list[Object]] = {}
         for pod in members:

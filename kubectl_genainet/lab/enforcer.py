@@ -166,9 +166,15 @@ def _rule_matches(
             address = f"{flag} {peer}" if peer else ""
             if port is None:
                 yield address
-                continue
-            for to, match in _port_matches(port, direction, source, selected, family):
-                yield " ".join(filter(None, (address, to, match)))
+            elif not isinstance(port.get("port"), str):
+                yield " ".join(filter(None, (address, _numbered_port(port))))
+            elif direction == "ingress":
+                for ip, match in _named_port(port, selected, family):
+                    yield " ".join(filter(None, (address, f"-d {ip}", match)))
+            else:
+                pods = [source] if isinstance(source, Pod) else [p for p in snapshot.pods if _within(p, source, family)]
+                for ip, match in _named_port(port, pods, family):
+                    yield f"-d {ip} {match}"
 
 
 def _peers(
@@ -212,22 +218,25 @@ def _block(block: dict[str, Any], family: Family) -> Iterator[str]:
     yield from (str(n) for n in networks)
 
 
-def _port_matches(
-    port: dict[str, Any], direction: str, peer: str | Pod, selected: list[Pod], family: Family
-) -> Iterator[tuple[str, str]]:
-    """(destination, protocol and port) of a policy port; a named port is another number on each pod."""
+def _within(pod: Pod, cidr: str, family: Family) -> bool:
+    """Whether the pod's address is in a CIDR; the empty one has all."""
+    ip = _ip(pod, family)
+    if pod.finished or pod.spec.host_network or not ip:
+        return False
+    return not cidr or ipaddress.ip_address(ip) in ipaddress.ip_network(cidr)
+
+
+def _numbered_port(port: dict[str, Any]) -> str:
+    match = f"-p {port.get('protocol', 'TCP').lower()}"
+    if port.get("port") is None:
+        return match
+    return f"{match} --dport {port['port']}" + (f":{port['endPort']}" if port.get("endPort") else "")
+
+
+def _named_port(port: dict[str, Any], pods: Iterable[Pod], family: Family) -> Iterator[tuple[str, str]]:
+    """(address, condition) of each pod that declares the port: its number may be another on each."""
     protocol = port.get("protocol", "TCP").lower()
-    match = f"-p {protocol}"
-    number = port.get("port")
-    if number is None:
-        yield "", match
-    elif isinstance(number, int):
-        end = f":{port['endPort']}" if port.get("endPort") else ""
-        yield "", f"{match} --dport {number}{end}"
-    else:
-        targets = selected if direction == "ingress" else [peer] if isinstance(peer, Pod) else []
-        for pod in targets:
-            for declared in pod.ports:
-                if declared.name == number and declared.protocol.lower() == protocol and _ip(pod, family):
-                    to = f"-d {_ip(pod, family)}" if direction == "ingress" else ""
-                    yield to, f"{match} --dport {declared.container_port}"
+    for pod in pods:
+        for declared in pod.ports:
+            if declared.name == port["port"] and declared.protocol.lower() == protocol and _ip(pod, family):
+                yield _ip(pod, family), f"-p {protocol} --dport {declared.container_port}"

@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from kubectl_genainet.lab import netns
@@ -19,7 +19,7 @@ def marked_environment(lab_id: str) -> dict[str, str]:
     return {**os.environ, MARK: lab_id}
 
 
-def spawn(command: Sequence[str], *, lab_id: str, log: Path, namespace: str = "") -> int:
+def spawn(command: list[str], *, lab_id: str, log: Path, namespace: str = "") -> int:
     """Starts a process of the lab, in a network namespace where one is named, and returns its pid; its output goes to
     `log`.
 

@@ -65,7 +65,7 @@ def decode_answer(message: bytes) -> tuple[int, int, list[str]]:
         for _ in range(answers):
             at = _skip_name(message, at)
             kind, _, _, length = struct.unpack_from("!2HIH", message, at)
-            data = message[at + 10 : at + 10 + length]
+            data = struct.unpack_from(f"!{length}s", message, at + 10)[0]
             at += 10 + length
             if kind in (TYPE_A, TYPE_AAAA) and len(data) in (4, 16):
                 addresses.append(socket.inet_ntop(socket.AF_INET if len(data) == 4 else socket.AF_INET6, data))

@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -18,6 +19,7 @@ from kubectl_genainet.lab import netns
 from kubectl_genainet.lab.spec import Family, LabSpec, Overlay, family_of, node_name, veth_name
 
 BRIDGE = "br0"
+HAS_IPV6 = Path("/proc/sys/net/ipv6")
 VNI, VXLAN_PORT = 1, 8472
 _NUD_PERMANENT, _NTF_SELF, _RTNH_F_ONLINK = 0x80, 0x02, 4
 _RTN_BLACKHOLE = 6
@@ -131,9 +133,14 @@ class Wires:
         device, vtep = vxlan_device(family), cidr.partition("/")[0]
         ipr, number = self.at(node), self.index_of(node, vxlan_device(family))
         ipr.neigh(
-            "add", dst=vtep, lladdr=_vtep_mac(peer, family), ifindex=number, state=_NUD_PERMANENT, family=_af(family)
+            "replace",
+            dst=vtep,
+            lladdr=_vtep_mac(peer, family),
+            ifindex=number,
+            state=_NUD_PERMANENT,
+            family=_af(family),
         )
-        ipr.fdb("append", ifindex=number, lladdr=_vtep_mac(peer, family), dst=family.node_ip(peer),
+        ipr.fdb("replace", ifindex=number, lladdr=_vtep_mac(peer, family), dst=family.node_ip(peer),
                 state=_NUD_PERMANENT, flags=_NTF_SELF)  # fmt: skip
         self._route(node, cidr, device, gateway=vtep, family=family, onlink=True)
 
@@ -232,6 +239,8 @@ def _opened(namespace: str) -> Any:
 
 
 def _ipv6_sysctls(spec: LabSpec, *, forward: bool) -> dict[str, str]:
+    if not HAS_IPV6.exists():
+        return {}
     if Family.IPV6 not in spec.families:
         return {f"net/ipv6/conf/{scope}/disable_ipv6": "1" for scope in ("all", "default")}
     settings = {

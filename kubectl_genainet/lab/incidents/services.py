@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.lab import programs
 from kubectl_genainet.lab.change import Lab
 from kubectl_genainet.lab.controllers import set_ready
@@ -90,6 +91,8 @@ def no_local_endpoint(lab: Lab, memo: Memo) -> None:
     Diagnosis: connections from outside to the node port on that node are dropped there in INPUT: NETFILTER_DROP, by
     kube-proxy's rule "has no local endpoints". The other nodes answer.
     """
+    if {p["spec"]["nodeName"] for p in lab.pods_of(CHATBOT)} == set(lab.record.nodes):
+        raise GenainetError("every node of this lab has a pod of chatbot-ui", "Bring one up with three nodes or more.")
     service = lab.edit(lab.find("Service", "chatbot-ui"), memo)
     service["spec"]["externalTrafficPolicy"] = "Local"
     service["spec"]["healthCheckNodePort"] = HEALTH_CHECK_PORT
