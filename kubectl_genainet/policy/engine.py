@@ -79,10 +79,7 @@ class PolicyEngine:
             from_class = classes.of_pod.get((source.namespace, source.name))
             to_class = classes.of_pod.get((destination.namespace, destination.name))
             if from_class is not None and to_class is not None and self._between(classes, from_class, to_class, flow):
-                allow, deny = self.rows.row(from_class, Direction.EGRESS, flow.protocol, flow.port)
-                enter, stop = self.rows.row(to_class, Direction.INGRESS, flow.protocol, flow.port)
-                may_allow = (allow >> to_class) & (enter >> from_class) & 1
-                may_deny = ((deny >> to_class) | (stop >> from_class)) & 1
+                may_allow, may_deny = self.rows.may(from_class, to_class, flow.protocol, flow.port)
                 if may_allow:
                     return Verdict.UNKNOWN if may_deny else Verdict.ALLOW
                 return Verdict.DENY

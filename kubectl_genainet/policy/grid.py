@@ -108,7 +108,7 @@ def _groups(
 ) -> Iterator[Group]:
     """Classes that differ only by labels of one pod (and what has no effect here) are put together."""
     wanted = sum(1 << c.index for c in chosen)
-    sets = [side for m in matrices.values() for side in (m.allowed, m.unknown)]
+    sets: list[Sequence[int]] = [side for m in matrices.values() for side in (m.allowed, m.unknown)]
     sets += [transposed(side) for side in sets]
     together: dict[object, list[PodClass]] = {}
     for one in chosen:
@@ -178,7 +178,7 @@ def _folded(engine: PolicyEngine, changes: Sequence[_Change]) -> list[_Change]:
     """Changes of pods that differ only by passing labels, put together: first destinations, then sources."""
     by_destination: dict[object, _Change] = {}
     for one in changes:
-        key = (one.port, one.before, one.after, one.sources, _kin(engine, one.destinations[0]))
+        key: object = (one.port, one.before, one.after, one.sources, _kin(engine, one.destinations[0]))
         kept = by_destination.get(key)
         by_destination[key] = one._replace(destinations=kept.destinations + one.destinations) if kept else one
     by_source: dict[object, _Change] = {}
