@@ -73,7 +73,7 @@ def snapshot(*objects: Raw, left_out: tuple[LeftOut, ...] = ()) -> ClusterSnapsh
 
 
 def end(text: str) -> PolicyEndpoint:
-    """"ns/pod", an address, or a domain name."""
+    """ "ns/pod", an address, or a domain name."""
     if "/" in text:
         return pod_endpoint(*text.split("/"))
     return domain_endpoint(text) if text.rpartition(".")[2].isalpha() else ip_endpoint(text)
