@@ -156,13 +156,14 @@ def differences(
                     continue
                 was = first.verdict(source[0], destination[0])
                 now = second.verdict(source[1], destination[1])
-                if was is not now and not (source == destination and len(pods) == 1):
+                if was is not now:
                     found.append(_Change((protocol, port), was, now, tuple(source_pods), tuple(pods)))
     return [
         Difference(
             group_name(c.sources), group_name(c.destinations), *c.port, c.before, c.after, c.sources, c.destinations
         )
         for c in _folded(before, found)
+        if len(c.sources) > 1 or c.sources != c.destinations  # one pod may always reach itself
     ]
 
 
