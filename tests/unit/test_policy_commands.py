@@ -148,6 +148,7 @@ def test_a_bad_line_of_a_batch_is_named(manifests: Path, line: str, problem: str
         (("huggingface.co", "pod/rag:80"), "a flow can't start at the name 'huggingface.co'"),
         (("pod/llama-0", "pod/rag"), "pod rag has no declared port"),
         (("pod/rag", "nonsense"), "'nonsense' is not a target"),
+        (("pod/rag", "::ffff:10.1.0.1"), "10.1.0.1 needs a port number"),
     ],
 )
 def test_bad_ends_are_said_to_be_bad(manifests: Path, ends: tuple[str, str], problem: str) -> None:

@@ -227,9 +227,9 @@ def test_a_node_always_reaches_the_pods_that_it_runs() -> None:
     assert verdict(e, "192.168.0.2", "ai/db") == "deny"
     assert verdict(e, "ai/db", "192.168.0.1") == "allow"
     assert verdict(e, "ai/db", "192.168.0.2") == "deny"
-    unsure = ask(e, "192.168.0.1", "ai/loose")
-    assert unsure.verdict.value == "unknown"
-    assert unsure.not_evaluated[0].field == "spec.nodeName"
+    unscheduled = ask(e, "192.168.0.1", "ai/loose")
+    assert unscheduled.verdict.value == "deny"
+    assert unscheduled.not_evaluated[0].field == "spec.nodeName"
 
 
 def test_a_pod_reaches_itself() -> None:
