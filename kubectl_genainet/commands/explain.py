@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
+import re
 from typing import IO
 
 import click
@@ -20,6 +20,9 @@ from kubectl_genainet.policy.targets import flows_between
 from kubectl_genainet.render.policy_json import explanation_json, flow_json, patch_json
 from kubectl_genainet.render.policy_text import grouped, patch_yaml, print_explanation, print_patch
 from kubectl_genainet.render.text import make_console
+
+# Its last part has a letter, so it is no address.
+_DOMAIN = re.compile(r"([A-Za-z0-9_-]+\.)+(?=[0-9-]*[A-Za-z])[A-Za-z0-9-]+\.?(:\w+)?")
 
 
 @click.command("explain")
@@ -78,12 +81,7 @@ def command(
 
 def _end(text: str) -> Target | str:
     """A target, or a domain name as text."""
-    if "/" not in text and "." in text:
-        try:
-            ipaddress.ip_address(text.partition(":")[0])
-        except ValueError:
-            return text
-    return parse_target(text)
+    return text if _DOMAIN.fullmatch(text) else parse_target(text)
 
 
 def _explain(engine: PolicyEngine, flows: list[tuple[PolicyFlow, str]], output: str) -> int:

@@ -6,6 +6,7 @@
 Pure: no input or output. docs/policies.md says what is evaluated and how.
 """
 
+from kubectl_genainet.policy.compile import POLICY_KINDS
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.matrix import Matrix
 from kubectl_genainet.policy.model import (
@@ -31,6 +32,7 @@ from kubectl_genainet.policy.model import (
 from kubectl_genainet.policy.patch import Change, Option, Patch, patch, patch_all
 
 __all__ = [
+    "POLICY_KINDS",
     "Action",
     "Change",
     "Direction",

@@ -12,9 +12,24 @@ from kubectl_genainet.policy.decode_calico import CalicoCompiler
 from kubectl_genainet.policy.decode_cilium import CiliumCompiler
 from kubectl_genainet.policy.decode_netpol import compile_network_policy
 from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Tier
-from kubectl_genainet.policy.unsupported import OTHER_TIER, not_evaluated_policies
+from kubectl_genainet.policy.unsupported import OTHER_KINDS, OTHER_TIER, not_evaluated_policies
 
 ADMIN_GROUP = "policy.networking.k8s.io"
+
+
+# Every kind that a snapshot must hold for a verdict not to be wrong: (API group, kind). Those that a cluster does not
+# have are simply not there; those that can't be read belong into the snapshot's left_out.
+POLICY_KINDS: tuple[tuple[str, str], ...] = (
+    ("networking.k8s.io", "NetworkPolicy"),
+    *((ADMIN_GROUP, kind) for kind in ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy")),
+    *(("cilium.io", kind) for kind in ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy", "CiliumCIDRGroup")),
+    *(
+        (group, kind)
+        for group in CALICO_GROUPS
+        for kind in ("NetworkPolicy", "GlobalNetworkPolicy", "NetworkSet", "GlobalNetworkSet", "Tier")
+    ),
+    *((other.group, other.kind) for other in OTHER_KINDS),
+)
 
 
 @dataclass(frozen=True, slots=True)

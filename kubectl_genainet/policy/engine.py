@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from functools import cached_property
 
-from kubectl_genainet.errors import InputError
+import msgspec
+
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.policy.cidr import address_of
@@ -21,6 +22,7 @@ from kubectl_genainet.policy.model import (
     Explanation,
     Family,
     NotEvaluated,
+    PolicyEndpoint,
     PolicyFlow,
     Reason,
     Verdict,
@@ -79,10 +81,7 @@ class PolicyEngine:
             from_class = classes.of_pod.get((source.namespace, source.name))
             to_class = classes.of_pod.get((destination.namespace, destination.name))
             if from_class is not None and to_class is not None and self._between(classes, from_class, to_class, flow):
-                allow, deny = self.rows.row(from_class, Direction.EGRESS, flow.protocol, flow.port)
-                enter, stop = self.rows.row(to_class, Direction.INGRESS, flow.protocol, flow.port)
-                may_allow = (allow >> to_class) & (enter >> from_class) & 1
-                may_deny = ((deny >> to_class) | (stop >> from_class)) & 1
+                may_allow, may_deny = self.rows.may(from_class, to_class, flow.protocol, flow.port)
                 if may_allow:
                     return Verdict.UNKNOWN if may_deny else Verdict.ALLOW
                 return Verdict.DENY
@@ -95,12 +94,13 @@ class PolicyEngine:
             return False
         return classes.plain[source] is not None and classes.plain[source] == classes.plain[destination]
 
-    def isolating(self, pod: tuple[str, str], direction: Direction) -> tuple[ObjectRef, ...]:
-        """The policies that isolate a pod (namespace, name) in a direction, by name."""
-        found = self.snapshot.pod(*pod)
-        if found is None:
-            raise InputError(f"no pod {pod[1]!r} in namespace {pod[0]}")
-        plan = self.plan(self.parties.of_pod(found), direction)
+    def isolating(self, pod: PolicyEndpoint | tuple[str, str], direction: Direction) -> tuple[ObjectRef, ...]:
+        """The policies that isolate a pod (an endpoint, or namespace and name) in a direction, as they are consulted.
+
+        Raises InputError for a pod that isn't there.
+        """
+        endpoint = PolicyEndpoint(*pod) if isinstance(pod, tuple) else pod
+        plan = self.plan(self.parties.of(endpoint), direction)
         return tuple(s.policy.ref for _, tier in plan for s in tier if s.certain and s.policy.isolates(direction))
 
     def plan(self, own: Party, direction: Direction) -> Plan:
@@ -144,16 +144,16 @@ class PolicyEngine:
             return early
         plan = self.plan(own, direction)
         own_node = peer.runs(own) if peer.kind is PartyKind.HOST else False
-        if own_node is not False and direction is Direction.EGRESS:
-            # "Traffic to and from the node where a Pod is running is always allowed" is said of NetworkPolicy only.
-            others = [s for _, chosen in plan for s in chosen if s.policy.family is not Family.NETWORK_POLICY]
-            return self._own_node(flow, direction, own, peer, own_node, plan, self.in_tiers(others))
-        if own_node is None:
-            return self._own_node(flow, direction, own, peer, own_node, plan, ())
+        if own_node and direction is Direction.EGRESS:
+            return self._to_own_node(flow, own, peer, plan)
         result = explain_direction(flow, direction, own, peer, plan)
         if flow.protocol not in PROTOCOLS and plan:
             why = f"they say nothing about {flow.protocol}, only about TCP, UDP and SCTP"
             return _unknown(result, NotEvaluated("policies", "", why))
+        if own_node is None and result.verdict is not Verdict.ALLOW:
+            why = "it has no node yet; the node that will run it may always talk with it"
+            note = NotEvaluated(f"Pod {own.text}", "spec.nodeName", why)
+            return msgspec.structs.replace(result, not_evaluated=(*result.not_evaluated, note))
         return result
 
     def _exempt(self, direction: Direction, own: Party, peer: Party) -> DirectionResult | None:
@@ -175,27 +175,12 @@ class PolicyEngine:
             return DirectionResult(Verdict.ALLOW, Reason.OWN_NODE)
         return None
 
-    def _own_node(
-        self,
-        flow: PolicyFlow,
-        direction: Direction,
-        own: Party,
-        peer: Party,
-        certain: bool | None,
-        plan: Plan,
-        left: Plan,
-    ) -> DirectionResult:
-        """A flow with a node that is (`certain`) or may be (None) the pod's own; `left` is the plan less the exempt."""
-        with_exception = explain_direction(flow, direction, own, peer, left)
-        if certain:
-            if with_exception.reason is Reason.DEFAULT:
-                return DirectionResult(Verdict.ALLOW, Reason.OWN_NODE)
-            return with_exception
-        result = explain_direction(flow, direction, own, peer, plan)
-        if result.verdict is with_exception.verdict:
-            return result
-        why = f"the node of {own.text} is not known; a pod may always talk with the node that runs it"
-        return _unknown(result, NotEvaluated(f"Pod {own.text}", "spec.nodeName", why))
+    def _to_own_node(self, flow: PolicyFlow, own: Party, peer: Party, plan: Plan) -> DirectionResult:
+        """A flow to the node that runs the pod: "traffic to and from the node where a Pod is running is always allowed"
+        is said of NetworkPolicy only (Kubernetes documentation, "Network Policies"), so the other kinds are judged."""
+        others = [s for _, chosen in plan for s in chosen if s.policy.family is not Family.NETWORK_POLICY]
+        result = explain_direction(flow, Direction.EGRESS, own, peer, self.in_tiers(others))
+        return DirectionResult(Verdict.ALLOW, Reason.OWN_NODE) if result.reason is Reason.DEFAULT else result
 
 
 def _unknown(result: DirectionResult, note: NotEvaluated) -> DirectionResult:

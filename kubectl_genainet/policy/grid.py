@@ -108,7 +108,7 @@ def _groups(
 ) -> Iterator[Group]:
     """Classes that differ only by labels of one pod (and what has no effect here) are put together."""
     wanted = sum(1 << c.index for c in chosen)
-    sets = [side for m in matrices.values() for side in (m.allowed, m.unknown)]
+    sets: list[Sequence[int]] = [side for m in matrices.values() for side in (m.allowed, m.unknown)]
     sets += [transposed(side) for side in sets]
     together: dict[object, list[PodClass]] = {}
     for one in chosen:
@@ -156,13 +156,14 @@ def differences(
                     continue
                 was = first.verdict(source[0], destination[0])
                 now = second.verdict(source[1], destination[1])
-                if was is not now and not (source == destination and len(pods) == 1):
+                if was is not now:
                     found.append(_Change((protocol, port), was, now, tuple(source_pods), tuple(pods)))
     return [
         Difference(
             group_name(c.sources), group_name(c.destinations), *c.port, c.before, c.after, c.sources, c.destinations
         )
         for c in _folded(before, found)
+        if len(c.sources) > 1 or c.sources != c.destinations  # one pod may always reach itself
     ]
 
 
@@ -178,7 +179,7 @@ def _folded(engine: PolicyEngine, changes: Sequence[_Change]) -> list[_Change]:
     """Changes of pods that differ only by passing labels, put together: first destinations, then sources."""
     by_destination: dict[object, _Change] = {}
     for one in changes:
-        key = (one.port, one.before, one.after, one.sources, _kin(engine, one.destinations[0]))
+        key: object = (one.port, one.before, one.after, one.sources, _kin(engine, one.destinations[0]))
         kept = by_destination.get(key)
         by_destination[key] = one._replace(destinations=kept.destinations + one.destinations) if kept else one
     by_source: dict[object, _Change] = {}

@@ -139,10 +139,6 @@ class BlockPeer(msgspec.Struct, frozen=True):
     def holds(self, address: Address) -> bool:
         return self.block.holds(address) and not any(e.holds(address) for e in self.excepts)
 
-    @property
-    def whole_family(self) -> bool:
-        return not self.excepts and self.block.first == 0 and self.block.last in (2**32 - 1, 2**128 - 1)
-
     def match(self, party: Party, own: Party) -> Match:
         if self.outside_only and party.kind is not PartyKind.OUTSIDE:
             return no(Term.ADDRESS, f"{self} outside the cluster", f"{party.text}, a pod or node", self.field)

@@ -14,8 +14,15 @@ from kubectl_genainet.policy.peers import AllOfPeer, AnyOfPeer, EntityPeer, NotP
 from kubectl_genainet.policy.rules import NamedPortTerm, NotPorts, NumberedPorts, Policy, Ports, Rule, Tier
 
 Plan = tuple[tuple[Tier, tuple[Selected, ...]], ...]
-# By protocol and port, of any number of snapshots' flows: beyond this the memory is better spent otherwise.
-_MOST_ROWS = 100_000
+# Protocols and ports whose rows are kept; then they are made anew.
+_MOST_TABLES = 1024
+
+
+class _Table(NamedTuple):
+    """The rows made so far, by class."""
+
+    egress: list[tuple[int, int] | None]
+    ingress: list[tuple[int, int] | None]
 
 
 class Rows:
@@ -28,6 +35,8 @@ class Rows:
         self._port_edges = _port_edges(policies, classes)
         self._egress = _Side(Direction.EGRESS, classes, policies, in_tiers)
         self._ingress = _Side(Direction.INGRESS, classes, policies, in_tiers)
+        self._tables: dict[tuple[str, int], _Table] = {}
+        self._by_key: dict[tuple[str, int], _Table] = {}
         self._rule_sets: dict[tuple[int, str, int], tuple[int, int]] = {}
 
     def port_key(self, port: int) -> int:
@@ -36,15 +45,39 @@ class Rows:
 
     def row(self, index: int, direction: Direction, protocol: str, port: int) -> tuple[int, int]:
         """The classes to (egress) or from (ingress) which a flow may be allowed, and those where it may be denied."""
-        side = self._egress if direction is Direction.EGRESS else self._ingress
-        key = (index, protocol, bisect_right(self._port_edges, port))
-        found = side.rows.get(key)
+        table = self._table(protocol, port)
+        rows = table.egress if direction is Direction.EGRESS else table.ingress
+        found = rows[index]
         if found is None:
-            if len(side.rows) >= _MOST_ROWS:
-                side.forget()
-                self._rule_sets.clear()
-            found = side.rows[key] = self._row(side, index, protocol, port)
+            side = self._egress if direction is Direction.EGRESS else self._ingress
+            found = rows[index] = self._row(side, index, protocol, port)
         return found
+
+    def may(self, source: int, destination: int, protocol: str, port: int) -> tuple[bool, bool]:
+        """Whether a flow between two classes may be allowed, and whether it may be denied."""
+        table = self._tables.get((protocol, port)) or self._table(protocol, port)
+        leave = table.egress[source] or self.row(source, Direction.EGRESS, protocol, port)
+        enter = table.ingress[destination] or self.row(destination, Direction.INGRESS, protocol, port)
+        to, of = 1 << destination, 1 << source
+        return bool(leave[0] & to and enter[0] & of), bool(leave[1] & to or enter[1] & of)
+
+    def _table(self, protocol: str, port: int) -> _Table:
+        """The rows of a protocol and port; ports that are alike share them."""
+        table = self._tables.get((protocol, port))
+        if table is None:
+            key = self.port_key(port)
+            if len(self._tables) >= _MOST_TABLES:
+                self._tables.clear()
+                self._by_key.clear()
+                self._egress.shared.clear()
+                self._ingress.shared.clear()
+                self._rule_sets.clear()
+            table = self._by_key.get((protocol, key))
+            if table is None:
+                size = len(self.classes.classes)
+                table = self._by_key[(protocol, key)] = _Table([None] * size, [None] * size)
+            self._tables[(protocol, port)] = table
+        return table
 
     def isolated(self, direction: Direction) -> int:
         """The classes that some policy isolates."""
@@ -130,7 +163,6 @@ class _Side:
         in_tiers: Callable[[Sequence[Selected]], Plan],
     ) -> None:
         self.direction = direction
-        self.rows: dict[tuple[int, str, int], tuple[int, int]] = {}
         self.shared: dict[object, tuple[int, int]] = {}
         selected: list[list[int]] = [[] for _ in classes.classes]
         choices: list[Selected] = []
@@ -154,10 +186,6 @@ class _Side:
                 own = any(looks_at_own(choices[i].policy, direction) for i in chosen)
                 plan = plans[chosen] = _ClassPlan(len(plans), tiers, own)
             self.plans.append(plan)
-
-    def forget(self) -> None:
-        self.rows.clear()
-        self.shared.clear()
 
 
 def bits(found: int) -> Iterator[int]:
