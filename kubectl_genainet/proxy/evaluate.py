@@ -206,7 +206,6 @@ class _Walk:
                         continue
                     if rule.probability is not None:
                         self._chance(state, rule.probability, hook, at, (rules, position, parent))
-                    state.path = Path(rule, state.path)
                     step = self._actions(state, rule, hook, at, chain, (rules, position, parent))
                     if step is None:
                         continue
@@ -225,12 +224,15 @@ class _Walk:
         self, state: State, rule: Rule, hook: Hook, at: int, chain: Chain, here: tuple[Sequence[Rule], int, Frames]
     ) -> tuple[Sequence[Rule], int, Frames] | bool | None:
         """Does what a matching rule says: where to go on, how the base chain ended, or None for the next rule."""
+        before = state.path
+        state.path = Path(rule, before)
         for given in rule.actions:
             action = given
             if action.lookup is not None:
                 found = action.lookup(state)
-                if found is None:
-                    continue
+                if found is None:  # no such element: the rule does not match after all (nft_lookup_eval)
+                    state.path = before
+                    return None
                 action = found
                 if action.element is not None:
                     state.path = Path(action.element, state.path)
