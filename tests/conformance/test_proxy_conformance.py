@@ -97,7 +97,8 @@ def test_ipsets_are_read_as_listed() -> None:
 def test_ipvs_mode_excerpt_with_its_sets_masquerades_outside_clients_only() -> None:
     folder = FOLDER / "kubeproxy/ipvs"
     rules = (folder / "ipvs-mode.iptables.txt").read_text()
-    postrouting = "-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN\n-A KUBE-POSTROUTING -j MASQUERADE\n"  # the excerpt leaves this chain out
+    # The excerpt leaves this chain out.
+    postrouting = "-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN\n-A KUBE-POSTROUTING -j MASQUERADE\n"
     web = {"dst": "10.97.181.101", "dport": 80, "protocol": Protocol.TCP}
     others = [
         dump_of((folder / "minikube.ipset.txt").read_text()),

@@ -1,0 +1,69 @@
+"""Rules that the kernel named (`--exact`), found again in the parsed ruleset and held against the evaluation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from kubectl_genainet.model.exact import RuleHit
+from kubectl_genainet.proxy.model import Evaluation, Outcome, RuleRef
+from kubectl_genainet.proxy.ruleset import Ruleset
+
+
+class ExactPath(msgspec.Struct, frozen=True):
+    """The rules one packet met, in order. `unknown` counts hits on rules that the dump does not have."""
+
+    node: str
+    trace: int
+    rules: tuple[RuleRef, ...]
+    unknown: int = 0
+
+
+def exact_paths(ruleset: Ruleset, hits: Iterable[RuleHit]) -> tuple[ExactPath, ...]:
+    """The hits as one path a packet, in the kernel's order."""
+    grouped: dict[int, list[RuleHit]] = {}
+    for hit in hits:
+        grouped.setdefault(hit.trace, []).append(hit)
+    return tuple(_path(ruleset, trace, found) for trace, found in grouped.items())
+
+
+def _path(ruleset: Ruleset, trace: int, hits: Sequence[RuleHit]) -> ExactPath:
+    rules: list[RuleRef] = []
+    unknown = 0
+    for hit in hits:
+        if hit.index == 0:
+            continue  # a chain's policy, or its end
+        rule = rule_of(ruleset, hit)
+        if rule is None:
+            unknown += 1
+        else:
+            rules.append(rule)
+    return ExactPath(hits[0].node, trace, tuple(rules), unknown)
+
+
+def rule_of(ruleset: Ruleset, hit: RuleHit) -> RuleRef | None:
+    """The parsed rule behind a hit; None where the dump does not have it (it is older or newer than the rule)."""
+    legacy = hit.engine == "TRACE"
+    for table in ruleset.tables:
+        if table.title != hit.table or table.family not in (0, hit.family) or ("legacy" in table.source) != legacy:
+            continue
+        chain = table.chains.get(hit.chain)
+        if chain is not None and hit.index is not None and 0 < hit.index <= len(chain.rules):
+            return chain.rules[hit.index - 1].ref
+    return None
+
+
+def agrees(evaluation: Evaluation, path: ExactPath) -> Outcome | None:
+    """The outcome of the evaluation whose rules are those the packet met; None where there is none."""
+    met = [(r.table, r.chain, r.index) for r in path.rules]
+    for outcome in evaluation.outcomes:
+        said = [(r.table, r.chain, r.index) for r in outcome.rules if r.index and not r.chain.startswith("map ")]
+        if said == met:
+            return outcome
+    return None
+
+
+def hits_by_rule(paths: Iterable[ExactPath]) -> Counter[RuleRef]:
+    return Counter(rule for path in paths for rule in path.rules)
