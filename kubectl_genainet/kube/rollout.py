@@ -72,7 +72,9 @@ def pod_problem(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()
         state = container.get("state", {})
         ended = state.get("terminated") or container.get("lastState", {}).get("terminated") or {}
         waiting = state.get("waiting", {})
-        reason, message = waiting.get("reason", ""), waiting.get("message", "") or ended.get("message", "")
+        reason, message = waiting.get("reason", ""), waiting.get("message", "")
+        if reason == "CrashLoopBackOff" or not message:  # whose message only says how long it waits
+            message = ended.get("message", "")
         if reason in _IMAGE:
             return problem(
                 f"the node can't pull {container.get('image') or 'the image'}: {message or reason}",
@@ -121,8 +123,11 @@ def _start_hint(message: str) -> str:
     text = message.lower()
     if "seccomp" in text:
         return "The node's runtime refuses the seccomp profile RuntimeDefault: see the fallback in docs/security.md."
-    if "capabilit" in text:
-        return "The node's runtime is too old to know CAP_BPF and CAP_PERFMON: see the fallback in docs/security.md."
+    if "capabilit" in text or "apply caps" in text:
+        return (
+            "The node's runtime doesn't know, or may not give, one of the agent's capabilities: docs/security.md says "
+            "which can be left out where."
+        )
     if "apparmor" in text:
         return "AppArmor refuses `unconfined` for this pod: see docs/security.md."
     if "no such file" in text or "not found" in text:
