@@ -36,7 +36,7 @@ CRASH = {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting faile
             pod({"reason": "CreateContainerError", "message": "seccomp: config provided but not supported"}),
             "", "can't be started: seccomp", "seccomp profile",
         ),
-        (pod({"reason": "RunContainerError", "message": "unknown capability CAP_BPF"}), "", "CAP_BPF", "can be left out"),
+        (pod({"reason": "RunContainerError", "message": "unknown capability CAP_BPF"}), "", "CAP_BPF", "left out"),
         (
             pod(CRASH, {"exitCode": 1}), "genainet-agent: /sys/kernel/btf/vmlinux is missing: no BTF\n",
             "ended with status 1: genainet-agent: /sys/kernel/btf", "CONFIG_DEBUG_INFO_BTF",
