@@ -6,7 +6,7 @@ pkg/kubelet/container/sync_result.go), PodSecurity admission (KEP-2579), DaemonS
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -88,19 +88,29 @@ def pod_problem(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()
             return problem("it ran out of its memory limit", "Raise resources.limits.memory of the DaemonSet.")
         if reason == "CrashLoopBackOff" or ended:
             return problem(_last_words(ended, log), _crash_hint(log))
+        if "running" in state:
+            return _unhealthy(events, problem)
     return _from_events(events, problem)
 
 
-def _from_events(events: Iterable[Mapping[str, Any]], problem: Any) -> Problem | None:
+def _unhealthy(events: Iterable[Mapping[str, Any]], problem: Callable[[str, str], Problem]) -> Problem | None:
+    for event in reversed(list(events)):
+        if event.get("reason") == "Unhealthy":
+            message = str(event.get("message", ""))
+            return problem(f"it runs and doesn't answer its probe: {message}", _start_hint(message))
+    return None
+
+
+def _from_events(events: Iterable[Mapping[str, Any]], problem: Callable[[str, str], Problem]) -> Problem | None:
     for event in reversed(list(events)):
         reason, message = event.get("reason", ""), str(event.get("message", ""))
         if reason == "FailedMount":
-            return problem(f"a volume can't be mounted: {message}", _config_hint(message))  # type: ignore[no-any-return]
+            return problem(f"a volume can't be mounted: {message}", _config_hint(message))
         if reason in ("FailedCreatePodSandBox", "FailedCreatePodContainer"):
             hint = "The node can't give it an address or a network namespace: look at the CNI plugin on that node."
-            return problem(f"its sandbox can't be made: {message}", hint)  # type: ignore[no-any-return]
+            return problem(f"its sandbox can't be made: {message}", hint)
         if reason == "NodeNotReady":
-            return problem("its node is not ready", "Look at the kubelet of that node.")  # type: ignore[no-any-return]
+            return problem("its node is not ready", "Look at the kubelet of that node.")
     return None
 
 

@@ -10,15 +10,15 @@ from kubectl_genainet.model.fleet import NodeStatus
 from kubectl_genainet.render.table import Column, table
 
 _STYLE = {"ready": "green", "not ready": "red", "silent": "red", "none": "yellow"}
-COLUMNS = (
-    Column[NodeStatus]("NODE", lambda r: r.node),
-    Column[NodeStatus]("AGENT", lambda r: r.state, style=lambda r: _STYLE.get(r.state, "")),
-    Column[NodeStatus]("VERSION", lambda r: r.version),
-    Column[NodeStatus]("KERNEL", lambda r: r.kernel),
-    Column[NodeStatus]("TIER", lambda r: r.tier),
-    Column[NodeStatus]("POD", lambda r: r.pod, wide=True),
-    Column[NodeStatus]("PROBES", lambda r: ",".join(r.probes), wide=True),
-    Column[NodeStatus]("PROBLEM", lambda r: r.problem or "; ".join(r.missing)),
+COLUMNS: tuple[Column[NodeStatus], ...] = (
+    Column("NODE", lambda r: r.node),
+    Column("AGENT", lambda r: r.state, style=lambda r: _STYLE.get(r.state, "")),
+    Column("VERSION", lambda r: r.version),
+    Column("KERNEL", lambda r: r.kernel),
+    Column("TIER", lambda r: r.tier),
+    Column("POD", lambda r: r.pod, wide=True),
+    Column("PROBES", lambda r: ",".join(r.probes), wide=True),
+    Column("PROBLEM", lambda r: r.problem or "; ".join(r.missing)),
 )
 
 

@@ -74,6 +74,15 @@ def test_mounts_and_sandboxes_that_fail_are_known_from_events() -> None:
     assert sandbox is not None and "no IP addresses" in sandbox.what and "CNI" in sandbox.hint
 
 
+def test_a_pod_that_runs_and_fails_its_probe_says_so_and_forgets_what_is_over() -> None:
+    running = pod()
+    running["status"]["containerStatuses"][0]["state"] = {"running": {}}
+    mount = {"reason": "FailedMount", "message": "failed to sync secret cache"}
+    assert pod_problem(running, [mount]) is None
+    problem = pod_problem(running, [mount, {"reason": "Unhealthy", "message": "Startup probe failed: refused"}])
+    assert problem is not None and problem.what == "it runs and doesn't answer its probe: Startup probe failed: refused"
+
+
 def test_a_pending_pod_names_the_node_it_is_for() -> None:
     pending = pod(conditions=[{"type": "PodScheduled", "status": "False", "message": "taint"}])
     terms = [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n7"]}]}]

@@ -44,10 +44,12 @@ version = 2
 # Root on a test machine may lack a capability that a node's root has; runc refuses a container that asks for it.
 _RUNC = """#!/bin/sh
 for word; do
-  case $previous in --bundle) bundle=$word ;; esac
+  case $previous in
+    --bundle) sed -i {expressions} "$word/config.json" ;;
+    --process) sed -i {expressions} "$word" ;;
+  esac
   previous=$word
 done
-[ -z "$bundle" ] || sed -i {expressions} "$bundle/config.json"
 exec {binaries}/bin/runc "$@"
 """
 
