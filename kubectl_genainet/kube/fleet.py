@@ -37,9 +37,7 @@ def _answered(agent: Agent, answer: Hello | str) -> NodeStatus:
         if not answer:  # it was not asked
             return NodeStatus(agent.node, "ready", agent.pod, agent.version)
         return NodeStatus(agent.node, "silent", agent.pod, agent.version, problem=answer)
-    return NodeStatus(
-        agent.node, "ready", agent.pod, answer.version, answer.kernel, answer.tier, answer.probes, answer.missing
-    )
+    return NodeStatus(agent.node, "ready", agent.pod, answer.version, answer.kernel, answer.tier)
 
 
 def skew(client_version: str, agents: Iterable[Agent]) -> str:

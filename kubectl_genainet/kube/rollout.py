@@ -104,7 +104,7 @@ def _unhealthy(events: Iterable[Mapping[str, Any]], problem: Callable[[str, str]
 def _from_events(events: Iterable[Mapping[str, Any]], problem: Callable[[str, str], Problem]) -> Problem | None:
     for event in reversed(list(events)):
         reason, message = event.get("reason", ""), str(event.get("message", ""))
-        if reason == "FailedMount":
+        if reason == "FailedMount" and "failed to sync" not in message:  # the kubelet's own cache: over in a second
             return problem(f"a volume can't be mounted: {message}", _config_hint(message))
         if reason in ("FailedCreatePodSandBox", "FailedCreatePodContainer"):
             hint = "The node can't give it an address or a network namespace: look at the CNI plugin on that node."

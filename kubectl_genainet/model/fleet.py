@@ -14,8 +14,6 @@ class NodeStatus(msgspec.Struct, frozen=True):
     version: str = ""
     kernel: str = ""
     tier: str = ""
-    probes: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
     problem: str = ""
     hint: str = ""
 

@@ -17,8 +17,7 @@ COLUMNS: tuple[Column[NodeStatus], ...] = (
     Column("KERNEL", lambda r: r.kernel),
     Column("TIER", lambda r: r.tier),
     Column("POD", lambda r: r.pod, wide=True),
-    Column("PROBES", lambda r: ",".join(r.probes), wide=True),
-    Column("PROBLEM", lambda r: r.problem or "; ".join(r.missing)),
+    Column("PROBLEM", lambda r: r.problem),
 )
 
 
