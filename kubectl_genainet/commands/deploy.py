@@ -67,7 +67,10 @@ def command(
     said: set[str] = set()
 
     def tell(state: Rollout) -> None:
-        click.echo(f"{state.ready} of {state.desired} agents ready", err=True)
+        count = f"{state.ready} of {state.desired} agents ready"
+        if state.desired and count not in said:
+            said.add(count)
+            click.echo(count, err=True)
         for problem in state.problems:
             if problem.what not in said:
                 said.add(problem.what)

@@ -141,6 +141,11 @@ def context_namespace(*, context: str = "", kubeconfig: str = "") -> str:
     return _namespace_of(_context(_read_kubeconfig(kubeconfig), context))
 
 
+def context_names(*, kubeconfig: str = "") -> list[str]:
+    """The contexts of the kubeconfig, in its order. Reads files only."""
+    return [str(c["name"]) for c in _read_kubeconfig(kubeconfig).contexts]
+
+
 def _in_cluster(context: str, kubeconfig: str) -> bool:
     """As kubectl: inside a pod, and no kubeconfig to be found."""
     if context or kubeconfig or "KUBERNETES_SERVICE_HOST" not in os.environ:

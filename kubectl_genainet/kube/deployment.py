@@ -34,6 +34,7 @@ class Rollout(msgspec.Struct, frozen=True):
     ready: int
     desired: int
     complete: bool
+    observed: bool  # the controller has seen the newest version
     problems: tuple[Problem, ...] = ()
 
 
@@ -75,8 +76,13 @@ def deploy(client: KubeClient, options: DeployOptions, *, dry_run: bool = False)
 def _outcome(before: Any, after: Any) -> str:
     if before is None:
         return "created"
-    same = before["metadata"].get("resourceVersion") == after["metadata"].get("resourceVersion")
-    return "unchanged" if same else "configured"
+    return "unchanged" if _content(before) == _content(after) else "configured"
+
+
+def _content(obj: dict[str, Any]) -> dict[str, Any]:
+    """What an object says, without the server's bookkeeping: older servers write that anew at each apply."""
+    kept = {k: v for k, v in obj.items() if k not in ("metadata", "status")}
+    return kept | {k: obj["metadata"].get(k) for k in ("labels", "annotations", "generation")}
 
 
 def _podsecurity_note(namespace: dict[str, Any]) -> str:
@@ -107,7 +113,7 @@ def rollout(client: KubeClient, namespace: str) -> Rollout:
     current = status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0)
     updated = status.get("updatedNumberScheduled", 0)
     complete = current and desired > 0 and ready >= desired and updated >= desired
-    return Rollout(ready, desired, complete, () if complete else tuple(_problems(client, namespace, found)))
+    return Rollout(ready, desired, complete, current, () if complete else tuple(_problems(client, namespace, found)))
 
 
 def _problems(client: KubeClient, namespace: str, daemonset: dict[str, Any]) -> Iterator[Problem]:
@@ -172,14 +178,18 @@ def wait_for_rollout(
 
 
 def _not_in_time(state: Rollout, namespace: str, timeout_s: float) -> GenainetError:
+    if not state.observed:
+        return GenainetError(
+            f"the cluster has not taken up the DaemonSet after {timeout_s:.0f} s", "Does kube-controller-manager run?"
+        )
     if not state.desired and not state.problems:
         return GenainetError("no node is selected for the agent", "See --node-selector and --tolerations.")
     message = f"{state.ready} of {state.desired} agents are ready after {timeout_s:.0f} s"
     if not state.problems:
         return GenainetError(message, f"See `kubectl -n {namespace} get pods`, or wait longer with --timeout.")
     first = state.problems[0]
-    where = f" on {first.node}" if first.node else ""
-    return GenainetError(f"{message}{where}: {first.what}" if where else f"{message}: {first.what}", first.hint)
+    where = f"on {first.node}, " if first.node else ""
+    return GenainetError(f"{message}; {where}{first.what}", first.hint)
 
 
 def undeploy(client: KubeClient, namespace: str, timeout_s: float, *, wait: bool = True) -> Iterator[Step]:

@@ -6,7 +6,7 @@ pkg/kubelet/container/sync_result.go), PodSecurity admission (KEP-2579), DaemonS
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -72,7 +72,9 @@ def pod_problem(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()
         state = container.get("state", {})
         ended = state.get("terminated") or container.get("lastState", {}).get("terminated") or {}
         waiting = state.get("waiting", {})
-        reason, message = waiting.get("reason", ""), waiting.get("message", "") or ended.get("message", "")
+        reason, message = waiting.get("reason", ""), waiting.get("message", "")
+        if reason == "CrashLoopBackOff" or not message:  # whose message only says how long it waits
+            message = ended.get("message", "")
         if reason in _IMAGE:
             return problem(
                 f"the node can't pull {container.get('image') or 'the image'}: {message or reason}",
@@ -86,19 +88,29 @@ def pod_problem(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()
             return problem("it ran out of its memory limit", "Raise resources.limits.memory of the DaemonSet.")
         if reason == "CrashLoopBackOff" or ended:
             return problem(_last_words(ended, log), _crash_hint(log))
+        if "running" in state:
+            return _unhealthy(events, problem)
     return _from_events(events, problem)
 
 
-def _from_events(events: Iterable[Mapping[str, Any]], problem: Any) -> Problem | None:
+def _unhealthy(events: Iterable[Mapping[str, Any]], problem: Callable[[str, str], Problem]) -> Problem | None:
+    for event in reversed(list(events)):
+        if event.get("reason") == "Unhealthy":
+            message = str(event.get("message", ""))
+            return problem(f"it runs and doesn't answer its probe: {message}", _start_hint(message))
+    return None
+
+
+def _from_events(events: Iterable[Mapping[str, Any]], problem: Callable[[str, str], Problem]) -> Problem | None:
     for event in reversed(list(events)):
         reason, message = event.get("reason", ""), str(event.get("message", ""))
-        if reason == "FailedMount":
-            return problem(f"a volume can't be mounted: {message}", _config_hint(message))  # type: ignore[no-any-return]
+        if reason == "FailedMount" and "failed to sync" not in message:  # the kubelet's own cache: over in a second
+            return problem(f"a volume can't be mounted: {message}", _config_hint(message))
         if reason in ("FailedCreatePodSandBox", "FailedCreatePodContainer"):
             hint = "The node can't give it an address or a network namespace: look at the CNI plugin on that node."
-            return problem(f"its sandbox can't be made: {message}", hint)  # type: ignore[no-any-return]
+            return problem(f"its sandbox can't be made: {message}", hint)
         if reason == "NodeNotReady":
-            return problem("its node is not ready", "Look at the kubelet of that node.")  # type: ignore[no-any-return]
+            return problem("its node is not ready", "Look at the kubelet of that node.")
     return None
 
 
@@ -121,8 +133,11 @@ def _start_hint(message: str) -> str:
     text = message.lower()
     if "seccomp" in text:
         return "The node's runtime refuses the seccomp profile RuntimeDefault: see the fallback in docs/security.md."
-    if "capabilit" in text:
-        return "The node's runtime is too old to know CAP_BPF and CAP_PERFMON: see the fallback in docs/security.md."
+    if "capabilit" in text or "apply caps" in text:
+        return (
+            "The node's runtime doesn't know, or may not give, one of the agent's capabilities: docs/security.md says "
+            "which can be left out where."
+        )
     if "apparmor" in text:
         return "AppArmor refuses `unconfined` for this pod: see docs/security.md."
     if "no such file" in text or "not found" in text:

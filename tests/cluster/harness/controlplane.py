@@ -146,7 +146,7 @@ class ControlPlane:
             f"--kubeconfig={self.kubeconfig('system:kube-controller-manager')}",
             f"--service-account-private-key-file={self.folder / 'sa.key'}", f"--root-ca-file={self.ca}",
             "--leader-elect=false", "--feature-gates=IPv6DualStack=true", "--allocate-node-cidrs=false",
-            "--node-monitor-grace-period=12s", "--use-service-account-credentials=false", "--port=0",
+            "--node-monitor-grace-period=12s", "--use-service-account-credentials", "--port=0",
             f"--cert-dir={self.folder}",
         )  # fmt: skip
         self.daemon(

@@ -34,7 +34,8 @@ class ImageBuilder:
             f'[engine.runtimes]\nrunc=["{binaries}/bin/runc"]\n'
         )
         self._env = {
-            "CONTAINERS_CONF": str(config), "CONTAINER_ENGINE": "podman", "CONTAINER_ENGINE_FLAGS": " ".join(self._flags)
+            "CONTAINERS_CONF": str(config), "CONTAINER_ENGINE": "podman",
+            "CONTAINER_ENGINE_FLAGS": " ".join(self._flags),
         }  # fmt: skip
 
     def podman(self, *argv: str, stdin: object = None) -> str:

@@ -6,6 +6,7 @@ To its pods it is what a machine is: PID 1 is the node's own init, whose network
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from harness.controlplane import ControlPlane
@@ -33,15 +34,28 @@ version = 2
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-      BinaryName = "{binaries}/bin/runc"
+      BinaryName = "{folder}/runc"
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{binaries}/cni/bin"
+    bin_dir = "{binaries}/cni"
     conf_dir = "{folder}/cni"
 """
 
 
+# Root on a test machine may lack a capability that a node's root has; runc refuses a container that asks for it.
+_RUNC = """#!/bin/sh
+for word; do
+  case $previous in
+    --bundle) sed -i {expressions} "$word/config.json" ;;
+    --process) sed -i {expressions} "$word" ;;
+  esac
+  previous=$word
+done
+exec {binaries}/bin/runc "$@"
+"""
+
+
 class KubeNode:
-    """A node that is Ready. `number` gives its pods 10.244.NUMBER.0/24. Use as a context manager."""
+    """A node; see `start_nodes`. `number` gives its pods 10.244.NUMBER.0/24."""
 
     def __init__(self, plane: ControlPlane, number: int, images: Path) -> None:
         self.plane, self.number, self.name = plane, number, f"node-{number}"
@@ -52,9 +66,8 @@ class KubeNode:
         try:
             self._join()
             self._boot()
-            self._containerd(images)
-            self._kubelet()
-            self._kube_proxy()
+            self._containerd()
+            self._import(images)
         except BaseException:
             self.stop()
             raise
@@ -94,7 +107,7 @@ class KubeNode:
         self.daemons.append(started)
         return started
 
-    def _containerd(self, images: Path) -> None:
+    def _containerd(self) -> None:
         network = {
             "cniVersion": "0.4.0",
             "name": "pods",
@@ -113,17 +126,31 @@ class KubeNode:
         }
         (self.folder / "cni").mkdir()
         (self.folder / "cni" / "pods.conflist").write_text(json.dumps(network))
+        runc = self.folder / "runc"
+        drop = " ".join(f"""-e 's/"{c}",//g' -e 's/,"{c}"//g'""" for c in missing_capabilities())
+        runc.write_text(_RUNC.format(expressions=drop or "-e ''", binaries=self.plane.binaries))
+        runc.chmod(0o755)
         config = self.folder / "containerd.toml"
         config.write_text(_CONTAINERD.format(pause=PAUSE, binaries=self.plane.binaries, folder=self.folder))
         self.containerd = self.daemon("containerd", "containerd", "--config", str(config))
-        ctr = [f"{self.plane.binaries}/bin/ctr", "--namespace", "k8s.io"]
 
         def answers() -> str:
             self.containerd.check()
-            return self.run(*ctr, "version")
+            return self.run(f"{self.plane.binaries}/bin/ctr", "version")
 
         wait_for("containerd", answers)
-        self.run(*ctr, "images", "import", str(images), timeout=300)
+
+    def _import(self, images: Path) -> None:
+        """In the background: it takes ten seconds and a core."""
+        ctr = [f"{self.plane.binaries}/bin/ctr", "--namespace", "k8s.io", "images", "import", str(images)]
+        self._importing = Daemon("import", self.call(*ctr), self.folder / "import.log")
+
+    def start(self) -> None:
+        """kubelet and kube-proxy, once the images are there."""
+        if self._importing.process.wait(300):
+            raise RuntimeError(f"importing the images: {self._importing.log_tail()}")
+        self._kubelet()
+        self._kube_proxy()
 
     def _kubelet(self) -> None:
         config = {
@@ -145,8 +172,9 @@ class KubeNode:
         }
         path = self.folder / "kubelet.json"
         path.write_text(json.dumps(config))
+        kubeconfig = self.plane.kubeconfig(f"system:node:{self.name}")
         self.kubelet = self.daemon(
-            "kubelet", "kubelet", f"--config={path}", f"--kubeconfig={self.plane.kubeconfig(f'system:node:{self.name}')}",
+            "kubelet", "kubelet", f"--config={path}", f"--kubeconfig={kubeconfig}",
             "--container-runtime=remote", "--container-runtime-endpoint=unix:///run/containerd/containerd.sock",
             f"--hostname-override={self.name}", f"--node-ip={self.ip}", f"--cert-dir={self.folder}/pki", "--v=2",
         )  # fmt: skip
@@ -183,8 +211,28 @@ class KubeNode:
             daemon.kill()
         self.netns.delete()
 
-    def __enter__(self) -> KubeNode:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+def missing_capabilities() -> list[str]:
+    """What the agent asks for and this machine's root can't give."""
+    mask = int(re.search(r"CapBnd:\s*(\w+)", Path("/proc/self/status").read_text())[1], 16)  # type: ignore[index]
+    return [] if mask >> 24 & 1 else ["CAP_SYS_RESOURCE"]  # include/uapi/linux/capability.h
+
+
+def start_nodes(plane: ControlPlane, count: int, images: Path) -> list[KubeNode]:
+    """Nodes node-1, node-2, … with native routing between their pods; all of them Ready."""
+    nodes: list[KubeNode] = []
+    try:
+        for number in range(1, count + 1):
+            nodes.append(KubeNode(plane, number, images))
+        for node in nodes:
+            node.start()
+            for other in nodes:
+                if other is not node:
+                    node.route_to(other)
+        for node in nodes:
+            node.wait_ready()
+    except BaseException:
+        for node in nodes:
+            node.stop()
+        raise
+    return nodes

@@ -1,0 +1,53 @@
+"""`status`: the agents, node by node."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+import yaml
+
+from kubectl_genainet import __version__
+from kubectl_genainet.commands.options import FOUND, OK, cluster_options, output_option
+from kubectl_genainet.kube.base import NAMESPACE
+
+
+@click.command("status")
+@click.option(
+    "-n", "--namespace", envvar="GENAINET_NAMESPACE", default=NAMESPACE, show_default=True,
+    help="Namespace of the agents; also $GENAINET_NAMESPACE.",
+)  # fmt: skip
+@output_option("table", "wide", "json", "yaml")
+@cluster_options
+def command(namespace: str, output: str, context: str, kubeconfig: str) -> int:
+    """Show the agents, node by node: whether they run and answer, what they can see, and what is wrong.
+
+    \b
+    Examples:
+      kubectl genainet status
+      kubectl genainet status -o wide
+      kubectl genainet status -o json | jq -r 'select(.state != "ready") | .node'
+
+    Exit status: 0 every node's agent answers, 1 one does not, 2 the command failed.
+    """
+    from kubectl_genainet.kube.client import connect
+    from kubectl_genainet.kube.fleet import fleet, skew
+    from kubectl_genainet.kube.survey import survey
+    from kubectl_genainet.render.fleet import fleet_table
+    from kubectl_genainet.render.text import make_console, printable
+
+    found = survey(connect(context=context, kubeconfig=kubeconfig), namespace)
+    for warning in (*found.warnings, skew(__version__, found.agents)):
+        if warning:
+            click.echo(f"warning: {printable(warning)}", err=True)
+    rows = fleet(found.nodes, found.agents, found.answers, found.problems)
+    match output:
+        case "json":
+            for row in rows:
+                click.echo(msgspec.json.encode(row).decode())
+        case "yaml":
+            click.echo(yaml.safe_dump_all(msgspec.to_builtins(rows), sort_keys=False), nl=False)
+        case _:
+            make_console().print(fleet_table(rows, wide=output == "wide"))
+            for hint in dict.fromkeys(row.hint for row in rows if row.hint):
+                click.echo(f"  {printable(hint)}", err=True)
+    return FOUND if any(row.wrong for row in rows) else OK

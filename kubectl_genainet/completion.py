@@ -1,0 +1,99 @@
+"""`kubectl_complete-genainet`: kubectl runs it for completion of the plugin's command line (Kubernetes 1.26).
+
+kubectl passes the words after `kubectl genainet`, the last one unfinished; the answer is a candidate a line, a tab
+before its description, and at the end cobra's directive (":4": no file names). Whatever fails completes to nothing: a
+shell prompt is no place for errors.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+
+import click
+from click.shell_completion import CompletionItem, _resolve_context, _resolve_incomplete
+
+from kubectl_genainet.cli import VERBS, cli
+
+NO_FILES, FILES = ":4", ":0"
+_TIMEOUT_S = 2.0
+_TARGETS = {
+    "svc": "/api/v1/{}services", "pod": "/api/v1/{}pods", "deploy": "/apis/apps/v1/{}deployments",
+    "sts": "/apis/apps/v1/{}statefulsets", "ds": "/apis/apps/v1/{}daemonsets", "job": "/apis/batch/v1/{}jobs",
+}  # fmt: skip
+_POD_OPTIONS = {"from_pod"}
+
+
+def main() -> None:
+    """Reads the command line, prints candidates; always succeeds."""
+    *words, incomplete = sys.argv[1:] or [""]
+    try:
+        lines, directive = complete(words, incomplete)
+    except Exception:  # see above
+        lines, directive = [], NO_FILES
+    print("\n".join([*lines, directive]))
+
+
+def complete(words: list[str], incomplete: str) -> tuple[list[str], str]:
+    """The candidates for the last word and cobra's directive, given the words before it."""
+    context = _resolve_context(cli, {}, "kubectl genainet", words)
+    param, incomplete = _resolve_incomplete(context, words, incomplete)
+    if param is cli and not incomplete.startswith("-"):
+        return [f"{verb}\t{text}" for verb, (_, text) in VERBS.items() if verb.startswith(incomplete)], NO_FILES
+    if isinstance(param, click.Parameter):
+        names = _from_cluster(param, context, incomplete)
+        if names is not None:
+            return sorted(n for n in names if n.startswith(incomplete)), NO_FILES
+    items = param.shell_complete(context, incomplete)
+    if any(item.type in ("file", "dir") for item in items):
+        return [], FILES
+    return [_line(item) for item in items], NO_FILES
+
+
+def _line(item: CompletionItem) -> str:
+    return f"{item.value}\t{item.help}" if item.help else str(item.value)
+
+
+def _from_cluster(param: click.Parameter, context: click.Context, incomplete: str) -> Iterable[str] | None:
+    """Names that only the cluster (or the kubeconfig) knows; None for a parameter that has no such values."""
+    if param.name == "context":
+        return _contexts(context)
+    if param.name == "namespace":
+        return _names(context, "/api/v1/namespaces")
+    if param.name == "node":
+        return _names(context, "/api/v1/nodes")
+    if param.name in _POD_OPTIONS:
+        return [f"pod/{name}" for name in _names(context, "/api/v1/{}pods")]
+    if isinstance(param, click.Argument) and param.name and "target" in param.name:
+        return _targets(context, incomplete)
+    return None
+
+
+def _targets(context: click.Context, incomplete: str) -> Iterator[str]:
+    kind, slash, _ = incomplete.partition("/")
+    if not slash:
+        yield from (f"{kind}/" for kind in _TARGETS)
+    elif kind in _TARGETS:
+        yield from (f"{kind}/{name}" for name in _names(context, _TARGETS[kind]))
+
+
+def _contexts(context: click.Context) -> list[str]:
+    from kubectl_genainet.kube.client import context_names
+
+    return context_names(kubeconfig=context.params.get("kubeconfig") or "")
+
+
+def _names(context: click.Context, path: str) -> list[str]:
+    """Names of the objects at a path; "{}" in it takes the namespace of the command line, or the context's."""
+    from kubectl_genainet.kube.client import connect
+
+    given = {name: context.params.get(name) or "" for name in ("context", "kubeconfig")}
+    client = connect(**given, timeout_s=_TIMEOUT_S)
+    everywhere = bool(context.params.get("all_namespaces"))
+    namespace = "" if everywhere else f"namespaces/{context.params.get('namespace') or client.namespace}/"
+    items = client.get(path.format(namespace), limit="500").get("items") or []
+    return [item["metadata"]["name"] for item in items]
+
+
+if __name__ == "__main__":
+    main()

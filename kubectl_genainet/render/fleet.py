@@ -1,0 +1,25 @@
+"""The agents as a table, one row a node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.table import Table
+
+from kubectl_genainet.model.fleet import NodeStatus
+from kubectl_genainet.render.table import Column, table
+
+_STYLE = {"ready": "green", "not ready": "red", "silent": "red", "none": "yellow"}
+COLUMNS: tuple[Column[NodeStatus], ...] = (
+    Column("NODE", lambda r: r.node),
+    Column("AGENT", lambda r: r.state, style=lambda r: _STYLE.get(r.state, "")),
+    Column("VERSION", lambda r: r.version),
+    Column("KERNEL", lambda r: r.kernel),
+    Column("TIER", lambda r: r.tier),
+    Column("POD", lambda r: r.pod, wide=True),
+    Column("PROBLEM", lambda r: r.problem),
+)
+
+
+def fleet_table(rows: Iterable[NodeStatus], *, wide: bool = False) -> Table:
+    return table(COLUMNS, rows, wide=wide)
