@@ -1,0 +1,133 @@
+"""The report for a terminal."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from kubectl_genainet.doctor.check import Area
+from kubectl_genainet.doctor.recognise import Recognised
+from kubectl_genainet.doctor.report import Outcome, Report
+from kubectl_genainet.model.finding import Finding, NotChecked, Severity
+from kubectl_genainet.render.table import Column, table
+from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, printable
+
+WORKLOAD_COLUMNS: tuple[Column[Recognised], ...] = (
+    Column("WORKLOAD", lambda r: f"{r.object.kind.lower()}/{r.object.name}"),
+    Column("NAMESPACE", lambda r: r.object.namespace),
+    Column("ROLE", lambda r: r.role.value),
+    Column("STACK", lambda r: r.stack or "-"),
+    Column("PODS", lambda r: str(r.pods), right=True),
+    Column("WHY", lambda r: "; ".join(r.why)),
+)
+
+
+def plural(count: int, word: str) -> str:
+    return f"{count} {word}" + ("" if count == 1 else "s")
+
+
+def report_renderable(report: Report, *, wide: bool = False) -> RenderableType:
+    """Facts, workloads, findings by area, what was not checked, and a last line that sums up."""
+    parts: list[RenderableType] = [_facts(report), Text("")]
+    if report.workloads:
+        parts += [table(WORKLOAD_COLUMNS, report.workloads, wide=wide), Text("")]
+    else:
+        parts += [Text("No GenAI workload was recognised (--workload names one).", style="yellow"), Text("")]
+    for area, findings in findings_by_area(report):
+        parts.append(Text(area.title, style="bold"))
+        parts += [_finding(f, wide=wide) for f in findings]
+        parts.append(Text(""))
+    parts += [*_not_checked(report.not_checked), summary(report)]
+    return Group(*parts)
+
+
+def findings_by_area(report: Report) -> list[tuple[Area, list[Finding]]]:
+    """The findings, areas in the report's order, the worst first within one."""
+    areas = {r.check: r.area for r in report.checks}
+    found: dict[Area, list[Finding]] = defaultdict(list)
+    for finding in report.findings:
+        found[areas[finding.check]].append(finding)
+    return [(a, sorted(found[a], key=lambda f: -f.severity.rank)) for a in Area if a in found]
+
+
+def _facts(report: Report) -> Text:
+    out = Text()
+    for index, fact in enumerate(report.facts):
+        out.append(("\n" if index else "") + f"{fact.name}: ", style="dim")
+        out.append(printable(fact.value))
+    return out
+
+
+def _finding(finding: Finding, *, wide: bool) -> RenderableType:
+    about = f"{finding.object}: " if finding.object else ""
+    head = Text.assemble(
+        (f"{finding.severity.value.upper():8}", SEVERITY_STYLE[finding.severity]),
+        (printable(about), "bold"),
+        printable(finding.title),
+        (f"  [{finding.check}]", "dim"),
+    )
+    lines: list[RenderableType] = [head]
+    for item in finding.evidence:
+        where = f"{item.object} " if item.object and item.object != finding.object else ""
+        field = f"{item.field}: " if item.field else ""
+        node = f" (node {item.node})" if item.node else ""
+        lines.append(
+            Padding(
+                Text.assemble(
+                    (f"{item.certainty.value} ", CERTAINTY_STYLE[item.certainty]),
+                    (printable(where + field), "dim"),
+                    printable(item.statement + node),
+                ),
+                (0, 0, 0, 8),
+            )
+        )
+    if finding.detail:
+        lines.append(Padding(Text(printable(finding.detail)), (0, 0, 0, 8)))
+    if finding.remedy is not None:
+        lines.append(Padding(Text(f"→ {printable(finding.remedy.text)}"), (0, 0, 0, 8)))
+        for line in finding.remedy.command.splitlines():
+            lines.append(Padding(Text(printable(line), style="cyan", no_wrap=not wide, overflow="fold"), (0, 0, 0, 10)))
+        if wide:
+            lines += [
+                Padding(Text(printable(line), style="cyan"), (0, 0, 0, 10)) for line in finding.remedy.yaml.splitlines()
+            ]
+        elif finding.remedy.yaml:
+            lines.append(Padding(Text("(YAML to paste with -o wide)", style="dim"), (0, 0, 0, 10)))
+    return Group(*lines)
+
+
+def by_reason(not_checked: Iterable[NotChecked]) -> list[tuple[str, list[str]]]:
+    """Reasons with the checks they concern, in the order they came."""
+    found: dict[str, list[str]] = {}
+    for item in not_checked:
+        names = found.setdefault(item.reason, [])
+        if item.what not in names:
+            names.append(item.what)
+    return list(found.items())
+
+
+def _not_checked(not_checked: Iterable[NotChecked]) -> list[RenderableType]:
+    reasons = by_reason(not_checked)
+    if not reasons:
+        return []
+    out: list[RenderableType] = [Text("Not checked", style="bold")]
+    for reason, names in reasons:
+        out.append(Padding(Text.assemble(printable(reason), (f"  [{', '.join(names)}]", "dim")), (0, 0, 0, 2)))
+    return [*out, Text("")]
+
+
+def summary(report: Report) -> Text:
+    """The counts in one line."""
+    levels = Counter(f.severity for f in report.findings)
+    outcomes = Counter(r.outcome for r in report.checks)
+    said = ", ".join(plural(levels[s], s.value) for s in reversed(Severity) if s is not Severity.INFO)
+    accepted = f", {len(report.accepted)} accepted" if report.accepted else ""
+    return Text(
+        f"{said}, {levels[Severity.INFO]} info{accepted}. {plural(len(report.checks), 'check')}: "
+        f"{outcomes[Outcome.FOUND]} with findings, {outcomes[Outcome.PASSED]} passed, "
+        f"{outcomes[Outcome.NOT_CHECKED]} not checked, {outcomes[Outcome.NOT_APPLICABLE]} not applicable."
+    )
