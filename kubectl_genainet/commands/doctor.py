@@ -205,9 +205,9 @@ def _write(path: Path, report: Report) -> None:
 
 def _show(report: Report, output: str, cluster: Cluster) -> None:
     if output in ("table", "wide"):
-        from kubectl_genainet.render.doctor_table import report_renderable
+        from kubectl_genainet.render.doctor_table import print_report
 
-        make_console().print(report_renderable(report, wide=output == "wide"))
+        print_report(make_console(), report, wide=output == "wide")
     elif output == "html":
         from kubectl_genainet.render.doctor_html import html
 

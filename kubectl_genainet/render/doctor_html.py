@@ -38,7 +38,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _finalize(value: Any) -> Any:
-    if isinstance(value, str) and not hasattr(value, "__html__"):
+    if isinstance(value, str) and not isinstance(value, _Kept) and not hasattr(value, "__html__"):
         return printable(value)
     return value
 

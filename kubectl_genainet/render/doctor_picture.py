@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kubectl_genainet.doctor.picture import Arrow, Box, BoxKind, Picture
 from kubectl_genainet.model.finding import Certainty
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN = 190, 62, 120, 26, 12
+WIDTH, HEIGHT, GAP_X, GAP_Y, STACK, MARGIN, LANE = 200, 62, 130, 30, 34, 34, 16
 _CHARS = 24
 
 
@@ -81,39 +81,63 @@ def _cut(text: str, length: int) -> str:
 
 
 def layout(picture: Picture) -> Layout:
-    """Places boxes in layers (callers left of callees) and draws arrows between them."""
-    layers = _layers(picture)
-    columns: dict[int, list[Box]] = defaultdict(list)
-    for box in picture.boxes:
-        columns[layers[box.id]].append(box)
-    _untangle(columns, picture.arrows)
-    rows = max((len(c) for c in columns.values()), default=0)
-    height = 2 * MARGIN + rows * (HEIGHT + GAP_Y) - (GAP_Y if rows else 0)
+    """Places boxes in layers (callers left of callees) and draws arrows between them.
+
+    A Service with one workload that has no other Service stands on top of it: one unit of the layout.
+    """
+    units = _units(picture)
+    unit_of = {box.id: unit[0].id for unit in units for box in unit}
+    links = [(unit_of[a.source], unit_of[a.target]) for a in picture.arrows if unit_of[a.source] != unit_of[a.target]]
+    layers = _layers([unit[0].id for unit in units], links)
+    columns: dict[int, list[list[Box]]] = defaultdict(list)
+    for unit in units:
+        columns[layers[unit[0].id]].append(unit)
+    _untangle(columns, links)
+    height = 2 * MARGIN + max((_height(c) for c in columns.values()), default=0)
     placed: dict[str, Placed] = {}
     for position, layer in enumerate(sorted(columns)):
-        column = columns[layer]
-        used = len(column) * (HEIGHT + GAP_Y) - GAP_Y
-        top = (height - used) // 2
-        for row, box in enumerate(column):
-            placed[box.id] = Placed(box, MARGIN + position * (WIDTH + GAP_X), top + row * (HEIGHT + GAP_Y))
+        y = (height - _height(columns[layer])) // 2
+        for unit in columns[layer]:
+            for box in unit:
+                placed[box.id] = Placed(box, MARGIN + position * (WIDTH + GAP_X), y)
+                y += HEIGHT + STACK
+            y += GAP_Y - STACK
     width = 2 * MARGIN + len(columns) * (WIDTH + GAP_X) - (GAP_X if columns else 0)
     return Layout(
         tuple(placed[b.id] for b in picture.boxes),
-        tuple(_draw(a, placed[a.source], placed[a.target]) for a in picture.arrows),
+        tuple(_draw(a, placed) for a in picture.arrows),
         max(width, 2 * MARGIN),
         height,
     )
 
 
-def _layers(picture: Picture) -> dict[str, int]:
-    """The layer of each box: one more than the deepest of its callers; a cycle is cut where it is met again."""
-    callees: dict[str, list[str]] = defaultdict(list)
+def _height(column: Sequence[Sequence[Box]]) -> int:
+    return sum(len(unit) * (HEIGHT + STACK) - STACK for unit in column) + GAP_Y * (len(column) - 1)
+
+
+def _units(picture: Picture) -> list[list[Box]]:
+    """Boxes that are placed together: [Service, workload], or a box alone."""
+    boxes = {b.id: b for b in picture.boxes}
+    behind: dict[str, list[str]] = defaultdict(list)
+    before: dict[str, list[str]] = defaultdict(list)
     for arrow in picture.arrows:
-        callees[arrow.source].append(arrow.target)
+        if boxes[arrow.source].kind is BoxKind.SERVICE:
+            behind[arrow.source].append(arrow.target)
+            before[arrow.target].append(arrow.source)
+    pairs = {s: w[0] for s, w in behind.items() if len(w) == 1 and before[w[0]] == [s]}
+    inside = set(pairs.values())
+    return [[b, boxes[pairs[b.id]]] if b.id in pairs else [b] for b in picture.boxes if b.id not in inside]
+
+
+def _layers(nodes: Sequence[str], links: Sequence[tuple[str, str]]) -> dict[str, int]:
+    """The layer of each node: one more than the deepest of its callers; a cycle is cut where it is met again."""
+    callees: dict[str, list[str]] = defaultdict(list)
+    for source, target in links:
+        callees[source].append(target)
     order: list[str] = []
     state: dict[str, int] = {}
     back: set[tuple[str, str]] = set()
-    for root in (b.id for b in picture.boxes):
+    for root in nodes:
         stack = [(root, 0)] if root not in state else []
         while stack:
             node, index = stack.pop()
@@ -129,7 +153,7 @@ def _layers(picture: Picture) -> dict[str, int]:
             else:
                 state[node] = 2
                 order.append(node)
-    layers = {b.id: 0 for b in picture.boxes}
+    layers = dict.fromkeys(nodes, 0)
     for node in reversed(order):
         for child in callees[node]:
             if (node, child) not in back:
@@ -137,34 +161,50 @@ def _layers(picture: Picture) -> dict[str, int]:
     return layers
 
 
-def _untangle(columns: dict[int, list[Box]], arrows: Sequence[Arrow]) -> None:
+def _untangle(columns: dict[int, list[list[Box]]], links: Sequence[tuple[str, str]]) -> None:
     """Orders each column by the mean row of its neighbours, a few times, so that arrows cross less."""
     near: dict[str, list[str]] = defaultdict(list)
-    for arrow in arrows:
-        near[arrow.source].append(arrow.target)
-        near[arrow.target].append(arrow.source)
+    for source, target in links:
+        near[source].append(target)
+        near[target].append(source)
     for column in columns.values():
-        column.sort(key=lambda b: (list(BoxKind).index(b.kind), b.id))
+        column.sort(key=lambda u: (list(BoxKind).index(u[0].kind), u[0].id))
     for _ in range(4):
-        row = {b.id: i / max(1, len(c) - 1) for c in columns.values() for i, b in enumerate(c)}
+        row = {u[0].id: i / max(1, len(c) - 1) for c in columns.values() for i, u in enumerate(c)}
         for column in columns.values():
-            column.sort(
-                key=lambda b: (sum(row[n] for n in near[b.id]) / len(near[b.id]) if near[b.id] else row[b.id], b.id)
-            )
+            column.sort(key=lambda u: (_mean([row[n] for n in near[u[0].id]] or [row[u[0].id]]), u[0].id))
 
 
-def _draw(arrow: Arrow, source: Placed, target: Placed) -> Drawn:
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _draw(arrow: Arrow, placed: Mapping[str, Placed]) -> Drawn:
+    source, target = placed[arrow.source], placed[arrow.target]
+    if source.x == target.x and source.y < target.y:  # a Service on top of its workload
+        x, top, bottom = source.x + WIDTH / 2, source.y + HEIGHT, target.y - 7
+        return Drawn(arrow, f"M{x:.0f},{top:.0f} L{x:.0f},{bottom:.0f}", x + 48, (top + bottom) / 2 + 5)
+    between = [p for p in placed.values() if source.x < p.x < target.x]
+    if between:
+        return _around(arrow, source, target, between)
     forward = target.x > source.x
     x1, y1 = source.x + (WIDTH if forward else 0), source.y + HEIGHT / 2
     x2, y2 = target.x - (7 if forward else -WIDTH - 7), target.y + HEIGHT / 2
     bend = max(40.0, abs(x2 - x1) / 2) * (1 if forward else -1)
     path = f"M{x1:.0f},{y1:.0f} C{x1 + bend:.0f},{y1:.0f} {x2 - bend:.0f},{y2:.0f} {x2:.0f},{y2:.0f}"
-    # Beside the source where the arrow is long, so that the label is not hidden under the boxes between.
-    near = x1 + (GAP_X / 2 if forward else -GAP_X / 2)
-    share = 0.5 if abs(x2 - x1) <= GAP_X else min(0.35, GAP_X / 2 / max(1.0, abs(x2 - x1)))
-    return Drawn(arrow, path, near, y1 + (y2 - y1) * _ease(share) - 5)
+    return Drawn(arrow, path, (x1 + x2) / 2, (y1 + y2) / 2 - 5)
 
 
-def _ease(t: float) -> float:
-    """The vertical share of a horizontal S-curve at parameter t."""
-    return 3 * t * t - 2 * t * t * t
+def _around(arrow: Arrow, source: Placed, target: Placed, between: Sequence[Placed]) -> Drawn:
+    """An arrow over or under the columns between its ends, whichever is nearer."""
+    top, bottom = min(p.y for p in between) - LANE, max(p.y for p in between) + HEIGHT + LANE
+    x1, y1 = source.x + WIDTH, source.y + HEIGHT / 2
+    x2, y2 = target.x - 7, target.y + HEIGHT / 2
+    middle = (y1 + y2) / 2
+    lane = top if middle - top < bottom - middle else bottom
+    left, right = min(p.x for p in between), max(p.x for p in between) + WIDTH
+    path = (
+        f"M{x1:.0f},{y1:.0f} C{x1 + GAP_X / 2:.0f},{y1:.0f} {left - GAP_X / 2:.0f},{lane:.0f} {left:.0f},{lane:.0f} "
+        f"L{right:.0f},{lane:.0f} C{right + GAP_X / 2:.0f},{lane:.0f} {x2 - GAP_X / 2:.0f},{y2:.0f} {x2:.0f},{y2:.0f}"
+    )
+    return Drawn(arrow, path, (left + right) / 2, lane - 5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from rich.console import Group, RenderableType
+from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
@@ -30,19 +30,23 @@ def plural(count: int, word: str) -> str:
     return f"{count} {word}" + ("" if count == 1 else "s")
 
 
-def report_renderable(report: Report, *, wide: bool = False) -> RenderableType:
-    """Facts, workloads, findings by area, what was not checked, and a last line that sums up."""
-    parts: list[RenderableType] = [_facts(report), Text("")]
+def print_report(console: Console, report: Report, *, wide: bool = False) -> None:
+    """Facts, workloads, findings by area, what was not checked, and a last line that sums up.
+
+    Commands and YAML are printed unwrapped, so that they can be pasted.
+    """
+    console.print(_facts(report), end="\n\n")
     if report.workloads:
-        parts += [table(WORKLOAD_COLUMNS, report.workloads, wide=wide), Text("")]
+        console.print(table(WORKLOAD_COLUMNS, report.workloads, wide=wide), end="\n")
     else:
-        parts += [Text("No GenAI workload was recognised (--workload names one).", style="yellow"), Text("")]
+        console.print(Text("No GenAI workload was recognised (--workload names one).", style="yellow"))
     for area, findings in findings_by_area(report):
-        parts.append(Text(area.title, style="bold"))
-        parts += [_finding(f, wide=wide) for f in findings]
-        parts.append(Text(""))
-    parts += [*_not_checked(report.not_checked), summary(report)]
-    return Group(*parts)
+        console.print(Text(f"\n{area.title}", style="bold"))
+        for finding in findings:
+            _print_finding(console, finding, wide=wide)
+    _print_not_checked(console, report.not_checked)
+    console.print()
+    console.print(summary(report))
 
 
 def findings_by_area(report: Report) -> list[tuple[Area, list[Finding]]]:
@@ -62,7 +66,11 @@ def _facts(report: Report) -> Text:
     return out
 
 
-def _finding(finding: Finding, *, wide: bool) -> RenderableType:
+def _indented(text: Text | str, by: int) -> Padding:
+    return Padding(text if isinstance(text, Text) else Text(text), (0, 0, 0, by), expand=False)
+
+
+def _print_finding(console: Console, finding: Finding, *, wide: bool) -> None:
     about = f"{finding.object}: " if finding.object else ""
     head = Text.assemble(
         (f"{finding.severity.value.upper():8}", SEVERITY_STYLE[finding.severity]),
@@ -70,34 +78,31 @@ def _finding(finding: Finding, *, wide: bool) -> RenderableType:
         printable(finding.title),
         (f"  [{finding.check}]", "dim"),
     )
-    lines: list[RenderableType] = [head]
+    console.print(head)
     for item in finding.evidence:
         where = f"{item.object} " if item.object and item.object != finding.object else ""
         field = f"{item.field}: " if item.field else ""
         node = f" (node {item.node})" if item.node else ""
-        lines.append(
-            Padding(
-                Text.assemble(
-                    (f"{item.certainty.value} ", CERTAINTY_STYLE[item.certainty]),
-                    (printable(where + field), "dim"),
-                    printable(item.statement + node),
-                ),
-                (0, 0, 0, 8),
-            )
+        line = Text.assemble(
+            (f"{item.certainty.value} ", CERTAINTY_STYLE[item.certainty]),
+            (printable(where + field), "dim"),
+            printable(item.statement + node),
         )
+        console.print(_indented(line, 8))
     if finding.detail:
-        lines.append(Padding(Text(printable(finding.detail)), (0, 0, 0, 8)))
+        console.print(_indented(printable(finding.detail), 8))
     if finding.remedy is not None:
-        lines.append(Padding(Text(f"→ {printable(finding.remedy.text)}"), (0, 0, 0, 8)))
-        for line in finding.remedy.command.splitlines():
-            lines.append(Padding(Text(printable(line), style="cyan", no_wrap=not wide, overflow="fold"), (0, 0, 0, 10)))
+        console.print(_indented(f"→ {printable(finding.remedy.text)}", 8))
+        _print_pasteable(console, finding.remedy.command)
         if wide:
-            lines += [
-                Padding(Text(printable(line), style="cyan"), (0, 0, 0, 10)) for line in finding.remedy.yaml.splitlines()
-            ]
+            _print_pasteable(console, finding.remedy.yaml)
         elif finding.remedy.yaml:
-            lines.append(Padding(Text("(YAML to paste with -o wide)", style="dim"), (0, 0, 0, 10)))
-    return Group(*lines)
+            console.print(_indented(Text("(YAML to paste: -o wide)", style="dim"), 10))
+
+
+def _print_pasteable(console: Console, text: str) -> None:
+    for line in text.splitlines():
+        console.print(Text(" " * 10 + printable(line), style="cyan"), soft_wrap=True)
 
 
 def by_reason(not_checked: Iterable[NotChecked]) -> list[tuple[str, list[str]]]:
@@ -110,14 +115,12 @@ def by_reason(not_checked: Iterable[NotChecked]) -> list[tuple[str, list[str]]]:
     return list(found.items())
 
 
-def _not_checked(not_checked: Iterable[NotChecked]) -> list[RenderableType]:
+def _print_not_checked(console: Console, not_checked: Iterable[NotChecked]) -> None:
     reasons = by_reason(not_checked)
-    if not reasons:
-        return []
-    out: list[RenderableType] = [Text("Not checked", style="bold")]
+    if reasons:
+        console.print(Text("\nNot checked", style="bold"))
     for reason, names in reasons:
-        out.append(Padding(Text.assemble(printable(reason), (f"  [{', '.join(names)}]", "dim")), (0, 0, 0, 2)))
-    return [*out, Text("")]
+        console.print(_indented(Text.assemble(printable(reason), (f"  [{', '.join(names)}]", "dim")), 2))
 
 
 def summary(report: Report) -> Text:

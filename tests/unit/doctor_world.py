@@ -277,7 +277,7 @@ def chatbot(build: Builder, on: list[str], gpu: list[str]) -> None:
         {"name": "RAG_URL", "value": "http://rag-app"}, {"name": "MODEL_URL", "value": "http://my-llama-svc/v1"}])  # fmt: skip
     rag = container("rag", "ghcr.io/acme/rag-app:2.0", 80, readinessProbe=http_probe("/healthz", 80), env=[
         {"name": "QDRANT_URL", "value": "http://qdrant:6333"},
-        {"name": "OPENAI_BASE_URL", "value": "http://my-llama-svc.chatbot.svc.cluster.local/v1"}])  # fmt: skip
+        {"name": "OPENAI_BASE_URL", "value": "http://my-llama-svc.chatbot.svc/v1"}])  # fmt: skip
     model = container(
         "vllm", "vllm/vllm-openai:v0.8.4", 8080, args=["--model", "/models/my-llama-finetuned", "--port", "8080"],
         readinessProbe=http_probe("/health", 8080), startupProbe=http_probe("/health", 8080, 10, 120),
