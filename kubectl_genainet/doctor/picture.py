@@ -121,7 +121,7 @@ def draw(cluster: Cluster, findings: Sequence[Finding]) -> Picture:
     for entry, service_key, label in _entries(cluster):
         shown = cluster.services_by_key.get(service_key)
         if shown is not None and box_id(shown.ref) in drawing.boxes:
-            source = drawing.box(entry, BoxKind.ENTRY, entry.kind if entry.kind != "LoadBalancer" else "load balancer")
+            source = drawing.box(entry, BoxKind.ENTRY, entry.kind)
             drawing.arrow(source, box_id(shown.ref), label, Certainty.DERIVED)
     for client, callee, label in _observed(cluster):
         if box_id(client) in drawing.boxes and box_id(callee) in drawing.boxes:
@@ -143,16 +143,7 @@ def _limited(drawing: _Drawing) -> Picture:
 
 
 def _entries(cluster: Cluster) -> Iterable[tuple[ObjectRef, tuple[str, str], str]]:
-    """Ways into the cluster: (entry, Service it leads to, label)."""
-    for service in cluster.services:
-        if service.spec.type in ("LoadBalancer", "NodePort"):
-            kind = "LoadBalancer" if service.spec.type == "LoadBalancer" else "NodePort"
-            ref = ObjectRef(kind, service.metadata.name, service.metadata.namespace)
-            yield (
-                ref,
-                (service.metadata.namespace, service.metadata.name),
-                ", ".join(f"port {p.port if kind == 'LoadBalancer' else p.node_port}" for p in service.spec.ports[:3]),
-            )
+    """Ingresses and routes: (entry, Service it leads to, label). A LoadBalancer is its Service's own box."""
     for ingress in cluster.snapshot.of("Ingress"):
         for rule in items(ingress.raw, "spec", "rules"):
             for path in items(rule, "http", "paths"):

@@ -116,6 +116,8 @@ _LABEL_WORDS: tuple[tuple[str, str, Role], ...] = (
     (r"(^|[-_])(chroma|chromadb)([-_]|$)", "Chroma", Role.VECTOR_DATABASE),
     (r"(^|[-_])(llama|llm|mistral|mixtral|qwen|deepseek|gemma|falcon|phi-?[34])", "", Role.MODEL_SERVER),
 )
+# "my-llama-ui" and "my-llama-epp" (an endpoint picker) are around a model, not the model.
+_NOT_THE_MODEL = r"[-_](epp|ui|web|frontend|gateway|proxy|router|operator|controller|scheduler|exporter)$"
 _TRAINING_WORDS = r"\b(torchrun|torch\.distributed|deepspeed|mpirun|accelerate launch|neuronx?-cc)\b"
 _TRAINING_KINDS = ("Job", "JobSet", "PyTorchJob", "MPIJob")
 
@@ -176,7 +178,7 @@ def _by_labels(labels: dict[str, str], reasons: list[str]) -> tuple[Role, str]:
                 "llm-d"
             ) else "KServe" if "kserve" in key else "Ray Serve"
         for pattern, stack, role in _LABEL_WORDS:
-            if value and re.search(pattern, value.lower()):
+            if value and re.search(pattern, value.lower()) and not re.search(_NOT_THE_MODEL, value.lower()):
                 reasons.append(f"label {key}={value}")
                 return role, stack
     return Role.UNKNOWN, ""

@@ -60,8 +60,9 @@ def policy_not_evaluated(cluster: Cluster) -> Problems:
         for path, _ in walk(policy.raw.get("spec") or policy.raw.get("specs"), "spec"):
             parts = path.split(".")
             for index, part in enumerate(parts):
-                if part.split("[")[0] in names:
-                    fields.setdefault(part.split("[")[0], ".".join(parts[: index + 1]))
+                name = part.split("[")[0]
+                if name in names:
+                    fields.setdefault(name, ".".join([*parts[:index], name]))
         if fields:
             kinds = ", ".join(sorted(fields))
             yield Problem(

@@ -49,9 +49,9 @@ def _ndots_patch(workload: Workload) -> str:
 def ndots(cluster: Cluster) -> Problems:
     """Lookups of external names are multiplied by search domains.
 
-    Looks at hosts outside the cluster (and at full Service names without a trailing dot) in the configuration of
-    GenAI workloads, and at ndots and the search domains of their pods (dnsPolicy, dnsConfig). A name with fewer dots
-    than ndots (5 by default) is first asked below every search domain.
+    Looks at hosts outside the cluster, and at full Service names (NAME.NS.svc.cluster.local) without a trailing dot, in
+    the configuration of GenAI workloads, and at ndots and the search domains of their pods (dnsPolicy, dnsConfig). A
+    name with fewer dots than ndots (5 by default) is first asked below every search domain.
 
     Why: api.openai.com becomes four names, eight queries; six of them are wasted, on every new connection, and each
     can stall.
@@ -60,7 +60,7 @@ def ndots(cluster: Cluster) -> Problems:
     """
     by_client: dict[ObjectRef, list[tuple[Call, int]]] = defaultdict(list)
     for call in cluster.genai_calls:
-        if call.external:
+        if call.external or call.host.rstrip(".").count(".") >= 3:
             ndots_, searches = resolver(call.client)
             wasted = _wasted(call.host, ndots_, searches)
             if wasted:

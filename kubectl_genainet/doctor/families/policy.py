@@ -27,18 +27,21 @@ def policy_none(cluster: Cluster) -> Problems:
     """A GenAI workload is isolated by no policy.
 
     Asks the policy engine which policies (NetworkPolicy, and the cluster-wide kinds that it evaluates) isolate the
-    pods of model servers, vector databases and the applications that call them, for ingress; one finding a
-    namespace.
+    pods of model servers, vector databases and the applications between them, for ingress; one finding a namespace.
+    A front end that no other workload calls is left out: the outside is its client.
 
     Why: every pod of the cluster may reach the model's unauthenticated API and the vector database's contents.
     Segment by component, ingress first.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#the-two-sorts-of-pod-isolation
     """
+    called = {w.ref for c in cluster.calls if c.service for w in cluster.workloads_of(c.service)}
     open_workloads: dict[str, list[Workload]] = defaultdict(list)
     for workload, found in cluster.genai_workloads:
         live = next((p for p in workload.pods if not p.terminating), None)
         if live is None or workload.template.host_network or found.role in (Role.TRAINING, Role.ACCELERATED):
+            continue
+        if found.role is Role.APPLICATION and workload.ref not in called:
             continue
         key = (live.ref.namespace, live.ref.name)
         if not cluster.policy.isolating(key, Direction.INGRESS):

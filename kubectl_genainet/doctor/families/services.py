@@ -88,8 +88,8 @@ def service_target_port(cluster: Cluster) -> Problems:
                 named = isinstance(target, str) and not target.isdigit()
                 if named and any(name == target and p == port.protocol for _, name, p in declared):
                     continue
-                if not named and (int(target) in same or not same):
-                    continue
+                if not named and (not same or int(target) in {n for n, _, _ in declared}):
+                    continue  # of another protocol: left to service-protocol
                 names = sorted({name for _, name, _ in declared if name})
                 choices = names if named else [str(n) for n in same]
                 yield Problem(

@@ -1,0 +1,228 @@
+"""`doctor`: the network of GenAI workloads, checked."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from kubectl_genainet.commands.options import FOUND, OK, Source, source_options
+from kubectl_genainet.doctor.accept import Acceptance, parse_ignore, read_baseline, write_baseline
+from kubectl_genainet.doctor.check import Area
+from kubectl_genainet.doctor.cluster import Cluster
+from kubectl_genainet.doctor.recognise import Override, Role
+from kubectl_genainet.doctor.registry import all_checks, check_named, chosen
+from kubectl_genainet.doctor.report import Report, examine
+from kubectl_genainet.errors import GenainetError, InputError
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import Event, Seen
+from kubectl_genainet.model.finding import Severity
+from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.target import TargetKind, not_found, parse_target
+from kubectl_genainet.render.text import make_console
+
+_SEVERITIES = [s.value for s in Severity]
+_FORMATS = ("table", "wide", "json", "yaml", "html", "sarif")
+
+
+@click.command("doctor")
+@source_options(manifests=True)
+@click.option(
+    "--only",
+    "areas",
+    multiple=True,
+    type=click.Choice([a.value for a in Area]),
+    metavar="AREA",
+    help="Only the checks of an area (repeatable): " + ", ".join(a.value for a in Area) + ".",
+)
+@click.option("-o", "--output", type=click.Choice(_FORMATS), default="table", show_default=True, help="Output format.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(_SEVERITIES),
+    default="warning",
+    show_default=True,
+    help="Exit with status 1 from this severity on.",
+)
+@click.option(
+    "--ignore",
+    "ignores",
+    multiple=True,
+    metavar="CHECK[:OBJECT]",
+    help="Accept a check's findings, all or for one object (NAME, NS/NAME, KIND/NS/NAME; * and ?).",
+)
+@click.option("--baseline", type=click.Path(), help="File of accepted findings.")
+@click.option("--write-baseline", type=click.Path(), help="Write a file that accepts all that is found now.")
+@click.option(
+    "--workload",
+    "workloads",
+    multiple=True,
+    metavar="KIND/NAME[=ROLE]",
+    help="Take these for the GenAI workloads instead of recognising them. ROLE: "
+    + ", ".join(r.value for r in Role if r is not Role.UNKNOWN)
+    + ".",
+)
+@click.option("--list", "list_checks", is_flag=True, help="List the checks and do nothing else.")
+@click.option("--explain", metavar="CHECK", help="Say what a check looks at, why, and by which source.")
+def command(
+    source: Source,
+    areas: tuple[str, ...],
+    output: str,
+    fail_on: str,
+    ignores: tuple[str, ...],
+    baseline: str | None,
+    write_baseline: str | None,
+    workloads: tuple[str, ...],
+    list_checks: bool,
+    explain: str | None,
+) -> int:
+    """Check a cluster's network against the practice for GenAI workloads.
+
+    Works on the live API, on manifests and on bundles; with an agent's knowledge it also looks at the nodes. What
+    could not be checked is listed with the reason.
+
+    \b
+    Examples:
+      kubectl genainet doctor -n chatbot
+      kubectl genainet doctor -A --only coredns --only nlb
+      kubectl genainet doctor --manifests deploy/ -o sarif > doctor.sarif
+      kubectl genainet doctor --from incident.bundle -o html > report.html
+      kubectl genainet doctor --ignore nlb-idle-timeout:chatbot/my-llama-svc --fail-on error
+      kubectl genainet doctor --explain egress-without-dns
+    """
+    if list_checks or explain:
+        return _about_checks(explain, tuple(Area(a) for a in areas))
+    accepted = _acceptances(ignores, baseline)
+    with _progress() as advance:
+        advance(0, 0, "reading the cluster's state")
+        snapshot, events = _read(source)
+        cluster = Cluster(
+            snapshot,
+            reports=tuple(e for e in events if isinstance(e, NodeReport)),
+            rulesets=tuple(e for e in events if isinstance(e, RulesetDump)),
+            packets=tuple(e for e in events if isinstance(e, Seen)),
+            namespace=_namespace(source),
+            overrides=tuple(map(_override, workloads)),
+        )
+        checks = chosen([Area(a) for a in areas])
+        report = examine(cluster, checks, acceptances=accepted, progress=advance)
+    if write_baseline:
+        _write(Path(write_baseline), report)
+    _show(report, output, cluster)
+    return FOUND if report.worst(Severity(fail_on)) else OK
+
+
+def _about_checks(explain: str | None, areas: tuple[Area, ...]) -> int:
+    from kubectl_genainet.render.doctor_docs import explanation, list_table
+
+    console = make_console()
+    if explain is None:
+        console.print(list_table(chosen(areas)))
+        return OK
+    check = check_named(explain)
+    if check is None:
+        raise not_found("check", explain, (c.name for c in all_checks()))
+    console.print(explanation(check))
+    return OK
+
+
+def _acceptances(ignores: tuple[str, ...], baseline: str | None) -> list[Acceptance]:
+    names = [c.name for c in all_checks()]
+    found = [parse_ignore(value, names) for value in ignores]
+    if baseline:
+        try:
+            content = Path(baseline).read_bytes()
+        except OSError as error:
+            raise GenainetError(f"can't read the baseline {baseline}: {error.strerror}") from None
+        found += read_baseline(content, baseline)
+    return found
+
+
+def _read(source: Source) -> tuple[ClusterSnapshot, tuple[Event, ...]]:
+    """The cluster's state, and what agents said where a bundle holds it."""
+    if source.bundle:
+        from kubectl_genainet.bundle import read_bundle
+
+        bundle = read_bundle(source.bundle)
+        return bundle.snapshot, bundle.events
+    from kubectl_genainet.commands.source import load_snapshot
+
+    return load_snapshot(source), ()
+
+
+def _namespace(source: Source) -> str:
+    """The namespace to judge: -n; the context's for a live cluster; all for files, bundles, labs and -A."""
+    if source.all_namespaces:
+        return ""
+    if source.namespace or source.manifests or source.bundle or source.lab:
+        return source.namespace
+    from kubectl_genainet.commands.source import default_namespace
+
+    return default_namespace(source)
+
+
+def _override(value: str) -> Override:
+    name, _, role = value.partition("=")
+    target = parse_target(name)
+    if target.kind not in (TargetKind.WORKLOAD, TargetKind.POD) or target.port is not None:
+        raise InputError(
+            f"--workload {value}: not a workload", hint="Give deploy/NAME, sts/NAME, ds/NAME, job/NAME or pod/NAME."
+        )
+    roles = {r.value: r for r in Role if r is not Role.UNKNOWN}
+    if role and role not in roles:
+        raise InputError(f"--workload {value}: there is no role {role!r}", hint="Roles are " + ", ".join(roles) + ".")
+    return Override(target.name, roles[role] if role else Role.MODEL_SERVER, target.api_kind, target.namespace)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on stderr where that is a terminal."""
+    console = make_console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total, what: None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total or None, description=what)
+
+
+def _write(path: Path, report: Report) -> None:
+    try:
+        path.write_bytes(write_baseline([*report.findings, *(a.finding for a in report.accepted)]))
+    except OSError as error:
+        raise GenainetError(f"can't write the baseline {path}: {error.strerror}") from None
+
+
+def _show(report: Report, output: str, cluster: Cluster) -> None:
+    if output in ("table", "wide"):
+        from kubectl_genainet.render.doctor_table import print_report
+
+        print_report(make_console(), report, wide=output == "wide")
+    elif output == "html":
+        from kubectl_genainet.render.doctor_html import html
+
+        click.echo(html(report))
+    elif output == "yaml":
+        from kubectl_genainet.render.doctor_data import yaml_text
+
+        click.echo(yaml_text(report), nl=False)
+    elif output == "sarif":
+        from kubectl_genainet.render.doctor_data import sarif
+
+        sources = {o.ref: o.source for o in cluster.snapshot.objects if o.source}
+        click.echo(sarif(report, all_checks(), sources))
+    else:
+        from kubectl_genainet.render.doctor_data import json_lines
+
+        for line in json_lines(report):
+            sys.stdout.buffer.write(line + b"\n")

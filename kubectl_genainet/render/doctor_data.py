@@ -1,0 +1,125 @@
+"""The report for programs: JSON lines, YAML, SARIF."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import yaml
+
+from kubectl_genainet import __version__
+from kubectl_genainet.doctor.accept import object_key
+from kubectl_genainet.doctor.check import Check
+from kubectl_genainet.doctor.report import Outcome, Report
+from kubectl_genainet.model.finding import Finding, ObjectRef, Severity
+
+SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+_LEVEL = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
+
+
+def json_lines(report: Report) -> Iterator[bytes]:
+    """One object a line, told apart by `kind`: fact, workload, finding, accepted, not_checked, check, summary (last)."""
+    for kind, values in (
+        ("fact", report.facts),
+        ("workload", report.workloads),
+        ("finding", report.findings),
+        ("accepted", report.accepted),
+        ("not_checked", report.not_checked),
+        ("check", report.checks),
+    ):
+        for value in values:
+            yield msgspec.json.encode({"kind": kind, **msgspec.to_builtins(value)})
+    yield msgspec.json.encode({"kind": "summary", **_counts(report)})
+
+
+def _counts(report: Report) -> dict[str, Any]:
+    return {
+        "findings": {s.value: sum(f.severity is s for f in report.findings) for s in Severity},
+        "accepted": len(report.accepted),
+        "checks": {o.value: sum(r.outcome is o for r in report.checks) for o in Outcome},
+        "namespace": report.namespace,
+        "taken_at": report.taken_at,
+    }
+
+
+def yaml_text(report: Report) -> str:
+    """The whole report as one YAML document."""
+    text: str = yaml.safe_dump(msgspec.to_builtins(report), sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+def sarif(report: Report, checks: Sequence[Check], sources: Mapping[ObjectRef, str]) -> bytes:
+    """SARIF 2.1.0, for code scanning in CI. `sources` are the files of objects that came from manifests.
+
+    Source: OASIS, Static Analysis Results Interchange Format 2.1.0.
+    """
+    index = {c.name: i for i, c in enumerate(checks)}
+    results = [_result(f, index, sources) for f in report.findings]
+    for item in report.accepted:
+        suppressed = {"kind": "external", "justification": item.by}
+        results.append({**_result(item.finding, index, sources), "suppressions": [suppressed]})
+    notes = [
+        {"level": "note", "message": {"text": f"not checked: {n.reason}"}, "associatedRule": {"id": n.what}}
+        for n in report.not_checked
+    ]
+    run = {
+        "tool": {
+            "driver": {
+                "name": "kubectl-genainet",
+                "version": __version__,
+                "informationUri": "https://github.com/kubectl-genainet/kubectl-genainet",
+                "rules": [_rule(c) for c in checks],
+            }
+        },
+        "invocations": [{"executionSuccessful": True, "toolExecutionNotifications": notes}],
+        "results": results,
+    }
+    return msgspec.json.format(
+        msgspec.json.encode({"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}), indent=2
+    )
+
+
+def _rule(check: Check) -> dict[str, Any]:
+    return {
+        "id": check.name,
+        "shortDescription": {"text": check.title},
+        "fullDescription": {"text": check.doc},
+        "help": {"text": check.doc},
+        "defaultConfiguration": {"level": _LEVEL[check.severity]},
+        "properties": {"tags": [check.area.value]},
+    }
+
+
+def _result(finding: Finding, index: Mapping[str, int], sources: Mapping[ObjectRef, str]) -> dict[str, Any]:
+    field = finding.evidence[0].field if finding.evidence else ""
+    key = object_key(finding)
+    fingerprint = hashlib.sha256(f"{finding.check}\0{key}\0{field}".encode()).hexdigest()[:32]
+    said = [f"{finding.object}: {finding.title}" if finding.object else finding.title]
+    said += [f"({e.certainty.value}) {e.statement}" for e in finding.evidence]
+    if finding.remedy is not None:
+        said += [finding.remedy.text, finding.remedy.command, finding.remedy.yaml]
+    location: dict[str, Any] = {
+        "logicalLocations": [{"fullyQualifiedName": f"{key}:{field}" if field else key, "kind": "resource"}]
+    }
+    source = sources.get(finding.object) if finding.object else None
+    if source:
+        path, line = _place(source)
+        location["physicalLocation"] = {"artifactLocation": {"uri": path}, "region": {"startLine": line}}
+    return {
+        "ruleId": finding.check,
+        "ruleIndex": index.get(finding.check, -1),
+        "level": _LEVEL[finding.severity],
+        "message": {"text": "\n".join(filter(None, said))},
+        "locations": [location],
+        "partialFingerprints": {"checkObjectField/v1": fingerprint},
+    }
+
+
+def _place(source: str) -> tuple[str, int]:
+    """(path, line) of an object's source, which names the file and may name the document in it."""
+    path = re.split(r"[ #(:,](?=document|line|item|doc)", source, maxsplit=1)[0].rstrip(" :,(#")
+    line = re.search(r"line (\d+)", source)
+    return path, int(line[1]) if line else 1

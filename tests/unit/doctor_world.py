@@ -1,0 +1,586 @@
+"""Clusters to examine: the chatbot application on EKS, GKE and kubeadm, sound in every respect.
+
+A test takes one, breaks one thing and asserts on what doctor says. Objects look as the API server gives them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from kubectl_genainet.doctor.cluster import Cluster
+from kubectl_genainet.doctor.inputs import DnsStats
+from kubectl_genainet.doctor.registry import all_checks
+from kubectl_genainet.doctor.report import Report, examine
+from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
+from kubectl_genainet.model.events import Seen
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.node import Device, NetNs, NodeReport, Route, RulesetDump
+from kubectl_genainet.proxy.names import iptables_endpoint_chain, iptables_service_chain
+
+NOW = "2026-03-01T12:00:00Z"
+NS = "chatbot"
+Raw = dict[str, Any]
+
+
+@dataclass
+class World:
+    """A cluster under construction; `add`, `get`, `remove` and the node knowledge are for tests to change."""
+
+    objects: dict[tuple[str, str, str], Raw] = field(default_factory=dict)
+    reports: list[NodeReport] = field(default_factory=list)
+    rulesets: list[RulesetDump] = field(default_factory=list)
+    packets: list[Seen] = field(default_factory=list)
+    dns: list[DnsStats] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    namespace: str = ""
+
+    def add(self, *objects: Raw) -> None:
+        for raw in objects:
+            meta = raw["metadata"]
+            self.objects[(raw["kind"], meta.get("namespace", ""), meta["name"])] = raw
+
+    def get(self, kind: str, name: str, namespace: str = NS) -> Raw:
+        return self.objects[(kind, namespace, name)]
+
+    def of(self, kind: str) -> list[Raw]:
+        return [o for (k, _, _), o in self.objects.items() if k == kind]
+
+    def remove(self, kind: str, name: str, namespace: str = NS) -> None:
+        del self.objects[(kind, namespace, name)]
+
+    def spec(self, kind: str, name: str, namespace: str = NS) -> Raw:
+        """The pod spec of a controller; `change` copies what is done to it to its pods."""
+        found: Raw = self.get(kind, name, namespace)["spec"]["template"]["spec"]
+        return found
+
+    def pods(self, name: str, namespace: str = NS) -> list[Raw]:
+        return [
+            p
+            for p in self.of("Pod")
+            if p["metadata"]["namespace"] == namespace
+            and p["metadata"]["labels"].get("app.kubernetes.io/name", p["metadata"]["labels"].get("k8s-app")) == name
+        ]
+
+    def cluster(self) -> Cluster:
+        objects = tuple(KubeObject(copy.deepcopy(o)) for o in self.objects.values())
+        return Cluster(
+            ClusterSnapshot(objects, tuple(self.left_out), NOW),
+            tuple(self.reports),
+            tuple(self.rulesets),
+            tuple(self.packets),
+            tuple(self.dns),
+            self.namespace,
+        )
+
+    def report(self) -> Report:
+        return examine(self.cluster(), all_checks())
+
+
+def meta(name: str, namespace: str = "", labels: Raw | None = None, **more: Any) -> Raw:
+    out: Raw = {
+        "name": name,
+        "uid": f"uid-{namespace or 'cluster'}-{name}",
+        "creationTimestamp": "2026-02-01T00:00:00Z",
+    }
+    if namespace:
+        out["namespace"] = namespace
+    return {**out, "labels": dict(labels or {}), "annotations": {}, **more}
+
+
+def node(name: str, ip: str, *, zone: str, kind: str, provider: str, labels: Raw | None = None, pods: int = 58,
+         cores: int = 4, cidr: str = "", **allocatable: Any) -> Raw:  # fmt: skip
+    capacity = {"cpu": str(cores), "memory": "16Gi", "pods": str(pods), **allocatable}
+    return {
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": meta(name, labels={
+            "kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone,
+            "node.kubernetes.io/instance-type": kind, "kubernetes.io/arch": "amd64", **(labels or {}),
+        }),
+        "spec": {"providerID": provider, **({"podCIDR": cidr, "podCIDRs": [cidr]} if cidr else {})},
+        "status": {
+            "addresses": [{"type": "InternalIP", "address": ip}, {"type": "Hostname", "address": name}],
+            "capacity": capacity, "allocatable": dict(capacity),
+            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "kubelet is ready"}],
+        },
+    }  # fmt: skip
+
+
+def config_map(name: str, data: dict[str, str], namespace: str = "kube-system") -> Raw:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(name, namespace), "data": data}
+
+
+def container(name: str, image: str, port: int = 0, **more: Any) -> Raw:
+    out: Raw = {"name": name, "image": image, **more}
+    if port:
+        out["ports"] = [{"name": "http", "containerPort": port, "protocol": "TCP"}]
+    return out
+
+
+def http_probe(path: str, port: int | str, period: int = 10, failures: int = 3) -> Raw:
+    return {"httpGet": {"path": path, "port": port}, "periodSeconds": period, "failureThreshold": failures}
+
+
+class Builder:
+    """Adds controllers with their pods, Services with their slices; hands out addresses."""
+
+    def __init__(self, world: World, nodes: dict[str, str], prefix: str) -> None:
+        self.world, self.nodes, self.prefix = world, nodes, prefix
+        self.next_pod = 10
+        self.next_service = 10
+
+    def controller(self, kind: str, name: str, namespace: str, labels: Raw, spec: Raw, on: list[str]) -> None:
+        """A controller with a pod on each node of `on`."""
+        template = {"metadata": {"labels": dict(labels)}, "spec": spec}
+        count = len(on)
+        owner_kind, owner = kind, name
+        status: Raw = {"replicas": count, "readyReplicas": count, "availableReplicas": count}
+        if kind == "DaemonSet":
+            status = {"desiredNumberScheduled": count, "numberReady": count, "currentNumberScheduled": count}
+        self.world.add({
+            "apiVersion": "batch/v1" if kind == "Job" else "apps/v1", "kind": kind,
+            "metadata": meta(name, namespace, labels),
+            "spec": {"replicas": count, "selector": {"matchLabels": dict(labels)}, "template": copy.deepcopy(template)},
+            "status": status,
+        })  # fmt: skip
+        pod_labels = dict(labels)
+        if kind == "Deployment":
+            owner_kind, owner, pod_labels["pod-template-hash"] = "ReplicaSet", f"{name}-5d9f7c6b8", "5d9f7c6b8"
+            self.world.add({
+                "apiVersion": "apps/v1", "kind": "ReplicaSet",
+                "metadata": meta(owner, namespace, pod_labels, ownerReferences=[
+                    {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": f"uid-{name}", "controller": True}]),
+                "spec": {"replicas": count, "template": copy.deepcopy(template)},
+            })  # fmt: skip
+        for index, where in enumerate(on):
+            suffix = str(index) if kind == "StatefulSet" else f"{'abcdefgh'[index % 8]}{index}x2k"
+            self.pod(f"{owner}-{suffix}", namespace, pod_labels, spec, where, (owner_kind, owner))
+
+    def pod(self, name: str, namespace: str, labels: Raw, spec: Raw, where: str, owner: tuple[str, str] | None) -> Raw:
+        host = bool(spec.get("hostNetwork"))
+        ip = self.nodes[where] if host else f"{self.prefix}.{self.next_pod}"
+        self.next_pod += 0 if host else 1
+        owners = [
+            {"apiVersion": "apps/v1", "kind": owner[0], "name": owner[1], "uid": f"uid-{owner[1]}", "controller": True}
+        ]
+        raw = {
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": meta(name, namespace, labels, ownerReferences=owners if owner else []),
+            "spec": {**copy.deepcopy(spec), "nodeName": where},
+            "status": {
+                "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "hostIP": self.nodes[where],
+                "conditions": [
+                    {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-03-01T11:00:00Z"},
+                    {"type": "Ready", "status": "True", "lastTransitionTime": "2026-03-01T11:03:00Z"},
+                ],
+                "containerStatuses": [
+                    {"name": c["name"], "ready": True, "restartCount": 0,
+                     "state": {"running": {"startedAt": "2026-03-01T11:00:30Z"}}}
+                    for c in spec["containers"]
+                ],
+            },
+        }  # fmt: skip
+        self.world.add(raw)
+        return raw
+
+    def service(self, name: str, namespace: str, selector: Raw, ports: list[Raw], **more: Any) -> Raw:
+        """A Service with an EndpointSlice of the pods that its selector matches now."""
+        ip = f"10.100.0.{self.next_service}" if name != "kube-dns" else "10.100.0.10"
+        self.next_service += 1
+        spec = {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "selector": dict(selector), "ports": ports,
+                "sessionAffinity": "None", "ipFamilies": ["IPv4"], **more}  # fmt: skip
+        raw = {"apiVersion": "v1", "kind": "Service", "metadata": meta(name, namespace), "spec": spec,
+               "status": {"loadBalancer": {}}}  # fmt: skip
+        self.world.add(raw, self.slice_of(raw))
+        return raw
+
+    def slice_of(self, service: Raw) -> Raw:
+        spec, namespace, name = service["spec"], service["metadata"]["namespace"], service["metadata"]["name"]
+        pods = [p for p in self.world.of("Pod") if p["metadata"]["namespace"] == namespace
+                and spec["selector"].items() <= p["metadata"]["labels"].items()]  # fmt: skip
+        return {
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": meta(f"{name}-x7k2p", namespace, {"kubernetes.io/service-name": name}),
+            "addressType": "IPv4",
+            "endpoints": [
+                {"addresses": [p["status"]["podIP"]], "conditions": {"ready": True, "serving": True, "terminating": False},
+                 "nodeName": p["spec"]["nodeName"],
+                 "targetRef": {"kind": "Pod", "name": p["metadata"]["name"], "namespace": namespace}}
+                for p in pods
+            ],
+            "ports": [
+                {"name": p.get("name", ""), "port": _target(p, pods), "protocol": p.get("protocol", "TCP")}
+                for p in spec["ports"]
+            ],
+        }  # fmt: skip
+
+
+def _target(port: Raw, pods: list[Raw]) -> int:
+    target = port.get("targetPort", port["port"])
+    if isinstance(target, int):
+        return target
+    return next(p["containerPort"] for pod in pods for c in pod["spec"]["containers"] for p in c.get("ports", ())
+                if p["name"] == target)  # fmt: skip
+
+
+def policy(name: str, target: str, port: int, *callers: str, namespace: str = NS) -> Raw:
+    """Ingress to `target` from `callers` on a TCP port, as the reference application has them."""
+    label = "app.kubernetes.io/name"
+    return {
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta(name, namespace),
+        "spec": {
+            "podSelector": {"matchLabels": {label: target}}, "policyTypes": ["Ingress"],
+            "ingress": [{
+                "from": [{"podSelector": {"matchLabels": {label: c}}} for c in callers],
+                "ports": [{"protocol": "TCP", "port": port}],
+            }],
+        },
+    }  # fmt: skip
+
+
+def egress_policy(name: str, target: str, *rules: Raw, namespace: str = NS) -> Raw:
+    selector = {"matchLabels": {"app.kubernetes.io/name": target}} if target else {}
+    return {
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": meta(name, namespace),
+        "spec": {"podSelector": selector, "policyTypes": ["Egress"], "egress": list(rules)},
+    }  # fmt: skip
+
+
+COREFILE = """.:53 {
+    errors
+    health { lameduck 5s }
+    ready
+    kubernetes cluster.local in-addr.arpa ip6.arpa { pods insecure }
+    prometheus :9153
+    forward . /etc/resolv.conf
+    cache 30
+    loop
+    reload
+    loadbalance
+}
+"""
+
+
+def proxy_conf(mode: str = "iptables", **sections: str) -> str:
+    lines = ["apiVersion: kubeproxy.config.k8s.io/v1alpha1", "kind: KubeProxyConfiguration", f'mode: "{mode}"']
+    for section, body in sections.items():
+        lines += [f"{section}:", *(f"  {line}" for line in body.split(";"))]
+    return "\n".join(lines) + "\n"
+
+
+def chatbot(build: Builder, on: list[str], gpu: list[str]) -> None:
+    """The reference application: chatbot-ui → rag-app and the model, rag-app → qdrant and the model."""
+    name = "app.kubernetes.io/name"
+    ui = container("ui", "ghcr.io/acme/chatbot-ui:1.4", 8080, readinessProbe=http_probe("/healthz", 8080), env=[
+        {"name": "RAG_URL", "value": "http://rag-app"}, {"name": "MODEL_URL", "value": "http://my-llama-svc/v1"}])  # fmt: skip
+    rag = container("rag", "ghcr.io/acme/rag-app:2.0", 80, readinessProbe=http_probe("/healthz", 80), env=[
+        {"name": "QDRANT_URL", "value": "http://qdrant:6333"},
+        {"name": "OPENAI_BASE_URL", "value": "http://my-llama-svc.chatbot.svc/v1"}])  # fmt: skip
+    model = container(
+        "vllm", "vllm/vllm-openai:v0.8.4", 8080, args=["--model", "/models/my-llama-finetuned", "--port", "8080"],
+        readinessProbe=http_probe("/health", 8080), startupProbe=http_probe("/health", 8080, 10, 120),
+        livenessProbe=http_probe("/health", 8080), resources={"limits": {"nvidia.com/gpu": "1"}},
+    )  # fmt: skip
+    db = container("qdrant", "qdrant/qdrant:v1.13.4", 6333, readinessProbe=http_probe("/readyz", 6333))
+    build.controller("Deployment", "chatbot-ui", NS, {name: "chatbot-ui"}, {"containers": [ui]}, on[:2])
+    build.controller("Deployment", "rag-app", NS, {name: "rag-app"}, {"containers": [rag]}, on[:2])
+    build.controller("Deployment", "my-llama-finetuned", NS, {name: "my-llama-finetuned"}, {"containers": [model]}, gpu)
+    build.controller("StatefulSet", "qdrant", NS, {name: "qdrant"}, {"containers": [db]}, on[:1])
+    near = {"trafficDistribution": "PreferClose"}
+    port = {"name": "http", "protocol": "TCP"}
+    build.service("chatbot-ui", NS, {name: "chatbot-ui"}, [{**port, "port": 80, "targetPort": "http"}], **near)
+    build.service("rag-app", NS, {name: "rag-app"}, [{**port, "port": 80, "targetPort": 80}], **near)
+    build.service("my-llama-svc", NS, {name: "my-llama-finetuned"}, [{**port, "port": 80, "targetPort": 8080}], **near)
+    build.service("qdrant", NS, {name: "qdrant"}, [{**port, "port": 6333, "targetPort": 6333}], **near)
+    build.world.add(
+        policy("rag-app-ingress-policy", "rag-app", 80, "chatbot-ui"),
+        policy("my-llama-ingress-policy", "my-llama-finetuned", 8080, "chatbot-ui", "rag-app"),
+        policy("qdrant-ingress-policy", "qdrant", 6333, "rag-app"),
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": meta(NS, labels={"kubernetes.io/metadata.name": NS})},
+        {"apiVersion": "v1", "kind": "Namespace",
+         "metadata": meta("kube-system", labels={"kubernetes.io/metadata.name": "kube-system"})},
+    )  # fmt: skip
+
+
+def dns(build: Builder, deployment: str, on: list[str]) -> None:
+    labels = {"k8s-app": "kube-dns"}
+    main = "coredns" if deployment == "coredns" else "kubedns"
+    pod = container(main, f"registry.k8s.io/{deployment}:v1.11.4", resources={
+        "limits": {"memory": "170Mi"}, "requests": {"cpu": "100m", "memory": "70Mi"}})  # fmt: skip
+    pod["ports"] = [{"name": "dns", "containerPort": 53, "protocol": "UDP"},
+                    {"name": "dns-tcp", "containerPort": 53, "protocol": "TCP"}]  # fmt: skip
+    build.controller("Deployment", deployment, "kube-system", labels, {"containers": [pod], "dnsPolicy": "Default"}, on)
+    build.service("kube-dns", "kube-system", labels, [
+        {"name": "dns", "port": 53, "targetPort": 53, "protocol": "UDP"},
+        {"name": "dns-tcp", "port": 53, "targetPort": 53, "protocol": "TCP"}])  # fmt: skip
+    scaler = container("autoscaler", "registry.k8s.io/cpa/cluster-proportional-autoscaler:1.8.9")
+    build.controller("Deployment", "dns-autoscaler", "kube-system", {"k8s-app": "dns-autoscaler"},
+                     {"containers": [scaler]}, on[:1])  # fmt: skip
+    build.world.add(config_map("coredns", {"Corefile": COREFILE}))
+
+
+def daemon(
+    build: Builder, name: str, image: str, nodes: list[str], namespace: str = "kube-system", **more: Any
+) -> None:
+    spec = {"hostNetwork": True, "tolerations": [{"operator": "Exists"}],
+            "containers": [container(name, image), *more.pop("beside", [])], **more}  # fmt: skip
+    build.controller("DaemonSet", name, namespace, {"k8s-app": name}, spec, nodes)
+
+
+def eks() -> World:
+    """EKS 1.31: Amazon VPC CNI with its policy agent, an NLB with pod targets, GPU nodes in two zones."""
+    world = World()
+    nodes = {"ip-10-0-1-10.ec2.internal": "10.0.1.10", "ip-10-0-2-10.ec2.internal": "10.0.2.10",
+             "ip-10-0-1-20.ec2.internal": "10.0.1.20", "ip-10-0-2-20.ec2.internal": "10.0.2.20"}  # fmt: skip
+    names = list(nodes)
+    for index, (name, ip) in enumerate(nodes.items()):
+        zone, gpu = f"us-east-1{'ab'[index % 2]}", index >= 2
+        more = {"nvidia.com/gpu": "1"} if gpu else {}
+        world.add(node(
+            name, ip, zone=zone, kind="g5.2xlarge" if gpu else "m5.xlarge", provider=f"aws:///{zone}/i-0abc{index}",
+            labels={"eks.amazonaws.com/nodegroup": "gpu" if gpu else "general"}, cores=8 if gpu else 4, **more))  # fmt: skip
+        if gpu:
+            world.get("Node", name, "")["spec"]["taints"] = [
+                {"key": "nvidia.com/gpu", "effect": "NoSchedule", "value": "true"}
+            ]
+    build = Builder(world, nodes, "10.0.7")
+    agent = container("aws-eks-nodeagent", "602401143452.dkr.ecr.us-east-1.amazonaws.com/amazon/aws-network-policy-agent:v1.1.6",
+                      args=["--enable-ipv6=false", "--enable-network-policy=true"])  # fmt: skip
+    daemon(
+        build, "aws-node", "602401143452.dkr.ecr.us-east-1.amazonaws.com/amazon-k8s-cni:v1.19.2", names, beside=[agent]
+    )
+    daemon(build, "kube-proxy", "602401143452.dkr.ecr.us-east-1.amazonaws.com/eks/kube-proxy:v1.31.2", names)
+    world.spec("DaemonSet", "aws-node", "kube-system")["containers"][0]["env"] = [
+        {"name": "WARM_ENI_TARGET", "value": "1"}, {"name": "ENABLE_PREFIX_DELEGATION", "value": "false"},
+        {"name": "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "value": "false"}]  # fmt: skip
+    world.add(config_map("kube-proxy-config", {"config": proxy_conf()}))
+    dns(build, "coredns", names[:2])
+    build.controller("Deployment", "aws-load-balancer-controller", "kube-system",
+                     {"app.kubernetes.io/name": "aws-load-balancer-controller"},
+                     {"containers": [container("controller", "public.ecr.aws/eks/aws-load-balancer-controller:v2.11.0")]},
+                     names[:2])  # fmt: skip
+    chatbot(build, names[:2], names[2:])
+    world.get("Namespace", NS, "")["metadata"]["labels"]["elbv2.k8s.aws/pod-readiness-gate-inject"] = "enabled"
+    front = world.get("Service", "chatbot-ui")
+    front["spec"] |= {"type": "LoadBalancer", "loadBalancerClass": "service.k8s.aws/nlb"}
+    front["status"]["loadBalancer"] = {
+        "ingress": [{"hostname": "k8s-chatbot-chatbotu-0a1.elb.us-east-1.amazonaws.com"}]
+    }
+    prefix = "service.beta.kubernetes.io/aws-load-balancer-"
+    front["metadata"]["annotations"] = {
+        prefix + "type": "external", prefix + "nlb-target-type": "ip", prefix + "healthcheck-protocol": "http",
+        prefix + "healthcheck-path": "/healthz", prefix + "healthcheck-port": "8080",
+        prefix + "listener-attributes.TCP-80": "tcp.idle_timeout.seconds=3600",
+    }  # fmt: skip
+    return world
+
+
+def kubeadm() -> World:
+    """kubeadm 1.31: Calico without encapsulation, ingress-nginx, three nodes in one room."""
+    world = World()
+    nodes = {"cp1": "192.168.10.11", "worker1": "192.168.10.12", "worker2": "192.168.10.13"}
+    names = list(nodes)
+    for index, (name, ip) in enumerate(nodes.items()):
+        gpu = {"nvidia.com/gpu": "2"} if index else {}
+        world.add(node(name, ip, zone="room1", kind="", provider="", labels={"nvidia.com/gpu.present": "true"} if gpu else {},
+                       pods=110, cores=16, cidr=f"10.244.{index}.0/24", **gpu))  # fmt: skip
+        del world.get("Node", name, "")["metadata"]["labels"]["node.kubernetes.io/instance-type"]
+    build = Builder(world, nodes, "10.244.7")
+    daemon(build, "calico-node", "docker.io/calico/node:v3.29.1", names)
+    daemon(build, "kube-proxy", "registry.k8s.io/kube-proxy:v1.31.4", names)
+    world.add(
+        {"apiVersion": "crd.projectcalico.org/v1", "kind": "IPPool", "metadata": meta("default-ipv4-ippool"),
+         "spec": {"cidr": "10.244.0.0/16", "vxlanMode": "Never", "ipipMode": "Never", "natOutgoing": True}},
+        config_map("kubeadm-config", {"ClusterConfiguration": "kind: ClusterConfiguration\n"}),
+        config_map("kube-proxy", {"config.conf": proxy_conf(iptables="minSyncPeriod: 1s;syncPeriod: 30s")}),
+        config_map("kubelet-config", {"kubelet": "clusterDNS:\n- 10.100.0.10\nclusterDomain: cluster.local\n"}),
+        config_map("calico-config", {"veth_mtu": "0"}),
+    )  # fmt: skip
+    dns(build, "coredns", names[1:])
+    chatbot(build, names[1:], names[1:])
+    world.add({"apiVersion": "v1", "kind": "Namespace", "metadata": meta("ingress-nginx")})
+    build.controller("Deployment", "ingress-nginx-controller", "ingress-nginx", {"app.kubernetes.io/name": "ingress-nginx"},
+                     {"containers": [container("controller", "registry.k8s.io/ingress-nginx/controller:v1.12.0")]},
+                     names[1:2])  # fmt: skip
+    world.add(
+        {"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": meta("nginx"),
+         "spec": {"controller": "k8s.io/ingress-nginx"}},
+        ingress("chat", "chat.acme.test", "chatbot-ui", 80),
+        {"apiVersion": "v1", "kind": "Secret", "metadata": meta("chat-tls", NS), "type": "kubernetes.io/tls"},
+    )  # fmt: skip
+    return world
+
+
+def ingress(name: str, host: str, service: str, port: int | str, path: str = "/", cls: str = "nginx") -> Raw:
+    backend = {"name": service, "port": {"number" if isinstance(port, int) else "name": port}}
+    out = {
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": meta(name, NS),
+        "spec": {
+            "ingressClassName": cls, "tls": [{"hosts": [host], "secretName": f"{name}-tls"}],
+            "rules": [{"host": host, "http": {"paths": [{"path": path, "pathType": "Prefix", "backend": {"service": backend}}]}}],
+        },
+    }  # fmt: skip
+    out["metadata"]["annotations"] = {"nginx.ingress.kubernetes.io/proxy-read-timeout": "3600"}
+    return out
+
+
+def gke() -> World:
+    """GKE 1.31 with Dataplane V2: kube-dns, a Gateway with an InferencePool for the model."""
+    world = World()
+    nodes = {"gke-pool-1": "10.128.0.2", "gke-pool-2": "10.128.0.3"}
+    names = list(nodes)
+    for name, ip in nodes.items():
+        world.add(node(name, ip, zone="europe-west4-a", kind="g2-standard-8", provider=f"gce://acme/europe-west4-a/{name}",
+                       labels={"cloud.google.com/gke-nodepool": "gpu", "cloud.google.com/gke-accelerator": "nvidia-l4"},
+                       pods=110, cores=8, cidr=f"10.8.{names.index(name)}.0/24", **{"nvidia.com/gpu": "1"}))  # fmt: skip
+    build = Builder(world, nodes, "10.8.0")
+    daemon(build, "anetd", "gke.gcr.io/cilium/cilium:v1.15", names)
+    world.add(config_map("cilium-config", {"routing-mode": "native", "kube-proxy-replacement": "strict"}))
+    dns(build, "kube-dns", names)
+    chatbot(build, names, names)
+    epp = container("epp", "registry.k8s.io/gateway-api-inference-extension/epp:v1.0.1", 9002)
+    build.controller("Deployment", "my-llama-epp", NS, {"app": "my-llama-epp"}, {"containers": [epp]}, names[:1])
+    build.service("my-llama-epp", NS, {"app": "my-llama-epp"}, [{"name": "grpc", "port": 9002, "targetPort": 9002}])
+    group = "gateway.networking.k8s.io"
+    accepted = [{"type": t, "status": "True", "reason": t, "message": ""} for t in ("Accepted", "Programmed")]
+    world.add(
+        {"apiVersion": f"{group}/v1", "kind": "Gateway", "metadata": meta("inference", NS),
+         "spec": {"gatewayClassName": "gke-l7-regional-external-managed",
+                  "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
+         "status": {"conditions": accepted, "listeners": [
+             {"name": "http", "conditions": [{"type": "Accepted", "status": "True"}, {"type": "ResolvedRefs", "status": "True"}]}]}},
+        {"apiVersion": f"{group}/v1", "kind": "HTTPRoute", "metadata": meta("my-llama", NS),
+         "spec": {"parentRefs": [{"name": "inference"}], "rules": [{"backendRefs": [
+             {"group": "inference.networking.k8s.io", "kind": "InferencePool", "name": "my-llama"}],
+             "timeouts": {"request": "3600s"}}]},
+         "status": {"parents": [{"parentRef": {"name": "inference"}, "conditions": [
+             {"type": "Accepted", "status": "True"}, {"type": "ResolvedRefs", "status": "True"}]}]}},
+        {"apiVersion": "inference.networking.k8s.io/v1", "kind": "InferencePool", "metadata": meta("my-llama", NS),
+         "spec": {"selector": {"matchLabels": {"app.kubernetes.io/name": "my-llama-finetuned"}},
+                  "targetPorts": [{"number": 8080}],
+                  "endpointPickerRef": {"name": "my-llama-epp", "port": {"number": 9002}}}},
+    )  # fmt: skip
+    return world
+
+
+def training(world: World) -> None:
+    """Two p4d nodes in one placement group with EFA, and an MPIJob on them; for the EKS world."""
+    nodes = {}
+    for index in range(2):
+        name, ip = f"ip-10-0-3-{index + 10}.ec2.internal", f"10.0.3.{index + 10}"
+        nodes[name] = ip
+        world.add(node(name, ip, zone="us-east-1a", kind="p4d.24xlarge", provider=f"aws:///us-east-1a/i-0ddd{index}",
+                       labels={"topology.k8s.aws/network-node-layer-3": "nn-0c3"}, cores=96,
+                       **{"nvidia.com/gpu": "8", "vpc.amazonaws.com/efa": "4", "hugepages-2Mi": "10Gi"}))  # fmt: skip
+    build = Builder(world, nodes, "10.0.8")
+    for kind, name in (("DaemonSet", "aws-node"), ("DaemonSet", "kube-proxy")):
+        world.get(kind, name, "kube-system")["status"] = {"desiredNumberScheduled": 6, "numberReady": 6}
+    daemon(build, "aws-efa-k8s-device-plugin", "602401143452.dkr.ecr.us-east-1.amazonaws.com/eks/aws-efa-k8s-device-plugin:v0.5.7",
+           list(nodes))  # fmt: skip
+    devices = {"nvidia.com/gpu": "8", "vpc.amazonaws.com/efa": "4", "hugepages-2Mi": "5120Mi"}
+    worker = container("worker", "public.ecr.aws/hpc-cloud/nccl-tests:latest", command=["torchrun", "train.py"],
+                       resources={"limits": devices, "requests": devices},
+                       env=[{"name": "FI_PROVIDER", "value": "efa"}, {"name": "NCCL_SOCKET_IFNAME", "value": "eth0"}])  # fmt: skip
+    build.controller("StatefulSet", "llama-train", NS, {"app": "llama-train"}, {"containers": [worker]}, list(nodes))
+
+
+def knowledge(world: World, mtu: int = 1500) -> None:
+    """What agents would report of a sound cluster: namespaces, devices, routes, sysctls, kube-proxy's rules."""
+    for found in world.of("Node"):
+        name, ip = found["metadata"]["name"], found["status"]["addresses"][0]["address"]
+        pods = [p for p in world.of("Pod") if p["spec"]["nodeName"] == name and not p["spec"].get("hostNetwork")]
+        veths = [
+            Device(name=f"cali{i}", ifindex=100 + i, mtu=mtu, kind="veth", peer_ifindex=3) for i, _ in enumerate(pods)
+        ]
+        host = NetNs(
+            inode=4026531840, host=True, conntrack_count=1200, conntrack_max=262144,
+            sysctls={"net.ipv4.ip_forward": "1"},
+            devices=(Device(name="eth0", ifindex=2, mtu=mtu, addresses=(ip,)), *veths),
+        )  # fmt: skip
+        namespaces = [host] + [
+            NetNs(
+                inode=4026532000 + i, host=False, pod_uids=(p["metadata"]["uid"],),
+                devices=(Device(name="lo", ifindex=1, mtu=65536, addresses=("127.0.0.1",)),
+                         Device(name="eth0", ifindex=3, mtu=mtu, kind="veth", addresses=(p["status"]["podIP"],),
+                                peer_ifindex=100 + i, peer_netns=host.inode)),
+                routes=(Route("0.0.0.0/0", "eth0", "169.254.1.1"), Route("169.254.1.1/32", "eth0")),
+            )
+            for i, p in enumerate(pods)
+        ]  # fmt: skip
+        world.reports.append(NodeReport(node=name, t_ns=1, namespaces=tuple(namespaces)))
+        if ("DaemonSet", "kube-system", "kube-proxy") in world.objects:
+            world.rulesets.append(RulesetDump(node=name, t_ns=1, source="iptables-nft", text=iptables(world)))
+
+
+def iptables(world: World) -> str:
+    """kube-proxy's nat table for the Services and slices of a world."""
+    services, chains, rules = [], ["KUBE-SERVICES", "KUBE-MARK-MASQ"], []
+    for service in world.of("Service"):
+        namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
+        found = world.get("EndpointSlice", f"{name}-x7k2p", namespace)
+        for index, port in enumerate(service["spec"]["ports"]):
+            full = f"{namespace}/{name}" + (f":{port['name']}" if port.get("name") else "")
+            protocol = port.get("protocol", "TCP").lower()
+            chain = iptables_service_chain(full, protocol)
+            chains.append(chain)
+            services.append(f'-A KUBE-SERVICES -d {service["spec"]["clusterIP"]}/32 -p {protocol} -m comment --comment '
+                            f'"{full} cluster IP" -m {protocol} --dport {port["port"]} -j {chain}')  # fmt: skip
+            endpoints = [e["addresses"][0] for e in found["endpoints"]]
+            for i, ip in enumerate(endpoints):
+                address = f"{ip}:{found['ports'][index]['port']}"
+                sep = iptables_endpoint_chain(full, protocol, address)
+                chains.append(sep)
+                left = len(endpoints) - i
+                dice = f"-m statistic --mode random --probability {1 / left:.11f} " if left > 1 else ""
+                rules.append(f'-A {chain} -m comment --comment "{full} -> {address}" {dice}-j {sep}')
+                rules.append(f'-A {sep} -s {ip}/32 -m comment --comment "{full}" -j KUBE-MARK-MASQ')
+                rules.append(
+                    f'-A {sep} -p {protocol} -m comment --comment "{full}" -m {protocol} -j DNAT --to-destination {address}'
+                )
+    heads = [f":{c} - [0:0]" for c in chains]
+    builtin = [":PREROUTING ACCEPT [0:0]", ":OUTPUT ACCEPT [0:0]", ":POSTROUTING ACCEPT [0:0]"]
+    jumps = [
+        "-A PREROUTING -j KUBE-SERVICES",
+        "-A OUTPUT -j KUBE-SERVICES",
+        "-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000",
+    ]
+    return "\n".join(["*nat", *builtin, *heads, *jumps, *services, *rules, "COMMIT", ""])
+
+
+def change_report(world: World, index: int, **changes: Any) -> None:
+    world.reports[index] = _replaced(world.reports[index], **changes)
+
+
+def change_netns(world: World, index: int, netns: int, **changes: Any) -> None:
+    report = world.reports[index]
+    found = list(report.namespaces)
+    found[netns] = _replaced(found[netns], **changes)
+    world.reports[index] = _replaced(report, namespaces=tuple(found))
+
+
+def _replaced(value: Any, **changes: Any) -> Any:
+    import msgspec
+
+    return msgspec.structs.replace(value, **changes)
+
+
+def event(reason: str, message: str, about: Raw, name: str = "ev1") -> Raw:
+    ref = {
+        "kind": about["kind"],
+        "name": about["metadata"]["name"],
+        "namespace": about["metadata"].get("namespace", ""),
+    }
+    return {"apiVersion": "v1", "kind": "Event", "metadata": meta(name, about["metadata"].get("namespace", "default")),
+            "involvedObject": ref, "reason": reason, "message": message, "type": "Warning", "count": 7}  # fmt: skip
+
+
+def each(world: World, kind: str, name: str, namespace: str = NS) -> Iterator[Raw]:
+    """The template's pod spec and those of its pods: what an edit of a controller changes in the end."""
+    controller = world.get(kind, name, namespace)
+    yield controller["spec"]["template"]["spec"]
+    labels = controller["spec"]["template"]["metadata"]["labels"]
+    for pod in world.of("Pod"):
+        if pod["metadata"]["namespace"] == namespace and labels.items() <= pod["metadata"]["labels"].items():
+            yield pod["spec"]
