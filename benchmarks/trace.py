@@ -104,7 +104,7 @@ def tracing(filters: tuple[FilterEntry, ...]) -> Iterator[Worker]:
 def bpftrace() -> Iterator[None]:
     program = BPFTRACE.replace("PORT", str(int.from_bytes(PORT.to_bytes(2, "little"), "big")))
     # bpftrace wants tracefs, which is mounted in a mount namespace of its own and leaves with it.
-    script = "mount -t debugfs none /sys/kernel/debug; exec bpftrace -e \"$1\""
+    script = 'mount -t debugfs none /sys/kernel/debug; exec bpftrace -e "$1"'
     process = subprocess.Popen(
         ["unshare", "--mount", "sh", "-c", script, "sh", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
