@@ -6,12 +6,19 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar
 
+import click
+
 from kubectl_genainet.commands.options import Source
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.render.text import printable
 from kubectl_genainet.stream import Dial, node_reports, rulesets
 
 T = TypeVar("T")
+
+
+def _warn(text: str) -> None:
+    click.echo(f"warning: {printable(text)}", err=True)
 
 
 def _unix(path: str) -> Dial:
@@ -38,12 +45,12 @@ def agents(source: Source) -> tuple[dict[str, Dial], str]:
     return cluster_agents(context=source.context, kubeconfig=source.kubeconfig)
 
 
-def read_rulesets(source: Source, warn: Callable[[str], None]) -> dict[str, list[RulesetDump]]:
+def read_rulesets(source: Source, warn: Callable[[str], None] = _warn) -> dict[str, list[RulesetDump]]:
     """Every node's rulesets, live; nodes that fail are warned of and left out. Raises GenainetError where all fail."""
     return _whole(rulesets(*agents(source)), warn)
 
 
-def read_nodes(source: Source, warn: Callable[[str], None]) -> dict[str, NodeReport]:
+def read_nodes(source: Source, warn: Callable[[str], None] = _warn) -> dict[str, NodeReport]:
     """Every node's namespaces, live; nodes that fail are warned of and left out. Raises GenainetError where all fail."""
     return _whole(node_reports(*agents(source)), warn)
 
