@@ -11,20 +11,15 @@ from collections.abc import Sequence
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy.ipvs import VirtualServer
 from kubectl_genainet.proxy.ir import ALL_BITS, Act, Action, Chain, Env, Path, Rule, State, address_number, address_of
-from kubectl_genainet.proxy.model import BackendChoice, Evaluation, Hook, Outcome, Packet, Verdict
+from kubectl_genainet.proxy.model import Evaluation, Hook, Packet, RuleRef, Verdict
 from kubectl_genainet.proxy.ruleset import Ruleset
+from kubectl_genainet.proxy.summary import End, summary
 
 MAX_WAYS = 20_000  # ways of one packet that are followed; the largest Service has one per endpoint
+# A way's rest, from where it has its new destination: what decides it, and what came of it (None: it forked).
+_TailKey = tuple[Hook, int, int, int, int, bool, tuple[tuple[str, bool], ...]]
+_Tail = tuple[End, tuple[Rule | Chain | RuleRef, ...]]
 Frames = tuple[Sequence[Rule], int, "Frames"] | None
-
-
-class _End:
-    """How a way ended."""
-
-    __slots__ = ("reason", "state", "verdict")
-
-    def __init__(self, state: State, verdict: Verdict, reason: str = "") -> None:
-        self.state, self.verdict, self.reason = state, verdict, reason
 
 
 def evaluate(
@@ -40,7 +35,7 @@ def evaluate(
     if entry is None:
         own = state.src is not None and env.is_local(state.src, state.family)
         entry = Hook.OUTPUT if own else Hook.PRE_ROUTING
-    return _summary(_Walk(ruleset, state).run(entry), state.family)
+    return summary(_Walk(ruleset, state).run(entry), state.family)
 
 
 def evaluate_hook(ruleset: Ruleset, packet: Packet, hook: Hook | str) -> Evaluation:
@@ -53,7 +48,7 @@ def evaluate_hook(ruleset: Ruleset, packet: Packet, hook: Hook | str) -> Evaluat
     if named is None:
         raise ValueError(f"{hook!r} is no netfilter hook")
     state = _state(packet, ruleset.env, mark_known=packet.mark is not None)
-    return _summary(_Walk(ruleset, state, only=named).run(named), state.family)
+    return summary(_Walk(ruleset, state, only=named).run(named), state.family)
 
 
 def _state(packet: Packet, env: Env, *, mark_known: bool) -> State:
@@ -79,9 +74,10 @@ class _Walk:
     def __init__(self, ruleset: Ruleset, state: State, only: Hook | None = None) -> None:
         self.ruleset, self.state, self.only = ruleset, state, only
         self.pending: list[tuple[State, Hook, int, Frames]] = []
-        self.ends: list[_End] = []
+        self.ends: list[End] = []
+        self.tails: dict[_TailKey, _Tail | None] = {}
 
-    def run(self, entry: Hook) -> list[_End]:
+    def run(self, entry: Hook) -> list[End]:
         self.state.own = entry is Hook.OUTPUT
         if self.state.own:
             self.state.bridged = False
@@ -94,7 +90,7 @@ class _Walk:
         return self.ends
 
     def _end(self, state: State, verdict: Verdict, reason: str = "") -> None:
-        self.ends.append(_End(state, verdict, reason))
+        self.ends.append(End(state, verdict, reason))
 
     def _follow(self, state: State, hook: Hook, at: int, frames: Frames) -> None:
         """Follows one way from a base chain (or from inside of it, with `frames`) to its end or to a fork."""
@@ -109,11 +105,36 @@ class _Walk:
                     return
                 frames = None
                 at += 1
+                if state.dnat and chain.kind == "nat" and self._share(state, hook, at):
+                    return
             following = self._after(state, hook)
             if following is None:
                 return
             hook, at = following, 0
             chains = self.ruleset.chains_at(state.family, hook)
+
+    def _share(self, state: State, hook: Hook, at: int) -> bool:
+        """Follows the rest of a translated way once for all backends that no rule tells apart. True: it is done."""
+        asked = self.ruleset.destinations_asked(state.family)
+        if asked is None or state.dst in asked or state.env.is_local(state.dst, state.family) is not False:
+            return False
+        key = (hook, at, state.mark, state.known, state.connmark, state.accepted, state.doubts)
+        if key not in self.tails:
+            started, ends, waiting = state.path, len(self.ends), len(self.pending)
+            self.tails[key] = None
+            self._follow(state, hook, at, None)
+            if len(self.ends) == ends + 1 and len(self.pending) == waiting:
+                self.tails[key] = (self.ends[-1], _since(self.ends[-1].state.path, started))
+            return True
+        tail = self.tails[key]
+        if tail is None:
+            return False
+        end, rules = tail
+        state.masquerade, state.accepted, state.mark = end.state.masquerade, end.state.accepted, end.state.mark
+        for rule in rules:
+            state.path = (rule, state.path)
+        self._end(state, end.verdict, end.reason)
+        return True
 
     def _skips(self, chain: Chain, hook: Hook, state: State) -> bool:
         """NAT happens once, for a new connection (nf_nat_inet_fn); a single hook is looked at for its filters."""
@@ -164,12 +185,12 @@ class _Walk:
             return False
         choices = server.probabilities()
         if not choices:
-            state.path = Path(server.ref(), state.path)
+            state.path = (server.ref(), state.path)
             self._end(state, Verdict.REJECT)
             return True
         for real, share in reversed(choices):
             way = state.copy()
-            way.path = Path(server.ref(real), state.path)
+            way.path = (server.ref(real), state.path)
             way.dst, way.dport, way.dnat = address_number(real.ip), real.port or state.dport, True
             way.probability = None if share is None or state.probability is None else share * state.probability
             self.pending.append((way, Hook.POST_ROUTING, 0, None))
@@ -206,6 +227,13 @@ class _Walk:
                         continue
                     if rule.probability is not None:
                         self._chance(state, rule.probability, hook, at, (rules, position, parent))
+                    target = rule.target
+                    if target is not None:
+                        state.path = (rule, state.path)
+                        parent = parent if rule.goto else (rules, position, parent)
+                        rules, position = target.candidates(state), 0
+                        count = len(rules)
+                        continue
                     step = self._actions(state, rule, hook, at, chain, (rules, position, parent))
                     if step is None:
                         continue
@@ -215,7 +243,7 @@ class _Walk:
                     count = len(rules)
             frames = parent
         if chain.policy == "DROP":
-            state.path = Path(chain, state.path)
+            state.path = (chain, state.path)
             self._end(state, Verdict.DROP)
             return False
         return True
@@ -225,7 +253,7 @@ class _Walk:
     ) -> tuple[Sequence[Rule], int, Frames] | bool | None:
         """Does what a matching rule says: where to go on, how the base chain ended, or None for the next rule."""
         before = state.path
-        state.path = Path(rule, before)
+        state.path = (rule, before)
         for given in rule.actions:
             action = given
             if action.lookup is not None:
@@ -235,7 +263,7 @@ class _Walk:
                     return None
                 action = found
                 if action.element is not None:
-                    state.path = Path(action.element, state.path)
+                    state.path = (action.element, state.path)
             kind = action.kind
             if kind is Act.MARK:
                 state.mark = (state.mark & action.keep) ^ action.flip
@@ -325,76 +353,16 @@ class _Walk:
         self.pending.append((other, hook, at, here))
 
 
+def _since(path: Path | None, start: Path | None) -> tuple[Rule | Chain | RuleRef, ...]:
+    """The rules of a path after `start`, oldest first."""
+    found: list[Rule | Chain | RuleRef] = []
+    while path is not None and path is not start:
+        found.append(path[0])
+        path = path[1]
+    return tuple(reversed(found))
+
+
 def _redirected(state: State) -> int:
     """REDIRECT sends to the node itself; which of its addresses depends on the device, so any of them stands for it."""
     loopback = address_number("127.0.0.1" if state.family == 4 else "::1")
     return min((a for a in state.env.local or () if (a < 1 << 32) == (state.family == 4)), default=loopback)
-
-
-def _summary(ends: list[_End], family: int) -> Evaluation:
-    outcomes = tuple(_outcome(end, family) for end in ends)
-    doubts = tuple(dict.fromkeys(label for end in ends for label, _ in end.state.doubts))
-    open_questions = [label for label in doubts if _matters(label, ends)]
-    reasons = tuple(dict.fromkeys(end.reason for end in ends if end.verdict is Verdict.UNKNOWN))
-    if open_questions or reasons:
-        masquerade = {o.masquerade for o in outcomes}
-        return Evaluation(
-            Verdict.UNKNOWN, (), masquerade.pop() if len(masquerade) == 1 else None, outcomes,
-            tuple(open_questions) + reasons,
-        )  # fmt: skip
-    told = [end for end in ends if not any(choice for _, choice in end.state.doubts)] if doubts else ends
-    verdicts = {end.verdict for end in told}
-    backends = _backends(told, family)
-    verdict = verdicts.pop() if len(verdicts) == 1 else _mixed(verdicts)
-    return Evaluation(verdict, backends, _masquerade(ends, told), outcomes)
-
-
-def _outcome(end: _End, family: int) -> Outcome:
-    state = end.state
-    backend = None
-    if state.dnat and end.verdict is Verdict.DNAT:
-        backend = BackendChoice(address_of(state.dst, family), state.dport, state.probability, state.masquerade)
-    labels = tuple(f"{label}: {'yes' if choice else 'no'}" for label, choice in state.doubts)
-    return Outcome(end.verdict, backend, state.probability, state.masquerade, state.path, labels)
-
-
-def _matters(label: str, ends: list[_End]) -> bool:
-    """Whether the answer to an open question changes where the packet ends: then the verdict is not known."""
-    ways: tuple[set[object], set[object]] = (set(), set())
-    for end in ends:
-        answers = {choice for asked, choice in end.state.doubts if asked == label} or {True, False}
-        result = (end.verdict, end.state.dst, end.state.dport) if end.verdict is Verdict.DNAT else (end.verdict,)
-        for answer in answers:
-            ways[answer].add(result)
-    return ways[0] != ways[1]
-
-
-def _mixed(verdicts: set[Verdict]) -> Verdict:
-    for verdict in (Verdict.UNKNOWN, Verdict.DNAT, Verdict.REJECT, Verdict.DROP, Verdict.ACCEPT):
-        if verdict in verdicts:
-            return verdict
-    return Verdict.NO_MATCH
-
-
-def _backends(ends: list[_End], family: int) -> tuple[BackendChoice, ...]:
-    """The endpoints of all ways, each once, in the rules' order, with their probabilities added up."""
-    found: dict[tuple[int, int | None], tuple[float | None, bool]] = {}
-    for end in ends:
-        state = end.state
-        if end.verdict is not Verdict.DNAT:
-            continue
-        key = (state.dst, state.dport)
-        share, masquerade = found.get(key, (0.0, False))
-        total = None if share is None or state.probability is None else share + state.probability
-        found[key] = (total, masquerade or state.masquerade)
-    return tuple(
-        BackendChoice(address_of(dst, family), port, share if share is None else round(share, 9), masquerade)
-        for (dst, port), (share, masquerade) in found.items()
-    )
-
-
-def _masquerade(ends: list[_End], told: list[_End]) -> bool | None:
-    answer = any(end.state.masquerade for end in told)
-    if len(ends) == len(told):
-        return answer
-    return answer if answer == any(end.state.masquerade for end in ends) else None

@@ -21,7 +21,7 @@ BASE_CHAINS = {
     "filter": dict.fromkeys(("INPUT", "FORWARD", "OUTPUT"), _FILTER),
     "security": dict.fromkeys(("INPUT", "FORWARD", "OUTPUT"), _SECURITY),
 }
-_IPV6 = re.compile(r" -[sd] [0-9a-f]*:[0-9a-f:]*", re.IGNORECASE)
+_ADDRESS = re.compile(r" (?:-[sd]|--to-destination) \[?([0-9A-Fa-f:.]+[0-9A-Fa-f])")
 _JUMP = re.compile(r" -[jg] (\S+)")
 _NAT_ONLY = re.compile(
     r"^(?:\[\d+:\d+\] )?-A (?:PREROUTING|POSTROUTING|KUBE-POSTROUTING|KUBE-SVC-\S+|KUBE-SEP-\S+) ", re.M
@@ -75,10 +75,11 @@ def comment_of(text: str) -> str:
 
 
 def family_of(text: str) -> int:
-    """6 for the text of ip6tables-save, else 4. nf_tables saves carry no family, so addresses decide."""
-    if "ip6tables-save" in text[:200] or "icmp6-" in text or " ipv6-icmp " in text:
+    """6 for the text of ip6tables-save, else 4: its first line, or its first address, tells."""
+    if "ip6tables-save" in text[:200]:
         return 6
-    return 6 if _IPV6.search(text) else 4
+    match = _ADDRESS.search(text)
+    return 6 if match is not None and ":" in match.group(1) else 4
 
 
 def parse_iptables(

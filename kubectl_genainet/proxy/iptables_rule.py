@@ -12,7 +12,19 @@ from functools import lru_cache
 
 from kubectl_genainet.proxy import checks
 from kubectl_genainet.proxy.checks import PROTOCOLS, Getter
-from kubectl_genainet.proxy.ir import ALL_BITS, CONTINUE_ACTION, Act, Action, Chain, Check, Rule, SetLookup, State
+from kubectl_genainet.proxy.ir import (
+    ALL_BITS,
+    CONTINUE_ACTION,
+    Act,
+    Action,
+    Chain,
+    Check,
+    Rule,
+    SetLookup,
+    State,
+    address_number,
+    ipv4_number,
+)
 
 # Targets that leave the packet's way alone, as far as this tool looks at a packet.
 _NO_VERDICT = {
@@ -43,6 +55,8 @@ def split_words(text: str) -> list[str]:
 @lru_cache(maxsize=4096)
 def network(text: str) -> tuple[int, int, int]:
     """(network, mask, family) of "10.0.0.0/8", "10.0.0.1" or "10.0.0.0/255.0.0.0"."""
+    if text.endswith("/32"):
+        return ipv4_number(text[:-3]), ALL_BITS, 4
     net = ipaddress.ip_network(text, strict=False)
     return int(net.network_address), int(net.netmask), net.version
 
@@ -76,6 +90,9 @@ class Compiler:
         except (ValueError, IndexError) as error:
             found.append((checks.always_unknown, f"rule that can't be read ({error})"))
         rule.checks, rule.labels = tuple(c for c, _ in found), tuple(label for _, label in found)
+        if "--dst-type LOCAL" in rule.labels:
+            rule.by_destination = False  # of addresses outside the node, it tells none apart
+        rule.finish()
         return rule
 
     def _matches(self, reader: _Reader, rule: Rule, found: list[tuple[Check, str]], target: list[str]) -> None:
@@ -101,6 +118,7 @@ class Compiler:
                 handled = True
             else:
                 start = reader.at - 1
+                rule.by_destination |= word in _BY_DESTINATION
                 check = option(self, reader, rule, negated)
                 if check is not None:
                     label = ("! " if negated else "") + " ".join(reader.words[start : reader.at])
@@ -161,6 +179,8 @@ def _destination(c: Compiler, r: _Reader, rule: Rule, negated: bool) -> Check:
     net, mask, family = network(r.next())
     if not negated and mask == (ALL_BITS if family == 4 else (1 << 128) - 1):
         rule.dst = net
+    else:
+        rule.by_destination = True
     return checks.destination_in(net, mask, family)
 
 
@@ -331,6 +351,11 @@ _OPTIONS: dict[str, Option] = {
 }  # fmt: skip
 
 
+_BY_DESTINATION = {
+    "--dport", "--destination-port", "--dports", "--ports", "--dst-range", "--match-set", "-o",
+}  # fmt: skip
+
+
 def _reject(options: list[str]) -> Action:
     return Action(Act.REJECT, detail=options[1] if len(options) > 1 else "icmp-port-unreachable")
 
@@ -358,9 +383,7 @@ def _dnat(options: list[str]) -> Action:
     address, port = split_endpoint(options[1])
     if "-" in address or "-" in port:
         return Action(Act.UNKNOWN, detail=f"target DNAT to the range {options[1]}")
-    return Action(
-        Act.DNAT, address=int(ipaddress.ip_address(address)) if address else None, port=int(port) if port else None
-    )
+    return Action(Act.DNAT, address=address_number(address) if address else None, port=int(port) if port else None)
 
 
 def split_endpoint(text: str) -> tuple[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 class Hook(Enum):
     """Netfilter hooks, named as drops and iptables name them."""
+
+    __hash__ = object.__hash__  # Enum's own is written in Python, and every packet looks up its hooks' chains
 
     PRE_ROUTING = "PRE_ROUTING"
     INPUT = "INPUT"
@@ -110,7 +113,9 @@ class Outcome:
     @cached_property
     def rules(self) -> tuple[RuleRef, ...]:
         """The rules passed, in order."""
-        return self.path.refs() if self.path is not None else ()
+        from kubectl_genainet.proxy.ir import path_refs
+
+        return path_refs(self.path)
 
     @property
     def final_rule(self) -> RuleRef | None:
@@ -129,8 +134,13 @@ class Evaluation:
     verdict: Verdict
     backends: tuple[BackendChoice, ...]
     masquerade: bool | None  # of at least one backend; None: not known
-    outcomes: tuple[Outcome, ...]
     unknown: tuple[str, ...] = ()
+    tell: Callable[[], tuple[Outcome, ...]] = field(default=tuple, repr=False, compare=False)
+
+    @cached_property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """Every way that the packet may go, in the rules' order."""
+        return self.tell()
 
     @cached_property
     def rules(self) -> tuple[RuleRef, ...]:

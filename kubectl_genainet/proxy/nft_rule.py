@@ -43,6 +43,8 @@ def compile_rule(table: NftTable, chain: Chain, number: int, raw: Json) -> Rule:
             found.append((checks.always_unknown, label))
     rule.checks, rule.labels = tuple(c for c, _ in found), tuple(text for _, text in found)
     rule.actions = tuple(actions)
+    rule.by_destination = True  # which of nftables' expressions ask for it is not looked into
+    rule.finish()
     return rule
 
 

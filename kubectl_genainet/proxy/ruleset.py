@@ -17,6 +17,7 @@ from kubectl_genainet.proxy.model import Hook
 from kubectl_genainet.proxy.nft import NftTable, parse_nft_json
 from kubectl_genainet.proxy.nft_text import parse_nft_text
 
+_HEAD = 1 << 16  # characters that tell what a text is; a ruleset may have 40 MB
 _SAVE_LINE = re.compile(r"^(?:\[\d+:\d+\] )?-A \S+", re.M)
 _IPVS_LINE = re.compile(r"^(?:(?:TCP|UDP|SCTP|FWM)\s+\S+|IP Virtual Server|Prot LocalAddress|-A -[tuf] )", re.M)
 
@@ -33,6 +34,7 @@ class Ruleset:
     sources: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()  # "source: why it could not be read"
     t_ns: int = 0
+    _asked: dict[int, frozenset[int] | None] = field(default_factory=dict, repr=False, compare=False)
     _hooks: dict[tuple[int, Hook], tuple[Chain, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def chains_at(self, family: int, hook: Hook) -> tuple[Chain, ...]:
@@ -52,6 +54,35 @@ class Ruleset:
             found = tuple(entry[3] for entry in sorted(chains, key=lambda e: e[:3]))
             self._hooks[(family, hook)] = found
         return found
+
+    def destinations_asked(self, family: int) -> frozenset[int] | None:
+        """The destinations that the rules behind NAT ask for, for packets that leave the node; None: by more than that.
+
+        To those rules, all other destinations are the same, and so is what they do.
+        """
+        if family not in self._asked:
+            self._asked[family] = self._ask(family)
+        return self._asked[family]
+
+    def _ask(self, family: int) -> frozenset[int] | None:
+        waiting = [c for hook in (Hook.FORWARD, Hook.POST_ROUTING) for c in self.chains_at(family, hook)]
+        waiting += [
+            c for hook in (Hook.PRE_ROUTING, Hook.OUTPUT) for c in self.chains_at(family, hook) if c.kind != "nat"
+        ]
+        seen: set[int] = set()
+        asked: set[int] = set()
+        while waiting:
+            chain = waiting.pop()
+            if id(chain) in seen:
+                continue
+            seen.add(id(chain))
+            for rule in chain.rules:
+                if rule.by_destination and rule.dst is None:
+                    return None
+                if rule.dst is not None:
+                    asked.add(rule.dst)
+                waiting += [t for a in rule.actions if (t := chain.table.chains.get(a.chain)) is not None]
+        return frozenset(asked)
 
     @cached_property
     def ipvs_by_key(self) -> Mapping[tuple[str, int, int], VirtualServer]:
@@ -96,20 +127,20 @@ def detect_source(text: str) -> str:
 
     Listings and transactions of nft are told apart by their content, so both come back as "nft".
     """
-    head = text.lstrip()
+    head = text[:_HEAD].lstrip()
     if head.startswith("{") and '"nftables"' in head[:200]:
         return "nft"
-    if re.search(r"^Name: \S+\nType: \S+:", text, re.M) or re.search(r"^create \S+ \w+:", text, re.M):
-        return "ipset"
-    if re.search(r"^\s*(?:add )?table (?:\w+ )?\S+", text, re.M) and not text.lstrip().startswith("*"):
-        return "nft"
-    if re.search(r"^(?:ipv[46]\s+\d+\s+)?(?:tcp|udp|sctp)\s+\d+ .*\bsrc=\S+ dst=", text, re.M):
-        return "conntrack"
-    if _IPVS_LINE.search(text):
-        return "ipvs"
-    if _SAVE_LINE.search(text) or re.search(r"^\*\w+$", text, re.M):
-        variant = "legacy" if "(legacy)" in text[:200] or "xtables-save" in text[:200] else "nft"
+    if re.search(r"^\*\w+$", head, re.M) or (_SAVE_LINE.search(head) and not _IPVS_LINE.search(head)):
+        variant = "legacy" if "(legacy)" in head[:200] or "xtables-save" in head[:200] else "nft"
         return f"ip6tables-{variant}" if family_of(text) == 6 else f"iptables-{variant}"
+    if re.search(r"^Name: \S+\nType: \S+:", head, re.M) or re.search(r"^create \S+ \w+:", head, re.M):
+        return "ipset"
+    if re.search(r"^\s*(?:add )?table (?:\w+ )?\S+", head, re.M):
+        return "nft"
+    if re.search(r"^(?:ipv[46]\s+\d+\s+)?(?:tcp|udp|sctp)\s+\d+ .*\bsrc=\S+ dst=", head, re.M):
+        return "conntrack"
+    if _IPVS_LINE.search(head):
+        return "ipvs"
     raise InputError(
         "this is no ruleset that can be read",
         hint="Save one with `iptables-save -c`, `nft -j list ruleset`, `ipvsadm -Sn` or `ipset list` "
@@ -137,7 +168,7 @@ def parse_ruleset(dumps: Sequence[RulesetDump], *, node_ips: Iterable[str] | Non
         if dump.error:
             errors.append(f"{dump.source}: {dump.error}")
         elif dump.source.startswith(("iptables", "ip6tables")):
-            family = 6 if dump.source.startswith("ip6") else None
+            family = 6 if dump.source.startswith("ip6") else 4
             tables += parse_iptables(dump.text, dump.source, lookups, family)
         elif dump.source == "nft":
             is_json = dump.text.lstrip().startswith("{")
