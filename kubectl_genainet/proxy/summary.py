@@ -40,7 +40,7 @@ def summary(ends: list[End], family: int) -> Evaluation:
 def _outcome(end: End, family: int) -> Outcome:
     state = end.state
     backend = None
-    if state.dnat and end.verdict is Verdict.DNAT:
+    if state.dnat:  # also where it was dropped afterwards: the translation was observable all the same
         backend = BackendChoice(address_of(state.dst, family), state.dport, state.probability, state.masquerade)
     labels = tuple(f"{label}: {'yes' if choice else 'no'}" for label, choice in state.doubts)
     return Outcome(end.verdict, backend, state.probability, state.masquerade, state.path, labels)
