@@ -80,7 +80,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
             pytest.skip(f"{tool} is missing: the agent's image can't be built")
     images = ImageBuilder(binaries, tmp_path_factory.mktemp("image")).build()
     folder = tmp_path_factory.mktemp("cluster")
-    # Events are kept: they say what went wrong. ServiceAccount admission, which the plain control plane leaves out, is on.
+    # With ServiceAccount admission, which a control plane without controllers has to leave out.
     with ControlPlane(binaries, folder, "cluster", {"disable-admission-plugins": ""}) as plane:
         plane.start_controllers()
         nodes = start_nodes(plane, 2, images)
