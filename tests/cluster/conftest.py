@@ -2,6 +2,7 @@
 
     kubernetes_binaries   the folder of scripts/build-kubernetes.sh (session)
     control_plane         etcd and kube-apiserver, shared by the session: harness.controlplane.ControlPlane
+    cluster               two whole nodes with the chatbot application: harness.cluster.Cluster (session)
     kube_proxy            a factory: kube_proxy("node-1", {"clusterCIDR": …}) -> harness.kubeproxy.KubeProxy
 
 A test that restarts or breaks the control plane makes one of its own: `with ControlPlane(binaries, tmp_path) as plane`.
@@ -17,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness.cluster import Cluster, install_application
 from harness.controlplane import ControlPlane
+from harness.image import AGENT, ImageBuilder
 from harness.kubeproxy import KubeProxy
+from harness.node import start_nodes
 from harness.processes import remove_leftovers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,3 +65,29 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("cluster") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(900))
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Two whole nodes with the chatbot application, without agents; or $GENAINET_TEST_KUBECONFIG as it is."""
+    other = os.environ.get("GENAINET_TEST_KUBECONFIG")
+    if other:
+        yield Cluster(other, os.environ.get("GENAINET_TEST_IMAGE", AGENT))
+        return
+    binaries = request.getfixturevalue("kubernetes_binaries")
+    for tool in ("podman", "debootstrap"):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is missing: the agent's image can't be built")
+    images = ImageBuilder(binaries, tmp_path_factory.mktemp("image")).build()
+    folder = tmp_path_factory.mktemp("cluster")
+    # With ServiceAccount admission, which a control plane without controllers has to leave out.
+    with ControlPlane(binaries, folder, "cluster", {"disable-admission-plugins": ""}) as plane:
+        plane.start_controllers()
+        nodes = start_nodes(plane, 2, images)
+        images.unlink()
+        try:
+            install_application(plane.api(), AGENT)
+            yield Cluster(str(plane.kubeconfig()), AGENT, nodes, plane)
+        finally:
+            for node in nodes:
+                node.stop()

@@ -1,0 +1,90 @@
+"""A cluster to test live commands on: two whole nodes with the chatbot application, or any other cluster.
+
+GENAINET_TEST_KUBECONFIG names another cluster's kubeconfig; GENAINET_TEST_IMAGE the agent's image there. Tests that
+break nodes need nodes of their own and skip then.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.controlplane import ControlPlane
+from harness.image import AGENT
+from harness.node import KubeNode
+from harness.processes import wait_for
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command gave. Named as subprocess names it, without its exceptions."""
+
+    status: int
+    out: str
+    err: str
+    seconds: float
+
+
+@dataclass
+class Cluster:
+    """`nodes` and `plane` are the harness's own; empty and None on another cluster."""
+
+    kubeconfig: str
+    image: str = AGENT
+    nodes: list[KubeNode] = field(default_factory=list)
+    plane: ControlPlane | None = None
+
+    def config_of(self, user: str) -> str:
+        if self.plane is None or user == "admin":
+            return self.kubeconfig
+        return str(self.plane.kubeconfig(user))
+
+    def start(self, *argv: str, user: str = "admin") -> subprocess.Popen[str]:
+        """The command line as a user types it, running."""
+        command = [sys.executable, "-m", "kubectl_genainet", *argv, "--kubeconfig", self.config_of(user)]
+        return subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def cli(self, *argv: str, user: str = "admin", timeout: float = 120) -> Done:
+        return finish(self.start(*argv, user=user), timeout)
+
+    def deploy(self, *argv: str, user: str = "admin") -> Done:
+        return self.cli("deploy", "--image", self.image, "--timeout", "90s", *argv, user=user)
+
+    def node(self, name: str) -> KubeNode:
+        return next(node for node in self.nodes if node.name == name)
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 120) -> Done:
+    started = time.monotonic()
+    out, err = process.communicate(timeout=timeout)
+    return Done(process.returncode, out, err, time.monotonic() - started)
+
+
+def install_application(api: Any, image: str) -> None:
+    """The chatbot application, ready."""
+    text = Path(__file__).parents[1].joinpath("chatbot.yaml").read_text().replace(AGENT, image)
+    objects = list(yaml.safe_load_all(text))
+    api.apply(sorted(objects, key=lambda o: ["Namespace", "Service", "Deployment"].index(o["kind"])))
+
+    def ready() -> bool:
+        deployments = api.get("/apis/apps/v1/namespaces/chat/deployments")["items"]
+        return all(d.get("status", {}).get("readyReplicas", 0) == d["spec"]["replicas"] for d in deployments)
+
+    wait_for("the chatbot application", ready, 90)
+
+
+def agent_processes(node: KubeNode) -> dict[int, str]:
+    """The agent's processes on a node, by the node's own PIDs."""
+    listed = node.run("ps", "-e", "-o", "pid=,args=")
+    found = (line.strip().partition(" ") for line in listed.splitlines())
+    return {int(pid): args for pid, _, args in found if "kubectl_genainet.agent" in args}

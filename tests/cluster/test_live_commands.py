@@ -1,0 +1,343 @@
+"""The agents on a real cluster: deployed, asked through the real API server, attacked, broken, removed."""
+
+import json
+import random
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from harness.api import ApiError
+from harness.cluster import Cluster, agent_processes, finish
+from harness.processes import wait_for
+from kubectl_genainet.stream import ask_all
+
+from kubectl_genainet import __version__
+from kubectl_genainet.kube.client import connect
+from kubectl_genainet.kube.failures import ApiError as Refused
+from kubectl_genainet.kube.forward import cluster_agents, find_agents
+from kubectl_genainet.kube.portforward import dial_pod
+
+pytestmark = pytest.mark.cluster
+
+ROLES = """
+{kind: ClusterRoleBinding, apiVersion: rbac.authorization.k8s.io/v1, metadata: {name: test-view},
+ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: genainet-view},
+ subjects: [{kind: User, name: viewer}, {kind: User, name: tracer}]}
+---
+{kind: ClusterRoleBinding, apiVersion: rbac.authorization.k8s.io/v1, metadata: {name: test-admin},
+ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: genainet-admin},
+ subjects: [{kind: User, name: deployer}]}
+"""
+TRACER = """
+{kind: RoleBinding, apiVersion: rbac.authorization.k8s.io/v1, metadata: {name: test-trace, namespace: genainet},
+ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: genainet-trace},
+ subjects: [{kind: User, name: tracer}]}
+"""
+BINDINGS = "/apis/rbac.authorization.k8s.io/v1"
+
+
+@pytest.fixture(scope="module")
+def deployed(cluster: Cluster) -> Iterator[Cluster]:
+    done = cluster.deploy()
+    assert done.status == 0, done.err
+    if cluster.plane is not None:
+        cluster.plane.api().apply(ROLES)
+        cluster.plane.api().apply(TRACER)
+    yield cluster
+    if cluster.plane is not None:
+        api = cluster.plane.api()
+        for name in ("clusterrolebindings/test-view", "clusterrolebindings/test-admin"):
+            api.delete(f"{BINDINGS}/{name}")
+        api.delete(f"{BINDINGS}/namespaces/genainet/rolebindings/test-trace")
+    cluster.cli("undeploy")
+
+
+@pytest.fixture
+def own(deployed: Cluster) -> Cluster:
+    if deployed.plane is None:
+        pytest.skip("breaks nodes or needs users of its own: not on another's cluster")
+    return deployed
+
+
+def rows(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def trace(cluster: Cluster, *argv: str, seconds: int = 8) -> list[dict[str, Any]]:
+    done = cluster.cli("trace", "svc/my-llama-svc", "-n", "chat", "--timeout", f"{seconds}s", "-o", "json", *argv)
+    assert done.status in (0, 1), done.err
+    return rows(done.out)
+
+
+def test_a_deploy_can_be_repeated_and_changes_nothing(deployed: Cluster) -> None:
+    done = deployed.deploy()
+    assert done.status == 0
+    assert {line.rpartition(" ")[2] for line in done.out.splitlines()} == {"unchanged"}
+
+
+def test_a_dry_run_prints_objects_without_the_secret(deployed: Cluster) -> None:
+    objects = list(yaml.safe_load_all(deployed.cli("deploy", "--dry-run=client", "-o", "yaml").out))
+    assert "Secret" not in {o["kind"] for o in objects}
+    assert len(objects) == 8
+    assert deployed.deploy("--dry-run=server", "--no-wait").status == 0
+
+
+def test_status_shows_an_answering_agent_on_every_node(deployed: Cluster) -> None:
+    done = deployed.cli("status", "-o", "json")
+    assert done.status == 0, done.err
+    assert {(row["state"], row["version"], row["problem"]) for row in rows(done.out)} == {("ready", __version__, "")}
+    assert [row["node"] for row in rows(done.out)] == [node.name for node in deployed.nodes] or not deployed.nodes
+    assert "ready" in deployed.cli("status").out
+
+
+def test_version_knows_client_server_and_agents(deployed: Cluster) -> None:
+    found = json.loads(deployed.cli("version", "-o", "json").out)
+    assert found["client"] == __version__
+    assert found["server"].startswith("v1.")
+    assert set(found["agents"]) == {__version__}
+
+
+def test_trace_names_the_backends_and_the_chains_of_the_real_kube_proxy(own: Cluster) -> None:
+    paths = [r for r in trace(own) if r["kind"] == "path" and r["flow"]["client"]["pod"].startswith("chatbot-ui")]
+    translated = [p for p in paths if p["nat"] and p["nat"]["service_chain"] and p["backend"]["pod"]]
+    assert {p["backend"]["node"] for p in translated} == {"node-1", "node-2"}
+    rules = own.node("node-1").run("iptables-save", "-t", "nat")
+    for path in translated:
+        assert path["verdict"] == "forwarded"
+        assert path["flow"]["service"]["name"] == "my-llama-svc"
+        backend = f"{path['backend']['ip']}:{path['backend']['port']}"
+        service, endpoint = path["nat"]["service_chain"], path["nat"]["endpoint_chain"]
+        assert f"-A {service} " in rules
+        assert any(
+            r.startswith(f"-A {endpoint} ") and r.endswith(f"--to-destination {backend}") for r in rules.splitlines()
+        )
+
+
+def test_rules_and_explain_agree_with_the_cluster(deployed: Cluster) -> None:
+    done = deployed.cli("rules", "svc/my-llama-svc", "-n", "chat", "-o", "json")
+    assert done.status == 0, done.out + done.err
+    assert "my-llama-svc" in done.out
+    done = deployed.cli("explain", "deploy/chatbot-ui", "svc/my-llama-svc", "-n", "chat")
+    assert done.status == 0, done.out + done.err
+
+
+def test_a_viewer_reads_and_may_not_trace(own: Cluster) -> None:
+    assert own.cli("explain", "deploy/chatbot-ui", "svc/my-llama-svc", "-n", "chat", user="viewer").status == 0
+    done = own.cli("trace", "svc/my-llama-svc", "-n", "chat", "--timeout", "3s", user="viewer")
+    assert done.status == 2
+    assert "you may not use the agents" in done.err and "genainet-trace" in done.err
+
+
+def test_a_tracer_asks_agents_and_reaches_nothing_else(own: Cluster) -> None:
+    assert own.cli("status", "-o", "json", user="tracer").status == 0
+    api = own.plane.api("tracer")  # type: ignore[union-attr]
+    client = connect(kubeconfig=own.config_of("tracer"))
+    pod = own.plane.api().get("/api/v1/namespaces/chat/pods")["items"][0]["metadata"]["name"]  # type: ignore[union-attr]
+    with pytest.raises(Refused) as refused:
+        dial_pod(client, "chat", pod, 8080)
+    assert refused.value.status == 403
+    agent = find_agents(client)[0].pod
+    for path in (
+        "/api/v1/namespaces/genainet/secrets",
+        "/api/v1/namespaces/kube-system/secrets",
+        f"/api/v1/namespaces/genainet/pods/{agent}/exec?command=id",
+    ):
+        with pytest.raises(ApiError) as denied:
+            api.get(path)
+        assert denied.value.status == 403
+    assert own.deploy(user="tracer").status == 2
+
+
+def test_an_administrator_deploys_and_nobody_does_nothing(own: Cluster) -> None:
+    done = own.deploy(user="deployer")
+    assert done.status == 0, done.err
+    for command in (("deploy",), ("undeploy",), ("status",), ("rules", "svc/my-llama-svc", "-n", "chat")):
+        done = own.cli(*command, user="nobody")
+        assert done.status == 2, (command, done.out)
+        assert "nobody" in done.err and "Traceback" not in done.err
+
+
+def ask_from_within(cluster: Cluster, node: str, token: str = "") -> str:
+    """The status line that a process on the node gets which has entered the agent's network namespace."""
+    pid = next(pid for pid, args in agent_processes(cluster.node(node)).items() if "agent.main" in args)
+    header = f"Authorization: Bearer {token}\\r\\n" if token else ""
+    script = (
+        "exec 3<>/dev/tcp/127.0.0.1/9912; "
+        f"printf 'GET /v1/node HTTP/1.1\\r\\nHost: a\\r\\n{header}Connection: close\\r\\n\\r\\n' >&3; head -n1 <&3"
+    )
+    return cluster.node(node).run("nsenter", "--target", str(pid), "--net", "bash", "-c", script).strip()
+
+
+def test_requests_without_the_capability_are_refused_on_the_node_and_in_pods(own: Cluster) -> None:
+    _, token = cluster_agents(kubeconfig=own.kubeconfig)
+    assert ask_from_within(own, "node-1").split()[1] == "401"
+    assert ask_from_within(own, "node-1", "guess" * 10).split()[1] == "401"
+    assert ask_from_within(own, "node-1", token).split()[1] == "200"
+    agent = find_agents(connect(kubeconfig=own.kubeconfig))[0]
+    address = agent.raw.raw["status"]["podIP"]
+    for node in own.nodes:  # nothing listens on the pod's address, from whichever node
+        reached = node.run("bash", "-c", f"timeout 2 bash -c '</dev/tcp/{address}/9912' && echo open || echo closed")
+        assert reached.strip() == "closed"
+
+
+def hostile_requests(token: str) -> list[bytes]:
+    auth = f"Authorization: Bearer {token}\r\n".encode()
+    start = b"POST /v1/trace HTTP/1.1\r\nHost: a\r\n" + auth
+    bodies = [
+        b"{", b"[]", b"null", b"\xff" * 100, b'{"filters": 3}', b'{"filters": [], "timeout_s": 1e999}',
+        b'{"filters": [{"ip": "a; rm -rf /"}]}', b'{"filters": [], "unknown": 1}', b"[" * 50_000,
+        b'{"filters": [], "timeout_s": -1}', b'{"filters": [], "probes": ["../../etc/passwd"]}',
+        b'{"filters": [{"ip": "10.0.0.1", "port": 70000}]}',
+        b'{"filters":[],"probe":{"from_ip":"10.0.0.1","host":"$(id)","port":80}}',
+    ]  # fmt: skip
+    requests = [start + f"Content-Length: {len(b)}\r\n\r\n".encode() + b for b in bodies]
+    requests += [
+        b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"\r\n" * 1000, b"GET " + b"a" * 100_000,
+        b"GET /healthz HTTP/1.1\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
+        start + b"Content-Length: 99999999999\r\n\r\n" + b"x" * 100_000,
+        start + b"Content-Length: -1\r\n\r\n", start + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"PUT /v1/trace/../../etc/filters HTTP/1.1\r\nHost: a\r\n" + auth + b"\r\n",
+    ]  # fmt: skip
+    dice = random.Random(7)
+    return requests + [dice.randbytes(dice.randrange(1, 4000)) for _ in range(20)]
+
+
+def test_hostile_requests_get_an_error_and_the_agent_goes_on(own: Cluster) -> None:
+    dials, token = cluster_agents(kubeconfig=own.kubeconfig)
+    before = {node.name: set(agent_processes(node)) for node in own.nodes}
+    for request in hostile_requests(token):
+        with dials["node-1"]() as connected:
+            connected.settimeout(15)
+            connected.sendall(request)
+            connected.shutdown(socket.SHUT_WR)
+            answer = b""
+            while data := connected.recv(65536):
+                answer += data
+        status = answer.split(b" ", 2)[1] if answer.startswith(b"HTTP/1.1 ") else b"closed"
+        assert status == b"closed" or 400 <= int(status) < 500, (request[:80], answer[:200])
+    assert {type(a).__name__ for a in ask_all(dials, "/v1/hello", token).values()} == {"list"}
+    assert {node.name: set(agent_processes(node)) for node in own.nodes} == before
+
+
+def no_workers(cluster: Cluster) -> bool:
+    """A probe lives in a worker process and ends with it."""
+    return not any("agent.worker" in args for node in cluster.nodes for args in agent_processes(node).values())
+
+
+def workers(cluster: Cluster) -> bool:
+    return all(any("agent.worker" in a for a in agent_processes(node).values()) for node in cluster.nodes)
+
+
+def begin_trace(cluster: Cluster, seconds: int = 60) -> Any:
+    command = ("trace", "svc/my-llama-svc", "-n", "chat", "--timeout", f"{seconds}s", "-o", "json")
+    process = cluster.start(*command)
+    wait_for("the probes", lambda: workers(cluster), 30)
+    time.sleep(3)  # loaded and attached
+    return process
+
+
+def test_an_interrupted_trace_leaves_no_probe(own: Cluster) -> None:
+    process = begin_trace(own)
+    process.send_signal(signal.SIGINT)
+    done = finish(process, 20)
+    assert "Traceback" not in done.err
+    wait_for("no probe", lambda: no_workers(own), 5)
+
+
+def test_an_api_server_restarted_during_a_trace_is_told_and_leaves_no_probe(own: Cluster) -> None:
+    process = begin_trace(own)
+    server = own.plane.daemons["kube-apiserver"]  # type: ignore[union-attr]
+    server.kill()
+    server.start()
+    done = finish(process, 60)
+    own.plane.wait_ready()  # type: ignore[union-attr]
+    assert done.status != 0
+    assert "node-1" in done.err and "broke" in done.err, done.err
+    assert "Traceback" not in done.err
+    wait_for("no probe", lambda: no_workers(own), 40)
+
+
+def test_a_killed_agent_is_named_and_the_other_node_goes_on(own: Cluster) -> None:
+    process = begin_trace(own, seconds=12)
+    victim = own.node("node-2")
+    main = next(pid for pid, args in agent_processes(victim).items() if "agent.main" in args)
+    victim.run("kill", "-KILL", str(main))
+    done = finish(process, 60)
+    assert "node-2" in done.err, done.err
+    assert [r for r in rows(done.out) if r["kind"] == "path"]
+    wait_for("no probe", lambda: no_workers(own), 10)
+    wait_for("the agent's next start", lambda: own.cli("status").status == 0, 60, interval=1)
+
+
+def test_a_stalled_node_is_reported_and_stops_nobody(own: Cluster) -> None:
+    process = begin_trace(own, seconds=40)
+    victim = own.node("node-2")
+    pids = [str(pid) for pid in agent_processes(victim)]
+    victim.run("kill", "-STOP", *pids)
+    try:
+        done = finish(process, 90)
+    finally:
+        victim.run("kill", "-CONT", *pids, check=False)
+    assert "node-2" in done.err and "has sent nothing" in done.err, done.err
+    assert [r for r in rows(done.out) if r["kind"] == "path"]
+    wait_for("no probe", lambda: no_workers(own), 40)
+    wait_for("an agent that answers", lambda: own.cli("status").status == 0, 60, interval=1)
+
+
+def test_a_stopped_kubelet_is_named_by_status_and_by_undeploy(own: Cluster) -> None:
+    victim = own.node("node-2")
+    victim.kubelet.stop()
+    try:
+        done = own.cli("status", "-o", "json")
+        assert done.status == 1
+        bad = [r for r in rows(done.out) if r["state"] != "ready"]
+        assert [r["node"] for r in bad] == ["node-2"] and bad[0]["problem"]
+        done = own.cli("undeploy", "--timeout", "8s")
+        assert done.status == 2
+        assert "agents are still there after 8 s, on node-2" in done.err
+    finally:
+        victim.kubelet.start()
+    wait_for("node-2", lambda: not agent_processes(victim), 60)
+    assert own.deploy().status == 0
+
+
+def everything(cluster: Cluster) -> set[str]:
+    """Every object in the cluster that can be listed, but for what changes by itself."""
+    api = cluster.plane.api()  # type: ignore[union-attr]
+    found: set[str] = set()
+    groups = ["/api/v1", *(f"/apis/{g['preferredVersion']['groupVersion']}" for g in api.get("/apis")["groups"])]
+    for root in groups:
+        for resource in api.get(root)["resources"]:
+            name = resource["name"]
+            if (
+                "list" in resource["verbs"]
+                and "/" not in name
+                and name not in ("events", "leases", "componentstatuses")
+            ):
+                items = api.get(f"{root}/{name}")["items"] or []
+                found |= {f"{name} {i['metadata'].get('namespace', '')}/{i['metadata']['name']}" for i in items}
+    return found
+
+
+def test_undeploy_removes_exactly_what_deploy_made(own: Cluster) -> None:
+    api = own.plane.api()  # type: ignore[union-attr]
+    api.delete(f"{BINDINGS}/namespaces/genainet/rolebindings/test-trace")
+    assert own.cli("undeploy").status == 0
+    before = everything(own)
+    assert not any("genainet" in name for name in before), before
+    assert own.deploy().status == 0
+    mine = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "mine", "namespace": "genainet"}}
+    api.apply([mine])
+    done = own.cli("undeploy")
+    assert done.status == 0
+    assert "holds what deploy did not make: configmaps/mine" in done.err
+    api.delete("/api/v1/namespaces/genainet/configmaps/mine")
+    assert "namespace genainet deleted" in own.cli("undeploy").out
+    assert everything(own) == before
+    assert not any(agent_processes(node) for node in own.nodes)
+    again = own.cli("undeploy")
+    assert (again.status, again.out) == (0, "")
