@@ -351,6 +351,15 @@ class Cluster:
     def on_aws(self) -> bool:
         return platform.on_aws(self.snapshot)
 
+    @cached_property
+    def _controllers(self) -> tuple[tuple[KubeObject, tuple[str, ...]], ...]:
+        found = (o for kind in ("Deployment", "DaemonSet", "StatefulSet") for o in self.snapshot.of(kind, "apps"))
+        return tuple((o, platform.marks(o)) for o in found)
+
+    def running(self, *words: str) -> KubeObject | None:
+        """The Deployment, DaemonSet or StatefulSet whose name, labels or images contain one of the words."""
+        return next((o for o, marks in self._controllers if any(w in m for w in words for m in marks)), None)
+
     def daemonset(self, *names: str) -> KubeObject | None:
         return next((o for o in self.snapshot.of("DaemonSet", "apps") if o.name.startswith(names)), None)
 

@@ -77,22 +77,17 @@ def on_aws(snapshot: ClusterSnapshot) -> bool:
     return (
         distribution(snapshot)[0] is Distribution.EKS
         or any(text(n.raw, "spec", "providerID").startswith("aws://") for n in snapshot.of("Node", ""))
-        or controller_running(snapshot, "aws-load-balancer-controller") is not None
+        or any("aws-load-balancer-controller" in m for o in snapshot.of("Deployment", "apps") for m in marks(o))
         or any(
             k.startswith("service.beta.kubernetes.io/aws-") for s in snapshot.of("Service", "") for k in s.annotations
         )
     )
 
 
-def controller_running(snapshot: ClusterSnapshot, *words: str) -> KubeObject | None:
-    """The Deployment or DaemonSet whose name, labels or image contain one of the words."""
-    for kind in ("Deployment", "DaemonSet", "StatefulSet"):
-        for obj in snapshot.of(kind, "apps"):
-            marks = [obj.name, obj.labels.get("app.kubernetes.io/name", ""), obj.labels.get("app", "")]
-            marks += [text(c, "image") for c in items(obj.raw, "spec", "template", "spec", "containers")]
-            if any(w in m for w in words for m in marks):
-                return obj
-    return None
+def marks(obj: KubeObject) -> tuple[str, ...]:
+    """What a controller is known by: name, labels, images."""
+    images = (text(c, "image") for c in items(obj.raw, "spec", "template", "spec", "containers"))
+    return (obj.name, obj.labels.get("app.kubernetes.io/name", ""), obj.labels.get("app", ""), *images)
 
 
 def config_map(snapshot: ClusterSnapshot, name: str, namespace: str = "kube-system") -> KubeObject | None:

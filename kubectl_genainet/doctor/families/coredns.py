@@ -7,7 +7,7 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.platform import Distribution, config_map, controller_running
+from kubectl_genainet.doctor.platform import Distribution, config_map
 from kubectl_genainet.doctor.raw import at, items, kubectl, number, patch, text
 from kubectl_genainet.doctor.workloads import LivePod, Workload
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
@@ -40,7 +40,7 @@ def autoscaler(cluster: Cluster) -> str:
     for hpa in cluster.snapshot.of("HorizontalPodAutoscaler"):
         if hpa.namespace == "kube-system" and text(hpa.raw, "spec", "scaleTargetRef", "name") == cluster.coredns.name:
             return str(hpa.ref)
-    found = controller_running(cluster.snapshot, "dns-autoscaler", "cluster-proportional-autoscaler")
+    found = cluster.running("dns-autoscaler", "cluster-proportional-autoscaler")
     return str(found.ref) if found else ""
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.platform import controller_running
 from kubectl_genainet.doctor.raw import items, mapping, selector_matches, text, walk
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -95,7 +94,7 @@ def policy_kind_unenforced(cluster: Cluster) -> Problems:
         return
     reported = set()
     for policy, enforcers in extended_policies(cluster):
-        calico_beside = "Calico" in enforcers and controller_running(cluster.snapshot, "calico-node") is not None
+        calico_beside = "Calico" in enforcers and cluster.running("calico-node") is not None
         if cluster.cni_names & set(enforcers) or calico_beside or (policy.group, policy.kind) in reported:
             continue
         reported.add((policy.group, policy.kind))

@@ -9,7 +9,6 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.platform import controller_running
 from kubectl_genainet.doctor.raw import (
     annotate,
     annotation,
@@ -174,7 +173,7 @@ def ingress_controller(cluster: Cluster) -> Problems:
                 yield NotChecked(str(ingress.ref), f"controller {controller} is not known, so it can't be looked for")
             else:
                 yield NotChecked(str(ingress.ref), missing)
-        elif controller_running(cluster.snapshot, *words) is None:
+        elif cluster.running(*words) is None:
             yield _not_running(ingress, found, controller)
 
 

@@ -7,7 +7,6 @@ from enum import Enum
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.families.gateway import INFERENCE
-from kubectl_genainet.doctor.platform import controller_running
 from kubectl_genainet.doctor.raw import annotate, annotation, items, mapping, patch, restart, selector_matches, text
 from kubectl_genainet.doctor.workloads import Workload
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
@@ -32,9 +31,9 @@ def installed(cluster: Cluster) -> list[str]:
     """The meshes whose controllers are installed."""
     out = []
     ambient = cluster.daemonset("ztunnel")
-    if controller_running(cluster.snapshot, "istiod") is not None or ambient:
+    if cluster.running("istiod") is not None or ambient:
         out.append("Istio Ambient" if ambient else "Istio")
-    if controller_running(cluster.snapshot, "linkerd-destination") is not None:
+    if cluster.running("linkerd-destination") is not None:
         out.append("Linkerd")
     return out
 

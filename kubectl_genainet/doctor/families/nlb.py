@@ -6,7 +6,6 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.platform import controller_running
 from kubectl_genainet.doctor.raw import annotate, annotation
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
@@ -117,7 +116,7 @@ def nlb_controller(cluster: Cluster) -> Problems:
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/aws-load-balancer-controller.html
     """
-    controller = controller_running(cluster.snapshot, "aws-load-balancer-controller")
+    controller = cluster.running("aws-load-balancer-controller")
     ready = controller is not None and (
         "status" not in controller.raw or controller.raw["status"].get("readyReplicas", 0) > 0
     )

@@ -396,17 +396,18 @@ def policy_open_to_all(cluster: Cluster) -> Problems:
     for policy in _policies(cluster):
         types = strings(policy.raw, "spec", "policyTypes") or ["Ingress"]
         selector = mapping(policy.raw, "spec", "podSelector")
-        if "Ingress" not in types:
-            continue
-        selected = [
-            w
-            for w, found in cluster.genai_workloads
-            if w.namespace == policy.namespace
-            and found.role in (Role.MODEL_SERVER, Role.VECTOR_DATABASE)
-            and selector_matches(selector, w.template.labels)
-        ]
-        for index, rule in enumerate(items(policy.raw, "spec", "ingress")):
-            if selected and not items(rule, "from") and not items(rule, "ports"):
+        rules = enumerate(items(policy.raw, "spec", "ingress")) if "Ingress" in types else ()
+        for index, rule in rules:
+            if items(rule, "from") or items(rule, "ports"):
+                continue
+            selected = [
+                w
+                for w, found in cluster.genai_workloads
+                if w.namespace == policy.namespace
+                and found.role in (Role.MODEL_SERVER, Role.VECTOR_DATABASE)
+                and selector_matches(selector, w.template.labels)
+            ]
+            if selected:
                 yield Problem(
                     f"rule {index + 1} admits everyone to {selected[0].ref}",
                     policy.ref,
