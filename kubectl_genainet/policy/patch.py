@@ -201,7 +201,8 @@ def _new(raw: dict[str, Any]) -> Change:
 def _best(engine: PolicyEngine, flow: PolicyFlow, proposals: Sequence[Sequence[Change]]) -> Option | None:
     """Of all ways to choose one change a direction, the one that admits least besides the flow, then the shortest."""
     best: tuple[tuple[int, int, int], Option] | None = None
-    for changes in product(*proposals):
+    for chosen in product(*proposals):
+        changes = _merged(chosen)
         option = _tried(engine, flow, changes)
         if option is not None:
             size = sum(len(msgspec.json.encode(c.object)) for c in changes)
@@ -209,6 +210,20 @@ def _best(engine: PolicyEngine, flow: PolicyFlow, proposals: Sequence[Sequence[C
             if best is None or rank < best[0]:
                 best = (rank, option)
     return best[1] if best else None
+
+
+def _merged(changes: Sequence[Change]) -> list[Change]:
+    """One change an object: where a policy isolates both ends, its rules of both directions are edited at once."""
+    merged: dict[ObjectRef, Change] = {}
+    for change in changes:
+        first = merged.get(change.ref)
+        if first is None or change.is_new:
+            merged[change.ref] = change
+            continue
+        side = "egress" if change.what.startswith("spec.egress") else "ingress"
+        spec = {**first.object["spec"], side: change.object["spec"][side]}
+        merged[change.ref] = Change(change.ref, False, f"{first.what}; {change.what}", {**first.object, "spec": spec})
+    return list(merged.values())
 
 
 def _breadth(engine: PolicyEngine, change: Change) -> int:
