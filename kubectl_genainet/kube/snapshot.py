@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import gc
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -63,12 +65,28 @@ def read_snapshot(
         return _read_kind(client, one, namespace or client.namespace)
 
     objects: list[KubeObject] = []
-    with ThreadPoolExecutor(_PARALLEL) as pool:
+    with _collector_paused(), ThreadPoolExecutor(_PARALLEL) as pool:
         for found, missing in pool.map(read, served):
             objects += found
             if missing is not None:
                 left_out.append(missing)
     return ClusterSnapshot(tuple(objects), (*left_out, _NOT_READ), taken_at)
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No garbage collection while millions of dictionaries without cycles are made, nor of them later.
+
+    20,000 pods: 1.1 s of CPU instead of 3.7 (benchmarks/snapshot.py).
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_on:
+            gc.enable()
 
 
 def _read_kind(client: KubeClient, served: Served, namespace: str) -> tuple[list[KubeObject], LeftOut | None]:
