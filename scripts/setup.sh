@@ -7,7 +7,7 @@ venv=${1:-.venv}
 
 packages=(python3 python3-venv python3-bpfcc bpftool iproute2 iptables nftables conntrack ipset
           dnsmasq-base iperf3 bpftrace iputils-ping ethtool procps tcpdump
-          openssl dpkg-dev patch xz-utils) # the last line: for scripts/build-kubernetes.sh and tests/cluster
+          openssl dpkg-dev patch xz-utils podman debootstrap) # the last line: for scripts/build-kubernetes.sh and tests/cluster
 
 missing=()
 if command -v dpkg-query >/dev/null; then
