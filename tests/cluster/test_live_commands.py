@@ -102,7 +102,9 @@ def test_version_knows_client_server_and_agents(deployed: Cluster) -> None:
 
 
 def test_trace_names_the_backends_and_the_chains_of_the_real_kube_proxy(own: Cluster) -> None:
-    paths = [r for r in trace(own) if r["kind"] == "path" and r["flow"]["client"]["pod"].startswith("chatbot-ui")]
+    paths = [
+        r for r in trace(own) if r["kind"] == "path" and (r["flow"]["client"]["pod"] or "").startswith("chatbot-ui")
+    ]
     translated = [p for p in paths if p["nat"] and p["nat"]["service_chain"] and p["backend"]["pod"]]
     assert {p["backend"]["node"] for p in translated} == {"node-1", "node-2"}
     rules = own.node("node-1").run("iptables-save", "-t", "nat")
