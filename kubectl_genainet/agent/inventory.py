@@ -59,16 +59,46 @@ def inside(netns_fd: int, action: Callable[[], T]) -> T:
     return result[0]
 
 
+def _parent(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[1])
+
+
+def _sees_all_processes() -> bool:
+    """Whether the kernel's own threads are visible: not from a container without hostPID."""
+    try:
+        return Path("/proc/2/comm").read_text().strip() == "kthreadd"
+    except OSError:
+        return False
+
+
 def default_host_netns() -> str:
-    """The node's host namespace: PID 1's, which is the node's init where the agent runs with hostPID."""
-    return "/proc/1/ns/net"
+    """The node's host namespace: that of the container runtime which started this process, else this process's own.
+
+    Not PID 1's: where nodes share a kernel (kind, the test cluster), PID 1 is none of theirs.
+    """
+    own = os.stat("/proc/self/ns/net").st_ino
+    pid = os.getppid()
+    while pid > 1:
+        try:
+            path = f"/proc/{pid}/ns/net"
+            if os.stat(path).st_ino != own:
+                return path
+            pid = _parent(pid)
+        except OSError:
+            break
+    if not _sees_all_processes():
+        raise GenainetError(
+            "the node's network namespace can't be found: the container runtime's processes are not visible",
+            hint="In a pod the agent needs hostPID and CAP_SYS_PTRACE; elsewhere name it with --host-netns.",
+        )
+    return "/proc/self/ns/net"
 
 
 def kernel_is_shared(host_netns: str) -> bool:
     """Whether other nodes may run on this kernel (the lab, kind): the host's namespace is not the kernel's first one."""
     try:
-        kthreadd = Path("/proc/2/comm").read_text().strip() == "kthreadd"
-        return not kthreadd or Path("/proc/2/ns/net").stat().st_ino != Path(host_netns).stat().st_ino
+        return not _sees_all_processes() or Path("/proc/2/ns/net").stat().st_ino != Path(host_netns).stat().st_ino
     except OSError:
         return True
 
