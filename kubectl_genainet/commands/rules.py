@@ -85,7 +85,9 @@ def command(
         _show_flows(_evaluate(dumps, requests, _node_ips(source, bool(files))), output)
         return OK
     earlier = dumps if hits else None
-    if hits and not files and not source.bundle:
+    if hits and (files or source.bundle):
+        raise GenainetError("--hits needs live nodes: a saved dump has one reading of the counters")
+    if hits:
         time.sleep(hits)
         dumps = _only(_live(source), node) if node else _live(source)
     snapshot = None if files and not (source.bundle or source.lab or source.manifests) else load_snapshot(source)
@@ -130,7 +132,10 @@ def _report(
 
 
 def _saved(files: Sequence[str]) -> Dumps:
-    return {"": [dump_of(_read(name), name=name) for name in files]}
+    dumps = [dump_of(_read(name), name=name) for name in files]
+    if errors := parse_ruleset(dumps).errors:
+        raise GenainetError(f"can't read the dump: {'; '.join(errors)}", hint="Save it again; it may be cut short.")
+    return {"": dumps}
 
 
 def _read(name: str) -> str:

@@ -96,6 +96,18 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
     assert "iptables-save -c" in wrong.value.hint
 
 
+def test_a_damaged_dump_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cut.json").write_text('{"nftables": [{"metainfo": {"ver')
+    with pytest.raises(GenainetError, match="can't read the dump: nft"):
+        run("--ruleset", str(tmp_path / "cut.json"))
+
+
+def test_what_needs_live_nodes_says_so(saved: str) -> None:
+    for option in (["--hits", "1"], ["svc/web", "--exact", "1"]):
+        with pytest.raises(GenainetError, match="live nodes"):
+            run("--ruleset", saved, *option)
+
+
 def test_hostile_names_do_not_reach_the_terminal(tmp_path: Path) -> None:
     path = tmp_path / "rules.txt"
     path.write_text("Name: EVIL\x1b[31m\nType: hash:ip\nMembers:\n10.0.0.1\n")

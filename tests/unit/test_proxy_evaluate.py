@@ -181,6 +181,15 @@ def test_a_packet_of_the_node_to_itself_passes_input_with_its_nat_decided() -> N
     assert met(result) == [("OUTPUT", 1), ("INPUT", 1)]
 
 
+def test_the_kubelets_firewall_keeps_others_from_loopback_addresses() -> None:
+    rules = ruleset(
+        "*filter\n-A INPUT -j KUBE-FIREWALL\n-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment "
+        '"block incoming localnet connections" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP\nCOMMIT\n'
+    )
+    assert evaluate(rules, packet("127.0.0.1", src="192.168.0.9")).verdict is Verdict.DROP
+    assert evaluate(rules, packet("127.0.0.1", src="127.0.0.1")).verdict is Verdict.NO_MATCH
+
+
 def test_attribution_finds_the_way_that_leads_to_the_observed_backend() -> None:
     before = FiveTuple("10.0.0.2", 40000, "10.96.0.1", 80, Protocol.TCP)
     after = FiveTuple("10.0.0.2", 40000, "10.1.0.2", 8080, Protocol.TCP)
