@@ -234,6 +234,9 @@ class _Walk:
                         rules, position = target.candidates(state), 0
                         count = len(rules)
                         continue
+                    if rule.final is not None:
+                        state.path = (rule, state.path)
+                        return self._final(state, rule.final)
                     step = self._actions(state, rule, hook, at, chain, (rules, position, parent))
                     if step is None:
                         continue
@@ -278,11 +281,11 @@ class _Walk:
                 state.mark = state.connmark if action.detail == "--restore-mark" else state.mark
                 state.connmark = state.mark if action.detail == "--save-mark" else state.connmark
             elif kind is not Act.CONTINUE:
-                return self._step(state, action, hook, chain, here)
+                return self._step(state, action, chain, here)
         return None
 
     def _step(
-        self, state: State, action: Action, hook: Hook, chain: Chain, here: tuple[Sequence[Rule], int, Frames]
+        self, state: State, action: Action, chain: Chain, here: tuple[Sequence[Rule], int, Frames]
     ) -> tuple[Sequence[Rule], int, Frames] | bool:
         kind = action.kind
         if kind is Act.JUMP or kind is Act.GOTO:
@@ -293,9 +296,9 @@ class _Walk:
             return target.candidates(state), 0, here if kind is Act.JUMP else here[2]
         if kind is Act.RETURN:
             return (), 0, here[2]
-        return self._final(state, hook, action)
+        return self._final(state, action)
 
-    def _final(self, state: State, hook: Hook, action: Action) -> bool:
+    def _final(self, state: State, action: Action) -> bool:
         """A verdict that ends the base chain. True: the packet goes on to the next one."""
         kind = action.kind
         if kind is Act.ACCEPT:
@@ -325,7 +328,7 @@ class _Walk:
         if action.kind is Act.CONTINUE:
             self.pending.append((way, hook, at, here))
             return
-        step = self._step(way, action, hook, chain, here)
+        step = self._step(way, action, chain, here)
         if step is True:
             self.pending.append((way, hook, at + 1, None))
         elif step is not False:

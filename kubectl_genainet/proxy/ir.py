@@ -147,8 +147,8 @@ class Rule:
     """A compiled rule. `labels` name the checks, for when one of them can't be answered."""
 
     __slots__ = (
-        "actions", "by_destination", "chain", "checks", "dport", "dst", "goto", "index", "labels", "probability", "raw",
-        "target",
+        "actions", "by_destination", "chain", "checks", "dport", "dst", "final", "goto", "index", "labels",
+        "probability", "raw", "target",
     )  # fmt: skip
 
     def __init__(self, chain: Chain, index: int, raw: Any) -> None:
@@ -162,12 +162,17 @@ class Rule:
         self.by_destination = False  # whether it asks for the destination in any other way
         self.target: Chain | None = None  # where its one action goes, a jump (or, with `goto`, a goto)
         self.goto = False
+        self.final: Action | None = None  # its one action, where that ends the base chain
 
     def finish(self) -> None:
-        """Resolves a lone jump, the commonest action, once for all packets."""
-        if len(self.actions) == 1 and self.actions[0].kind in (Act.JUMP, Act.GOTO):
-            self.target = self.chain.table.chains.get(self.actions[0].chain)
-            self.goto = self.actions[0].kind is Act.GOTO
+        """Resolves a lone jump or verdict, the commonest actions, once for all packets."""
+        if len(self.actions) != 1:
+            return
+        action = self.actions[0]
+        if action.kind in (Act.JUMP, Act.GOTO):
+            self.target, self.goto = self.chain.table.chains.get(action.chain), action.kind is Act.GOTO
+        elif action.kind in (Act.ACCEPT, Act.DROP, Act.REJECT, Act.DNAT, Act.SNAT):
+            self.final = action
 
     @property
     def ref(self) -> RuleRef:

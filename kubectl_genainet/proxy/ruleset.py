@@ -157,7 +157,7 @@ def dump_of(text: str, *, node: str = "", name: str = "") -> RulesetDump:
 
 
 def parse_ruleset(dumps: Sequence[RulesetDump], *, node_ips: Iterable[str] | None = None) -> Ruleset:
-    """All dumps of one node as one ruleset. A dump with an error is noted and left out."""
+    """All dumps of one node as one ruleset. A dump with an error, or a damaged one, is noted and left out."""
     sets = tuple(s for d in dumps if d.source == "ipset" for s in parse_ipset(d.text))
     lookups: dict[str, SetLookup] = {s.name: s.lookup() for s in sets}
     tables: list[Table] = []
@@ -172,7 +172,10 @@ def parse_ruleset(dumps: Sequence[RulesetDump], *, node_ips: Iterable[str] | Non
             tables += parse_iptables(dump.text, dump.source, lookups, family)
         elif dump.source == "nft":
             is_json = dump.text.lstrip().startswith("{")
-            native += parse_nft_json(dump.text) if is_json else parse_nft_text(dump.text)
+            try:
+                native += parse_nft_json(dump.text) if is_json else parse_nft_text(dump.text)
+            except InputError as error:
+                errors.append(f"{dump.source}: {error.problem}")
         elif dump.source == "ipvs":
             servers += parse_ipvs(dump.text)
     families = {t.family for t in tables if "nft" in t.source}
