@@ -60,8 +60,10 @@ def _application(s: int, pods: int, nodes: int, namespace: str) -> list[Raw]:
     }  # fmt: skip
     spec = {"containers": [container]}
     out: list[Raw] = [{
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": namespace, "labels": labels},
-        "spec": {"replicas": pods, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": spec}},
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": namespace,
+            "labels": labels},
+        "spec": {"replicas": pods, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels},
+            "spec": spec}},
     }]  # fmt: skip
     endpoints = []
     for p in range(pods):
@@ -73,7 +75,8 @@ def _application(s: int, pods: int, nodes: int, namespace: str) -> list[Raw]:
         )
         out.append({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": pod, "namespace": namespace, "uid": f"uid-{number}", "labels": {**labels, "pod-template-hash": "abc"},
+            "metadata": {"name": pod, "namespace": namespace, "uid": f"uid-{number}", "labels": {**labels,
+                "pod-template-hash": "abc"},
                          "ownerReferences": [{"kind": "ReplicaSet", "name": f"{name}-abc", "controller": True}]},
             "spec": {**spec, "nodeName": node},
             "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
@@ -124,7 +127,8 @@ def main() -> None:
             if status not in (0, 1):
                 raise SystemExit(f"doctor failed with status {status}")
             print(
-                f"{services:>9} {pods:>7} {policies:>9} {reading:>9.2f}s {seconds:>7.2f}s {seconds / reading:>6.1f} {memory:>6} MB"
+                f"{services:>9} {pods:>7} {policies:>9} {reading:>9.2f}s {seconds:>7.2f}s "
+                f"{seconds / reading:>6.1f} {memory:>6} MB"
             )
     verdict = "within" if seconds < LIMIT_S and memory < LIMIT_MB else "BEYOND"
     print(f"{verdict} the limits of {LIMIT_S:.0f} s and {LIMIT_MB} MB")

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 venv=${1:-.venv}
 
 packages=(python3 python3-venv python3-bpfcc bpftool iproute2 iptables nftables conntrack ipset
-          dnsmasq-base iperf3 bpftrace iputils-ping ethtool procps tcpdump)
+          dnsmasq-base iperf3 bpftrace iputils-ping ethtool procps tcpdump chromium)
 
 missing=()
 if command -v dpkg-query >/dev/null; then

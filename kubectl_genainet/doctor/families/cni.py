@@ -187,7 +187,8 @@ def mtu_mismatch(cluster: Cluster) -> Problems:
         )
         for (name, mtu), pods in sorted(above.items()):
             yield Problem(
-                f"{pods} pod{'s' if pods > 1 else ''} on node {report.node} with MTU {mtu}, the way out carries {limit}",
+                f"{pods} pod{'s' if pods > 1 else ''} on node {report.node} with MTU {mtu}, the way out carries "
+                f"{limit}",
                 ObjectRef("Node", report.node),
                 (
                     on_node(report.node, f"{name} of {pods} pods has MTU {mtu}", mtu, field=f"{name}.mtu"),

@@ -66,7 +66,8 @@ def efa_plugin(cluster: Cluster) -> Problems:
     plugin = _plugin(cluster)
     container = next(c for c in wanting.containers if c.amount(EFA_RESOURCE))
     request = seen(
-        wanting.ref, wanting.field(f"{container.field}.resources.limits[{EFA_RESOURCE}]"), container.requests[EFA_RESOURCE],
+        wanting.ref, wanting.field(f"{container.field}.resources.limits[{EFA_RESOURCE}]"),
+            container.requests[EFA_RESOURCE],
         f"{wanting.ref} requests EFA",
     )  # fmt: skip
     if plugin is None:
@@ -208,7 +209,8 @@ def nccl_settings(cluster: Cluster) -> Problems:
                 (seen(workload.ref, field, value, f"{name}={value}"),),
                 Remedy(
                     "Leave it to NCCL and libfabric, or exclude devices (^lo,docker0) instead of naming one.",
-                    command=f"kubectl -n {workload.namespace} set env {workload.ref.kind.lower()}/{workload.name} {unset}",
+                    command=f"kubectl -n {workload.namespace} set env "
+                    f"{workload.ref.kind.lower()}/{workload.name} {unset}",
                 ),
             )
 
@@ -262,7 +264,8 @@ def efa_security_group(cluster: Cluster) -> Problems:
     if not groups:
         yield NotChecked(
             "",
-            "rules of security groups are known to the AWS API only: aws ec2 describe-security-groups --group-ids GROUP "
+            "rules of security groups are known to the AWS API only: aws ec2 describe-security-groups "
+            "--group-ids GROUP "
             "--query 'SecurityGroups[].[IpPermissions,IpPermissionsEgress]'",
         )
     for group in groups:

@@ -112,8 +112,10 @@ def _fqdn_names(cluster: Cluster) -> set[str]:
     out = set()
     for kind, group in (
         ("CiliumNetworkPolicy", CILIUM_GROUP), ("CiliumClusterwideNetworkPolicy", CILIUM_GROUP),
-        ("GlobalNetworkPolicy", None), ("NetworkPolicy", "projectcalico.org"), ("NetworkPolicy", "crd.projectcalico.org"),
-        ("AdminNetworkPolicy", ADMIN_GROUP), ("ClusterNetworkPolicy", ADMIN_GROUP), ("ApplicationNetworkPolicy", AWS_GROUP),
+        ("GlobalNetworkPolicy", None), ("NetworkPolicy", "projectcalico.org"),
+        ("NetworkPolicy", "crd.projectcalico.org"),
+        ("AdminNetworkPolicy", ADMIN_GROUP), ("ClusterNetworkPolicy", ADMIN_GROUP),
+        ("ApplicationNetworkPolicy", AWS_GROUP),
     ):  # fmt: skip
         for policy in cluster.snapshot.of(kind, group):
             for path, value in walk(policy.raw.get("spec") or {}):
@@ -169,19 +171,24 @@ def _admit_host(cluster: Cluster, namespace: str, labels: dict[str, str], host: 
     if "Cilium" in cluster.cni_names:
         return Remedy(
             "Admit the name, with the DNS rule that Cilium learns its addresses from.",
-            yaml=f"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: egress-{host.replace('.', '-')}\n"
+            yaml=f"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: "
+            f"egress-{host.replace('.', '-')}\n"
             f"  namespace: {namespace}\nspec:\n  endpointSelector:\n    matchLabels:\n{shown}  egress:\n"
             "  - toEndpoints:\n    - matchLabels:\n        k8s:io.kubernetes.pod.namespace: kube-system\n"
             '        k8s-app: kube-dns\n    toPorts:\n    - ports:\n      - {port: "53", protocol: ANY}\n      rules:\n'
             '        dns:\n        - matchPattern: "*"\n'
-            f'  - toFQDNs:\n    - matchName: {host}\n    toPorts:\n    - ports:\n      - {{port: "{port}", protocol: TCP}}\n',
+            f'  - toFQDNs:\n    - matchName: {host}\n    toPorts:\n    - ports:\n      - {{port: "{port}", '
+            f"protocol: TCP}}\n",
         )
     return Remedy(
         "Upstream policy cannot name a domain: admit the port to the internet but not to private ranges, or use a CNI "
         "with FQDN policies or an egress proxy.",
-        yaml=f"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: egress-{host.replace('.', '-')}\n"
-        f"  namespace: {namespace}\nspec:\n  podSelector:\n    matchLabels:\n{shown}  policyTypes: [Egress]\n  egress:\n"
-        "  - to:\n    - ipBlock:\n        cidr: 0.0.0.0/0\n        except: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16]\n"
+        yaml=f"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: "
+        f"egress-{host.replace('.', '-')}\n"
+        f"  namespace: {namespace}\nspec:\n  podSelector:\n    matchLabels:\n{shown}  policyTypes: [Egress]\n  "
+        "egress:\n"
+        "  - to:\n    - ipBlock:\n        cidr: 0.0.0.0/0\n        except: [10.0.0.0/8, 172.16.0.0/12, "
+        "192.168.0.0/16]\n"
         f"    ports:\n    - {{protocol: TCP, port: {port}}}\n",
     )
 

@@ -110,7 +110,7 @@ def readiness_probe_model(cluster: Cluster) -> Problems:
 
 
 def load_times(workload: Workload, container: Container) -> list[tuple[Evidence, float]]:
-    """How long the container took from its start to the pod's readiness, per pod that became ready without a restart."""
+    """How long the container took from its start to readiness, per pod that became ready without a restart."""
     out = []
     for live in workload.pods:
         status = next(

@@ -87,11 +87,13 @@ def _sandbox_failures(cluster: Cluster, what: str) -> Problems:
         if what == "prefix":
             remedy = Remedy(
                 "Reserve room for prefixes in the subnet, or use a fresh one.",
-                command="aws ec2 create-subnet-cidr-reservation --subnet-id SUBNET --cidr CIDR --reservation-type prefix",
+                command="aws ec2 create-subnet-cidr-reservation --subnet-id SUBNET --cidr CIDR "
+                "--reservation-type prefix",
             )
         elif vpc:
             remedy = Remedy(
-                "See what the subnets have left; then IPv6, prefix delegation, or custom networking with a secondary CIDR.",
+                "See what the subnets have left; then IPv6, prefix delegation, or custom networking with a "
+                "secondary CIDR.",
                 command="aws ec2 describe-subnets --query "
                 "'Subnets[].[SubnetId,CidrBlock,AvailableIpAddressCount]' --output table\n"
                 "aws ec2 associate-vpc-cidr-block --vpc-id VPC --cidr-block 100.64.0.0/16",
@@ -117,7 +119,8 @@ def pod_cidr_fill(cluster: Cluster) -> Problems:
 
     Why: the scheduler goes by allocatable.pods; the range ends before, and pods are stuck without an address.
 
-    Source: https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/ (node-cidr-mask-size)
+    Source: https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/
+    (node-cidr-mask-size)
     """
     if cluster.cni_names & {"Amazon VPC CNI", "Calico"}:
         return
@@ -361,9 +364,11 @@ def ip_family(cluster: Cluster) -> Problems:
             yield Problem(
                 f"its {missing[0]} address has no endpoint",
                 service.ref,
-                (seen(service.ref, f"spec.ipFamilies[{index}]", missing[0], f"endpoints are {', '.join(sorted(have))} only"),),
+                (seen(service.ref, f"spec.ipFamilies[{index}]", missing[0], f"endpoints are "
+                    f"{', '.join(sorted(have))} only"),),
                 Remedy("Make it single-stack, or give the pods both families.",
-                       command=f"kubectl -n {service.metadata.namespace} patch service {service.metadata.name} --type=merge "
+                       command=f"kubectl -n {service.metadata.namespace} patch service {service.metadata.name} "
+                           "--type=merge "
                        """-p '{"spec":{"ipFamilyPolicy":"SingleStack"}}'"""),
             )  # fmt: skip
 

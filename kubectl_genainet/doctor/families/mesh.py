@@ -98,7 +98,8 @@ def mesh_sidecar(cluster: Cluster) -> Problems:
             workload.ref,
             (evidence, *more),
             Remedy(
-                "Where mTLS is all that is wanted, Ambient has no sidecar. Check the mesh's timeout and retries for this "
+                "Where mTLS is all that is wanted, Ambient has no sidecar. Check the mesh's timeout and retries "
+                "for this "
                 "workload: retried prompts are computed twice."
             ),
         )
@@ -253,7 +254,8 @@ def mesh_policy_ports(cluster: Cluster) -> Problems:
                     workload.ref,
                     (
                         *(
-                            derived(p, f"spec.{direction.value}", port, f"{p} isolates it, and no rule admits TCP {port}")
+                            derived(p, f"spec.{direction.value}", port, f"{p} isolates it, and no rule admits "
+                                f"TCP {port}")
                             for p in policies
                         ),
                         evidence,
@@ -288,7 +290,8 @@ def _istiod_blocked(cluster: Cluster) -> Problems:
                 Remedy(
                     f"Admit egress to istiod on TCP {XDS}.",
                     yaml=f"# add to spec.egress\n- to:\n  - namespaceSelector:\n      matchLabels:\n"
-                    f"        kubernetes.io/metadata.name: {istiod.namespace}\n  ports:\n  - {{protocol: TCP, port: {XDS}}}\n",
+                    f"        kubernetes.io/metadata.name: {istiod.namespace}\n  ports:\n  - {{protocol: TCP, "
+                    f"port: {XDS}}}\n",
                 ),
             )
 

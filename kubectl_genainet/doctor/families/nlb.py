@@ -135,7 +135,8 @@ def nlb_controller(cluster: Cluster) -> Problems:
             Remedy(
                 "Install or repair the controller.",
                 command="helm repo add eks https://aws.github.io/eks-charts && helm upgrade -i "
-                "aws-load-balancer-controller eks/aws-load-balancer-controller -n kube-system --set clusterName=CLUSTER",
+                "aws-load-balancer-controller eks/aws-load-balancer-controller -n kube-system --set "
+                "clusterName=CLUSTER",
             ),
         )
 
@@ -190,7 +191,8 @@ def nlb_idle_timeout(cluster: Cluster) -> Problems:
                         ),
                     ),
                     Remedy(
-                        f"Set it to the longest silence of a stream (60 to {MAX_IDLE_S} s), or send TCP keepalives more "
+                        f"Set it to the longest silence of a stream (60 to {MAX_IDLE_S} s), or send TCP "
+                        "keepalives more "
                         "often than that.",
                         command=annotate(service.ref, key, f"tcp.idle_timeout.seconds={MAX_IDLE_S}"),
                     ),

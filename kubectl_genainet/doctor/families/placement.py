@@ -115,7 +115,8 @@ def training_placement(cluster: Cluster) -> Problems:
                     if g is not None and (node := cluster.node(name)) is not None
                 ),
                 Remedy(
-                    "Make a cluster placement group, name it in the node group's launch template, and use one node group "
+                    "Make a cluster placement group, name it in the node group's launch template, and use one "
+                    "node group "
                     "for the job.",
                     command=f"aws ec2 create-placement-group --group-name {workload.name} --strategy cluster",
                 ),

@@ -258,7 +258,8 @@ def conntrack_fill(cluster: Cluster) -> Problems:
                 ),
                 Remedy(
                     "Raise the limit in kube-proxy's configuration (conntrack.maxPerCore), or now on the node.",
-                    command=f"sysctl -w net.netfilter.nf_conntrack_max={host.conntrack_max * 2}   # on node {report.node}",
+                    command=f"sysctl -w net.netfilter.nf_conntrack_max={host.conntrack_max * 2}   # on node "
+                        f"{report.node}",
                 ),
                 severity=Severity.ERROR if share >= 0.95 else None,
             )  # fmt: skip

@@ -66,7 +66,8 @@ def policy_none(cluster: Cluster) -> Problems:
                 f"Admit only the callers, for each of {names}.",
                 yaml=f"apiVersion: {GROUP}/v1\nkind: NetworkPolicy\nmetadata:\n  name: {first.name}-ingress\n"
                 f"  namespace: {namespace}\nspec:\n  podSelector:\n    matchLabels:\n{labels}  policyTypes: [Ingress]\n"
-                "  ingress:\n  - from:\n    - podSelector:\n        matchLabels:\n          app.kubernetes.io/name: CALLER\n"
+                "  ingress:\n  - from:\n    - podSelector:\n        matchLabels:\n          "
+                "app.kubernetes.io/name: CALLER\n"
                 f"    ports:\n    - {{protocol: TCP, port: {ports[0] if ports else 'PORT'}}}\n",
             ),
         )
@@ -374,7 +375,8 @@ def policy_against_traffic(cluster: Cluster) -> Problems:
                 f"{pods[0]} → {pods[1]} TCP {packet.flow.dport} {what}",
                 pods[1],
                 (
-                    on_node(packet.node, f"{packet.flow} {reason} at {packet.device or 'no device'}", reason, field="verdict"),
+                    on_node(packet.node, f"{packet.flow} {reason} at {packet.device or 'no device'}", reason,
+                        field="verdict"),
                     derived(pods[1], "metadata.labels", verdict.value, f"the policies say {verdict.value}"),
                 ),
                 Remedy("Look at the policy agent of that node.",

@@ -121,7 +121,8 @@ def sriov_network(cluster: Cluster) -> Problems:
                     ),
                     Remedy(
                         "Request one device for each such network.",
-                        yaml=f'# in the container\'s resources\nrequests: {{"{resource}": "1"}}\nlimits: {{"{resource}": "1"}}\n',
+                        yaml=f'# in the container\'s resources\nrequests: {{"{resource}": "1"}}\nlimits: '
+                        f'{{"{resource}": "1"}}\n',
                     ),
                 )
             elif (
