@@ -104,6 +104,15 @@ def test_calls_are_read_from_variables_arguments_and_config_maps() -> None:
     }  # fmt: skip
 
 
+def test_credentials_in_a_url_are_not_repeated() -> None:
+    world = eks()
+    ui = world.spec("Deployment", "chatbot-ui")["containers"][0]
+    ui["env"] = [{"name": "URL", "value": "https://user:hunter2@api.openai.com/v1?key=hunter2"}]
+    call = next(c for c in world.cluster().calls if c.client.name == "chatbot-ui")
+    assert call.evidence.value == "https://api.openai.com"
+    assert "hunter2" not in str(call.evidence)
+
+
 def test_pods_without_their_replica_sets_still_belong_to_the_deployment() -> None:
     world = eks()
     for found in world.of("ReplicaSet"):

@@ -8,7 +8,7 @@ from collections import Counter
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.platform import Routing, config_map, container_env
-from kubectl_genainet.doctor.raw import kubectl, number, text
+from kubectl_genainet.doctor.raw import kubectl, number, sh, text
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.node import Device, NodeReport
 
@@ -238,7 +238,8 @@ def mtu_nodes_differ(cluster: Cluster) -> Problems:
                 (on_node(node, f"{device.name} has MTU {device.mtu}", device.mtu, field=f"{device.name}.mtu"),),
                 Remedy(
                     "Give all nodes the same MTU (launch template or machine configuration).",
-                    command=f"ip link set dev {device.name} mtu {common[0][0]}   # on the node, until its next start",
+                    command=f"ip link set dev {sh(device.name)} mtu {common[0][0]}   # on the node, until its "
+                    "next start",
                 ),
             )
 

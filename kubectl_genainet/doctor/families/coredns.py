@@ -8,7 +8,7 @@ import re
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.platform import Distribution, config_map
-from kubectl_genainet.doctor.raw import at, items, kubectl, number, patch, text
+from kubectl_genainet.doctor.raw import at, items, kubectl, number, patch, sh, text
 from kubectl_genainet.doctor.workloads import LivePod, Workload
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -275,7 +275,7 @@ def dns_failures(cluster: Cluster) -> Problems:
                 ),
                 Remedy(
                     "See at which hop they fail.",
-                    command=f"kubectl genainet dns -n {stats.client.partition('/')[0]} --server",
+                    command=f"kubectl genainet dns -n {sh(stats.client.partition('/')[0])} --server",
                 ),
                 severity=Severity.ERROR if failed >= 0.1 * stats.queries else None,
             )
@@ -300,7 +300,7 @@ def dns_nxdomain(cluster: Cluster) -> Problems:
                 "found no such name",
                 _dns_ref(cluster),
                 (on_node(stats.node, f"{real} NXDOMAIN beyond search domains", real, field="nxdomain"),),
-                Remedy("See which names.", command=f"kubectl genainet dns -n {stats.client.partition('/')[0]}"),
+                Remedy("See which names.", command=f"kubectl genainet dns -n {sh(stats.client.partition('/')[0])}"),
             )
 
 
@@ -330,6 +330,6 @@ def dns_latency(cluster: Cluster) -> Problems:
                 ),
                 Remedy(
                     "See at which hop the time goes.",
-                    command=f"kubectl genainet dns -n {stats.client.partition('/')[0]} --server",
+                    command=f"kubectl genainet dns -n {sh(stats.client.partition('/')[0])} --server",
                 ),
             )

@@ -8,7 +8,7 @@ from kubectl_genainet.doctor.eni import EFA_TYPES
 from kubectl_genainet.doctor.families.nlb import only_on_aws
 from kubectl_genainet.doctor.families.placement import distributed_jobs
 from kubectl_genainet.doctor.podspec import EFA_RESOURCE
-from kubectl_genainet.doctor.raw import items, kubectl, mapping, number, quantity, text
+from kubectl_genainet.doctor.raw import items, kubectl, mapping, number, quantity, sh, text
 from kubectl_genainet.doctor.workloads import Workload
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -209,8 +209,8 @@ def nccl_settings(cluster: Cluster) -> Problems:
                 (seen(workload.ref, field, value, f"{name}={value}"),),
                 Remedy(
                     "Leave it to NCCL and libfabric, or exclude devices (^lo,docker0) instead of naming one.",
-                    command=f"kubectl -n {workload.namespace} set env "
-                    f"{workload.ref.kind.lower()}/{workload.name} {unset}",
+                    command=f"kubectl -n {sh(workload.namespace)} set env "
+                    f"{sh(workload.ref.kind.lower())}/{sh(workload.name)} {sh(unset)}",
                 ),
             )
 
@@ -288,7 +288,7 @@ def efa_security_group(cluster: Cluster) -> Problems:
                     (seen(group.ref, f"spec.{direction}", None, "no rule for all protocols with the group itself"),),
                     Remedy(
                         "Admit all traffic between its members.",
-                        command=f"aws ec2 {way} --group-id {name} --ip-permissions "
+                        command=f"aws ec2 {way} --group-id {sh(name)} --ip-permissions "
                         f"'IpProtocol=-1,UserIdGroupPairs=[{{GroupId={name}}}]'",
                     ),
                 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.raw import items, mapping, selector_matches, text, walk
+from kubectl_genainet.doctor.raw import items, mapping, q, selector_matches, sh, text, walk
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import Verdict
@@ -73,7 +73,7 @@ def policy_not_evaluated(cluster: Cluster) -> Problems:
                 ),
                 Remedy(
                     "Ask for the traffic itself.",
-                    command=f"kubectl genainet drops -n {policy.namespace or 'NAMESPACE'}",
+                    command=f"kubectl genainet drops -n {sh(policy.namespace or 'NAMESPACE')}",
                 ),
             )
 
@@ -167,13 +167,13 @@ def fqdn_egress(cluster: Cluster) -> Problems:
 
 def _admit_host(cluster: Cluster, namespace: str, labels: dict[str, str], host: str, port: int) -> Remedy:
     chosen = {k: v for k, v in labels.items() if k in ("app.kubernetes.io/name", "app")} or labels
-    shown = "".join(f"      {k}: {v!r}\n" for k, v in sorted(chosen.items()))
+    shown = "".join(f"      {q(k)}: {q(v)}\n" for k, v in sorted(chosen.items()))
     if "Cilium" in cluster.cni_names:
         return Remedy(
             "Admit the name, with the DNS rule that Cilium learns its addresses from.",
             yaml=f"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: "
             f"egress-{host.replace('.', '-')}\n"
-            f"  namespace: {namespace}\nspec:\n  endpointSelector:\n    matchLabels:\n{shown}  egress:\n"
+            f"  namespace: {q(namespace)}\nspec:\n  endpointSelector:\n    matchLabels:\n{shown}  egress:\n"
             "  - toEndpoints:\n    - matchLabels:\n        k8s:io.kubernetes.pod.namespace: kube-system\n"
             '        k8s-app: kube-dns\n    toPorts:\n    - ports:\n      - {port: "53", protocol: ANY}\n      rules:\n'
             '        dns:\n        - matchPattern: "*"\n'
@@ -185,7 +185,7 @@ def _admit_host(cluster: Cluster, namespace: str, labels: dict[str, str], host: 
         "with FQDN policies or an egress proxy.",
         yaml=f"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: "
         f"egress-{host.replace('.', '-')}\n"
-        f"  namespace: {namespace}\nspec:\n  podSelector:\n    matchLabels:\n{shown}  policyTypes: [Egress]\n  "
+        f"  namespace: {q(namespace)}\nspec:\n  podSelector:\n    matchLabels:\n{shown}  policyTypes: [Egress]\n  "
         "egress:\n"
         "  - to:\n    - ipBlock:\n        cidr: 0.0.0.0/0\n        except: [10.0.0.0/8, 172.16.0.0/12, "
         "192.168.0.0/16]\n"

@@ -10,7 +10,7 @@ from kubectl_genainet.doctor.cluster import INSTANCE_TYPE, Cluster, event_messag
 from kubectl_genainet.doctor.eni import max_pods
 from kubectl_genainet.doctor.families.nlb import only_on_aws
 from kubectl_genainet.doctor.platform import container_env
-from kubectl_genainet.doctor.raw import number, text
+from kubectl_genainet.doctor.raw import number, q, sh, text
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 
 # Message of a failed sandbox -> what it means. Sources: amazon-vpc-cni-k8s (cmd/routed-eni-cni-plugin, pkg/ipamd),
@@ -38,7 +38,7 @@ def only_vpc_cni(cluster: Cluster) -> str:
 
 
 def _set_env(name: str, value: str) -> str:
-    return f"kubectl -n kube-system set env daemonset/aws-node {name}={value}"
+    return f"kubectl -n kube-system set env daemonset/aws-node {sh(name)}={sh(value)}"
 
 
 @check(Area.IP_SPACE, Severity.ERROR, needs=("Event",))
@@ -100,7 +100,7 @@ def _sandbox_failures(cluster: Cluster, what: str) -> Problems:
             )
         else:
             remedy = Remedy(
-                "Give the node a larger range, or fewer pods.", command=f"kubectl describe node {node or 'NODE'}"
+                "Give the node a larger range, or fewer pods.", command=f"kubectl describe node {sh(node or 'NODE')}"
             )
         yield Problem(
             f"no free {what} for pods{f' on node {node}' if node else ''}",
@@ -145,7 +145,7 @@ def pod_cidr_fill(cluster: Cluster) -> Problems:
             (seen(node.ref, "spec.podCIDR", cidr, said),),
             Remedy(
                 "Lower the kubelet's maxPods, or make nodes with a larger range (node-cidr-mask-size).",
-                command=f"kubectl describe node {node.name}",
+                command=f"kubectl describe node {sh(node.name)}",
             ),
         )
 
@@ -173,7 +173,8 @@ def node_pod_slots(cluster: Cluster) -> Problems:
                 Remedy("Give nodes 16 addresses at a time (Nitro instances), and raise maxPods.",
                        command=_set_env("ENABLE_PREFIX_DELEGATION", "true"))
                 if env and not prefix
-                else Remedy("Add nodes, or raise the kubelet's maxPods.", command=f"kubectl describe node {node.name}"),
+                else Remedy("Add nodes, or raise the kubelet's maxPods.", command=f"kubectl describe node "
+                    f"{sh(node.name)}"),
             )  # fmt: skip
 
 
@@ -304,7 +305,8 @@ def eniconfig(cluster: Cluster) -> Problems:
                 ),
                 Remedy(
                     "Make one for the zone, with a subnet of the secondary CIDR.",
-                    yaml=f"apiVersion: crd.k8s.amazonaws.com/v1alpha1\nkind: ENIConfig\nmetadata:\n  name: {wanted}\n"
+                    yaml=f"apiVersion: crd.k8s.amazonaws.com/v1alpha1\nkind: ENIConfig\nmetadata:\n  name: "
+                    f"{q(wanted)}\n"
                     "spec:\n  subnet: SUBNET\n  securityGroups: [SECURITY_GROUP]\n",
                 ),
             )
@@ -367,7 +369,7 @@ def ip_family(cluster: Cluster) -> Problems:
                 (seen(service.ref, f"spec.ipFamilies[{index}]", missing[0], f"endpoints are "
                     f"{', '.join(sorted(have))} only"),),
                 Remedy("Make it single-stack, or give the pods both families.",
-                       command=f"kubectl -n {service.metadata.namespace} patch service {service.metadata.name} "
+                       command=f"kubectl -n {sh(service.metadata.namespace)} patch service {sh(service.metadata.name)} "
                            "--type=merge "
                        """-p '{"spec":{"ipFamilyPolicy":"SingleStack"}}'"""),
             )  # fmt: skip

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.raw import items, mapping, number, selector_matches, strings
+from kubectl_genainet.doctor.raw import items, mapping, number, q, selector_matches, sh, strings
 from kubectl_genainet.doctor.recognise import Role
 from kubectl_genainet.doctor.workloads import Workload
 from kubectl_genainet.model.cluster import canonical_ip
@@ -48,7 +48,7 @@ def policy_none(cluster: Cluster) -> Problems:
             open_workloads[workload.namespace].append(workload)
     for namespace, workloads in open_workloads.items():
         first = workloads[0]
-        labels = "".join(f"      {k}: {v!r}\n" for k, v in _own_labels(first).items())
+        labels = "".join(f"      {q(k)}: {q(v)}\n" for k, v in _own_labels(first).items())
         ports = sorted({n for c in first.containers for n, _, _ in c.ports if n})
         names = ", ".join(str(w.ref) for w in workloads[:5]) + (
             f" and {len(workloads) - 5} more" if len(workloads) > 5 else ""
@@ -64,8 +64,9 @@ def policy_none(cluster: Cluster) -> Problems:
             ),
             Remedy(
                 f"Admit only the callers, for each of {names}.",
-                yaml=f"apiVersion: {GROUP}/v1\nkind: NetworkPolicy\nmetadata:\n  name: {first.name}-ingress\n"
-                f"  namespace: {namespace}\nspec:\n  podSelector:\n    matchLabels:\n{labels}  policyTypes: [Ingress]\n"
+                yaml=f"apiVersion: {GROUP}/v1\nkind: NetworkPolicy\nmetadata:\n  name: {q(first.name + '-ingress')}\n"
+                f"  namespace: {q(namespace)}\nspec:\n  podSelector:\n    matchLabels:\n{labels}  policyTypes: "
+                "[Ingress]\n"
                 "  ingress:\n  - from:\n    - podSelector:\n        matchLabels:\n          "
                 "app.kubernetes.io/name: CALLER\n"
                 f"    ports:\n    - {{protocol: TCP, port: {ports[0] if ports else 'PORT'}}}\n",
@@ -107,7 +108,7 @@ def policy_selects_nothing(cluster: Cluster) -> Problems:
             (seen(policy.ref, "spec.podSelector", selector, f"no pod in {policy.namespace} has these labels"),),
             Remedy(
                 "Use the labels that the pods have.",
-                command=f"kubectl -n {policy.namespace} get pods --show-labels",
+                command=f"kubectl -n {sh(policy.namespace)} get pods --show-labels",
             ),
         )
 
@@ -164,7 +165,7 @@ def egress_without_dns(cluster: Cluster) -> Problems:
             Remedy(
                 "Admit DNS to kube-system for all pods of the namespace.",
                 yaml=f"apiVersion: {GROUP}/v1\nkind: NetworkPolicy\nmetadata:\n  name: allow-dns\n"
-                f"  namespace: {first.namespace or workload.namespace}\nspec:\n  podSelector: {{}}\n"
+                f"  namespace: {q(first.namespace or workload.namespace)}\nspec:\n  podSelector: {{}}\n"
                 "  policyTypes: [Egress]\n  egress:\n  - to:\n    - namespaceSelector:\n        matchLabels:\n"
                 "          kubernetes.io/metadata.name: kube-system\n      podSelector:\n        matchLabels:\n"
                 "          k8s-app: kube-dns\n    ports:\n"
@@ -269,7 +270,8 @@ def policy_service_port(cluster: Cluster) -> Problems:
                         ),
                         Remedy(
                             "Name the pods' port.",
-                            command=f"kubectl -n {policy.namespace} patch networkpolicy {policy.name} --type=json -p "
+                            command=f"kubectl -n {sh(policy.namespace)} patch networkpolicy {sh(policy.name)} "
+                            "--type=json -p "
                             f"""'[{{"op":"replace","path":"/spec/ingress/{r}/ports/{p}/port","value":{target}}}]'""",
                         ),
                     )
@@ -320,8 +322,8 @@ def policy_blocks_call(cluster: Cluster) -> Problems:
                 tuple(evidence),
                 Remedy(
                     "See the rules and the smallest change that admits it.",
-                    command=f"kubectl genainet explain pod/{who.split('/')[0]}/{call.client.pods[0].ref.name} "
-                    f"svc/{call.service.metadata.namespace}/{call.service.metadata.name}:{port.port} --patch",
+                    command=f"kubectl genainet explain pod/{sh(who.split('/')[0])}/{sh(call.client.pods[0].ref.name)} "
+                    f"svc/{sh(call.service.metadata.namespace)}/{sh(call.service.metadata.name)}:{port.port} --patch",
                 ),
             )
 
@@ -380,7 +382,8 @@ def policy_against_traffic(cluster: Cluster) -> Problems:
                     derived(pods[1], "metadata.labels", verdict.value, f"the policies say {verdict.value}"),
                 ),
                 Remedy("Look at the policy agent of that node.",
-                       command=f"kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={packet.node}"),
+                       command=f"kubectl -n kube-system get pods -o wide --field-selector "
+                           f"spec.nodeName={sh(packet.node)}"),
             )  # fmt: skip
 
 
@@ -422,7 +425,8 @@ def policy_open_to_all(cluster: Cluster) -> Problems:
                         ),
                     ),
                     Remedy(
-                        "Name the callers.", command=f"kubectl -n {policy.namespace} edit networkpolicy {policy.name}"
+                        "Name the callers.",
+                        command=f"kubectl -n {sh(policy.namespace)} edit networkpolicy {sh(policy.name)}",
                     ),
                 )
                 break

@@ -6,7 +6,7 @@ import ipaddress
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.raw import command, kubectl, patch
+from kubectl_genainet.doctor.raw import command, kubectl, patch, q
 from kubectl_genainet.doctor.recognise import Role
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.kube import Service
@@ -227,7 +227,7 @@ def external_name_address(cluster: Cluster) -> Problems:
         except ValueError:
             continue
         ports = "\n".join(
-            f"  - {{name: {p.name or 'p' + str(p.port)}, port: {p.port}, protocol: {p.protocol}}}"
+            f"  - {{name: {q(p.name or 'p' + str(p.port))}, port: {p.port}, protocol: {p.protocol}}}"
             for p in service.spec.ports
         )
         yield Problem(
@@ -236,12 +236,13 @@ def external_name_address(cluster: Cluster) -> Problems:
             (seen(service.ref, "spec.externalName", name, "ExternalName is a DNS name, this is an address"),),
             Remedy(
                 "Use a Service without selector and an EndpointSlice with the address.",
-                yaml=f"apiVersion: v1\nkind: Service\nmetadata:\n  name: {service.metadata.name}\n"
-                f"  namespace: {service.metadata.namespace}\nspec:\n  ports:\n"
+                yaml=f"apiVersion: v1\nkind: Service\nmetadata:\n  name: {q(service.metadata.name)}\n"
+                f"  namespace: {q(service.metadata.namespace)}\nspec:\n  ports:\n"
                 f"{ports or '  - {name: http, port: 80, protocol: TCP}'}\n---\n"
-                f"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {service.metadata.name}-1\n"
-                f"  namespace: {service.metadata.namespace}\n  labels:\n"
-                f"    kubernetes.io/service-name: {service.metadata.name}\n"
+                f"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: "
+                f"{q(service.metadata.name + '-1')}\n"
+                f"  namespace: {q(service.metadata.namespace)}\n  labels:\n"
+                f"    kubernetes.io/service-name: {q(service.metadata.name)}\n"
                 f"addressType: {'IPv6' if ip.version == 6 else 'IPv4'}\nports:\n"
                 f'{ports or "  - {name: http, port: 80, protocol: TCP}"}\nendpoints:\n- addresses: ["{ip}"]\n',
             ),
