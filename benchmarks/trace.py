@@ -38,8 +38,10 @@ tracepoint:net:net_dev_queue, tracepoint:net:netif_receive_skb, tracepoint:skb:k
   if ($ip->protocol == 6) {
     $tcp = (struct tcphdr *)($skb->head + $skb->network_header + 20);
     if ($tcp->dest == PORT || $tcp->source == PORT) {
-      @packets[$skb->dev->ifindex, $skb->dev->nd_net.net->ns.inum, $ip->saddr, $ip->daddr, $tcp->source, $tcp->dest] = count();
-      @bytes[$skb->dev->ifindex, $skb->dev->nd_net.net->ns.inum, $ip->saddr, $ip->daddr, $tcp->source, $tcp->dest] = sum($skb->len);
+      $where = $skb->dev->ifindex;
+      $netns = $skb->dev->nd_net.net->ns.inum;
+      @packets[$where, $netns, $ip->saddr, $ip->daddr, $tcp->source, $tcp->dest] = count();
+      @bytes[$where, $netns, $ip->saddr, $ip->daddr, $tcp->source, $tcp->dest] = sum($skb->len);
     }
   }
 }

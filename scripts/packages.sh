@@ -7,7 +7,7 @@ set -euo pipefail
 packages=(python3 python3-venv python3-bpfcc iproute2 iptables nftables conntrack ipset dnsmasq-base procps util-linux)
 if [[ ${1:-all} == all ]]; then
   packages+=(bpftool bpftrace iperf3 iputils-ping ethtool tcpdump
-             openssl dpkg-dev patch xz-utils) # the last line: for scripts/build-kubernetes.sh and tests/cluster
+             openssl dpkg-dev patch xz-utils podman debootstrap) # for scripts/build-kubernetes.sh, tests/cluster
 fi
 
 if ! command -v dpkg-query >/dev/null; then

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from kubectl_genainet.agent.auth import Capability
+from kubectl_genainet.agent.exact import remove_leftovers
 from kubectl_genainet.agent.inventory import Inventory, host_name
 from kubectl_genainet.agent.server import AnyCaller, Server, serve
 from kubectl_genainet.errors import GenainetError
@@ -44,6 +45,7 @@ def main() -> None:
         if host and not ipaddress.ip_address(host.strip("[]")).is_loopback:
             raise GenainetError(f"{host} is not a loopback address: the agent opens no port on the node")
         authenticator = Capability(arguments.token_file) if arguments.token_file else AnyCaller()
+        remove_leftovers(inventory.host_netns)  # of an agent that was killed while it traced rules
         server = Server(inventory, arguments.cache, authenticator)
         asyncio.run(serve(server, socket_path=arguments.socket or "", host=host, port=int(port or 0)))
     except (GenainetError, OSError, ValueError) as error:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
+from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple
@@ -250,6 +251,7 @@ Event = (
     | Progress
     | Tick
     | ProbeResult
+    | RuleHit
     | AgentFailed
     | NodeReport
     | RulesetDump

@@ -13,13 +13,13 @@ import yaml
 from harness.api import ApiError
 from harness.cluster import Cluster, agent_processes, finish
 from harness.processes import wait_for
-from kubectl_genainet.stream import ask_all
 
 from kubectl_genainet import __version__
 from kubectl_genainet.kube.client import connect
 from kubectl_genainet.kube.failures import ApiError as Refused
 from kubectl_genainet.kube.forward import cluster_agents, find_agents
 from kubectl_genainet.kube.portforward import dial_pod
+from kubectl_genainet.stream import ask_all
 
 pytestmark = pytest.mark.cluster
 
