@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 import msgspec
 
-from kubectl_genainet.bundle import Bundle, BundleWriter, new_header, read_bundle
-from kubectl_genainet.commands.agents import agents
+from kubectl_genainet.bundle import Bundle, read_bundle
+from kubectl_genainet.commands.live import LiveRun, Watch, replay, watch_options
 from kubectl_genainet.commands.options import FOUND, OK, TIMED_OUT, Source, output_option, source_options
 from kubectl_genainet.commands.source import default_namespace, load_snapshot
 from kubectl_genainet.correlate.paths import PathCorrelator
 from kubectl_genainet.correlate.summary import SummaryBuilder, TraceSummary, something_wrong
 from kubectl_genainet.correlate.targets import Resolved, resolve
-from kubectl_genainet.errors import GenainetError, InputError
+from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, ProbeResult
+from kubectl_genainet.model.events import ClusterChanged, Event, ProbeResult
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.path import PacketPath
 from kubectl_genainet.model.target import TargetKind, not_found, parse_target
 from kubectl_genainet.render.trace import TraceView, make_view
-from kubectl_genainet.stream import Streams
-from kubectl_genainet.wire import ProbeRequest, TraceRequest
-
-REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
-
-
-def seconds(_: click.Context, __: click.Parameter, text: str) -> float:
-    """Reads "30s", "2m", "1h" or a number of seconds."""
-    units = {"s": 1, "m": 60, "h": 3600}
-    number, unit = (text[:-1], units[text[-1]]) if text and text[-1] in units else (text, 1)
-    try:
-        value = float(number) * unit
-    except ValueError:
-        value = 0
-    if not 0 < value <= 3600:
-        raise click.BadParameter(f"{text!r} is not a time from 1s to 1h, like 30s or 2m")
-    return value
+from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
 
 
 @click.command("trace")
@@ -53,9 +35,7 @@ def seconds(_: click.Context, __: click.Parameter, text: str) -> float:
 @click.option(
     "--probe-count", default=3, show_default=True, type=click.IntRange(1, 1000), help="With --probe: how many."
 )
-@click.option("--node", help="Only what this node sees.")
-@click.option("--timeout", default="30s", show_default=True, callback=seconds, help="How long to watch.")
-@click.option("--record", type=click.Path(dir_okay=False, writable=True), help="Write a bundle that --from can replay.")
+@watch_options("30s")
 @output_option("tree", "wide", "json", "yaml")
 @source_options()
 def command(source: Source, target: str, timeout: float, output: str, **options: Any) -> int:
@@ -92,7 +72,9 @@ def command(source: Source, target: str, timeout: float, output: str, **options:
     request = TraceRequest(
         filters=resolved.filters, timeout_s=timeout, probe=_probe_request(options, resolved, snapshot, client)
     )
-    return run.live(source, request, options, timeout)
+    arguments = {"target": str(wanted), "timeout": timeout}
+    watch = Watch(source, "trace", arguments, timeout, node=options["node"], record=options["record"])
+    return run.live(watch, request)
 
 
 def client_pod(text: str | None, snapshot: ClusterSnapshot, namespace: str) -> Pod | None:
@@ -162,13 +144,14 @@ class TraceRun:
         self.snapshot, self.resolved, self.client, self.view = snapshot, resolved, client, view
         self.correlator = PathCorrelator(snapshot, set(resolved.servers))
         self.summary = SummaryBuilder(str(resolved.target))
-        self.failed: list[AgentFailed] = []
+
+    @property
+    def filters(self) -> tuple[FilterEntry, ...]:
+        return self.resolved.filters
 
     def take(self, event: Event) -> None:
         """One record, live or replayed: the same way."""
         self.summary.event(event)
-        if isinstance(event, AgentFailed):
-            self.failed.append(event)
         if isinstance(event, ClusterChanged):
             self.resolved = resolve(self.resolved.target, event.snapshot, self.resolved.namespace)
             self.correlator.connections.servers = set(self.resolved.servers)
@@ -195,84 +178,24 @@ class TraceRun:
 
     def replay(self, bundle: Bundle) -> int:
         with self.view:
-            self.view.replaying(bundle.header)
-            for event in bundle.events:
-                self.take(event)
+            replay(self, bundle)
             return self._status(self.finish(), live=False)
 
-    def live(self, source: Source, request: TraceRequest, options: dict[str, Any], timeout: float) -> int:
-        dials, token = agents(source)
-        if options["node"]:
-            if options["node"] not in dials:
-                raise not_found("node with an agent", options["node"], dials)
-            dials = {options["node"]: dials[options["node"]]}
-        requests = {node: self._request_for(node, request) for node in dials}
-        streams = Streams(dials, requests, token)
-        try:
-            with self.view:
-                self._record_and_watch(source, streams, options["record"], timeout)
-                summary = self.finish()
-        finally:
-            streams.close()
-        if self.failed and len(self.failed) == len(dials):
-            raise GenainetError(self.failed[0].message, self.failed[0].hint)
+    def live(self, watch: Watch, request: TraceRequest) -> int:
+        run = LiveRun(self, self.snapshot, watch)
+        with self.view:
+            # 2.5 s after a probe's result, all that the probe causes has settled.
+            run.run(
+                lambda node: self._request_for(node, request), lambda e: 2.5 if isinstance(e, ProbeResult) else None
+            )
+            summary = self.finish()
+        run.check()
         return self._status(summary, live=True)
 
     def _request_for(self, node: str, request: TraceRequest) -> TraceRequest:
         """Only the node of the client pod opens connections."""
         here = self.client is not None and self.client.spec.node_name == node
         return request if here or request.probe is None else msgspec.structs.replace(request, probe=None)
-
-    def _record_and_watch(self, source: Source, streams: Streams, record: str | None, timeout: float) -> None:
-        writer = None
-        if record:
-            arguments = {"target": str(self.resolved.target), "timeout": timeout}
-            writer = BundleWriter(record, new_header("trace", arguments, datetime.now(UTC).isoformat()), self.snapshot)
-        try:
-            for event in self._records(source, streams, timeout):
-                if writer is not None:
-                    writer.write(event)
-                self.take(event)
-        except KeyboardInterrupt:
-            self.view.warn("stopped")
-        finally:
-            streams.close()
-            if writer is not None:
-                writer.__exit__(None, None, None)
-                self.view.note(f"recorded in {record}")
-
-    def _records(self, source: Source, streams: Streams, timeout: float) -> Iterator[Event]:
-        """The agents' records, and the cluster's changes in between."""
-        refresh_at = time.monotonic() + REFRESH_S
-        deadline = time.monotonic() + timeout + 10
-        probes_left = None
-        while not streams.done and time.monotonic() < deadline:
-            event = streams.poll(0.1)
-            if event is not None:
-                yield event
-                if isinstance(event, ProbeResult):
-                    probes_left = time.monotonic() + 2.5  # all that a probe causes has settled by then
-            self.view.refresh()
-            if time.monotonic() >= refresh_at:
-                yield from self._changes(source, streams)
-                refresh_at = time.monotonic() + REFRESH_S
-            if probes_left is not None and time.monotonic() > probes_left:
-                return
-
-    def _changes(self, source: Source, streams: Streams) -> Iterator[Event]:
-        try:
-            now = load_snapshot(source)
-        except GenainetError as error:
-            self.view.warn(f"the cluster's objects can't be read any more: {error.message}")
-            return
-        if now.objects == self.snapshot.objects:
-            return
-        self.snapshot = now
-        before = self.resolved.filters
-        yield ClusterChanged.of(now)
-        if self.resolved.filters != before:
-            for problem in streams.set_filters(self.resolved.filters):
-                self.view.warn(problem.message)
 
     def _status(self, summary: TraceSummary, *, live: bool) -> int:
         if something_wrong(summary):

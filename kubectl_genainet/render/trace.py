@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
-import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from kubectl_genainet.correlate.summary import TraceSummary
-from kubectl_genainet.model.events import AgentFailed, Event, Hello, LostEvents, ProbeResult, Progress
 from kubectl_genainet.model.path import PacketPath, Verdict
+from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.path_tree import path_tree, summary_block
 from kubectl_genainet.render.path_wide import WIDE_COLUMNS, wide_line
-from kubectl_genainet.render.text import make_console, printable
+from kubectl_genainet.render.text import make_console
 
 GroupKey = tuple[object, ...]
 
@@ -32,56 +30,8 @@ def group_of(path: PacketPath) -> GroupKey:
     )  # fmt: skip
 
 
-class TraceView:
-    """What a renderer of traces does; this base writes progress, warnings and losses to stderr."""
-
-    def __init__(self, target: str, *, live: bool) -> None:
-        self.target, self.live = target, live
-        self.messages = make_console(stderr=True)
-        self._attached: set[str] = set()
-        self._told: Counter[str] = Counter()
-
-    def __enter__(self) -> TraceView:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def warn(self, text: str) -> None:
-        self.messages.print(Text(f"warning: {printable(text)}", style="yellow"), soft_wrap=True)
-
-    def note(self, text: str) -> None:
-        self.messages.print(Text(printable(text), style="dim"), soft_wrap=True)
-
-    def replaying(self, header: object) -> None:
-        created, tool = getattr(header, "created", ""), getattr(header, "tool", "")
-        self.note(f"replaying a bundle recorded {created} by version {tool}: this is not live traffic")
-
-    def event(self, event: Event) -> None:
-        match event:
-            case AgentFailed():
-                self.warn(f"node {event.node}: {event.message}{f' ({event.hint})' if event.hint else ''}")
-            case Progress(stage="missing"):
-                self.warn(f"node {event.node}: {event.detail}")
-            case Progress(stage="attached"):
-                self._attached.add(event.node)
-                if self.live and self.messages.is_terminal:
-                    self.note(f"watching on {', '.join(sorted(self._attached))}")
-            case LostEvents():
-                self.warn(f"node {event.node}: {event.count} events of {event.probe} lost ({event.where})")
-            case ProbeResult():
-                took = f" in {event.connect_ns / 1e3:.0f} µs" if event.connect_ns else ""
-                self.note(f"probe {event.url}: {event.outcome}{took}")
-            case Hello() if self.live and self.messages.is_terminal and not self._told["hello"]:
-                self._told["hello"] += 1
-                self.note("loading the probes")
-            case _:
-                pass
-
-    def refresh(self) -> None:
-        """Called a few times a second."""
+class TraceView(LiveView):
+    """What a renderer of traces does."""
 
     def path(self, path: PacketPath) -> None:
         raise NotImplementedError
@@ -113,14 +63,12 @@ class JsonView(TraceView):
             self._write(loss)
 
     def _write(self, value: object) -> None:
-        sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
-        sys.stdout.flush()
+        write_json(value)
 
 
 class YamlView(JsonView):
     def _write(self, value: object) -> None:
-        sys.stdout.write("---\n" + msgspec.yaml.encode(value).decode())
-        sys.stdout.flush()
+        write_yaml(value)
 
 
 class WideView(TraceView):
@@ -153,7 +101,7 @@ class TreeView(TraceView):
         self._started = time.monotonic()
         self._dirty = True
 
-    def __enter__(self) -> TraceView:
+    def __enter__(self) -> Self:
         if self.console.is_terminal and self.live:
             self._screen = Live(console=self.console, auto_refresh=False, transient=True, vertical_overflow="crop")
             self._screen.start()

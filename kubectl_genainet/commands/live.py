@@ -1,0 +1,170 @@
+"""What the verbs that watch packets share: the agents' records or a bundle's, the cluster's changes in between, the
+recording, the end by time, by Ctrl-C or because all is seen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol, TypeVar
+
+import click
+
+from kubectl_genainet.bundle import Bundle, BundleWriter, new_header
+from kubectl_genainet.commands.agents import agents
+from kubectl_genainet.commands.options import Source, parse_seconds
+from kubectl_genainet.commands.source import load_snapshot
+from kubectl_genainet.errors import GenainetError, InputError
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event
+from kubectl_genainet.model.target import not_found
+from kubectl_genainet.render.live import LiveView
+from kubectl_genainet.stream import Streams
+from kubectl_genainet.wire import FilterEntry, TraceRequest
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
+GRACE_S = 10.0  # how long the agents may take to load their probes and to say goodbye
+
+
+class Reader(Protocol):
+    """What a verb does with the records. `filters` are followed as they change with the cluster's objects."""
+
+    @property
+    def view(self) -> LiveView: ...
+
+    @property
+    def filters(self) -> tuple[FilterEntry, ...]: ...
+
+    def take(self, event: Event) -> None:
+        """One record, live or replayed: the same way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What a live run is asked for. `timeout_s` counts on the agents; `record` is the file of a bundle."""
+
+    source: Source
+    command: str
+    arguments: dict[str, Any]
+    timeout_s: float
+    node: str | None = None
+    record: str | None = None
+
+
+def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
+    try:
+        value = parse_seconds(text)
+    except InputError as error:
+        raise click.BadParameter(f"{error.message}: {error.hint}") from None
+    if not 0 < value <= 3600:
+        raise click.BadParameter(f"{text!r} is not a time of up to 1h, like 30s or 2m")
+    return value
+
+
+def watch_options(timeout: str = "30s") -> Callable[[F], F]:
+    """Adds --node, --timeout (passed in seconds) and --record."""
+
+    def decorate(function: F) -> F:
+        record = click.Path(dir_okay=False, writable=True)
+        options = (
+            click.option("--record", type=record, help="Write a bundle that --from can replay."),
+            click.option("--timeout", default=timeout, show_default=True, callback=_seconds, help="How long to watch."),
+            click.option("--node", help="Only what this node sees."),
+        )
+        decorated: Any = function
+        for option in options:
+            decorated = option(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def replay(reader: Reader, bundle: Bundle) -> None:
+    """Feeds the reader what was recorded."""
+    reader.view.replaying(bundle.header)
+    for event in bundle.events:
+        reader.take(event)
+
+
+class LiveRun:
+    """Agents, one session each, until the time is over. `failed` are the nodes whose agent could not go on."""
+
+    def __init__(self, reader: Reader, snapshot: ClusterSnapshot, watch: Watch) -> None:
+        self.reader, self.snapshot, self.watch = reader, snapshot, watch
+        self.failed: list[AgentFailed] = []
+        self._nodes = 0
+
+    def run(
+        self,
+        request: Callable[[str], TraceRequest],
+        enough: Callable[[Event], float | None] = lambda _: None,
+    ) -> None:
+        """Feeds the reader. `request` is asked for each node's; `enough` may say, at a record, for how many seconds more
+        to watch. Ctrl-C ends the run as its time does. Raises GenainetError for an agent or a file that is not there."""
+        dials, token = agents(self.watch.source)
+        if self.watch.node:
+            if self.watch.node not in dials:
+                raise not_found("node with an agent", self.watch.node, dials)
+            dials = {self.watch.node: dials[self.watch.node]}
+        self._nodes = len(dials)
+        with self._writer() as writer:
+            streams = Streams(dials, {node: request(node) for node in dials}, token)
+            try:
+                for event in self._records(streams, enough):
+                    if writer is not None:
+                        writer.write(event)
+                    if isinstance(event, AgentFailed):
+                        self.failed.append(event)
+                    self.reader.take(event)
+            except KeyboardInterrupt:
+                self.reader.view.warn("stopped")
+            finally:
+                streams.close()
+        if self.watch.record:
+            self.reader.view.note(f"recorded in {self.watch.record}")
+
+    def check(self) -> None:
+        """Raises GenainetError where every agent failed: the command itself has."""
+        if self.failed and len({event.node for event in self.failed}) == self._nodes:
+            raise GenainetError(self.failed[0].message, self.failed[0].hint)
+
+    def _writer(self) -> AbstractContextManager[BundleWriter | None]:
+        if not self.watch.record:
+            return nullcontext()
+        header = new_header(self.watch.command, self.watch.arguments, datetime.now(UTC).isoformat())
+        return BundleWriter(self.watch.record, header, self.snapshot)
+
+    def _records(self, streams: Streams, enough: Callable[[Event], float | None]) -> Iterator[Event]:
+        """The agents' records, and the cluster's changes in between."""
+        refresh_at = time.monotonic() + REFRESH_S
+        deadline = time.monotonic() + self.watch.timeout_s + GRACE_S
+        while not streams.done and time.monotonic() < deadline:
+            event = streams.poll(0.1)
+            if event is not None:
+                yield event
+                more = enough(event)
+                if more is not None:
+                    deadline = min(deadline, time.monotonic() + more)
+            self.reader.view.refresh()
+            if time.monotonic() >= refresh_at:
+                yield from self._changes(streams)
+                refresh_at = time.monotonic() + REFRESH_S
+
+    def _changes(self, streams: Streams) -> Iterator[Event]:
+        try:
+            now = load_snapshot(self.watch.source)
+        except GenainetError as error:
+            self.reader.view.warn(f"the cluster's objects can't be read any more: {error.message}")
+            return
+        if now.objects == self.snapshot.objects:
+            return
+        self.snapshot = now
+        before = self.reader.filters
+        yield ClusterChanged.of(now)
+        if self.reader.filters != before:
+            for problem in streams.set_filters(self.reader.filters):
+                self.reader.view.warn(problem.message)
