@@ -95,7 +95,7 @@ class LoadedProbe:
         return "" if name == b"[unknown]" else str(name.decode(errors="replace"))
 
     def attach(self) -> None:
-        """Attaches every tracepoint; what is not required and not there is named in `missing`."""
+        """Attaches every tracepoint; what is not required and not there is named in `missing`. All begin at one moment."""
         import bcc
 
         for attachment in self.probe.attachments:
@@ -111,6 +111,7 @@ class LoadedProbe:
                         hint="It needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE, and a kernel of 5.8 or later.",
                     ) from None
                 self.missing.append(f"{where}: {attachment.without}")
+        self._set_live(True)
 
     def on_event(self, handle: Callable[[Any], None]) -> None:
         """Calls `handle` with each decoded event, from `consume`."""
@@ -140,7 +141,14 @@ class LoadedProbe:
                 table[ctypes.c_int(i)] = ctypes.c_uint64(word)
                 self._bits[i] = word
         config = self.bpf["config"]
-        config[ctypes.c_int(0)] = config.Leaf(any_port, own is not None, max(1, budget), 0)
+        live = config[ctypes.c_int(0)].live
+        config[ctypes.c_int(0)] = config.Leaf(any_port, own is not None, max(1, budget), live)
+
+    def _set_live(self, live: bool) -> None:
+        config = self.bpf["config"]
+        leaf = config[ctypes.c_int(0)]
+        leaf.live = live
+        config[ctypes.c_int(0)] = leaf
 
     @staticmethod
     def _keys(entry: FilterEntry) -> Iterable[tuple[bytes, int, int]]:
@@ -176,6 +184,9 @@ class LoadedProbe:
         return bpfsys.entries(self.bpf[name].map_fd, key_size, value_size * bpfsys.possible_cpus())
 
     def detach(self) -> None:
+        """Detaches every tracepoint. All end at one moment."""
+        if self._attached:
+            self._set_live(False)
         for tracepoint in self._attached:
             self.bpf.detach_raw_tracepoint(tracepoint)
         self._attached.clear()

@@ -172,7 +172,7 @@ class TraceRun:
 
     def finish(self) -> TraceSummary:
         self._show(self.correlator.finish())
-        summary = self.summary.build()
+        summary = self.summary.build(self.correlator.half_seen)
         self.view.finish(summary)
         return summary
 
