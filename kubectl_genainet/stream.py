@@ -18,13 +18,14 @@ import msgspec
 
 from kubectl_genainet import wire
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello
+from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, Progress
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 Dial = Callable[[], socket.socket]
 
 SILENT_S = 15.0  # agents send a record every second
+READY_S = 5.0  # how long the node that opens connections waits for the others to watch
 _QUEUE = 20_000  # records; when it is full the sockets are not read, and the agents count what they lose
 
 
@@ -83,6 +84,11 @@ class AgentConnection:
                 raise GenainetError(f"node {self.node} sent a record of more than {wire.MAX_RECORD} bytes")
             yield from whole
 
+    def say_no_more(self) -> None:
+        """Ends this side of the connection only: an agent takes it for the end of the trace."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
@@ -140,12 +146,17 @@ def node_reports(dials: Mapping[str, Dial], token: str = "") -> dict[str, NodeRe
 
 
 class Streams:
-    """Traces on many nodes at once. Iterate for the records; `close` ends all of them."""
+    """Traces on many nodes at once: `poll` for the records; `close` ends all of them.
+
+    A node that is to open connections (TraceRequest.probe) is asked when all others watch, have failed, or take too
+    long: what it causes is then seen wherever it goes.
+    """
 
     def __init__(self, dials: Mapping[str, Dial], requests: Mapping[str, TraceRequest], token: str = "") -> None:
         self._dials, self._token = dials, token
         self._queue: queue.Queue[Event | None] = queue.Queue(_QUEUE)
         self._closing = threading.Event()
+        self._finishing = threading.Event()
         self._open: dict[str, AgentConnection] = {}
         self._sessions: dict[str, str] = {}
         self._threads = {
@@ -153,20 +164,36 @@ class Streams:
             for node, request in requests.items()
         }
         self._running = len(self._threads)
+        self._others = {node for node, request in requests.items() if request.probe is None}
+        self._others_watch = threading.Event()
+        self._ready(None)
         for thread in self._threads.values():
             thread.start()
 
+    def _ready(self, node: str | None) -> None:
+        """The node watches, or never will."""
+        self._others.discard(node or "")
+        if not self._others:
+            self._others_watch.set()
+
     def _read(self, node: str, request: TraceRequest) -> None:
+        if request.probe is not None:
+            self._others_watch.wait(READY_S)
         try:
+            if self._closing.is_set() or self._finishing.is_set():
+                return
             connection = AgentConnection(node, self._dials[node], self._token)
             self._open[node] = connection
+            if self._closing.is_set() or self._finishing.is_set():  # they have not seen this one
+                connection.close()
             response = connection.request("POST", "/v1/trace", msgspec.json.encode(request))
             self._sessions[node] = response.getheader("Genainet-Session", "")
             self._pump(node, connection.lines(response))
         except GenainetError as error:
-            if not self._closing.is_set():
+            if not self._closing.is_set() and not self._finishing.is_set():
                 self._put(AgentFailed(node=node, message=error.message, hint=error.hint))
         finally:
+            self._ready(node)
             self._put(None)
 
     def _pump(self, node: str, lines: Iterable[bytes]) -> None:
@@ -177,6 +204,8 @@ class Streams:
                 if not isinstance(event, Hello):
                     raise GenainetError(f"what answers for node {node} is no agent of this tool")
                 wire.check_hello(event)
+            elif isinstance(event, Progress) and event.stage == "attached":
+                self._ready(node)
             self._put(event)
         if not isinstance(event, Bye):
             raise GenainetError(f"the stream of node {node} ended without its last record: its agent was stopped")
@@ -225,8 +254,15 @@ class Streams:
                 connection.close()
         return problems
 
+    def finish(self) -> None:
+        """Asks the agents to end: they send what they have, and their last record. Keep polling until `done`."""
+        self._finishing.set()
+        for connection in list(self._open.values()):
+            connection.say_no_more()
+
     def close(self) -> None:
         """Ends all traces; the agents take their probes away when the connection is gone."""
         self._closing.set()
+        self._others_watch.set()
         for connection in list(self._open.values()):
             connection.close()

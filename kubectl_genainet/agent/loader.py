@@ -99,7 +99,7 @@ class LoadedProbe:
         return "" if name == b"[unknown]" else str(name.decode(errors="replace"))
 
     def attach(self) -> None:
-        """Attaches every tracepoint; what is not required and not there is named in `missing`."""
+        """Attaches every tracepoint; what is not required and not there is named in `missing`. All begin at one moment."""
         import bcc
 
         for attachment in self.probe.attachments:
@@ -115,6 +115,7 @@ class LoadedProbe:
                         hint="It needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE, and a kernel of 5.8 or later.",
                     ) from None
                 self.missing.append(f"{where}: {attachment.without}")
+        self._set_live(True)
 
     def on_event(self, handle: Callable[[Any], None]) -> None:
         """Calls `handle` with each decoded event, from `consume`."""
@@ -144,7 +145,14 @@ class LoadedProbe:
                 table[ctypes.c_int(i)] = ctypes.c_uint64(word)
                 self._bits[i] = word
         config = self.bpf["config"]
-        config[ctypes.c_int(0)] = config.Leaf(any_port, own is not None, max(1, budget), bool(wanted))
+        live = config[ctypes.c_int(0)].live
+        config[ctypes.c_int(0)] = config.Leaf(any_port, own is not None, max(1, budget), bool(wanted), live)
+
+    def _set_live(self, live: bool) -> None:
+        config = self.bpf["config"]
+        leaf = config[ctypes.c_int(0)]
+        leaf.live = live
+        config[ctypes.c_int(0)] = leaf
 
     @staticmethod
     def _keys(entry: FilterEntry) -> Iterable[tuple[bytes, int, int]]:
@@ -184,6 +192,9 @@ class LoadedProbe:
         bpfsys.wait_for_programs()
 
     def detach(self) -> None:
+        """Detaches every tracepoint. All end at one moment."""
+        if self._attached:
+            self._set_live(False)
         for tracepoint in self._attached:
             self.bpf.detach_raw_tracepoint(tracepoint)
         self._attached.clear()

@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 MAX_CONNECTIONS = 64
 REQUEST_S = 10.0  # a request must have arrived whole by then
+GOODBYE_S = 0.8  # what a worker has to send its last records when the client says no more
 STALL_S = 30.0  # a client that takes nothing for so long is gone
 _CHUNK = 65536
 
@@ -201,6 +202,11 @@ class Server:
             relay = asyncio.create_task(self._relay(connection, process))
             try:
                 await asyncio.wait({gone, relay}, return_when=asyncio.FIRST_COMPLETED)
+                if not relay.done():
+                    # The client has gone, or has ended its side only and still wants the last records.
+                    with contextlib.suppress(ProcessLookupError):
+                        process.send_signal(signal.SIGTERM)
+                    await asyncio.wait({relay}, timeout=GOODBYE_S)
                 if relay.done():
                     relay.result()
             finally:

@@ -115,7 +115,7 @@ class Session:
             probe.attach()
         for text in (text for probe in self.probes for text in probe.missing):
             self.outbox.put(Progress(node=self.node, stage="missing", detail=text), always=True)
-        self.outbox.put(Progress(node=self.node, stage="attached"), always=True)
+        self.outbox.put(Progress(node=self.node, stage="attached", t_ns=time.monotonic_ns()), always=True)
 
     def _own(self) -> set[int] | None:
         """The namespaces that the kernel filters by; None where all are this node's."""
@@ -164,12 +164,14 @@ class Session:
                 self.end("limit")
             if self.outbox.broken.is_set():
                 self.end("client went away")
+        ended = time.monotonic_ns()
         for probe in self.probes:
             probe.detach()
             probe.consume()
         self._drain(drained)
         if exact is not None:
             exact.join()  # it undoes what it changed on the node
+        self.outbox.put(Progress(node=self.node, stage="detached", t_ns=ended), always=True)
 
     def _exact(self) -> None:
         """Reports the rules that the kernel names, until the session ends; what it changed is undone then."""

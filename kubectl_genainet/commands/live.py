@@ -27,7 +27,8 @@ from kubectl_genainet.wire import FilterEntry, TraceRequest
 F = TypeVar("F", bound=Callable[..., Any])
 
 REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
-GRACE_S = 10.0  # how long the agents may take to load their probes and to say goodbye
+GRACE_S = 10.0  # how long the agents may take to load their probes
+GOODBYE_S = 2.0  # and to send their accounts at the end
 
 
 class Reader(Protocol):
@@ -115,17 +116,35 @@ class LiveRun:
             streams = Streams(dials, {node: request(node) for node in dials}, token)
             try:
                 for event in self._records(streams, enough):
-                    if writer is not None:
-                        writer.write(event)
-                    if isinstance(event, AgentFailed):
-                        self.failed.append(event)
-                    self.reader.take(event)
+                    self._take(event, writer)
             except KeyboardInterrupt:
                 self.reader.view.warn("stopped")
+            try:
+                for event in self._last_words(streams):
+                    self._take(event, writer)
+            except KeyboardInterrupt:
+                self.reader.view.warn("stopped at once: the agents' accounts are missing")
             finally:
                 streams.close()
         if self.watch.record:
             self.reader.view.note(f"recorded in {self.watch.record}")
+
+    def _take(self, event: Event, writer: BundleWriter | None) -> None:
+        if writer is not None:
+            writer.write(event)
+        if isinstance(event, AgentFailed):
+            self.failed.append(event)
+        self.reader.take(event)
+
+    @staticmethod
+    def _last_words(streams: Streams) -> Iterator[Event]:
+        """Ends the traces: what the agents still have, and their accounts."""
+        streams.finish()
+        deadline = time.monotonic() + GOODBYE_S
+        while not streams.done and (left := deadline - time.monotonic()) > 0:
+            event = streams.poll(left)
+            if event is not None:
+                yield event
 
     def check(self) -> None:
         """Raises GenainetError where every agent failed: the command itself has."""

@@ -165,6 +165,8 @@ class TraceRun:
                 self.view.path(path)
 
     def _concerns(self, path: PacketPath) -> bool:
+        if not self.resolved.concerns(path):
+            return False
         if self.client is None:
             return True
         client = path.flow.client
@@ -172,7 +174,7 @@ class TraceRun:
 
     def finish(self) -> TraceSummary:
         self._show(self.correlator.finish())
-        summary = self.summary.build()
+        summary = self.summary.build(self.correlator.half_seen)
         self.view.finish(summary)
         return summary
 

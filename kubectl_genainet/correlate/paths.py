@@ -17,9 +17,11 @@ from kubectl_genainet.correlate.explain import Case, explain_drop
 from kubectl_genainet.correlate.hops import Translation, hops_of, in_order, learn_crossings, translation_of
 from kubectl_genainet.correlate.identity import Identity
 from kubectl_genainet.correlate.symptoms import symptoms
+from kubectl_genainet.correlate.watches import Watches
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import (
+    AgentFailed,
     ClusterChanged,
     Event,
     FlowCounters,
@@ -28,6 +30,8 @@ from kubectl_genainet.model.events import (
     PacketDropped,
     PacketSeen,
     Point,
+    Progress,
+    Seen,
     TcpRetransmit,
     Tick,
 )
@@ -44,11 +48,17 @@ RESPONSE_NS = 5_000_000_000  # how long a response is waited for before the path
 
 
 class PathCorrelator:
-    """Feed it every record of every agent; it yields each connection's path once, when it has settled."""
+    """Feed it every record of every agent; it yields each connection's path once, when it has settled.
+
+    `half_seen` counts the connections of which no path is told: they began before every node on their way was watched,
+    or so late that nothing can be said of their end.
+    """
 
     def __init__(self, snapshot: ClusterSnapshot, servers: set[tuple[str, int]]) -> None:
         self.identity = Identity(snapshot)
         self.clocks = Clocks()
+        self.watches = Watches(self.clocks)
+        self.half_seen = 0
         self.connections = Connections(servers, self.clocks)
         self._dumps: dict[str, dict[str, RulesetDump]] = defaultdict(dict)
         self._rulesets: dict[str, tuple[Ruleset | None, str]] = {}
@@ -81,6 +91,10 @@ class PathCorrelator:
                 self.connections.counters(event)
             case Hello():
                 self.clocks.learn(event.node, event.boot_id)
+                self.watches.learn(event)
+            case Progress() | AgentFailed():
+                self.watches.learn(event)
+                return
             case NodeReport():
                 self.identity.learn(event)
             case RulesetDump():
@@ -105,14 +119,27 @@ class PathCorrelator:
     def finish(self) -> Iterator[PacketPath]:
         """The paths that had not settled when the stream ended."""
         for connection in list(self._open.values()):
-            yield self._report(connection)
+            if self._cut_short(connection):
+                self.half_seen += 1
+            else:
+                yield from self._report(connection)
+
+    def _cut_short(self, connection: Connection) -> bool:
+        """Whether the trace ended before anything could be said of the connection's end."""
+        if connection.answer or connection.reply_data or connection.drops or connection.icmp or connection.resets:
+            return False
+        last = max(connection.first, key=lambda seen: seen.t_ns, default=None)
+        if last is None:
+            return False
+        ended = self.watches.ended(last.node) or self._now.get(last.node, 0)
+        return ended - last.t_ns < UNANSWERED_NS and len(connection.attempts) < 2
 
     def _settled(self) -> Iterator[PacketPath]:
         for connection in list(self._open.values()):
             seen_by = {event.node for event in connection.first} or set(self._now)
             now = min(self._now.get(node, 0) for node in seen_by)
             if now - connection.last_ns > self._patience(connection):
-                yield self._report(connection)
+                yield from self._report(connection)
 
     @staticmethod
     def _patience(connection: Connection) -> int:
@@ -122,10 +149,28 @@ class PathCorrelator:
             return UNANSWERED_NS
         return RESPONSE_NS if connection.request_data else UNANSWERED_NS
 
-    def _report(self, connection: Connection) -> PacketPath:
+    def _report(self, connection: Connection) -> Iterator[PacketPath]:
         connection.reported = True
         self._open.pop(id(connection), None)
-        return self.path_of(connection)
+        path = self.path_of(connection)
+        if self._wholly_watched(connection, path):
+            yield path
+        else:
+            self.half_seen += 1
+
+    def _wholly_watched(self, connection: Connection, path: PacketPath) -> bool:
+        """Whether all nodes on its way were watched when it began. Where its ends are not known: all nodes."""
+        if connection.mid_stream:
+            return True
+        seen: list[Seen] = [s for attempt in connection.attempts for s in attempt] or [
+            d.event for d in connection.drops
+        ]
+        if not seen:
+            return True
+        first = min(seen, key=lambda s: self.watches.wall_clock(s.node, s.t_ns))
+        ends = [path.flow.client.node, path.backend.node if path.backend else first.node]
+        nodes = {s.node for s in seen} | {n for n in ends if n} if all(ends) else self.watches.all_nodes()
+        return self.watches.covered(first.t_ns, first.node, nodes)
 
     def ruleset(self, node: str) -> tuple[Ruleset | None, str]:
         """The node's rules as last read, or why there are none."""

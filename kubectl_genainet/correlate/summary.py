@@ -64,7 +64,8 @@ class Losses(msgspec.Struct, frozen=True, tag_field="kind", tag="lost"):
 
 class TraceSummary(msgspec.Struct, frozen=True, tag_field="kind", tag="summary"):
     """`events` are the probes' totals over all nodes: emitted = received + lost. Packets that were only counted are in
-    `counted`."""
+    `counted`. `half_seen` connections began before every node on their way was watched, or too late to see their end:
+    they are in no other number."""
 
     target: str
     connections: int
@@ -76,6 +77,7 @@ class TraceSummary(msgspec.Struct, frozen=True, tag_field="kind", tag="summary")
     nodes: tuple[str, ...]
     silent_nodes: tuple[str, ...]
     lost: tuple[Losses, ...]
+    half_seen: int = 0
 
 
 class SummaryBuilder:
@@ -117,7 +119,7 @@ class SummaryBuilder:
         if len(self._backends[key]) < MAX_SAMPLES:
             self._backends[key].append(path)
 
-    def build(self) -> TraceSummary:
+    def build(self, half_seen: int = 0) -> TraceSummary:
         backends = tuple(self._backend(key) for key in sorted(self._backends, key=lambda k: (k is None, str(k))))
         done = len(self._bye) == len(self._nodes) and bool(self._nodes)
         events: dict[str, int | None] = {
@@ -135,6 +137,7 @@ class SummaryBuilder:
             },
             nodes=tuple(sorted(self._nodes)), silent_nodes=tuple(sorted(self._nodes - self._bye.keys())) if self._bye else (),
             lost=tuple(Losses(node, probe, where, count) for (node, probe, where), count in sorted(self._lost.items())),
+            half_seen=half_seen,
         )  # fmt: skip
 
     def _backend(self, key: tuple[str, int | None] | None) -> BackendSummary:

@@ -181,11 +181,15 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="he
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="progress"):
-    """What the agent is doing: stage "loading", "attached", or "missing" (a feature that this kernel lacks)."""
+    """What the agent is doing: stage "loading", "attached", "missing" (a feature that this kernel lacks), "detached".
+
+    The probes look at packets from the `t_ns` of "attached" until that of "detached"; 0 with other stages.
+    """
 
     node: str
     stage: str
     detail: str = ""
+    t_ns: int = 0
 
 
 class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tick"):

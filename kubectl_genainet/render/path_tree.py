@@ -185,6 +185,8 @@ def _account(summary: TraceSummary) -> str:
     )
     counted = f"{summary.counted.get('packets', 0)} packet sightings counted"
     text = f"{summary.connections} connections ({verdicts}); {seen}; {counted}; nodes: {', '.join(summary.nodes) or 'none'}"
+    if summary.half_seen:
+        text += f"; {summary.half_seen} more half seen, at the trace's begin or end"
     if summary.silent_nodes:
         text += f"; broke off: {', '.join(summary.silent_nodes)}"
     return printable(text)

@@ -51,6 +51,7 @@ struct config {
 	__u32 own_netns;    /* only namespaces in `own` are this node's */
 	__u32 budget;	    /* events a second and CPU */
 	__u32 filtered;	    /* some filter is set; a probe may take none for "all" */
+	__u32 live;	    /* 0: nothing matches yet, or no more; all programs begin and end at one moment */
 };
 
 /* A parsed packet. */
@@ -269,7 +270,7 @@ static __always_inline int matches(struct tuple *t)
 {
 	int zero = 0;
 	struct config *cfg = config.lookup(&zero);
-	if (!cfg)
+	if (!cfg || !cfg->live)
 		return 0;
 	return in_filter(t->daddr, t->dport, t->proto, cfg->any_port) ||
 	       in_filter(t->saddr, t->sport, t->proto, cfg->any_port);
