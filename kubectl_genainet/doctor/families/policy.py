@@ -94,13 +94,10 @@ def policy_selects_nothing(cluster: Cluster) -> Problems:
     by_namespace = cluster.workloads_in
     for policy in _policies(cluster):
         selector = mapping(policy.raw, "spec", "podSelector")
-        if not selector or any(
-            selector_matches(selector, w.template.labels) for w in by_namespace.get(policy.namespace, ())
-        ):
+        workloads = by_namespace.get(policy.namespace, ())
+        if not selector or any(selector_matches(selector, w.template.labels) for w in workloads):
             continue
-        if any(
-            selector_matches(selector, p.obj.labels) for w in by_namespace.get(policy.namespace, ()) for p in w.pods
-        ):
+        if any(selector_matches(selector, p.obj.labels) for w in workloads for p in w.pods):
             continue
         yield Problem(
             "it selects no pod",
