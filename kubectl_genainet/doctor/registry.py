@@ -25,14 +25,15 @@ from kubectl_genainet.doctor.families import (
     placement,
     pod_ip,
     policy,
+    policy_peers,
     policy_traffic,
     services,
     sriov,
 )
 
 _FAMILIES = (
-    cni, pod_ip, services, exposure, nlb, health, ingress, gateway, mesh, policy, policy_traffic, global_policy,
-    kube_proxy, ip_space, ebpf, sriov, coredns, nodelocal, lookups, placement, efa, gpu_nodes,
+    cni, pod_ip, services, exposure, nlb, health, ingress, gateway, mesh, policy, policy_peers, policy_traffic,
+    global_policy, kube_proxy, ip_space, ebpf, sriov, coredns, nodelocal, lookups, placement, efa, gpu_nodes,
 )  # fmt: skip
 
 

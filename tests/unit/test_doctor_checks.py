@@ -734,7 +734,27 @@ def policy_names_the_services_port(world: World) -> None:
 @fault("policy-blocks-call", eks, "StatefulSet chatbot/qdrant", "spec.template.spec.containers[0].env[0].value")
 def caller_not_admitted(world: World) -> None:
     rule = world.get("NetworkPolicy", "qdrant-ingress-policy")["spec"]["ingress"][0]
-    rule["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] = "rag"
+    rule["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] = "chatbot-ui"
+
+
+@fault("policy-peer-nobody", eks, "NetworkPolicy chatbot/my-llama-ingress-policy", "spec.ingress[0].from",
+       also=("policy-blocks-call",))  # fmt: skip
+def rule_for_a_client_that_does_not_exist(world: World) -> None:
+    rule = world.get("NetworkPolicy", "my-llama-ingress-policy")["spec"]["ingress"][0]
+    rule["from"] = [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "chat-ui"}}}]
+
+
+@fault("policy-one-sided", eks, "Deployment chatbot/chatbot-ui", "spec.ingress[0].from", also=("policy-blocks-call",))
+def egress_forgets_the_model(world: World) -> None:
+    label = "app.kubernetes.io/name"
+    dns = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
+    rag = {"to": [{"podSelector": {"matchLabels": {label: "rag-app"}}}], "ports": [{"protocol": "TCP", "port": 80}]}
+    world.add(egress_policy("ui-egress", "chatbot-ui", dns, rag))
+
+
+@fault("external-policy-local", eks, "Service chatbot/chatbot-ui", "spec.externalTrafficPolicy", severity=Severity.INFO)
+def load_balancer_keeps_away_from_nodes(world: World) -> None:
+    world.get("Service", "chatbot-ui")["spec"] |= {"externalTrafficPolicy": "Local", "healthCheckNodePort": 32001}
 
 
 def packet(world: World, client: str, server: str, port: int, cls: Any, **more: Any) -> Any:

@@ -91,14 +91,13 @@ def policy_selects_nothing(cluster: Cluster) -> Problems:
 
     Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
     """
-    by_namespace: dict[str, list[Workload]] = defaultdict(list)
-    for workload in cluster.workloads:
-        by_namespace[workload.namespace].append(workload)
+    by_namespace = cluster.workloads_in
     for policy in _policies(cluster):
         selector = mapping(policy.raw, "spec", "podSelector")
-        if not selector or any(selector_matches(selector, w.template.labels) for w in by_namespace[policy.namespace]):
+        workloads = by_namespace.get(policy.namespace, ())
+        if not selector or any(selector_matches(selector, w.template.labels) for w in workloads):
             continue
-        if any(selector_matches(selector, p.obj.labels) for w in by_namespace[policy.namespace] for p in w.pods):
+        if any(selector_matches(selector, p.obj.labels) for w in workloads for p in w.pods):
             continue
         yield Problem(
             "it selects no pod",
@@ -233,12 +232,10 @@ def policy_service_port(cluster: Cluster) -> Problems:
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
     """
-    by_namespace: dict[str, list[Workload]] = defaultdict(list)
-    for workload in cluster.workloads:
-        by_namespace[workload.namespace].append(workload)
+    by_namespace = cluster.workloads_in
     for policy in _policies(cluster):
         selector = mapping(policy.raw, "spec", "podSelector")
-        selected = [w for w in by_namespace[policy.namespace] if selector_matches(selector, w.template.labels)]
+        selected = [w for w in by_namespace.get(policy.namespace, ()) if selector_matches(selector, w.template.labels)]
         for r, rule in enumerate(items(policy.raw, "spec", "ingress")):
             for p, entry in enumerate(items(rule, "ports")):
                 port = number(entry, "port")

@@ -283,8 +283,8 @@ def external_name_port(cluster: Cluster) -> Problems:
 def external_policy_local(cluster: Cluster) -> Problems:
     """externalTrafficPolicy Local, and nodes without an endpoint.
 
-    Looks at NodePort Services, and at LoadBalancer Services that nothing health-checks (no healthCheckNodePort):
-    which nodes have no ready endpoint of theirs.
+    Looks at NodePort and LoadBalancer Services: which nodes have no ready endpoint of theirs. Where a load balancer
+    checks the nodes' health (healthCheckNodePort) it is information only.
 
     Why: such a node drops what comes in on the node port. A load balancer with a health check keeps away from it; a
     client that was given the node's address does not.
@@ -295,8 +295,7 @@ def external_policy_local(cluster: Cluster) -> Problems:
         spec = service.spec
         if spec.external_traffic_policy != "Local" or spec.type not in ("NodePort", "LoadBalancer"):
             continue
-        if spec.type == "LoadBalancer" and spec.health_check_node_port:
-            continue
+        checked = spec.type == "LoadBalancer" and bool(spec.health_check_node_port)
         for port in spec.ports[:1]:
             local = {b.node for b in cluster.snapshot.backends(service, port) if b.ready}
             without = sorted(n.name for n in cluster.nodes if n.name not in local)
@@ -314,6 +313,7 @@ def external_policy_local(cluster: Cluster) -> Problems:
                         "Accept the extra hop, or put an endpoint on every node (a DaemonSet).",
                         command=patch(service.ref, {"spec": {"externalTrafficPolicy": "Cluster"}}),
                     ),
+                    severity=Severity.INFO if checked else None,
                 )
 
 
