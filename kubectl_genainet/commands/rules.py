@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -195,6 +196,7 @@ def _evaluate(
     for node, found in dumps.items():
         ruleset = parse_ruleset(found)
         _warn(ruleset)
+        gc.freeze()  # a large ruleset stays until the end: the collector need not walk it again and again
         yield from evaluate_flows(ruleset, flows, node_ips=node_ips.get(node), node=node)
 
 

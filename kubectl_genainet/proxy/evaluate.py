@@ -10,15 +10,27 @@ from collections.abc import Sequence
 
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy.ipvs import VirtualServer
-from kubectl_genainet.proxy.ir import ALL_BITS, Act, Action, Chain, Env, Path, Rule, State, address_number, address_of
-from kubectl_genainet.proxy.model import Evaluation, Hook, Packet, RuleRef, Verdict
+from kubectl_genainet.proxy.ir import (
+    ALL_BITS,
+    Act,
+    Action,
+    Chain,
+    Env,
+    Passed,
+    Path,
+    Rule,
+    State,
+    address_number,
+    address_of,
+)
+from kubectl_genainet.proxy.model import Evaluation, Hook, Packet, Verdict
 from kubectl_genainet.proxy.ruleset import Ruleset
 from kubectl_genainet.proxy.summary import End, summary
 
 MAX_WAYS = 20_000  # ways of one packet that are followed; the largest Service has one per endpoint
 # A way's rest, from where it has its new destination: what decides it, and what came of it (None: it forked).
 _TailKey = tuple[Hook, int, int, int, int, bool, tuple[tuple[str, bool], ...]]
-_Tail = tuple[End, tuple[Rule | Chain | RuleRef, ...]]
+_Tail = tuple[End, tuple[Passed, ...]]
 Frames = tuple[Sequence[Rule], int, "Frames"] | None
 
 
@@ -131,8 +143,7 @@ class _Walk:
             return False
         end, rules = tail
         state.masquerade, state.accepted, state.mark = end.state.masquerade, end.state.accepted, end.state.mark
-        for rule in rules:
-            state.path = (rule, state.path)
+        state.path = (rules, state.path)
         self._end(state, end.verdict, end.reason)
         return True
 
@@ -356,12 +367,12 @@ class _Walk:
         self.pending.append((other, hook, at, here))
 
 
-def _since(path: Path | None, start: Path | None) -> tuple[Rule | Chain | RuleRef, ...]:
+def _since(path: Path | None, start: Path | None) -> tuple[Passed, ...]:
     """The rules of a path after `start`, oldest first."""
-    found: list[Rule | Chain | RuleRef] = []
+    found: list[Passed] = []
     while path is not None and path is not start:
-        found.append(path[0])
-        path = path[1]
+        passed, path = path
+        found += reversed(passed) if isinstance(passed, tuple) else [passed]
     return tuple(reversed(found))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from heapq import merge
-from typing import Any
+from typing import Any, Union
 
 from kubectl_genainet.proxy.model import Hook, RuleRef
 
@@ -33,9 +33,10 @@ def ipv4_number(text: str) -> int:
     return a << 24 | b << 16 | c << 8 | d
 
 
-@lru_cache(maxsize=65536)
 def address_of(number: int, family: int) -> str:
-    return str(ipaddress.IPv4Address(number) if family == 4 else ipaddress.IPv6Address(number))
+    if family == 4:
+        return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    return str(ipaddress.IPv6Address(number))
 
 
 class State:
@@ -85,8 +86,9 @@ class State:
 
 
 Check = Callable[[State], bool | None]
-# Rules passed, newest first: ways that fork share what came before.
-Path = tuple["Rule | Chain | RuleRef", "Path | None"]
+Passed = Union["Rule", "Chain", RuleRef]
+# Rules passed, newest first: ways that fork share what came before. A tuple of rules is a stretch, oldest first.
+Path = tuple[Passed | tuple[Passed, ...], "Path | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +185,9 @@ def path_refs(path: Path | None) -> tuple[RuleRef, ...]:
     """The rules of a path, oldest first."""
     found: list[RuleRef] = []
     while path is not None:
-        rule, path = path
-        found.append(rule if isinstance(rule, RuleRef) else rule.ref)
+        passed, path = path
+        stretch = passed if isinstance(passed, tuple) else (passed,)
+        found += [rule if isinstance(rule, RuleRef) else rule.ref for rule in reversed(stretch)]
     return tuple(reversed(found))
 
 

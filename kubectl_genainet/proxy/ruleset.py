@@ -34,6 +34,7 @@ class Ruleset:
     sources: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()  # "source: why it could not be read"
     t_ns: int = 0
+    _envs: dict[tuple[str, ...] | None, Env] = field(default_factory=dict, repr=False, compare=False)
     _asked: dict[int, frozenset[int] | None] = field(default_factory=dict, repr=False, compare=False)
     _hooks: dict[tuple[int, Hook], tuple[Chain, ...]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -98,7 +99,13 @@ class Ruleset:
 
     def env_for(self, node_ips: Sequence[str] | None) -> Env:
         """The node's addresses as the checks ask them. An IPVS address is bound on the node (kube-ipvs0)."""
-        always = {key[1] for key in self.ipvs_by_key}
+        key = None if node_ips is None else tuple(node_ips)
+        if key not in self._envs:
+            self._envs[key] = self._make_env(key)
+        return self._envs[key]
+
+    def _make_env(self, node_ips: tuple[str, ...] | None) -> Env:
+        always = {address for _, address, _ in self.ipvs_by_key}
         for table in self.tables:
             accepting = table.sets.get("nodeport-ips") if isinstance(table, NftTable) else None
             always |= {int(str(key[0])) for key in accepting.exact} if accepting else set()
