@@ -186,6 +186,24 @@ def test_requests_without_the_capability_are_refused_on_the_node_and_in_pods(own
         assert reached.strip() == "closed"
 
 
+def test_a_forwarded_port_carries_both_ways_and_tells_why_it_ends(own: Cluster) -> None:
+    client = connect(kubeconfig=own.kubeconfig)
+    pods = own.plane.api().get("/api/v1/namespaces/chat/pods?labelSelector=app.kubernetes.io/name=my-llama-finetuned")  # type: ignore[union-attr]
+    pod = pods["items"][0]["metadata"]["name"]
+    with dial_pod(client, "chat", pod, 8080) as model:
+        model.settimeout(15)
+        model.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        answer = b"".join(iter(lambda: model.recv(4096), b""))
+        assert b"Directory listing" in answer and model.reason == ""
+    with dial_pod(client, "chat", pod, 9) as nothing:
+        nothing.settimeout(15)
+        assert nothing.recv(1) == b""
+        assert "connection refused" in nothing.reason, nothing.reason
+    with pytest.raises(Refused) as missing:
+        dial_pod(client, "chat", "no-such-pod", 8080)
+    assert missing.value.status == 404
+
+
 def hostile_requests(token: str) -> list[bytes]:
     auth = f"Authorization: Bearer {token}\r\n".encode()
     start = b"POST /v1/trace HTTP/1.1\r\nHost: a\r\n" + auth
