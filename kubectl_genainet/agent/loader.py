@@ -6,6 +6,7 @@ however it ends.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ipaddress
 import os
@@ -54,7 +55,9 @@ def _source(name: str) -> str:
 class LoadedProbe:
     """A probe in the kernel. `missing` says what this kernel can't give. Use as a context manager."""
 
-    def __init__(self, probe: Probe, node: str, cache: Path, cflags: Iterable[str] = ()) -> None:
+    def __init__(
+        self, probe: Probe, node: str, cache: Path, cflags: Iterable[str] = (), options: dict[str, str] | None = None
+    ) -> None:
         try:
             import bcc
         except ImportError as error:
@@ -69,7 +72,7 @@ class LoadedProbe:
         flags = [
             f"-I{os.environ['BCC_KERNEL_SOURCE']}/include",
             f"-DRING_PAGES={RING_PAGES}", f"-DFLOW_ENTRIES={max(1024, min(16384, FLOW_BYTES // (256 * cpus)))}",
-            *(["-DHAS_DROP_REASON"] if self._has_drop_reason(facts.drop_reasons) else []), *cflags,
+            *(["-DHAS_DROP_REASON"] if self._has_drop_reason(facts.drop_reasons) else []), *probe.cflags, *cflags,
         ]  # fmt: skip
         try:
             self.bpf = bcc.BPF(text=_source(probe.source), cflags=flags)
@@ -78,7 +81,9 @@ class LoadedProbe:
                 f"the probe {probe.name} can't be compiled: {error}",
                 hint="Loading BPF needs root, or CAP_BPF and CAP_PERFMON; the compiler's own words are above.",
             ) from None
-        self._context = DecodeContext(node, facts.drop_reasons, self._symbol)
+        options = options or {}
+        self._context = DecodeContext(node, facts.drop_reasons, self._symbol, options)
+        self._mode = probe.modes.get(options.get("mode", ""), 0)
         self.missing: list[str] = []
         self._attached: list[str] = []
         self._programs: dict[str, int] = {}
@@ -140,7 +145,7 @@ class LoadedProbe:
                 table[ctypes.c_int(i)] = ctypes.c_uint64(word)
                 self._bits[i] = word
         config = self.bpf["config"]
-        config[ctypes.c_int(0)] = config.Leaf(any_port, own is not None, max(1, budget), 0)
+        config[ctypes.c_int(0)] = config.Leaf(any_port, own is not None, max(1, budget), self._mode)
 
     @staticmethod
     def _keys(entry: FilterEntry) -> Iterable[tuple[bytes, int, int]]:
@@ -170,6 +175,20 @@ class LoadedProbe:
     def drain(self, state: dict[bytes, int], now: int) -> Iterable[Event]:
         """What the probe has counted in the kernel and not reported before; `state` is the caller's to keep."""
         return self.probe.drain(self.map_entries, self._context, state, now) if self.probe.drain else ()
+
+    def sweep(self, now: int, *, final: bool = False) -> Iterable[Event]:
+        """What no packet will complete any more; everything that is open where the session is at its end."""
+        return self.probe.sweep(self, self._context, now, final) if self.probe.sweep else ()
+
+    def pairs(self, name: str, key_size: int, value_size: int) -> Iterable[tuple[bytes, bytes]]:
+        """Every entry of a map that is not per-CPU."""
+        return bpfsys.entries(self.bpf[name].map_fd, key_size, value_size, batch=256)
+
+    def delete(self, name: str, key: bytes) -> None:
+        """Removes an entry of a map; one that is gone already is no error."""
+        table = self.bpf[name]
+        with contextlib.suppress(KeyError):
+            del table[table.Key.from_buffer_copy(key)]
 
     def map_entries(self, name: str, key_size: int, value_size: int) -> Iterable[tuple[bytes, bytes]]:
         """Every entry of a per-CPU map: key, and the values of all CPUs."""

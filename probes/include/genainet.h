@@ -50,7 +50,7 @@ struct config {
 	__u32 any_port;	    /* some filter has port 0 */
 	__u32 own_netns;    /* only namespaces in `own` are this node's */
 	__u32 budget;	    /* events a second and CPU */
-	__u32 pad;
+	__u32 mode;	    /* of one probe: what else it was asked for */
 };
 
 /* A parsed packet. */

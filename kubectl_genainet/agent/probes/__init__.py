@@ -1,5 +1,11 @@
 """The probes: each declares its C file, the kernel fields it reads, where it attaches and how its events decode."""
 
-from kubectl_genainet.agent.probes import packet
+from kubectl_genainet.agent.probes import dns, packet
 
-PROBES = {probe.name: probe for probe in (packet.PROBE,)}
+PROBES = {
+    probe.name: probe
+    for probe in (
+        packet.PROBE,
+        dns.PROBE,
+    )
+}

@@ -62,7 +62,8 @@ def address(raw: bytes) -> str:
 
 
 @lru_cache(maxsize=65536)
-def _tuple(src: bytes, dst: bytes, sport: int, dport: int, proto: int) -> FiveTuple:
+def five_tuple(src: bytes, dst: bytes, sport: int, dport: int, proto: int) -> FiveTuple:
+    """A `struct tuple` of the probes (16-byte addresses, ports in host order)."""
     return FiveTuple(address(src), sport, address(dst), dport, Protocol.from_number(proto))
 
 
@@ -85,7 +86,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
     (t_ns, skb, src, dst, sport, dport, proto, outer_src, outer_dst, outer_sport, outer_dport, outer_proto, netns, ifindex,
      seq, ack, length, payload, sig, ip_id, kind, point, flags, icmp_type, icmp_code, state, icmp_rest, device,
      cpu) = _PACKET.unpack_from(data)  # fmt: skip
-    flow = _tuple(src, dst, sport, dport, proto)
+    flow = five_tuple(src, dst, sport, dport, proto)
     node = context.node
     if kind == 4:
         return TcpRetransmit(node=node, t_ns=t_ns, netns=netns, flow=flow, state=_TCP_STATES[state % len(_TCP_STATES)])
@@ -104,7 +105,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
             quoted=flow, hook=hook, reason=reason,
         )  # fmt: skip
     tcp = TcpFlags(seq, ack, flags) if proto == 6 else None
-    tunnel = _tuple(outer_src, outer_dst, outer_sport, outer_dport, outer_proto) if outer_proto else None
+    tunnel = five_tuple(outer_src, outer_dst, outer_sport, outer_dport, outer_proto) if outer_proto else None
     seen = {
         "node": node, "t_ns": t_ns, "netns": netns, "ifindex": ifindex, "device": text(device), "skb": skb, "flow": flow,
         "length": length, "payload": payload, "ip_id": ip_id, "sig": 0 if tcp else sig, "tcp": tcp, "tunnel": tunnel,
@@ -154,7 +155,7 @@ def drain(read: MapReader, context: DecodeContext, seen: dict[bytes, int], now: 
         src, dst, sport, dport, proto, _, point = FLOW_KEY.unpack(key)
         yield FlowCounters(
             node=context.node, t_ns=now, netns=netns, ifindex=ifindex, device=text(device), point=_POINTS[point % 3],
-            flow=_tuple(src, dst, sport, dport, proto), packets=packets, bytes=size, hop_ns=tuple(buckets),
+            flow=five_tuple(src, dst, sport, dport, proto), packets=packets, bytes=size, hop_ns=tuple(buckets),
         )  # fmt: skip
 
 
