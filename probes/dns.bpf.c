@@ -7,6 +7,7 @@
  * or more sightings, which is what makes 20,000 queries a second affordable. Queries without an answer are taken out by
  * the agent. What joins is what NAT leaves alone: the client's port, the transaction id and the question's first bytes.
  */
+#define PENDING 16384	   /* exchanges that may be open at a time; 1.4 kB each */
 #define QUERY_BYTES 288	   /* header, the longest name and its type, an OPT record with a cookie */
 #define RESPONSE_BYTES 512
 #define FLOWS 4		   /* tuples that one exchange may have on a node: as sent, after DNAT, after SNAT */
@@ -14,13 +15,12 @@
 #define HEADER 12	   /* of a DNS message, RFC 1035 4.1.1 */
 #define QR 0x80
 #define STACK_DEPTH 20
-#define FIRST_INODE 0xefffff00u /* inode numbers of namespaces start here (PROC_DYNAMIC_FIRST and the fixed ones below) */
 #define SAME_PACKET_NS 1000000	/* the same skb at its first device again within this time is not a repetition */
 
 enum record_kind { RECORD_ANSWERED = 1, RECORD_REPEATED = 2, RECORD_LONE = 3, RECORD_DROP = 4 };
 enum side { SIDE_ANY = 0, SIDE_CLIENT = 1 };
 
-struct place {
+struct sighted {
 	__u64 t_ns;
 	__u32 netns;
 	__u32 ifindex;
@@ -49,8 +49,8 @@ struct dns_record {
 	__u8 response_count;
 	__u8 pad2[5];
 	struct tuple flows[FLOWS]; /* from client to server, also for responses */
-	struct place query[PLACES];
-	struct place response[PLACES];
+	struct sighted query[PLACES];
+	struct sighted response[PLACES];
 	__u8 data[QUERY_BYTES + RESPONSE_BYTES]; /* the query, right behind it the response */
 };
 _Static_assert(sizeof(struct dns_record) == 1384, "mirrored in agent/probes/dns.py");
@@ -80,6 +80,7 @@ struct dns_drop {
 _Static_assert(sizeof(struct dns_drop) == 576, "mirrored in agent/probes/dns.py");
 
 BPF_HASH(pending, struct dns_key, struct dns_record, PENDING);
+BPF_ARRAY(side, __u64, 1); /* which end of a message the filter names, enum side */
 BPF_ARRAY(blank, struct dns_record, 1);
 BPF_PERCPU_ARRAY(lone, struct dns_record, 2); /* one a program: a softirq may interrupt another program */
 BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
@@ -103,29 +104,13 @@ struct sighting {
 /* Namespace and device. Returns 0 if they are not this node's. */
 static __always_inline int locate(struct sighting *s, char *device)
 {
-	struct dev_place place = {};
-	struct net_ino ino = {};
-	struct skb_sk sk = {};
-	struct sock_net net = {};
+	struct place place;
 
-	s->netns = s->ifindex = 0;
-	if (s->dev) {
-		READ_VIEW(place, dev_place, s->dev);
-		READ_VIEW(ino, net_ino, place.nd_net_net);
-		if (ino.ns_inum >= FIRST_INODE) { /* else: a socket queue keeps other things in skb->dev */
-			s->ifindex = place.ifindex;
-			s->netns = ino.ns_inum;
-			if (device)
-				__builtin_memcpy(device, place.name, 16);
-			return is_own(s->netns);
-		}
-	}
-	READ_VIEW(sk, skb_sk, s->skb);
-	if (!sk.sk)
-		return is_own(0);
-	READ_VIEW(net, sock_net, sk.sk);
-	READ_VIEW(ino, net_ino, net.__sk_common_skc_net_net);
-	s->netns = ino.ns_inum;
+	find_place(&place, s->skb, s->dev);
+	s->netns = place.netns;
+	s->ifindex = place.ifindex;
+	if (device)
+		__builtin_memcpy(device, place.device, 16);
 	return is_own(s->netns);
 }
 
@@ -133,18 +118,16 @@ static __always_inline int locate(struct sighting *s, char *device)
 static __always_inline int wanted(struct sighting *s)
 {
 	int zero = 0;
-	struct config *cfg = config.lookup(&zero);
+	__u64 *which = side.lookup(&zero);
 	__u16 port = s->is_response ? s->p.t.sport : s->p.t.dport;
 	struct filter_key key = {.port = port, .proto = s->p.t.proto};
 
-	if (!cfg)
-		return 0;
 	if (filter.lookup(&key))
 		return 1;
 	__builtin_memcpy(key.addr, s->is_response ? s->p.t.daddr : s->p.t.saddr, 16);
 	if (filter.lookup(&key))
 		return 1;
-	if (cfg->mode == SIDE_CLIENT)
+	if (!which || *which == SIDE_CLIENT)
 		return 0;
 	__builtin_memcpy(key.addr, s->is_response ? s->p.t.saddr : s->p.t.daddr, 16);
 	return filter.lookup(&key) != 0;
@@ -227,7 +210,7 @@ static __always_inline __u8 flow_index(struct dns_record *r, struct sighting *s)
 
 static __always_inline void add_place(struct dns_record *r, struct sighting *s)
 {
-	struct place p = {.t_ns = s->now, .netns = s->netns, .ifindex = s->ifindex, .point = s->point};
+	struct sighted p = {.t_ns = s->now, .netns = s->netns, .ifindex = s->ifindex, .point = s->point};
 	p.flow = flow_index(r, s);
 	if (s->is_response) {
 		__u32 n = r->response_count;
@@ -245,11 +228,16 @@ static __always_inline void add_place(struct dns_record *r, struct sighting *s)
 	}
 }
 
+/* The smaller of the two, in a register that the verifier has seen compared: it forgets bounds of what clang copies. */
+static __always_inline __u64 at_most(__u64 value, __u64 limit)
+{
+	asm volatile("" : "+r"(value));
+	return value > limit ? limit : value;
+}
+
 static __always_inline void take_query(struct dns_record *r, struct sighting *s)
 {
-	__u32 n = s->linear;
-	if (n > QUERY_BYTES)
-		n = QUERY_BYTES;
+	__u64 n = at_most(s->linear, QUERY_BYTES);
 	if (bpf_probe_read_kernel(r->data, n, (void *)s->payload))
 		n = 0;
 	r->query_len = s->len;
@@ -258,11 +246,7 @@ static __always_inline void take_query(struct dns_record *r, struct sighting *s)
 
 static __always_inline void take_response(struct dns_record *r, struct sighting *s)
 {
-	__u32 n = s->linear, at = r->query_captured;
-	if (n > RESPONSE_BYTES)
-		n = RESPONSE_BYTES;
-	if (at > QUERY_BYTES)
-		return;
+	__u64 n = at_most(s->linear, RESPONSE_BYTES), at = at_most(r->query_captured, QUERY_BYTES);
 	if (bpf_probe_read_kernel(r->data + at, n, (void *)s->payload))
 		n = 0;
 	r->response_len = s->len;
@@ -271,14 +255,12 @@ static __always_inline void take_response(struct dns_record *r, struct sighting 
 
 static __always_inline void emit(struct dns_record *r, __u32 kind, __u64 now)
 {
-	__u32 query = r->query_captured, response = r->response_captured;
-
 	if (!may_emit(now))
 		return;
-	if (query > QUERY_BYTES || response > RESPONSE_BYTES)
-		return;
 	r->kind = kind;
-	if (ring.ringbuf_output(r, __builtin_offsetof(struct dns_record, data) + query + response, BPF_RB_NO_WAKEUP))
+	__u64 size = at_most(__builtin_offsetof(struct dns_record, data) + r->query_captured + r->response_captured,
+			     sizeof(*r));
+	if (ring.ringbuf_output(r, size, BPF_RB_NO_WAKEUP))
 		count(ACCOUNT_RING_FULL);
 }
 

@@ -101,7 +101,7 @@ class Session:
         self.outbox.put(Progress(node=self.node, stage="loading", detail=", ".join(request.probes)))
         self.namespaces = self.inventory.own_inodes()
         for name in request.probes:
-            probe = LoadedProbe(PROBES[name], self.node, cache)
+            probe = LoadedProbe(PROBES[name], self.node, cache, request.options)
             self.probes.append(probe)
             probe.on_event(self._event)
             probe.configure(self.filters, self._own(), EVENTS_PER_SECOND)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from kubectl_genainet.agent.dnswire import decode_message
-from kubectl_genainet.agent.headers import View
-from kubectl_genainet.agent.probes.declare import Attachment, DecodeContext, Maps, Probe
+from kubectl_genainet.agent.probes.declare import COMMON_VIEWS, SKB_HEAD, SKB_PLACE, Attachment, DecodeContext, Maps, Probe
 from kubectl_genainet.agent.probes.packet import drop_reason, five_tuple, hook_of, text
 from kubectl_genainet.agent.redact import Redactor
 from kubectl_genainet.model.dns import DnsMessage
@@ -26,7 +25,6 @@ from kubectl_genainet.model.events import (
 from kubectl_genainet.model.packet import FiveTuple
 
 EXPIRES_NS = 5_000_000_000  # glibc's and musl's resolvers wait for 5 s (resolv.conf(5), RES_TIMEOUT)
-PENDING = 16384  # exchanges that may be open at a time; 1.4 kB each
 ANSWERS_PER_SECOND = 500  # messages whose answers are decoded; those of the others are not looked at
 
 # struct dns_record up to its tuples: kind, id, skb, query_len, response_len, query_captured, response_captured,
@@ -84,7 +82,7 @@ def _redacted(message: DnsMessage, key: str) -> DnsMessage:
     return _redactor(key).message(message)
 
 
-def message_of(data: bytes, length: int, options: dict[str, str]) -> DnsMessage:
+def message_of(data: bytes, length: int, options: Mapping[str, str]) -> DnsMessage:
     """The message that begins with `data`, with its names hidden where the request asks for that."""
     message = _message(data[2:], length)
     key = options.get("redact")
@@ -163,17 +161,14 @@ def sweep(maps: Maps, context: DecodeContext, now: int, final: bool) -> Iterator
         yield _transaction(value, DnsEnd.EXPIRED if expired else DnsEnd.STOPPED, context)
 
 
+def _words(_: DecodeContext, options: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+    return {"side": (1 if options.get("side") == "client" else 0,)}
+
+
 PROBE = Probe(
     name="dns",
     source="dns.bpf.c",
-    views=(
-        View("skb_head", "sk_buff", ("protocol", "network_header", "tail", "head", "data")),
-        View("skb_place", "sk_buff", ("dev", "len")),
-        View("skb_sk", "sk_buff", ("sk",)),
-        View("dev_place", "net_device", ("nd_net.net", "ifindex", "name")),
-        View("net_ino", "net", ("ns.inum",)),
-        View("sock_net", "sock", ("__sk_common.skc_net.net",)),
-    ),
+    views=(SKB_HEAD, SKB_PLACE, *COMMON_VIEWS),
     attachments=(
         Attachment("skb", "kfree_skb", "on_free"),
         Attachment("net", "netif_receive_skb", "on_receive"),
@@ -181,6 +176,5 @@ PROBE = Probe(
     ),
     decode=decode,
     sweep=sweep,
-    modes={"any": 0, "client": 1},
-    cflags=(f"-DPENDING={PENDING}",),
+    words=_words,
 )

@@ -7,8 +7,16 @@ import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from kubectl_genainet.agent.headers import View
-from kubectl_genainet.agent.probes.declare import Attachment, DecodeContext, MapReader, Probe
+from kubectl_genainet.agent.headers import SUBSYSTEMS
+from kubectl_genainet.agent.probes.declare import (
+    COMMON_VIEWS,
+    SKB_HEAD,
+    SKB_PLACE,
+    Attachment,
+    DecodeContext,
+    Maps,
+    Probe,
+)
 from kubectl_genainet.model.events import (
     Event,
     FlowCounters,
@@ -124,14 +132,22 @@ def decode(data: bytes, context: DecodeContext) -> Event:
 def drop_reason(number: int, names: dict[int, str]) -> str:
     """The kernel's name of a drop reason without its prefix; "" where the kernel gave none."""
     name = names.get(number)
+    if name is None and number >> 16:
+        return _of_subsystem(number, names)
     if name is None:
         return "" if number == 0 else f"REASON_{number:#x}"
     return name.removeprefix("SKB_DROP_REASON_").removeprefix("SKB_")
 
 
-def drain(read: MapReader, context: DecodeContext, seen: dict[bytes, int], now: int) -> Iterator[FlowCounters]:
+def _of_subsystem(number: int, names: dict[int, str]) -> str:
+    """A reason of a subsystem (its number is in the upper half, enum skb_drop_reason_subsys): "OPENVSWITCH_3"."""
+    subsystem = names.get(SUBSYSTEMS + (number >> 16), f"SUBSYS_{number >> 16}")
+    return f"{subsystem.removeprefix('SKB_DROP_REASON_SUBSYS_')}_{number & 0xFFFF}"
+
+
+def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) -> Iterator[FlowCounters]:
     """The flow table, summed over the CPUs; flows that did not change since `seen` are left out."""
-    for key, values in read("flows", FLOW_KEY.size, FLOW.size):
+    for key, values in maps.take("flows", FLOW_KEY.size, FLOW.size):
         packets = size = netns = ifindex = 0
         device = b""
         buckets = [0] * 32
@@ -162,20 +178,7 @@ def drain(read: MapReader, context: DecodeContext, seen: dict[bytes, int], now: 
 PROBE = Probe(
     name="packet",
     source="packet.bpf.c",
-    views=(
-        View("skb_head", "sk_buff", ("protocol", "network_header", "tail", "head", "data")),
-        View("skb_place", "sk_buff", ("dev", "len")),
-        View("skb_sk", "sk_buff", ("sk",)),
-        View("dev_place", "net_device", ("nd_net.net", "ifindex", "name")),
-        View("net_ino", "net", ("ns.inum",)),
-        View("sock_net", "sock", ("__sk_common.skc_net.net",)),
-        View(
-            "sock_tuple",
-            "sock",
-            tuple(f"__sk_common.skc_{field}" for field in ("daddr", "rcv_saddr", "dport", "num", "family", "state")),
-        ),
-        View("sock_tuple6", "sock", ("__sk_common.skc_v6_daddr", "__sk_common.skc_v6_rcv_saddr")),
-    ),
+    views=(SKB_HEAD, SKB_PLACE, *COMMON_VIEWS),
     attachments=(
         # Ends before beginnings: a packet that is seen coming is not missed where it dies.
         Attachment("skb", "kfree_skb", "on_free"),
