@@ -6,7 +6,7 @@ set -euo pipefail
 
 packages=(python3 python3-venv python3-bpfcc iproute2 iptables nftables conntrack ipset dnsmasq-base procps util-linux)
 if [[ ${1:-all} == all ]]; then
-  packages+=(bpftool bpftrace iperf3 iputils-ping ethtool tcpdump
+  packages+=(bpftool bpftrace iperf3 iputils-ping ethtool tcpdump chromium
              openssl dpkg-dev patch xz-utils podman debootstrap) # for scripts/build-kubernetes.sh, tests/cluster
 fi
 

@@ -6,6 +6,7 @@ however it ends.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ipaddress
 import os
@@ -79,7 +80,7 @@ class LoadedProbe:
                 f"the probe {probe.name} can't be compiled: {error}",
                 hint="Loading BPF needs root, or CAP_BPF and CAP_PERFMON; the compiler's own words are above.",
             ) from None
-        self._context = DecodeContext(node, facts.drop_reasons, self._symbol, facts.enums)
+        self._context = DecodeContext(node, facts.drop_reasons, self._symbol, facts.enums, options or {})
         for name, words in (probe.words(self._context, options or {}) if probe.words else {}).items():
             for i, word in enumerate(words):
                 self.bpf[name][ctypes.c_int(i)] = ctypes.c_uint64(word)
@@ -186,6 +187,18 @@ class LoadedProbe:
     def take(self, name: str, key_size: int, value_size: int, *, delete: bool = False) -> Iterable[tuple[bytes, bytes]]:
         size = value_size * bpfsys.possible_cpus()
         return bpfsys.entries(self.bpf[name].map_fd, key_size, size, delete=delete)
+
+    def sweep(self, now: int, *, final: bool = False) -> Iterable[Event]:
+        """What no packet will complete any more; everything that is open where the session is at its end."""
+        return self.probe.sweep(self, self._context, now, final) if self.probe.sweep else ()
+
+    def pairs(self, name: str, key_size: int, value_size: int) -> Iterable[tuple[bytes, bytes]]:
+        return bpfsys.entries(self.bpf[name].map_fd, key_size, value_size, batch=256)
+
+    def delete(self, name: str, key: bytes) -> None:
+        table = self.bpf[name]
+        with contextlib.suppress(KeyError):
+            del table[table.Key.from_buffer_copy(key)]
 
     def set_word(self, name: str, index: int, value: int) -> None:
         self.bpf[name][ctypes.c_int(index)] = ctypes.c_uint64(value)

@@ -16,6 +16,12 @@ class Maps(Protocol):
     def take(self, name: str, key_size: int, value_size: int, *, delete: bool = False) -> Iterable[tuple[bytes, bytes]]:
         """Every entry of a per-CPU map: key, and the values of all CPUs. `delete` empties the map."""
 
+    def pairs(self, name: str, key_size: int, value_size: int) -> Iterable[tuple[bytes, bytes]]:
+        """Every entry of a map that is not per-CPU."""
+
+    def delete(self, name: str, key: bytes) -> None:
+        """Removes an entry of a map; one that is gone already is no error."""
+
     def set_word(self, name: str, index: int, value: int) -> None:
         """Sets one __u64 of an array, and waits until no program runs that may have seen the old value."""
 
@@ -39,6 +45,7 @@ class DecodeContext:
     drop_reasons: dict[int, str]
     symbol: Callable[[int], str]  # kernel address -> symbol name, "" if unknown
     enums: Mapping[str, dict[int, str]] = field(default_factory=dict)  # those that the probe asks for, from BTF
+    options: Mapping[str, str] = field(default_factory=dict)  # the client's
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,9 @@ class Probe:
     """A probe: `source` below probes/, the views it reads, where it attaches, and `decode` (ring bytes -> event).
 
     `enums` are names of kernel enums whose values `decode` and `drain` need to name. `drain` turns what the probe
-    counts in maps into events; it gets the maps, a memory of its own and the time. `words` gives the first contents of
+    counts in maps into events; it gets the maps, a memory of its own and the time. `sweep` takes out of the maps what no
+    packet will complete any more; it gets the maps, the time, and whether the session is at its end. `words` gives the
+    first contents of
     arrays of __u64, by map; it gets the client's options. `entry_bytes` is what an entry of its flow table takes on so many
     CPUs: the loader bounds the table's memory by the number of entries, FLOW_ENTRIES in the source.
     """
@@ -57,6 +66,7 @@ class Probe:
     attachments: tuple[Attachment, ...]
     decode: Callable[[bytes, DecodeContext], Event]
     drain: Callable[[Maps, DecodeContext, dict[bytes, int], int], Iterable[Event]] | None = None
+    sweep: Callable[[Maps, DecodeContext, int, bool], Iterable[Event]] | None = None
     enums: tuple[str, ...] = ()
     words: Callable[[DecodeContext, Mapping[str, str]], Mapping[str, Sequence[int]]] | None = None
     entry_bytes: Callable[[int], int] = lambda cpus: 256 * cpus

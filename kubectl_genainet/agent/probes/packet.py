@@ -71,6 +71,7 @@ def address(raw: bytes) -> str:
 
 @lru_cache(maxsize=65536)
 def five_tuple(src: bytes, dst: bytes, sport: int, dport: int, proto: int) -> FiveTuple:
+    """A `struct tuple` of the probes (16-byte addresses, ports in host order)."""
     return FiveTuple(address(src), sport, address(dst), dport, Protocol.from_number(proto))
 
 
