@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Writes docs/incidents/: one page an incident of the lab, with the transcript of the command that finds it, run now.
+
+Needs root and a checkout's environment: `.venv/bin/python scripts/incident_pages.py [NAME …]`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from kubectl_genainet.lab.incidents import incidents
+
+LAB = "pages"
+PAGES = Path(__file__).resolve().parent.parent / "docs" / "incidents"
+TRACE = ("trace", "svc/my-llama-svc", "--timeout", "5s")
+COMMANDS = {
+    "no-local-endpoint": ("trace", "svc/chatbot-ui", "--timeout", "5s"),
+    "slow-backend": ("trace", "svc/my-llama-svc", "--timeout", "10s"),
+}
+DNS = ("dns", "-A", "--timeout", "12s")
+
+
+def genainet(*arguments: str, check: bool = True) -> str:
+    """The command's output; stderr goes with it, as in a terminal."""
+    environment = {**os.environ, "COLUMNS": "130", "NO_COLOR": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "kubectl_genainet", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=120, check=False, env=environment,
+    )  # fmt: skip
+    if check and done.returncode > 1:
+        raise RuntimeError(f"{arguments}: {done.stdout}")
+    return done.stdout
+
+
+def telling(transcript: str) -> str:
+    """The first tree that shows something wrong, and what follows the last tree; all of what is no tree."""
+    blocks = re.split(r"\n(?=[^\s└├│])", transcript.rstrip())
+    trees = [b for b in blocks if "└──" in b]
+    if not trees:
+        return transcript.rstrip()
+    wrong = [b for b in trees if re.search(r"DROPPED|REJECTED|UNKNOWN|^ *[├└]── !", b, re.M)] or trees
+    tail = blocks[blocks.index(trees[-1]) + 1 :]
+    return "\n".join([max(wrong[:6], key=len), "…", *tail])
+
+
+def page(name: str) -> str:
+    incident = incidents()[name]
+    command = COMMANDS.get(name, DNS if name.startswith(("dns-", "ndots")) else TRACE)
+    genainet("lab", "incident", name, "--name", LAB)
+    try:
+        time.sleep(2)
+        transcript = telling(genainet(*command, "--lab", LAB))
+    finally:
+        genainet("lab", "incident", name, "--clear", "--name", LAB)
+    shown = " ".join(("kubectl genainet", *command))
+    body = "\n".join("    " + line.rstrip() for line in transcript.splitlines())
+    return (
+        f"# {name}\n\n{incident.summary}\n\n{incident.description.strip()}\n\nMake it: `kubectl genainet lab incident {name}`; find it:\n\n"
+        f"    $ {shown} --lab\n{body}\n"
+    )
+
+
+def main() -> None:
+    names = sys.argv[1:] or list(incidents())
+    PAGES.mkdir(exist_ok=True)
+    genainet("lab", "up", "--name", LAB)
+    try:
+        for name in names:
+            (PAGES / f"{name}.md").write_text(page(name))
+            print(name, flush=True)
+    finally:
+        genainet("lab", "down", "--name", LAB)
+    index = [
+        "# Incidents, with transcripts",
+        "",
+        "Each is a reproducible fault of the lab; the transcript is real.",
+        "",
+    ]
+    index += [f"- [{p.stem}]({p.name})" for p in sorted(PAGES.glob("*.md")) if p.name != "README.md"]
+    (PAGES / "README.md").write_text("\n".join(index) + "\n")
+
+
+if __name__ == "__main__":
+    main()
