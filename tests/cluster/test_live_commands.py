@@ -119,6 +119,24 @@ def test_trace_names_the_backends_and_the_chains_of_the_real_kube_proxy(own: Clu
         )
 
 
+def test_trace_names_the_node_the_reason_and_the_hook_of_a_drop(own: Cluster) -> None:
+    """A rule on the client's node drops what goes to the backend on the other node."""
+    selector = "labelSelector=app.kubernetes.io/name=my-llama-finetuned"
+    pods = own.plane.api().get(f"/api/v1/namespaces/chat/pods?{selector}")["items"]  # type: ignore[union-attr]
+    backend = next(p["status"]["podIP"] for p in pods if p["spec"]["nodeName"] == "node-2")
+    rule = ["FORWARD", "-d", backend, "-p", "tcp", "--dport", "8080", "-j", "DROP"]
+    node = own.node("node-1")
+    node.run("iptables", "-I", *rule)
+    try:
+        paths = [r for r in trace(own) if r["kind"] == "path"]
+    finally:
+        node.run("iptables", "-D", *rule)
+    drops = [p["drop"] for p in paths if p["verdict"] == "dropped"]
+    assert {(d["reason"], d["hook"]) for d in drops} == {("NETFILTER_DROP", "FORWARD")}
+    assert all(p["hops"][-1]["node"] == "node-1" for p in paths if p["verdict"] == "dropped")
+    assert any(p["verdict"] == "forwarded" for p in paths)  # the other backend
+
+
 def test_rules_and_explain_agree_with_the_cluster(deployed: Cluster) -> None:
     done = deployed.cli("rules", "svc/my-llama-svc", "-n", "chat", "-o", "json")
     assert done.status == 0, done.out + done.err
@@ -316,9 +334,9 @@ def test_a_stopped_kubelet_is_named_by_status_and_by_undeploy(own: Cluster) -> N
         assert done.status == 1
         bad = [r for r in rows(done.out) if r["state"] != "ready"]
         assert [r["node"] for r in bad] == ["node-2"] and bad[0]["problem"]
-        done = own.cli("undeploy", "--timeout", "8s")
+        done = own.cli("undeploy", "--timeout", "25s")
         assert done.status == 2
-        assert "agents are still there after 8 s, on node-2" in done.err
+        assert "agents are still there after 25 s, on node-2" in done.err
     finally:
         victim.kubelet.start()
     wait_for("node-2", lambda: not agent_processes(victim), 60)
