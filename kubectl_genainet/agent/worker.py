@@ -163,6 +163,8 @@ class Session:
             probe.detach()
             probe.consume()
         self._drain(drained)
+        if self.reason == "timeout":  # counters of the namespaces as they are at the end
+            self.outbox.put(self.inventory.report(), always=True)
 
     def _configure(self) -> None:
         for probe in self.probes:
