@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import canonical_ip
@@ -183,6 +185,27 @@ def _netstat() -> dict[str, int]:
     return {}
 
 
+_CONNTRACK = {
+    "CTA_STATS_DROP": "drop",
+    "CTA_STATS_INSERT_FAILED": "insert_failed",
+    "CTA_STATS_EARLY_DROP": "early_drop",
+}
+
+
+def _conntrack_counters() -> dict[str, int]:
+    """What `conntrack -S` prints, summed over the CPUs, as "conntrack_drop" and so on; empty without conntrack.
+
+    Source: IPCTNL_MSG_CT_GET_STATS_CPU, include/uapi/linux/netfilter/nfnetlink_conntrack.h.
+    """
+    try:
+        with NFCTSocket() as socket:
+            per_cpu = socket.stat()
+    except (OSError, NetlinkError):
+        return {}
+    found = [dict(cpu["attrs"]) for cpu in per_cpu]
+    return {f"conntrack_{name}": sum(cpu.get(key) or 0 for cpu in found) for key, name in _CONNTRACK.items()}
+
+
 def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
     def read() -> NetNs:
         with IPRoute() as ipr:
@@ -202,7 +225,8 @@ def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
             inode=inode, host=host, devices=devices, routes=routes, pod_uids=tuple(sorted(candidate.pod_uids)),
             name=candidate.name,
             conntrack_count=_read_int("/proc/sys/net/netfilter/nf_conntrack_count"),
-            conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"), sysctls=sysctls, counters=_netstat(),
+            conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"), sysctls=sysctls,
+            counters={**_netstat(), **(_conntrack_counters() if host else {})},
         )  # fmt: skip
 
     fd = os.open(candidate.path, os.O_RDONLY | os.O_CLOEXEC)

@@ -171,6 +171,8 @@ class Session:
         self._drain(drained)
         if exact is not None:
             exact.join()  # it undoes what it changed on the node
+        if self.reason == "timeout":  # counters of the namespaces as they are at the end
+            self.outbox.put(self.inventory.report(), always=True)
         self.outbox.put(Progress(node=self.node, stage="detached", t_ns=ended), always=True)
 
     def _exact(self) -> None:
