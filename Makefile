@@ -8,7 +8,7 @@ export DEBIAN_FRONTEND := noninteractive
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml scripts/setup.sh
+$(VENV)/.installed: pyproject.toml scripts/setup.sh scripts/packages.sh
 	scripts/setup.sh $(VENV)
 	touch $@
 
@@ -24,8 +24,9 @@ test: setup
 bench: setup
 	$(PY) -m benchmarks
 
-demo: setup
-	scripts/demo.sh $(VENV)
+demo:
+	scripts/packages.sh lab
+	scripts/demo.sh
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -39,7 +39,7 @@ def veth_path() -> Iterator[None]:
             ["nsenter", f"--net=/run/netns/{SERVER}", "iperf3", "-s", "-p", str(PORT)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        iperf("-n", "100K")  # retries until the server listens
+        iperf("-t", "1")  # retries until the server listens
         yield
     finally:
         if server is not None:
@@ -58,7 +58,7 @@ def iperf(*options: str) -> dict[str, float]:
     for attempt in range(30):
         command = ["nsenter", f"--net=/run/netns/{CLIENT}", "iperf3", "-J", "-c", SERVER_IP, "-p", str(PORT), *options]
         done = subprocess.run(command, capture_output=True, check=False, timeout=60)
-        if done.returncode == 0:
+        if done.returncode == 0 and b"sum" in done.stdout:
             break
         if attempt == 29:
             raise RuntimeError(done.stdout.decode()[-300:])

@@ -6,6 +6,7 @@ half and a quarter of the lines, to show how the time grows.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -54,7 +55,7 @@ TOP = """\
 [9:540] -A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
 [9:540] -A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
 [9:540] -A KUBE-POSTROUTING -j MARK --set-xmark 0x4000/0x0
-[9:540] -A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT" -j MASQUERADE --random-fully
+[9:540] -A KUBE-POSTROUTING -m comment --comment "kubernetes service traffic requiring SNAT" -j MASQUERADE
 """
 
 
@@ -118,19 +119,22 @@ def measure(path: str, services: int) -> dict[str, float]:
     ruleset = parse_ruleset([dump_of(text)], node_ips=["192.168.0.2"])
     parsed = time.perf_counter() - start
     memory = resident_mb()
+    gc.freeze()  # as `rules --flows` does
     first = time.perf_counter()
     for number in range(services):  # every Service once: its chains are compiled here
         packet = Packet(src="10.244.1.1", dst=service_ip(number), dport=80, protocol=Protocol.TCP)
         assert evaluate(ruleset, packet).verdict is Verdict.DNAT
     cold = time.perf_counter() - first
+    gc.freeze()
     packets = list(flows(services, EVALUATIONS))
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     for packet in packets:
         assert len(evaluate(ruleset, packet).backends) == ENDPOINTS
-    warm = time.perf_counter() - start
+    warm, cpu = time.perf_counter() - start, time.process_time() - cpu
     return {
         "parse_s": parsed, "memory_mb": memory, "start_mb": before, "peak_mb": resident_mb(),
         "cold_per_s": services / cold, "warm_per_s": EVALUATIONS / warm,
+        "warm_per_cpu_s": EVALUATIONS / cpu,
     }  # fmt: skip
 
 
@@ -142,21 +146,22 @@ def grep_seconds(path: str) -> float:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        print(
-            f"{'Services':>9} {'lines':>8} {'parse':>8} {'grep':>8} {'memory':>9} {'first time':>12} {'again':>12} {'peak':>9}"
-        )
+        heads = ("Services", "lines", "parse", "memory", "first time", "again", "a CPU second", "peak")
+        print("".join(f"{head:>13}" for head in heads))
         for services in (SERVICES // 4, SERVICES // 2, SERVICES):
             path = os.path.join(folder, f"{services}.txt")
             text = ruleset_text(services, ENDPOINTS)
             Path(path).write_text(text)
             argv = [sys.executable, "-m", "benchmarks.rules", path, str(services)]
             got = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
-            grep = grep_seconds(path) if services == SERVICES else float("nan")
-            print(
-                f"{services:>9} {text.count(chr(10)):>8} {got['parse_s']:>6.2f} s {grep:>6.3f} s {got['memory_mb']:>5.0f} MiB "
-                f"{got['cold_per_s']:>10.0f}/s {got['warm_per_s']:>10.0f}/s {got['peak_mb']:>5.0f} MiB"
-            )
-        print("memory: resident after parsing, text included; grep: `grep -F` for one Service in the saved file")
+            cells = (
+                f"{services}", f"{text.count(chr(10))}", f"{got['parse_s']:.2f} s", f"{got['memory_mb']:.0f} MiB",
+                f"{got['cold_per_s']:.0f}/s", f"{got['warm_per_s']:.0f}/s", f"{got['warm_per_cpu_s']:.0f}",
+                f"{got['peak_mb']:.0f} MiB",
+            )  # fmt: skip
+            print("".join(f"{cell:>13}" for cell in cells), flush=True)
+        print(f"baseline, grep -F for one Service in the last file: {grep_seconds(path) * 1000:.1f} ms")
+        print("memory: resident after parsing, text included; first time: chains are compiled on the way")
 
 
 if __name__ == "__main__":

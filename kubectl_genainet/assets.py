@@ -16,3 +16,8 @@ def asset_dir(name: str) -> Path:
         if candidate.is_dir():
             return candidate
     raise FileNotFoundError(f"the folder {name!r} is missing from this installation")
+
+
+def recordings() -> Path:
+    """The folder of bundles that ship with the package: recorded in the lab, for replays where no lab can run."""
+    return _PACKAGE / "recordings"

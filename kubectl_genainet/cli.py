@@ -66,10 +66,19 @@ def cli() -> None:
     """Diagnose the network of GenAI workloads on Kubernetes, from real packets."""
 
 
+def with_lab_named(arguments: list[str]) -> list[str]:
+    """`--lab` takes an optional name, and would take a target behind it for one: `trace --lab svc/x`."""
+    following = [*arguments[1:], "/"]
+    return [
+        "--lab=default" if argument == "--lab" and ("/" in after or ":" in after or "." in after) else argument
+        for argument, after in zip(arguments, following, strict=True)
+    ]
+
+
 def main() -> None:
     """Runs the command line and turns errors into one message and an exit status."""
     try:
-        status = cli.main(prog_name="kubectl genainet", standalone_mode=False)
+        status = cli.main(with_lab_named(sys.argv[1:]), prog_name="kubectl genainet", standalone_mode=False)
     except GenainetError as error:
         click.echo(f"error: {error.message}", err=True)
         if error.hint:

@@ -44,6 +44,7 @@ class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_events: int = 1_000_000
     max_bytes: int = 1 << 30
     rulesets: bool = True
+    exact: bool = False  # have the kernel tell which rules the packets to `filters` meet (changes the node meanwhile)
     probe: ProbeRequest | None = None
     options: dict[str, str] = {}
 

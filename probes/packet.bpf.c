@@ -10,7 +10,6 @@
 #define HOP_BUCKETS 32
 #define FIRST_DATAGRAMS 4 /* of each flow and CPU, reported one by one */
 #define STACK_DEPTH 20
-#define FIRST_INODE 0xefffff00u /* inode numbers of namespaces start here (PROC_DYNAMIC_FIRST and the fixed ones below) */
 
 enum event_kind { EVENT_PACKET = 1, EVENT_DROP = 2, EVENT_ICMP = 3, EVENT_RETRANSMIT = 4, EVENT_ICMP_DROP = 5 };
 
@@ -106,59 +105,15 @@ static __always_inline struct followed *follow_slot(__u64 skb)
 	return followed.lookup(&slot);
 }
 
-/* Where an inner packet begins: what a tunnel carries, or what an ICMP error quotes; 0 where there is none. */
-static __always_inline __u64 inner_of(struct headers *h, __u64 l3, int *icmp_error)
-{
-	__u64 inner = l3 + h->l4_offset;
-	__u8 type = h->l4[0], first = 0;
-
-	if (h->proto == P_TCP)
-		return 0;
-	if (h->proto == P_UDP) {
-		__u16 dport = be16(h->l4 + 2);
-		if (dport != 8472 && dport != 4789 && dport != 6081)
-			return 0;
-		if (dport == 6081)
-			first = h->l4[8];
-		return inner + 8 + 8 + (first & 63) * 4 + 14; /* UDP, VXLAN or Geneve with its options, Ethernet */
-	}
-	if (h->proto == P_IPIP || h->proto == P_IPV6)
-		return inner;
-	if (h->proto == P_ICMP ? (type == 3 || type == 11 || type == 12) : (h->proto == P_ICMPV6 && type >= 1 && type <= 4)) {
-		*icmp_error = 1;
-		return inner + 8;
-	}
-	return 0;
-}
-
-/* Device, namespace and length of the packet. Returns 0 if it is not this node's. */
+/* Device and namespace of the packet. Returns 0 if it is not this node's. */
 static __always_inline int locate(struct sighting *s)
 {
-	struct dev_place place = {};
-	struct net_ino ino = {};
+	struct place place;
 
-	s->netns = 0;
-	s->ifindex = 0;
-	__builtin_memset(s->device, 0, sizeof(s->device));
-	if (s->dev) {
-		READ_VIEW(place, dev_place, s->dev);
-		READ_VIEW(ino, net_ino, place.nd_net_net);
-		if (ino.ns_inum >= FIRST_INODE) { /* else: a socket queue keeps other things in skb->dev */
-			s->ifindex = place.ifindex;
-			s->netns = ino.ns_inum;
-			__builtin_memcpy(s->device, place.name, 16);
-			return is_own(s->netns);
-		}
-	}
-	struct skb_sk sk = {};
-	struct sock_net net = {};
-	READ_VIEW(sk, skb_sk, s->skb);
-	if (sk.sk) {
-		READ_VIEW(net, sock_net, sk.sk);
-		READ_VIEW(ino, net_ino, net.__sk_common_skc_net_net);
-		if (ino.ns_inum >= FIRST_INODE)
-			s->netns = ino.ns_inum;
-	}
+	find_place(&place, s->skb, s->dev);
+	s->netns = place.netns;
+	s->ifindex = place.ifindex;
+	__builtin_memcpy(s->device, place.device, 16);
 	return is_own(s->netns);
 }
 
@@ -376,28 +331,12 @@ int on_free(struct bpf_raw_tracepoint_args *ctx) /* skb:kfree_skb(skb, location,
 
 int on_retransmit(struct bpf_raw_tracepoint_args *ctx) /* tcp:tcp_retransmit_skb(sk, skb) */
 {
-	struct sock_tuple k = {};
-	struct sock_net net = {};
-	struct net_ino ino = {};
-	struct tuple t = {.proto = P_TCP};
+	struct tuple t;
+	__u64 sk = ctx->args[0];
+	__u8 state = socket_tuple(&t, sk);
+	__u32 netns = socket_netns(sk);
 
-	READ_VIEW(k, sock_tuple, ctx->args[0]);
-	t.sport = k.__sk_common_skc_num;
-	t.dport = be16((__u8 *)&k.__sk_common_skc_dport);
-	if (k.__sk_common_skc_family == 2) {
-		map_ipv4(t.saddr, (__u8 *)&k.__sk_common_skc_rcv_saddr);
-		map_ipv4(t.daddr, (__u8 *)&k.__sk_common_skc_daddr);
-	} else {
-		struct sock_tuple6 k6 = {};
-		READ_VIEW(k6, sock_tuple6, ctx->args[0]);
-		__builtin_memcpy(t.saddr, k6.__sk_common_skc_v6_rcv_saddr, 16);
-		__builtin_memcpy(t.daddr, k6.__sk_common_skc_v6_daddr, 16);
-	}
-	if (!matches(&t))
-		return 0;
-	READ_VIEW(net, sock_net, ctx->args[0]);
-	READ_VIEW(ino, net_ino, net.__sk_common_skc_net_net);
-	if (!is_own(ino.ns_inum))
+	if (!matches(&t) || !is_own(netns))
 		return 0;
 	__u64 now = bpf_ktime_get_ns();
 	if (!may_emit(now))
@@ -410,9 +349,9 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx) /* tcp:tcp_retransmit_skb
 	__builtin_memset(e, 0, sizeof(*e));
 	e->t_ns = now;
 	e->t = t;
-	e->netns = ino.ns_inum;
+	e->netns = netns;
 	e->kind = EVENT_RETRANSMIT;
-	e->state = k.__sk_common_skc_state;
+	e->state = state;
 	ring.ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 	return 0;
 }

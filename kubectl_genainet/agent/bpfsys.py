@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 _SYSCALL = {"x86_64": 321, "aarch64": 280}
 _OBJ_GET_INFO_BY_FD = 15  # enum bpf_cmd, include/uapi/linux/bpf.h
 _LOOKUP_BATCH = 24
+_LOOKUP_AND_DELETE_BATCH = 25
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -54,8 +56,25 @@ def possible_cpus() -> int:
     return int(last) + 1
 
 
-def entries(fd: int, key_size: int, value_size: int, batch: int = 1024) -> Iterator[tuple[bytes, bytes]]:
+_MEMBARRIER = {"x86_64": 324, "aarch64": 283}
+
+
+def wait_for_programs() -> None:
+    """Returns when every BPF program on a tracepoint that runs now has ended.
+
+    membarrier(2), MEMBARRIER_CMD_GLOBAL, waits for an RCU grace period (kernel/sched/membarrier.c), as such
+    programs run inside one. Where it is refused (nohz_full), a time is waited that no such program takes.
+    """
+    if _libc.syscall(_MEMBARRIER[platform.machine()], 1, 0, 0):
+        time.sleep(0.05)
+
+
+def entries(
+    fd: int, key_size: int, value_size: int, batch: int = 1024, *, delete: bool = False
+) -> Iterator[tuple[bytes, bytes]]:
     """Every (key, value) of a hash map; of a per-CPU map the values of all CPUs, one after the other.
+
+    With `delete`, each is taken out of the map as it is read.
 
     Entries that come or go meanwhile may be missed or seen twice. Raises OSError.
     """
@@ -67,7 +86,8 @@ def entries(fd: int, key_size: int, value_size: int, batch: int = 1024) -> Itera
             0 if first else ctypes.addressof(cursor), ctypes.addressof(following), ctypes.addressof(keys),
             ctypes.addressof(values), batch, fd, 0, 0,
         )  # fmt: skip
-        result = _libc.syscall(_SYSCALL[platform.machine()], _LOOKUP_BATCH, ctypes.byref(attr), ctypes.sizeof(attr))
+        command = _LOOKUP_AND_DELETE_BATCH if delete else _LOOKUP_BATCH
+        result = _libc.syscall(_SYSCALL[platform.machine()], command, ctypes.byref(attr), ctypes.sizeof(attr))
         error = ctypes.get_errno() if result else 0
         if error not in (0, 2):  # ENOENT: that was the last batch
             raise OSError(error, os.strerror(error), "BPF_MAP_LOOKUP_BATCH")

@@ -147,3 +147,17 @@ class Btf:
         shape = struct.Struct("=Ii" if kind == _ENUM else "=IIi")
         values = (shape.unpack_from(self._data, entries + shape.size * i) for i in range(count))
         return {int(v[1]): self._string(v[0]) for v in values}
+
+    def tracepoint_arguments(self, name: str) -> int | None:
+        """How many arguments a raw tracepoint's program gets; None where the kernel itself has no such tracepoint.
+
+        Each has a typedef btf_trace_NAME of a pointer to a function, whose first parameter is not passed on
+        (include/trace/bpf_probe.h).
+        """
+        type_id = self._find(f"btf_trace_{name}", _TYPEDEF)
+        for wanted in (_TYPEDEF, _PTR):
+            if type_id is None or self._type(type_id)[1] != wanted:
+                return None
+            type_id = self._type(type_id)[3]
+        _, kind, count, *_ = self._type(type_id) if type_id is not None else ("", 0, 0)
+        return count - 1 if kind == _FUNC_PROTO else None

@@ -110,19 +110,33 @@ def _version_header() -> str:
     )
 
 
+SUBSYSTEMS = 1 << 40  # added to the number of a subsystem in `KernelFacts.drop_reasons`
+
+
 class KernelFacts(msgspec.Struct, frozen=True):
-    """What is read from BTF once and kept: the source of "views.h" and the names of the drop reasons."""
+    """What is read from BTF once and kept: the source of "views.h", names of enums' values, arguments of tracepoints.
+
+    `drop_reasons` has the core's reasons by number, and the names of subsystems with reasons of their own at
+    SUBSYSTEMS + number. `tracepoints` has the number of a tracepoint's arguments; those that BTF does not know (a
+    module's) are missing.
+    """
 
     views: str
     drop_reasons: dict[int, str]
+    enums: dict[str, dict[int, str]] = {}
+    tracepoints: dict[str, int] = {}
 
 
-def kernel_facts(views: Sequence[View], cache: Path) -> KernelFacts:
+def kernel_facts(
+    views: Sequence[View], cache: Path, enums: Sequence[str] = (), tracepoints: Sequence[str] = ()
+) -> KernelFacts:
     """The facts of the running kernel, from `cache` where another process has read them already.
 
     Reading BTF takes a few hundred milliseconds. The cache's key holds everything that the result depends on.
     """
-    key = hashlib.sha256(repr((platform.release(), platform.version(), tuple(views))).encode()).hexdigest()[:16]
+    key = hashlib.sha256(
+        repr((platform.release(), platform.version(), tuple(views), tuple(enums), tuple(tracepoints))).encode()
+    ).hexdigest()[:16]
     stored = cache / f"kernel-{key}.json"
     try:
         return msgspec.json.decode(stored.read_bytes(), type=KernelFacts)
@@ -130,7 +144,16 @@ def kernel_facts(views: Sequence[View], cache: Path) -> KernelFacts:
         pass
     btf = Btf()
     places = resolve(views, btf)
-    facts = KernelFacts("\n".join(view_source(v, places[v.name]) for v in views), btf.enum("skb_drop_reason"))
+    arguments = {name: btf.tracepoint_arguments(name) for name in tracepoints}
+    facts = KernelFacts(
+        views="\n".join(view_source(v, places[v.name]) for v in views),
+        drop_reasons={
+            **btf.enum("skb_drop_reason"),
+            **{SUBSYSTEMS + number: name for number, name in btf.enum("skb_drop_reason_subsys").items()},
+        },
+        enums={name: btf.enum(name) for name in enums},
+        tracepoints={name: count for name, count in arguments.items() if count is not None},
+    )
     _write(stored, msgspec.json.encode(facts))
     return facts
 

@@ -7,6 +7,7 @@ of a pod runs in it and the node has the kernel for itself.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import re
 import socket
@@ -21,7 +22,7 @@ from pyroute2 import IPRoute
 
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import canonical_ip
-from kubectl_genainet.model.node import Device, NetNs, NodeReport
+from kubectl_genainet.model.node import Device, NetNs, NodeReport, Route
 
 T = TypeVar("T")
 
@@ -30,6 +31,7 @@ _CLONE_NEWNET = 0x40000000
 _RUN_NETNS = (Path("/run/netns"), Path("/var/run/docker/netns"))
 # kubepods/burstable/pod<uid>/<container> (cgroupfs) or kubepods-burstable-pod<uid_with_underscores>.slice (systemd)
 _POD_UID = re.compile(r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})")
+MAX_ROUTES = 10_000
 _SYSCTLS = (
     "net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/default/rp_filter",
     "net/ipv4/tcp_mtu_probing", "net/core/somaxconn", "net/ipv4/tcp_max_syn_backlog", "net/ipv4/ip_local_port_range",
@@ -59,16 +61,46 @@ def inside(netns_fd: int, action: Callable[[], T]) -> T:
     return result[0]
 
 
+def _parent(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[1])
+
+
+def _sees_all_processes() -> bool:
+    """Whether the kernel's own threads are visible: not from a container without hostPID."""
+    try:
+        return Path("/proc/2/comm").read_text().strip() == "kthreadd"
+    except OSError:
+        return False
+
+
 def default_host_netns() -> str:
-    """The node's host namespace: PID 1's, which is the node's init where the agent runs with hostPID."""
-    return "/proc/1/ns/net"
+    """The node's host namespace: that of the container runtime which started this process, else this process's own.
+
+    Not PID 1's: where nodes share a kernel (kind, the test cluster), PID 1 is none of theirs.
+    """
+    own = os.stat("/proc/self/ns/net").st_ino
+    pid = os.getppid()
+    while pid > 1:
+        try:
+            path = f"/proc/{pid}/ns/net"
+            if os.stat(path).st_ino != own:
+                return path
+            pid = _parent(pid)
+        except OSError:
+            break
+    if not _sees_all_processes():
+        raise GenainetError(
+            "the node's network namespace can't be found: the container runtime's processes are not visible",
+            hint="In a pod the agent needs hostPID and CAP_SYS_PTRACE; elsewhere name it with --host-netns.",
+        )
+    return "/proc/self/ns/net"
 
 
 def kernel_is_shared(host_netns: str) -> bool:
-    """Whether other nodes may run on this kernel (the lab, kind): the host's namespace is not the kernel's first one."""
+    """Whether other nodes may run on this kernel (the lab, kind): the host's namespace isn't the kernel's first."""
     try:
-        kthreadd = Path("/proc/2/comm").read_text().strip() == "kthreadd"
-        return not kthreadd or Path("/proc/2/ns/net").stat().st_ino != Path(host_netns).stat().st_ino
+        return not _sees_all_processes() or Path("/proc/2/ns/net").stat().st_ino != Path(host_netns).stat().st_ino
     except OSError:
         return True
 
@@ -120,6 +152,16 @@ def _devices(ipr: Any) -> Iterator[Device]:
         )  # fmt: skip
 
 
+def _routes(ipr: Any, devices: tuple[Device, ...]) -> Iterator[Route]:
+    """The main table (rtnetlink table 254)."""
+    names = {device.ifindex: device.name for device in devices}
+    for message in ipr.get_routes(table=254):
+        attrs = dict(message["attrs"])
+        everything = "::/0" if message["family"] == socket.AF_INET6 else "0.0.0.0/0"
+        dst = f"{attrs['RTA_DST']}/{message['dst_len']}" if "RTA_DST" in attrs else everything
+        yield Route(dst, names.get(attrs.get("RTA_OIF", 0), ""), attrs.get("RTA_GATEWAY", ""))
+
+
 def _read_int(path: str) -> int | None:
     try:
         return int(Path(path).read_text())
@@ -145,6 +187,7 @@ def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
     def read() -> NetNs:
         with IPRoute() as ipr:
             devices = tuple(_devices(ipr))
+            routes = tuple(itertools.islice(_routes(ipr, devices), MAX_ROUTES))
         sysctls = {}
         for name in _SYSCTLS:
             try:
@@ -156,7 +199,8 @@ def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
             if value is not None:
                 sysctls[f"net.ipv4.conf.{device.name}.rp_filter"] = str(value)
         return NetNs(
-            inode=inode, host=host, devices=devices, pod_uids=tuple(sorted(candidate.pod_uids)), name=candidate.name,
+            inode=inode, host=host, devices=devices, routes=routes, pod_uids=tuple(sorted(candidate.pod_uids)),
+            name=candidate.name,
             conntrack_count=_read_int("/proc/sys/net/netfilter/nf_conntrack_count"),
             conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"), sysctls=sysctls, counters=_netstat(),
         )  # fmt: skip

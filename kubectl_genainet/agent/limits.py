@@ -38,7 +38,7 @@ def check_request(request: TraceRequest) -> None:
     """Raises InputError, naming the field, for a request that is out of bounds."""
     check_filters(request.filters)
     unknown = [name for name in request.probes if name not in PROBES]
-    if unknown or not request.probes:
+    if unknown or not (request.probes or request.exact):
         raise InputError(f"unknown probes {unknown!r}; this agent has {', '.join(PROBES)}", field="probes")
     for field, value, most in (
         ("timeout_s", request.timeout_s, MAX_TIMEOUT_S),

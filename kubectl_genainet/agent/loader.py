@@ -6,10 +6,11 @@ however it ends.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ipaddress
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def _source(name: str) -> str:
 class LoadedProbe:
     """A probe in the kernel. `missing` says what this kernel can't give. Use as a context manager."""
 
-    def __init__(self, probe: Probe, node: str, cache: Path, cflags: Iterable[str] = ()) -> None:
+    def __init__(self, probe: Probe, node: str, cache: Path, options: Mapping[str, str] | None = None) -> None:
         try:
             import bcc
         except ImportError as error:
@@ -63,13 +64,14 @@ class LoadedProbe:
                 hint="Install python3-bpfcc and use the distribution's Python (make setup does both).",
             ) from None
         self.probe = probe
-        facts = kernel_facts(probe.views, cache)
+        facts = kernel_facts(probe.views, cache, probe.enums, [a.tracepoint for a in probe.attachments])
         os.environ["BCC_KERNEL_SOURCE"] = str(header_tree(facts, cache))
         cpus = bpfsys.possible_cpus()
         flags = [
             f"-I{os.environ['BCC_KERNEL_SOURCE']}/include",
-            f"-DRING_PAGES={RING_PAGES}", f"-DFLOW_ENTRIES={max(1024, min(16384, FLOW_BYTES // (256 * cpus)))}",
-            *(["-DHAS_DROP_REASON"] if self._has_drop_reason(facts.drop_reasons) else []), *cflags,
+            f"-DRING_PAGES={RING_PAGES}", f"-DFLOW_ENTRIES={max(1024, min(16384, FLOW_BYTES // probe.entry_bytes(cpus)))}",
+            *(["-DHAS_DROP_REASON"] if self._has_drop_reason(facts.drop_reasons) else []),
+            *(f"-DARGS_{name}={count}" for name, count in facts.tracepoints.items()),
         ]  # fmt: skip
         try:
             self.bpf = bcc.BPF(text=_source(probe.source), cflags=flags)
@@ -78,7 +80,10 @@ class LoadedProbe:
                 f"the probe {probe.name} can't be compiled: {error}",
                 hint="Loading BPF needs root, or CAP_BPF and CAP_PERFMON; the compiler's own words are above.",
             ) from None
-        self._context = DecodeContext(node, facts.drop_reasons, self._symbol)
+        self._context = DecodeContext(node, facts.drop_reasons, self._symbol, facts.enums, options or {})
+        for name, words in (probe.words(self._context, options or {}) if probe.words else {}).items():
+            for i, word in enumerate(words):
+                self.bpf[name][ctypes.c_int(i)] = ctypes.c_uint64(word)
         self.missing: list[str] = []
         self._attached: list[str] = []
         self._programs: dict[str, int] = {}
@@ -142,7 +147,7 @@ class LoadedProbe:
                 self._bits[i] = word
         config = self.bpf["config"]
         live = config[ctypes.c_int(0)].live
-        config[ctypes.c_int(0)] = config.Leaf(any_port, own is not None, max(1, budget), live)
+        config[ctypes.c_int(0)] = config.Leaf(any_port, own is not None, max(1, budget), bool(wanted), live)
 
     def _set_live(self, live: bool) -> None:
         config = self.bpf["config"]
@@ -177,11 +182,27 @@ class LoadedProbe:
 
     def drain(self, state: dict[bytes, int], now: int) -> Iterable[Event]:
         """What the probe has counted in the kernel and not reported before; `state` is the caller's to keep."""
-        return self.probe.drain(self.map_entries, self._context, state, now) if self.probe.drain else ()
+        return self.probe.drain(self, self._context, state, now) if self.probe.drain else ()
 
-    def map_entries(self, name: str, key_size: int, value_size: int) -> Iterable[tuple[bytes, bytes]]:
-        """Every entry of a per-CPU map: key, and the values of all CPUs."""
-        return bpfsys.entries(self.bpf[name].map_fd, key_size, value_size * bpfsys.possible_cpus())
+    def take(self, name: str, key_size: int, value_size: int, *, delete: bool = False) -> Iterable[tuple[bytes, bytes]]:
+        size = value_size * bpfsys.possible_cpus()
+        return bpfsys.entries(self.bpf[name].map_fd, key_size, size, delete=delete)
+
+    def sweep(self, now: int, *, final: bool = False) -> Iterable[Event]:
+        """What no packet will complete any more; everything that is open where the session is at its end."""
+        return self.probe.sweep(self, self._context, now, final) if self.probe.sweep else ()
+
+    def pairs(self, name: str, key_size: int, value_size: int) -> Iterable[tuple[bytes, bytes]]:
+        return bpfsys.entries(self.bpf[name].map_fd, key_size, value_size, batch=256)
+
+    def delete(self, name: str, key: bytes) -> None:
+        table = self.bpf[name]
+        with contextlib.suppress(KeyError):
+            del table[table.Key.from_buffer_copy(key)]
+
+    def set_word(self, name: str, index: int, value: int) -> None:
+        self.bpf[name][ctypes.c_int(index)] = ctypes.c_uint64(value)
+        bpfsys.wait_for_programs()
 
     def detach(self) -> None:
         """Detaches every tracepoint. All end at one moment."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ipaddress
 import sys
 import tempfile
 from pathlib import Path
 
+from kubectl_genainet.agent.auth import Capability
+from kubectl_genainet.agent.exact import remove_leftovers
 from kubectl_genainet.agent.inventory import Inventory, host_name
 from kubectl_genainet.agent.server import AnyCaller, Server, serve
 from kubectl_genainet.errors import GenainetError
@@ -24,13 +27,26 @@ def main() -> None:
     where = command.add_mutually_exclusive_group(required=True)
     where.add_argument("--socket", help="unix socket to serve on; only its owner may open it")
     where.add_argument("--listen", metavar="127.0.0.1:PORT", help="loopback address to serve on")
-    command.add_argument("--host-netns", default="", help="path of the node's network namespace; default: PID 1's")
+    command.add_argument(
+        "--token-file", default="", help="file with the capability that callers must show; with --listen"
+    )
+    command.add_argument(
+        "--host-netns", default="", help="path of the node's network namespace; default: the container runtime's"
+    )
     command.add_argument("--cache", default=str(CACHE), help="folder for what is read from the kernel once")
     arguments = parser.parse_args()
+    if bool(arguments.listen) != bool(arguments.token_file):
+        parser.error(
+            "--listen needs --token-file: every process of the node reaches a loopback port; --socket needs none"
+        )
     try:
         inventory = Inventory(arguments.node, arguments.host_netns)
         host, _, port = (arguments.listen or "").rpartition(":")
-        server = Server(inventory, arguments.cache, AnyCaller())
+        if host and not ipaddress.ip_address(host.strip("[]")).is_loopback:
+            raise GenainetError(f"{host} is not a loopback address: the agent opens no port on the node")
+        authenticator = Capability(arguments.token_file) if arguments.token_file else AnyCaller()
+        remove_leftovers(inventory.host_netns)  # of an agent that was killed while it traced rules
+        server = Server(inventory, arguments.cache, authenticator)
         asyncio.run(serve(server, socket_path=arguments.socket or "", host=host, port=int(port or 0)))
     except (GenainetError, OSError, ValueError) as error:
         hint = getattr(error, "hint", "")

@@ -19,6 +19,7 @@ from typing import BinaryIO
 import msgspec
 
 from kubectl_genainet import __version__, wire
+from kubectl_genainet.agent.exact import ExactTracer
 from kubectl_genainet.agent.inventory import Inventory
 from kubectl_genainet.agent.loader import EVENTS_PER_SECOND, LoadedProbe
 from kubectl_genainet.agent.outbox import Outbox
@@ -31,6 +32,7 @@ from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 POLL_S = 0.02
 ACCOUNT_S = 1.0
+EXACT_S = 0.2
 NAMESPACES_S = 2.0
 NODE_SHARE = 50  # looking at the namespaces may take one part in so many of the time
 DRAIN_SHARE = 20  # reading the flow table may take one part in so many of the time
@@ -101,7 +103,7 @@ class Session:
         self.outbox.put(Progress(node=self.node, stage="loading", detail=", ".join(request.probes)))
         self.namespaces = self.inventory.own_inodes()
         for name in request.probes:
-            probe = LoadedProbe(PROBES[name], self.node, cache)
+            probe = LoadedProbe(PROBES[name], self.node, cache, request.options)
             self.probes.append(probe)
             probe.on_event(self._event)
             probe.configure(self.filters, self._own(), EVENTS_PER_SECOND)
@@ -136,6 +138,9 @@ class Session:
         if request.probe is not None:
             arguments = (request.probe, self.inventory, self.outbox.put, self.stop)
             threading.Thread(target=run_probes, args=arguments, daemon=True).start()
+        exact = threading.Thread(target=self._exact) if request.exact else None
+        if exact is not None:
+            exact.start()
         while not self.stop.wait(POLL_S):
             for probe in self.probes:
                 probe.consume()
@@ -164,7 +169,22 @@ class Session:
             probe.detach()
             probe.consume()
         self._drain(drained)
+        if exact is not None:
+            exact.join()  # it undoes what it changed on the node
         self.outbox.put(Progress(node=self.node, stage="detached", t_ns=ended), always=True)
+
+    def _exact(self) -> None:
+        """Reports the rules that the kernel names, until the session ends; what it changed is undone then."""
+        try:
+            with ExactTracer(self.node, self.filters, netns=self.inventory.host_netns) as tracer:
+                while not self.stop.is_set():
+                    for hit in tracer.hits(EXACT_S):
+                        self.outbox.put(hit)
+                self._lost("exact", "netlink socket", tracer.lost)
+        except GenainetError as error:
+            self.outbox.put(
+                Progress(node=self.node, stage="missing", detail=f"exact rules: {error.message}"), always=True
+            )
 
     def _configure(self) -> None:
         for probe in self.probes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -10,9 +11,12 @@ import click
 
 from kubectl_genainet.commands.options import Source
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.events import AgentFailed, LostEvents, Progress
+from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.render.text import printable
-from kubectl_genainet.stream import Dial, node_reports, rulesets
+from kubectl_genainet.stream import Dial, Streams, node_reports, rulesets
+from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 T = TypeVar("T")
 
@@ -53,6 +57,33 @@ def read_rulesets(source: Source, warn: Callable[[str], None] = _warn) -> dict[s
 def read_nodes(source: Source, warn: Callable[[str], None] = _warn) -> dict[str, NodeReport]:
     """Every node's namespaces, live; nodes that fail are warned of and left out. Raises GenainetError where all fail."""
     return _whole(node_reports(*agents(source)), warn)
+
+
+def read_exact(source: Source, filters: tuple[FilterEntry, ...], seconds: float) -> list[RuleHit]:
+    """The rules that the kernels of all nodes name for packets to these addresses within the time."""
+    dials, token = agents(source)
+    request = TraceRequest(filters=filters, probes=(), exact=True, rulesets=False, timeout_s=seconds)
+    streams = Streams(dials, dict.fromkeys(dials, request), token)
+    hits: list[RuleHit] = []
+    failures: list[AgentFailed] = []
+    deadline = time.monotonic() + seconds + 10
+    try:
+        while not streams.done and time.monotonic() < deadline:
+            match streams.poll(0.2):
+                case RuleHit() as hit:
+                    hits.append(hit)
+                case AgentFailed() as failure:
+                    failures.append(failure)
+                    _warn(f"node {failure.node}: {failure.message}")
+                case Progress(stage="missing") as progress:
+                    _warn(f"node {progress.node}: {progress.detail}")
+                case LostEvents() as lost:
+                    _warn(f"node {lost.node}: {lost.count} messages lost ({lost.where})")
+    finally:
+        streams.close()
+    if failures and len(failures) == len(dials):
+        raise GenainetError(failures[0].message, failures[0].hint)
+    return hits
 
 
 def _whole(answers: dict[str, T | GenainetError], warn: Callable[[str], None]) -> dict[str, T]:

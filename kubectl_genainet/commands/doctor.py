@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,7 @@ from kubectl_genainet.model.events import Event, Seen
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.target import TargetKind, not_found, parse_target
-from kubectl_genainet.render.text import make_console
+from kubectl_genainet.render.text import make_console, printable
 
 _SEVERITIES = [s.value for s in Severity]
 _FORMATS = ("table", "wide", "json", "yaml", "html", "sarif")
@@ -95,7 +96,7 @@ def command(
     if list_checks or explain:
         return _about_checks(explain, tuple(Area(a) for a in areas))
     accepted = _acceptances(ignores, baseline)
-    with _progress() as advance:
+    with _without_gc(), _progress() as advance:
         advance(0, 0, "reading the cluster's state")
         snapshot, events = _read(source)
         cluster = Cluster(
@@ -141,7 +142,7 @@ def _acceptances(ignores: tuple[str, ...], baseline: str | None) -> list[Accepta
 
 
 def _read(source: Source) -> tuple[ClusterSnapshot, tuple[Event, ...]]:
-    """The cluster's state, and what agents said where a bundle holds it."""
+    """The cluster's state, and what the agents know of their nodes: live, or from a bundle."""
     if source.bundle:
         from kubectl_genainet.bundle import read_bundle
 
@@ -149,7 +150,24 @@ def _read(source: Source) -> tuple[ClusterSnapshot, tuple[Event, ...]]:
         return bundle.snapshot, bundle.events
     from kubectl_genainet.commands.source import load_snapshot
 
-    return load_snapshot(source), ()
+    snapshot = load_snapshot(source)
+    return snapshot, () if source.manifests else _of_agents(source)
+
+
+def _of_agents(source: Source) -> tuple[Event, ...]:
+    """What the agents report of their nodes; without agents nothing, and the checks that need them say so."""
+    from kubectl_genainet.commands.agents import read_nodes, read_rulesets
+
+    def warn(text: str) -> None:
+        click.echo(f"warning: {printable(text)}", err=True)
+
+    try:
+        reports = tuple(read_nodes(source, warn).values())
+        dumps = tuple(dump for found in read_rulesets(source, warn).values() for dump in found)
+    except GenainetError as error:
+        warn(f"what nodes know is not checked: {error.message}")
+        return ()
+    return (*reports, *dumps)
 
 
 def _namespace(source: Source) -> str:
@@ -174,6 +192,18 @@ def _override(value: str) -> Override:
     if role and role not in roles:
         raise InputError(f"--workload {value}: there is no role {role!r}", hint="Roles are " + ", ".join(roles) + ".")
     return Override(target.name, roles[role] if role else Role.MODEL_SERVER, target.api_kind, target.namespace)
+
+
+@contextlib.contextmanager
+def _without_gc() -> Iterator[None]:
+    """Nothing made here is garbage before the command ends: walking all objects again and again doubles the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,16 +13,18 @@ import click
 import msgspec
 import yaml
 
-from kubectl_genainet.commands.options import FOUND, OK, Source, output_option, source_options
+from kubectl_genainet.commands.options import FOUND, OK, TIMED_OUT, Source, output_option, source_options
 from kubectl_genainet.commands.source import default_namespace, load_snapshot
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.target import Target, parse_target
 from kubectl_genainet.proxy.batch import FlowRequest, FlowResult, evaluate_flows, read_flows
-from kubectl_genainet.proxy.report import RulesReport, rules_report
+from kubectl_genainet.proxy.exact import exact_counts
+from kubectl_genainet.proxy.report import RulesReport, addresses_of, rules_report
 from kubectl_genainet.proxy.ruleset import Ruleset, dump_of, parse_ruleset
-from kubectl_genainet.render.rules import flows_table, ipsets_table, rules_table, rules_tree
+from kubectl_genainet.render.rules import exact_table, flows_table, ipsets_table, rules_table, rules_tree
 from kubectl_genainet.render.text import make_console
 
 Dumps = Mapping[str, Sequence[RulesetDump]]
@@ -40,6 +43,11 @@ Dumps = Mapping[str, Sequence[RulesetDump]]
 @click.option(
     "--hits", type=float, metavar="SECONDS", help="Read the counters twice, so far apart; show what came between."
 )
+@click.option(
+    "--exact", type=float, metavar="SECONDS",
+    help="Have the nodes' kernels name the rules that the Service's packets meet, for so long. Changes the nodes "
+    "while it runs (an nft table, or TRACE rules), and undoes it.",
+)  # fmt: skip
 @output_option("table", "wide", "tree", "json", "yaml")
 @source_options(live=True, manifests=True)
 def command(
@@ -49,6 +57,7 @@ def command(
     flows: str | None,
     node: str,
     hits: float | None,
+    exact: float | None,
     output: str,
 ) -> int:
     """Show what kube-proxy has programmed for a Service on each node.
@@ -61,11 +70,14 @@ def command(
     Examples:
       kubectl genainet rules svc/my-llama-svc
       kubectl genainet rules svc/my-llama-svc -o tree --hits 10
+      kubectl genainet rules svc/my-llama-svc --exact 10
       kubectl genainet rules --ruleset iptables-save.txt
       kubectl genainet rules svc/my-llama-svc --ruleset iptables-save.txt --manifests cluster.yaml
       kubectl genainet rules --ruleset nft.json --flows flows.ndjson -o json
     """
     parsed = parse_target(target) if target else None
+    if exact is not None:
+        return _exact(source, parsed, files, exact, output)
     dumps = _saved(files) if files else _live(source)
     if node:
         dumps = _only(dumps, node)
@@ -74,7 +86,9 @@ def command(
         _show_flows(_evaluate(dumps, requests, _node_ips(source, bool(files))), output)
         return OK
     earlier = dumps if hits else None
-    if hits and not files and not source.bundle:
+    if hits and (files or source.bundle):
+        raise GenainetError("--hits needs live nodes: a saved dump has one reading of the counters")
+    if hits:
         time.sleep(hits)
         dumps = _only(_live(source), node) if node else _live(source)
     snapshot = None if files and not (source.bundle or source.lab or source.manifests) else load_snapshot(source)
@@ -83,6 +97,28 @@ def command(
     report = _report(source, snapshot, dumps, parsed, earlier)
     _show(report, dumps, output, saved=bool(files))
     return FOUND if report.found_something else OK
+
+
+def _exact(source: Source, target: Target | None, files: Sequence[str], seconds: float, output: str) -> int:
+    if target is None or files or source.bundle or source.manifests:
+        raise GenainetError("--exact needs a target and live nodes", hint="kubectl genainet rules svc/NAME --exact 10")
+    from kubectl_genainet.commands.agents import read_exact
+
+    snapshot = load_snapshot(source)
+    filters = addresses_of(snapshot, target, default_namespace(source))
+    click.echo(f"tracing {', '.join(f'{f.ip}:{f.port}' for f in filters)} for {seconds:g} s", err=True)
+    hits: Sequence[RuleHit] = read_exact(source, filters, seconds)
+    counts = exact_counts(_live(source), hits)
+    if output in ("json", "yaml"):
+        items = [msgspec.to_builtins(count) for count in counts]
+        if output == "yaml":
+            _yaml(items)
+        else:
+            for item in items:
+                click.echo(msgspec.json.encode(item))
+    else:
+        make_console().print(exact_table(counts, wide=output in ("wide", "tree")))
+    return OK if counts else TIMED_OUT
 
 
 def _report(
@@ -97,7 +133,10 @@ def _report(
 
 
 def _saved(files: Sequence[str]) -> Dumps:
-    return {"": [dump_of(_read(name), name=name) for name in files]}
+    dumps = [dump_of(_read(name), name=name) for name in files]
+    if errors := parse_ruleset(dumps).errors:
+        raise GenainetError(f"can't read the dump: {'; '.join(errors)}", hint="Save it again; it may be cut short.")
+    return {"": dumps}
 
 
 def _read(name: str) -> str:
@@ -157,6 +196,7 @@ def _evaluate(
     for node, found in dumps.items():
         ruleset = parse_ruleset(found)
         _warn(ruleset)
+        gc.freeze()  # a large ruleset stays until the end: the collector need not walk it again and again
         yield from evaluate_flows(ruleset, flows, node_ips=node_ips.get(node), node=node)
 
 

@@ -22,7 +22,7 @@ def load_snapshot(source: Source) -> ClusterSnapshot:
         return lab_snapshot(source.lab)
     from kubectl_genainet.kube.snapshot import read_cluster
 
-    return read_cluster(context=source.context, kubeconfig=source.kubeconfig)
+    return read_cluster(context=source.context, kubeconfig=source.kubeconfig, namespace=source.namespace or None)
 
 
 def default_namespace(source: Source) -> str:

@@ -168,6 +168,8 @@ class TraceRun:
                 self.view.path(path)
 
     def _concerns(self, path: PacketPath) -> bool:
+        if not self.resolved.concerns(path):
+            return False
         if self.client is None:
             return True
         client = path.flow.client

@@ -207,7 +207,7 @@ class Connections:
         """A connection older than the trace: its first data packet towards the server stands for it."""
         if event.tcp is None or event.tcp.rst or event.tcp.fin or event.tcp.syn or not event.payload:
             return None
-        if not self._towards_server(event.flow):
+        if not self._is_server(event.flow.dst, event.flow.dport):
             return None
         key = self._key(event)
         connection = self._by_key.get(key)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Pod, Service, ServicePort
+from kubectl_genainet.model.path import PacketPath
 from kubectl_genainet.model.target import Target, TargetKind, not_found
 from kubectl_genainet.wire import FilterEntry
 
@@ -22,6 +23,11 @@ class Resolved:
     servers: frozenset[tuple[str, int]]
     nodes: frozenset[str]
     warnings: tuple[str, ...] = ()
+    pods: frozenset[str] = frozenset()  # addresses that a connection must have an end at; empty: any
+
+    def concerns(self, path: PacketPath) -> bool:
+        """Whether a path is of the target: the Services in front of a pod are followed too, with all their backends."""
+        return not self.pods or path.flow.client.ip in self.pods or (path.backend or path.flow.client).ip in self.pods
 
 
 def resolve(target: Target, snapshot: ClusterSnapshot, namespace: str) -> Resolved:
@@ -33,7 +39,7 @@ def resolve(target: Target, snapshot: ClusterSnapshot, namespace: str) -> Resolv
         case TargetKind.ADDRESS:
             return _address(target, snapshot, namespace)
         case _:
-            return _pods(target, pods_of(target, snapshot, namespace), namespace)
+            return _pods(target, pods_of(target, snapshot, namespace), snapshot, namespace)
 
 
 def _address(target: Target, snapshot: ClusterSnapshot, namespace: str) -> Resolved:
@@ -128,7 +134,18 @@ def pods_of(target: Target, snapshot: ClusterSnapshot, namespace: str) -> tuple[
     return pods
 
 
-def _pods(target: Target, pods: tuple[Pod, ...], namespace: str) -> Resolved:
+def _in_front_of(pods: set[str], snapshot: ClusterSnapshot) -> set[tuple[str, int, str]]:
+    """The Services' addresses behind which the pods are: what a client calls before the translation."""
+    found: set[tuple[str, int, str]] = set()
+    for service in snapshot.services:
+        for port in service.spec.ports:
+            if any(backend.ip in pods for backend in snapshot.backends(service, port)):
+                ips = (*service.cluster_ips, *service.external_addresses)
+                found |= {(canonical_ip(ip), port.port, port.protocol) for ip in ips}
+    return found
+
+
+def _pods(target: Target, pods: tuple[Pod, ...], snapshot: ClusterSnapshot, namespace: str) -> Resolved:
     filters, servers, warnings = [], set(), []
     for pod in pods:
         port = target.port
@@ -147,4 +164,8 @@ def _pods(target: Target, pods: tuple[Pod, ...], namespace: str) -> Resolved:
     if not filters:
         raise InputError(f"{target} has no address yet", hint="Its pods have not started; see `kubectl describe pod`.")
     nodes = frozenset(p.spec.node_name for p in pods if p.spec.node_name)
-    return Resolved(target, namespace, tuple(filters), frozenset(servers), nodes, tuple(warnings))
+    addresses = frozenset(ip for ip, _ in servers)
+    fronts = _in_front_of(set(addresses), snapshot)
+    filters += [FilterEntry(ip, port, protocol) for ip, port, protocol in sorted(fronts)]
+    servers |= {(ip, port) for ip, port, _ in fronts}
+    return Resolved(target, namespace, tuple(filters), frozenset(servers), nodes, tuple(warnings), addresses)

@@ -65,7 +65,13 @@ def find_calls(
                     continue
                 done.add((host, number))
                 target = service.ref if service else host
-                said = assumed(obj, where, value[:200], f"{workload.ref} is configured to call {target}")
+                written = f"{scheme}://{host}" if scheme else host  # what may hold credentials stays out
+                said = assumed(
+                    obj,
+                    where,
+                    f"{written}:{port}" if port else written,
+                    f"{workload.ref} is configured to call {target}",
+                )
                 yield Call(workload, host, number, service, said)
 
 

@@ -92,6 +92,14 @@ class Cluster:
         return fold(self.snapshot)
 
     @cached_property
+    def workloads_in(self) -> Mapping[str, tuple[Workload, ...]]:
+        """Workloads by namespace."""
+        index: dict[str, list[Workload]] = defaultdict(list)
+        for workload in self.workloads:
+            index[workload.namespace].append(workload)
+        return {namespace: tuple(found) for namespace, found in index.items()}
+
+    @cached_property
     def _recognised(self) -> Mapping[ObjectRef, Recognised]:
         """What images, arguments, devices and labels tell, or --workload; without the callers."""
         found: dict[ObjectRef, Recognised] = {}

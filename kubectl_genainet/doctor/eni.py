@@ -29,11 +29,11 @@ _LIMITS |= {f"{family}.{size}": limits for family in _GENERAL for size, limits i
 # Instance types with Elastic Fabric Adapter among those with accelerators.
 # Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/efa.html#efa-instance-types
 EFA_TYPES = frozenset((
-    "p3dn.24xlarge", "p4d.24xlarge", "p4de.24xlarge", "p5.48xlarge", "p5e.48xlarge", "p5en.48xlarge", "p6-b200.48xlarge",
-    "trn1.32xlarge", "trn1n.32xlarge", "trn2.48xlarge", "g4dn.8xlarge", "g4dn.12xlarge", "g4dn.metal", "g5.8xlarge",
-    "g5.12xlarge", "g5.16xlarge", "g5.24xlarge", "g5.48xlarge", "g6.8xlarge", "g6.12xlarge", "g6.16xlarge", "g6.24xlarge",
-    "g6.48xlarge", "g6e.8xlarge", "g6e.12xlarge", "g6e.16xlarge", "g6e.24xlarge", "g6e.48xlarge", "dl1.24xlarge",
-    "dl2q.24xlarge", "vt1.24xlarge", "inf1.24xlarge",
+    "p3dn.24xlarge", "p4d.24xlarge", "p4de.24xlarge", "p5.48xlarge", "p5e.48xlarge", "p5en.48xlarge",
+    "p6-b200.48xlarge", "trn1.32xlarge", "trn1n.32xlarge", "trn2.48xlarge", "g4dn.8xlarge", "g4dn.12xlarge",
+    "g4dn.metal", "g5.8xlarge", "g5.12xlarge", "g5.16xlarge", "g5.24xlarge", "g5.48xlarge", "g6.8xlarge",
+    "g6.12xlarge", "g6.16xlarge", "g6.24xlarge", "g6.48xlarge", "g6e.8xlarge", "g6e.12xlarge", "g6e.16xlarge",
+    "g6e.24xlarge", "g6e.48xlarge", "dl1.24xlarge", "dl2q.24xlarge", "vt1.24xlarge", "inf1.24xlarge",
 ))  # fmt: skip
 
 

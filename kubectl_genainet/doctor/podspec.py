@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -98,25 +100,26 @@ class Container(msgspec.Struct, frozen=True):
         )
 
 
-class Template(msgspec.Struct, frozen=True):
-    """A pod template: metadata and spec."""
+@dataclass(frozen=True)
+class Template:
+    """A pod template: metadata and spec. What is read from them often is read once."""
 
     metadata: dict[str, Any]
     spec: dict[str, Any]
 
-    @property
+    @cached_property
     def labels(self) -> dict[str, str]:
         return {k: str(v) for k, v in mapping(self.metadata, "labels").items()}
 
-    @property
+    @cached_property
     def annotations(self) -> dict[str, str]:
         return {k: str(v) for k, v in mapping(self.metadata, "annotations").items()}
 
-    @property
+    @cached_property
     def containers(self) -> list[Container]:
         return [Container(c, i) for i, c in enumerate(items(self.spec, "containers"))]
 
-    @property
+    @cached_property
     def init_containers(self) -> list[Container]:
         return [Container(c, i, "initContainers") for i, c in enumerate(items(self.spec, "initContainers"))]
 
@@ -128,15 +131,15 @@ class Template(msgspec.Struct, frozen=True):
     def host_network(self) -> bool:
         return at(self.spec, "hostNetwork") is True
 
-    @property
+    @cached_property
     def gpus(self) -> float:
         return sum(c.amount(*GPU_RESOURCES) for c in self.containers)
 
-    @property
+    @cached_property
     def neurons(self) -> float:
         return sum(c.amount(*NEURON_RESOURCES) for c in self.containers)
 
-    @property
+    @cached_property
     def efas(self) -> float:
         return sum(c.amount(EFA_RESOURCE) for c in self.containers)
 

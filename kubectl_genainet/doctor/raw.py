@@ -144,9 +144,14 @@ def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
+def sh(value: object) -> str:
+    """A value as one word of a shell command: quoted where a shell would read more into it, and on one line."""
+    return shlex.quote(re.sub(r"[\x00-\x1f\x7f\u2028\u2029]", "?", str(value)))
+
+
 def command(*words: str) -> str:
     """A shell command line; words that a shell would read otherwise are quoted."""
-    return " ".join(shlex.quote(w) for w in words)
+    return " ".join(map(sh, words))
 
 
 def kubectl(obj: ObjectRef, verb: str, *words: str) -> str:
@@ -171,6 +176,8 @@ def annotate(obj: ObjectRef, key: str, value: str) -> str:
     return kubectl(obj, "annotate", "--overwrite", f"{key}={value}")
 
 
-def quoted(value: Any) -> str:
-    """A value as a YAML scalar: JSON's strings are YAML's."""
-    return json.dumps(value)
+def q(value: object) -> str:
+    """A value as a YAML scalar: as it is where that is plain, else as a JSON string, which YAML reads too."""
+    plain = re.fullmatch(r"[A-Za-z][-A-Za-z0-9._/]*", str(value))
+    words = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
+    return str(value) if plain and str(value).lower() not in words else json.dumps(str(value))

@@ -65,9 +65,9 @@ class Stack:
 
 
 # The image pattern is matched against repository and tag without the registry host.
-# Readiness paths and ports: the projects' own documentation (docs.vllm.ai, huggingface.co/docs/text-generation-inference,
-# docs.nvidia.com/deeplearning/triton-inference-server, docs.sglang.ai, docs.nvidia.com/nim, pytorch.org/serve,
-# qdrant.tech, milvus.io, weaviate.io, docs.trychroma.com).
+# Readiness paths and ports: the projects' own documentation (docs.vllm.ai, docs.sglang.ai, pytorch.org/serve,
+# huggingface.co/docs/text-generation-inference, docs.nvidia.com/deeplearning/triton-inference-server,
+# docs.nvidia.com/nim, qdrant.tech, milvus.io, weaviate.io, docs.trychroma.com).
 STACKS = (
     Stack("NIM", Role.MODEL_SERVER, r"(^|/)nim/", ready=("/v1/health/ready",), port=8000),
     Stack("llm-d", Role.MODEL_SERVER, r"(^|/)llm-d", ready=("/health", "/v1/models"), port=8000),
@@ -87,17 +87,21 @@ STACKS = (
     Stack(
         "Triton", Role.MODEL_SERVER, r"(^|/)tritonserver", r"\btritonserver\b", ("/v2/health/ready",), 8000,
     ),
-    Stack("Ollama", Role.MODEL_SERVER, r"(^|/)ollama(/ollama)?($|:|@)", r"\bollama serve\b", ("/", "/api/version", "/api/tags"), 11434),
+    Stack("Ollama", Role.MODEL_SERVER, r"(^|/)ollama(/ollama)?($|:|@)", r"\bollama serve\b", ("/", "/api/version",
+        "/api/tags"), 11434),
     Stack("TorchServe", Role.MODEL_SERVER, r"(^|/)(pytorch/)?torchserve", r"\btorchserve\b", ("/ping",), 8080),
     Stack("llama.cpp", Role.MODEL_SERVER, r"llama\.cpp|llama-cpp", r"\bllama-server\b", ("/health",), 8080),
-    Stack("KServe", Role.MODEL_SERVER, r"(^|/)kserve/(hugging|.*server|sklearn|lgb|xgb|pmml)", r"\bhuggingfaceserver\b", ("/v2/health/ready",), 8080),
+    Stack("KServe", Role.MODEL_SERVER, r"(^|/)kserve/(hugging|.*server|sklearn|lgb|xgb|pmml)",
+        r"\bhuggingfaceserver\b", ("/v2/health/ready",), 8080),
     Stack("DJL Serving", Role.MODEL_SERVER, r"djl-(inference|serving)", "", ("/ping", "/health"), 8080),
-    Stack("Ray Serve", Role.MODEL_SERVER, r"(^|/)(ray-llm|rayservice)", r"\bserve (run|start)\b|ray\.serve", ("/-/healthz",), 8000),
+    Stack("Ray Serve", Role.MODEL_SERVER, r"(^|/)(ray-llm|rayservice)", r"\bserve (run|start)\b|ray\.serve",
+        ("/-/healthz",), 8000),
     Stack("Qdrant", Role.VECTOR_DATABASE, r"(^|/)qdrant($|[/:@])", "", ("/readyz", "/healthz"), 6333),
     Stack("Milvus", Role.VECTOR_DATABASE, r"(^|/)milvus($|[/:@])", r"\bmilvus run\b", ("/healthz",), 19530),
     Stack("Weaviate", Role.VECTOR_DATABASE, r"(^|/)weaviate($|[/:@])", "", ("/v1/.well-known/ready",), 8080),
     Stack("pgvector", Role.VECTOR_DATABASE, r"(^|/)pgvector", "", (), 5432),
-    Stack("Chroma", Role.VECTOR_DATABASE, r"(^|/)chroma(db)?($|[/:@])", r"\bchroma run\b", ("/api/v2/heartbeat", "/api/v1/heartbeat"), 8000),
+    Stack("Chroma", Role.VECTOR_DATABASE, r"(^|/)chroma(db)?($|[/:@])", r"\bchroma run\b", ("/api/v2/heartbeat",
+        "/api/v1/heartbeat"), 8000),
 )  # fmt: skip
 
 _BY_NAME = {s.name: s for s in STACKS}
@@ -133,7 +137,7 @@ def repository(image: str) -> str:
 
 
 def recognise(workload: Workload) -> Recognised | None:
-    """The workload as a GenAI workload, or None. Image and command line tell more than labels, labels more than devices."""
+    """The workload as a GenAI workload, or None. Images and command lines go before labels, labels before devices."""
     reasons: list[str] = []
     role, stack = Role.UNKNOWN, ""
     for container in workload.containers:

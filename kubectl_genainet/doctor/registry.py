@@ -10,6 +10,7 @@ from kubectl_genainet.doctor.families import (
     coredns,
     ebpf,
     efa,
+    exposure,
     gateway,
     global_policy,
     gpu_nodes,
@@ -24,13 +25,15 @@ from kubectl_genainet.doctor.families import (
     placement,
     pod_ip,
     policy,
+    policy_peers,
+    policy_traffic,
     services,
     sriov,
 )
 
 _FAMILIES = (
-    cni, pod_ip, services, nlb, health, ingress, gateway, mesh, policy, global_policy, kube_proxy, ip_space, ebpf, sriov,
-    coredns, nodelocal, lookups, placement, efa, gpu_nodes,
+    cni, pod_ip, services, exposure, nlb, health, ingress, gateway, mesh, policy, policy_peers, policy_traffic,
+    global_policy, kube_proxy, ip_space, ebpf, sriov, coredns, nodelocal, lookups, placement, efa, gpu_nodes,
 )  # fmt: skip
 
 
@@ -55,8 +58,8 @@ def kinds_needed() -> tuple[str, ...]:
     named = {need for c in all_checks() for need in c.needs if isinstance(need, str)}
     # Read where they exist; a check that uses them does not depend on them.
     extra = {
-        "ReplicaSet", "StatefulSet", "Job", "LeaderWorkerSet", "JobSet", "PyTorchJob", "MPIJob", "RayCluster", "IPPool",
-        "GRPCRoute", "TCPRoute", "TLSRoute", "HorizontalPodAutoscaler", "CiliumNetworkPolicy",
+        "ReplicaSet", "StatefulSet", "Job", "LeaderWorkerSet", "JobSet", "PyTorchJob", "MPIJob", "RayCluster",
+        "IPPool", "GRPCRoute", "TCPRoute", "TLSRoute", "HorizontalPodAutoscaler", "CiliumNetworkPolicy",
         "CiliumClusterwideNetworkPolicy", "GlobalNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy",
         "ClusterNetworkPolicy", "Subnet", "SecurityGroup", "Certificate",
     }  # fmt: skip

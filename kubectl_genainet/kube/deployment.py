@@ -17,6 +17,7 @@ from kubectl_genainet.kube.paths import collection_path, describe, object_path
 from kubectl_genainet.kube.rollout import Problem, daemonset_problems, pod_problem
 
 _PODS = f"app.kubernetes.io/name={AGENT}"
+_SETTLE_S = 60.0  # how long deploy waits for an undeploy that has not ended
 _DAEMONSET = "/apis/apps/v1/namespaces/{}/daemonsets/" + AGENT
 
 
@@ -61,7 +62,7 @@ def deploy(client: KubeClient, options: DeployOptions, *, dry_run: bool = False)
     for obj in render(options):
         if obj["kind"] == "DaemonSet":
             yield _ensure_capability(client, options.namespace, dry_run)
-        existing = get_or_none(client, object_path(obj), f"get {describe(obj)}")
+        existing = _settled(client, obj, _SETTLE_S)
         if obj["kind"] == "Namespace" and existing is not None and not is_ours(existing):
             yield Step(describe(obj), "kept", _podsecurity_note(existing))
             continue
@@ -71,6 +72,20 @@ def deploy(client: KubeClient, options: DeployOptions, *, dry_run: bool = False)
             doing=f"apply {describe(obj)}",
         )  # fmt: skip
         yield Step(describe(obj), _outcome(existing, applied))
+
+
+def _settled(client: KubeClient, obj: dict[str, Any], timeout_s: float) -> Any:
+    """The object as it is in the cluster, or None; waits for one that an undeploy is still removing."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        existing = get_or_none(client, object_path(obj), f"get {describe(obj)}")
+        if existing is None or not existing["metadata"].get("deletionTimestamp"):
+            return existing
+        if time.monotonic() >= deadline:
+            raise GenainetError(
+                f"{describe(obj)} is still being deleted after {timeout_s:.0f} s", "Is the kubelet of every node alive?"
+            )
+        time.sleep(0.5)
 
 
 def _outcome(before: Any, after: Any) -> str:

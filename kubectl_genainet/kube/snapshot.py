@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import gc
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,39 +56,73 @@ def read_snapshot(
     rest of it, and a kind that can't be read at all, is named in `left_out`. The lists are read one after the other in
     time, not in one transaction: an object may be newer than another by a second or so.
     """
+    return read_listings(client, namespace=namespace, kinds=kinds, progress=progress)[0]
+
+
+class Listing(msgspec.Struct, frozen=True):
+    """What a kind was read as: in one namespace or all (""), at which version; a watch can go on from there."""
+
+    served: Served
+    namespace: str
+    version: str
+    objects: tuple[KubeObject, ...]
+    missing: LeftOut | None = None
+
+
+def read_listings(
+    client: KubeClient, *, namespace: str | None = None, kinds: Iterable[Resource] = KINDS,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[ClusterSnapshot, tuple[Listing, ...]]:  # fmt: skip
+    """As `read_snapshot`, with the listings that it is made of."""
     taken_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     served, left_out = discover(client, kinds)
 
-    def read(one: Served) -> tuple[list[KubeObject], LeftOut | None]:
+    def read(one: Served) -> Listing:
         if progress is not None:
             progress(f"reading {one.resource.plural}")
         return _read_kind(client, one, namespace or client.namespace)
 
-    objects: list[KubeObject] = []
-    with ThreadPoolExecutor(_PARALLEL) as pool:
-        for found, missing in pool.map(read, served):
-            objects += found
-            if missing is not None:
-                left_out.append(missing)
-    return ClusterSnapshot(tuple(objects), (*left_out, _NOT_READ), taken_at)
+    with _collector_paused(), ThreadPoolExecutor(_PARALLEL) as pool:
+        listings = tuple(pool.map(read, served))
+    left_out += [listing.missing for listing in listings if listing.missing is not None]
+    objects = tuple(obj for listing in listings for obj in listing.objects)
+    return ClusterSnapshot(objects, (*left_out, _NOT_READ), taken_at), listings
 
 
-def _read_kind(client: KubeClient, served: Served, namespace: str) -> tuple[list[KubeObject], LeftOut | None]:
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """No garbage collection while millions of dictionaries without cycles are made, nor of them later.
+
+    20,000 pods: 1.1 s of CPU instead of 3.7 (benchmarks/snapshot.py).
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_on:
+            gc.enable()
+
+
+def _read_kind(client: KubeClient, served: Served, namespace: str) -> Listing:
     kind = served.resource.kind
     try:
-        return list_objects(client, served)[0], None
+        objects, version = list_objects(client, served)
+        return Listing(served, "", version, tuple(objects))
     except ApiError as error:
         if error.status == 401:
             raise
         if error.status == 404:  # a CRD that was removed since discovery
-            return [], None
+            return Listing(served, "", "", ())
         if error.status != 403 or not served.resource.namespaced:
-            return [], LeftOut(kind, error.message)
+            return Listing(served, "", "", (), LeftOut(kind, error.message))
     try:
-        objects = list_objects(client, served, namespace)[0]
-        return objects, LeftOut(kind, f"only those of namespace {namespace}: all namespaces may not be listed")
+        objects, version = list_objects(client, served, namespace)
+        missing = LeftOut(kind, f"only those of namespace {namespace}: all namespaces may not be listed")
+        return Listing(served, namespace, version, tuple(objects), missing)
     except ApiError as error:
-        return [], LeftOut(kind, error.message)
+        return Listing(served, namespace, "", (), LeftOut(kind, error.message))
 
 
 def list_objects(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Any
 
@@ -92,19 +92,21 @@ class Watch:
 
     `on_change` is called with all objects of the selection, as they are after each change; `on_problem` once with a
     message when the API server can't be followed, and with "" when it can again. Both run in the watch's thread.
+    With `known` and `version` (of a list that was read before) nothing is listed at first.
     """
 
     def __init__(
         self, client: KubeClient, selection: Selection, on_change: Callable[[tuple[KubeObject, ...]], None],
-        on_problem: Callable[[str], None] = lambda message: None,
+        on_problem: Callable[[str], None] = lambda message: None, *, known: Iterable[KubeObject] = (),
+        version: str = "",
     ) -> None:  # fmt: skip
         self._client, self._selection = client, selection
         self._on_change, self._on_problem = on_change, on_problem
-        self._objects: dict[tuple[str, str], KubeObject] = {}
-        self._version = ""
+        self._objects = {(o.namespace, o.name): o for o in known}
+        self._version = version
         self._stop = threading.Event()
         self._failures = 0
-        self._told: tuple[KubeObject, ...] | None = None
+        self._told: tuple[KubeObject, ...] | None = self._sorted() if version else None
         self._thread = threading.Thread(target=self._run, name=f"watch {selection.served.resource.plural}", daemon=True)
         self._thread.start()
 
@@ -161,10 +163,13 @@ class Watch:
 
     def _tell(self) -> None:
         self._recovered()
-        objects = tuple(self._objects[key] for key in sorted(self._objects))
+        objects = self._sorted()
         if objects != self._told and not self._stop.is_set():
             self._told = objects
             self._on_change(objects)
+
+    def _sorted(self) -> tuple[KubeObject, ...]:
+        return tuple(self._objects[key] for key in sorted(self._objects))
 
     def _recovered(self) -> None:
         if self._failures and not self._stop.is_set():

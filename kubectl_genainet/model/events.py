@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
+from kubectl_genainet.model.dns import DnsMessage
+from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple
@@ -124,6 +126,66 @@ class IcmpError(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
     reason: str = ""
 
 
+class DnsPlace(msgspec.Struct, frozen=True, array_like=True):
+    """Where a DNS message was seen on its way. `flow` is an index into the record's `flows`."""
+
+    t_ns: int
+    netns: int
+    ifindex: int
+    point: Point
+    flow: int
+
+
+class DnsEnd(Enum):
+    """Why a record of an exchange was sent."""
+
+    ANSWERED = "answered"  # the response came back to the device where the query was seen first
+    REPEATED = "repeated"  # the same query was sent again from the same socket
+    EXPIRED = "expired"  # no response got that far within EXPIRES_NS
+    STOPPED = "stopped"  # the session ended while the exchange was still open
+
+
+class DnsTransaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="dns"):
+    """A query over UDP and its response as one node saw them.
+
+    `flows` are the tuples that they had, all in the direction from client to server, the one as sent first. `query` and
+    `response` are the sightings in order of time; `asked` and `answer` the messages, None where not seen.
+    """
+
+    node: str
+    t_ns: int
+    id: int
+    end: DnsEnd
+    flows: tuple[FiveTuple, ...]
+    query: tuple[DnsPlace, ...]
+    response: tuple[DnsPlace, ...] = ()
+    asked: DnsMessage | None = None
+    answer: DnsMessage | None = None
+
+
+class DnsMessageSeen(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="dns_message"
+):
+    """One sighting of a DNS message: of those over TCP (reassembled; `t_ns` is its last segment's), of responses over
+    UDP whose query was not seen, and of what can't be decoded. `flow` is as in the packet."""
+
+    node: str
+    t_ns: int
+    netns: int
+    ifindex: int
+    point: Point
+    flow: FiveTuple
+    id: int
+    message: DnsMessage
+
+
+class DnsDropped(PacketDropped, frozen=True, kw_only=True, tag_field="kind", tag="dns_drop"):
+    """The kernel freed a packet to or from a DNS port. `message` is None for TCP, and for what is no DNS message."""
+
+    id: int = 0
+    message: DnsMessage | None = None
+
+
 class TcpRetransmit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="retransmit"):
     """tcp:tcp_retransmit_skb: the sender's TCP sent a segment again. `state` is the kernel's socket state name."""
 
@@ -151,6 +213,64 @@ class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
     packets: int
     bytes: int
     hop_ns: tuple[int, ...] = ()
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """A count that the kernel kept: `packets` since the last record about the same.
+
+    `flow` is the tuple, inside a tunnel the inner one. Where the kernel's table was full, `flow.src` is empty and
+    `flow.sport` 0: the count is of all sources.
+    """
+
+    node: str
+    t_ns: int
+    netns: int
+    flow: FiveTuple
+    packets: int
+
+
+class DropCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="drop_count"):
+    """Packets that the kernel freed for `reason` in the function `location` (as in PacketDropped).
+
+    A packet here is an sk_buff; a GSO packet is one. `opening`: TCP SYNs. For a packet that is no IP packet, the flow's
+    addresses are "::".
+    """
+
+    reason: str
+    location: str
+    bytes: int
+    opening: bool = False
+
+
+class IcmpCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="icmp_count"):
+    """ICMP errors about `flow` (as their sender had it), received in the namespace or, with `reason`, dropped in it."""
+
+    family: int  # 4 or 6
+    type: int
+    code: int
+    reason: str = ""
+
+
+class ResetCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="reset_count"):
+    """TCP resets, `flow` in their direction. `sent`: by this namespace, else received in it.
+
+    `active`: no packet provoked it, the socket's owner closed it so. `reason` is the kernel's (enum sk_rst_reason,
+    without its prefix), "" where the kernel gives none.
+    """
+
+    sent: bool
+    active: bool = False
+    reason: str = ""
+
+
+class RetransmitCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="retransmit_count"):
+    """Segments that a TCP sent again. `state` is the kernel's name of its socket's state."""
+
+    state: str
+
+
+class EstablishedCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="established_count"):
+    """TCP connections that were accepted in the namespace; `flow` is the client's direction, with source port 0."""
 
 
 class LostEvents(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="lost"):
@@ -247,13 +367,22 @@ Event = (
     PacketSeen
     | PacketDropped
     | IcmpError
+    | DnsTransaction
+    | DnsMessageSeen
+    | DnsDropped
     | TcpRetransmit
     | FlowCounters
+    | DropCount
+    | IcmpCount
+    | ResetCount
+    | RetransmitCount
+    | EstablishedCount
     | LostEvents
     | Hello
     | Progress
     | Tick
     | ProbeResult
+    | RuleHit
     | AgentFailed
     | NodeReport
     | RulesetDump

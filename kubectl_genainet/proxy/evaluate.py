@@ -10,15 +10,27 @@ from collections.abc import Sequence
 
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy.ipvs import VirtualServer
-from kubectl_genainet.proxy.ir import ALL_BITS, Act, Action, Chain, Env, Path, Rule, State, address_number, address_of
-from kubectl_genainet.proxy.model import Evaluation, Hook, Packet, RuleRef, Verdict
+from kubectl_genainet.proxy.ir import (
+    ALL_BITS,
+    Act,
+    Action,
+    Chain,
+    Env,
+    Passed,
+    Path,
+    Rule,
+    State,
+    address_number,
+    address_of,
+)
+from kubectl_genainet.proxy.model import Evaluation, Hook, Packet, Verdict
 from kubectl_genainet.proxy.ruleset import Ruleset
 from kubectl_genainet.proxy.summary import End, summary
 
 MAX_WAYS = 20_000  # ways of one packet that are followed; the largest Service has one per endpoint
 # A way's rest, from where it has its new destination: what decides it, and what came of it (None: it forked).
 _TailKey = tuple[Hook, int, int, int, int, bool, tuple[tuple[str, bool], ...]]
-_Tail = tuple[End, tuple[Rule | Chain | RuleRef, ...]]
+_Tail = tuple[End, tuple[Passed, ...]]
 Frames = tuple[Sequence[Rule], int, "Frames"] | None
 
 
@@ -131,8 +143,7 @@ class _Walk:
             return False
         end, rules = tail
         state.masquerade, state.accepted, state.mark = end.state.masquerade, end.state.accepted, end.state.mark
-        for rule in rules:
-            state.path = (rule, state.path)
+        state.path = (rules, state.path)
         self._end(state, end.verdict, end.reason)
         return True
 
@@ -234,6 +245,9 @@ class _Walk:
                         rules, position = target.candidates(state), 0
                         count = len(rules)
                         continue
+                    if rule.final is not None:
+                        state.path = (rule, state.path)
+                        return self._final(state, rule.final)
                     step = self._actions(state, rule, hook, at, chain, (rules, position, parent))
                     if step is None:
                         continue
@@ -278,11 +292,11 @@ class _Walk:
                 state.mark = state.connmark if action.detail == "--restore-mark" else state.mark
                 state.connmark = state.mark if action.detail == "--save-mark" else state.connmark
             elif kind is not Act.CONTINUE:
-                return self._step(state, action, hook, chain, here)
+                return self._step(state, action, chain, here)
         return None
 
     def _step(
-        self, state: State, action: Action, hook: Hook, chain: Chain, here: tuple[Sequence[Rule], int, Frames]
+        self, state: State, action: Action, chain: Chain, here: tuple[Sequence[Rule], int, Frames]
     ) -> tuple[Sequence[Rule], int, Frames] | bool:
         kind = action.kind
         if kind is Act.JUMP or kind is Act.GOTO:
@@ -293,9 +307,9 @@ class _Walk:
             return target.candidates(state), 0, here if kind is Act.JUMP else here[2]
         if kind is Act.RETURN:
             return (), 0, here[2]
-        return self._final(state, hook, action)
+        return self._final(state, action)
 
-    def _final(self, state: State, hook: Hook, action: Action) -> bool:
+    def _final(self, state: State, action: Action) -> bool:
         """A verdict that ends the base chain. True: the packet goes on to the next one."""
         kind = action.kind
         if kind is Act.ACCEPT:
@@ -325,7 +339,7 @@ class _Walk:
         if action.kind is Act.CONTINUE:
             self.pending.append((way, hook, at, here))
             return
-        step = self._step(way, action, hook, chain, here)
+        step = self._step(way, action, chain, here)
         if step is True:
             self.pending.append((way, hook, at + 1, None))
         elif step is not False:
@@ -353,12 +367,12 @@ class _Walk:
         self.pending.append((other, hook, at, here))
 
 
-def _since(path: Path | None, start: Path | None) -> tuple[Rule | Chain | RuleRef, ...]:
+def _since(path: Path | None, start: Path | None) -> tuple[Passed, ...]:
     """The rules of a path after `start`, oldest first."""
-    found: list[Rule | Chain | RuleRef] = []
+    found: list[Passed] = []
     while path is not None and path is not start:
-        found.append(path[0])
-        path = path[1]
+        passed, path = path
+        found += reversed(passed) if isinstance(passed, tuple) else [passed]
     return tuple(reversed(found))
 
 

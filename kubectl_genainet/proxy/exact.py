@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from kubectl_genainet.model.exact import RuleHit
+from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.proxy.model import Evaluation, Outcome, RuleRef
-from kubectl_genainet.proxy.ruleset import Ruleset
+from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
 
 
 class ExactPath(msgspec.Struct, frozen=True):
@@ -65,5 +66,24 @@ def agrees(evaluation: Evaluation, path: ExactPath) -> Outcome | None:
     return None
 
 
-def hits_by_rule(paths: Iterable[ExactPath]) -> Counter[RuleRef]:
-    return Counter(rule for path in paths for rule in path.rules)
+class RuleCount(msgspec.Struct, frozen=True, tag_field="kind", tag="exact"):
+    """How many traced packets met a rule on a node (observed). `rule` None: rules that the dump does not have."""
+
+    node: str
+    packets: int
+    rule: RuleRef | None
+
+
+def exact_counts(dumps: Mapping[str, Sequence[RulesetDump]], hits: Iterable[RuleHit]) -> tuple[RuleCount, ...]:
+    """Packets by node and rule, in the order in which the rules were first met."""
+    by_node: dict[str, list[RuleHit]] = {}
+    for hit in hits:
+        by_node.setdefault(hit.node, []).append(hit)
+    found: list[RuleCount] = []
+    for node, node_hits in by_node.items():
+        paths = exact_paths(parse_ruleset(dumps.get(node, ())), node_hits)
+        counts = Counter(rule for path in paths for rule in path.rules)
+        found += [RuleCount(node, packets, rule) for rule, packets in counts.items()]
+        unknown = sum(path.unknown for path in paths)
+        found += [RuleCount(node, unknown, None)] if unknown else []
+    return tuple(found)

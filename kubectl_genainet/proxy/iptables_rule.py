@@ -12,26 +12,16 @@ from functools import lru_cache
 
 from kubectl_genainet.proxy import checks
 from kubectl_genainet.proxy.checks import PROTOCOLS, Getter
+from kubectl_genainet.proxy.iptables_target import actions_of, value_and_mask
 from kubectl_genainet.proxy.ir import (
     ALL_BITS,
-    CONTINUE_ACTION,
-    Act,
-    Action,
     Chain,
     Check,
     Rule,
     SetLookup,
     State,
-    address_number,
     ipv4_number,
 )
-
-# Targets that leave the packet's way alone, as far as this tool looks at a packet.
-_NO_VERDICT = {
-    "LOG", "NFLOG", "ULOG", "TRACE", "AUDIT", "CHECKSUM", "CLASSIFY", "TCPMSS", "TOS", "DSCP", "ECN", "TTL", "HL",
-    "SET", "RATEEST", "IDLETIMER", "LED", "SECMARK", "CONNSECMARK", "TEE", "CT",
-}  # fmt: skip
-_VERDICTS = {"ACCEPT": Action(Act.ACCEPT), "DROP": Action(Act.DROP), "RETURN": Action(Act.RETURN)}
 
 
 def split_words(text: str) -> list[str]:
@@ -66,11 +56,6 @@ def ports(text: str) -> tuple[int, int]:
     return int(low or 0), int(high or 65535) if colon else int(low)
 
 
-def value_and_mask(text: str) -> tuple[int, int]:
-    value, _, mask = text.partition("/")
-    return int(value, 0), int(mask, 0) if mask else ALL_BITS
-
-
 class Compiler:
     """Compiles the rules of one table. `chains` tells user chains from targets, `sets` are the node's ipsets."""
 
@@ -86,7 +71,7 @@ class Compiler:
         target: list[str] = []
         try:
             self._matches(reader, rule, found, target)
-            rule.actions = self._target(target)
+            rule.actions = actions_of(target, self.chains)
         except (ValueError, IndexError) as error:
             found.append((checks.always_unknown, f"rule that can't be read ({error})"))
         rule.checks, rule.labels = tuple(c for c, _ in found), tuple(label for _, label in found)
@@ -127,19 +112,6 @@ class Compiler:
             negated = False
         if not handled:
             found.append((checks.always_unknown, f"match {reader.module}"))
-
-    def _target(self, words: list[str]) -> tuple[Action, ...]:
-        if not words:
-            return ()
-        kind, name, options = words[0], words[1], words[2:]
-        if name in self.chains:
-            return (Action(Act.GOTO if kind == "-g" else Act.JUMP, chain=name),)
-        if name in _VERDICTS:
-            return (_VERDICTS[name],)
-        if name in _NO_VERDICT and "--notrack" not in options:
-            return (CONTINUE_ACTION,)
-        build = _TARGETS.get(name)
-        return (build(options) if build else Action(Act.UNKNOWN, detail=f"target {name}"),)
 
 
 class _Reader:
@@ -353,68 +325,4 @@ _OPTIONS: dict[str, Option] = {
 
 _BY_DESTINATION = {
     "--dport", "--destination-port", "--dports", "--ports", "--dst-range", "--match-set", "-o",
-}  # fmt: skip
-
-
-def _reject(options: list[str]) -> Action:
-    return Action(Act.REJECT, detail=options[1] if len(options) > 1 else "icmp-port-unreachable")
-
-
-def _set_mark(options: list[str]) -> Action:
-    """MARK: --set-xmark zeroes the mask's bits and XORs the value in (iptables-extensions, Act.MARK)."""
-    option, (value, mask) = options[0], value_and_mask(options[1])
-    match option:
-        case "--set-xmark":
-            return Action(Act.MARK, keep=~mask & ALL_BITS, flip=value)
-        case "--set-mark":
-            return Action(Act.MARK, keep=~(mask | value) & ALL_BITS, flip=value)
-        case "--or-mark":
-            return Action(Act.MARK, keep=~value & ALL_BITS, flip=value)
-        case "--and-mark":
-            return Action(Act.MARK, keep=value, flip=0)
-        case "--xor-mark":
-            return Action(Act.MARK, keep=ALL_BITS, flip=value)
-    return Action(Act.UNKNOWN, detail=f"target MARK {option}")
-
-
-def _dnat(options: list[str]) -> Action:
-    if not options or options[0] != "--to-destination":
-        return Action(Act.UNKNOWN, detail="target DNAT " + " ".join(options))
-    address, port = split_endpoint(options[1])
-    if "-" in address or "-" in port:
-        return Action(Act.UNKNOWN, detail=f"target DNAT to the range {options[1]}")
-    return Action(Act.DNAT, address=address_number(address) if address else None, port=int(port) if port else None)
-
-
-def split_endpoint(text: str) -> tuple[str, str]:
-    """("10.0.0.1", "80") of "10.0.0.1:80", "[fd00::1]:80", "fd00::1" or ":80"."""
-    if text.startswith("["):
-        address, _, port = text[1:].partition("]")
-        return address, port.removeprefix(":")
-    if text.count(":") > 1:
-        return text, ""
-    address, _, port = text.partition(":")
-    return address, port
-
-
-def _redirect(options: list[str]) -> Action:
-    port = options[1] if len(options) > 1 and options[0] == "--to-ports" else ""
-    return Action(Act.DNAT, address=-1, port=int(port) if port.isdigit() else None, detail="REDIRECT")
-
-
-def _queue(options: list[str]) -> Action:
-    number = options[options.index("--queue-num") + 1] if "--queue-num" in options else "0"
-    return Action(Act.QUEUE, detail=f"nfqueue {number}")
-
-
-def _connmark(options: list[str]) -> Action:
-    if options[0] in ("--restore-mark", "--save-mark"):
-        return Action(Act.CONNMARK, detail=options[0])
-    return Action(Act.CONTINUE)
-
-
-_TARGETS: dict[str, Callable[[list[str]], Action]] = {
-    "REJECT": _reject, "MARK": _set_mark, "CONNMARK": _connmark, "DNAT": _dnat, "REDIRECT": _redirect,
-    "MASQUERADE": lambda options: Action(Act.SNAT), "SNAT": lambda options: Action(Act.SNAT),
-    "NETMAP": lambda options: Action(Act.UNKNOWN, detail="target NETMAP"), "NFQUEUE": _queue, "QUEUE": _queue,
 }  # fmt: skip

@@ -6,7 +6,7 @@ import msgspec
 
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.proxy.iptables_rule import split_endpoint
+from kubectl_genainet.proxy.iptables_target import split_endpoint
 from kubectl_genainet.proxy.ir import address_number
 from kubectl_genainet.proxy.model import RuleRef
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from heapq import merge
-from typing import Any
+from typing import Any, Union
 
 from kubectl_genainet.proxy.model import Hook, RuleRef
 
@@ -33,9 +33,10 @@ def ipv4_number(text: str) -> int:
     return a << 24 | b << 16 | c << 8 | d
 
 
-@lru_cache(maxsize=65536)
 def address_of(number: int, family: int) -> str:
-    return str(ipaddress.IPv4Address(number) if family == 4 else ipaddress.IPv6Address(number))
+    if family == 4:
+        return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    return str(ipaddress.IPv6Address(number))
 
 
 class State:
@@ -85,8 +86,9 @@ class State:
 
 
 Check = Callable[[State], bool | None]
-# Rules passed, newest first: ways that fork share what came before.
-Path = tuple["Rule | Chain | RuleRef", "Path | None"]
+Passed = Union["Rule", "Chain", RuleRef]
+# Rules passed, newest first: ways that fork share what came before. A tuple of rules is a stretch, oldest first.
+Path = tuple[Passed | tuple[Passed, ...], "Path | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +149,8 @@ class Rule:
     """A compiled rule. `labels` name the checks, for when one of them can't be answered."""
 
     __slots__ = (
-        "actions", "by_destination", "chain", "checks", "dport", "dst", "goto", "index", "labels", "probability", "raw",
-        "target",
+        "actions", "by_destination", "chain", "checks", "dport", "dst", "final", "goto", "index", "labels",
+        "probability", "raw", "target",
     )  # fmt: skip
 
     def __init__(self, chain: Chain, index: int, raw: Any) -> None:
@@ -162,12 +164,17 @@ class Rule:
         self.by_destination = False  # whether it asks for the destination in any other way
         self.target: Chain | None = None  # where its one action goes, a jump (or, with `goto`, a goto)
         self.goto = False
+        self.final: Action | None = None  # its one action, where that ends the base chain
 
     def finish(self) -> None:
-        """Resolves a lone jump, the commonest action, once for all packets."""
-        if len(self.actions) == 1 and self.actions[0].kind in (Act.JUMP, Act.GOTO):
-            self.target = self.chain.table.chains.get(self.actions[0].chain)
-            self.goto = self.actions[0].kind is Act.GOTO
+        """Resolves a lone jump or verdict, the commonest actions, once for all packets."""
+        if len(self.actions) != 1:
+            return
+        action = self.actions[0]
+        if action.kind in (Act.JUMP, Act.GOTO):
+            self.target, self.goto = self.chain.table.chains.get(action.chain), action.kind is Act.GOTO
+        elif action.kind in (Act.ACCEPT, Act.DROP, Act.REJECT, Act.DNAT, Act.SNAT):
+            self.final = action
 
     @property
     def ref(self) -> RuleRef:
@@ -178,8 +185,9 @@ def path_refs(path: Path | None) -> tuple[RuleRef, ...]:
     """The rules of a path, oldest first."""
     found: list[RuleRef] = []
     while path is not None:
-        rule, path = path
-        found.append(rule if isinstance(rule, RuleRef) else rule.ref)
+        passed, path = path
+        stretch = passed if isinstance(passed, tuple) else (passed,)
+        found += [rule if isinstance(rule, RuleRef) else rule.ref for rule in reversed(stretch)]
     return tuple(reversed(found))
 
 

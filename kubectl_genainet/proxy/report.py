@@ -17,6 +17,7 @@ from kubectl_genainet.proxy.hits import connections_by_backend, parse_conntrack,
 from kubectl_genainet.proxy.names import service_port_name
 from kubectl_genainet.proxy.ruleset import parse_ruleset
 from kubectl_genainet.proxy.services import RuleAddress, ServiceRules, service_rules
+from kubectl_genainet.wire import FilterEntry
 
 
 class RulesRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="rules"):
@@ -97,6 +98,21 @@ def _services(snapshot: ClusterSnapshot, target: Target, namespace: str) -> list
 
 def _addresses(service: Service) -> list[str]:
     return [canonical_ip(ip) for ip in (*service.cluster_ips, *service.external_addresses)]
+
+
+def addresses_of(snapshot: ClusterSnapshot, target: Target, namespace: str) -> tuple[FilterEntry, ...]:
+    """What to trace for a Service: each of its addresses with each port, and its node ports on every node."""
+    found: dict[tuple[str, int, str], FilterEntry] = {}
+    node_ips = [ip for node in snapshot.nodes for ip in node.ips]
+    for service in _services(snapshot, target, namespace):
+        for port in service.spec.ports:
+            if target.port not in (None, port.port, port.name):
+                continue
+            places = [(ip, port.port) for ip in _addresses(service)]
+            places += [(ip, port.node_port) for ip in node_ips if port.node_port]
+            for ip, number in places:
+                found[(ip, number, port.protocol)] = FilterEntry(ip, number, port.protocol)
+    return tuple(found.values())
 
 
 Wanted = Mapping[tuple[str, str], tuple[Service | None, ServicePort | None]]

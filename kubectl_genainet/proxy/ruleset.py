@@ -34,6 +34,7 @@ class Ruleset:
     sources: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()  # "source: why it could not be read"
     t_ns: int = 0
+    _envs: dict[tuple[str, ...] | None, Env] = field(default_factory=dict, repr=False, compare=False)
     _asked: dict[int, frozenset[int] | None] = field(default_factory=dict, repr=False, compare=False)
     _hooks: dict[tuple[int, Hook], tuple[Chain, ...]] = field(default_factory=dict, repr=False, compare=False)
 
@@ -98,7 +99,13 @@ class Ruleset:
 
     def env_for(self, node_ips: Sequence[str] | None) -> Env:
         """The node's addresses as the checks ask them. An IPVS address is bound on the node (kube-ipvs0)."""
-        always = {key[1] for key in self.ipvs_by_key}
+        key = None if node_ips is None else tuple(node_ips)
+        if key not in self._envs:
+            self._envs[key] = self._make_env(key)
+        return self._envs[key]
+
+    def _make_env(self, node_ips: tuple[str, ...] | None) -> Env:
+        always = {address for _, address, _ in self.ipvs_by_key}
         for table in self.tables:
             accepting = table.sets.get("nodeport-ips") if isinstance(table, NftTable) else None
             always |= {int(str(key[0])) for key in accepting.exact} if accepting else set()
@@ -157,7 +164,7 @@ def dump_of(text: str, *, node: str = "", name: str = "") -> RulesetDump:
 
 
 def parse_ruleset(dumps: Sequence[RulesetDump], *, node_ips: Iterable[str] | None = None) -> Ruleset:
-    """All dumps of one node as one ruleset. A dump with an error is noted and left out."""
+    """All dumps of one node as one ruleset. A dump with an error, or a damaged one, is noted and left out."""
     sets = tuple(s for d in dumps if d.source == "ipset" for s in parse_ipset(d.text))
     lookups: dict[str, SetLookup] = {s.name: s.lookup() for s in sets}
     tables: list[Table] = []
@@ -172,7 +179,10 @@ def parse_ruleset(dumps: Sequence[RulesetDump], *, node_ips: Iterable[str] | Non
             tables += parse_iptables(dump.text, dump.source, lookups, family)
         elif dump.source == "nft":
             is_json = dump.text.lstrip().startswith("{")
-            native += parse_nft_json(dump.text) if is_json else parse_nft_text(dump.text)
+            try:
+                native += parse_nft_json(dump.text) if is_json else parse_nft_text(dump.text)
+            except InputError as error:
+                errors.append(f"{dump.source}: {error.problem}")
         elif dump.source == "ipvs":
             servers += parse_ipvs(dump.text)
     families = {t.family for t in tables if "nft" in t.source}

@@ -12,7 +12,7 @@ from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.proxy.attribute import service_in_comment
 from kubectl_genainet.proxy.iptables import IptablesTable, split_counters
-from kubectl_genainet.proxy.iptables_rule import split_endpoint
+from kubectl_genainet.proxy.iptables_target import split_endpoint
 from kubectl_genainet.proxy.ipvs import VirtualServer
 from kubectl_genainet.proxy.ir import Chain, Table, address_of
 from kubectl_genainet.proxy.names import parse_nftables_chain
@@ -38,8 +38,9 @@ class RuleBackend(msgspec.Struct, frozen=True):
 
 
 class RuleAddress(msgspec.Struct, frozen=True):
-    """An address of a Service port that the rules take. `via`: clusterIP, externalIP, loadBalancer, nodePort.
+    """An address of a Service port that the rules take.
 
+    `via`: clusterIP, externalIP, loadBalancer, nodePort, external (one of the two before), ipvs (any).
     `ip` is empty for a node port. `verdict` is DNAT, or what happens instead: REJECT, DROP. `chain` is where the
     rules send the packet (for IPVS: the scheduler).
     """
@@ -157,7 +158,7 @@ def _iptables(table: IptablesTable) -> Iterator[Entry]:
                 RuleAddress(
                     ip=canonical_ip(destination.group(1)) if destination else "",
                     port=int(dport.group(1)),
-                    via=_via(comment.group(1) if comment else "", destination is None, refused),
+                    via=_via(comment.group(1) if comment else "", destination is None, name),
                     verdict=target if refused else "DNAT",
                     chain="" if refused else target,
                     packets=packets,
@@ -166,10 +167,12 @@ def _iptables(table: IptablesTable) -> Iterator[Entry]:
             )
 
 
-def _via(comment: str, no_address: bool, refused: bool) -> str:
+def _via(comment: str, no_address: bool, chain: str) -> str:
+    """Rules that refuse don't say what kind of address theirs is, but their chain tells cluster addresses."""
     if no_address:
         return "nodePort"
-    return next((via for text, via in _VIA if text in comment), "unknown" if refused else "clusterIP")
+    other = "external" if chain == "KUBE-EXTERNAL-SERVICES" else "clusterIP"
+    return next((via for text, via in _VIA if text in comment), other)
 
 
 def _iptables_backends(table: Table, name: str, share: float = 1.0, depth: int = 0) -> Iterator[RuleBackend]:

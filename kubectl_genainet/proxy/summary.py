@@ -21,6 +21,10 @@ def summary(ends: list[End], family: int) -> Evaluation:
     def tell() -> tuple[Outcome, ...]:
         return tuple(_outcome(end, family) for end in ends)
 
+    if not any(end.state.doubts or end.verdict is Verdict.UNKNOWN for end in ends):
+        verdicts = {end.verdict for end in ends}
+        verdict = verdicts.pop() if len(verdicts) == 1 else _mixed(verdicts)
+        return Evaluation(verdict, _backends(ends, family), any(end.state.masquerade for end in ends), (), tell)
     doubts = tuple(dict.fromkeys(label for end in ends for label, _ in end.state.doubts))
     open_questions = [label for label in doubts if _matters(label, ends)]
     reasons = tuple(dict.fromkeys(end.reason for end in ends if end.verdict is Verdict.UNKNOWN))

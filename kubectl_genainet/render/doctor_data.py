@@ -21,7 +21,7 @@ _LEVEL = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "
 
 
 def json_lines(report: Report) -> Iterator[bytes]:
-    """One object a line, told apart by `kind`: fact, workload, finding, accepted, not_checked, check, summary (last)."""
+    """One object a line; `kind` is fact, workload, finding, accepted, not_checked, check, or summary (the last)."""
     for kind, values in (
         ("fact", report.facts),
         ("workload", report.workloads),

@@ -52,7 +52,8 @@ def checks_markdown(checks: Sequence[Check]) -> str:
         "",
         "<!-- Made from the docstrings by `python -m kubectl_genainet.render.doctor_docs > docs/checks.md`. -->",
         "",
-        f"{len(checks)} checks. `doctor --explain NAME` prints one of them; `--only AREA` runs those of an area. A check",
+        f"{len(checks)} checks. `doctor --explain NAME` prints one of them; `--only AREA` runs those of an area. "
+        "A check",
         "whose needs are not met is listed as not checked, never as passed.",
         "",
     ]

@@ -11,6 +11,7 @@ from rich.tree import Tree
 
 from kubectl_genainet.model.finding import Finding
 from kubectl_genainet.proxy.batch import FlowResult
+from kubectl_genainet.proxy.exact import RuleCount
 from kubectl_genainet.proxy.ipset import IpSet
 from kubectl_genainet.proxy.report import RulesReport, RulesRow
 from kubectl_genainet.render.table import Column, table
@@ -118,6 +119,21 @@ FLOW_COLUMNS: tuple[Column[FlowResult], ...] = (
 
 def flows_table(results: Iterable[FlowResult], *, wide: bool = False) -> Table:
     return table(FLOW_COLUMNS, results, wide=wide)
+
+
+EXACT_COLUMNS: tuple[Column[RuleCount], ...] = (
+    Column("NODE", lambda c: c.node),
+    Column("PACKETS", lambda c: str(c.packets), right=True),
+    Column("TABLE", lambda c: c.rule.table if c.rule else "?"),
+    Column("CHAIN", lambda c: c.rule.chain if c.rule else "rules that the dump does not have"),
+    Column("RULE", lambda c: str(c.rule.index) if c.rule else "?", right=True),
+    Column("COMMENT", lambda c: c.rule.comment if c.rule else ""),
+    Column("TEXT", lambda c: c.rule.text if c.rule else "", wide=True),
+)
+
+
+def exact_table(counts: Iterable[RuleCount], *, wide: bool = False) -> Table:
+    return table(EXACT_COLUMNS, counts, wide=wide)
 
 
 def ipsets_table(sets: Iterable[IpSet]) -> Table:

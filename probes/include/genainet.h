@@ -50,6 +50,7 @@ struct config {
 	__u32 any_port;	    /* some filter has port 0 */
 	__u32 own_netns;    /* only namespaces in `own` are this node's */
 	__u32 budget;	    /* events a second and CPU */
+	__u32 filtered;	    /* some filter is set; a probe may take none for "all" */
 	__u32 live;	    /* 0: nothing matches yet, or no more; all programs begin and end at one moment */
 };
 
@@ -281,4 +282,94 @@ static __always_inline int is_own(__u32 netns)
 	int zero = 0;
 	struct config *cfg = config.lookup(&zero);
 	return cfg && (!cfg->own_netns || own.lookup(&netns));
+}
+
+/* Where an inner packet begins: what a tunnel carries, or what an ICMP error quotes; 0 where there is none. */
+static __always_inline __u64 inner_of(struct headers *h, __u64 l3, int *icmp_error)
+{
+	__u64 inner = l3 + h->l4_offset;
+	__u8 type = h->l4[0], first = 0;
+
+	if (h->proto == P_TCP)
+		return 0;
+	if (h->proto == P_UDP) {
+		__u16 dport = be16(h->l4 + 2);
+		if (dport != 8472 && dport != 4789 && dport != 6081)
+			return 0;
+		if (dport == 6081)
+			first = h->l4[8];
+		return inner + 8 + 8 + (first & 63) * 4 + 14; /* UDP, VXLAN or Geneve with its options, Ethernet */
+	}
+	if (h->proto == P_IPIP || h->proto == P_IPV6)
+		return inner;
+	if (h->proto == P_ICMP ? (type == 3 || type == 11 || type == 12) : (h->proto == P_ICMPV6 && type >= 1 && type <= 4)) {
+		*icmp_error = 1;
+		return inner + 8;
+	}
+	return 0;
+}
+
+#define FIRST_INODE 0xefffff00u /* inode numbers of namespaces start here (PROC_DYNAMIC_FIRST and the fixed ones below) */
+
+/* Where a packet is. All zero but `netns` where it is on no device. */
+struct place {
+	__u32 netns;
+	__u32 ifindex;
+	char device[16];
+};
+
+/* The namespace of a socket, as its inode number; 0 if it has none. */
+static __always_inline __u32 socket_netns(__u64 sk)
+{
+	struct sock_net net = {};
+	struct net_ino ino = {};
+
+	READ_VIEW(net, sock_net, sk);
+	READ_VIEW(ino, net_ino, net.__sk_common_skc_net_net);
+	return ino.ns_inum >= FIRST_INODE ? ino.ns_inum : 0;
+}
+
+/* The place of an skb by its device, else its namespace by its socket. */
+static __always_inline void find_place(struct place *p, __u64 skb, __u64 dev)
+{
+	struct dev_place place = {};
+	struct net_ino ino = {};
+	struct skb_sk sk = {};
+
+	__builtin_memset(p, 0, sizeof(*p));
+	if (dev) {
+		READ_VIEW(place, dev_place, dev);
+		READ_VIEW(ino, net_ino, place.nd_net_net);
+		if (ino.ns_inum >= FIRST_INODE) { /* else: a socket queue keeps other things in skb->dev */
+			p->ifindex = place.ifindex;
+			p->netns = ino.ns_inum;
+			__builtin_memcpy(p->device, place.name, 16);
+			return;
+		}
+	}
+	READ_VIEW(sk, skb_sk, skb);
+	if (sk.sk)
+		p->netns = socket_netns(sk.sk);
+}
+
+/* The tuple of a TCP socket, its own end as the source. Returns the socket's state. */
+static __always_inline __u8 socket_tuple(struct tuple *t, __u64 sk)
+{
+	struct sock_tuple k = {};
+
+	__builtin_memset(t, 0, sizeof(*t));
+	READ_VIEW(k, sock_tuple, sk);
+	t->proto = P_TCP;
+	t->sport = k.__sk_common_skc_num;
+	t->dport = be16((__u8 *)&k.__sk_common_skc_dport);
+	if (k.__sk_common_skc_family == 2) { /* AF_INET */
+		map_ipv4(t->saddr, (__u8 *)&k.__sk_common_skc_rcv_saddr);
+		map_ipv4(t->daddr, (__u8 *)&k.__sk_common_skc_daddr);
+	} else {
+		struct sock_tuple6 k6 = {};
+		READ_VIEW(k6, sock_tuple6, sk);
+		__builtin_memcpy(t->saddr, k6.__sk_common_skc_v6_rcv_saddr, 16);
+		__builtin_memcpy(t->daddr, k6.__sk_common_skc_v6_daddr, 16);
+	}
+	return k.__sk_common_skc_state;
 }

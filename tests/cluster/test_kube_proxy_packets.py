@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -254,6 +257,17 @@ def _disagreement(flow: dict[str, Any], said: Evaluation, came: dict[str, Any]) 
     return ""
 
 
+def _write_dump(folder: Path, node: Node, flows: list[dict[str, Any]], came: list[dict[str, Any]]) -> None:
+    """The rules and what the packets did, for tests/unit/test_proxy_dumps.py."""
+    (folder / "kube-proxy-1.20.iptables.txt").write_text(node.proxy.rules())
+    (folder / "kube-proxy-1.20.ip6tables.txt").write_text(node.proxy.rules(ipv6=True))
+    seen = [{**flow, "came": result} for flow, result in zip(flows, came, strict=True)]
+    lines = ",\n ".join(json.dumps(entry) for entry in seen)
+    (folder / "kube-proxy-1.20.flows.json").write_text(
+        f'{{"node_ips": {json.dumps(node.traffic.node_ips())},\n"flows": [\n {lines}\n]}}\n'
+    )
+
+
 def test_every_evaluation_agrees_with_real_packets(node: Node) -> None:
     ruleset = node.ruleset()
     flows = _flows(node)
@@ -264,6 +278,8 @@ def test_every_evaluation_agrees_with_real_packets(node: Node) -> None:
         if problem:
             wrong.append(f"{flow}: {result['end']}, {problem}")
     assert wrong == []
+    if folder := os.environ.get("GENAINET_WRITE_DUMPS"):
+        _write_dump(Path(folder), node, flows, came)
     ends = {result["end"] for result in came}
     verdicts = {evaluate(ruleset, _packet(flow)).verdict for flow in flows}
     assert ends >= {"answer", "refused", "timeout"}

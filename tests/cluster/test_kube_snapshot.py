@@ -15,6 +15,7 @@ from harness.processes import wait_for
 from kubectl_genainet.kube import snapshot
 from kubectl_genainet.kube.client import KubeClient, connect
 from kubectl_genainet.kube.failures import Unreachable
+from kubectl_genainet.kube.live import LiveCluster
 from kubectl_genainet.kube.resources import ENDPOINT_SLICE, NODE, POD, SERVICE, discover
 from kubectl_genainet.kube.resources import NAMESPACE as NAMESPACES
 from kubectl_genainet.kube.snapshot import list_objects, read_cluster
@@ -194,6 +195,24 @@ def test_a_watch_follows_a_service(plane: ControlPlane) -> None:
         assert seen.get(timeout=10)[0].raw["endpoints"][0]["addresses"] == ["10.244.1.21"]
         plane.api().delete(f"{served[0].path(NAMESPACE)}/other-1")
         assert seen.get(timeout=10) == ()
+
+
+def test_a_live_cluster_follows_endpoints_without_reading_everything_again(plane: ControlPlane) -> None:
+    port = {"name": "http", "port": 8080, "protocol": "TCP"}
+    with LiveCluster(connect(kubeconfig=kubeconfig(plane))) as live:
+        service = live.snapshot.service(NAMESPACE, "my-llama-svc")
+        assert service is not None
+        before = live.snapshot
+        assert live.newer() is None
+        plane.api().apply([endpoint_slice("my-llama-svc", ["10.244.9.9"], [port], namespace=NAMESPACE, suffix="9")])
+        after = wait_for("the change", live.newer)
+        assert "10.244.9.9" in {b.ip for b in after.backends(service, service.spec.ports[0])}
+        assert len(after.objects) == len(before.objects) + 1
+        assert live.newer() is None
+        plane.api().delete(
+            f"{discover(connect(kubeconfig=kubeconfig(plane)), [ENDPOINT_SLICE])[0][0].path(NAMESPACE)}/my-llama-svc-9"
+        )
+        assert len(wait_for("the removal", live.newer).objects) == len(before.objects)
 
 
 def test_a_watch_gives_changes_with_their_kind(plane: ControlPlane) -> None:

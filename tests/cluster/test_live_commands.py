@@ -13,13 +13,13 @@ import yaml
 from harness.api import ApiError
 from harness.cluster import Cluster, agent_processes, finish
 from harness.processes import wait_for
-from kubectl_genainet.stream import ask_all
 
 from kubectl_genainet import __version__
 from kubectl_genainet.kube.client import connect
 from kubectl_genainet.kube.failures import ApiError as Refused
 from kubectl_genainet.kube.forward import cluster_agents, find_agents
 from kubectl_genainet.kube.portforward import dial_pod
+from kubectl_genainet.stream import ask_all
 
 pytestmark = pytest.mark.cluster
 
@@ -102,7 +102,9 @@ def test_version_knows_client_server_and_agents(deployed: Cluster) -> None:
 
 
 def test_trace_names_the_backends_and_the_chains_of_the_real_kube_proxy(own: Cluster) -> None:
-    paths = [r for r in trace(own) if r["kind"] == "path" and r["flow"]["client"]["pod"].startswith("chatbot-ui")]
+    paths = [
+        r for r in trace(own) if r["kind"] == "path" and (r["flow"]["client"]["pod"] or "").startswith("chatbot-ui")
+    ]
     translated = [p for p in paths if p["nat"] and p["nat"]["service_chain"] and p["backend"]["pod"]]
     assert {p["backend"]["node"] for p in translated} == {"node-1", "node-2"}
     rules = own.node("node-1").run("iptables-save", "-t", "nat")
@@ -182,6 +184,24 @@ def test_requests_without_the_capability_are_refused_on_the_node_and_in_pods(own
     for node in own.nodes:  # nothing listens on the pod's address, from whichever node
         reached = node.run("bash", "-c", f"timeout 2 bash -c '</dev/tcp/{address}/9912' && echo open || echo closed")
         assert reached.strip() == "closed"
+
+
+def test_a_forwarded_port_carries_both_ways_and_tells_why_it_ends(own: Cluster) -> None:
+    client = connect(kubeconfig=own.kubeconfig)
+    pods = own.plane.api().get("/api/v1/namespaces/chat/pods?labelSelector=app.kubernetes.io/name=my-llama-finetuned")  # type: ignore[union-attr]
+    pod = pods["items"][0]["metadata"]["name"]
+    with dial_pod(client, "chat", pod, 8080) as model:
+        model.settimeout(15)
+        model.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        answer = b"".join(iter(lambda: model.recv(4096), b""))
+        assert b"Directory listing" in answer and model.reason == ""
+    with dial_pod(client, "chat", pod, 9) as nothing:
+        nothing.settimeout(15)
+        assert nothing.recv(1) == b""
+        assert "connection refused" in nothing.reason, nothing.reason
+    with pytest.raises(Refused) as missing:
+        dial_pod(client, "chat", "no-such-pod", 8080)
+    assert missing.value.status == 404
 
 
 def hostile_requests(token: str) -> list[bytes]:

@@ -103,7 +103,8 @@ def node(name: str, ip: str, *, zone: str, kind: str, provider: str, labels: Raw
         "status": {
             "addresses": [{"type": "InternalIP", "address": ip}, {"type": "Hostname", "address": name}],
             "capacity": capacity, "allocatable": dict(capacity),
-            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "kubelet is ready"}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "kubelet is "
+            "ready"}],
         },
     }  # fmt: skip
 
@@ -151,7 +152,8 @@ class Builder:
             self.world.add({
                 "apiVersion": "apps/v1", "kind": "ReplicaSet",
                 "metadata": meta(owner, namespace, pod_labels, ownerReferences=[
-                    {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": f"uid-{name}", "controller": True}]),
+                    {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": f"uid-{name}",
+                        "controller": True}]),
                 "spec": {"replicas": count, "template": copy.deepcopy(template)},
             })  # fmt: skip
         for index, where in enumerate(on):
@@ -205,7 +207,8 @@ class Builder:
             "metadata": meta(f"{name}-x7k2p", namespace, {"kubernetes.io/service-name": name}),
             "addressType": "IPv4",
             "endpoints": [
-                {"addresses": [p["status"]["podIP"]], "conditions": {"ready": True, "serving": True, "terminating": False},
+                {"addresses": [p["status"]["podIP"]], "conditions": {"ready": True, "serving": True,
+                    "terminating": False},
                  "nodeName": p["spec"]["nodeName"],
                  "targetRef": {"kind": "Pod", "name": p["metadata"]["name"], "namespace": namespace}}
                 for p in pods
@@ -274,7 +277,8 @@ def chatbot(build: Builder, on: list[str], gpu: list[str]) -> None:
     """The reference application: chatbot-ui → rag-app and the model, rag-app → qdrant and the model."""
     name = "app.kubernetes.io/name"
     ui = container("ui", "ghcr.io/acme/chatbot-ui:1.4", 8080, readinessProbe=http_probe("/healthz", 8080), env=[
-        {"name": "RAG_URL", "value": "http://rag-app"}, {"name": "MODEL_URL", "value": "http://my-llama-svc/v1"}])  # fmt: skip
+        {"name": "RAG_URL", "value": "http://rag-app"}, {"name": "MODEL_URL",
+            "value": "http://my-llama-svc/v1"}])  # fmt: skip
     rag = container("rag", "ghcr.io/acme/rag-app:2.0", 80, readinessProbe=http_probe("/healthz", 80), env=[
         {"name": "QDRANT_URL", "value": "http://qdrant:6333"},
         {"name": "OPENAI_BASE_URL", "value": "http://my-llama-svc.chatbot.svc/v1"}])  # fmt: skip
@@ -340,13 +344,15 @@ def eks() -> World:
         more = {"nvidia.com/gpu": "1"} if gpu else {}
         world.add(node(
             name, ip, zone=zone, kind="g5.2xlarge" if gpu else "m5.xlarge", provider=f"aws:///{zone}/i-0abc{index}",
-            labels={"eks.amazonaws.com/nodegroup": "gpu" if gpu else "general"}, cores=8 if gpu else 4, **more))  # fmt: skip
+            labels={"eks.amazonaws.com/nodegroup": "gpu" if gpu else "general"}, cores=8 if gpu else 4,
+                **more))  # fmt: skip
         if gpu:
             world.get("Node", name, "")["spec"]["taints"] = [
                 {"key": "nvidia.com/gpu", "effect": "NoSchedule", "value": "true"}
             ]
     build = Builder(world, nodes, "10.0.7")
-    agent = container("aws-eks-nodeagent", "602401143452.dkr.ecr.us-east-1.amazonaws.com/amazon/aws-network-policy-agent:v1.1.6",
+    agent = container("aws-eks-nodeagent",
+        "602401143452.dkr.ecr.us-east-1.amazonaws.com/amazon/aws-network-policy-agent:v1.1.6",
                       args=["--enable-ipv6=false", "--enable-network-policy=true"])  # fmt: skip
     daemon(
         build, "aws-node", "602401143452.dkr.ecr.us-east-1.amazonaws.com/amazon-k8s-cni:v1.19.2", names, beside=[agent]
@@ -359,7 +365,8 @@ def eks() -> World:
     dns(build, "coredns", names[:2])
     build.controller("Deployment", "aws-load-balancer-controller", "kube-system",
                      {"app.kubernetes.io/name": "aws-load-balancer-controller"},
-                     {"containers": [container("controller", "public.ecr.aws/eks/aws-load-balancer-controller:v2.11.0")]},
+                     {"containers": [container("controller",
+                         "public.ecr.aws/eks/aws-load-balancer-controller:v2.11.0")]},
                      names[:2])  # fmt: skip
     chatbot(build, names[:2], names[2:])
     world.get("Namespace", NS, "")["metadata"]["labels"]["elbv2.k8s.aws/pod-readiness-gate-inject"] = "enabled"
@@ -384,7 +391,8 @@ def kubeadm() -> World:
     names = list(nodes)
     for index, (name, ip) in enumerate(nodes.items()):
         gpu = {"nvidia.com/gpu": "2"} if index else {}
-        world.add(node(name, ip, zone="room1", kind="", provider="", labels={"nvidia.com/gpu.present": "true"} if gpu else {},
+        world.add(node(name, ip, zone="room1", kind="", provider="",
+            labels={"nvidia.com/gpu.present": "true"} if gpu else {},
                        pods=110, cores=16, cidr=f"10.244.{index}.0/24", **gpu))  # fmt: skip
         del world.get("Node", name, "")["metadata"]["labels"]["node.kubernetes.io/instance-type"]
     build = Builder(world, nodes, "10.244.7")
@@ -401,7 +409,8 @@ def kubeadm() -> World:
     dns(build, "coredns", names[1:])
     chatbot(build, names[1:], names[1:])
     world.add({"apiVersion": "v1", "kind": "Namespace", "metadata": meta("ingress-nginx")})
-    build.controller("Deployment", "ingress-nginx-controller", "ingress-nginx", {"app.kubernetes.io/name": "ingress-nginx"},
+    build.controller("Deployment", "ingress-nginx-controller", "ingress-nginx",
+        {"app.kubernetes.io/name": "ingress-nginx"},
                      {"containers": [container("controller", "registry.k8s.io/ingress-nginx/controller:v1.12.0")]},
                      names[1:2])  # fmt: skip
     world.add(
@@ -419,7 +428,8 @@ def ingress(name: str, host: str, service: str, port: int | str, path: str = "/"
         "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": meta(name, NS),
         "spec": {
             "ingressClassName": cls, "tls": [{"hosts": [host], "secretName": f"{name}-tls"}],
-            "rules": [{"host": host, "http": {"paths": [{"path": path, "pathType": "Prefix", "backend": {"service": backend}}]}}],
+            "rules": [{"host": host, "http": {"paths": [{"path": path, "pathType": "Prefix",
+                "backend": {"service": backend}}]}}],
         },
     }  # fmt: skip
     out["metadata"]["annotations"] = {"nginx.ingress.kubernetes.io/proxy-read-timeout": "3600"}
@@ -434,7 +444,8 @@ def gke() -> World:
     for name, ip in nodes.items():
         world.add(node(name, ip, zone="europe-west4-a", kind="g2-standard-8", provider=f"gce://acme/europe-west4-a/{name}",
                        labels={"cloud.google.com/gke-nodepool": "gpu", "cloud.google.com/gke-accelerator": "nvidia-l4"},
-                       pods=110, cores=8, cidr=f"10.8.{names.index(name)}.0/24", **{"nvidia.com/gpu": "1"}))  # fmt: skip
+                       pods=110, cores=8, cidr=f"10.8.{names.index(name)}.0/24",
+                           **{"nvidia.com/gpu": "1"}))  # fmt: skip
     build = Builder(world, nodes, "10.8.0")
     daemon(build, "anetd", "gke.gcr.io/cilium/cilium:v1.15", names)
     world.add(config_map("cilium-config", {"routing-mode": "native", "kube-proxy-replacement": "strict"}))
@@ -450,7 +461,8 @@ def gke() -> World:
          "spec": {"gatewayClassName": "gke-l7-regional-external-managed",
                   "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]},
          "status": {"conditions": accepted, "listeners": [
-             {"name": "http", "conditions": [{"type": "Accepted", "status": "True"}, {"type": "ResolvedRefs", "status": "True"}]}]}},
+             {"name": "http", "conditions": [{"type": "Accepted", "status": "True"}, {"type": "ResolvedRefs",
+                 "status": "True"}]}]}},
         {"apiVersion": f"{group}/v1", "kind": "HTTPRoute", "metadata": meta("my-llama", NS),
          "spec": {"parentRefs": [{"name": "inference"}], "rules": [{"backendRefs": [
              {"group": "inference.networking.k8s.io", "kind": "InferencePool", "name": "my-llama"}],
@@ -477,12 +489,14 @@ def training(world: World) -> None:
     build = Builder(world, nodes, "10.0.8")
     for kind, name in (("DaemonSet", "aws-node"), ("DaemonSet", "kube-proxy")):
         world.get(kind, name, "kube-system")["status"] = {"desiredNumberScheduled": 6, "numberReady": 6}
-    daemon(build, "aws-efa-k8s-device-plugin", "602401143452.dkr.ecr.us-east-1.amazonaws.com/eks/aws-efa-k8s-device-plugin:v0.5.7",
+    daemon(build, "aws-efa-k8s-device-plugin",
+        "602401143452.dkr.ecr.us-east-1.amazonaws.com/eks/aws-efa-k8s-device-plugin:v0.5.7",
            list(nodes))  # fmt: skip
     devices = {"nvidia.com/gpu": "8", "vpc.amazonaws.com/efa": "4", "hugepages-2Mi": "5120Mi"}
     worker = container("worker", "public.ecr.aws/hpc-cloud/nccl-tests:latest", command=["torchrun", "train.py"],
                        resources={"limits": devices, "requests": devices},
-                       env=[{"name": "FI_PROVIDER", "value": "efa"}, {"name": "NCCL_SOCKET_IFNAME", "value": "eth0"}])  # fmt: skip
+                       env=[{"name": "FI_PROVIDER", "value": "efa"}, {"name": "NCCL_SOCKET_IFNAME",
+                           "value": "eth0"}])  # fmt: skip
     build.controller("StatefulSet", "llama-train", NS, {"app": "llama-train"}, {"containers": [worker]}, list(nodes))
 
 
@@ -537,7 +551,8 @@ def iptables(world: World) -> str:
                 rules.append(f'-A {chain} -m comment --comment "{full} -> {address}" {dice}-j {sep}')
                 rules.append(f'-A {sep} -s {ip}/32 -m comment --comment "{full}" -j KUBE-MARK-MASQ')
                 rules.append(
-                    f'-A {sep} -p {protocol} -m comment --comment "{full}" -m {protocol} -j DNAT --to-destination {address}'
+                    f'-A {sep} -p {protocol} -m comment --comment "{full}" -m {protocol} -j DNAT '
+                    f"--to-destination {address}"
                 )
     heads = [f":{c} - [0:0]" for c in chains]
     builtin = [":PREROUTING ACCEPT [0:0]", ":OUTPUT ACCEPT [0:0]", ":POSTROUTING ACCEPT [0:0]"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -112,7 +113,7 @@ def flannel(world: World, backend: str = "vxlan") -> None:
     names = [n["metadata"]["name"] for n in world.of("Node")]
     build = Builder(world, {n: f"192.168.10.{11 + i}" for i, n in enumerate(names)}, "10.244.9")
     daemon(build, "kube-flannel-ds", "docker.io/flannel/flannel:v0.26.2", names, "kube-flannel")
-    conf = '{"Network": "10.244.0.0/16", "Backend": {"Type": "%s"}}' % backend
+    conf = json.dumps({"Network": "10.244.0.0/16", "Backend": {"Type": backend}})
     world.add(config_map("kube-flannel-cfg", {"net-conf.json": conf}, "kube-flannel"))
 
 
@@ -268,7 +269,8 @@ def conntrack_full(world: World) -> None:
 def cni_not_initialised(world: World) -> None:
     world.get("Node", "worker2", "")["status"]["conditions"] = [{
         "type": "Ready", "status": "False",
-        "message": "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:Network plugin "
+        "message": "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady "
+        "message:Network plugin "
         "returns error: cni plugin not initialized"}]  # fmt: skip
 
 
@@ -285,7 +287,8 @@ def named_port_unknown(world: World) -> None:
     world.get("Service", "rag-app")["spec"]["ports"][0]["targetPort"] = "web"
 
 
-@fault("service-target-port", eks, "Service chatbot/my-llama-svc", "spec.ports[0].targetPort", severity=Severity.WARNING,
+@fault("service-target-port", eks, "Service chatbot/my-llama-svc", "spec.ports[0].targetPort",
+    severity=Severity.WARNING,
        also=("policy-blocks-call",))  # fmt: skip
 def target_port_of_another_server(world: World) -> None:
     world.get("Service", "my-llama-svc")["spec"]["ports"][0]["targetPort"] = 8000
@@ -325,7 +328,8 @@ def local_policy_on_node_ports(world: World) -> None:
     build = Builder(world, {}, "")
     build.next_service = 40
     world.add({**_plain_pod("frontend", "worker1")})
-    build.service("frontend", NS, {"app": "frontend"}, [{"name": "http", "port": 80, "targetPort": 80, "nodePort": 30080}],
+    build.service("frontend", NS, {"app": "frontend"}, [{"name": "http", "port": 80, "targetPort": 80,
+        "nodePort": 30080}],
                   type="NodePort", externalTrafficPolicy="Local")  # fmt: skip
 
 
@@ -333,7 +337,8 @@ def _plain_pod(name: str, where: str, ip: str = "10.244.7.200") -> dict[str, Any
     return {
         "apiVersion": "v1", "kind": "Pod", "metadata": meta(name, NS, {"app": name}),
         "spec": {"nodeName": where, "containers": [container("web", "nginx:1.27", 80)]},
-        "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [{"type": "Ready", "status": "True"}]},
+        "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [{"type": "Ready",
+            "status": "True"}]},
     }  # fmt: skip
 
 
@@ -531,7 +536,8 @@ def alb_idle_timeout(world: World) -> None:
     del world.get("Ingress", "model")["metadata"]["annotations"]["alb.ingress.kubernetes.io/load-balancer-attributes"]
 
 
-@fault("alb-target-type", eks_alb, "Ingress chatbot/model", "metadata.annotations[alb.ingress.kubernetes.io/target-type]",
+@fault("alb-target-type", eks_alb, "Ingress chatbot/model",
+    "metadata.annotations[alb.ingress.kubernetes.io/target-type]",
        severity=Severity.ERROR)  # fmt: skip
 def alb_to_instances(world: World) -> None:
     del world.get("Ingress", "model")["metadata"]["annotations"]["alb.ingress.kubernetes.io/target-type"]
@@ -728,13 +734,34 @@ def policy_names_the_services_port(world: World) -> None:
 @fault("policy-blocks-call", eks, "StatefulSet chatbot/qdrant", "spec.template.spec.containers[0].env[0].value")
 def caller_not_admitted(world: World) -> None:
     rule = world.get("NetworkPolicy", "qdrant-ingress-policy")["spec"]["ingress"][0]
-    rule["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] = "rag"
+    rule["from"][0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"] = "chatbot-ui"
+
+
+@fault("policy-peer-nobody", eks, "NetworkPolicy chatbot/my-llama-ingress-policy", "spec.ingress[0].from",
+       also=("policy-blocks-call",))  # fmt: skip
+def rule_for_a_client_that_does_not_exist(world: World) -> None:
+    rule = world.get("NetworkPolicy", "my-llama-ingress-policy")["spec"]["ingress"][0]
+    rule["from"] = [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "chat-ui"}}}]
+
+
+@fault("policy-one-sided", eks, "Deployment chatbot/chatbot-ui", "spec.ingress[0].from", also=("policy-blocks-call",))
+def egress_forgets_the_model(world: World) -> None:
+    label = "app.kubernetes.io/name"
+    dns = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
+    rag = {"to": [{"podSelector": {"matchLabels": {label: "rag-app"}}}], "ports": [{"protocol": "TCP", "port": 80}]}
+    world.add(egress_policy("ui-egress", "chatbot-ui", dns, rag))
+
+
+@fault("external-policy-local", eks, "Service chatbot/chatbot-ui", "spec.externalTrafficPolicy", severity=Severity.INFO)
+def load_balancer_keeps_away_from_nodes(world: World) -> None:
+    world.get("Service", "chatbot-ui")["spec"] |= {"externalTrafficPolicy": "Local", "healthCheckNodePort": 32001}
 
 
 def packet(world: World, client: str, server: str, port: int, cls: Any, **more: Any) -> Any:
     source, target = world.pods(client)[0], world.pods(server)[0]
     flow = FiveTuple(source["status"]["podIP"], 40000, target["status"]["podIP"], port, Protocol.TCP)
-    seen = {"node": target["spec"]["nodeName"], "t_ns": 1, "netns": 0, "ifindex": 3, "device": "eth0", "skb": 1, "flow": flow,
+    seen = {"node": target["spec"]["nodeName"], "t_ns": 1, "netns": 0, "ifindex": 3, "device": "eth0", "skb": 1,
+        "flow": flow,
             "length": 60, "payload": 0, "ip_id": 1, "tcp": TcpFlags(1, 0, 2)}  # fmt: skip
     return cls(**{**seen, **more})
 
@@ -769,11 +796,13 @@ def openai(world: World) -> None:
 
 def cilium_policy(name: str, *egress: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": meta(name, NS),
-            "spec": {"endpointSelector": {"matchLabels": {"app.kubernetes.io/name": "rag-app"}}, "egress": list(egress)}}  # fmt: skip
+            "spec": {"endpointSelector": {"matchLabels": {"app.kubernetes.io/name": "rag-app"}},
+                "egress": list(egress)}}  # fmt: skip
 
 
 DNS_RULE = {"toEndpoints": [{"matchLabels": {"k8s:io.kubernetes.pod.namespace": "kube-system", "k8s-app": "kube-dns"}}],
-            "toPorts": [{"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": [{"matchPattern": "*"}]}}]}  # fmt: skip
+            "toPorts": [{"ports": [{"port": "53", "protocol": "ANY"}],
+                "rules": {"dns": [{"matchPattern": "*"}]}}]}  # fmt: skip
 INSIDE = {"toEntities": ["cluster"]}
 NAMED = {"toFQDNs": [{"matchName": "api.openai.com"}], "toPorts": [{"ports": [{"port": "443", "protocol": "TCP"}]}]}
 
@@ -828,7 +857,8 @@ def service_crowd(world: World, count: int) -> None:
             {"apiVersion": "v1", "kind": "Service", "metadata": meta(name, "crowd"),
              "spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ports": [{"port": 80}]}},
             {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-             "metadata": meta(f"{name}-a", "crowd", {"kubernetes.io/service-name": name}), "ports": [{"name": "", "port": 80}],
+             "metadata": meta(f"{name}-a", "crowd", {"kubernetes.io/service-name": name}), "ports": [{"name": "",
+                 "port": 80}],
              "endpoints": [{"addresses": [f"10.102.{index // 250}.{index % 250 + 1}"], "conditions": {"ready": True}}]},
         )  # fmt: skip
 
@@ -921,7 +951,8 @@ def conntrack_races(world: World) -> None:
 
 @fault("ip-exhausted", eks, "Pod chatbot/rag-app-5d9f7c6b8-a0x2k", "message")
 def no_addresses_left(world: World) -> None:
-    message = ('Failed to create pod sandbox: plugin type="aws-cni" name="aws-cni" failed (add): add cmd: failed to assign an IP '
+    message = ('Failed to create pod sandbox: plugin type="aws-cni" name="aws-cni" failed (add): add cmd: '
+        'failed to assign an IP '
                "address to container")  # fmt: skip
     world.add(event("FailedCreatePodSandBox", message, world.pods("rag-app")[0]))
 
@@ -1267,7 +1298,8 @@ def efa_in_use(world: World) -> None:
 def group_without_itself(world: World) -> None:
     itself = {"ipProtocol": "-1", "userIDGroupPairs": [{"groupID": "sg-0efa"}]}
     world.add({"apiVersion": "ec2.services.k8s.aws/v1alpha1", "kind": "SecurityGroup", "metadata": meta("efa", "infra"),
-               "spec": {"ingressRules": [itself], "egressRules": [{"ipProtocol": "-1", "ipRanges": [{"cidrIP": "0.0.0.0/0"}]}]},
+               "spec": {"ingressRules": [itself], "egressRules": [{"ipProtocol": "-1",
+                   "ipRanges": [{"cidrIP": "0.0.0.0/0"}]}]},
                "status": {"id": "sg-0efa"}})  # fmt: skip
 
 
@@ -1281,7 +1313,8 @@ def no_gpu_left(world: World) -> None:
     pod = world.pods("my-llama-finetuned")[0]
     del pod["spec"]["nodeName"]
     pod["status"] = {"phase": "Pending", "conditions": [
-        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/4 nodes are available: 4 Insufficient "
+        {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/4 nodes are "
+            "available: 4 Insufficient "
          "nvidia.com/gpu."}]}  # fmt: skip
 
 
@@ -1324,9 +1357,11 @@ def test_many_faults_at_once_give_exactly_their_findings() -> None:
     world = eks()
     wanted = set()
     for case in CASES:
-        if case.name in ("idle_timeout_left_at_350_s", "target_type_instance", "no_readiness_probe", "selector_with_a_typo",
+        if case.name in ("idle_timeout_left_at_350_s", "target_type_instance", "no_readiness_probe",
+            "selector_with_a_typo",
                          "health_check_left_at_tcp", "one_replica", "no_readiness_gate", "more_pods_than_addresses",
-                         "device_plugin_missing", "any_zone_will_do", "corefile_without_metrics", "policy_for_nobody"):  # fmt: skip
+                         "device_plugin_missing", "any_zone_will_do", "corefile_without_metrics",
+                             "policy_for_nobody"):  # fmt: skip
             case.fault(world)
             wanted |= {case.check, *case.also}
     # Without pod targets there is nothing that a readiness gate could wait for, and a selector that matches nothing

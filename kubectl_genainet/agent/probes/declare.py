@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from kubectl_genainet.agent.headers import View
 from kubectl_genainet.model.events import Event
 
-MapReader = Callable[[str, int, int], Iterable[tuple[bytes, bytes]]]
+
+class Maps(Protocol):
+    """The maps of a loaded probe, for what it counts in them."""
+
+    def take(self, name: str, key_size: int, value_size: int, *, delete: bool = False) -> Iterable[tuple[bytes, bytes]]:
+        """Every entry of a per-CPU map: key, and the values of all CPUs. `delete` empties the map."""
+
+    def pairs(self, name: str, key_size: int, value_size: int) -> Iterable[tuple[bytes, bytes]]:
+        """Every entry of a map that is not per-CPU."""
+
+    def delete(self, name: str, key: bytes) -> None:
+        """Removes an entry of a map; one that is gone already is no error."""
+
+    def set_word(self, name: str, index: int, value: int) -> None:
+        """Sets one __u64 of an array, and waits until no program runs that may have seen the old value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +44,20 @@ class DecodeContext:
     node: str
     drop_reasons: dict[int, str]
     symbol: Callable[[int], str]  # kernel address -> symbol name, "" if unknown
+    enums: Mapping[str, dict[int, str]] = field(default_factory=dict)  # those that the probe asks for, from BTF
+    options: Mapping[str, str] = field(default_factory=dict)  # the client's
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
     """A probe: `source` below probes/, the views it reads, where it attaches, and `decode` (ring bytes -> event).
 
-    `drain` turns what the probe counts in maps into events; it gets a reader of maps (name, key size, value size).
+    `enums` are names of kernel enums whose values `decode` and `drain` need to name. `drain` turns what the probe
+    counts in maps into events; it gets the maps, a memory of its own and the time. `sweep` takes out of the maps what no
+    packet will complete any more; it gets the maps, the time, and whether the session is at its end. `words` gives the
+    first contents of
+    arrays of __u64, by map; it gets the client's options. `entry_bytes` is what an entry of its flow table takes on so many
+    CPUs: the loader bounds the table's memory by the number of entries, FLOW_ENTRIES in the source.
     """
 
     name: str
@@ -43,4 +65,25 @@ class Probe:
     views: tuple[View, ...]
     attachments: tuple[Attachment, ...]
     decode: Callable[[bytes, DecodeContext], Event]
-    drain: Callable[[MapReader, DecodeContext, dict[bytes, int], int], Iterable[Event]] | None = None
+    drain: Callable[[Maps, DecodeContext, dict[bytes, int], int], Iterable[Event]] | None = None
+    sweep: Callable[[Maps, DecodeContext, int, bool], Iterable[Event]] | None = None
+    enums: tuple[str, ...] = ()
+    words: Callable[[DecodeContext, Mapping[str, str]], Mapping[str, Sequence[int]]] | None = None
+    entry_bytes: Callable[[int], int] = lambda cpus: 256 * cpus
+
+
+# What genainet.h reads; every probe declares them.
+COMMON_VIEWS = (
+    View("skb_sk", "sk_buff", ("sk",)),
+    View("dev_place", "net_device", ("nd_net.net", "ifindex", "name")),
+    View("net_ino", "net", ("ns.inum",)),
+    View("sock_net", "sock", ("__sk_common.skc_net.net",)),
+    View(
+        "sock_tuple",
+        "sock",
+        tuple(f"__sk_common.skc_{field}" for field in ("daddr", "rcv_saddr", "dport", "num", "family", "state")),
+    ),
+    View("sock_tuple6", "sock", ("__sk_common.skc_v6_daddr", "__sk_common.skc_v6_rcv_saddr")),
+)
+SKB_HEAD = View("skb_head", "sk_buff", ("protocol", "network_header", "tail", "head", "data"))
+SKB_PLACE = View("skb_place", "sk_buff", ("dev", "len"))

@@ -7,8 +7,16 @@ import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from kubectl_genainet.agent.headers import View
-from kubectl_genainet.agent.probes.declare import Attachment, DecodeContext, MapReader, Probe
+from kubectl_genainet.agent.headers import SUBSYSTEMS
+from kubectl_genainet.agent.probes.declare import (
+    COMMON_VIEWS,
+    SKB_HEAD,
+    SKB_PLACE,
+    Attachment,
+    DecodeContext,
+    Maps,
+    Probe,
+)
 from kubectl_genainet.model.events import (
     Event,
     FlowCounters,
@@ -38,7 +46,7 @@ _POINTS = (Point.RX, Point.TX, Point.DROP)
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 # TCP states: include/net/tcp_states.h (part of the kernel's interface to user space, through inet_diag)
-_TCP_STATES = (
+TCP_STATES = (
     "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK",
     "LISTEN", "CLOSING", "NEW_SYN_RECV",
 )  # fmt: skip
@@ -62,7 +70,8 @@ def address(raw: bytes) -> str:
 
 
 @lru_cache(maxsize=65536)
-def _tuple(src: bytes, dst: bytes, sport: int, dport: int, proto: int) -> FiveTuple:
+def five_tuple(src: bytes, dst: bytes, sport: int, dport: int, proto: int) -> FiveTuple:
+    """A `struct tuple` of the probes (16-byte addresses, ports in host order)."""
     return FiveTuple(address(src), sport, address(dst), dport, Protocol.from_number(proto))
 
 
@@ -80,18 +89,27 @@ def hook_of(stack: Sequence[str]) -> str:
     return next((_HOOKS[name] for name in names if name in _HOOKS), "")
 
 
+def icmp_mtu(protocol: int, kind: int, code: int, rest: int) -> int:
+    """The next hop's MTU that an ICMP error tells; 0 for one that tells none. `rest` is as read on the wire.
+
+    RFC 1191: the second half of the word after the checksum. RFC 4443 3.2: the whole word.
+    """
+    raw = rest.to_bytes(4, "little")
+    if protocol == 1:
+        return int.from_bytes(raw[2:], "big") if (kind, code) == (3, 4) else 0
+    return int.from_bytes(raw, "big") if kind == 2 else 0
+
+
 def decode(data: bytes, context: DecodeContext) -> Event:
     """One ring buffer record as an event."""
     (t_ns, skb, src, dst, sport, dport, proto, outer_src, outer_dst, outer_sport, outer_dport, outer_proto, netns, ifindex,
      seq, ack, length, payload, sig, ip_id, kind, point, flags, icmp_type, icmp_code, state, icmp_rest, device,
      cpu) = _PACKET.unpack_from(data)  # fmt: skip
-    flow = _tuple(src, dst, sport, dport, proto)
+    flow = five_tuple(src, dst, sport, dport, proto)
     node = context.node
     if kind == 4:
-        return TcpRetransmit(node=node, t_ns=t_ns, netns=netns, flow=flow, state=_TCP_STATES[state % len(_TCP_STATES)])
+        return TcpRetransmit(node=node, t_ns=t_ns, netns=netns, flow=flow, state=TCP_STATES[state % len(TCP_STATES)])
     if kind in (3, 5):
-        too_big = (icmp_type, icmp_code) == (3, 4) if outer_proto == 1 else icmp_type == 2
-        rest = icmp_rest.to_bytes(4, "little")
         hook, reason = "", ""
         if kind == 5:
             _, number, depth, *frames = _DROP.unpack_from(data, _PACKET.size)
@@ -100,11 +118,11 @@ def decode(data: bytes, context: DecodeContext) -> Event:
         return IcmpError(
             node=node, t_ns=t_ns, netns=netns, ifindex=ifindex, device=text(device), point=_POINTS[point],
             src=address(outer_src), dst=address(outer_dst), family=4 if outer_proto == 1 else 6, type=icmp_type,
-            code=icmp_code, mtu=int.from_bytes(rest[2:] if outer_proto == 1 else rest, "big") if too_big else 0,
-            quoted=flow, hook=hook, reason=reason,
+            code=icmp_code, mtu=icmp_mtu(outer_proto, icmp_type, icmp_code, icmp_rest), quoted=flow,
+            hook=hook, reason=reason,
         )  # fmt: skip
     tcp = TcpFlags(seq, ack, flags) if proto == 6 else None
-    tunnel = _tuple(outer_src, outer_dst, outer_sport, outer_dport, outer_proto) if outer_proto else None
+    tunnel = five_tuple(outer_src, outer_dst, outer_sport, outer_dport, outer_proto) if outer_proto else None
     seen = {
         "node": node, "t_ns": t_ns, "netns": netns, "ifindex": ifindex, "device": text(device), "skb": skb, "flow": flow,
         "length": length, "payload": payload, "ip_id": ip_id, "sig": 0 if tcp else sig, "tcp": tcp, "tunnel": tunnel,
@@ -123,14 +141,22 @@ def decode(data: bytes, context: DecodeContext) -> Event:
 def drop_reason(number: int, names: dict[int, str]) -> str:
     """The kernel's name of a drop reason without its prefix; "" where the kernel gave none."""
     name = names.get(number)
+    if name is None and number >> 16:
+        return _of_subsystem(number, names)
     if name is None:
         return "" if number == 0 else f"REASON_{number:#x}"
     return name.removeprefix("SKB_DROP_REASON_").removeprefix("SKB_")
 
 
-def drain(read: MapReader, context: DecodeContext, seen: dict[bytes, int], now: int) -> Iterator[FlowCounters]:
+def _of_subsystem(number: int, names: dict[int, str]) -> str:
+    """A reason of a subsystem (its number is in the upper half, enum skb_drop_reason_subsys): "OPENVSWITCH_3"."""
+    subsystem = names.get(SUBSYSTEMS + (number >> 16), f"SUBSYS_{number >> 16}")
+    return f"{subsystem.removeprefix('SKB_DROP_REASON_SUBSYS_')}_{number & 0xFFFF}"
+
+
+def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) -> Iterator[FlowCounters]:
     """The flow table, summed over the CPUs; flows that did not change since `seen` are left out."""
-    for key, values in read("flows", FLOW_KEY.size, FLOW.size):
+    for key, values in maps.take("flows", FLOW_KEY.size, FLOW.size):
         packets = size = netns = ifindex = 0
         device = b""
         buckets = [0] * 32
@@ -154,27 +180,14 @@ def drain(read: MapReader, context: DecodeContext, seen: dict[bytes, int], now: 
         src, dst, sport, dport, proto, _, point = FLOW_KEY.unpack(key)
         yield FlowCounters(
             node=context.node, t_ns=now, netns=netns, ifindex=ifindex, device=text(device), point=_POINTS[point % 3],
-            flow=_tuple(src, dst, sport, dport, proto), packets=packets, bytes=size, hop_ns=tuple(buckets),
+            flow=five_tuple(src, dst, sport, dport, proto), packets=packets, bytes=size, hop_ns=tuple(buckets),
         )  # fmt: skip
 
 
 PROBE = Probe(
     name="packet",
     source="packet.bpf.c",
-    views=(
-        View("skb_head", "sk_buff", ("protocol", "network_header", "tail", "head", "data")),
-        View("skb_place", "sk_buff", ("dev", "len")),
-        View("skb_sk", "sk_buff", ("sk",)),
-        View("dev_place", "net_device", ("nd_net.net", "ifindex", "name")),
-        View("net_ino", "net", ("ns.inum",)),
-        View("sock_net", "sock", ("__sk_common.skc_net.net",)),
-        View(
-            "sock_tuple",
-            "sock",
-            tuple(f"__sk_common.skc_{field}" for field in ("daddr", "rcv_saddr", "dport", "num", "family", "state")),
-        ),
-        View("sock_tuple6", "sock", ("__sk_common.skc_v6_daddr", "__sk_common.skc_v6_rcv_saddr")),
-    ),
+    views=(SKB_HEAD, SKB_PLACE, *COMMON_VIEWS),
     attachments=(
         # Ends before beginnings: a packet that is seen coming is not missed where it dies.
         Attachment("skb", "kfree_skb", "on_free"),

@@ -8,7 +8,7 @@ from collections import Counter
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.platform import Routing, config_map, container_env
-from kubectl_genainet.doctor.raw import kubectl, number, text
+from kubectl_genainet.doctor.raw import kubectl, number, sh, text
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.node import Device, NodeReport
 
@@ -187,7 +187,8 @@ def mtu_mismatch(cluster: Cluster) -> Problems:
         )
         for (name, mtu), pods in sorted(above.items()):
             yield Problem(
-                f"{pods} pod{'s' if pods > 1 else ''} on node {report.node} with MTU {mtu}, the way out carries {limit}",
+                f"{pods} pod{'s' if pods > 1 else ''} on node {report.node} with MTU {mtu}, the way out carries "
+                f"{limit}",
                 ObjectRef("Node", report.node),
                 (
                     on_node(report.node, f"{name} of {pods} pods has MTU {mtu}", mtu, field=f"{name}.mtu"),
@@ -237,7 +238,8 @@ def mtu_nodes_differ(cluster: Cluster) -> Problems:
                 (on_node(node, f"{device.name} has MTU {device.mtu}", device.mtu, field=f"{device.name}.mtu"),),
                 Remedy(
                     "Give all nodes the same MTU (launch template or machine configuration).",
-                    command=f"ip link set dev {device.name} mtu {common[0][0]}   # on the node, until its next start",
+                    command=f"ip link set dev {sh(device.name)} mtu {common[0][0]}   # on the node, until its "
+                    "next start",
                 ),
             )
 

@@ -8,7 +8,7 @@ import re
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.platform import Distribution, config_map
-from kubectl_genainet.doctor.raw import at, items, kubectl, number, patch, text
+from kubectl_genainet.doctor.raw import at, items, kubectl, number, patch, sh, text
 from kubectl_genainet.doctor.workloads import LivePod, Workload
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -67,7 +67,8 @@ def coredns_replicas(cluster: Cluster) -> Problems:
     replicas = number(coredns.raw, "spec", "replicas", default=1)
     if len(cluster.nodes) > 1 and replicas < wanted:
         yield Problem(
-            f"{replicas} replica{'s' if replicas != 1 else ''} for {len(cluster.nodes)} nodes and {cluster.cores} cores",
+            f"{replicas} replica{'s' if replicas != 1 else ''} for {len(cluster.nodes)} nodes and "
+            f"{cluster.cores} cores",
             coredns.ref,
             (
                 seen(coredns.ref, "spec.replicas", replicas, f"{replicas} replicas"),
@@ -261,7 +262,8 @@ def dns_failures(cluster: Cluster) -> Problems:
         failed = stats.servfail + stats.timeouts
         if stats.queries >= 20 and failed >= 0.01 * stats.queries and cluster.in_scope(stats.client.partition("/")[0]):
             yield Problem(
-                f"{failed} of {stats.queries} lookups{f' of {stats.name}' if stats.name else ''} by {stats.client} failed",
+                f"{failed} of {stats.queries} lookups{f' of {stats.name}' if stats.name else ''} by "
+                f"{stats.client} failed",
                 _dns_ref(cluster),
                 (
                     on_node(
@@ -273,7 +275,7 @@ def dns_failures(cluster: Cluster) -> Problems:
                 ),
                 Remedy(
                     "See at which hop they fail.",
-                    command=f"kubectl genainet dns -n {stats.client.partition('/')[0]} --server",
+                    command=f"kubectl genainet dns -n {sh(stats.client.partition('/')[0])} --server",
                 ),
                 severity=Severity.ERROR if failed >= 0.1 * stats.queries else None,
             )
@@ -294,10 +296,11 @@ def dns_nxdomain(cluster: Cluster) -> Problems:
         real = stats.nxdomain - stats.searched
         if stats.queries >= 20 and real > 0.5 * stats.queries and cluster.in_scope(stats.client.partition("/")[0]):
             yield Problem(
-                f"{real} of {stats.queries} lookups{f' of {stats.name}' if stats.name else ''} by {stats.client} found no such name",
+                f"{real} of {stats.queries} lookups{f' of {stats.name}' if stats.name else ''} by {stats.client} "
+                "found no such name",
                 _dns_ref(cluster),
                 (on_node(stats.node, f"{real} NXDOMAIN beyond search domains", real, field="nxdomain"),),
-                Remedy("See which names.", command=f"kubectl genainet dns -n {stats.client.partition('/')[0]}"),
+                Remedy("See which names.", command=f"kubectl genainet dns -n {sh(stats.client.partition('/')[0])}"),
             )
 
 
@@ -327,6 +330,6 @@ def dns_latency(cluster: Cluster) -> Problems:
                 ),
                 Remedy(
                     "See at which hop the time goes.",
-                    command=f"kubectl genainet dns -n {stats.client.partition('/')[0]} --server",
+                    command=f"kubectl genainet dns -n {sh(stats.client.partition('/')[0])} --server",
                 ),
             )

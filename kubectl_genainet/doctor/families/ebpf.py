@@ -8,6 +8,7 @@ from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, 
 from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.families import kube_proxy
 from kubectl_genainet.doctor.platform import config_map, container_env
+from kubectl_genainet.doctor.raw import sh
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
 from kubectl_genainet.policy.model import Direction
@@ -73,7 +74,7 @@ def kube_proxy_leftovers(cluster: Cluster) -> Problems:
                 (on_node(node, f"rules of the {mode} mode in {', '.join(dumps)}", mode, field=dumps[0]),),
                 Remedy(
                     "Remove them.",
-                    command=f"iptables-save | grep -v KUBE | iptables-restore   # on node {node}",
+                    command=f"iptables-save | grep -v KUBE | iptables-restore   # on node {sh(node)}",
                 ),
             )
 

@@ -8,7 +8,7 @@ from kubectl_genainet.doctor.eni import EFA_TYPES
 from kubectl_genainet.doctor.families.nlb import only_on_aws
 from kubectl_genainet.doctor.families.placement import distributed_jobs
 from kubectl_genainet.doctor.podspec import EFA_RESOURCE
-from kubectl_genainet.doctor.raw import items, kubectl, mapping, number, quantity, text
+from kubectl_genainet.doctor.raw import items, kubectl, mapping, number, quantity, sh, text
 from kubectl_genainet.doctor.workloads import Workload
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -66,7 +66,8 @@ def efa_plugin(cluster: Cluster) -> Problems:
     plugin = _plugin(cluster)
     container = next(c for c in wanting.containers if c.amount(EFA_RESOURCE))
     request = seen(
-        wanting.ref, wanting.field(f"{container.field}.resources.limits[{EFA_RESOURCE}]"), container.requests[EFA_RESOURCE],
+        wanting.ref, wanting.field(f"{container.field}.resources.limits[{EFA_RESOURCE}]"),
+            container.requests[EFA_RESOURCE],
         f"{wanting.ref} requests EFA",
     )  # fmt: skip
     if plugin is None:
@@ -208,7 +209,8 @@ def nccl_settings(cluster: Cluster) -> Problems:
                 (seen(workload.ref, field, value, f"{name}={value}"),),
                 Remedy(
                     "Leave it to NCCL and libfabric, or exclude devices (^lo,docker0) instead of naming one.",
-                    command=f"kubectl -n {workload.namespace} set env {workload.ref.kind.lower()}/{workload.name} {unset}",
+                    command=f"kubectl -n {sh(workload.namespace)} set env "
+                    f"{sh(workload.ref.kind.lower())}/{sh(workload.name)} {sh(unset)}",
                 ),
             )
 
@@ -262,7 +264,8 @@ def efa_security_group(cluster: Cluster) -> Problems:
     if not groups:
         yield NotChecked(
             "",
-            "rules of security groups are known to the AWS API only: aws ec2 describe-security-groups --group-ids GROUP "
+            "rules of security groups are known to the AWS API only: aws ec2 describe-security-groups "
+            "--group-ids GROUP "
             "--query 'SecurityGroups[].[IpPermissions,IpPermissionsEgress]'",
         )
     for group in groups:
@@ -285,7 +288,7 @@ def efa_security_group(cluster: Cluster) -> Problems:
                     (seen(group.ref, f"spec.{direction}", None, "no rule for all protocols with the group itself"),),
                     Remedy(
                         "Admit all traffic between its members.",
-                        command=f"aws ec2 {way} --group-id {name} --ip-permissions "
+                        command=f"aws ec2 {way} --group-id {sh(name)} --ip-permissions "
                         f"'IpProtocol=-1,UserIdGroupPairs=[{{GroupId={name}}}]'",
                     ),
                 )

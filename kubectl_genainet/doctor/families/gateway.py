@@ -7,7 +7,7 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.raw import at, condition, items, kubectl, mapping, number, seconds, text
+from kubectl_genainet.doctor.raw import at, condition, items, kubectl, mapping, number, q, seconds, sh, text
 from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 
@@ -204,9 +204,9 @@ def reference_grant(cluster: Cluster) -> Problems:
                     Remedy(
                         f"Grant it in namespace {namespace}.",
                         yaml=f"apiVersion: {GROUP}/v1beta1\nkind: ReferenceGrant\nmetadata:\n"
-                        f"  name: {route.namespace}-to-{name}\n  namespace: {namespace}\nspec:\n  from:\n"
-                        f"  - {{group: {GROUP}, kind: {route.kind}, namespace: {route.namespace}}}\n  to:\n"
-                        f'  - {{group: "{group}", kind: {kind}, name: {name}}}\n',
+                        f"  name: {q(route.namespace + '-to-' + name)}\n  namespace: {q(namespace)}\nspec:\n  from:\n"
+                        f"  - {{group: {GROUP}, kind: {route.kind}, namespace: {q(route.namespace)}}}\n  to:\n"
+                        f"  - {{group: {q(group)}, kind: {q(kind)}, name: {q(name)}}}\n",
                     ),
                 )
 
@@ -324,6 +324,6 @@ def _picker_problems(cluster: Cluster, pool: KubeObject) -> Problems:
                 seen(ObjectRef("Service", name, pool.namespace), "endpoints", 0, "no ready endpoint"),
             ),
             Remedy(
-                "See why the endpoint picker is not ready.", command=f"kubectl -n {pool.namespace} get pods -o wide"
+                "See why the endpoint picker is not ready.", command=f"kubectl -n {sh(pool.namespace)} get pods -o wide"
             ),
         )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.raw import items, mapping, selector_matches, text, walk
+from kubectl_genainet.doctor.raw import items, mapping, q, selector_matches, sh, text, walk
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import Verdict
@@ -73,7 +73,7 @@ def policy_not_evaluated(cluster: Cluster) -> Problems:
                 ),
                 Remedy(
                     "Ask for the traffic itself.",
-                    command=f"kubectl genainet drops -n {policy.namespace or 'NAMESPACE'}",
+                    command=f"kubectl genainet drops -n {sh(policy.namespace or 'NAMESPACE')}",
                 ),
             )
 
@@ -112,8 +112,10 @@ def _fqdn_names(cluster: Cluster) -> set[str]:
     out = set()
     for kind, group in (
         ("CiliumNetworkPolicy", CILIUM_GROUP), ("CiliumClusterwideNetworkPolicy", CILIUM_GROUP),
-        ("GlobalNetworkPolicy", None), ("NetworkPolicy", "projectcalico.org"), ("NetworkPolicy", "crd.projectcalico.org"),
-        ("AdminNetworkPolicy", ADMIN_GROUP), ("ClusterNetworkPolicy", ADMIN_GROUP), ("ApplicationNetworkPolicy", AWS_GROUP),
+        ("GlobalNetworkPolicy", None), ("NetworkPolicy", "projectcalico.org"),
+        ("NetworkPolicy", "crd.projectcalico.org"),
+        ("AdminNetworkPolicy", ADMIN_GROUP), ("ClusterNetworkPolicy", ADMIN_GROUP),
+        ("ApplicationNetworkPolicy", AWS_GROUP),
     ):  # fmt: skip
         for policy in cluster.snapshot.of(kind, group):
             for path, value in walk(policy.raw.get("spec") or {}):
@@ -165,23 +167,28 @@ def fqdn_egress(cluster: Cluster) -> Problems:
 
 def _admit_host(cluster: Cluster, namespace: str, labels: dict[str, str], host: str, port: int) -> Remedy:
     chosen = {k: v for k, v in labels.items() if k in ("app.kubernetes.io/name", "app")} or labels
-    shown = "".join(f"      {k}: {v!r}\n" for k, v in sorted(chosen.items()))
+    shown = "".join(f"      {q(k)}: {q(v)}\n" for k, v in sorted(chosen.items()))
     if "Cilium" in cluster.cni_names:
         return Remedy(
             "Admit the name, with the DNS rule that Cilium learns its addresses from.",
-            yaml=f"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: egress-{host.replace('.', '-')}\n"
-            f"  namespace: {namespace}\nspec:\n  endpointSelector:\n    matchLabels:\n{shown}  egress:\n"
+            yaml=f"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: "
+            f"egress-{host.replace('.', '-')}\n"
+            f"  namespace: {q(namespace)}\nspec:\n  endpointSelector:\n    matchLabels:\n{shown}  egress:\n"
             "  - toEndpoints:\n    - matchLabels:\n        k8s:io.kubernetes.pod.namespace: kube-system\n"
             '        k8s-app: kube-dns\n    toPorts:\n    - ports:\n      - {port: "53", protocol: ANY}\n      rules:\n'
             '        dns:\n        - matchPattern: "*"\n'
-            f'  - toFQDNs:\n    - matchName: {host}\n    toPorts:\n    - ports:\n      - {{port: "{port}", protocol: TCP}}\n',
+            f'  - toFQDNs:\n    - matchName: {host}\n    toPorts:\n    - ports:\n      - {{port: "{port}", '
+            f"protocol: TCP}}\n",
         )
     return Remedy(
         "Upstream policy cannot name a domain: admit the port to the internet but not to private ranges, or use a CNI "
         "with FQDN policies or an egress proxy.",
-        yaml=f"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: egress-{host.replace('.', '-')}\n"
-        f"  namespace: {namespace}\nspec:\n  podSelector:\n    matchLabels:\n{shown}  policyTypes: [Egress]\n  egress:\n"
-        "  - to:\n    - ipBlock:\n        cidr: 0.0.0.0/0\n        except: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16]\n"
+        yaml=f"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: "
+        f"egress-{host.replace('.', '-')}\n"
+        f"  namespace: {q(namespace)}\nspec:\n  podSelector:\n    matchLabels:\n{shown}  policyTypes: [Egress]\n  "
+        "egress:\n"
+        "  - to:\n    - ipBlock:\n        cidr: 0.0.0.0/0\n        except: [10.0.0.0/8, 172.16.0.0/12, "
+        "192.168.0.0/16]\n"
         f"    ports:\n    - {{protocol: TCP, port: {port}}}\n",
     )
 

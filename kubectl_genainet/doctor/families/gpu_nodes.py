@@ -17,7 +17,8 @@ _GPU_LABELS = ("nvidia.com/gpu.present", "cloud.google.com/gke-accelerator", "k8
                "accelerator", "karpenter.k8s.aws/instance-gpu-name")  # fmt: skip
 # DaemonSets without which a node's network does not work.
 _NETWORK = ("aws-node", "calico-node", "cilium", "anetd", "kube-flannel", "antrea-agent", "weave-net", "kindnet",
-            "kube-router", "kube-proxy", "node-local-dns", "nodelocaldns", "ztunnel", "istio-cni", "aws-efa")  # fmt: skip
+            "kube-router", "kube-proxy", "node-local-dns", "nodelocaldns", "ztunnel", "istio-cni",
+            "aws-efa")  # fmt: skip
 
 
 def _devices(node: KubeObject) -> float:
@@ -120,8 +121,8 @@ def _tolerates(tolerations: list[dict[str, object]], taint: dict[str, object]) -
 def gpu_node_taints(cluster: Cluster) -> Problems:
     """A network DaemonSet does not tolerate the taints of accelerator nodes.
 
-    Looks at the tolerations of CNIs, kube-proxy, NodeLocal DNSCache, ztunnel and the EFA plugin against the NoSchedule and NoExecute taints
-    of accelerator nodes.
+    Looks at the tolerations of CNIs, kube-proxy, NodeLocal DNSCache, ztunnel and the EFA plugin against the NoSchedule
+    and NoExecute taints of accelerator nodes.
 
     Why: the node has GPUs and no network agent, no Service rules or no DNS cache: the pods that tolerate the taint
     start there and cannot talk.

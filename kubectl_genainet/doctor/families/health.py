@@ -6,7 +6,7 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, assumed, chec
 from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.families.nlb import PREFIX, by_controller, load_balancers
 from kubectl_genainet.doctor.podspec import Container, Probe
-from kubectl_genainet.doctor.raw import annotate, annotation, at, condition, items, moment, number, patch
+from kubectl_genainet.doctor.raw import annotate, annotation, at, condition, items, moment, number, patch, sh
 from kubectl_genainet.doctor.workloads import Workload
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import Service
@@ -110,7 +110,7 @@ def readiness_probe_model(cluster: Cluster) -> Problems:
 
 
 def load_times(workload: Workload, container: Container) -> list[tuple[Evidence, float]]:
-    """How long the container took from its start to the pod's readiness, per pod that became ready without a restart."""
+    """How long the container took from its start to readiness, per pod that became ready without a restart."""
     out = []
     for live in workload.pods:
         status = next(
@@ -293,7 +293,7 @@ def nlb_readiness_gate(cluster: Cluster) -> Problems:
                 seen(service.ref, annotation(PREFIX + "nlb-target-type"), "ip", f"{service.ref} registers pods"),
             ),
             Remedy("Label the namespace; pods get the gate when they are made anew.",
-                   command=f"kubectl label namespace {namespace} {label}=enabled"),
+                   command=f"kubectl label namespace {sh(namespace)} {label}=enabled"),
         )  # fmt: skip
 
 

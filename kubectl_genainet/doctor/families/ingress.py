@@ -18,6 +18,7 @@ from kubectl_genainet.doctor.raw import (
     mapping,
     number,
     seconds,
+    sh,
     strings,
     text,
 )
@@ -214,7 +215,8 @@ def ingress_tls(cluster: Cluster) -> Problems:
                     (seen(ingress.ref, f"spec.tls[{index}].secretName", name, f"for {hosts or 'all hosts'}"),),
                     Remedy(
                         "Create it, or let cert-manager do so.",
-                        command=f"kubectl -n {ingress.namespace} create secret tls {name} --cert=tls.crt --key=tls.key",
+                        command=f"kubectl -n {sh(ingress.namespace)} create secret tls {sh(name)} --cert=tls.crt "
+                        "--key=tls.key",
                     ),
                 )
 

@@ -10,7 +10,7 @@ from kubectl_genainet.doctor.cluster import INSTANCE_TYPE, Cluster, event_messag
 from kubectl_genainet.doctor.eni import max_pods
 from kubectl_genainet.doctor.families.nlb import only_on_aws
 from kubectl_genainet.doctor.platform import container_env
-from kubectl_genainet.doctor.raw import number, text
+from kubectl_genainet.doctor.raw import number, q, sh, text
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 
 # Message of a failed sandbox -> what it means. Sources: amazon-vpc-cni-k8s (cmd/routed-eni-cni-plugin, pkg/ipamd),
@@ -38,7 +38,7 @@ def only_vpc_cni(cluster: Cluster) -> str:
 
 
 def _set_env(name: str, value: str) -> str:
-    return f"kubectl -n kube-system set env daemonset/aws-node {name}={value}"
+    return f"kubectl -n kube-system set env daemonset/aws-node {sh(name)}={sh(value)}"
 
 
 @check(Area.IP_SPACE, Severity.ERROR, needs=("Event",))
@@ -87,18 +87,20 @@ def _sandbox_failures(cluster: Cluster, what: str) -> Problems:
         if what == "prefix":
             remedy = Remedy(
                 "Reserve room for prefixes in the subnet, or use a fresh one.",
-                command="aws ec2 create-subnet-cidr-reservation --subnet-id SUBNET --cidr CIDR --reservation-type prefix",
+                command="aws ec2 create-subnet-cidr-reservation --subnet-id SUBNET --cidr CIDR "
+                "--reservation-type prefix",
             )
         elif vpc:
             remedy = Remedy(
-                "See what the subnets have left; then IPv6, prefix delegation, or custom networking with a secondary CIDR.",
+                "See what the subnets have left; then IPv6, prefix delegation, or custom networking with a "
+                "secondary CIDR.",
                 command="aws ec2 describe-subnets --query "
                 "'Subnets[].[SubnetId,CidrBlock,AvailableIpAddressCount]' --output table\n"
                 "aws ec2 associate-vpc-cidr-block --vpc-id VPC --cidr-block 100.64.0.0/16",
             )
         else:
             remedy = Remedy(
-                "Give the node a larger range, or fewer pods.", command=f"kubectl describe node {node or 'NODE'}"
+                "Give the node a larger range, or fewer pods.", command=f"kubectl describe node {sh(node or 'NODE')}"
             )
         yield Problem(
             f"no free {what} for pods{f' on node {node}' if node else ''}",
@@ -117,7 +119,8 @@ def pod_cidr_fill(cluster: Cluster) -> Problems:
 
     Why: the scheduler goes by allocatable.pods; the range ends before, and pods are stuck without an address.
 
-    Source: https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/ (node-cidr-mask-size)
+    Source: https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/
+    (node-cidr-mask-size)
     """
     if cluster.cni_names & {"Amazon VPC CNI", "Calico"}:
         return
@@ -142,7 +145,7 @@ def pod_cidr_fill(cluster: Cluster) -> Problems:
             (seen(node.ref, "spec.podCIDR", cidr, said),),
             Remedy(
                 "Lower the kubelet's maxPods, or make nodes with a larger range (node-cidr-mask-size).",
-                command=f"kubectl describe node {node.name}",
+                command=f"kubectl describe node {sh(node.name)}",
             ),
         )
 
@@ -170,7 +173,8 @@ def node_pod_slots(cluster: Cluster) -> Problems:
                 Remedy("Give nodes 16 addresses at a time (Nitro instances), and raise maxPods.",
                        command=_set_env("ENABLE_PREFIX_DELEGATION", "true"))
                 if env and not prefix
-                else Remedy("Add nodes, or raise the kubelet's maxPods.", command=f"kubectl describe node {node.name}"),
+                else Remedy("Add nodes, or raise the kubelet's maxPods.", command=f"kubectl describe node "
+                    f"{sh(node.name)}"),
             )  # fmt: skip
 
 
@@ -301,7 +305,8 @@ def eniconfig(cluster: Cluster) -> Problems:
                 ),
                 Remedy(
                     "Make one for the zone, with a subnet of the secondary CIDR.",
-                    yaml=f"apiVersion: crd.k8s.amazonaws.com/v1alpha1\nkind: ENIConfig\nmetadata:\n  name: {wanted}\n"
+                    yaml=f"apiVersion: crd.k8s.amazonaws.com/v1alpha1\nkind: ENIConfig\nmetadata:\n  name: "
+                    f"{q(wanted)}\n"
                     "spec:\n  subnet: SUBNET\n  securityGroups: [SECURITY_GROUP]\n",
                 ),
             )
@@ -361,9 +366,11 @@ def ip_family(cluster: Cluster) -> Problems:
             yield Problem(
                 f"its {missing[0]} address has no endpoint",
                 service.ref,
-                (seen(service.ref, f"spec.ipFamilies[{index}]", missing[0], f"endpoints are {', '.join(sorted(have))} only"),),
+                (seen(service.ref, f"spec.ipFamilies[{index}]", missing[0], f"endpoints are "
+                    f"{', '.join(sorted(have))} only"),),
                 Remedy("Make it single-stack, or give the pods both families.",
-                       command=f"kubectl -n {service.metadata.namespace} patch service {service.metadata.name} --type=merge "
+                       command=f"kubectl -n {sh(service.metadata.namespace)} patch service {sh(service.metadata.name)} "
+                           "--type=merge "
                        """-p '{"spec":{"ipFamilyPolicy":"SingleStack"}}'"""),
             )  # fmt: skip
 

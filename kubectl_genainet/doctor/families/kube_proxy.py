@@ -262,7 +262,8 @@ def ipvs_modules(cluster: Cluster) -> Problems:
                 ),
                 Remedy(
                     "Load the modules, also at start (/etc/modules-load.d/).",
-                    command=f"modprobe -a ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_sh nf_conntrack   # on node {dump.node}",
+                    command=f"modprobe -a ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_sh nf_conntrack   # on node "
+                    f"{dump.node}",
                 ),
             )
 
@@ -336,7 +337,8 @@ def conntrack_insert_failed(cluster: Cluster) -> Problems:
                 ObjectRef("Node", dump.node),
                 (on_node(dump.node, said, total, field="conntrack-stats"),),
                 Remedy(
-                    "Run NodeLocal DNSCache (its lookups bypass conntrack), or let the resolver ask one after the other.",
+                    "Run NodeLocal DNSCache (its lookups bypass conntrack), or let the resolver ask one after "
+                    "the other.",
                     yaml="# in the pod's spec\ndnsConfig:\n  options:\n  - name: single-request-reopen\n",
                 ),
             )

@@ -83,7 +83,8 @@ def ndots(cluster: Cluster) -> Problems:
                 ),
             ),
             Remedy(
-                "Set ndots to 2 (names of other namespaces' Services then need NAME.NAMESPACE.svc), or end the names with a "
+                "Set ndots to 2 (names of other namespaces' Services then need NAME.NAMESPACE.svc), or end the "
+                "names with a "
                 "dot.",
                 command=_ndots_patch(client),
             ),

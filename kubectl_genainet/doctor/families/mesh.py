@@ -7,7 +7,7 @@ from enum import Enum
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.families.gateway import INFERENCE
-from kubectl_genainet.doctor.raw import annotate, annotation, items, mapping, patch, restart, selector_matches, text
+from kubectl_genainet.doctor.raw import annotate, annotation, items, mapping, patch, q, restart, selector_matches, text
 from kubectl_genainet.doctor.workloads import Workload
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -98,7 +98,8 @@ def mesh_sidecar(cluster: Cluster) -> Problems:
             workload.ref,
             (evidence, *more),
             Remedy(
-                "Where mTLS is all that is wanted, Ambient has no sidecar. Check the mesh's timeout and retries for this "
+                "Where mTLS is all that is wanted, Ambient has no sidecar. Check the mesh's timeout and retries "
+                "for this "
                 "workload: retried prompts are computed twice."
             ),
         )
@@ -253,7 +254,8 @@ def mesh_policy_ports(cluster: Cluster) -> Problems:
                     workload.ref,
                     (
                         *(
-                            derived(p, f"spec.{direction.value}", port, f"{p} isolates it, and no rule admits TCP {port}")
+                            derived(p, f"spec.{direction.value}", port, f"{p} isolates it, and no rule admits "
+                                f"TCP {port}")
                             for p in policies
                         ),
                         evidence,
@@ -288,18 +290,19 @@ def _istiod_blocked(cluster: Cluster) -> Problems:
                 Remedy(
                     f"Admit egress to istiod on TCP {XDS}.",
                     yaml=f"# add to spec.egress\n- to:\n  - namespaceSelector:\n      matchLabels:\n"
-                    f"        kubernetes.io/metadata.name: {istiod.namespace}\n  ports:\n  - {{protocol: TCP, port: {XDS}}}\n",
+                    f"        kubernetes.io/metadata.name: {q(istiod.namespace)}\n  ports:\n  - {{protocol: TCP, "
+                    f"port: {XDS}}}\n",
                 ),
             )
 
 
 def _admit_yaml(name: str, workload: Workload, port: int) -> str:
     labels = "".join(
-        f"      {k}: {v!r}\n" for k, v in sorted(workload.template.labels.items()) if k != "pod-template-hash"
+        f"      {q(k)}: {q(v)}\n" for k, v in sorted(workload.template.labels.items()) if k != "pod-template-hash"
     )
     return (
-        f"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: {name}-mesh\n"
-        f"  namespace: {workload.namespace}\nspec:\n  podSelector:\n    matchLabels:\n{labels}"
+        f"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: {q(name + '-mesh')}\n"
+        f"  namespace: {q(workload.namespace)}\nspec:\n  podSelector:\n    matchLabels:\n{labels}"
         f"  policyTypes: [Ingress]\n  ingress:\n  - ports:\n    - {{protocol: TCP, port: {port}}}\n"
     )
 

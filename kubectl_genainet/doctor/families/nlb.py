@@ -6,7 +6,7 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.raw import annotate, annotation
+from kubectl_genainet.doctor.raw import annotate, annotation, q
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 
@@ -91,14 +91,15 @@ def nlb_legacy(cluster: Cluster) -> Problems:
             Remedy(
                 "Make a new Service for the aws-load-balancer-controller and move clients over: changing the type of "
                 "a living load balancer leaks the old one.",
-                yaml=f"apiVersion: v1\nkind: Service\nmetadata:\n  name: {service.metadata.name}-nlb\n"
-                f"  namespace: {service.metadata.namespace}\n  annotations:\n"
+                yaml=f"apiVersion: v1\nkind: Service\nmetadata:\n  name: {q(service.metadata.name + '-nlb')}\n"
+                f"  namespace: {q(service.metadata.namespace)}\n  annotations:\n"
                 f"    {TYPE}: external\n    {TARGET_TYPE}: ip\nspec:\n  type: LoadBalancer\n"
                 f"  loadBalancerClass: {CONTROLLER_CLASS}\n  selector:\n"
-                + "".join(f"    {k}: {v!r}\n" for k, v in service.spec.selector.items())
+                + "".join(f"    {q(k)}: {q(v)}\n" for k, v in service.spec.selector.items())
                 + "  ports:\n"
                 + "".join(
-                    f"  - {{name: {p.name or f'p{p.port}'}, port: {p.port}, targetPort: {p.target_port or p.port}}}\n"
+                    f"  - {{name: {q(p.name or f'p{p.port}')}, port: {p.port}, targetPort: "
+                    f"{q(p.target_port) if isinstance(p.target_port, str) else p.target_port or p.port}}}\n"
                     for p in service.spec.ports
                 ),
             ),
@@ -135,7 +136,8 @@ def nlb_controller(cluster: Cluster) -> Problems:
             Remedy(
                 "Install or repair the controller.",
                 command="helm repo add eks https://aws.github.io/eks-charts && helm upgrade -i "
-                "aws-load-balancer-controller eks/aws-load-balancer-controller -n kube-system --set clusterName=CLUSTER",
+                "aws-load-balancer-controller eks/aws-load-balancer-controller -n kube-system --set "
+                "clusterName=CLUSTER",
             ),
         )
 
@@ -190,7 +192,8 @@ def nlb_idle_timeout(cluster: Cluster) -> Problems:
                         ),
                     ),
                     Remedy(
-                        f"Set it to the longest silence of a stream (60 to {MAX_IDLE_S} s), or send TCP keepalives more "
+                        f"Set it to the longest silence of a stream (60 to {MAX_IDLE_S} s), or send TCP "
+                        "keepalives more "
                         "often than that.",
                         command=annotate(service.ref, key, f"tcp.idle_timeout.seconds={MAX_IDLE_S}"),
                     ),

@@ -39,7 +39,8 @@ def nodelocal_absent(cluster: Cluster) -> Problems:
             (seen(None, "", len(cluster.nodes), f"no DaemonSet node-local-dns for {len(cluster.nodes)} nodes"),),
             Remedy(
                 "Install it (on GKE: an add-on).",
-                command="kubectl apply -f nodelocaldns.yaml   # cluster/addons/dns/nodelocaldns of kubernetes/kubernetes, "
+                command="kubectl apply -f nodelocaldns.yaml   # cluster/addons/dns/nodelocaldns of "
+                "kubernetes/kubernetes, "
                 "with __PILLAR__ values filled in",
             ),
         )

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.cluster import ZONE, Cluster
-from kubectl_genainet.doctor.raw import patch, text
+from kubectl_genainet.doctor.raw import patch, sh, text
 from kubectl_genainet.doctor.workloads import LivePod, Workload
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 
@@ -115,9 +115,10 @@ def training_placement(cluster: Cluster) -> Problems:
                     if g is not None and (node := cluster.node(name)) is not None
                 ),
                 Remedy(
-                    "Make a cluster placement group, name it in the node group's launch template, and use one node group "
+                    "Make a cluster placement group, name it in the node group's launch template, and use one "
+                    "node group "
                     "for the job.",
-                    command=f"aws ec2 create-placement-group --group-name {workload.name} --strategy cluster",
+                    command=f"aws ec2 create-placement-group --group-name {sh(workload.name)} --strategy cluster",
                 ),
             )
 

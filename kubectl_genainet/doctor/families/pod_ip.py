@@ -6,7 +6,7 @@ from collections import defaultdict
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster, event_message, event_object
-from kubectl_genainet.doctor.raw import condition, kubectl, text
+from kubectl_genainet.doctor.raw import condition, kubectl, sh, text
 from kubectl_genainet.doctor.workloads import LivePod
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
@@ -49,7 +49,7 @@ def pod_without_ip(cluster: Cluster) -> Problems:
             Remedy(
                 "Read the pod's events, then the CNI agent's log on that node.",
                 command=f"{kubectl(live.ref, 'describe')}\n"
-                f"kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={live.node}",
+                f"kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={sh(live.node)}",
             ),
         )
 
@@ -225,7 +225,7 @@ def node_forwarding_off(cluster: Cluster) -> Problems:
                 (on_node(report.node, f"{name} is 0", "0", field=name),),
                 Remedy(
                     "Switch it on, and find out what switched it off.",
-                    command=f"sysctl -w {name}=1   # on node {report.node}; and in /etc/sysctl.d/",
+                    command=f"sysctl -w {sh(name)}=1   # on node {sh(report.node)}; and in /etc/sysctl.d/",
                 ),
             )
 
@@ -258,7 +258,8 @@ def conntrack_fill(cluster: Cluster) -> Problems:
                 ),
                 Remedy(
                     "Raise the limit in kube-proxy's configuration (conntrack.maxPerCore), or now on the node.",
-                    command=f"sysctl -w net.netfilter.nf_conntrack_max={host.conntrack_max * 2}   # on node {report.node}",
+                    command=f"sysctl -w net.netfilter.nf_conntrack_max={host.conntrack_max * 2}   # on node "
+                        f"{sh(report.node)}",
                 ),
                 severity=Severity.ERROR if share >= 0.95 else None,
             )  # fmt: skip
@@ -287,5 +288,5 @@ def node_network_unavailable(cluster: Cluster) -> Problems:
             f"the network of node {node.name} is not set up",
             node.ref,
             (evidence,),
-            Remedy("Look at the CNI's pod on that node.", command=f"kubectl describe node {node.name}"),
+            Remedy("Look at the CNI's pod on that node.", command=f"kubectl describe node {sh(node.name)}"),
         )

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node, seen
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.raw import items, mapping, number, selector_matches, strings
+from kubectl_genainet.doctor.raw import items, mapping, number, q, selector_matches, sh, strings
 from kubectl_genainet.doctor.recognise import Role
 from kubectl_genainet.doctor.workloads import Workload
-from kubectl_genainet.model.cluster import canonical_ip
-from kubectl_genainet.model.events import PacketDropped, PacketSeen, Seen
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.model import Direction, PolicyFlow, Verdict, pod_endpoint
+from kubectl_genainet.policy.model import Direction, Verdict
 
 GROUP = "networking.k8s.io"
 
@@ -48,7 +46,7 @@ def policy_none(cluster: Cluster) -> Problems:
             open_workloads[workload.namespace].append(workload)
     for namespace, workloads in open_workloads.items():
         first = workloads[0]
-        labels = "".join(f"      {k}: {v!r}\n" for k, v in _own_labels(first).items())
+        labels = "".join(f"      {q(k)}: {q(v)}\n" for k, v in _own_labels(first).items())
         ports = sorted({n for c in first.containers for n, _, _ in c.ports if n})
         names = ", ".join(str(w.ref) for w in workloads[:5]) + (
             f" and {len(workloads) - 5} more" if len(workloads) > 5 else ""
@@ -64,9 +62,11 @@ def policy_none(cluster: Cluster) -> Problems:
             ),
             Remedy(
                 f"Admit only the callers, for each of {names}.",
-                yaml=f"apiVersion: {GROUP}/v1\nkind: NetworkPolicy\nmetadata:\n  name: {first.name}-ingress\n"
-                f"  namespace: {namespace}\nspec:\n  podSelector:\n    matchLabels:\n{labels}  policyTypes: [Ingress]\n"
-                "  ingress:\n  - from:\n    - podSelector:\n        matchLabels:\n          app.kubernetes.io/name: CALLER\n"
+                yaml=f"apiVersion: {GROUP}/v1\nkind: NetworkPolicy\nmetadata:\n  name: {q(first.name + '-ingress')}\n"
+                f"  namespace: {q(namespace)}\nspec:\n  podSelector:\n    matchLabels:\n{labels}  policyTypes: "
+                "[Ingress]\n"
+                "  ingress:\n  - from:\n    - podSelector:\n        matchLabels:\n          "
+                "app.kubernetes.io/name: CALLER\n"
                 f"    ports:\n    - {{protocol: TCP, port: {ports[0] if ports else 'PORT'}}}\n",
             ),
         )
@@ -91,14 +91,13 @@ def policy_selects_nothing(cluster: Cluster) -> Problems:
 
     Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
     """
-    by_namespace: dict[str, list[Workload]] = defaultdict(list)
-    for workload in cluster.workloads:
-        by_namespace[workload.namespace].append(workload)
+    by_namespace = cluster.workloads_in
     for policy in _policies(cluster):
         selector = mapping(policy.raw, "spec", "podSelector")
-        if not selector or any(selector_matches(selector, w.template.labels) for w in by_namespace[policy.namespace]):
+        workloads = by_namespace.get(policy.namespace, ())
+        if not selector or any(selector_matches(selector, w.template.labels) for w in workloads):
             continue
-        if any(selector_matches(selector, p.obj.labels) for w in by_namespace[policy.namespace] for p in w.pods):
+        if any(selector_matches(selector, p.obj.labels) for w in workloads for p in w.pods):
             continue
         yield Problem(
             "it selects no pod",
@@ -106,7 +105,7 @@ def policy_selects_nothing(cluster: Cluster) -> Problems:
             (seen(policy.ref, "spec.podSelector", selector, f"no pod in {policy.namespace} has these labels"),),
             Remedy(
                 "Use the labels that the pods have.",
-                command=f"kubectl -n {policy.namespace} get pods --show-labels",
+                command=f"kubectl -n {sh(policy.namespace)} get pods --show-labels",
             ),
         )
 
@@ -163,7 +162,7 @@ def egress_without_dns(cluster: Cluster) -> Problems:
             Remedy(
                 "Admit DNS to kube-system for all pods of the namespace.",
                 yaml=f"apiVersion: {GROUP}/v1\nkind: NetworkPolicy\nmetadata:\n  name: allow-dns\n"
-                f"  namespace: {first.namespace or workload.namespace}\nspec:\n  podSelector: {{}}\n"
+                f"  namespace: {q(first.namespace or workload.namespace)}\nspec:\n  podSelector: {{}}\n"
                 "  policyTypes: [Egress]\n  egress:\n  - to:\n    - namespaceSelector:\n        matchLabels:\n"
                 "          kubernetes.io/metadata.name: kube-system\n      podSelector:\n        matchLabels:\n"
                 "          k8s-app: kube-dns\n    ports:\n"
@@ -233,12 +232,10 @@ def policy_service_port(cluster: Cluster) -> Problems:
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
     """
-    by_namespace: dict[str, list[Workload]] = defaultdict(list)
-    for workload in cluster.workloads:
-        by_namespace[workload.namespace].append(workload)
+    by_namespace = cluster.workloads_in
     for policy in _policies(cluster):
         selector = mapping(policy.raw, "spec", "podSelector")
-        selected = [w for w in by_namespace[policy.namespace] if selector_matches(selector, w.template.labels)]
+        selected = [w for w in by_namespace.get(policy.namespace, ()) if selector_matches(selector, w.template.labels)]
         for r, rule in enumerate(items(policy.raw, "spec", "ingress")):
             for p, entry in enumerate(items(rule, "ports")):
                 port = number(entry, "port")
@@ -268,7 +265,8 @@ def policy_service_port(cluster: Cluster) -> Problems:
                         ),
                         Remedy(
                             "Name the pods' port.",
-                            command=f"kubectl -n {policy.namespace} patch networkpolicy {policy.name} --type=json -p "
+                            command=f"kubectl -n {sh(policy.namespace)} patch networkpolicy {sh(policy.name)} "
+                            "--type=json -p "
                             f"""'[{{"op":"replace","path":"/spec/ingress/{r}/ports/{p}/port","value":{target}}}]'""",
                         ),
                     )
@@ -319,67 +317,10 @@ def policy_blocks_call(cluster: Cluster) -> Problems:
                 tuple(evidence),
                 Remedy(
                     "See the rules and the smallest change that admits it.",
-                    command=f"kubectl genainet explain pod/{who.split('/')[0]}/{call.client.pods[0].ref.name} "
-                    f"svc/{call.service.metadata.namespace}/{call.service.metadata.name}:{port.port} --patch",
+                    command=f"kubectl genainet explain pod/{sh(who.split('/')[0])}/{sh(call.client.pods[0].ref.name)} "
+                    f"svc/{sh(call.service.metadata.namespace)}/{sh(call.service.metadata.name)}:{port.port} --patch",
                 ),
             )
-
-
-def _pods_of(cluster: Cluster, packet: Seen) -> tuple[ObjectRef, ObjectRef] | None:
-    client, server = cluster.snapshot.pod_at(packet.flow.src), cluster.snapshot.pod_at(packet.flow.dst)
-    if (
-        client is None
-        or server is None
-        or not (cluster.in_scope(client.metadata.namespace) or cluster.in_scope(server.metadata.namespace))
-    ):
-        return None
-    return client.ref, server.ref
-
-
-@check(Area.POLICY, Severity.ERROR, needs=("NetworkPolicy", "Pod", Need.PACKETS))
-def policy_against_traffic(cluster: Cluster) -> Problems:
-    """What was seen on the wire contradicts the policies.
-
-    Looks at recorded packets between pods: a first packet (TCP SYN) that netfilter or a tc program dropped although
-    the policies admit it, and one that arrived in the pod's network namespace although they do not.
-
-    Why: the enforcer lags, does not run on that node, or another one has rules of its own; the API no longer tells
-    what happens.
-
-    Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#pod-lifecycle
-    """
-    netns_of = {
-        canonical_ip(a): n.inode for r in cluster.reports for n in r.namespaces if not n.host for a in n.addresses
-    }
-    done: set[tuple[ObjectRef, ObjectRef, int]] = set()
-    for packet in cluster.packets:
-        dropped = isinstance(packet, PacketDropped)
-        if not (packet.tcp and packet.tcp.syn and not packet.tcp.is_ack):
-            continue
-        arrived = isinstance(packet, PacketSeen) and packet.netns == netns_of.get(packet.flow.dst)
-        by_policy = isinstance(packet, PacketDropped) and packet.reason in ("NETFILTER_DROP", "TC_INGRESS", "TC_EGRESS")
-        pods = _pods_of(cluster, packet)
-        if pods is None or not (by_policy if dropped else arrived) or (*pods, packet.flow.dport) in done:
-            continue
-        flow = PolicyFlow(
-            pod_endpoint(pods[0].namespace, pods[0].name), pod_endpoint(pods[1].namespace, pods[1].name),
-            packet.flow.protocol.value, packet.flow.dport,
-        )  # fmt: skip
-        verdict = cluster.policy.explain(flow).verdict
-        if verdict is (Verdict.ALLOW if dropped else Verdict.DENY):
-            done.add((*pods, packet.flow.dport))
-            what = "was dropped, and the policies admit it" if dropped else "arrived, and the policies do not admit it"
-            reason = packet.reason if isinstance(packet, PacketDropped) else "delivered"
-            yield Problem(
-                f"{pods[0]} → {pods[1]} TCP {packet.flow.dport} {what}",
-                pods[1],
-                (
-                    on_node(packet.node, f"{packet.flow} {reason} at {packet.device or 'no device'}", reason, field="verdict"),
-                    derived(pods[1], "metadata.labels", verdict.value, f"the policies say {verdict.value}"),
-                ),
-                Remedy("Look at the policy agent of that node.",
-                       command=f"kubectl -n kube-system get pods -o wide --field-selector spec.nodeName={packet.node}"),
-            )  # fmt: skip
 
 
 @check(Area.POLICY, Severity.INFO, needs=("NetworkPolicy",))
@@ -420,7 +361,8 @@ def policy_open_to_all(cluster: Cluster) -> Problems:
                         ),
                     ),
                     Remedy(
-                        "Name the callers.", command=f"kubectl -n {policy.namespace} edit networkpolicy {policy.name}"
+                        "Name the callers.",
+                        command=f"kubectl -n {sh(policy.namespace)} edit networkpolicy {sh(policy.name)}",
                     ),
                 )
                 break

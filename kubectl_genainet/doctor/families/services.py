@@ -6,8 +6,7 @@ import ipaddress
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.raw import command, kubectl, patch
-from kubectl_genainet.doctor.recognise import Role
+from kubectl_genainet.doctor.raw import command, kubectl, patch, q
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.kube import Service
 
@@ -227,7 +226,7 @@ def external_name_address(cluster: Cluster) -> Problems:
         except ValueError:
             continue
         ports = "\n".join(
-            f"  - {{name: {p.name or 'p' + str(p.port)}, port: {p.port}, protocol: {p.protocol}}}"
+            f"  - {{name: {q(p.name or 'p' + str(p.port))}, port: {p.port}, protocol: {p.protocol}}}"
             for p in service.spec.ports
         )
         yield Problem(
@@ -236,12 +235,13 @@ def external_name_address(cluster: Cluster) -> Problems:
             (seen(service.ref, "spec.externalName", name, "ExternalName is a DNS name, this is an address"),),
             Remedy(
                 "Use a Service without selector and an EndpointSlice with the address.",
-                yaml=f"apiVersion: v1\nkind: Service\nmetadata:\n  name: {service.metadata.name}\n"
-                f"  namespace: {service.metadata.namespace}\nspec:\n  ports:\n"
+                yaml=f"apiVersion: v1\nkind: Service\nmetadata:\n  name: {q(service.metadata.name)}\n"
+                f"  namespace: {q(service.metadata.namespace)}\nspec:\n  ports:\n"
                 f"{ports or '  - {name: http, port: 80, protocol: TCP}'}\n---\n"
-                f"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: {service.metadata.name}-1\n"
-                f"  namespace: {service.metadata.namespace}\n  labels:\n"
-                f"    kubernetes.io/service-name: {service.metadata.name}\n"
+                f"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: "
+                f"{q(service.metadata.name + '-1')}\n"
+                f"  namespace: {q(service.metadata.namespace)}\n  labels:\n"
+                f"    kubernetes.io/service-name: {q(service.metadata.name)}\n"
                 f"addressType: {'IPv6' if ip.version == 6 else 'IPv4'}\nports:\n"
                 f'{ports or "  - {name: http, port: 80, protocol: TCP}"}\nendpoints:\n- addresses: ["{ip}"]\n',
             ),
@@ -283,8 +283,8 @@ def external_name_port(cluster: Cluster) -> Problems:
 def external_policy_local(cluster: Cluster) -> Problems:
     """externalTrafficPolicy Local, and nodes without an endpoint.
 
-    Looks at NodePort Services, and at LoadBalancer Services that nothing health-checks (no healthCheckNodePort):
-    which nodes have no ready endpoint of theirs.
+    Looks at NodePort and LoadBalancer Services: which nodes have no ready endpoint of theirs. Where a load balancer
+    checks the nodes' health (healthCheckNodePort) it is information only.
 
     Why: such a node drops what comes in on the node port. A load balancer with a health check keeps away from it; a
     client that was given the node's address does not.
@@ -295,8 +295,7 @@ def external_policy_local(cluster: Cluster) -> Problems:
         spec = service.spec
         if spec.external_traffic_policy != "Local" or spec.type not in ("NodePort", "LoadBalancer"):
             continue
-        if spec.type == "LoadBalancer" and spec.health_check_node_port:
-            continue
+        checked = spec.type == "LoadBalancer" and bool(spec.health_check_node_port)
         for port in spec.ports[:1]:
             local = {b.node for b in cluster.snapshot.backends(service, port) if b.ready}
             without = sorted(n.name for n in cluster.nodes if n.name not in local)
@@ -314,6 +313,7 @@ def external_policy_local(cluster: Cluster) -> Problems:
                         "Accept the extra hop, or put an endpoint on every node (a DaemonSet).",
                         command=patch(service.ref, {"spec": {"externalTrafficPolicy": "Cluster"}}),
                     ),
+                    severity=Severity.INFO if checked else None,
                 )
 
 
@@ -354,91 +354,3 @@ def internal_policy_local(cluster: Cluster) -> Problems:
                     ),
                 ),
             )
-
-
-@check(Area.SERVICES, Severity.WARNING, needs=("Service",))
-def service_node_port(cluster: Cluster) -> Problems:
-    """A GenAI workload is exposed by a NodePort.
-
-    Looks at spec.type of the Services in front of recognised workloads.
-
-    Why: every request takes a second hop through kube-proxy on whichever node it reaches, with source address
-    translation, and clients depend on node addresses. Inside the cluster ClusterIP is enough, outside a
-    LoadBalancer with pod targets is direct.
-
-    Source: https://kubernetes.io/docs/concepts/services-networking/service/#type-nodeport
-    """
-    for service in cluster.services:
-        if service.spec.type != "NodePort":
-            continue
-        workload = next((w for w in cluster.workloads_of(service) if cluster.role(w) is not Role.UNKNOWN), None)
-        if workload is not None and (service.metadata.namespace, service.metadata.name) not in cluster.ingress_backends:
-            yield Problem(
-                f"{workload.ref} is exposed on a port of every node",
-                service.ref,
-                (seen(service.ref, "spec.type", "NodePort", f"node port {service.spec.ports[0].node_port or 'any'}"),),
-                Remedy("Use ClusterIP inside the cluster, an Ingress, a Gateway or a LoadBalancer outside.",
-                       command=patch(service.ref, {"spec": {"type": "ClusterIP"}})),
-            )  # fmt: skip
-
-
-@check(Area.SERVICES, Severity.WARNING, needs=("Service",))
-def vector_database_exposed(cluster: Cluster) -> Problems:
-    """A vector database is behind a load balancer.
-
-    Looks at LoadBalancer Services in front of recognised vector databases. A load balancer that is annotated as
-    internal is not reported.
-
-    Why: only the RAG application needs it; most vector databases listen without authentication by default.
-
-    Source: https://kubernetes.io/docs/concepts/services-networking/service/#publishing-services-service-types,
-    https://qdrant.tech/documentation/guides/security/
-    """
-    for service in cluster.services:
-        if service.spec.type != "LoadBalancer":
-            continue
-        notes = service.metadata.annotations
-        internal = (
-            notes.get("service.beta.kubernetes.io/aws-load-balancer-scheme") == "internal"
-            or notes.get("service.beta.kubernetes.io/aws-load-balancer-internal") == "true"
-            or notes.get("networking.gke.io/load-balancer-type", "").lower() == "internal"
-            or notes.get("service.beta.kubernetes.io/azure-load-balancer-internal") == "true"
-        )
-        workload = next((w for w in cluster.workloads_of(service) if cluster.role(w) is Role.VECTOR_DATABASE), None)
-        if workload is not None and not internal:
-            yield Problem(
-                f"{workload.ref} can be reached from outside the cluster",
-                service.ref,
-                (seen(service.ref, "spec.type", "LoadBalancer", "not annotated as internal"),),
-                Remedy("Make it a ClusterIP.", command=patch(service.ref, {"spec": {"type": "ClusterIP"}})),
-            )
-
-
-@check(Area.SERVICES, Severity.WARNING, needs=("Service",))
-def load_balancer_pending(cluster: Cluster) -> Problems:
-    """A LoadBalancer Service has no address.
-
-    Looks at status.loadBalancer.ingress and at the Service's events.
-
-    Why: no controller took it up, or the cloud refused it (subnet tags, quotas, rights).
-
-    Source: https://kubernetes.io/docs/concepts/services-networking/service/#loadbalancer
-    """
-    for service in cluster.services:
-        if service.spec.type != "LoadBalancer" or service.status.load_balancer.ingress or cluster.from_files:
-            continue
-        evidence = [seen(service.ref, "status.loadBalancer.ingress", None, "no address was assigned")]
-        for event in cluster.event_objects:
-            about = event.raw.get("involvedObject") or event.raw.get("regarding") or {}
-            mine = (about.get("kind"), about.get("namespace"), about.get("name")) == (
-                "Service", service.metadata.namespace, service.metadata.name,
-            )  # fmt: skip
-            if mine and event.raw.get("type") == "Warning":
-                message = str(event.raw.get("message") or event.raw.get("note") or "")
-                evidence.append(seen(event.ref, "message", message, message[:300]))
-        yield Problem(
-            "the load balancer has no address yet",
-            service.ref,
-            tuple(evidence[:3]),
-            Remedy("Read the Service's events.", command=kubectl(service.ref, "describe")),
-        )

@@ -6,7 +6,7 @@ import json
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.raw import kubectl, mapping, quantity, text
+from kubectl_genainet.doctor.raw import kubectl, mapping, q, quantity, text
 from kubectl_genainet.doctor.workloads import Workload
 from kubectl_genainet.model.finding import Remedy, Severity
 
@@ -121,7 +121,8 @@ def sriov_network(cluster: Cluster) -> Problems:
                     ),
                     Remedy(
                         "Request one device for each such network.",
-                        yaml=f'# in the container\'s resources\nrequests: {{"{resource}": "1"}}\nlimits: {{"{resource}": "1"}}\n',
+                        yaml=f'# in the container\'s resources\nrequests: {{{q(resource)}: "1"}}\nlimits: '
+                        f'{{{q(resource)}: "1"}}\n',
                     ),
                 )
             elif (

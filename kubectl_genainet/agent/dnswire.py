@@ -1,0 +1,124 @@
+"""DNS messages from bytes, by dnspython's parser and with bounds around it. Nothing that a packet holds raises here.
+
+Source: RFC 1035 4.1 (header, question), RFC 6891 6.1 (OPT, extended response codes).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import dns.exception
+import dns.name
+import dns.opcode
+import dns.rcode
+import dns.rdata
+import dns.rdataclass
+import dns.rdatatype
+import dns.wire
+
+from kubectl_genainet.model.dns import Answer, DnsMessage, Edns, Question
+
+HEADER = struct.Struct("!6H")
+MAX_QUESTIONS = 32
+MAX_RECORDS = 512
+MAX_ANSWERS = 20
+MAX_TEXT = 512  # characters of one record's data
+_MALFORMED = (dns.exception.DNSException, ValueError, struct.error, IndexError, KeyError, OverflowError)
+
+
+def message_id(data: bytes) -> int:
+    return int.from_bytes(data[:2], "big")
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What has been read so far: kept where the rest can't be."""
+
+    questions: list[Question] = field(default_factory=list)
+    answers: dict[tuple[str, str], tuple[int, list[str]]] = field(default_factory=dict)
+    edns: Edns | None = None
+    rcode_high: int = 0
+
+
+def decode_message(data: bytes, length: int | None = None, *, answers: bool = False) -> DnsMessage:
+    """Decodes `data`, the beginning of a message of `length` bytes (default: all of it). Never raises.
+
+    Without `answers` the records are walked for the OPT record, not decoded.
+    """
+    length = len(data) if length is None else length
+    if len(data) < HEADER.size:
+        return DnsMessage(
+            qr=False, length=length, captured=len(data), counts=(0, 0, 0, 0), error="shorter than a DNS header"
+        )
+    _, flags, *counts = HEADER.unpack_from(data)
+    parts, error = _Parts(), ""
+    try:
+        _read(dns.wire.Parser(data, HEADER.size), counts, parts, answers)
+    except _MALFORMED as problem:
+        # What ends before it should is no error where only a part was captured.
+        if len(data) >= length or not isinstance(problem, dns.exception.FormError) or _points_forward(problem):
+            error = f"{type(problem).__name__}: {problem}"[:200]
+    return DnsMessage(
+        qr=bool(flags & 0x8000), opcode=flags >> 11 & 15, aa=bool(flags & 0x400), tc=bool(flags & 0x200),
+        rd=bool(flags & 0x100), ra=bool(flags & 0x80), rcode=_rcode(flags & 15 | parts.rcode_high),
+        counts=(counts[0], counts[1], counts[2], counts[3]), questions=tuple(parts.questions),
+        answers=_answers(parts) if answers else None, edns=parts.edns, length=length, captured=len(data), error=error,
+    )  # fmt: skip
+
+
+def _points_forward(problem: Exception) -> bool:
+    return isinstance(problem, dns.name.BadPointer)
+
+
+def _read(parser: dns.wire.Parser, counts: list[int], parts: _Parts, answers: bool) -> None:
+    for number in range(counts[0]):
+        if number >= MAX_QUESTIONS:
+            raise ValueError(f"more than {MAX_QUESTIONS} questions")
+        name = dns.name.from_wire_parser(parser)
+        kind, klass = parser.get_struct("!HH")
+        parts.questions.append(Question(_text(name), dns.rdatatype.to_text(kind), dns.rdataclass.to_text(klass)))
+    for number in range(counts[1] + counts[2] + counts[3]):
+        if number >= MAX_RECORDS:
+            raise ValueError(f"more than {MAX_RECORDS} records")
+        _read_record(parser, parts, answers and number < counts[1])
+
+
+def _read_record(parser: dns.wire.Parser, parts: _Parts, wanted: bool) -> None:
+    name = dns.name.from_wire_parser(parser)
+    kind, klass, ttl, size = parser.get_struct("!HHIH")
+    if kind == dns.rdatatype.OPT:
+        parts.rcode_high = ttl >> 24 << 4
+        with parser.restrict_to(size):
+            parts.edns = Edns(ttl >> 16 & 255, klass, bool(ttl & 0x8000), tuple(_options(parser)))
+    elif not wanted:
+        parser.get_bytes(size)
+    else:
+        with parser.restrict_to(size):
+            data = dns.rdata.from_wire_parser(klass, kind, parser).to_text()[:MAX_TEXT]
+        key = (_text(name), dns.rdatatype.to_text(kind))
+        if key in parts.answers:
+            ttl_before, records = parts.answers[key]
+            parts.answers[key] = (min(ttl, ttl_before), records if data in records else [*records, data])
+        elif len(parts.answers) < MAX_ANSWERS:
+            parts.answers[key] = (ttl, [data])
+
+
+def _options(parser: dns.wire.Parser) -> Iterator[int]:
+    while parser.remaining():
+        code, size = parser.get_struct("!HH")
+        parser.get_bytes(size)
+        yield code
+
+
+def _answers(parts: _Parts) -> tuple[Answer, ...]:
+    return tuple(Answer(name, kind, ttl, tuple(data)) for (name, kind), (ttl, data) in parts.answers.items())
+
+
+def _text(name: dns.name.Name) -> str:
+    return str(name.to_text())
+
+
+def _rcode(number: int) -> str:
+    return str(dns.rcode.to_text(dns.rcode.Rcode.make(number)))

@@ -1,0 +1,64 @@
+"""A snapshot that stays up to date while a live command runs: watches instead of reading everything again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from kubectl_genainet.kube.client import KubeClient
+from kubectl_genainet.kube.resources import ENDPOINT_SLICE, KINDS, POD, SERVICE
+from kubectl_genainet.kube.snapshot import Listing, read_listings
+from kubectl_genainet.kube.watch import Selection, Watch
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.kube import KubeObject
+
+FOLLOWED = (POD, SERVICE, ENDPOINT_SLICE)
+
+
+class LiveCluster:
+    """Reads a cluster and follows its pods, Services and EndpointSlices until `close`; use as a context manager.
+
+    `snapshot` is the state at the start; `newer` gives the state after changes, once. `on_problem` gets a message when
+    the API server can't be followed, and "" when it can again; it runs in another thread.
+    """
+
+    def __init__(self, client: KubeClient, on_problem: Callable[[str], None] = lambda message: None) -> None:
+        self.snapshot, listings = read_listings(client, kinds=KINDS)
+        self._lock = threading.Lock()
+        self._changed: dict[str, tuple[KubeObject, ...]] = {}
+        followed = [one for one in listings if one.served.resource in FOLLOWED and one.version]
+        self._watches = [self._follow(client, one, on_problem) for one in followed]
+
+    def _follow(self, client: KubeClient, listing: Listing, on_problem: Callable[[str], None]) -> Watch:
+        kind = listing.served.resource.kind
+
+        def changed(objects: tuple[KubeObject, ...]) -> None:
+            with self._lock:
+                self._changed[kind] = objects
+
+        selection = Selection(listing.served, listing.namespace)
+        return Watch(client, selection, changed, on_problem, known=listing.objects, version=listing.version)
+
+    def newer(self) -> ClusterSnapshot | None:
+        """The cluster as it is now, where something has changed since the last call; else None."""
+        with self._lock:
+            changed, self._changed = self._changed, {}
+        if not changed:
+            return None
+        kept = tuple(o for o in self.snapshot.objects if o.kind not in changed)
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        objects = kept + tuple(o for found in changed.values() for o in found)
+        self.snapshot = replace(self.snapshot, objects=objects, taken_at=now)
+        return self.snapshot
+
+    def close(self) -> None:
+        for watch in self._watches:
+            watch.close()
+
+    def __enter__(self) -> LiveCluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

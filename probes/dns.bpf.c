@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * DNS over UDP: the places where a query and its response were seen on this node, joined in the kernel.
+ *
+ * A query stays in `pending` with every device that it passes. When the response comes back to the device where the
+ * query was seen first, the two leave together as one record: one record for an exchange, not one for each of its eight
+ * or more sightings, which is what makes 20,000 queries a second affordable. Queries without an answer are taken out by
+ * the agent. What joins is what NAT leaves alone: the client's port, the transaction id and the question's first bytes.
+ */
+#define PENDING 16384	   /* exchanges that may be open at a time; 1.4 kB each */
+#define QUERY_BYTES 288	   /* header, the longest name and its type, an OPT record with a cookie */
+#define RESPONSE_BYTES 512
+#define FLOWS 4		   /* tuples that one exchange may have on a node: as sent, after DNAT, after SNAT */
+#define PLACES 8
+#define HEADER 12	   /* of a DNS message, RFC 1035 4.1.1 */
+#define QR 0x80
+#define STACK_DEPTH 20
+#define SAME_PACKET_NS 1000000	/* the same skb at its first device again within this time is not a repetition */
+
+enum record_kind { RECORD_ANSWERED = 1, RECORD_REPEATED = 2, RECORD_LONE = 3, RECORD_DROP = 4 };
+enum side { SIDE_ANY = 0, SIDE_CLIENT = 1 };
+
+struct sighted {
+	__u64 t_ns;
+	__u32 netns;
+	__u32 ifindex;
+	__u8 point;
+	__u8 flow; /* index into the record's flows */
+	__u8 pad[6];
+};
+
+struct dns_key {
+	__u16 client_port; /* host byte order */
+	__u16 id;
+	__u32 question; /* its first four bytes, as on the wire */
+};
+
+struct dns_record {
+	__u32 kind;
+	__u16 id;
+	__u16 pad;
+	__u64 skb; /* of the query's last sighting */
+	__u32 query_len; /* bytes of the DNS message, whatever was captured of it */
+	__u32 response_len;
+	__u32 query_captured;
+	__u32 response_captured;
+	__u8 flow_count;
+	__u8 query_count;
+	__u8 response_count;
+	__u8 pad2[5];
+	struct tuple flows[FLOWS]; /* from client to server, also for responses */
+	struct sighted query[PLACES];
+	struct sighted response[PLACES];
+	__u8 data[QUERY_BYTES + RESPONSE_BYTES]; /* the query, right behind it the response */
+};
+_Static_assert(sizeof(struct dns_record) == 1384, "mirrored in agent/probes/dns.py");
+
+struct dns_drop {
+	__u32 kind;
+	__u16 id;
+	__u16 ip_id;
+	__u64 skb;
+	__u64 t_ns;
+	struct tuple t; /* as in the packet */
+	__u32 netns;
+	__u32 ifindex;
+	__u32 len; /* of the DNS message; of a TCP segment's payload */
+	__u32 captured;
+	__u32 seq;
+	__u32 ack;
+	char device[16];
+	__u64 location;
+	__u32 reason;
+	__u32 depth; /* entries of stack that are valid */
+	__u64 stack[STACK_DEPTH];
+	__u8 tcp_flags;
+	__u8 pad[7];
+	__u8 data[QUERY_BYTES];
+};
+_Static_assert(sizeof(struct dns_drop) == 576, "mirrored in agent/probes/dns.py");
+
+BPF_HASH(pending, struct dns_key, struct dns_record, PENDING);
+BPF_ARRAY(side, __u64, 1); /* which end of a message the filter names, enum side */
+BPF_ARRAY(blank, struct dns_record, 1);
+BPF_PERCPU_ARRAY(lone, struct dns_record, 2); /* one a program: a softirq may interrupt another program */
+BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
+
+/* A DNS message at a place. */
+struct sighting {
+	struct packet p;
+	struct dns_key key;
+	__u64 skb;
+	__u64 dev;
+	__u64 now;
+	__u64 payload; /* address of the DNS message */
+	__u32 netns;
+	__u32 ifindex;
+	__u32 len;	/* of the message, as the UDP header says */
+	__u32 linear;	/* how much of it is there to read */
+	__u32 point;
+	__u32 is_response;
+};
+
+/* Namespace and device. Returns 0 if they are not this node's. */
+static __always_inline int locate(struct sighting *s, char *device)
+{
+	struct place place;
+
+	find_place(&place, s->skb, s->dev);
+	s->netns = place.netns;
+	s->ifindex = place.ifindex;
+	if (device)
+		__builtin_memcpy(device, place.device, 16);
+	return is_own(s->netns);
+}
+
+/* Whether the agent was asked for the messages of one of these ends. The address :: stands for all. */
+static __always_inline int wanted(struct sighting *s)
+{
+	int zero = 0;
+	__u64 *which = side.lookup(&zero);
+	__u16 port = s->is_response ? s->p.t.sport : s->p.t.dport;
+	struct filter_key key = {.port = port, .proto = s->p.t.proto};
+
+	if (filter.lookup(&key))
+		return 1;
+	__builtin_memcpy(key.addr, s->is_response ? s->p.t.daddr : s->p.t.saddr, 16);
+	if (filter.lookup(&key))
+		return 1;
+	if (!which || *which == SIDE_CLIENT)
+		return 0;
+	__builtin_memcpy(key.addr, s->is_response ? s->p.t.saddr : s->p.t.daddr, 16);
+	return filter.lookup(&key) != 0;
+}
+
+/* Reads the packet of an skb. Returns its protocol if one of its ports is asked for: nearly all packets end before.
+ * Of TCP only drops are of interest here; its messages are read by the agent (agent/dnstcp.py). */
+static __always_inline int read_message(struct sighting *s, __u64 skb, __u32 point)
+{
+	struct skb_head sh;
+	struct skb_place place;
+	struct headers h;
+	__u8 start[16];
+
+	READ_VIEW(sh, skb_head, skb);
+	if (sh.protocol != 0x0008 && sh.protocol != 0xdd86) /* ETH_P_IP, ETH_P_IPV6, as on the wire */
+		return 0;
+	__u64 l3 = point == POINT_RX ? sh.data : sh.head + sh.network_header;
+	if (l3 < sh.head || l3 + 28 > sh.head + sh.tail) /* not in the linear part */
+		return 0;
+	if (!read_headers(&h, l3))
+		return 0;
+	if (h.proto != P_UDP && (point != POINT_DROP || h.proto != P_TCP))
+		return 0;
+	if (!may_match(&h))
+		return 0;
+	parse(&s->p, &h, l3);
+	READ_VIEW(place, skb_place, skb);
+	s->skb = skb;
+	s->dev = place.dev;
+	s->point = point;
+	s->now = bpf_ktime_get_ns();
+	s->len = s->linear = 0;
+	s->is_response = port_wanted(s->p.t.sport) && !port_wanted(s->p.t.dport);
+	s->key.client_port = s->is_response ? s->p.t.dport : s->p.t.sport;
+	s->key.id = 0;
+	s->key.question = 0;
+	if (h.proto == P_TCP)
+		return P_TCP;
+	__u16 udp = be16(h.l4 + 4);
+	s->len = udp > 8 ? udp - 8 : 0;
+	s->payload = l3 + h.l4_offset + 8;
+	__u64 end = sh.head + sh.tail;
+	__u64 there = s->payload < end ? end - s->payload : 0;
+	s->linear = there < s->len ? there : s->len;
+	if (s->linear < HEADER + 4 || bpf_probe_read_kernel(start, sizeof(start), (void *)s->payload))
+		return P_UDP;
+	s->key.id = be16(start);
+	s->key.question = *(__u32 *)(start + HEADER);
+	s->is_response = !!(start[2] & QR);
+	s->key.client_port = s->is_response ? s->p.t.dport : s->p.t.sport;
+	return P_UDP;
+}
+
+/* The index of the packet's tuple among those of the record, in the direction from client to server. */
+static __always_inline __u8 flow_index(struct dns_record *r, struct sighting *s)
+{
+	struct tuple t __attribute__((aligned(8))) = s->p.t;
+	__u8 i;
+
+	if (s->is_response) {
+		__builtin_memcpy(t.saddr, s->p.t.daddr, 16);
+		__builtin_memcpy(t.daddr, s->p.t.saddr, 16);
+		t.sport = s->p.t.dport;
+		t.dport = s->p.t.sport;
+	}
+#pragma unroll
+	for (i = 0; i < FLOWS; i++) {
+		if (i >= r->flow_count) {
+			r->flows[i] = t;
+			r->flow_count = i + 1;
+			return i;
+		}
+		__u64 *a = (__u64 *)&r->flows[i], *b = (__u64 *)&t;
+		if (a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4])
+			return i;
+	}
+	return FLOWS - 1;
+}
+
+static __always_inline void add_place(struct dns_record *r, struct sighting *s)
+{
+	struct sighted p = {.t_ns = s->now, .netns = s->netns, .ifindex = s->ifindex, .point = s->point};
+	p.flow = flow_index(r, s);
+	if (s->is_response) {
+		__u32 n = r->response_count;
+		if (n < PLACES) {
+			r->response[n] = p;
+			r->response_count = n + 1;
+		}
+	} else {
+		__u32 n = r->query_count;
+		if (n < PLACES) {
+			r->query[n] = p;
+			r->query_count = n + 1;
+		}
+		r->skb = s->skb;
+	}
+}
+
+/* The smaller of the two, in a register that the verifier has seen compared: it forgets bounds of what clang copies. */
+static __always_inline __u64 at_most(__u64 value, __u64 limit)
+{
+	asm volatile("" : "+r"(value));
+	return value > limit ? limit : value;
+}
+
+static __always_inline void take_query(struct dns_record *r, struct sighting *s)
+{
+	__u64 n = at_most(s->linear, QUERY_BYTES);
+	if (bpf_probe_read_kernel(r->data, n, (void *)s->payload))
+		n = 0;
+	r->query_len = s->len;
+	r->query_captured = n;
+}
+
+static __always_inline void take_response(struct dns_record *r, struct sighting *s)
+{
+	__u64 n = at_most(s->linear, RESPONSE_BYTES), at = at_most(r->query_captured, QUERY_BYTES);
+	if (bpf_probe_read_kernel(r->data + at, n, (void *)s->payload))
+		n = 0;
+	r->response_len = s->len;
+	r->response_captured = n;
+}
+
+static __always_inline void emit(struct dns_record *r, __u32 kind, __u64 now)
+{
+	if (!may_emit(now))
+		return;
+	r->kind = kind;
+	__u64 size = at_most(__builtin_offsetof(struct dns_record, data) + r->query_captured + r->response_captured,
+			     sizeof(*r));
+	if (ring.ringbuf_output(r, size, BPF_RB_NO_WAKEUP))
+		count(ACCOUNT_RING_FULL);
+}
+
+/* A response without a query, or what is no DNS message: on its own. */
+static __always_inline int emit_lone(struct sighting *s)
+{
+	int slot = s->point & 1;
+	struct dns_record *r = lone.lookup(&slot);
+
+	if (!r)
+		return 0;
+	r->id = s->key.id;
+	r->flow_count = r->query_count = r->response_count = 0;
+	r->query_len = r->query_captured = r->response_len = r->response_captured = 0;
+	add_place(r, s);
+	if (s->is_response)
+		take_response(r, s);
+	else
+		take_query(r, s);
+	emit(r, RECORD_LONE, s->now);
+	return 0;
+}
+
+static __always_inline int begin(struct sighting *s)
+{
+	int zero = 0;
+	struct dns_record *empty = blank.lookup(&zero), *r;
+
+	if (!empty)
+		return 0;
+	if (pending.update(&s->key, empty)) {
+		count(ACCOUNT_FLOWS_FULL);
+		return 0;
+	}
+	count(ACCOUNT_FLOWS_CREATED);
+	r = pending.lookup(&s->key);
+	if (!r)
+		return 0;
+	r->id = s->key.id;
+	take_query(r, s);
+	add_place(r, s);
+	return 0;
+}
+
+static __always_inline int seen(__u64 skb, __u32 point)
+{
+	struct sighting s;
+
+	if (!read_message(&s, skb, point))
+		return 0;
+	if (s.linear < HEADER + 4)
+		return wanted(&s) && locate(&s, 0) ? emit_lone(&s) : 0;
+	struct dns_record *r = pending.lookup(&s.key);
+	if (!r && !wanted(&s))
+		return 0;
+	if (!locate(&s, 0))
+		return 0;
+	if (!r)
+		return s.is_response ? emit_lone(&s) : begin(&s);
+	int at_first = r->query[0].netns == s.netns && r->query[0].ifindex == s.ifindex;
+	if (!s.is_response) {
+		if (at_first && r->query[0].point == s.point &&
+		    (r->skb != s.skb || s.now - r->query[0].t_ns > SAME_PACKET_NS)) {
+			emit(r, RECORD_REPEATED, s.now); /* the resolver asks again, from the same socket with the same id */
+			return begin(&s);
+		}
+		add_place(r, &s);
+		return 0;
+	}
+	if (!r->response_count)
+		take_response(r, &s);
+	add_place(r, &s);
+	if (at_first && r->query[0].point != s.point) {
+		emit(r, RECORD_ANSWERED, s.now);
+		pending.delete(&s.key);
+	}
+	return 0;
+}
+
+int on_receive(struct bpf_raw_tracepoint_args *ctx) /* net:netif_receive_skb */
+{
+	return seen(ctx->args[0], POINT_RX);
+}
+
+int on_queue(struct bpf_raw_tracepoint_args *ctx) /* net:net_dev_queue */
+{
+	return seen(ctx->args[0], POINT_TX);
+}
+
+int on_free(struct bpf_raw_tracepoint_args *ctx) /* skb:kfree_skb(skb, location, reason) */
+{
+	struct sighting s;
+	char device[16] = {};
+
+	int protocol = read_message(&s, ctx->args[0], POINT_DROP);
+	if (!protocol || (!wanted(&s) && !pending.lookup(&s.key)))
+		return 0;
+	if (!locate(&s, device) || !may_emit(s.now))
+		return 0;
+	struct dns_drop *e = ring.ringbuf_reserve(sizeof(*e));
+	if (!e) {
+		count(ACCOUNT_RING_FULL);
+		return 0;
+	}
+	e->kind = RECORD_DROP;
+	e->id = s.key.id;
+	e->ip_id = s.p.ip_id;
+	e->skb = s.skb;
+	e->t_ns = s.now;
+	e->t = s.p.t;
+	e->netns = s.netns;
+	e->ifindex = s.ifindex;
+	e->len = s.len;
+	e->seq = s.p.seq;
+	e->ack = s.p.ack;
+	e->tcp_flags = s.p.tcp_flags;
+	__builtin_memcpy(e->device, device, 16);
+	__u32 n = s.linear;
+	if (n > QUERY_BYTES)
+		n = QUERY_BYTES;
+	if (!n || bpf_probe_read_kernel(e->data, n, (void *)s.payload))
+		n = 0;
+	e->captured = n;
+	e->location = ctx->args[1];
+#ifdef HAS_DROP_REASON
+	e->reason = ctx->args[2];
+#else
+	e->reason = 0;
+#endif
+	long size = bpf_get_stack(ctx, e->stack, sizeof(e->stack), 0);
+	e->depth = size > 0 ? (__u32)size / 8 : 0;
+	ring.ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+	return 0;
+}

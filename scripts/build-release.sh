@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Builds the archive that krew installs, for the platform it runs on: dist/kubectl-genainet-OS-ARCH.tar.gz, with the
+# plugin as one folder that needs no Python, kubectl_complete-genainet beside it, and the LICENSE.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+os=$(uname -s | tr '[:upper:]' '[:lower:]')
+case $(uname -m) in x86_64 | amd64) arch=amd64 ;; aarch64 | arm64) arch=arm64 ;; *) echo "no such machine: $(uname -m)" >&2; exit 1 ;; esac
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$python" -m venv "$work/venv"
+"$work/venv/bin/pip" install --quiet --disable-pip-version-check . 'pyinstaller>=6,<7'
+cat >"$work/plugin.py" <<'PY'
+"""One program under two names: the plugin, and what kubectl runs to complete its command line."""
+import os
+import sys
+
+if os.path.basename(sys.argv[0]).startswith("kubectl_complete-"):
+    from kubectl_genainet.completion import main
+else:
+    from kubectl_genainet.cli import main
+main()
+PY
+# Verbs are imported by name, so the analysis does not see them; probes/ and daemonset/ are data of the package.
+(cd "$work" && venv/bin/pyinstaller --noconfirm --log-level ERROR --name kubectl-genainet --onedir \
+  --collect-submodules kubectl_genainet --collect-data kubectl_genainet --exclude-module bcc plugin.py)
+cp LICENSE "$work/dist/kubectl-genainet/"
+ln -s kubectl-genainet "$work/dist/kubectl-genainet/kubectl_complete-genainet"
+mkdir -p dist
+tar -C "$work/dist/kubectl-genainet" -czf "dist/kubectl-genainet-$os-$arch.tar.gz" .
+echo "dist/kubectl-genainet-$os-$arch.tar.gz"

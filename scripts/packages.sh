@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that are missing, as root; names them otherwise.
+#   scripts/packages.sh lab   what the agent and the lab need
+#   scripts/packages.sh all   that, and what the tests and benchmarks need
+set -euo pipefail
+
+packages=(python3 python3-venv python3-bpfcc iproute2 iptables nftables conntrack ipset dnsmasq-base procps util-linux)
+if [[ ${1:-all} == all ]]; then
+  packages+=(bpftool bpftrace iperf3 iputils-ping ethtool tcpdump chromium
+             openssl dpkg-dev patch xz-utils podman debootstrap) # for scripts/build-kubernetes.sh, tests/cluster
+fi
+
+if ! command -v dpkg-query >/dev/null; then
+  echo "setup: this is no Debian: install these yourself: ${packages[*]}" >&2
+  exit 0
+fi
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+((${#missing[@]})) || exit 0
+if [[ $(id -u) != 0 ]]; then
+  echo "setup: not root, so these Debian packages are still missing: ${missing[*]}" >&2
+  exit 0
+fi
+echo "setup: installing ${missing[*]}" >&2
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
