@@ -16,7 +16,7 @@ from kubectl_genainet.correlate.paths import PathCorrelator
 from kubectl_genainet.correlate.summary import SummaryBuilder, TraceSummary, something_wrong
 from kubectl_genainet.correlate.targets import Resolved, resolve
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.events import ClusterChanged, Event, ProbeResult
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.path import PacketPath
@@ -106,10 +106,10 @@ def _probe_request(
         )
     if not client.ips:
         raise InputError(f"pod {client.metadata.name} has no address yet")
-    host, port = _probe_address(resolved, snapshot, client)
+    own, host, port = _probe_address(resolved, snapshot, client)
     header = resolved.target.name if resolved.target.kind is TargetKind.SERVICE else ""
     return ProbeRequest(
-        from_ip=client.ips[0],
+        from_ip=own,
         host=host,
         port=port,
         path=options["path"],
@@ -118,23 +118,26 @@ def _probe_request(
     )
 
 
-def _probe_address(resolved: Resolved, snapshot: ClusterSnapshot, client: Pod) -> tuple[str, int]:
-    family = ":" in client.ips[0]
+def _probe_address(resolved: Resolved, snapshot: ClusterSnapshot, client: Pod) -> tuple[str, str, int]:
+    """(the client's address, the target's address and port), of the first family that both have."""
     service = (
         snapshot.service(resolved.namespace, resolved.target.name)
         if resolved.target.kind is TargetKind.SERVICE
         else None
     )
-    addresses = set(service.cluster_ips) if service else {ip for ip, _ in resolved.servers}
-    usable = [
-        e for e in resolved.filters if e.ip in addresses and (":" in e.ip) == family and e.protocol in ("", "TCP")
-    ]
-    with_port = [e for e in usable if e.port]
-    if not with_port:
-        raise InputError(
-            f"{resolved.target} has no TCP address and port to connect to", hint="Name the port: TARGET:PORT."
-        )
-    return with_port[0].ip, with_port[0].port
+    if resolved.target.kind is TargetKind.ADDRESS:
+        addresses = {canonical_ip(resolved.target.name)}
+    else:
+        addresses = set(map(canonical_ip, service.cluster_ips)) if service else {ip for ip, _ in resolved.servers}
+    usable = [e for e in resolved.filters if e.ip in addresses and e.port and e.protocol in ("", "TCP")]
+    for own in client.ips:
+        for entry in usable:
+            if (":" in entry.ip) == (":" in own):
+                return own, entry.ip, entry.port
+    raise InputError(
+        f"{resolved.target} has no TCP address and port that pod {client.metadata.name} could connect to",
+        hint="Name the port: TARGET:PORT." if not usable else "They have no address family in common.",
+    )
 
 
 class TraceRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from kubectl_genainet.errors import InputError
@@ -36,13 +37,24 @@ def resolve(target: Target, snapshot: ClusterSnapshot, namespace: str) -> Resolv
         case TargetKind.SERVICE:
             return _service(target, snapshot, namespace)
         case TargetKind.ADDRESS:
-            port = _number(target.port)
-            entry = FilterEntry(target.name, port)
-            pod = snapshot.pod_at(target.name)
-            nodes = frozenset({pod.spec.node_name} if pod and pod.spec.node_name else ())
-            return Resolved(target, namespace, (entry,), frozenset({(target.name, port)}), nodes)
+            return _address(target, snapshot, namespace)
         case _:
             return _pods(target, pods_of(target, snapshot, namespace), snapshot, namespace)
+
+
+def _address(target: Target, snapshot: ClusterSnapshot, namespace: str) -> Resolved:
+    """A Service's address stands for its backends too: behind the translation, on other nodes, only they are seen."""
+    port, ip = _number(target.port), canonical_ip(target.name)
+    for service in snapshot.services:
+        if ip in map(canonical_ip, (*service.cluster_ips, *service.external_addresses)):
+            meta, ports = service.metadata, [p.port for p in service.spec.ports]
+            if not port or port in ports:
+                of_service = Target(TargetKind.SERVICE, "Service", meta.name, port or None, meta.namespace)
+                found = _service(of_service, snapshot, meta.namespace)
+                return dataclasses.replace(found, target=target, namespace=namespace)
+    pod = snapshot.pod_at(ip)
+    nodes = frozenset({pod.spec.node_name} if pod and pod.spec.node_name else ())
+    return Resolved(target, namespace, (FilterEntry(ip, port),), frozenset({(ip, port)}), nodes)
 
 
 def _number(port: int | str | None) -> int:
