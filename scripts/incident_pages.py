@@ -43,7 +43,8 @@ def telling(transcript: str) -> str:
     trees = [b for b in blocks if "└──" in b]
     if not trees:
         return transcript.rstrip()
-    wrong = [b for b in trees if re.search(r"DROPPED|REJECTED|UNKNOWN|^ *[├└]── !", b, re.M)] or trees
+    bad = r"DROPPED|REJECTED|UNKNOWN|^ *[├└]── !"
+    wrong = [b for b in trees if re.search(bad, b, re.M)] or trees
     tail = blocks[blocks.index(trees[-1]) + 1 :]
     return "\n".join([max(wrong[:6], key=len), "…", *tail])
 
