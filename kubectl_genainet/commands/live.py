@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
@@ -15,7 +15,7 @@ import click
 from kubectl_genainet.bundle import Bundle, BundleWriter, new_header
 from kubectl_genainet.commands.agents import agents
 from kubectl_genainet.commands.options import Source, parse_seconds
-from kubectl_genainet.commands.source import load_snapshot
+from kubectl_genainet.commands.source import Follower, follow
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event
@@ -115,8 +115,9 @@ class LiveRun:
         with self._writer() as writer:
             streams = Streams(dials, {node: request(node) for node in dials}, token)
             try:
-                for event in self._records(streams, enough):
-                    self._take(event, writer)
+                with closing(follow(self.watch.source, self.snapshot, self.reader.view.warn)) as follower:
+                    for event in self._records(streams, follower, enough):
+                        self._take(event, writer)
             except KeyboardInterrupt:
                 self.reader.view.warn("stopped")
             try:
@@ -157,7 +158,9 @@ class LiveRun:
         header = new_header(self.watch.command, self.watch.arguments, datetime.now(UTC).isoformat())
         return BundleWriter(self.watch.record, header, self.snapshot)
 
-    def _records(self, streams: Streams, enough: Callable[[Event], float | None]) -> Iterator[Event]:
+    def _records(
+        self, streams: Streams, follower: Follower, enough: Callable[[Event], float | None]
+    ) -> Iterator[Event]:
         """The agents' records, and the cluster's changes in between."""
         refresh_at = time.monotonic() + REFRESH_S
         deadline = time.monotonic() + self.watch.timeout_s + GRACE_S
@@ -170,16 +173,16 @@ class LiveRun:
                     deadline = min(deadline, time.monotonic() + more)
             self.reader.view.refresh()
             if time.monotonic() >= refresh_at:
-                yield from self._changes(streams)
+                yield from self._changes(streams, follower)
                 refresh_at = time.monotonic() + REFRESH_S
 
-    def _changes(self, streams: Streams) -> Iterator[Event]:
+    def _changes(self, streams: Streams, follower: Follower) -> Iterator[Event]:
         try:
-            now = load_snapshot(self.watch.source)
+            now = follower.newer()
         except GenainetError as error:
             self.reader.view.warn(f"the cluster's objects can't be read any more: {error.message}")
             return
-        if now.objects == self.snapshot.objects:
+        if now is None:
             return
         self.snapshot = now
         before = self.reader.filters

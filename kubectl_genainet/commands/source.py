@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 from kubectl_genainet.commands.options import Source
 from kubectl_genainet.model.cluster import ClusterSnapshot
 
@@ -23,6 +26,53 @@ def load_snapshot(source: Source) -> ClusterSnapshot:
     from kubectl_genainet.kube.snapshot import read_cluster
 
     return read_cluster(context=source.context, kubeconfig=source.kubeconfig, namespace=source.namespace or None)
+
+
+class Follower(Protocol):
+    """The cluster's state as it goes on."""
+
+    def newer(self) -> ClusterSnapshot | None:
+        """The state, where it has changed since the last call; else None."""
+
+    def close(self) -> None: ...
+
+
+class _PolledLab:
+    """A lab's objects are a file: it is read again."""
+
+    def __init__(self, name: str, snapshot: ClusterSnapshot) -> None:
+        self._name, self._last = name, snapshot
+
+    def newer(self) -> ClusterSnapshot | None:
+        from kubectl_genainet.lab.state import lab_snapshot
+
+        now = lab_snapshot(self._name)
+        if now.objects == self._last.objects:
+            return None
+        self._last = now
+        return now
+
+    def close(self) -> None:
+        pass
+
+
+def follow(source: Source, snapshot: ClusterSnapshot, warn: Callable[[str], None]) -> Follower:
+    """Follows a lab or a cluster from `snapshot` on. `warn` may be called from another thread."""
+    if source.lab:
+        return _PolledLab(source.lab, snapshot)
+    from kubectl_genainet.kube.client import connect
+    from kubectl_genainet.kube.live import LiveCluster
+
+    client = connect(context=source.context, kubeconfig=source.kubeconfig)
+
+    def problem(message: str) -> None:
+        warn(
+            f"the cluster's objects are not followed: {message}"
+            if message
+            else "the cluster's objects are followed again"
+        )
+
+    return LiveCluster(client, problem, snapshot=snapshot)
 
 
 def default_namespace(source: Source) -> str:

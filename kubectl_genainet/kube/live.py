@@ -20,12 +20,20 @@ FOLLOWED = (POD, SERVICE, ENDPOINT_SLICE)
 class LiveCluster:
     """Reads a cluster and follows its pods, Services and EndpointSlices until `close`; use as a context manager.
 
-    `snapshot` is the state at the start; `newer` gives the state after changes, once. `on_problem` gets a message when
-    the API server can't be followed, and "" when it can again; it runs in another thread.
+    `snapshot` is the state at the start: the one given (only what is followed is read again), or all that is read.
+    `newer` gives the state after changes, once. `on_problem` gets a message when the API server can't be followed, and
+    "" when it can again; it runs in another thread.
     """
 
-    def __init__(self, client: KubeClient, on_problem: Callable[[str], None] = lambda message: None) -> None:
-        self.snapshot, listings = read_listings(client, kinds=KINDS)
+    def __init__(
+        self,
+        client: KubeClient,
+        on_problem: Callable[[str], None] = lambda message: None,
+        *,
+        snapshot: ClusterSnapshot | None = None,
+    ) -> None:
+        read, listings = read_listings(client, kinds=FOLLOWED if snapshot else KINDS)
+        self.snapshot = snapshot or read
         self._lock = threading.Lock()
         self._changed: dict[str, tuple[KubeObject, ...]] = {}
         followed = [one for one in listings if one.served.resource in FOLLOWED and one.version]
