@@ -30,6 +30,9 @@ _CLONE_NEWNET = 0x40000000
 _RUN_NETNS = (Path("/run/netns"), Path("/var/run/docker/netns"))
 # kubepods/burstable/pod<uid>/<container> (cgroupfs) or kubepods-burstable-pod<uid_with_underscores>.slice (systemd)
 _POD_UID = re.compile(r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})")
+# Where a network namespace that has a name may have files of its own (ip-netns(8)); the lab keeps them elsewhere.
+NETNS_FILES = [*filter(None, [os.environ.get("GENAINET_NETNS_FILES")]), "/etc/netns"]
+_RESOLV_CONF_MAX = 8192
 _SYSCTLS = (
     "net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/default/rp_filter",
     "net/ipv4/tcp_mtu_probing", "net/core/somaxconn", "net/ipv4/tcp_max_syn_backlog", "net/ipv4/ip_local_port_range",
@@ -80,6 +83,7 @@ class _Candidate:
         self.path = path
         self.name = Path(path).name if path.startswith("/run/netns/") else ""
         self.pod_uids: set[str] = set()
+        self.container_pids: list[str] = []
 
 
 def _candidates() -> dict[int, _Candidate]:
@@ -98,6 +102,7 @@ def _candidates() -> dict[int, _Candidate]:
             candidate = found.setdefault(inode, _Candidate(f"/proc/{pid}/ns/net"))
             for match in _POD_UID.finditer(Path(f"/proc/{pid}/cgroup").read_text()):
                 candidate.pod_uids.add(match[1].replace("_", "-"))
+                candidate.container_pids = [*candidate.container_pids[-4:], pid]
         except OSError:  # the process has ended, or may not be looked at
             continue
     return found
@@ -141,6 +146,36 @@ def _netstat() -> dict[str, int]:
     return {}
 
 
+def _conntrack_stat() -> dict[str, int]:
+    """Connection tracking's failures in the caller's namespace, summed over CPUs (hexadecimal, a line a CPU).
+
+    Kernels without CONFIG_NF_CONNTRACK_PROCFS have no such file: nothing then, not zero.
+    """
+    try:
+        head, *lines = Path("/proc/thread-self/net/stat/nf_conntrack").read_text().splitlines()
+        names = head.split()
+        rows = [dict(zip(names, (int(word, 16) for word in line.split()), strict=False)) for line in lines]
+    except (OSError, ValueError):
+        return {}
+    return {f"conntrack_{n}": sum(row.get(n, 0) for row in rows) for n in ("insert_failed", "drop") if n in names}
+
+
+def _resolv_conf(candidate: _Candidate) -> str:
+    """/etc/resolv.conf as the namespace's containers see it, "" where none could be read.
+
+    Read through a process inside; of a namespace that only has a name, the file that ip-netns(8) would give it.
+    """
+    paths = [f"/proc/{pid}/root/etc/resolv.conf" for pid in candidate.container_pids]
+    paths += [f"{folder}/{candidate.name}/resolv.conf" for folder in NETNS_FILES if candidate.name]
+    for path in paths:
+        try:
+            with open(path, errors="replace") as file:
+                return file.read(_RESOLV_CONF_MAX)
+        except OSError:
+            continue
+    return ""
+
+
 def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
     def read() -> NetNs:
         with IPRoute() as ipr:
@@ -158,7 +193,8 @@ def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
         return NetNs(
             inode=inode, host=host, devices=devices, pod_uids=tuple(sorted(candidate.pod_uids)), name=candidate.name,
             conntrack_count=_read_int("/proc/sys/net/netfilter/nf_conntrack_count"),
-            conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"), sysctls=sysctls, counters=_netstat(),
+            conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"), sysctls=sysctls,
+            counters=_netstat() | (_conntrack_stat() if host else {}), resolv_conf="" if host else _resolv_conf(candidate),
         )  # fmt: skip
 
     fd = os.open(candidate.path, os.O_RDONLY | os.O_CLOEXEC)
