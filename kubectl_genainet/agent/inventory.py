@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import canonical_ip
@@ -146,18 +148,25 @@ def _netstat() -> dict[str, int]:
     return {}
 
 
-def _conntrack_stat() -> dict[str, int]:
-    """Connection tracking's failures in the caller's namespace, summed over CPUs (hexadecimal, a line a CPU).
+_CONNTRACK = {
+    "CTA_STATS_DROP": "drop",
+    "CTA_STATS_INSERT_FAILED": "insert_failed",
+    "CTA_STATS_EARLY_DROP": "early_drop",
+}
 
-    Kernels without CONFIG_NF_CONNTRACK_PROCFS have no such file: nothing then, not zero.
+
+def _conntrack_counters() -> dict[str, int]:
+    """What `conntrack -S` prints, summed over the CPUs, as "conntrack_drop" and so on; empty without conntrack.
+
+    Source: IPCTNL_MSG_CT_GET_STATS_CPU, include/uapi/linux/netfilter/nfnetlink_conntrack.h.
     """
     try:
-        head, *lines = Path("/proc/thread-self/net/stat/nf_conntrack").read_text().splitlines()
-        names = head.split()
-        rows = [dict(zip(names, (int(word, 16) for word in line.split()), strict=False)) for line in lines]
-    except (OSError, ValueError):
+        with NFCTSocket() as socket:
+            per_cpu = socket.stat()
+    except (OSError, NetlinkError):
         return {}
-    return {f"conntrack_{n}": sum(row.get(n, 0) for row in rows) for n in ("insert_failed", "drop") if n in names}
+    found = [dict(cpu["attrs"]) for cpu in per_cpu]
+    return {f"conntrack_{name}": sum(cpu.get(key) or 0 for cpu in found) for key, name in _CONNTRACK.items()}
 
 
 def _resolv_conf(candidate: _Candidate) -> str:
@@ -194,7 +203,8 @@ def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
             inode=inode, host=host, devices=devices, pod_uids=tuple(sorted(candidate.pod_uids)), name=candidate.name,
             conntrack_count=_read_int("/proc/sys/net/netfilter/nf_conntrack_count"),
             conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"), sysctls=sysctls,
-            counters=_netstat() | (_conntrack_stat() if host else {}), resolv_conf="" if host else _resolv_conf(candidate),
+            counters={**_netstat(), **(_conntrack_counters() if host else {})},
+            resolv_conf="" if host else _resolv_conf(candidate),
         )  # fmt: skip
 
     fd = os.open(candidate.path, os.O_RDONLY | os.O_CLOEXEC)

@@ -176,6 +176,8 @@ class Session:
         self._consume()
         self._drain(drained)
         self._sweep(final=True)
+        if self.reason == "timeout":  # counters of the namespaces as they are at the end
+            self.outbox.put(self.inventory.report(), always=True)
 
     def _consume(self) -> None:
         for probe in self.probes:

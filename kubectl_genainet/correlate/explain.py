@@ -6,10 +6,12 @@ settings is derived, what it takes from the API objects alone is assumed. Where 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kubectl_genainet.correlate.identity import Identity
+from kubectl_genainet.correlate.reasons import SENTENCES
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import FiveTuple, address_text
@@ -30,6 +32,11 @@ class Case:
     ruleset: Ruleset | None
     ruleset_error: str
     engine: PolicyEngine | None
+    request: FiveTuple | None = None  # the flow that policies judge, where the packet itself is an answer
+
+    @property
+    def judged(self) -> FiveTuple:
+        return self.request or self.event.flow
 
     @property
     def flow(self) -> FiveTuple:
@@ -51,13 +58,15 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is made of a drop. `certainty` is that of `rule` and `policies`."""
+    """What is made of a drop. `certainty` is that of `rule` and `policies`; `told` is how a rule answers the sender."""
 
+    check: str
     explanation: str
     certainty: Certainty
     rule: str | None = None
     policies: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    told: str | None = None
 
 
 def _observed(statement: str, node: str = "") -> Evidence:
@@ -118,14 +127,14 @@ def _policy_words(case: Case) -> tuple[str, tuple[str, ...], list[Evidence]]:
     """What the API objects say of the flow: (sentence, policies, evidence)."""
     if case.engine is None:
         return "", (), [_assumed("the policies could not be evaluated")]
-    denied = denied_directions(case.flow, case.identity, case.engine)
+    denied = denied_directions(case.judged, case.identity, case.engine)
     if not denied:
         return "", (), []
     sentences: list[str] = []
     policies: list[str] = []
     evidence: list[Evidence] = []
     for direction, result in denied:
-        pod = case.identity.snapshot.pod_at(case.flow.dst if direction == "ingress" else case.flow.src)
+        pod = case.identity.snapshot.pod_at(case.judged.dst if direction == "ingress" else case.judged.src)
         name = f"{pod.metadata.namespace}/{pod.metadata.name}" if pod else "the pod"
         by = " and ".join(_names(result)) or "a cluster-wide policy"
         sentences.append(f"{name} is isolated for {direction} by {by}, and no rule admits {_asked(case)}")
@@ -135,9 +144,9 @@ def _policy_words(case: Case) -> tuple[str, tuple[str, ...], list[Evidence]]:
 
 
 def _asked(case: Case) -> str:
-    source = case.identity.snapshot.pod_at(case.flow.src)
-    name = f"{source.metadata.namespace}/{source.metadata.name}" if source else case.flow.src
-    return f"{case.flow.protocol.value} {case.flow.dport} from {name}"
+    source = case.identity.snapshot.pod_at(case.judged.src)
+    name = f"{source.metadata.namespace}/{source.metadata.name}" if source else case.judged.src
+    return f"{case.judged.protocol.value} {case.judged.dport} from {name}"
 
 
 def netfilter(case: Case) -> Reading:
@@ -151,8 +160,8 @@ def netfilter(case: Case) -> Reading:
         )
         note = f"a netfilter rule dropped it; which one is not known ({why})"
         return Reading(
-            f"{note}. {said}" if said else note, Certainty.ASSUMED if said else Certainty.UNKNOWN, None, policies,
-            tuple(evidence),
+            "netfilter-drop", f"{note}. {said}" if said else note,
+            Certainty.ASSUMED if said else Certainty.UNKNOWN, None, policies, tuple(evidence),
         )  # fmt: skip
     state = "ESTABLISHED" if case.established else "NEW"
     evaluation = evaluate_hook(case.ruleset, Packet.of(case.flow, ct_state=state), event.hook)
@@ -163,32 +172,61 @@ def netfilter(case: Case) -> Reading:
         note = f"no rule that was read on {event.node} drops this packet in {event.hook}"
         evidence.append(_derived(note, event.node))
         return Reading(
-            f"{note}: another table, or rules that changed since. {said}".rstrip(), Certainty.UNKNOWN, None, policies,
-            tuple(evidence),
+            "netfilter-drop", f"{note}: another table, or rules that changed since. {said}".rstrip(), Certainty.UNKNOWN, None,
+            policies, tuple(evidence),
         )  # fmt: skip
     return _named_rule(case, rule, said, policies, evidence)
+
+
+_REJECT_WITH = re.compile(r"--reject-with (\S+)|reject with (.+?)(?: comment|$)")
+
+
+def told_by(rule: RuleRef) -> str | None:
+    """How a rule answers the sender of what it takes: "icmp-port-unreachable", "tcp reset"; None for one that drops."""
+    if "reject" not in rule.text.lower():
+        return None
+    found = _REJECT_WITH.search(rule.text)
+    return (found[1] or found[2]).strip() if found else "icmp-port-unreachable"  # iptables-extensions(8), nft(8)
 
 
 def _named_rule(case: Case, rule: RuleRef, said: str, policies: tuple[str, ...], evidence: list[Evidence]) -> Reading:
     text = f"{rule.table} {rule.chain} rule {rule.index}: {rule.text.removeprefix(f'-A {rule.chain} ')}"
     known = [(o.namespace, o.name) for o in case.identity.snapshot.of("NetworkPolicy")]
     behind = policy_behind(rule, case.ruleset, known)
+    told = told_by(rule)
     evidence.insert(
         0, _derived(f"rule {rule.index} of {rule.chain} ends the walk in {case.event.hook}", case.event.node)
     )
-    if said:
-        return Reading(said, Certainty.DERIVED, text, policies, tuple(evidence))
+
+    def reading(check: str, words: str, policies: tuple[str, ...] = ()) -> Reading:
+        return Reading(check, words, Certainty.DERIVED, text, policies, tuple(evidence), told)
+
+    empty = _service_without_endpoints(case)
+    if empty and rule.chain.startswith(("KUBE-", "reject-", "endpoint", "services")):
+        return reading("no-endpoints", empty)
+    if said and (behind is not None or not rule.chain.startswith("KUBE-")):
+        return reading("policy-drop", said, policies)
     if behind is not None:
         names = ", ".join(behind.policies) or "no policy that could be named"
         note = (
             f"the rule is {behind.enforcer}'s, for {names}, but by the API's objects the flow is admitted: "
             "the node's rules and the objects disagree"
         )
-        return Reading(note, Certainty.DERIVED, text, behind.policies, tuple(evidence))
-    words = f"{case.event.node} drops it by a rule: {rule.comment or rule.text}"
+        return reading("policy-disagreement", note, behind.policies)
+    verb = "rejects" if told else "drops"
+    words = f"{case.event.node} {verb} it by a rule: {rule.comment or rule.text}"
     if case.engine is not None and not rule.chain.startswith("KUBE-"):
         words += "; by the API's objects the flow is admitted, so no NetworkPolicy is behind it"
-    return Reading(words, Certainty.DERIVED, text, policies, tuple(evidence))
+    return reading("rejected-by-rule" if told else "rule-drop", words)
+
+
+def _service_without_endpoints(case: Case) -> str:
+    """A sentence where the packet's destination is an address of a Service that has no ready endpoint."""
+    found = case.identity.snapshot.service_at(case.flow.dst, case.flow.dport, case.flow.protocol.value)
+    if found is None or any(b.ready for b in case.identity.snapshot.backends(found.service, found.port)):
+        return ""
+    meta = found.service.metadata
+    return f"Service {meta.namespace}/{meta.name} has no ready endpoint, so kube-proxy refuses its connections"
 
 
 def _conntrack_full(case: Case) -> Reading | None:
@@ -200,6 +238,7 @@ def _conntrack_full(case: Case) -> Reading | None:
         return None
     fill = f"nf_conntrack_count {netns.conntrack_count} of nf_conntrack_max {netns.conntrack_max}"
     return Reading(
+        "conntrack-full",
         f"the connection tracking table of {case.place} is full, so a new connection can't be entered ({fill})",
         Certainty.DERIVED, evidence=(_observed(fill, case.event.node), _derived("no rule explains the drop", case.event.node)),
     )  # fmt: skip
@@ -216,7 +255,7 @@ def no_socket(case: Case) -> Reading:
             listed = ", ".join(map(str, declared))
             words += f"; its containers declare {listed}: is the Service's targetPort right?"
             evidence.append(_assumed(f"containerPorts of the pod: {listed}"))
-    return Reading(words, Certainty.OBSERVED, evidence=tuple(evidence))
+    return Reading("closed-port", words, Certainty.OBSERVED, evidence=tuple(evidence))
 
 
 def rp_filter(case: Case) -> Reading:
@@ -227,7 +266,7 @@ def rp_filter(case: Case) -> Reading:
     device = case.event.device or "the device it came in by"
     words = f"the reverse path filter of {case.place} dropped it: the way back to {case.flow.src} does not go out by {device}"
     evidence = tuple(_observed(f"{name} = {value}", case.event.node) for name, value in set_to.items())
-    return Reading(words, Certainty.OBSERVED, evidence=evidence)
+    return Reading("rp-filter", words, Certainty.OBSERVED, evidence=evidence)
 
 
 def too_big(case: Case) -> Reading:
@@ -239,15 +278,16 @@ def too_big(case: Case) -> Reading:
     evidence = (
         (_observed(f"smallest MTU in {case.place}: {least.mtu} on {least.name}", case.event.node),) if least else ()
     )
-    return Reading(words, Certainty.OBSERVED, evidence=evidence)
+    return Reading("packet-too-big", words, Certainty.OBSERVED, evidence=evidence)
 
 
 def unreachable(case: Case) -> Reading:
     """There is no neighbour, or no route, for the address."""
     pod = case.identity.snapshot.pod_at(case.flow.dst)
     known = "the API knows no pod with that address" if pod is None else f"it is {case.destination}'s"
+    check = "neighbour-failed" if case.event.reason.startswith("NEIGH_") else "no-route"
     return Reading(
-        f"{case.place} has no way to {case.flow.dst}: {known}", Certainty.OBSERVED, evidence=(_assumed(known),)
+        check, f"{case.place} has no way to {case.flow.dst}: {known}", Certainty.OBSERVED, evidence=(_assumed(known),)
     )
 
 
@@ -256,6 +296,7 @@ def ebpf(case: Case) -> Reading:
     said, policies, evidence = _policy_words(case)
     words = f"an eBPF program dropped it ({case.event.reason}): an eBPF data plane decides here, not iptables"
     return Reading(
+        "ebpf-drop",
         f"{words}. {said}" if said else words,
         Certainty.ASSUMED if said else Certainty.UNKNOWN,
         None,
@@ -264,14 +305,28 @@ def ebpf(case: Case) -> Reading:
     )
 
 
-def full_queue(case: Case) -> Reading:
-    """A queue had no room."""
-    return Reading(f"a queue of {case.event.device or case.place} was full ({case.event.reason})", Certainty.OBSERVED)
+def sentence(case: Case) -> Reading | None:
+    """The reasons that say all by themselves."""
+    found = SENTENCES.get(case.event.reason)
+    if found is None:
+        return None
+    text = found.text.format(place=case.place, device=case.event.device or "a device")
+    return Reading(found.check, text, Certainty.OBSERVED)
+
+
+def subsystem(case: Case) -> Reading:
+    """A data plane with reasons of its own: Open vSwitch (OVN-Kubernetes, Antrea), or another."""
+    name, _, number = case.event.reason.rpartition("_")
+    words = (
+        f"the {name.replace('_', ' ').lower()} subsystem dropped it (its reason {number}): this data plane decides here"
+    )
+    return Reading("data-plane", words, Certainty.OBSERVED)
 
 
 def _unknown(case: Case) -> Reading:
     reason = case.event.reason or "no reason"
-    return Reading(f"the kernel says {reason} in {case.event.location}; what caused it is not known", Certainty.UNKNOWN)
+    words = f"the kernel says {reason} in {case.event.location}; what caused it is not known"
+    return Reading("unexplained", words, Certainty.UNKNOWN)
 
 
 REASONS: Mapping[str, Callable[[Case], Reading]] = {
@@ -279,9 +334,19 @@ REASONS: Mapping[str, Callable[[Case], Reading]] = {
     "NO_SOCKET": no_socket,
     "IP_RPFILTER": rp_filter,
     "PKT_TOO_BIG": too_big,
-    **dict.fromkeys(("NEIGH_FAILED", "NEIGH_DEAD", "NEIGH_QUEUEFULL", "IP_OUTNOROUTES", "IP_INNOROUTES"), unreachable),
+    **dict.fromkeys(
+        (
+            "NEIGH_FAILED",
+            "NEIGH_DEAD",
+            "NEIGH_QUEUEFULL",
+            "NEIGH_CREATEFAIL",
+            "NEIGH_HH_FILLFAIL",
+            "IP_OUTNOROUTES",
+            "IP_INNOROUTES",
+        ),
+        unreachable,
+    ),
     **dict.fromkeys(("TC_INGRESS", "TC_EGRESS", "XDP", "BPF_CGROUP_EGRESS", "TC_CLS"), ebpf),
-    **dict.fromkeys(("QDISC_DROP", "FULL_RING", "CPU_BACKLOG", "SOCKET_RCVBUFF", "SOCKET_BACKLOG"), full_queue),
 }
 
 
@@ -293,7 +358,7 @@ LOCATIONS: Mapping[str, Callable[[Case], Reading]] = {
 }
 
 
-def _function(symbol: str) -> str:
+def function_of(symbol: str) -> str:
     """ "ip_error+0x12" and "ip_error.isra.0" as "ip_error"."""
     return symbol.partition("+")[0].partition(".")[0]
 
@@ -301,12 +366,15 @@ def _function(symbol: str) -> str:
 def explain_drop(case: Case) -> Drop:
     """A drop with all that is known of it."""
     event = case.event
-    reading = (REASONS.get(event.reason) or LOCATIONS.get(_function(event.location)) or _unknown)(case)
+    read = REASONS.get(event.reason) or LOCATIONS.get(function_of(event.location))
+    if read is None and event.reason.startswith(("OPENVSWITCH_", "MAC80211_UNUSABLE_", "SUBSYS_")):
+        read = subsystem
+    reading = read(case) if read else sentence(case) or _unknown(case)
     pod = case.identity.pod_in(event.node, event.netns)
     return Drop(
         reason=event.reason or "UNKNOWN", location=event.location, hook=event.hook or None, device=event.device or None,
         rule=reading.rule, policies=reading.policies, certainty=reading.certainty, node=event.node,
-        pod=pod.metadata.name if pod else None, explanation=reading.explanation,
+        pod=pod.metadata.name if pod else None, explanation=reading.explanation, check=reading.check, told=reading.told,
         evidence=(_observed(f"{event.reason or 'no reason'} in {event.location}", event.node), *reading.evidence),
     )  # fmt: skip
 

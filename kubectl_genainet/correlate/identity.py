@@ -54,8 +54,14 @@ class Identity:
 
     def listen_overflows(self, node: str, netns: int) -> int:
         """By how much the namespace's counter of overflown listen queues has grown since the trace began."""
+        return self.grown(node, netns, "ListenOverflows")
+
+    def grown(self, node: str, netns: int, counter: str) -> int:
+        """By how much a counter of the namespace has grown since it was first reported."""
         now, first = self.namespaces.get((node, netns)), self._first_counters.get((node, netns), {})
-        return now.counters.get("ListenOverflows", 0) - first.get("ListenOverflows", 0) if now is not None else 0
+        if now is None or counter not in now.counters or counter not in first:
+            return 0
+        return now.counters[counter] - first[counter]
 
     def is_host(self, node: str, netns: int) -> bool:
         return self._hosts.get(node) == netns

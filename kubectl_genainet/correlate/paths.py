@@ -6,7 +6,6 @@ decides as the live run did.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 
 import msgspec
@@ -16,6 +15,7 @@ from kubectl_genainet.correlate.connections import Connection, Connections, Dire
 from kubectl_genainet.correlate.explain import Case, explain_drop
 from kubectl_genainet.correlate.hops import Translation, hops_of, in_order, learn_crossings, translation_of
 from kubectl_genainet.correlate.identity import Identity
+from kubectl_genainet.correlate.rulesets import Rulesets
 from kubectl_genainet.correlate.symptoms import symptoms
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
@@ -36,7 +36,7 @@ from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.path import Drop, Flow, Nat, PacketPath, Party, Verdict
 from kubectl_genainet.policy import PolicyEngine
-from kubectl_genainet.proxy import Ruleset, attribute_nat, parse_ruleset
+from kubectl_genainet.proxy import attribute_nat
 
 SETTLED_NS = 400_000_000  # nothing new for so long: the agents poll every 20 ms, the rest is the way to the client
 UNANSWERED_NS = 1_500_000_000  # longer than TCP's first retransmission (1 s): a lost SYN is seen twice
@@ -50,8 +50,7 @@ class PathCorrelator:
         self.identity = Identity(snapshot)
         self.clocks = Clocks()
         self.connections = Connections(servers, self.clocks)
-        self._dumps: dict[str, dict[str, RulesetDump]] = defaultdict(dict)
-        self._rulesets: dict[str, tuple[Ruleset | None, str]] = {}
+        self.rulesets = Rulesets(self.identity)
         self._now: dict[str, int] = {}
         self._open: dict[int, Connection] = {}
         self._looked_at = 0
@@ -84,8 +83,7 @@ class PathCorrelator:
             case NodeReport():
                 self.identity.learn(event)
             case RulesetDump():
-                self._dumps[event.node][event.source] = event
-                self._rulesets.pop(event.node, None)
+                self.rulesets.learn(event)
             case ClusterChanged():
                 self.identity.update(event.snapshot)
                 self._judge_by(event.snapshot)
@@ -127,19 +125,6 @@ class PathCorrelator:
         self._open.pop(id(connection), None)
         return self.path_of(connection)
 
-    def ruleset(self, node: str) -> tuple[Ruleset | None, str]:
-        """The node's rules as last read, or why there are none."""
-        if node not in self._rulesets:
-            dumps = [d for d in self._dumps[node].values() if not d.error and d.source != "conntrack-stats"]
-            errors = "; ".join(f"{d.source}: {d.error}" for d in self._dumps[node].values() if d.error)
-            host = self.identity.host_of(node)
-            try:
-                parsed = parse_ruleset(dumps, node_ips=host.addresses if host else None) if dumps else None
-                self._rulesets[node] = (parsed, errors)
-            except GenainetError as error:
-                self._rulesets[node] = (None, error.message)
-        return self._rulesets[node]
-
     def path_of(self, connection: Connection) -> PacketPath:
         """A connection as a path, from all that is known of it now."""
         first = connection.first
@@ -177,7 +162,7 @@ class PathCorrelator:
         if translation is None:
             return None
         before, after = translation.before, translation.after
-        ruleset, _ = self.ruleset(translation.node)
+        ruleset, _ = self.rulesets.of(translation.node)
         found = attribute_nat(ruleset, before, after) if ruleset is not None else None
         return Nat(
             mode=found.mode if found else "unknown", service_chain=found.service_chain if found else None,
@@ -213,7 +198,7 @@ class PathCorrelator:
         return telling[0] if not answered or len(telling) > 2 else None
 
     def _explain(self, dropped: Dropped) -> Drop:
-        ruleset, error = self.ruleset(dropped.event.node)
+        ruleset, error = self.rulesets.of(dropped.event.node)
         established = not dropped.first_packet
         return explain_drop(Case(dropped.event, established, self.identity, ruleset, error, self._engine))
 

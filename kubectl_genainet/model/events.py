@@ -212,6 +212,64 @@ class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
     hop_ns: tuple[int, ...] = ()
 
 
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """A count that the kernel kept: `packets` since the last record about the same.
+
+    `flow` is the tuple, inside a tunnel the inner one. Where the kernel's table was full, `flow.src` is empty and
+    `flow.sport` 0: the count is of all sources.
+    """
+
+    node: str
+    t_ns: int
+    netns: int
+    flow: FiveTuple
+    packets: int
+
+
+class DropCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="drop_count"):
+    """Packets that the kernel freed for `reason` in the function `location` (as in PacketDropped).
+
+    A packet here is an sk_buff; a GSO packet is one. `opening`: TCP SYNs. For a packet that is no IP packet, the flow's
+    addresses are "::".
+    """
+
+    reason: str
+    location: str
+    bytes: int
+    opening: bool = False
+
+
+class IcmpCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="icmp_count"):
+    """ICMP errors about `flow` (as their sender had it), received in the namespace or, with `reason`, dropped in it."""
+
+    family: int  # 4 or 6
+    type: int
+    code: int
+    reason: str = ""
+
+
+class ResetCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="reset_count"):
+    """TCP resets, `flow` in their direction. `sent`: by this namespace, else received in it.
+
+    `active`: no packet provoked it, the socket's owner closed it so. `reason` is the kernel's (enum sk_rst_reason,
+    without its prefix), "" where the kernel gives none.
+    """
+
+    sent: bool
+    active: bool = False
+    reason: str = ""
+
+
+class RetransmitCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="retransmit_count"):
+    """Segments that a TCP sent again. `state` is the kernel's name of its socket's state."""
+
+    state: str
+
+
+class EstablishedCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="established_count"):
+    """TCP connections that were accepted in the namespace; `flow` is the client's direction, with source port 0."""
+
+
 class LostEvents(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="lost"):
     """Events of a probe that did not reach the reader since the last such record, and where they were lost."""
 
@@ -307,6 +365,11 @@ Event = (
     | DnsDropped
     | TcpRetransmit
     | FlowCounters
+    | DropCount
+    | IcmpCount
+    | ResetCount
+    | RetransmitCount
+    | EstablishedCount
     | LostEvents
     | Hello
     | Progress

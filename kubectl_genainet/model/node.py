@@ -36,7 +36,7 @@ class NetNs(msgspec.Struct, frozen=True, kw_only=True):
     conntrack_count: int | None = None
     conntrack_max: int | None = None
     sysctls: dict[str, str] = {}
-    counters: dict[str, int] = {}  # of /proc/net/netstat (ListenOverflows, …) and, prefixed conntrack_, of nf_conntrack
+    counters: dict[str, int] = {}  # of /proc/net/netstat: ListenOverflows, …; of the host: conntrack_drop, …
     name: str = ""  # the file in /run/netns, where there is one
     routes: tuple[Route, ...] | None = None  # None: not read
     resolv_conf: str = ""  # of the containers inside; "" where it was not read

@@ -77,7 +77,11 @@ class Hop(msgspec.Struct, frozen=True):
 
 
 class Drop(msgspec.Struct, frozen=True):
-    """Where and why the kernel freed the packet. `policies` are "namespace/name" of those that isolate the pod."""
+    """Where and why the kernel freed the packet. `policies` are "namespace/name" of those that isolate the pod.
+
+    `check` is a kebab-case name of the explanation; `told` is how a rule that rejects answers the sender
+    ("icmp-port-unreachable", "tcp-reset").
+    """
 
     reason: str
     location: str
@@ -90,6 +94,8 @@ class Drop(msgspec.Struct, frozen=True):
     pod: str | None = None
     explanation: str = ""
     evidence: tuple[Evidence, ...] = ()
+    check: str = ""
+    told: str | None = None
 
 
 class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="path"):

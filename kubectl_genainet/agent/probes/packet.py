@@ -46,7 +46,7 @@ _POINTS = (Point.RX, Point.TX, Point.DROP)
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 # TCP states: include/net/tcp_states.h (part of the kernel's interface to user space, through inet_diag)
-_TCP_STATES = (
+TCP_STATES = (
     "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK",
     "LISTEN", "CLOSING", "NEW_SYN_RECV",
 )  # fmt: skip
@@ -89,6 +89,17 @@ def hook_of(stack: Sequence[str]) -> str:
     return next((_HOOKS[name] for name in names if name in _HOOKS), "")
 
 
+def icmp_mtu(protocol: int, kind: int, code: int, rest: int) -> int:
+    """The next hop's MTU that an ICMP error tells; 0 for one that tells none. `rest` is as read on the wire.
+
+    RFC 1191: the second half of the word after the checksum. RFC 4443 3.2: the whole word.
+    """
+    raw = rest.to_bytes(4, "little")
+    if protocol == 1:
+        return int.from_bytes(raw[2:], "big") if (kind, code) == (3, 4) else 0
+    return int.from_bytes(raw, "big") if kind == 2 else 0
+
+
 def decode(data: bytes, context: DecodeContext) -> Event:
     """One ring buffer record as an event."""
     (t_ns, skb, src, dst, sport, dport, proto, outer_src, outer_dst, outer_sport, outer_dport, outer_proto, netns, ifindex,
@@ -97,10 +108,8 @@ def decode(data: bytes, context: DecodeContext) -> Event:
     flow = five_tuple(src, dst, sport, dport, proto)
     node = context.node
     if kind == 4:
-        return TcpRetransmit(node=node, t_ns=t_ns, netns=netns, flow=flow, state=_TCP_STATES[state % len(_TCP_STATES)])
+        return TcpRetransmit(node=node, t_ns=t_ns, netns=netns, flow=flow, state=TCP_STATES[state % len(TCP_STATES)])
     if kind in (3, 5):
-        too_big = (icmp_type, icmp_code) == (3, 4) if outer_proto == 1 else icmp_type == 2
-        rest = icmp_rest.to_bytes(4, "little")
         hook, reason = "", ""
         if kind == 5:
             _, number, depth, *frames = _DROP.unpack_from(data, _PACKET.size)
@@ -109,8 +118,8 @@ def decode(data: bytes, context: DecodeContext) -> Event:
         return IcmpError(
             node=node, t_ns=t_ns, netns=netns, ifindex=ifindex, device=text(device), point=_POINTS[point],
             src=address(outer_src), dst=address(outer_dst), family=4 if outer_proto == 1 else 6, type=icmp_type,
-            code=icmp_code, mtu=int.from_bytes(rest[2:] if outer_proto == 1 else rest, "big") if too_big else 0,
-            quoted=flow, hook=hook, reason=reason,
+            code=icmp_code, mtu=icmp_mtu(outer_proto, icmp_type, icmp_code, icmp_rest), quoted=flow,
+            hook=hook, reason=reason,
         )  # fmt: skip
     tcp = TcpFlags(seq, ack, flags) if proto == 6 else None
     tunnel = five_tuple(outer_src, outer_dst, outer_sport, outer_dport, outer_proto) if outer_proto else None
