@@ -208,31 +208,27 @@ static __always_inline __u8 flow_index(struct dns_record *r, struct sighting *s)
 	return FLOWS - 1;
 }
 
-static __always_inline void add_place(struct dns_record *r, struct sighting *s)
-{
-	struct sighted p = {.t_ns = s->now, .netns = s->netns, .ifindex = s->ifindex, .point = s->point};
-	p.flow = flow_index(r, s);
-	if (s->is_response) {
-		__u32 n = r->response_count;
-		if (n < PLACES) {
-			r->response[n] = p;
-			r->response_count = n + 1;
-		}
-	} else {
-		__u32 n = r->query_count;
-		if (n < PLACES) {
-			r->query[n] = p;
-			r->query_count = n + 1;
-		}
-		r->skb = s->skb;
-	}
-}
-
 /* The smaller of the two, in a register that the verifier has seen compared: it forgets bounds of what clang copies. */
 static __always_inline __u64 at_most(__u64 value, __u64 limit)
 {
 	asm volatile("" : "+r"(value));
 	return value > limit ? limit : value;
+}
+
+static __always_inline void add_place(struct dns_record *r, struct sighting *s)
+{
+	struct sighted p = {.t_ns = s->now, .netns = s->netns, .ifindex = s->ifindex, .point = s->point};
+	p.flow = flow_index(r, s);
+	if (s->is_response) {
+		__u32 n = at_most(r->response_count, PLACES - 1); /* the last place is worth more than the one before */
+		r->response[n] = p;
+		r->response_count = n + 1;
+	} else {
+		__u32 n = at_most(r->query_count, PLACES - 1);
+		r->query[n] = p;
+		r->query_count = n + 1;
+		r->skb = s->skb;
+	}
 }
 
 static __always_inline void take_query(struct dns_record *r, struct sighting *s)

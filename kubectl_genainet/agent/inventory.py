@@ -34,6 +34,9 @@ _RUN_NETNS = (Path("/run/netns"), Path("/var/run/docker/netns"))
 # kubepods/burstable/pod<uid>/<container> (cgroupfs) or kubepods-burstable-pod<uid_with_underscores>.slice (systemd)
 _POD_UID = re.compile(r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})")
 MAX_ROUTES = 10_000
+# Where a network namespace that has a name may have files of its own (ip-netns(8)); the lab keeps them elsewhere.
+NETNS_FILES = [*filter(None, [os.environ.get("GENAINET_NETNS_FILES")]), "/etc/netns"]
+_RESOLV_CONF_MAX = 8192
 _SYSCTLS = (
     "net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/default/rp_filter",
     "net/ipv4/tcp_mtu_probing", "net/core/somaxconn", "net/ipv4/tcp_max_syn_backlog", "net/ipv4/ip_local_port_range",
@@ -114,6 +117,7 @@ class _Candidate:
         self.path = path
         self.name = Path(path).name if path.startswith("/run/netns/") else ""
         self.pod_uids: set[str] = set()
+        self.container_pids: list[str] = []
 
 
 def _candidates() -> dict[int, _Candidate]:
@@ -132,6 +136,7 @@ def _candidates() -> dict[int, _Candidate]:
             candidate = found.setdefault(inode, _Candidate(f"/proc/{pid}/ns/net"))
             for match in _POD_UID.finditer(Path(f"/proc/{pid}/cgroup").read_text()):
                 candidate.pod_uids.add(match[1].replace("_", "-"))
+                candidate.container_pids = [*candidate.container_pids[-4:], pid]
         except OSError:  # the process has ended, or may not be looked at
             continue
     return found
@@ -206,6 +211,22 @@ def _conntrack_counters() -> dict[str, int]:
     return {f"conntrack_{name}": sum(cpu.get(key) or 0 for cpu in found) for key, name in _CONNTRACK.items()}
 
 
+def _resolv_conf(candidate: _Candidate) -> str:
+    """/etc/resolv.conf as the namespace's containers see it, "" where none could be read.
+
+    Read through a process inside; of a namespace that only has a name, the file that ip-netns(8) would give it.
+    """
+    paths = [f"/proc/{pid}/root/etc/resolv.conf" for pid in candidate.container_pids]
+    paths += [f"{folder}/{candidate.name}/resolv.conf" for folder in NETNS_FILES if candidate.name]
+    for path in paths:
+        try:
+            with open(path, errors="replace") as file:
+                return file.read(_RESOLV_CONF_MAX)
+        except OSError:
+            continue
+    return ""
+
+
 def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
     def read() -> NetNs:
         with IPRoute() as ipr:
@@ -227,6 +248,7 @@ def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
             conntrack_count=_read_int("/proc/sys/net/netfilter/nf_conntrack_count"),
             conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"), sysctls=sysctls,
             counters={**_netstat(), **(_conntrack_counters() if host else {})},
+            resolv_conf="" if host else _resolv_conf(candidate),
         )  # fmt: skip
 
     fd = os.open(candidate.path, os.O_RDONLY | os.O_CLOEXEC)

@@ -49,6 +49,9 @@ def check_request(request: TraceRequest) -> None:
             raise InputError(f"{value} is not between 0 and {most:g}", field=field)
     if request.probe is not None:
         _check_probe(request.probe)
+    key = request.options.get("redact", "")
+    if any(c not in "0123456789abcdef" for c in key) or len(key) > 64 or len(key) % 2:
+        raise InputError("a key to redact with is at most 32 bytes in hexadecimal", field="options.redact")
 
 
 def _check_probe(probe: ProbeRequest) -> None:

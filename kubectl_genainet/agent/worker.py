@@ -20,6 +20,7 @@ import msgspec
 
 from kubectl_genainet import __version__, wire
 from kubectl_genainet.agent.exact import ExactTracer
+from kubectl_genainet.agent.dnstcp import TcpTap
 from kubectl_genainet.agent.inventory import Inventory
 from kubectl_genainet.agent.loader import EVENTS_PER_SECOND, LoadedProbe
 from kubectl_genainet.agent.outbox import Outbox
@@ -69,7 +70,9 @@ class Session:
         self.filters_changed = threading.Event()
         self.namespaces: set[int] = set()
         self.probes: list[LoadedProbe] = []
+        self.tap: TcpTap | None = None
         self.reported: dict[tuple[str, str], int] = {}
+        self.from_user_space = 0  # events that no kernel program has counted
         self.emitted = self.lost = self.received = 0
         threading.Thread(target=self._listen, args=(commands,), daemon=True).start()
 
@@ -107,6 +110,8 @@ class Session:
             self.probes.append(probe)
             probe.on_event(self._event)
             probe.configure(self.filters, self._own(), EVENTS_PER_SECOND)
+        if "dns" in request.probes:
+            self._open_tap()
         # The namespaces and rules come before the first packet, so that no reader has to wait for them.
         self.outbox.put(self.inventory.report(), always=True)
         if request.rulesets:
@@ -116,6 +121,13 @@ class Session:
         for text in (text for probe in self.probes for text in probe.missing):
             self.outbox.put(Progress(node=self.node, stage="missing", detail=text), always=True)
         self.outbox.put(Progress(node=self.node, stage="attached", t_ns=time.monotonic_ns()), always=True)
+
+    def _open_tap(self) -> None:
+        try:
+            self.tap = TcpTap(self.node, self.inventory.host_netns, self.job.request.options)
+            self.tap.configure(self.filters)
+        except GenainetError as error:
+            self.outbox.put(Progress(node=self.node, stage="missing", detail=error.message), always=True)
 
     def _own(self) -> set[int] | None:
         """The namespaces that the kernel filters by; None where all are this node's."""
@@ -142,8 +154,7 @@ class Session:
         if exact is not None:
             exact.start()
         while not self.stop.wait(POLL_S):
-            for probe in self.probes:
-                probe.consume()
+            self._consume()
             now = time.monotonic()
             if self.filters_changed.is_set():
                 self.filters_changed.clear()
@@ -157,6 +168,7 @@ class Session:
                 namespaces_at = time.monotonic() + max(NAMESPACES_S, NODE_SHARE * (time.monotonic() - now))
             if now >= drain_at:
                 self._drain(drained)
+                self._sweep()
                 drain_at = time.monotonic() + max(1.0, DRAIN_SHARE * (time.monotonic() - now))
             if now >= deadline:
                 self.end("timeout")
@@ -167,10 +179,11 @@ class Session:
         ended = time.monotonic_ns()
         for probe in self.probes:
             probe.detach()
-            probe.consume()
+        self._consume()
         self._drain(drained)
         if exact is not None:
             exact.join()  # it undoes what it changed on the node
+        self._sweep(final=True)
         if self.reason == "timeout":  # counters of the namespaces as they are at the end
             self.outbox.put(self.inventory.report(), always=True)
         self.outbox.put(Progress(node=self.node, stage="detached", t_ns=ended), always=True)
@@ -188,7 +201,24 @@ class Session:
                 Progress(node=self.node, stage="missing", detail=f"exact rules: {error.message}"), always=True
             )
 
+    def _consume(self) -> None:
+        for probe in self.probes:
+            probe.consume()
+        for event in self.tap.poll() if self.tap is not None else ():
+            self._from_user_space(event)
+
+    def _from_user_space(self, event: Event) -> None:
+        self.from_user_space += 1
+        self._event(event)
+
+    def _sweep(self, *, final: bool = False) -> None:
+        for probe in self.probes:
+            for event in probe.sweep(time.monotonic_ns(), final=final):
+                self._from_user_space(event)
+
     def _configure(self) -> None:
+        if self.tap is not None:
+            self.tap.configure(self.filters)
         for probe in self.probes:
             probe.configure(self.filters, self._own(), EVENTS_PER_SECOND)
 
@@ -207,7 +237,7 @@ class Session:
 
     def _report_losses(self) -> None:
         """Reports what was lost since the last time, by probe and place."""
-        self.emitted = 0
+        self.emitted = self.from_user_space
         for probe in self.probes:
             totals = probe.accounts()
             self.emitted += totals["emitted"]
@@ -215,6 +245,8 @@ class Session:
             lost["kernel recursion"] = sum(s.missed for s in probe.statistics().values())
             for where, total in lost.items():
                 self._lost(probe.probe.name, where, total)
+        if self.tap is not None:
+            self._lost("dns", "tcp reader", self.tap.lost)
         self._lost("all", "slow client", self.outbox.dropped)
 
     def _lost(self, probe: str, where: str, total: int) -> None:
@@ -228,6 +260,8 @@ class Session:
             self._report_losses()
         for probe in self.probes:
             probe.close()
+        if self.tap is not None:
+            self.tap.close()
         lost = sum(
             n for (_, where), n in self.reported.items() if where in ("ring buffer", "event budget", "slow client")
         )

@@ -59,7 +59,7 @@ def execute(lab: str, pod: str, command: tuple[str, ...], namespace: str = "defa
     if found.spec.host_network:
         space, conf = record.nodes[found.spec.node_name], None
     else:
-        space, conf = record.pods[key], programs.resolv_path(LabFolder(lab), key)
+        space, conf = record.pods[key], programs.resolv_path(LabFolder(lab), record.pods[key])
     fd = os.open(netns.RUN_NETNS / space, os.O_RDONLY | os.O_CLOEXEC)
     netns.setns(fd)
     if conf is not None:

@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kubectl_genainet.lab import netns
@@ -19,7 +19,9 @@ def marked_environment(lab_id: str) -> dict[str, str]:
     return {**os.environ, MARK: lab_id}
 
 
-def spawn(command: list[str], *, lab_id: str, log: Path, namespace: str = "") -> int:
+def spawn(
+    command: list[str], *, lab_id: str, log: Path, namespace: str = "", environment: Mapping[str, str] | None = None
+) -> int:
     """Starts a process of the lab, in a network namespace where one is named, and returns its pid; its output goes to
     `log`.
 
@@ -33,7 +35,8 @@ def spawn(command: list[str], *, lab_id: str, log: Path, namespace: str = "") ->
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
     with netns.inside(namespace) if namespace else contextlib.nullcontext():
-        return os.posix_spawnp(command[0], command, marked_environment(lab_id), file_actions=files, setsid=True)
+        whole = {**marked_environment(lab_id), **(environment or {})}
+        return os.posix_spawnp(command[0], command, whole, file_actions=files, setsid=True)
 
 
 def processes_of(lab_id: str, namespaces: Iterable[str]) -> list[int]:

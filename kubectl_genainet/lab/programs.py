@@ -59,8 +59,14 @@ def resolv_conf(pod: Object, objects: list[Object], spec: LabSpec) -> str:
     return f"search {' '.join(domains)}\nnameserver {dns['spec']['clusterIP']}\noptions ndots:5\n"
 
 
-def resolv_path(folder: LabFolder, pod_key: str) -> Path:
-    return folder.path / "resolv" / f"{pod_key.replace('/', '.')}.conf"
+def netns_files(folder: LabFolder) -> Path:
+    """What /etc/netns is to ip-netns(8): files of single network namespaces, by their name."""
+    return folder.path / "netns"
+
+
+def resolv_path(folder: LabFolder, namespace: str) -> Path:
+    """The resolv.conf of the pod that has this network namespace."""
+    return netns_files(folder) / namespace / "resolv.conf"
 
 
 # --- the pods' program ----------------------------------------------------------------------------------------------
@@ -80,7 +86,7 @@ def workload_config(folder: LabFolder, record: LabRecord, objects: list[Object])
             "netns": record.pods[name],
             "ips": [i["ip"] for i in pod["status"]["podIPs"]],
             "ports": _tcp_ports(pod),
-            "resolv_conf": str(resolv_path(folder, name)),
+            "resolv_conf": str(resolv_path(folder, record.pods[name])),
             "calls": notes.get(CALLS, "").split(),
             "period": float(notes.get(PERIOD, "1s").removesuffix("s")),
             "upstream": notes.get(UPSTREAM, ""),
@@ -115,7 +121,9 @@ def outside_calls(objects: list[Object]) -> list[str]:
 def write_configs(folder: LabFolder, record: LabRecord, objects: list[Object]) -> None:
     """Writes every file that the programs read."""
     for pod in pods_in(objects):
-        path = resolv_path(folder, member_key(pod))
+        if member_key(pod) not in record.pods:
+            continue
+        path = resolv_path(folder, record.pods[member_key(pod)])
         text = resolv_conf(pod, objects, record.spec).encode()
         if not path.exists() or path.read_bytes() != text:
             replace_file(path, text)
@@ -218,7 +226,10 @@ def start_agents(folder: LabFolder, record: LabRecord) -> None:
             sys.executable, "-m", AGENT, "serve", "--node", node, "--socket", str(path),
             "--host-netns", f"/run/netns/{namespace}",
         ]  # fmt: skip
-        pid = processes.spawn(command, lab_id=record.id, log=log_path(folder, f"agent/{node}"))
+        pid = processes.spawn(
+            command, lab_id=record.id, log=log_path(folder, f"agent/{node}"),
+            environment={"GENAINET_NETNS_FILES": str(netns_files(folder))},
+        )  # fmt: skip
         record.pids[f"agent/{node}"] = pid
         record.agents[node] = str(path)
 

@@ -107,9 +107,22 @@ class Container(msgspec.Struct, frozen=True, rename="camel"):
     ports: tuple[ContainerPort, ...] = ()
 
 
+class DnsOption(msgspec.Struct, frozen=True):
+    name: str = ""
+    value: str = ""
+
+
+class PodDnsConfig(msgspec.Struct, frozen=True):
+    nameservers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[DnsOption, ...] = ()
+
+
 class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
     node_name: str = ""
     host_network: bool = False
+    dns_policy: str = "ClusterFirst"
+    dns_config: PodDnsConfig = PodDnsConfig()
     containers: tuple[Container, ...] = ()
     init_containers: tuple[Container, ...] = ()
     service_account_name: str = ""

@@ -39,6 +39,7 @@ class NetNs(msgspec.Struct, frozen=True, kw_only=True):
     counters: dict[str, int] = {}  # of /proc/net/netstat: ListenOverflows, …; of the host: conntrack_drop, …
     name: str = ""  # the file in /run/netns, where there is one
     routes: tuple[Route, ...] | None = None  # None: not read
+    resolv_conf: str = ""  # of the containers inside; "" where it was not read
 
     @property
     def addresses(self) -> tuple[str, ...]:
