@@ -26,7 +26,7 @@ DETAILS = 12  # rows that are explained below the table
 EVIDENCE = 8
 
 _AGREEMENT = {
-    Agreement.AGREE: "the policies agree: they admit it nowhere",
+    Agreement.AGREE: "the policies agree: none of them admits it",
     Agreement.API_ADMITS: "the policies admit it: the kernel and the API disagree",
     Agreement.API_ISOLATES: "the policies do not admit it, and it passes: the kernel and the API disagree",
     Agreement.UNKNOWN: "what the policies say could not be told",
@@ -129,9 +129,9 @@ class TableView(DropsView):
         self._stop()
         if rows:
             self.console.print(table(COLUMNS, rows, wide=self.wide))
-        for row in rows[:DETAILS]:
+        for row, more in alike(rows)[:DETAILS]:
             self.console.print(Text())
-            self.console.print(details(row))
+            self.console.print(details(row, more))
         self.console.print(Text())
         self.console.print(Text(_account(summary), style="dim"))
 
@@ -145,15 +145,27 @@ def _certain(text: str, certainty: Certainty, style: str = "") -> Text:
     return line.append(f" [{certainty.value}]", style=CERTAINTY_STYLE[certainty])
 
 
-def details(row: DropRow) -> RenderableType:
-    """What is behind a row, each statement with how it is known."""
+def alike(rows: list[DropRow]) -> list[tuple[DropRow, int]]:
+    """The first row of each kind (check, workloads, Service, direction), and how many more are like it."""
+    kinds: dict[tuple[object, ...], list[DropRow]] = {}
+    for row in rows:
+        ends = tuple((p.workload or p.pod or p.ip) if p is not None else None for p in (row.client, row.server))
+        service = (row.service.namespace, row.service.name) if row.service else ends[1]
+        kinds.setdefault((row.check, row.outcome, ends[0], service, row.direction), []).append(row)
+    return [(same[0], len(same) - 1) for same in kinds.values()]
+
+
+def details(row: DropRow, more: int = 0) -> RenderableType:
+    """What is behind a row, each statement with how it is known; `more` rows are like it."""
     mark = "✗" if row.severity is Severity.ERROR else "!" if row.severity is Severity.WARNING else "·"
     ends = f"{who(row.client)} → {who(row.server)}" if row.client or row.server else row.node
     head = Text(f"{mark} ", style=SEVERITY_STYLE[row.severity], overflow="fold")
     head.append(printable(f"{ends} {row.protocol.value if row.client else ''}".rstrip()), style="bold")
     way = ", in the reply's direction" if row.direction == "reply" else ""
-    unit = "connections" if row.outcome is Outcome.PASSED else "packets"
-    head.append(printable(f"  {row.outcome.value}, {row.packets} {unit}{way}"))
+    unit = "connection" if row.outcome is Outcome.PASSED else "packet"
+    unit += "s" if row.packets != 1 else ""
+    others = f"; {more} more like it" if more else ""
+    head.append(printable(f"  {row.outcome.value}, {row.packets} {unit}{way}{others}"))
     certainty = row.drop.certainty if row.drop is not None else Certainty.OBSERVED
     lines = [_certain(row.title, certainty)]
     if row.drop is not None and row.drop.rule:
