@@ -61,7 +61,8 @@ def page(name: str) -> str:
     shown = " ".join(("kubectl genainet", *command))
     body = "\n".join("    " + line.rstrip() for line in transcript.splitlines())
     return (
-        f"# {name}\n\n{incident.summary}\n\n{incident.description.strip()}\n\nMake it: `kubectl genainet lab incident {name}`; find it:\n\n"
+        f"# {name}\n\n{incident.summary}\n\n{incident.description.strip()}\n\n"
+        f"Make it: `kubectl genainet lab incident {name}`; find it:\n\n"
         f"    $ {shown} --lab\n{body}\n"
     )
 
