@@ -62,11 +62,13 @@ struct flow_key {
 	__u32 pad;
 };
 
+enum whose { WHOSE_UNKNOWN = 0, WHOSE_OWN = 1, WHOSE_OTHER = 2 };
+
 struct flow {
 	__u64 packets;
 	__u64 bytes;
 	__u32 data_seen;
-	__u32 is_own; /* 0: another node's namespace; kept so that it is not looked up again */
+	__u32 whose; /* enum whose: each CPU has a value of its own, and looks it up once */
 	__u32 netns;
 	__u32 ifindex;
 	char device[16];
@@ -174,17 +176,22 @@ static __always_inline int count_flow(struct sighting *s, __u64 since)
 	struct flow_key key = {.t = s->p.t, .dev = s->dev, .point = s->point};
 	struct flow *f = flows.lookup(&key);
 	if (!f) {
-		struct flow zero = {.is_own = locate(s), .netns = s->netns, .ifindex = s->ifindex};
-		__builtin_memcpy(zero.device, s->device, 16);
+		struct flow zero = {};
 		flows.update(&key, &zero);
 		count(ACCOUNT_FLOWS_CREATED);
 		f = flows.lookup(&key);
 		if (!f) {
 			count(ACCOUNT_FLOWS_FULL);
-			return zero.is_own;
+			return locate(s);
 		}
 	}
-	if (!f->is_own)
+	if (!f->whose) {
+		f->whose = locate(s) ? WHOSE_OWN : WHOSE_OTHER;
+		f->netns = s->netns;
+		f->ifindex = s->ifindex;
+		__builtin_memcpy(f->device, s->device, 16);
+	}
+	if (f->whose != WHOSE_OWN)
 		return 0;
 	f->packets++;
 	f->bytes += s->len;

@@ -161,7 +161,7 @@ def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) 
         device = b""
         buckets = [0] * 32
         for value in FLOW.iter_unpack(values):
-            if value[3]:  # is_own; a CPU that has not seen the flow has all zeros
+            if value[3] == 1:  # WHOSE_OWN; a CPU that has not seen the flow has all zeros
                 packets, size, netns, ifindex, device = (
                     packets + value[0],
                     size + value[1],
