@@ -59,6 +59,7 @@ class ImageBuilder:
         pause.mkdir()
         (pause / "Dockerfile").write_text(f'FROM {_BASE}\nENTRYPOINT ["sleep", "infinity"]\n')
         self.podman("build", *no_registry, "--tag", PAUSE, str(pause))
+        self.podman("image", "prune", "--force", "--filter", "until=24h")  # keeps what the next build begins with
         archive = self.scratch / "images.tar"
         self.podman("save", "--multi-image-archive", "--output", str(archive), AGENT, PAUSE)
         return archive
