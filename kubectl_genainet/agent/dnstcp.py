@@ -195,7 +195,7 @@ class TcpTap:
         for level, kind, data in extra:
             if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
                 seconds, nanoseconds = struct.unpack("@qq", data[:16])
-                return min(now, now - (time.time_ns() - seconds * 1_000_000_000 - nanoseconds))
+                return int(min(now, now - (time.time_ns() - seconds * 1_000_000_000 - nanoseconds)))
         return now
 
     def _segment(

@@ -19,8 +19,8 @@ from typing import BinaryIO
 import msgspec
 
 from kubectl_genainet import __version__, wire
-from kubectl_genainet.agent.exact import ExactTracer
 from kubectl_genainet.agent.dnstcp import TcpTap
+from kubectl_genainet.agent.exact import ExactTracer
 from kubectl_genainet.agent.inventory import Inventory
 from kubectl_genainet.agent.loader import EVENTS_PER_SECOND, LoadedProbe
 from kubectl_genainet.agent.outbox import Outbox
