@@ -54,6 +54,7 @@ class Watch:
     arguments: dict[str, Any]
     timeout_s: float
     node: str | None = None
+    nodes: frozenset[str] = frozenset()  # those that host an end of what is watched; empty: any may
     record: str | None = None
 
 
@@ -112,6 +113,8 @@ class LiveRun:
             if self.watch.node not in dials:
                 raise not_found("node with an agent", self.watch.node, dials)
             dials = {self.watch.node: dials[self.watch.node]}
+        elif self.watch.nodes & dials.keys():
+            dials = {node: dial for node, dial in dials.items() if node in self.watch.nodes}
         self._nodes = len(dials)
         with self._writer() as writer:
             streams = Streams(dials, {node: request(node) for node in dials}, token)
