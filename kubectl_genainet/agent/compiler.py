@@ -26,7 +26,7 @@ def compile_probe(job: CompileJob) -> Image:
         raise SystemExit(
             f"this Python can't import bcc ({error}): install python3-bpfcc and use the distribution's Python"
         ) from None
-    program = bcc.BPF(text=job.source, cflags=list(job.flags))
+    program = bcc.BPF(text=job.source.encode(), cflags=list(job.flags))
     maps, places = _maps(bcc, program)
     return Image(maps, {name: _relocated(program.dump_func(name), places) for name in job.functions})
 
