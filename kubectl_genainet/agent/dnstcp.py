@@ -139,7 +139,7 @@ class TcpTap:
         self._buffer = bytearray(_BUFFER)
         self._ports: frozenset[int] = frozenset()
         self._wanted: frozenset[tuple[str, int]] = frozenset()
-        self.dropped = 0
+        self.dropped: int = 0
         try:
             self._socket = inside(self._namespace, self._open)
         except OSError as error:
@@ -229,7 +229,7 @@ class TcpTap:
         """Packets that the socket's buffer had no room for, and streams of which a part was not seen."""
         with contextlib.suppress(OSError):
             statistics = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
-            self.dropped += struct.unpack("=II", statistics)[1]  # reading resets the kernel's counter
+            self.dropped += int.from_bytes(statistics[4:], "little")  # reading resets the kernel's counter
         return self.dropped + self._streams.lost
 
     def close(self) -> None:

@@ -63,6 +63,11 @@ class Identity:
             return 0
         return now.counters[counter] - first[counter]
 
+    def device(self, node: str, netns: int, ifindex: int) -> str:
+        """Name of a device; "" where it is not known (it came and went between two reports)."""
+        found = self.namespaces.get((node, netns))
+        return next((d.name for d in found.devices if d.ifindex == ifindex), "") if found is not None else ""
+
     def is_host(self, node: str, netns: int) -> bool:
         return self._hosts.get(node) == netns
 

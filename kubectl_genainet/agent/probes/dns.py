@@ -8,7 +8,15 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from kubectl_genainet.agent.dnswire import decode_message
-from kubectl_genainet.agent.probes.declare import COMMON_VIEWS, SKB_HEAD, SKB_PLACE, Attachment, DecodeContext, Maps, Probe
+from kubectl_genainet.agent.probes.declare import (
+    COMMON_VIEWS,
+    SKB_HEAD,
+    SKB_PLACE,
+    Attachment,
+    DecodeContext,
+    Maps,
+    Probe,
+)
 from kubectl_genainet.agent.probes.packet import drop_reason, five_tuple, hook_of, text
 from kubectl_genainet.agent.redact import Redactor
 from kubectl_genainet.model.dns import DnsMessage
