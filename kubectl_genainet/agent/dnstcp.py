@@ -144,7 +144,9 @@ class TcpTap:
             self._socket = inside(self._namespace, self._open)
         except OSError as error:
             os.close(self._namespace)
-            raise GenainetError(f"DNS over TCP is not read: a packet socket needs CAP_NET_RAW ({error.strerror})") from None
+            raise GenainetError(
+                f"DNS over TCP is not read: a packet socket needs CAP_NET_RAW ({error.strerror})"
+            ) from None
 
     def _open(self) -> socket.socket:
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
@@ -193,7 +195,8 @@ class TcpTap:
         for level, kind, data in extra:
             if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
                 seconds, nanoseconds = struct.unpack("@qq", data[:16])
-                return min(now, now - (time.time_ns() - seconds * 1_000_000_000 - nanoseconds))
+                age: int = time.time_ns() - seconds * 1_000_000_000 - nanoseconds
+                return now - max(0, age)
         return now
 
     def _segment(
@@ -228,7 +231,7 @@ class TcpTap:
     def lost(self) -> int:
         """Packets that the socket's buffer had no room for, and streams of which a part was not seen."""
         with contextlib.suppress(OSError):
-            statistics = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
+            statistics: bytes = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
             self.dropped += int.from_bytes(statistics[4:], "little")  # reading resets the kernel's counter
         return self.dropped + self._streams.lost
 

@@ -53,6 +53,7 @@ class Watch:
     timeout_s: float
     node: str | None = None
     record: str | None = None
+    redacted: bool = False
 
 
 def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
@@ -135,7 +136,9 @@ class LiveRun:
     def _writer(self) -> AbstractContextManager[BundleWriter | None]:
         if not self.watch.record:
             return nullcontext()
-        header = new_header(self.watch.command, self.watch.arguments, datetime.now(UTC).isoformat())
+        header = new_header(
+            self.watch.command, self.watch.arguments, datetime.now(UTC).isoformat(), redacted=self.watch.redacted
+        )
         return BundleWriter(self.watch.record, header, self.snapshot)
 
     def _records(self, streams: Streams, enough: Callable[[Event], float | None]) -> Iterator[Event]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import msgspec
 
@@ -166,14 +167,19 @@ class DnsCorrelator:
         return key in memory and 0 < time - memory[key] < within
 
     def _outcome(
-        self, pending: Pending, query: list[tuple[Sight, int, int | None]], response: list[tuple[Sight, int, int | None]]
+        self,
+        pending: Pending,
+        query: list[tuple[Sight, int, int | None]],
+        response: list[tuple[Sight, int, int | None]],
     ) -> tuple[Outcome, str | None, int | None]:
         """Outcome, response code, and the time from the query to the response at the place that saw the query first."""
         latency = None
         if query and response:
             start = query[0][0]
             back = [
-                s.t_ns for s, _, _ in response if (s.node, s.netns, s.ifindex) == (start.node, start.netns, start.ifindex)
+                s.t_ns
+                for s, _, _ in response
+                if (s.node, s.netns, s.ifindex) == (start.node, start.netns, start.ifindex)
             ]
             latency = max(back) - start.t_ns if back else None
         arrived = latency is not None or (bool(response) and self._is_home(response[-1][0]))
@@ -325,7 +331,7 @@ class DnsCorrelator:
             home = self._homes.get(next(iter(pending.flows)).src, "")
             order.sort(key=lambda n: (n != home) if sights is pending.query else (n == home))
             present = [n for n in order if n in by_node]
-            for sender, receiver in zip(present, present[1:], strict=False):
+            for sender, receiver in pairwise(present):
                 sent, got = max(s.t_ns for s in by_node[sender]), min(s.t_ns for s in by_node[receiver])
                 self.clocks.crossed(sender, sent, receiver, got)
 

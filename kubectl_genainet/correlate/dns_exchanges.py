@@ -19,7 +19,8 @@ EXPIRES_NS = 5_000_000_000  # as the agent gives up
 PATIENCE_NS = 7_000_000_000  # until the agents' last word on a query is in
 MEMORY = 5_000  # questions asked upstream that are remembered
 
-Key = tuple[Protocol, int, str, str, int]
+Key = tuple[Protocol, int, str, str]
+SNAT_NS = 50_000_000  # so long after its first sight a query may take its node's address
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def key_of(flow: FiveTuple, number: int, messages: Iterable[DnsMessage | None]) 
     """`flow` is from client to server."""
     question = next((m.question for m in messages if m is not None and m.question is not None), None)
     name, kind = (question.name.lower(), question.type) if question else ("", "")
-    return (flow.protocol, number, name, kind, flow.sport)
+    return (flow.protocol, number, name, kind)
 
 
 class Exchanges:
@@ -88,9 +89,12 @@ class Exchanges:
     def transaction(self, event: DnsTransaction) -> Pending:
         """One node's word on a query."""
         key = key_of(event.flows[0], event.id, (event.asked, event.answer))
-        pending = self._find(key, event.node, event.flows, event.query[0].t_ns) or self._new(key)
+        pending = self._find(key, event.node, event.flows, event.query[0].t_ns)
+        pending = pending or self._masqueraded(key, event) or self._new(key)
+        earlier = bool(pending.query) and event.query[0].t_ns < pending.query[0].t_ns and event.node in pending.nodes
+        flows = dict.fromkeys(event.flows)
+        pending.flows = {**flows, **pending.flows} if earlier else {**pending.flows, **flows}
         pending.nodes[event.node] = event.end
-        pending.flows.update(dict.fromkeys(event.flows))
         for places, into in ((event.query, pending.query), (event.response, pending.response)):
             into.extend(Sight(event.node, p.t_ns, p.netns, p.ifindex, p.point, event.flows[p.flow]) for p in places)
         pending.asked = pending.asked or event.asked
@@ -174,6 +178,22 @@ class Exchanges:
     @staticmethod
     def _same_client(pending: Pending, flows: Iterable[FiveTuple]) -> bool:
         return any((a.src, a.sport) == (b.src, b.sport) for a in pending.flows for b in flows)
+
+    def _masqueraded(self, key: Key, event: DnsTransaction) -> Pending | None:
+        """The same query before or after source NAT gave it another port on this node: one lies within the other."""
+        mine = event.flows[0]
+        for pending in self._open.get(key, ()):
+            other = next(iter(pending.flows))
+            if event.node not in pending.nodes or not pending.query or mine.src == other.src:
+                continue
+            if all((f.dst, f.dport) != (mine.dst, mine.dport) for f in pending.flows):
+                continue
+            spans = sorted(((event.query[0].t_ns, event.t_ns), (pending.first_ns, pending.last_ns)))
+            answered = bool(event.response) and bool(pending.response)
+            inside = spans[1][1] <= spans[0][1] if answered else not (event.response or pending.response)
+            if inside and spans[1][0] - spans[0][0] < SNAT_NS:
+                return pending
+        return None
 
     # --- giving out -------------------------------------------------------------------------------------------------
 

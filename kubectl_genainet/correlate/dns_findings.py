@@ -68,7 +68,8 @@ def _timeout(key: tuple[str, str, str, str], count: int, exchanges: Sequence[Dns
     client, _, server, kind = key
     first = exchanges[0]
     names = ", ".join(dict.fromkeys(e.name or "?" for e in exchanges))
-    evidence = [Evidence(f"{count} queries without an answer, for {names[:200]}", Certainty.OBSERVED, node=first.client.node or "")]
+    statement = f"{count} queries without an answer, for {names[:200]}"
+    evidence = [Evidence(statement, Certainty.OBSERVED, node=first.client.node or "")]
     if first.last_seen:
         evidence.append(Evidence(first.last_seen, Certainty.OBSERVED))
     if kind == "race":

@@ -213,7 +213,9 @@ class DnsStatistics:
         for client, group in self._clients.items():
             conf = self._conf.get(client)
             rows.append(
-                ClientStats(client, group.counts(), wasted[client], conf.ndots if conf else None, conf.search if conf else ())
+                ClientStats(
+                    client, group.counts(), wasted[client], conf.ndots if conf else None, conf.search if conf else ()
+                )
             )
         return tuple(sorted(rows, key=lambda r: (-r.counts.timeouts, -r.counts.failed, -r.counts.queries, r.client)))
 

@@ -162,7 +162,9 @@ class DnsTransaction(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     answer: DnsMessage | None = None
 
 
-class DnsMessageSeen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="dns_message"):
+class DnsMessageSeen(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="dns_message"
+):
     """One sighting of a DNS message: of those over TCP (reassembled; `t_ns` is its last segment's), of responses over
     UDP whose query was not seen, and of what can't be decoded. `flow` is as in the packet."""
 
