@@ -27,7 +27,7 @@ from kubectl_genainet.wire import FilterEntry, TraceRequest
 F = TypeVar("F", bound=Callable[..., Any])
 
 REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
-GRACE_S = 10.0  # how long the agents may take to load their probes and to say goodbye
+GRACE_S = 20.0  # how long the agents may take to load their probes and to say goodbye
 
 
 class Reader(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -33,10 +33,17 @@ from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.path import Drop, Hop, Party
 from kubectl_genainet.policy import PolicyEngine
 
-RETRY_NS = 30_000_000_000  # so long after it was asked in vain the same question counts as a retry
+RETRY_NS = 30_000_000_000  # so long after it was asked in vain the same question from the same socket is a retry
+RESOLVER_NS = (
+    4_950_000_000,
+    5_500_000_000,
+)  # after so long a resolver asks again from another (resolv.conf(5), timeout)
 PAIR_NS = 5_000_000  # A and AAAA of one lookup leave within so much of each other
-REMEMBERED = 50_000
+REMEMBERED = 10_000
 _PAIRS = {"A": "AAAA", "AAAA": "A"}
+
+
+Asked = tuple[str, str, str]  # client address, name, type
 
 
 class DnsCorrelator:
@@ -51,9 +58,7 @@ class DnsCorrelator:
         self._nodes: dict[str, None] = {}
         self._homes: dict[str, str] = {}
         self._looked_at = 0
-        # (client address, name, type) -> when it was last asked without an answer, or got a truncated one
-        self._in_vain: OrderedDict[tuple[str, str, str], int] = OrderedDict()
-        self._truncated: OrderedDict[tuple[str, str, str], int] = OrderedDict()
+        self._recent: OrderedDict[Asked, deque[Pending]] = OrderedDict()
         self._pairs: OrderedDict[tuple[FiveTuple, str, str], Pending] = OrderedDict()
         self._update(snapshot)
 
@@ -77,11 +82,13 @@ class DnsCorrelator:
         """Takes in one record; yields the exchanges that are complete by its time."""
         match event:
             case DnsTransaction():
-                self._learn_pair(self.exchanges.transaction(event))
+                pending = self.exchanges.transaction(event)
+                self._learn_pair(pending)
+                self._learn_recent(pending)
             case DnsMessageSeen():
-                self.exchanges.message(event)
+                self._learn_recent(self.exchanges.message(event))
             case DnsDropped():
-                self.exchanges.dropped(event)
+                self._learn_recent(self.exchanges.dropped(event))
             case Hello():
                 self.clocks.learn(event.node, event.boot_id)
                 self._nodes[event.node] = None
@@ -128,6 +135,9 @@ class DnsCorrelator:
         query, response = self._ordered(pending.query, reference), self._ordered(pending.response, reference)
         first = query[0][0].flow if query else flows[0]
         last = query[-1][0].flow if query else flows[-1]
+        dropped_query = next((d for d in pending.drops if d.message is not None and not d.message.qr), None)
+        if dropped_query is not None:
+            last = dropped_query.flow
         question = pending.question
         outcome, rcode, latency = self._outcome(pending, query, response)
         asked_key = (first.src, question.name.lower() if question else "", question.type if question else "")
@@ -140,31 +150,45 @@ class DnsCorrelator:
             transport=first.protocol.value, id=pending.key[1], name=question.name if question else None,
             type=question.type if question else None, outcome=outcome, rcode=rcode, t_ns=start, latency_ns=latency,
             split=self._split(pending, query, response), upstream=first.src in self.exchanges.servers,
-            retry=self._recently(self._in_vain, asked_key, start, RETRY_NS),
+            retry=self._is_retry(pending, asked_key),
             truncated=pending.answer is not None and pending.answer.tc,
-            after_truncation=first.protocol is Protocol.TCP and self._recently(self._truncated, asked_key, start, RETRY_NS),
+            after_truncation=self._after_truncation(pending, asked_key),
             late_ns=self._late(pending, outcome, start), answers=pending.answer.answers if pending.answer else None,
             hops=self._hops(query), way_back=self._hops(response),
         )  # fmt: skip
         if outcome is Outcome.TIMEOUT:
-            self._note(self._in_vain, asked_key, start)
             exchange = self._explained(exchange, pending, query, response)
-        if exchange.truncated:
-            self._note(self._truncated, asked_key, start)
         return exchange
 
-    @staticmethod
-    def _note(memory: OrderedDict[tuple[str, str, str], int], key: tuple[str, str, str], time: int) -> None:
-        memory[key] = time
-        memory.move_to_end(key)
-        if len(memory) > REMEMBERED:
-            memory.popitem(last=False)
+    def _learn_recent(self, pending: Pending | None) -> None:
+        question = pending.question if pending is not None else None
+        if pending is None or question is None:
+            return
+        key = (next(iter(pending.flows)).src, question.name.lower(), question.type)
+        recent = self._recent.setdefault(key, deque(maxlen=64))
+        if not any(p is pending for p in recent):
+            recent.append(pending)
+        self._recent.move_to_end(key)
+        if len(self._recent) > REMEMBERED:
+            self._recent.popitem(last=False)
 
-    @staticmethod
-    def _recently(
-        memory: OrderedDict[tuple[str, str, str], int], key: tuple[str, str, str], time: int, within: int
-    ) -> bool:
-        return key in memory and 0 < time - memory[key] < within
+    def _is_retry(self, pending: Pending, key: Asked) -> bool:
+        """Whether the client asked the same before, in vain: from the same socket, or so long ago as resolvers wait."""
+        port = next(iter(pending.flows)).sport
+        for other in self._recent.get(key, ()):
+            age = pending.first_ns - other.first_ns
+            if other is pending or other.response or age <= 0:
+                continue
+            same_socket = next(iter(other.flows)).sport == port and other.key[0] is pending.key[0]
+            if (same_socket and age < RETRY_NS) or RESOLVER_NS[0] < age < RESOLVER_NS[1]:
+                return True
+        return False
+
+    def _after_truncation(self, pending: Pending, key: Asked) -> bool:
+        return pending.key[0] is Protocol.TCP and any(
+            other.answer is not None and other.answer.tc and 0 < pending.first_ns - other.first_ns < RETRY_NS
+            for other in self._recent.get(key, ())
+        )
 
     def _outcome(
         self,

@@ -55,9 +55,11 @@ class Failures:
 def _reason(exchange: DnsExchange) -> tuple[str, str, str]:
     """What tells one cause of time-outs from another: the drop's place and rule, else the place that saw it last."""
     drop = exchange.drop
+    if drop is not None and drop.policies:
+        return (" ".join(drop.policies), "", "drop")
     if drop is not None:
         server = exchange.server or exchange.asked
-        return (f"{drop.reason} {drop.hook or ''} {drop.rule or ''}", server.pod or server.ip, "drop")
+        return (f"{drop.reason} {drop.hook or ''} {drop.rule or ''} {drop.node}", server.pod or server.ip, "drop")
     if exchange.race:
         return ("race", "", "race")
     server = exchange.server or exchange.asked
@@ -157,6 +159,8 @@ def habits(statistics: DnsStatistics) -> Iterator[Finding]:
     """Names that do not exist, asked again and again; names that go through search domains first."""
     lookups = statistics.lookups()
     for client in statistics.clients():
+        if client.client in statistics.forwarders:
+            continue  # its clients' habits, which are theirs to change
         own = [item for item in lookups if item.client == client.client]
         conf = statistics.resolv_conf(client.client)
         missing = client.counts.rcodes.get("NXDOMAIN", 0) - client.wasted

@@ -144,10 +144,13 @@ class DnsStatistics:
         self._lookups: dict[tuple[str, str], _Candidates] = defaultdict(_Candidates)
         self._conf: dict[str, ResolvConf] = {}
         self.groups_left_out = 0
+        self.forwarders: set[str] = set()  # clients that ask on behalf of others
 
     def add(self, exchange: DnsExchange, conf: ResolvConf | None) -> None:
         client = client_name(exchange.client)
         (self.upstream if exchange.upstream else self.all).add(exchange)
+        if exchange.upstream:
+            self.forwarders.add(client)
         name = exchange.name or "(not read)"
         party = exchange.server or exchange.asked
         server = party.pod or (f"node {party.node}" if party.node else party.ip)
@@ -192,7 +195,7 @@ class DnsStatistics:
             missing = sum(n for name, n in candidates.missing.items() if name != resolved)
             wasted = missing if resolved else 0
             each = max(1, len(candidates.kinds))
-            tried = found[resolved] if resolved in found else max(candidates.missing.values(), default=0)
+            tried = max([*candidates.missing.values(), *found.values()], default=0)
             out.append(
                 Lookup(client, base, resolved, sum(found.values()) + missing, wasted, max(1, round(tried / each)))
             )
