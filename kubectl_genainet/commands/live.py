@@ -56,6 +56,7 @@ class Watch:
     node: str | None = None
     nodes: frozenset[str] = frozenset()  # those that host an end of what is watched; empty: any may
     record: str | None = None
+    redacted: bool = False
 
 
 def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
@@ -159,7 +160,9 @@ class LiveRun:
     def _writer(self) -> AbstractContextManager[BundleWriter | None]:
         if not self.watch.record:
             return nullcontext()
-        header = new_header(self.watch.command, self.watch.arguments, datetime.now(UTC).isoformat())
+        header = new_header(
+            self.watch.command, self.watch.arguments, datetime.now(UTC).isoformat(), redacted=self.watch.redacted
+        )
         return BundleWriter(self.watch.record, header, self.snapshot)
 
     def _records(
