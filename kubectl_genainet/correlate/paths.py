@@ -175,7 +175,11 @@ class PathCorrelator:
     def ruleset(self, node: str) -> tuple[Ruleset | None, str]:
         """The node's rules as last read, or why there are none."""
         if node not in self._rulesets:
-            dumps = [d for d in self._dumps[node].values() if not d.error and d.source != "conntrack-stats"]
+            dumps = [
+                d
+                for d in self._dumps[node].values()
+                if not d.error and d.source not in ("conntrack", "conntrack-stats")
+            ]
             errors = "; ".join(f"{d.source}: {d.error}" for d in self._dumps[node].values() if d.error)
             host = self.identity.host_of(node)
             try:
