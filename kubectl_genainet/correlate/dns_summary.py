@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
+from kubectl_genainet.correlate.account import Losses
 from kubectl_genainet.correlate.dns import client_name
 from kubectl_genainet.correlate.dns_findings import Failures, habits, slow_servers
 from kubectl_genainet.correlate.dns_resolv import ResolvConf, assumed_resolv_conf, parse_resolv_conf
 from kubectl_genainet.correlate.dns_stats import ClientStats, Counts, DnsStatistics, Lookup, NameStats, ServerStats
 from kubectl_genainet.correlate.identity import Identity
-from kubectl_genainet.correlate.summary import Losses
 from kubectl_genainet.model.events import Bye, DnsDropped, Event, Hello, LostEvents, PacketSeen
 from kubectl_genainet.model.exchange import DnsExchange
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Severity
