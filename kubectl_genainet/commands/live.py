@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
 LOAD_S = 40.0  # how long the agents may take to load their probes: compiling them is slow on a busy node
 GRACE_S = 10.0  # and to say goodbye
-GOODBYE_S = 2.0  # and to send their accounts at the end
+GOODBYE_S = 5.0  # and to send their accounts at the end
 
 
 class Reader(Protocol):
