@@ -1,0 +1,163 @@
+"""What counting drops costs: a UDP flood that an iptables rule drops, about 200,000 packets a second; throughput with the
+probe off and on, beside a bpftrace program that counts the same by the same key; CPU and memory of the agent, events lost;
+and whether every packet was counted."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks._bpftrace import bpftrace
+from benchmarks._veth import CLIENT, SERVER, SERVER_IP, veth_path
+from benchmarks.trace import Worker, nothing, program_times, run_time_statistics
+from kubectl_genainet.model.events import Bye, DropCount, Event, PacketDropped
+
+ROUNDS = 3
+SECONDS = 3
+PORT = 9
+
+# tuple, reason, location and namespace, as the probe counts them.
+BPFTRACE = """
+tracepoint:skb:kfree_skb {
+  $skb = (struct sk_buff *)args->skbaddr;
+  $ip = (struct iphdr *)($skb->head + $skb->network_header);
+  $udp = (struct udphdr *)($skb->head + $skb->network_header + 20);
+  @[$ip->saddr, $ip->daddr, $udp->source, $udp->dest, $ip->protocol, args->reason, args->location, $skb->dev->nd_net.net->ns.inum] = count();
+}
+"""  # noqa: E501
+
+# One process, one source port: sendmmsg is not in Python, so the flood is a small program of its own.
+FLOOD = r"""
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
+int main(int argc, char **argv)
+{
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[2]))};
+	double start = now(), end = start + atof(argv[3]), rate = atof(argv[4]);
+	struct mmsghdr m[64] = {0};
+	struct iovec v = {"x", 1};
+	long sent = 0;
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+	inet_pton(AF_INET, argv[1], &to.sin_addr);
+	connect(fd, (struct sockaddr *)&to, sizeof(to));
+	for (int i = 0; i < 64; i++) { m[i].msg_hdr.msg_iov = &v; m[i].msg_hdr.msg_iovlen = 1; }
+	while (now() < end) {
+		if (rate && sent > rate * (now() - start)) continue;
+		int n = sendmmsg(fd, m, 64, 0);
+		if (n > 0) sent += n;
+	}
+	printf("%ld %f\n", sent, now() - start);
+	return 0;
+}
+"""
+
+
+def build_flood(folder: str) -> str:
+    binary = f"{folder}/flood"
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if compiler is None:
+        sys.exit("this benchmark compiles its traffic generator: install gcc or clang")
+    command = [compiler, "-O2", "-x", "c", "-", "-o", binary]
+    subprocess.run(command, input=FLOOD.encode(), check=True, capture_output=True, timeout=60)
+    return binary
+
+
+def flood(binary: str, rate: int = 0, seconds: float = SECONDS) -> tuple[int, float]:
+    """(datagrams sent, seconds) of one run; `rate` 0 is as fast as it goes."""
+    command = ["nsenter", f"--net=/run/netns/{CLIENT}", binary, SERVER_IP, str(PORT), str(seconds), str(rate)]
+    done = subprocess.run(command, check=True, capture_output=True, timeout=seconds + 30, text=True)
+    sent, took = done.stdout.split()
+    return int(sent), float(took)
+
+
+@contextmanager
+def counting() -> Iterator[Worker]:
+    worker = Worker((), probe="drops")
+    try:
+        yield worker
+    finally:
+        if worker.process.poll() is None:
+            worker.stop()
+
+
+def rule_packets() -> int:
+    """What the rule itself has counted: the truth that the probe's count is held against."""
+    command = ["nsenter", f"--net=/run/netns/{SERVER}", "iptables", "-nvxL", "INPUT"]
+    text = subprocess.run(command, check=True, capture_output=True, timeout=20, text=True).stdout
+    found = re.search(r"^\s*(\d+)\s+\d+\s+DROP", text, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def ratios(binary: str) -> None:
+    """Datagrams a second, unpaced, in the three states; the states take turns, so that drift hits all alike."""
+    results: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        for name, state in (("off", nothing), ("drops", counting), ("bpftrace", lambda: bpftrace(BPFTRACE))):
+            with state():
+                sent, took = flood(binary)
+                results.setdefault(name, []).append(sent / took)
+    off = statistics.median(results["off"])
+    for name, values in results.items():
+        pairs = [value / base for value, base in zip(values, results["off"], strict=True)]
+        print(
+            f"{name:10} {statistics.median(values):>10,.0f} drops/s   ratio to off: median "
+            f"{statistics.median(values) / off:.3f}, in pairs {min(pairs):.3f} to {max(pairs):.3f}"
+        )
+
+
+def hook_cost(binary: str) -> None:
+    """ns a drop, from the kernel's own run-time statistics."""
+    for name, state in (("drops", counting), ("bpftrace", lambda: bpftrace(BPFTRACE))):
+        with state(), run_time_statistics():
+            before = program_times()
+            flood(binary, 200_000)
+            after = program_times()
+        best = max(after, key=lambda p: after[p][1] - before.get(p, (0, 0))[1])
+        ns, runs = (a - b for a, b in zip(after[best], before.get(best, (0, 0)), strict=True))
+        print(f"{name:10} {ns / max(1, runs):6.0f} ns a run of {best.split()[0]}, {runs} runs")
+
+
+def account(binary: str) -> None:
+    """200,000 drops a second: the agent's CPU and memory, and its count beside the rule's own."""
+    before = rule_packets()
+    with counting() as worker:
+        cpu, start = worker.cpu_s(), time.monotonic()
+        sent, took = flood(binary, 200_000, 8)
+        share = (worker.cpu_s() - cpu) / (time.monotonic() - start)
+        pss, dirty = worker.memory()
+        events: list[Event] = worker.stop()
+    dropped = rule_packets() - before
+    counted = sum(e.packets for e in events if isinstance(e, DropCount) and e.flow.dport == PORT)
+    samples = sum(isinstance(e, PacketDropped) and e.flow.dport == PORT for e in events)
+    bye = next(e for e in events if isinstance(e, Bye))
+    print(
+        f"account    {sent / took:,.0f} datagrams/s; the rule dropped {dropped}, the probe counted {counted}; "
+        f"{samples} samples of them, events emitted {bye.emitted}, lost {bye.lost}; agent CPU {share:.1%} of a core; memory "
+        f"{pss:.0f} MB proportional, {dirty:.0f} MB private"
+    )
+
+
+def main() -> None:
+    if os.geteuid() != 0:
+        sys.exit("this benchmark loads BPF programs and makes network namespaces: run it as root")
+    with veth_path(), tempfile.TemporaryDirectory(prefix="gnbench") as folder:
+        rule = ["iptables", "-I", "INPUT", "-p", "udp", "--dport", str(PORT), "-j", "DROP"]
+        subprocess.run(["nsenter", f"--net=/run/netns/{SERVER}", *rule], check=True, capture_output=True, timeout=20)
+        binary = build_flood(folder)
+        account(binary)
+        hook_cost(binary)
+        ratios(binary)
