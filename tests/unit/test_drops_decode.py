@@ -13,6 +13,7 @@ NAMES = {
     1: "SKB_CONSUMED", 2: "SKB_DROP_REASON_NOT_SPECIFIED", 12: "SKB_DROP_REASON_NETFILTER_DROP", 49: "SKB_DROP_REASON_TCP_OLD_ACK",
     104: "SKB_DROP_REASON_QUEUE_PURGE", SUBSYSTEMS + 2: "SKB_DROP_REASON_SUBSYS_OPENVSWITCH",
 }  # fmt: skip
+RESETS = {"sk_rst_reason": {1: "SK_RST_REASON_NO_SOCKET"}}
 CONTEXT = DecodeContext(
     "node-1", NAMES, lambda a: "nft_do_chain" if a == 0x10 else "", {"sk_rst_reason": {1: "SK_RST_REASON_NO_SOCKET"}}
 )

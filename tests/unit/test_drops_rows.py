@@ -82,7 +82,7 @@ def report(t_ns: int = 1, **counters: int) -> NodeReport:
         node="node-1", t_ns=t_ns,
         namespaces=(
             space(HOST, NODE, host=True, counters=conntrack, conntrack_count=10, conntrack_max=100), space(UI_NS, UI),
-            space(LLAMA_NS, LLAMA, counters={"ListenOverflows": n for n in [counters.get("listen")] if n is not None}),
+            space(LLAMA_NS, LLAMA, counters={"ListenOverflows": counters["listen"]} if "listen" in counters else {}),
         ),
     )  # fmt: skip
 
