@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,52 +32,13 @@ tracepoint:skb:kfree_skb {
 }
 """  # noqa: E501
 
-# One process, one source port: sendmmsg is not in Python, so the flood is a small program of its own.
-FLOOD = r"""
-#define _GNU_SOURCE
-#include <arpa/inet.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <time.h>
-static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
-int main(int argc, char **argv)
-{
-	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[2]))};
-	double start = now(), end = start + atof(argv[3]), rate = atof(argv[4]);
-	struct mmsghdr m[64] = {0};
-	struct iovec v = {"x", 1};
-	long sent = 0;
-	int fd = socket(AF_INET, SOCK_DGRAM, 0);
-	inet_pton(AF_INET, argv[1], &to.sin_addr);
-	connect(fd, (struct sockaddr *)&to, sizeof(to));
-	for (int i = 0; i < 64; i++) { m[i].msg_hdr.msg_iov = &v; m[i].msg_hdr.msg_iovlen = 1; }
-	while (now() < end) {
-		if (rate && sent > rate * (now() - start)) continue;
-		int n = sendmmsg(fd, m, 64, 0);
-		if (n > 0) sent += n;
-	}
-	printf("%ld %f\n", sent, now() - start);
-	return 0;
-}
-"""
 
-
-def build_flood(folder: str) -> str:
-    binary = f"{folder}/flood"
-    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-    if compiler is None:
-        sys.exit("this benchmark compiles its traffic generator: install gcc or clang")
-    command = [compiler, "-O2", "-x", "c", "-", "-o", binary]
-    subprocess.run(command, input=FLOOD.encode(), check=True, capture_output=True, timeout=60)
-    return binary
-
-
-def flood(binary: str, rate: int = 0, seconds: float = SECONDS) -> tuple[int, float]:
+def flood(rate: int = 0, seconds: float = SECONDS) -> tuple[int, float]:
     """(datagrams sent, seconds) of one run; `rate` 0 is as fast as it goes."""
-    command = ["nsenter", f"--net=/run/netns/{CLIENT}", binary, SERVER_IP, str(PORT), str(seconds), str(rate)]
-    done = subprocess.run(command, check=True, capture_output=True, timeout=seconds + 30, text=True)
+    command = ["nsenter", f"--net=/run/netns/{CLIENT}", sys.executable, "-m", "benchmarks._flood", SERVER_IP, str(PORT)]
+    done = subprocess.run(
+        [*command, str(seconds), str(rate)], check=True, capture_output=True, timeout=seconds + 30, text=True
+    )
     sent, took = done.stdout.split()
     return int(sent), float(took)
 
@@ -102,13 +61,13 @@ def rule_packets() -> int:
     return int(found[1]) if found else 0
 
 
-def ratios(binary: str) -> None:
+def ratios() -> None:
     """Datagrams a second, unpaced, in the three states; the states take turns, so that drift hits all alike."""
     results: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
         for name, state in (("off", nothing), ("drops", counting), ("bpftrace", lambda: bpftrace(BPFTRACE))):
             with state():
-                sent, took = flood(binary)
+                sent, took = flood()
                 results.setdefault(name, []).append(sent / took)
     off = statistics.median(results["off"])
     for name, values in results.items():
@@ -119,24 +78,24 @@ def ratios(binary: str) -> None:
         )
 
 
-def hook_cost(binary: str) -> None:
+def hook_cost() -> None:
     """ns a drop, from the kernel's own run-time statistics."""
     for name, state in (("drops", counting), ("bpftrace", lambda: bpftrace(BPFTRACE))):
         with state(), run_time_statistics():
             before = program_times()
-            flood(binary, 200_000)
+            flood(200_000)
             after = program_times()
         best = max(after, key=lambda p: after[p][1] - before.get(p, (0, 0))[1])
         ns, runs = (a - b for a, b in zip(after[best], before.get(best, (0, 0)), strict=True))
         print(f"{name:10} {ns / max(1, runs):6.0f} ns a run of {best.split()[0]}, {runs} runs")
 
 
-def account(binary: str) -> None:
+def account() -> None:
     """200,000 drops a second: the agent's CPU and memory, and its count beside the rule's own."""
     before = rule_packets()
     with counting() as worker:
         cpu, start = worker.cpu_s(), time.monotonic()
-        sent, took = flood(binary, 200_000, 8)
+        sent, took = flood(200_000, 8)
         share = (worker.cpu_s() - cpu) / (time.monotonic() - start)
         pss, dirty = worker.memory()
         events: list[Event] = worker.stop()
@@ -154,10 +113,9 @@ def account(binary: str) -> None:
 def main() -> None:
     if os.geteuid() != 0:
         sys.exit("this benchmark loads BPF programs and makes network namespaces: run it as root")
-    with veth_path(), tempfile.TemporaryDirectory(prefix="gnbench") as folder:
+    with veth_path():
         rule = ["iptables", "-I", "INPUT", "-p", "udp", "--dport", str(PORT), "-j", "DROP"]
         subprocess.run(["nsenter", f"--net=/run/netns/{SERVER}", *rule], check=True, capture_output=True, timeout=20)
-        binary = build_flood(folder)
-        account(binary)
-        hook_cost(binary)
-        ratios(binary)
+        account()
+        hook_cost()
+        ratios()

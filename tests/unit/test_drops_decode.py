@@ -10,7 +10,8 @@ from kubectl_genainet.model.events import DropCount, IcmpCount, ResetCount
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
 NAMES = {
-    1: "SKB_CONSUMED", 2: "SKB_DROP_REASON_NOT_SPECIFIED", 12: "SKB_DROP_REASON_NETFILTER_DROP", 49: "SKB_DROP_REASON_TCP_OLD_ACK",
+    1: "SKB_CONSUMED", 2: "SKB_DROP_REASON_NOT_SPECIFIED", 12: "SKB_DROP_REASON_NETFILTER_DROP",
+    49: "SKB_DROP_REASON_TCP_OLD_ACK",
     104: "SKB_DROP_REASON_QUEUE_PURGE", SUBSYSTEMS + 2: "SKB_DROP_REASON_SUBSYS_OPENVSWITCH",
 }  # fmt: skip
 RESETS = {"sk_rst_reason": {1: "SK_RST_REASON_NO_SOCKET"}}
