@@ -114,7 +114,9 @@ def test_capture_gives_the_stated_messages(capture: dict[str, Any]) -> None:
                 expected["edns"] = {**expected["edns"], "options": sorted(expected["edns"]["options"])}
             else:
                 assert "edns" not in got
-        assert {k: got[k] for k in expected.keys() & got.keys()} == {k: expected[k] for k in expected.keys() & got.keys()}
+        assert {k: got[k] for k in expected.keys() & got.keys()} == {
+            k: expected[k] for k in expected.keys() & got.keys()
+        }
 
 
 @pytest.mark.parametrize("capture", CAPTURES, ids=[c["file"] for c in CAPTURES])

@@ -26,7 +26,11 @@ def lab() -> Iterator[RunningLab]:
 
 def command(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "kubectl_genainet", *arguments], capture_output=True, text=True, timeout=timeout, check=False
+        [sys.executable, "-m", "kubectl_genainet", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
 
 
