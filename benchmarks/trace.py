@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -100,9 +100,12 @@ def tracing(filters: tuple[FilterEntry, ...]) -> Iterator[Worker]:
             worker.stop()
 
 
+def bpftrace() -> AbstractContextManager[None]:
+    return bpftrace_running(BPFTRACE.replace("PORT", str(int.from_bytes(PORT.to_bytes(2, "little"), "big"))))
+
+
 @contextmanager
-def bpftrace() -> Iterator[None]:
-    program = BPFTRACE.replace("PORT", str(int.from_bytes(PORT.to_bytes(2, "little"), "big")))
+def bpftrace_running(program: str) -> Iterator[None]:
     # bpftrace wants tracefs, which is mounted in a mount namespace of its own and leaves with it.
     script = 'mount -t debugfs none /sys/kernel/debug; exec bpftrace -e "$1"'
     process = subprocess.Popen(
