@@ -83,7 +83,7 @@ BPF_HASH(pending, struct dns_key, struct dns_record, PENDING);
 BPF_ARRAY(side, __u64, 1); /* which end of a message the filter names, enum side */
 BPF_ARRAY(blank, struct dns_record, 1);
 BPF_PERCPU_ARRAY(lone, struct dns_record, 2); /* one a program: a softirq may interrupt another program */
-BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
+BPF_RINGBUF_OUTPUT(ring, RING_PAGES * 4); /* 20,000 records: a second of a busy server, should the agent have to wait */
 
 /* A DNS message at a place. */
 struct sighting {

@@ -213,9 +213,10 @@ def entries(
         error = ctypes.get_errno() if result else 0
         if error not in (0, 2):  # ENOENT: that was the last batch
             raise OSError(error, os.strerror(error), "BPF_MAP_LOOKUP_BATCH")
+        all_keys, all_values = keys.raw[: attr.count * key_size], values.raw[: attr.count * value_size]
         for i in range(attr.count):
             key, value = i * key_size, i * value_size
-            yield keys.raw[key : key + key_size], values.raw[value : value + value_size]
+            yield all_keys[key : key + key_size], all_values[value : value + value_size]
         if error:
             return
         ctypes.memmove(cursor, following, len(following))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Iterable
 from functools import lru_cache
 
 import msgspec
@@ -33,9 +34,14 @@ def _suffixes() -> PublicSuffixList:
 
 
 class Redactor:
-    """Hashes names and what else in a message may name something. The same key gives the same result."""
+    """Hashes names and what else in a message may name something. The same key gives the same result.
 
-    def __init__(self, key: str) -> None:
+    Of a name below one of the `search` domains the part before is hashed as it would be alone, so that a lookup's
+    candidates can still be told to belong together.
+    """
+
+    def __init__(self, key: str, search: Iterable[str] = ()) -> None:
+        self._search = frozenset(search)
         self._key = bytes.fromhex(key)
         self._list = _suffixes()
         self.name = lru_cache(maxsize=65536)(self._name)
@@ -48,6 +54,12 @@ class Redactor:
         """An absolute or relative name in presentation format."""
         dot = "." if name.endswith(".") and name != "." else ""
         labels = name.rstrip(".").split(".") if name != "." else []
+        for i in range(1, len(labels)):
+            if ".".join(labels[i:]).lower() in self._search:
+                return f"{self._hashed(labels[:i])}.{self._hashed(labels[i:])}{dot}"
+        return self._hashed(labels) + dot or "."
+
+    def _hashed(self, labels: list[str]) -> str:
         plain = ".".join(labels).lower()
         if plain.endswith(_REVERSE):
             kept = 2
@@ -55,7 +67,7 @@ class Redactor:
             suffix = self._list.publicsuffix(plain) if plain.isascii() and labels else ""
             kept = len(suffix.split(".")) if suffix else 0
         cut = max(0, len(labels) - kept)
-        return ".".join([*map(self._label, labels[:cut]), *labels[cut:]]) + dot or "."
+        return ".".join([*map(self._label, labels[:cut]), *labels[cut:]])
 
     def message(self, message: DnsMessage) -> DnsMessage:
         """The message with every name hashed; answers other than addresses are hashed whole."""

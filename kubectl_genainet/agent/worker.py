@@ -35,6 +35,7 @@ from kubectl_genainet.wire import FilterEntry, TraceRequest
 POLL_S = 0.02
 ACCOUNT_S = 1.0
 EXACT_S = 0.2
+SWEEP_S = 0.5
 NAMESPACES_S = 2.0
 RULESETS_S = 15.0
 NODE_SHARE = 50  # looking at the namespaces may take one part in so many of the time
@@ -164,6 +165,7 @@ class Session:
         request = self.job.request
         now = time.monotonic()
         deadline, accounts_at, namespaces_at, drain_at = now + request.timeout_s, now, now + NAMESPACES_S, now + 0.5
+        sweep_at = now + SWEEP_S
         drained: dict[bytes, int] = {}
         if request.rulesets:
             threading.Thread(target=self._watch_rulesets, daemon=True).start()
@@ -188,8 +190,11 @@ class Session:
                 namespaces_at = time.monotonic() + max(NAMESPACES_S, NODE_SHARE * (time.monotonic() - now))
             if now >= drain_at:
                 self._drain(drained)
-                self._sweep()
                 drain_at = time.monotonic() + max(1.0, DRAIN_SHARE * (time.monotonic() - now))
+            if now >= sweep_at:
+                started = time.monotonic()
+                self._sweep()
+                sweep_at = started + max(SWEEP_S, DRAIN_SHARE * (time.monotonic() - started))
             if now >= deadline:
                 self.end("timeout")
             if self.received >= request.max_events or self.outbox.bytes >= request.max_bytes:

@@ -69,9 +69,10 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
     run = DnsRun(snapshot, wanted, namespace, scope, view, redaction)
     if bundle is not None:
         return run.replay(bundle)
+    hide = {"redact": redaction.key, "search": " ".join(redaction.renamed)} if redaction.key else {}
     request = TraceRequest(
         filters=scope.filters, probes=("dns",), timeout_s=timeout, max_events=MAX_EVENTS,
-        options={"side": scope.side, **({"redact": redaction.key} if redaction.key else {})},
+        options={"side": scope.side, **hide},
     )  # fmt: skip
     arguments = {
         "target": str(wanted or ""), "timeout": timeout, "server": options["server"], "search": redaction.renamed,

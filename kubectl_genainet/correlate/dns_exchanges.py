@@ -16,7 +16,8 @@ from kubectl_genainet.model.packet import FiveTuple, Protocol
 
 SETTLED_NS = 400_000_000  # the agents poll every 20 ms, the rest is the way to the client
 EXPIRES_NS = 5_000_000_000  # as the agent gives up
-PATIENCE_NS = 7_000_000_000  # until the agents' last word on a query is in
+SWEEP_NS = 2_000_000_000  # until all agents have looked for what they give up
+PATIENCE_NS = 10_000_000_000  # until the agents' last word on a query is in
 MEMORY = 5_000  # questions asked upstream that are remembered
 
 Key = tuple[Protocol, int, str, str]
@@ -201,11 +202,13 @@ class Exchanges:
         """The queries that are complete by `now` (a time for each node). `expected` are the nodes that report, and
         `client_node` says on which node an address is."""
         nodes = set(expected)
+        slowest = min((now[n] for n in nodes if n in now), default=0)
+        quickest = max(now.values(), default=0)
         for key in list(self._open):
             left = []
             for pending in self._open[key]:
-                time = min((now[n] for n in pending.nodes if n in now), default=max(now.values(), default=0))
-                if self._is_settled(pending, time, nodes, client_node):
+                patient = quickest - pending.first_ns < PATIENCE_NS
+                if not patient or self._is_settled(pending, slowest, nodes, client_node):
                     yield pending
                 else:
                     left.append(pending)
@@ -222,13 +225,12 @@ class Exchanges:
 
     @staticmethod
     def _is_settled(pending: Pending, time: int, expected: set[str], client_node: dict[str, str]) -> bool:
+        """`time` is that of the node that lags most: what any of them saw before has been told."""
+        if not pending.response:
+            return time - pending.first_ns > EXPIRES_NS + SWEEP_NS
         age = time - pending.last_ns
-        if time - pending.first_ns > PATIENCE_NS:
-            return True
         if pending.key[0] is Protocol.TCP:
-            return bool(pending.response) and age > SETTLED_NS
-        if not pending.query:  # nothing but a drop yet
-            return False
+            return age > SETTLED_NS
         home = client_node.get(next(iter(pending.flows)).src)
         if home in expected and home not in pending.nodes:
             return False  # its client's node will tell what came of it

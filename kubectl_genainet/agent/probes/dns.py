@@ -81,20 +81,20 @@ def _message(body: bytes, length: int) -> DnsMessage:
 
 
 @lru_cache(maxsize=4)
-def _redactor(key: str) -> Redactor:
-    return Redactor(key)
+def _redactor(key: str, search: str) -> Redactor:
+    return Redactor(key, search.split())
 
 
 @lru_cache(maxsize=16384)
-def _redacted(message: DnsMessage, key: str) -> DnsMessage:
-    return _redactor(key).message(message)
+def _redacted(message: DnsMessage, key: str, search: str) -> DnsMessage:
+    return _redactor(key, search).message(message)
 
 
 def message_of(data: bytes, length: int, options: Mapping[str, str]) -> DnsMessage:
     """The message that begins with `data`, with its names hidden where the request asks for that."""
     message = _message(data[2:], length)
     key = options.get("redact")
-    return _redacted(message, key) if key else message
+    return _redacted(message, key, options.get("search", "")) if key else message
 
 
 def decode(data: bytes, context: DecodeContext) -> Event:

@@ -1,0 +1,219 @@
+"""The DNS probe against real packets between two network namespaces, with a server whose delay is known."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kubectl_genainet.agent.loader import LoadedProbe
+from kubectl_genainet.agent.probes import PROBES
+from kubectl_genainet.lab import netns
+from kubectl_genainet.lab.stub_resolver import encode_query
+from kubectl_genainet.model.events import DnsDropped, DnsEnd, DnsMessageSeen, DnsTransaction, Event
+from kubectl_genainet.wire import FilterEntry
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="loading BPF programs needs root"),
+]
+
+CLIENT, SERVER = f"gndns-{os.getpid()}-c", f"gndns-{os.getpid()}-s"
+CLIENT_IP, SERVER_IP = "10.79.0.1", "10.79.0.2"
+ALL = (FilterEntry("::", 53, "UDP"), FilterEntry("::", 53, "TCP"))
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=10)
+
+
+@pytest.fixture(scope="module")
+def namespaces() -> Iterator[None]:
+    try:
+        for name in (CLIENT, SERVER):
+            ip("netns", "add", name)
+        ip("-n", CLIENT, "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", SERVER)
+        for name, address in ((CLIENT, CLIENT_IP), (SERVER, SERVER_IP)):
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
+            ip("-n", name, "link", "set", "eth0", "up")
+        yield
+    finally:
+        for name in (CLIENT, SERVER):
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True, timeout=10)
+
+
+class Watch:
+    """The probe, with what it has reported."""
+
+    def __init__(self, probe: LoadedProbe) -> None:
+        self.probe = probe
+        self.events: list[Event] = []
+        probe.on_event(self.events.append)
+        probe.configure(ALL, {netns.inode(CLIENT), netns.inode(SERVER)}, 1_000_000)
+        probe.attach()
+
+    def settle(self, seconds: float = 0.2) -> list[Event]:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.probe.consume()
+            time.sleep(0.01)
+        return self.events
+
+    def transactions(self) -> list[DnsTransaction]:
+        return [e for e in self.events if isinstance(e, DnsTransaction)]
+
+
+@pytest.fixture
+def watch(namespaces: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+    with LoadedProbe(PROBES["dns"], "node", Path("/tmp/kubectl-genainet")) as probe:
+        yield Watch(probe)
+
+
+def udp(namespace: str, address: tuple[str, int]) -> socket.socket:
+    with netns.inside(namespace):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    sock.bind(address)
+    return sock
+
+
+class Responder(threading.Thread):
+    """Answers after a delay, with NXDOMAIN for names that begin with n, and not at all for those that begin with s."""
+
+    def __init__(self, delay: float = 0.0) -> None:
+        super().__init__(daemon=True)
+        self.delay, self.sock = delay, udp(SERVER, (SERVER_IP, 53))
+        self.sock.settimeout(0.2)
+        self.held: dict[int, int] = {}  # id -> ns between having the query and giving away the response
+        self.stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self.stopped.is_set():
+            try:
+                data, client = self.sock.recvfrom(600)
+            except TimeoutError:
+                continue
+            got = time.monotonic_ns()
+            if data[13:14] == b"s":
+                continue
+            if self.delay:
+                time.sleep(self.delay)
+            flags = 0x8183 if data[13:14] == b"n" else 0x8180
+            self.held[int.from_bytes(data[:2], "big")] = time.monotonic_ns() - got
+            self.sock.sendto(data[:2] + struct.pack("!H", flags) + data[4:], client)
+
+    def __enter__(self) -> Responder:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        self.join(2)
+        self.sock.close()
+
+
+def test_an_exchange_is_one_record_with_both_ways(watch: Watch) -> None:
+    with Responder(), udp(CLIENT, (CLIENT_IP, 0)) as sock:
+        sock.sendto(encode_query(77, "name.example", 28), (SERVER_IP, 53))
+        sock.settimeout(2)
+        sock.recv(600)
+        watch.settle()
+    (event,) = watch.transactions()
+    assert event.end is DnsEnd.ANSWERED
+    assert event.id == 77
+    assert [(p.netns, p.point.value) for p in event.query] == [(netns.inode(CLIENT), "tx"), (netns.inode(SERVER), "rx")]
+    assert [(p.netns, p.point.value) for p in event.response] == [
+        (netns.inode(SERVER), "tx"),
+        (netns.inode(CLIENT), "rx"),
+    ]
+    assert event.asked is not None
+    assert event.asked.question is not None
+    assert (event.asked.question.name, event.asked.question.type) == ("name.example.", "AAAA")
+    assert event.answer is not None
+    assert event.answer.rcode == "NOERROR"
+
+
+def test_ten_thousand_queries_are_ten_thousand_records_or_counted_losses(watch: Watch) -> None:
+    kinds = ("answered", "nothere", "silent")
+    sent: Counter[str] = Counter()
+    with Responder(), udp(CLIENT, (CLIENT_IP, 0)) as sock:
+        sock.setblocking(False)
+        for number in range(10_000):
+            kind = kinds[0] if number % 10 else kinds[1 + number // 10 % 2]
+            sock.sendto(encode_query(number, f"{kind}.example", 1), (SERVER_IP, 53))
+            sent[kind] += 1
+            if not number % 50:
+                watch.probe.consume()
+                time.sleep(0.015)
+        watch.settle(1.0)
+        watch.events += list(watch.probe.sweep(time.monotonic_ns(), final=True))
+    found: Counter[str] = Counter()
+    for event in watch.transactions():
+        assert event.asked is not None
+        assert event.asked.question is not None
+        kind = event.asked.question.name.partition(".")[0]
+        rcode = event.answer.rcode if event.answer else None
+        assert (
+            rcode == {"answered": "NOERROR", "nothere": "NXDOMAIN", "silent": None}[kind] or event.end is DnsEnd.STOPPED
+        )
+        found[kind] += 1
+    accounts = watch.probe.accounts()
+    lost = accounts["ring buffer"] + accounts["event budget"] + accounts["flow table"]
+    assert sum(found.values()) + lost == 10_000
+    assert lost or found == sent
+
+
+def test_latency_is_that_of_the_server_within_five_percent(watch: Watch) -> None:
+    delay = 0.05
+    with Responder(delay) as server, udp(CLIENT, (CLIENT_IP, 0)) as sock:
+        sock.settimeout(2)
+        for number in range(20):
+            sock.sendto(encode_query(number, "slow.example".replace("s", "d", 1), 1), (SERVER_IP, 53))
+            sock.recv(600)
+        watch.settle()
+    errors = []
+    for event in watch.transactions():
+        latency = event.response[-1].t_ns - event.query[0].t_ns
+        errors.append(latency - server.held[event.id])
+        assert latency >= server.held[event.id] - 20_000
+    assert len(errors) == 20
+    assert sorted(errors)[10] < max(0.05 * delay * 1e9, 200_000)
+
+
+def test_repetition_expiry_drop_and_what_is_no_dns(watch: Watch) -> None:
+    with udp(CLIENT, (CLIENT_IP, 0)) as sock:
+        query = encode_query(5, "silent.example", 1)
+        for _ in range(2):
+            sock.sendto(query, (SERVER_IP, 53))  # nobody listens: dropped, NO_SOCKET
+            time.sleep(0.05)
+        sock.sendto(b"hello", (SERVER_IP, 53))
+        sock.sendto(b"\xff" * 40, (SERVER_IP, 53))
+        events = watch.settle()
+    first = watch.transactions()[0]
+    assert first.end is DnsEnd.REPEATED
+    assert first.response == ()
+    drops = [e for e in events if isinstance(e, DnsDropped) and e.id == 5]
+    assert [d.reason for d in drops] == ["NO_SOCKET", "NO_SOCKET"]
+    strange = [e for e in events if isinstance(e, DnsMessageSeen)]
+    assert {e.message.error.partition(":")[0] for e in strange} >= {"shorter than a DNS header"}
+    assert [t.end for t in watch.probe.sweep(time.monotonic_ns())] == []  # none is old enough
+    (left,) = [t for t in watch.probe.sweep(time.monotonic_ns() + 6_000_000_000) if isinstance(t, DnsTransaction)]
+    assert (left.id, left.end) == (5, DnsEnd.EXPIRED)
+    assert [t.end for t in watch.probe.sweep(time.monotonic_ns(), final=True)] == []
+
+
+def test_other_ports_and_other_namespaces_leave_nothing(watch: Watch) -> None:
+    with udp(CLIENT, (CLIENT_IP, 0)) as sock:
+        sock.sendto(encode_query(5, "name.example", 1), (SERVER_IP, 5353))
+        watch.probe.configure(ALL, {1}, 1000)
+        sock.sendto(encode_query(6, "name.example", 1), (SERVER_IP, 53))
+        events = watch.settle()
+    assert events == []
