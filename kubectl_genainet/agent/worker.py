@@ -6,6 +6,7 @@ The server starts it; killing it is always safe, since nothing in the kernel out
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -13,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,6 +35,7 @@ from kubectl_genainet.wire import FilterEntry, TraceRequest
 POLL_S = 0.02
 ACCOUNT_S = 1.0
 EXACT_S = 0.2
+ALIVE_S = 3.0  # between signs of life while the probes are loaded
 NAMESPACES_S = 2.0
 NODE_SHARE = 50  # looking at the namespaces may take one part in so many of the time
 DRAIN_SHARE = 20  # reading the flow table may take one part in so many of the time
@@ -89,13 +92,31 @@ class Session:
 
     def run(self) -> None:
         try:
-            self._load()
+            with self._alive():
+                self._load()
             self._stream()
         except GenainetError as error:
             self.outbox.put(AgentFailed(node=self.node, message=error.message, hint=error.hint), always=True)
             self.reason = "failed"
         finally:
             self._finish()
+
+    @contextlib.contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Says now and then that the probes are being loaded: on a busy node that takes longer than a client waits."""
+        done = threading.Event()
+
+        def say() -> None:
+            while not done.wait(ALIVE_S):
+                self.outbox.put(Progress(node=self.node, stage="loading"), always=True)
+
+        thread = threading.Thread(target=say, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def _load(self) -> None:
         request, cache = self.job.request, Path(self.job.cache)
@@ -133,15 +154,17 @@ class Session:
     def _stream(self) -> None:
         request = self.job.request
         now = time.monotonic()
-        deadline, accounts_at, namespaces_at, drain_at = now + request.timeout_s, now, now + NAMESPACES_S, now + 0.5
+        deadline, accounts_at, drain_at = now + request.timeout_s, now, now + 0.5
         drained: dict[bytes, int] = {}
         if request.probe is not None:
             arguments = (request.probe, self.inventory, self.outbox.put, self.stop)
             threading.Thread(target=run_probes, args=arguments, daemon=True).start()
+        threading.Thread(target=self._watch_namespaces, daemon=True).start()
         exact = threading.Thread(target=self._exact) if request.exact else None
         if exact is not None:
             exact.start()
         while not self.stop.wait(POLL_S):
+            seen_until = time.monotonic_ns()
             for probe in self.probes:
                 probe.consume()
             now = time.monotonic()
@@ -150,11 +173,8 @@ class Session:
                 self._configure()
             if now >= accounts_at:
                 self._report_losses()
-                self.outbox.put(Tick(node=self.node, t_ns=time.monotonic_ns()), always=True)
+                self.outbox.put(Tick(node=self.node, t_ns=seen_until), always=True)
                 accounts_at = now + ACCOUNT_S
-            if now >= namespaces_at:
-                self._look_for_namespaces()
-                namespaces_at = time.monotonic() + max(NAMESPACES_S, NODE_SHARE * (time.monotonic() - now))
             if now >= drain_at:
                 self._drain(drained)
                 drain_at = time.monotonic() + max(1.0, DRAIN_SHARE * (time.monotonic() - now))
@@ -190,13 +210,23 @@ class Session:
         for probe in self.probes:
             probe.configure(self.filters, self._own(), EVENTS_PER_SECOND)
 
-    def _look_for_namespaces(self) -> None:
-        """Pods come and go, tables fill: the namespaces are reported anew, and followed where the kernel is shared."""
-        found = self.inventory.own_inodes()
-        if found != self.namespaces:
-            self.namespaces = found
-            self._configure()
-        self.outbox.put(self.inventory.report(), always=True)
+    def _watch_namespaces(self) -> None:
+        """Pods come and go, tables fill: the namespaces are reported anew, and followed where the kernel is shared.
+
+        In a thread of its own: on a busy node it takes long, and no packet waits for it.
+        """
+        pause = NAMESPACES_S
+        while not self.stop.wait(pause):
+            begun = time.monotonic()
+            try:
+                found = self.inventory.own_inodes()
+                if found != self.namespaces:
+                    self.namespaces = found
+                    self.filters_changed.set()
+                self.outbox.put(self.inventory.report(), always=True)
+            except OSError:
+                self.end("the node's network namespace is gone")
+            pause = max(NAMESPACES_S, NODE_SHARE * (time.monotonic() - begun))
 
     def _drain(self, drained: dict[bytes, int]) -> None:
         for probe in self.probes:
@@ -226,9 +256,7 @@ class Session:
             self._report_losses()
         for probe in self.probes:
             probe.close()
-        lost = sum(
-            n for (_, where), n in self.reported.items() if where in ("ring buffer", "event budget", "slow client")
-        )
+        lost = self.lost + sum(n for (_, where), n in self.reported.items() if where in ("ring buffer", "event budget"))
         self.outbox.put(
             Bye(node=self.node, emitted=self.emitted, sent=self.received - self.lost, lost=lost, reason=self.reason),
             always=True,

@@ -29,7 +29,6 @@ CONNECTIONS = 12
 LABS = [
     (ProxyMode.IPTABLES, Overlay.NONE),
     (ProxyMode.NFTABLES, Overlay.NONE),
-    (ProxyMode.IPTABLES, Overlay.VXLAN),
     (ProxyMode.NFTABLES, Overlay.VXLAN),
 ]
 
@@ -37,9 +36,7 @@ LABS = [
 @pytest.fixture(scope="module", params=LABS, ids=lambda p: f"{p[0].value}-{p[1].value}")
 def lab(request: pytest.FixtureRequest, quiet_manifests: Path) -> Iterator[RunningLab]:
     mode, overlay = request.param
-    spec = LabSpec(
-        name=fresh_name(), proxy_mode=mode, overlay=overlay, families=DUAL, manifests=str(quiet_manifests)
-    )
+    spec = LabSpec(name=fresh_name(), proxy_mode=mode, overlay=overlay, families=DUAL, manifests=str(quiet_manifests))
     with running(spec) as found:
         yield found
 
@@ -53,10 +50,18 @@ def check_path(lab: RunningLab, path: Record, client: Pod, family: Family) -> Po
     assert path["verdict"] == "forwarded" and path["drop"] is None and path["findings"] == []
     assert path["established"] is True and path["attempts"] == 1 and path["retransmits"] == 0
     caller, called = path["flow"]["client"], path["flow"]["service"]
-    assert (caller["namespace"], caller["pod"], caller["node"]) == ("default", client.metadata.name, client.spec.node_name)
+    assert (caller["namespace"], caller["pod"], caller["node"]) == (
+        "default",
+        client.metadata.name,
+        client.spec.node_name,
+    )
     assert (caller["ip"], caller["workload"]) == (own, "chatbot-ui")
     assert called == {"namespace": "default", "name": "my-llama-svc", "port": 80, "port_name": "http", "ip": service}
-    assert (path["backend"]["ip"], path["backend"]["port"], path["backend"]["node"]) == (ip, 8080, backend.spec.node_name)
+    assert (path["backend"]["ip"], path["backend"]["port"], path["backend"]["node"]) == (
+        ip,
+        8080,
+        backend.spec.node_name,
+    )
     assert hops_of(path) == expected_hops(lab, client, backend, service, family)
     assert {h["src"] for h in path["hops"]} == {address_text(own, caller["port"])}
     check_nat(lab, path, client, service, ip, family)
@@ -94,7 +99,9 @@ def test_watched_connections_are_traced_as_the_rules_counted_them(lab: RunningLa
     client = lab.pods("chatbot-ui")[0]
     node = client.spec.node_name
     service = address(lab.service("my-llama-svc").cluster_ips, family)
-    with tracing("svc/my-llama-svc", "--lab", lab.name, "--timeout", "60s", "--from-pod", client.metadata.name) as trace:
+    with tracing(
+        "svc/my-llama-svc", "--lab", lab.name, "--timeout", "60s", "--from-pod", client.metadata.name
+    ) as trace:
         wait_until_watching(trace, lab, client, service)
         before = chain_counts(lab, node, family)
         ports = set(connect(lab, client, service, 80, CONNECTIONS))
@@ -123,10 +130,10 @@ def wait_until_watching(trace: object, lab: RunningLab, client: Pod, service: st
     from tracetest import RunningTrace
 
     assert isinstance(trace, RunningTrace)
-    for _ in range(20):
+    for _ in range(60):
         connect(lab, client, service, 80, 1)
         try:
-            if trace._next(0.8) is not None:
+            if trace._next(0.2) is not None:
                 return
         except Empty:
             continue
