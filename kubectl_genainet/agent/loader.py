@@ -16,6 +16,7 @@ from typing import Any
 
 from kubectl_genainet.agent import bpfsys
 from kubectl_genainet.agent.headers import header_tree, kernel_facts
+from kubectl_genainet.agent.limits import Budget
 from kubectl_genainet.agent.probes.declare import DecodeContext, Probe
 from kubectl_genainet.assets import asset_dir
 from kubectl_genainet.errors import GenainetError
@@ -23,9 +24,7 @@ from kubectl_genainet.model.events import Event
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.wire import FilterEntry
 
-RING_PAGES = 1024  # 4 MiB
 FLOW_BYTES = 16 << 20  # what the flow table may take in all, over all CPUs
-EVENTS_PER_SECOND = 20_000  # a second and CPU; what is over is counted as lost
 ACCOUNT_NAMES = ("emitted", "ring buffer", "event budget", "flows created", "flow table")
 _PROTOCOLS = tuple(p for p in Protocol if p.number)
 _TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
@@ -55,7 +54,14 @@ def _source(name: str) -> str:
 class LoadedProbe:
     """A probe in the kernel. `missing` says what this kernel can't give. Use as a context manager."""
 
-    def __init__(self, probe: Probe, node: str, cache: Path, options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        probe: Probe,
+        node: str,
+        cache: Path,
+        options: Mapping[str, str] | None = None,
+        budget: Budget = Budget(),  # noqa: B008 - frozen
+    ) -> None:
         try:
             import bcc
         except ImportError as error:
@@ -63,13 +69,13 @@ class LoadedProbe:
                 f"the agent's Python can't import bcc: {error}",
                 hint="Install python3-bpfcc and use the distribution's Python (make setup does both).",
             ) from None
-        self.probe = probe
+        self.probe, self.budget = probe, budget
         facts = kernel_facts(probe.views, cache, probe.enums, [a.tracepoint for a in probe.attachments])
         os.environ["BCC_KERNEL_SOURCE"] = str(header_tree(facts, cache))
         cpus = bpfsys.possible_cpus()
         flags = [
             f"-I{os.environ['BCC_KERNEL_SOURCE']}/include",
-            f"-DRING_PAGES={RING_PAGES}", f"-DFLOW_ENTRIES={max(1024, min(16384, FLOW_BYTES // probe.entry_bytes(cpus)))}",
+            f"-DRING_PAGES={budget.ring_pages}", f"-DFLOW_ENTRIES={max(1024, min(16384, FLOW_BYTES // probe.entry_bytes(cpus)))}",
             *(["-DHAS_DROP_REASON"] if self._has_drop_reason(facts.drop_reasons) else []),
             *(f"-DARGS_{name}={count}" for name, count in facts.tracepoints.items()),
         ]  # fmt: skip
@@ -131,7 +137,7 @@ class LoadedProbe:
         """Handles all events that are in the ring buffer now."""
         self.bpf.ring_buffer_consume()
 
-    def configure(self, filters: Iterable[FilterEntry], own: Iterable[int] | None, budget: int) -> None:
+    def configure(self, filters: Iterable[FilterEntry], own: Iterable[int] | None) -> None:
         """Sets what is matched, while running. `own` are the namespaces of this node, None for all of the kernel's."""
         wanted = {key for entry in filters for key in self._keys(entry)}
         any_port = any(not port for _, port, _ in wanted)
@@ -147,7 +153,9 @@ class LoadedProbe:
                 self._bits[i] = word
         config = self.bpf["config"]
         live = config[ctypes.c_int(0)].live
-        config[ctypes.c_int(0)] = config.Leaf(any_port, own is not None, max(1, budget), bool(wanted), live)
+        config[ctypes.c_int(0)] = config.Leaf(
+            any_port, own is not None, max(1, self.budget.events_per_second), bool(wanted), live
+        )
 
     def _set_live(self, live: bool) -> None:
         config = self.bpf["config"]

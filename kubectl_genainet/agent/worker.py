@@ -23,7 +23,8 @@ import msgspec
 from kubectl_genainet import __version__, wire
 from kubectl_genainet.agent.exact import ExactTracer
 from kubectl_genainet.agent.inventory import Inventory
-from kubectl_genainet.agent.loader import EVENTS_PER_SECOND, LoadedProbe
+from kubectl_genainet.agent.limits import Budget
+from kubectl_genainet.agent.loader import LoadedProbe
 from kubectl_genainet.agent.outbox import Outbox
 from kubectl_genainet.agent.prober import run_probes
 from kubectl_genainet.agent.probes import PROBES
@@ -48,6 +49,7 @@ class Job(msgspec.Struct, frozen=True):
     node: str
     host_netns: str
     cache: str
+    budget: Budget = Budget()
 
 
 def hello(node: str, probes: tuple[str, ...]) -> Hello:
@@ -64,7 +66,7 @@ class Session:
     def __init__(self, job: Job, commands: BinaryIO, sink: BinaryIO) -> None:
         self.job = job
         self.node = job.node
-        self.outbox = Outbox(sink)
+        self.outbox = Outbox(sink, job.budget.outbox_bytes)
         self.inventory = Inventory(job.node, job.host_netns)
         self.stop = threading.Event()
         self.reason = "stopped"
@@ -124,10 +126,10 @@ class Session:
         self.outbox.put(Progress(node=self.node, stage="loading", detail=", ".join(request.probes)))
         self.namespaces = self.inventory.own_inodes()
         for name in request.probes:
-            probe = LoadedProbe(PROBES[name], self.node, cache, request.options)
+            probe = LoadedProbe(PROBES[name], self.node, cache, request.options, self.job.budget)
             self.probes.append(probe)
             probe.on_event(self._event)
-            probe.configure(self.filters, self._own(), EVENTS_PER_SECOND)
+            probe.configure(self.filters, self._own())
         # The namespaces and rules come before the first packet, so that no reader has to wait for them.
         self.outbox.put(self.inventory.report(), always=True)
         if request.rulesets:
@@ -208,7 +210,7 @@ class Session:
 
     def _configure(self) -> None:
         for probe in self.probes:
-            probe.configure(self.filters, self._own(), EVENTS_PER_SECOND)
+            probe.configure(self.filters, self._own())
 
     def _watch_namespaces(self) -> None:
         """Pods come and go, tables fill: the namespaces are reported anew, and followed where the kernel is shared.
