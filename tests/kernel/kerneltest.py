@@ -52,7 +52,9 @@ class Row:
     def run(self, name: str, *command: str) -> str:
         """Runs a command in a namespace."""
         path = f"--net=/run/netns/{name}"
-        return subprocess.run(["nsenter", path, *command], capture_output=True, text=True, check=True, timeout=30).stdout
+        return subprocess.run(
+            ["nsenter", path, *command], capture_output=True, text=True, check=True, timeout=30
+        ).stdout
 
     def place(self, event: PacketSeen | PacketDropped | FlowCounters) -> tuple[str, str]:
         """(namespace, device) of an event."""
@@ -207,10 +209,13 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def watching(
-    row: Row, *filters: FilterEntry, budget: Budget = Budget(), timeout_s: float = 600  # noqa: B008 - frozen
+    row: Row,
+    *filters: FilterEntry,
+    budget: Budget | None = None,
+    timeout_s: float = 600,
 ) -> Iterator[Watch]:
     """A worker that is attached."""
-    watch = Watch(row, filters, budget, timeout_s)
+    watch = Watch(row, filters, budget or Budget(), timeout_s)
     try:
         watch.until(lambda e: isinstance(e, Progress) and e.stage == "attached")
         yield watch
@@ -249,6 +254,6 @@ def send_datagrams(row: Row, count: int, family: int = 4, port: int = PORT, paus
     for number in range(count):
         with udp_socket(row, row.client, family) as sock:
             sock.bind((ADDRESSES[family][0], 20000 + number))
-            sock.sendto(f"datagram {number:08}".encode(), (ADDRESSES[family][1], port))
+            sock.sendto(f"{number:08} datagram".encode(), (ADDRESSES[family][1], port))
         if pause:
             time.sleep(pause)
