@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 
+import msgspec
+
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
@@ -15,6 +17,20 @@ MAX_TIMEOUT_S = 3600.0
 MAX_EVENTS = 10_000_000
 MAX_BYTES = 8 << 30
 MAX_PROBES = 1000
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """What one session may take. What does not fit is lost, and counted.
+
+    `ring_pages` (a power of two) are pages of the ring buffer, `events_per_second` holds for each CPU, `outbox_bytes`
+    wait for a slow client.
+    """
+
+    ring_pages: int = 1024
+    events_per_second: int = 20_000
+    outbox_bytes: int = 16 << 20
+
+
 _PROTOCOLS = {"", "TCP", "UDP", "SCTP", "ICMP", "ICMPV6"}
 
 

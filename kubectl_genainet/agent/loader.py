@@ -17,6 +17,7 @@ from pathlib import Path
 from kubectl_genainet.agent import bpfsys
 from kubectl_genainet.agent.headers import header_tree, kernel_facts
 from kubectl_genainet.agent.image import CompileJob, Image, image_of, private_folder
+from kubectl_genainet.agent.limits import Budget
 from kubectl_genainet.agent.probes.declare import DecodeContext, Probe
 from kubectl_genainet.agent.symbols import Symbols
 from kubectl_genainet.assets import asset_dir
@@ -25,9 +26,7 @@ from kubectl_genainet.model.events import Event
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.wire import FilterEntry
 
-RING_PAGES = 1024  # 4 MiB
 FLOW_BYTES = 16 << 20  # what the flow table may take in all, over all CPUs
-EVENTS_PER_SECOND = 20_000  # a second and CPU; what is over is counted as lost
 ACCOUNT_NAMES = ("emitted", "ring buffer", "event budget", "flows created", "flow table")
 _PROTOCOLS = tuple(p for p in Protocol if p.number)
 _CONFIG = struct.Struct("=5I")  # struct config: any_port, own_netns, budget, filtered, live
@@ -74,13 +73,20 @@ def _with_maps(code: bytes, descriptors: list[int]) -> bytes:
 class LoadedProbe:
     """A probe in the kernel. `missing` says what this kernel can't give. Use as a context manager."""
 
-    def __init__(self, probe: Probe, node: str, cache: Path, options: Mapping[str, str] | None = None) -> None:
-        self.probe = probe
+    def __init__(
+        self,
+        probe: Probe,
+        node: str,
+        cache: Path,
+        options: Mapping[str, str] | None = None,
+        budget: Budget = Budget(),  # noqa: B008 - frozen
+    ) -> None:
+        self.probe, self.budget = probe, budget
         cache = private_folder(cache)
         facts = kernel_facts(probe.views, cache, probe.enums, [a.tracepoint for a in probe.attachments])
         headers = str(header_tree(facts, cache))
         flags = (
-            f"-I{headers}/include", f"-DRING_PAGES={RING_PAGES}",
+            f"-I{headers}/include", f"-DRING_PAGES={budget.ring_pages}",
             f"-DFLOW_ENTRIES={max(1024, min(16384, FLOW_BYTES // probe.entry_bytes(bpfsys.possible_cpus())))}",
             *(["-DHAS_DROP_REASON"] if self._has_drop_reason(facts.drop_reasons) else []),
             *(f"-DARGS_{name}={count}" for name, count in facts.tracepoints.items()),
@@ -150,7 +156,7 @@ class LoadedProbe:
         if self._ring is not None:
             self._ring.consume()
 
-    def configure(self, filters: Iterable[FilterEntry], own: Iterable[int] | None, budget: int) -> None:
+    def configure(self, filters: Iterable[FilterEntry], own: Iterable[int] | None) -> None:
         """Sets what is matched, while running. `own` are the namespaces of this node, None for all of the kernel's."""
         wanted = {key for entry in filters for key in self._keys(entry)}
         any_port = any(not port for _, port, _ in wanted)
@@ -164,7 +170,9 @@ class LoadedProbe:
                 self.maps["port_bits"].set(_word(i), word.to_bytes(8, "little"))
                 self._bits[i] = word
         live = _CONFIG.unpack(self._config())[4]
-        self.maps["config"].set(_word(0), _CONFIG.pack(any_port, own is not None, max(1, budget), bool(wanted), live))
+        self.maps["config"].set(
+            _word(0), _CONFIG.pack(any_port, own is not None, max(1, self.budget.events_per_second), bool(wanted), live)
+        )
 
     def _config(self) -> bytes:
         return self.maps["config"].get(_word(0)) or bytes(_CONFIG.size)

@@ -9,13 +9,12 @@ from typing import BinaryIO
 from kubectl_genainet import wire
 from kubectl_genainet.model.events import Event
 
-CAPACITY = 16 << 20  # bytes
-
 
 class Outbox:
-    """Writes records to `sink` from a thread of its own. `sent` and `dropped` count records."""
+    """Writes records to `sink` from a thread of its own, at most `capacity` bytes behind. `sent` and `dropped` count
+    records."""
 
-    def __init__(self, sink: BinaryIO, capacity: int = CAPACITY) -> None:
+    def __init__(self, sink: BinaryIO, capacity: int) -> None:
         self._sink = sink
         self._capacity = capacity
         self._waiting: deque[bytes] = deque()

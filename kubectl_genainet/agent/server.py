@@ -113,8 +113,11 @@ class Connection:
 class Server:
     """The agent of one node."""
 
-    def __init__(self, inventory: Inventory, cache: str, authenticator: Authenticator) -> None:
+    def __init__(
+        self, inventory: Inventory, cache: str, authenticator: Authenticator, budget: limits.Budget | None = None
+    ) -> None:
         self.inventory, self.cache, self.authenticator = inventory, cache, authenticator
+        self.budget = budget or limits.Budget()
         self.sessions: dict[str, asyncio.subprocess.Process] = {}
         self.connections = 0
 
@@ -233,7 +236,7 @@ class Server:
         self.sessions[name] = process
         try:
             assert process.stdin is not None
-            job = Job(request, self.inventory.node, self.inventory.host_netns, self.cache)
+            job = Job(request, self.inventory.node, self.inventory.host_netns, self.cache, self.budget)
             process.stdin.write(msgspec.json.encode(job) + b"\n")
             await process.stdin.drain()
             yield process

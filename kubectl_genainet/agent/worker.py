@@ -6,6 +6,7 @@ The server starts it; killing it is always safe, since nothing in the kernel out
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -14,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +25,8 @@ from kubectl_genainet import __version__, wire
 from kubectl_genainet.agent.dnstcp import TcpTap
 from kubectl_genainet.agent.exact import ExactTracer
 from kubectl_genainet.agent.inventory import Inventory
-from kubectl_genainet.agent.loader import EVENTS_PER_SECOND, LoadedProbe
+from kubectl_genainet.agent.limits import Budget
+from kubectl_genainet.agent.loader import LoadedProbe
 from kubectl_genainet.agent.outbox import Outbox
 from kubectl_genainet.agent.prober import run_probes
 from kubectl_genainet.agent.probes import PROBES
@@ -36,6 +39,7 @@ POLL_S = 0.02
 ACCOUNT_S = 1.0
 EXACT_S = 0.2
 SWEEP_S = 0.5
+ALIVE_S = 3.0  # between signs of life while the probes are loaded
 NAMESPACES_S = 2.0
 RULESETS_S = 15.0
 NODE_SHARE = 50  # looking at the namespaces may take one part in so many of the time
@@ -52,6 +56,7 @@ class Job(msgspec.Struct, frozen=True):
     node: str
     host_netns: str
     cache: str
+    budget: Budget = Budget()
 
 
 def hello(node: str, probes: tuple[str, ...]) -> Hello:
@@ -68,7 +73,7 @@ class Session:
     def __init__(self, job: Job, commands: BinaryIO, sink: BinaryIO) -> None:
         self.job = job
         self.node = job.node
-        self.outbox = Outbox(sink)
+        self.outbox = Outbox(sink, job.budget.outbox_bytes)
         self.inventory = Inventory(job.node, job.host_netns)
         self.stop = threading.Event()
         self.reason = "stopped"
@@ -99,7 +104,8 @@ class Session:
 
     def run(self) -> None:
         try:
-            self._load()
+            with self._alive():
+                self._load()
             self._stream()
         except GenainetError as error:
             self.outbox.put(AgentFailed(node=self.node, message=error.message, hint=error.hint), always=True)
@@ -107,16 +113,33 @@ class Session:
         finally:
             self._finish()
 
+    @contextlib.contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Says now and then that the probes are being loaded: on a busy node that takes longer than a client waits."""
+        done = threading.Event()
+
+        def say() -> None:
+            while not done.wait(ALIVE_S):
+                self.outbox.put(Progress(node=self.node, stage="loading"), always=True)
+
+        thread = threading.Thread(target=say, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
     def _load(self) -> None:
         request, cache = self.job.request, Path(self.job.cache)
         self.outbox.put(hello(self.node, request.probes), always=True)
         self.outbox.put(Progress(node=self.node, stage="loading", detail=", ".join(request.probes)))
         self.namespaces = self.inventory.own_inodes()
         for name in request.probes:
-            probe = LoadedProbe(PROBES[name], self.node, cache, request.options)
+            probe = LoadedProbe(PROBES[name], self.node, cache, request.options, self.job.budget)
             self.probes.append(probe)
             probe.on_event(self._event)
-            probe.configure(self.filters, self._own(), EVENTS_PER_SECOND)
+            probe.configure(self.filters, self._own())
         if "dns" in request.probes:
             self._open_tap()
         # The namespaces and rules come before the first packet, so that no reader has to wait for them.
@@ -164,7 +187,7 @@ class Session:
     def _stream(self) -> None:
         request = self.job.request
         now = time.monotonic()
-        deadline, accounts_at, namespaces_at, drain_at = now + request.timeout_s, now, now + NAMESPACES_S, now + 0.5
+        deadline, accounts_at, drain_at = now + request.timeout_s, now, now + 0.5
         sweep_at = now + SWEEP_S
         drained: dict[bytes, int] = {}
         if request.rulesets:
@@ -172,10 +195,12 @@ class Session:
         if request.probe is not None:
             arguments = (request.probe, self.inventory, self.outbox.put, self.stop)
             threading.Thread(target=run_probes, args=arguments, daemon=True).start()
+        threading.Thread(target=self._watch_namespaces, daemon=True).start()
         exact = threading.Thread(target=self._exact) if request.exact else None
         if exact is not None:
             exact.start()
         while not self.stop.wait(POLL_S):
+            seen_until = time.monotonic_ns()
             self._consume()
             now = time.monotonic()
             if self.filters_changed.is_set():
@@ -183,11 +208,8 @@ class Session:
                 self._configure()
             if now >= accounts_at:
                 self._report_losses()
-                self.outbox.put(Tick(node=self.node, t_ns=time.monotonic_ns()), always=True)
+                self.outbox.put(Tick(node=self.node, t_ns=seen_until), always=True)
                 accounts_at = now + ACCOUNT_S
-            if now >= namespaces_at:
-                self._look_for_namespaces()
-                namespaces_at = time.monotonic() + max(NAMESPACES_S, NODE_SHARE * (time.monotonic() - now))
             if now >= drain_at:
                 self._drain(drained)
                 drain_at = time.monotonic() + max(1.0, DRAIN_SHARE * (time.monotonic() - now))
@@ -245,15 +267,25 @@ class Session:
         if self.tap is not None:
             self.tap.configure(self.filters)
         for probe in self.probes:
-            probe.configure(self.filters, self._own(), EVENTS_PER_SECOND)
+            probe.configure(self.filters, self._own())
 
-    def _look_for_namespaces(self) -> None:
-        """Pods come and go, tables fill: the namespaces are reported anew, and followed where the kernel is shared."""
-        found = self.inventory.own_inodes()
-        if found != self.namespaces:
-            self.namespaces = found
-            self._configure()
-        self.outbox.put(self.inventory.report(), always=True)
+    def _watch_namespaces(self) -> None:
+        """Pods come and go, tables fill: the namespaces are reported anew, and followed where the kernel is shared.
+
+        In a thread of its own: on a busy node it takes long, and no packet waits for it.
+        """
+        pause = NAMESPACES_S
+        while not self.stop.wait(pause):
+            begun = time.monotonic()
+            try:
+                found = self.inventory.own_inodes()
+                if found != self.namespaces:
+                    self.namespaces = found
+                    self.filters_changed.set()
+                self.outbox.put(self.inventory.report(), always=True)
+            except OSError:
+                self.end("the node's network namespace is gone")
+            pause = max(NAMESPACES_S, NODE_SHARE * (time.monotonic() - begun))
 
     def _drain(self, drained: dict[bytes, int]) -> None:
         for probe in self.probes:
@@ -287,9 +319,7 @@ class Session:
             probe.close()
         if self.tap is not None:
             self.tap.close()
-        lost = sum(
-            n for (_, where), n in self.reported.items() if where in ("ring buffer", "event budget", "slow client")
-        )
+        lost = self.lost + sum(n for (_, where), n in self.reported.items() if where in ("ring buffer", "event budget"))
         self.outbox.put(
             Bye(node=self.node, emitted=self.emitted, sent=self.received - self.lost, lost=lost, reason=self.reason),
             always=True,

@@ -67,7 +67,7 @@ class Connection:
     icmp: list[IcmpError] = field(default_factory=list)
     retransmits: int = 0
     ended: bool = False
-    last_ns: int = 0
+    last: dict[str, int] = field(default_factory=dict)  # node -> its latest record here, on its clock
     reported: bool = False
 
     @property
@@ -77,6 +77,10 @@ class Connection:
         The probes of different nodes are attached at different moments: the earliest attempt may be half seen.
         """
         return max(self.attempts, key=len)
+
+    def heard(self, event: Seen | IcmpError) -> None:
+        """Notes when the node had the last to say of it."""
+        self.last[event.node] = max(event.t_ns, self.last.get(event.node, 0))
 
     def direction(self, flow: FiveTuple) -> Direction:
         return Direction.REPLY if flow.reversed in self.tuples else Direction.REQUEST
@@ -183,7 +187,7 @@ class Connections:
             if connection is None:
                 return None
             self._later_packet(connection, event)
-        connection.last_ns = max(connection.last_ns, event.t_ns)
+        connection.heard(event)
         return connection
 
     def _add_sighting(self, connection: Connection, event: PacketSeen) -> None:
@@ -246,14 +250,14 @@ class Connections:
             self._learn_tuple(connection, event.flow)
         direction = Direction.REQUEST if opening is not None else connection.direction(event.flow)
         connection.drops.append(Dropped(event, direction, opening is not None))
-        connection.last_ns = max(connection.last_ns, event.t_ns)
+        connection.heard(event)
         return connection
 
     def icmp(self, event: IcmpError) -> Connection | None:
         connection = self.find(event.quoted)
         if connection is not None:
             connection.icmp.append(event)
-            connection.last_ns = max(connection.last_ns, event.t_ns)
+            connection.heard(event)
         return connection
 
     def retransmit(self, event: TcpRetransmit) -> Connection | None:

@@ -137,10 +137,24 @@ class PathCorrelator:
 
     def _settled(self) -> Iterator[PacketPath]:
         for connection in list(self._open.values()):
-            seen_by = {event.node for event in connection.first} or set(self._now)
-            now = min(self._now.get(node, 0) for node in seen_by)
-            if now - connection.last_ns > self._patience(connection):
+            patience = self._patience(connection)
+            if all(self._quiet(connection, node) > patience for node in self._way(connection)):
                 yield from self._report(connection)
+
+    def _way(self, connection: Connection) -> set[str]:
+        """The nodes that may have something to say of the connection: those that did, and those of its addresses."""
+        ends = {ip for flow in connection.tuples for ip in (flow.src, flow.dst)}
+        nodes = {self.identity.party(ip, None).node for ip in ends}
+        return connection.last.keys() | {node for node in nodes if node is not None and self.watches.knows(node)}
+
+    def _quiet(self, connection: Connection, node: str) -> int:
+        """For how long, as far as it has reported, the node has had nothing new; where it had nothing yet, by the wall
+        clocks since another had. A node that reports late is waited for."""
+        now = self._now.get(node, 0)
+        if node in connection.last:
+            return now - connection.last[node]
+        latest = max(self.watches.wall_clock(n, t) for n, t in connection.last.items())
+        return self.watches.wall_clock(node, now) - latest
 
     @staticmethod
     def _patience(connection: Connection) -> int:
@@ -153,14 +167,13 @@ class PathCorrelator:
     def _report(self, connection: Connection) -> Iterator[PacketPath]:
         connection.reported = True
         self._open.pop(id(connection), None)
-        path = self.path_of(connection)
-        if self._wholly_watched(connection, path):
-            yield path
+        if self._wholly_watched(connection):
+            yield self.path_of(connection)
         else:
             self.half_seen += 1
 
-    def _wholly_watched(self, connection: Connection, path: PacketPath) -> bool:
-        """Whether all nodes on its way were watched when it began. Where its ends are not known: all nodes."""
+    def _wholly_watched(self, connection: Connection) -> bool:
+        """Whether all nodes on its way were watched when it began."""
         if connection.mid_stream:
             return True
         seen: list[Seen] = [s for attempt in connection.attempts for s in attempt] or [
@@ -169,9 +182,7 @@ class PathCorrelator:
         if not seen:
             return True
         first = min(seen, key=lambda s: self.watches.wall_clock(s.node, s.t_ns))
-        ends = [path.flow.client.node, path.backend.node if path.backend else first.node]
-        nodes = {s.node for s in seen} | {n for n in ends if n} if all(ends) else self.watches.all_nodes()
-        return self.watches.covered(first.t_ns, first.node, nodes)
+        return self.watches.covered(first.t_ns, first.node, self._way(connection))
 
     def path_of(self, connection: Connection) -> PacketPath:
         """A connection as a path, from all that is known of it now."""

@@ -61,9 +61,9 @@ class Watches:
         watch = self._nodes.get(node)
         return t_ns + (watch.ahead_ns if watch is not None else 0)
 
-    def all_nodes(self) -> set[str]:
-        """Every node that has an agent."""
-        return set(self._nodes)
+    def knows(self, node: str) -> bool:
+        """Whether an agent of the node has said Hello and has not failed."""
+        return node in self._nodes
 
     def _on(self, node: str, t_ns: int, clock_of: str) -> int:
         """A time of one node's clock on another's."""

@@ -29,7 +29,6 @@ CONNECTIONS = 12
 LABS = [
     (ProxyMode.IPTABLES, Overlay.NONE),
     (ProxyMode.NFTABLES, Overlay.NONE),
-    (ProxyMode.IPTABLES, Overlay.VXLAN),
     (ProxyMode.NFTABLES, Overlay.VXLAN),
 ]
 
@@ -131,10 +130,10 @@ def wait_until_watching(trace: object, lab: RunningLab, client: Pod, service: st
     from tracetest import RunningTrace
 
     assert isinstance(trace, RunningTrace)
-    for _ in range(20):
+    for _ in range(60):
         connect(lab, client, service, 80, 1)
         try:
-            if trace._next(0.8) is not None:
+            if trace._next(0.2) is not None:
                 return
         except Empty:
             continue

@@ -84,7 +84,7 @@ class RunningTrace:
     def paths(self) -> list[Record]:
         return [r for r in self.records if r["kind"] == "path"]
 
-    def until(self, wanted: Callable[[Record], bool], timeout: float = 15.0) -> Record:
+    def until(self, wanted: Callable[[Record], bool], timeout: float = 60.0) -> Record:
         """The first path, from now on, that is wanted; fails with what came instead."""
         deadline = time.monotonic() + timeout
         seen = []
@@ -95,7 +95,7 @@ class RunningTrace:
                 seen.append(record)
         raise AssertionError(f"no such path in {timeout} s; seen: {json.dumps(seen[-5:], indent=1)} {self.errors}")
 
-    def stop(self, sign: signal.Signals | None = signal.SIGINT, timeout: float = 10.0) -> int:
+    def stop(self, sign: signal.Signals | None = signal.SIGINT, timeout: float = 30.0) -> int:
         """Ends the trace as a user does, reads the rest, and returns its exit status."""
         if sign is not None:
             self.process.send_signal(sign)
@@ -176,7 +176,7 @@ def programmed_chains(lab: RunningLab, node: str, family: Family, service: str) 
         assert dispatch is not None
         return dispatch[1], {ip: chain for chain, ip in found}
     text = lab.node_output(node, "nft", "list", "table", "ip" if family is Family.IPV4 else "ip6", "kube-proxy")
-    dispatch = re.search(rf"{re.escape(service)} \. tcp \. 80 : goto (\S+service-\S+?),?\s", text)
+    dispatch = re.search(rf"{re.escape(service)} \. tcp \. 80 : goto (service-[^\s,]+)", text)
     assert dispatch is not None, text
     endpoints: dict[str, str] = {}
     for block in re.findall(r"chain (\S+) \{(.*?)\n\t\}", text, re.DOTALL):

@@ -1,0 +1,259 @@
+"""What the kernel tests share: three namespaces in a row, a worker that watches them, traffic of a known number."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+from pyroute2 import IPRoute
+
+from kubectl_genainet import wire
+from kubectl_genainet.agent.limits import Budget
+from kubectl_genainet.agent.worker import Job
+from kubectl_genainet.lab import netns
+from kubectl_genainet.model.events import (
+    Bye,
+    Event,
+    FlowCounters,
+    LostEvents,
+    PacketDropped,
+    PacketSeen,
+    Progress,
+    Tick,
+)
+from kubectl_genainet.wire import FilterEntry, TraceRequest
+
+PORT = 7007
+WAIT_S = 60.0  # for anything that a loaded machine may take long for
+
+
+@dataclass(frozen=True)
+class Row:
+    """client – router – server, joined by veth pairs as a node joins its pods; the router is the "node"."""
+
+    client: str
+    router: str
+    server: str
+
+    def inode(self, name: str) -> int:
+        return netns.inode(name)
+
+    def run(self, name: str, *command: str) -> str:
+        """Runs a command in a namespace."""
+        path = f"--net=/run/netns/{name}"
+        return subprocess.run(
+            ["nsenter", path, *command], capture_output=True, text=True, check=True, timeout=30
+        ).stdout
+
+    def place(self, event: PacketSeen | PacketDropped | FlowCounters) -> tuple[str, str]:
+        """(namespace, device) of an event."""
+        names = {netns.inode(n): n for n in (self.client, self.router, self.server)}
+        return names.get(event.netns, "?"), event.device
+
+
+ADDRESSES = {4: ("10.88.1.2", "10.88.2.2"), 6: ("fd88:1::2", "fd88:2::2")}
+CLIENT_IP, SERVER_IP = ADDRESSES[4]
+
+
+@contextlib.contextmanager
+def three_namespaces(tag: str, *, ipv6: bool = True) -> Iterator[Row]:
+    """The row with addresses of ADDRESSES, forwarding on, neighbours known: no packet crosses but the test's."""
+    row = Row(*(f"gnk-{tag}-{os.getpid()}-{part}" for part in ("client", "router", "server")))
+    names = [row.client, row.router, row.server]
+    try:
+        netns.create(names)
+        for name in names:
+            with netns.inside(name):
+                netns.write_sysctls({
+                    "net/ipv4/ip_forward": "1", "net/ipv6/conf/all/disable_ipv6": "0" if ipv6 else "1",
+                    "net/ipv6/conf/default/accept_dad": "0", "net/ipv6/conf/default/router_solicitations": "0",
+                    "net/ipv6/conf/all/forwarding": "1", "net/ipv4/conf/all/rp_filter": "0",
+                    "net/ipv4/icmp_ratelimit": "0", "net/ipv6/icmp/ratelimit": "0",
+                })  # fmt: skip
+        for end, side in ((row.client, 1), (row.server, 2)):
+            _join(row.router, end, side, ipv6=ipv6)
+        yield row
+    finally:
+        for name in names:
+            netns.remove(name)
+
+
+def _join(router: str, end: str, side: int, *, ipv6: bool) -> None:
+    device = f"to-{'client' if side == 1 else 'server'}"
+    with netns.inside(router):
+        there = IPRoute()
+    with netns.inside(end):
+        here = IPRoute()
+    with here, there, open(netns.RUN_NETNS / end) as file:
+        there.link("add", ifname=device, kind="veth", peer={"ifname": "eth0", "net_ns_fd": file.fileno()})
+        indices = [(there, there.link_lookup(ifname=device)[0], 1), (here, here.link_lookup(ifname="eth0")[0], 2)]
+        families = [("10.88", ".", 24), *([("fd88", "::", 64)] if ipv6 else [])]
+        for ipr, index, host in indices:
+            for prefix, colon, length in families:
+                net = f"{prefix}.{side}" if length == 24 else f"{prefix}:{side}"
+                flags = {"flags": 2} if length == 64 else {}  # IFA_F_NODAD
+                ipr.addr("add", index=index, address=f"{net}{colon}{host}", prefixlen=length, **flags)
+            ipr.link("set", index=index, state="up")
+            ipr.link("set", index=ipr.link_lookup(ifname="lo")[0], state="up")
+        for (ipr, index, _), (other, other_index, host) in zip(indices, reversed(indices), strict=True):
+            mac = other.get_links(other_index)[0].get_attr("IFLA_ADDRESS")
+            for prefix, colon, length in families:
+                net = f"{prefix}.{side}" if length == 24 else f"{prefix}:{side}"
+                ipr.neigh("replace", dst=f"{net}{colon}{host}", lladdr=mac, ifindex=index, state=0x80)  # permanent
+        for prefix, colon, length in families:
+            net = f"{prefix}.{side}" if length == 24 else f"{prefix}:{side}"
+            here.route("add", dst="default", gateway=f"{net}{colon}1", family=2 if length == 24 else 10)
+
+
+class Watch:
+    """A worker, run as the agent runs it. `events` holds all that it has sent so far."""
+
+    def __init__(self, row: Row, filters: tuple[FilterEntry, ...], budget: Budget, timeout_s: float = 600) -> None:
+        request = TraceRequest(filters=filters, timeout_s=timeout_s, rulesets=False)
+        self.row = row
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "kubectl_genainet.agent.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self.process.stdin is not None
+        job = Job(request, "node", str(netns.RUN_NETNS / row.router), str(cache_folder()), budget)
+        self.process.stdin.write(msgspec.json.encode(job) + b"\n")
+        self.process.stdin.flush()
+        self.events: list[Event] = []
+        self._queue: queue.Queue[bytes | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._queue.put(line)
+        self._queue.put(None)
+
+    def until(self, wanted: Callable[[Event], bool], timeout: float = WAIT_S) -> Event:
+        """The next event that is wanted."""
+        deadline = time.monotonic() + timeout
+        while (line := self._queue.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
+            self.events.append(wire.decode(line))
+            if wanted(self.events[-1]):
+                return self.events[-1]
+        raise AssertionError(f"the worker has ended: {self.events[-3:]}")
+
+    def settle(self) -> None:
+        """Waits until everything that was seen until now has arrived."""
+        now = time.monotonic_ns()
+        self.until(lambda e: isinstance(e, Tick) and e.t_ns > now)
+
+    def follow(self, filters: tuple[FilterEntry, ...]) -> None:
+        """Changes the filter; returns when it holds: the worker takes it up before its next tick but one."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(msgspec.json.encode(filters) + b"\n")
+        self.process.stdin.flush()
+        self.settle()
+        self.settle()
+
+    def end(self) -> Bye:
+        """Ends the session; returns its last record."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        last = self.until(lambda e: isinstance(e, Bye))
+        self.process.wait(10)
+        assert isinstance(last, Bye)
+        return last
+
+    @property
+    def seen(self) -> list[PacketSeen]:
+        return [e for e in self.events if isinstance(e, PacketSeen)]
+
+    @property
+    def drops(self) -> list[PacketDropped]:
+        return [e for e in self.events if isinstance(e, PacketDropped)]
+
+    @property
+    def lost(self) -> Counter[str]:
+        return sum((Counter({e.where: e.count}) for e in self.events if isinstance(e, LostEvents)), Counter())
+
+    def flows(self) -> dict[tuple[str, str, str, str, str], FlowCounters]:
+        """The last counters of each (namespace, device, point, source, destination)."""
+        return {
+            (*self.row.place(e), e.point.value, e.flow.source, e.flow.destination): e
+            for e in self.events
+            if isinstance(e, FlowCounters)
+        }
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        self._thread.join(10)
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+def cache_folder() -> Path:
+    """What is read from this kernel once, kept between the tests."""
+    return Path("/run/genainet/test-cache")
+
+
+@contextlib.contextmanager
+def watching(
+    row: Row,
+    *filters: FilterEntry,
+    budget: Budget | None = None,
+    timeout_s: float = 600,
+) -> Iterator[Watch]:
+    """A worker that is attached."""
+    watch = Watch(row, filters, budget or Budget(), timeout_s)
+    try:
+        watch.until(lambda e: isinstance(e, Progress) and e.stage == "attached")
+        yield watch
+    finally:
+        watch.close()
+
+
+# The places that a packet from the client to the server passes.
+def way(row: Row) -> list[tuple[tuple[str, str], str]]:
+    return [
+        ((row.client, "eth0"), "tx"), ((row.router, "to-client"), "rx"), ((row.router, "to-server"), "tx"),
+        ((row.server, "eth0"), "rx"),
+    ]  # fmt: skip
+
+
+def places(row: Row, events: list[PacketSeen]) -> list[tuple[tuple[str, str], str]]:
+    return [(row.place(e), e.point.value) for e in sorted(events, key=lambda e: e.t_ns)]
+
+
+def udp_socket(row: Row, name: str, family: int) -> socket.socket:
+    with netns.inside(name):
+        return socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
+
+
+@contextlib.contextmanager
+def udp_sink(row: Row, family: int = 4, port: int = PORT) -> Iterator[socket.socket]:
+    """A socket of the server that is bound and never read: what overflows it is dropped with a reason of its own."""
+    with udp_socket(row, row.server, family) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE if hasattr(socket, "SO_RCVBUFFORCE") else 33, 64 << 20)
+        sock.bind((ADDRESSES[family][1], port))
+        yield sock
+
+
+def send_datagrams(row: Row, count: int, family: int = 4, port: int = PORT, pause: float = 0.0) -> None:
+    """Datagrams from the client, each from a port of its own and with a payload of its own: `count` flows."""
+    for number in range(count):
+        with udp_socket(row, row.client, family) as sock:
+            sock.bind((ADDRESSES[family][0], 20000 + number))
+            sock.sendto(f"{number:08} datagram".encode(), (ADDRESSES[family][1], port))
+        if pause:
+            time.sleep(pause)

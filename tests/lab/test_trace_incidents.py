@@ -1,0 +1,162 @@
+"""Every incident of the lab, diagnosed by `trace` from the packets alone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from labtest import RunningLab, fresh_name, running
+from tracetest import Record, tracing
+
+from kubectl_genainet.lab.incidents import clear_incident, find_incident, make_incident
+from kubectl_genainet.lab.spec import LabSpec
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[RunningLab]:
+    """With the application's own load: it is what an operator has."""
+    with running(LabSpec(name=fresh_name())) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def incident(lab: RunningLab, name: str) -> Iterator[None]:
+    make_incident(lab.name, name)
+    try:
+        yield
+    finally:
+        clear_incident(lab.name, name)
+
+
+def hook_of(path: Record) -> str:
+    """As lab.incidents spells it."""
+    hook = (path["drop"] or {}).get("hook") or ""
+    return str(hook).replace("_", "").lower()
+
+
+def matches(path: Record, name: str) -> bool:
+    """Whether the path is the diagnosis that the incident promises."""
+    expected = find_incident(name).expected
+    drop = path["drop"] or {}
+    return (
+        path["verdict"] == expected.verdict.value
+        and drop.get("reason", "") == expected.reason
+        and hook_of(path) == expected.hook
+        and (str(drop.get("location", "")).partition("+")[0].partition(".")[0] == expected.location)
+    )
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the path says beyond what the incident promises. `rule` and `explanation` are parts of the text."""
+
+    certainty: str
+    rule: str | None = None
+    policies: tuple[str, ...] = ()
+    explanation: str = ""
+    where: str = "backend"  # whose node or namespace
+    findings: tuple[str, ...] = ()
+    target: str = "svc/my-llama-svc"
+    backend: bool = True
+
+
+POLICY = ("default/my-llama-ingress-policy",)
+DIAGNOSES = {
+    "policy-drop": Diagnosis(
+        "derived", "LAB-POD-", POLICY, "is isolated for ingress by default/my-llama-ingress-policy, and no rule admits TCP 8080"
+    ),
+    "policy-service-port": Diagnosis("derived", "LAB-POD-", POLICY, "no rule admits TCP 8080 from default/chatbot-ui"),
+    "no-endpoints": Diagnosis(
+        "derived", "has no endpoints", (), "has no endpoints", "client", ("no-endpoints", "icmp-error"), backend=False
+    ),
+    "stale-endpoint": Diagnosis("observed", None, (), "the API knows no pod with that address", "node", ("stale-endpoint",)),
+    "nothing-listens": Diagnosis("observed", None, (), "nothing listens on TCP port 8081 in pod default/my-llama", "pod"),
+    "mtu-blackhole": Diagnosis("observed", None, (), "is larger than the MTU of the way on", "backend", ("icmp-dropped",)),
+    "rp-filter": Diagnosis("observed", None, (), "the reverse path filter of node", "backend"),
+    "no-local-endpoint": Diagnosis(
+        "derived", "has no local endpoints", (), "has no local endpoints", "any", (), "svc/chatbot-ui", backend=False
+    ),
+    "conntrack-full": Diagnosis("derived", None, (), "the connection tracking table of node", "client", backend=False),
+}  # fmt: skip
+
+
+def place_of(path: Record, where: str) -> Callable[[Record], bool]:
+    """Where the drop has to be."""
+    backend, client = path["backend"] or {}, path["flow"]["client"]
+    return {
+        "backend": lambda d: d["node"] == backend["node"] and d["pod"] is None,
+        "pod": lambda d: d["node"] == backend["node"] and d["pod"] == backend["pod"],
+        "client": lambda d: d["node"] == client["node"] and d["pod"] is None,
+        "node": lambda d: d["node"] is not None and d["pod"] is None,
+        "any": lambda d: d["pod"] is None,
+    }[where]
+
+
+@pytest.mark.parametrize("name", DIAGNOSES)
+def test_incident_is_diagnosed(lab: RunningLab, name: str) -> None:
+    wanted = DIAGNOSES[name]
+    with incident(lab, name), tracing(wanted.target, "--lab", lab.name, "--timeout", "90s") as trace:
+        path = trace.until(lambda p: matches(p, name))
+        assert trace.stop() == 1
+    drop = path["drop"]
+    assert (drop["certainty"], tuple(drop["policies"])) == (wanted.certainty, wanted.policies)
+    assert wanted.rule is None if drop["rule"] is None else wanted.rule is not None and wanted.rule in drop["rule"]
+    assert wanted.explanation in drop["explanation"]
+    assert place_of(path, wanted.where)(drop)
+    assert (path["backend"] is not None) is wanted.backend
+    assert set(wanted.findings) <= {f["check"] for f in path["findings"]}
+    assert set(wanted.findings) <= {f["check"] for f in trace.summary["findings"]}
+    assert drop["evidence"][0]["certainty"] == "observed" and drop["evidence"][0]["node"] == drop["node"]
+    check_details(name, path, lab)
+
+
+def check_details(name: str, path: Record, lab: RunningLab) -> None:
+    """What only this incident shows."""
+    evidence = [e["statement"] for e in path["drop"]["evidence"]]
+    match name:
+        case "policy-drop":
+            assert any("rule 1" in e and "chatbot" in e for e in evidence), evidence
+        case "policy-service-port":
+            assert any("rule 1" in e and "80" in e and "8080" in e for e in evidence), evidence
+        case "no-endpoints":
+            assert path["nat"] is None and path["hops"][-1]["dst"].endswith(":80")
+        case "stale-endpoint":
+            assert path["backend"]["pod"] is None and path["nat"]["endpoint_chain"].startswith("KUBE-SEP-")
+            assert path["flow"]["client"]["node"] == lab.pods("chatbot-ui")[0].spec.node_name
+        case "nothing-listens":
+            assert path["backend"]["port"] == 8081 and path["established"] is False
+        case "mtu-blackhole":
+            assert path["established"] is True and path["response_ns"] is not None
+            (finding,) = [f for f in path["findings"] if f["check"] == "icmp-dropped"]
+            assert "fragmentation needed" in finding["title"] and "in OUTPUT" in finding["title"]
+        case "rp-filter":
+            assert any(e.endswith("rp_filter = 1") for e in evidence)
+            assert path["flow"]["client"]["node"] == lab.pods("chatbot-ui")[0].spec.node_name
+        case "conntrack-full":
+            assert any("nf_conntrack_count" in e for e in evidence)
+            assert path["nat"] is None
+        case "no-local-endpoint":
+            assert path["flow"]["client"]["pod"] is None and path["hops"][-1]["dst"].endswith(":30080")
+
+
+def test_slow_backend_is_told_from_a_slow_network(lab: RunningLab) -> None:
+    slow = lab.pods("my-llama-finetuned")[-1].metadata.name
+    with incident(lab, "slow-backend"), tracing("svc/my-llama-svc", "--lab", lab.name, "--timeout", "90s") as trace:
+        late = trace.until(lambda p: p["backend"]["pod"] == slow and (p["response_ns"] or 0) > 700_000_000)
+        trace.until(lambda p: p["backend"]["pod"] != slow and p["response_ns"] is not None)
+        assert trace.stop() == 1
+    assert late["verdict"] == "forwarded" and late["drop"] is None and late["retransmits"] == 0
+    assert late["handshake_ns"] < 100_000_000
+    (finding,) = trace.summary["findings"]
+    assert finding["check"] == "slow-backend" and slow in finding["title"]
+    assert finding["object"] == {"kind": "Pod", "name": slow, "namespace": "default"}
+
+
+def test_healthy_lab_gives_no_finding(lab: RunningLab) -> None:
+    with tracing("svc/my-llama-svc", "--lab", lab.name, "--timeout", "90s") as trace:
+        for _ in range(4):
+            assert trace.until(lambda _: True)["verdict"] == "forwarded"
+        assert trace.stop() == 0
+    assert trace.summary["findings"] == [] and trace.summary["verdicts"] == {"forwarded": len(trace.paths)}
