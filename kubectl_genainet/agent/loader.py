@@ -169,10 +169,8 @@ class LoadedProbe:
             if self._bits[i] != word:
                 self.maps["port_bits"].set(_word(i), word.to_bytes(8, "little"))
                 self._bits[i] = word
-        live = _CONFIG.unpack(self._config())[4]
-        self.maps["config"].set(
-            _word(0), _CONFIG.pack(any_port, own is not None, max(1, self.budget.events_per_second), bool(wanted), live)
-        )
+        live, budget = _CONFIG.unpack(self._config())[4], max(1, self.budget.events_per_second)
+        self.maps["config"].set(_word(0), _CONFIG.pack(any_port, own is not None, budget, bool(wanted), live))
 
     def _config(self) -> bytes:
         return self.maps["config"].get(_word(0)) or bytes(_CONFIG.size)

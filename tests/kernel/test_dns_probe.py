@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_genainet.agent.limits import Budget
 from kubectl_genainet.agent.loader import LoadedProbe
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.lab import netns
@@ -57,7 +58,7 @@ class Watch:
         self.probe = probe
         self.events: list[Event] = []
         probe.on_event(self.events.append)
-        probe.configure(ALL, {netns.inode(CLIENT), netns.inode(SERVER)}, 1_000_000)
+        probe.configure(ALL, {netns.inode(CLIENT), netns.inode(SERVER)})
         probe.attach()
 
     def settle(self, seconds: float = 0.2) -> list[Event]:
@@ -73,7 +74,9 @@ class Watch:
 
 @pytest.fixture
 def watch(namespaces: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
-    with LoadedProbe(PROBES["dns"], "node", Path("/tmp/kubectl-genainet")) as probe:
+    with LoadedProbe(
+        PROBES["dns"], "node", Path("/tmp/kubectl-genainet"), budget=Budget(events_per_second=1_000_000)
+    ) as probe:
         yield Watch(probe)
 
 
@@ -213,7 +216,7 @@ def test_repetition_expiry_drop_and_what_is_no_dns(watch: Watch) -> None:
 def test_other_ports_and_other_namespaces_leave_nothing(watch: Watch) -> None:
     with udp(CLIENT, (CLIENT_IP, 0)) as sock:
         sock.sendto(encode_query(5, "name.example", 1), (SERVER_IP, 5353))
-        watch.probe.configure(ALL, {1}, 1000)
+        watch.probe.configure(ALL, {1})
         sock.sendto(encode_query(6, "name.example", 1), (SERVER_IP, 53))
         events = watch.settle()
     assert events == []

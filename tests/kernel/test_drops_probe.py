@@ -87,7 +87,7 @@ class Watch:
 
     def clear(self, *filters: FilterEntry) -> None:
         own = [os.stat(f"/run/netns/{name}").st_ino for name in (CLIENT, SERVER)]
-        self.probe.configure(filters, own, 20_000)
+        self.probe.configure(filters, own)
         self.counts()
         self.samples.clear()
 
