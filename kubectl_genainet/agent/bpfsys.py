@@ -62,7 +62,9 @@ class BpfMap:
     def delete(self, key: bytes) -> None:
         """Removes an entry; one that is not there is no error."""
         with contextlib.suppress(FileNotFoundError):
-            self._call(_MAP_DELETE, key, b"", "BPF_MAP_DELETE_ELEM")
+            ctypes.memmove(self._key, key, len(key))
+            attr = struct.pack("=I4xQ", self.fd, ctypes.addressof(self._key))  # what follows must not be given
+            _bpf(_MAP_DELETE, attr, "BPF_MAP_DELETE_ELEM")
 
     def keys(self) -> Iterator[bytes]:
         """Every key, while nobody else removes any."""
