@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks import _bpftrace
 from benchmarks._veth import PORT, SERVER_IP, iperf, veth_path
 from kubectl_genainet import wire
 from kubectl_genainet.agent.worker import Job
@@ -39,7 +40,7 @@ tracepoint:net:net_dev_queue, tracepoint:net:netif_receive_skb, tracepoint:skb:k
     $tcp = (struct tcphdr *)($skb->head + $skb->network_header + 20);
     if ($tcp->dest == PORT || $tcp->source == PORT) {
       @packets[$skb->dev->ifindex, $skb->dev->nd_net.net->ns.inum, $ip->saddr, $ip->daddr, $tcp->source, $tcp->dest] = count();
-      @bytes[$skb->dev->ifindex, $skb->dev->nd_net.net->ns.inum, $ip->saddr, $ip->daddr, $tcp->source, $tcp->dest] = sum($skb->len);
+      @len[$skb->dev->ifindex, $skb->dev->nd_net.net->ns.inum, $ip->saddr, $ip->daddr, $tcp->source, $tcp->dest] = sum($skb->len);
     }
   }
 }
@@ -49,9 +50,8 @@ tracepoint:net:net_dev_queue, tracepoint:net:netif_receive_skb, tracepoint:skb:k
 class Worker:
     """An agent's worker, run as the agent runs it, its records read to the end."""
 
-    def __init__(self, filters: tuple[FilterEntry, ...]) -> None:
-        self.cache = tempfile.mkdtemp(prefix="gnbench")
-        request = TraceRequest(filters=filters, timeout_s=600, rulesets=False)
+    def __init__(self, filters: tuple[FilterEntry, ...], probe: str = "packet") -> None:
+        request = TraceRequest(filters=filters, probes=(probe,), timeout_s=600, rulesets=False)
         self.started = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "kubectl_genainet.agent.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -100,25 +100,8 @@ def tracing(filters: tuple[FilterEntry, ...]) -> Iterator[Worker]:
             worker.stop()
 
 
-def bpftrace() -> AbstractContextManager[None]:
-    return bpftrace_running(BPFTRACE.replace("PORT", str(int.from_bytes(PORT.to_bytes(2, "little"), "big"))))
-
-
-@contextmanager
-def bpftrace_running(program: str) -> Iterator[None]:
-    # bpftrace wants tracefs, which is mounted in a mount namespace of its own and leaves with it.
-    script = 'mount -t debugfs none /sys/kernel/debug; exec bpftrace -e "$1"'
-    process = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", script, "sh", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    try:
-        time.sleep(3)
-        if process.poll() is not None:
-            raise RuntimeError((process.stderr.read() if process.stderr else b"").decode()[-500:])
-        yield
-    finally:
-        process.terminate()
-        process.wait()
+def bpftrace() -> AbstractContextManager[object]:
+    return _bpftrace.bpftrace(BPFTRACE.replace("PORT", str(int.from_bytes(PORT.to_bytes(2, "little"), "big"))))
 
 
 @contextmanager

@@ -74,7 +74,7 @@ class LoadedProbe:
             *(f"-DARGS_{name}={count}" for name, count in facts.tracepoints.items()),
         ]  # fmt: skip
         try:
-            self.bpf = bcc.BPF(text=_source(probe.source), cflags=flags)
+            self.bpf = bcc.BPF(text=_source(probe.source).encode(), cflags=flags)
         except Exception as error:  # bcc raises plain Exception
             raise GenainetError(
                 f"the probe {probe.name} can't be compiled: {error}",
@@ -83,7 +83,7 @@ class LoadedProbe:
         self._context = DecodeContext(node, facts.drop_reasons, self._symbol, facts.enums, options or {})
         for name, words in (probe.words(self._context, options or {}) if probe.words else {}).items():
             for i, word in enumerate(words):
-                self.bpf[name][ctypes.c_int(i)] = ctypes.c_uint64(word)
+                self.bpf[name.encode()][ctypes.c_int(i)] = ctypes.c_uint64(word)
         self.missing: list[str] = []
         self._attached: list[str] = []
         self._programs: dict[str, int] = {}
@@ -105,8 +105,10 @@ class LoadedProbe:
 
         for attachment in self.probe.attachments:
             try:
-                self._programs[attachment.function] = self.bpf.load_func(attachment.function, bcc.BPF.RAW_TRACEPOINT).fd
-                self.bpf.attach_raw_tracepoint(attachment.tracepoint, attachment.function)
+                self._programs[attachment.function] = self.bpf.load_func(
+                    attachment.function.encode(), bcc.BPF.RAW_TRACEPOINT
+                ).fd
+                self.bpf.attach_raw_tracepoint(attachment.tracepoint.encode(), attachment.function.encode())
                 self._attached.append(attachment.tracepoint)
             except Exception as error:  # bcc raises plain Exception
                 where = f"{attachment.group}:{attachment.tracepoint}"
@@ -124,7 +126,7 @@ class LoadedProbe:
         def callback(_: object, data: int, size: int) -> None:
             handle(decode(ctypes.string_at(data, size), context))
 
-        self.bpf["ring"].open_ring_buffer(callback)
+        self.bpf[b"ring"].open_ring_buffer(callback)
 
     def consume(self) -> None:
         """Handles all events that are in the ring buffer now."""
@@ -139,12 +141,12 @@ class LoadedProbe:
         bits = [(1 << 64) - 1 if any_port else 0] * 1024
         for _, port, _ in wanted:
             bits[port >> 6] |= 1 << (port & 63)
-        table = self.bpf["port_bits"]
+        table = self.bpf[b"port_bits"]
         for i, word in enumerate(bits):
             if self._bits[i] != word:
                 table[ctypes.c_int(i)] = ctypes.c_uint64(word)
                 self._bits[i] = word
-        config = self.bpf["config"]
+        config = self.bpf[b"config"]
         config[ctypes.c_int(0)] = config.Leaf(any_port, own is not None, max(1, budget), bool(wanted))
 
     @staticmethod
@@ -156,7 +158,7 @@ class LoadedProbe:
                 yield _mapped(entry.ip), entry.port, protocol.number
 
     def _sync(self, table_name: str, wanted: set[bytes]) -> None:
-        table = self.bpf[table_name]
+        table = self.bpf[table_name.encode()]
         have = {bytes(memoryview(key).cast("B")) for key in table}
         for raw in have - wanted:
             del table[table.Key.from_buffer_copy(raw)]
@@ -165,7 +167,7 @@ class LoadedProbe:
 
     def accounts(self) -> dict[str, int]:
         """Totals since the start, by ACCOUNT_NAMES."""
-        table = self.bpf["account"]
+        table = self.bpf[b"account"]
         return {name: int(table.sum(i).value) for i, name in enumerate(ACCOUNT_NAMES)}
 
     def statistics(self) -> dict[str, bpfsys.ProgramStatistics]:
@@ -178,27 +180,27 @@ class LoadedProbe:
 
     def take(self, name: str, key_size: int, value_size: int, *, delete: bool = False) -> Iterable[tuple[bytes, bytes]]:
         size = value_size * bpfsys.possible_cpus()
-        return bpfsys.entries(self.bpf[name].map_fd, key_size, size, delete=delete)
+        return bpfsys.entries(self.bpf[name.encode()].map_fd, key_size, size, delete=delete)
 
     def sweep(self, now: int, *, final: bool = False) -> Iterable[Event]:
         """What no packet will complete any more; everything that is open where the session is at its end."""
         return self.probe.sweep(self, self._context, now, final) if self.probe.sweep else ()
 
     def pairs(self, name: str, key_size: int, value_size: int) -> Iterable[tuple[bytes, bytes]]:
-        return bpfsys.entries(self.bpf[name].map_fd, key_size, value_size, batch=256)
+        return bpfsys.entries(self.bpf[name.encode()].map_fd, key_size, value_size, batch=256)
 
     def delete(self, name: str, key: bytes) -> None:
-        table = self.bpf[name]
+        table = self.bpf[name.encode()]
         with contextlib.suppress(KeyError):
             del table[table.Key.from_buffer_copy(key)]
 
     def set_word(self, name: str, index: int, value: int) -> None:
-        self.bpf[name][ctypes.c_int(index)] = ctypes.c_uint64(value)
+        self.bpf[name.encode()][ctypes.c_int(index)] = ctypes.c_uint64(value)
         bpfsys.wait_for_programs()
 
     def detach(self) -> None:
         for tracepoint in self._attached:
-            self.bpf.detach_raw_tracepoint(tracepoint)
+            self.bpf.detach_raw_tracepoint(tracepoint.encode())
         self._attached.clear()
 
     def close(self) -> None:

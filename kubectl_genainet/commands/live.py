@@ -18,7 +18,7 @@ from kubectl_genainet.commands.options import Source, parse_seconds
 from kubectl_genainet.commands.source import load_snapshot
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event
+from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, Progress
 from kubectl_genainet.model.target import not_found
 from kubectl_genainet.render.live import LiveView
 from kubectl_genainet.stream import Streams
@@ -27,7 +27,8 @@ from kubectl_genainet.wire import FilterEntry, TraceRequest
 F = TypeVar("F", bound=Callable[..., Any])
 
 REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
-GRACE_S = 20.0  # how long the agents may take to load their probes and to say goodbye
+LOAD_S = 40.0  # how long the agents may take to load their probes: compiling them is slow on a busy node
+GRACE_S = 10.0  # and to say goodbye
 
 
 class Reader(Protocol):
@@ -143,12 +144,17 @@ class LiveRun:
 
     def _records(self, streams: Streams, enough: Callable[[Event], float | None]) -> Iterator[Event]:
         """The agents' records, and the cluster's changes in between."""
+        attached: set[str] = set()
         refresh_at = time.monotonic() + REFRESH_S
-        deadline = time.monotonic() + self.watch.timeout_s + GRACE_S
+        deadline = time.monotonic() + LOAD_S + self.watch.timeout_s
         while not streams.done and time.monotonic() < deadline:
             event = streams.poll(0.1)
             if event is not None:
                 yield event
+                if isinstance(event, Progress) and event.stage == "attached":
+                    attached.add(event.node)
+                    if len(attached) == self._nodes:
+                        deadline = time.monotonic() + self.watch.timeout_s + GRACE_S
                 more = enough(event)
                 if more is not None:
                     deadline = min(deadline, time.monotonic() + more)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from kubectl_genainet.model.events import Bye, Event, FlowCounters, Hello, LostEvents
+from kubectl_genainet.correlate.account import Account, Losses
+from kubectl_genainet.model.events import Event, FlowCounters
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.path import PacketPath, Party, Verdict
@@ -53,15 +54,6 @@ class BackendSummary(msgspec.Struct, frozen=True):
     drops: int
 
 
-class Losses(msgspec.Struct, frozen=True, tag_field="kind", tag="lost"):
-    """Events lost on a node, by probe and place."""
-
-    node: str
-    probe: str
-    where: str
-    count: int
-
-
 class TraceSummary(msgspec.Struct, frozen=True, tag_field="kind", tag="summary"):
     """`events` are the probes' totals over all nodes: emitted = received + lost. Packets that were only counted are in
     `counted`."""
@@ -87,20 +79,13 @@ class SummaryBuilder:
         self._verdicts: Counter[str] = Counter()
         self._backends: dict[tuple[str, int | None] | None, list[PacketPath]] = defaultdict(list)
         self._count: Counter[tuple[str, int | None] | None] = Counter()
-        self._lost: Counter[tuple[str, str, str]] = Counter()
-        self._bye: dict[str, Bye] = {}
-        self._nodes: set[str] = set()
+        self.account = Account()
         self._findings: dict[tuple[str, str], Finding] = {}
         self._flows: dict[tuple[object, ...], FlowCounters] = {}
 
     def event(self, event: Event) -> None:
+        self.account.event(event)
         match event:
-            case LostEvents():
-                self._lost[event.node, event.probe, event.where] += event.count
-            case Bye():
-                self._bye[event.node] = event
-            case Hello():
-                self._nodes.add(event.node)
             case FlowCounters() if len(self._flows) < 200_000:
                 self._flows[event.node, event.netns, event.ifindex, event.point, event.flow] = event
             case _:
@@ -119,22 +104,15 @@ class SummaryBuilder:
 
     def build(self) -> TraceSummary:
         backends = tuple(self._backend(key) for key in sorted(self._backends, key=lambda k: (k is None, str(k))))
-        done = len(self._bye) == len(self._nodes) and bool(self._nodes)
-        events: dict[str, int | None] = {
-            "emitted": sum(b.emitted for b in self._bye.values()) if done else None,
-            "received": sum(b.sent for b in self._bye.values()) if done else None,
-            "lost": sum(b.lost for b in self._bye.values()) if done else sum(self._lost.values()) or None,
-        }
         first_points = self._flows.values()
         return TraceSummary(
             target=self.target, connections=self.paths, verdicts=dict(self._verdicts), backends=backends,
-            findings=(*self._findings.values(), *slow_backends(backends)), events=events,
+            findings=(*self._findings.values(), *slow_backends(backends)), events=self.account.events,
             counted={
                 "packets": sum(f.packets for f in first_points), "bytes": sum(f.bytes for f in first_points),
                 "flows": len(self._flows),
             },
-            nodes=tuple(sorted(self._nodes)), silent_nodes=tuple(sorted(self._nodes - self._bye.keys())) if self._bye else (),
-            lost=tuple(Losses(node, probe, where, count) for (node, probe, where), count in sorted(self._lost.items())),
+            nodes=self.account.nodes, silent_nodes=self.account.silent_nodes, lost=self.account.lost,
         )  # fmt: skip
 
     def _backend(self, key: tuple[str, int | None] | None) -> BackendSummary:

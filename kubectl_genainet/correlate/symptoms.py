@@ -24,8 +24,11 @@ _ICMP6 = {
 
 def icmp_name(event: IcmpError) -> str:
     """An ICMP error's meaning in words; type and code where it has no name here."""
-    names = _ICMP4 if event.family == 4 else _ICMP6
-    return names.get((event.type, event.code), f"type {event.type} code {event.code}")
+    return icmp_meaning(event.family, event.type, event.code)
+
+
+def icmp_meaning(family: int, kind: int, code: int) -> str:
+    return (_ICMP4 if family == 4 else _ICMP6).get((kind, code), f"type {kind} code {code}")
 
 
 def _icmp_words(event: IcmpError) -> str:

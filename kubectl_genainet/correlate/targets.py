@@ -39,6 +39,29 @@ def resolve(target: Target, snapshot: ClusterSnapshot, namespace: str) -> Resolv
             return _pods(target, pods_of(target, snapshot, namespace), namespace)
 
 
+def resolve_namespace(namespace: str, snapshot: ClusterSnapshot) -> Resolved:
+    """All pods and Services of a namespace, as one target. Raises InputError where it has none.
+
+    Pods that use their node's network are left out: their addresses are the node's.
+    """
+    filters: dict[FilterEntry, None] = {}
+    for service in snapshot.services:
+        if service.metadata.namespace == namespace and service.spec.type != "ExternalName":
+            found = _service(Target(TargetKind.SERVICE, "Service", service.metadata.name), snapshot, namespace)
+            filters |= dict.fromkeys(found.filters)
+    nodes = set()
+    for pod in snapshot.pods:
+        if pod.metadata.namespace == namespace and not pod.spec.host_network and not pod.finished:
+            filters |= dict.fromkeys(FilterEntry(canonical_ip(ip)) for ip in pod.ips)
+            nodes.add(pod.spec.node_name)
+    if not filters:
+        known = sorted({p.metadata.namespace for p in snapshot.pods})
+        raise not_found("namespace with pods or Services", namespace, known)
+    servers = frozenset((entry.ip, entry.port) for entry in filters)
+    target = Target(TargetKind.ADDRESS, "", f"namespace {namespace}")
+    return Resolved(target, namespace, tuple(filters), servers, frozenset(nodes - {""}))
+
+
 def _number(port: int | str | None) -> int:
     if isinstance(port, str):
         raise InputError(f"port {port!r} is a name, and only a Service or a pod knows names of ports")

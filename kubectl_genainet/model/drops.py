@@ -1,5 +1,5 @@
-"""What `drops` says: rows of packets that did not arrive (or were reset, or passed against the policies), and the sum;
-JSON as docs/drops.md says. None is "unknown" everywhere; nothing is guessed."""
+"""What `drops` says: rows of packets that did not arrive (or were reset, or passed against the policies); JSON as
+docs/drops.md says. None is "unknown" everywhere; nothing is guessed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 import msgspec
 
-from kubectl_genainet.model.finding import Evidence, Finding, Severity
+from kubectl_genainet.model.finding import Evidence, Severity
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.path import Drop, Party, ServiceRef
 
@@ -68,28 +68,3 @@ class DropRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     drop: Drop | None = None
     policy: PolicyView | None = None
     evidence: tuple[Evidence, ...] = ()
-
-
-class NodeLosses(msgspec.Struct, frozen=True, tag_field="kind", tag="lost"):
-    """What was not reported or not counted on a node, by probe and place."""
-
-    node: str
-    probe: str
-    where: str
-    count: int
-
-
-class DropSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="drops_summary"):
-    """The sum of a run. `packets` are those of all rows by outcome; `background` were freed without anything being lost
-    and are left out of the rows (--all shows them); `events` are samples: emitted = received + lost."""
-
-    target: str
-    packets: dict[str, int]
-    by_reason: dict[str, int]
-    rows: int
-    background: int
-    findings: tuple[Finding, ...]
-    events: dict[str, int | None]
-    nodes: tuple[str, ...]
-    silent_nodes: tuple[str, ...]
-    lost: tuple[NodeLosses, ...]

@@ -122,7 +122,7 @@ class Responder(threading.Thread):
 
 def test_an_exchange_is_one_record_with_both_ways(watch: Watch) -> None:
     with Responder(), udp(CLIENT, (CLIENT_IP, 0)) as sock:
-        sock.sendto(encode_query(77, "name.example", 28), (SERVER_IP, 53))
+        sock.sendto(encode_query(77, "model.example", 28), (SERVER_IP, 53))
         sock.settimeout(2)
         sock.recv(600)
         watch.settle()
@@ -136,7 +136,7 @@ def test_an_exchange_is_one_record_with_both_ways(watch: Watch) -> None:
     ]
     assert event.asked is not None
     assert event.asked.question is not None
-    assert (event.asked.question.name, event.asked.question.type) == ("name.example.", "AAAA")
+    assert (event.asked.question.name, event.asked.question.type) == ("model.example.", "AAAA")
     assert event.answer is not None
     assert event.answer.rcode == "NOERROR"
 
@@ -176,7 +176,7 @@ def test_latency_is_that_of_the_server_within_five_percent(watch: Watch) -> None
     with Responder(delay) as server, udp(CLIENT, (CLIENT_IP, 0)) as sock:
         sock.settimeout(2)
         for number in range(20):
-            sock.sendto(encode_query(number, "slow.example".replace("s", "d", 1), 1), (SERVER_IP, 53))
+            sock.sendto(encode_query(number, "delayed.example", 1), (SERVER_IP, 53))
             sock.recv(600)
         watch.settle()
     errors = []

@@ -1,0 +1,238 @@
+"""How drops are shown: a table that refreshes in place on a terminal, with what is behind each row; JSON or YAML."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.text import Text
+
+from kubectl_genainet.correlate.drop_rows import DropSummary
+from kubectl_genainet.model.drops import Agreement, DropRow, Outcome
+from kubectl_genainet.model.finding import Certainty, Severity
+from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.path import Party
+from kubectl_genainet.render.live import LiveView, write_json, write_yaml
+from kubectl_genainet.render.table import Column, table
+from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, make_console, printable
+
+REFRESH_S = 1.0
+DETAILS = 12  # rows that are explained below the table
+EVIDENCE = 8
+
+_AGREEMENT = {
+    Agreement.AGREE: "the policies agree: none of them admits it",
+    Agreement.API_ADMITS: "the policies admit it: the kernel and the API disagree",
+    Agreement.API_ISOLATES: "the policies do not admit it, and it passes: the kernel and the API disagree",
+    Agreement.UNKNOWN: "what the policies say could not be told",
+}
+
+
+def who(party: Party | None) -> str:
+    """A pod by name, else a node, else the address; the port where there is one."""
+    if party is None:
+        return "-"
+    name = party.pod or (f"node/{party.node}" if party.node else "")
+    if not name:
+        return address_text(party.ip, party.port)
+    return f"{name}:{party.port}" if party.port else name
+
+
+def where(row: DropRow) -> str:
+    """The namespace it happened in, and the hook or device."""
+    place = row.pod.partition("/")[2] if row.pod else row.node
+    spot = (row.drop.hook or row.drop.device) if row.drop else None
+    return f"{place} {spot}" if spot else place
+
+
+def reason(row: DropRow) -> str:
+    return row.drop.reason if row.drop is not None else row.check
+
+
+def _arrow(row: DropRow) -> str:
+    return "reply" if row.direction == "reply" else ""
+
+
+COLUMNS: tuple[Column[DropRow], ...] = (
+    Column("PACKETS", lambda r: str(r.packets), right=True),
+    Column("WHAT", lambda r: r.outcome.value, style=lambda r: SEVERITY_STYLE[r.severity]),
+    Column("CLIENT", lambda r: who(r.client)),
+    Column("SERVER", lambda r: who(r.server)),
+    Column("SERVICE", lambda r: f"{r.service.name}:{r.service.port}" if r.service else "-"),
+    Column("PROTO", lambda r: r.protocol.value if r.client or r.server else "-"),
+    Column("WAY", _arrow, wide=True),
+    Column("WHERE", where),
+    Column("NODE", lambda r: r.node, wide=True),
+    Column("REASON", reason),
+    Column("LOCATION", lambda r: r.drop.location if r.drop else "-", wide=True),
+    Column("BYTES", lambda r: str(r.bytes), wide=True, right=True),
+    Column("POLICY", lambda r: r.policy.agreement.value if r.policy else "-", wide=True),
+    Column("WHY", lambda r: r.title, wide=True),
+)
+
+
+class DropsView(LiveView):
+    """What a renderer of drops does. `source` gives the rows as they are now."""
+
+    source: Callable[[], list[DropRow]] = staticmethod(list)
+
+    def finish(self, rows: list[DropRow], summary: DropSummary) -> None:
+        raise NotImplementedError
+
+
+class TableView(DropsView):
+    """The table, by count, refreshed in place on a terminal; once, at the end, in a pipe."""
+
+    wide = False
+
+    def __init__(self, target: str, *, live: bool) -> None:
+        super().__init__(target, live=live)
+        self.console = make_console()
+        self._screen: Live | None = None
+        self._started = self._drawn = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal and self.live:
+            self._screen = Live(console=self.console, auto_refresh=False, transient=True, vertical_overflow="crop")
+            self._screen.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._screen is not None:
+            self._screen.stop()
+            self._screen = None
+
+    def refresh(self) -> None:
+        if self._screen is None or time.monotonic() - self._drawn < REFRESH_S:
+            return
+        self._drawn = time.monotonic()
+        rows = self.source()
+        room = max(3, self.console.height - 4)
+        shown: list[RenderableType] = [table(COLUMNS, rows[:room], wide=self.wide)] if rows else []
+        if len(rows) > room:
+            shown.append(Text(f"… and {len(rows) - room} more", style="dim"))
+        state = f"watching {self.target} on {len(self._attached)} nodes" if self._attached else "loading the probes"
+        shown.append(Text(printable(f"{state}, {int(self._drawn - self._started)} s (Ctrl-C ends)"), style="dim"))
+        self._screen.update(Group(*shown), refresh=True)
+
+    def finish(self, rows: list[DropRow], summary: DropSummary) -> None:
+        self._stop()
+        if rows:
+            self.console.print(table(COLUMNS, rows, wide=self.wide))
+        for row, more in alike(rows)[:DETAILS]:
+            self.console.print(Text())
+            self.console.print(details(row, more))
+        self.console.print(Text())
+        self.console.print(Text(_account(summary), style="dim"))
+
+
+class WideView(TableView):
+    wide = True
+
+
+def _certain(text: str, certainty: Certainty, style: str = "") -> Text:
+    line = Text(printable(text), style=style, overflow="fold")
+    return line.append(f" [{certainty.value}]", style=CERTAINTY_STYLE[certainty])
+
+
+def alike(rows: list[DropRow]) -> list[tuple[DropRow, int]]:
+    """The first row of each kind (check, workloads, Service, direction), and how many more are like it."""
+    kinds: dict[tuple[object, ...], list[DropRow]] = {}
+    for row in rows:
+        if row.check == "conntrack-full":
+            kinds.setdefault((row.check, row.node), []).append(row)
+            continue
+        ends = tuple((p.workload or p.pod or p.ip) if p is not None else None for p in (row.client, row.server))
+        service = (row.service.namespace, row.service.name) if row.service else ends[1]
+        kinds.setdefault((row.check, row.outcome, ends[0], service, row.direction), []).append(row)
+    return [(same[0], len(same) - 1) for same in kinds.values()]
+
+
+def details(row: DropRow, more: int = 0) -> RenderableType:
+    """What is behind a row, each statement with how it is known; `more` rows are like it."""
+    mark = "✗" if row.severity is Severity.ERROR else "!" if row.severity is Severity.WARNING else "·"
+    ends = f"{who(row.client)} → {who(row.server)}" if row.client or row.server else row.node
+    head = Text(f"{mark} ", style=SEVERITY_STYLE[row.severity], overflow="fold")
+    head.append(printable(f"{ends} {row.protocol.value if row.client else ''}".rstrip()), style="bold")
+    way = ", in the reply's direction" if row.direction == "reply" else ""
+    unit = "connection" if row.outcome is Outcome.PASSED else "packet"
+    unit += "s" if row.packets != 1 else ""
+    others = f"; {more} more like it" if more else ""
+    head.append(printable(f"  {row.outcome.value}, {row.packets} {unit}{way}{others}"))
+    certainty = row.drop.certainty if row.drop is not None else Certainty.OBSERVED
+    lines = [_certain(row.title, certainty)]
+    if row.drop is not None and row.drop.rule:
+        lines.append(_certain(row.drop.rule, row.drop.certainty, "cyan"))
+        if row.drop.told:
+            lines.append(_certain(f"the rule tells the sender: {row.drop.told}", Certainty.DERIVED))
+    if row.policy is not None:
+        lines.append(_certain(_AGREEMENT[row.policy.agreement], Certainty.ASSUMED))
+        if row.policy.causes:
+            lines.append(_certain(f"not known which: {'; '.join(row.policy.causes)}", Certainty.UNKNOWN))
+    lines += [_certain(item.statement, item.certainty) for item in row.evidence[:EVIDENCE]]
+    return Group(head, *(Padding(line, (0, 0, 0, 4)) for line in lines))
+
+
+def _account(summary: DropSummary) -> str:
+    packets = ", ".join(f"{n} {name}" for name, n in sorted(summary.packets.items())) or "nothing was dropped"
+    events = summary.events
+    seen = (
+        f"{events['emitted']} samples, {events['lost']} lost"
+        if events.get("emitted") is not None
+        else "samples not accounted for: not every agent ended its stream"
+    )
+    text = f"{packets}; {summary.background} freed without a loss left out (--all shows them); {seen}"
+    if summary.forgotten:
+        text += f"; {summary.forgotten} counts found no room"
+    text += f"; nodes: {', '.join(summary.nodes) or 'none'}"
+    if summary.silent_nodes:
+        text += f"; broke off: {', '.join(summary.silent_nodes)}"
+    return printable(text)
+
+
+class JsonView(DropsView):
+    """A row as it is known, again when it has grown (the last of an id holds), then the summary. See docs/drops.md."""
+
+    PERIOD_S = 2.0
+    _write = staticmethod(write_json)
+
+    def __init__(self, target: str, *, live: bool) -> None:
+        super().__init__(target, live=live)
+        self._written: dict[int, DropRow] = {}
+        self._looked = time.monotonic()
+
+    def refresh(self) -> None:
+        if time.monotonic() - self._looked >= self.PERIOD_S:
+            self._emit(self.source())
+            self._looked = time.monotonic()
+
+    def _emit(self, rows: list[DropRow]) -> None:
+        for row in rows:
+            if self._written.get(row.id) != row:
+                self._written[row.id] = row
+                self._write(row)
+
+    def finish(self, rows: list[DropRow], summary: DropSummary) -> None:
+        self._emit(rows)
+        self._write(summary)
+
+
+class YamlView(JsonView):
+    _write = staticmethod(write_yaml)
+
+
+VIEWS: dict[str, type[DropsView]] = {"table": TableView, "wide": WideView, "json": JsonView, "yaml": YamlView}
+
+
+def make_view(output: str, target: str, *, live: bool) -> DropsView:
+    return VIEWS[output](target, live=live)
