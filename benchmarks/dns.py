@@ -18,8 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks._veth import CLIENT, SERVER, SERVER_IP, veth_path
 from benchmarks._bpftrace import bpftrace
+from benchmarks._veth import CLIENT, SERVER, SERVER_IP, veth_path
 from benchmarks.trace import Worker, nothing
 from kubectl_genainet import wire
 from kubectl_genainet.agent.worker import Job
