@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,7 +79,10 @@ start = time.monotonic()
 while (now := time.monotonic() - start) < seconds:
     due = sent + 32 if not rate else int(now * rate)
     while sent < due and sent - got < window:
-        socks[sent & 7].send(queries[sent & 0xffff])
+        try:
+            socks[sent & 7].send(queries[sent & 0xffff])
+        except (BlockingIOError, ConnectionRefusedError):
+            break
         sent += 1
     for s in socks:
         try:
@@ -114,8 +118,7 @@ class DnsWorker(Worker):
         self.process.stdin.write(msgspec.json.encode(job) + b"\n")
         self.process.stdin.flush()
         self.until(lambda e: isinstance(e, Progress) and e.stage == "attached")
-        self.transactions = 0
-        self.lines = 0
+        self.records: Counter[str] = Counter()
         self.lost: list[LostEvents] = []
         self.bye: Bye | None = None
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -124,9 +127,9 @@ class DnsWorker(Worker):
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.lines += 1
-            if line.startswith(b'{"kind":"dns",'):
-                self.transactions += 1
+            kind = line[9 : line.index(b'"', 9)].decode()
+            self.records[kind] += 1
+            if kind.startswith("dns"):
                 continue
             event: Event = wire.decode(line)
             if isinstance(event, LostEvents):
@@ -181,12 +184,13 @@ def at_rate() -> None:
         share = (worker.cpu_s() - cpu) / seconds
         pss, dirty = worker.memory()
         worker.stop()
-    lost: dict[str, int] = {}
+    lost: Counter[str] = Counter()
     for event in worker.lost:
-        lost[event.where] = lost.get(event.where, 0) + event.count
+        lost[event.where] += event.count
+    known = worker.records["dns"] + lost.total()
     print(
-        f"{RATE:,} queries/s  sent {sent} in {SECONDS} s, answered {got}; records {worker.transactions}, lost {lost or 0}, "
-        f"not accounted for {sent - worker.transactions - sum(lost.values())}"
+        f"{RATE:,} queries/s  sent {sent} in {SECONDS} s, answered {got}; exchanges reported {worker.records['dns']}, drops "
+        f"{worker.records['dns_drop']}, lost {dict(lost) or 0}; not accounted for: {max(0, sent - known)}"
     )
     print(f"                agent CPU {share:.0%} of a core; memory {pss:.0f} MB proportional, {dirty:.0f} MB private")
 

@@ -30,7 +30,7 @@ def new_key() -> str:
 
 @lru_cache(maxsize=1)
 def _suffixes() -> PublicSuffixList:
-    return PublicSuffixList()
+    return PublicSuffixList(accept_unknown=False)
 
 
 class Redactor:
@@ -64,7 +64,8 @@ class Redactor:
         if plain.endswith(_REVERSE):
             kept = 2
         else:
-            suffix = self._list.publicsuffix(plain) if plain.isascii() and labels else ""
+            # A single label is a name below a search domain ("app"), not a public suffix that happens to be called so.
+            suffix = self._list.publicsuffix(plain) if plain.isascii() and len(labels) > 1 else None
             kept = len(suffix.split(".")) if suffix else 0
         cut = max(0, len(labels) - kept)
         return ".".join([*map(self._label, labels[:cut]), *labels[cut:]])

@@ -236,7 +236,7 @@ class DnsCorrelator:
         if not query:
             return Split()
         start = query[0]
-        nat = next((item for item in query if item[0].flow.dst != start[0].flow.dst), None)
+        nat = next((i for i in query if i[0].node == start[0].node and i[0].flow.dst != start[0].flow.dst), None)
         arrived = next((item for item in query if item[0].point is Point.RX and self._owns_server(item[0])), None)
         left = next((item for item in response if item[0].point is Point.TX and self._owns_server(item[0])), None)
         end = response[-1] if response else None

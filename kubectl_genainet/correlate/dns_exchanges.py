@@ -92,7 +92,7 @@ class Exchanges:
         key = key_of(event.flows[0], event.id, (event.asked, event.answer))
         pending = self._find(key, event.node, event.flows, event.query[0].t_ns)
         pending = pending or self._masqueraded(key, event) or self._new(key)
-        earlier = bool(pending.query) and event.query[0].t_ns < pending.query[0].t_ns and event.node in pending.nodes
+        earlier = bool(pending.query) and event.query[0].t_ns < pending.first_ns and event.node in pending.nodes
         flows = dict.fromkeys(event.flows)
         pending.flows = {**flows, **pending.flows} if earlier else {**pending.flows, **flows}
         pending.nodes[event.node] = event.end
@@ -257,4 +257,4 @@ class Exchanges:
         if question is None:
             return []
         known = self._asked_upstream.get((server_ip, question.name.lower(), question.type), ())
-        return [p for p in known if p.query and start <= p.query[0].t_ns and (end is None or p.query[0].t_ns <= end)]
+        return [p for p in known if p.query and start <= p.first_ns and (end is None or p.first_ns <= end)]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from kubectl_genainet.correlate.account import Losses
+from kubectl_genainet.correlate.account import Account, Losses
 from kubectl_genainet.correlate.dns import client_name
 from kubectl_genainet.correlate.dns_findings import Failures, habits, slow_servers
 from kubectl_genainet.correlate.dns_resolv import ResolvConf, assumed_resolv_conf, parse_resolv_conf
 from kubectl_genainet.correlate.dns_stats import ClientStats, Counts, DnsStatistics, Lookup, NameStats, ServerStats
 from kubectl_genainet.correlate.identity import Identity
-from kubectl_genainet.model.events import Bye, DnsDropped, Event, Hello, LostEvents, PacketSeen
+from kubectl_genainet.model.events import DnsDropped, Event, PacketSeen
 from kubectl_genainet.model.exchange import DnsExchange
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Severity
 from kubectl_genainet.model.packet import FiveTuple, Protocol
@@ -134,21 +134,11 @@ class DnsSummaryBuilder:
         self._confs = ResolvConfs(identity, renamed)
         self._failures = Failures()
         self._connections = _Connections()
-        self._lost: Counter[tuple[str, str, str]] = Counter()
-        self._bye: dict[str, Bye] = {}
-        self._nodes: dict[str, None] = {}
+        self._account = Account()
 
     def event(self, event: Event) -> None:
         self._connections.event(event)
-        match event:
-            case LostEvents():
-                self._lost[event.node, event.probe, event.where] += event.count
-            case Bye():
-                self._bye[event.node] = event
-            case Hello():
-                self._nodes[event.node] = None
-            case _:
-                pass
+        self._account.event(event)
 
     def exchange(self, exchange: DnsExchange) -> None:
         self.statistics.add(exchange, self._confs.of(exchange.client))
@@ -162,21 +152,12 @@ class DnsSummaryBuilder:
         return tuple(sorted(found, key=lambda f: -f.severity.rank))
 
     def build(self, *, malformed: int, unmatched: int) -> DnsSummary:
-        done = bool(self._nodes) and self._nodes.keys() == self._bye.keys()
-        byes = self._bye.values()
-        statistics = self.statistics
+        statistics, account = self.statistics, self._account
         return DnsSummary(
             target=self.target, queries=statistics.all.counts(), upstream=statistics.upstream.counts(),
             malformed=malformed, unmatched=unmatched, clients=statistics.clients(),
             names=statistics.names()[:MAX_LISTED], servers=statistics.servers(),
             lookups=tuple(statistics.lookups()[:MAX_LISTED]), findings=self.findings(),
-            events={
-                "emitted": sum(b.emitted for b in byes) if done else None,
-                "received": sum(b.sent for b in byes) if done else None,
-                "lost": sum(b.lost for b in byes) if done else sum(self._lost.values()) or None,
-            },
-            nodes=tuple(sorted(self._nodes)),
-            silent_nodes=tuple(sorted(self._nodes.keys() - self._bye.keys())) if self._bye else (),
-            lost=tuple(Losses(node, probe, where, n) for (node, probe, where), n in sorted(self._lost.items())),
+            events=account.events, nodes=account.nodes, silent_nodes=account.silent_nodes, lost=account.lost,
             redacted=self.redacted,
         )  # fmt: skip

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from kubectl_genainet.agent.dnstcp import TcpTap
 from kubectl_genainet.agent.limits import Budget
 from kubectl_genainet.agent.loader import LoadedProbe
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.lab import netns
 from kubectl_genainet.lab.stub_resolver import encode_query
-from kubectl_genainet.model.events import DnsDropped, DnsEnd, DnsMessageSeen, DnsTransaction, Event
+from kubectl_genainet.model.events import DnsDropped, DnsEnd, DnsMessageSeen, DnsTransaction, Event, PacketSeen
 from kubectl_genainet.wire import FilterEntry
 
 pytestmark = [
@@ -125,7 +126,7 @@ class Responder(threading.Thread):
 
 def test_an_exchange_is_one_record_with_both_ways(watch: Watch) -> None:
     with Responder(), udp(CLIENT, (CLIENT_IP, 0)) as sock:
-        sock.sendto(encode_query(77, "name.example", 28), (SERVER_IP, 53))
+        sock.sendto(encode_query(77, "model.example", 28), (SERVER_IP, 53))
         sock.settimeout(2)
         sock.recv(600)
         watch.settle()
@@ -139,7 +140,7 @@ def test_an_exchange_is_one_record_with_both_ways(watch: Watch) -> None:
     ]
     assert event.asked is not None
     assert event.asked.question is not None
-    assert (event.asked.question.name, event.asked.question.type) == ("name.example.", "AAAA")
+    assert (event.asked.question.name, event.asked.question.type) == ("model.example.", "AAAA")
     assert event.answer is not None
     assert event.answer.rcode == "NOERROR"
 
@@ -179,7 +180,7 @@ def test_latency_is_that_of_the_server_within_five_percent(watch: Watch) -> None
     with Responder(delay) as server, udp(CLIENT, (CLIENT_IP, 0)) as sock:
         sock.settimeout(2)
         for number in range(20):
-            sock.sendto(encode_query(number, "slow.example".replace("s", "d", 1), 1), (SERVER_IP, 53))
+            sock.sendto(encode_query(number, "delayed.example", 1), (SERVER_IP, 53))
             sock.recv(600)
         watch.settle()
     errors = []
@@ -220,3 +221,38 @@ def test_other_ports_and_other_namespaces_leave_nothing(watch: Watch) -> None:
         sock.sendto(encode_query(6, "name.example", 1), (SERVER_IP, 53))
         events = watch.settle()
     assert events == []
+
+
+def test_messages_over_tcp_are_read_from_their_segments(namespaces: None) -> None:
+    with netns.inside(SERVER):
+        listener = socket.create_server((SERVER_IP, 53))
+    tap = TcpTap("node", f"/run/netns/{SERVER}", {})
+    try:
+        tap.configure(ALL)
+        with netns.inside(CLIENT):
+            client = socket.create_connection((SERVER_IP, 53), timeout=2)
+        served, _ = listener.accept()
+        with client, served:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            query = encode_query(9, "big.example", 1)
+            wire = struct.pack("!H", len(query)) + query
+            for part in (wire[:1], wire[1:9], wire[9:]):
+                client.sendall(part)
+                time.sleep(0.02)
+            response = query[:2] + b"\x81\x80" + query[4:] + b"\0" * 3000
+            served.sendall(struct.pack("!H", len(response)) + response)
+            time.sleep(0.1)
+            events = list(tap.poll())
+        messages = [e for e in events if isinstance(e, DnsMessageSeen)]
+        assert [(m.id, m.message.qr, m.point.value) for m in messages] == [(9, False, "rx"), (9, True, "tx")]
+        assert messages[0].message.question is not None
+        assert messages[0].message.question.name == "big.example."
+        assert messages[1].message.length == len(response)
+        assert messages[0].netns == netns.inode(SERVER)
+        assert 0 < messages[1].t_ns - messages[0].t_ns < 1_000_000_000
+        flags = [e.tcp.flags & 0x12 for e in events if isinstance(e, PacketSeen) and e.tcp is not None]
+        assert flags[:2] == [2, 0x12]
+        assert tap.lost == 0
+    finally:
+        tap.close()
+        listener.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -168,8 +169,6 @@ def test_bundle_gives_the_same_answer_and_hides_names_when_told(lab: RunningLab,
     again = command("dns", "--from", str(bundle), "-o", "json")
     assert again.returncode == live.returncode
     assert again.stdout == live.stdout
-    import gzip
-
     lines = gzip.decompress(bundle.read_bytes()).decode().splitlines()
     records = "\n".join(line for line in lines if '"kind":"dns"' in line)
     assert records

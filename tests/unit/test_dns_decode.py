@@ -129,3 +129,14 @@ def test_redaction_keeps_the_public_suffix_and_the_search_domain_apart() -> None
     assert "default" not in searched
     assert redactor.name("www.example.co.uk.").endswith(plain.partition(".")[2])
     assert Redactor(new_key()).name("models.example.co.uk.") != plain
+
+
+def test_redaction_leaves_no_private_label() -> None:
+    redactor = Redactor(new_key(), ["default.svc.cluster.local"])
+    for name in ("app.", "my-llama-svc.default.svc.cluster.local.", "db.corp.", "dev.default.svc.cluster.local."):
+        hidden = redactor.name(name)
+        assert hidden.endswith(".")
+        assert not set(name.strip(".").split(".")) & set(hidden.strip(".").split("."))
+        assert len(hidden.split(".")) == len(name.split("."))
+    assert redactor.name("app.") == redactor.name("app.default.svc.cluster.local.").partition(".")[0] + "."
+    assert redactor.name("10.0.96.10.in-addr.arpa.").endswith(".in-addr.arpa.")

@@ -32,7 +32,7 @@ def test_the_agent_has_only_the_capabilities_that_are_argued() -> None:
     security = agent()["containers"][0]["securityContext"]
     assert security["capabilities"]["drop"] == ["ALL"]
     assert security["capabilities"]["add"] == [
-        "SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "SYSLOG", "SYS_RESOURCE",
+        "SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE", "SYSLOG", "NET_RAW", "SYS_RESOURCE",
     ]  # fmt: skip
     assert (security["privileged"], security["readOnlyRootFilesystem"]) == (False, True)
     assert security["seccompProfile"] == {"type": "RuntimeDefault"}
