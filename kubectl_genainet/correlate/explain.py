@@ -22,7 +22,10 @@ from kubectl_genainet.proxy.enforcers import policy_behind
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A drop and all that may explain it. `established` says whether the packet belonged to an existing connection."""
+    """A drop and all that may explain it. `established` says whether the packet belonged to an existing connection.
+
+    `named` is the rule that the node's kernel itself named for the packet, where it was asked (`--exact`).
+    """
 
     event: PacketDropped
     established: bool
@@ -30,6 +33,7 @@ class Case:
     ruleset: Ruleset | None
     ruleset_error: str
     engine: PolicyEngine | None
+    named: RuleRef | None = None
 
     @property
     def flow(self) -> FiveTuple:
@@ -144,6 +148,8 @@ def netfilter(case: Case) -> Reading:
     """A netfilter hook said DROP: the node's rules are walked for this packet at that hook."""
     event = case.event
     said, policies, evidence = _policy_words(case)
+    if case.named is not None:
+        return _named_rule(case, case.named, said, policies, evidence)
     full = _conntrack_full(case)
     if case.ruleset is None or not event.hook:
         why = case.ruleset_error or (
@@ -173,22 +179,23 @@ def _named_rule(case: Case, rule: RuleRef, said: str, policies: tuple[str, ...],
     text = f"{rule.table} {rule.chain} rule {rule.index}: {rule.text.removeprefix(f'-A {rule.chain} ')}"
     known = [(o.namespace, o.name) for o in case.identity.snapshot.of("NetworkPolicy")]
     behind = policy_behind(rule, case.ruleset, known)
-    evidence.insert(
-        0, _derived(f"rule {rule.index} of {rule.chain} ends the walk in {case.event.hook}", case.event.node)
-    )
+    certainty = Certainty.DERIVED if case.named is None else Certainty.OBSERVED
+    how = f"ends the walk in {case.event.hook}" if case.named is None else "dropped this packet: the kernel names it"
+    fact = f"rule {rule.index} of {rule.chain} {how}"
+    evidence.insert(0, Evidence(fact, certainty, node=case.event.node))
     if said:
-        return Reading(said, Certainty.DERIVED, text, policies, tuple(evidence))
+        return Reading(said, certainty, text, policies, tuple(evidence))
     if behind is not None:
         names = ", ".join(behind.policies) or "no policy that could be named"
         note = (
             f"the rule is {behind.enforcer}'s, for {names}, but by the API's objects the flow is admitted: "
             "the node's rules and the objects disagree"
         )
-        return Reading(note, Certainty.DERIVED, text, behind.policies, tuple(evidence))
+        return Reading(note, certainty, text, behind.policies, tuple(evidence))
     words = f"{case.event.node} drops it by a rule: {rule.comment or rule.text}"
     if case.engine is not None and not rule.chain.startswith("KUBE-"):
         words += "; by the API's objects the flow is admitted, so no NetworkPolicy is behind it"
-    return Reading(words, Certainty.DERIVED, text, policies, tuple(evidence))
+    return Reading(words, certainty, text, policies, tuple(evidence))
 
 
 def _conntrack_full(case: Case) -> Reading | None:

@@ -13,6 +13,7 @@ import msgspec
 
 from kubectl_genainet.correlate.clocks import Clocks
 from kubectl_genainet.correlate.connections import Connection, Connections, Direction, Dropped
+from kubectl_genainet.correlate.exact import ExactHits
 from kubectl_genainet.correlate.explain import Case, explain_drop
 from kubectl_genainet.correlate.hops import Translation, hops_of, in_order, learn_crossings, translation_of
 from kubectl_genainet.correlate.identity import Identity
@@ -35,6 +36,7 @@ from kubectl_genainet.model.events import (
     TcpRetransmit,
     Tick,
 )
+from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
@@ -44,6 +46,7 @@ from kubectl_genainet.proxy import Ruleset, attribute_nat, parse_ruleset
 
 SETTLED_NS = 400_000_000  # nothing new for so long: the agents poll every 20 ms, the rest is the way to the client
 UNANSWERED_NS = 1_500_000_000  # longer than TCP's first retransmission (1 s): a lost SYN is seen twice
+EXACT_NS = 1_500_000_000  # the kernel's trace comes by another way than the packets, and its rules are looked up
 RESPONSE_NS = 5_000_000_000  # how long a response is waited for before the path is shown without it
 
 
@@ -60,6 +63,7 @@ class PathCorrelator:
         self.watches = Watches(self.clocks)
         self.half_seen = 0
         self.connections = Connections(servers, self.clocks)
+        self.exact = ExactHits()
         self._dumps: dict[str, dict[str, RulesetDump]] = defaultdict(dict)
         self._rulesets: dict[str, tuple[Ruleset | None, str]] = {}
         self._now: dict[str, int] = {}
@@ -104,6 +108,9 @@ class PathCorrelator:
                 self.identity.update(event.snapshot)
                 self._judge_by(event.snapshot)
                 return
+            case RuleHit():
+                self.exact.learn(event)
+                return
             case Tick():
                 pass
             case _:
@@ -138,7 +145,8 @@ class PathCorrelator:
         for connection in list(self._open.values()):
             seen_by = {event.node for event in connection.first} or set(self._now)
             now = min(self._now.get(node, 0) for node in seen_by)
-            if now - connection.last_ns > self._patience(connection):
+            patience = self._patience(connection)
+            if now - connection.last_ns > (max(patience, EXACT_NS) if self.exact else patience):
                 yield from self._report(connection)
 
     @staticmethod
@@ -227,12 +235,14 @@ class PathCorrelator:
             return None
         before, after = translation.before, translation.after
         ruleset, _ = self.ruleset(translation.node)
-        found = attribute_nat(ruleset, before, after) if ruleset is not None else None
+        observed = self.exact.translation(ruleset, translation.node, before) if ruleset is not None else None
+        found = observed or (attribute_nat(ruleset, before, after) if ruleset is not None else None)
+        certainty = Certainty.OBSERVED if observed else Certainty.DERIVED if found else Certainty.UNKNOWN
         return Nat(
             mode=found.mode if found else "unknown", service_chain=found.service_chain if found else None,
             endpoint_chain=found.endpoint_chain if found else None,
-            certainty=Certainty.DERIVED if found else Certainty.UNKNOWN, hop=translation.hop, before=before.destination,
-            after=after.destination, masqueraded=translation.masqueraded,
+            certainty=certainty, hop=translation.hop, before=before.destination, after=after.destination,
+            masqueraded=translation.masqueraded,
         )  # fmt: skip
 
     def _verdict(self, connection: Connection, ordered: list[PacketSeen], dropped: Dropped | None) -> Verdict:
@@ -263,8 +273,9 @@ class PathCorrelator:
 
     def _explain(self, dropped: Dropped) -> Drop:
         ruleset, error = self.ruleset(dropped.event.node)
-        established = not dropped.first_packet
-        return explain_drop(Case(dropped.event, established, self.identity, ruleset, error, self._engine))
+        event, established = dropped.event, not dropped.first_packet
+        named = self.exact.dropping_rule(ruleset, event.node, event.flow) if ruleset is not None else None
+        return explain_drop(Case(event, established, self.identity, ruleset, error, self._engine, named))
 
     @staticmethod
     def _established(connection: Connection) -> bool | None:
