@@ -267,6 +267,8 @@ def remove_leftovers(netns: str = "") -> None:
         if TABLE in node.run("nft", "list", "tables"):
             node.run("nft", "delete", "table", "inet", TABLE)
     for family in ("iptables", "ip6tables"):
+        if "raw" not in _legacy_tables(node, family):
+            continue
         with contextlib.suppress(GenainetError, OSError):
             for line in node.run(f"{family}-legacy-save", "-t", "raw").splitlines():
                 match = re.search(rf'--comment "{COMMENT} ([^"]*)"', line)
@@ -304,16 +306,19 @@ def _legacy_rules_for(filters: Sequence[FilterEntry], mark: str) -> Iterator[lis
 
 
 def _legacy_rules(node: Node, tool: str) -> bool:
-    """Whether legacy tables hold rules. Asks the kernel for the list first: the tool itself would create tables."""
-    names = "ip6_tables_names" if tool.startswith("ip6") else "ip_tables_names"
-    if not shutil.which(tool) or not node.inside(
-        lambda: _proc_words(f"/proc/self/task/{threading.get_native_id()}/net/{names}")
-    ):
+    """Whether legacy tables hold rules."""
+    if not shutil.which(tool) or not _legacy_tables(node, tool):
         return False
     try:
         return "\n-A " in node.run(tool)
     except GenainetError:
         return False
+
+
+def _legacy_tables(node: Node, tool: str) -> list[str]:
+    """The legacy tables that there are, as the kernel lists them: the tools themselves would create them."""
+    names = "ip6_tables_names" if tool.startswith("ip6") else "ip_tables_names"
+    return node.inside(lambda: _proc_words(f"/proc/thread-self/net/{names}"))
 
 
 def _proc_words(path: str) -> list[str]:

@@ -184,14 +184,14 @@ def _named_rule(case: Case, rule: RuleRef, said: str, policies: tuple[str, ...],
     fact = f"rule {rule.index} of {rule.chain} {how}"
     evidence.insert(0, Evidence(fact, certainty, node=case.event.node))
     if said:
-        return Reading(said, certainty, text, policies, tuple(evidence))
+        return Reading(said, Certainty.DERIVED, text, policies, tuple(evidence))
     if behind is not None:
         names = ", ".join(behind.policies) or "no policy that could be named"
         note = (
             f"the rule is {behind.enforcer}'s, for {names}, but by the API's objects the flow is admitted: "
             "the node's rules and the objects disagree"
         )
-        return Reading(note, certainty, text, behind.policies, tuple(evidence))
+        return Reading(note, Certainty.DERIVED, text, behind.policies, tuple(evidence))
     words = f"{case.event.node} drops it by a rule: {rule.comment or rule.text}"
     if case.engine is not None and not rule.chain.startswith("KUBE-"):
         words += "; by the API's objects the flow is admitted, so no NetworkPolicy is behind it"
@@ -315,6 +315,7 @@ def explain_drop(case: Case) -> Drop:
         rule=reading.rule, policies=reading.policies, certainty=reading.certainty, node=event.node,
         pod=pod.metadata.name if pod else None, explanation=reading.explanation,
         evidence=(_observed(f"{event.reason or 'no reason'} in {event.location}", event.node), *reading.evidence),
+        rule_certainty=Certainty.OBSERVED if case.named is not None and reading.rule else None,
     )  # fmt: skip
 
 

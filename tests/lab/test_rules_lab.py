@@ -343,3 +343,41 @@ def test_a_node_without_any_rules_is_found(by_nftables: RunningLab) -> None:
         answer = rules(lab, SERVICE, "-o", "json")
     assert (answer.status, answer.findings()) == (1, {"no-proxy-rules": ["node node-1 has no rules of kube-proxy"]})
     assert rules(lab, SERVICE).status == 0
+
+
+# --- trace --exact ----------------------------------------------------------------------------------------------------
+
+
+def traced(lab: RunningLab) -> list[dict[str, Any]]:
+    """The paths of connections that the agents open from a chatbot, each watched from its beginning."""
+    client = lab.pods("chatbot-ui")[0].metadata.name
+    argv = [*CLI, "trace", SERVICE, "--lab", lab.name, "--exact", "--probe", "--from-pod", client, "-o", "json"]
+    for _ in range(3):  # on a busy machine, agents may be too late for a connection's beginning
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False)
+        for name in NODES:
+            assert TABLE not in lab.node_output(name, "nft", "list", "tables")
+        paths = [item for item in map(json.loads, done.stdout.splitlines()) if item["kind"] == "path"]
+        if paths:
+            return paths
+    pytest.fail(done.stderr)
+
+
+def test_trace_exact_observes_the_chains_of_the_translation(lab: RunningLab) -> None:
+    rows = rules(lab, SERVICE, "-o", "json").rows
+    chains = {(a["chain"], b["chain"]): b["ip"] for r in rows for a in [r["address"]] for b in a["backends"]}
+    for path in traced(lab):
+        nat = path["nat"]
+        assert nat["certainty"] == "observed"
+        assert chains[nat["service_chain"], nat["endpoint_chain"]] == path["backend"]["ip"]
+
+
+def test_trace_exact_observes_the_rule_behind_a_drop(lab: RunningLab) -> None:
+    with incident(lab, "policy-drop"):
+        paths = traced(lab)
+    for path in paths:
+        drop = path["drop"]
+        assert (path["verdict"], path["nat"]["certainty"]) == ("dropped", "observed")
+        assert (drop["rule_certainty"], drop["certainty"]) == ("observed", "derived")
+        assert "LAB-POD-" in drop["rule"]
+        assert "-j DROP" in drop["rule"]
+        assert drop["policies"] == ["default/my-llama-ingress-policy"]

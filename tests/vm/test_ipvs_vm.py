@@ -45,7 +45,7 @@ def scheduled(stats: str) -> dict[tuple[str, str], Counter[str]]:
     for words in (line.split() for line in stats.splitlines()):
         if words and words[0] in ("TCP", "UDP", "SCTP"):
             service = (words[0], words[1])
-        elif words and words[0] == "->" and words[2].isdigit():
+        elif words and words[0] == "->" and words[1] != "RemoteAddress:Port":
             found.setdefault(service, Counter())[words[1]] = int(words[2])
     return found
 
