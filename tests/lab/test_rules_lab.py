@@ -207,7 +207,7 @@ def test_conntrack_column_counts_the_connections_that_the_node_holds(lab: Runnin
 
 def test_exact_counts_the_packets_of_each_rule_and_leaves_nothing(lab: RunningLab) -> None:
     tracing = subprocess.Popen(
-        [*CLI, "rules", SERVICE, "--lab", lab.name, "--exact", "5", "-o", "json"],
+        [*CLI, "rules", SERVICE, "--lab", lab.name, "--exact", "3", "-o", "json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     deadline = time.monotonic() + 10
@@ -351,9 +351,9 @@ def test_a_node_without_any_rules_is_found(by_nftables: RunningLab) -> None:
 def traced(lab: RunningLab) -> list[dict[str, Any]]:
     """The paths of connections that the agents open from a chatbot, each watched from its beginning."""
     client = lab.pods("chatbot-ui")[0].metadata.name
-    argv = [*CLI, "trace", SERVICE, "--lab", lab.name, "--exact", "--probe", "--from-pod", client, "-o", "json"]
+    argv = [*CLI, "trace", SERVICE, "--lab", lab.name, "--exact", "--probe", "--probe-count", "1", "--from-pod", client]
     for _ in range(3):  # on a busy machine, agents may be too late for a connection's beginning
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run([*argv, "-o", "json"], capture_output=True, text=True, timeout=90, check=False)
         for name in NODES:
             assert TABLE not in lab.node_output(name, "nft", "list", "tables")
         paths = [item for item in map(json.loads, done.stdout.splitlines()) if item["kind"] == "path"]
@@ -362,7 +362,8 @@ def traced(lab: RunningLab) -> list[dict[str, Any]]:
     pytest.fail(done.stderr)
 
 
-def test_trace_exact_observes_the_chains_of_the_translation(lab: RunningLab) -> None:
+def test_trace_exact_observes_the_chains_of_the_translation(by_iptables: RunningLab) -> None:
+    lab = by_iptables
     rows = rules(lab, SERVICE, "-o", "json").rows
     chains = {(a["chain"], b["chain"]): b["ip"] for r in rows for a in [r["address"]] for b in a["backends"]}
     for path in traced(lab):
@@ -371,7 +372,8 @@ def test_trace_exact_observes_the_chains_of_the_translation(lab: RunningLab) -> 
         assert chains[nat["service_chain"], nat["endpoint_chain"]] == path["backend"]["ip"]
 
 
-def test_trace_exact_observes_the_rule_behind_a_drop(lab: RunningLab) -> None:
+def test_trace_exact_observes_the_rule_behind_a_drop(by_nftables: RunningLab) -> None:
+    lab = by_nftables
     with incident(lab, "policy-drop"):
         paths = traced(lab)
     for path in paths:
