@@ -1,6 +1,7 @@
 """`python -m benchmarks._flood ADDRESS PORT SECONDS RATE`: small UDP datagrams from one socket, 64 a system call.
 
-RATE is datagrams a second, 0 as fast as it goes. Prints how many were sent, the seconds it took, and the CPU seconds of the process (the
+RATE is datagrams a second, 0 as fast as it goes. Prints how many were sent, the seconds it took, and the CPU
+seconds of the process (the
 kernel's work on its packets included, as far as it runs on its behalf).
 """
 

@@ -84,6 +84,23 @@ class Node:
         return results[0]
 
 
+class _ListedRule(msgspec.Struct):
+    family: str
+    table: str
+    chain: str
+    handle: int
+
+
+class _Item(msgspec.Struct):
+    rule: _ListedRule | None = None
+
+
+class _Listing(msgspec.Struct):
+    """The parts of nft's JSON that tell where rules stand."""
+
+    nftables: list[_Item]
+
+
 class ExactTracer:
     """Traces the flows of `filters` while it is entered; `hits` gives what the kernel says.
 
@@ -150,7 +167,8 @@ class ExactTracer:
         return 0 < message.index <= self._own_raw_rules(message.family)
 
     def _own_raw_rules(self, family: str) -> int:
-        return sum(1 for entry in self.filters if (":" in entry.ip) == (family == "ip6"))
+        rules = _legacy_rules_for(self.filters, "")
+        return sum(1 for tool, chain, *_ in rules if (tool[:3] == "ip6", chain) == (family == "ip6", "OUTPUT"))
 
     def _hit(self, message: TraceMessage) -> RuleHit:
         index = message.index
@@ -180,15 +198,24 @@ class ExactTracer:
         return message.trace << 32 | self._packets.get(message.trace, 0)
 
     def _position(self, message: TraceMessage) -> int | None:
-        """The rule's place in its chain, from 1: a chain is listed once, when it is first met."""
+        """The rule's place in its chain, from 1; a chain that has changed since the start is listed again."""
         key = (message.family, message.table, message.chain)
-        if key not in self._positions or message.handle not in self._positions[key]:
-            listed = self.node.run("nft", "-j", "list", "chain", *key)
-            handles = [o["rule"]["handle"] for o in msgspec.json.decode(listed)["nftables"] if "rule" in o]
-            self._positions[key] = {handle: number for number, handle in enumerate(handles, 1)}
-        return self._positions[key].get(message.handle)
+        if message.handle not in self._positions.get(key, {}):
+            with contextlib.suppress(GenainetError):  # it is gone
+                self._list("chain", *key)
+        return self._positions.get(key, {}).get(message.handle)
+
+    def _list(self, *what: str) -> None:
+        """Learns the places of the rules; all at the start, so that no packet has to wait for them."""
+        found: dict[tuple[str, str, str], dict[int, int]] = {}
+        for item in msgspec.json.decode(self.node.run("nft", "-j", "list", *what), type=_Listing).nftables:
+            if item.rule is not None:
+                places = found.setdefault((item.rule.family, item.rule.table, item.rule.chain), {})
+                places[item.rule.handle] = len(places) + 1
+        self._positions.update(found)
 
     def _start_nftrace(self) -> None:
+        self._list("ruleset")
         self._listen(decode_trace, group=GROUP_NFTRACE)
         script = "".join(f"{line}\n" for line in _nft_commands(self.filters))
         nft = subprocess.Popen(
@@ -240,6 +267,8 @@ def remove_leftovers(netns: str = "") -> None:
         if TABLE in node.run("nft", "list", "tables"):
             node.run("nft", "delete", "table", "inet", TABLE)
     for family in ("iptables", "ip6tables"):
+        if "raw" not in _legacy_tables(node, family):
+            continue
         with contextlib.suppress(GenainetError, OSError):
             for line in node.run(f"{family}-legacy-save", "-t", "raw").splitlines():
                 match = re.search(rf'--comment "{COMMENT} ([^"]*)"', line)
@@ -257,7 +286,8 @@ def _nft_commands(filters: Sequence[FilterEntry]) -> Iterator[str]:
             family = "ip6" if ":" in entry.ip else "ip"
             what = [f"{family} daddr {entry.ip}"]
             if entry.port:
-                what.append(f"meta l4proto {entry.protocol.lower() or 'tcp'} th dport {entry.port}")
+                protocols = entry.protocol.lower() or "{ tcp, udp, sctp }"
+                what.append(f"meta l4proto {protocols} th dport {entry.port}")
             elif entry.protocol:
                 what.append(f"meta l4proto {entry.protocol.lower()}")
             yield f"add rule inet {TABLE} {hook} {' '.join(what)} meta nftrace set 1"
@@ -266,26 +296,29 @@ def _nft_commands(filters: Sequence[FilterEntry]) -> Iterator[str]:
 def _legacy_rules_for(filters: Sequence[FilterEntry], mark: str) -> Iterator[list[str]]:
     for entry in filters:
         tool = "ip6tables-legacy" if ":" in entry.ip else "iptables-legacy"
-        match = ["-d", entry.ip]
-        if entry.protocol or entry.port:
-            match += ["-p", entry.protocol.lower() or "tcp"]
-        if entry.port:
-            match += ["--dport", str(entry.port)]
-        for chain in ("PREROUTING", "OUTPUT"):
-            yield [tool, chain, *match, "-m", "comment", "--comment", mark, "-j", "TRACE"]
+        any_protocol = ("tcp", "udp", "sctp") if entry.port else ("",)
+        for protocol in (entry.protocol.lower(),) if entry.protocol else any_protocol:
+            match = ["-d", entry.ip, *(["-p", protocol] if protocol else [])]
+            if entry.port:
+                match += ["--dport", str(entry.port)]
+            for chain in ("PREROUTING", "OUTPUT"):
+                yield [tool, chain, *match, "-m", "comment", "--comment", mark, "-j", "TRACE"]
 
 
 def _legacy_rules(node: Node, tool: str) -> bool:
-    """Whether legacy tables hold rules. Asks the kernel for the list first: the tool itself would create tables."""
-    names = "ip6_tables_names" if tool.startswith("ip6") else "ip_tables_names"
-    if not shutil.which(tool) or not node.inside(
-        lambda: _proc_words(f"/proc/self/task/{threading.get_native_id()}/net/{names}")
-    ):
+    """Whether legacy tables hold rules."""
+    if not shutil.which(tool) or not _legacy_tables(node, tool):
         return False
     try:
         return "\n-A " in node.run(tool)
     except GenainetError:
         return False
+
+
+def _legacy_tables(node: Node, tool: str) -> list[str]:
+    """The legacy tables that there are, as the kernel lists them: the tools themselves would create them."""
+    names = "ip6_tables_names" if tool.startswith("ip6") else "ip_tables_names"
+    return node.inside(lambda: _proc_words(f"/proc/thread-self/net/{names}"))
 
 
 def _proc_words(path: str) -> list[str]:

@@ -38,6 +38,8 @@ _NAMED_FLAGS = {
     "mh": _FLAGS | {0x8: "mh-fallback", 0x10: "mh-port"},
 }
 _FORWARD = {0: "-m", 1: "-m", 2: "-i", 3: "-g", 4: "-g"}  # IP_VS_CONN_F_FWD_MASK: masq, local, tunnel, route, bypass
+_TUNNELS = {0: "ipip", 1: "gue", 2: "gre"}
+_TUNNEL_FLAGS = {0: " --tun-nocsum", 1: " --tun-csum", 2: " --tun-remcsum"}
 _OPTIONS = {socket.IPPROTO_TCP: "-t", socket.IPPROTO_UDP: "-u", socket.IPPROTO_SCTP: "--sctp-service"}
 
 
@@ -117,7 +119,8 @@ def render(servers: Sequence[tuple[Attributes, Sequence[Attributes]]]) -> str:
         for dest in sorted(destinations, key=lambda d: _dest_order(d, service)):
             address = _address(dest["ADDR"], dest.get("ADDR_FAMILY") or service["AF"])
             forward = _FORWARD.get(dest["FWD_METHOD"] & 7, "-m")
-            lines.append(f"-a {name} -r {_joined(address, dest['PORT'])} {forward} -w {dest['WEIGHT']}")
+            tunnel = _tunnel(dest) if forward == "-i" else ""
+            lines.append(f"-a {name} -r {_joined(address, dest['PORT'])} {forward} -w {dest['WEIGHT']}{tunnel}")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -147,6 +150,16 @@ def _service_options(service: Attributes) -> str:
     names = _NAMED_FLAGS.get(service["SCHED_NAME"], _FLAGS)
     chosen = [name for bit, name in names.items() if flags & bit]
     return said + (f" -b {','.join(chosen)}" if chosen else "")
+
+
+def _tunnel(dest: Attributes) -> str:
+    """The tunnel's kind, which kernels before 5.3 don't tell (IP_VS_CONN_F_TUNNEL_TYPE_*)."""
+    kind = _TUNNELS.get(dest.get("TUN_TYPE", -1))
+    if kind is None:
+        return ""
+    port = f" --tun-port {socket.ntohs(dest['TUN_PORT'])}" if kind == "gue" else ""
+    checksum = _TUNNEL_FLAGS.get(dest.get("TUN_FLAGS", 0), "") if kind != "ipip" else ""
+    return f" --tun-type {kind}{port}{checksum}"
 
 
 def _address(data: bytes, family: int) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -40,6 +40,7 @@ ACCOUNT_S = 1.0
 EXACT_S = 0.2
 SWEEP_S = 0.5
 ALIVE_S = 3.0  # between signs of life while the probes are loaded
+EXACT_START_S = 10.0  # a node with many rules takes seconds to list them
 NAMESPACES_S = 2.0
 RULESETS_S = 15.0
 NODE_SHARE = 50  # looking at the namespaces may take one part in so many of the time
@@ -83,6 +84,8 @@ class Session:
         self.rulesets: dict[str, int] = {}  # hash of what was reported, by source
         self.probes: list[LoadedProbe] = []
         self.tap: TcpTap | None = None
+        self.exact: threading.Thread | None = None
+        self.exact_runs = threading.Event()  # or can't run
         self.reported: dict[tuple[str, str], int] = {}
         self.from_user_space = 0  # events that no kernel program has counted
         self.emitted = self.lost = self.received = 0
@@ -146,6 +149,10 @@ class Session:
         self.outbox.put(self.inventory.report(), always=True)
         if request.rulesets:
             self._rulesets()
+        if request.exact:
+            self.exact = threading.Thread(target=self._exact)
+            self.exact.start()
+            self.exact_runs.wait(EXACT_START_S)
         for probe in self.probes:
             probe.attach()
         for text in (text for probe in self.probes for text in probe.missing):
@@ -196,9 +203,6 @@ class Session:
             arguments = (request.probe, self.inventory, self.outbox.put, self.stop)
             threading.Thread(target=run_probes, args=arguments, daemon=True).start()
         threading.Thread(target=self._watch_namespaces, daemon=True).start()
-        exact = threading.Thread(target=self._exact) if request.exact else None
-        if exact is not None:
-            exact.start()
         while not self.stop.wait(POLL_S):
             seen_until = time.monotonic_ns()
             self._consume()
@@ -228,8 +232,8 @@ class Session:
             probe.detach()
         self._consume()
         self._drain(drained)
-        if exact is not None:
-            exact.join()  # it undoes what it changed on the node
+        if self.exact is not None:
+            self.exact.join()  # it undoes what it changed on the node
         self._sweep(final=True)
         if self.reason == "timeout":  # counters of the namespaces as they are at the end
             self.outbox.put(self.inventory.report(), always=True)
@@ -237,16 +241,23 @@ class Session:
 
     def _exact(self) -> None:
         """Reports the rules that the kernel names, until the session ends; what it changed is undone then."""
+        lost = 0
         try:
-            with ExactTracer(self.node, self.filters, netns=self.inventory.host_netns) as tracer:
-                while not self.stop.is_set():
-                    for hit in tracer.hits(EXACT_S):
-                        self.outbox.put(hit)
-                self._lost("exact", "netlink socket", tracer.lost)
+            while not self.stop.is_set():
+                filters = self.filters
+                with ExactTracer(self.node, filters, netns=self.inventory.host_netns) as tracer:
+                    self.exact_runs.set()
+                    while not self.stop.is_set() and self.filters is filters:
+                        for hit in tracer.hits(EXACT_S):
+                            self.outbox.put(hit)
+                    lost += tracer.lost
+                    self._lost("exact", "netlink socket", lost)
         except GenainetError as error:
             self.outbox.put(
                 Progress(node=self.node, stage="missing", detail=f"exact rules: {error.message}"), always=True
             )
+        finally:
+            self.exact_runs.set()
 
     def _consume(self) -> None:
         for probe in self.probes:

@@ -19,6 +19,7 @@ from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.target import Target, parse_target
 from kubectl_genainet.proxy.batch import FlowRequest, FlowResult, evaluate_flows, read_flows
 from kubectl_genainet.proxy.exact import exact_counts
@@ -79,7 +80,9 @@ def command(
     parsed = parse_target(target) if target else None
     if exact is not None:
         return _exact(source, parsed, files, exact, output)
-    dumps = _saved(files) if files else _live(source, conntrack=flows is None and output in _WITH_CONNECTIONS)
+    # The rules of nftables and IPVS count nothing: there conntrack tells how many connections began between readings.
+    conntrack = flows is None and (bool(hits) or output in _WITH_CONNECTIONS)
+    dumps = _saved(files) if files else _live(source, conntrack=conntrack)
     if node:
         dumps = _only(dumps, node)
     if flows is not None:
@@ -91,7 +94,7 @@ def command(
         raise GenainetError("--hits needs live nodes: a saved dump has one reading of the counters")
     if hits:
         time.sleep(hits)
-        dumps = _live(source, conntrack=output in _WITH_CONNECTIONS)
+        dumps = _live(source, conntrack=conntrack)
         dumps = _only(dumps, node) if node else dumps
     snapshot = None if files and not (source.bundle or source.lab or source.manifests) else load_snapshot(source)
     if parsed is None and not files:
@@ -108,7 +111,7 @@ def _exact(source: Source, target: Target | None, files: Sequence[str], seconds:
 
     snapshot = load_snapshot(source)
     filters = addresses_of(snapshot, target, default_namespace(source))
-    click.echo(f"tracing {', '.join(f'{f.ip}:{f.port}' for f in filters)} for {seconds:g} s", err=True)
+    click.echo(f"tracing {', '.join(address_text(f.ip, f.port) for f in filters)} for {seconds:g} s", err=True)
     hits: Sequence[RuleHit] = read_exact(source, filters, seconds)
     counts = exact_counts(_live(source), hits)
     if output in ("json", "yaml"):

@@ -35,6 +35,11 @@ from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
 @click.option(
     "--probe-count", default=3, show_default=True, type=click.IntRange(1, 1000), help="With --probe: how many."
 )
+@click.option(
+    "--exact", is_flag=True,
+    help="Have the nodes' kernels name the rules that the packets meet. Changes the nodes while it runs (an nft table, "
+    "or TRACE rules), and undoes it.",
+)  # fmt: skip
 @watch_options("30s")
 @output_option("tree", "wide", "json", "yaml")
 @source_options()
@@ -51,6 +56,7 @@ def command(source: Source, target: str, timeout: float, output: str, **options:
       kubectl genainet trace svc/my-llama-svc --timeout 10s -o json | jq 'select(.verdict != "forwarded")'
       kubectl genainet trace svc/my-llama-svc --record incident.gnb
       kubectl genainet trace svc/my-llama-svc --from incident.gnb
+      kubectl genainet trace svc/my-llama-svc --exact
       kubectl genainet trace svc/my-llama-svc --lab
 
     Exit status: 0 all seen arrived, 1 something was dropped, refused or slow, 2 the command failed, 124 nothing was
@@ -70,8 +76,9 @@ def command(source: Source, target: str, timeout: float, output: str, **options:
     if bundle is not None:
         return run.replay(bundle)
     request = TraceRequest(
-        filters=resolved.filters, timeout_s=timeout, probe=_probe_request(options, resolved, snapshot, client)
-    )
+        filters=resolved.filters, timeout_s=timeout, exact=options["exact"],
+        probe=_probe_request(options, resolved, snapshot, client),
+    )  # fmt: skip
     arguments = {"target": str(wanted), "timeout": timeout}
     ends = frozenset({client.spec.node_name}) | resolved.nodes if client is not None else frozenset()
     watch = Watch(source, "trace", arguments, timeout, options["node"], ends, options["record"])

@@ -25,7 +25,10 @@ from kubectl_genainet.proxy.enforcers import policy_behind
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A drop and all that may explain it. `established` says whether the packet belonged to an existing connection."""
+    """A drop and all that may explain it. `established` says whether the packet belonged to an existing connection.
+
+    `named` is the rule that the node's kernel itself named for the packet, where it was asked (`--exact`).
+    """
 
     event: PacketDropped
     established: bool
@@ -34,6 +37,7 @@ class Case:
     ruleset_error: str
     engine: PolicyEngine | None
     remedies: Remedies | None = None
+    named: RuleRef | None = None  # the rule that the kernel itself named for this packet (`--exact`)
     request: FiveTuple | None = None  # the flow that policies judge, where the packet itself is an answer
 
     @property
@@ -155,6 +159,8 @@ def netfilter(case: Case) -> Reading:
     """A netfilter hook said DROP: the node's rules are walked for this packet at that hook."""
     event = case.event
     said, policies, evidence = _policy_words(case)
+    if case.named is not None:
+        return _named_rule(case, case.named, said, policies, evidence)
     full = _conntrack_full(case)
     if case.ruleset is None or not event.hook:
         why = case.ruleset_error or (
@@ -196,9 +202,9 @@ def _named_rule(case: Case, rule: RuleRef, said: str, policies: tuple[str, ...],
     known = [(o.namespace, o.name) for o in case.identity.snapshot.of("NetworkPolicy")]
     behind = policy_behind(rule, case.ruleset, known)
     told = told_by(rule)
-    evidence.insert(
-        0, _derived(f"rule {rule.index} of {rule.chain} ends the walk in {case.event.hook}", case.event.node)
-    )
+    certainty = Certainty.DERIVED if case.named is None else Certainty.OBSERVED
+    how = f"ends the walk in {case.event.hook}" if case.named is None else "dropped this packet: the kernel names it"
+    evidence.insert(0, Evidence(f"rule {rule.index} of {rule.chain} {how}", certainty, node=case.event.node))
 
     def reading(check: str, words: str, policies: tuple[str, ...] = ()) -> Reading:
         return Reading(check, words, Certainty.DERIVED, text, policies, tuple(evidence), told)
@@ -380,6 +386,7 @@ def explain_drop(case: Case) -> Drop:
         pod=pod.metadata.name if pod else None, explanation=reading.explanation, check=reading.check, told=reading.told,
         evidence=(_observed(f"{event.reason or 'no reason'} in {event.location}", event.node), *reading.evidence),
         remedy=case.remedies.of(policy_flow(case.judged, case.identity)) if stopped and case.remedies else None,
+        rule_certainty=Certainty.OBSERVED if case.named is not None and reading.rule else None,
     )  # fmt: skip
 
 

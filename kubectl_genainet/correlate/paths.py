@@ -12,6 +12,7 @@ import msgspec
 
 from kubectl_genainet.correlate.clocks import Clocks
 from kubectl_genainet.correlate.connections import Connection, Connections, Direction, Dropped
+from kubectl_genainet.correlate.exact import ExactHits
 from kubectl_genainet.correlate.explain import Case, explain_drop
 from kubectl_genainet.correlate.hops import Translation, hops_of, in_order, learn_crossings, translation_of
 from kubectl_genainet.correlate.identity import Identity
@@ -36,6 +37,7 @@ from kubectl_genainet.model.events import (
     TcpRetransmit,
     Tick,
 )
+from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
@@ -45,6 +47,7 @@ from kubectl_genainet.proxy import attribute_nat
 
 SETTLED_NS = 400_000_000  # nothing new for so long: the agents poll every 20 ms, the rest is the way to the client
 UNANSWERED_NS = 1_500_000_000  # longer than TCP's first retransmission (1 s): a lost SYN is seen twice
+EXACT_NS = 1_500_000_000  # the kernel's trace comes by another way than the packets, and its rules are looked up
 RESPONSE_NS = 5_000_000_000  # how long a response is waited for before the path is shown without it
 
 
@@ -62,6 +65,7 @@ class PathCorrelator:
         self.half_seen = 0
         self.connections = Connections(servers, self.clocks)
         self.rulesets = Rulesets(self.identity)
+        self.exact = ExactHits()
         self._now: dict[str, int] = {}
         self._open: dict[int, Connection] = {}
         self._looked_at = 0
@@ -105,6 +109,9 @@ class PathCorrelator:
                 self.identity.update(event.snapshot)
                 self._judge_by(event.snapshot)
                 return
+            case RuleHit():
+                self.exact.learn(event)
+                return
             case Tick():
                 pass
             case _:
@@ -138,6 +145,8 @@ class PathCorrelator:
     def _settled(self) -> Iterator[PacketPath]:
         for connection in list(self._open.values()):
             patience = self._patience(connection)
+            if self.exact:
+                patience = max(patience, EXACT_NS)
             if all(self._quiet(connection, node) > patience for node in self._way(connection)):
                 yield from self._report(connection)
 
@@ -222,12 +231,14 @@ class PathCorrelator:
             return None
         before, after = translation.before, translation.after
         ruleset, _ = self.rulesets.of(translation.node)
-        found = attribute_nat(ruleset, before, after) if ruleset is not None else None
+        observed = self.exact.translation(ruleset, translation.node, before) if ruleset is not None else None
+        found = observed or (attribute_nat(ruleset, before, after) if ruleset is not None else None)
+        certainty = Certainty.OBSERVED if observed else Certainty.DERIVED if found else Certainty.UNKNOWN
         return Nat(
             mode=found.mode if found else "unknown", service_chain=found.service_chain if found else None,
             endpoint_chain=found.endpoint_chain if found else None,
-            certainty=Certainty.DERIVED if found else Certainty.UNKNOWN, hop=translation.hop, before=before.destination,
-            after=after.destination, masqueraded=translation.masqueraded,
+            certainty=certainty, hop=translation.hop, before=before.destination, after=after.destination,
+            masqueraded=translation.masqueraded,
         )  # fmt: skip
 
     def _verdict(self, connection: Connection, ordered: list[PacketSeen], dropped: Dropped | None) -> Verdict:
@@ -258,10 +269,10 @@ class PathCorrelator:
 
     def _explain(self, dropped: Dropped) -> Drop:
         ruleset, error = self.rulesets.of(dropped.event.node)
-        established = not dropped.first_packet
-        return explain_drop(
-            Case(dropped.event, established, self.identity, ruleset, error, self._engine, self._remedies)
-        )
+        event, established = dropped.event, not dropped.first_packet
+        named = self.exact.dropping_rule(ruleset, event.node, event.flow) if ruleset is not None else None
+        case = Case(event, established, self.identity, ruleset, error, self._engine, self._remedies, named)
+        return explain_drop(case)
 
     @staticmethod
     def _established(connection: Connection) -> bool | None:

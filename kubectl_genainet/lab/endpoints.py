@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Iterator
 
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.lab.objects import Object, generated, meta, owner_reference
+from kubectl_genainet.lab.objects import Object, generated, key, meta, owner_reference
 from kubectl_genainet.lab.spec import Family, LabSpec, family_of
 
 FIRST_NODE_PORT = 30100
@@ -81,14 +82,25 @@ def _set_families(spec: LabSpec, service: Object, pools: dict[Family, Iterator[s
 
 # --- EndpointSlices -------------------------------------------------------------------------------------------------
 
+_CHANGED = "endpoints.kubernetes.io/last-change-trigger-time"
 _MANAGED_BY = {"endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}
 
 
 def with_endpoint_slices(objects: list[Object]) -> list[Object]:
-    """The objects with the EndpointSlices that the endpoint slice controller would make of the others."""
+    """The objects with the EndpointSlices that the endpoint slice controller would make of the others.
+
+    A slice that changes says when, as the controller does (`_CHANGED`); one that does not keeps its time.
+    """
     others = [o for o in objects if o["kind"] != "EndpointSlice"]
+    before = {key(o): o for o in objects if o["kind"] == "EndpointSlice"}
     pods = [o for o in others if o["kind"] == "Pod"]
     slices = [s for service in others if service["kind"] == "Service" for s in _slices(service, pods)]
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    for found in slices:
+        old = before.get(key(found))
+        kept = old is not None and all(old.get(part) == found[part] for part in ("endpoints", "ports"))
+        notes = old["metadata"].get("annotations", {}) if old is not None and kept else {}
+        found["metadata"]["annotations"] = {_CHANGED: notes.get(_CHANGED, now)}
     return [*others, *slices]
 
 

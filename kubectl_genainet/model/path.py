@@ -89,7 +89,9 @@ class Drop(msgspec.Struct, frozen=True):
     device: str | None
     rule: str | None
     policies: tuple[str, ...]
-    certainty: Certainty  # of `rule` and `policies`; the rest is observed
+    certainty: (
+        Certainty  # of `policies` and `explanation`, and of `rule` without `rule_certainty`; the rest is observed
+    )
     node: str | None = None
     pod: str | None = None
     explanation: str = ""
@@ -97,6 +99,7 @@ class Drop(msgspec.Struct, frozen=True):
     check: str = ""
     told: str | None = None
     remedy: Remedy | None = None  # the change of policies that was tried and would admit the flow
+    rule_certainty: Certainty | None = None  # OBSERVED where the kernel itself named the rule (`--exact`)
 
 
 class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="path"):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.packet import FiveTuple
 from kubectl_genainet.proxy.evaluate import evaluate
-from kubectl_genainet.proxy.model import NatAttribution, Outcome, Packet, RuleRef
+from kubectl_genainet.proxy.model import NatAttribution, Packet, RuleRef
 from kubectl_genainet.proxy.names import parse_nftables_chain
 from kubectl_genainet.proxy.ruleset import Ruleset
 
@@ -54,26 +54,28 @@ def attribute_nat(
     for outcome in evaluation.outcomes:
         backend = outcome.backend
         if backend is not None and (canonical_ip(backend.ip), backend.port) == wanted:
-            return _attribution(outcome)
+            return attribution_of(outcome.rules, outcome.masquerade)
     return None
 
 
-def _attribution(outcome: Outcome) -> NatAttribution:
-    rules = outcome.rules
-    at = next(i for i in reversed(range(len(rules))) if _translates(rules[i]))
-    rule = rules[at]
+def attribution_of(rules: Sequence[RuleRef], masquerade: bool | None = None) -> NatAttribution | None:
+    """What the rules that a packet passed, in order, say of its translation; None where none of them translates."""
+    at = next((i for i in reversed(range(len(rules))) if _translates(rules[i])), None)
+    if at is None:
+        return None
+    rule, passed = rules[at], tuple(rules[: at + 1])
     if rule.table == "ipvs":
-        return NatAttribution("ipvs", rule.chain, rule.text, None, rules[: at + 1], outcome.masquerade)
+        return NatAttribution("ipvs", rule.chain, rule.text, None, passed, masquerade)
     nft = " " in rule.table
-    chains = list(dict.fromkeys(r.chain for r in rules[: at + 1]))
+    chains = list(dict.fromkeys(r.chain for r in passed))
     services = [c for c in chains if _is_service_chain(c, nft)]
     return NatAttribution(
         "nftables" if nft else "iptables",
         services[-1] if services else None,
         rule.chain,
-        service_of(reversed(rules[: at + 1])),
-        rules[: at + 1],
-        outcome.masquerade,
+        service_of(reversed(passed)),
+        passed,
+        masquerade,
     )
 
 

@@ -24,6 +24,7 @@ from kubectl_genainet.proxy.ir import (
     address_of,
 )
 from kubectl_genainet.proxy.model import Evaluation, Hook, Packet, Verdict
+from kubectl_genainet.proxy.remember import Asked, WatchedState
 from kubectl_genainet.proxy.ruleset import Ruleset
 from kubectl_genainet.proxy.summary import End, summary
 
@@ -43,11 +44,23 @@ def evaluate(
     ruleset's. Raises ValueError where `packet` has no proper addresses.
     """
     env = ruleset.env if node_ips is None else ruleset.env_for(node_ips)
-    state = _state(packet, env, mark_known=True)
+    state = WatchedState()
+    asked = state.asked = Asked()
+    _fill(state, packet, env, mark_known=True)
+    src, sport = state.src, state.sport
     if entry is None:
-        own = state.src is not None and env.is_local(state.src, state.family)
-        entry = Hook.OUTPUT if own else Hook.PRE_ROUTING
-    return summary(_Walk(ruleset, state).run(entry), state.family)
+        entry = Hook.OUTPUT if src is not None and env.is_local(src, state.family) else Hook.PRE_ROUTING
+    key = (
+        entry, id(env), state.family, state.dst, state.dport, state.proto, state.mark, state.ct, state.iif, state.oif,
+        state.bridged,
+    )  # fmt: skip
+    known = ruleset.memory.recall(key, src, sport)
+    if known is None:
+        asked.touched = False
+        ends = _Walk(ruleset, state, asked=asked).run(entry)
+        known = summary(ends, state.family)
+        ruleset.memory.keep(key, asked, known, len(ends))
+    return known
 
 
 def evaluate_hook(ruleset: Ruleset, packet: Packet, hook: Hook | str) -> Evaluation:
@@ -59,12 +72,11 @@ def evaluate_hook(ruleset: Ruleset, packet: Packet, hook: Hook | str) -> Evaluat
     named = hook if isinstance(hook, Hook) else Hook.named(hook)
     if named is None:
         raise ValueError(f"{hook!r} is no netfilter hook")
-    state = _state(packet, ruleset.env, mark_known=packet.mark is not None)
+    state = _fill(State(), packet, ruleset.env, mark_known=packet.mark is not None)
     return summary(_Walk(ruleset, state, only=named).run(named), state.family)
 
 
-def _state(packet: Packet, env: Env, *, mark_known: bool) -> State:
-    state = State()
+def _fill(state: State, packet: Packet, env: Env, *, mark_known: bool) -> State:
     state.env, state.family = env, 6 if ":" in packet.dst else 4
     state.src = address_number(packet.src) if packet.src else None
     state.dst = state.orig_dst = address_number(packet.dst)
@@ -83,8 +95,8 @@ def _state(packet: Packet, env: Env, *, mark_known: bool) -> State:
 class _Walk:
     """One packet's walk. `pending` has the ways still to be followed, each with where to go on."""
 
-    def __init__(self, ruleset: Ruleset, state: State, only: Hook | None = None) -> None:
-        self.ruleset, self.state, self.only = ruleset, state, only
+    def __init__(self, ruleset: Ruleset, state: State, only: Hook | None = None, asked: Asked | None = None) -> None:
+        self.ruleset, self.state, self.only, self.asked = ruleset, state, only, asked or Asked()
         self.pending: list[tuple[State, Hook, int, Frames]] = []
         self.ends: list[End] = []
         self.tails: dict[_TailKey, _Tail | None] = {}
@@ -220,6 +232,7 @@ class _Walk:
         """Runs one base chain. True: go on with the next one; False: this way ended, or goes on in `pending`."""
         if frames is None:
             frames = (chain.candidates(state), 0, None)
+        asked = self.asked
         while frames is not None:
             rules, position, parent = frames
             count = len(rules)
@@ -229,6 +242,8 @@ class _Walk:
                 doubt = ""
                 for check in rule.checks:
                     result = check(state)
+                    if asked.touched:
+                        asked.note(check, state, result)
                     if not result:
                         if result is not None:
                             break
@@ -272,6 +287,8 @@ class _Walk:
             action = given
             if action.lookup is not None:
                 found = action.lookup(state)
+                if self.asked.touched:
+                    self.asked.note(action.lookup, state, found)
                 if found is None:  # no such element: the rule does not match after all (nft_lookup_eval)
                     state.path = before
                     return None

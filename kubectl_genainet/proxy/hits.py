@@ -64,6 +64,12 @@ def connections_by_backend(connections: Iterable[Connection]) -> Counter[Backend
     )
 
 
+def begun(before: Iterable[Connection], after: Iterable[Connection]) -> tuple[Connection, ...]:
+    """Connections of `after` that were not there before. Those that came and went in between are in neither."""
+    known = {c.original for c in before}
+    return tuple(c for c in after if c.original not in known)
+
+
 def since(before: Sequence[ServiceRules], after: Sequence[ServiceRules]) -> tuple[ServiceRules, ...]:
     """`after` with counters as differences to `before`. A counter that fell was reset, and counts from zero."""
     packets = {(r.source, r.service, r.protocol, a.address, a.via): a.packets for r in before for a in r.addresses}

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from heapq import merge
-from typing import Any, Union
+from typing import Any, TypeVar, Union
 
 from kubectl_genainet.proxy.model import Hook, RuleRef
 
+S = TypeVar("S", bound="State")
 ALL_BITS = 0xFFFFFFFF
 
 
@@ -74,7 +75,10 @@ class State:
     doubts: tuple[tuple[str, bool], ...]
 
     def copy(self) -> State:
-        new = object.__new__(State)
+        return self.copy_to(object.__new__(State))
+
+    def copy_to(self, new: S) -> S:
+        """Fills `new` with all that this packet has."""
         new.env, new.family, new.src, new.dst = self.env, self.family, self.src, self.dst
         new.sport, new.dport, new.proto, new.mark = self.sport, self.dport, self.proto, self.mark
         new.known, new.connmark, new.ct, new.iif, new.oif = self.known, self.connmark, self.ct, self.iif, self.oif

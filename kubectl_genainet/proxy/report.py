@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from kubectl_genainet.model.kube import Service, ServicePort
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import Target, TargetKind, not_found
 from kubectl_genainet.proxy.drift import compare
-from kubectl_genainet.proxy.hits import connections_by_backend, parse_conntrack, since
+from kubectl_genainet.proxy.hits import Connection, begun, connections_by_backend, parse_conntrack, since
 from kubectl_genainet.proxy.names import service_port_name
 from kubectl_genainet.proxy.ruleset import parse_ruleset
 from kubectl_genainet.proxy.services import RuleAddress, ServiceRules, service_rules
@@ -24,7 +25,8 @@ class RulesRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
     """One address of a Service port on one node.
 
     `expected` is the number of ready endpoints in the API, None where it was not read; `conntrack` the connections
-    to this address that conntrack holds, None where it was not dumped. `state`: "in step", or what is not.
+    to this address that conntrack holds, `begun` those of them that an earlier reading did not have, None where it was
+    not dumped. `state`: "in step", or what is not.
     """
 
     node: str
@@ -35,6 +37,7 @@ class RulesRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
     address: RuleAddress
     expected: int | None = None
     conntrack: int | None = None
+    begun: int | None = None
     state: str = ""
 
 
@@ -71,9 +74,13 @@ def rules_report(
     rows: list[RulesRow] = []
     for node, ruleset in rulesets.items():
         rules = service_rules(ruleset)
+        now = _connections(dumps[node])
+        new: tuple[Connection, ...] | None = None
         if earlier and node in earlier:
             rules = since(service_rules(parse_ruleset(earlier[node])), rules)
-        rows += _rows(node, rules, snapshot, wanted, findings, dumps[node], target)
+            then = _connections(earlier[node])
+            new = begun(then, now) if now is not None and then is not None else None
+        rows += _rows(node, rules, snapshot, wanted, findings, (_by_address(now), _by_address(new)), target)
     silent = [NotChecked(f"rules of node {r.node or n}", e) for n, r in rulesets.items() for e in r.errors]
     if snapshot is None and target is not None and any(r.virtual_servers for r in rulesets.values()):
         silent.append(NotChecked("names of IPVS services", "IPVS keeps none; give the address, or --manifests"))
@@ -115,6 +122,7 @@ def addresses_of(snapshot: ClusterSnapshot, target: Target, namespace: str) -> t
     return tuple(found.values())
 
 
+Counts = Mapping[tuple[str, str, int], int]  # connections by protocol, address and port
 Wanted = Mapping[tuple[str, str], tuple[Service | None, ServicePort | None]]
 
 
@@ -141,10 +149,9 @@ def _rows(
     snapshot: ClusterSnapshot | None,
     wanted: Wanted | None,
     findings: Sequence[Finding],
-    dumps: Sequence[RulesetDump],
+    connections: tuple[Counts | None, Counts | None],
     target: Target | None,
 ) -> list[RulesRow]:
-    connections = _connections(dumps)
     rows = []
     for entry in rules:
         name = entry.service or _name_by_address(snapshot, entry)
@@ -167,7 +174,8 @@ def _rows(
                     source=entry.source,
                     address=address,
                     expected=expected,
-                    conntrack=_count(connections, entry.protocol, address),
+                    conntrack=_count(connections[0], entry.protocol, address),
+                    begun=_count(connections[1], entry.protocol, address),
                     state=_state(node, name, findings) if snapshot is not None else "",
                 )
             )
@@ -180,18 +188,21 @@ def _is_at(address: RuleAddress, target: Target) -> bool:
     return address.ip == target.name and target.port in (None, address.port)
 
 
-def _connections(dumps: Sequence[RulesetDump]) -> Mapping[tuple[str, str, int], int] | None:
+def _connections(dumps: Sequence[RulesetDump]) -> tuple[Connection, ...] | None:
     texts = [d.text for d in dumps if d.source == "conntrack" and not d.error]
-    if not texts:
+    return tuple(c for text in texts for c in parse_conntrack(text)) if texts else None
+
+
+def _by_address(connections: Sequence[Connection] | None) -> Counts | None:
+    if connections is None:
         return None
-    found: dict[tuple[str, str, int], int] = {}
-    for text in texts:
-        for (protocol, ip, port, *_), count in connections_by_backend(parse_conntrack(text)).items():
-            found[(protocol, ip, port)] = found.get((protocol, ip, port), 0) + count
+    found: Counter[tuple[str, str, int]] = Counter()
+    for (protocol, ip, port, *_), count in connections_by_backend(connections).items():
+        found[(protocol, ip, port)] += count
     return found
 
 
-def _count(connections: Mapping[tuple[str, str, int], int] | None, protocol: str, address: RuleAddress) -> int | None:
+def _count(connections: Counts | None, protocol: str, address: RuleAddress) -> int | None:
     if connections is None:
         return None
     if address.ip:

@@ -16,6 +16,7 @@ from kubectl_genainet.proxy.ir import Chain, Env, SetLookup, Table, address_numb
 from kubectl_genainet.proxy.model import Hook
 from kubectl_genainet.proxy.nft import NftTable, parse_nft_json
 from kubectl_genainet.proxy.nft_text import parse_nft_text
+from kubectl_genainet.proxy.remember import Memory
 
 _HEAD = 1 << 16  # characters that tell what a text is; a ruleset may have 40 MB
 _SAVE_LINE = re.compile(r"^(?:\[\d+:\d+\] )?-A \S+", re.M)
@@ -34,6 +35,7 @@ class Ruleset:
     sources: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()  # "source: why it could not be read"
     t_ns: int = 0
+    memory: Memory = field(default_factory=Memory, repr=False, compare=False)
     _envs: dict[tuple[str, ...] | None, Env] = field(default_factory=dict, repr=False, compare=False)
     _asked: dict[int, frozenset[int] | None] = field(default_factory=dict, repr=False, compare=False)
     _hooks: dict[tuple[int, Hook], tuple[Chain, ...]] = field(default_factory=dict, repr=False, compare=False)

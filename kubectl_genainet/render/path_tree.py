@@ -123,7 +123,9 @@ def _add_ending(branch: Tree, path: PacketPath) -> None:
         if drop.explanation:
             end.add(_line(drop.explanation, " ", certainty(drop.certainty)))
         if drop.rule:
-            end.add(_line(Text(printable(drop.rule), style="cyan"), " ", certainty(drop.certainty)))
+            end.add(
+                _line(Text(printable(drop.rule), style="cyan"), " ", certainty(drop.rule_certainty or drop.certainty))
+            )
         for item in drop.evidence[1:8]:
             end.add(_evidence(item))
         if drop.remedy is not None:

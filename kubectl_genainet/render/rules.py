@@ -28,9 +28,12 @@ def _endpoints(row: RulesRow) -> str:
 
 
 def _hits(row: RulesRow) -> str:
+    """By the rules' own counters, or (--hits, where rules have none) the connections that conntrack saw begin."""
     counts = [b.connections for b in row.address.backends]
     if row.address.packets is not None:
         return str(row.address.packets)
+    if row.begun is not None:
+        return str(row.begun)
     return "?" if not counts or None in counts else str(sum(c or 0 for c in counts))
 
 
@@ -71,7 +74,7 @@ def rules_tree(report: RulesReport) -> RenderableType:
         node = nodes.get(key)
         if node is None:
             state = f"  [yellow]{markup_safe(row.state)}[/]" if _state_style(row) else f"  [dim]{row.state}[/]"
-            node = nodes[key] = top.add(f"{markup_safe(row.node or 'node')}  [dim]{row.mode}[/]{state}")
+            node = nodes[key] = top.add(f"{markup_safe(row.node or 'node')}  [dim]{markup_safe(row.source)}[/]{state}")
         address = row.address
         end = f"→ {markup_safe(address.chain)}" if address.chain else f"[red]{address.verdict}[/]"
         branch = node.add(f"{markup_safe(address.address)}  [dim]{address.via}[/]  {end}  {_hits(row)} hits")

@@ -56,7 +56,11 @@ def rules_of(lab: RunningLab) -> dict[str, list[str]]:
 
 
 def state_of(lab: RunningLab) -> list[object]:
+    """All objects, without the time at which an EndpointSlice last changed."""
     objects = LabFolder(lab.name).read_objects()
+    for obj in objects:
+        if obj["kind"] == "EndpointSlice":
+            obj["metadata"].pop("annotations")
     return sorted(objects, key=lambda o: (o["kind"], o["metadata"].get("namespace", ""), o["metadata"]["name"]))
 
 

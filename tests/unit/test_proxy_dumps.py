@@ -1,6 +1,7 @@
-"""Rules that the real kube-proxy wrote, and what real packets then did (tests/cluster/test_kube_proxy_packets.py).
+"""Rules that the real kube-proxy and the lab wrote, and what real packets then did.
 
-Made anew with GENAINET_WRITE_DUMPS=tests/data/proxy on that test.
+Made anew with GENAINET_WRITE_DUMPS=tests/data/proxy on tests/cluster/test_kube_proxy_packets.py (kube-proxy-*) and
+tests/lab/test_proxy_lab_rules.py (lab-*).
 """
 
 import json
@@ -13,13 +14,23 @@ from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Packet, Ruleset, Verdict, dump_of, evaluate, parse_ruleset, service_rules
 
 FOLDER = Path(__file__).parents[1] / "data/proxy"
-SEEN = json.loads((FOLDER / "kube-proxy-1.20.flows.json").read_text())
+STEMS = sorted(path.name.removesuffix(".flows.json") for path in FOLDER.glob("*.flows.json"))
+
+
+def _read(stem: str) -> tuple[Ruleset, dict[str, Any]]:
+    """The rules, and what was seen with them."""
+    seen = json.loads((FOLDER / f"{stem}.flows.json").read_text())
+    files = [path for path in sorted(FOLDER.glob(f"{stem}.*")) if not path.name.endswith(".flows.json")]
+    return parse_ruleset([dump_of(path.read_text()) for path in files], node_ips=seen["node_ips"]), seen
 
 
 @pytest.fixture(scope="module")
 def ruleset() -> Ruleset:
-    texts = [(FOLDER / f"kube-proxy-1.20.{tool}.txt").read_text() for tool in ("iptables", "ip6tables")]
-    return parse_ruleset([dump_of(text) for text in texts], node_ips=SEEN["node_ips"])
+    return _read("kube-proxy-1.20")[0]
+
+
+def test_there_is_a_dump_of_the_real_kube_proxy_and_of_each_mode_of_the_lab() -> None:
+    assert STEMS == ["kube-proxy-1.20", "lab-iptables", "lab-nftables"]
 
 
 def _ends(flow: dict[str, Any]) -> set[Verdict]:
@@ -37,9 +48,11 @@ def _ends(flow: dict[str, Any]) -> set[Verdict]:
     )
 
 
-def test_every_packet_did_what_the_evaluation_says(ruleset: Ruleset) -> None:
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_packet_did_what_the_evaluation_says(stem: str) -> None:
+    ruleset, seen = _read(stem)
     wrong = []
-    for flow in SEEN["flows"]:
+    for flow in seen["flows"]:
         protocol = Protocol(flow["protocol"])
         said = evaluate(
             ruleset, Packet(src=flow["src"], dst=flow["dst"], dport=flow["dport"], protocol=protocol, bridged=False)
@@ -50,7 +63,7 @@ def test_every_packet_did_what_the_evaluation_says(ruleset: Ruleset) -> None:
         if said.verdict not in _ends(flow) or (answered and backends.get(answered) is not masqueraded):
             wrong.append((flow, said.verdict, backends))
     assert wrong == []
-    assert len(SEEN["flows"]) > 200
+    assert len(seen["flows"]) > 200
 
 
 def test_every_service_port_is_read_with_its_backends(ruleset: Ruleset) -> None:

@@ -30,6 +30,8 @@ SERVERS = """\
 -A -t 10.96.0.13:80 -s sh -b sh-fallback,sh-port
 -a -t 10.96.0.13:80 -r 10.244.1.5:8080 -g -w 1
 -a -t 10.96.0.13:80 -r 10.244.1.6:8080 -i -w 2
+-a -t 10.96.0.13:80 -r 10.244.1.7:8080 -i -w 2 --tun-type gue --tun-port 6080 --tun-csum
+-a -t 10.96.0.13:80 -r 10.244.1.8:8080 -i -w 2 --tun-type gre
 -A -u 10.96.0.14:53 -s rr -o
 -A --sctp-service 10.96.0.15:3868 -s rr
 -a --sctp-service 10.96.0.15:3868 -r 10.244.1.5:3868 -m -w 1
@@ -77,6 +79,7 @@ def main() -> None:
             "ours": text,
             "error": error,
             "ipvsadm": inside(node.name, "ipvsadm", "-Sn"),
+            "stats": inside(node.name, "ipvsadm", "-Ln", "--stats", "--exact"),
             "flows": [
                 {
                     "flow": flow,

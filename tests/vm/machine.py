@@ -33,7 +33,7 @@ for d in proc sys dev; do /bin/busybox mount -o move /$d /root/$d; done
 /bin/busybox mount -t tmpfs run /root/run
 /bin/busybox mount -t tmpfs tmp /root/tmp
 /bin/busybox mkdir -p /root/run/netns /root/lib/modules
-exec /bin/busybox switch_root /root /bin/sh -c 'export PATH=/usr/sbin:/usr/bin:/sbin:/bin; ip link set lo up; GUEST; echo "exit status $?"; echo o > /proc/sysrq-trigger; sleep 60'
+exec /bin/busybox switch_root /root /bin/sh -c 'export PATH=/usr/sbin:/usr/bin:/sbin:/bin; ip link set lo up; GUEST; echo "exit status $?"; echo o > /proc/sysrq-trigger; while :; do :; done'
 """  # noqa: E501
 
 
