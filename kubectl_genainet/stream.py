@@ -123,9 +123,11 @@ def ask_all(dials: Mapping[str, Dial], path: str, token: str = "") -> dict[str, 
     return answers
 
 
-def rulesets(dials: Mapping[str, Dial], token: str = "") -> dict[str, list[RulesetDump] | GenainetError]:
-    """Every node's rulesets."""
-    answers = ask_all(dials, "/v1/rulesets", token)
+def rulesets(
+    dials: Mapping[str, Dial], token: str = "", *, conntrack: bool = False
+) -> dict[str, list[RulesetDump] | GenainetError]:
+    """Every node's rulesets; with `conntrack`, the connections whose destination was translated too."""
+    answers = ask_all(dials, "/v1/rulesets" + ("?conntrack=1" if conntrack else ""), token)
     return {
         node: answer if isinstance(answer, GenainetError) else [d for d in answer if isinstance(d, RulesetDump)]
         for node, answer in answers.items()

@@ -329,6 +329,11 @@ int on_send_reset(struct bpf_raw_tracepoint_args *ctx)
 		key.flags = FLAG_ACTIVE;
 		socket_tuple(&key.t, sk);
 		key.netns = socket_netns(sk);
+		if (!key.t.sport) { /* the socket has given its port back already, and remembers it */
+			struct inet_port port = {};
+			READ_VIEW(port, inet_port, sk);
+			key.t.sport = be16((__u8 *)&port.inet_sport);
+		}
 	} else {
 		return 0;
 	}

@@ -139,7 +139,7 @@ class TcpTap:
         self._buffer = bytearray(_BUFFER)
         self._ports: frozenset[int] = frozenset()
         self._wanted: frozenset[tuple[str, int]] = frozenset()
-        self.dropped = 0
+        self.dropped: int = 0
         try:
             self._socket = inside(self._namespace, self._open)
         except OSError as error:
@@ -195,7 +195,8 @@ class TcpTap:
         for level, kind, data in extra:
             if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
                 seconds, nanoseconds = struct.unpack("@qq", data[:16])
-                return min(now, now - (time.time_ns() - seconds * 1_000_000_000 - nanoseconds))
+                age: int = time.time_ns() - seconds * 1_000_000_000 - nanoseconds
+                return now - max(0, age)
         return now
 
     def _segment(
@@ -230,8 +231,8 @@ class TcpTap:
     def lost(self) -> int:
         """Packets that the socket's buffer had no room for, and streams of which a part was not seen."""
         with contextlib.suppress(OSError):
-            statistics = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
-            self.dropped += struct.unpack("=II", statistics)[1]  # reading resets the kernel's counter
+            statistics: bytes = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
+            self.dropped += int.from_bytes(statistics[4:], "little")  # reading resets the kernel's counter
         return self.dropped + self._streams.lost
 
     def close(self) -> None:

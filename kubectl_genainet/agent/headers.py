@@ -154,7 +154,7 @@ def kernel_facts(
         enums={name: btf.enum(name) for name in enums},
         tracepoints={name: count for name, count in arguments.items() if count is not None},
     )
-    _write(stored, msgspec.json.encode(facts))
+    write_file(stored, msgspec.json.encode(facts))
     return facts
 
 
@@ -167,14 +167,14 @@ def header_tree(facts: KernelFacts, cache: Path) -> Path:
     for name, text in files.items():
         path = root / name
         if not path.exists():
-            _write(path, text.encode())
+            write_file(path, text.encode())
     arch = root / "arch" / _kernel_arch() / "include" / "asm" / "page.h"
     if not arch.exists():
-        _write(arch, _FIXED["include/asm/page.h"].encode())
+        write_file(arch, _FIXED["include/asm/page.h"].encode())
     return root
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_file(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all: several agents may share the cache."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}")

@@ -34,6 +34,13 @@ def check_filters(filters: tuple[FilterEntry, ...]) -> None:
             raise InputError(f"{entry.protocol[:16]!r} is not a protocol", field=where)
 
 
+def check_rulesets_query(query: str) -> bool:
+    """Whether connections are asked for: the query is empty or conntrack=0|1. Raises InputError for any other."""
+    if query not in ("", "conntrack=0", "conntrack=1"):
+        raise InputError(f"{query[:64]!r} is not conntrack=0 or conntrack=1", field="query")
+    return query == "conntrack=1"
+
+
 def check_request(request: TraceRequest) -> None:
     """Raises InputError, naming the field, for a request that is out of bounds."""
     check_filters(request.filters)

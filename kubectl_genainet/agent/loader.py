@@ -1,4 +1,4 @@
-"""Compiles, loads and attaches a probe with BCC. The only place that imports bcc.
+"""Loads and attaches a probe: the image that BCC compiled it to, once a kernel (agent/image.py).
 
 Nothing is pinned: programs and maps belong to this process's file descriptors, so that they are gone when it is,
 however it ends.
@@ -7,16 +7,18 @@ however it ends.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import ipaddress
 import os
+import resource
+import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from kubectl_genainet.agent import bpfsys
 from kubectl_genainet.agent.headers import header_tree, kernel_facts
+from kubectl_genainet.agent.image import CompileJob, Image, image_of, private_folder
 from kubectl_genainet.agent.probes.declare import DecodeContext, Probe
+from kubectl_genainet.agent.symbols import Symbols
 from kubectl_genainet.assets import asset_dir
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import Event
@@ -28,6 +30,9 @@ FLOW_BYTES = 16 << 20  # what the flow table may take in all, over all CPUs
 EVENTS_PER_SECOND = 20_000  # a second and CPU; what is over is counted as lost
 ACCOUNT_NAMES = ("emitted", "ring buffer", "event budget", "flows created", "flow table")
 _PROTOCOLS = tuple(p for p in Protocol if p.number)
+_CONFIG = struct.Struct("=5I")  # struct config: any_port, own_netns, budget, filtered, live
+_INSN = struct.Struct("<BBhi")
+_MAP_REFERENCE = (0x18, 1)  # ld_imm64 with BPF_PSEUDO_MAP_FD
 _TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 
 
@@ -52,42 +57,63 @@ def _source(name: str) -> str:
     return "\n".join(f'#line 1 "{part.name}"\n{part.read_text()}' for part in parts)
 
 
+def _word(number: int) -> bytes:
+    return number.to_bytes(4, "little")
+
+
+def _with_maps(code: bytes, descriptors: list[int]) -> bytes:
+    """The instructions with the places of maps replaced by their descriptors."""
+    out = bytearray(code)
+    for at in range(0, len(code), _INSN.size):
+        opcode, registers, offset, value = _INSN.unpack_from(code, at)
+        if (opcode, registers >> 4) == _MAP_REFERENCE:
+            _INSN.pack_into(out, at, opcode, registers, offset, descriptors[value])
+    return bytes(out)
+
+
 class LoadedProbe:
     """A probe in the kernel. `missing` says what this kernel can't give. Use as a context manager."""
 
     def __init__(self, probe: Probe, node: str, cache: Path, options: Mapping[str, str] | None = None) -> None:
-        try:
-            import bcc
-        except ImportError as error:
-            raise GenainetError(
-                f"the agent's Python can't import bcc: {error}",
-                hint="Install python3-bpfcc and use the distribution's Python (make setup does both).",
-            ) from None
         self.probe = probe
+        cache = private_folder(cache)
         facts = kernel_facts(probe.views, cache, probe.enums, [a.tracepoint for a in probe.attachments])
-        os.environ["BCC_KERNEL_SOURCE"] = str(header_tree(facts, cache))
-        cpus = bpfsys.possible_cpus()
-        flags = [
-            f"-I{os.environ['BCC_KERNEL_SOURCE']}/include",
-            f"-DRING_PAGES={RING_PAGES}", f"-DFLOW_ENTRIES={max(1024, min(16384, FLOW_BYTES // probe.entry_bytes(cpus)))}",
+        headers = str(header_tree(facts, cache))
+        flags = (
+            f"-I{headers}/include", f"-DRING_PAGES={RING_PAGES}",
+            f"-DFLOW_ENTRIES={max(1024, min(16384, FLOW_BYTES // probe.entry_bytes(bpfsys.possible_cpus())))}",
             *(["-DHAS_DROP_REASON"] if self._has_drop_reason(facts.drop_reasons) else []),
             *(f"-DARGS_{name}={count}" for name, count in facts.tracepoints.items()),
-        ]  # fmt: skip
-        try:
-            self.bpf = bcc.BPF(text=_source(probe.source), cflags=flags)
-        except Exception as error:  # bcc raises plain Exception
-            raise GenainetError(
-                f"the probe {probe.name} can't be compiled: {error}",
-                hint="Loading BPF needs root, or CAP_BPF and CAP_PERFMON; the compiler's own words are above.",
-            ) from None
-        self._context = DecodeContext(node, facts.drop_reasons, self._symbol, facts.enums, options or {})
+        )  # fmt: skip
+        functions = tuple(attachment.function for attachment in probe.attachments)
+        self._image = image_of(probe.name, CompileJob(_source(probe.source), headers, flags, functions), cache)
+        self.missing: list[str] = []
+        self._attached: list[int] = []
+        self._programs: dict[str, int] = {}
+        self._ring: bpfsys.RingBuffer | None = None
+        self._bits = [0] * 1024  # port_bits as they are in the kernel
+        self._context = DecodeContext(node, facts.drop_reasons, Symbols().name, facts.enums, options or {})
+        self.maps = self._make_maps(self._image)
         for name, words in (probe.words(self._context, options or {}) if probe.words else {}).items():
             for i, word in enumerate(words):
-                self.bpf[name][ctypes.c_int(i)] = ctypes.c_uint64(word)
-        self.missing: list[str] = []
-        self._attached: list[str] = []
-        self._programs: dict[str, int] = {}
-        self._bits = [0] * 1024  # port_bits as they are in the kernel
+                self.maps[name].set(_word(i), word.to_bytes(8, "little"))
+
+    def _make_maps(self, image: Image) -> dict[str, bpfsys.BpfMap]:
+        # Before Linux 5.11 the memory of maps counted against this limit.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        made: dict[str, bpfsys.BpfMap] = {}
+        try:
+            for m in image.maps:
+                made[m.name] = bpfsys.BpfMap(m.name, m.type, m.key_size, m.value_size, m.max_entries, m.flags)
+        except OSError as error:
+            for table in made.values():
+                table.close()
+            raise GenainetError(
+                f"the probe {self.probe.name} can't make its maps: {error}",
+                hint="Loading BPF needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.",
+            ) from None
+        return made
 
     @staticmethod
     def _has_drop_reason(names: dict[int, str]) -> bool:
@@ -95,20 +121,16 @@ class LoadedProbe:
         fields = tracepoint_fields("skb", "kfree_skb")
         return "reason" in fields if fields is not None else bool(names)
 
-    def _symbol(self, address: int) -> str:
-        name = self.bpf.ksym(address)
-        return "" if name == b"[unknown]" else str(name.decode(errors="replace"))
-
     def attach(self) -> None:
         """Attaches every tracepoint; what is not required and not there is named in `missing`. All begin at one moment."""
-        import bcc
-
+        descriptors = [self.maps[m.name].fd for m in self._image.maps]
         for attachment in self.probe.attachments:
             try:
-                self._programs[attachment.function] = self.bpf.load_func(attachment.function, bcc.BPF.RAW_TRACEPOINT).fd
-                self.bpf.attach_raw_tracepoint(attachment.tracepoint, attachment.function)
-                self._attached.append(attachment.tracepoint)
-            except Exception as error:  # bcc raises plain Exception
+                code = _with_maps(self._image.programs[attachment.function], descriptors)
+                program = bpfsys.load_raw_tracepoint(code, attachment.function)
+                self._programs[attachment.function] = program
+                self._attached.append(bpfsys.attach_raw_tracepoint(program, attachment.tracepoint))
+            except OSError as error:
                 where = f"{attachment.group}:{attachment.tracepoint}"
                 if attachment.required:
                     raise GenainetError(
@@ -118,42 +140,37 @@ class LoadedProbe:
                 self.missing.append(f"{where}: {attachment.without}")
         self._set_live(True)
 
-    def on_event(self, handle: Callable[[Any], None]) -> None:
+    def on_event(self, handle: Callable[[Event], None]) -> None:
         """Calls `handle` with each decoded event, from `consume`."""
         decode, context = self.probe.decode, self._context
-
-        def callback(_: object, data: int, size: int) -> None:
-            handle(decode(ctypes.string_at(data, size), context))
-
-        self.bpf["ring"].open_ring_buffer(callback)
+        self._ring = bpfsys.RingBuffer(self.maps["ring"], lambda data: handle(decode(data, context)))
 
     def consume(self) -> None:
         """Handles all events that are in the ring buffer now."""
-        self.bpf.ring_buffer_consume()
+        if self._ring is not None:
+            self._ring.consume()
 
     def configure(self, filters: Iterable[FilterEntry], own: Iterable[int] | None, budget: int) -> None:
         """Sets what is matched, while running. `own` are the namespaces of this node, None for all of the kernel's."""
         wanted = {key for entry in filters for key in self._keys(entry)}
         any_port = any(not port for _, port, _ in wanted)
         self._sync("filter", {addr + port.to_bytes(2, "little") + bytes([proto, 0]) for addr, port, proto in wanted})
-        self._sync("own", {inode.to_bytes(4, "little") for inode in own or ()})
+        self._sync("own", {_word(inode) for inode in own or ()})
         bits = [(1 << 64) - 1 if any_port else 0] * 1024
         for _, port, _ in wanted:
             bits[port >> 6] |= 1 << (port & 63)
-        table = self.bpf["port_bits"]
         for i, word in enumerate(bits):
             if self._bits[i] != word:
-                table[ctypes.c_int(i)] = ctypes.c_uint64(word)
+                self.maps["port_bits"].set(_word(i), word.to_bytes(8, "little"))
                 self._bits[i] = word
-        config = self.bpf["config"]
-        live = config[ctypes.c_int(0)].live
-        config[ctypes.c_int(0)] = config.Leaf(any_port, own is not None, max(1, budget), bool(wanted), live)
+        live = _CONFIG.unpack(self._config())[4]
+        self.maps["config"].set(_word(0), _CONFIG.pack(any_port, own is not None, max(1, budget), bool(wanted), live))
+
+    def _config(self) -> bytes:
+        return self.maps["config"].get(_word(0)) or bytes(_CONFIG.size)
 
     def _set_live(self, live: bool) -> None:
-        config = self.bpf["config"]
-        leaf = config[ctypes.c_int(0)]
-        leaf.live = live
-        config[ctypes.c_int(0)] = leaf
+        self.maps["config"].set(_word(0), _CONFIG.pack(*_CONFIG.unpack(self._config())[:4], live))
 
     @staticmethod
     def _keys(entry: FilterEntry) -> Iterable[tuple[bytes, int, int]]:
@@ -163,18 +180,21 @@ class LoadedProbe:
             if not (icmp and entry.port):
                 yield _mapped(entry.ip), entry.port, protocol.number
 
-    def _sync(self, table_name: str, wanted: set[bytes]) -> None:
-        table = self.bpf[table_name]
-        have = {bytes(memoryview(key).cast("B")) for key in table}
-        for raw in have - wanted:
-            del table[table.Key.from_buffer_copy(raw)]
-        for raw in wanted - have:
-            table[table.Key.from_buffer_copy(raw)] = table.Leaf(1)
+    def _sync(self, name: str, wanted: set[bytes]) -> None:
+        table = self.maps[name]
+        have = set(table.keys())
+        for key in have - wanted:
+            table.delete(key)
+        for key in wanted - have:
+            table.set(key, b"\x01")
 
     def accounts(self) -> dict[str, int]:
-        """Totals since the start, by ACCOUNT_NAMES."""
-        table = self.bpf["account"]
-        return {name: int(table.sum(i).value) for i, name in enumerate(ACCOUNT_NAMES)}
+        """Totals since the start, by ACCOUNT_NAMES, over all CPUs."""
+        totals = {}
+        for i, name in enumerate(ACCOUNT_NAMES):
+            values = self.maps["account"].get(_word(i)) or b""
+            totals[name] = sum(struct.unpack(f"={len(values) // 8}Q", values))
+        return totals
 
     def statistics(self) -> dict[str, bpfsys.ProgramStatistics]:
         """What the kernel counts for each program, by function. `missed` are packets that no probe has looked at."""
@@ -186,35 +206,42 @@ class LoadedProbe:
 
     def take(self, name: str, key_size: int, value_size: int, *, delete: bool = False) -> Iterable[tuple[bytes, bytes]]:
         size = value_size * bpfsys.possible_cpus()
-        return bpfsys.entries(self.bpf[name].map_fd, key_size, size, delete=delete)
+        return bpfsys.entries(self.maps[name].fd, key_size, size, delete=delete)
 
     def sweep(self, now: int, *, final: bool = False) -> Iterable[Event]:
         """What no packet will complete any more; everything that is open where the session is at its end."""
         return self.probe.sweep(self, self._context, now, final) if self.probe.sweep else ()
 
     def pairs(self, name: str, key_size: int, value_size: int) -> Iterable[tuple[bytes, bytes]]:
-        return bpfsys.entries(self.bpf[name].map_fd, key_size, value_size, batch=256)
+        return bpfsys.entries(self.maps[name].fd, key_size, value_size, batch=256)
 
     def delete(self, name: str, key: bytes) -> None:
-        table = self.bpf[name]
-        with contextlib.suppress(KeyError):
-            del table[table.Key.from_buffer_copy(key)]
+        self.maps[name].delete(key)
 
     def set_word(self, name: str, index: int, value: int) -> None:
-        self.bpf[name][ctypes.c_int(index)] = ctypes.c_uint64(value)
+        self.maps[name].set(_word(index), value.to_bytes(8, "little"))
         bpfsys.wait_for_programs()
 
     def detach(self) -> None:
         """Detaches every tracepoint. All end at one moment."""
         if self._attached:
             self._set_live(False)
-        for tracepoint in self._attached:
-            self.bpf.detach_raw_tracepoint(tracepoint)
+        for descriptor in self._attached:
+            os.close(descriptor)
         self._attached.clear()
 
     def close(self) -> None:
+        """Detaches, and gives back every program and map."""
         self.detach()
-        self.bpf.cleanup()
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
+        for descriptor in self._programs.values():
+            os.close(descriptor)
+        self._programs.clear()
+        for table in self.maps.values():
+            table.close()
+        self.maps.clear()
 
     def __enter__(self) -> LoadedProbe:
         return self

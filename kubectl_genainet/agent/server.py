@@ -3,7 +3,7 @@
     GET  /healthz                   200 while the agent runs
     GET  /v1/hello                  wire.Hello
     GET  /v1/node                   model.node.NodeReport
-    GET  /v1/rulesets               NDJSON of model.node.RulesetDump
+    GET  /v1/rulesets               NDJSON of model.node.RulesetDump; ?conntrack=1 adds the translated connections
     POST /v1/trace                  wire.TraceRequest -> NDJSON of events, until the time is over or the client goes
     PUT  /v1/trace/ID/filters       list of wire.FilterEntry: changes a running session (ID is in the response header)
 
@@ -145,7 +145,8 @@ class Server:
                 await connection.respond(status, msgspec.json.encode({"error": message, "hint": hint}))
 
     async def _route(self, connection: Connection, request: h11.Request, body: bytes) -> None:
-        method, path = request.method.decode(), request.target.decode("ascii", "replace").partition("?")[0]
+        method = request.method.decode()
+        path, _, query = request.target.decode("ascii", "replace").partition("?")
         if (method, path) == ("GET", "/healthz"):
             await connection.respond(200, b"ok\n", "text/plain")
             return
@@ -156,11 +157,12 @@ class Server:
         routes: dict[tuple[str, str], Callable[[Connection, bytes], Awaitable[None]]] = {
             ("GET", "/v1/hello"): self._hello,
             ("GET", "/v1/node"): self._node,
-            ("GET", "/v1/rulesets"): self._rulesets,
             ("POST", "/v1/trace"): self._trace,
         }
         parts = path.split("/")
-        if (method, path) in routes:
+        if (method, path) == ("GET", "/v1/rulesets"):
+            await self._rulesets(connection, limits.check_rulesets_query(query))
+        elif (method, path) in routes:
             await routes[method, path](connection, body)
         elif method == "PUT" and len(parts) == 5 and parts[1:3] == ["v1", "trace"] and parts[4] == "filters":
             await self._change_filters(connection, parts[3], body)
@@ -173,9 +175,9 @@ class Server:
     async def _node(self, connection: Connection, _: bytes) -> None:
         await connection.respond(200, wire.encode(await asyncio.to_thread(self.inventory.report)))
 
-    async def _rulesets(self, connection: Connection, _: bytes) -> None:
+    async def _rulesets(self, connection: Connection, conntrack: bool) -> None:
         await connection.start(200, "application/x-ndjson")
-        dumps = read_rulesets(self.inventory.node, self.inventory.host_netns)
+        dumps = read_rulesets(self.inventory.node, self.inventory.host_netns, conntrack=conntrack)
         while (dump := await asyncio.to_thread(next, dumps, None)) is not None:
             await connection.write(wire.encode(dump))
         await connection.end()

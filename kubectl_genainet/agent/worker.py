@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 import signal
 import sys
 import threading
@@ -19,8 +20,8 @@ from typing import BinaryIO
 import msgspec
 
 from kubectl_genainet import __version__, wire
-from kubectl_genainet.agent.exact import ExactTracer
 from kubectl_genainet.agent.dnstcp import TcpTap
+from kubectl_genainet.agent.exact import ExactTracer
 from kubectl_genainet.agent.inventory import Inventory
 from kubectl_genainet.agent.loader import EVENTS_PER_SECOND, LoadedProbe
 from kubectl_genainet.agent.outbox import Outbox
@@ -35,8 +36,12 @@ POLL_S = 0.02
 ACCOUNT_S = 1.0
 EXACT_S = 0.2
 NAMESPACES_S = 2.0
+RULESETS_S = 15.0
 NODE_SHARE = 50  # looking at the namespaces may take one part in so many of the time
 DRAIN_SHARE = 20  # reading the flow table may take one part in so many of the time
+_COUNTERS = re.compile(
+    r"\[\d+:\d+\]|\"(packets|bytes)\": *\d+|^#.*$", re.MULTILINE
+)  # change without the rules changing
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -69,6 +74,7 @@ class Session:
         self.filters = job.request.filters
         self.filters_changed = threading.Event()
         self.namespaces: set[int] = set()
+        self.rulesets: dict[str, int] = {}  # hash of what was reported, by source
         self.probes: list[LoadedProbe] = []
         self.tap: TcpTap | None = None
         self.reported: dict[tuple[str, str], int] = {}
@@ -134,8 +140,20 @@ class Session:
         return self.namespaces if self.inventory.shared else None
 
     def _rulesets(self) -> None:
+        """Reports the rules that differ from those reported before."""
         for dump in read_rulesets(self.node, self.inventory.host_netns):
-            self.outbox.put(dump, always=True)
+            said = hash((dump.source, _COUNTERS.sub("", dump.text), dump.error))
+            if self.rulesets.get(dump.source) != said:
+                self.rulesets[dump.source] = said
+                self.outbox.put(dump, always=True)
+
+    def _watch_rulesets(self) -> None:
+        """Rules change while a session runs; reading them takes a small part of the time."""
+        pause = RULESETS_S
+        while not self.stop.wait(pause):
+            began = time.monotonic()
+            self._rulesets()
+            pause = max(RULESETS_S, NODE_SHARE * (time.monotonic() - began))
 
     def _event(self, event: Event) -> None:
         self.received += 1
@@ -147,6 +165,8 @@ class Session:
         now = time.monotonic()
         deadline, accounts_at, namespaces_at, drain_at = now + request.timeout_s, now, now + NAMESPACES_S, now + 0.5
         drained: dict[bytes, int] = {}
+        if request.rulesets:
+            threading.Thread(target=self._watch_rulesets, daemon=True).start()
         if request.probe is not None:
             arguments = (request.probe, self.inventory, self.outbox.put, self.stop)
             threading.Thread(target=run_probes, args=arguments, daemon=True).start()

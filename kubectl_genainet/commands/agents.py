@@ -49,9 +49,11 @@ def agents(source: Source) -> tuple[dict[str, Dial], str]:
     return cluster_agents(context=source.context, kubeconfig=source.kubeconfig)
 
 
-def read_rulesets(source: Source, warn: Callable[[str], None] = _warn) -> dict[str, list[RulesetDump]]:
+def read_rulesets(
+    source: Source, warn: Callable[[str], None] = _warn, *, conntrack: bool = False
+) -> dict[str, list[RulesetDump]]:
     """Every node's rulesets, live; nodes that fail are warned of and left out. Raises GenainetError where all fail."""
-    return _whole(rulesets(*agents(source)), warn)
+    return _whole(rulesets(*agents(source), conntrack=conntrack), warn)
 
 
 def read_nodes(source: Source, warn: Callable[[str], None] = _warn) -> dict[str, NodeReport]:

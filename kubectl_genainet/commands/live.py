@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
 LOAD_S = 40.0  # how long the agents may take to load their probes: compiling them is slow on a busy node
 GRACE_S = 10.0  # and to say goodbye
-GOODBYE_S = 2.0  # and to send their accounts at the end
+GOODBYE_S = 5.0  # and to send their accounts at the end
 
 
 class Reader(Protocol):
@@ -54,7 +54,9 @@ class Watch:
     arguments: dict[str, Any]
     timeout_s: float
     node: str | None = None
+    nodes: frozenset[str] = frozenset()  # those that host an end of what is watched; empty: any may
     record: str | None = None
+    redacted: bool = False
 
 
 def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
@@ -112,6 +114,8 @@ class LiveRun:
             if self.watch.node not in dials:
                 raise not_found("node with an agent", self.watch.node, dials)
             dials = {self.watch.node: dials[self.watch.node]}
+        elif self.watch.nodes & dials.keys():
+            dials = {node: dial for node, dial in dials.items() if node in self.watch.nodes}
         self._nodes = len(dials)
         with self._writer() as writer:
             streams = Streams(dials, {node: request(node) for node in dials}, token)
@@ -156,7 +160,9 @@ class LiveRun:
     def _writer(self) -> AbstractContextManager[BundleWriter | None]:
         if not self.watch.record:
             return nullcontext()
-        header = new_header(self.watch.command, self.watch.arguments, datetime.now(UTC).isoformat())
+        header = new_header(
+            self.watch.command, self.watch.arguments, datetime.now(UTC).isoformat(), redacted=self.watch.redacted
+        )
         return BundleWriter(self.watch.record, header, self.snapshot)
 
     def _records(

@@ -28,6 +28,7 @@ from kubectl_genainet.render.rules import exact_table, flows_table, ipsets_table
 from kubectl_genainet.render.text import make_console
 
 Dumps = Mapping[str, Sequence[RulesetDump]]
+_WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many connections conntrack holds
 
 
 @click.command("rules")
@@ -78,7 +79,7 @@ def command(
     parsed = parse_target(target) if target else None
     if exact is not None:
         return _exact(source, parsed, files, exact, output)
-    dumps = _saved(files) if files else _live(source)
+    dumps = _saved(files) if files else _live(source, conntrack=flows is None and output in _WITH_CONNECTIONS)
     if node:
         dumps = _only(dumps, node)
     if flows is not None:
@@ -90,7 +91,8 @@ def command(
         raise GenainetError("--hits needs live nodes: a saved dump has one reading of the counters")
     if hits:
         time.sleep(hits)
-        dumps = _only(_live(source), node) if node else _live(source)
+        dumps = _live(source, conntrack=output in _WITH_CONNECTIONS)
+        dumps = _only(dumps, node) if node else dumps
     snapshot = None if files and not (source.bundle or source.lab or source.manifests) else load_snapshot(source)
     if parsed is None and not files:
         click.echo("no target given: showing all Services", err=True)
@@ -150,8 +152,8 @@ def _lines(name: str) -> list[str]:
     return _read(name).splitlines()
 
 
-def _live(source: Source) -> Dumps:
-    """The nodes' dumps: recorded ones of a bundle, else the agents' own of this moment."""
+def _live(source: Source, *, conntrack: bool = False) -> Dumps:
+    """The nodes' dumps: recorded ones of a bundle, else the agents' own of this moment (with connections if asked)."""
     if source.bundle:
         from kubectl_genainet.bundle import read_bundle
 
@@ -166,7 +168,7 @@ def _live(source: Source) -> Dumps:
         return found
     from kubectl_genainet.commands.agents import read_rulesets
 
-    dumps: Dumps = read_rulesets(source)
+    dumps: Dumps = read_rulesets(source, conntrack=conntrack)
     return dumps
 
 

@@ -73,7 +73,8 @@ def command(source: Source, target: str, timeout: float, output: str, **options:
         filters=resolved.filters, timeout_s=timeout, probe=_probe_request(options, resolved, snapshot, client)
     )
     arguments = {"target": str(wanted), "timeout": timeout}
-    watch = Watch(source, "trace", arguments, timeout, node=options["node"], record=options["record"])
+    ends = frozenset({client.spec.node_name}) | resolved.nodes if client is not None else frozenset()
+    watch = Watch(source, "trace", arguments, timeout, options["node"], ends, options["record"])
     return run.live(watch, request)
 
 

@@ -35,11 +35,11 @@ _JUDGED = {
 _MILD = {"tcp-out-of-place", "other-host"}
 _RESETS = {  # enum sk_rst_reason, include/net/rstreason.h
     "TCP_ABORT_ON_CLOSE": "it was closed with data that had not been read",
-    "TCP_ABORT_ON_LINGER": "it was closed so that a reset is sent (SO_LINGER 0)",
+    "TCP_ABORT_ON_LINGER": "the other end's FIN did not come in time (TCP_LINGER2)",
     "TCP_ABORT_ON_DATA": "data came for a socket that was closed already",
     "TCP_DISCONNECT_WITH_DATA": "it was disconnected with data that had not been sent",
     "TCP_KEEPALIVE_TIMEOUT": "its keepalives were not answered",
-    "TCP_STATE": "it was ended in the middle of its handshake or of its end",
+    "TCP_STATE": "it was open when it was closed with SO_LINGER 0, or disconnected",
 }
 _LAG = "the policy enforcer on {node} lags behind the API, or has stopped"
 _OLD = "the connection was established under other policies, or its entry in the connection table is gone"
@@ -73,16 +73,25 @@ class Rows:
         self._counter_ids: dict[tuple[str, int, str], int] = {}
 
     def build(self) -> list[DropRow]:
-        """All rows, the largest first; what is only evidence of another row has none of its own."""
+        """All rows by count, those that are no fault last; what is only evidence of another row has none of its own."""
         beside = self._of.by_pair()
         rows = []
         for group in self._of.groups:
-            others = {id(g): g for pair in self._of.pairs(group) for g in beside[pair] if g is not group}
+            others = {id(g): g for pair in self._of.pairs(group) for g in beside[pair] if self._related(group, g)}
             row = self._row(group, list(others.values()))
             if row is not None:
                 rows.append(row)
         rows += self._counted()
-        return sorted(rows, key=lambda r: (-r.severity.rank, -r.packets, r.id))
+        return sorted(rows, key=lambda r: (r.severity is Severity.INFO, -r.packets, r.id))
+
+    def _related(self, group: Group, other: Group) -> bool:
+        """Whether both are of one client and server. A Service's address and an endpoint of it may be the same server, two
+        endpoints are not."""
+        if other is group or other.pair == group.pair:
+            return other is not group
+        snapshot = self._of.identity.snapshot
+        ends = (group.request, other.request)
+        return any(snapshot.service_at(r.dst, r.dport, r.protocol.value) is not None for r in ends)
 
     def _row(self, group: Group, others: list[Group]) -> DropRow | None:
         match group.what:
@@ -208,9 +217,8 @@ class Rows:
             check, title = "reset-from-outside", f"a reset reached {where}; what sent it was not seen"
         evidence = (Evidence(f"tracepoint tcp_{'send' if event.sent else 'receive'}_reset: {reason}",
                              Certainty.OBSERVED, node=group.node), *self._beside(group, others))  # fmt: skip
-        return self._base(
-            group, outcome=Outcome.RESET, check=check, severity=Severity.WARNING, title=title, evidence=evidence
-        )
+        severity = Severity.INFO if check == "reset-by-kernel" else Severity.WARNING
+        return self._base(group, outcome=Outcome.RESET, check=check, severity=severity, title=title, evidence=evidence)
 
     def _told(self, group: Group) -> DropRow:
         event, error = group.event, group.error

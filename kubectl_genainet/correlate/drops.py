@@ -241,7 +241,7 @@ class DropCorrelator:
         ruleset, error = self.rulesets.of(group.node)
         opening = event.tcp is not None and event.tcp.syn and not event.tcp.is_ack
         established = group.reply or (group.flow.protocol is Protocol.TCP and not opening and not group.opening)
-        return Case(event, established, self.identity, ruleset, error, self.engine, self.request_of(event.flow))
+        return Case(event, established, self.identity, ruleset, error, self.engine, request=self.request_of(event.flow))
 
     def request_of(self, flow: FiveTuple) -> FiveTuple:
         return self.ends.orient(flow).request

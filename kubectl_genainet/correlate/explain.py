@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from kubectl_genainet.correlate.identity import Identity
 from kubectl_genainet.correlate.reasons import SENTENCES
+from kubectl_genainet.correlate.remedies import Remedies
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import FiveTuple, address_text
@@ -32,6 +33,7 @@ class Case:
     ruleset: Ruleset | None
     ruleset_error: str
     engine: PolicyEngine | None
+    remedies: Remedies | None = None
     request: FiveTuple | None = None  # the flow that policies judge, where the packet itself is an answer
 
     @property
@@ -371,11 +373,13 @@ def explain_drop(case: Case) -> Drop:
         read = subsystem
     reading = read(case) if read else sentence(case) or _unknown(case)
     pod = case.identity.pod_in(event.node, event.netns)
+    stopped = bool(reading.policies) and case.remedies is not None
     return Drop(
         reason=event.reason or "UNKNOWN", location=event.location, hook=event.hook or None, device=event.device or None,
         rule=reading.rule, policies=reading.policies, certainty=reading.certainty, node=event.node,
         pod=pod.metadata.name if pod else None, explanation=reading.explanation, check=reading.check, told=reading.told,
         evidence=(_observed(f"{event.reason or 'no reason'} in {event.location}", event.node), *reading.evidence),
+        remedy=case.remedies.of(policy_flow(case.judged, case.identity)) if stopped and case.remedies else None,
     )  # fmt: skip
 
 

@@ -63,6 +63,21 @@ class Identity:
             return 0
         return now.counters[counter] - first[counter]
 
+    def device(self, node: str, netns: int, ifindex: int) -> str:
+        """Name of a device; "" where it is not known (it came and went between two reports)."""
+        found = self.namespaces.get((node, netns))
+        return next((d.name for d in found.devices if d.ifindex == ifindex), "") if found is not None else ""
+
+    def resolv_conf(self, pod: Pod) -> str:
+        """The resolv.conf that its node read in the pod, "" where it read none."""
+        for key, found in self._pods.items():
+            if found is not None and (found.metadata.namespace, found.metadata.name) == (
+                pod.metadata.namespace,
+                pod.metadata.name,
+            ):
+                return self.namespaces[key].resolv_conf
+        return ""
+
     def is_host(self, node: str, netns: int) -> bool:
         return self._hosts.get(node) == netns
 

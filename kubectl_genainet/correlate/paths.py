@@ -15,6 +15,7 @@ from kubectl_genainet.correlate.connections import Connection, Connections, Dire
 from kubectl_genainet.correlate.explain import Case, explain_drop
 from kubectl_genainet.correlate.hops import Translation, hops_of, in_order, learn_crossings, translation_of
 from kubectl_genainet.correlate.identity import Identity
+from kubectl_genainet.correlate.remedies import Remedies
 from kubectl_genainet.correlate.rulesets import Rulesets
 from kubectl_genainet.correlate.symptoms import symptoms
 from kubectl_genainet.correlate.watches import Watches
@@ -68,9 +69,11 @@ class PathCorrelator:
 
     def _judge_by(self, snapshot: ClusterSnapshot) -> None:
         self._engine: PolicyEngine | None = None
+        self._remedies: Remedies | None = None
         self.engine_error = ""
         try:
             self._engine = PolicyEngine(snapshot)
+            self._remedies = Remedies(self._engine, self.identity)
         except GenainetError as error:
             self.engine_error = error.message
 
@@ -245,7 +248,9 @@ class PathCorrelator:
     def _explain(self, dropped: Dropped) -> Drop:
         ruleset, error = self.rulesets.of(dropped.event.node)
         established = not dropped.first_packet
-        return explain_drop(Case(dropped.event, established, self.identity, ruleset, error, self._engine))
+        return explain_drop(
+            Case(dropped.event, established, self.identity, ruleset, error, self._engine, self._remedies)
+        )
 
     @staticmethod
     def _established(connection: Connection) -> bool | None:

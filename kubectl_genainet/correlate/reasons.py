@@ -75,8 +75,11 @@ SENTENCES: dict[str, Sentence] = {
 }  # fmt: skip
 
 # Where a packet without a reason is freed in the normal course of things: the last packets of a closed connection
-# (TIME_WAIT, net/ipv4/tcp_ipv4.c), multicast that nobody here listens to (net/ipv6/ip6_input.c).
-BACKGROUND_LOCATIONS = frozenset({"tcp_v4_rcv", "tcp_v6_rcv", "ip6_mc_input", "ip_mc_validate_source"})
+# (TIME_WAIT, net/ipv4/tcp_ipv4.c), segments out of order that a closed socket still held
+# (tcp_disconnect, inet_csk_destroy_sock), multicast that nobody here listens to (net/ipv6/ip6_input.c).
+BACKGROUND_LOCATIONS = frozenset(
+    {"tcp_v4_rcv", "tcp_v6_rcv", "skb_rbtree_purge", "ip6_mc_input", "ip_mc_validate_source"}
+)
 NO_REASON = frozenset({"", "NOT_SPECIFIED"})
 
 

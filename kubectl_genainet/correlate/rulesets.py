@@ -25,8 +25,9 @@ class Rulesets:
     def of(self, node: str) -> tuple[Ruleset | None, str]:
         """The node's rules as last read, or why there are none."""
         if node not in self._parsed:
-            dumps = [d for d in self._dumps[node].values() if not d.error and d.source != "conntrack-stats"]
-            errors = "; ".join(f"{d.source}: {d.error}" for d in self._dumps[node].values() if d.error)
+            rules = [d for d in self._dumps[node].values() if not d.source.startswith("conntrack")]
+            dumps = [d for d in rules if not d.error]
+            errors = "; ".join(f"{d.source}: {d.error}" for d in rules if d.error)
             host = self._identity.host_of(node)
             try:
                 parsed = parse_ruleset(dumps, node_ips=host.addresses if host else None) if dumps else None

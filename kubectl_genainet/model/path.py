@@ -9,7 +9,7 @@ from enum import Enum
 
 import msgspec
 
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy
 from kubectl_genainet.model.packet import Protocol
 
 
@@ -96,6 +96,7 @@ class Drop(msgspec.Struct, frozen=True):
     evidence: tuple[Evidence, ...] = ()
     check: str = ""
     told: str | None = None
+    remedy: Remedy | None = None  # the change of policies that was tried and would admit the flow
 
 
 class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="path"):

@@ -64,7 +64,7 @@ COLUMNS: tuple[Column[DropRow], ...] = (
     Column("CLIENT", lambda r: who(r.client)),
     Column("SERVER", lambda r: who(r.server)),
     Column("SERVICE", lambda r: f"{r.service.name}:{r.service.port}" if r.service else "-"),
-    Column("PROTO", lambda r: r.protocol.value),
+    Column("PROTO", lambda r: r.protocol.value if r.client or r.server else "-"),
     Column("WAY", _arrow, wide=True),
     Column("WHERE", where),
     Column("NODE", lambda r: r.node, wide=True),
@@ -149,6 +149,9 @@ def alike(rows: list[DropRow]) -> list[tuple[DropRow, int]]:
     """The first row of each kind (check, workloads, Service, direction), and how many more are like it."""
     kinds: dict[tuple[object, ...], list[DropRow]] = {}
     for row in rows:
+        if row.check == "conntrack-full":
+            kinds.setdefault((row.check, row.node), []).append(row)
+            continue
         ends = tuple((p.workload or p.pod or p.ip) if p is not None else None for p in (row.client, row.server))
         service = (row.service.namespace, row.service.name) if row.service else ends[1]
         kinds.setdefault((row.check, row.outcome, ends[0], service, row.direction), []).append(row)

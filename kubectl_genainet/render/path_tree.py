@@ -126,6 +126,9 @@ def _add_ending(branch: Tree, path: PacketPath) -> None:
             end.add(_line(Text(printable(drop.rule), style="cyan"), " ", certainty(drop.certainty)))
         for item in drop.evidence[1:8]:
             end.add(_evidence(item))
+        if drop.remedy is not None:
+            fix = end.add(_line(Text("what would admit it: ", style="green"), drop.remedy.text))
+            fix.add(_line(Text(printable(drop.remedy.command), style="cyan"), "  prints the YAML"))
     for finding in path.findings:
         end = branch.add(_line(Text("! ", style="bold yellow"), finding.title))
         for item in finding.evidence:

@@ -55,9 +55,8 @@ class Probe:
     `enums` are names of kernel enums whose values `decode` and `drain` need to name. `drain` turns what the probe
     counts in maps into events; it gets the maps, a memory of its own and the time. `sweep` takes out of the maps what no
     packet will complete any more; it gets the maps, the time, and whether the session is at its end. `words` gives the
-    first contents of
-    arrays of __u64, by map; it gets the client's options. `entry_bytes` is what an entry of its flow table takes on so many
-    CPUs: the loader bounds the table's memory by the number of entries, FLOW_ENTRIES in the source.
+    first contents of arrays of __u64, by map; it gets the client's options. `entry_bytes` is what an entry of its flow
+    table takes on so many CPUs: the loader bounds the table's memory by the number of entries, FLOW_ENTRIES in the source.
     """
 
     name: str

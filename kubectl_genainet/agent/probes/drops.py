@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
 
+from kubectl_genainet.agent.headers import View
 from kubectl_genainet.agent.probes.declare import (
     COMMON_VIEWS,
     SKB_HEAD,
@@ -150,7 +151,7 @@ _RST = "resets are not counted"
 PROBE = Probe(
     name="drops",
     source="drops.bpf.c",
-    views=(SKB_HEAD, SKB_PLACE, *COMMON_VIEWS),
+    views=(SKB_HEAD, SKB_PLACE, *COMMON_VIEWS, View("inet_port", "inet_sock", ("inet_sport",))),
     attachments=(
         Attachment("skb", "kfree_skb", "on_free"),
         Attachment(

@@ -35,8 +35,8 @@ def reset_by_app(lab: Lab, memo: Memo) -> None:
     """One pod of the model closes connections with a RST instead of an answer.
 
     Fault: the program of one my-llama-finetuned pod resets each connection once it has read the request.
-    Diagnosis: the handshake succeeds and a RST comes from the application's socket (tracepoint tcp:tcp_send_reset is
-    silent, the RST leaves an established connection). No rule and no closed port sent it.
+    Diagnosis: the handshake succeeds and a RST comes from the application's socket (tracepoint tcp:tcp_send_reset,
+    without a packet that provoked it). No rule and no closed port sent it.
     """
     _one_pod(lab, memo, {"reset": True})
 

@@ -89,6 +89,22 @@ def disagreement(lab: Lab, memo: Memo) -> None:
     lab.sync()
 
 
+@incident("policy-bypassed", Expected(Verdict.FORWARDED), clear=restore)
+def policy_bypassed(lab: Lab, memo: Memo) -> None:
+    """A rule accepts what a policy does not admit, before the policy's enforcer sees it.
+
+    Fault: my-llama-ingress-policy admits app.kubernetes.io/name: chatbot (as policy-drop), and on each node a rule of FORWARD,
+    before all others, accepts all TCP; its comment speaks of an upgrade.
+    Diagnosis: nothing is dropped; connections of chatbot-ui to my-llama-finetuned are established although the policy admits
+    none of them.
+    """
+    _ingress_rule(lab, memo)["from"][0]["podSelector"]["matchLabels"][APP] = "chatbot"
+    for node in lab.record.nodes:
+        rule = f"-p tcp {comment('open while the CNI is upgraded')} -j ACCEPT"
+        lab.add_rule(ExtraRule(incident="policy-bypassed", node=node, table="filter", chain="FORWARD", rule=rule))
+    lab.sync()
+
+
 def _isolate_egress(lab: Lab, memo: Memo, rules: list[Object]) -> None:
     name = "chatbot-ui-egress-policy"
     policy = {

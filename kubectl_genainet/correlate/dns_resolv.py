@@ -1,0 +1,94 @@
+"""A pod's resolv.conf: as its node read it, or else as kubelet makes it; and what its search domains cost.
+
+Source: pod spec dnsPolicy and dnsConfig (core/v1), kubelet pkg/kubelet/network/dns, resolv.conf(5).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.finding import Certainty
+from kubectl_genainet.model.kube import Pod
+
+CLUSTER_DOMAIN = "cluster.local"  # kubelet's default; a cluster may have another, which only resolv.conf tells
+DEFAULT_NDOTS = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvConf:
+    """`certainty`: observed where the file was read, assumed where it follows from the pod's spec."""
+
+    search: tuple[str, ...]
+    ndots: int
+    nameservers: tuple[str, ...]
+    certainty: Certainty
+
+    @property
+    def options_line(self) -> str:
+        return f"options ndots:{self.ndots}"
+
+    @property
+    def search_line(self) -> str:
+        return f"search {' '.join(self.search)}"
+
+
+def parse_resolv_conf(text: str) -> ResolvConf:
+    """The file's own words; of several search lines the last counts."""
+    search: tuple[str, ...] = ()
+    servers: list[str] = []
+    ndots = DEFAULT_NDOTS
+    for line in text.splitlines():
+        word, *rest = line.split() or [""]
+        if word == "nameserver":
+            servers += rest[:1]
+        elif word in ("search", "domain"):
+            search = tuple(domain.rstrip(".").lower() for domain in rest)
+        elif word == "options":
+            for option in rest:
+                name, _, value = option.partition(":")
+                if name == "ndots" and value.isdigit():
+                    ndots = min(int(value), 15)
+    return ResolvConf(search, ndots, tuple(servers), Certainty.OBSERVED)
+
+
+def assumed_resolv_conf(pod: Pod, snapshot: ClusterSnapshot) -> ResolvConf | None:
+    """As kubelet writes it by the pod's spec; None for policy Default, where it is the node's own."""
+    spec = pod.spec
+    config = spec.dns_config
+    options = {o.name: o.value for o in config.options}
+    policy = spec.dns_policy or "ClusterFirst"
+    if policy == "ClusterFirst" and spec.host_network:
+        policy = "Default"
+    if policy == "Default":
+        return None
+    search: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
+    ndots = DEFAULT_NDOTS
+    if policy != "None":
+        search = (f"{pod.metadata.namespace}.svc.{CLUSTER_DOMAIN}", f"svc.{CLUSTER_DOMAIN}", CLUSTER_DOMAIN)
+        service = snapshot.service("kube-system", "kube-dns")
+        servers = service.cluster_ips[:1] if service else ()
+        ndots = 5
+    search += tuple(s.rstrip(".").lower() for s in config.searches)
+    if options.get("ndots", "").isdigit():
+        ndots = int(options["ndots"])
+    return ResolvConf(tuple(dict.fromkeys(search)), ndots, (*servers, *config.nameservers), Certainty.ASSUMED)
+
+
+def split_search(name: str, search: tuple[str, ...]) -> tuple[str, str] | None:
+    """(what the application asked for, the search domain) of a name that ends in one; the longest domain counts."""
+    plain = name.rstrip(".").lower()
+    for domain in sorted(search, key=len, reverse=True):
+        if plain.endswith("." + domain) and len(plain) > len(domain) + 1:
+            return plain[: -len(domain) - 1], domain
+    return None
+
+
+def search_domains(snapshot: ClusterSnapshot) -> tuple[str, ...]:
+    """Every search domain that a pod's resolv.conf may have, as far as the objects tell."""
+    found: dict[str, None] = dict.fromkeys((f"svc.{CLUSTER_DOMAIN}", CLUSTER_DOMAIN))
+    for pod in snapshot.pods:
+        conf = assumed_resolv_conf(pod, snapshot)
+        found.update(dict.fromkeys(conf.search if conf is not None else ()))
+    return tuple(found)

@@ -1,0 +1,182 @@
+"""The end of a watch on DNS: every query accounted for, the tables, the findings, what was lost."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from kubectl_genainet.correlate.account import Losses
+from kubectl_genainet.correlate.dns import client_name
+from kubectl_genainet.correlate.dns_findings import Failures, habits, slow_servers
+from kubectl_genainet.correlate.dns_resolv import ResolvConf, assumed_resolv_conf, parse_resolv_conf
+from kubectl_genainet.correlate.dns_stats import ClientStats, Counts, DnsStatistics, Lookup, NameStats, ServerStats
+from kubectl_genainet.correlate.identity import Identity
+from kubectl_genainet.model.events import Bye, DnsDropped, Event, Hello, LostEvents, PacketSeen
+from kubectl_genainet.model.exchange import DnsExchange
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Severity
+from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.model.path import Party
+
+CONNECT_NS = 1_500_000_000  # a SYN without an answer for so long has failed; TCP repeats it after 1 s (RFC 6298)
+MAX_CONNECTIONS = 10_000
+MAX_LISTED = 1000
+
+
+class DnsSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="dns_summary"):
+    """`queries` are the clients' (queries = answered + failed + timeouts + open), `upstream` those that DNS servers made
+    on their behalf. `malformed` messages could not be decoded whole, `unmatched` are responses whose query was not seen.
+    `events` as in a trace's summary: emitted = received + lost."""
+
+    target: str
+    queries: Counts
+    upstream: Counts
+    malformed: int
+    unmatched: int
+    clients: tuple[ClientStats, ...]
+    names: tuple[NameStats, ...]
+    servers: tuple[ServerStats, ...]
+    lookups: tuple[Lookup, ...]
+    findings: tuple[Finding, ...]
+    events: dict[str, int | None]
+    nodes: tuple[str, ...]
+    silent_nodes: tuple[str, ...]
+    lost: tuple[Losses, ...]
+    redacted: bool = False
+
+
+class ResolvConfs:
+    """The resolv.conf of clients. `renamed` has what a redaction made of search domains."""
+
+    def __init__(self, identity: Identity, renamed: Mapping[str, str]) -> None:
+        self._identity, self._renamed = identity, renamed
+        self._known: dict[tuple[str, str], ResolvConf | None] = {}
+
+    def of(self, client: Party) -> ResolvConf | None:
+        """As its node read it, else as its spec says; None for what is no pod."""
+        if client.pod is None or client.namespace is None:
+            return None
+        key = (client.namespace, client.pod)
+        if key not in self._known:
+            self._known[key] = self._find(*key)
+        return self._known[key]
+
+    def _find(self, namespace: str, name: str) -> ResolvConf | None:
+        pod = self._identity.snapshot.pod(namespace, name)
+        if pod is None:
+            return None
+        text = self._identity.resolv_conf(pod)
+        conf = parse_resolv_conf(text) if text else assumed_resolv_conf(pod, self._identity.snapshot)
+        if conf is None or not self._renamed:
+            return conf
+        return ResolvConf(
+            tuple(self._renamed.get(d, d) for d in conf.search), conf.ndots, conf.nameservers, conf.certainty
+        )
+
+
+class _Connections:
+    """TCP connections to DNS ports that got no answer."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[FiveTuple, int] = OrderedDict()
+        self._refused: set[FiveTuple] = set()
+        self._drops: dict[FiveTuple, DnsDropped] = {}
+        self._now = 0
+
+    def event(self, event: Event) -> None:
+        match event:
+            case PacketSeen() if event.tcp is not None and event.flow.protocol is Protocol.TCP:
+                self._now = max(self._now, event.t_ns)
+                if event.tcp.syn and not event.tcp.is_ack:
+                    if len(self._open) < MAX_CONNECTIONS:
+                        self._open.setdefault(event.flow, event.t_ns)
+                elif event.tcp.syn:
+                    self._open.pop(event.flow.reversed, None)
+                elif event.tcp.rst and event.flow.reversed in self._open:
+                    self._refused.add(event.flow.reversed)
+            case DnsDropped() if event.tcp is not None and event.tcp.syn and len(self._drops) < MAX_CONNECTIONS:
+                self._drops.setdefault(event.flow, event)
+            case _:
+                self._now = max(self._now, getattr(event, "t_ns", 0))
+
+    def failed(self, identity: Identity) -> Iterator[Finding]:
+        """One finding a client."""
+        clients: dict[str, list[FiveTuple]] = {}
+        for flow, since in self._open.items():
+            if flow in self._refused or self._now - since > CONNECT_NS:
+                clients.setdefault(client_name(identity.party(flow.src, flow.sport)), []).append(flow)
+        for client, flows in clients.items():
+            refused = sum(f in self._refused for f in flows)
+            evidence = [
+                Evidence(f"{len(flows)} TCP connections to {flows[0].destination} without an answer, {refused} of them refused",
+                         Certainty.OBSERVED)
+            ]  # fmt: skip
+            drop = next((d for f, d in self._drops.items() if f.src == flows[0].src), None)
+            if drop is not None:
+                hook = f" in {drop.hook}" if drop.hook else ""
+                evidence.append(
+                    Evidence(f"the kernel dropped them: {drop.reason}{hook}", Certainty.OBSERVED, node=drop.node)
+                )
+            yield Finding(
+                "dns-tcp-blocked", f"{client} can't reach DNS over TCP, which truncated answers need", Severity.ERROR,
+                tuple(evidence),
+            )  # fmt: skip
+
+
+class DnsSummaryBuilder:
+    """Collects exchanges and records as they come."""
+
+    def __init__(self, target: str, identity: Identity, renamed: Mapping[str, str], *, redacted: bool = False) -> None:
+        self.target, self.redacted = target, redacted
+        self.statistics = DnsStatistics()
+        self._identity = identity
+        self._confs = ResolvConfs(identity, renamed)
+        self._failures = Failures()
+        self._connections = _Connections()
+        self._lost: Counter[tuple[str, str, str]] = Counter()
+        self._bye: dict[str, Bye] = {}
+        self._nodes: dict[str, None] = {}
+
+    def event(self, event: Event) -> None:
+        self._connections.event(event)
+        match event:
+            case LostEvents():
+                self._lost[event.node, event.probe, event.where] += event.count
+            case Bye():
+                self._bye[event.node] = event
+            case Hello():
+                self._nodes[event.node] = None
+            case _:
+                pass
+
+    def exchange(self, exchange: DnsExchange) -> None:
+        self.statistics.add(exchange, self._confs.of(exchange.client))
+        self._failures.add(exchange)
+
+    def findings(self) -> tuple[Finding, ...]:
+        found = [
+            *self._failures.findings(), *self._connections.failed(self._identity),
+            *slow_servers(self.statistics.servers()), *habits(self.statistics),
+        ]  # fmt: skip
+        return tuple(sorted(found, key=lambda f: -f.severity.rank))
+
+    def build(self, *, malformed: int, unmatched: int) -> DnsSummary:
+        done = bool(self._nodes) and self._nodes.keys() == self._bye.keys()
+        byes = self._bye.values()
+        statistics = self.statistics
+        return DnsSummary(
+            target=self.target, queries=statistics.all.counts(), upstream=statistics.upstream.counts(),
+            malformed=malformed, unmatched=unmatched, clients=statistics.clients(),
+            names=statistics.names()[:MAX_LISTED], servers=statistics.servers(),
+            lookups=tuple(statistics.lookups()[:MAX_LISTED]), findings=self.findings(),
+            events={
+                "emitted": sum(b.emitted for b in byes) if done else None,
+                "received": sum(b.sent for b in byes) if done else None,
+                "lost": sum(b.lost for b in byes) if done else sum(self._lost.values()) or None,
+            },
+            nodes=tuple(sorted(self._nodes)),
+            silent_nodes=tuple(sorted(self._nodes.keys() - self._bye.keys())) if self._bye else (),
+            lost=tuple(Losses(node, probe, where, n) for (node, probe, where), n in sorted(self._lost.items())),
+            redacted=self.redacted,
+        )  # fmt: skip

@@ -1,0 +1,252 @@
+"""How DNS is shown: tables that refresh in place, one line a query (wide), JSON or YAML as it is known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from kubectl_genainet.correlate.dns_stats import ClientStats, Counts, NameStats, ServerStats
+from kubectl_genainet.correlate.dns_summary import DnsSummary, DnsSummaryBuilder
+from kubectl_genainet.model.exchange import DnsExchange
+from kubectl_genainet.model.finding import Finding
+from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.path import Party
+from kubectl_genainet.render.live import LiveView, write_json, write_yaml
+from kubectl_genainet.render.path_tree import certainty
+from kubectl_genainet.render.table import Column, table
+from kubectl_genainet.render.text import SEVERITY_STYLE, duration, make_console, printable
+
+NAMES_SHOWN = 15
+REFRESH_S = 0.5
+
+R = TypeVar("R", ClientStats, NameStats, ServerStats)
+
+
+def _bad(number: Callable[[Counts], int]) -> Callable[[Any], str]:
+    return lambda row: "bold red" if number(row.counts) else ""
+
+
+def _count_columns(_: type[R]) -> tuple[Column[R], ...]:
+    return (
+        Column("QUERIES", lambda r: str(r.counts.queries), right=True),
+        Column("P50", lambda r: _time(r.counts.latency.p50), right=True),
+        Column("P99", lambda r: _time(r.counts.latency.p99), right=True),
+        Column("MAX", lambda r: _time(r.counts.latency.max), right=True),
+        Column("TIMEOUTS", lambda r: str(r.counts.timeouts), right=True, style=_bad(lambda c: c.timeouts)),
+        Column("RETRIES", lambda r: str(r.counts.retries), right=True),
+        Column("NXDOMAIN", lambda r: str(r.counts.rcodes.get("NXDOMAIN", 0)), right=True),
+        Column("SERVFAIL", lambda r: str(r.counts.rcodes.get("SERVFAIL", 0)), right=True,
+               style=_bad(lambda c: c.rcodes.get("SERVFAIL", 0))),
+        Column("TRUNCATED", lambda r: str(r.counts.truncated), right=True),
+        Column("TCP", lambda r: str(r.counts.tcp_retries), right=True),
+    )  # fmt: skip
+
+
+def _time(ns: int | None) -> str:
+    return "-" if ns is None else duration(ns)
+
+
+CLIENT_COLUMNS: tuple[Column[ClientStats], ...] = (
+    Column("CLIENT", lambda c: c.client),
+    *_count_columns(ClientStats),
+    Column("WASTED", lambda c: f"{c.wasted / c.counts.queries:.0%}" if c.counts.queries else "-", right=True),
+)
+NAME_COLUMNS: tuple[Column[NameStats], ...] = (
+    Column("NAME", lambda n: n.name.rstrip(".") or "."),
+    Column("TYPE", lambda n: n.type),
+    Column("CLIENT", lambda n: n.client),
+    *_count_columns(NameStats),
+)
+SERVER_COLUMNS: tuple[Column[ServerStats], ...] = (
+    Column("SERVER", lambda s: s.server),
+    Column("NODE", lambda s: s.node or "?"),
+    *_count_columns(ServerStats),
+    Column("WAY P50", lambda s: _time(s.way.p50), right=True),
+    Column("SERVER P50", lambda s: _time(s.server_time.p50), right=True),
+    Column("UPSTREAM P50", lambda s: _time(s.upstream_time.p50), right=True),
+)
+
+
+def _party(party: Party | None) -> str:
+    return "-" if party is None else party.pod or address_text(party.ip, party.port)
+
+
+WIDE_COLUMNS: tuple[tuple[Column[DnsExchange], int], ...] = (
+    (Column("CLIENT", lambda e: e.client.pod or e.client.ip), 28),
+    (Column("SERVER", lambda e: _party(e.server or e.asked)), 26),
+    (Column("TYPE", lambda e: e.type or "?"), 5),
+    (Column("OUTCOME", lambda e: e.outcome.value), 9),
+    (Column("RCODE", lambda e: e.rcode or "-"), 9),
+    (Column("LATENCY", lambda e: _time(e.latency_ns)), 10),
+    (Column("TO NAT", lambda e: _time(e.split.to_nat)), 9),
+    (Column("TO SERVER", lambda e: _time(e.split.to_server)), 9),
+    (Column("IN SERVER", lambda e: _time(e.split.server)), 9),
+    (Column("UPSTREAM", lambda e: _time(e.split.upstream)), 9),
+    (Column("BACK", lambda e: _time(e.split.to_client)), 9),
+    (Column("NAME", lambda e: (e.name or "?").rstrip(".")), 0),
+)
+
+
+class DnsView(LiveView):
+    """What a renderer of exchanges does."""
+
+    def __init__(self, target: str, *, live: bool, by_server: bool) -> None:
+        super().__init__(target, live=live)
+        self.by_server = by_server
+        self.source: DnsSummaryBuilder | None = None  # what to draw from while it runs
+
+    def exchange(self, exchange: DnsExchange) -> None:
+        raise NotImplementedError
+
+    def finish(self, summary: DnsSummary) -> None:
+        raise NotImplementedError
+
+    def _nothing_seen(self, summary: DnsSummary) -> None:
+        if not summary.queries.queries and not summary.upstream.queries:
+            self.warn(f"no DNS query of {self.target} was seen; encrypted DNS (DoT, DoH) can't be")
+
+
+class JsonView(DnsView):
+    """One object a line, as it is known; then the summary."""
+
+    write: Callable[[object], None] = staticmethod(write_json)
+
+    def exchange(self, exchange: DnsExchange) -> None:
+        self.write(exchange)
+
+    def finish(self, summary: DnsSummary) -> None:
+        self._nothing_seen(summary)
+        self.write(summary)
+
+
+class YamlView(JsonView):
+    write = staticmethod(write_yaml)
+
+
+class WideView(DnsView):
+    """One line a query, then the tables."""
+
+    def __init__(self, target: str, *, live: bool, by_server: bool) -> None:
+        super().__init__(target, live=live, by_server=by_server)
+        self.console = make_console()
+        self._started = False
+
+    def exchange(self, exchange: DnsExchange) -> None:
+        if not self._started:
+            self._started = True
+            self._line([column.title for column, _ in WIDE_COLUMNS])
+        self._line([column.cell(exchange) for column, _ in WIDE_COLUMNS])
+
+    def _line(self, cells: list[str]) -> None:
+        text = "  ".join(printable(c).ljust(w) for c, (_, w) in zip(cells, WIDE_COLUMNS, strict=True)).rstrip()
+        self.console.print(Text(text, no_wrap=True), soft_wrap=True)
+
+    def finish(self, summary: DnsSummary) -> None:
+        self._nothing_seen(summary)
+        self.console.print(report(summary, by_server=self.by_server))
+
+
+class TableView(DnsView):
+    """The tables: refreshed in place in a terminal, else printed at the end."""
+
+    def __init__(self, target: str, *, live: bool, by_server: bool) -> None:
+        super().__init__(target, live=live, by_server=by_server)
+        self.console = make_console()
+        self._screen: Live | None = None
+        self._started = time.monotonic()
+        self._drawn = 0.0
+
+    def __enter__(self) -> TableView:
+        if self.console.is_terminal and self.live:
+            self._screen = Live(console=self.console, auto_refresh=False, transient=True, vertical_overflow="crop")
+            self._screen.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._screen is not None:
+            self._screen.stop()
+            self._screen = None
+
+    def exchange(self, exchange: DnsExchange) -> None:
+        pass
+
+    def refresh(self) -> None:
+        now = time.monotonic()
+        if self._screen is None or self.source is None or now - self._drawn < REFRESH_S:
+            return
+        self._drawn = now
+        statistics = self.source.statistics
+        shown = tables(statistics.clients(), statistics.names(), statistics.servers(), by_server=self.by_server)
+        queries = sum(statistics.all.outcomes.values())
+        line = f"watching {self.target} on {len(self._attached)} nodes, {int(now - self._started)} s, {queries} queries"
+        self._screen.update(Group(*shown, Text(f"{line} (Ctrl-C ends)", style="dim")), refresh=True)
+
+    def finish(self, summary: DnsSummary) -> None:
+        self.__exit__(None, None, None)
+        self._nothing_seen(summary)
+        self.console.print(report(summary, by_server=self.by_server))
+
+
+def tables(
+    clients: tuple[ClientStats, ...], names: tuple[NameStats, ...], servers: tuple[ServerStats, ...], *, by_server: bool
+) -> list[RenderableType]:
+    """Clients (or servers) first, then the names that went worst, then the others."""
+    by_client: list[RenderableType] = [table(CLIENT_COLUMNS, clients), Text("")]
+    of_servers: list[RenderableType] = [table(SERVER_COLUMNS, servers), Text("")]
+    of_names: list[RenderableType] = [table(NAME_COLUMNS, names[:NAMES_SHOWN]), Text("")]
+    if len(names) > NAMES_SHOWN:
+        of_names.insert(1, Text(f"… and {len(names) - NAMES_SHOWN} more names (all with -o json)", style="dim"))
+    return of_servers + by_client + of_names if by_server else by_client + of_names + of_servers
+
+
+def report(summary: DnsSummary, *, by_server: bool) -> RenderableType:
+    """The tables, the findings and the account of what was seen and lost."""
+    shown = tables(summary.clients, summary.names, summary.servers, by_server=by_server) if summary.clients else []
+    for finding in summary.findings:
+        shown += _finding(finding)
+    return Group(*shown, Text(_account(summary), style="dim"))
+
+
+def _finding(finding: Finding) -> list[RenderableType]:
+    lines: list[RenderableType] = [Text("! ", style=SEVERITY_STYLE[finding.severity]).append(printable(finding.title))]
+    for item in finding.evidence:
+        lines.append(Text("  ").append(printable(item.statement) + " ").append_text(certainty(item.certainty)))
+    if finding.remedy is not None:
+        lines.append(Text(f"  → {printable(finding.remedy.text)}", style="cyan"))
+        lines += [Text(f"    {printable(line)}") for line in finding.remedy.yaml.splitlines()]
+    return [*lines, Text("")]
+
+
+def _account(summary: DnsSummary) -> str:
+    queries, events = summary.queries, summary.events
+    rcodes = "".join(f", {n} {rcode}" for rcode, n in sorted(queries.rcodes.items()))
+    text = (
+        f"{queries.queries} queries: {queries.answered} answered, {queries.failed} failed{rcodes}, "
+        f"{queries.timeouts} timed out, {queries.open} still open"
+    )
+    if summary.upstream.queries:
+        text += f"; {summary.upstream.queries} upstream"
+    if summary.malformed or summary.unmatched:
+        text += f"; {summary.malformed} messages malformed, {summary.unmatched} responses without a query"
+    emitted = events.get("emitted")
+    text += f"; {emitted} records, {events.get('lost')} lost" if emitted is not None else "; records not accounted for"
+    if summary.silent_nodes:
+        text += f"; broke off: {', '.join(summary.silent_nodes)}"
+    if summary.redacted:
+        text += "; names are hashed"
+    return printable(f"{text}; nodes: {', '.join(summary.nodes) or 'none'}")
+
+
+VIEWS: dict[str, Callable[..., DnsView]] = {"table": TableView, "wide": WideView, "json": JsonView, "yaml": YamlView}
+
+
+def make_dns_view(output: str, target: str, *, live: bool, by_server: bool) -> DnsView:
+    return VIEWS[output](target, live=live, by_server=by_server)
