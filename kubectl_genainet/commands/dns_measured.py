@@ -63,7 +63,8 @@ class _Servers:
         counts = found.counts
         nxdomain = counts.rcodes.get("NXDOMAIN", 0)
         return DnsStats(
-            client=found.client, name="", server=self._asked[found.client].most_common(1)[0][0], queries=counts.queries - counts.open,
+            client=found.client, name="", server=self._asked[found.client].most_common(1)[0][0],
+            queries=counts.queries - counts.open,
             timeouts=counts.timeouts, nxdomain=nxdomain, servfail=counts.failed - nxdomain, stalled=counts.retries,
             races=counts.races, searched=found.wasted, p50_ns=counts.latency.p50, p99_ns=counts.latency.p99,
             node=self._nodes[found.client].most_common(1)[0][0],

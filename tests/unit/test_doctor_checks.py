@@ -36,6 +36,7 @@ from doctor_world import (
 from kubectl_genainet.doctor.inputs import DnsStats
 from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.doctor.report import Outcome
+from kubectl_genainet.model.cluster import LeftOut
 from kubectl_genainet.model.events import PacketDropped, PacketSeen, Point, TcpFlags
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.node import Route, RulesetDump
@@ -493,6 +494,44 @@ def ingress_controller_gone(world: World) -> None:
 @fault("ingress-tls", kubeadm, "Ingress chatbot/chat", "spec.tls[0].secretName")
 def tls_secret_missing(world: World) -> None:
     world.remove("Secret", "chat-tls")
+
+
+def certificate(world: World, ready: str) -> None:
+    """As on a live cluster: Secrets are never read, cert-manager's Certificates are."""
+    world.remove("Secret", "chat-tls")
+    world.left_out.append(LeftOut("Secret", "never read"))
+    world.add({"apiVersion": "cert-manager.io/v1", "kind": "Certificate", "metadata": meta("chat", NS),
+               "spec": {"secretName": "chat-tls"},
+               "status": {"conditions": [{"type": "Ready", "status": ready, "message": "waiting for the challenge"}]}})  # fmt: skip
+
+
+@fault("ingress-tls", kubeadm, "Ingress chatbot/chat", "status.conditions[Ready]")
+def certificate_not_issued(world: World) -> None:
+    certificate(world, "False")
+
+
+def test_tls_secrets_of_a_live_cluster_are_known_by_their_certificates_only() -> None:
+    world = kubeadm()
+    certificate(world, "True")
+    assert world.report().findings == ()
+    world.remove("Certificate", "chat")
+    unchecked = {n.what: n.reason for n in world.report().not_checked}
+    assert unchecked["ingress-tls"].startswith(
+        "Secret chatbot/chat-tls of Ingress chatbot/chat: Secret could not be read"
+    )
+
+
+def test_objects_of_the_namespace_that_is_judged_are_enough_for_checks_of_that_namespace() -> None:
+    world = eks()
+    world.namespace = NS
+    world.get("Service", "qdrant")["spec"]["selector"] = {"app.kubernetes.io/name": "qdrnt"}
+    world.left_out += [LeftOut(k, "not listed", NS) for k in ("Service", "Pod", "EndpointSlice", "NetworkPolicy")]
+    outcomes = {r.check: r.outcome for r in world.report().checks}
+    assert outcomes["service-selector"] is Outcome.FOUND
+    assert outcomes["policy-none"] is Outcome.PASSED
+    assert outcomes["policy-blocks-call"] is Outcome.NOT_CHECKED  # another namespace's pods may be its callers
+    world.namespace = ""
+    assert {r.check: r.outcome for r in world.report().checks}["service-selector"] is Outcome.NOT_CHECKED
 
 
 @fault(

@@ -46,7 +46,7 @@ def _ndots_patch(workload: Workload) -> str:
     return patch(workload.ref, change)
 
 
-@check(Area.LOOKUPS, Severity.WARNING, needs=("Pod",))
+@check(Area.LOOKUPS, Severity.WARNING, needs=("Pod",), own_namespace=True)
 def ndots(cluster: Cluster) -> Problems:
     """Lookups of external names are multiplied by search domains.
 

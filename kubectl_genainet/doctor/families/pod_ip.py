@@ -16,7 +16,7 @@ from kubectl_genainet.model.kube import KubeObject
 STUCK_S = 120
 
 
-@check(Area.POD_IP, Severity.ERROR, needs=("Pod",))
+@check(Area.POD_IP, Severity.ERROR, needs=("Pod",), own_namespace=True)
 def pod_without_ip(cluster: Cluster) -> Problems:
     """A pod was placed on a node and got no address within two minutes.
 

@@ -17,7 +17,7 @@ def _plain(service: Service) -> bool:
     return bool(service.spec.selector) and service.spec.type != "ExternalName"
 
 
-@check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"))
+@check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"), own_namespace=True)
 def service_selector(cluster: Cluster) -> Problems:
     """A Service's selector matches no pod and no workload.
 
@@ -65,7 +65,7 @@ def service_selector(cluster: Cluster) -> Problems:
         )
 
 
-@check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"))
+@check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"), own_namespace=True)
 def service_target_port(cluster: Cluster) -> Problems:
     """A Service's target port is not a port of its pods.
 
@@ -125,7 +125,7 @@ def service_target_port(cluster: Cluster) -> Problems:
                 break
 
 
-@check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"))
+@check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"), own_namespace=True)
 def service_protocol(cluster: Cluster) -> Problems:
     """A Service port has another protocol than the container port it leads to.
 
@@ -166,7 +166,7 @@ def service_protocol(cluster: Cluster) -> Problems:
                     break
 
 
-@check(Area.SERVICES, Severity.ERROR, needs=("Service", "EndpointSlice"))
+@check(Area.SERVICES, Severity.ERROR, needs=("Service", "EndpointSlice"), own_namespace=True)
 def service_endpoints(cluster: Cluster) -> Problems:
     """A Service has no ready endpoint.
 
@@ -208,7 +208,7 @@ def service_endpoints(cluster: Cluster) -> Problems:
             )  # fmt: skip
 
 
-@check(Area.SERVICES, Severity.ERROR, needs=("Service",))
+@check(Area.SERVICES, Severity.ERROR, needs=("Service",), own_namespace=True)
 def external_name_address(cluster: Cluster) -> Problems:
     """An ExternalName Service names an address.
 
@@ -249,7 +249,7 @@ def external_name_address(cluster: Cluster) -> Problems:
         )
 
 
-@check(Area.SERVICES, Severity.WARNING, needs=("Service",))
+@check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
 def external_name_port(cluster: Cluster) -> Problems:
     """An ExternalName Service maps a port.
 
