@@ -14,6 +14,7 @@ from kubectl_genainet.commands.options import FOUND, OK, Source, source_options
 from kubectl_genainet.doctor.accept import Acceptance, parse_ignore, read_baseline, write_baseline
 from kubectl_genainet.doctor.check import Area
 from kubectl_genainet.doctor.cluster import Cluster
+from kubectl_genainet.doctor.inputs import DnsStats
 from kubectl_genainet.doctor.recognise import Override, Role
 from kubectl_genainet.doctor.registry import all_checks, check_named, chosen
 from kubectl_genainet.doctor.report import Report, examine
@@ -98,12 +99,13 @@ def command(
     accepted = _acceptances(ignores, baseline)
     with _without_gc(), _progress() as advance:
         advance(0, 0, "reading the cluster's state")
-        snapshot, events = _read(source)
+        snapshot, events, measured = _read(source)
         cluster = Cluster(
             snapshot,
             reports=tuple(e for e in events if isinstance(e, NodeReport)),
             rulesets=tuple(e for e in events if isinstance(e, RulesetDump)),
             packets=tuple(e for e in events if isinstance(e, Seen)),
+            dns=measured,
             namespace=_namespace(source),
             overrides=tuple(map(_override, workloads)),
         )
@@ -141,17 +143,18 @@ def _acceptances(ignores: tuple[str, ...], baseline: str | None) -> list[Accepta
     return found
 
 
-def _read(source: Source) -> tuple[ClusterSnapshot, tuple[Event, ...]]:
-    """The cluster's state, and what the agents know of their nodes: live, or from a bundle."""
+def _read(source: Source) -> tuple[ClusterSnapshot, tuple[Event, ...], tuple[DnsStats, ...]]:
+    """The cluster's state, what the agents know of their nodes, and DNS as it was measured: live, or from a bundle."""
     if source.bundle:
         from kubectl_genainet.bundle import read_bundle
+        from kubectl_genainet.commands.dns_measured import dns_measured
 
         bundle = read_bundle(source.bundle)
-        return bundle.snapshot, bundle.events
+        return bundle.snapshot, bundle.events, dns_measured(bundle)
     from kubectl_genainet.commands.source import load_snapshot
 
     snapshot = load_snapshot(source)
-    return snapshot, () if source.manifests else _of_agents(source)
+    return snapshot, () if source.manifests else _of_agents(source), ()
 
 
 def _of_agents(source: Source) -> tuple[Event, ...]:

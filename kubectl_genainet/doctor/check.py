@@ -107,6 +107,7 @@ class Check:
     applies: Callable[[Cluster], str]
     run: CheckFunction
     doc: str
+    own_namespace: bool = False
 
     @property
     def title(self) -> str:
@@ -119,18 +120,20 @@ def check(
     *,
     needs: tuple[str | Need, ...] = (),
     applies: Callable[[Cluster], str] = always,
+    own_namespace: bool = False,
 ) -> Callable[[CheckFunction], Check]:
     """Makes a function a check named after it, in kebab case.
 
     `needs` are kinds of objects and other knowledge without which the answer would be unknown: where one could not
-    be read, the check is listed as not checked.
+    be read, the check is listed as not checked. `own_namespace`: the answer for a namespace depends on objects of that
+    namespace only, so that a token which may read no other is enough.
     """
 
     def decorate(function: CheckFunction) -> Check:
         doc = inspect.getdoc(function)
         if not doc:
             raise TypeError(f"the check {function.__name__} has no docstring")
-        return Check(function.__name__.replace("_", "-"), area, severity, needs, applies, function, doc)
+        return Check(function.__name__.replace("_", "-"), area, severity, needs, applies, function, doc, own_namespace)
 
     return decorate
 

@@ -15,7 +15,7 @@ from kubectl_genainet.doctor.inputs import DnsStats
 from kubectl_genainet.doctor.raw import items, moment, number, text
 from kubectl_genainet.doctor.recognise import Override, Recognised, Role, Stack, recognise, stack_named
 from kubectl_genainet.doctor.workloads import LivePod, Workload, fold
-from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.events import Seen
 from kubectl_genainet.model.finding import Finding, ObjectRef
 from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
@@ -56,21 +56,30 @@ class Cluster:
         return any(o.source for o in self.snapshot.objects)
 
     @cached_property
-    def _left_out(self) -> Mapping[str, str]:
-        return {item.kind: item.reason for item in self.snapshot.left_out}
+    def _left_out(self) -> Mapping[str, LeftOut]:
+        return {item.kind: item for item in self.snapshot.left_out}
 
-    def missing(self, need: str | Need) -> str:
-        """Why something that a check needs is not known; empty where it is."""
+    def missing(self, need: str | Need, *, own_namespace: bool = False) -> str:
+        """Why something that a check needs is not known; empty where it is.
+
+        `own_namespace`: the objects of the namespace that is judged are enough.
+        """
         if isinstance(need, Need):
             known = {
                 Need.NODES: self.reports, Need.RULESETS: self.rulesets, Need.PACKETS: self.packets, Need.DNS: self.dns,
             }[need]  # fmt: skip
             return "" if known else need.value
-        if need in self._left_out:
-            return f"{need} could not be read: {self._left_out[need]}"
+        left_out = self._left_out.get(need)
+        if left_out is not None and not (own_namespace and self.namespace and left_out.namespace == self.namespace):
+            return f"{need} could not be read: {left_out.reason}"
         if self.from_files and not self.snapshot.of(need):
             return f"the manifests hold no {need}"
         return ""
+
+    def unread(self, kind: str) -> str:
+        """Why a kind that a cluster need not have was not read; empty where it was, or where there is none."""
+        left_out = self._left_out.get(kind)
+        return left_out.reason if left_out is not None else ""
 
     def in_scope(self, namespace: str) -> bool:
         return self.namespace in ("", namespace)

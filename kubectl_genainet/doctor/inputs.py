@@ -8,8 +8,10 @@ import msgspec
 class DnsStats(msgspec.Struct, frozen=True):
     """DNS as measured for one client workload and one name. Times in ns; None where nothing was answered.
 
-    `name` may be hashed or empty (all names). `server` is the address asked. `stalled` counts lookups that took a
-    multiple of the resolver's 5 s timeout, `searched` those that only tried a search domain (NXDOMAIN).
+    `name` may be hashed or empty (all names). `server` is the address asked. `servfail` counts every response code that is
+    neither NOERROR nor NXDOMAIN. `stalled` are queries that the resolver had to send again after its timeout (5 s by
+    default), `races` those lost to the conntrack race of A and AAAA; `silent` names the servers that did not answer.
+    `searched` counts queries that only tried a search domain (NXDOMAIN).
     """
 
     client: str  # "namespace/workload"
@@ -20,7 +22,9 @@ class DnsStats(msgspec.Struct, frozen=True):
     nxdomain: int = 0
     servfail: int = 0
     stalled: int = 0
+    races: int = 0
     searched: int = 0
     p50_ns: int | None = None
     p99_ns: int | None = None
     node: str = ""
+    silent: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ from kubectl_genainet.doctor.families import (
     lookups,
     mesh,
     nlb,
+    node_packets,
     nodelocal,
     placement,
     pod_ip,
@@ -32,7 +33,7 @@ from kubectl_genainet.doctor.families import (
 )
 
 _FAMILIES = (
-    cni, pod_ip, services, exposure, nlb, health, ingress, gateway, mesh, policy, policy_peers, policy_traffic,
+    cni, pod_ip, node_packets, services, exposure, nlb, health, ingress, gateway, mesh, policy, policy_peers, policy_traffic,
     global_policy, kube_proxy, ip_space, ebpf, sriov, coredns, nodelocal, lookups, placement, efa, gpu_nodes,
 )  # fmt: skip
 

@@ -123,7 +123,11 @@ def _run(item: Check, cluster: Cluster) -> tuple[CheckResult, list[Finding]]:
         why_not = item.applies(cluster)
         if why_not:
             return result(Outcome.NOT_APPLICABLE, reasons=(why_not,)), []
-        missing = tuple(dict.fromkeys(reason for need in item.needs if (reason := cluster.missing(need))))
+        missing = tuple(
+            dict.fromkeys(
+                reason for need in item.needs if (reason := cluster.missing(need, own_namespace=item.own_namespace))
+            )
+        )
         if missing:
             return result(Outcome.NOT_CHECKED, reasons=missing), []
         findings, reasons = [], []

@@ -100,6 +100,15 @@ KINDS: tuple[Resource, ...] = (
     *_add_on("vpcresources.k8s.aws", "SecurityGroupPolicy/securitygrouppolicies"),
     *_add_on("networking.k8s.aws", "PolicyEndpoint/policyendpoints"),
     *_add_on("k8s.cni.cncf.io", "NetworkAttachmentDefinition/network-attachment-definitions"),
+    # AWS resources as objects (ACK), certificates that Ingresses wait for.
+    *_add_on("ec2.services.k8s.aws", "Subnet/subnets", "SecurityGroup/securitygroups"),
+    *_add_on("cert-manager.io", "Certificate/certificates"),
+    # Controllers of training jobs and of models that span pods.
+    *_add_on("leaderworkerset.x-k8s.io", "LeaderWorkerSet/leaderworkersets"),
+    *_add_on("jobset.x-k8s.io", "JobSet/jobsets"),
+    *_add_on("kubeflow.org", "PyTorchJob/pytorchjobs", version="v1"),
+    *_add_on("kubeflow.org", "MPIJob/mpijobs"),
+    *_add_on("ray.io", "RayCluster/rayclusters"),
     *_add_on(
         "security.istio.io", "PeerAuthentication/peerauthentications", "AuthorizationPolicy/authorizationpolicies"
     ),

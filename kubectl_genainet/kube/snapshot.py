@@ -119,7 +119,7 @@ def _read_kind(client: KubeClient, served: Served, namespace: str) -> Listing:
             return Listing(served, "", "", (), LeftOut(kind, error.message))
     try:
         objects, version = list_objects(client, served, namespace)
-        missing = LeftOut(kind, f"only those of namespace {namespace}: all namespaces may not be listed")
+        missing = LeftOut(kind, f"only those of namespace {namespace}: all namespaces may not be listed", namespace)
         return Listing(served, namespace, version, tuple(objects), missing)
     except ApiError as error:
         return Listing(served, namespace, "", (), LeftOut(kind, error.message))

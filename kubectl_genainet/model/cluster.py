@@ -17,10 +17,14 @@ T = TypeVar("T")
 
 
 class LeftOut(msgspec.Struct, frozen=True):
-    """A kind of object that could not be read: whatever depends on it is unknown, not absent."""
+    """A kind of object that could not be read: whatever depends on it is unknown, not absent.
+
+    `namespace`: its objects in this one were read, those of all others were not.
+    """
 
     kind: str
     reason: str
+    namespace: str = ""
 
 
 def canonical_ip(text: str) -> str:

@@ -36,9 +36,10 @@ from doctor_world import (
 from kubectl_genainet.doctor.inputs import DnsStats
 from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.doctor.report import Outcome
+from kubectl_genainet.model.cluster import LeftOut
 from kubectl_genainet.model.events import PacketDropped, PacketSeen, Point, TcpFlags
 from kubectl_genainet.model.finding import Severity
-from kubectl_genainet.model.node import RulesetDump
+from kubectl_genainet.model.node import Route, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
 AWS = "service.beta.kubernetes.io/aws-load-balancer-"
@@ -495,6 +496,44 @@ def tls_secret_missing(world: World) -> None:
     world.remove("Secret", "chat-tls")
 
 
+def certificate(world: World, ready: str) -> None:
+    """As on a live cluster: Secrets are never read, cert-manager's Certificates are."""
+    world.remove("Secret", "chat-tls")
+    world.left_out.append(LeftOut("Secret", "never read"))
+    world.add({"apiVersion": "cert-manager.io/v1", "kind": "Certificate", "metadata": meta("chat", NS),
+               "spec": {"secretName": "chat-tls"},
+               "status": {"conditions": [{"type": "Ready", "status": ready, "message": "waiting for the challenge"}]}})  # fmt: skip
+
+
+@fault("ingress-tls", kubeadm, "Ingress chatbot/chat", "status.conditions[Ready]")
+def certificate_not_issued(world: World) -> None:
+    certificate(world, "False")
+
+
+def test_tls_secrets_of_a_live_cluster_are_known_by_their_certificates_only() -> None:
+    world = kubeadm()
+    certificate(world, "True")
+    assert world.report().findings == ()
+    world.remove("Certificate", "chat")
+    unchecked = {n.what: n.reason for n in world.report().not_checked}
+    assert unchecked["ingress-tls"].startswith(
+        "Secret chatbot/chat-tls of Ingress chatbot/chat: Secret could not be read"
+    )
+
+
+def test_objects_of_the_namespace_that_is_judged_are_enough_for_checks_of_that_namespace() -> None:
+    world = eks()
+    world.namespace = NS
+    world.get("Service", "qdrant")["spec"]["selector"] = {"app.kubernetes.io/name": "qdrnt"}
+    world.left_out += [LeftOut(k, "not listed", NS) for k in ("Service", "Pod", "EndpointSlice", "NetworkPolicy")]
+    outcomes = {r.check: r.outcome for r in world.report().checks}
+    assert outcomes["service-selector"] is Outcome.FOUND
+    assert outcomes["policy-none"] is Outcome.PASSED
+    assert outcomes["policy-blocks-call"] is Outcome.NOT_CHECKED  # another namespace's pods may be its callers
+    world.namespace = ""
+    assert {r.check: r.outcome for r in world.report().checks}["service-selector"] is Outcome.NOT_CHECKED
+
+
 @fault(
     "ingress-buffering",
     kubeadm,
@@ -944,6 +983,86 @@ def rules_for_an_endpoint_that_is_gone(world: World) -> None:
 def conntrack_races(world: World) -> None:
     text = "cpu=0 found=12 invalid=3 insert=0 insert_failed=41 drop=0 early_drop=0 error=0 search_restart=2\n"
     world.rulesets.append(RulesetDump(node="worker2", t_ns=1, source="conntrack-stats", text=text))
+
+
+def filter_table(world: World, *rules: str, node: str = "worker1", policy: str = "ACCEPT [0:0]") -> None:
+    text = "\n".join(["*filter", ":INPUT ACCEPT [0:0]", f":FORWARD {policy}", ":OUTPUT ACCEPT [0:0]",
+        ":KUBE-FORWARD - [0:0]", "[9:540] -A FORWARD -j KUBE-FORWARD", *rules,
+        "[7:420] -A KUBE-FORWARD -m conntrack --ctstate INVALID -m nfacct --nfacct-name x -j DROP", "COMMIT", ""])  # fmt: skip
+    world.rulesets.append(RulesetDump(node=node, t_ns=1, source="iptables-legacy", text=text))
+
+
+@fault("rule-of-nobody", known(kubeadm), "Node worker1", "filter/HARDENING[1]")
+def rule_of_a_hardening_script(world: World) -> None:
+    filter_table(world, ":HARDENING - [0:0]", "[9:540] -A FORWARD -j HARDENING",
+                 "[4:240] -A FORWARD -m conntrack --ctstate INVALID -j DROP",
+                 '[12:720] -A HARDENING -d 10.244.7.12/32 -p udp --dport 53 -m comment --comment "no udp" -j DROP')  # fmt: skip
+
+
+@fault("rule-of-nobody", known(kubeadm), "Node worker1", "filter/FORWARD")
+def forward_policy_drops(world: World) -> None:
+    filter_table(world, policy="DROP [31:1860]")
+
+
+@fault("icmp-blocked", known(kubeadm), "Node worker1", "filter/OUTPUT[1]")
+def fragmentation_needed_is_not_told(world: World) -> None:
+    filter_table(world, "[0:0] -A OUTPUT -p icmp -m icmp --icmp-type 3/4 -j DROP",
+                 "[0:0] -A INPUT -p icmp -m icmp --icmp-type 8 -j DROP")  # fmt: skip
+
+
+def two_uplinks(world: World, strict: str) -> None:
+    """worker1 reaches worker2's pods by eth1, and gets their packets by eth0."""
+    pods = [p for p in world.of("Pod") if not p["spec"].get("hostNetwork")]
+    index = {r.node: i for i, r in enumerate(world.reports)}
+    for name, peer in (("worker1", "worker2"), ("worker2", "worker1")):
+        host, other = (world.reports[index[n]].namespaces[0] for n in (name, peer))
+        way = "eth1" if name == "worker1" else "eth0"
+        second = _device(host.devices[0], name="eth1", ifindex=77, addresses=("198.51.100.7",))
+        gateway = other.devices[0].addresses[0]
+        routes = (
+            Route("0.0.0.0/0", "eth0", "192.168.10.1"),
+            *(Route(f"{p['status']['podIP']}/32", way, gateway) for p in pods if p["spec"]["nodeName"] == peer),
+        )
+        values = {"net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.eth0.rp_filter": strict}
+        change_netns(world, index[name], 0, routes=routes, sysctls={**host.sysctls, **values},
+                     devices=(*host.devices, second) if name == "worker1" else host.devices)  # fmt: skip
+
+
+@fault("reverse-path", known(kubeadm), "Node worker1", "net.ipv4.conf.eth0.rp_filter")
+def strict_filter_and_another_way_back(world: World) -> None:
+    two_uplinks(world, "1")
+
+
+def test_another_way_back_is_no_fault_while_the_filter_is_loose() -> None:
+    world = known(kubeadm)()
+    two_uplinks(world, "2")
+    assert world.report().findings == ()
+
+
+@fault("listen-queue", known(kubeadm), "Pod chatbot/my-llama-finetuned-5d9f7c6b8-a0x2k", "ListenOverflows")
+def queue_is_full(world: World) -> None:
+    uid = world.pods("my-llama-finetuned")[0]["metadata"]["uid"]
+    for index, report in enumerate(world.reports):
+        for number, netns in enumerate(report.namespaces):
+            if uid in netns.pod_uids:
+                change_netns(world, index, number, counters={"ListenOverflows": 31, "ListenDrops": 31})
+
+
+@fault("conntrack-insert-failed", known(kubeadm), "Node worker2", "conntrack-stats", severity=Severity.INFO)
+def conntrack_was_full_once(world: World) -> None:
+    text = "cpu=0 found=12 invalid=3 insert=0 insert_failed=0 drop=93 early_drop=0 error=0 search_restart=2\n"
+    world.rulesets.append(RulesetDump(node="worker2", t_ns=1, source="conntrack-stats", text=text))
+
+
+@fault("external-policy-local", known(kubeadm), "Service chatbot/chatbot-ui", "spec.externalTrafficPolicy",
+       severity=Severity.WARNING)  # fmt: skip
+def load_balancer_does_not_keep_away(world: World) -> None:
+    world.get("Service", "chatbot-ui")["spec"] |= {
+        "type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 32001}  # fmt: skip
+    world.get("Service", "chatbot-ui")["status"] = {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}}
+    filter_table(world, ":KUBE-EXTERNAL-SERVICES - [0:0]",
+                 '[5:300] -A KUBE-EXTERNAL-SERVICES -p tcp -m comment --comment "chatbot/chatbot-ui:http has no local '
+                 'endpoints" -m addrtype --dst-type LOCAL -m tcp --dport 30080 -j DROP', node="cp1")  # fmt: skip
 
 
 # IP exhaustion

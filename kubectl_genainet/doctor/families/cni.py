@@ -7,12 +7,12 @@ from collections import Counter
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
+from kubectl_genainet.doctor.nodes import TUNNELS, pod_namespaces
+from kubectl_genainet.doctor.nodes import uplink as uplink_of
 from kubectl_genainet.doctor.platform import Routing, config_map, container_env
 from kubectl_genainet.doctor.raw import kubectl, number, sh, text
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.node import Device, NodeReport
-
-TUNNELS = ("vxlan", "geneve", "ipip", "sit", "ip6tnl", "gre", "wireguard")
 
 
 @check(Area.CNI, Severity.WARNING, needs=("DaemonSet", "ConfigMap"))
@@ -146,8 +146,8 @@ def cni_not_ready(cluster: Cluster) -> Problems:
 def mtu_mismatch(cluster: Cluster) -> Problems:
     """A pod's MTU is larger than what its node can carry to other nodes.
 
-    Looks, on each node, at the MTU of pods' eth0, of tunnel devices and of the uplink (the hardware device with the
-    node's address). A tunnel must fit the uplink less its own headers; a pod must fit the tunnel, or the uplink
+    Looks, on each node, at the MTU of pods' eth0, of tunnel devices and of the uplink (the device with the node's
+    address). A tunnel must fit the uplink less its own headers; a pod must fit the tunnel, or the uplink
     where there is none.
 
     Why: larger packets are dropped with "fragmentation needed", or silently where ICMP is filtered: small requests
@@ -157,7 +157,7 @@ def mtu_mismatch(cluster: Cluster) -> Problems:
     """
     for report in cluster.reports:
         host = cluster.host_netns(report)
-        uplink = _uplink(report)
+        uplink = uplink_of(cluster, report)
         if host is None or uplink is None:
             yield NotChecked(f"node {report.node}", "its report names no uplink with an address")
             continue
@@ -180,8 +180,7 @@ def mtu_mismatch(cluster: Cluster) -> Problems:
         limit = min([uplink.mtu, *(t.mtu for t in tunnels)])
         above = Counter(
             (device.name, device.mtu)
-            for netns in report.namespaces
-            if not netns.host and netns.pod_uids
+            for netns in pod_namespaces(cluster, report)
             for device in netns.devices
             if device.name == "eth0" and device.mtu > limit
         )
@@ -196,14 +195,6 @@ def mtu_mismatch(cluster: Cluster) -> Problems:
                 ),
                 _set_mtu(cluster, limit),
             )
-
-
-def _uplink(report: NodeReport) -> Device | None:
-    """The host's hardware device with an address and the largest MTU; a veth counts in a node made of namespaces."""
-    host = next((n for n in report.namespaces if n.host), None)
-    found = [d for d in host.devices if d.name != "lo" and d.up and d.addresses] if host else []
-    hardware = [d for d in found if d.kind in ("", "bond", "vlan")] or [d for d in found if d.kind == "veth"]
-    return max(hardware, key=lambda d: d.mtu, default=None)
 
 
 def _set_mtu(cluster: Cluster, mtu: int) -> Remedy:
@@ -228,7 +219,7 @@ def mtu_nodes_differ(cluster: Cluster) -> Problems:
 
     Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/network_mtu.html
     """
-    uplinks = [(r.node, d) for r in cluster.reports if (d := _uplink(r)) is not None]
+    uplinks = [(r.node, d) for r in cluster.reports if (d := uplink_of(cluster, r)) is not None]
     common = Counter(d.mtu for _, d in uplinks).most_common(1)
     for node, device in uplinks:
         if device.mtu != common[0][0]:

@@ -9,7 +9,7 @@ from kubectl_genainet.doctor.recognise import Role
 from kubectl_genainet.model.finding import Remedy, Severity
 
 
-@check(Area.SERVICES, Severity.WARNING, needs=("Service",))
+@check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
 def service_node_port(cluster: Cluster) -> Problems:
     """A GenAI workload is exposed by a NodePort.
 
@@ -35,7 +35,7 @@ def service_node_port(cluster: Cluster) -> Problems:
             )  # fmt: skip
 
 
-@check(Area.SERVICES, Severity.WARNING, needs=("Service",))
+@check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
 def vector_database_exposed(cluster: Cluster) -> Problems:
     """A vector database is behind a load balancer.
 
@@ -67,7 +67,7 @@ def vector_database_exposed(cluster: Cluster) -> Problems:
             )
 
 
-@check(Area.SERVICES, Severity.WARNING, needs=("Service",))
+@check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
 def load_balancer_pending(cluster: Cluster) -> Problems:
     """A LoadBalancer Service has no address.
 

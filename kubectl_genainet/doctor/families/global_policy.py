@@ -53,6 +53,9 @@ def policy_not_evaluated(cluster: Cluster) -> Problems:
     Source: https://docs.cilium.io/en/stable/security/policy/language/,
     https://docs.tigera.io/calico/latest/reference/resources/globalnetworkpolicy
     """
+    for kind in dict.fromkeys(kind for _, kinds, _ in _ENFORCERS for kind in kinds):
+        if kind != "NetworkPolicy" and (reason := cluster.unread(kind)):
+            yield NotChecked(kind, f"no verdict takes it into account: {reason}")
     names = {"toFQDNs", "domains", "domainNames", "http", "kafka", "l7proto", "toServices", "toGroups"}
     for policy, _ in extended_policies(cluster):
         fields: dict[str, str] = {}
@@ -262,6 +265,9 @@ def cilium_fqdn_dns(cluster: Cluster) -> Problems:
     Source: https://docs.cilium.io/en/stable/security/policy/language/#dns-based
     """
     kinds = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
+    for kind in kinds:
+        if reason := cluster.unread(kind):
+            yield NotChecked(kind, reason)
     policies = [p for kind in kinds for p in cluster.snapshot.of(kind, CILIUM_GROUP)]
 
     def proxied(policy: KubeObject) -> bool:

@@ -42,7 +42,7 @@ def _port(workload: Workload, container: Container, default: int) -> int | str:
     return container.ports[0][0] if container.ports else default
 
 
-@check(Area.HEALTH, Severity.WARNING)
+@check(Area.HEALTH, Severity.WARNING, needs=("Pod",), own_namespace=True)
 def readiness_probe(cluster: Cluster) -> Problems:
     """A model server has no readiness probe.
 
@@ -70,7 +70,7 @@ def readiness_probe(cluster: Cluster) -> Problems:
         )
 
 
-@check(Area.HEALTH, Severity.WARNING)
+@check(Area.HEALTH, Severity.WARNING, needs=("Pod",), own_namespace=True)
 def readiness_probe_model(cluster: Cluster) -> Problems:
     """A model server's readiness probe does not tell whether the model is loaded.
 
@@ -131,7 +131,7 @@ def load_times(workload: Workload, container: Container) -> list[tuple[Evidence,
     return out
 
 
-@check(Area.HEALTH, Severity.WARNING)
+@check(Area.HEALTH, Severity.WARNING, needs=("Pod",), own_namespace=True)
 def startup_budget(cluster: Cluster) -> Problems:
     """A liveness or startup probe gives a model less time than it takes to load.
 
@@ -200,7 +200,7 @@ def _readiness(cluster: Cluster, service: Service) -> tuple[Workload, Container,
     return None
 
 
-@check(Area.HEALTH, Severity.WARNING, needs=("Service",))
+@check(Area.HEALTH, Severity.WARNING, needs=("Service",), own_namespace=True)
 def nlb_health_check(cluster: Cluster) -> Problems:
     """A load balancer's health check does not ask what the readiness probe asks.
 
@@ -297,7 +297,7 @@ def nlb_readiness_gate(cluster: Cluster) -> Problems:
         )  # fmt: skip
 
 
-@check(Area.HEALTH, Severity.WARNING, needs=("Service",))
+@check(Area.HEALTH, Severity.WARNING, needs=("Service",), own_namespace=True)
 def nlb_health_threshold(cluster: Cluster) -> Problems:
     """A load balancer gives a pod up faster than its readiness probe does.
 

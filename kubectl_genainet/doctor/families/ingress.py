@@ -13,6 +13,7 @@ from kubectl_genainet.doctor.raw import (
     annotate,
     annotation,
     at,
+    condition,
     items,
     kubectl,
     mapping,
@@ -187,38 +188,47 @@ def _not_running(ingress: KubeObject, cls: KubeObject, controller: str) -> Probl
     )
 
 
-@check(Area.INGRESS, Severity.ERROR, needs=("Ingress", "Secret"))
+@check(Area.INGRESS, Severity.ERROR, needs=("Ingress",))
 def ingress_tls(cluster: Cluster) -> Problems:
-    """The TLS Secret of an Ingress does not exist.
+    """The TLS Secret of an Ingress does not exist, or its certificate is not issued.
 
-    Looks at spec.tls[].secretName and the names of the Secrets (never at what is in them). A cert-manager
-    Certificate that is Ready counts as its Secret.
+    Looks at spec.tls[].secretName and the names of the Secrets (never at what is in them), where manifests or a bundle
+    have them; from a live cluster Secrets are not read. There, cert-manager's Certificates tell: one that is Ready counts
+    as its Secret, one that is not is reported, and a name without a Certificate is listed as not checked.
 
     Why: the controller serves its own self-signed certificate, and clients refuse it.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/ingress/#tls
     """
     secrets = {(s.namespace, s.name) for s in cluster.snapshot.of("Secret", "")}
-    secrets |= {
-        (c.namespace, text(c.raw, "spec", "secretName"))
-        for c in cluster.snapshot.of("Certificate")
-        if any(s.get("type") == "Ready" and s.get("status") == "True" for s in items(c.raw, "status", "conditions"))
-    }
+    certificates = {(c.namespace, text(c.raw, "spec", "secretName")): c for c in cluster.snapshot.of("Certificate")}
+    unread = cluster.missing("Secret")
     for ingress in _ingresses(cluster):
         for index, tls in enumerate(items(ingress.raw, "spec", "tls")):
             name = text(tls, "secretName")
-            if name and (ingress.namespace, name) not in secrets:
-                hosts = ", ".join(strings(tls, "hosts"))
-                yield Problem(
-                    f"its TLS Secret {name} does not exist",
-                    ingress.ref,
-                    (seen(ingress.ref, f"spec.tls[{index}].secretName", name, f"for {hosts or 'all hosts'}"),),
-                    Remedy(
-                        "Create it, or let cert-manager do so.",
-                        command=f"kubectl -n {sh(ingress.namespace)} create secret tls {sh(name)} --cert=tls.crt "
-                        "--key=tls.key",
-                    ),
+            key = (ingress.namespace, name)
+            certificate = certificates.get(key)
+            ready = condition(certificate.raw, "Ready") if certificate is not None else {}
+            if not name or key in secrets or ready.get("status") == "True":
+                continue
+            if certificate is None and unread:
+                yield NotChecked(f"Secret {ingress.namespace}/{name} of {ingress.ref}", unread)
+                continue
+            hosts = ", ".join(strings(tls, "hosts"))
+            evidence = [seen(ingress.ref, f"spec.tls[{index}].secretName", name, f"for {hosts or 'all hosts'}")]
+            if certificate is not None:
+                said = text(ready, "message") or "it has no condition Ready"
+                evidence.append(seen(certificate.ref, "status.conditions[Ready]", ready.get("status"), said))
+                title = f"the certificate for its TLS Secret {name} is not ready"
+                remedy = Remedy("See why it is not issued.", command=kubectl(certificate.ref, "describe"))
+            else:
+                title = f"its TLS Secret {name} does not exist"
+                remedy = Remedy(
+                    "Create it, or let cert-manager do so.",
+                    command=f"kubectl -n {sh(ingress.namespace)} create secret tls {sh(name)} --cert=tls.crt "
+                    "--key=tls.key",
                 )
+            yield Problem(title, ingress.ref, tuple(evidence), remedy)
 
 
 @check(Area.INGRESS, Severity.WARNING, needs=("Ingress",))

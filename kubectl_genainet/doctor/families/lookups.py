@@ -7,11 +7,12 @@ from collections import defaultdict
 from kubectl_genainet.doctor.calls import Call
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.raw import items, number, patch, strings, text
+from kubectl_genainet.doctor.raw import items, number, patch, sh, strings, text
 from kubectl_genainet.doctor.workloads import Workload
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
 
 DEFAULT_NDOTS = 5
+WASTE_SHARE = 0.4
 CLUSTER_SEARCHES = 3  # NAMESPACE.svc.DOMAIN, svc.DOMAIN, DOMAIN
 
 
@@ -45,7 +46,7 @@ def _ndots_patch(workload: Workload) -> str:
     return patch(workload.ref, change)
 
 
-@check(Area.LOOKUPS, Severity.WARNING, needs=("Pod",))
+@check(Area.LOOKUPS, Severity.WARNING, needs=("Pod",), own_namespace=True)
 def ndots(cluster: Cluster) -> Problems:
     """Lookups of external names are multiplied by search domains.
 
@@ -95,7 +96,7 @@ def ndots(cluster: Cluster) -> Problems:
 def dns_stalls(cluster: Cluster) -> Problems:
     """Lookups take a multiple of 5 seconds.
 
-    Looks at measured DNS for lookups that took a multiple of the resolver's timeout.
+    Looks at measured DNS for queries that the resolver had to send again after its timeout, and at who did not answer.
 
     Why: one query of an A/AAAA pair was lost (the race of parallel queries in conntrack) or a DNS pod does not
     answer; the resolver waits 5 s before it asks again.
@@ -103,30 +104,41 @@ def dns_stalls(cluster: Cluster) -> Problems:
     Source: man 5 resolv.conf (timeout), kernel commits 4e35c1cb9460 and ed07d9a021df
     """
     for stats in cluster.dns:
-        if stats.stalled and cluster.in_scope(stats.client.partition("/")[0]):
-            yield Problem(
-                f"{stats.stalled} of {stats.queries} lookups by {stats.client} stalled for 5 s or more",
-                ObjectRef("Service", "kube-dns", "kube-system"),
-                (
-                    on_node(
-                        stats.node,
-                        f"{stats.stalled} lookups took a multiple of 5 s, asked {stats.server}",
-                        stats.stalled,
-                        field="stalled",
-                    ),
-                ),
-                Remedy(
-                    "Run NodeLocal DNSCache, or let the resolver ask one after the other.",
-                    yaml="# in the pod's spec\ndnsConfig:\n  options:\n  - name: single-request-reopen\n",
-                ),
+        if not stats.stalled or not cluster.in_scope(stats.client.partition("/")[0]):
+            continue
+        said = [
+            on_node(
+                stats.node,
+                f"{stats.stalled} queries were sent again, to {stats.server}",
+                stats.stalled,
+                field="stalled",
             )
+        ]
+        if stats.silent:
+            said.append(
+                on_node(stats.node, f"no answer from {', '.join(stats.silent)}", list(stats.silent), field="silent")
+            )
+        if stats.races:
+            said.append(
+                on_node(stats.node, f"{stats.races} were lost to the conntrack race", stats.races, field="races")
+            )
+        yield Problem(
+            f"{stats.stalled} of {stats.queries} lookups by {stats.client} stalled for 5 s or more",
+            ObjectRef("Service", "kube-dns", "kube-system"),
+            tuple(said),
+            Remedy("See where those queries die.",
+                   command=f"kubectl genainet dns -n {sh(stats.client.partition('/')[0])} --server")
+            if stats.silent and not stats.races
+            else Remedy("Run NodeLocal DNSCache, or let the resolver ask one after the other.",
+                        yaml="# in the pod's spec\ndnsConfig:\n  options:\n  - name: single-request-reopen\n"),
+        )  # fmt: skip
 
 
 @check(Area.LOOKUPS, Severity.WARNING, needs=(Need.DNS,))
 def dns_search_waste(cluster: Cluster) -> Problems:
-    """Most measured lookups of a workload are search-domain attempts.
+    """Many measured lookups of a workload are search-domain attempts.
 
-    Looks at measured DNS: queries that only tried a search domain, from half of at least 20 queries.
+    Looks at measured DNS: queries that only tried a search domain, from 40 % of at least 20 queries.
 
     Why: measured, not assumed: that share of the DNS load and of the waiting is for nothing.
 
@@ -135,7 +147,7 @@ def dns_search_waste(cluster: Cluster) -> Problems:
     for stats in cluster.dns:
         if (
             stats.queries >= 20
-            and stats.searched >= 0.5 * stats.queries
+            and stats.searched >= WASTE_SHARE * stats.queries
             and cluster.in_scope(stats.client.partition("/")[0])
         ):
             yield Problem(

@@ -37,7 +37,7 @@ def by_controller(service: Service, lb_class: str) -> bool:
     return kind in ("external", "nlb-ip") or lb_class in (CONTROLLER_CLASS, AUTO_MODE_CLASS)
 
 
-@check(Area.NLB, Severity.WARNING, needs=("Service",), applies=only_on_aws)
+@check(Area.NLB, Severity.WARNING, needs=("Service",), applies=only_on_aws, own_namespace=True)
 def nlb_target_type(cluster: Cluster) -> Problems:
     """An NLB sends to instances, not to pods.
 
@@ -64,7 +64,7 @@ def nlb_target_type(cluster: Cluster) -> Problems:
         )
 
 
-@check(Area.NLB, Severity.WARNING, needs=("Service",), applies=only_on_aws)
+@check(Area.NLB, Severity.WARNING, needs=("Service",), applies=only_on_aws, own_namespace=True)
 def nlb_legacy(cluster: Cluster) -> Problems:
     """A load balancer is left to the in-tree AWS controller.
 
@@ -106,7 +106,7 @@ def nlb_legacy(cluster: Cluster) -> Problems:
         )
 
 
-@check(Area.NLB, Severity.ERROR, needs=("Service", "Deployment"), applies=only_on_aws)
+@check(Area.NLB, Severity.ERROR, needs=("Service", "Deployment"), applies=only_on_aws, own_namespace=True)
 def nlb_controller(cluster: Cluster) -> Problems:
     """A Service asks for the aws-load-balancer-controller, and it does not run.
 
@@ -154,7 +154,7 @@ def idle_timeouts(service: Service) -> list[tuple[int, str, int | None]]:
     return out
 
 
-@check(Area.NLB, Severity.WARNING, needs=("Service",), applies=only_on_aws)
+@check(Area.NLB, Severity.WARNING, needs=("Service",), applies=only_on_aws, own_namespace=True)
 def nlb_idle_timeout(cluster: Cluster) -> Problems:
     """An NLB in front of a model closes connections that are silent for 350 s.
 
@@ -200,7 +200,7 @@ def nlb_idle_timeout(cluster: Cluster) -> Problems:
                 )
 
 
-@check(Area.NLB, Severity.INFO, needs=("Service",), applies=only_on_aws)
+@check(Area.NLB, Severity.INFO, needs=("Service",), applies=only_on_aws, own_namespace=True)
 def nlb_cross_zone(cluster: Cluster) -> Problems:
     """An NLB with pod targets in fewer zones than nodes, and cross-zone balancing off.
 

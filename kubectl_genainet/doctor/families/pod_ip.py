@@ -6,17 +6,17 @@ from collections import defaultdict
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster, event_message, event_object
+from kubectl_genainet.doctor.nodes import netns_of, pods_on_reported_nodes
 from kubectl_genainet.doctor.raw import condition, kubectl, sh, text
 from kubectl_genainet.doctor.workloads import LivePod
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.model.node import NetNs, NodeReport
 
 STUCK_S = 120
 
 
-@check(Area.POD_IP, Severity.ERROR, needs=("Pod",))
+@check(Area.POD_IP, Severity.ERROR, needs=("Pod",), own_namespace=True)
 def pod_without_ip(cluster: Cluster) -> Problems:
     """A pod was placed on a node and got no address within two minutes.
 
@@ -83,21 +83,6 @@ def pod_ip_twice(cluster: Cluster) -> Problems:
             )
 
 
-def _netns_of(report: NodeReport, live: LivePod) -> NetNs | None:
-    uid = live.pod.metadata.uid
-    return next((n for n in report.namespaces if not n.host and uid and uid in n.pod_uids), None)
-
-
-def _pods_on_reported_nodes(cluster: Cluster) -> list[tuple[NodeReport, LivePod]]:
-    """Running pods with an own network namespace, with the report of their node."""
-    reports = {r.node: r for r in cluster.reports}
-    return [
-        (reports[p.node], p)
-        for p in cluster.live_pods
-        if p.node in reports and not p.pod.spec.host_network and p.pod.status.phase == "Running" and p.pod.ips
-    ]
-
-
 @check(Area.POD_IP, Severity.ERROR, needs=("Pod", Need.NODES))
 def pod_netns_mismatch(cluster: Cluster) -> Problems:
     """A pod's network namespace does not have the address that its status names.
@@ -110,8 +95,8 @@ def pod_netns_mismatch(cluster: Cluster) -> Problems:
 
     Source: https://github.com/containernetworking/cni/blob/main/SPEC.md
     """
-    for report, live in _pods_on_reported_nodes(cluster):
-        netns = _netns_of(report, live)
+    for report, live in pods_on_reported_nodes(cluster):
+        netns = netns_of(report, live)
         if netns is None:
             continue
         has = {canonical_ip(a) for a in netns.addresses}
@@ -144,8 +129,8 @@ def pod_device_down(cluster: Cluster) -> Problems:
 
     Source: https://man7.org/linux/man-pages/man4/veth.4.html
     """
-    for report, live in _pods_on_reported_nodes(cluster):
-        netns, host = _netns_of(report, live), cluster.host_netns(report)
+    for report, live in pods_on_reported_nodes(cluster):
+        netns, host = netns_of(report, live), cluster.host_netns(report)
         if netns is None:
             continue
         devices = [d for d in netns.devices if d.name != "lo"]
@@ -182,8 +167,8 @@ def pod_route_missing(cluster: Cluster) -> Problems:
 
     Source: https://github.com/containernetworking/cni/blob/main/SPEC.md (routes of the result)
     """
-    for report, live in _pods_on_reported_nodes(cluster):
-        netns = _netns_of(report, live)
+    for report, live in pods_on_reported_nodes(cluster):
+        netns = netns_of(report, live)
         if netns is None or netns.routes is None:
             continue
         if not any(r.dst in ("0.0.0.0/0", "::/0", "default", "") for r in netns.routes):

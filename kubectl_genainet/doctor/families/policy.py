@@ -20,7 +20,7 @@ def _policies(cluster: Cluster) -> list[KubeObject]:
     return [p for p in cluster.snapshot.of("NetworkPolicy", GROUP) if cluster.in_scope(p.namespace)]
 
 
-@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Pod"))
+@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Pod"), own_namespace=True)
 def policy_none(cluster: Cluster) -> Problems:
     """A GenAI workload is isolated by no policy.
 
@@ -80,7 +80,7 @@ def _own_labels(workload: Workload) -> dict[str, str]:
     return {k: v for k, v in sorted(labels.items()) if "hash" not in k and "revision" not in k}
 
 
-@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Pod"))
+@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Pod"), own_namespace=True)
 def policy_selects_nothing(cluster: Cluster) -> Problems:
     """A NetworkPolicy selects no pod.
 
@@ -220,7 +220,7 @@ def policy_not_enforced(cluster: Cluster) -> Problems:
     )
 
 
-@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Service", "Pod"))
+@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Service", "Pod"), own_namespace=True)
 def policy_service_port(cluster: Cluster) -> Problems:
     """A NetworkPolicy names a Service's port instead of the pods'.
 

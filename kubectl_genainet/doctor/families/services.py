@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 
-from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
+from kubectl_genainet.doctor.families.node_packets import local_drops
 from kubectl_genainet.doctor.raw import command, kubectl, patch, q
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.kube import Service
@@ -16,7 +17,7 @@ def _plain(service: Service) -> bool:
     return bool(service.spec.selector) and service.spec.type != "ExternalName"
 
 
-@check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"))
+@check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"), own_namespace=True)
 def service_selector(cluster: Cluster) -> Problems:
     """A Service's selector matches no pod and no workload.
 
@@ -64,7 +65,7 @@ def service_selector(cluster: Cluster) -> Problems:
         )
 
 
-@check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"))
+@check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"), own_namespace=True)
 def service_target_port(cluster: Cluster) -> Problems:
     """A Service's target port is not a port of its pods.
 
@@ -124,7 +125,7 @@ def service_target_port(cluster: Cluster) -> Problems:
                 break
 
 
-@check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"))
+@check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"), own_namespace=True)
 def service_protocol(cluster: Cluster) -> Problems:
     """A Service port has another protocol than the container port it leads to.
 
@@ -165,7 +166,7 @@ def service_protocol(cluster: Cluster) -> Problems:
                     break
 
 
-@check(Area.SERVICES, Severity.ERROR, needs=("Service", "EndpointSlice"))
+@check(Area.SERVICES, Severity.ERROR, needs=("Service", "EndpointSlice"), own_namespace=True)
 def service_endpoints(cluster: Cluster) -> Problems:
     """A Service has no ready endpoint.
 
@@ -207,7 +208,7 @@ def service_endpoints(cluster: Cluster) -> Problems:
             )  # fmt: skip
 
 
-@check(Area.SERVICES, Severity.ERROR, needs=("Service",))
+@check(Area.SERVICES, Severity.ERROR, needs=("Service",), own_namespace=True)
 def external_name_address(cluster: Cluster) -> Problems:
     """An ExternalName Service names an address.
 
@@ -248,7 +249,7 @@ def external_name_address(cluster: Cluster) -> Problems:
         )
 
 
-@check(Area.SERVICES, Severity.WARNING, needs=("Service",))
+@check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
 def external_name_port(cluster: Cluster) -> Problems:
     """An ExternalName Service maps a port.
 
@@ -284,7 +285,8 @@ def external_policy_local(cluster: Cluster) -> Problems:
     """externalTrafficPolicy Local, and nodes without an endpoint.
 
     Looks at NodePort and LoadBalancer Services: which nodes have no ready endpoint of theirs. Where a load balancer
-    checks the nodes' health (healthCheckNodePort) it is information only.
+    checks the nodes' health (healthCheckNodePort) it is information only, unless a node's kube-proxy rule "has no local
+    endpoints" has counted packets.
 
     Why: such a node drops what comes in on the node port. A load balancer with a health check keeps away from it; a
     client that was given the node's address does not.
@@ -300,6 +302,7 @@ def external_policy_local(cluster: Cluster) -> Problems:
             local = {b.node for b in cluster.snapshot.backends(service, port) if b.ready}
             without = sorted(n.name for n in cluster.nodes if n.name not in local)
             if local and without:
+                dropped = [d for d in local_drops(cluster, service.ref) if d[0] in without]
                 yield Problem(
                     f"{len(without)} of {len(cluster.nodes)} nodes have no local endpoint and drop its traffic",
                     service.ref,
@@ -308,12 +311,16 @@ def external_policy_local(cluster: Cluster) -> Problems:
                             service.ref, "spec.externalTrafficPolicy", "Local", "traffic stays on the node it reaches"
                         ),
                         seen(service.ref, "endpoints", sorted(local), f"no ready endpoint on {', '.join(without[:5])}"),
+                        *(
+                            on_node(node, f"kube-proxy dropped {packets} packets: no local endpoints", packets)
+                            for node, packets in dropped
+                        ),
                     ),
                     Remedy(
                         "Accept the extra hop, or put an endpoint on every node (a DaemonSet).",
                         command=patch(service.ref, {"spec": {"externalTrafficPolicy": "Cluster"}}),
                     ),
-                    severity=Severity.INFO if checked else None,
+                    severity=Severity.INFO if checked and not dropped else None,
                 )
 
 

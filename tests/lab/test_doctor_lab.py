@@ -1,0 +1,200 @@
+"""`doctor` on a lab: nothing to complain of while it is sound, and of each incident exactly what is visible."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from labtest import RunningLab, running
+
+from kubectl_genainet.lab.incidents import clear_incident, make_incident
+from kubectl_genainet.lab.spec import LabSpec, Overlay, ProxyMode
+from kubectl_genainet.lab.state import lab_record
+
+COMMAND = (sys.executable, "-m", "kubectl_genainet")
+Found = dict[tuple[str, str], str]  # (check, object) -> severity
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[RunningLab]:
+    with running(LabSpec(name=f"doctor{os.getpid()}")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def overlay_lab() -> Iterator[RunningLab]:
+    spec = LabSpec(name=f"doctorx{os.getpid()}", proxy_mode=ProxyMode.NFTABLES, overlay=Overlay.VXLAN)
+    with running(spec) as found:
+        yield found
+
+
+def doctor(lab: RunningLab, *options: str) -> tuple[int, list[dict[str, Any]]]:
+    """Exit status and the records of the real command."""
+    command = [*COMMAND, "doctor", "--lab", lab.name, "-A", "-o", "json", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr and "warning" not in done.stderr, done.stderr
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def name_of(obj: dict[str, str] | None) -> str:
+    return "" if obj is None else "/".join(filter(None, (obj["kind"], obj["namespace"], obj["name"])))
+
+
+def complaints(records: list[dict[str, Any]]) -> Found:
+    """Warnings and errors; of a check that speaks of one object twice, the worse."""
+    found = [r for r in records if r["kind"] == "finding" and r["severity"] != "info"]
+    return {(r["check"], name_of(r["object"])): r["severity"] for r in reversed(found)}
+
+
+def wait_for(lab: RunningLab, wanted: Found, timeout: float = 15.0) -> Found:
+    """What doctor complains of, once that is what is wanted, or at the end of the time: counters need packets."""
+    deadline = time.monotonic() + timeout
+    while True:
+        _, records = doctor(lab)
+        found = complaints(records)
+        if found == wanted or time.monotonic() > deadline:
+            return found
+        time.sleep(0.5)
+
+
+@dataclass(frozen=True)
+class Visible:
+    """An incident, and the (check, object, severity) of what doctor is to say. "{0}" is the node that it is made on."""
+
+    incident: str
+    says: tuple[tuple[str, str, str], ...]
+
+
+SERVICE, LLAMA_POLICY = "Service/default/my-llama-svc", "NetworkPolicy/default/my-llama-ingress-policy"
+VISIBLE = (
+    Visible("no-endpoints", (("service-endpoints", SERVICE, "error"),)),
+    Visible("no-local-endpoint", (("external-policy-local", "Service/default/chatbot-ui", "warning"),)),
+    Visible("policy-drop", (("policy-peer-nobody", LLAMA_POLICY, "warning"),)),
+    Visible("policy-service-port", (("policy-service-port", LLAMA_POLICY, "warning"),)),
+    Visible("policy-drop-egress", (("policy-one-sided", "Deployment/default/chatbot-ui", "warning"),)),
+    Visible("dns-policy-egress", (("egress-without-dns", "Deployment/default/chatbot-ui", "error"),)),
+    Visible("stale-endpoint", (("kube-proxy-drift", SERVICE, "error"),)),
+    Visible("nothing-listens", (("service-target-port", SERVICE, "warning"),)),
+    Visible("mtu-blackhole", (("mtu-mismatch", "Node/{node}", "error"), ("mtu-nodes-differ", "Node/{node}", "warning"),
+                              ("icmp-blocked", "Node/{node}", "warning"))),
+    Visible("rp-filter", (("reverse-path", "Node/{node}", "error"),)),
+    Visible("disagreement", (("rule-of-nobody", "Node/{client0}", "warning"),
+                             ("rule-of-nobody", "Node/{client1}", "warning"))),
+    Visible("dns-timeout", (("rule-of-nobody", "Node/{dns}", "warning"),)),
+    Visible("conntrack-full", (("conntrack-fill", "Node/{node}", "error"),)),
+)  # fmt: skip
+
+
+def expected(lab: RunningLab, visible: Visible) -> Found:
+    memo = lab.record.incidents[visible.incident].notes
+    clients = [p.spec.node_name for p in lab.pods("chatbot-ui")]
+    dns = sorted(p.spec.node_name for p in lab.snapshot.pods if p.metadata.labels.get("k8s-app") == "kube-dns")[-1]
+    nodes = {"node": memo.get("node", "") if memo else "", "client0": clients[0], "client1": clients[-1], "dns": dns}
+    return {(check, obj.format(**nodes)): severity for check, obj, severity in visible.says}
+
+
+def test_sound_lab_gives_no_warning_and_exit_status_0(lab: RunningLab) -> None:
+    status, records = doctor(lab)
+    assert (status, complaints(records)) == (0, {})
+    recognised = {(name_of(r["object"]), r["role"]) for r in records if r["kind"] == "workload"}
+    assert ("Deployment/default/my-llama-finetuned", "model-server") in recognised
+    assert ("StatefulSet/default/qdrant", "vector-database") in recognised
+
+
+def test_sound_lab_with_an_overlay_gives_no_warning(overlay_lab: RunningLab) -> None:
+    assert complaints(doctor(overlay_lab)[1]) == {}
+
+
+def test_every_check_that_asks_nodes_has_run_on_the_lab(lab: RunningLab) -> None:
+    _, records = doctor(lab)
+    outcomes = {r["check"]: r["outcome"] for r in records if r["kind"] == "check"}
+    asking = ("mtu-mismatch", "reverse-path", "conntrack-fill", "pod-netns-mismatch", "pod-device-down",
+              "pod-route-missing", "node-forwarding-off", "kube-proxy-drift", "kube-proxy-mode", "rule-of-nobody",
+              "icmp-blocked", "listen-queue")  # fmt: skip
+    assert {name: outcomes[name] for name in asking} == dict.fromkeys(asking, "passed")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("visible", VISIBLE, ids=lambda v: v.incident)
+def test_incident_is_found_by_the_checks_that_can_see_it_and_by_no_other(
+    visible: Visible, request: pytest.FixtureRequest
+) -> None:
+    lab: RunningLab = request.getfixturevalue("lab")
+    make_incident(lab.name, visible.incident)
+    try:
+        wanted = expected(RunningLab(lab_record(lab.name)), visible)
+        assert wait_for(lab, wanted) == wanted
+    finally:
+        clear_incident(lab.name, visible.incident)
+
+
+def test_lab_is_sound_again_once_every_incident_is_undone(lab: RunningLab) -> None:
+    assert wait_for(lab, {}) == {}
+
+
+HABIT = ("dns-search-waste", "Service/kube-system/kube-dns")  # the lab's front end asks for a name with too few dots
+MEASURED = {
+    "dns-timeout": {"dns-stalls", "dns-failures"},
+    "dns-slow-upstream": {"dns-latency"},
+    "dns-nxdomain-storm": {"dns-nxdomain"},
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("incident", MEASURED)
+def test_measured_dns_of_a_bundle_is_judged(lab: RunningLab, incident: str, tmp_path: Path) -> None:
+    bundle = str(tmp_path / "dns.gnb")
+    record = ["dns", "--lab", lab.name, "--timeout", "12s", "--record", bundle, "-o", "json"]
+    make_incident(lab.name, incident)
+    try:
+        done = subprocess.run([*COMMAND, *record], capture_output=True, text=True, timeout=90)
+    finally:
+        clear_incident(lab.name, incident)
+    assert done.returncode in (0, 1), done.stderr
+    shown = subprocess.run([*COMMAND, "doctor", "--from", bundle, "-A", "-o", "json"], capture_output=True, text=True,
+                           timeout=60)  # fmt: skip
+    records = [json.loads(line) for line in shown.stdout.splitlines()]
+    checks = {check for check, _ in complaints(records)} - {HABIT[0], "rule-of-nobody"}
+    assert checks == MEASURED[incident]
+    assert not [r for r in records if r["kind"] == "not_checked" and "DNS" in r["reason"]]
+
+
+@pytest.mark.parametrize("incident", ["mtu-blackhole", "rp-filter", "stale-endpoint"])
+def test_incident_between_nodes_is_found_through_an_overlay_too(overlay_lab: RunningLab, incident: str) -> None:
+    wanted = {"mtu-blackhole": "mtu-mismatch", "rp-filter": "reverse-path", "stale-endpoint": "kube-proxy-drift"}
+    make_incident(overlay_lab.name, incident)
+    try:
+        found = complaints(doctor(overlay_lab)[1])
+    finally:
+        clear_incident(overlay_lab.name, incident)
+    assert wanted[incident] in {check for check, _ in found}
+
+
+def test_status_is_1_and_can_be_limited_to_what_fails_the_build(lab: RunningLab) -> None:
+    make_incident(lab.name, "policy-drop")
+    try:
+        assert doctor(lab)[0] == 1
+        assert doctor(lab, "--fail-on", "error")[0] == 0
+        status, records = doctor(lab, "--ignore", "policy-peer-nobody:default/my-llama-ingress-policy")
+        assert (status, complaints(records)) == (0, {})
+    finally:
+        clear_incident(lab.name, "policy-drop")
+
+
+def test_listen_queue_that_ran_over_is_named_with_its_pod(lab: RunningLab) -> None:
+    """The last one: the counter stays for the pod's life."""
+    pod = lab.pods("my-llama-finetuned")[-1]
+    make_incident(lab.name, "listen-overflow")
+    wanted = {("listen-queue", f"Pod/default/{pod.metadata.name}"): "warning"}
+    try:
+        assert wait_for(lab, wanted, 25.0) == wanted
+    finally:
+        clear_incident(lab.name, "listen-overflow")
