@@ -40,12 +40,14 @@ DRAIN_SHARE = 20  # reading the flow table may take one part in so many of the t
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What the server hands to a worker."""
+    """What the server hands to a worker. `events_per_second` is of each probe and CPU; what is over is counted as lost."""
 
     request: TraceRequest
     node: str
     host_netns: str
     cache: str
+    events_per_second: int = EVENTS_PER_SECOND
+    namespaces_s: float = NAMESPACES_S  # how often the namespaces are looked at
 
 
 def hello(node: str, probes: tuple[str, ...]) -> Hello:
@@ -109,7 +111,7 @@ class Session:
             probe = LoadedProbe(PROBES[name], self.node, cache, request.options)
             self.probes.append(probe)
             probe.on_event(self._event)
-            probe.configure(self.filters, self._own(), EVENTS_PER_SECOND)
+            probe.configure(self.filters, self._own(), self.job.events_per_second)
         if "dns" in request.probes:
             self._open_tap()
         # The namespaces and rules come before the first packet, so that no reader has to wait for them.
@@ -145,7 +147,12 @@ class Session:
     def _stream(self) -> None:
         request = self.job.request
         now = time.monotonic()
-        deadline, accounts_at, namespaces_at, drain_at = now + request.timeout_s, now, now + NAMESPACES_S, now + 0.5
+        deadline, accounts_at, namespaces_at, drain_at = (
+            now + request.timeout_s,
+            now,
+            now + self.job.namespaces_s,
+            now + 0.5,
+        )
         drained: dict[bytes, int] = {}
         if request.probe is not None:
             arguments = (request.probe, self.inventory, self.outbox.put, self.stop)
@@ -165,7 +172,7 @@ class Session:
                 accounts_at = now + ACCOUNT_S
             if now >= namespaces_at:
                 self._look_for_namespaces()
-                namespaces_at = time.monotonic() + max(NAMESPACES_S, NODE_SHARE * (time.monotonic() - now))
+                namespaces_at = time.monotonic() + max(self.job.namespaces_s, NODE_SHARE * (time.monotonic() - now))
             if now >= drain_at:
                 self._drain(drained)
                 self._sweep()
@@ -220,7 +227,7 @@ class Session:
         if self.tap is not None:
             self.tap.configure(self.filters)
         for probe in self.probes:
-            probe.configure(self.filters, self._own(), EVENTS_PER_SECOND)
+            probe.configure(self.filters, self._own(), self.job.events_per_second)
 
     def _look_for_namespaces(self) -> None:
         """Pods come and go, tables fill: the namespaces are reported anew, and followed where the kernel is shared."""
