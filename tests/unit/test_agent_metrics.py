@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from otlptest import Collector, collecting
 from prometheus_client.parser import text_string_to_metric_families
 
 from kubectl_genainet.agent.metrics import Metrics
@@ -264,42 +263,10 @@ def test_a_scraper_that_asks_for_openmetrics_gets_it(metrics: Metrics) -> None:
 # --- OTLP -----------------------------------------------------------------------------------------------------------
 
 
-class Collector(http.server.ThreadingHTTPServer):
-    """An OTLP/HTTP receiver: keeps what it is sent, and answers as the test says."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Receiver)
-        self.requests: list[tuple[str, dict[str, str], bytes]] = []
-        self.answers: list[tuple[int, bytes]] = []
-        self.arrived = threading.Event()
-
-
-class Receiver(http.server.BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.requests.append((self.path, dict(self.headers), body))
-        status, answer = self.server.answers.pop(0) if self.server.answers else (200, b"{}")
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-        self.server.arrived.set()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    server = Collector()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with collecting() as found:
+        yield found
 
 
 def send(metrics: Metrics, port: int, *events: Any, capacity: int = 100) -> None:
