@@ -102,6 +102,10 @@ class Metrics:
                                     "detail")  # fmt: skip
         self._conntrack = self._gauge("genainet_conntrack_entries", "Entries in the node's connection tracking table.")
         self._conntrack_max = self._gauge("genainet_conntrack_limit", "Entries that the node's table has room for.")
+        self._taken_at = self._gauge(
+            "genainet_identities_timestamp_seconds", "When the names of addresses were taken; 0 where there are none."
+        )
+        self._taken_at.set_function(lambda: owners.identities.taken_at)
         self._info = self._gauge("genainet_agent_info", "The agent's version.", "version")
         self._info.labels(__version__).set(1)
 

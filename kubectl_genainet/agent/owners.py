@@ -14,7 +14,8 @@ from kubectl_genainet.model.identities import UNKNOWN, Identities, Owner
 from kubectl_genainet.model.node import NetNs, NodeReport
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
-NODE = Owner("", "node")  # the node's own network namespace
+# The node's own network namespace. Not "": to Prometheus that is no label, and it would put the agent's own there.
+NODE = Owner("none", "node")
 NOBODY = Owner(UNKNOWN, UNKNOWN)
 MAX_FILE = 16 << 20
 

@@ -141,7 +141,7 @@ def test_without_a_sample_the_hook_is_unknown_and_outside_of_netfilter_none(metr
     metrics.feed(drop(1, flow=msgspec.structs.replace(FLOW, dst="10.9.9.9")))
     assert values(metrics, "genainet_drops_total") == {
         ("unknown", "default", "NETFILTER_DROP", "my-llama"): 1,
-        ("none", "", "NETFILTER_DROP", "node"): 1,
+        ("none", "none", "NETFILTER_DROP", "node"): 1,
     }
 
 
