@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import ipaddress
 import sys
 import tempfile
@@ -34,6 +35,7 @@ def main() -> None:
         "--host-netns", default="", help="path of the node's network namespace; default: the container runtime's"
     )
     command.add_argument("--cache", default=str(CACHE), help="folder for what is read from the kernel once")
+    _metrics_options(command)
     arguments = parser.parse_args()
     if bool(arguments.listen) != bool(arguments.token_file):
         parser.error(
@@ -47,10 +49,41 @@ def main() -> None:
         authenticator = Capability(arguments.token_file) if arguments.token_file else AnyCaller()
         remove_leftovers(inventory.host_netns)  # of an agent that was killed while it traced rules
         server = Server(inventory, arguments.cache, authenticator)
-        asyncio.run(serve(server, socket_path=arguments.socket or "", host=host, port=int(port or 0)))
+        asyncio.run(_serve(server, arguments, host, int(port or 0)))
     except (GenainetError, OSError, ValueError) as error:
         hint = getattr(error, "hint", "")
         sys.exit(f"genainet-agent: {error}" + (f"\n  {hint}" if hint else ""))
+
+
+def _metrics_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--metrics", nargs="?", const="127.0.0.1:9913", default="", metavar="ADDRESS:PORT",
+        help="keep the drops and dns probes loaded and serve Prometheus metrics here, to anybody who can connect; "
+        "without an address on all of the namespace's; default: %(const)s",
+    )  # fmt: skip
+    command.add_argument(
+        "--identities",
+        default="",
+        metavar="FILE",
+        help="names of addresses, for the metrics; read again when it changes",
+    )
+    command.add_argument(
+        "--otlp-endpoint", default="", metavar="URL",
+        help="keep the probes loaded and send flows to this OpenTelemetry Collector, as logs by OTLP/HTTP; "
+        "$OTEL_EXPORTER_OTLP_HEADERS is sent along",
+    )  # fmt: skip
+
+
+async def _serve(server: Server, arguments: argparse.Namespace, host: str, port: int) -> None:
+    """The server and, where it was asked for, the always-on session beside it."""
+    async with contextlib.AsyncExitStack() as stack:
+        if arguments.metrics or arguments.otlp_endpoint:
+            # Imported here: the agent that has no metrics to serve needs no memory for them.
+            from kubectl_genainet.agent.always import always_on
+
+            options = (arguments.metrics, arguments.identities, arguments.otlp_endpoint)
+            await stack.enter_async_context(always_on(server, *options))
+        await serve(server, socket_path=arguments.socket or "", host=host, port=port)
 
 
 if __name__ == "__main__":

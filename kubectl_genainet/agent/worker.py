@@ -51,13 +51,14 @@ _COUNTERS = re.compile(
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What the server hands to a worker."""
+    """What the server hands to a worker. `events_per_second` is of each probe and CPU; what is over is counted as lost."""
 
     request: TraceRequest
     node: str
     host_netns: str
     cache: str
     budget: Budget = Budget()
+    namespaces_s: float = NAMESPACES_S  # how often the namespaces are looked at
 
 
 def hello(node: str, probes: tuple[str, ...]) -> Hello:
@@ -285,7 +286,7 @@ class Session:
 
         In a thread of its own: on a busy node it takes long, and no packet waits for it.
         """
-        pause = NAMESPACES_S
+        pause = self.job.namespaces_s
         while not self.stop.wait(pause):
             begun = time.monotonic()
             try:
@@ -296,7 +297,7 @@ class Session:
                 self.outbox.put(self.inventory.report(), always=True)
             except OSError:
                 self.end("the node's network namespace is gone")
-            pause = max(NAMESPACES_S, NODE_SHARE * (time.monotonic() - begun))
+            pause = max(self.job.namespaces_s, NODE_SHARE * (time.monotonic() - begun))
 
     def _drain(self, drained: dict[bytes, int]) -> None:
         for probe in self.probes:

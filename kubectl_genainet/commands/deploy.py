@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING
+
 import click
 import msgspec
 import yaml
 
 from kubectl_genainet.commands.options import cluster_options, parse_seconds
+from kubectl_genainet.correlate.identities import identities_of
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.base import (
     NAMESPACE,
@@ -15,7 +19,13 @@ from kubectl_genainet.kube.base import (
     parse_tolerations,
     render,
 )
+from kubectl_genainet.model.identities import Identities
 from kubectl_genainet.render.text import printable
+
+if TYPE_CHECKING:
+    from kubectl_genainet.kube.client import KubeClient
+
+NAMED = {("", "Pod"), ("", "Service"), ("discovery.k8s.io", "EndpointSlice")}  # what the metrics' names are made of
 
 
 @click.command("deploy")
@@ -28,6 +38,14 @@ from kubectl_genainet.render.text import printable
     "--tolerations", default="all", show_default=True, metavar="KEY[=VALUE][:EFFECT],…",
     help="Taints to run in spite of; also all and none.",
 )  # fmt: skip
+@click.option(
+    "--metrics",
+    is_flag=True,
+    help="Always on: Prometheus metrics on the agents' port 9913, and names for what they count.",
+)
+@click.option(
+    "--otlp-endpoint", default="", metavar="URL", help="Always on: flows as logs to an OpenTelemetry Collector."
+)
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every agent is ready.")
 @click.option("--timeout", default="120s", show_default=True, help="How long to wait.")
 @click.option(
@@ -37,8 +55,8 @@ from kubectl_genainet.render.text import printable
 @click.option("-o", "--output", type=click.Choice(["yaml", "json"]), help="Format of --dry-run=client.")
 @cluster_options
 def command(
-    image: str, namespace: str, node_selector: str, tolerations: str, wait: bool, timeout: str, dry_run: str,
-    output: str | None, context: str, kubeconfig: str,
+    image: str, namespace: str, node_selector: str, tolerations: str, metrics: bool, otlp_endpoint: str, wait: bool,
+    timeout: str, dry_run: str, output: str | None, context: str, kubeconfig: str,
 ) -> None:  # fmt: skip
     """Put the agent on the nodes of a cluster; can be repeated, and changes only what differs.
 
@@ -46,10 +64,14 @@ def command(
     Examples:
       kubectl genainet deploy --image registry.example/genainet-agent:v0.1.0
       kubectl genainet deploy --node-selector nvidia.com/gpu.present=true
+      kubectl genainet deploy --metrics --otlp-endpoint http://collector.monitoring.svc:4318
       kubectl genainet deploy --dry-run=client -o yaml | kubectl diff --server-side -f -
     """
     selector = parse_node_selector(node_selector)
-    options = DeployOptions(image, namespace, selector, parse_tolerations(tolerations))
+    options = DeployOptions(
+        image, namespace, selector, parse_tolerations(tolerations), Identities() if metrics else None, otlp_endpoint
+    )
+    render(options)  # what is wrong with the options is said before the cluster is asked
     if dry_run == "client":
         _print_objects(options, output or "yaml")
         return
@@ -58,6 +80,8 @@ def command(
 
     seconds = parse_seconds(timeout)
     client = connect(context=context, kubeconfig=kubeconfig)
+    if metrics:
+        options = msgspec.structs.replace(options, identities=_identities(client))
     for step in deploy(client, options, dry_run=dry_run == "server"):
         click.echo(f"{step.object} {step.outcome}" + (" (dry run)" if dry_run == "server" else ""))
         if step.note:
@@ -81,8 +105,20 @@ def command(
     wait_for_rollout(client, namespace, seconds, tell)
 
 
+def _identities(client: KubeClient) -> Identities:
+    """Names of what the cluster has now; what could not be read is said, and has none."""
+    from kubectl_genainet.kube.resources import KINDS
+    from kubectl_genainet.kube.snapshot import read_snapshot
+
+    kinds = [resource for resource in KINDS if (resource.group, resource.kind) in NAMED]
+    snapshot = read_snapshot(client, kinds=kinds)
+    for kind in snapshot.left_out:
+        click.echo(printable(f"warning: the names of {kind.kind} objects are left out: {kind.reason}"), err=True)
+    return identities_of(snapshot, time.time())
+
+
 def _print_objects(options: DeployOptions, output: str) -> None:
-    """The Secret is not among them: it is random, and belongs into no file."""
+    """The Secret is not among them: it is random, and belongs into no file. Nor are names: the cluster is not asked."""
     objects = render(options)
     if output == "json":
         listed = {"apiVersion": "v1", "kind": "List", "items": objects}

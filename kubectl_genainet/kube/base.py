@@ -12,6 +12,8 @@ import yaml
 from kubectl_genainet import __version__
 from kubectl_genainet.assets import asset_dir
 from kubectl_genainet.errors import InputError
+from kubectl_genainet.kube.always import enable_metrics, enable_otlp, metrics_objects, otlp_objects
+from kubectl_genainet.model.identities import Identities
 
 NAMESPACE = "genainet"
 AGENT = "genainet-agent"  # name of the DaemonSet, and its pods' app.kubernetes.io/name
@@ -31,12 +33,17 @@ class Toleration(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"
 
 
 class DeployOptions(msgspec.Struct, frozen=True):
-    """The user's choices. `tolerations` None keeps the base's (all taints)."""
+    """The user's choices. `tolerations` None keeps the base's (all taints).
+
+    `identities` are given for the metrics, None for none; `otlp_endpoint` is a URL or empty.
+    """
 
     image: str = ""
     namespace: str = NAMESPACE
     node_selector: Mapping[str, str] = {}
     tolerations: tuple[Toleration, ...] | None = None
+    identities: Identities | None = None
+    otlp_endpoint: str = ""
 
 
 def parse_node_selector(text: str) -> dict[str, str]:
@@ -71,7 +78,11 @@ def parse_tolerations(text: str) -> tuple[Toleration, ...]:
 
 def render(options: DeployOptions) -> list[dict[str, Any]]:
     """The objects in the order they are applied; without the Secret, which is made in the cluster."""
-    objects = list(_load())
+    objects = [*_load()]
+    if options.identities is not None:
+        objects[-1:-1] = metrics_objects(options.identities)  # before the DaemonSet, which is the last
+    if options.otlp_endpoint:
+        objects[-1:-1] = otlp_objects(options.otlp_endpoint)
     for obj in objects:
         metadata = obj["metadata"]
         metadata["labels"][VERSION_LABEL] = __version__
@@ -97,6 +108,17 @@ def _configure(template: dict[str, Any], options: DeployOptions) -> None:
     spec["nodeSelector"] |= options.node_selector
     if options.tolerations is not None:
         spec["tolerations"] = [msgspec.to_builtins(t) for t in options.tolerations]
+    if options.identities is not None:
+        enable_metrics(spec)
+    if options.otlp_endpoint:
+        enable_otlp(spec, options.otlp_endpoint)
+
+
+def always_on_extras(options: DeployOptions) -> list[dict[str, Any]]:
+    """What the always-on mode has in the cluster and these options do not: an earlier `deploy` may have made it."""
+    every = msgspec.structs.replace(options, identities=Identities(), otlp_endpoint="http://localhost")
+    wanted = {(o["kind"], o["metadata"]["name"]) for o in render(options)}
+    return [o for o in render(every) if (o["kind"], o["metadata"]["name"]) not in wanted]
 
 
 def capability(namespace: str) -> dict[str, Any]:

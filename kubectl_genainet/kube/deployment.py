@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.kube.base import AGENT, MANAGED_BY, DeployOptions, capability, render
+from kubectl_genainet.kube.base import AGENT, MANAGED_BY, DeployOptions, always_on_extras, capability, render
 from kubectl_genainet.kube.client import FIELD_MANAGER, KubeClient
 from kubectl_genainet.kube.failures import ApiError, Unreachable
 from kubectl_genainet.kube.leftovers import others_in
@@ -72,6 +72,8 @@ def deploy(client: KubeClient, options: DeployOptions, *, dry_run: bool = False)
             doing=f"apply {describe(obj)}",
         )  # fmt: skip
         yield Step(describe(obj), _outcome(existing, applied))
+    if not dry_run:
+        yield from filter(None, (_remove_extra(client, obj) for obj in always_on_extras(options)))
 
 
 def _settled(client: KubeClient, obj: dict[str, Any], timeout_s: float) -> Any:
@@ -214,7 +216,9 @@ def undeploy(client: KubeClient, namespace: str, timeout_s: float, *, wait: bool
     end: once no pod is left, no probe is. Raises GenainetError naming the nodes whose pods don't go in time.
     """
     deadline = time.monotonic() + timeout_s
-    objects = [*render(DeployOptions(namespace=namespace)), capability(namespace)]
+    options = DeployOptions(namespace=namespace)
+    yield from filter(None, (_remove_extra(client, obj) for obj in always_on_extras(options)))
+    objects = [*render(options), capability(namespace)]
     for obj in sorted(objects, key=_removal_order):
         if obj["kind"] == "Namespace":
             yield from _remove_namespace(client, obj, deadline, wait)
@@ -244,6 +248,16 @@ def _remove(client: KubeClient, obj: dict[str, Any]) -> Step | None:
     options["preconditions"] = {"uid": existing["metadata"]["uid"]}  # type: ignore[assignment]
     client.json("DELETE", object_path(obj), options, doing=f"delete {describe(obj)}")
     return Step(describe(obj), "deleted")
+
+
+def _remove_extra(client: KubeClient, obj: dict[str, Any]) -> Step | None:
+    """As `_remove`; a role of an earlier version may not look for what that version did not make."""
+    try:
+        return _remove(client, obj)
+    except ApiError as error:
+        if error.status == 403:
+            return None
+        raise
 
 
 def _wait_for_pods_to_go(client: KubeClient, namespace: str, deadline: float, timeout_s: float) -> None:

@@ -1,0 +1,214 @@
+"""What ships for Prometheus and Grafana asks for metrics and labels that the agent has, in PromQL that parses."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from kubectl_genainet.agent.always import AlwaysOn, OwnCost
+from kubectl_genainet.agent.metrics import Metrics
+from kubectl_genainet.agent.otlp import Endpoint, LogExporter
+from kubectl_genainet.agent.owners import Owners
+from kubectl_genainet.assets import asset_dir
+from kubectl_genainet.errors import GenainetError, InputError
+from kubectl_genainet.kube.always import names
+from kubectl_genainet.kube.base import DeployOptions, always_on_extras, render
+from kubectl_genainet.kube.paths import object_path
+from kubectl_genainet.model.identities import Identities, Owner
+
+FOLDER = asset_dir("daemonset") / "metrics"
+MONITORING = FOLDER / "monitoring"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
+NAME = re.compile(r"\bgenainet_[a-z_]+")
+TARGET_LABELS = {"node", "le"}  # node by the ServiceMonitor, le of every histogram
+
+
+def registry() -> CollectorRegistry:
+    """All metrics of an agent that has every option, each with a label set."""
+    metrics = Metrics(Owners())
+    AlwaysOn("node-1", "", "", metrics, ())
+    OwnCost(metrics.registry, lambda: None, list)
+    LogExporter(Endpoint.parse("http://127.0.0.1"), metrics.registry)
+    return metrics.registry
+
+
+def exported() -> dict[str, set[str]]:
+    """The names that a scrape can have, with their labels."""
+    found: dict[str, set[str]] = {}
+    for collector in registry()._collector_to_names:
+        labels = set(getattr(collector, "_labelnames", ()))
+        for family in collector.collect():
+            labels = labels | {label for sample in family.samples for label in sample.labels}
+            suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}.get(family.type, ("",))
+            found |= {family.name + suffix: labels for suffix in suffixes}
+    return found
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((MONITORING / "prometheusrule.yaml").read_text())["spec"]["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((MONITORING / "dashboard.json").read_text())
+    return found
+
+
+def expressions() -> Iterator[str]:
+    yield from (rule["expr"] for rule in rules())
+    for panel in dashboard()["panels"]:
+        yield from (re.sub(r"\$__rate_interval", "5m", target["expr"]) for target in panel["targets"])
+
+
+def test_every_metric_of_alerts_and_dashboard_is_exported() -> None:
+    asked = {name for expression in expressions() for name in NAME.findall(expression)}
+    asked |= {n for v in dashboard()["templating"]["list"] for n in NAME.findall(v["query"])}
+    assert asked - exported().keys() == set()
+    assert len(asked) > 12
+
+
+def test_every_expression_is_promql_and_its_labels_exist() -> None:
+    parser = pytest.importorskip("promql_parser")
+    have = exported()
+    for expression in expressions():
+        parser.parse(expression)
+        names = NAME.findall(expression)
+        labels = set().union(*(have[name] for name in names)) | TARGET_LABELS
+        asked = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"", expression))
+        asked |= {x.strip() for group in re.findall(r"by \(([^)]*)\)", expression) for x in group.split(",")}
+        assert asked <= labels, expression
+
+
+def test_every_alert_says_what_is_wrong_and_what_to_do() -> None:
+    for rule in rules():
+        assert rule["labels"]["severity"] in ("critical", "warning", "info")
+        assert len(rule["annotations"]["runbook"]) > 60, rule["alert"]
+        in_expression = set(re.findall(r"\w+", rule["expr"])) | TARGET_LABELS
+        assert set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values()))) <= in_expression
+    names = [rule["alert"] for rule in rules()]
+    assert len(names) == len(set(names)) >= 10
+
+
+def test_counters_and_units_are_named_as_prometheus_wants_it() -> None:
+    for family in registry().collect():
+        assert family.documentation.endswith("."), family.name
+        assert not re.search(r"_(ms|ns|milliseconds|count|kb)$", family.name)
+
+
+def test_every_metric_is_documented_and_no_other() -> None:
+    described = {
+        re.sub(r"_(bucket|sum|count)$", "", n) for n in NAME.findall(DOCUMENT.read_text()) if not n.endswith("_")
+    }
+    have = {re.sub(r"_(bucket|sum|count)$", "", n) for n in exported()}
+    assert described == have
+
+
+def test_every_file_of_the_kustomizations_is_there() -> None:
+    for file in (FOLDER / "kustomization.yaml", MONITORING / "kustomization.yaml"):
+        kustomization = yaml.safe_load(file.read_text())
+        names = kustomization["resources"] + [p["path"] for p in kustomization.get("patches", ())]
+        names += [f for g in kustomization.get("configMapGenerator", ()) for f in g["files"]]
+        present = {p.name for p in file.parent.iterdir() if p.is_file()} - {"kustomization.yaml"}
+        assert set(names) == present
+
+
+def test_the_service_monitor_finds_the_port_that_the_agent_has() -> None:
+    (monitor,) = (yaml.safe_load((MONITORING / "servicemonitor.yaml").read_text()),)
+    service = yaml.safe_load((FOLDER / "service.yaml").read_text())
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert [e["port"] for e in monitor["spec"]["endpoints"]] == [p["name"] for p in service["spec"]["ports"]]
+    assert monitor["spec"]["endpoints"][0]["honorLabels"] is True
+
+
+# --- deploy ---------------------------------------------------------------------------------------------------------
+
+URL = "http://collector.monitoring.svc:4319"
+
+
+def objects(**options: Any) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(o["kind"], o["metadata"]["name"]): o for o in render(DeployOptions(**options))}
+
+
+def pod(**options: Any) -> dict[str, Any]:
+    found: dict[str, Any] = objects(**options)["DaemonSet", "genainet-agent"]["spec"]["template"]["spec"]
+    return found
+
+
+def test_metrics_are_off_unless_asked_for() -> None:
+    assert "--metrics" not in pod()["containers"][0]["args"] and "ports" not in pod()["containers"][0]
+    assert {name for _, name in objects()} & {"genainet-metrics", "genainet-identities", "genainet-otlp"} == set()
+
+
+def test_deploy_with_metrics_adds_arguments_port_names_and_who_may_scrape() -> None:
+    known = Identities(1.0, {"u-1": Owner("default", "my-llama")})
+    before, after = pod()["containers"][0], pod(identities=known)["containers"][0]
+    assert after["args"][: len(before["args"])] == before["args"]
+    assert after["args"][len(before["args"]) :] == [
+        "--metrics", ":9913", "--identities", "/run/genainet-identities/identities.json",
+    ]  # fmt: skip
+    assert after["ports"] == [{"name": "metrics", "containerPort": 9913, "protocol": "TCP"}]
+    assert {k: v for k, v in after.items() if k not in ("args", "ports", "volumeMounts")} == {
+        k: v for k, v in before.items() if k not in ("args", "volumeMounts")
+    }
+    made = objects(identities=known, namespace="tracing")
+    assert {o["metadata"].get("namespace", "tracing") for o in made.values()} == {"tracing"}
+    text = made["ConfigMap", "genainet-identities"]["data"]["identities.json"]
+    assert msgspec.json.decode(text, type=Identities) == known
+    (rule,) = made["NetworkPolicy", "genainet-metrics"]["spec"]["ingress"]
+    assert rule["ports"] == [{"port": 9913, "protocol": "TCP"}]
+    assert rule["from"][0].keys() == {"namespaceSelector", "podSelector"}
+
+
+def test_deploy_with_a_collector_opens_the_way_to_its_port_only() -> None:
+    spec = pod(otlp_endpoint=URL)
+    assert spec["containers"][0]["args"][-2:] == ["--otlp-endpoint", URL]
+    assert spec["dnsPolicy"] == "ClusterFirst" and pod()["dnsPolicy"] == "Default"
+    policy = objects(otlp_endpoint=URL)["NetworkPolicy", "genainet-otlp"]["spec"]
+    assert policy["policyTypes"] == ["Egress"]
+    assert [(p["port"], p["protocol"]) for p in policy["egress"][0]["ports"]] == [
+        (4319, "TCP"),
+        (53, "UDP"),
+        (53, "TCP"),
+    ]
+    with pytest.raises(InputError):
+        objects(otlp_endpoint="collector:4318")
+
+
+def test_what_an_earlier_deploy_made_is_known_to_the_next_and_to_undeploy() -> None:
+    def extras(**options: Any) -> set[str]:
+        return {o["metadata"]["name"] for o in always_on_extras(DeployOptions(**options))}
+
+    assert extras() == {"genainet-metrics", "genainet-identities", "genainet-otlp"}
+    assert extras(identities=Identities()) == {"genainet-otlp"}
+    assert extras(identities=Identities(), otlp_endpoint=URL) == set()
+
+
+def test_the_admin_role_may_make_and_remove_what_the_metrics_need() -> None:
+    role = objects()["ClusterRole", "genainet-admin"]
+    for obj in always_on_extras(DeployOptions()):
+        plural = object_path(obj).split("/")[-2]
+        verbs = {
+            verb
+            for rule in role["rules"]
+            if plural in rule["resources"]
+            and obj["metadata"]["name"] in rule.get("resourceNames", [obj["metadata"]["name"]])
+            for verb in rule["verbs"]
+        }
+        assert {"create", "get", "patch", "delete"} <= verbs, plural
+
+
+def test_names_that_fit_no_configmap_lose_addresses_first() -> None:
+    owner = Owner("a-namespace-of-some-length", "a-workload-of-some-length")
+    many = {f"{i:036}": owner for i in range(7000)}
+    kept = msgspec.json.decode(names(Identities(1.0, many, many))["data"]["identities.json"], type=Identities)
+    assert (len(kept.uids), len(kept.addresses)) == (7000, 0)
+    with pytest.raises(GenainetError, match="ConfigMap"):
+        names(Identities(1.0, {f"{i:036}": owner for i in range(20000)}))
