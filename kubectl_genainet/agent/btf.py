@@ -143,10 +143,13 @@ class Btf:
         type_id = self._find(name, _ENUM, _ENUM64)
         if type_id is None:
             return {}
-        _, kind, count, _, entries, _ = self._type(type_id)
-        shape = struct.Struct("=Ii" if kind == _ENUM else "=IIi")
+        _, kind, count, _, entries, signed = self._type(type_id)
+        letters = "iq" if signed else "IQ"
+        shape = struct.Struct(
+            f"=I{letters[kind == _ENUM64]}"
+        )  # low word first: little endian, as all that the probes run on
         values = (shape.unpack_from(self._data, entries + shape.size * i) for i in range(count))
-        return {int(v[1]): self._string(v[0]) for v in values}
+        return {int(value): self._string(name) for name, value in values}
 
     def tracepoint_arguments(self, name: str) -> int | None:
         """How many arguments a raw tracepoint's program gets; None where the kernel itself has no such tracepoint.

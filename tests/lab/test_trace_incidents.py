@@ -84,7 +84,7 @@ DIAGNOSES = {
 
 def place_of(path: Record, where: str) -> Callable[[Record], bool]:
     """Where the drop has to be."""
-    backend, client = path["backend"] or {}, path["flow"]["client"]
+    backend, client = path["backend"] or {"node": "", "pod": ""}, path["flow"]["client"]
     return {
         "backend": lambda d: d["node"] == backend["node"] and d["pod"] is None,
         "pod": lambda d: d["node"] == backend["node"] and d["pod"] == backend["pod"],
@@ -98,13 +98,12 @@ def place_of(path: Record, where: str) -> Callable[[Record], bool]:
 def test_incident_is_diagnosed(lab: RunningLab, name: str) -> None:
     wanted = DIAGNOSES[name]
     with incident(lab, name), tracing(wanted.target, "--lab", lab.name, "--timeout", "90s") as trace:
-        path = trace.until(lambda p: matches(p, name))
+        path = trace.until(lambda p: matches(p, name) and place_of(p, wanted.where)(p["drop"]))
         assert trace.stop() == 1
     drop = path["drop"]
     assert (drop["certainty"], tuple(drop["policies"])) == (wanted.certainty, wanted.policies)
     assert wanted.rule is None if drop["rule"] is None else wanted.rule is not None and wanted.rule in drop["rule"]
     assert wanted.explanation in drop["explanation"]
-    assert place_of(path, wanted.where)(drop)
     assert (path["backend"] is not None) is wanted.backend
     assert set(wanted.findings) <= {f["check"] for f in path["findings"]}
     assert set(wanted.findings) <= {f["check"] for f in trace.summary["findings"]}
