@@ -502,7 +502,7 @@ def certificate(world: World, ready: str) -> None:
     world.left_out.append(LeftOut("Secret", "never read"))
     world.add({"apiVersion": "cert-manager.io/v1", "kind": "Certificate", "metadata": meta("chat", NS),
                "spec": {"secretName": "chat-tls"},
-               "status": {"conditions": [{"type": "Ready", "status": ready, "message": "waiting for the challenge"}]}})  # fmt: skip
+               "status": {"conditions": [{"type": "Ready", "status": ready, "message": "waiting"}]}})  # fmt: skip
 
 
 @fault("ingress-tls", kubeadm, "Ingress chatbot/chat", "status.conditions[Ready]")
