@@ -28,9 +28,10 @@ from kubectl_genainet.agent.server import REQUEST_S, Connection, HttpError, Serv
 from kubectl_genainet.agent.worker import Job
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Event, Progress
-from kubectl_genainet.wire import TraceRequest
+from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 PROBES = ("drops", "dns")
+ALL_DNS = (FilterEntry("::", 53, "UDP"),)  # the address :: stands for all (probes/dns.bpf.c)
 WITHOUT_END = 1 << 40  # seconds, events, bytes: none is reached
 EVENTS_PER_SECOND = 2_000  # a second and CPU: a tenth of what a trace may cost
 NAMESPACES_S = 10.0
@@ -100,8 +101,9 @@ class AlwaysOn:
             rulesets=False,
         )  # fmt: skip
         self._job = Job(
-            request, node, host_netns, cache, events_per_second=EVENTS_PER_SECOND, namespaces_s=NAMESPACES_S
-        )
+            request, node, host_netns, cache, events_per_second=EVENTS_PER_SECOND, namespaces_s=NAMESPACES_S,
+            own_filters={"dns": ALL_DNS}, dns_over_tcp=False,
+        )  # fmt: skip
         self._consumers = consumers
         self.process: asyncio.subprocess.Process | None = None
         registry = metrics.registry

@@ -155,9 +155,9 @@ def test_deploy_with_metrics_adds_arguments_port_names_and_who_may_scrape() -> N
         "--metrics", ":9913", "--identities", "/run/genainet-identities/identities.json",
     ]  # fmt: skip
     assert after["ports"] == [{"name": "metrics", "containerPort": 9913, "protocol": "TCP"}]
-    assert {k: v for k, v in after.items() if k not in ("args", "ports", "volumeMounts")} == {
-        k: v for k, v in before.items() if k not in ("args", "volumeMounts")
-    }
+    assert after["resources"]["requests"] == {"cpu": "50m", "memory": "160Mi"}
+    changed = {k for k in after if after[k] != before.get(k)}
+    assert changed == {"args", "ports", "resources", "volumeMounts"}
     made = objects(identities=known, namespace="tracing")
     assert {o["metadata"].get("namespace", "tracing") for o in made.values()} == {"tracing"}
     text = made["ConfigMap", "genainet-identities"]["data"]["identities.json"]
