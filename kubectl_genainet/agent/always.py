@@ -215,7 +215,7 @@ class ScrapeServer:
         await connection.respond(200, body, content_type)
 
 
-def _address(text: str) -> tuple[str | None, int]:
+def listen_address(text: str) -> tuple[str | None, int]:
     """ "127.0.0.1:9913", "[::1]:9913", ":9913" (all addresses, as None). Raises GenainetError."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdigit() or not int(port) < 65536:
@@ -228,7 +228,7 @@ def _address(text: str) -> tuple[str | None, int]:
 @contextlib.asynccontextmanager
 async def always_on(server: Server, listen: str, identities: str, otlp_endpoint: str) -> AsyncIterator[Metrics]:
     """The session, the exporter where `otlp_endpoint` is given, and the listener where `listen` is."""
-    address = _address(listen) if listen else None
+    address = listen_address(listen) if listen else None
     owners = Owners(identities)
     owners.reload()
     if owners.error:
