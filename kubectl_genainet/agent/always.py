@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,11 @@ class AlwaysOn:
         pause, most = BACKOFF_S
         while True:
             began = time.monotonic()
-            reason = await self._session()
+            try:
+                reason = await self._session()
+            except Exception:  # a record that a consumer trips over must not end the counting for good, nor silently
+                traceback.print_exc()
+                reason = "error"
             self._up.set(0)
             self._restarts.labels(reason).inc()
             if time.monotonic() - began > STEADY_S:
