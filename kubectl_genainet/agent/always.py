@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,10 @@ from kubectl_genainet.agent.server import REQUEST_S, Connection, HttpError, Serv
 from kubectl_genainet.agent.worker import Job
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Event, Progress
-from kubectl_genainet.wire import TraceRequest
+from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 PROBES = ("drops", "dns")
+ALL_DNS = (FilterEntry("::", 53, "UDP"),)  # the address :: stands for all (probes/dns.bpf.c)
 WITHOUT_END = 1 << 40  # seconds, events, bytes: none is reached
 EVENTS_PER_SECOND = 2_000  # a second and CPU: a tenth of what a trace may cost
 NAMESPACES_S = 10.0
@@ -101,8 +103,9 @@ class AlwaysOn:
             rulesets=False,
         )  # fmt: skip
         self._job = Job(
-            request, node, host_netns, cache, Budget(events_per_second=EVENTS_PER_SECOND), namespaces_s=NAMESPACES_S
-        )
+            request, node, host_netns, cache, Budget(events_per_second=EVENTS_PER_SECOND), namespaces_s=NAMESPACES_S,
+            own_filters={"dns": ALL_DNS}, dns_over_tcp=False,
+        )  # fmt: skip
         self._consumers = consumers
         self.process: asyncio.subprocess.Process | None = None
         registry = metrics.registry
@@ -121,7 +124,11 @@ class AlwaysOn:
         pause, most = BACKOFF_S
         while True:
             began = time.monotonic()
-            reason = await self._session()
+            try:
+                reason = await self._session()
+            except Exception:  # a record that a consumer trips over must not end the counting for good, nor silently
+                traceback.print_exc()
+                reason = "error"
             self._up.set(0)
             self._restarts.labels(reason).inc()
             if time.monotonic() - began > STEADY_S:
@@ -214,7 +221,7 @@ class ScrapeServer:
         await connection.respond(200, body, content_type)
 
 
-def _address(text: str) -> tuple[str | None, int]:
+def listen_address(text: str) -> tuple[str | None, int]:
     """ "127.0.0.1:9913", "[::1]:9913", ":9913" (all addresses, as None). Raises GenainetError."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdigit() or not int(port) < 65536:
@@ -227,7 +234,7 @@ def _address(text: str) -> tuple[str | None, int]:
 @contextlib.asynccontextmanager
 async def always_on(server: Server, listen: str, identities: str, otlp_endpoint: str) -> AsyncIterator[Metrics]:
     """The session, the exporter where `otlp_endpoint` is given, and the listener where `listen` is."""
-    address = _address(listen) if listen else None
+    address = listen_address(listen) if listen else None
     owners = Owners(identities)
     owners.reload()
     if owners.error:

@@ -59,6 +59,8 @@ class Job(msgspec.Struct, frozen=True):
     cache: str
     budget: Budget = Budget()
     namespaces_s: float = NAMESPACES_S  # how often the namespaces are looked at
+    own_filters: dict[str, tuple[FilterEntry, ...]] = {}  # by probe: in place of the request's, whatever these become
+    dns_over_tcp: bool = True
 
 
 def hello(node: str, probes: tuple[str, ...]) -> Hello:
@@ -143,8 +145,8 @@ class Session:
             probe = LoadedProbe(PROBES[name], self.node, cache, request.options, self.job.budget)
             self.probes.append(probe)
             probe.on_event(self._event)
-            probe.configure(self.filters, self._own())
-        if "dns" in request.probes:
+            probe.configure(self._filters(probe), self._own())
+        if "dns" in request.probes and self.job.dns_over_tcp:
             self._open_tap()
         # The namespaces and rules come before the first packet, so that no reader has to wait for them.
         self.outbox.put(self.inventory.report(), always=True)
@@ -166,6 +168,9 @@ class Session:
             self.tap.configure(self.filters)
         except GenainetError as error:
             self.outbox.put(Progress(node=self.node, stage="missing", detail=error.message), always=True)
+
+    def _filters(self, probe: LoadedProbe) -> tuple[FilterEntry, ...]:
+        return self.job.own_filters.get(probe.probe.name, self.filters)
 
     def _own(self) -> set[int] | None:
         """The namespaces that the kernel filters by; None where all are this node's."""
@@ -279,7 +284,7 @@ class Session:
         if self.tap is not None:
             self.tap.configure(self.filters)
         for probe in self.probes:
-            probe.configure(self.filters, self._own())
+            probe.configure(self._filters(probe), self._own())
 
     def _watch_namespaces(self) -> None:
         """Pods come and go, tables fill: the namespaces are reported anew, and followed where the kernel is shared.

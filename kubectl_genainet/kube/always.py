@@ -53,11 +53,16 @@ def otlp_objects(url: str) -> list[Object]:
     return [policy]
 
 
+def _patch() -> Any:
+    return _read("metrics", "daemonset-patch.yaml")["spec"]["template"]["spec"]
+
+
 def enable_metrics(pod: Object) -> None:
     """Does to the pod's spec what daemonset/metrics/daemonset-patch.yaml does in kustomize."""
-    patch = _read("metrics", "daemonset-patch.yaml")["spec"]["template"]["spec"]
+    patch = _patch()
     (added,) = patch["containers"]
     container = pod["containers"][0]
+    container["resources"]["requests"] = added["resources"]["requests"]
     container["args"] = added["args"]
     container.setdefault("ports", []).extend(added["ports"])
     container["volumeMounts"] += added["volumeMounts"]
@@ -65,5 +70,7 @@ def enable_metrics(pod: Object) -> None:
 
 
 def enable_otlp(pod: Object, url: str) -> None:
-    pod["containers"][0]["args"] += ["--otlp-endpoint", url]
+    container = pod["containers"][0]
+    container["args"] += ["--otlp-endpoint", url]
+    container["resources"]["requests"] = _patch()["containers"][0]["resources"]["requests"]
     pod["dnsPolicy"] = "ClusterFirst"  # the collector may be named as a Service

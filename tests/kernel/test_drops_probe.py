@@ -171,7 +171,8 @@ def test_full_table_keeps_the_sum_and_leaves_the_source_out(watch: Watch) -> Non
     assert sum(c.packets for c in found) == 20_000
     assert len(found) <= 16_384 + 1
     without_source = [c for c in found if not c.flow.src]
-    assert sum(c.packets for c in without_source) == 20_000 - 16_384
+    # An entry or two may be taken by what else the namespaces drop (neighbour discovery).
+    assert 20_000 - 16_384 <= sum(c.packets for c in without_source) < 20_000 - 16_384 + 10
     assert watch.probe.accounts()["flow table"] == 0
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dns.message
 import msgspec
 import pytest
 from labtest import RunningLab, fresh_name, running
@@ -24,6 +25,7 @@ from otlptest import Collector, collecting
 from prometheus_client.parser import text_string_to_metric_families
 
 from kubectl_genainet.correlate.identities import identities_of
+from kubectl_genainet.lab import netns
 from kubectl_genainet.lab.incidents import clear_incident, make_incident
 from kubectl_genainet.lab.programs import netns_files
 from kubectl_genainet.lab.spec import LabSpec
@@ -151,6 +153,23 @@ def test_a_drop_by_a_policy_is_counted_with_reason_hook_and_workload_and_sent_to
     assert (drop["source.address"], drop["destination.port"]) == (client.ips[0], "8080")
     assert (drop["genainet.drop.reason"], drop["genainet.source.workload"]) == ("NETFILTER_DROP", "chatbot-ui")
     assert scraped.total("genainet_otlp_sent_records_total") > 0
+
+
+def test_the_time_of_a_dns_query_is_counted_for_who_asked(scraped: Scraped) -> None:
+    labels = {"namespace": "default", "workload": "my-llama-finetuned", "rcode": "NOERROR"}
+    service = scraped.lab.snapshot.service("kube-system", "kube-dns")
+    assert service is not None
+    with netns.inside(scraped.lab.pod_netns(scraped.backend)):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with sock:
+        sock.settimeout(5)
+        query = dns.message.make_query("my-llama-svc.default.svc.cluster.local.", "A")
+        sock.sendto(query.to_wire(), (service.cluster_ips[0], 53))
+        began = time.monotonic()
+        assert dns.message.from_wire(sock.recv(4096)).answer
+        took = time.monotonic() - began
+    scraped.wait(lambda: scraped.total("genainet_dns_duration_seconds_count", **labels) == 1, "the exchange")
+    assert 0 < scraped.total("genainet_dns_duration_seconds_sum", **labels) < took + 0.5
 
 
 def test_the_listener_shows_the_metrics_and_nothing_else(scraped: Scraped) -> None:

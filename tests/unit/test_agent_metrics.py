@@ -12,10 +12,13 @@ import pytest
 from otlptest import Collector, collecting
 from prometheus_client.parser import text_string_to_metric_families
 
+from kubectl_genainet.agent.always import listen_address
 from kubectl_genainet.agent.metrics import Metrics
 from kubectl_genainet.agent.otlp import Endpoint, FlowLogs, LogExporter, headers_from
 from kubectl_genainet.agent.owners import Owners
-from kubectl_genainet.errors import InputError
+from kubectl_genainet.correlate.identities import identities_of
+from kubectl_genainet.errors import GenainetError, InputError
+from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.dns import DnsMessage
 from kubectl_genainet.model.events import (
     DnsEnd,
@@ -31,6 +34,7 @@ from kubectl_genainet.model.events import (
     RetransmitCount,
 )
 from kubectl_genainet.model.identities import Identities, Owner
+from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import Device, NetNs, NodeReport
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
@@ -258,6 +262,55 @@ def test_a_scraper_that_asks_for_openmetrics_gets_it(metrics: Metrics) -> None:
     body, content_type = metrics.scrape("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text") and body.endswith(b"# EOF\n")
     assert b"_created" not in body
+
+
+def test_names_are_taken_from_pods_and_from_the_slices_of_services() -> None:
+    def pod(name: str, ip: str, **spec: object) -> KubeObject:
+        owner = {
+            "apiVersion": "apps/v1",
+            "kind": "ReplicaSet",
+            "name": "my-llama-6d4cf",
+            "uid": "r",
+            "controller": True,
+        }
+        metadata = {"name": name, "namespace": "default", "uid": f"uid-{name}", "ownerReferences": [owner]}
+        status = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]}
+        return KubeObject({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "status": status})
+
+    service = {
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "svc", "namespace": "default"},
+        "spec": {"clusterIP": "10.96.0.9", "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]},
+    }  # fmt: skip
+    endpoints = {
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "svc-1", "namespace": "default", "labels": {"kubernetes.io/service-name": "svc"}},
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": [{"addresses": ["10.0.1.2"], "conditions": {"ready": True}}],
+    }  # fmt: skip
+    objects = (
+        pod("a", "10.0.1.2"),
+        pod("host", "192.0.2.1", hostNetwork=True),
+        KubeObject(service),
+        KubeObject(endpoints),
+    )
+    llama = Owner("default", "my-llama")
+    assert identities_of(ClusterSnapshot(objects), 7.0) == Identities(
+        7.0, {"uid-a": llama}, {"10.0.1.2": llama}, {"10.0.1.2 8080 TCP": ("default/svc",)}
+    )
+
+
+@pytest.mark.parametrize(
+    "text, address",
+    [("127.0.0.1:9913", ("127.0.0.1", 9913)), ("[::1]:80", ("::1", 80)), (":9913", (None, 9913))],
+)
+def test_the_metrics_address(text: str, address: tuple[str | None, int]) -> None:
+    assert listen_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["9913", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "::1:x"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(GenainetError):
+        listen_address(text)
 
 
 # --- OTLP -----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,9 +157,9 @@ def test_deploy_with_metrics_adds_arguments_port_names_and_who_may_scrape() -> N
         "--metrics", ":9913", "--identities", "/run/genainet-identities/identities.json",
     ]  # fmt: skip
     assert after["ports"] == [{"name": "metrics", "containerPort": 9913, "protocol": "TCP"}]
-    assert {k: v for k, v in after.items() if k not in ("args", "ports", "volumeMounts")} == {
-        k: v for k, v in before.items() if k not in ("args", "volumeMounts")
-    }
+    assert after["resources"]["requests"] == {"cpu": "50m", "memory": "160Mi"}
+    changed = {k for k in after if after[k] != before.get(k)}
+    assert changed == {"args", "ports", "resources", "volumeMounts"}
     made = objects(identities=known, namespace="tracing")
     assert {o["metadata"].get("namespace", "tracing") for o in made.values()} == {"tracing"}
     text = made["ConfigMap", "genainet-identities"]["data"]["identities.json"]
@@ -212,3 +214,21 @@ def test_names_that_fit_no_configmap_lose_addresses_first() -> None:
     assert (len(kept.uids), len(kept.addresses)) == (7000, 0)
     with pytest.raises(GenainetError, match="ConfigMap"):
         names(Identities(1.0, {f"{i:036}": owner for i in range(20000)}))
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kustomize_makes_of_the_component_what_deploy_applies(tmp_path: Path) -> None:
+    shutil.copytree(asset_dir("daemonset"), tmp_path / "daemonset")
+    kustomization = {"resources": ["daemonset/manifests"], "components": ["daemonset/metrics"]}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(tmp_path)], capture_output=True, text=True, timeout=30, check=True
+    )
+    built = {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(done.stdout)}
+    applied = objects(identities=Identities(), image="localhost/kubectl-genainet-agent")
+    assert applied.keys() - built.keys() == {("ConfigMap", "genainet-identities")}
+    pods = [found["DaemonSet", "genainet-agent"]["spec"]["template"]["spec"] for found in (built, applied)]
+    for spec in pods:
+        spec["volumes"].sort(key=lambda v: v["name"])
+        spec["containers"][0]["volumeMounts"].sort(key=lambda m: m["name"])
+    assert pods[0] == pods[1]
