@@ -108,7 +108,7 @@ class DnsWorker(Worker):
     """An agent's worker that watches DNS; its records are counted as they come, as a client would."""
 
     def __init__(self) -> None:
-        filters = (FilterEntry("::", 53, "UDP"), FilterEntry("::", 53, "TCP"))
+        filters = (FilterEntry(SERVER_IP, 53, "UDP"), FilterEntry(SERVER_IP, 53, "TCP"))
         request = TraceRequest(filters=filters, probes=("dns",), timeout_s=600, rulesets=False, max_events=10_000_000)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "kubectl_genainet.agent.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
