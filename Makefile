@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test test-vm check bench clean
 
 setup: $(VENV)/.installed
 
@@ -20,6 +20,11 @@ check: setup
 
 test: setup
 	$(PY) -m pytest
+
+# What the machine's own kernel lacks (IPVS), in a virtual machine with Debian's kernel: minutes, so not part of `test`.
+test-vm: setup
+	scripts/packages.sh vm
+	$(PY) -m pytest -m vm tests/vm
 
 bench: setup
 	$(PY) -m benchmarks

@@ -1,7 +1,8 @@
 """A node with many Services: time and memory to parse its rules, and evaluations a second.
 
 Beside them, in the same run: `grep` for one Service in the same text, which is what an operator does by hand, and
-half and a quarter of the lines, to show how the time grows.
+half and a quarter of the lines, to show how the time grows. Every figure is the median of several processes; times are
+wall clock and, since the machine may have other work, the process's own CPU time.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import gc
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,7 +23,7 @@ from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Packet, Verdict, dump_of, evaluate, parse_ruleset
 from kubectl_genainet.proxy.names import iptables_endpoint_chain, iptables_service_chain
 
-SERVICES, ENDPOINTS, EVALUATIONS = 10_000, 5, 60_000
+SERVICES, ENDPOINTS, EVALUATIONS, REPEATS = 10_000, 5, 60_000, 3
 HEAD = """\
 :PREROUTING ACCEPT [0:0]
 :INPUT ACCEPT [0:0]
@@ -111,31 +113,40 @@ def resident_mb() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
+class Stopwatch:
+    """Wall and CPU seconds since it was made."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def read(self, name: str) -> dict[str, float]:
+        return {f"{name}_wall": time.perf_counter() - self.wall, f"{name}_cpu": time.process_time() - self.cpu}
+
+
 def measure(path: str, services: int) -> dict[str, float]:
     """One process's figures; run in a process of its own, so that the memory is that of this alone."""
-    before = resident_mb()
     text = Path(path).read_text()
-    start = time.perf_counter()
+    watch = Stopwatch()
     ruleset = parse_ruleset([dump_of(text)], node_ips=["192.168.0.2"])
-    parsed = time.perf_counter() - start
-    memory = resident_mb()
-    gc.freeze()  # as `rules --flows` does
-    first = time.perf_counter()
-    for number in range(services):  # every Service once: its chains are compiled here
-        packet = Packet(src="10.244.1.1", dst=service_ip(number), dport=80, protocol=Protocol.TCP)
+    found = watch.read("parse") | {"memory": resident_mb()}
+    gc.disable()  # as `rules --flows` does
+    packets = [Packet(src="10.244.1.1", dst=service_ip(n), dport=80, protocol=Protocol.TCP) for n in range(services)]
+    watch = Stopwatch()
+    for packet in packets:  # every Service once: its chains are compiled here
         assert evaluate(ruleset, packet).verdict is Verdict.DNAT
-    cold = time.perf_counter() - first
-    gc.freeze()
+    found |= watch.read("first")
     packets = list(flows(services, EVALUATIONS))
-    start, cpu = time.perf_counter(), time.process_time()
+    watch = Stopwatch()
     for packet in packets:
         assert len(evaluate(ruleset, packet).backends) == ENDPOINTS
-    warm, cpu = time.perf_counter() - start, time.process_time() - cpu
-    return {
-        "parse_s": parsed, "memory_mb": memory, "start_mb": before, "peak_mb": resident_mb(),
-        "cold_per_s": services / cold, "warm_per_s": EVALUATIONS / warm,
-        "warm_per_cpu_s": EVALUATIONS / cpu,
-    }  # fmt: skip
+    return found | watch.read("again") | {"peak": resident_mb()}
+
+
+def median(path: str, services: int) -> dict[str, float]:
+    """The median of each figure over the repeats."""
+    argv = [sys.executable, "-m", "benchmarks.rules", path, str(services)]
+    runs = [json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout) for _ in range(REPEATS)]
+    return {name: statistics.median(run[name] for run in runs) for name in runs[0]}
 
 
 def grep_seconds(path: str) -> float:
@@ -144,23 +155,28 @@ def grep_seconds(path: str) -> float:
     return time.perf_counter() - start
 
 
+COLUMNS = (
+    ("Services", lambda g: f"{g['services']}"), ("lines", lambda g: f"{g['lines']}"),
+    ("parse", lambda g: f"{g['parse_wall']:.2f} s"), ("parse CPU", lambda g: f"{g['parse_cpu']:.2f} s"),
+    ("CPU a line", lambda g: f"{g['parse_cpu'] / g['lines'] * 1e6:.2f} us"), ("memory", lambda g: f"{g['memory']:.0f} MiB"),
+    ("first time", lambda g: f"{g['services'] / g['first_wall']:.0f}/s"),
+    ("of CPU", lambda g: f"{g['services'] / g['first_cpu']:.0f}/s"),
+    ("again", lambda g: f"{EVALUATIONS / g['again_wall']:.0f}/s"), ("of CPU", lambda g: f"{EVALUATIONS / g['again_cpu']:.0f}/s"),
+    ("peak", lambda g: f"{g['peak']:.0f} MiB"),
+)  # fmt: skip
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        heads = ("Services", "lines", "parse", "memory", "first time", "again", "a CPU second", "peak")
-        print("".join(f"{head:>13}" for head in heads))
+        print("".join(f"{head:>12}" for head, _ in COLUMNS))
         for services in (SERVICES // 4, SERVICES // 2, SERVICES):
             path = os.path.join(folder, f"{services}.txt")
             text = ruleset_text(services, ENDPOINTS)
             Path(path).write_text(text)
-            argv = [sys.executable, "-m", "benchmarks.rules", path, str(services)]
-            got = json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)
-            cells = (
-                f"{services}", f"{text.count(chr(10))}", f"{got['parse_s']:.2f} s", f"{got['memory_mb']:.0f} MiB",
-                f"{got['cold_per_s']:.0f}/s", f"{got['warm_per_s']:.0f}/s", f"{got['warm_per_cpu_s']:.0f}",
-                f"{got['peak_mb']:.0f} MiB",
-            )  # fmt: skip
-            print("".join(f"{cell:>13}" for cell in cells), flush=True)
+            got = median(path, services) | {"services": services, "lines": text.count("\n")}
+            print("".join(f"{cell(got):>12}" for _, cell in COLUMNS), flush=True)
         print(f"baseline, grep -F for one Service in the last file: {grep_seconds(path) * 1000:.1f} ms")
+        print(f"medians of {REPEATS} processes; 'of CPU': in a second of the process's CPU time")
         print("memory: resident after parsing, text included; first time: chains are compiled on the way")
 
 

@@ -2,12 +2,17 @@
 # Installs the Debian packages that are missing, as root; names them otherwise.
 #   scripts/packages.sh lab   what the agent and the lab need
 #   scripts/packages.sh all   that, and what the tests and benchmarks need
+#   scripts/packages.sh vm    that, and what `make test-vm` needs
 set -euo pipefail
 
 packages=(python3 python3-venv python3-bpfcc iproute2 iptables nftables conntrack ipset dnsmasq-base procps util-linux)
-if [[ ${1:-all} == all ]]; then
+wanted=${1:-all}
+if [[ $wanted != lab ]]; then
   packages+=(bpftool bpftrace iperf3 iputils-ping ethtool tcpdump chromium
              openssl dpkg-dev patch xz-utils podman debootstrap) # for scripts/build-kubernetes.sh, tests/cluster
+fi
+if [[ $wanted == vm ]]; then
+  packages+=(qemu-system-x86 busybox-static ipvsadm)
 fi
 
 if ! command -v dpkg-query >/dev/null; then

@@ -201,7 +201,7 @@ def _evaluate(
     for node, found in dumps.items():
         ruleset = parse_ruleset(found)
         _warn(ruleset)
-        gc.freeze()  # a large ruleset stays until the end: the collector need not walk it again and again
+        gc.disable()  # all that is made here stays until the end; the collector would only walk it, again and again
         yield from evaluate_flows(ruleset, flows, node_ips=node_ips.get(node), node=node)
 
 

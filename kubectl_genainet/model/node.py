@@ -59,7 +59,8 @@ class RulesetDump(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     """Packet rules of the node's host namespace, as the system's own tools print them.
 
     `source` is one of iptables-nft, iptables-legacy, ip6tables-nft, ip6tables-legacy (`-save -c` text),
-    nft (`nft -j list ruleset` text), ipvs (`ipvsadm -Sn` text), ipset (`ipset list` text), conntrack-stats.
+    nft (`nft -j list ruleset` text), ipvs (`ipvsadm -Sn` text), ipset (`ipset list` text), conntrack-stats, conntrack
+    (`conntrack -L` text of translated connections, only where it was asked for).
     """
 
     node: str

@@ -82,19 +82,24 @@ class Compiler:
 
     def _matches(self, reader: _Reader, rule: Rule, found: list[tuple[Check, str]], target: list[str]) -> None:
         negated, handled = False, True
-        while reader:
-            word = reader.next()
-            if word == "!":
-                negated = True
-                continue
+        words, count = reader.words, len(reader.words)
+        while reader.at < count:
+            word = words[reader.at]
+            reader.at += 1
             if word == "-m":
                 if not handled:
                     found.append((checks.always_unknown, f"match {reader.module}"))
                 reader.module = reader.next()
                 handled = reader.module in _SILENT_MODULES
                 continue
+            if word == "--comment":
+                reader.at += 1
+                continue
+            if word == "!":
+                negated = True
+                continue
             if word in ("-j", "-g"):
-                target += [word, *reader.rest()]
+                target += words[reader.at - 1 :]
                 break
             option = _OPTIONS.get(word)
             if option is None:
@@ -129,11 +134,6 @@ class _Reader:
 
     def peek(self) -> str:
         return self.words[self.at] if self else ""
-
-    def rest(self) -> list[str]:
-        rest = self.words[self.at :]
-        self.at = len(self.words)
-        return rest
 
     def skip_values(self) -> None:
         while self and not self.peek().startswith("-") and self.peek() != "!":
@@ -310,7 +310,7 @@ _OPTIONS: dict[str, Option] = {
     "--dst": _destination, "-p": _protocol, "--protocol": _protocol, "--proto": _protocol,
     "--dport": _dport, "--destination-port": _dport, "--sport": _sport, "--source-port": _sport,
     "--dports": _multiport("dport"), "--sports": _multiport("sport"), "--ports": _multiport("sport", "dport"),
-    "-i": _in_device, "-o": _out_device, "--comment": _skip(1), "-c": _skip(2),
+    "-i": _in_device, "-o": _out_device, "-c": _skip(2),
     "--mark": _connmark_or_mark, "--ctstate": _ct_state, "--state": _ct_state, "--ctstatus": _ct_status,
     "--ctorigdst": _ct_original_destination, "--ctorigdstport": _ct_original_dport,
     "--src-type": _address_type(checks.source_type_is), "--dst-type": _address_type(checks.destination_type_is),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from proxy_traffic import Namespace, Traffic, inside
 
-from kubectl_genainet.agent.ipvs import read_ipvs
+from kubectl_genainet.agent import ipvs
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Packet, evaluate, parse_ruleset
@@ -53,15 +54,28 @@ FLOWS = [("192.0.2.10", "10.96.0.10", 80, "TCP"), ("192.0.2.10", "10.96.0.10", 5
 TIMES = 8  # connections a flow
 
 
+def record(into: list[tuple[str, str]]) -> None:
+    """Keeps the kernel's messages as they came, for tests/unit/test_agent_ipvs.py."""
+    decode = ipvs._attributes
+
+    def keep(message: Any, name: str) -> ipvs.Attributes:
+        into.append((name, bytes(message.data[message.offset : message.offset + message.length]).hex()))
+        return decode(message, name)
+
+    ipvs._attributes = keep
+
+
 def main() -> None:
+    messages: list[tuple[str, str]] = []
+    record(messages)
     node = Namespace("node")
     path = f"/run/netns/{node.name}"
-    empty = read_ipvs(path)
+    empty = ipvs.read_ipvs(path)
     with Traffic(node.name, ENDPOINTS) as traffic:
         for ip in ("10.96.0.9", "10.96.0.10", "10.96.0.12", "fd00:96::a"):
             inside(node.name, "ip", "addr", "add", ip, "dev", "lo")
         inside(node.name, "ipvsadm", "-R", stdin=SERVERS)
-        text, error = read_ipvs(path)
+        text, error = ipvs.read_ipvs(path)
         ruleset = parse_ruleset(
             [RulesetDump(node="node", t_ns=0, source="ipvs", text=text)], node_ips=traffic.node_ips()
         )
@@ -77,6 +91,7 @@ def main() -> None:
         report = {
             "empty": empty,
             "ours": text,
+            "messages": messages,
             "error": error,
             "ipvsadm": inside(node.name, "ipvsadm", "-Sn"),
             "stats": inside(node.name, "ipvsadm", "-Ln", "--stats", "--exact"),

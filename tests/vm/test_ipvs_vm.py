@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machine import run_in_vm
+from machine import kernel, run_in_vm
 
 from kubectl_genainet.model.packet import address_text
 
@@ -26,6 +26,9 @@ def report() -> dict[str, Any]:
     line = next((line for line in text.splitlines() if line.startswith("RESULT ")), None)
     assert line is not None, text[-3000:]
     found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
+    if folder := os.environ.get("GENAINET_WRITE_DUMPS"):
+        kept = {"kernel": kernel().release, "messages": found["messages"], "ipvsadm": found["ipvsadm"]}
+        (Path(folder) / "ipvs.json").write_text(json.dumps(kept, indent=1) + "\n")
     return found
 
 
