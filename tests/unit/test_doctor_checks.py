@@ -502,7 +502,7 @@ def certificate(world: World, ready: str) -> None:
     world.left_out.append(LeftOut("Secret", "never read"))
     world.add({"apiVersion": "cert-manager.io/v1", "kind": "Certificate", "metadata": meta("chat", NS),
                "spec": {"secretName": "chat-tls"},
-               "status": {"conditions": [{"type": "Ready", "status": ready, "message": "waiting for the challenge"}]}})  # fmt: skip
+               "status": {"conditions": [{"type": "Ready", "status": ready, "message": "waiting for it"}]}})  # fmt: skip
 
 
 @fault("ingress-tls", kubeadm, "Ingress chatbot/chat", "status.conditions[Ready]")
@@ -783,12 +783,20 @@ def rule_for_a_client_that_does_not_exist(world: World) -> None:
     rule["from"] = [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "chat-ui"}}}]
 
 
-@fault("policy-one-sided", eks, "Deployment chatbot/chatbot-ui", "spec.ingress[0].from", also=("policy-blocks-call",))
+@fault("policy-blocks-call", eks, "Deployment chatbot/chatbot-ui", "spec.egress")
 def egress_forgets_the_model(world: World) -> None:
     label = "app.kubernetes.io/name"
     dns = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
     rag = {"to": [{"podSelector": {"matchLabels": {label: "rag-app"}}}], "ports": [{"protocol": "TCP", "port": 80}]}
     world.add(egress_policy("ui-egress", "chatbot-ui", dns, rag))
+
+
+@fault("policy-one-sided", eks, "Deployment chatbot/chatbot-ui", "spec.ingress[0].from")
+def egress_forgets_a_call_that_only_a_policy_tells_of(world: World) -> None:
+    for spec in each(world, "Deployment", "chatbot-ui"):
+        env = spec["containers"][0]["env"]
+        env[:] = [e for e in env if "my-llama-svc" not in e["value"]]
+    egress_forgets_the_model(world)
 
 
 @fault("external-policy-local", eks, "Service chatbot/chatbot-ui", "spec.externalTrafficPolicy", severity=Severity.INFO)

@@ -44,7 +44,7 @@ def test_remedies_can_be_pasted(case: Case) -> None:
         for line in remedy.command.splitlines():
             assert words(line)[0] in (
                 "kubectl", "helm", "aws", "sysctl", "ip", "modprobe", "iptables-save", "kube-proxy", "kubeadm",
-                "ethtool", "rdma",
+                "ethtool", "rdma", "conntrack", "iptables", "iptables-legacy", "nft",
             ), line  # fmt: skip
         for document in yaml.safe_load_all(remedy.yaml):
             assert isinstance(document, dict | list)
