@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -102,8 +102,8 @@ def command(
         snapshot, events, measured = _read(source)
         cluster = Cluster(
             snapshot,
-            reports=tuple(e for e in events if isinstance(e, NodeReport)),
-            rulesets=tuple(e for e in events if isinstance(e, RulesetDump)),
+            reports=_latest(events),
+            rulesets=_first_rulesets(events),
             packets=tuple(e for e in events if isinstance(e, Seen)),
             dns=measured,
             namespace=_namespace(source),
@@ -155,6 +155,20 @@ def _read(source: Source) -> tuple[ClusterSnapshot, tuple[Event, ...], tuple[Dns
 
     snapshot = load_snapshot(source)
     return snapshot, () if source.manifests else _of_agents(source), ()
+
+
+def _latest(events: Iterable[Event]) -> tuple[NodeReport, ...]:
+    """A recording has several reports of a node: its counters and queues are those of the last."""
+    return tuple({e.node: e for e in events if isinstance(e, NodeReport)}.values())
+
+
+def _first_rulesets(events: Iterable[Event]) -> tuple[RulesetDump, ...]:
+    """The rules of the moment that the snapshot is of: later ones would differ from it by what changed since."""
+    found: dict[tuple[str, str], RulesetDump] = {}
+    for event in events:
+        if isinstance(event, RulesetDump):
+            found.setdefault((event.node, event.source), event)
+    return tuple(found.values())
 
 
 def _of_agents(source: Source) -> tuple[Event, ...]:

@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from kubectl_genainet.doctor.check import Area
@@ -25,6 +24,8 @@ WORKLOAD_COLUMNS: tuple[Column[Recognised], ...] = (
     Column("WHY", lambda r: "; ".join(r.why)),
 )
 
+NARROW = 110  # columns below which the table of workloads would break names
+
 
 def plural(count: int, word: str) -> str:
     return f"{count} {word}" + ("" if count == 1 else "s")
@@ -36,7 +37,10 @@ def print_report(console: Console, report: Report, *, wide: bool = False) -> Non
     Commands and YAML are printed unwrapped, so that they can be pasted.
     """
     console.print(_facts(report), end="\n\n")
-    if report.workloads:
+    if report.workloads and console.width < NARROW:
+        for workload in report.workloads:
+            _print_workload(console, workload)
+    elif report.workloads:
         console.print(table(WORKLOAD_COLUMNS, report.workloads, wide=wide), end="\n")
     else:
         console.print(Text("No GenAI workload was recognised (--workload names one).", style="yellow"))
@@ -66,38 +70,47 @@ def _facts(report: Report) -> Text:
     return out
 
 
-def _indented(text: Text | str, by: int) -> Padding:
-    return Padding(text if isinstance(text, Text) else Text(text), (0, 0, 0, by), expand=False)
+def _hanging(console: Console, label: Text, body: Text, indent: int = 0) -> None:
+    """A label and a text whose further lines stand below its first."""
+    before = indent + label.cell_len
+    lines = body.wrap(console, max(20, console.width - before))
+    for number, line in enumerate(lines):
+        line.rstrip()
+        first = Text(" " * indent) + label if number == 0 else Text(" " * before)
+        console.print(first + line, soft_wrap=True)
+
+
+def _print_workload(console: Console, workload: Recognised) -> None:
+    """A row of the table where there is no room for one."""
+    console.print(
+        Text(f"{workload.object.kind.lower()}/{printable(workload.object.name)}", style="bold"), soft_wrap=True
+    )
+    what = [workload.object.namespace, workload.role.value, workload.stack, plural(workload.pods, "pod")]
+    why = "; ".join(workload.why)
+    _hanging(console, Text("  "), Text(printable(f"{', '.join(filter(None, what))}: {why}")))
 
 
 def _print_finding(console: Console, finding: Finding, *, wide: bool) -> None:
     about = f"{finding.object}: " if finding.object else ""
-    head = Text.assemble(
-        (f"{finding.severity.value.upper():8}", SEVERITY_STYLE[finding.severity]),
-        (printable(about), "bold"),
-        printable(finding.title),
-        (f"  [{finding.check}]", "dim"),
-    )
-    console.print(head)
+    label = Text(f"{finding.severity.value.upper():8}", style=SEVERITY_STYLE[finding.severity])
+    head = ((printable(about), "bold"), printable(finding.title), (f"  [{finding.check}]", "dim"))
+    _hanging(console, label, Text.assemble(*head))
     for item in finding.evidence:
         where = f"{item.object} " if item.object and item.object != finding.object else ""
         field = f"{item.field}: " if item.field else ""
         node = f" (node {item.node})" if item.node else ""
-        line = Text.assemble(
-            (f"{item.certainty.value} ", CERTAINTY_STYLE[item.certainty]),
-            (printable(where + field), "dim"),
-            printable(item.statement + node),
-        )
-        console.print(_indented(line, 8))
+        certainty = Text(f"{item.certainty.value} ", style=CERTAINTY_STYLE[item.certainty])
+        statement = Text.assemble((printable(where + field), "dim"), printable(item.statement + node))
+        _hanging(console, certainty, statement, 8)
     if finding.detail:
-        console.print(_indented(printable(finding.detail), 8))
+        _hanging(console, Text(), Text(printable(finding.detail)), 8)
     if finding.remedy is not None:
-        console.print(_indented(f"→ {printable(finding.remedy.text)}", 8))
+        _hanging(console, Text("→ "), Text(printable(finding.remedy.text)), 8)
         _print_pasteable(console, finding.remedy.command)
         if wide:
             _print_pasteable(console, finding.remedy.yaml)
         elif finding.remedy.yaml:
-            console.print(_indented(Text("(YAML to paste: -o wide)", style="dim"), 10))
+            _hanging(console, Text(), Text("(YAML to paste: -o wide)", style="dim"), 10)
 
 
 def _print_pasteable(console: Console, text: str) -> None:
@@ -120,7 +133,7 @@ def _print_not_checked(console: Console, not_checked: Iterable[NotChecked]) -> N
     if reasons:
         console.print(Text("\nNot checked", style="bold"))
     for reason, names in reasons:
-        console.print(_indented(Text.assemble(printable(reason), (f"  [{', '.join(names)}]", "dim")), 2))
+        _hanging(console, Text(), Text.assemble(printable(reason), (f"  [{', '.join(names)}]", "dim")), 2)
 
 
 def summary(report: Report) -> Text:

@@ -74,12 +74,13 @@ class Visible:
 
 
 SERVICE, LLAMA_POLICY = "Service/default/my-llama-svc", "NetworkPolicy/default/my-llama-ingress-policy"
+BLOCKED = ("policy-blocks-call", "Deployment/default/my-llama-finetuned", "error")
 VISIBLE = (
     Visible("no-endpoints", (("service-endpoints", SERVICE, "error"),)),
     Visible("no-local-endpoint", (("external-policy-local", "Service/default/chatbot-ui", "warning"),)),
-    Visible("policy-drop", (("policy-peer-nobody", LLAMA_POLICY, "warning"),)),
-    Visible("policy-service-port", (("policy-service-port", LLAMA_POLICY, "warning"),)),
-    Visible("policy-drop-egress", (("policy-one-sided", "Deployment/default/chatbot-ui", "warning"),)),
+    Visible("policy-drop", (("policy-peer-nobody", LLAMA_POLICY, "warning"), BLOCKED)),
+    Visible("policy-service-port", (("policy-service-port", LLAMA_POLICY, "warning"), BLOCKED)),
+    Visible("policy-drop-egress", (("policy-blocks-call", "Deployment/default/chatbot-ui", "error"),)),
     Visible("dns-policy-egress", (("egress-without-dns", "Deployment/default/chatbot-ui", "error"),)),
     Visible("stale-endpoint", (("kube-proxy-drift", SERVICE, "error"),)),
     Visible("nothing-listens", (("service-target-port", SERVICE, "warning"),)),
@@ -107,6 +108,8 @@ def test_sound_lab_gives_no_warning_and_exit_status_0(lab: RunningLab) -> None:
     recognised = {(name_of(r["object"]), r["role"]) for r in records if r["kind"] == "workload"}
     assert ("Deployment/default/my-llama-finetuned", "model-server") in recognised
     assert ("StatefulSet/default/qdrant", "vector-database") in recognised
+    assert ("Deployment/default/chatbot-ui", "application") in recognised
+    assert ("Deployment/default/rag-app", "application") in recognised
 
 
 def test_sound_lab_with_an_overlay_gives_no_warning(overlay_lab: RunningLab) -> None:
@@ -182,8 +185,9 @@ def test_status_is_1_and_can_be_limited_to_what_fails_the_build(lab: RunningLab)
     make_incident(lab.name, "policy-drop")
     try:
         assert doctor(lab)[0] == 1
-        assert doctor(lab, "--fail-on", "error")[0] == 0
-        status, records = doctor(lab, "--ignore", "policy-peer-nobody:default/my-llama-ingress-policy")
+        assert doctor(lab, "--fail-on", "error", "--ignore", "policy-blocks-call")[0] == 0
+        accepted = ("policy-peer-nobody:default/my-llama-ingress-policy", "policy-blocks-call")
+        status, records = doctor(lab, *(word for name in accepted for word in ("--ignore", name)))
         assert (status, complaints(records)) == (0, {})
     finally:
         clear_incident(lab.name, "policy-drop")

@@ -186,8 +186,7 @@ def mtu_mismatch(cluster: Cluster) -> Problems:
         )
         for (name, mtu), pods in sorted(above.items()):
             yield Problem(
-                f"{pods} pod{'s' if pods > 1 else ''} on node {report.node} with MTU {mtu}, the way out carries "
-                f"{limit}",
+                f"{pods} of its pods {'have' if pods > 1 else 'has'} MTU {mtu}, the way out carries {limit}",
                 ObjectRef("Node", report.node),
                 (
                     on_node(report.node, f"{name} of {pods} pods has MTU {mtu}", mtu, field=f"{name}.mtu"),
@@ -224,7 +223,7 @@ def mtu_nodes_differ(cluster: Cluster) -> Problems:
     for node, device in uplinks:
         if device.mtu != common[0][0]:
             yield Problem(
-                f"node {node} has MTU {device.mtu}, the other nodes mostly {common[0][0]}",
+                f"its uplink has MTU {device.mtu}, those of the other nodes mostly {common[0][0]}",
                 ObjectRef("Node", node),
                 (on_node(node, f"{device.name} has MTU {device.mtu}", device.mtu, field=f"{device.name}.mtu"),),
                 Remedy(

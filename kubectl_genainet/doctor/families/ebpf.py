@@ -69,7 +69,7 @@ def kube_proxy_leftovers(cluster: Cluster) -> Problems:
         if modes:
             mode, dumps = next(iter(modes.items()))
             yield Problem(
-                f"node {node} still has rules of kube-proxy",
+                "it still has rules of kube-proxy",
                 ObjectRef("Node", node),
                 (on_node(node, f"rules of the {mode} mode in {', '.join(dumps)}", mode, field=dumps[0]),),
                 Remedy(

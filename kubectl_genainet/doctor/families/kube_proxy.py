@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.platform import conf_value, config_map
-from kubectl_genainet.doctor.raw import at, kubectl, number, seconds, text
+from kubectl_genainet.doctor.raw import at, kubectl, number, seconds, sh, text
 from kubectl_genainet.model.finding import Finding, NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 
@@ -285,7 +285,7 @@ def kube_proxy_rule_count(cluster: Cluster) -> Problems:
             if rules >= MANY_RULES:
                 config = configuration(cluster)
                 yield Problem(
-                    f"node {node} has {rules} rules in {dump.source}",
+                    f"{rules} rules in {dump.source}",
                     ObjectRef("Node", node),
                     (on_node(node, f"{rules} rules in {dump.source}", rules, field=dump.source),),
                     _set_mode(config, "nftables") if config else Remedy("Use kube-proxy's nftables or IPVS mode."),
@@ -334,10 +334,12 @@ def conntrack_insert_failed(cluster: Cluster) -> Problems:
         if total["insert_failed"] or total["drop"]:
             said = f"insert_failed {total['insert_failed']}, drop {total['drop']} since the node's start"
             yield Problem(
-                f"node {dump.node} lost packets in conntrack: {said}",
+                f"conntrack lost packets: {said}",
                 ObjectRef("Node", dump.node),
                 (on_node(dump.node, said, total, field="conntrack-stats"),),
-                Remedy(
+                Remedy("Watch whether the table fills up again.", command=f"conntrack -C   # on node {sh(dump.node)}")
+                if not total["insert_failed"]
+                else Remedy(
                     "Run NodeLocal DNSCache (its lookups bypass conntrack), or let the resolver ask one after "
                     "the other.",
                     yaml="# in the pod's spec\ndnsConfig:\n  options:\n  - name: single-request-reopen\n",

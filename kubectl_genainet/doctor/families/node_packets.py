@@ -76,7 +76,7 @@ def reverse_path(cluster: Cluster) -> Problems:
         for (arrives, leaves), peers in by_way.items():
             name = f"net.ipv4.conf.{arrives}.rp_filter"
             yield Problem(
-                f"node {node} drops what comes from pods on {', '.join(sorted(peers)[:5])}: it arrives by {arrives}, "
+                f"it drops what comes from pods on {', '.join(sorted(peers)[:5])}: it arrives by {arrives}, "
                 f"the way back is {leaves}",
                 ObjectRef("Node", node),
                 (
@@ -150,7 +150,7 @@ def rule_of_nobody(cluster: Cluster) -> Problems:
                 continue
             said = f" ({ref.comment})" if ref.comment else ""
             yield Problem(
-                f"node {node}: rule {ref.index} of {ref.chain} has dropped {ref.packets} packets{said}",
+                f"rule {ref.index} of {ref.chain} has dropped {ref.packets} packets{said}",
                 ObjectRef("Node", node),
                 (on_node(node, ref.text, ref.packets, field=f"{ref.table}/{ref.chain}[{ref.index}]"),),
                 Remedy("Find out who wrote it; then take it away there, or it comes back.",
@@ -160,7 +160,7 @@ def rule_of_nobody(cluster: Cluster) -> Problems:
             found = re.search(r"^:FORWARD DROP \[([1-9]\d*):", dump.text, re.MULTILINE)
             if found and dump.source.startswith(("iptables", "ip6tables")):
                 yield Problem(
-                    f"node {node}: the policy of FORWARD is DROP, and {found[1]} packets met it",
+                    f"the policy of FORWARD is DROP, and {found[1]} packets met it",
                     ObjectRef("Node", node),
                     (on_node(node, f"chain FORWARD (policy DROP, {found[1]} packets)", int(found[1]),
                              field="filter/FORWARD"),),
@@ -188,7 +188,7 @@ def icmp_blocked(cluster: Cluster) -> Problems:
             if _TOO_BIG.search(ref.text):
                 counted = "" if ref.packets is None else f", {ref.packets} packets so far"
                 yield Problem(
-                    f"node {node}: rule {ref.index} of {ref.chain} drops \"packet too big\"{counted}",
+                    f"rule {ref.index} of {ref.chain} drops \"packet too big\"{counted}",
                     ObjectRef("Node", node),
                     (on_node(node, ref.text, ref.packets, field=f"{ref.table}/{ref.chain}[{ref.index}]"),),
                     Remedy("Let these errors pass.", command=_show(rule, node)),

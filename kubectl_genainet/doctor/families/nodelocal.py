@@ -170,7 +170,7 @@ def nodelocal_address(cluster: Cluster) -> Problems:
         host = cluster.host_netns(report)
         if host is not None and ADDRESS not in host.addresses:
             yield Problem(
-                f"node {report.node} has no device with {ADDRESS}",
+                f"it has no device with {ADDRESS}",
                 ObjectRef("Node", report.node),
                 (on_node(report.node, f"no device of the host has {ADDRESS}", field="devices"),),
                 Remedy(

@@ -205,7 +205,7 @@ def node_forwarding_off(cluster: Cluster) -> Problems:
         name = "net.ipv4.ip_forward"
         if host.sysctls.get(name) == "0":
             yield Problem(
-                f"node {report.node} has {name}=0",
+                f"{name} is 0: it forwards nothing",
                 ObjectRef("Node", report.node),
                 (on_node(report.node, f"{name} is 0", "0", field=name),),
                 Remedy(
@@ -233,7 +233,7 @@ def conntrack_fill(cluster: Cluster) -> Problems:
         share = host.conntrack_count / host.conntrack_max
         if share >= 0.8:
             yield Problem(
-                f"node {report.node}: {host.conntrack_count} of {host.conntrack_max} connections tracked ({share:.0%})",
+                f"{host.conntrack_count} of {host.conntrack_max} connections tracked ({share:.0%})",
                 ObjectRef("Node", report.node),
                 (
                     on_node(

@@ -76,10 +76,16 @@ def policy_one_sided(cluster: Cluster) -> Problems:
     asks the policy engine about each such connection.
 
     Why: a connection passes only where both sides admit it. The ingress rule shows that the call is meant; egress
-    isolation that was added later forgot it.
+    isolation that was added later forgot it. Calls that the client is configured to make are left to policy-blocks-call.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#the-two-sorts-of-pod-isolation
     """
+    configured = {
+        (call.client.ref, server.ref, port.protocol, cluster.target_port(server, port))
+        for call in cluster.calls
+        if call.service is not None and (port := call.service_port) is not None
+        for server in cluster.workloads_of(call.service)
+    }
     for policy in _policies(cluster):
         selector = mapping(policy.raw, "spec", "podSelector")
         for index, rule in enumerate(items(policy.raw, "spec", "ingress")):
@@ -93,12 +99,14 @@ def policy_one_sided(cluster: Cluster) -> Problems:
             ]
             for client in clients:
                 for server in servers:
-                    for protocol, port in ports:
-                        found = cluster.admits(client, server, protocol, port) if port else None
+                    for protocol, wanted in ports:
+                        if not wanted or (client.ref, server.ref, protocol, wanted) in configured:
+                            continue
+                        found = cluster.admits(client, server, protocol, wanted)
                         if found is None or found.egress.verdict is not Verdict.DENY:
                             continue
                         yield Problem(
-                            f"{policy.ref} admits it to {server.ref}, its own egress does not ({protocol} {port})",
+                            f"{policy.ref} admits it to {server.ref}, its own egress does not ({protocol} {wanted})",
                             client.ref,
                             (
                                 seen(policy.ref, f"spec.ingress[{index}].from", None, f"admits {client.ref}"),
