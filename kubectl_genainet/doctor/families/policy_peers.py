@@ -111,7 +111,7 @@ def policy_one_sided(cluster: Cluster) -> Problems:
                             (
                                 seen(policy.ref, f"spec.ingress[{index}].from", None, f"admits {client.ref}"),
                                 *(
-                                    derived(p, "spec.egress", port, f"{p} isolates it for egress, and admits no {port}")
+                                    derived(p, "spec.egress", wanted, f"{p} isolates it for egress, and admits no {wanted}")
                                     for p in found.egress.isolated_by
                                 ),
                             ),
@@ -120,7 +120,7 @@ def policy_one_sided(cluster: Cluster) -> Problems:
                                 command=command(
                                     "kubectl", "genainet", "explain",
                                     f"pod/{client.namespace}/{client.pods[0].ref.name}",
-                                    f"pod/{server.namespace}/{server.pods[0].ref.name}:{port}", "--patch",
+                                    f"pod/{server.namespace}/{server.pods[0].ref.name}:{wanted}", "--patch",
                                 ),
                             ),
                         )  # fmt: skip
