@@ -131,6 +131,18 @@ def calico_ipip(world: World) -> None:
     world.get("IPPool", "default-ipv4-ippool", "")["spec"]["ipipMode"] = "Always"
 
 
+@fault("cni-overlay", known(kubeadm), "Node worker1", "devices", severity=Severity.INFO)
+def tunnel_of_a_cni_that_nobody_knows(world: World) -> None:
+    for kind, namespace, name in [k for k in world.objects if "calico" in k[2] or k[0] in ("IPPool", "DaemonSet")]:
+        world.remove(kind, name, namespace)
+    host = world.reports[1].namespaces[0]
+    tunnel = _device(host.devices[0], name="vxlan0", kind="vxlan", ifindex=60, mtu=1450, addresses=())
+    change_netns(world, 1, 0, devices=(*host.devices, tunnel))
+    for number, netns in enumerate(world.reports[1].namespaces[1:], start=1):
+        small = tuple(_device(d, mtu=1450) if d.name == "eth0" else d for d in netns.devices)
+        change_netns(world, 1, number, devices=small)
+
+
 @fault("cni-overlay", gke, "ConfigMap kube-system/cilium-config", "data[routing-mode]")
 def cilium_tunnel(world: World) -> None:
     world.get("ConfigMap", "cilium-config", "kube-system")["data"] |= {
@@ -1327,6 +1339,12 @@ def cache_without_its_address(world: World) -> None:
         host = world.reports[index].namespaces[0]
         dummy = _device(host.devices[0], name="nodelocaldns", kind="dummy", ifindex=50, addresses=("169.254.20.10",))
         change_netns(world, index, 0, devices=(*host.devices, dummy))
+
+
+@fault("nodelocal-address", known(kubeadm), "Node worker1", "/etc/resolv.conf")
+def kubelet_names_a_cache_that_is_not_there(world: World) -> None:
+    asks = "search chatbot.svc.cluster.local\nnameserver 169.254.20.10\n"
+    change_netns(world, 1, 1, resolv_conf=asks)
 
 
 # Lookup habits

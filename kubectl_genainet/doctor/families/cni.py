@@ -11,7 +11,7 @@ from kubectl_genainet.doctor.nodes import TUNNELS, pod_namespaces
 from kubectl_genainet.doctor.nodes import uplink as uplink_of
 from kubectl_genainet.doctor.platform import Routing, config_map, container_env
 from kubectl_genainet.doctor.raw import kubectl, number, sh, text
-from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
+from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.node import Device, NodeReport
 
 
@@ -20,7 +20,8 @@ def cni_overlay(cluster: Cluster) -> Problems:
     """GenAI traffic between nodes is encapsulated.
 
     Looks at the CNI's configuration: Flannel's backend, Calico's IP pools, Cilium's routing-mode, Antrea's
-    trafficEncapMode, Weave Net; with an agent also at tunnel devices.
+    trafficEncapMode, Weave Net; with an agent also at tunnel devices. Where the CNI is not known, pods' packets that were
+    recorded inside a tunnel, or else tunnel devices that are up, are information.
 
     Why: encapsulation costs latency, CPU and 20 to 60 bytes of every packet; token streams and NCCL over TCP feel
     it. Native routing (the Amazon VPC CNI, Cilium native) has none of it.
@@ -30,27 +31,39 @@ def cni_overlay(cluster: Cluster) -> Problems:
     """
     if not cluster.genai_workloads:
         return
+    if not cluster.cnis and (tunnels := _tunnels_seen(cluster)):
+        yield Problem(
+            "pod traffic between nodes is encapsulated, by a CNI that is not known",
+            ObjectRef("Node", tunnels[0].node),
+            tuple(tunnels),
+            _native(""),
+            severity=Severity.INFO,
+        )
     for cni in cluster.cnis:
         if cni.routing is not Routing.OVERLAY:
             continue
-        evidence = [cni.evidence]
-        for report, device in _host_devices(cluster):
-            if device.kind in TUNNELS and device.up:
-                evidence.append(
-                    on_node(report.node, f"{device.kind} device {device.name} is up, MTU {device.mtu}", device.name)
-                )
-        for packet in cluster.packets:
-            if packet.tunnel is not None:
-                evidence.append(
-                    on_node(packet.node, f"{packet.flow} was seen inside {packet.tunnel}", str(packet.tunnel))
-                )
-                break
+        evidence = [cni.evidence, *_tunnels_seen(cluster)]
         yield Problem(
             f"{cni.name} encapsulates pod traffic ({cni.encapsulation})",
             cni.evidence.object,
             tuple(evidence),
             _native(cni.name),
         )
+
+
+def _tunnels_seen(cluster: Cluster) -> list[Evidence]:
+    """Tunnel devices of the nodes that are up, and the first packet that was seen inside a tunnel."""
+    found = [
+        on_node(
+            report.node, f"{device.kind} device {device.name} is up, MTU {device.mtu}", device.name, field="devices"
+        )
+        for report, device in _host_devices(cluster)
+        if device.kind in TUNNELS and device.up
+    ]
+    inside = next((p for p in cluster.packets if p.tunnel is not None), None)
+    if inside is not None:
+        found.append(on_node(inside.node, f"{inside.flow} was seen inside {inside.tunnel}", str(inside.tunnel)))
+    return found
 
 
 def _native(name: str) -> Remedy:

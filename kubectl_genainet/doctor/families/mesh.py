@@ -15,6 +15,7 @@ from kubectl_genainet.policy.model import Direction, Verdict
 
 AMBIENT_LABEL = "istio.io/dataplane-mode"
 HBONE, XDS, LINKERD_INBOUND = 15008, 15012, 4143
+HBONE = 15008
 _PROXY_PORTS = (15001, 15006, 4140, 4143)  # where sidecars' redirects lead
 
 
@@ -109,7 +110,8 @@ def mesh_sidecar(cluster: Cluster) -> Problems:
 def mesh_ambient(cluster: Cluster) -> Problems:
     """Traffic of a GenAI workload goes through ztunnel.
 
-    Looks at the label istio.io/dataplane-mode of namespaces and pods.
+    Looks at the label istio.io/dataplane-mode of namespaces and pods; recorded packets to TCP 15008 of its pods are named
+    as observed.
 
     Why: packets between pods are HBONE (TCP 15008) between the nodes' ztunnels; the application's port shows only
     inside the pod. It explains addresses and ports that a trace or a policy would otherwise get wrong.
@@ -119,10 +121,13 @@ def mesh_ambient(cluster: Cluster) -> Problems:
     for workload, _ in cluster.genai_workloads:
         mesh, evidence = mesh_of(cluster, workload)
         if mesh is Mesh.AMBIENT and evidence is not None:
+            ips = {ip for p in workload.pods for ip in p.pod.ips}
+            hop = next((p for p in cluster.packets if p.flow.dport == HBONE and p.flow.dst in ips), None)
+            more = (on_node(hop.node, f"HBONE seen: {hop.flow}"),) if hop else ()
             yield Problem(
                 "traffic goes through ztunnel (HBONE, TCP 15008)",
                 workload.ref,
-                (evidence,),
+                (evidence, *more),
                 Remedy("Nothing to change. Policies and traces of its traffic have to look at TCP 15008."),
             )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.families import kube_proxy
-from kubectl_genainet.doctor.raw import kubectl, patch, strings
-from kubectl_genainet.doctor.workloads import Workload
+from kubectl_genainet.doctor.nodes import netns_of, pods_on_reported_nodes
+from kubectl_genainet.doctor.raw import kubectl, patch, sh, strings
+from kubectl_genainet.doctor.workloads import LivePod, Workload
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
 
 ADDRESS = "169.254.20.10"
@@ -155,27 +156,39 @@ def nodelocal_listener(cluster: Cluster) -> Problems:
 
 @check(Area.NODELOCAL, Severity.ERROR, needs=(Need.NODES, "DaemonSet"))
 def nodelocal_address(cluster: Cluster) -> Problems:
-    """NodeLocal DNSCache is installed, and a node does not have its address.
+    """Pods ask the node's DNS cache, or it is installed, and the node does not have its address.
 
     Looks, on each node, for a device of the host's namespace with 169.254.20.10 (NodeLocal DNSCache makes the dummy
-    device nodelocaldns).
+    device nodelocaldns), where the cache is installed or a pod of the node has that address in its /etc/resolv.conf, as
+    the agent read it: the kubelet may have written it, whatever the pod's spec says.
 
     Why: pods of that node ask an address that nobody has.
 
     Source: https://github.com/kubernetes/dns/tree/master/cmd/node-cache
     """
-    if not _installed(cluster):
-        return
+    asking: dict[str, LivePod] = {}
+    for report, live in pods_on_reported_nodes(cluster):
+        netns = netns_of(report, live)
+        if netns is not None and ["nameserver", ADDRESS] in [line.split() for line in netns.resolv_conf.splitlines()]:
+            asking.setdefault(report.node, live)
+    installed = _installed(cluster)
     for report in cluster.reports:
-        host = cluster.host_netns(report)
-        if host is not None and ADDRESS not in host.addresses:
-            yield Problem(
-                f"it has no device with {ADDRESS}",
-                ObjectRef("Node", report.node),
-                (on_node(report.node, f"no device of the host has {ADDRESS}", field="devices"),),
-                Remedy(
-                    "Restart the cache on that node.",
-                    command="kubectl -n kube-system delete pod -l k8s-app=node-local-dns "
-                    f"--field-selector spec.nodeName={report.node}",
-                ),
+        host, asker = cluster.host_netns(report), asking.get(report.node)
+        if host is None or ADDRESS in host.addresses or not (installed or asker):
+            continue
+        evidence = [on_node(report.node, f"no device of the host has {ADDRESS}", field="devices")]
+        if asker is not None:
+            evidence.append(
+                on_node(report.node, f"{asker.ref} asks {ADDRESS}", ADDRESS, field="/etc/resolv.conf", obj=asker.ref)
             )
+        yield Problem(
+            f"it has no device with {ADDRESS}",
+            ObjectRef("Node", report.node),
+            tuple(evidence),
+            Remedy("Restart the cache on that node.",
+                   command="kubectl -n kube-system delete pod -l k8s-app=node-local-dns "
+                   f"--field-selector spec.nodeName={sh(report.node)}")
+            if installed
+            else Remedy("Install the cache, or take its address out of the kubelets' clusterDNS.",
+                        command="kubectl -n kube-system get configmap kubelet-config -o yaml"),
+        )  # fmt: skip

@@ -81,9 +81,9 @@ def policy_one_sided(cluster: Cluster) -> Problems:
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#the-two-sorts-of-pod-isolation
     """
     configured = {
-        (call.client.ref, server.ref, port.protocol, cluster.target_port(server, port))
+        (call.client.ref, server.ref, called.protocol, cluster.target_port(server, called))
         for call in cluster.calls
-        if call.service is not None and (port := call.service_port) is not None
+        if call.service is not None and (called := call.service_port) is not None
         for server in cluster.workloads_of(call.service)
     }
     for policy in _policies(cluster):
