@@ -22,6 +22,8 @@ from kubectl_genainet.model.events import (
 )
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
+Key = tuple[str, int, int]  # of a first packet: what NAT leaves alone
+
 MAX_CONNECTIONS = 200_000
 _REPETITION_NS = 500_000_000  # half of TCP's first retransmission timeout for a SYN (RFC 6298: 1 s)
 
@@ -54,9 +56,10 @@ class Dropped:
 class Connection:
     """A connection, or a datagram's flow, as it was seen. `tuples` are in the client's direction, in order of sight."""
 
-    key: tuple[str, int, int]
+    key: Key
     protocol: Protocol
     mid_stream: bool = False  # it was there before the probes were
+    number: int = 0  # among those with the same key
     attempts: list[list[PacketSeen]] = field(default_factory=lambda: [[]])  # sightings of the first packet, by attempt
     tuples: dict[FiveTuple, None] = field(default_factory=dict)
     answer: list[PacketSeen] = field(default_factory=list)  # sightings of the SYN-ACK or of the first datagram back
@@ -97,7 +100,7 @@ class Connections:
         self._clocks = clocks
         self.servers = servers  # (address, port) of the Service and its backends; port 0: any
         self.forgotten = 0
-        self._by_key: dict[tuple[str, int, int], Connection] = {}
+        self._by_key: dict[tuple[str, int, int, int], Connection] = {}
         self._by_tuple: dict[FiveTuple, Connection] = {}
 
     def __iter__(self) -> Iterator[Connection]:
@@ -116,7 +119,7 @@ class Connections:
     def find(self, flow: FiveTuple) -> Connection | None:
         return self._by_tuple.get(flow) or self._by_tuple.get(flow.reversed)
 
-    def _key(self, event: Seen) -> tuple[str, int, int]:
+    def _key(self, event: Seen) -> Key:
         if event.tcp is not None:
             return ("tcp", event.tcp.seq, event.payload)
         return (event.flow.protocol.value, event.sig, event.payload)
@@ -138,26 +141,44 @@ class Connections:
                 return known if known.key == key and known.direction(event.flow) is Direction.REQUEST else None
             if not self._towards_server(event.flow):
                 return None
-        found = self._by_key.get(key)
-        if found is not None and not self._related(found, event.flow):
-            return None  # another connection that happens to have the same sequence number
-        return found or self._new(key, event)
+        return self._of_key(key, event) or self._new(key, event)
 
-    @staticmethod
-    def _related(connection: Connection, flow: FiveTuple) -> bool:
-        """NAT changes one end at a time: a packet of this connection shares an end with a sighting of it."""
-        return not connection.tuples or any(
+    def _of_key(self, key: Key, event: Seen) -> Connection | None:
+        """The connection that the packet with this key belongs to; several may happen to have the same."""
+        number = 0
+        while (found := self._by_key.get((*key, number))) is not None:
+            if self._related(found, event):
+                return found
+            number += 1
+        return None
+
+    def _related(self, connection: Connection, event: Seen) -> bool:
+        """A packet of this connection shares an end, or its sk_buff, with a sighting of it, and passes no place with two
+        tuples. One node may change both ends at once (kube-proxy masquerades what comes from outside, to random ports);
+        there it stays the same sk_buff."""
+        flow = event.flow
+        if flow in connection.tuples or not connection.tuples:
+            return True
+        seen = [s for attempt in connection.attempts for s in attempt]
+        if isinstance(event, PacketSeen) and any(_place(s) == _place(event) for s in seen):
+            return False
+        if any(s.skb == event.skb and self._clocks.same(s.node, event.node) for s in seen):
+            return True
+        return any(
             (t.src, t.sport) == (flow.src, flow.sport)
             or (t.dst, t.dport) == (flow.dst, flow.dport)
             or t.sport == flow.sport
             for t in connection.tuples
         )
 
-    def _new(self, key: tuple[str, int, int], event: Seen, *, mid_stream: bool = False) -> Connection:
+    def _new(self, key: Key, event: Seen, *, mid_stream: bool = False) -> Connection:
         if len(self._by_key) >= MAX_CONNECTIONS:
             self._forget()
-        connection = Connection(key, event.flow.protocol, mid_stream)
-        self._by_key[key] = connection
+        number = 0
+        while (*key, number) in self._by_key:
+            number += 1
+        connection = Connection(key, event.flow.protocol, mid_stream, number)
+        self._by_key[*key, number] = connection
         return connection
 
     def _forget(self) -> None:
@@ -166,7 +187,7 @@ class Connections:
             :1
         ]
         for connection in old:
-            del self._by_key[connection.key]
+            del self._by_key[*connection.key, connection.number]
             for flow in connection.tuples:
                 if self._by_tuple.get(flow) is connection:
                     del self._by_tuple[flow]
@@ -214,11 +235,7 @@ class Connections:
         if not self._is_server(event.flow.dst, event.flow.dport):
             return None
         key = self._key(event)
-        connection = self._by_key.get(key)
-        if connection is not None and not self._related(connection, event.flow):
-            return None
-        if connection is None:
-            connection = self._new(key, event, mid_stream=True)
+        connection = self._of_key(key, event) or self._new(key, event, mid_stream=True)
         self._learn_tuple(connection, event.flow)
         return connection
 

@@ -92,7 +92,8 @@ def wait_for(condition: object, what: str, timeout: float = WAIT_S) -> float:
     begun = time.monotonic()
     while not condition():
         if time.monotonic() - begun > timeout:
-            pytest.fail(f"{what} did not come in {timeout} s")
+            processes = subprocess.run(["pgrep", "-af", "agent"], capture_output=True, text=True, timeout=10).stdout
+            pytest.fail(f"{what} did not come in {timeout} s: {processes}")
         time.sleep(0.01)
     return time.monotonic() - begun
 
@@ -136,21 +137,25 @@ def session(agent: Agent) -> Iterator[tuple[Client, int, dict[str, set[int]]]]:
     client.until(Progress, "attached")
     (worker,) = agent.workers()
     objects = bpf_objects(worker)
-    assert len(objects["prog"]) >= 3 and len(objects["map"]) >= 8
+    assert len(objects["prog"]) >= 3 and len(objects["link"]) >= 3 and len(objects["map"]) >= 8
     assert still_there(objects) == {k: v for k, v in objects.items() if v}
     yield client, worker, objects
     client.close()
 
 
 def gone(objects: dict[str, set[int]]) -> float:
-    return wait_for(lambda: not still_there(objects), "the end of the session's BPF objects", 20)
+    """Seconds until nothing of it is attached any more. What was attached is freed when the kernel gets to it (RCU)."""
+    links = {"link": objects["link"]}
+    seconds = wait_for(lambda: not still_there(links), f"the end of the session's attachments {links}")
+    wait_for(lambda: not still_there(objects), f"the end of the session's BPF objects {objects}")
+    return seconds
 
 
 def test_session_ends_when_its_client_goes_away(session: tuple[Client, int, dict[str, set[int]]]) -> None:
     client, worker, objects = session
     client.close()
     assert gone(objects) < SOON_S * SLACK
-    assert not Path(f"/proc/{worker}").exists()
+    wait_for(lambda: not Path(f"/proc/{worker}").exists(), "the worker's end", 10)
 
 
 def test_client_that_ends_its_side_gets_the_last_records(session: tuple[Client, int, dict[str, set[int]]]) -> None:

@@ -1,0 +1,229 @@
+"""Many agents at once: one that fails, hangs or talks nonsense stops nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from kubectl_genainet import stream, wire
+from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress, Tick
+from kubectl_genainet.stream import Streams
+from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
+
+REQUEST = TraceRequest(filters=(FilterEntry("10.0.0.1", 80),))
+RECORDS = 20  # by each agent, besides the first and the last
+Talk = Callable[[socket.socket, str], None]
+
+
+def hello(node: str, protocol: int = wire.PROTOCOL) -> Hello:
+    return Hello(
+        node=node, protocol=protocol, version="9.9", kernel="6", boot_id=node, t_ns=0, realtime_ns=0, tier="tracepoint"
+    )
+
+
+def send(sock: socket.socket, *events: Event) -> None:
+    data = b"".join(map(wire.encode, events))
+    sock.sendall(b"%x\r\n%s\r\n" % (len(data), data))
+
+
+def head(sock: socket.socket) -> None:
+    """Reads the request and begins the answer."""
+    text = b""
+    while b"\r\n\r\n" not in text or not text.endswith(b"}"):
+        part = sock.recv(65536)
+        if not part:
+            raise ConnectionResetError
+        text += part
+    sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nGenainet-Session: s\r\n\r\n")
+
+
+def well(sock: socket.socket, node: str) -> None:
+    head(sock)
+    send(sock, hello(node))
+    for i in range(RECORDS):
+        send(sock, Tick(node=node, t_ns=i))
+    send(sock, Bye(node=node, emitted=0, sent=0, lost=0, reason="timeout"))
+    sock.sendall(b"0\r\n\r\n")
+
+
+def hangs(sock: socket.socket, node: str) -> None:
+    head(sock)
+    send(sock, hello(node))
+    sock.recv(1)  # until the client gives it up
+
+
+def breaks_off(sock: socket.socket, node: str) -> None:
+    head(sock)
+    send(sock, hello(node), Tick(node=node, t_ns=1))
+
+
+def refuses(sock: socket.socket, node: str) -> None:
+    body = b'{"error": "4 traces run on this node already", "hint": "later"}'
+    sock.recv(65536)
+    sock.sendall(b"HTTP/1.1 429 Too Many\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+
+def is_another_program(sock: socket.socket, node: str) -> None:
+    sock.recv(65536)
+    sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n<html></html>\n")
+
+
+def is_newer(sock: socket.socket, node: str) -> None:
+    head(sock)
+    send(sock, hello(node, wire.PROTOCOL + 1))
+
+
+class Fleet:
+    """Simulated agents, a thread and a pair of sockets each."""
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+        self.dialled: list[str] = []
+
+    def dial(self, node: str, talk: Talk) -> Callable[[], socket.socket]:
+        def run(sock: socket.socket) -> None:
+            with sock, contextlib.suppress(OSError):
+                sock.settimeout(20)
+                talk(sock, node)
+
+        def dialler() -> socket.socket:
+            self.dialled.append(node)
+            ours, theirs = socket.socketpair()
+            thread = threading.Thread(target=run, args=(theirs,), daemon=True)
+            self.threads.append(thread)
+            thread.start()
+            return ours
+
+        return dialler
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    found = Fleet()
+    yield found
+    for thread in found.threads:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def everything(streams: Streams, timeout: float = 30.0) -> list[Event]:
+    events = []
+    deadline = time.monotonic() + timeout
+    while not streams.done:
+        assert time.monotonic() < deadline, "the streams do not end"
+        event = streams.poll(1.0)
+        if event is not None:
+            events.append(event)
+    return events
+
+
+def test_one_agent_that_fails_and_one_that_hangs_leave_198_alone(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "SILENT_S", 1.5)
+    talks: dict[str, Talk] = {f"node-{i}": well for i in range(198)} | {"bad": breaks_off, "deaf": hangs}
+    streams = Streams({n: fleet.dial(n, t) for n, t in talks.items()}, dict.fromkeys(talks, REQUEST))
+    try:
+        events = everything(streams)
+    finally:
+        streams.close()
+    failed = {e.node: e.message for e in events if isinstance(e, AgentFailed)}
+    assert failed.keys() == {"bad", "deaf"}
+    assert "ended without its last record" in failed["bad"] or "broke off" in failed["bad"]
+    assert "has sent nothing for" in failed["deaf"]
+    ticks = Counter(e.node for e in events if isinstance(e, Tick))
+    assert ticks == {**{f"node-{i}": RECORDS for i in range(198)}, "bad": 1}
+    assert sum(isinstance(e, Bye) for e in events) == 198
+    order = [e.t_ns for e in events if isinstance(e, Tick) and e.node == "node-7"]
+    assert order == list(range(RECORDS))  # each node's records stay in order
+
+
+@pytest.mark.parametrize(
+    ("talk", "says"),
+    [
+        (refuses, "refuses (429): 4 traces run on this node already"),
+        (is_another_program, "can't read"),
+        (is_newer, f"speaks protocol {wire.PROTOCOL + 1}"),
+        (breaks_off, "node a"),
+    ],
+)
+def test_failure_names_the_node_and_the_reason(fleet: Fleet, talk: Talk, says: str) -> None:
+    streams = Streams({"a": fleet.dial("a", talk)}, {"a": REQUEST})
+    try:
+        failures = [e for e in everything(streams) if isinstance(e, AgentFailed)]
+    finally:
+        streams.close()
+    assert len(failures) == 1 and failures[0].node == "a" and says in failures[0].message
+
+
+def test_node_that_can_not_be_reached_is_a_failure_of_its_own(fleet: Fleet) -> None:
+    def unreachable() -> socket.socket:
+        raise ConnectionRefusedError("connection refused")
+
+    streams = Streams({"a": unreachable, "b": fleet.dial("b", well)}, {"a": REQUEST, "b": REQUEST})
+    try:
+        events = everything(streams)
+    finally:
+        streams.close()
+    assert [e.node for e in events if isinstance(e, AgentFailed)] == ["a"]
+    assert [e.node for e in events if isinstance(e, Bye)] == ["b"]
+
+
+def test_node_that_opens_connections_is_asked_when_the_others_watch(fleet: Fleet) -> None:
+    release = threading.Event()
+
+    def slow_to_attach(sock: socket.socket, node: str) -> None:
+        head(sock)
+        send(sock, hello(node))
+        release.wait(10)
+        send(sock, Progress(node=node, stage="attached", t_ns=1), Bye(node=node, emitted=0, sent=0, lost=0, reason="x"))
+        sock.sendall(b"0\r\n\r\n")
+
+    probing = TraceRequest(filters=(), probe=ProbeRequest(from_ip="10.0.0.1", host="10.0.0.2", port=80))
+    dials = {
+        "a": fleet.dial("a", slow_to_attach),
+        "b": fleet.dial("b", slow_to_attach),
+        "probing": fleet.dial("probing", well),
+    }
+    streams = Streams(dials, {"a": REQUEST, "b": REQUEST, "probing": probing})
+    try:
+        hellos = [streams.poll(5), streams.poll(5)]
+        assert {e.node for e in hellos if isinstance(e, Hello)} == {"a", "b"}
+        assert streams.poll(0.3) is None and "probing" not in fleet.dialled
+        release.set()
+        assert {e.node for e in everything(streams) if isinstance(e, Bye)} == {"a", "b", "probing"}
+    finally:
+        release.set()
+        streams.close()
+
+
+def test_finish_ends_our_side_and_still_gets_the_last_records(fleet: Fleet) -> None:
+    def until_told(sock: socket.socket, node: str) -> None:
+        head(sock)
+        send(sock, hello(node))
+        assert sock.recv(1) == b""  # the client says no more
+        send(sock, LostEvents(node=node, probe="packet", count=3, where="ring buffer"))
+        send(sock, Bye(node=node, emitted=3, sent=0, lost=3, reason="stopped"))
+        sock.sendall(b"0\r\n\r\n")
+
+    streams = Streams({n: fleet.dial(n, until_told) for n in ("a", "b")}, {"a": REQUEST, "b": REQUEST})
+    try:
+        assert {type(streams.poll(5)), type(streams.poll(5))} == {Hello}
+        streams.finish()
+        events = everything(streams)
+    finally:
+        streams.close()
+    assert sum(isinstance(e, Bye) for e in events) == 2 and sum(isinstance(e, LostEvents) for e in events) == 2
+
+
+def test_close_ends_streams_that_hang(fleet: Fleet) -> None:
+    streams = Streams({n: fleet.dial(n, hangs) for n in ("a", "b", "c")}, dict.fromkeys("abc", REQUEST))
+    for _ in range(3):
+        assert isinstance(streams.poll(5), Hello)
+    begun = time.monotonic()
+    streams.close()
+    assert everything(streams) == [] and time.monotonic() - begun < 5
