@@ -25,7 +25,7 @@ COMMIT
 :FORWARD ACCEPT [0:0]
 -A FORWARD -d 10.244.2.3/32 -j DROP
 COMMIT
-"""  # noqa: E501
+"""
 
 
 @pytest.fixture
