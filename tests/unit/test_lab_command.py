@@ -12,7 +12,12 @@ from kubectl_genainet.lab.incidents import incidents
 def test_incident_names_are_completed() -> None:
     complete = BashComplete(cli, {}, "kubectl-genainet", "_COMPLETE")
     found = complete.get_completions(["lab", "incident"], "policy-")
-    assert {item.value for item in found} == {"policy-bypassed", "policy-drop", "policy-drop-egress", "policy-service-port"}
+    assert {item.value for item in found} == {
+        "policy-bypassed",
+        "policy-drop",
+        "policy-drop-egress",
+        "policy-service-port",
+    }
 
 
 def test_incident_without_a_name_lists_all() -> None:
