@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -15,18 +15,37 @@ from kubectl_genainet.model.path import Hop
 
 
 def in_order(sightings: Sequence[PacketSeen], clocks: Clocks, client_node: str | None) -> list[PacketSeen]:
-    """Sightings in the order of travel. Within one clock by time; nodes with clocks that can't be compared follow each
-    other, the client's node first."""
-    if not sightings:
-        return []
-    first_node = client_node if any(s.node == client_node for s in sightings) else None
-    reference = first_node or min(sightings, key=lambda s: s.t_ns).node
+    """Sightings in the order of travel: by time where all have one clock. Else node after node: the client's first, then
+    the one that got the packet as the last let it go; the clocks decide only where that does not tell."""
+    by_node: dict[str, list[PacketSeen]] = {}
+    for seen in sorted(sightings, key=lambda s: s.t_ns):
+        by_node.setdefault(seen.node, []).append(seen)
+    if all(clocks.same(a, b) for a, b in pairwise(by_node)):
+        return sorted(sightings, key=lambda s: s.t_ns)
+    ordered: list[PacketSeen] = []
+    while by_node:
+        node = _next_node(by_node, ordered[-1] if ordered else None, clocks, client_node)
+        ordered += by_node.pop(node)
+    return ordered
 
-    def when(seen: PacketSeen) -> tuple[int, int]:
-        offset = clocks.offset(seen.node, reference)
-        return (0, seen.t_ns + offset.add_ns) if offset is not None else (1, seen.t_ns)
 
-    return sorted(sightings, key=when)
+def _next_node(
+    left: Mapping[str, Sequence[PacketSeen]], last: PacketSeen | None, clocks: Clocks, client_node: str | None
+) -> str:
+    if last is None:
+        leaving = {seen[-1].flow: node for node, seen in left.items()}
+        starts = [n for n, seen in left.items() if leaving.get(seen[0].flow, n) == n]
+        candidates = [client_node] if client_node in left else starts or list(left)
+    else:
+        candidates = [n for n, seen in left.items() if seen[0].flow == last.flow] or list(left)
+    reference = last.node if last is not None else next(iter(left))
+
+    def when(node: str) -> tuple[int, int]:
+        offset = clocks.offset(node, reference)
+        first = left[node][0].t_ns
+        return (0, first + offset.add_ns) if offset is not None else (1, first)
+
+    return min((n for n in candidates if n is not None), key=when)
 
 
 def hops_of(ordered: Sequence[PacketSeen], clocks: Clocks, identity: Identity) -> tuple[Hop, ...]:

@@ -68,7 +68,7 @@ class PathCorrelator:
         self.exact = ExactHits()
         self._now: dict[str, int] = {}
         self._open: dict[int, Connection] = {}
-        self._looked_at = 0
+        self._looked_at: dict[str, int] = {}
         self._judge_by(snapshot)
 
     def _judge_by(self, snapshot: ClusterSnapshot) -> None:
@@ -120,8 +120,8 @@ class PathCorrelator:
             self._open[id(connection)] = connection
         time = getattr(event, "t_ns", 0)
         self._now[event.node] = max(self._now.get(event.node, 0), time)
-        if isinstance(event, Tick) or time - self._looked_at > SETTLED_NS // 4:
-            self._looked_at = time
+        if isinstance(event, Tick) or time - self._looked_at.get(event.node, 0) > SETTLED_NS // 4:
+            self._looked_at[event.node] = time
             yield from self._settled()
 
     def finish(self) -> Iterator[PacketPath]:

@@ -103,8 +103,9 @@ def _since(before: Hop | None, hop: Hop) -> str:
         return "0"
     if hop.t_error_ns is None or before.t_error_ns is None:
         return "?" if hop.node != before.node else f"+{duration(hop.t_ns - before.t_ns)}"
-    error = hop.t_error_ns if hop.node != before.node else 0
-    return f"+{duration(hop.t_ns - before.t_ns)}" + (f" ±{duration(error)}" if error else "")
+    error = (hop.t_error_ns + before.t_error_ns) if hop.node != before.node else 0
+    since = hop.t_ns - before.t_ns
+    return f"{'-' if since < 0 else '+'}{duration(abs(since))}" + (f" ±{duration(error)}" if error else "")
 
 
 def _add_ending(branch: Tree, path: PacketPath) -> None:
@@ -152,6 +153,7 @@ def _quantile(which: str) -> tuple[Column[BackendSummary], Column[BackendSummary
     )
 
 
+TABLE_WIDTH = 150  # of BACKEND_COLUMNS, with the names that pods have
 BACKEND_COLUMNS: tuple[Column[BackendSummary], ...] = (
     Column(
         "BACKEND", lambda b: (b.backend.pod or address_text(b.backend.ip, b.backend.port)) if b.backend else "(none)"
@@ -167,11 +169,39 @@ BACKEND_COLUMNS: tuple[Column[BackendSummary], ...] = (
 )
 
 
-def summary_block(summary: TraceSummary) -> RenderableType:
-    """The table of backends, the findings, and the account of what was lost."""
+def _backend_lines(backend: BackendSummary) -> RenderableType:
+    """The row of a backend where its table does not fit."""
+    name = "no backend"
+    if backend.backend is not None:
+        name = backend.backend.pod or address_text(backend.backend.ip, backend.backend.port)
+        name += f" on {backend.backend.node}" if backend.backend.node else ""
+    times = [
+        f"{what} {duration(q.p50)}/{duration(q.p99)}"
+        for what, q in (("path", backend.path), ("handshake", backend.handshake), ("response", backend.response))
+        if q.count
+    ]
+    ends = f"{backend.retransmits} retransmits, {backend.drops} drops"
+    return Group(
+        _line(Text(printable(name), style="bold"), f"  {backend.connections} connections ({backend.share:.0%})"),
+        _line(
+            "  ",
+            ", ".join(times),
+            " (p50/p99); " if times else "",
+            Text(ends, style="bold red" if backend.drops else ""),
+        ),
+    )
+
+
+def summary_block(summary: TraceSummary, width: int) -> RenderableType:
+    """Per backend a row of a table, or two lines where `width` has no room for it; the findings, and the account of what
+    was lost."""
     parts: list[RenderableType] = []
     if summary.backends:
-        parts += [Text(""), table(BACKEND_COLUMNS, summary.backends)]
+        fits = width >= TABLE_WIDTH
+        parts += [
+            Text(""),
+            *([table(BACKEND_COLUMNS, summary.backends)] if fits else map(_backend_lines, summary.backends)),
+        ]
     for finding in summary.findings[:20]:
         parts.append(_line(Text("! ", style="bold yellow"), finding.title))
         parts += [_line("  ", _evidence(item)) for item in finding.evidence]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from typing import IO
 
@@ -31,11 +32,13 @@ def markup_safe(text: str) -> str:
 
 
 def make_console(file: IO[str] | None = None, *, stderr: bool = False) -> Console:
-    """A console that respects NO_COLOR, the terminal's width and pipes; wide when piped, so that lines stay whole."""
+    """A console that respects NO_COLOR, the terminal's width and pipes; wide when piped, so that lines stay whole, unless
+    COLUMNS says how wide."""
     console = Console(file=file, stderr=stderr, highlight=False, soft_wrap=False, emoji=False)
     if not console.is_terminal:
+        width = console.width if os.environ.get("COLUMNS") else max(console.width, 200)
         console = Console(
-            file=file, stderr=stderr, highlight=False, emoji=False, width=max(console.width, 200), no_color=True,
+            file=file, stderr=stderr, highlight=False, emoji=False, width=width, no_color=True,
             force_terminal=False,
         )  # fmt: skip
     return console

@@ -87,7 +87,7 @@ class WideView(TraceView):
 
     def finish(self, summary: TraceSummary) -> None:
         self._nothing_seen(summary)
-        self.console.print(summary_block(summary))
+        self.console.print(summary_block(summary, self.console.width))
 
 
 class TreeView(TraceView):
@@ -161,7 +161,7 @@ class TreeView(TraceView):
             for path, count in self._ordered():
                 self._print(path_tree(path, count, self.console.width))
         self._nothing_seen(summary)
-        self._print(summary_block(summary))
+        self._print(summary_block(summary, self.console.width))
 
 
 VIEWS: dict[str, Callable[..., TraceView]] = {"tree": TreeView, "wide": WideView, "json": JsonView, "yaml": YamlView}

