@@ -69,7 +69,8 @@ def test_compressed_answers_are_read() -> None:
     text = "id 7\nopcode QUERY\nrcode NOERROR\nflags QR\n;QUESTION\na.example. IN A\n;ANSWER\n"
     text += "a.example. 5 IN CNAME b.example.\nb.example. 5 IN A 192.0.2.1\nb.example. 5 IN A 192.0.2.2\n"
     wire = dns.message.from_text(text).to_wire()
-    assert decode_answer(wire) == (7, 0, ["192.0.2.1", "192.0.2.2"])
+    number, code, addresses = decode_answer(wire)  # dnspython shuffles a record set as it writes it
+    assert (number, code, sorted(addresses)) == (7, 0, ["192.0.2.1", "192.0.2.2"])
     for cut in range(12, len(wire) - 1):
         with pytest.raises(ValueError, match="cut short"):
             decode_answer(wire[:cut])
