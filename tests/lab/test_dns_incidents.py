@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ def command(*arguments: str, timeout: float = 120) -> subprocess.CompletedProces
         text=True,
         timeout=timeout,
         check=False,
+        env={**os.environ, "COLUMNS": "220"},
     )
 
 

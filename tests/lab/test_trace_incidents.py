@@ -69,7 +69,7 @@ DIAGNOSES = {
     ),
     "policy-service-port": Diagnosis("derived", "LAB-POD-", POLICY, "no rule admits TCP 8080 from default/chatbot-ui"),
     "no-endpoints": Diagnosis(
-        "derived", "has no endpoints", (), "has no endpoints", "client", ("no-endpoints", "icmp-error"), backend=False
+        "derived", "has no endpoints", (), "has no ready endpoint", "client", ("no-endpoints", "icmp-error"), backend=False
     ),
     "stale-endpoint": Diagnosis("observed", None, (), "the API knows no pod with that address", "node", ("stale-endpoint",)),
     "nothing-listens": Diagnosis("observed", None, (), "nothing listens on TCP port 8081 in pod default/my-llama", "pod"),
