@@ -130,6 +130,9 @@ def plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     api = control_plane.api()
     api.apply(OBJECTS)
     yield control_plane
+    # No controller-manager runs here: a namespace that is deleted keeps what is in it.
+    for service in api.get(f"/api/v1/namespaces/{NAMESPACE}/services")["items"]:
+        api.delete(f"/api/v1/namespaces/{NAMESPACE}/services/{service['metadata']['name']}")
     for name in ("my-llama-0", "rag-app-0"):
         api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}?gracePeriodSeconds=0")
     api.delete("/api/v1/namespaces/kube-system/pods/coredns-0?gracePeriodSeconds=0")

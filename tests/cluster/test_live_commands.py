@@ -336,7 +336,7 @@ def test_a_stopped_kubelet_is_named_by_status_and_by_undeploy(own: Cluster) -> N
         assert [r["node"] for r in bad] == ["node-2"] and bad[0]["problem"]
         done = own.cli("undeploy", "--timeout", "45s")
         assert done.status == 2
-        assert "agents are still there after 45 s, on node-2" in done.err
+        assert "agents are still there after 45 s" in done.err and "node-2" in done.err
     finally:
         victim.kubelet.start()
     wait_for("node-2", lambda: not agent_processes(victim), 60)

@@ -61,7 +61,11 @@ class Client:
     def __init__(self, path: str, request: TraceRequest) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(WAIT_S)
-        self.sock.connect(path)
+        try:
+            self.sock.connect(path)
+        except OSError:
+            self.sock.close()
+            raise
         body = msgspec.json.encode(request)
         self.sock.sendall(b"POST /v1/trace HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
         self.response = http.client.HTTPResponse(self.sock)
