@@ -89,9 +89,14 @@ class AgentConnection:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
 
-    def close(self) -> None:
+    def interrupt(self) -> None:
+        """Ends both sides; for another thread than the reading one, which wakes, and closes."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """For the thread that reads only: http.client's objects can't be closed under a reader."""
+        self.interrupt()
         self._http.close()
 
 
@@ -185,12 +190,15 @@ class Streams:
             if self._closing.is_set() or self._finishing.is_set():
                 return
             connection = AgentConnection(node, self._dials[node], self._token)
-            self._open[node] = connection
-            if self._closing.is_set() or self._finishing.is_set():  # they have not seen this one
+            try:
+                self._open[node] = connection
+                if self._closing.is_set() or self._finishing.is_set():  # they have not seen this one
+                    return
+                response = connection.request("POST", "/v1/trace", msgspec.json.encode(request))
+                self._sessions[node] = response.getheader("Genainet-Session", "")
+                self._pump(node, connection.lines(response))
+            finally:
                 connection.close()
-            response = connection.request("POST", "/v1/trace", msgspec.json.encode(request))
-            self._sessions[node] = response.getheader("Genainet-Session", "")
-            self._pump(node, connection.lines(response))
         except GenainetError as error:
             if not self._closing.is_set() and not self._finishing.is_set():
                 self._put(AgentFailed(node=node, message=error.message, hint=error.hint))
@@ -267,4 +275,4 @@ class Streams:
         self._closing.set()
         self._others_watch.set()
         for connection in list(self._open.values()):
-            connection.close()
+            connection.interrupt()
