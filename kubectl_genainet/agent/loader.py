@@ -90,9 +90,10 @@ class LoadedProbe:
             f"-DFLOW_ENTRIES={max(1024, min(16384, FLOW_BYTES // probe.entry_bytes(bpfsys.possible_cpus())))}",
             *(["-DHAS_DROP_REASON"] if self._has_drop_reason(facts.drop_reasons) else []),
             *(f"-DARGS_{name}={count}" for name, count in facts.tracepoints.items()),
+            *(["-DTYPED_LOADS"] if facts.typed_cast else []),
         )  # fmt: skip
         functions = tuple(attachment.function for attachment in probe.attachments)
-        self._image = image_of(probe.name, CompileJob(_source(probe.source), headers, flags, functions), cache)
+        self._image = image_of(probe.name, CompileJob(_source(probe.source), headers, flags, functions, facts.typed_cast), cache)
         self.missing: list[str] = []
         self._attached: list[int] = []
         self._programs: dict[str, int] = {}
