@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.agent.image import CompileJob, Image, MapImage
+from kubectl_genainet.agent.outbox import write_all
 
 _LD_IMM64, _PSEUDO_MAP_FD = 0x18, 1  # include/uapi/linux/bpf.h
 _CALL, _PSEUDO_KFUNC_CALL = 0x85, 2
@@ -80,7 +81,7 @@ def _relocated(code: bytes, places: dict[int, int], typed_cast: int) -> bytes:
 
 def main() -> None:
     job = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=CompileJob)
-    sys.stdout.buffer.write(msgspec.msgpack.encode(compile_probe(job)))
+    write_all(sys.stdout.fileno(), msgspec.msgpack.encode(compile_probe(job)))
 
 
 if __name__ == "__main__":

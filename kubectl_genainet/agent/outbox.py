@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
-from typing import BinaryIO
 
 from kubectl_genainet import wire
 from kubectl_genainet.model.events import Event
 
 
-class Outbox:
-    """Writes records to `sink` from a thread of its own, at most `capacity` bytes behind. `sent` and `dropped` count
-    records."""
+def write_all(fd: int, data: bytes) -> None:
+    """Writes all of `data` to a descriptor. Raises OSError.
 
-    def __init__(self, sink: BinaryIO, capacity: int) -> None:
+    Not through sys.stdout.buffer: with PYTHONUNBUFFERED that is a raw file, which may write a part and not say so
+    louder than by its result (a pipe does when its reader is slow).
+    """
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+class Outbox:
+    """Writes records to the descriptor `sink` from a thread of its own, at most `capacity` bytes behind. `sent` and
+    `dropped` count records."""
+
+    def __init__(self, sink: int, capacity: int) -> None:
         self._sink = sink
         self._capacity = capacity
         self._waiting: deque[bytes] = deque()
@@ -50,8 +61,7 @@ class Outbox:
             if not lines:
                 return
             try:
-                self._sink.write(b"".join(lines))
-                self._sink.flush()
+                write_all(self._sink, b"".join(lines))
             except OSError:
                 self.broken.set()
                 return

@@ -74,7 +74,7 @@ def hello(node: str, probes: tuple[str, ...]) -> Hello:
 class Session:
     """Runs one job to its end."""
 
-    def __init__(self, job: Job, commands: BinaryIO, sink: BinaryIO) -> None:
+    def __init__(self, job: Job, commands: BinaryIO, sink: int) -> None:
         self.job = job
         self.node = job.node
         self.outbox = Outbox(sink, job.budget.outbox_bytes)
@@ -350,7 +350,7 @@ def main() -> None:
     if os.getppid() == 1:
         return
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
-    session = Session(job, sys.stdin.buffer, sys.stdout.buffer)
+    session = Session(job, sys.stdin.buffer, sys.stdout.fileno())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: session.end("stopped"))
     session.run()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -272,4 +271,4 @@ def _show(report: Report, output: str, cluster: Cluster) -> None:
         from kubectl_genainet.render.doctor_data import json_lines
 
         for line in json_lines(report):
-            sys.stdout.buffer.write(line + b"\n")
+            click.echo(line)
