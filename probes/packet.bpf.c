@@ -228,6 +228,9 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 	struct sighting *s = 0;
 	int icmp_error = 0;
 
+	struct followed *known = follow_slot(skb);
+	if (known && known->skb != skb && is_other_tcp(skb, point == POINT_RX))
+		return 0;
 	READ_VIEW(sh, skb_head, skb);
 	if (sh.protocol != 0x0008 && sh.protocol != 0xdd86) /* ETH_P_IP, ETH_P_IPV6, as on the wire */
 		return 0;
@@ -242,8 +245,7 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 		__u64 inner = depth ? 0 : inner_of(&h, l3, &icmp_error);
 		int follows = 0;
 		if (!depth) {
-			struct followed *f = follow_slot(skb);
-			follows = f && f->skb == skb && f->sig == signature(&h);
+			follows = known && known->skb == skb && known->sig == signature(&h);
 		}
 		if (!follows && !inner && !may_match(&h))
 			return 0;

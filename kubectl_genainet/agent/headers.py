@@ -143,7 +143,8 @@ class KernelFacts(msgspec.Struct, frozen=True):
     """What is read from BTF once and kept: the source of "views.h", names of enums' values, arguments of tracepoints.
 
     `drop_reasons` has the core's reasons by number, and the names of subsystems with reasons of their own at
-    SUBSYSTEMS + number. `typed_cast` is the BTF id of bpf_rdonly_cast (Linux 6.2), 0 where the kernel has none. `tracepoints` has the number of a tracepoint's arguments; those that BTF does not know (a
+    SUBSYSTEMS + number. `typed_cast` is the BTF id of bpf_rdonly_cast (Linux 6.2), 0 where the kernel has none.
+    `tracepoints` has the number of a tracepoint's arguments; those that BTF does not know (a
     module's) are missing.
     """
 

@@ -93,7 +93,9 @@ class LoadedProbe:
             *(["-DTYPED_LOADS"] if facts.typed_cast else []),
         )  # fmt: skip
         functions = tuple(attachment.function for attachment in probe.attachments)
-        self._image = image_of(probe.name, CompileJob(_source(probe.source), headers, flags, functions, facts.typed_cast), cache)
+        self._image = image_of(
+            probe.name, CompileJob(_source(probe.source), headers, flags, functions, facts.typed_cast), cache
+        )
         self.missing: list[str] = []
         self._attached: list[int] = []
         self._programs: dict[str, int] = {}

@@ -167,8 +167,6 @@ struct headers {
 	__u8 version;
 };
 
-/* Reads the headers at `l3`. Returns 0 for what is no first fragment of an IP packet.
- * One helper call for IPv4 without options, two for all else: this runs for every packet of the node. */
 static __always_inline int read_ip(struct headers *h, __u64 from)
 {
 #ifdef TYPED_LOADS
@@ -192,6 +190,7 @@ static __always_inline int read_l4(struct headers *h, __u64 from)
 #endif
 }
 
+/* Reads the headers at `l3`. Returns 0 for what is no first fragment of an IP packet. */
 static __always_inline int read_headers(struct headers *h, __u64 l3)
 {
 	if (read_ip(h, l3))
@@ -284,6 +283,42 @@ static __always_inline int port_wanted(__u16 port)
 	__u32 word = port >> 6;
 	__u64 *bits = port_bits.lookup(&word);
 	return bits && ((*bits >> (port & 63)) & 1);
+}
+
+/* Whether an skb is a plain TCP segment none of whose ports a filter names, as most packets of a node are. Told by a few
+ * loads, where loads are cheap; 0 where it is not known, as for what is not in the linear part. */
+static __always_inline int is_other_tcp(__u64 skb, int received)
+{
+#ifdef TYPED_LOADS
+	struct skb_head sh; /* only what is used is loaded */
+	__u16 fragment, sport, dport;
+	__u8 first, proto;
+	__u64 l3, l4;
+
+	READ_VIEW(sh, skb_head, skb);
+	l3 = received ? sh.data : sh.head + sh.network_header;
+	__u64 ip = TYPED(l3, BTF_in6_addr);
+	TYPED_LOAD(first, 8, ip, 0);
+	if (first == 0x45) {
+		TYPED_LOAD(proto, 8, ip, 9);
+		TYPED_LOAD(fragment, 16, ip, 6);
+		if (proto != P_TCP || fragment & 0xff1f) /* 0x1fff, as on the wire */
+			return 0;
+		l4 = TYPED(l3 + 16, BTF_in6_addr);
+		TYPED_LOAD(sport, 16, l4, 4);
+		TYPED_LOAD(dport, 16, l4, 6);
+	} else {
+		TYPED_LOAD(proto, 8, ip, 6);
+		if (first >> 4 != 6 || proto != P_TCP)
+			return 0;
+		l4 = TYPED(l3 + 40, BTF_in6_addr);
+		TYPED_LOAD(sport, 16, l4, 0);
+		TYPED_LOAD(dport, 16, l4, 2);
+	}
+	return !port_wanted(__builtin_bswap16(dport)) && !port_wanted(__builtin_bswap16(sport));
+#else
+	return 0;
+#endif
 }
 
 /* Whether a filter may name one of the packet's ports: the cheap test that most packets fail. */
