@@ -56,10 +56,8 @@ struct followed {
 };
 
 struct flow_key {
-	struct tuple t;
+	struct tuple t; /* its first byte of padding: the point */
 	__u64 dev; /* address of the net_device: its name and namespace are read once, when the flow is new there */
-	__u32 point;
-	__u32 pad;
 };
 
 enum whose { WHOSE_UNKNOWN = 0, WHOSE_OWN = 1, WHOSE_OTHER = 2 };
@@ -173,12 +171,13 @@ static __always_inline __u32 log2_bucket(__u64 v)
 /* Counts the packet; returns whether it is the first data (or one of the first datagrams) here. */
 static __always_inline int count_flow(struct sighting *s, __u64 since)
 {
-	struct flow_key key = {.t = s->p.t, .dev = s->dev, .point = s->point};
+	struct flow_key key = {.t = s->p.t, .dev = s->dev};
+	key.t.pad[0] = s->point;
 	struct flow *f = flows.lookup(&key);
 	if (!f) {
 		struct flow zero = {};
-		flows.update(&key, &zero);
-		count(ACCOUNT_FLOWS_CREATED);
+		if (!flows.insert(&key, &zero)) /* another CPU may have come first */
+			count(ACCOUNT_FLOWS_CREATED);
 		f = flows.lookup(&key);
 		if (!f) {
 			count(ACCOUNT_FLOWS_FULL);

@@ -88,6 +88,7 @@ class LoadedProbe:
         self.missing: list[str] = []
         self._attached: list[int] = []
         self._ring: bpfsys.RingBuffer | None = None
+        self._evicted = 0
         self._bits = [0] * 1024  # port_bits as they are in the kernel
         self.maps: dict[str, bpfsys.BpfMap] = {}
         self._programs: dict[str, int] = {}
@@ -221,7 +222,11 @@ class LoadedProbe:
         for i, name in enumerate(ACCOUNT_NAMES):
             values = self.maps["account"].get(_word(i)) or b""
             totals[name] = sum(struct.unpack(f"={len(values) // 8}Q", values))
+        totals["flow table"] += self._evicted
         return totals
+
+    def evicted(self, flows: int) -> None:
+        self._evicted = max(self._evicted, flows)
 
     def statistics(self) -> dict[str, bpfsys.ProgramStatistics]:
         """What the kernel counts for each program, by function. `missed` are packets that no probe has looked at."""

@@ -107,11 +107,12 @@ BPF_HASH(own, __u32, __u8, 16384);
 BPF_PERCPU_ARRAY(account, __u64, ACCOUNT_MAX);
 BPF_PERCPU_ARRAY(budgets, struct budget, 1);
 
+/* Atomic, as a softirq may come in between: what is emitted must be what is received and lost, to the last event. */
 static __always_inline void count(int what)
 {
 	__u64 *slot = account.lookup(&what);
 	if (slot)
-		(*slot)++;
+		__sync_fetch_and_add(slot, 1);
 }
 
 /* Whether one more event may be emitted now; counts it either way. */

@@ -17,6 +17,7 @@ from kerneltest import (
     SERVER_IP,
     Row,
     Watch,
+    cache_folder,
     places,
     send_datagrams,
     three_namespaces,
@@ -26,7 +27,10 @@ from kerneltest import (
     way,
 )
 
+from kubectl_genainet.agent import loader
 from kubectl_genainet.agent.limits import Budget
+from kubectl_genainet.agent.loader import LoadedProbe
+from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.lab import netns
 from kubectl_genainet.model.events import Bye, IcmpError, PacketSeen
 from kubectl_genainet.model.packet import FiveTuple, Protocol
@@ -423,3 +427,18 @@ def test_other_nodes_namespaces_are_not_reported(row: Row) -> None:
         watch.settle()
         bye = watch.end()
     assert watch.seen == [] and bye.emitted == 0
+
+
+def test_flows_that_the_table_has_no_room_for_are_counted_as_lost(row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "FLOW_BYTES", 0)  # the least: 1,024 entries
+    flows = 400
+    with LoadedProbe(PROBES["packet"], "node", cache_folder()) as probe, udp_sink(row):
+        probe.configure(
+            (FilterEntry(SERVER_IP, PORT, "UDP"),), {row.inode(n) for n in (row.client, row.router, row.server)}
+        )
+        probe.attach()
+        send_datagrams(row, flows)
+        reported = list(probe.drain({}, 0))
+        accounts = probe.accounts()
+    assert accounts["flows created"] == 4 * flows  # one at each place
+    assert len(reported) <= 1024 and accounts["flow table"] == 4 * flows - len(reported)
