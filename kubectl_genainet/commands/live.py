@@ -44,6 +44,9 @@ class Reader(Protocol):
     def take(self, event: Event) -> None:
         """One record, live or replayed: the same way."""
 
+    def finish(self, *, live: bool) -> int:
+        """Has the view show what is left and the summary. Returns the exit status."""
+
 
 @dataclass(frozen=True, slots=True)
 class Watch:
@@ -87,11 +90,32 @@ def watch_options(timeout: str = "30s") -> Callable[[F], F]:
     return decorate
 
 
-def replay(reader: Reader, bundle: Bundle) -> None:
-    """Feeds the reader what was recorded."""
-    reader.view.replaying(bundle.header)
-    for event in bundle.events:
-        reader.take(event)
+def replay(reader: Reader, bundle: Bundle) -> int:
+    """Feeds the reader what was recorded. Returns the exit status."""
+    with reader.view:
+        reader.view.replaying(bundle.header)
+        for event in bundle.events:
+            reader.take(event)
+        return reader.finish(live=False)
+
+
+def watch_live(
+    reader: Reader,
+    snapshot: ClusterSnapshot,
+    watch: Watch,
+    request: Callable[[str], TraceRequest],
+    enough: Callable[[Event], float | None] = lambda _: None,
+) -> int:
+    """Feeds the reader what the agents see. Returns the exit status.
+
+    `request` is asked for each node's; `enough` may say, at a record, for how many seconds more to watch. Ctrl-C ends the
+    run as its time does. Raises GenainetError for an agent or a file that is not there, and where every agent failed."""
+    run = LiveRun(reader, snapshot, watch)
+    with reader.view:
+        run.run(request, enough)
+        status = reader.finish(live=True)
+    run.check()
+    return status
 
 
 class LiveRun:
@@ -102,13 +126,7 @@ class LiveRun:
         self.failed: list[AgentFailed] = []
         self._nodes = 0
 
-    def run(
-        self,
-        request: Callable[[str], TraceRequest],
-        enough: Callable[[Event], float | None] = lambda _: None,
-    ) -> None:
-        """Feeds the reader. `request` is asked for each node's; `enough` may say, at a record, for how many seconds more
-        to watch. Ctrl-C ends the run as its time does. Raises GenainetError for an agent or a file that is not there."""
+    def run(self, request: Callable[[str], TraceRequest], enough: Callable[[Event], float | None]) -> None:
         dials, token = agents(self.watch.source)
         if self.watch.node:
             if self.watch.node not in dials:
