@@ -7,7 +7,7 @@ settings is derived, what it takes from the API objects alone is assumed. Where 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kubectl_genainet.correlate.identity import Identity
@@ -388,8 +388,3 @@ def explain_drop(case: Case) -> Drop:
         remedy=case.remedies.of(policy_flow(case.judged, case.identity)) if stopped and case.remedies else None,
         rule_certainty=Certainty.OBSERVED if case.named is not None and reading.rule else None,
     )  # fmt: skip
-
-
-def evidence_lines(evidence: Sequence[Evidence]) -> list[str]:
-    """Each statement with its certainty, for renderers without columns."""
-    return [f"{item.statement} [{item.certainty.value}]" for item in evidence]

@@ -78,9 +78,6 @@ class Identity:
                 return self.namespaces[key].resolv_conf
         return ""
 
-    def is_host(self, node: str, netns: int) -> bool:
-        return self._hosts.get(node) == netns
-
     def owns(self, node: str, netns: int, ip: str) -> bool:
         """Whether the namespace has the address."""
         found = self.namespaces.get((node, netns))

@@ -52,16 +52,3 @@ def chosen(areas: Sequence[Area]) -> tuple[Check, ...]:
 
 def check_named(name: str) -> Check | None:
     return next((c for c in all_checks() if c.name == name), None)
-
-
-def kinds_needed() -> tuple[str, ...]:
-    """The kinds of objects that a snapshot should hold for every check to run."""
-    named = {need for c in all_checks() for need in c.needs if isinstance(need, str)}
-    # Read where they exist; a check that uses them does not depend on them.
-    extra = {
-        "ReplicaSet", "StatefulSet", "Job", "LeaderWorkerSet", "JobSet", "PyTorchJob", "MPIJob", "RayCluster",
-        "IPPool", "GRPCRoute", "TCPRoute", "TLSRoute", "HorizontalPodAutoscaler", "CiliumNetworkPolicy",
-        "CiliumClusterwideNetworkPolicy", "GlobalNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy",
-        "ClusterNetworkPolicy", "Subnet", "SecurityGroup", "Certificate",
-    }  # fmt: skip
-    return tuple(sorted(named | extra))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.text import Text
 
 from kubectl_genainet.correlate.summary import TraceSummary
@@ -136,11 +136,3 @@ VIEWS: dict[str, Callable[..., TraceView]] = {"tree": TreeView, "wide": WideView
 
 def make_view(output: str, target: str, *, live: bool) -> TraceView:
     return VIEWS[output](target, live=live)
-
-
-def render_to_text(path: PacketPath, width: int = 120) -> str:
-    """A path's tree as plain text of that width (documentation, golden tests)."""
-    console = Console(width=width, no_color=True, force_terminal=False, highlight=False, emoji=False)
-    with console.capture() as capture:
-        console.print(path_tree(path, 1, width))
-    return capture.get()
