@@ -12,8 +12,8 @@ from kubectl_genainet.correlate.clocks import Clocks
 from kubectl_genainet.correlate.dns_exchanges import EXPIRES_NS, SETTLED_NS, Exchanges, Pending, Sight
 from kubectl_genainet.correlate.explain import Case, explain_drop
 from kubectl_genainet.correlate.identity import Identity
+from kubectl_genainet.correlate.judging import engine_of
 from kubectl_genainet.correlate.rulesets import Rulesets
-from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.dns import Question
 from kubectl_genainet.model.events import (
@@ -31,7 +31,6 @@ from kubectl_genainet.model.exchange import DnsExchange, Outcome, Split
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.path import Drop, Hop, Party
-from kubectl_genainet.policy import PolicyEngine
 
 RETRY_NS = 30_000_000_000  # so long after it was asked in vain the same question from the same socket is a retry
 RESOLVER_NS = (
@@ -72,11 +71,7 @@ class DnsCorrelator:
             for backend in snapshot.backends(service, port)
         }
         self._homes = {ip: p.spec.node_name for p in snapshot.pods if not p.spec.host_network for ip in p.ips}
-        self._engine: PolicyEngine | None = None
-        try:
-            self._engine = PolicyEngine(snapshot)
-        except GenainetError:
-            self._engine = None
+        self._engine = engine_of(snapshot)
 
     def feed(self, event: Event) -> Iterator[DnsExchange]:
         """Takes in one record; yields the exchanges that are complete by its time."""

@@ -11,7 +11,8 @@ import msgspec
 from kubectl_genainet.correlate.account import Account, Losses
 from kubectl_genainet.correlate.connections import HARMLESS_REASONS
 from kubectl_genainet.correlate.drops import DropCorrelator, Group
-from kubectl_genainet.correlate.explain import denied_directions, explain_drop, policy_flow
+from kubectl_genainet.correlate.explain import explain_drop
+from kubectl_genainet.correlate.judging import denied_directions, policy_flow
 from kubectl_genainet.correlate.symptoms import icmp_meaning
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.drops import Agreement, DropRow, Outcome, PolicyView

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from kubectl_genainet.correlate.ends import Ends
-from kubectl_genainet.correlate.explain import Case, denied_directions, function_of
+from kubectl_genainet.correlate.explain import Case, function_of
 from kubectl_genainet.correlate.identity import Identity
+from kubectl_genainet.correlate.judging import denied_directions, engine_of
 from kubectl_genainet.correlate.reasons import is_background
 from kubectl_genainet.correlate.rulesets import Rulesets
-from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import (
     ClusterChanged,
@@ -33,7 +33,6 @@ from kubectl_genainet.model.events import (
 )
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
-from kubectl_genainet.policy import PolicyEngine
 
 MAX_GROUPS = 20_000
 SETTLED_NS = 5_000_000_000  # how long objects must have been in force before a connection is held against them
@@ -114,12 +113,7 @@ class DropCorrelator:
 
     def _judge_by(self, snapshot: ClusterSnapshot) -> None:
         self.ends = Ends(snapshot)
-        self.engine: PolicyEngine | None = None
-        self.engine_error = ""
-        try:
-            self.engine = PolicyEngine(snapshot)
-        except GenainetError as error:
-            self.engine_error = error.message
+        self.engine = engine_of(snapshot)
         self._in_force = dict(self._now)
 
     def feed(self, event: Event) -> None:

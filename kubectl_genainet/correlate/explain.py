@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kubectl_genainet.correlate.identity import Identity
+from kubectl_genainet.correlate.judging import denied_directions, policy_flow
 from kubectl_genainet.correlate.reasons import SENTENCES
 from kubectl_genainet.correlate.remedies import Remedies
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import FiveTuple, address_text
 from kubectl_genainet.model.path import Drop
-from kubectl_genainet.policy import DirectionResult, PolicyEndpoint, PolicyEngine, PolicyFlow
-from kubectl_genainet.policy import Verdict as PolicyVerdict
+from kubectl_genainet.policy import DirectionResult, PolicyEngine
 from kubectl_genainet.proxy import Packet, RuleRef, Ruleset, evaluate_hook
 from kubectl_genainet.proxy.enforcers import policy_behind
 
@@ -85,23 +85,6 @@ def _derived(statement: str, node: str = "") -> Evidence:
 
 def _assumed(statement: str) -> Evidence:
     return Evidence(statement, Certainty.ASSUMED)
-
-
-def policy_flow(flow: FiveTuple, identity: Identity) -> PolicyFlow:
-    """The flow as policies judge it: pods by name where the addresses are pods'."""
-
-    def end(ip: str) -> PolicyEndpoint:
-        pod = identity.snapshot.pod_at(ip)
-        return PolicyEndpoint(pod.metadata.namespace, pod.metadata.name, ip) if pod else PolicyEndpoint(ip=ip)
-
-    return PolicyFlow(end(flow.src), end(flow.dst), flow.protocol.value, flow.dport)
-
-
-def denied_directions(flow: FiveTuple, identity: Identity, engine: PolicyEngine) -> list[tuple[str, DirectionResult]]:
-    """The directions in which policies do not admit the flow, judged from the API objects."""
-    answer = engine.explain(policy_flow(flow, identity))
-    both = (("egress", answer.egress), ("ingress", answer.ingress))
-    return [(name, result) for name, result in both if result.verdict is PolicyVerdict.DENY]
 
 
 def _names(result: DirectionResult) -> tuple[str, ...]:

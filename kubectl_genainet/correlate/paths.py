@@ -16,11 +16,11 @@ from kubectl_genainet.correlate.exact import ExactHits
 from kubectl_genainet.correlate.explain import Case, explain_drop
 from kubectl_genainet.correlate.hops import Translation, hops_of, in_order, learn_crossings, translation_of
 from kubectl_genainet.correlate.identity import Identity
+from kubectl_genainet.correlate.judging import engine_of
 from kubectl_genainet.correlate.remedies import Remedies
 from kubectl_genainet.correlate.rulesets import Rulesets
 from kubectl_genainet.correlate.symptoms import symptoms
 from kubectl_genainet.correlate.watches import Watches
-from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import (
     AgentFailed,
@@ -42,7 +42,6 @@ from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.path import Drop, Flow, Nat, PacketPath, Party, Verdict
-from kubectl_genainet.policy import PolicyEngine
 from kubectl_genainet.proxy import attribute_nat
 
 SETTLED_NS = 400_000_000  # nothing new for so long: the agents poll every 20 ms, the rest is the way to the client
@@ -72,14 +71,8 @@ class PathCorrelator:
         self._judge_by(snapshot)
 
     def _judge_by(self, snapshot: ClusterSnapshot) -> None:
-        self._engine: PolicyEngine | None = None
-        self._remedies: Remedies | None = None
-        self.engine_error = ""
-        try:
-            self._engine = PolicyEngine(snapshot)
-            self._remedies = Remedies(self._engine, self.identity)
-        except GenainetError as error:
-            self.engine_error = error.message
+        self._engine = engine_of(snapshot)
+        self._remedies = Remedies(self._engine, self.identity) if self._engine is not None else None
 
     def feed(self, event: Event) -> Iterator[PacketPath]:
         """Takes in one record; yields the paths that have settled by its time."""
