@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import msgspec
 
 from kubectl_genainet.correlate.clocks import Clocks
-from kubectl_genainet.correlate.dns_exchanges import EXPIRES_NS, SETTLED_NS, Exchanges, Pending, Sight
+from kubectl_genainet.correlate.dns_exchanges import EXPIRES_NS, SETTLED_NS, Exchanges, Pending, Remembered, Sight
 from kubectl_genainet.correlate.explain import Case, explain_drop
 from kubectl_genainet.correlate.identity import Identity
 from kubectl_genainet.correlate.judging import engine_of
@@ -42,9 +42,6 @@ REMEMBERED = 10_000
 _PAIRS = {"A": "AAAA", "AAAA": "A"}
 
 
-Asked = tuple[str, str, str]  # client address, name, type
-
-
 class DnsCorrelator:
     """Feed it every record of every agent; it yields each query's exchange once, when no more is to come."""
 
@@ -57,7 +54,7 @@ class DnsCorrelator:
         self._nodes: dict[str, None] = {}
         self._homes: dict[str, str] = {}
         self._looked_at = 0
-        self._recent: OrderedDict[Asked, deque[Pending]] = OrderedDict()
+        self._recent = Remembered(REMEMBERED)
         self._pairs: OrderedDict[tuple[FiveTuple, str, str], Pending] = OrderedDict()
         self._update(snapshot)
 
@@ -135,7 +132,7 @@ class DnsCorrelator:
             last = dropped_query.flow
         question = pending.question
         outcome, rcode, latency = self._outcome(pending, query, response)
-        asked_key = (first.src, question.name.lower() if question else "", question.type if question else "")
+        recent = list(self._recent.of(first.src, question))
         start = query[0][1] if query else pending.first_ns
         service = self.identity.service(first)
         reached = service is None or (first.dst, first.dport) != (last.dst, last.dport)
@@ -145,9 +142,9 @@ class DnsCorrelator:
             transport=first.protocol.value, id=pending.key[1], name=question.name if question else None,
             type=question.type if question else None, outcome=outcome, rcode=rcode, t_ns=start, latency_ns=latency,
             split=self._split(pending, query, response), upstream=first.src in self.exchanges.servers,
-            retry=self._is_retry(pending, asked_key),
+            retry=self._is_retry(pending, recent),
             truncated=pending.answer is not None and pending.answer.tc,
-            after_truncation=self._after_truncation(pending, asked_key),
+            after_truncation=self._after_truncation(pending, recent),
             late_ns=self._late(pending, outcome, start), answers=pending.answer.answers if pending.answer else None,
             hops=self._hops(query), way_back=self._hops(response),
         )  # fmt: skip
@@ -156,21 +153,14 @@ class DnsCorrelator:
         return exchange
 
     def _learn_recent(self, pending: Pending | None) -> None:
-        question = pending.question if pending is not None else None
-        if pending is None or question is None:
-            return
-        key = (next(iter(pending.flows)).src, question.name.lower(), question.type)
-        recent = self._recent.setdefault(key, deque(maxlen=64))
-        if not any(p is pending for p in recent):
-            recent.append(pending)
-        self._recent.move_to_end(key)
-        if len(self._recent) > REMEMBERED:
-            self._recent.popitem(last=False)
+        if pending is not None:
+            self._recent.add(next(iter(pending.flows)).src, pending)
 
-    def _is_retry(self, pending: Pending, key: Asked) -> bool:
+    @staticmethod
+    def _is_retry(pending: Pending, recent: list[Pending]) -> bool:
         """Whether the client asked the same before, in vain: from the same socket, or so long ago as resolvers wait."""
         port = next(iter(pending.flows)).sport
-        for other in self._recent.get(key, ()):
+        for other in recent:
             age = pending.first_ns - other.first_ns
             if other is pending or other.response or age <= 0:
                 continue
@@ -179,10 +169,11 @@ class DnsCorrelator:
                 return True
         return False
 
-    def _after_truncation(self, pending: Pending, key: Asked) -> bool:
+    @staticmethod
+    def _after_truncation(pending: Pending, recent: list[Pending]) -> bool:
         return pending.key[0] is Protocol.TCP and any(
             other.answer is not None and other.answer.tc and 0 < pending.first_ns - other.first_ns < RETRY_NS
-            for other in self._recent.get(key, ())
+            for other in recent
         )
 
     def _outcome(
