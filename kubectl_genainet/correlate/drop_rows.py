@@ -172,8 +172,7 @@ class Rows:
                     yield Evidence(text, Certainty.OBSERVED, node=other.node, value=other.packets)
 
     def _where(self, group: Group) -> str:
-        pod = self._of.identity.pod_in(group.node, group.netns)
-        return f"pod {pod.metadata.namespace}/{pod.metadata.name}" if pod else f"node {group.node}"
+        return self._of.identity.place(group.node, group.netns)
 
     def _policy(self, group: Group, drop: Drop) -> PolicyView | None:
         """The policies' verdict on the flow beside the drop; None where neither end is a pod, or a Service's address is
@@ -282,7 +281,7 @@ class Rows:
             overflows = identity.grown(node, inode, "ListenOverflows")
             ip = next(iter(netns.addresses), "")
             if overflows > 0 and ip and self._of.concerns(FiveTuple("", 0, ip, 0, Protocol.TCP)):
-                place = f"pod {pod.metadata.namespace}/{pod.metadata.name}" if pod else f"node {node}"
+                place = identity.place(node, inode)
                 evidence = [
                     Evidence(
                         f"TcpExt ListenOverflows grew by {overflows}", Certainty.OBSERVED, node=node, value=overflows

@@ -51,10 +51,7 @@ class Case:
     @property
     def place(self) -> str:
         """The pod or node in whose namespace the packet was."""
-        pod = self.identity.pod_in(self.event.node, self.event.netns)
-        if pod is not None:
-            return f"pod {pod.metadata.namespace}/{pod.metadata.name}"
-        return f"node {self.event.node}"
+        return self.identity.place(self.event.node, self.event.netns)
 
     @property
     def destination(self) -> str:
