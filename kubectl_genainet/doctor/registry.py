@@ -16,6 +16,7 @@ from kubectl_genainet.doctor.families import (
     gpu_nodes,
     health,
     ingress,
+    ingress_streams,
     ip_space,
     kube_proxy,
     lookups,
@@ -30,11 +31,13 @@ from kubectl_genainet.doctor.families import (
     policy_traffic,
     services,
     sriov,
+    vpc_cni,
 )
 
 _FAMILIES = (
-    cni, pod_ip, node_packets, services, exposure, nlb, health, ingress, gateway, mesh, policy, policy_peers, policy_traffic,
-    global_policy, kube_proxy, ip_space, ebpf, sriov, coredns, nodelocal, lookups, placement, efa, gpu_nodes,
+    cni, pod_ip, node_packets, services, exposure, nlb, health, ingress, ingress_streams, gateway, mesh, policy, policy_peers,
+    policy_traffic, global_policy, kube_proxy, ip_space, vpc_cni, ebpf, sriov, coredns, nodelocal, lookups, placement, efa,
+    gpu_nodes,
 )  # fmt: skip
 
 
