@@ -9,11 +9,9 @@ from itertools import pairwise
 import msgspec
 
 from kubectl_genainet.correlate.clocks import Clocks
+from kubectl_genainet.correlate.context import Context
 from kubectl_genainet.correlate.dns_exchanges import EXPIRES_NS, SETTLED_NS, Exchanges, Pending, Remembered, Sight
 from kubectl_genainet.correlate.explain import Case, explain_drop
-from kubectl_genainet.correlate.identity import Identity
-from kubectl_genainet.correlate.judging import engine_of
-from kubectl_genainet.correlate.rulesets import Rulesets
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.dns import Question
 from kubectl_genainet.model.events import (
@@ -46,9 +44,9 @@ class DnsCorrelator:
     """Feed it every record of every agent; it yields each query's exchange once, when no more is to come."""
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
-        self.identity = Identity(snapshot)
+        self.context = Context(snapshot)
+        self.identity = self.context.identity
         self.clocks = Clocks()
-        self.rulesets = Rulesets(self.identity)
         self.exchanges = Exchanges()
         self._now: dict[str, int] = {}
         self._nodes: dict[str, None] = {}
@@ -56,10 +54,9 @@ class DnsCorrelator:
         self._looked_at = 0
         self._recent = Remembered(REMEMBERED)
         self._pairs: OrderedDict[tuple[FiveTuple, str, str], Pending] = OrderedDict()
-        self._update(snapshot)
+        self._learn_servers(snapshot)
 
-    def _update(self, snapshot: ClusterSnapshot) -> None:
-        self.identity.update(snapshot)
+    def _learn_servers(self, snapshot: ClusterSnapshot) -> None:
         self.exchanges.servers |= {
             backend.ip
             for service in snapshot.services
@@ -68,7 +65,6 @@ class DnsCorrelator:
             for backend in snapshot.backends(service, port)
         }
         self._homes = {ip: p.spec.node_name for p in snapshot.pods if not p.spec.host_network for ip in p.ips}
-        self._engine = engine_of(snapshot)
 
     def feed(self, event: Event) -> Iterator[DnsExchange]:
         """Takes in one record; yields the exchanges that are complete by its time."""
@@ -84,12 +80,11 @@ class DnsCorrelator:
             case Hello():
                 self.clocks.learn(event.node, event.boot_id)
                 self._nodes[event.node] = None
-            case NodeReport():
-                self.identity.learn(event)
-            case RulesetDump():
-                self.rulesets.learn(event)
+            case NodeReport() | RulesetDump():
+                self.context.learn(event)
             case ClusterChanged():
-                self._update(event.snapshot)
+                self.context.learn(event)
+                self._learn_servers(event.snapshot)
                 return
             case Tick():
                 pass
@@ -285,9 +280,9 @@ class DnsCorrelator:
         if not pending.drops:
             return None
         event = pending.drops[0]
-        ruleset, error = self.rulesets.of(event.node)
+        ruleset, error = self.context.rulesets.of(event.node)
         is_response = event.message is not None and event.message.qr
-        return explain_drop(Case(event, is_response, self.identity, ruleset, error, self._engine))
+        return explain_drop(Case(event, is_response, self.identity, ruleset, error, self.context.engine))
 
     def _learn_pair(self, pending: Pending) -> None:
         question = pending.question

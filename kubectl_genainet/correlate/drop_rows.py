@@ -124,7 +124,7 @@ class Rows:
 
     def explained(self, group: Group) -> Drop:
         """The group's drop. One without an explanation is looked at anew each time: settings may have changed."""
-        ruleset, _ = self._of.rulesets.of(group.node)
+        ruleset, _ = self._of.context.rulesets.of(group.node)
         basis = (id(ruleset), id(self._of.identity.snapshot), id(group.sample))
         known = self._drops.get(group.id)
         if known is None or known[0] != basis or known[1].certainty is Certainty.UNKNOWN:
@@ -182,10 +182,10 @@ class Rows:
             return None
         if snapshot.service_at(request.dst, request.dport, request.protocol.value) is not None:
             return None
-        if self._of.engine is None or request.protocol not in (Protocol.TCP, Protocol.UDP, Protocol.SCTP):
+        if self._of.context.engine is None or request.protocol not in (Protocol.TCP, Protocol.UDP, Protocol.SCTP):
             return PolicyView("unknown", Agreement.UNKNOWN)
         try:
-            answer = self._of.engine.explain(policy_flow(request, self._of.identity))
+            answer = self._of.context.engine.explain(policy_flow(request, self._of.identity))
         except GenainetError:
             return PolicyView("unknown", Agreement.UNKNOWN)
         isolated = tuple(dict.fromkeys(
@@ -251,7 +251,7 @@ class Rows:
         )  # fmt: skip
 
     def _passed(self, group: Group) -> DropRow:
-        request, engine = group.request, self._of.engine
+        request, engine = group.request, self._of.context.engine
         denied = denied_directions(request, self._of.identity, engine) if engine is not None else []
         by = tuple(dict.fromkeys(f"{r.namespace}/{r.name}" for _, result in denied for r in result.isolated_by))
         names = " and ".join(by) or "the policies"
