@@ -20,7 +20,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.events import ClusterChanged, Event, ProbeResult
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.path import PacketPath
-from kubectl_genainet.model.target import TargetKind, not_found, parse_target
+from kubectl_genainet.model.target import TargetKind, parse_target, pod_named
 from kubectl_genainet.render.trace import TraceView, make_view
 from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
 
@@ -96,11 +96,7 @@ def client_pod(text: str | None, snapshot: ClusterSnapshot, namespace: str) -> P
     target = parse_target(text if "/" in text else f"pod/{text}")
     if target.kind is not TargetKind.POD:
         raise InputError(f"--from-pod takes a pod, not {text}")
-    pod = snapshot.pod(target.namespace or namespace, target.name)
-    if pod is None:
-        known = [p.metadata.name for p in snapshot.pods if p.metadata.namespace == (target.namespace or namespace)]
-        raise not_found("pod", target.name, known, namespace=target.namespace or namespace)
-    return pod
+    return pod_named(snapshot, target.namespace or namespace, target.name)
 
 
 def _probe_request(

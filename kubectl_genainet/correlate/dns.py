@@ -11,6 +11,7 @@ import msgspec
 from kubectl_genainet.correlate.clocks import Clocks
 from kubectl_genainet.correlate.context import Context
 from kubectl_genainet.correlate.dns_exchanges import EXPIRES_NS, SETTLED_NS, Exchanges, Pending, Remembered, Sight
+from kubectl_genainet.correlate.dns_targets import dns_servers
 from kubectl_genainet.correlate.explain import Case, explain_drop
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.dns import Question
@@ -57,13 +58,7 @@ class DnsCorrelator:
         self._learn_servers(snapshot)
 
     def _learn_servers(self, snapshot: ClusterSnapshot) -> None:
-        self.exchanges.servers |= {
-            backend.ip
-            for service in snapshot.services
-            for port in service.spec.ports
-            if port.port == 53
-            for backend in snapshot.backends(service, port)
-        }
+        self.exchanges.servers |= dns_servers(snapshot)
         self._homes = {ip: p.spec.node_name for p in snapshot.pods if not p.spec.host_network for ip in p.ips}
 
     def feed(self, event: Event) -> Iterator[DnsExchange]:
