@@ -40,6 +40,8 @@ PAIR_NS = 5_000_000  # A and AAAA of one lookup leave within so much of each oth
 REMEMBERED = 10_000
 _PAIRS = {"A": "AAAA", "AAAA": "A"}
 
+Placed = tuple[Sight, int, int | None]  # a sight, its time on the reference's clock, that time's error
+
 
 class DnsCorrelator:
     """Feed it every record of every agent; it yields each query's exchange once, when no more is to come."""
@@ -99,8 +101,8 @@ class DnsCorrelator:
 
     # --- one exchange -----------------------------------------------------------------------------------------------
 
-    def _ordered(self, sights: Sequence[Sight], reference: str) -> list[tuple[Sight, int, int | None]]:
-        """(sight, time on the reference's clock, its error) in order; None where the clocks can't be compared."""
+    def _ordered(self, sights: Sequence[Sight], reference: str) -> list[Placed]:
+        """In order; the error is None where the clocks can't be compared."""
         placed = []
         for sight in sights:
             offset = self.clocks.offset(sight.node, reference)
@@ -169,8 +171,8 @@ class DnsCorrelator:
     def _outcome(
         self,
         pending: Pending,
-        query: list[tuple[Sight, int, int | None]],
-        response: list[tuple[Sight, int, int | None]],
+        query: list[Placed],
+        response: list[Placed],
     ) -> tuple[Outcome, str | None, int | None]:
         """Outcome, response code, and the time from the query to the response at the place that saw the query first."""
         latency = None
@@ -206,8 +208,8 @@ class DnsCorrelator:
     def _split(
         self,
         pending: Pending,
-        query: list[tuple[Sight, int, int | None]],
-        response: list[tuple[Sight, int, int | None]],
+        query: list[Placed],
+        response: list[Placed],
     ) -> Split:
         if not query:
             return Split()
@@ -232,7 +234,7 @@ class DnsCorrelator:
     def _owns_server(self, sight: Sight) -> bool:
         return self.identity.owns(sight.node, sight.netns, sight.flow.dst)
 
-    def _hops(self, placed: list[tuple[Sight, int, int | None]]) -> tuple[Hop, ...]:
+    def _hops(self, placed: list[Placed]) -> tuple[Hop, ...]:
         hops = []
         for sight, time, error in placed:
             pod = self.identity.pod_in(sight.node, sight.netns)
@@ -251,8 +253,8 @@ class DnsCorrelator:
         self,
         exchange: DnsExchange,
         pending: Pending,
-        query: list[tuple[Sight, int, int | None]],
-        response: list[tuple[Sight, int, int | None]],
+        query: list[Placed],
+        response: list[Placed],
     ) -> DnsExchange:
         drop = self._drop(pending)
         last = exchange.way_back[-1] if exchange.way_back else (exchange.hops[-1] if exchange.hops else None)
@@ -336,7 +338,7 @@ class DnsCorrelator:
                 self.clocks.crossed(sender, sent, receiver, got)
 
 
-def _between(a: tuple[Sight, int, int | None] | None, b: tuple[Sight, int, int | None] | None) -> int | None:
+def _between(a: Placed | None, b: Placed | None) -> int | None:
     """ns from one sight to another; None where one is missing or their clocks can't be compared."""
     if a is None or b is None:
         return None

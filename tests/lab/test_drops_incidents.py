@@ -11,18 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labtest import RunningLab, broken, fresh_name, running
-
-from kubectl_genainet.lab.spec import LabSpec
+from labtest import RunningLab, broken
 
 Row = dict[str, Any]
 SECONDS = 5
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[RunningLab]:
-    with running(LabSpec(name=fresh_name())) as found:
-        yield found
 
 
 def drops(*arguments: str) -> tuple[int, list[Row], Row]:

@@ -27,12 +27,6 @@ WITH_OVERLAY_TOO = ("no-endpoints", "stale-endpoint", "no-local-endpoint", "mtu-
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[RunningLab]:
-    with running(LabSpec(name=fresh_name())) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def overlay_lab() -> Iterator[RunningLab]:
     spec = LabSpec(name=fresh_name(), proxy_mode=ProxyMode.NFTABLES, overlay=Overlay.VXLAN)
     with running(spec) as found:

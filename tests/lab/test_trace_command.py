@@ -8,14 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labtest import RunningLab, broken, fresh_name, running
+from labtest import RunningLab, broken
 from tracetest import COMMAND, copied_for_all, genainet, tracing
-
-from kubectl_genainet.lab.spec import LabSpec
 
 SERVICE = "svc/my-llama-svc"
 # What a replay has to do without: the agent's libraries, and root.
@@ -27,12 +24,6 @@ from kubectl_genainet.cli import main
 sys.argv[0] = "kubectl-genainet"
 main()
 """
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[RunningLab]:
-    with running(LabSpec(name=fresh_name())) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

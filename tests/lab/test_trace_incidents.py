@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from labtest import RunningLab, broken, fresh_name, running
+from labtest import RunningLab, broken
 from tracetest import Record, tracing
 
 from kubectl_genainet.lab.incidents import find_incident
-from kubectl_genainet.lab.spec import LabSpec
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[RunningLab]:
-    """With the application's own load: it is what an operator has."""
-    with running(LabSpec(name=fresh_name())) as found:
-        yield found
 
 
 def hook_of(path: Record) -> str:
