@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from doctor_world import NOW, World, eks, knowledge, kubeadm
+from doctor_clusters import eks, knowledge, kubeadm
+from doctor_world import NOW, World
 
 from kubectl_genainet.bundle import BundleWriter, new_header
 from kubectl_genainet.commands.doctor import command

@@ -31,7 +31,6 @@ from kubectl_genainet.model.packet import FiveTuple, Protocol
 
 # struct tuple: saddr, daddr, sport, dport, proto
 TUPLE = "16s16sHHB3x"
-TUPLE_SIZE = struct.calcsize("<" + TUPLE)
 # struct packet_event: t_ns, skb, tuple, outer, netns, ifindex, seq, ack, len, payload, sig, ip_id, kind, point,
 # tcp_flags, icmp_type, icmp_code, state, icmp_rest, device, cpu
 _PACKET = struct.Struct(f"<QQ{TUPLE}{TUPLE}7IH6BI16sI4x")
