@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 
 import msgspec
 
@@ -22,7 +23,7 @@ class IpSet(msgspec.Struct, frozen=True):
         """The set as the evaluation asks it. Members that can't be read are left out."""
         kinds = self.type.partition(":")[2].split(",")
         found = SetLookup(self.type, len(kinds))
-        for member in self.members:
+        for member in self._with_protocols():
             try:
                 bounds = _bounds(kinds, member.split(","))
             except (ValueError, KeyError):
@@ -32,6 +33,17 @@ class IpSet(msgspec.Struct, frozen=True):
             else:
                 found.intervals.append((tuple(bounds), True))
         return found
+
+    def _with_protocols(self) -> Iterator[str]:
+        """The members; those of bitmap:port, which have none, for each protocol that the kernel asks it for.
+
+        Source: ip_set_get_ip_port, net/netfilter/ipset/ip_set_getport.c.
+        """
+        for member in self.members:
+            if self.type == "bitmap:port":
+                yield from (f"tcp:{member}", f"udp:{member}")
+            else:
+                yield member
 
 
 def _bounds(kinds: list[str], parts: list[str]) -> list[tuple[object, object]]:

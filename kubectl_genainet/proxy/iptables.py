@@ -76,7 +76,7 @@ def comment_of(text: str) -> str:
 
 def family_of(text: str) -> int:
     """6 for the text of ip6tables-save, else 4: its first line, or its first address, tells."""
-    if "ip6tables-save" in text[:200]:
+    if re.search(r"\bip6tables(-nft|-legacy)?-save\b", text[:200]):
         return 6
     match = _ADDRESS.search(text)
     return 6 if match is not None and ":" in match.group(1) else 4

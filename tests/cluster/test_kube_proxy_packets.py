@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from proxy_services import (
@@ -15,7 +14,6 @@ from proxy_services import (
     SERVICES,
     all_flows,
     disagreement,
-    endpoint_slices,
     endpoints,
     packet_of,
     write_dump,
@@ -40,29 +38,9 @@ from kubectl_genainet.proxy import (
 pytest.importorskip("harness.kubeproxy", reason="needs the control-plane harness")
 from harness.controlplane import ControlPlane
 from harness.kubeproxy import KubeProxy, endpoint_slice
+from harness.services import KUBELET, install_services, slices
 
 pytestmark = pytest.mark.cluster
-
-KUBELET = """\
-*nat
--A KUBE-MARK-DROP -j MARK --set-xmark 0x8000/0x8000
-COMMIT
-*filter
-:KUBE-FIREWALL - [0:0]
--A INPUT -j KUBE-FIREWALL
--A OUTPUT -j KUBE-FIREWALL
--A KUBE-FIREWALL -m comment --comment "dropping marked packets" -m mark --mark 0x8000/0x8000 -j DROP
-COMMIT
-"""  # what the kubelet of this version adds beside kube-proxy
-
-
-def _slices(name: str, spec: dict[str, Any], suffixes: list[int]) -> Iterator[dict[str, Any]]:
-    """The EndpointSlices in the version that this API server knows."""
-    for item in endpoint_slices(name, spec, suffixes):
-        ips = [ip for e in item["endpoints"] for ip in e["addresses"]]
-        suffix = item["metadata"]["name"].removeprefix(f"{name}-")
-        node = item["endpoints"][0]["nodeName"]
-        yield endpoint_slice(name, ips, item["ports"], namespace=NAMESPACE, node=node, suffix=suffix)
 
 
 class Node:
@@ -98,14 +76,7 @@ class Node:
 @pytest.fixture(scope="module")
 def node(control_plane: ControlPlane) -> Iterator[Node]:
     api = control_plane.api()
-    api.apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}])
-    for name, spec, suffixes, balancer in SERVICES:
-        metadata = {"name": name, "namespace": NAMESPACE}
-        api.apply([{"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}])
-        if balancer:
-            status = {"status": {"loadBalancer": {"ingress": [{"ip": ip} for ip in balancer]}}}
-            api.patch(f"/api/v1/namespaces/{NAMESPACE}/services/{name}/status", status)
-        api.apply(list(_slices(name, spec, suffixes)))
+    install_services(api)
     with KubeProxy(control_plane, NODE) as proxy:
         proxy.wait_for_rules("dual-node-port:http")
         proxy.wait_for_rules(f"{NAMESPACE}/dual-empty:http has no endpoints", ipv6=True)
@@ -218,4 +189,4 @@ def test_rules_in_step_give_no_findings_and_a_frozen_proxy_does(node: Node) -> N
         assert now == []
     finally:
         name, spec, suffixes, _ = SERVICES[0]
-        api.apply(list(_slices(name, spec, suffixes)))
+        api.apply(list(slices(name, spec, suffixes)))

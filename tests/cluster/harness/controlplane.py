@@ -19,6 +19,7 @@ from harness.api import Api
 from harness.processes import Daemon, NetNs, run, wait_for
 
 SERVICE_CIDRS = "10.96.0.0/16,fd96::/112"
+VM_HOST = "10.0.2.2"  # this machine, for a virtual machine of qemu's
 UNDERLAY4, UNDERLAY6 = "172.31.0.{}", "fd31::{:x}"
 
 # user -> groups. Roles for the users without one are for the tests to bind.
@@ -71,6 +72,7 @@ class ControlPlane:
         """One self-signed certificate serves as the CA and as the API server's own."""
         self.ca, key = self.folder / "ca.crt", self.folder / "ca.key"
         names = f"DNS:localhost,DNS:kubernetes,DNS:kubernetes.default.svc,IP:127.0.0.1,IP:10.96.0.1,IP:{self.ip}"
+        names += f",IP:{VM_HOST}"
         run(
             "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
             "30", "-subj", "/CN=kubernetes", "-addext", f"subjectAltName={names}", "-keyout", str(key), "-out",

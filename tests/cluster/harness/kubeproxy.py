@@ -66,6 +66,15 @@ class KubeProxy:
         """What `iptables-save -c` prints in the node's namespace."""
         return self.netns.run("ip6tables-save" if ipv6 else "iptables-save", "-c")
 
+    def wait_for_server(self, address: str, timeout: float = 120) -> None:
+        """Until IPVS has a virtual server of the address and port (mode ipvs)."""
+        try:
+            wait_for(
+                f"a virtual server of {address}", lambda: f" {address} " in self.netns.run("ipvsadm", "-Sn"), timeout
+            )
+        except TimeoutError as error:
+            raise RuntimeError(f"{error}\n{self.daemon.log_tail() if self.daemon else ''}") from None
+
     def wait_for_rules(self, text: str, *, ipv6: bool = False, gone: bool = False, timeout: float = 20) -> str:
         """The node's rules once `text` is in them (or, with `gone`, no longer)."""
 
