@@ -316,6 +316,8 @@ class Rows:
             ),
         ):  # fmt: skip
             grown = self._of.identity.grown(node, inode, f"conntrack_{counter}")
+            if counter == "drop":  # it counts the failed insertions too (nf_ct_resolve_clash, nf_conntrack_core.c)
+                grown -= self._of.identity.grown(node, inode, "conntrack_insert_failed")
             if grown > 0:
                 stated = Evidence(
                     f"conntrack -S: {counter} grew by {grown}", Certainty.OBSERVED, node=node, value=grown

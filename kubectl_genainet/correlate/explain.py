@@ -175,8 +175,9 @@ def netfilter(case: Case) -> Reading:
     evaluation = evaluate_hook(case.ruleset, Packet.of(case.flow, ct_state=state), event.hook)
     rule = next(iter(evaluation.dropping_rules), None)
     if rule is None:
-        if full is not None:
-            return full
+        known = full or _lost_insertion(case)
+        if known is not None:
+            return known
         note = f"no rule that was read on {event.node} drops this packet in {event.hook}"
         evidence.append(_derived(note, event.node))
         return Reading(
@@ -250,6 +251,24 @@ def _conntrack_full(case: Case) -> Reading | None:
         f"the connection tracking table of {case.place} is full, so a new connection can't be entered ({fill})",
         Certainty.DERIVED, evidence=(_observed(fill, case.event.node), _derived("no rule explains the drop", case.event.node)),
     )  # fmt: skip
+
+
+def _lost_insertion(case: Case) -> Reading | None:
+    """Another packet of the same flow entered the connection table between this one's lookup and its confirmation, which
+    is the last thing that happens in POST_ROUTING and INPUT (nf_confirm, net/netfilter/nf_conntrack_proto.c)."""
+    grown = case.identity.grown(case.event.node, case.event.netns, "conntrack_insert_failed")
+    if case.event.hook not in ("POST_ROUTING", "INPUT") or case.established or grown <= 0:
+        return None
+    return Reading(
+        "conntrack-race",
+        f"two packets of one flow raced for its entry in the connection table of {case.place}, and this one lost: typical "
+        "of A and AAAA queries from one socket",
+        Certainty.DERIVED,
+        evidence=(
+            _observed(f"conntrack -S: insert_failed grew by {grown}", case.event.node),
+            _derived("no rule explains the drop", case.event.node),
+        ),
+    )
 
 
 def no_socket(case: Case) -> Reading:

@@ -265,8 +265,22 @@ def test_counters_of_the_node_become_rows_by_how_much_they_grew() -> None:
                   report(2, listen=7, conntrack_drop=4, conntrack_insert_failed=1)):  # fmt: skip
         correlator.feed(event)
     assert {r.check: r.packets for r in Rows(correlator).build()} == {
-        "listen-overflow": 2, "conntrack-full": 3, "conntrack-race": 1
+        "listen-overflow": 2, "conntrack-full": 2, "conntrack-race": 1  # a failed insertion counts as a drop too
     }  # fmt: skip
+
+
+def test_drop_where_connections_are_confirmed_is_the_race_if_insertions_failed_and_no_rule_drops() -> None:
+    lost = FiveTuple(UI, 40000, LLAMA, 53, Protocol.UDP)
+    seen = (dropped(lost, opening=False), sample(lost, hook="POST_ROUTING"), rules("-A FORWARD -j ACCEPT"))
+    (row,) = [r for r in rows(*seen, report(2, conntrack_insert_failed=1)) if r.drop is not None]
+    assert row.check == "netfilter-drop"  # the first report had no such counter: it may be old
+    counted = (report(1, conntrack_insert_failed=0), *seen, report(2, conntrack_insert_failed=1))
+    correlator = DropCorrelator(snapshot())
+    for event in counted:
+        correlator.feed(event)
+    (row,) = [r for r in Rows(correlator).build() if r.drop is not None]
+    assert row.check == "conntrack-race"
+    assert "insert_failed grew by 1" in "\n".join(e.statement for e in row.evidence)
 
 
 def test_connection_against_the_policies_counts_only_once_they_have_settled() -> None:
