@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from kubectl_genainet.correlate.identity import Identity
 from kubectl_genainet.correlate.reasons import SENTENCES
 from kubectl_genainet.correlate.remedies import Remedies
@@ -38,6 +40,7 @@ class Case:
     engine: PolicyEngine | None
     remedies: Remedies | None = None
     named: RuleRef | None = None  # the rule that the kernel itself named for this packet (`--exact`)
+    icmp: tuple[int, int] | None = None  # type and code, where the packet is an ICMP error itself
     request: FiveTuple | None = None  # the flow that policies judge, where the packet itself is an answer
 
     @property
@@ -131,6 +134,8 @@ def _first_failures(result: DirectionResult) -> list[Evidence]:
 
 def _policy_words(case: Case) -> tuple[str, tuple[str, ...], list[Evidence]]:
     """What the API objects say of the flow: (sentence, policies, evidence)."""
+    if case.icmp is not None:
+        return "", (), []  # policies know connections, and an error belongs to one
     if case.engine is None:
         return "", (), [_assumed("the policies could not be evaluated")]
     denied = denied_directions(case.judged, case.identity, case.engine)
@@ -171,8 +176,9 @@ def netfilter(case: Case) -> Reading:
             "netfilter-drop", f"{note}. {said}" if said else note,
             Certainty.ASSUMED if said else Certainty.UNKNOWN, None, policies, tuple(evidence),
         )  # fmt: skip
-    state = "ESTABLISHED" if case.established else "NEW"
-    evaluation = evaluate_hook(case.ruleset, Packet.of(case.flow, ct_state=state), event.hook)
+    state = "RELATED" if case.icmp is not None else "ESTABLISHED" if case.established else "NEW"
+    packet = msgspec.structs.replace(Packet.of(case.flow, ct_state=state), icmp=case.icmp)
+    evaluation = evaluate_hook(case.ruleset, packet, event.hook)
     rule = next(iter(evaluation.dropping_rules), None)
     if rule is None:
         known = full or _lost_insertion(case)

@@ -156,6 +156,10 @@ def test_mtu_black_hole_joins_the_drop_with_the_error_that_was_dropped_too(incid
     said = statements(row)
     assert "1300 on eth0" in said
     assert "ICMP fragmentation needed, MTU 1300 was dropped" in said and "in OUTPUT (NETFILTER_DROP)" in said
+    (rule,) = [
+        e for e in row["evidence"] if e["statement"].startswith("the ICMP error is dropped by filter OUTPUT rule")
+    ]
+    assert "hardening: no icmp errors" in rule["statement"] and rule["certainty"] == "derived"
 
 
 @pytest.mark.parametrize("incident", ["conntrack-full"], indirect=True)

@@ -22,7 +22,9 @@ from kubectl_genainet.model.events import (
     EstablishedCount,
     Event,
     IcmpCount,
+    IcmpError,
     PacketDropped,
+    Point,
     ResetCount,
     RetransmitCount,
     Tick,
@@ -229,6 +231,33 @@ def test_mtu_black_hole_needs_both_the_drop_and_the_error_that_was_dropped() -> 
     assert [r.check for r in rows(big)] == ["packet-too-big"]
     assert [r.check for r in rows(big, error)] == ["mtu-blackhole"]
     assert [r.check for r in rows(error)] == ["icmp-dropped"]
+
+
+def test_dropped_icmp_error_names_the_rule_for_its_type_and_no_other() -> None:
+    def error(netns: int = HOST) -> IcmpError:
+        return IcmpError(
+            node="node-1", t_ns=9, netns=netns, ifindex=2, device="eth0", point=Point.DROP, src=NODE, dst=LLAMA, family=4,
+            type=3, code=4, mtu=1300, quoted=REQUEST.reversed, hook="OUTPUT", reason="NETFILTER_DROP",
+            location="nft_do_chain+0x1",
+        )  # fmt: skip
+
+    counted = IcmpCount(node="node-1", t_ns=10, netns=HOST, flow=REQUEST.reversed, packets=5, family=4, type=3, code=4,
+                        reason="NETFILTER_DROP")  # fmt: skip
+    dump = rules(
+        "-A OUTPUT -p icmp -m icmp --icmp-type 8 -j DROP",
+        "-A OUTPUT -p icmp -m icmp --icmp-type 3/3 -j DROP",
+        "-A OUTPUT -p tcp -j DROP",
+        '-A OUTPUT -p icmp -m icmp --icmp-type 3/4 -m comment --comment "no icmp" -j DROP',
+    )
+    (row,) = rows(error(), counted, dump)
+    assert (row.check, row.packets) == ("icmp-dropped", 5)
+    assert row.drop is not None and row.drop.rule is not None
+    assert row.drop.rule.startswith("filter OUTPUT rule 4:")
+    assert row.title.endswith("is dropped in OUTPUT on node-1: node-1 drops it by a rule: no icmp")
+    big = dropped(REQUEST.reversed, reason="PKT_TOO_BIG", location="ip_forward", opening=False)
+    (row,) = rows(big, error(), counted, dump)
+    said = [e for e in row.evidence if e.statement.startswith("the ICMP error is dropped by filter OUTPUT rule 4:")]
+    assert [e.certainty.value for e in said] == ["derived"]
 
 
 def test_resets_and_retransmits_are_evidence_of_a_drop_and_rows_without_one() -> None:
