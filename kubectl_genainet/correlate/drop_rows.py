@@ -32,7 +32,7 @@ _JUDGED = {
     "ebpf-drop",
     "data-plane",
 }
-_MILD = {"tcp-out-of-place", "other-host"}
+_MILD = {"tcp-out-of-place", "other-host", "late-answer"}
 _RESETS = {  # enum sk_rst_reason, include/net/rstreason.h
     "TCP_ABORT_ON_CLOSE": "it was closed with data that had not been read",
     "TCP_ABORT_ON_LINGER": "the other end's FIN did not come in time (TCP_LINGER2)",

@@ -278,7 +278,10 @@ def _lost_insertion(case: Case) -> Reading | None:
 
 
 def no_socket(case: Case) -> Reading:
-    """The packet arrived and nothing listens there."""
+    """The packet arrived and nothing listens there: a closed port, or an answer to a client that has gone."""
+    if case.request is not None and case.request != case.flow:
+        words = f"an answer reached {case.place} after its client had closed the socket: it was late, or not waited for"
+        return Reading("late-answer", words, Certainty.OBSERVED)
     words = f"nothing listens on {case.flow.protocol.value} port {case.flow.dport} in {case.place}"
     evidence = [_observed(f"kernel reason {case.event.reason}", case.event.node)]
     pod = case.identity.pod_in(case.event.node, case.event.netns)
@@ -317,17 +320,22 @@ def too_big(case: Case) -> Reading:
 def unreachable(case: Case) -> Reading:
     """There is no neighbour, or no route, for the address."""
     pod = case.identity.snapshot.pod_at(case.flow.dst)
-    known = "the API knows no pod with that address" if pod is None else f"it is {case.destination}'s"
-    check = "neighbour-failed" if case.event.reason.startswith("NEIGH_") else "no-route"
-    return Reading(
-        check, f"{case.place} has no way to {case.flow.dst}: {known}", Certainty.OBSERVED, evidence=(_assumed(known),)
-    )
+    known = "the API knows no pod with that address" if pod is None else f"the API has it as {case.destination}'s"
+    if case.event.reason.startswith("NEIGH_"):
+        device = f" on {case.event.device}" if case.event.device else ""
+        check, words = "neighbour-failed", f"{case.place} gets no answer{device} to who has {case.flow.dst} (ARP, ND)"
+        if case.event.reason == "NEIGH_QUEUEFULL":
+            words += ", and more packets wait for it than there is room for"
+    else:
+        check, words = "no-route", f"{case.place} has no route to {case.flow.dst}"
+    return Reading(check, words, Certainty.OBSERVED, evidence=(_assumed(known),))
 
 
 def ebpf(case: Case) -> Reading:
     """A tc, XDP or cgroup program dropped it: an eBPF data plane (Cilium, the VPC CNI's policy agent)."""
     said, policies, evidence = _policy_words(case)
-    words = f"an eBPF program dropped it ({case.event.reason}): an eBPF data plane decides here, not iptables"
+    reason = case.event.reason if case.event.reason in REASONS else "XDP"
+    words = f"an eBPF program dropped it ({reason}): an eBPF data plane decides here, not iptables"
     return Reading(
         "ebpf-drop",
         f"{words}. {said}" if said else words,
@@ -383,11 +391,13 @@ REASONS: Mapping[str, Callable[[Case], Reading]] = {
 }
 
 
-# Where the kernel gives no reason, the function that freed the packet tells (net/ipv4/route.c, net/ipv6/route.c).
+# Where the kernel gives no reason, the function that freed the packet tells (net/ipv4/route.c, net/ipv6/route.c; generic
+# XDP in net/core/dev.c).
 LOCATIONS: Mapping[str, Callable[[Case], Reading]] = {
     **dict.fromkeys(
         ("ip_error", "ip6_pkt_discard", "ip6_pkt_discard_out", "ip6_pkt_prohibit", "dst_discard"), unreachable
     ),
+    **dict.fromkeys(("do_xdp_generic", "netif_receive_generic_xdp", "bpf_prog_run_generic_xdp"), ebpf),
 }
 
 

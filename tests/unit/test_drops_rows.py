@@ -260,6 +260,36 @@ def test_dropped_icmp_error_names_the_rule_for_its_type_and_no_other() -> None:
     assert [e.certainty.value for e in said] == ["derived"]
 
 
+def test_answer_to_a_client_that_has_gone_is_no_closed_port() -> None:
+    late = dropped(REQUEST.reversed, reason="NO_SOCKET", location="tcp_v4_rcv", netns=UI_NS, opening=False)
+    (row,) = rows(late)
+    assert (row.check, row.severity, row.outcome) == ("late-answer", Severity.INFO, Outcome.DROPPED)
+    assert row.title.startswith("an answer reached pod default/chatbot-ui after its client had closed the socket")
+
+
+@pytest.mark.parametrize(
+    ("reason", "location", "check", "said"),
+    [
+        ("NEIGH_FAILED", "neigh_invalidate", "neighbour-failed", "gets no answer"),
+        (
+            "NEIGH_QUEUEFULL",
+            "__neigh_event_send",
+            "neighbour-failed",
+            "more packets wait for it than there is room for",
+        ),
+        ("IP_OUTNOROUTES", "ip_forward", "no-route", "node node-1 has no route to 10.244.2.3"),
+        ("NOT_SPECIFIED", "ip_error+0x12", "no-route", "node node-1 has no route to 10.244.2.3"),
+        ("NOT_SPECIFIED", "do_xdp_generic", "ebpf-drop", "an eBPF program dropped it (XDP)"),
+        ("TC_INGRESS", "__netif_receive_skb_core", "ebpf-drop", "an eBPF program dropped it (TC_INGRESS)"),
+    ],
+)
+def test_place_that_drops_is_said_in_an_operators_words(reason: str, location: str, check: str, said: str) -> None:
+    (row,) = rows(dropped(reason=reason, location=location))
+    assert row.check == check
+    assert said in row.title
+    assert row.evidence[0].statement == f"{reason} in {location}"
+
+
 def test_resets_and_retransmits_are_evidence_of_a_drop_and_rows_without_one() -> None:
     refused = dropped(reason="NO_SOCKET", location="tcp_v4_rcv", netns=LLAMA_NS)
     sent = ResetCount(
