@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from kubectl_genainet.bundle import Bundle, read_bundle
-from kubectl_genainet.commands.live import LiveRun, Watch, replay, watch_options
+from kubectl_genainet.commands.live import LiveRun, Watch, check_recorded_by, replay, watch_options
 from kubectl_genainet.commands.options import FOUND, OK, TIMED_OUT, Source, output_option, source_options
 from kubectl_genainet.commands.source import default_namespace, load_snapshot
 from kubectl_genainet.correlate.dns import DnsCorrelator
@@ -68,6 +68,7 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
         view.warn(warning)
     run = DnsRun(snapshot, wanted, namespace, scope, view, redaction)
     if bundle is not None:
+        check_recorded_by(bundle, "dns")
         return run.replay(bundle)
     hide = {"redact": redaction.key, "search": " ".join(redaction.renamed)} if redaction.key else {}
     request = TraceRequest(

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from kubectl_genainet.bundle import Bundle, read_bundle
-from kubectl_genainet.commands.live import LiveRun, Watch, replay, watch_options
+from kubectl_genainet.commands.live import LiveRun, Watch, check_recorded_by, replay, watch_options
 from kubectl_genainet.commands.options import FOUND, OK, TIMED_OUT, Source, output_option, source_options
 from kubectl_genainet.commands.source import default_namespace, load_snapshot
 from kubectl_genainet.correlate.account import Account
@@ -58,6 +58,7 @@ def command(source: Source, target: str | None, everything: bool, timeout: float
     for warning in scope.warnings:
         view.warn(warning)
     if bundle is not None:
+        check_recorded_by(bundle, "drops")
         return run.replay(bundle)
     arguments = {"target": str(scope), "timeout": timeout, "all": everything}
     watch = Watch(source, "drops", arguments, timeout, node=options["node"], record=options["record"])

@@ -87,6 +87,16 @@ def watch_options(timeout: str = "30s") -> Callable[[F], F]:
     return decorate
 
 
+def check_recorded_by(bundle: Bundle, command: str) -> None:
+    """Raises GenainetError for a bundle of another command: without its probe's events, "nothing was seen" would be untrue."""
+    recorded = bundle.header.command
+    if recorded not in ("", command):
+        raise GenainetError(
+            f"the bundle was recorded by `{recorded}`: it has none of the events that `{command}` reads",
+            hint=f"kubectl genainet {recorded} --from FILE",
+        )
+
+
 def replay(reader: Reader, bundle: Bundle) -> None:
     """Feeds the reader what was recorded."""
     reader.view.replaying(bundle.header)
