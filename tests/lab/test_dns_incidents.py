@@ -190,8 +190,8 @@ def test_pairs_that_race_for_their_conntrack_entry_are_called_so_exactly_where_o
         lab.node_output(node, "iptables", "-w", "-t", "mangle", "-I", *rule)
         try:
             watching = pool.submit(watch, lab, "deploy/chatbot-ui", seconds=9)
-            port, end = 30000, time.monotonic() + 6
-            while time.monotonic() < end:
+            port = 30000
+            while not watching.done():  # the probes are attached when they are: on a busy machine late
                 with netns.inside(lab.pod_netns(pod)):
                     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
                 with sock:
@@ -205,11 +205,12 @@ def test_pairs_that_race_for_their_conntrack_entry_are_called_so_exactly_where_o
                 port += 1
         finally:
             lab.node_output(node, "iptables", "-w", "-t", "mangle", "-D", *rule)
-        _, exchanges, summary = watching.result(60)
+        _, exchanges, summary = watching.result()
     grown = {name: conntrack(lab, node, name) - count for name, count in before.items()}
     assert grown["insert_failed"] + grown["clash_resolve"] > 0
     raced = [e for e in exchanges if 30000 <= e["client"]["port"] < port and not e["upstream"]]
-    assert len(raced) > 10
+    raced = [e for e in raced if e["outcome"] != "open"]
+    assert len(raced) > 5
     lost = [e for e in raced if e["outcome"] == "timeout"]
     assert all(e["race"] for e in lost)
     assert bool(lost) == bool([f for f in summary["findings"] if f["check"] == "dns-conntrack-race"])
