@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-CLIENT, ROUTER, SERVER = "gnbench-client", "gnbench-router", "gnbench-server"
+CLIENT, ROUTER, SERVER = (f"gnbench{os.getpid()}-{name}" for name in ("client", "router", "server"))
 CLIENT_IP, SERVER_IP = "10.77.1.2", "10.77.2.2"
 PORT = 5201
 
@@ -34,7 +34,7 @@ def veth_path() -> Iterator[None]:
             _ip("-n", name, "link", "set", "eth0", "up")
             _ip("-n", ROUTER, "link", "set", device, "up")
             _ip("-n", name, "route", "add", "default", "via", f"{net}.1")
-        _inside(ROUTER, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        inside(ROUTER, "sysctl", "-qw", "net.ipv4.ip_forward=1")
         server = subprocess.Popen(
             ["nsenter", f"--net=/run/netns/{SERVER}", "iperf3", "-s", "-p", str(PORT)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -49,7 +49,7 @@ def veth_path() -> Iterator[None]:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
-def _inside(name: str, *command: str) -> subprocess.CompletedProcess[bytes]:
+def inside(name: str, *command: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(["nsenter", f"--net=/run/netns/{name}", *command], check=True, capture_output=True)
 
 

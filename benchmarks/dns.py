@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -29,7 +29,6 @@ from kubectl_genainet.wire import FilterEntry, TraceRequest
 RATE = 20_000
 SECONDS = 5
 ROUNDS = 3
-NAMES = 1000
 
 BPFTRACE = """
 tracepoint:net:net_dev_queue, tracepoint:net:netif_receive_skb, tracepoint:skb:kfree_skb {
@@ -43,64 +42,6 @@ tracepoint:net:net_dev_queue, tracepoint:net:netif_receive_skb, tracepoint:skb:k
     }
   }
 }
-"""
-
-SERVE = f"""
-import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-s.bind(("{SERVER_IP}", 53))
-b = bytearray(600)
-while True:
-    n, a = s.recvfrom_into(b)
-    b[2] |= 0x80
-    s.sendto(memoryview(b)[:n], a)
-"""
-
-# Argument: queries a second (0: as fast as answers come), seconds. Prints queries sent, answers received.
-ASK = f"""
-import socket, struct, sys, time
-rate, seconds = float(sys.argv[1]), float(sys.argv[2])
-def query(i):
-    label = f"name{{i % {NAMES}:04}}".encode()
-    name = bytes([len(label)]) + label + b"\\7example\\3com\\0"
-    return struct.pack("!6H", i & 0xffff, 0x0100, 1, 0, 0, 0) + name + b"\\0\\1\\0\\1"
-queries = [query(i) for i in range(65536)]
-socks = []
-for _ in range(8):
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-    s.connect(("{SERVER_IP}", 53))
-    s.setblocking(False)
-    socks.append(s)
-sent = got = 0
-window = 64 if not rate else 1 << 30
-start = time.monotonic()
-while (now := time.monotonic() - start) < seconds:
-    due = sent + 32 if not rate else int(now * rate)
-    while sent < due and sent - got < window:
-        try:
-            socks[sent & 7].send(queries[sent & 0xffff])
-        except (BlockingIOError, ConnectionRefusedError):
-            break
-        sent += 1
-    for s in socks:
-        try:
-            while True:
-                s.recv(600)
-                got += 1
-        except BlockingIOError:
-            pass
-end = time.monotonic() + 0.5
-while got < sent and time.monotonic() < end:
-    for s in socks:
-        try:
-            while True:
-                s.recv(600)
-                got += 1
-        except BlockingIOError:
-            pass
-print(sent, got)
 """
 
 
@@ -157,26 +98,32 @@ def watching() -> Iterator[DnsWorker]:
 
 @contextmanager
 def server() -> Iterator[None]:
-    process = subprocess.Popen(["nsenter", f"--net=/run/netns/{SERVER}", sys.executable, "-c", SERVE])
+    process = subprocess.Popen([*_inside(SERVER), "serve", SERVER_IP])
     try:
-        time.sleep(0.3)
+        time.sleep(0.5)
         yield
     finally:
         process.kill()
         process.wait(10)
 
 
+def _inside(namespace: str) -> list[str]:
+    return ["nsenter", f"--net=/run/netns/{namespace}", sys.executable, "-m", "benchmarks._dnsload"]
+
+
 def ask(rate: int, seconds: float) -> tuple[int, int]:
     """(queries sent, answers received)."""
-    done = subprocess.run(
-        ["nsenter", f"--net=/run/netns/{CLIENT}", sys.executable, "-c", ASK, str(rate), str(seconds)],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
+    command = [*_inside(CLIENT), "ask", SERVER_IP, str(rate), str(seconds)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     sent, got = map(int, done.stdout.split())
     return sent, got
 
 
 def at_rate() -> None:
+    """At RATE: what is sent and answered in the three states, and what the agent makes of it."""
+    sent, got = ask(RATE, SECONDS)
+    off = got / SECONDS
+    print(f"off        {sent / SECONDS:,.0f} queries/s of {RATE:,}, {off:,.0f} answered")
     with watching() as worker:
         cpu, start = worker.cpu_s(), time.monotonic()
         sent, got = ask(RATE, SECONDS)
@@ -189,27 +136,32 @@ def at_rate() -> None:
         lost[event.where] += event.count
     known = worker.records["dns"] + lost.total()
     print(
-        f"{RATE:,} queries/s  sent {sent} in {SECONDS} s, answered {got}; exchanges reported {worker.records['dns']}, drops "
-        f"{worker.records['dns_drop']}, lost {dict(lost) or 0}; not accounted for: {max(0, sent - known)}"
+        f"dns        {sent / SECONDS:,.0f} queries/s, {got / SECONDS:,.0f} answered, ratio {got / SECONDS / off:.3f}; of {sent} "
+        f"sent, exchanges reported {worker.records['dns']}, drops {worker.records['dns_drop']}, lost {dict(lost) or 0}; not "
+        f"accounted for: {max(0, sent - known)}; agent CPU {share:.0%} of a core; memory {pss:.0f} MB proportional, "
+        f"{dirty:.0f} MB private"
     )
-    print(f"                agent CPU {share:.0%} of a core; memory {pss:.0f} MB proportional, {dirty:.0f} MB private")
+    with bpftrace(BPFTRACE):
+        sent, got = ask(RATE, SECONDS)
+    print(f"bpftrace   {sent / SECONDS:,.0f} queries/s, {got / SECONDS:,.0f} answered, ratio {got / SECONDS / off:.3f}")
 
 
 def ratios() -> None:
-    """Closed loop, the states taking turns so that drift hits all alike."""
+    """Closed loop, the states taking turns so that drift hits all alike; each is held against the `off` of its round."""
     results: dict[str, list[float]] = {}
-    states: tuple[tuple[str, Callable[[], object]], ...] = (
+    states: tuple[tuple[str, Callable[[], AbstractContextManager[object]]], ...] = (
         ("off", nothing), ("dns", watching), ("bpftrace", lambda: bpftrace(BPFTRACE)),
     )  # fmt: skip
     for _ in range(ROUNDS):
         for name, state in states:
-            with state():  # type: ignore[attr-defined]
+            with state():
                 _, got = ask(0, 3)
                 results.setdefault(name, []).append(got / 3)
-    off = statistics.median(results["off"])
     for name, values in results.items():
+        pairs = [value / base for value, base in zip(values, results["off"], strict=True)]
         print(
-            f"{name:10} {statistics.median(values):9,.0f} exchanges/s   ratio to off {statistics.median(values) / off:.3f}"
+            f"{name:10} unpaced {statistics.median(values):9,.0f} exchanges/s   ratio to off: median "
+            f"{statistics.median(pairs):.3f}, {min(pairs):.3f} to {max(pairs):.3f}"
         )
 
 

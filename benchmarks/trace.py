@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import _bpftrace
-from benchmarks._veth import PORT, SERVER_IP, iperf, veth_path
+from benchmarks._veth import CLIENT, PORT, SERVER_IP, iperf, veth_path
 from kubectl_genainet import wire
 from kubectl_genainet.agent.worker import Job
 from kubectl_genainet.model.events import Bye, Event, PacketSeen, Progress
@@ -217,7 +217,7 @@ def start_up() -> None:
     times = []
     for _ in range(3):
         load = subprocess.Popen(
-            ["nsenter", "--net=/run/netns/gnbench-client", "bash", "-c",
+            ["nsenter", f"--net=/run/netns/{CLIENT}", "bash", "-c",
              f"for i in {{1..60}}; do (echo > /dev/tcp/{SERVER_IP}/{PORT}) 2>/dev/null; sleep 0.05; done"]
         )  # fmt: skip
         with tracing(ELEPHANT) as worker:

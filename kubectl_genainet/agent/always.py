@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from kubectl_genainet import wire
+from kubectl_genainet.agent.dnsonce import ExchangesOnce
 from kubectl_genainet.agent.limits import Budget
 from kubectl_genainet.agent.metrics import Metrics
 from kubectl_genainet.agent.otlp import Endpoint, FlowLogs, LogExporter
@@ -163,6 +164,7 @@ class AlwaysOn:
     async def _consume(self, process: asyncio.subprocess.Process) -> str:
         assert process.stdout is not None
         failed = False
+        once = ExchangesOnce()
         while True:
             try:
                 line = await asyncio.wait_for(process.stdout.readline(), SILENT_S)
@@ -180,8 +182,9 @@ class AlwaysOn:
                 print(f"genainet-agent: {event.message}" + (f"\n  {event.hint}" if event.hint else ""), file=sys.stderr)
             elif isinstance(event, Progress) and event.stage == "attached":
                 self._up.set(1)
-            for consume in self._consumers:
-                consume(event)
+            for known in once.feed(event):
+                for consume in self._consumers:
+                    consume(known)
 
 
 class ScrapeServer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import dns.exception
 import dns.name
@@ -25,6 +26,8 @@ MAX_QUESTIONS = 32
 MAX_RECORDS = 512
 MAX_ANSWERS = 20
 MAX_TEXT = 512  # characters of one record's data
+MAX_QUESTION = 255 + 4  # bytes: the longest name (RFC 1035 2.3.4), type and class
+_FIRST_NAME = b"\xc0\x0c"  # a pointer to the name right behind the header
 _MALFORMED = (dns.exception.DNSException, ValueError, struct.error, IndexError, KeyError, OverflowError)
 
 
@@ -72,13 +75,49 @@ def _points_forward(problem: Exception) -> bool:
     return isinstance(problem, dns.name.BadPointer)
 
 
+@lru_cache(maxsize=256)
+def _type(number: int) -> str:
+    return str(dns.rdatatype.to_text(number))
+
+
+@lru_cache(maxsize=64)
+def _class(number: int) -> str:
+    return str(dns.rdataclass.to_text(number))
+
+
+def _question(parser: dns.wire.Parser) -> Question:
+    name = dns.name.from_wire_parser(parser)
+    kind, klass = parser.get_struct("!HH")
+    return Question(_text(name), _type(kind), _class(klass))
+
+
+@lru_cache(maxsize=16384)
+def _lone_question(wire: bytes) -> Question | None:
+    """A question that is just these bytes; None for one that is not. What is read without the bytes around it has no
+    pointer, so that it means the same in every message: a response repeats its query's."""
+    parser = dns.wire.Parser(wire)
+    try:
+        question = _question(parser)
+    except _MALFORMED:
+        return None
+    return None if parser.remaining() else question
+
+
+def _first_question(parser: dns.wire.Parser) -> Question:
+    start = parser.current
+    end = parser.wire.find(b"\0", start) + 5  # the name's end, type and class
+    known = _lone_question(parser.wire[start:end]) if 5 <= end - start <= MAX_QUESTION else None
+    if known is None:
+        return _question(parser)
+    parser.get_bytes(end - start)
+    return known
+
+
 def _read(parser: dns.wire.Parser, counts: list[int], parts: _Parts, answers: bool) -> None:
     for number in range(counts[0]):
         if number >= MAX_QUESTIONS:
             raise ValueError(f"more than {MAX_QUESTIONS} questions")
-        name = dns.name.from_wire_parser(parser)
-        kind, klass = parser.get_struct("!HH")
-        parts.questions.append(Question(_text(name), dns.rdatatype.to_text(kind), dns.rdataclass.to_text(klass)))
+        parts.questions.append(_question(parser) if number else _first_question(parser))
     for number in range(counts[1] + counts[2] + counts[3]):
         if number >= MAX_RECORDS:
             raise ValueError(f"more than {MAX_RECORDS} records")
@@ -86,7 +125,11 @@ def _read(parser: dns.wire.Parser, counts: list[int], parts: _Parts, answers: bo
 
 
 def _read_record(parser: dns.wire.Parser, parts: _Parts, wanted: bool) -> None:
-    name = dns.name.from_wire_parser(parser)
+    if not wanted and parser.wire[parser.current : parser.current + 2] == _FIRST_NAME and parts.questions:
+        parser.get_bytes(2)  # the question's name, which has been read
+        name = None
+    else:
+        name = dns.name.from_wire_parser(parser)
     kind, klass, ttl, size = parser.get_struct("!HHIH")
     if kind == dns.rdatatype.OPT:
         parts.rcode_high = ttl >> 24 << 4
@@ -97,7 +140,8 @@ def _read_record(parser: dns.wire.Parser, parts: _Parts, wanted: bool) -> None:
     else:
         with parser.restrict_to(size):
             data = dns.rdata.from_wire_parser(klass, kind, parser).to_text()[:MAX_TEXT]
-        key = (_text(name), dns.rdatatype.to_text(kind))
+        assert name is not None
+        key = (_text(name), _type(kind))
         if key in parts.answers:
             ttl_before, records = parts.answers[key]
             parts.answers[key] = (min(ttl, ttl_before), records if data in records else [*records, data])
@@ -120,5 +164,6 @@ def _text(name: dns.name.Name) -> str:
     return str(name.to_text())
 
 
+@lru_cache(maxsize=64)
 def _rcode(number: int) -> str:
     return str(dns.rcode.to_text(dns.rcode.Rcode.make(number)))

@@ -68,7 +68,7 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
         view.warn(warning)
     run = DnsRun(snapshot, wanted, namespace, scope, view, redaction)
     if bundle is not None:
-        return replay(run, bundle)
+        return replay(run, bundle, "dns")
     hide = {"redact": redaction.key, "search": " ".join(redaction.renamed)} if redaction.key else {}
     request = TraceRequest(
         filters=scope.filters, probes=("dns",), timeout_s=timeout, max_events=MAX_EVENTS,

@@ -58,7 +58,7 @@ def command(source: Source, target: str | None, everything: bool, timeout: float
     for warning in scope.warnings:
         view.warn(warning)
     if bundle is not None:
-        return replay(run, bundle)
+        return replay(run, bundle, "drops")
     arguments = {"target": str(scope), "timeout": timeout, "all": everything}
     watch = Watch(source, "drops", arguments, timeout, node=options["node"], record=options["record"])
     request = TraceRequest(

@@ -104,8 +104,19 @@ def watch_options(timeout: str = "30s") -> Callable[[F], F]:
     return decorate
 
 
-def replay(reader: Reader, bundle: Bundle) -> int:
-    """Feeds the reader what was recorded. Returns the exit status."""
+def check_recorded_by(bundle: Bundle, command: str) -> None:
+    """Raises GenainetError for a bundle of another command: without its probe's events, "nothing was seen" would be untrue."""
+    recorded = bundle.header.command
+    if recorded not in ("", command):
+        raise GenainetError(
+            f"the bundle was recorded by `{recorded}`: it has none of the events that `{command}` reads",
+            hint=f"kubectl genainet {recorded} --from FILE",
+        )
+
+
+def replay(reader: Reader, bundle: Bundle, command: str) -> int:
+    """Feeds the reader what `command` recorded. Returns the exit status. Raises GenainetError for another's bundle."""
+    check_recorded_by(bundle, command)
     with reader.view:
         reader.view.replaying(bundle.header)
         _say_what_is_not_judged(reader)

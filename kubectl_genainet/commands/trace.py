@@ -74,7 +74,7 @@ def command(source: Source, target: str, timeout: float, output: str, **options:
         view.warn(warning)
     run = TraceRun(snapshot, resolved, client, view)
     if bundle is not None:
-        return replay(run, bundle)
+        return replay(run, bundle, "trace")
     request = TraceRequest(
         filters=resolved.filters, timeout_s=timeout, exact=options["exact"],
         probe=_probe_request(options, resolved, snapshot, client),

@@ -55,13 +55,13 @@ class Failures:
 def _reason(exchange: DnsExchange) -> tuple[str, str, str]:
     """What tells one cause of time-outs from another: the drop's place and rule, else the place that saw it last."""
     drop = exchange.drop
+    if exchange.race:  # also where the drop was seen: no rule is behind it
+        return ("race", "", "race")
     if drop is not None and drop.policies:
         return (" ".join(drop.policies), "", "drop")
     if drop is not None:
         server = exchange.server or exchange.asked
         return (f"{drop.reason} {drop.hook or ''} {drop.rule or ''} {drop.node}", server.pod or server.ip, "drop")
-    if exchange.race:
-        return ("race", "", "race")
     server = exchange.server or exchange.asked
     return (exchange.last_seen.split(",")[0], server.pod or server.ip, "silence")
 
@@ -75,6 +75,9 @@ def _timeout(key: tuple[str, str, str, str], count: int, exchanges: Sequence[Dns
     if first.last_seen:
         evidence.append(Evidence(first.last_seen, Certainty.OBSERVED))
     if kind == "race":
+        if first.drop is not None:
+            where = f"{first.drop.hook or first.drop.location} on node {first.drop.node}"
+            evidence.append(Evidence(f"{first.drop.reason} in {where}", Certainty.OBSERVED, node=first.drop.node or ""))
         evidence.append(
             Evidence(
                 "its pair (A and AAAA, same socket, same moment) was answered, and the node's count of failed conntrack "

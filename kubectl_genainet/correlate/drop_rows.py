@@ -33,7 +33,7 @@ _JUDGED = {
     "ebpf-drop",
     "data-plane",
 }
-_MILD = {"tcp-out-of-place", "other-host"}
+_MILD = {"tcp-out-of-place", "other-host", "late-answer"}
 _RESETS = {  # enum sk_rst_reason, include/net/rstreason.h
     "TCP_ABORT_ON_CLOSE": "it was closed with data that had not been read",
     "TCP_ABORT_ON_LINGER": "the other end's FIN did not come in time (TCP_LINGER2)",
@@ -131,6 +131,11 @@ class Rows:
             self._drops[group.id] = known = (basis, explain_drop(self._of.case(group)))
         return known[1]
 
+    def explained_error(self, group: Group) -> Drop | None:
+        """The drop of an ICMP error; None where no sample of it came."""
+        case = self._of.case_of_error(group)
+        return explain_drop(case) if case is not None else None
+
     def _drop(self, group: Group, others: list[Group]) -> DropRow:
         drop = self.explained(group)
         title, check = drop.explanation, drop.check
@@ -162,6 +167,9 @@ class Rows:
                     hook = f" in {other.error.hook}" if other.error and other.error.hook else ""
                     text = f"{other.packets} times {told} was dropped in {where}{hook} ({icmp.reason})"
                     yield Evidence(text, Certainty.OBSERVED, node=other.node, value=other.packets)
+                    error = self.explained_error(other)
+                    if error is not None and error.rule:
+                        yield Evidence(f"the ICMP error is dropped by {error.rule}", error.certainty, node=other.node)
                 case "reset", ResetCount() as reset:
                     by = "sent by" if reset.sent else "received in"
                     text = f"{other.packets} TCP resets {by} {where}{f' ({reset.reason})' if reset.reason else ''}"
@@ -236,10 +244,14 @@ class Rows:
         assert isinstance(event, IcmpCount)
         hook = f" in {error.hook}" if error and error.hook else ""
         meaning = icmp_meaning(event.family, event.type, event.code)
+        drop = self.explained_error(group)
+        by = f": {drop.explanation}" if drop is not None else ""
         return self._base(
             group, outcome=Outcome.DROPPED, check="icmp-dropped", severity=Severity.ERROR,
-            title=f"the ICMP error ({meaning}{_mtu(group)}) that would tell the sender is dropped{hook} on {group.node}",
-            evidence=(Evidence(f"{event.reason}{hook}", Certainty.OBSERVED, node=group.node),),
+            title=f"the ICMP error ({meaning}{_mtu(group)}) that would tell the sender is dropped{hook} on {group.node}{by}",
+            evidence=(Evidence(f"{event.reason}{hook}", Certainty.OBSERVED, node=group.node),
+                      *(drop.evidence if drop is not None else ())),
+            drop=drop,
         )  # fmt: skip
 
     def _retransmitted(self, group: Group, others: list[Group]) -> DropRow:
@@ -316,6 +328,8 @@ class Rows:
             ),
         ):  # fmt: skip
             grown = self._of.identity.grown(node, inode, f"conntrack_{counter}")
+            if counter == "drop":  # it counts the failed insertions too (nf_ct_resolve_clash, nf_conntrack_core.c)
+                grown -= self._of.identity.grown(node, inode, "conntrack_insert_failed")
             if grown > 0:
                 stated = Evidence(
                     f"conntrack -S: {counter} grew by {grown}", Certainty.OBSERVED, node=node, value=grown

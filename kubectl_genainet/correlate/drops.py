@@ -235,6 +235,21 @@ class DropCorrelator:
             event, established, self.identity, ruleset, error, self.context.engine, request=self.request_of(event.flow)
         )
 
+    def case_of_error(self, group: Group) -> Case | None:
+        """An ICMP error that was dropped itself, as a packet of its own; None where no sample of it came. Policies have
+        nothing to say of it: connection tracking relates it to the connection that it is about."""
+        error = group.error
+        if error is None:
+            return None
+        protocol = Protocol.ICMP if error.family == 4 else Protocol.ICMPV6
+        packet = PacketDropped(
+            node=error.node, t_ns=error.t_ns, netns=error.netns, ifindex=error.ifindex, device=error.device, skb=0,
+            flow=FiveTuple(error.src, 0, error.dst, 0, protocol), length=0, payload=0, ip_id=0, reason=error.reason,
+            location=error.location, hook=error.hook,
+        )  # fmt: skip
+        ruleset, why = self.context.rulesets.of(group.node)
+        return Case(packet, True, self.identity, ruleset, why, None, icmp=(error.type, error.code))
+
     def request_of(self, flow: FiveTuple) -> FiveTuple:
         return self.ends.orient(flow).request
 

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from kubectl_genainet.correlate.identity import Identity
 from kubectl_genainet.correlate.judging import denied_directions, policy_flow
 from kubectl_genainet.correlate.reasons import SENTENCES
@@ -38,6 +40,7 @@ class Case:
     engine: PolicyEngine | None
     remedies: Remedies | None = None
     named: RuleRef | None = None  # the rule that the kernel itself named for this packet (`--exact`)
+    icmp: tuple[int, int] | None = None  # type and code, where the packet is an ICMP error itself
     request: FiveTuple | None = None  # the flow that policies judge, where the packet itself is an answer
 
     @property
@@ -111,6 +114,8 @@ def _first_failures(result: DirectionResult) -> list[Evidence]:
 
 def _policy_words(case: Case) -> tuple[str, tuple[str, ...], list[Evidence]]:
     """What the API objects say of the flow: (sentence, policies, evidence)."""
+    if case.icmp is not None:
+        return "", (), []  # policies know connections, and an error belongs to one
     if case.engine is None:
         return "", (), [_assumed("the policies could not be evaluated")]
     denied = denied_directions(case.judged, case.identity, case.engine)
@@ -161,12 +166,14 @@ def netfilter(case: Case) -> Reading:
             "netfilter-drop", f"{note}. {said}" if said else note,
             Certainty.ASSUMED if said else Certainty.UNKNOWN, None, policies, tuple(evidence),
         )  # fmt: skip
-    state = "ESTABLISHED" if case.established else "NEW"
-    evaluation = evaluate_hook(case.ruleset, Packet.of(case.flow, ct_state=state), event.hook)
+    state = "RELATED" if case.icmp is not None else "ESTABLISHED" if case.established else "NEW"
+    packet = msgspec.structs.replace(Packet.of(case.flow, ct_state=state), icmp=case.icmp)
+    evaluation = evaluate_hook(case.ruleset, packet, event.hook)
     rule = next(iter(evaluation.dropping_rules), None)
     if rule is None:
-        if full is not None:
-            return full
+        known = full or _lost_insertion(case)
+        if known is not None:
+            return known
         note = f"no rule that was read on {event.node} drops this packet in {event.hook}"
         evidence.append(_derived(note, event.node))
         return Reading(
@@ -242,8 +249,29 @@ def _conntrack_full(case: Case) -> Reading | None:
     )  # fmt: skip
 
 
+def _lost_insertion(case: Case) -> Reading | None:
+    """Another packet of the same flow entered the connection table between this one's lookup and its confirmation, which
+    is the last thing that happens in POST_ROUTING and INPUT (nf_confirm, net/netfilter/nf_conntrack_proto.c)."""
+    grown = case.identity.grown(case.event.node, case.event.netns, "conntrack_insert_failed")
+    if case.event.hook not in ("POST_ROUTING", "INPUT") or case.established or grown <= 0:
+        return None
+    return Reading(
+        "conntrack-race",
+        f"two packets of one flow raced for its entry in the connection table of {case.place}, and this one lost: typical "
+        "of A and AAAA queries from one socket",
+        Certainty.DERIVED,
+        evidence=(
+            _observed(f"conntrack -S: insert_failed grew by {grown}", case.event.node),
+            _derived("no rule explains the drop", case.event.node),
+        ),
+    )
+
+
 def no_socket(case: Case) -> Reading:
-    """The packet arrived and nothing listens there."""
+    """The packet arrived and nothing listens there: a closed port, or an answer to a client that has gone."""
+    if case.request is not None and case.request != case.flow:
+        words = f"an answer reached {case.place} after its client had closed the socket: it was late, or not waited for"
+        return Reading("late-answer", words, Certainty.OBSERVED)
     words = f"nothing listens on {case.flow.protocol.value} port {case.flow.dport} in {case.place}"
     evidence = [_observed(f"kernel reason {case.event.reason}", case.event.node)]
     pod = case.identity.pod_in(case.event.node, case.event.netns)
@@ -282,17 +310,22 @@ def too_big(case: Case) -> Reading:
 def unreachable(case: Case) -> Reading:
     """There is no neighbour, or no route, for the address."""
     pod = case.identity.snapshot.pod_at(case.flow.dst)
-    known = "the API knows no pod with that address" if pod is None else f"it is {case.destination}'s"
-    check = "neighbour-failed" if case.event.reason.startswith("NEIGH_") else "no-route"
-    return Reading(
-        check, f"{case.place} has no way to {case.flow.dst}: {known}", Certainty.OBSERVED, evidence=(_assumed(known),)
-    )
+    known = "the API knows no pod with that address" if pod is None else f"the API has it as {case.destination}'s"
+    if case.event.reason.startswith("NEIGH_"):
+        device = f" on {case.event.device}" if case.event.device else ""
+        check, words = "neighbour-failed", f"{case.place} gets no answer{device} to who has {case.flow.dst} (ARP, ND)"
+        if case.event.reason == "NEIGH_QUEUEFULL":
+            words += ", and more packets wait for it than there is room for"
+    else:
+        check, words = "no-route", f"{case.place} has no route to {case.flow.dst}"
+    return Reading(check, words, Certainty.OBSERVED, evidence=(_assumed(known),))
 
 
 def ebpf(case: Case) -> Reading:
     """A tc, XDP or cgroup program dropped it: an eBPF data plane (Cilium, the VPC CNI's policy agent)."""
     said, policies, evidence = _policy_words(case)
-    words = f"an eBPF program dropped it ({case.event.reason}): an eBPF data plane decides here, not iptables"
+    reason = case.event.reason if case.event.reason in REASONS else "XDP"
+    words = f"an eBPF program dropped it ({reason}): an eBPF data plane decides here, not iptables"
     return Reading(
         "ebpf-drop",
         f"{words}. {said}" if said else words,
@@ -348,11 +381,13 @@ REASONS: Mapping[str, Callable[[Case], Reading]] = {
 }
 
 
-# Where the kernel gives no reason, the function that freed the packet tells (net/ipv4/route.c, net/ipv6/route.c).
+# Where the kernel gives no reason, the function that freed the packet tells (net/ipv4/route.c, net/ipv6/route.c; generic
+# XDP in net/core/dev.c).
 LOCATIONS: Mapping[str, Callable[[Case], Reading]] = {
     **dict.fromkeys(
         ("ip_error", "ip6_pkt_discard", "ip6_pkt_discard_out", "ip6_pkt_prohibit", "dst_discard"), unreachable
     ),
+    **dict.fromkeys(("do_xdp_generic", "netif_receive_generic_xdp", "bpf_prog_run_generic_xdp"), ebpf),
 }
 
 

@@ -106,7 +106,7 @@ class IcmpError(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
     """An ICMP error about a followed flow was seen. `quoted` is the tuple inside it, as its sender had it.
 
     `type` and `code` are the header's; `mtu` is the next-hop MTU of "fragmentation needed" / "packet too big", else 0.
-    With `point` DROP the error itself was dropped, for `reason`, in `hook`: its addressee was not told.
+    With `point` DROP the error itself was dropped, for `reason`, in `hook`, by `location`: its addressee was not told.
     """
 
     node: str
@@ -124,6 +124,7 @@ class IcmpError(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
     quoted: FiveTuple
     hook: str = ""
     reason: str = ""
+    location: str = ""
 
 
 class DnsPlace(msgspec.Struct, frozen=True, array_like=True):

@@ -69,6 +69,16 @@ def sport_between(low: int, high: int) -> Check:
     return check
 
 
+@lru_cache(maxsize=256)
+def icmp_is(kind: int, low: int, high: int) -> Check:
+    """The ICMP type, and a code from `low` to `high`."""
+
+    def check(s: State) -> bool | None:
+        return None if s.icmp is None else s.icmp[0] == kind and low <= s.icmp[1] <= high
+
+    return check
+
+
 @lru_cache(maxsize=1024)
 def mark_is(value: int, mask: int) -> Check:
     """The bits of `mask` are those of `value`. Bits that are not known leave it open, unless a known one differs."""

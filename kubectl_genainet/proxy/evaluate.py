@@ -87,6 +87,7 @@ def _fill(state: State, packet: Packet, env: Env, *, mark_known: bool) -> State:
     state.mark, state.known = packet.mark or 0, ALL_BITS if mark_known else 0
     state.connmark, state.ct = 0, packet.ct_state.upper()
     state.iif, state.oif, state.bridged = packet.in_device, packet.out_device, packet.bridged
+    state.icmp = packet.icmp
     state.dnat = state.masquerade = state.accepted = state.own = state.looped = False
     state.probability, state.path, state.doubts = 1.0, None, ()
     return state

@@ -290,6 +290,14 @@ def _syn(c: Compiler, r: _Reader, rule: Rule, negated: bool) -> Check:
     return lambda s: True if s.ct == "NEW" else None
 
 
+def _icmp_type(c: Compiler, r: _Reader, rule: Rule, negated: bool) -> Check:
+    """As iptables-save writes it: "3/4", "8", "any" (255, iptables-extensions(8))."""
+    kind, _, code = r.next().partition("/")
+    if not kind.isdigit():
+        return (lambda s: True) if kind == "any" else checks.always_unknown
+    return checks.icmp_is(int(kind), int(code or 0), int(code or 255))
+
+
 def _ip_range(side: Getter) -> Option:
     def option(c: Compiler, r: _Reader, rule: Rule, negated: bool) -> Check:
         low, _, high = r.next().partition("-")
@@ -304,7 +312,19 @@ def _ip_range(side: Getter) -> Option:
     return option
 
 
-_SILENT_MODULES = {"comment", "tcp", "udp", "sctp", "recent", "mark", "conntrack", "statistic", "multiport"}
+_SILENT_MODULES = {
+    "comment",
+    "tcp",
+    "udp",
+    "sctp",
+    "recent",
+    "mark",
+    "conntrack",
+    "statistic",
+    "multiport",
+    "icmp",
+    "icmp6",
+}
 _OPTIONS: dict[str, Option] = {
     "-s": _source, "--source": _source, "--src": _source, "-d": _destination, "--destination": _destination,
     "--dst": _destination, "-p": _protocol, "--protocol": _protocol, "--proto": _protocol,
@@ -318,7 +338,7 @@ _OPTIONS: dict[str, Option] = {
     "--set": _skip(0), "--rcheck": _recent_seen, "--update": _recent_seen, "--remove": _recent_seen,
     "--seconds": _skip(1), "--reap": _skip(0), "--hitcount": _skip(1), "--rttl": _skip(0), "--name": _skip(1),
     "--mask": _skip(1), "--rsource": _skip(0), "--rdest": _skip(0), "--match-set": _match_set,
-    "--tcp-flags": _tcp_flags, "--syn": _syn, "--physdev-is-in": _bridged,
+    "--tcp-flags": _tcp_flags, "--icmp-type": _icmp_type, "--icmpv6-type": _icmp_type, "--syn": _syn, "--physdev-is-in": _bridged,
     "--src-range": _ip_range(checks.get_source), "--dst-range": _ip_range(checks.get_destination),
 }  # fmt: skip
 

@@ -45,8 +45,8 @@ class State:
     """A packet on its way. Numbers throughout; None is "not known". `known` has the bits of `mark` that are known."""
 
     __slots__ = (
-        "accepted", "bridged", "connmark", "ct", "dnat", "doubts", "dport", "dst", "env", "family", "iif", "known",
-        "looped", "mark", "masquerade", "oif", "orig_dport", "orig_dst", "own", "path", "probability", "proto",
+        "accepted", "bridged", "connmark", "ct", "dnat", "doubts", "dport", "dst", "env", "family", "icmp", "iif",
+        "known", "looped", "mark", "masquerade", "oif", "orig_dport", "orig_dst", "own", "path", "probability", "proto",
         "sport", "src",
     )  # fmt: skip
 
@@ -63,6 +63,7 @@ class State:
     ct: str
     iif: str | None
     oif: str | None
+    icmp: tuple[int, int] | None
     orig_dst: int
     orig_dport: int | None
     dnat: bool
@@ -86,7 +87,7 @@ class State:
         new.orig_dst, new.orig_dport, new.dnat = self.orig_dst, self.orig_dport, self.dnat
         new.masquerade, new.accepted, new.probability = self.masquerade, self.accepted, self.probability
         new.path, new.doubts, new.own, new.looped = self.path, self.doubts, self.own, self.looped
-        new.bridged = self.bridged
+        new.bridged, new.icmp = self.bridged, self.icmp
         return new
 
 

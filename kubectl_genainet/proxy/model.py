@@ -62,6 +62,7 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     ct_state: str = "NEW"
     in_device: str | None = None
     out_device: str | None = None
+    icmp: tuple[int, int] | None = None  # type and code
     bridged: bool | None = None  # came in through a bridge's port, with br_netfilter in between
 
     @classmethod

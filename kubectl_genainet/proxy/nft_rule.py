@@ -157,7 +157,29 @@ def _payload(protocol: str, name: str) -> tuple[tuple[Getter, ...], list[Check]]
         return (getter,), needs
     ports: dict[str, Getter] = {"sport": checks.get_sport, "dport": checks.get_dport}
     getter = ports.get(name, checks.always_unknown)
+    if protocol in ("icmp", "icmpv6"):
+        getter = {"type": _icmp_type, "code": _icmp_code}.get(name, checks.always_unknown)
     return (getter,), [] if protocol == "th" else [checks.protocol_is(PROTOCOLS[protocol])]
+
+
+# Errors' types and codes as nft(8) names them, for IPv4 and IPv6.
+_ICMP_TYPES = (
+    {3: "destination-unreachable", 4: "source-quench", 5: "redirect", 11: "time-exceeded", 12: "parameter-problem"},
+    {1: "destination-unreachable", 2: "packet-too-big", 3: "time-exceeded", 4: "parameter-problem"},
+)
+_ICMP_CODES = (
+    {0: "net-unreachable", 1: "host-unreachable", 2: "prot-unreachable", 3: "port-unreachable", 4: "frag-needed",
+     9: "net-prohibited", 10: "host-prohibited", 13: "admin-prohibited"},
+    {0: "no-route", 1: "admin-prohibited", 3: "addr-unreachable", 4: "port-unreachable", 5: "policy-fail", 6: "reject-route"},
+)  # fmt: skip
+
+
+def _icmp_type(s: State) -> str | int | None:
+    return None if s.icmp is None else _ICMP_TYPES[s.family == 6].get(s.icmp[0], s.icmp[0])
+
+
+def _icmp_code(s: State) -> str | int | None:
+    return None if s.icmp is None else _ICMP_CODES[s.family == 6].get(s.icmp[1], s.icmp[1])
 
 
 _META: dict[str, Getter] = {

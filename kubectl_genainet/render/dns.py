@@ -17,10 +17,11 @@ from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.path import Party
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.path_tree import certainty
-from kubectl_genainet.render.table import Column, table
+from kubectl_genainet.render.table import Column, FittingTable
 from kubectl_genainet.render.text import SEVERITY_STYLE, duration, printable
 
 NAMES_SHOWN = 15
+_ALWAYS = frozenset({"QUERIES", "P50", "P99", "MAX", "TIMEOUTS"})
 REFRESH_S = 0.5
 
 R = TypeVar("R", ClientStats, NameStats, ServerStats)
@@ -174,9 +175,9 @@ def tables(
     clients: tuple[ClientStats, ...], names: tuple[NameStats, ...], servers: tuple[ServerStats, ...], *, by_server: bool
 ) -> list[RenderableType]:
     """Clients (or servers) first, then the names that went worst, then the others."""
-    by_client: list[RenderableType] = [table(CLIENT_COLUMNS, clients), Text("")]
-    of_servers: list[RenderableType] = [table(SERVER_COLUMNS, servers), Text("")]
-    of_names: list[RenderableType] = [table(NAME_COLUMNS, names[:NAMES_SHOWN]), Text("")]
+    by_client: list[RenderableType] = [FittingTable(CLIENT_COLUMNS, clients, _ALWAYS), Text("")]
+    of_servers: list[RenderableType] = [FittingTable(SERVER_COLUMNS, servers, _ALWAYS), Text("")]
+    of_names: list[RenderableType] = [FittingTable(NAME_COLUMNS, names[:NAMES_SHOWN], _ALWAYS), Text("")]
     if len(names) > NAMES_SHOWN:
         of_names.insert(1, Text(f"… and {len(names) - NAMES_SHOWN} more names (all with -o json)", style="dim"))
     return of_servers + by_client + of_names if by_server else by_client + of_names + of_servers

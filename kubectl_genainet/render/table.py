@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -30,7 +32,32 @@ def table(columns: Sequence[Column[T]], rows: Iterable[T], *, wide: bool = False
     shown = [c for c in columns if wide or not c.wide]
     out = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
     for column in shown:
-        out.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+        # Numbers are not folded: where room is short, texts are.
+        out.add_column(column.title, justify="right" if column.right else "left", overflow="fold", no_wrap=column.right)
     for row in rows:
         out.add_row(*(Text(printable(c.cell(row)), style=c.style(row) if c.style else "") for c in shown))
     return out
+
+
+EMPTY = {"0", "0%", "-"}
+
+
+class FittingTable(Generic[T]):
+    """A table that leaves out numbers which are nothing in all rows, and some of the space between columns, where the
+    terminal is too narrow for all. `always` are titles of columns that are never left out."""
+
+    def __init__(self, columns: Sequence[Column[T]], rows: Sequence[T], always: frozenset[str]) -> None:
+        self._columns, self._rows, self._always = columns, rows, always
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        whole = table(self._columns, self._rows)
+        if Measurement.get(console, options.update(max_width=10_000), whole).maximum <= options.max_width:
+            yield whole
+            return
+        telling = [c for c in self._columns if not c.right or c.title in self._always or self._says_something(c)]
+        fitted = table(telling, self._rows)
+        fitted.padding = (0, 1, 0, 0)
+        yield fitted
+
+    def _says_something(self, column: Column[T]) -> bool:
+        return any(column.cell(row) not in EMPTY for row in self._rows)

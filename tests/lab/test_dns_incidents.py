@@ -5,14 +5,21 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import dns.message
 import pytest
 from labtest import RunningLab
+from nfqueue import holding_queue
 
+from kubectl_genainet.lab import netns
 from kubectl_genainet.lab.incidents import clear_incident, make_incident
 from kubectl_genainet.lab.incidents.dns import EXTERNAL_NAME, STORM_NAME, UPSTREAM_DELAY_MS
 from kubectl_genainet.lab.state import lab_record
@@ -155,6 +162,53 @@ def test_policy_without_dns_is_named(lab: RunningLab, incident: str) -> None:
     assert lost
     assert all(e["drop"]["policies"] == ["default/chatbot-ui-egress-policy"] for e in lost if e["drop"])
     assert accounted(summary)
+
+
+def conntrack(lab: RunningLab, node: str, counter: str) -> int:
+    return sum(map(int, re.findall(rf"\b{counter}=(\d+)", lab.node_output(node, "conntrack", "-S"))))
+
+
+def test_pairs_that_race_for_their_conntrack_entry_are_called_so_exactly_where_one_is_lost(lab: RunningLab) -> None:
+    """A and AAAA of one socket wait in a queue between the lookup of their connection and its confirmation, so each pair
+    races. A kernel that resolves the clash (clash_resolve) loses none; one that does not drops it (insert_failed)."""
+    pod = lab.pods("chatbot-ui")[0]
+    node, ip = pod.spec.node_name, pod.ips[0]
+    dns_service = lab.snapshot.service("kube-system", "kube-dns")
+    assert dns_service is not None
+    rule = ("FORWARD", "-s", ip, "-p", "udp", "--dport", "53", "-m", "multiport", "--sports", "30000:30999", "-j", "NFQUEUE",
+            "--queue-num", "53")  # fmt: skip
+    before = {name: conntrack(lab, node, name) for name in ("insert_failed", "clash_resolve")}
+    with ThreadPoolExecutor(1) as pool, holding_queue(lab.record.nodes[node], 53) as queue:
+        lab.node_output(node, "iptables", "-w", "-t", "mangle", "-I", *rule)
+        try:
+            watching = pool.submit(watch, lab, "deploy/chatbot-ui", seconds=9)
+            port = 30000
+            while not watching.done():  # the probes are attached when they are: on a busy machine late
+                with netns.inside(lab.pod_netns(pod)):
+                    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                with sock:
+                    sock.bind((ip, port))
+                    sock.connect((dns_service.spec.cluster_ip, 53))
+                    for number, kind in enumerate(("A", "AAAA")):
+                        name = "my-llama-svc.default.svc.cluster.local"
+                        sock.send(dns.message.make_query(name, kind, id=port + number).to_wire())
+                    queue.release(queue.hold(2))
+                    time.sleep(0.2)  # answers come before the socket goes
+                port += 1
+        finally:
+            lab.node_output(node, "iptables", "-w", "-t", "mangle", "-D", *rule)
+        _, exchanges, summary = watching.result()
+    grown = {name: conntrack(lab, node, name) - count for name, count in before.items()}
+    assert grown["insert_failed"] + grown["clash_resolve"] > 0
+    raced = [e for e in exchanges if 30000 <= e["client"]["port"] < port and not e["upstream"]]
+    raced = [e for e in raced if e["outcome"] != "open"]
+    assert len(raced) > 5
+    lost = [e for e in raced if e["outcome"] == "timeout"]
+    assert all(e["race"] for e in lost)
+    assert bool(lost) == bool([f for f in summary["findings"] if f["check"] == "dns-conntrack-race"])
+    if not grown["insert_failed"]:
+        assert {e["outcome"] for e in raced} == {"answered"}
+        assert summary["queries"]["races"] == 0
 
 
 def test_bundle_gives_the_same_answer_and_hides_names_when_told(lab: RunningLab, tmp_path: Path) -> None:

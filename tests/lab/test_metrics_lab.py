@@ -24,10 +24,11 @@ from labtest import RunningLab, broken, fresh_name, running
 from otlptest import Collector, collecting
 from prometheus_client.parser import text_string_to_metric_families
 
+from kubectl_genainet.agent.dnsonce import HELD_NS
 from kubectl_genainet.correlate.identities import identities_of
 from kubectl_genainet.lab import netns
 from kubectl_genainet.lab.programs import netns_files
-from kubectl_genainet.lab.spec import LabSpec
+from kubectl_genainet.lab.spec import Family, LabSpec
 from kubectl_genainet.lab.state import LabFolder
 from kubectl_genainet.model.kube import Pod
 
@@ -166,6 +167,25 @@ def test_the_time_of_a_dns_query_is_counted_for_who_asked(scraped: Scraped) -> N
         took = time.monotonic() - began
     scraped.wait(lambda: scraped.total("genainet_dns_duration_seconds_count", **labels) == 1, "the exchange")
     assert 0 < scraped.total("genainet_dns_duration_seconds_sum", **labels) < took + 0.5
+
+
+def test_a_query_that_the_node_masquerades_is_counted_once(scraped: Scraped) -> None:
+    """It leaves the node from another address and port, as a query of the node's own would."""
+    labels = {"namespace": "default", "workload": "my-llama-finetuned"}
+    name = "genainet_dns_duration_seconds_count"
+    before, nodes_own = scraped.total(name, **labels), scraped.total(name, namespace="none")
+    fabric = Family.IPV4.fabric_ip
+    with netns.inside(scraped.lab.pod_netns(scraped.backend)):
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with sock:
+        sock.settimeout(5)
+        for number in range(5):
+            sock.sendto(dns.message.make_query(f"model{number}.example.com.", "A").to_wire(), (fabric, 53))
+            assert dns.message.from_wire(sock.recv(4096)).answer
+    scraped.wait(lambda: scraped.total(name, **labels) == before + 5, "the exchanges")
+    time.sleep(HELD_NS / 1e9 + 1.5)  # what is held back would have come by now
+    assert scraped.total(name, **labels) == before + 5
+    assert scraped.total(name, namespace="none") == nodes_own
 
 
 def test_the_listener_shows_the_metrics_and_nothing_else(scraped: Scraped) -> None:

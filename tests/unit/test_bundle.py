@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from kubectl_genainet.bundle import BundleWriter, new_header, read_bundle
+from kubectl_genainet.commands.live import check_recorded_by
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.events import LostEvents
@@ -29,6 +30,17 @@ def test_a_bundle_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert bundle.snapshot.objects == (POD,)
     assert bundle.snapshot.left_out == (LeftOut("Node", "forbidden"),)
     assert bundle.events == (LOST,)
+
+
+def test_a_bundle_of_another_command_is_refused_and_names_the_one_that_reads_it(tmp_path: Path) -> None:
+    write(tmp_path / "b")
+    bundle = read_bundle(tmp_path / "b")
+    check_recorded_by(bundle, "trace")
+    with pytest.raises(
+        GenainetError, match="recorded by `trace`: it has none of the events that `drops` reads"
+    ) as raised:
+        check_recorded_by(bundle, "drops")
+    assert raised.value.hint == "kubectl genainet trace --from FILE"
 
 
 def test_a_bundle_cut_short_is_called_damaged(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.dns import DnsMessage, Question
 from kubectl_genainet.model.events import (
     Bye,
+    DnsDropped,
     DnsEnd,
     DnsMessageSeen,
     DnsPlace,
@@ -193,6 +194,22 @@ def test_one_of_a_pair_lost_before_nat_with_failed_insertions_is_the_race() -> N
     assert finding.check == "dns-conntrack-race"
     assert finding.remedy is not None
     assert "single-request-reopen" in finding.remedy.yaml
+
+
+def test_race_is_no_rules_drop_where_the_kernel_shows_the_packet_it_freed() -> None:
+    drop = DnsDropped(
+        node="node-1", t_ns=int(100.3 * MS), netns=NS["node-1"], ifindex=3, device="eth0", skb=7, flow=flow(dst=SERVER),
+        length=40, payload=40, ip_id=1, reason="NETFILTER_DROP", location="nf_hook_slow", stack=("nf_hook_slow", "ip_output"),
+        hook="POST_ROUTING", id=2, message=message("AAAA"),
+    )  # fmt: skip
+    pair = (at_client(1, 100, DnsEnd.ANSWERED, response=101), at_client(2, 100.1, DnsEnd.EXPIRED, "AAAA", nat=False))
+    exchanges, summary = run(*pair, drop, report("node-1", failed=1))
+    assert [(e.type, e.race, e.drop is not None) for e in exchanges] == [("A", False, False), ("AAAA", True, True)]
+    (finding,) = [f for f in summary.findings if f.severity.value == "error"]
+    assert finding.check == "dns-conntrack-race"
+    assert "NETFILTER_DROP in POST_ROUTING on node node-1" in [e.statement for e in finding.evidence]
+    _, without = run(*pair, drop)
+    assert [f.check for f in without.findings if f.severity.value == "error"] == ["dns-dropped"]
 
 
 def test_one_of_a_pair_that_reached_the_server_is_a_silent_server_not_the_race() -> None:

@@ -1,5 +1,7 @@
 """The walk through a ruleset: what netfilter does with the cases that kube-proxy's own dumps don't show."""
 
+import json
+
 import pytest
 
 from kubectl_genainet.model.packet import FiveTuple, Protocol
@@ -345,3 +347,47 @@ def test_ipvs_attribution_names_the_virtual_server() -> None:
     assert (found.mode, found.service_chain, found.endpoint_chain) == (
         "ipvs", "TCP 10.96.0.10:53", "-> 10.244.0.3:53 Masq 1",
     )  # fmt: skip
+
+
+def icmp_error(kind: int, code: int) -> Packet:
+    return Packet(src="10.0.0.2", dst="10.1.0.9", protocol=Protocol.ICMP, ct_state="RELATED", icmp=(kind, code))
+
+
+@pytest.mark.parametrize(("kind", "code", "rule"), [(3, 4, 4), (3, 1, 3), (11, 0, 6), (12, 0, 0)])
+def test_icmp_rules_match_their_type_and_code(kind: int, code: int, rule: int) -> None:
+    rules = filter_rules(
+        "FORWARD -p icmp -m icmp --icmp-type 8 -j DROP", "FORWARD -p tcp -j DROP",
+        "FORWARD -p icmp -m icmp --icmp-type 3/1 -j DROP", "FORWARD -p icmp -m icmp --icmp-type 3/4 -j DROP",
+        "FORWARD -p icmp -m icmp ! --icmp-type 12 -m conntrack --ctstate NEW -j DROP",
+        "FORWARD -p icmp -m icmp ! --icmp-type 12 -j DROP",
+    )  # fmt: skip
+    found = evaluate_hook(rules, icmp_error(kind, code), "FORWARD").dropping_rules
+    assert [r.index for r in found] == ([rule] if rule else [])
+
+
+@pytest.mark.parametrize(("kind", "code", "handles"), [(3, 4, [3]), (3, 1, [5]), (11, 0, [5]), (12, 0, [])])
+def test_nft_names_icmp_types_and_codes(kind: int, code: int, handles: list[int]) -> None:
+    def match(field: str, right: object) -> dict[str, object]:
+        left = {"payload": {"protocol": "icmp", "field": field}}
+        return {"match": {"op": "==", "left": left, "right": right}}
+
+    def rule(handle: int, *matches: dict[str, object]) -> dict[str, object]:
+        place = {"family": "ip", "table": "t", "chain": "c", "handle": handle}
+        return {"rule": {**place, "expr": [*matches, {"drop": None}]}}
+
+    chain = {
+        "family": "ip",
+        "table": "t",
+        "name": "c",
+        "type": "filter",
+        "hook": "forward",
+        "prio": 0,
+        "policy": "accept",
+    }
+    text = json.dumps({"nftables": [
+        {"table": {"family": "ip", "name": "t"}}, {"chain": chain}, rule(2, match("type", "echo-request")),
+        rule(3, match("type", "destination-unreachable"), match("code", "frag-needed")),
+        rule(5, match("type", {"set": ["destination-unreachable", "time-exceeded"]})),
+    ]})  # fmt: skip
+    found = evaluate_hook(ruleset(text), icmp_error(kind, code), "FORWARD").dropping_rules
+    assert [r.index for r in found] == [{3: 2, 5: 3}[h] for h in handles]

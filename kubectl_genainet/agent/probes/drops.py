@@ -99,6 +99,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
             point=Point.RX if kind == Kind.ICMP else Point.DROP, src=address(outer_src), dst=address(outer_dst),
             family=4 if outer_proto == 1 else 6, type=icmp_type, code=icmp_code,
             mtu=icmp_mtu(outer_proto, icmp_type, icmp_code, icmp_rest), quoted=flow, hook=hook_of(stack), reason=name,
+            location=(context.symbol(location) or hex(location)) if kind == Kind.ICMP_DROP else "",
         )  # fmt: skip
     tunnel = five_tuple(outer_src, outer_dst, outer_sport, outer_dport, outer_proto) if outer_proto else None
     return PacketDropped(
