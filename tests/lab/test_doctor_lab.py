@@ -36,9 +36,9 @@ def overlay_lab() -> Iterator[RunningLab]:
         yield found
 
 
-def doctor(lab: RunningLab, *options: str) -> tuple[int, list[dict[str, Any]]]:
+def doctor(lab: RunningLab, *options: str, scope: tuple[str, ...] = ("-A",)) -> tuple[int, list[dict[str, Any]]]:
     """Exit status and the records of the real command."""
-    command = [*COMMAND, "doctor", "--lab", lab.name, "-A", "-o", "json", *options]
+    command = [*COMMAND, "doctor", "--lab", lab.name, *scope, "-o", "json", "--measure", "0", *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stderr and "warning" not in done.stderr, done.stderr
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
@@ -168,6 +168,32 @@ def test_measured_dns_of_a_bundle_is_judged(lab: RunningLab, incident: str, tmp_
     checks = {check for check, _ in complaints(records)} - {HABIT[0], "rule-of-nobody"}
     assert checks == MEASURED[incident]
     assert not [r for r in records if r["kind"] == "not_checked" and "DNS" in r["reason"]]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("incident", ["", "dns-timeout", "dns-nxdomain-storm"])
+def test_dns_is_measured_live_for_the_stated_time(lab: RunningLab, incident: str) -> None:
+    if incident:
+        make_incident(lab.name, incident)
+    try:
+        _, records = doctor(lab, "--measure", "12s" if incident else "2s", "--only", "coredns", "--only", "lookups")
+    finally:
+        if incident:
+            clear_incident(lab.name, incident)
+    found = {check for check, _ in complaints(records)} - {HABIT[0]}
+    assert found == MEASURED.get(incident, set())
+    outcomes = {r["check"]: r for r in records if r["kind"] == "check"}
+    if not incident:  # nobody could have waited for a resolver's five seconds
+        assert outcomes["dns-latency"]["outcome"] == "passed"
+        assert outcomes["dns-stalls"]["outcome"] == "not-checked"
+        assert "was measured for 2." in outcomes["dns-stalls"]["reasons"][0]
+
+
+def test_measured_dns_of_no_pod_of_the_namespace_is_not_a_pass(lab: RunningLab) -> None:
+    _, records = doctor(lab, "--measure", "1s", "--only", "coredns", scope=("-n", "kube-system"))
+    outcomes = {r["check"]: r for r in records if r["kind"] == "check"}
+    assert outcomes["dns-latency"]["outcome"] == "not-checked"
+    assert outcomes["dns-latency"]["reasons"] == ["no DNS query of a pod in namespace kube-system was measured"]
 
 
 @pytest.mark.parametrize("incident", ["mtu-blackhole", "rp-filter", "stale-endpoint"])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.inputs import DnsStats
+from kubectl_genainet.doctor.inputs import DnsMeasurement, DnsStats
 from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.doctor.report import Report, examine
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
@@ -71,7 +71,7 @@ class World:
             tuple(self.reports),
             tuple(self.rulesets),
             tuple(self.packets),
-            tuple(self.dns),
+            DnsMeasurement(tuple(self.dns)),
             self.namespace,
         )
 

@@ -1534,3 +1534,14 @@ def test_a_sound_cluster_passes_every_check_that_it_has_the_knowledge_for() -> N
 
 def test_findings_carry_the_time_of_the_snapshot() -> None:
     assert eks().report().taken_at == NOW
+
+
+@pytest.mark.parametrize("check", ["dns-failures", "dns-nxdomain", "dns-search-waste"])
+def test_a_client_of_few_queries_is_not_judged_by_shares(check: str) -> None:
+    world = eks()
+    world.dns.append(measured(queries=12, nxdomain=12, servfail=0))
+    result = next(r for r in world.report().checks if r.check == check)
+    assert (result.outcome, result.reasons) == (
+        Outcome.NOT_CHECKED,
+        ("fewer than 20 DNS queries by chatbot/rag-app: measure longer",),
+    )

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -228,3 +229,10 @@ def test_manifests_are_judged_before_they_are_applied(tmp_path: Path) -> None:
     assert checks["service-endpoints"]["reasons"] == ["the manifests hold no EndpointSlice"]
     place = json.loads(run("--manifests", str(file), "-o", "sarif").stdout)["runs"][0]["results"][0]["locations"][0]
     assert place["physicalLocation"]["artifactLocation"]["uri"] == str(file)
+
+
+def test_a_time_to_measure_is_a_duration_of_up_to_ten_minutes(sound: str) -> None:
+    for wrong in ("soon", "11m", "-5s"):
+        with pytest.raises(click.BadParameter):
+            run("--from", sound, "--measure", wrong)
+    assert run("--from", sound, "--measure", "1m").return_value == 0

@@ -7,6 +7,7 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
+from kubectl_genainet.doctor.measured import judged, too_few
 from kubectl_genainet.doctor.platform import Distribution, config_map
 from kubectl_genainet.doctor.raw import at, items, kubectl, number, patch, sh, text
 from kubectl_genainet.doctor.workloads import LivePod, Workload
@@ -258,9 +259,10 @@ def dns_failures(cluster: Cluster) -> Problems:
 
     Source: RFC 1035 section 4.1.1 (RCODE), https://kubernetes.io/docs/tasks/administer-cluster/dns-debugging-resolution/
     """
-    for stats in cluster.dns:
+    yield from too_few(cluster)
+    for stats in judged(cluster):
         failed = stats.servfail + stats.timeouts
-        if stats.queries >= 20 and failed >= 0.01 * stats.queries and cluster.in_scope(stats.client.partition("/")[0]):
+        if failed >= 0.01 * stats.queries:
             yield Problem(
                 f"{failed} of {stats.queries} lookups{f' of {stats.name}' if stats.name else ''} by "
                 f"{stats.client} failed",
@@ -292,9 +294,10 @@ def dns_nxdomain(cluster: Cluster) -> Problems:
 
     Source: RFC 2308 (negative caching)
     """
-    for stats in cluster.dns:
+    yield from too_few(cluster)
+    for stats in judged(cluster):
         real = stats.nxdomain - stats.searched
-        if stats.queries >= 20 and real > 0.5 * stats.queries and cluster.in_scope(stats.client.partition("/")[0]):
+        if real > 0.5 * stats.queries:
             yield Problem(
                 f"{real} of {stats.queries} lookups{f' of {stats.name}' if stats.name else ''} by {stats.client} "
                 "found no such name",
@@ -316,7 +319,7 @@ def dns_latency(cluster: Cluster) -> Problems:
     Source: https://docs.aws.amazon.com/eks/latest/best-practices/monitoring_eks_workloads_for_network_performance_issues.html
     """
     for stats in cluster.dns:
-        if stats.p99_ns is not None and stats.p99_ns >= SLOW_NS and cluster.in_scope(stats.client.partition("/")[0]):
+        if stats.p99_ns is not None and stats.p99_ns >= SLOW_NS:
             yield Problem(
                 f"one lookup in a hundred by {stats.client} takes {stats.p99_ns / 1e6:.0f} ms or more",
                 _dns_ref(cluster),
