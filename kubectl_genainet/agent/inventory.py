@@ -22,6 +22,8 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
+from kubectl_genainet.agent.containers import container_cpu, read_inside
+from kubectl_genainet.agent.sockets import listeners
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.node import Device, NetNs, NodeReport, Route
@@ -218,13 +220,7 @@ def _resolv_conf(candidate: _Candidate) -> str:
     """
     paths = [f"/proc/{pid}/root/etc/resolv.conf" for pid in candidate.container_pids]
     paths += [f"{folder}/{candidate.name}/resolv.conf" for folder in NETNS_FILES if candidate.name]
-    for path in paths:
-        try:
-            with open(path, errors="replace") as file:
-                return file.read(_RESOLV_CONF_MAX)
-        except OSError:
-            continue
-    return ""
+    return next(filter(None, (read_inside(path, _RESOLV_CONF_MAX) for path in paths)), "")
 
 
 def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
@@ -249,6 +245,7 @@ def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
             conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"), sysctls=sysctls,
             counters={**_netstat(), **(_conntrack_counters() if host else {})},
             resolv_conf="" if host else _resolv_conf(candidate),
+            tcp_listeners=listeners(socket.IPPROTO_TCP), udp_listeners=listeners(socket.IPPROTO_UDP),
         )  # fmt: skip
 
     fd = os.open(candidate.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -327,8 +324,9 @@ class Inventory:
             except OSError as error:
                 unreadable.append(f"network namespace {inode}: {error.strerror or error}")
         return NodeReport(
-            node=self.node, t_ns=time.monotonic_ns(), namespaces=tuple(namespaces), unreadable=tuple(unreadable)
-        )
+            node=self.node, t_ns=time.monotonic_ns(), namespaces=tuple(namespaces), unreadable=tuple(unreadable),
+            containers=container_cpu({n.inode for n in namespaces}),
+        )  # fmt: skip
 
     def path_of_address(self, ip: str) -> str | None:
         """The path of the namespace that has the address, host's first; None where none has it."""

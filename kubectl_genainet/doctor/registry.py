@@ -8,6 +8,7 @@ from kubectl_genainet.doctor.check import Area, Check
 from kubectl_genainet.doctor.families import (
     cni,
     coredns,
+    coredns_cpu,
     ebpf,
     efa,
     exposure,
@@ -18,6 +19,7 @@ from kubectl_genainet.doctor.families import (
     ingress,
     ip_space,
     kube_proxy,
+    listening,
     lookups,
     mesh,
     nlb,
@@ -33,8 +35,9 @@ from kubectl_genainet.doctor.families import (
 )
 
 _FAMILIES = (
-    cni, pod_ip, node_packets, services, exposure, nlb, health, ingress, gateway, mesh, policy, policy_peers, policy_traffic,
-    global_policy, kube_proxy, ip_space, ebpf, sriov, coredns, nodelocal, lookups, placement, efa, gpu_nodes,
+    cni, pod_ip, node_packets, services, listening, exposure, nlb, health, ingress, gateway, mesh, policy, policy_peers,
+    policy_traffic, global_policy, kube_proxy, ip_space, ebpf, sriov, coredns, coredns_cpu, nodelocal, lookups, placement,
+    efa, gpu_nodes,
 )  # fmt: skip
 
 

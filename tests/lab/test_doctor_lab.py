@@ -83,7 +83,7 @@ VISIBLE = (
     Visible("policy-drop-egress", (("policy-blocks-call", "Deployment/default/chatbot-ui", "error"),)),
     Visible("dns-policy-egress", (("egress-without-dns", "Deployment/default/chatbot-ui", "error"),)),
     Visible("stale-endpoint", (("kube-proxy-drift", SERVICE, "error"),)),
-    Visible("nothing-listens", (("service-target-port", SERVICE, "warning"),)),
+    Visible("nothing-listens", (("service-listener", SERVICE, "error"), ("service-target-port", SERVICE, "warning"))),
     Visible("mtu-blackhole", (("mtu-mismatch", "Node/{node}", "error"), ("mtu-nodes-differ", "Node/{node}", "warning"),
                               ("icmp-blocked", "Node/{node}", "warning"))),
     Visible("rp-filter", (("reverse-path", "Node/{node}", "error"),)),
@@ -121,7 +121,7 @@ def test_every_check_that_asks_nodes_has_run_on_the_lab(lab: RunningLab) -> None
     outcomes = {r["check"]: r["outcome"] for r in records if r["kind"] == "check"}
     asking = ("mtu-mismatch", "reverse-path", "conntrack-fill", "pod-netns-mismatch", "pod-device-down",
               "pod-route-missing", "node-forwarding-off", "kube-proxy-drift", "kube-proxy-mode", "rule-of-nobody",
-              "icmp-blocked", "listen-queue")  # fmt: skip
+              "icmp-blocked", "listen-queue", "service-listener", "listen-loopback")  # fmt: skip
     assert {name: outcomes[name] for name in asking} == dict.fromkeys(asking, "passed")
 
 
@@ -205,6 +205,20 @@ def test_incident_between_nodes_is_found_through_an_overlay_too(overlay_lab: Run
     finally:
         clear_incident(overlay_lab.name, incident)
     assert wanted[incident] in {check for check, _ in found}
+
+
+def test_server_that_listens_elsewhere_is_an_observation_of_its_node(lab: RunningLab) -> None:
+    make_incident(lab.name, "nothing-listens")
+    try:
+        _, records = doctor(lab, "--only", "services")
+    finally:
+        clear_incident(lab.name, "nothing-listens")
+    found = next(r for r in records if r["kind"] == "finding" and r["check"] == "service-listener")
+    pods = {p.metadata.name: p.spec.node_name for p in lab.pods("my-llama-finetuned")}
+    told = {e["object"]["name"]: e["node"] for e in found["evidence"] if e["object"]["kind"] == "Pod"}
+    assert told == pods
+    assert {e["certainty"] for e in found["evidence"]} == {"observed"}
+    assert {e["statement"] for e in found["evidence"] if e["node"]} == {"listens on TCP port 8080"}
 
 
 def test_status_is_1_and_can_be_limited_to_what_fails_the_build(lab: RunningLab) -> None:

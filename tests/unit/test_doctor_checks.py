@@ -15,6 +15,7 @@ from doctor_world import (
     Builder,
     World,
     change_netns,
+    change_report,
     config_map,
     container,
     daemon,
@@ -39,8 +40,8 @@ from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.doctor.report import Outcome, Report
 from kubectl_genainet.model.cluster import LeftOut
 from kubectl_genainet.model.events import PacketDropped, PacketSeen, Point, TcpFlags
-from kubectl_genainet.model.finding import Severity
-from kubectl_genainet.model.node import Route, RulesetDump
+from kubectl_genainet.model.finding import Certainty, Finding, Severity
+from kubectl_genainet.model.node import ContainerCpu, Listener, Route, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
 AWS = "service.beta.kubernetes.io/aws-load-balancer-"
@@ -321,6 +322,74 @@ def no_endpoint_is_ready(world: World) -> None:
         endpoint["conditions"]["ready"] = False
     for pod in world.pods("my-llama-finetuned"):
         pod["status"]["conditions"][1]["status"] = "False"
+
+
+def listen(world: World, app: str, *listeners: Listener) -> None:
+    """What the servers of an application's pods listen on, as their nodes' agents tell."""
+    uids = {p["metadata"]["uid"] for p in world.pods(app)}
+    for index, report in enumerate(world.reports):
+        for number, netns in enumerate(report.namespaces):
+            if uids & set(netns.pod_uids):
+                change_netns(world, index, number, tcp_listeners=listeners)
+
+
+@fault("service-listener", known(eks), "Service chatbot/my-llama-svc", "listeners")
+def server_on_another_port(world: World) -> None:
+    listen(world, "my-llama-finetuned", Listener("0.0.0.0", 8000))
+
+
+@fault("service-listener", known(kubeadm), "Service chatbot/rag-app", "listeners")
+def server_that_crashed_behind_its_shell(world: World) -> None:
+    listen(world, "rag-app")
+
+
+@fault("service-listener", known(kubeadm), "Service chatbot/rag-app", "listeners")
+def server_for_ipv6_only(world: World) -> None:
+    listen(world, "rag-app", Listener("::", 80, v6only=True))
+
+
+@fault("listen-loopback", known(eks), "Service chatbot/my-llama-svc", "listeners")
+def server_on_loopback(world: World) -> None:
+    listen(world, "my-llama-finetuned", Listener("127.0.0.1", 8080), Listener("::1", 8080))
+
+
+def finding(world: World, check: str) -> Finding:
+    return next(f for f in world.report().findings if f.check == check)
+
+
+def test_the_port_that_all_silent_pods_listen_on_is_the_remedy() -> None:
+    world = known(eks)()
+    listen(world, "my-llama-finetuned", Listener("0.0.0.0", 8000), Listener("127.0.0.1", 9000))
+    found = finding(world, "service-listener")
+    assert found.title == "nothing listens on TCP port 8080 in 2 of 2 ready pods"
+    assert found.evidence[0].statement.endswith("listens on TCP port 8000")
+    assert (found.evidence[0].certainty, found.evidence[0].node) == (Certainty.OBSERVED, GPU1)
+    assert found.remedy is not None and '"path": "/spec/ports/0/targetPort", "value": 8000' in found.remedy.command
+
+
+def test_a_server_that_listens_in_some_pods_only_is_counted() -> None:
+    world = known(eks)()
+    where = _pod_netns(world, "my-llama-finetuned")
+    change_netns(world, *where, tcp_listeners=())
+    assert finding(world, "service-listener").title == "nothing listens on TCP port 8080 in 1 of 2 ready pods"
+
+
+def test_pods_of_which_no_agent_tells_the_sockets_are_not_checked() -> None:
+    world = known(eks)()
+    for index, report in enumerate(world.reports):
+        for number in range(len(report.namespaces)):
+            change_netns(world, index, number, tcp_listeners=None, udp_listeners=None)
+    results = {r.check: r for r in world.report().checks}
+    assert results["service-listener"].outcome is Outcome.NOT_CHECKED
+    assert results["service-listener"].reasons[0].startswith("no agent told what listens in chatbot-ui-")
+
+
+def test_a_server_behind_a_sidecar_may_listen_on_loopback() -> None:
+    world = known(kubeadm)()
+    listen(world, "my-llama-finetuned", Listener("127.0.0.1", 8080))
+    for pod in world.pods("my-llama-finetuned"):
+        pod["spec"]["containers"].append(container("linkerd-proxy", "cr.l5d.io/linkerd/proxy:edge-25.1.1"))
+    assert "listen-loopback" not in {f.check for f in world.report().findings}
 
 
 def external_name(world: World, target: str, **spec: Any) -> None:
@@ -1257,6 +1326,45 @@ def dns_with_a_cpu_limit(world: World) -> None:
     world.spec("Deployment", "coredns", "kube-system")["containers"][0]["resources"]["limits"]["cpu"] = "100m"
 
 
+def throttle(world: World, throttled: int) -> None:
+    """A limit, and what its agents read of each replica's cgroup."""
+    dns_with_a_cpu_limit(world)
+    for number, pod in enumerate(world.pods("kube-dns", "kube-system")):
+        identity = f"{number:064x}"
+        pod["status"]["containerStatuses"][0]["containerID"] = f"containerd://{identity}"
+        index = next(i for i, r in enumerate(world.reports) if r.node == pod["spec"]["nodeName"])
+        cpu = ContainerCpu(container=identity, periods=4100, throttled=throttled, throttled_us=throttled * 61_000)
+        change_report(world, index, containers=(*world.reports[index].containers, cpu))
+
+
+@fault(
+    "coredns-cpu-limit", known(eks), "Deployment kube-system/coredns", "cpu.stat[nr_throttled]", severity=Severity.ERROR
+)
+def dns_stopped_by_its_limit(world: World) -> None:
+    throttle(world, 900)
+
+
+@fault("coredns-cpu-limit", known(eks), "Deployment kube-system/coredns", "cpu.stat[nr_throttled]",
+       severity=Severity.WARNING)  # fmt: skip
+def dns_stopped_now_and_then(world: World) -> None:
+    throttle(world, 40)
+
+
+@fault(
+    "coredns-cpu-limit", known(eks), "Deployment kube-system/coredns", "cpu.stat[nr_throttled]", severity=Severity.INFO
+)
+def dns_limit_that_was_never_reached(world: World) -> None:
+    throttle(world, 0)
+
+
+@fault(
+    "coredns-cpu-limit", known(eks), "Deployment kube-system/coredns", "cpu.stat[nr_throttled]", severity=Severity.ERROR
+)
+def dns_stopped_by_a_limit_range(world: World) -> None:
+    throttle(world, 900)
+    del world.spec("Deployment", "coredns", "kube-system")["containers"][0]["resources"]["limits"]["cpu"]
+
+
 @fault("coredns-monitored", eks, "ConfigMap kube-system/coredns", "data[Corefile]")
 def corefile_without_metrics(world: World) -> None:
     data = world.get("ConfigMap", "coredns", "kube-system")["data"]
@@ -1339,6 +1447,14 @@ def cache_without_its_address(world: World) -> None:
         host = world.reports[index].namespaces[0]
         dummy = _device(host.devices[0], name="nodelocaldns", kind="dummy", ifindex=50, addresses=("169.254.20.10",))
         change_netns(world, index, 0, devices=(*host.devices, dummy))
+
+
+@fault("nodelocal-address", kubeadm_nodelocal, "Node worker1", "listeners")
+def cache_that_has_ended(world: World) -> None:
+    cache_without_its_address(world)
+    host = world.reports[1].namespaces[0]
+    dummy = _device(host.devices[0], name="nodelocaldns", kind="dummy", ifindex=50, addresses=("169.254.20.10",))
+    change_netns(world, 1, 0, devices=(*host.devices, dummy), udp_listeners=(Listener("10.96.0.10", 53),))
 
 
 @fault("nodelocal-address", known(kubeadm), "Node worker1", "/etc/resolv.conf")

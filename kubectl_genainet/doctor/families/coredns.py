@@ -1,4 +1,4 @@
-"""CoreDNS: replicas, autoscaling, spread, monitoring, errors and latency."""
+"""CoreDNS: replicas, autoscaling, spread, monitoring, errors and latency. Its CPU limit is in coredns_cpu."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, 
 from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.measured import judged, too_few
 from kubectl_genainet.doctor.platform import Distribution, config_map
-from kubectl_genainet.doctor.raw import at, items, kubectl, number, patch, sh, text
+from kubectl_genainet.doctor.raw import kubectl, number, patch, sh, text
 from kubectl_genainet.doctor.workloads import LivePod, Workload
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -183,35 +183,6 @@ def coredns_ready(cluster: Cluster) -> Problems:
             Remedy("See why.", command=kubectl(coredns.ref, "describe")),
             severity=Severity.ERROR if not ready else None,
         )
-
-
-@check(Area.COREDNS, Severity.WARNING, needs=("Deployment",), applies=no_coredns)
-def coredns_cpu_limit(cluster: Cluster) -> Problems:
-    """CoreDNS has a CPU limit.
-
-    Looks at resources.limits.cpu of the coredns container. How often the limit throttles it is in the metrics of the
-    kubelet (container_cpu_cfs_throttled_periods_total), which are not read here.
-
-    Why: DNS comes in bursts; throttled for the rest of a 100 ms period, CoreDNS answers late or not at all, and
-    resolvers wait 5 s. The upstream manifests set no CPU limit.
-
-    Source: https://github.com/coredns/deployment/blob/master/kubernetes/coredns.yaml.sed
-    """
-    coredns = cluster.coredns
-    for index, container in enumerate(items(coredns.raw, "spec", "template", "spec", "containers") if coredns else []):
-        limit = at(container, "resources", "limits", "cpu")
-        if coredns is not None and limit is not None and text(container, "name") in ("coredns", "kubedns", "dnsmasq"):
-            field = f"spec.template.spec.containers[{index}].resources.limits.cpu"
-            path = f"/spec/template/spec/containers/{index}/resources/limits/cpu"
-            yield Problem(
-                f"it is throttled beyond {limit} CPU",
-                coredns.ref,
-                (seen(coredns.ref, field, limit, f"limits.cpu is {limit}"),),
-                Remedy(
-                    "Keep the request, drop the limit.",
-                    command=patch(coredns.ref, [{"op": "remove", "path": path}], kind="json"),
-                ),
-            )
 
 
 @check(Area.COREDNS, Severity.WARNING, needs=("ConfigMap",), applies=no_coredns)
