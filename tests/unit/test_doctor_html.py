@@ -113,6 +113,8 @@ def test_axe_finds_nothing(opened: Any, scheme: str, viewport: dict[str, int], o
 def test_nothing_sticks_out_of_a_phone(opened: Any, world: Any) -> None:
     page = opened(world(), PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    cut = "[...document.querySelectorAll('pre')].filter((e) => e.scrollWidth > e.clientWidth).length"
+    assert page.evaluate(cut) == 0
 
 
 def test_print_leaves_the_filter_out_and_shows_commands_whole(opened: Any) -> None:
