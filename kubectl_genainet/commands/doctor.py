@@ -69,6 +69,7 @@ _FORMATS = ("table", "wide", "json", "yaml", "html", "sarif")
     default=f"{MEASURE_S}s",
     show_default=True,
     callback=lambda _, __, text: _measure(text),
+    metavar="DURATION",
     help="How long to watch the cluster's DNS where agents run; 0: not at all.",
 )
 @click.option("--list", "list_checks", is_flag=True, help="List the checks and do nothing else.")
@@ -117,6 +118,7 @@ def command(
             namespace=_namespace(source),
             overrides=tuple(map(_override, workloads)),
         )
+        _check_names(cluster)
         report = examine(cluster, checks, acceptances=accepted, progress=advance)
     if write_baseline:
         _write(Path(write_baseline), report)
@@ -182,6 +184,19 @@ def _override(value: str) -> Override:
     if role and role not in roles:
         raise InputError(f"--workload {value}: there is no role {role!r}", hint="Roles are " + ", ".join(roles) + ".")
     return Override(target.name, roles[role] if role else Role.MODEL_SERVER, target.api_kind, target.namespace)
+
+
+def _check_names(cluster: Cluster) -> None:
+    """Raises InputError for a --workload or a namespace that does not exist, where that can be told."""
+    for override in cluster.overrides:
+        if not any(override.matches(w.ref) for w in cluster.workloads):
+            known = (w.name for w in cluster.workloads if override.kind in ("", w.ref.kind))
+            raise not_found("workload", override.name, known, namespace=override.namespace)
+    named = {n.name for n in cluster.snapshot.of("Namespace", "")}
+    if cluster.namespace and named and not cluster.missing("Namespace"):
+        used = {o.namespace for o in cluster.snapshot.objects}
+        if cluster.namespace not in named | used:
+            raise not_found("namespace", cluster.namespace, named | used - {""})
 
 
 @contextlib.contextmanager

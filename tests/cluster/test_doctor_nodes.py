@@ -126,14 +126,24 @@ def faulty(deployed: Cluster) -> Iterator[Cluster]:
             api.delete(path(obj))
 
 
+BY_OBJECTS = {"service-target-port", "readiness-probe", "readiness-probe-model", "policy-none", "coredns-replicas"}
+
+
 def test_faults_that_only_nodes_know_of_are_found_as_observed(faulty: Cluster) -> None:
-    node = faulty.node("node-1")
-    rule = ["FORWARD", "-s", "192.0.2.0/24", "-j", "DROP"]
-    node.run("iptables", "-I", *rule)
-    try:
-        records = doctor(faulty, "--measure", "8s")
-    finally:
-        node.run("iptables", "-D", *rule)
-    found = complaints(records)
-    print(json.dumps({"/".join(k): v for k, v in found.items()}, indent=1))
-    assert found.get(("service-listener", "Service/old-llama")) == "error"
+    records = doctor(faulty, "--measure", "8s")
+    assert {k: v for k, v in complaints(records).items() if k[0] not in BY_OBJECTS} == {
+        ("service-listener", "Service/old-llama"): "error",
+        ("listen-loopback", "Service/ollama"): "error",
+        ("coredns-cpu-limit", "Deployment/coredns"): "error",
+        ("dns-nxdomain", "Deployment/coredns"): "warning",
+    }
+    told = {r["check"]: [e for e in r["evidence"] if e["node"]] for r in records if r["kind"] == "finding"}
+    assert {e["certainty"] for found in told.values() for e in found} == {"observed"}
+    assert {(e["node"], e["statement"]) for e in told["service-listener"]} == {
+        ("node-1", "listens on TCP port 8080"), ("node-2", "listens on TCP port 8080")}  # fmt: skip
+    assert told["listen-loopback"][0]["statement"] == "listens on port 11434 of 127.0.0.1 only"
+    stopped = told["coredns-cpu-limit"][0]
+    assert stopped["field"] == "cpu.stat[nr_throttled]" and stopped["value"] > 5
+    assert told["dns-nxdomain"][0]["value"] >= 20
+    fact = next(r["value"] for r in records if r["kind"] == "fact" and r["name"] == "DNS measured")
+    assert "of 1 workload in 8 s" in fact
