@@ -156,7 +156,7 @@ def nodelocal_listener(cluster: Cluster) -> Problems:
 
 @check(Area.NODELOCAL, Severity.ERROR, needs=(Need.NODES, "DaemonSet"))
 def nodelocal_address(cluster: Cluster) -> Problems:
-    """Pods ask the node's DNS cache, or it is installed, and the node does not have its address or nothing listens there.
+    """A node's DNS cache is installed or asked, and has no address or no listener there.
 
     Looks, on each node, for a device of the host's namespace with 169.254.20.10 (NodeLocal DNSCache makes the dummy
     device nodelocaldns) and for a socket on its UDP port 53, where the cache is installed or a pod of the node has that
