@@ -23,10 +23,11 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
 from kubectl_genainet.agent.containers import container_cpu, read_inside
+from kubectl_genainet.agent.kubeproxy import read_kube_proxy
 from kubectl_genainet.agent.sockets import listeners
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import canonical_ip
-from kubectl_genainet.model.node import Device, NetNs, NodeReport, Route
+from kubectl_genainet.model.node import Device, KubeProxyState, NetNs, NodeReport, Route
 
 T = TypeVar("T")
 
@@ -325,8 +326,15 @@ class Inventory:
                 unreadable.append(f"network namespace {inode}: {error.strerror or error}")
         return NodeReport(
             node=self.node, t_ns=time.monotonic_ns(), namespaces=tuple(namespaces), unreadable=tuple(unreadable),
-            containers=container_cpu({n.inode for n in namespaces}),
+            containers=container_cpu({n.inode for n in namespaces}), kube_proxy=self._kube_proxy(),
         )  # fmt: skip
+
+    def _kube_proxy(self) -> KubeProxyState | None:
+        fd = os.open(self.host_netns, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return inside(fd, read_kube_proxy)
+        finally:
+            os.close(fd)
 
     def path_of_address(self, ip: str) -> str | None:
         """The path of the namespace that has the address, host's first; None where none has it."""

@@ -19,6 +19,7 @@ from kubectl_genainet.doctor.families import (
     ingress,
     ip_space,
     kube_proxy,
+    kube_proxy_latency,
     listening,
     lookups,
     mesh,
@@ -36,8 +37,8 @@ from kubectl_genainet.doctor.families import (
 
 _FAMILIES = (
     cni, pod_ip, node_packets, services, listening, exposure, nlb, health, ingress, gateway, mesh, policy, policy_peers,
-    policy_traffic, global_policy, kube_proxy, ip_space, ebpf, sriov, coredns, coredns_cpu, nodelocal, lookups, placement,
-    efa, gpu_nodes,
+    policy_traffic, global_policy, kube_proxy, kube_proxy_latency, ip_space, ebpf, sriov, coredns, coredns_cpu, nodelocal,
+    lookups, placement, efa, gpu_nodes,
 )  # fmt: skip
 
 

@@ -68,6 +68,25 @@ class ContainerCpu(msgspec.Struct, frozen=True, kw_only=True):
     throttled_us: int
 
 
+class Latency(msgspec.Struct, frozen=True):
+    """A histogram since a process's start: how many, and a bound that the slowest one in a hundred exceeded (0: none)."""
+
+    count: int = 0
+    p99_over_s: float = 0.0
+
+
+class KubeProxyState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's kube-proxy says of itself.
+
+    `mode` is as it runs ("" if it does not say), `syncs` how long writing the rules took, `programming` how long after a
+    change of an endpoint the rules were written.
+    """
+
+    mode: str = ""
+    syncs: Latency = Latency()
+    programming: Latency = Latency()
+
+
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="node"):
     """The node's network namespaces at one moment."""
 
@@ -76,6 +95,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     namespaces: tuple[NetNs, ...]
     unreadable: tuple[str, ...] = ()  # what could not be read, and why
     containers: tuple[ContainerCpu, ...] = ()
+    kube_proxy: KubeProxyState | None = None  # None: it could not be asked
 
 
 class RulesetDump(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="ruleset"):

@@ -92,7 +92,7 @@ def complaints(records: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
 NODE_CHECKS = (
     "pod-netns-mismatch", "pod-device-down", "pod-route-missing", "node-forwarding-off", "conntrack-fill", "mtu-mismatch",
     "mtu-nodes-differ", "reverse-path", "listen-queue", "service-listener", "listen-loopback", "kube-proxy-drift",
-    "rule-of-nobody", "icmp-blocked",
+    "rule-of-nobody", "icmp-blocked", "kube-proxy-latency",
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from kubectl_genainet.doctor.report import Report, examine
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.events import Seen
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.model.node import Device, Listener, NetNs, NodeReport, Route, RulesetDump
+from kubectl_genainet.model.node import Device, KubeProxyState, Latency, Listener, NetNs, NodeReport, Route, RulesetDump
 from kubectl_genainet.proxy.names import iptables_endpoint_chain, iptables_service_chain
 
 NOW = "2026-03-01T12:00:00Z"
@@ -524,8 +524,12 @@ def knowledge(world: World, mtu: int = 1500) -> None:
             )
             for i, p in enumerate(pods)
         ]  # fmt: skip
-        world.reports.append(NodeReport(node=name, t_ns=1, namespaces=tuple(namespaces)))
-        if ("DaemonSet", "kube-system", "kube-proxy") in world.objects:
+        own = ("DaemonSet", "kube-system", "kube-proxy") in world.objects
+        proxy = (
+            KubeProxyState(mode="iptables", syncs=Latency(5200, 0.016), programming=Latency(900, 0.5)) if own else None
+        )
+        world.reports.append(NodeReport(node=name, t_ns=1, namespaces=tuple(namespaces), kube_proxy=proxy))
+        if own:
             world.rulesets.append(RulesetDump(node=name, t_ns=1, source="iptables-nft", text=iptables(world)))
 
 

@@ -41,7 +41,7 @@ from kubectl_genainet.doctor.report import Outcome, Report
 from kubectl_genainet.model.cluster import LeftOut
 from kubectl_genainet.model.events import PacketDropped, PacketSeen, Point, TcpFlags
 from kubectl_genainet.model.finding import Certainty, Finding, Severity
-from kubectl_genainet.model.node import ContainerCpu, Listener, Route, RulesetDump
+from kubectl_genainet.model.node import ContainerCpu, KubeProxyState, Latency, Listener, Route, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
 AWS = "service.beta.kubernetes.io/aws-load-balancer-"
@@ -1039,6 +1039,18 @@ def round_robin_for_streams(world: World) -> None:
 @fault("kube-proxy-sync", kubeadm, "ConfigMap kube-system/kube-proxy", "data[config.conf].iptables.minSyncPeriod")
 def rules_lag_for_a_minute(world: World) -> None:
     kube_proxy_conf(world, iptables="minSyncPeriod: 60s")
+
+
+@fault("kube-proxy-latency", known(kubeadm), "Node worker2", "kubeproxy_sync_proxy_rules_duration_seconds")
+def a_sync_takes_seconds(world: World) -> None:
+    state = KubeProxyState(mode="iptables", syncs=Latency(5200, 4.096), programming=Latency(7, 15.0))
+    change_report(world, 2, kube_proxy=state)
+
+
+@fault("kube-proxy-latency", known(eks), f"Node {N1}", "kubeproxy_network_programming_duration_seconds")
+def endpoints_change_late(world: World) -> None:
+    state = KubeProxyState(mode="iptables", syncs=Latency(5200, 0.5), programming=Latency(900, 15.0))
+    change_report(world, 0, kube_proxy=state)
 
 
 @fault("kube-proxy-mode", known(kubeadm), "ConfigMap kube-system/kube-proxy", "")

@@ -89,7 +89,7 @@ CLUSTERS = (
         "cni_not_initialised", "model_on_a_node_port", "qdrant_to_the_world", "ingress_to_no_service",
         "ingress_of_an_unknown_class", "tls_secret_missing", "canary_without_a_main_ingress", "model_with_a_sidecar",
         "injection_wanted_and_not_done", "cilium_policy_under_calico", "rules_lag_for_a_minute",
-        "twenty_thousand_rules", "rules_for_an_endpoint_that_is_gone", "conntrack_races",
+        "a_sync_takes_seconds", "twenty_thousand_rules", "rules_for_an_endpoint_that_is_gone", "conntrack_races",
         "rule_of_a_hardening_script", "fragmentation_needed_is_not_told", "strict_filter_and_another_way_back",
         "queue_is_full", "dual_stack_service_with_one_family", "traffic_past_the_kernel",
         "network_that_does_not_exist", "no_autoscaler", "resolver_of_its_own",
