@@ -213,10 +213,10 @@ def _without_gc() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on stderr where that is a terminal."""
+    """A progress bar on stderr where that is a terminal; elsewhere what takes a while is said in a line."""
     console = make_console(stderr=True)
     if not console.is_terminal:
-        yield lambda done, total, what: None
+        yield lambda done, total, what: click.echo(what, err=True) if what.startswith("measuring") else None
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

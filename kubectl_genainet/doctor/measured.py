@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.inputs import DnsStats
+from kubectl_genainet.doctor.workloads import Workload
 from kubectl_genainet.model.finding import NotChecked
 
 MIN_QUERIES = 20  # below it a share of them says little
@@ -33,6 +34,12 @@ def too_short(cluster: Cluster) -> Iterator[NotChecked]:
             "",
             f"DNS was measured for {seconds:.1f} s, and resolvers ask again after {RESOLVER_S:.0f} s: measure longer",
         )
+
+
+def client_of(cluster: Cluster, stats: DnsStats) -> Workload | None:
+    """The workload that asked; None where the snapshot has none of its name."""
+    namespace, _, name = stats.client.partition("/")
+    return next((w for w in cluster.workloads_in.get(namespace, ()) if w.name == name), None)
 
 
 def _within(cluster: Cluster) -> str:

@@ -78,8 +78,11 @@ def deployed(cluster: Cluster) -> Iterator[Cluster]:
 
 
 def doctor(cluster: Cluster, *argv: str) -> list[dict[str, Any]]:
-    done = cluster.cli("doctor", "-A", "-o", "json", *argv)
-    assert done.status in (0, 1), done.err
+    for _ in range(3):
+        done = cluster.cli("doctor", "-A", "-o", "json", *argv)
+        assert done.status in (0, 1), done.err
+        if "has sent nothing" not in done.err:  # an overloaded machine: said, and no more than that
+            break
     assert "Traceback" not in done.err and "warning" not in done.err, done.err
     return [json.loads(line) for line in done.out.splitlines()]
 
@@ -135,7 +138,7 @@ def test_faults_that_only_nodes_know_of_are_found_as_observed(faulty: Cluster) -
         ("service-listener", "Service/old-llama"): "error",
         ("listen-loopback", "Service/ollama"): "error",
         ("coredns-cpu-limit", "Deployment/coredns"): "error",
-        ("dns-nxdomain", "Deployment/coredns"): "warning",
+        ("dns-nxdomain", "Deployment/crawler"): "warning",
     }
     told = {r["check"]: [e for e in r["evidence"] if e["node"]] for r in records if r["kind"] == "finding"}
     assert {e["certainty"] for found in told.values() for e in found} == {"observed"}

@@ -143,7 +143,7 @@ def test_lab_is_sound_again_once_every_incident_is_undone(lab: RunningLab) -> No
     assert wait_for(lab, {}) == {}
 
 
-HABIT = ("dns-search-waste", "Service/kube-system/kube-dns")  # the lab's front end asks for a name with too few dots
+HABIT = ("dns-search-waste", "Deployment/default/chatbot-ui")  # the lab's front end asks for a name with too few dots
 MEASURED = {
     "dns-timeout": {"dns-stalls", "dns-failures"},
     "dns-slow-upstream": {"dns-latency"},

@@ -915,6 +915,37 @@ def policy_for_everyone(world: World) -> None:
     world.get("NetworkPolicy", "qdrant-ingress-policy")["spec"]["ingress"] = [{}]
 
 
+def statements(world: World, check: str) -> list[str]:
+    return [e.statement for e in finding(world, check).evidence if e.certainty is Certainty.OBSERVED and e.node]
+
+
+def test_a_mesh_in_the_path_is_observed_by_its_sockets_and_by_packets() -> None:
+    world = known(kubeadm)()
+    model_with_a_sidecar(world)
+    listen(
+        world, "my-llama-finetuned", Listener("0.0.0.0", 8080), Listener("0.0.0.0", 15001), Listener("0.0.0.0", 15006)
+    )
+    world.packets.append(packet(world, "chatbot-ui", "my-llama-finetuned", 15006, PacketSeen, point=Point.RX))
+    listening, redirected = statements(world, "mesh-sidecar")
+    assert listening == "a proxy listens on TCP 15001, 15006 inside it"
+    assert redirected.startswith("redirect to the local proxy seen: ")
+    ambient = known(kubeadm)()
+    model_in_ambient(ambient)
+    listen(ambient, "my-llama-finetuned", Listener("0.0.0.0", 8080), Listener("::", 15008))
+    ambient.packets.append(packet(ambient, "chatbot-ui", "my-llama-finetuned", 15008, PacketSeen, point=Point.RX))
+    listening, hop = statements(ambient, "mesh-ambient")
+    assert listening == "a proxy listens on TCP 15008 inside it"
+    assert hop.startswith("HBONE seen: ")
+
+
+def test_encapsulation_is_observed_where_a_packet_was_seen_inside_a_tunnel() -> None:
+    world = known(kubeadm)()
+    flannel(world)
+    outer = FiveTuple("192.168.10.12", 50000, "192.168.10.13", 8472, Protocol.UDP)
+    world.packets.append(packet(world, "chatbot-ui", "qdrant", 6333, PacketSeen, point=Point.TX, tunnel=outer))
+    assert f"was seen inside {outer}" in statements(world, "cni-overlay")[0]
+
+
 # FQDN and cluster-wide policy
 
 
@@ -1402,7 +1433,7 @@ def servfail(world: World) -> None:
     world.dns.append(measured(servfail=80))
 
 
-@fault("dns-nxdomain", eks_dns, DNS, "nxdomain")
+@fault("dns-nxdomain", eks_dns, "Deployment chatbot/rag-app", "nxdomain")
 def nxdomain_storm(world: World) -> None:
     world.dns.append(measured(nxdomain=300))
 
@@ -1490,7 +1521,7 @@ def five_second_stalls(world: World) -> None:
     world.dns.append(measured(stalled=3))
 
 
-@fault("dns-search-waste", eks_dns, "Service kube-system/kube-dns", "searched")
+@fault("dns-search-waste", eks_dns, "Deployment chatbot/rag-app", "searched")
 def measured_waste(world: World) -> None:
     world.dns.append(measured(searched=300, nxdomain=300))
 

@@ -7,7 +7,7 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.measured import judged, too_few
+from kubectl_genainet.doctor.measured import client_of, judged, too_few
 from kubectl_genainet.doctor.platform import Distribution, config_map
 from kubectl_genainet.doctor.raw import kubectl, number, patch, sh, text
 from kubectl_genainet.doctor.workloads import LivePod, Workload
@@ -269,10 +269,11 @@ def dns_nxdomain(cluster: Cluster) -> Problems:
     for stats in judged(cluster):
         real = stats.nxdomain - stats.searched
         if real > 0.5 * stats.queries:
+            client = client_of(cluster, stats)
             yield Problem(
                 f"{real} of {stats.queries} lookups{f' of {stats.name}' if stats.name else ''} by {stats.client} "
                 "found no such name",
-                _dns_ref(cluster),
+                client.ref if client else _dns_ref(cluster),
                 (on_node(stats.node, f"{real} NXDOMAIN beyond search domains", real, field="nxdomain"),),
                 Remedy("See which names.", command=f"kubectl genainet dns -n {sh(stats.client.partition('/')[0])}"),
             )
