@@ -6,6 +6,7 @@ of a pod runs in it and the node has the kernel for itself.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import os
@@ -18,16 +19,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
 from kubectl_genainet.agent.containers import container_cpu, read_inside
+from kubectl_genainet.agent.details import Details, Sockets, receiving
 from kubectl_genainet.agent.kubeproxy import read_kube_proxy
-from kubectl_genainet.agent.sockets import listeners
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import canonical_ip
-from kubectl_genainet.model.node import Device, KubeProxyState, NetNs, NodeReport, Route
+from kubectl_genainet.model.node import Device, NetNs, NodeReport, Route
 
 T = TypeVar("T")
 
@@ -246,7 +248,6 @@ def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
             conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"), sysctls=sysctls,
             counters={**_netstat(), **(_conntrack_counters() if host else {})},
             resolv_conf="" if host else _resolv_conf(candidate),
-            tcp_listeners=listeners(socket.IPPROTO_TCP), udp_listeners=listeners(socket.IPPROTO_UDP),
         )  # fmt: skip
 
     fd = os.open(candidate.path, os.O_RDONLY | os.O_CLOEXEC)
@@ -294,6 +295,7 @@ class Inventory:
                 hint="In a pod the agent needs hostPID and CAP_SYS_PTRACE; elsewhere name it with --host-netns.",
             ) from None
         self.shared = kernel_is_shared(self.host_netns)
+        self._details: Details | None = None
         self._hanging: dict[int, bool] = {}  # by inode, as it was found; the links of a namespace are made once
 
     def _own(self) -> dict[int, _Candidate]:
@@ -315,24 +317,41 @@ class Inventory:
         """Inode numbers of the node's namespaces."""
         return set(self._own())
 
-    def report(self) -> NodeReport:
-        """All there is to say of the node's namespaces now; what can't be read is named."""
+    def report(self, *, fresh: bool = True) -> NodeReport:
+        """All there is to say of the node's namespaces now; what can't be read is named.
+
+        Unless `fresh`, the details may be some seconds old (agent.details).
+        """
         host = os.stat(self.host_netns).st_ino
         namespaces, unreadable = [], []
-        for inode, candidate in self._own().items():
+        own = self._own()
+        if fresh or self._details is None or self._details.outdated(own.keys()):
+            self._details = self._read_details(own)
+        for inode, candidate in own.items():
             try:
-                namespaces.append(_look_inside(inode, candidate, host=inode == host))
+                netns = _look_inside(inode, candidate, host=inode == host)
+                tcp, udp = self._details.sockets(inode)
+                namespaces.append(msgspec.structs.replace(netns, tcp_listeners=tcp, udp_listeners=udp))
             except OSError as error:
                 unreadable.append(f"network namespace {inode}: {error.strerror or error}")
         return NodeReport(
             node=self.node, t_ns=time.monotonic_ns(), namespaces=tuple(namespaces), unreadable=tuple(unreadable),
-            containers=container_cpu({n.inode for n in namespaces}), kube_proxy=self._kube_proxy(),
+            containers=self._details.containers, kube_proxy=self._details.kube_proxy,
         )  # fmt: skip
 
-    def _kube_proxy(self) -> KubeProxyState | None:
-        fd = os.open(self.host_netns, os.O_RDONLY | os.O_CLOEXEC)
+    def _read_details(self, own: dict[int, _Candidate]) -> Details:
+        sockets: dict[int, Sockets] = {}
+        for inode, candidate in own.items():
+            with contextlib.suppress(OSError):  # it has gone: the report says so
+                sockets[inode] = self._inside(candidate.path, receiving)
+        proxy = self._inside(self.host_netns, read_kube_proxy)
+        return Details(time.monotonic(), frozenset(own), sockets, container_cpu(set(own)), proxy)
+
+    @staticmethod
+    def _inside(path: str, action: Callable[[], T]) -> T:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return inside(fd, read_kube_proxy)
+            return inside(fd, action)
         finally:
             os.close(fd)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_genainet.agent import sockets
+from kubectl_genainet.agent import details, sockets
 from kubectl_genainet.agent.containers import parse_cpu_stat, read_inside
+from kubectl_genainet.agent.details import Details
 from kubectl_genainet.agent.sockets import listeners
 from kubectl_genainet.model.node import ContainerCpu, Listener
 
@@ -81,3 +82,14 @@ def test_a_file_of_a_container_is_read_only_if_it_is_one(tmp_path: Path) -> None
     assert read_inside(str(tmp_path / "file"), 6) == "nr_per"
     for name in ("fifo", "link", "missing", "."):
         assert read_inside(str(tmp_path / name), 100) == ""
+
+
+def test_details_are_read_anew_when_a_namespace_comes_and_after_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(details.time, "monotonic", lambda: now)
+    known = Details(now, frozenset({1, 2}), {1: ((Listener("::", 80),), ())})
+    assert not known.outdated({1, 2})
+    assert known.outdated({1, 2, 3})
+    assert known.sockets(2) == (None, None)
+    now += details.DETAILS_S + 1
+    assert known.outdated({1, 2})
