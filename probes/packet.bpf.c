@@ -56,10 +56,8 @@ struct followed {
 };
 
 struct flow_key {
-	struct tuple t;
+	struct tuple t; /* its first byte of padding: the point */
 	__u64 dev; /* address of the net_device: its name and namespace are read once, when the flow is new there */
-	__u32 point;
-	__u32 pad;
 };
 
 enum whose { WHOSE_UNKNOWN = 0, WHOSE_OWN = 1, WHOSE_OTHER = 2 };
@@ -173,12 +171,13 @@ static __always_inline __u32 log2_bucket(__u64 v)
 /* Counts the packet; returns whether it is the first data (or one of the first datagrams) here. */
 static __always_inline int count_flow(struct sighting *s, __u64 since)
 {
-	struct flow_key key = {.t = s->p.t, .dev = s->dev, .point = s->point};
+	struct flow_key key = {.t = s->p.t, .dev = s->dev};
+	key.t.pad[0] = s->point;
 	struct flow *f = flows.lookup(&key);
 	if (!f) {
 		struct flow zero = {};
-		flows.update(&key, &zero);
-		count(ACCOUNT_FLOWS_CREATED);
+		if (!flows.insert(&key, &zero)) /* another CPU may have come first */
+			count(ACCOUNT_FLOWS_CREATED);
 		f = flows.lookup(&key);
 		if (!f) {
 			count(ACCOUNT_FLOWS_FULL);
@@ -228,6 +227,9 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 	struct sighting *s = 0;
 	int icmp_error = 0;
 
+	struct followed *known = follow_slot(skb);
+	if (known && known->skb != skb && is_other_tcp(skb, point == POINT_RX))
+		return 0;
 	READ_VIEW(sh, skb_head, skb);
 	if (sh.protocol != 0x0008 && sh.protocol != 0xdd86) /* ETH_P_IP, ETH_P_IPV6, as on the wire */
 		return 0;
@@ -242,8 +244,7 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 		__u64 inner = depth ? 0 : inner_of(&h, l3, &icmp_error);
 		int follows = 0;
 		if (!depth) {
-			struct followed *f = follow_slot(skb);
-			follows = f && f->skb == skb && f->sig == signature(&h);
+			follows = known && known->skb == skb && known->sig == signature(&h);
 		}
 		if (!follows && !inner && !may_match(&h))
 			return 0;

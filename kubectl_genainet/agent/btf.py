@@ -103,9 +103,17 @@ class Btf:
             return self._size(element) * int(count)
         return size
 
+    def struct_id(self, name: str) -> int | None:
+        """The type id of a struct."""
+        return self._find(name, _STRUCT)
+
+    def function_id(self, name: str) -> int | None:
+        """The type id of a function of the kernel, as BPF programs call it (a kfunc)."""
+        return self._find(name, _FUNC)
+
     def field(self, struct_name: str, path: str) -> Field | None:
         """Where `path` ("nd_net.net") lies in the struct; None where this kernel has no such field or a bit field."""
-        type_id = self._find(struct_name, _STRUCT)
+        type_id = self.struct_id(struct_name)
         if type_id is None:
             return None
         offset = 0

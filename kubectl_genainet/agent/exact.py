@@ -111,7 +111,6 @@ class ExactTracer:
     def __init__(self, node_name: str, filters: Sequence[FilterEntry], *, netns: str = "") -> None:
         self.node_name, self.filters, self.node = node_name, tuple(filters), Node(netns)
         self.lost = 0  # datagrams that the kernel could not deliver, at least
-        self._nft: subprocess.Popen[str] | None = None
         self._sockets: dict[socket.socket, Callable[[bytes], Iterator[TraceMessage]]] = {}
         self._undo: list[Callable[[], None]] = []
         self._packets: dict[int, int] = {}

@@ -32,8 +32,20 @@ class View:
     fields: tuple[str, ...]
 
 
-def view_source(view: View, fields: dict[str, Field]) -> str:
-    """The C struct of a view and its offset. Fields become unsigned integers of their size, or byte arrays."""
+def _loads(name: str, field: Field) -> list[str]:
+    """The typed loads of a field: one, or those of its parts, each as wide as fits."""
+    lines, at = [], 0
+    while at < field.size:
+        size = next(s for s in (8, 4, 2, 1) if s <= field.size - at)
+        to = f"to->{name}" if field.size in _TYPES else f"*({_TYPES[size]} *)(to->{name} + {at})"
+        lines.append(f"\tTYPED_LOAD({to}, {size * 8}, from, {field.offset + at});")
+        at += size
+    return lines
+
+
+def view_source(view: View, fields: dict[str, Field], type_id: int) -> str:
+    """The C struct of a view and the function that loads it. Fields become unsigned integers of their size, or byte
+    arrays. `type_id` is the kernel struct's in BTF."""
     placed = sorted(fields.items(), key=lambda item: item[1].offset)
     start = placed[0][1].offset & ~7
     lines, position = [], start
@@ -46,7 +58,20 @@ def view_source(view: View, fields: dict[str, Field]) -> str:
     if position - start > _MAX_SPAN:
         raise GenainetError(f"the fields of {view.struct} that the probes need lie {position - start} bytes apart here")
     body = "\n".join(lines)
-    return f"struct {view.name} {{\n{body}\n}} __attribute__((packed, aligned(8)));\n#define OFFSETOF_{view.name} {start}\n"
+    loads = "\n".join(line for path, field in placed for line in _loads(path.replace(".", "_"), field))
+    return f"""struct {view.name} {{
+{body}
+}} __attribute__((packed, aligned(8)));
+static __always_inline void load_{view.name}(struct {view.name} *to, __u64 base)
+{{
+#ifdef TYPED_LOADS
+	__u64 from = TYPED(base, {type_id});
+{loads}
+#else
+	bpf_probe_read_kernel(to, sizeof(*to), (void *)base + {start});
+#endif
+}}
+"""
 
 
 def resolve(views: Sequence[View], btf: Btf) -> dict[str, dict[str, Field]]:
@@ -110,6 +135,7 @@ def _version_header() -> str:
     )
 
 
+_FORMAT = 2  # of what kernel_facts stores
 SUBSYSTEMS = 1 << 40  # added to the number of a subsystem in `KernelFacts.drop_reasons`
 
 
@@ -117,11 +143,13 @@ class KernelFacts(msgspec.Struct, frozen=True):
     """What is read from BTF once and kept: the source of "views.h", names of enums' values, arguments of tracepoints.
 
     `drop_reasons` has the core's reasons by number, and the names of subsystems with reasons of their own at
-    SUBSYSTEMS + number. `tracepoints` has the number of a tracepoint's arguments; those that BTF does not know (a
+    SUBSYSTEMS + number. `typed_cast` is the BTF id of bpf_rdonly_cast (Linux 6.2), 0 where the kernel has none.
+    `tracepoints` has the number of a tracepoint's arguments; those that BTF does not know (a
     module's) are missing.
     """
 
     views: str
+    typed_cast: int
     drop_reasons: dict[int, str]
     enums: dict[str, dict[int, str]] = {}
     tracepoints: dict[str, int] = {}
@@ -135,7 +163,7 @@ def kernel_facts(
     Reading BTF takes a few hundred milliseconds. The cache's key holds everything that the result depends on.
     """
     key = hashlib.sha256(
-        repr((platform.release(), platform.version(), tuple(views), tuple(enums), tuple(tracepoints))).encode()
+        repr((_FORMAT, platform.release(), platform.version(), tuple(views), tuple(enums), tuple(tracepoints))).encode()
     ).hexdigest()[:16]
     stored = cache / f"kernel-{key}.json"
     try:
@@ -146,7 +174,13 @@ def kernel_facts(
     places = resolve(views, btf)
     arguments = {name: btf.tracepoint_arguments(name) for name in tracepoints}
     facts = KernelFacts(
-        views="\n".join(view_source(v, places[v.name]) for v in views),
+        views="\n".join(
+            [
+                f"#define BTF_in6_addr {btf.struct_id('in6_addr') or 0}",
+                *(view_source(v, places[v.name], btf.struct_id(v.struct) or 0) for v in views),
+            ]
+        ),
+        typed_cast=btf.function_id("bpf_rdonly_cast") or 0,
         drop_reasons={
             **btf.enum("skb_drop_reason"),
             **{SUBSYSTEMS + number: name for number, name in btf.enum("skb_drop_reason_subsys").items()},

@@ -21,7 +21,7 @@ import msgspec
 from kubectl_genainet.agent.headers import write_file
 from kubectl_genainet.errors import GenainetError
 
-FORMAT = 1
+FORMAT = 2
 COMPILE_S = 120.0
 
 
@@ -50,6 +50,7 @@ class CompileJob(msgspec.Struct, frozen=True):
     headers: str  # the value for BCC_KERNEL_SOURCE
     flags: tuple[str, ...]
     functions: tuple[str, ...]
+    typed_cast: int  # BTF id of bpf_rdonly_cast; 0: the source does not call it
 
 
 def private_folder(path: Path) -> Path:

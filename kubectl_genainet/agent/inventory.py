@@ -16,6 +16,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +39,8 @@ _CLONE_NEWNET = 0x40000000
 _RUN_NETNS = (Path("/run/netns"), Path("/var/run/docker/netns"))
 # kubepods/burstable/pod<uid>/<container> (cgroupfs) or kubepods-burstable-pod<uid_with_underscores>.slice (systemd)
 _POD_UID = re.compile(r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})")
+LINKS_S = 15.0  # devices and routes of a namespace are read anew after this time, or when a namespace comes or goes
+_SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h
 MAX_ROUTES = 10_000
 # Where a network namespace that has a name may have files of its own (ip-netns(8)); the lab keeps them elsewhere.
 NETNS_FILES = [*filter(None, [os.environ.get("GENAINET_NETNS_FILES")]), "/etc/netns"]
@@ -226,11 +229,48 @@ def _resolv_conf(candidate: _Candidate) -> str:
     return next(filter(None, (read_inside(path, _RESOLV_CONF_MAX) for path in paths)), "")
 
 
-def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
-    def read() -> NetNs:
-        with IPRoute() as ipr:
-            devices = tuple(_devices(ipr))
-            routes = tuple(itertools.islice(_routes(ipr, devices), MAX_ROUTES))
+@dataclass(frozen=True, slots=True)
+class _Links:
+    """The devices and routes of a namespace. Reading them costs most of what looking at a namespace costs."""
+
+    cookie: int
+    read_at: float
+    settled: bool  # two looks found the same: a network plugin is not in the middle of its work
+    devices: tuple[Device, ...]
+    routes: tuple[Route, ...]
+
+
+def _cookie() -> int:
+    """What tells the caller's namespace from all others since the kernel started: an inode number is used again.
+
+    0 before Linux 5.14, which has none.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
+        except OSError:
+            return 0
+
+
+def _read_links(known: _Links | None) -> _Links:
+    """Of the caller's namespace; `known` where that is this namespace's, settled and fresh."""
+    cookie, now = _cookie(), time.monotonic()
+    same = known if known is not None and cookie and known.cookie == cookie else None
+    if same is not None and same.settled and now - same.read_at < LINKS_S:
+        return same
+    with IPRoute() as ipr:
+        devices = tuple(_devices(ipr))
+        routes = tuple(itertools.islice(_routes(ipr, devices), MAX_ROUTES))
+    settled = same is not None and (same.devices, same.routes) == (devices, routes)
+    return _Links(cookie, now, settled, devices, routes)
+
+
+def _look_inside(inode: int, candidate: _Candidate, *, host: bool, known: _Links | None = None) -> tuple[NetNs, _Links]:
+    """The namespace as it is now, and its devices and routes, which may be those that were read before."""
+
+    def read() -> tuple[NetNs, _Links]:
+        links = _read_links(known)
+        devices = links.devices
         sysctls = {}
         for name in _SYSCTLS:
             try:
@@ -241,14 +281,15 @@ def _look_inside(inode: int, candidate: _Candidate, *, host: bool) -> NetNs:
             value = _read_int(f"/proc/sys/net/ipv4/conf/{device.name}/rp_filter") if "/" not in device.name else None
             if value is not None:
                 sysctls[f"net.ipv4.conf.{device.name}.rp_filter"] = str(value)
-        return NetNs(
-            inode=inode, host=host, devices=devices, routes=routes, pod_uids=tuple(sorted(candidate.pod_uids)),
+        netns = NetNs(
+            inode=inode, host=host, devices=devices, routes=links.routes, pod_uids=tuple(sorted(candidate.pod_uids)),
             name=candidate.name,
             conntrack_count=_read_int("/proc/sys/net/netfilter/nf_conntrack_count"),
             conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"), sysctls=sysctls,
             counters={**_netstat(), **(_conntrack_counters() if host else {})},
             resolv_conf="" if host else _resolv_conf(candidate),
         )  # fmt: skip
+        return netns, links
 
     fd = os.open(candidate.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -297,6 +338,7 @@ class Inventory:
         self.shared = kernel_is_shared(self.host_netns)
         self._details: Details | None = None
         self._hanging: dict[int, bool] = {}  # by inode, as it was found; the links of a namespace are made once
+        self._links: dict[int, _Links] = {}  # by inode, as last read
 
     def _own(self) -> dict[int, _Candidate]:
         candidates = _candidates()
@@ -320,16 +362,19 @@ class Inventory:
     def report(self, *, fresh: bool = True) -> NodeReport:
         """All there is to say of the node's namespaces now; what can't be read is named.
 
-        Unless `fresh`, the details may be some seconds old (agent.details).
+        Unless `fresh`, details (agent.details), devices and routes may be some seconds old.
         """
         host = os.stat(self.host_netns).st_ino
         namespaces, unreadable = [], []
         own = self._own()
         if fresh or self._details is None or self._details.outdated(own.keys()):
             self._details = self._read_details(own)
+        if own.keys() != self._links.keys():  # a pod that comes or goes has a device and routes at the host's end
+            self._links.pop(host, None)
+        links, self._links = {} if fresh else self._links, {}
         for inode, candidate in own.items():
             try:
-                netns = _look_inside(inode, candidate, host=inode == host)
+                netns, self._links[inode] = _look_inside(inode, candidate, host=inode == host, known=links.get(inode))
                 tcp, udp = self._details.sockets(inode)
                 namespaces.append(msgspec.structs.replace(netns, tcp_listeners=tcp, udp_listeners=udp))
             except OSError as error:
@@ -360,7 +405,7 @@ class Inventory:
         wanted = canonical_ip(ip)
         for inode, candidate in self._own().items():
             try:
-                if wanted in _look_inside(inode, candidate, host=False).addresses:
+                if wanted in _look_inside(inode, candidate, host=False)[0].addresses:
                     return candidate.path
             except OSError:
                 continue

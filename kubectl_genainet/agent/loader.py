@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from kubectl_genainet.agent import bpfsys
-from kubectl_genainet.agent.headers import header_tree, kernel_facts
+from kubectl_genainet.agent.headers import KernelFacts, header_tree, kernel_facts
 from kubectl_genainet.agent.image import CompileJob, Image, image_of, private_folder
 from kubectl_genainet.agent.limits import Budget
 from kubectl_genainet.agent.probes.declare import DecodeContext, Probe
@@ -84,25 +84,48 @@ class LoadedProbe:
         self.probe, self.budget = probe, budget
         cache = private_folder(cache)
         facts = kernel_facts(probe.views, cache, probe.enums, [a.tracepoint for a in probe.attachments])
-        headers = str(header_tree(facts, cache))
-        flags = (
-            f"-I{headers}/include", f"-DRING_PAGES={budget.ring_pages}",
-            f"-DFLOW_ENTRIES={max(1024, min(16384, FLOW_BYTES // probe.entry_bytes(bpfsys.possible_cpus())))}",
-            *(["-DHAS_DROP_REASON"] if self._has_drop_reason(facts.drop_reasons) else []),
-            *(f"-DARGS_{name}={count}" for name, count in facts.tracepoints.items()),
-        )  # fmt: skip
-        functions = tuple(attachment.function for attachment in probe.attachments)
-        self._image = image_of(probe.name, CompileJob(_source(probe.source), headers, flags, functions), cache)
+        self._context = DecodeContext(node, facts.drop_reasons, Symbols().name, facts.enums, options or {})
         self.missing: list[str] = []
         self._attached: list[int] = []
-        self._programs: dict[str, int] = {}
         self._ring: bpfsys.RingBuffer | None = None
+        self._evicted = 0
         self._bits = [0] * 1024  # port_bits as they are in the kernel
-        self._context = DecodeContext(node, facts.drop_reasons, Symbols().name, facts.enums, options or {})
-        self.maps = self._make_maps(self._image)
+        self.maps: dict[str, bpfsys.BpfMap] = {}
+        self._programs: dict[str, int] = {}
+        self._refused: dict[str, OSError] = {}
+        # A verifier that does not take the typed loads gets the copies.
+        for self.typed_loads in (True, False) if facts.typed_cast else (False,):
+            self._load(self._image(facts, cache))
+            if not self._refused:
+                break
         for name, words in (probe.words(self._context, options or {}) if probe.words else {}).items():
             for i, word in enumerate(words):
                 self.maps[name].set(_word(i), word.to_bytes(8, "little"))
+
+    def _image(self, facts: KernelFacts, cache: Path) -> Image:
+        headers = str(header_tree(facts, cache))
+        entries = FLOW_BYTES // self.probe.entry_bytes(bpfsys.possible_cpus())
+        flags = (
+            f"-I{headers}/include", f"-DRING_PAGES={self.budget.ring_pages}",
+            f"-DFLOW_ENTRIES={max(1024, min(16384, entries))}",
+            *(["-DHAS_DROP_REASON"] if self._has_drop_reason(facts.drop_reasons) else []),
+            *(f"-DARGS_{name}={count}" for name, count in facts.tracepoints.items()),
+            *(["-DTYPED_LOADS"] if self.typed_loads else []),
+        )  # fmt: skip
+        functions = tuple(attachment.function for attachment in self.probe.attachments)
+        job = CompileJob(_source(self.probe.source), headers, flags, functions, facts.typed_cast)
+        return image_of(self.probe.name, job, cache)
+
+    def _load(self, image: Image) -> None:
+        """Makes the maps and loads the programs; `_refused` has those that the kernel does not take."""
+        self.close()
+        self.maps, self._refused = self._make_maps(image), {}
+        descriptors = [self.maps[m.name].fd for m in image.maps]
+        for function, code in image.programs.items():
+            try:
+                self._programs[function] = bpfsys.load_raw_tracepoint(_with_maps(code, descriptors), function)
+            except OSError as error:
+                self._refused[function] = error
 
     def _make_maps(self, image: Image) -> dict[str, bpfsys.BpfMap]:
         # Before Linux 5.11 the memory of maps counted against this limit.
@@ -129,12 +152,11 @@ class LoadedProbe:
 
     def attach(self) -> None:
         """Attaches every tracepoint; what is not required and not there is named in `missing`. All begin at one moment."""
-        descriptors = [self.maps[m.name].fd for m in self._image.maps]
         for attachment in self.probe.attachments:
             try:
-                code = _with_maps(self._image.programs[attachment.function], descriptors)
-                program = bpfsys.load_raw_tracepoint(code, attachment.function)
-                self._programs[attachment.function] = program
+                if attachment.function in self._refused:
+                    raise self._refused[attachment.function]
+                program = self._programs[attachment.function]
                 self._attached.append(bpfsys.attach_raw_tracepoint(program, attachment.tracepoint))
             except OSError as error:
                 where = f"{attachment.group}:{attachment.tracepoint}"
@@ -200,7 +222,11 @@ class LoadedProbe:
         for i, name in enumerate(ACCOUNT_NAMES):
             values = self.maps["account"].get(_word(i)) or b""
             totals[name] = sum(struct.unpack(f"={len(values) // 8}Q", values))
+        totals["flow table"] += self._evicted
         return totals
+
+    def evicted(self, flows: int) -> None:
+        self._evicted = max(self._evicted, flows)
 
     def statistics(self) -> dict[str, bpfsys.ProgramStatistics]:
         """What the kernel counts for each program, by function. `missed` are packets that no probe has looked at."""

@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from kubectl_genainet.bundle import Bundle, read_bundle
-from kubectl_genainet.commands.live import LiveRun, Watch, replay, watch_options
+from kubectl_genainet.commands.live import Watch, replay, watch_live, watch_options
 from kubectl_genainet.commands.options import FOUND, OK, TIMED_OUT, Source, output_option, source_options
 from kubectl_genainet.commands.source import default_namespace, load_snapshot
 from kubectl_genainet.correlate.dns import DnsCorrelator
-from kubectl_genainet.correlate.dns_summary import DnsSummary, DnsSummaryBuilder
+from kubectl_genainet.correlate.dns_summary import DnsSummaryBuilder
 from kubectl_genainet.correlate.dns_targets import DnsScope, dns_scope
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged, Event
@@ -68,7 +68,7 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
         view.warn(warning)
     run = DnsRun(snapshot, wanted, namespace, scope, view, redaction)
     if bundle is not None:
-        return run.replay(bundle)
+        return replay(run, bundle)
     hide = {"redact": redaction.key, "search": " ".join(redaction.renamed)} if redaction.key else {}
     request = TraceRequest(
         filters=scope.filters, probes=("dns",), timeout_s=timeout, max_events=MAX_EVENTS,
@@ -80,7 +80,7 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
     watch = Watch(
         source, "dns", arguments, timeout, node=options["node"], record=options["record"], redacted=bool(redaction.key)
     )
-    return run.live(watch, request)
+    return watch_live(run, snapshot, watch, lambda _: request)
 
 
 class Redaction:
@@ -115,7 +115,7 @@ class DnsRun:
         view: DnsView,
         redaction: Redaction,
     ) -> None:
-        self.snapshot, self.target, self.namespace, self.scope, self.view = snapshot, target, namespace, scope, view
+        self.target, self.namespace, self.scope, self.view = target, namespace, scope, view
         self.correlator = DnsCorrelator(snapshot)
         name = str(target) if target else "the cluster"
         self.summary = DnsSummaryBuilder(name, self.correlator.identity, redaction.renamed, redacted=redaction.on)
@@ -139,28 +139,11 @@ class DnsRun:
                 self.summary.exchange(exchange)
                 self.view.exchange(exchange)
 
-    def finish(self) -> DnsSummary:
+    def finish(self, *, live: bool) -> int:
         self._show(self.correlator.finish())
         joined = self.correlator.exchanges
         summary = self.summary.build(malformed=joined.malformed, unmatched=joined.unmatched)
         self.view.finish(summary)
-        return summary
-
-    def replay(self, bundle: Bundle) -> int:
-        with self.view:
-            replay(self, bundle)
-            return self._status(self.finish(), live=False)
-
-    def live(self, watch: Watch, request: TraceRequest) -> int:
-        run = LiveRun(self, self.snapshot, watch)
-        with self.view:
-            run.run(lambda _: request)
-            summary = self.finish()
-        run.check()
-        return self._status(summary, live=True)
-
-    @staticmethod
-    def _status(summary: DnsSummary, *, live: bool) -> int:
         if any(f.severity is not Severity.INFO for f in summary.findings) or summary.queries.timeouts:
             return FOUND
         if summary.queries.queries or summary.upstream.queries:

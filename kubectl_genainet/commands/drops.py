@@ -6,12 +6,12 @@ from typing import Any
 
 import click
 
-from kubectl_genainet.bundle import Bundle, read_bundle
-from kubectl_genainet.commands.live import LiveRun, Watch, replay, watch_options
+from kubectl_genainet.bundle import read_bundle
+from kubectl_genainet.commands.live import Watch, replay, watch_live, watch_options
 from kubectl_genainet.commands.options import FOUND, OK, TIMED_OUT, Source, output_option, source_options
 from kubectl_genainet.commands.source import default_namespace, load_snapshot
 from kubectl_genainet.correlate.account import Account
-from kubectl_genainet.correlate.drop_rows import DropSummary, Rows, summary_of
+from kubectl_genainet.correlate.drop_rows import Rows, summary_of
 from kubectl_genainet.correlate.drops import DropCorrelator
 from kubectl_genainet.correlate.scope import Scope
 from kubectl_genainet.errors import InputError
@@ -58,10 +58,14 @@ def command(source: Source, target: str | None, everything: bool, timeout: float
     for warning in scope.warnings:
         view.warn(warning)
     if bundle is not None:
-        return run.replay(bundle)
+        return replay(run, bundle)
     arguments = {"target": str(scope), "timeout": timeout, "all": everything}
     watch = Watch(source, "drops", arguments, timeout, node=options["node"], record=options["record"])
-    return run.live(watch, everything)
+    request = TraceRequest(
+        filters=scope.filters, probes=("drops",), timeout_s=timeout,
+        options={"everything": "true"} if everything else {},
+    )  # fmt: skip
+    return watch_live(run, snapshot, watch, lambda _: request)
 
 
 class DropsRun:
@@ -87,29 +91,10 @@ class DropsRun:
         self.view.event(event)
         self.correlator.feed(event)
 
-    def finish(self) -> DropSummary:
+    def finish(self, *, live: bool) -> int:
         rows = self.rows.build()
         summary = summary_of(str(self.scope), rows, self.correlator, self.account)
         self.view.finish(rows, summary)
-        return summary
-
-    def replay(self, bundle: Bundle) -> int:
-        with self.view:
-            replay(self, bundle)
-            return self._status(self.finish())
-
-    def live(self, watch: Watch, everything: bool) -> int:
-        request = TraceRequest(
-            filters=self.filters, probes=("drops",), timeout_s=watch.timeout_s,
-            options={"everything": "true"} if everything else {},
-        )  # fmt: skip
-        run = LiveRun(self, self.correlator.identity.snapshot, watch)
-        with self.view:
-            run.run(lambda _: request)
-            summary = self.finish()
-        run.check()
-        return self._status(summary) if self._attached else TIMED_OUT
-
-    @staticmethod
-    def _status(summary: DropSummary) -> int:
+        if live and not self._attached:
+            return TIMED_OUT
         return FOUND if any(f.severity.rank >= Severity.WARNING.rank for f in summary.findings) else OK

@@ -3,12 +3,15 @@ recording, the end by time, by Ctrl-C or because all is seen."""
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from types import FrameType, TracebackType
+from typing import Any, Protocol, Self, TypeVar
 
 import click
 
@@ -43,6 +46,9 @@ class Reader(Protocol):
 
     def take(self, event: Event) -> None:
         """One record, live or replayed: the same way."""
+
+    def finish(self, *, live: bool) -> int:
+        """Has the view show what is left and the summary. Returns the exit status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +93,71 @@ def watch_options(timeout: str = "30s") -> Callable[[F], F]:
     return decorate
 
 
-def replay(reader: Reader, bundle: Bundle) -> None:
-    """Feeds the reader what was recorded."""
-    reader.view.replaying(bundle.header)
-    for event in bundle.events:
-        reader.take(event)
+def replay(reader: Reader, bundle: Bundle) -> int:
+    """Feeds the reader what was recorded. Returns the exit status."""
+    with reader.view:
+        reader.view.replaying(bundle.header)
+        for event in bundle.events:
+            reader.take(event)
+        return reader.finish(live=False)
+
+
+def watch_live(
+    reader: Reader,
+    snapshot: ClusterSnapshot,
+    watch: Watch,
+    request: Callable[[str], TraceRequest],
+    enough: Callable[[Event], float | None] = lambda _: None,
+) -> int:
+    """Feeds the reader what the agents see. Returns the exit status.
+
+    `request` is asked for each node's; `enough` may say, at a record, for how many seconds more to watch. Ctrl-C ends the
+    run as its time does. Raises GenainetError for an agent or a file that is not there, and where every agent failed."""
+    run = LiveRun(reader, snapshot, watch)
+    with reader.view:
+        run.run(request, enough)
+        status = reader.finish(live=True)
+    run.check()
+    return status
+
+
+class Interrupts:
+    """Ctrl-C while it is entered: a KeyboardInterrupt as ever, but not in the middle of what is `held`."""
+
+    def __init__(self) -> None:
+        self._ours = self._held = self._came = False
+
+    def __enter__(self) -> Self:
+        # A shell starts what runs in the background with SIGINT ignored: that stays so.
+        expected = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        self._ours = expected and threading.current_thread() is threading.main_thread()
+        if self._ours:
+            signal.signal(signal.SIGINT, self._interrupted)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _interrupted(self, _: int, __: FrameType | None) -> None:
+        if not self._held or self._came:  # the second time at once: what is held may wait for a pipe that nobody reads
+            self._came = False
+            raise KeyboardInterrupt
+        self._came = True
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Ctrl-C waits for the end of the block; a second one does not."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._came:
+            self._came = False
+            raise KeyboardInterrupt
 
 
 class LiveRun:
@@ -100,15 +166,10 @@ class LiveRun:
     def __init__(self, reader: Reader, snapshot: ClusterSnapshot, watch: Watch) -> None:
         self.reader, self.snapshot, self.watch = reader, snapshot, watch
         self.failed: list[AgentFailed] = []
+        self._interrupts = Interrupts()
         self._nodes = 0
 
-    def run(
-        self,
-        request: Callable[[str], TraceRequest],
-        enough: Callable[[Event], float | None] = lambda _: None,
-    ) -> None:
-        """Feeds the reader. `request` is asked for each node's; `enough` may say, at a record, for how many seconds more
-        to watch. Ctrl-C ends the run as its time does. Raises GenainetError for an agent or a file that is not there."""
+    def run(self, request: Callable[[str], TraceRequest], enough: Callable[[Event], float | None]) -> None:
         dials, token = agents(self.watch.source)
         if self.watch.node:
             if self.watch.node not in dials:
@@ -117,7 +178,7 @@ class LiveRun:
         elif self.watch.nodes & dials.keys():
             dials = {node: dial for node, dial in dials.items() if node in self.watch.nodes}
         self._nodes = len(dials)
-        with self._writer() as writer:
+        with self._writer() as writer, self._interrupts:
             streams = Streams(dials, {node: request(node) for node in dials}, token)
             try:
                 with closing(follow(self.watch.source, self.snapshot, self.reader.view.warn)) as follower:
@@ -136,11 +197,12 @@ class LiveRun:
             self.reader.view.note(f"recorded in {self.watch.record}")
 
     def _take(self, event: Event, writer: BundleWriter | None) -> None:
-        if writer is not None:
-            writer.write(event)
-        if isinstance(event, AgentFailed):
-            self.failed.append(event)
-        self.reader.take(event)
+        with self._interrupts.held():  # half a record would spoil a bundle, and what is made of the records
+            if writer is not None:
+                writer.write(event)
+            if isinstance(event, AgentFailed):
+                self.failed.append(event)
+            self.reader.take(event)
 
     @staticmethod
     def _last_words(streams: Streams) -> Iterator[Event]:

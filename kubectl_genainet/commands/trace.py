@@ -8,19 +8,19 @@ from typing import Any
 import click
 import msgspec
 
-from kubectl_genainet.bundle import Bundle, read_bundle
-from kubectl_genainet.commands.live import LiveRun, Watch, replay, watch_options
+from kubectl_genainet.bundle import read_bundle
+from kubectl_genainet.commands.live import Watch, replay, watch_live, watch_options
 from kubectl_genainet.commands.options import FOUND, OK, TIMED_OUT, Source, output_option, source_options
 from kubectl_genainet.commands.source import default_namespace, load_snapshot
 from kubectl_genainet.correlate.paths import PathCorrelator
-from kubectl_genainet.correlate.summary import SummaryBuilder, TraceSummary, something_wrong
+from kubectl_genainet.correlate.summary import SummaryBuilder, something_wrong
 from kubectl_genainet.correlate.targets import Resolved, resolve
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.events import ClusterChanged, Event, ProbeResult
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.path import PacketPath
-from kubectl_genainet.model.target import TargetKind, not_found, parse_target
+from kubectl_genainet.model.target import TargetKind, parse_target, pod_named
 from kubectl_genainet.render.trace import TraceView, make_view
 from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
 
@@ -74,7 +74,7 @@ def command(source: Source, target: str, timeout: float, output: str, **options:
         view.warn(warning)
     run = TraceRun(snapshot, resolved, client, view)
     if bundle is not None:
-        return run.replay(bundle)
+        return replay(run, bundle)
     request = TraceRequest(
         filters=resolved.filters, timeout_s=timeout, exact=options["exact"],
         probe=_probe_request(options, resolved, snapshot, client),
@@ -82,7 +82,11 @@ def command(source: Source, target: str, timeout: float, output: str, **options:
     arguments = {"target": str(wanted), "timeout": timeout}
     ends = frozenset({client.spec.node_name}) | resolved.nodes if client is not None else frozenset()
     watch = Watch(source, "trace", arguments, timeout, options["node"], ends, options["record"])
-    return run.live(watch, request)
+    return watch_live(
+        run, snapshot, watch, lambda node: _request_for(node, request, client),
+        # 2.5 s after a probe's result, all that the probe causes has settled.
+        enough=lambda event: 2.5 if isinstance(event, ProbeResult) else None,
+    )  # fmt: skip
 
 
 def client_pod(text: str | None, snapshot: ClusterSnapshot, namespace: str) -> Pod | None:
@@ -92,11 +96,7 @@ def client_pod(text: str | None, snapshot: ClusterSnapshot, namespace: str) -> P
     target = parse_target(text if "/" in text else f"pod/{text}")
     if target.kind is not TargetKind.POD:
         raise InputError(f"--from-pod takes a pod, not {text}")
-    pod = snapshot.pod(target.namespace or namespace, target.name)
-    if pod is None:
-        known = [p.metadata.name for p in snapshot.pods if p.metadata.namespace == (target.namespace or namespace)]
-        raise not_found("pod", target.name, known, namespace=target.namespace or namespace)
-    return pod
+    return pod_named(snapshot, target.namespace or namespace, target.name)
 
 
 def _probe_request(
@@ -148,11 +148,17 @@ def _probe_address(resolved: Resolved, snapshot: ClusterSnapshot, client: Pod) -
     )
 
 
+def _request_for(node: str, request: TraceRequest, client: Pod | None) -> TraceRequest:
+    """Only the node of the client pod opens connections."""
+    here = client is not None and client.spec.node_name == node
+    return request if here or request.probe is None else msgspec.structs.replace(request, probe=None)
+
+
 class TraceRun:
     """One run of the command: records in, paths to the view, an exit status out."""
 
     def __init__(self, snapshot: ClusterSnapshot, resolved: Resolved, client: Pod | None, view: TraceView) -> None:
-        self.snapshot, self.resolved, self.client, self.view = snapshot, resolved, client, view
+        self.resolved, self.client, self.view = resolved, client, view
         self.correlator = PathCorrelator(snapshot, set(resolved.servers))
         self.summary = SummaryBuilder(str(resolved.target))
 
@@ -183,34 +189,10 @@ class TraceRun:
         client = path.flow.client
         return (client.namespace, client.pod) == (self.client.metadata.namespace, self.client.metadata.name)
 
-    def finish(self) -> TraceSummary:
+    def finish(self, *, live: bool) -> int:
         self._show(self.correlator.finish())
         summary = self.summary.build(self.correlator.half_seen)
         self.view.finish(summary)
-        return summary
-
-    def replay(self, bundle: Bundle) -> int:
-        with self.view:
-            replay(self, bundle)
-            return self._status(self.finish(), live=False)
-
-    def live(self, watch: Watch, request: TraceRequest) -> int:
-        run = LiveRun(self, self.snapshot, watch)
-        with self.view:
-            # 2.5 s after a probe's result, all that the probe causes has settled.
-            run.run(
-                lambda node: self._request_for(node, request), lambda e: 2.5 if isinstance(e, ProbeResult) else None
-            )
-            summary = self.finish()
-        run.check()
-        return self._status(summary, live=True)
-
-    def _request_for(self, node: str, request: TraceRequest) -> TraceRequest:
-        """Only the node of the client pod opens connections."""
-        here = self.client is not None and self.client.spec.node_name == node
-        return request if here or request.probe is None else msgspec.structs.replace(request, probe=None)
-
-    def _status(self, summary: TraceSummary, *, live: bool) -> int:
         if something_wrong(summary):
             return FOUND
         if summary.connections:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import msgspec
 
 from kubectl_genainet.correlate.clocks import Clocks
-from kubectl_genainet.correlate.dns_exchanges import EXPIRES_NS, SETTLED_NS, Exchanges, Pending, Sight
+from kubectl_genainet.correlate.context import Context
+from kubectl_genainet.correlate.dns_exchanges import EXPIRES_NS, SETTLED_NS, Exchanges, Pending, Remembered, Sight
+from kubectl_genainet.correlate.dns_targets import dns_servers
 from kubectl_genainet.correlate.explain import Case, explain_drop
-from kubectl_genainet.correlate.identity import Identity
-from kubectl_genainet.correlate.rulesets import Rulesets
-from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.dns import Question
 from kubectl_genainet.model.events import (
@@ -31,7 +30,6 @@ from kubectl_genainet.model.exchange import DnsExchange, Outcome, Split
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.path import Drop, Hop, Party
-from kubectl_genainet.policy import PolicyEngine
 
 RETRY_NS = 30_000_000_000  # so long after it was asked in vain the same question from the same socket is a retry
 RESOLVER_NS = (
@@ -42,41 +40,28 @@ PAIR_NS = 5_000_000  # A and AAAA of one lookup leave within so much of each oth
 REMEMBERED = 10_000
 _PAIRS = {"A": "AAAA", "AAAA": "A"}
 
-
-Asked = tuple[str, str, str]  # client address, name, type
+Placed = tuple[Sight, int, int | None]  # a sight, its time on the reference's clock, that time's error
 
 
 class DnsCorrelator:
     """Feed it every record of every agent; it yields each query's exchange once, when no more is to come."""
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
-        self.identity = Identity(snapshot)
+        self.context = Context(snapshot)
+        self.identity = self.context.identity
         self.clocks = Clocks()
-        self.rulesets = Rulesets(self.identity)
         self.exchanges = Exchanges()
         self._now: dict[str, int] = {}
         self._nodes: dict[str, None] = {}
         self._homes: dict[str, str] = {}
         self._looked_at = 0
-        self._recent: OrderedDict[Asked, deque[Pending]] = OrderedDict()
+        self._recent = Remembered(REMEMBERED)
         self._pairs: OrderedDict[tuple[FiveTuple, str, str], Pending] = OrderedDict()
-        self._update(snapshot)
+        self._learn_servers(snapshot)
 
-    def _update(self, snapshot: ClusterSnapshot) -> None:
-        self.identity.update(snapshot)
-        self.exchanges.servers |= {
-            backend.ip
-            for service in snapshot.services
-            for port in service.spec.ports
-            if port.port == 53
-            for backend in snapshot.backends(service, port)
-        }
+    def _learn_servers(self, snapshot: ClusterSnapshot) -> None:
+        self.exchanges.servers |= dns_servers(snapshot)
         self._homes = {ip: p.spec.node_name for p in snapshot.pods if not p.spec.host_network for ip in p.ips}
-        self._engine: PolicyEngine | None = None
-        try:
-            self._engine = PolicyEngine(snapshot)
-        except GenainetError:
-            self._engine = None
 
     def feed(self, event: Event) -> Iterator[DnsExchange]:
         """Takes in one record; yields the exchanges that are complete by its time."""
@@ -92,12 +77,11 @@ class DnsCorrelator:
             case Hello():
                 self.clocks.learn(event.node, event.boot_id)
                 self._nodes[event.node] = None
-            case NodeReport():
-                self.identity.learn(event)
-            case RulesetDump():
-                self.rulesets.learn(event)
+            case NodeReport() | RulesetDump():
+                self.context.learn(event)
             case ClusterChanged():
-                self._update(event.snapshot)
+                self.context.learn(event)
+                self._learn_servers(event.snapshot)
                 return
             case Tick():
                 pass
@@ -117,8 +101,8 @@ class DnsCorrelator:
 
     # --- one exchange -----------------------------------------------------------------------------------------------
 
-    def _ordered(self, sights: Sequence[Sight], reference: str) -> list[tuple[Sight, int, int | None]]:
-        """(sight, time on the reference's clock, its error) in order; None where the clocks can't be compared."""
+    def _ordered(self, sights: Sequence[Sight], reference: str) -> list[Placed]:
+        """In order; the error is None where the clocks can't be compared."""
         placed = []
         for sight in sights:
             offset = self.clocks.offset(sight.node, reference)
@@ -140,7 +124,7 @@ class DnsCorrelator:
             last = dropped_query.flow
         question = pending.question
         outcome, rcode, latency = self._outcome(pending, query, response)
-        asked_key = (first.src, question.name.lower() if question else "", question.type if question else "")
+        recent = list(self._recent.of(first.src, question))
         start = query[0][1] if query else pending.first_ns
         service = self.identity.service(first)
         reached = service is None or (first.dst, first.dport) != (last.dst, last.dport)
@@ -150,9 +134,9 @@ class DnsCorrelator:
             transport=first.protocol.value, id=pending.key[1], name=question.name if question else None,
             type=question.type if question else None, outcome=outcome, rcode=rcode, t_ns=start, latency_ns=latency,
             split=self._split(pending, query, response), upstream=first.src in self.exchanges.servers,
-            retry=self._is_retry(pending, asked_key),
+            retry=self._is_retry(pending, recent),
             truncated=pending.answer is not None and pending.answer.tc,
-            after_truncation=self._after_truncation(pending, asked_key),
+            after_truncation=self._after_truncation(pending, recent),
             late_ns=self._late(pending, outcome, start), answers=pending.answer.answers if pending.answer else None,
             hops=self._hops(query), way_back=self._hops(response),
         )  # fmt: skip
@@ -161,21 +145,14 @@ class DnsCorrelator:
         return exchange
 
     def _learn_recent(self, pending: Pending | None) -> None:
-        question = pending.question if pending is not None else None
-        if pending is None or question is None:
-            return
-        key = (next(iter(pending.flows)).src, question.name.lower(), question.type)
-        recent = self._recent.setdefault(key, deque(maxlen=64))
-        if not any(p is pending for p in recent):
-            recent.append(pending)
-        self._recent.move_to_end(key)
-        if len(self._recent) > REMEMBERED:
-            self._recent.popitem(last=False)
+        if pending is not None:
+            self._recent.add(next(iter(pending.flows)).src, pending)
 
-    def _is_retry(self, pending: Pending, key: Asked) -> bool:
+    @staticmethod
+    def _is_retry(pending: Pending, recent: list[Pending]) -> bool:
         """Whether the client asked the same before, in vain: from the same socket, or so long ago as resolvers wait."""
         port = next(iter(pending.flows)).sport
-        for other in self._recent.get(key, ()):
+        for other in recent:
             age = pending.first_ns - other.first_ns
             if other is pending or other.response or age <= 0:
                 continue
@@ -184,17 +161,18 @@ class DnsCorrelator:
                 return True
         return False
 
-    def _after_truncation(self, pending: Pending, key: Asked) -> bool:
+    @staticmethod
+    def _after_truncation(pending: Pending, recent: list[Pending]) -> bool:
         return pending.key[0] is Protocol.TCP and any(
             other.answer is not None and other.answer.tc and 0 < pending.first_ns - other.first_ns < RETRY_NS
-            for other in self._recent.get(key, ())
+            for other in recent
         )
 
     def _outcome(
         self,
         pending: Pending,
-        query: list[tuple[Sight, int, int | None]],
-        response: list[tuple[Sight, int, int | None]],
+        query: list[Placed],
+        response: list[Placed],
     ) -> tuple[Outcome, str | None, int | None]:
         """Outcome, response code, and the time from the query to the response at the place that saw the query first."""
         latency = None
@@ -230,8 +208,8 @@ class DnsCorrelator:
     def _split(
         self,
         pending: Pending,
-        query: list[tuple[Sight, int, int | None]],
-        response: list[tuple[Sight, int, int | None]],
+        query: list[Placed],
+        response: list[Placed],
     ) -> Split:
         if not query:
             return Split()
@@ -256,7 +234,7 @@ class DnsCorrelator:
     def _owns_server(self, sight: Sight) -> bool:
         return self.identity.owns(sight.node, sight.netns, sight.flow.dst)
 
-    def _hops(self, placed: list[tuple[Sight, int, int | None]]) -> tuple[Hop, ...]:
+    def _hops(self, placed: list[Placed]) -> tuple[Hop, ...]:
         hops = []
         for sight, time, error in placed:
             pod = self.identity.pod_in(sight.node, sight.netns)
@@ -275,8 +253,8 @@ class DnsCorrelator:
         self,
         exchange: DnsExchange,
         pending: Pending,
-        query: list[tuple[Sight, int, int | None]],
-        response: list[tuple[Sight, int, int | None]],
+        query: list[Placed],
+        response: list[Placed],
     ) -> DnsExchange:
         drop = self._drop(pending)
         last = exchange.way_back[-1] if exchange.way_back else (exchange.hops[-1] if exchange.hops else None)
@@ -299,9 +277,9 @@ class DnsCorrelator:
         if not pending.drops:
             return None
         event = pending.drops[0]
-        ruleset, error = self.rulesets.of(event.node)
+        ruleset, error = self.context.rulesets.of(event.node)
         is_response = event.message is not None and event.message.qr
-        return explain_drop(Case(event, is_response, self.identity, ruleset, error, self._engine))
+        return explain_drop(Case(event, is_response, self.identity, ruleset, error, self.context.engine))
 
     def _learn_pair(self, pending: Pending) -> None:
         question = pending.question
@@ -360,7 +338,7 @@ class DnsCorrelator:
                 self.clocks.crossed(sender, sent, receiver, got)
 
 
-def _between(a: tuple[Sight, int, int | None] | None, b: tuple[Sight, int, int | None] | None) -> int | None:
+def _between(a: Placed | None, b: Placed | None) -> int | None:
     """ns from one sight to another; None where one is missing or their clocks can't be compared."""
     if a is None or b is None:
         return None

@@ -70,6 +70,30 @@ def key_of(flow: FiveTuple, number: int, messages: Iterable[DnsMessage | None]) 
     return (flow.protocol, number, name, kind)
 
 
+class Remembered:
+    """The last queries for each (client's address, name, type), of so many of these as have room."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+        self._asked: OrderedDict[tuple[str, str, str], deque[Pending]] = OrderedDict()
+
+    def add(self, client: str, pending: Pending) -> None:
+        question = pending.question
+        if question is None:
+            return
+        key = (client, question.name.lower(), question.type)
+        items = self._asked.setdefault(key, deque(maxlen=64))
+        if not any(p is pending for p in items):
+            items.append(pending)
+        self._asked.move_to_end(key)
+        if len(self._asked) > self._room:
+            self._asked.popitem(last=False)
+
+    def of(self, client: str, question: Question | None) -> Iterable[Pending]:
+        """Oldest first; nothing for a query whose question was not read."""
+        return self._asked.get((client, question.name.lower(), question.type), ()) if question is not None else ()
+
+
 class Exchanges:
     """Feed it the events; `settled` gives the queries of which nothing more is to come."""
 
@@ -80,7 +104,7 @@ class Exchanges:
         self.unmatched = 0  # responses whose query was not seen
         self.malformed = 0
         self.late: dict[Key, int] = {}
-        self._asked_upstream: OrderedDict[tuple[str, str, str], deque[Pending]] = OrderedDict()
+        self._asked_upstream = Remembered(MEMORY)
 
     def __len__(self) -> int:
         return sum(map(len, self._open.values()))
@@ -240,21 +264,10 @@ class Exchanges:
         """What a DNS server asks itself may be on behalf of a query that it got."""
         flows = list(pending.flows)
         self.servers.add(flows[-1].dst)
-        question = pending.question
-        if question is None or flows[0].src not in self.servers:
-            return
-        key = (flows[0].src, question.name.lower(), question.type)
-        items = self._asked_upstream.setdefault(key, deque(maxlen=64))
-        if not any(p is pending for p in items):
-            items.append(pending)
-        self._asked_upstream.move_to_end(key)
-        if len(self._asked_upstream) > MEMORY:
-            self._asked_upstream.popitem(last=False)
+        if flows[0].src in self.servers:
+            self._asked_upstream.add(flows[0].src, pending)
 
     def upstream_of(self, server_ip: str, pending: Pending, start: int, end: int | None) -> list[Pending]:
         """What the server asked for the same question between the two times of its node."""
-        question = pending.question
-        if question is None:
-            return []
-        known = self._asked_upstream.get((server_ip, question.name.lower(), question.type), ())
+        known = self._asked_upstream.of(server_ip, pending.question)
         return [p for p in known if p.query and start <= p.first_ns and (end is None or p.first_ns <= end)]

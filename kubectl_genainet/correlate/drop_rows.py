@@ -11,7 +11,8 @@ import msgspec
 from kubectl_genainet.correlate.account import Account, Losses
 from kubectl_genainet.correlate.connections import HARMLESS_REASONS
 from kubectl_genainet.correlate.drops import DropCorrelator, Group
-from kubectl_genainet.correlate.explain import denied_directions, explain_drop, policy_flow
+from kubectl_genainet.correlate.explain import explain_drop
+from kubectl_genainet.correlate.judging import denied_directions, policy_flow
 from kubectl_genainet.correlate.symptoms import icmp_meaning
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.drops import Agreement, DropRow, Outcome, PolicyView
@@ -123,7 +124,7 @@ class Rows:
 
     def explained(self, group: Group) -> Drop:
         """The group's drop. One without an explanation is looked at anew each time: settings may have changed."""
-        ruleset, _ = self._of.rulesets.of(group.node)
+        ruleset, _ = self._of.context.rulesets.of(group.node)
         basis = (id(ruleset), id(self._of.identity.snapshot), id(group.sample))
         known = self._drops.get(group.id)
         if known is None or known[0] != basis or known[1].certainty is Certainty.UNKNOWN:
@@ -171,8 +172,7 @@ class Rows:
                     yield Evidence(text, Certainty.OBSERVED, node=other.node, value=other.packets)
 
     def _where(self, group: Group) -> str:
-        pod = self._of.identity.pod_in(group.node, group.netns)
-        return f"pod {pod.metadata.namespace}/{pod.metadata.name}" if pod else f"node {group.node}"
+        return self._of.identity.place(group.node, group.netns)
 
     def _policy(self, group: Group, drop: Drop) -> PolicyView | None:
         """The policies' verdict on the flow beside the drop; None where neither end is a pod, or a Service's address is
@@ -182,10 +182,10 @@ class Rows:
             return None
         if snapshot.service_at(request.dst, request.dport, request.protocol.value) is not None:
             return None
-        if self._of.engine is None or request.protocol not in (Protocol.TCP, Protocol.UDP, Protocol.SCTP):
+        if self._of.context.engine is None or request.protocol not in (Protocol.TCP, Protocol.UDP, Protocol.SCTP):
             return PolicyView("unknown", Agreement.UNKNOWN)
         try:
-            answer = self._of.engine.explain(policy_flow(request, self._of.identity))
+            answer = self._of.context.engine.explain(policy_flow(request, self._of.identity))
         except GenainetError:
             return PolicyView("unknown", Agreement.UNKNOWN)
         isolated = tuple(dict.fromkeys(
@@ -251,7 +251,7 @@ class Rows:
         )  # fmt: skip
 
     def _passed(self, group: Group) -> DropRow:
-        request, engine = group.request, self._of.engine
+        request, engine = group.request, self._of.context.engine
         denied = denied_directions(request, self._of.identity, engine) if engine is not None else []
         by = tuple(dict.fromkeys(f"{r.namespace}/{r.name}" for _, result in denied for r in result.isolated_by))
         names = " and ".join(by) or "the policies"
@@ -281,7 +281,7 @@ class Rows:
             overflows = identity.grown(node, inode, "ListenOverflows")
             ip = next(iter(netns.addresses), "")
             if overflows > 0 and ip and self._of.concerns(FiveTuple("", 0, ip, 0, Protocol.TCP)):
-                place = f"pod {pod.metadata.namespace}/{pod.metadata.name}" if pod else f"node {node}"
+                place = identity.place(node, inode)
                 evidence = [
                     Evidence(
                         f"TcpExt ListenOverflows grew by {overflows}", Certainty.OBSERVED, node=node, value=overflows

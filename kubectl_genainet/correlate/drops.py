@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from kubectl_genainet.correlate.context import Context
 from kubectl_genainet.correlate.ends import Ends
-from kubectl_genainet.correlate.explain import Case, denied_directions, function_of
-from kubectl_genainet.correlate.identity import Identity
+from kubectl_genainet.correlate.explain import Case, function_of
+from kubectl_genainet.correlate.judging import denied_directions
 from kubectl_genainet.correlate.reasons import is_background
-from kubectl_genainet.correlate.rulesets import Rulesets
-from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import (
     ClusterChanged,
@@ -33,7 +32,6 @@ from kubectl_genainet.model.events import (
 )
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
-from kubectl_genainet.policy import PolicyEngine
 
 MAX_GROUPS = 20_000
 SETTLED_NS = 5_000_000_000  # how long objects must have been in force before a connection is held against them
@@ -102,8 +100,8 @@ class DropCorrelator:
         *,
         everything: bool = False,
     ) -> None:
-        self.identity = Identity(snapshot)
-        self.rulesets = Rulesets(self.identity)
+        self.context = Context(snapshot)
+        self.identity = self.context.identity
         self.concerns = concerns
         self.everything = everything
         self.background = self.forgotten = 0
@@ -114,12 +112,6 @@ class DropCorrelator:
 
     def _judge_by(self, snapshot: ClusterSnapshot) -> None:
         self.ends = Ends(snapshot)
-        self.engine: PolicyEngine | None = None
-        self.engine_error = ""
-        try:
-            self.engine = PolicyEngine(snapshot)
-        except GenainetError as error:
-            self.engine_error = error.message
         self._in_force = dict(self._now)
 
     def feed(self, event: Event) -> None:
@@ -131,12 +123,10 @@ class DropCorrelator:
                 self._icmp_sample(event)
             case DropCount() | IcmpCount() | ResetCount() | RetransmitCount() | EstablishedCount():
                 self._count(event)
-            case NodeReport():
-                self.identity.learn(event)
-            case RulesetDump():
-                self.rulesets.learn(event)
+            case NodeReport() | RulesetDump():
+                self.context.learn(event)
             case ClusterChanged():
-                self.identity.update(event.snapshot)
+                self.context.learn(event)
                 self._judge_by(event.snapshot)
                 return
             case _:
@@ -207,11 +197,11 @@ class DropCorrelator:
         Only where source and destination are pods' addresses: what a masqueraded address stands for is not known.
         """
         snapshot = self.identity.snapshot
-        if event.t_ns - self._in_force.get(event.node, event.t_ns) < SETTLED_NS or self.engine is None:
+        if event.t_ns - self._in_force.get(event.node, event.t_ns) < SETTLED_NS or self.context.engine is None:
             return False
         if snapshot.pod_at(event.flow.src) is None or snapshot.pod_at(event.flow.dst) is None:
             return False
-        return bool(denied_directions(event.flow, self.identity, self.engine))
+        return bool(denied_directions(event.flow, self.identity, self.context.engine))
 
     @property
     def groups(self) -> list[Group]:
@@ -238,10 +228,12 @@ class DropCorrelator:
     def case(self, group: Group) -> Case:
         """The drop as `explain` wants it."""
         event = group.sample or _without_sample(group)
-        ruleset, error = self.rulesets.of(group.node)
+        ruleset, error = self.context.rulesets.of(group.node)
         opening = event.tcp is not None and event.tcp.syn and not event.tcp.is_ack
         established = group.reply or (group.flow.protocol is Protocol.TCP and not opening and not group.opening)
-        return Case(event, established, self.identity, ruleset, error, self.engine, request=self.request_of(event.flow))
+        return Case(
+            event, established, self.identity, ruleset, error, self.context.engine, request=self.request_of(event.flow)
+        )
 
     def request_of(self, flow: FiveTuple) -> FiveTuple:
         return self.ends.orient(flow).request

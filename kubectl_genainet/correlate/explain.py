@@ -7,18 +7,18 @@ settings is derived, what it takes from the API objects alone is assumed. Where 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kubectl_genainet.correlate.identity import Identity
+from kubectl_genainet.correlate.judging import denied_directions, policy_flow
 from kubectl_genainet.correlate.reasons import SENTENCES
 from kubectl_genainet.correlate.remedies import Remedies
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import FiveTuple, address_text
 from kubectl_genainet.model.path import Drop
-from kubectl_genainet.policy import DirectionResult, PolicyEndpoint, PolicyEngine, PolicyFlow
-from kubectl_genainet.policy import Verdict as PolicyVerdict
+from kubectl_genainet.policy import DirectionResult, PolicyEngine
 from kubectl_genainet.proxy import Packet, RuleRef, Ruleset, evaluate_hook
 from kubectl_genainet.proxy.enforcers import policy_behind
 
@@ -51,10 +51,7 @@ class Case:
     @property
     def place(self) -> str:
         """The pod or node in whose namespace the packet was."""
-        pod = self.identity.pod_in(self.event.node, self.event.netns)
-        if pod is not None:
-            return f"pod {pod.metadata.namespace}/{pod.metadata.name}"
-        return f"node {self.event.node}"
+        return self.identity.place(self.event.node, self.event.netns)
 
     @property
     def destination(self) -> str:
@@ -85,23 +82,6 @@ def _derived(statement: str, node: str = "") -> Evidence:
 
 def _assumed(statement: str) -> Evidence:
     return Evidence(statement, Certainty.ASSUMED)
-
-
-def policy_flow(flow: FiveTuple, identity: Identity) -> PolicyFlow:
-    """The flow as policies judge it: pods by name where the addresses are pods'."""
-
-    def end(ip: str) -> PolicyEndpoint:
-        pod = identity.snapshot.pod_at(ip)
-        return PolicyEndpoint(pod.metadata.namespace, pod.metadata.name, ip) if pod else PolicyEndpoint(ip=ip)
-
-    return PolicyFlow(end(flow.src), end(flow.dst), flow.protocol.value, flow.dport)
-
-
-def denied_directions(flow: FiveTuple, identity: Identity, engine: PolicyEngine) -> list[tuple[str, DirectionResult]]:
-    """The directions in which policies do not admit the flow, judged from the API objects."""
-    answer = engine.explain(policy_flow(flow, identity))
-    both = (("egress", answer.egress), ("ingress", answer.ingress))
-    return [(name, result) for name, result in both if result.verdict is PolicyVerdict.DENY]
 
 
 def _names(result: DirectionResult) -> tuple[str, ...]:
@@ -388,8 +368,3 @@ def explain_drop(case: Case) -> Drop:
         remedy=case.remedies.of(policy_flow(case.judged, case.identity)) if stopped and case.remedies else None,
         rule_certainty=Certainty.OBSERVED if case.named is not None and reading.rule else None,
     )  # fmt: skip
-
-
-def evidence_lines(evidence: Sequence[Evidence]) -> list[str]:
-    """Each statement with its certainty, for renderers without columns."""
-    return [f"{item.statement} [{item.certainty.value}]" for item in evidence]

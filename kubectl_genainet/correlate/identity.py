@@ -52,6 +52,11 @@ class Identity:
     def pod_in(self, node: str, netns: int) -> Pod | None:
         return self._pods.get((node, netns))
 
+    def place(self, node: str, netns: int) -> str:
+        """The pod, or else the node, in whose namespace something was."""
+        pod = self.pod_in(node, netns)
+        return f"pod {pod.metadata.namespace}/{pod.metadata.name}" if pod is not None else f"node {node}"
+
     def listen_overflows(self, node: str, netns: int) -> int:
         """By how much the namespace's counter of overflown listen queues has grown since the trace began."""
         return self.grown(node, netns, "ListenOverflows")
@@ -77,9 +82,6 @@ class Identity:
             ):
                 return self.namespaces[key].resolv_conf
         return ""
-
-    def is_host(self, node: str, netns: int) -> bool:
-        return self._hosts.get(node) == netns
 
     def owns(self, node: str, netns: int, ip: str) -> bool:
         """Whether the namespace has the address."""

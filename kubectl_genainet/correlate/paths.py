@@ -12,15 +12,13 @@ import msgspec
 
 from kubectl_genainet.correlate.clocks import Clocks
 from kubectl_genainet.correlate.connections import Connection, Connections, Direction, Dropped
+from kubectl_genainet.correlate.context import Context
 from kubectl_genainet.correlate.exact import ExactHits
 from kubectl_genainet.correlate.explain import Case, explain_drop
 from kubectl_genainet.correlate.hops import Translation, hops_of, in_order, learn_crossings, translation_of
-from kubectl_genainet.correlate.identity import Identity
 from kubectl_genainet.correlate.remedies import Remedies
-from kubectl_genainet.correlate.rulesets import Rulesets
 from kubectl_genainet.correlate.symptoms import symptoms
 from kubectl_genainet.correlate.watches import Watches
-from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import (
     AgentFailed,
@@ -42,7 +40,6 @@ from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.path import Drop, Flow, Nat, PacketPath, Party, Verdict
-from kubectl_genainet.policy import PolicyEngine
 from kubectl_genainet.proxy import attribute_nat
 
 SETTLED_NS = 400_000_000  # nothing new for so long: the agents poll every 20 ms, the rest is the way to the client
@@ -59,27 +56,21 @@ class PathCorrelator:
     """
 
     def __init__(self, snapshot: ClusterSnapshot, servers: set[tuple[str, int]]) -> None:
-        self.identity = Identity(snapshot)
+        self.context = Context(snapshot)
+        self.identity = self.context.identity
         self.clocks = Clocks()
         self.watches = Watches(self.clocks)
         self.half_seen = 0
         self.connections = Connections(servers, self.clocks)
-        self.rulesets = Rulesets(self.identity)
         self.exact = ExactHits()
         self._now: dict[str, int] = {}
         self._open: dict[int, Connection] = {}
         self._looked_at: dict[str, int] = {}
-        self._judge_by(snapshot)
+        self._seek_remedies()
 
-    def _judge_by(self, snapshot: ClusterSnapshot) -> None:
-        self._engine: PolicyEngine | None = None
-        self._remedies: Remedies | None = None
-        self.engine_error = ""
-        try:
-            self._engine = PolicyEngine(snapshot)
-            self._remedies = Remedies(self._engine, self.identity)
-        except GenainetError as error:
-            self.engine_error = error.message
+    def _seek_remedies(self) -> None:
+        engine = self.context.engine
+        self._remedies = Remedies(engine, self.identity) if engine is not None else None
 
     def feed(self, event: Event) -> Iterator[PacketPath]:
         """Takes in one record; yields the paths that have settled by its time."""
@@ -101,13 +92,11 @@ class PathCorrelator:
             case Progress() | AgentFailed():
                 self.watches.learn(event)
                 return
-            case NodeReport():
-                self.identity.learn(event)
-            case RulesetDump():
-                self.rulesets.learn(event)
+            case NodeReport() | RulesetDump():
+                self.context.learn(event)
             case ClusterChanged():
-                self.identity.update(event.snapshot)
-                self._judge_by(event.snapshot)
+                self.context.learn(event)
+                self._seek_remedies()
                 return
             case RuleHit():
                 self.exact.learn(event)
@@ -230,7 +219,7 @@ class PathCorrelator:
         if translation is None:
             return None
         before, after = translation.before, translation.after
-        ruleset, _ = self.rulesets.of(translation.node)
+        ruleset, _ = self.context.rulesets.of(translation.node)
         observed = self.exact.translation(ruleset, translation.node, before) if ruleset is not None else None
         found = observed or (attribute_nat(ruleset, before, after) if ruleset is not None else None)
         certainty = Certainty.OBSERVED if observed else Certainty.DERIVED if found else Certainty.UNKNOWN
@@ -268,10 +257,10 @@ class PathCorrelator:
         return telling[0] if not answered or len(telling) > 2 else None
 
     def _explain(self, dropped: Dropped) -> Drop:
-        ruleset, error = self.rulesets.of(dropped.event.node)
+        ruleset, error = self.context.rulesets.of(dropped.event.node)
         event, established = dropped.event, not dropped.first_packet
         named = self.exact.dropping_rule(ruleset, event.node, event.flow) if ruleset is not None else None
-        case = Case(event, established, self.identity, ruleset, error, self._engine, self._remedies, named)
+        case = Case(event, established, self.identity, ruleset, error, self.context.engine, self._remedies, named)
         return explain_drop(case)
 
     @staticmethod

@@ -139,7 +139,7 @@ def listen_queue_full(path: PacketPath, connection: Connection, identity: Identi
     if last is None or not counters:
         return None
     pod = identity.pod_in(last.node, last.netns)
-    place = f"pod {pod.metadata.namespace}/{pod.metadata.name}" if pod else f"node {last.node}"
+    place = identity.place(last.node, last.netns)
     return Finding(
         "listen-overflow", f"the listen queue of {place} is full: its application does not accept connections", Severity.ERROR,
         (

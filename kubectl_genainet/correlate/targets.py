@@ -9,7 +9,8 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Pod, Service, ServicePort
 from kubectl_genainet.model.path import PacketPath
-from kubectl_genainet.model.target import Target, TargetKind, not_found
+from kubectl_genainet.model.target import Target, TargetKind, not_found, service_named
+from kubectl_genainet.policy.targets import pods_named
 from kubectl_genainet.wire import FilterEntry
 
 
@@ -39,7 +40,7 @@ def resolve(target: Target, snapshot: ClusterSnapshot, namespace: str) -> Resolv
         case TargetKind.ADDRESS:
             return _address(target, snapshot, namespace)
         case _:
-            return _pods(target, pods_of(target, snapshot, namespace), snapshot, namespace)
+            return _pods(target, pods_named(snapshot, target, namespace), snapshot, namespace)
 
 
 def _address(target: Target, snapshot: ClusterSnapshot, namespace: str) -> Resolved:
@@ -101,10 +102,7 @@ def ports_of(service: Service, port: int | str | None) -> tuple[ServicePort, ...
 
 
 def _service(target: Target, snapshot: ClusterSnapshot, namespace: str) -> Resolved:
-    service = snapshot.service(namespace, target.name)
-    if service is None:
-        known = [s.metadata.name for s in snapshot.services if s.metadata.namespace == namespace]
-        raise not_found("Service", target.name, known, namespace=namespace)
+    service = service_named(snapshot, namespace, target.name)
     if service.spec.type == "ExternalName":
         raise InputError(
             f"Service {namespace}/{target.name} is an ExternalName ({service.spec.external_name}): a DNS alias without packets",
@@ -129,34 +127,6 @@ def _service(target: Target, snapshot: ClusterSnapshot, namespace: str) -> Resol
     )  # fmt: skip
 
 
-def pods_of(target: Target, snapshot: ClusterSnapshot, namespace: str) -> tuple[Pod, ...]:
-    """The pods that a pod or workload target stands for. Raises InputError where there is none."""
-    if target.kind is TargetKind.POD:
-        pod = snapshot.pod(namespace, target.name)
-        if pod is None:
-            known = [p.metadata.name for p in snapshot.pods if p.metadata.namespace == namespace]
-            raise not_found("pod", target.name, known, namespace=namespace)
-        return (pod,)
-    workload = next(
-        (o for o in snapshot.of(target.api_kind) if (o.namespace, o.name) == (namespace, target.name)), None
-    )
-    if workload is None:
-        known = [o.name for o in snapshot.of(target.api_kind) if o.namespace == namespace]
-        raise not_found(target.api_kind, target.name, known, namespace=namespace)
-    wanted = workload.raw.get("spec", {}).get("selector", {}).get("matchLabels", {})
-    pods = tuple(
-        p
-        for p in snapshot.pods
-        if p.metadata.namespace == namespace
-        and wanted
-        and wanted.items() <= p.metadata.labels.items()
-        and not p.finished
-    )
-    if not pods:
-        raise InputError(f"{target.api_kind} {namespace}/{target.name} has no pods", hint="Is it scaled to zero?")
-    return pods
-
-
 def _in_front_of(pods: set[str], snapshot: ClusterSnapshot) -> set[tuple[str, int, str]]:
     """The Services' addresses behind which the pods are: what a client calls before the translation."""
     found: set[tuple[str, int, str]] = set()
@@ -168,7 +138,7 @@ def _in_front_of(pods: set[str], snapshot: ClusterSnapshot) -> set[tuple[str, in
     return found
 
 
-def _pods(target: Target, pods: tuple[Pod, ...], snapshot: ClusterSnapshot, namespace: str) -> Resolved:
+def _pods(target: Target, pods: list[Pod], snapshot: ClusterSnapshot, namespace: str) -> Resolved:
     filters, servers, warnings = [], set(), []
     for pod in pods:
         port = target.port

@@ -13,7 +13,15 @@ from kubectl_genainet.doctor.calls import Call, find_calls
 from kubectl_genainet.doctor.check import Need
 from kubectl_genainet.doctor.inputs import NOTHING_MEASURED, DnsMeasurement, DnsStats
 from kubectl_genainet.doctor.raw import items, moment, number, text
-from kubectl_genainet.doctor.recognise import Override, Recognised, Role, Stack, recognise, stack_named
+from kubectl_genainet.doctor.recognise import (
+    Override,
+    Recognised,
+    Role,
+    Stack,
+    recognise_all,
+    stack_named,
+    with_callers,
+)
 from kubectl_genainet.doctor.workloads import LivePod, Workload, fold
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.events import Seen
@@ -124,43 +132,14 @@ class Cluster:
     @cached_property
     def _recognised(self) -> Mapping[ObjectRef, Recognised]:
         """What images, arguments, devices and labels tell, or --workload; without the callers."""
-        found: dict[ObjectRef, Recognised] = {}
-        for workload in self.workloads:
-            if self.overrides:
-                override = next((o for o in self.overrides if o.matches(workload.ref)), None)
-                known = recognise(workload) if override else None
-                if override is not None:
-                    stack = known.stack if known and known.role is override.role else ""
-                    found[workload.ref] = Recognised(
-                        workload.ref, override.role, stack, ("--workload",), len(workload.pods)
-                    )
-            else:
-                known = recognise(workload)
-                if known is not None:
-                    found[workload.ref] = known
-        return found
+        return recognise_all(self.workloads, self.overrides)
 
     @cached_property
     def genai(self) -> Mapping[ObjectRef, Recognised]:
         """GenAI workloads of the whole cluster: those recognised, and the applications that call them."""
-        found = dict(self._recognised)
         if self.overrides:
-            return found
-        changed = True
-        while changed:  # a chat front end calls a RAG application that calls the model server
-            changed = False
-            for call in self.calls:
-                if call.client.ref in found or call.service is None:
-                    continue
-                for callee in self.workloads_of(call.service):
-                    if callee.ref in found and found[callee.ref].role is not Role.TRAINING:
-                        why = f"calls {call.service.ref} ({call.evidence.field})"
-                        found[call.client.ref] = Recognised(
-                            call.client.ref, Role.APPLICATION, "", (why,), len(call.client.pods)
-                        )
-                        changed = True
-                        break
-        return found
+            return self._recognised
+        return with_callers(self._recognised, self.calls, self.workloads_of)
 
     @cached_property
     def genai_workloads(self) -> tuple[tuple[Workload, Recognised], ...]:
@@ -416,15 +395,3 @@ class Cluster:
 
     def events(self, *reasons: str) -> tuple[KubeObject, ...]:
         return tuple(e for e in self.event_objects if text(e.raw, "reason") in reasons)
-
-
-def event_object(event: KubeObject) -> ObjectRef:
-    """What an Event is about: `involvedObject` in core/v1, `regarding` in events.k8s.io/v1."""
-    about = event.raw.get("involvedObject") or event.raw.get("regarding") or {}
-    return ObjectRef(text(about, "kind"), text(about, "name"), text(about, "namespace"))
-
-
-def event_message(event: KubeObject) -> tuple[str, str]:
-    """(field, text) of an Event's message: `message` in core/v1, `note` in events.k8s.io/v1."""
-    field = "note" if "note" in event.raw else "message"
-    return field, text(event.raw, field)

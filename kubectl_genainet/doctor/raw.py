@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.model.kube import KubeObject
 
 
 def at(value: Any, *path: str | int) -> Any:
@@ -181,3 +182,15 @@ def q(value: object) -> str:
     plain = re.fullmatch(r"[A-Za-z][-A-Za-z0-9._/]*", str(value))
     words = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
     return str(value) if plain and str(value).lower() not in words else json.dumps(str(value))
+
+
+def event_object(event: KubeObject) -> ObjectRef:
+    """What an Event is about: `involvedObject` in core/v1, `regarding` in events.k8s.io/v1."""
+    about = event.raw.get("involvedObject") or event.raw.get("regarding") or {}
+    return ObjectRef(text(about, "kind"), text(about, "name"), text(about, "namespace"))
+
+
+def event_message(event: KubeObject) -> tuple[str, str]:
+    """(field, text) of an Event's message: `message` in core/v1, `note` in events.k8s.io/v1."""
+    field = "note" if "note" in event.raw else "message"
+    return field, text(event.raw, field)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import msgspec
 
+from kubectl_genainet.doctor.calls import Call
 from kubectl_genainet.doctor.workloads import Workload
 from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.model.kube import Service
 
 
 class Role(Enum):
@@ -186,3 +189,46 @@ def _by_labels(labels: dict[str, str], reasons: list[str]) -> tuple[Role, str]:
                 reasons.append(f"label {key}={value}")
                 return role, stack
     return Role.UNKNOWN, ""
+
+
+def recognise_all(workloads: Iterable[Workload], overrides: Sequence[Override] = ()) -> dict[ObjectRef, Recognised]:
+    """The GenAI workloads among some; with overrides those that they name, and no others."""
+    found: dict[ObjectRef, Recognised] = {}
+    for workload in workloads:
+        override = next((o for o in overrides if o.matches(workload.ref)), None)
+        if overrides and override is None:
+            continue
+        known = recognise(workload)
+        if override is not None:
+            stack = known.stack if known and known.role is override.role else ""
+            known = Recognised(workload.ref, override.role, stack, ("--workload",), len(workload.pods))
+        if known is not None:
+            found[workload.ref] = known
+    return found
+
+
+def with_callers(
+    recognised: Mapping[ObjectRef, Recognised],
+    calls: Iterable[Call],
+    workloads_of: Callable[[Service], Iterable[Workload]],
+) -> dict[ObjectRef, Recognised]:
+    """The recognised workloads, and as applications those that call one of them, or one that does.
+
+    A chat front end calls a RAG application that calls the model server. Training is not called for answers.
+    """
+    found = dict(recognised)
+    calls = tuple(calls)
+    changed = True
+    while changed:
+        changed = False
+        for call in calls:
+            if call.client.ref in found or call.service is None:
+                continue
+            callees = (found.get(callee.ref) for callee in workloads_of(call.service))
+            if any(callee is not None and callee.role is not Role.TRAINING for callee in callees):
+                why = f"calls {call.service.ref} ({call.evidence.field})"
+                found[call.client.ref] = Recognised(
+                    call.client.ref, Role.APPLICATION, "", (why,), len(call.client.pods)
+                )
+                changed = True
+    return found

@@ -17,6 +17,7 @@ from kubectl_genainet.doctor.families import (
     gpu_nodes,
     health,
     ingress,
+    ingress_streams,
     ip_space,
     kube_proxy,
     kube_proxy_latency,
@@ -33,12 +34,13 @@ from kubectl_genainet.doctor.families import (
     policy_traffic,
     services,
     sriov,
+    vpc_cni,
 )
 
 _FAMILIES = (
-    cni, pod_ip, node_packets, services, listening, exposure, nlb, health, ingress, gateway, mesh, policy, policy_peers,
-    policy_traffic, global_policy, kube_proxy, kube_proxy_latency, ip_space, ebpf, sriov, coredns, coredns_cpu, nodelocal,
-    lookups, placement, efa, gpu_nodes,
+    cni, pod_ip, node_packets, services, listening, exposure, nlb, health, ingress, ingress_streams, gateway, mesh, policy,
+    policy_peers, policy_traffic, global_policy, kube_proxy, kube_proxy_latency, ip_space, vpc_cni, ebpf, sriov, coredns,
+    coredns_cpu, nodelocal, lookups, placement, efa, gpu_nodes,
 )  # fmt: skip
 
 
@@ -56,16 +58,3 @@ def chosen(areas: Sequence[Area]) -> tuple[Check, ...]:
 
 def check_named(name: str) -> Check | None:
     return next((c for c in all_checks() if c.name == name), None)
-
-
-def kinds_needed() -> tuple[str, ...]:
-    """The kinds of objects that a snapshot should hold for every check to run."""
-    named = {need for c in all_checks() for need in c.needs if isinstance(need, str)}
-    # Read where they exist; a check that uses them does not depend on them.
-    extra = {
-        "ReplicaSet", "StatefulSet", "Job", "LeaderWorkerSet", "JobSet", "PyTorchJob", "MPIJob", "RayCluster",
-        "IPPool", "GRPCRoute", "TCPRoute", "TLSRoute", "HorizontalPodAutoscaler", "CiliumNetworkPolicy",
-        "CiliumClusterwideNetworkPolicy", "GlobalNetworkPolicy", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy",
-        "ClusterNetworkPolicy", "Subnet", "SecurityGroup", "Certificate",
-    }  # fmt: skip
-    return tuple(sorted(named | extra))

@@ -62,9 +62,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         """Whether there is a finding of a severity or worse."""
         return any(f.severity.rank >= at_least.rank for f in self.findings)
 
-    def area_of(self, check: str) -> Area:
-        return next(r.area for r in self.checks if r.check == check)
-
 
 ProgressCallback = Callable[[int, int, str], None]
 

@@ -22,7 +22,6 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import Pod
 
 ADMITTED = "0x10000/0x10000"
-DIRECTIONS = ("ingress", "egress")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,21 +12,18 @@ from kubectl_genainet.lab.cluster import check_machine
 from kubectl_genainet.lab.state import LabFolder, LabRecord, lab_record, lab_snapshot
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import Pod
-from kubectl_genainet.model.target import TargetKind, not_found, parse_target
+from kubectl_genainet.model.target import TargetKind, not_found, parse_target, pod_named
 
 
 def find_pod(snapshot: ClusterSnapshot, text: str, namespace: str = "default") -> Pod:
     """The pod that `text` names: NAME, pod/NAME, or deploy/NAME (its first pod; sts/ and ds/ too)."""
     target = parse_target(text if "/" in text else f"pod/{text}")
     namespace = target.namespace or namespace
-    here = [p for p in snapshot.pods if p.metadata.namespace == namespace]
     if target.kind is TargetKind.POD:
-        pod = snapshot.pod(namespace, target.name)
-        if pod is None:
-            raise not_found("pod", target.name, (p.metadata.name for p in here), namespace=namespace)
-        return pod
+        return pod_named(snapshot, namespace, target.name)
     if target.kind is not TargetKind.WORKLOAD:
         raise GenainetError(f"{text!r} is not a pod", "Give pod/NAME, NAME or deploy/NAME.")
+    here = [p for p in snapshot.pods if p.metadata.namespace == namespace]
     owned = [p for p in here if _workload(snapshot, p) == (target.api_kind, target.name)]
     if not owned:
         known = {name for p in here for kind, name in [_workload(snapshot, p)] if kind == target.api_kind}

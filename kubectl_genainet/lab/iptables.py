@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 BUILTIN_CHAINS = {
     "raw": ("PREROUTING", "OUTPUT"),
     "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
@@ -47,11 +45,3 @@ class Tables:
 
 def comment(text: str) -> str:
     return f'-m comment --comment "{text}"'
-
-
-def empty_tables(tables: Iterable[str]) -> str:
-    """Input of iptables-restore that leaves the tables without a rule."""
-    text = Tables()
-    for table in tables:
-        text.chain(table, BUILTIN_CHAINS[table][0])
-    return text.restore_text()

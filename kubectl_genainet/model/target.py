@@ -11,7 +11,8 @@ from enum import Enum
 import msgspec
 
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.model.cluster import canonical_ip
+from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
+from kubectl_genainet.model.kube import Pod, Service
 
 
 class TargetKind(Enum):
@@ -110,3 +111,21 @@ def not_found(what: str, name: str, known: Iterable[str], *, namespace: str = ""
     else:
         hint = f"There is no {what}{where} at all. Is the namespace right? (-n, -A)"
     return InputError(f"no {what} {name!r}{where}", hint=hint)
+
+
+def pod_named(snapshot: ClusterSnapshot, namespace: str, name: str) -> Pod:
+    """Raises InputError, with near matches, where there is no such pod."""
+    pod = snapshot.pod(namespace, name)
+    if pod is None:
+        known = (p.metadata.name for p in snapshot.pods if p.metadata.namespace == namespace)
+        raise not_found("pod", name, known, namespace=namespace)
+    return pod
+
+
+def service_named(snapshot: ClusterSnapshot, namespace: str, name: str) -> Service:
+    """Raises InputError, with near matches, where there is no such Service."""
+    service = snapshot.service(namespace, name)
+    if service is None:
+        known = (s.metadata.name for s in snapshot.services if s.metadata.namespace == namespace)
+        raise not_found("Service", name, known, namespace=namespace)
+    return service

@@ -35,10 +35,10 @@ from kubectl_genainet.policy.rules import DEFAULT_TIER, NamedPortTerm, NumberedP
 from kubectl_genainet.policy.selectors import (
     NAMESPACE_NAME_LABEL,
     Operator,
-    RawExpression,
     RawSelector,
     Requirement,
     Selector,
+    operator_of,
 )
 from kubectl_genainet.policy.where import Where, unknown_fields
 
@@ -162,18 +162,7 @@ class CiliumCompiler:
         default = spec.enable_default_deny
         isolates_in = bool(spec.ingress or spec.ingress_deny) if default.ingress is None else default.ingress
         isolates_out = bool(spec.egress or spec.egress_deny) if default.egress is None else default.egress
-        if spec.ingress_deny or spec.egress_deny:
-            yield Policy(
-                ref=obj.ref,
-                family=Family.CILIUM,
-                tier=DEFAULT_TIER.name,
-                subject=subject,
-                order=(*_DENY_ORDER, obj.name, obj.namespace),
-                egress=self._rules(spec.egress_deny, where.at("egressDeny"), Direction.EGRESS, Action.DENY),
-                ingress=self._rules(spec.ingress_deny, where.at("ingressDeny"), Direction.INGRESS, Action.DENY),
-                not_evaluated=unknown,
-            )
-        yield Policy(
+        admitting = Policy(
             ref=obj.ref,
             family=Family.CILIUM,
             tier=DEFAULT_TIER.name,
@@ -185,6 +174,16 @@ class CiliumCompiler:
             isolates_ingress=isolates_in,
             not_evaluated=unknown,
         )
+        if spec.ingress_deny or spec.egress_deny:
+            yield msgspec.structs.replace(
+                admitting,
+                order=(*_DENY_ORDER, obj.name, obj.namespace),
+                egress=self._rules(spec.egress_deny, where.at("egressDeny"), Direction.EGRESS, Action.DENY),
+                ingress=self._rules(spec.ingress_deny, where.at("ingressDeny"), Direction.INGRESS, Action.DENY),
+                isolates_egress=False,
+                isolates_ingress=False,
+            )
+        yield admitting
 
     def _rules(
         self, rules: tuple[RawRule, ...], where: Where, direction: Direction, action: Action
@@ -322,18 +321,9 @@ def _selector(raw: RawSelector, where: Where) -> Selector:
     """A selector whose keys may carry a source ("k8s:app")."""
     found = [Requirement(k, Operator.IN, (v,)) for k, v in raw.match_labels.items()]
     for i, expression in enumerate(raw.match_expressions):
-        found.append(_expression(expression, where.at("matchExpressions").item(i)))
+        operator = operator_of(expression, where.at("matchExpressions").item(i))
+        found.append(Requirement(expression.key, operator, expression.values))
     return Selector(tuple(found))
-
-
-def _expression(raw: RawExpression, where: Where) -> Requirement:
-    try:
-        operator = Operator(raw.operator)
-    except ValueError:
-        raise where.at("operator").error(f"unknown operator {raw.operator!r}") from None
-    if (operator in (Operator.IN, Operator.NOT_IN)) != bool(raw.values):
-        raise where.at("values").error(f"operator {raw.operator} and {len(raw.values)} values don't fit")
-    return Requirement(raw.key, operator, raw.values)
 
 
 def _block_peer(text: str, excepts: tuple[str, ...], where: Where) -> BlockPeer:

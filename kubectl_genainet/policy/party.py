@@ -9,7 +9,7 @@ from enum import Enum
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import Node, Pod
-from kubectl_genainet.model.target import not_found
+from kubectl_genainet.model.target import pod_named
 from kubectl_genainet.policy.cidr import Address, address_of
 from kubectl_genainet.policy.model import PolicyEndpoint
 
@@ -79,10 +79,7 @@ class Parties:
         Raises InputError for a pod that isn't there and for an address that isn't one.
         """
         if endpoint.name:
-            pod = self.snapshot.pod(endpoint.namespace, endpoint.name)
-            if pod is None:
-                known = [p.metadata.name for p in self.snapshot.pods if p.metadata.namespace == endpoint.namespace]
-                raise not_found("pod", endpoint.name, known, namespace=endpoint.namespace)
+            pod = pod_named(self.snapshot, endpoint.namespace, endpoint.name)
             return self.of_pod(pod, endpoint.ip, version)
         address = address_of(endpoint.ip) if endpoint.ip else None
         if endpoint.ip and address is None:

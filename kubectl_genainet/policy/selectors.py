@@ -106,18 +106,24 @@ def selector_of(raw: RawSelector, where: Where) -> Selector:
     return Selector(tuple(requirements))
 
 
-def _requirement(raw: RawExpression, where: Where) -> Requirement:
+def operator_of(raw: RawExpression, where: Where) -> Operator:
+    """The expression's operator. Raises InputError where there is no such operator, or it goes with no such values."""
     try:
         operator = Operator(raw.operator)
     except ValueError:
         names = ", ".join(o.value for o in Operator)
         raise where.at("operator").error(f"unknown operator {raw.operator!r}", f"The operators are {names}.") from None
-    check_label_key(raw.key, where.at("key"))
     takes_values = operator in (Operator.IN, Operator.NOT_IN)
     if takes_values and not raw.values:
         raise where.at("values").error(f"operator {operator.value} needs at least one value")
     if not takes_values and raw.values:
         raise where.at("values").error(f"operator {operator.value} takes no values")
+    return operator
+
+
+def _requirement(raw: RawExpression, where: Where) -> Requirement:
+    operator = operator_of(raw, where)
+    check_label_key(raw.key, where.at("key"))
     for i, value in enumerate(raw.values):
         check_label_value(value, where.at("values").item(i))
     return Requirement(raw.key, operator, raw.values)

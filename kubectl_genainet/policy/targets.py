@@ -10,7 +10,7 @@ import msgspec
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, Pod, Service, ServicePort
-from kubectl_genainet.model.target import Target, TargetKind, not_found
+from kubectl_genainet.model.target import Target, TargetKind, not_found, pod_named, service_named
 from kubectl_genainet.policy.model import PolicyEndpoint, PolicyFlow, domain_endpoint, ip_endpoint, pod_endpoint
 from kubectl_genainet.policy.selectors import RawSelector, selector_of
 from kubectl_genainet.policy.where import Where
@@ -59,9 +59,9 @@ def source_endpoints(snapshot: ClusterSnapshot, target: Target | str, namespace:
     if target.kind is TargetKind.ADDRESS:
         return [ip_endpoint(target.name)]
     if target.kind is TargetKind.SERVICE:
-        service = _service(snapshot, target, namespace)
+        service = service_named(snapshot, target.namespace or namespace, target.name)
         return list(dict.fromkeys(d.endpoint for p in service.spec.ports for d in backends_of(snapshot, service, p)))
-    return [_endpoint(p) for p in _pods(snapshot, target, namespace)]
+    return [_endpoint(p) for p in pods_named(snapshot, target, namespace)]
 
 
 def destinations_of(
@@ -74,11 +74,11 @@ def destinations_of(
     if target.kind is TargetKind.ADDRESS:
         return _at_address(snapshot, target, protocol or "TCP")
     if target.kind is TargetKind.SERVICE:
-        service = _service(snapshot, target, namespace)
+        service = service_named(snapshot, target.namespace or namespace, target.name)
         return [
             d for p in _service_ports(service, target, protocol) for d in backends_of(snapshot, service, p)
         ]  # fmt: skip
-    return [d for pod in _pods(snapshot, target, namespace) for d in _pod_ports(pod, target, protocol)]
+    return [d for pod in pods_named(snapshot, target, namespace) for d in _pod_ports(pod, target, protocol)]
 
 
 def backends_of(snapshot: ClusterSnapshot, service: Service, port: ServicePort) -> list[Destination]:
@@ -117,15 +117,6 @@ def _target_port(pod: Pod, port: ServicePort) -> int:
     return named[0].container_port if named else 0
 
 
-def _service(snapshot: ClusterSnapshot, target: Target, namespace: str) -> Service:
-    where = target.namespace or namespace
-    service = snapshot.service(where, target.name)
-    if service is None:
-        known = [s.metadata.name for s in snapshot.services if s.metadata.namespace == where]
-        raise not_found("Service", target.name, known, namespace=where)
-    return service
-
-
 def _service_ports(service: Service, target: Target, protocol: str) -> list[ServicePort]:
     ports = [p for p in service.spec.ports if not protocol or p.protocol == protocol]
     if target.port is not None:
@@ -136,21 +127,18 @@ def _service_ports(service: Service, target: Target, protocol: str) -> list[Serv
     return ports
 
 
-def _pods(snapshot: ClusterSnapshot, target: Target, namespace: str) -> list[Pod]:
+def pods_named(snapshot: ClusterSnapshot, target: Target, namespace: str) -> list[Pod]:
+    """The pods that a pod or workload target stands for. Raises InputError where there is none."""
     where = target.namespace or namespace
     if target.kind is TargetKind.POD:
-        pod = snapshot.pod(where, target.name)
-        if pod is None:
-            known = [p.metadata.name for p in snapshot.pods if p.metadata.namespace == where]
-            raise not_found("pod", target.name, known, namespace=where)
-        return [pod]
+        return [pod_named(snapshot, where, target.name)]
     workloads = [o for o in snapshot.by_kind.get(target.api_kind, ()) if o.namespace == where]
     workload = next((o for o in workloads if o.name == target.name), None)
     if workload is None:
         raise not_found(target.api_kind, target.name, [o.name for o in workloads], namespace=where)
     pods = list(_pods_of(workload, [p for p in snapshot.pods if p.metadata.namespace == where and not p.finished]))
     if not pods:
-        raise InputError(f"{workload.ref} has no pods")
+        raise InputError(f"{workload.ref} has no pods", hint="Is it scaled to zero?")
     return pods
 
 

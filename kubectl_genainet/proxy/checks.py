@@ -175,9 +175,5 @@ def get_out_device(s: State) -> str | None:
     return s.oif
 
 
-def get_ct_state(s: State) -> str:
-    return s.ct
-
-
 def get_connmark(s: State) -> int | None:
     return s.connmark if s.ct == "NEW" else None

@@ -7,6 +7,7 @@ walked: a node with 10,000 Services has 250,000 rules, and a packet meets a few 
 from __future__ import annotations
 
 import ipaddress
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -195,7 +196,7 @@ def path_refs(path: Path | None) -> tuple[RuleRef, ...]:
     return tuple(reversed(found))
 
 
-class Table:
+class Table(ABC):
     """A table of one family (4, 6, or 0 for both) with its chains. Subclasses know how to compile and to describe."""
 
     def __init__(self, name: str, family: int, source: str) -> None:
@@ -207,11 +208,11 @@ class Table:
         """How a rule reference names the table."""
         return self.name
 
-    def compile(self, chain: Chain) -> list[Rule]:
-        raise NotImplementedError
+    @abstractmethod
+    def compile(self, chain: Chain) -> list[Rule]: ...
 
-    def describe(self, rule: Rule) -> RuleRef:
-        raise NotImplementedError
+    @abstractmethod
+    def describe(self, rule: Rule) -> RuleRef: ...
 
 
 class Chain:

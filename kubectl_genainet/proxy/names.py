@@ -10,15 +10,6 @@ import base64
 import hashlib
 from typing import NamedTuple
 
-# Prefixes of the chains that kube-proxy's iptables mode makes for one Service port, and what each is for.
-IPTABLES_PREFIXES = {
-    "KUBE-SVC-": "endpoints, traffic policy Cluster",
-    "KUBE-SVL-": "endpoints, traffic policy Local (1.24 and later)",
-    "KUBE-XLB-": "endpoints, traffic policy Local (before 1.24)",
-    "KUBE-EXT-": "external destinations (1.24 and later)",
-    "KUBE-FW-": "load balancer source ranges",
-    "KUBE-SEP-": "one endpoint",
-}
 NFTABLES_PREFIXES = ("service-", "local-", "external-", "firewall-", "endpoint-", "affinity-")
 
 _NFT_BASE_MAX = 256 - 16  # knftables.NameLengthMax less the room that kube-proxy leaves for a prefix

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, TypeVar
 
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
 from kubectl_genainet.correlate.dns_stats import ClientStats, Counts, NameStats, ServerStats
@@ -20,7 +18,7 @@ from kubectl_genainet.model.path import Party
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.path_tree import certainty
 from kubectl_genainet.render.table import Column, table
-from kubectl_genainet.render.text import SEVERITY_STYLE, duration, make_console, printable
+from kubectl_genainet.render.text import SEVERITY_STYLE, duration, printable
 
 NAMES_SHOWN = 15
 REFRESH_S = 0.5
@@ -93,7 +91,7 @@ WIDE_COLUMNS: tuple[tuple[Column[DnsExchange], int], ...] = (
 )
 
 
-class DnsView(LiveView):
+class DnsView(LiveView, ABC):
     """What a renderer of exchanges does."""
 
     def __init__(self, target: str, *, live: bool, by_server: bool) -> None:
@@ -101,11 +99,11 @@ class DnsView(LiveView):
         self.by_server = by_server
         self.source: DnsSummaryBuilder | None = None  # what to draw from while it runs
 
-    def exchange(self, exchange: DnsExchange) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def exchange(self, exchange: DnsExchange) -> None: ...
 
-    def finish(self, summary: DnsSummary) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def finish(self, summary: DnsSummary) -> None: ...
 
     def _nothing_seen(self, summary: DnsSummary) -> None:
         if not summary.queries.queries and not summary.upstream.queries:
@@ -134,7 +132,6 @@ class WideView(DnsView):
 
     def __init__(self, target: str, *, live: bool, by_server: bool) -> None:
         super().__init__(target, live=live, by_server=by_server)
-        self.console = make_console()
         self._started = False
 
     def exchange(self, exchange: DnsExchange) -> None:
@@ -155,42 +152,20 @@ class WideView(DnsView):
 class TableView(DnsView):
     """The tables: refreshed in place in a terminal, else printed at the end."""
 
-    def __init__(self, target: str, *, live: bool, by_server: bool) -> None:
-        super().__init__(target, live=live, by_server=by_server)
-        self.console = make_console()
-        self._screen: Live | None = None
-        self._started = time.monotonic()
-        self._drawn = 0.0
-
-    def __enter__(self) -> TableView:
-        if self.console.is_terminal and self.live:
-            self._screen = Live(console=self.console, auto_refresh=False, transient=True, vertical_overflow="crop")
-            self._screen.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._screen is not None:
-            self._screen.stop()
-            self._screen = None
+    in_place = True
 
     def exchange(self, exchange: DnsExchange) -> None:
         pass
 
     def refresh(self) -> None:
-        now = time.monotonic()
-        if self._screen is None or self.source is None or now - self._drawn < REFRESH_S:
+        if self.source is None or not self.screen.due(REFRESH_S):
             return
-        self._drawn = now
         statistics = self.source.statistics
         shown = tables(statistics.clients(), statistics.names(), statistics.servers(), by_server=self.by_server)
-        queries = sum(statistics.all.outcomes.values())
-        line = f"watching {self.target} on {len(self._attached)} nodes, {int(now - self._started)} s, {queries} queries"
-        self._screen.update(Group(*shown, Text(f"{line} (Ctrl-C ends)", style="dim")), refresh=True)
+        self.screen.draw([*shown, self.state(f"{sum(statistics.all.outcomes.values())} queries")])
 
     def finish(self, summary: DnsSummary) -> None:
-        self.__exit__(None, None, None)
+        self.screen.stop()
         self._nothing_seen(summary)
         self.console.print(report(summary, by_server=self.by_server))
 

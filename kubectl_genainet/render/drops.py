@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.padding import Padding
 from rich.text import Text
 
@@ -19,7 +17,7 @@ from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.path import Party
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.table import Column, table
-from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, make_console, printable
+from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, printable
 
 REFRESH_S = 1.0
 DETAILS = 12  # rows that are explained below the table
@@ -76,57 +74,33 @@ COLUMNS: tuple[Column[DropRow], ...] = (
 )
 
 
-class DropsView(LiveView):
+class DropsView(LiveView, ABC):
     """What a renderer of drops does. `source` gives the rows as they are now."""
 
     source: Callable[[], list[DropRow]] = staticmethod(list)
 
-    def finish(self, rows: list[DropRow], summary: DropSummary) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def finish(self, rows: list[DropRow], summary: DropSummary) -> None: ...
 
 
 class TableView(DropsView):
     """The table, by count, refreshed in place on a terminal; once, at the end, in a pipe."""
 
+    in_place = True
     wide = False
 
-    def __init__(self, target: str, *, live: bool) -> None:
-        super().__init__(target, live=live)
-        self.console = make_console()
-        self._screen: Live | None = None
-        self._started = self._drawn = time.monotonic()
-
-    def __enter__(self) -> Self:
-        if self.console.is_terminal and self.live:
-            self._screen = Live(console=self.console, auto_refresh=False, transient=True, vertical_overflow="crop")
-            self._screen.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop()
-
-    def _stop(self) -> None:
-        if self._screen is not None:
-            self._screen.stop()
-            self._screen = None
-
     def refresh(self) -> None:
-        if self._screen is None or time.monotonic() - self._drawn < REFRESH_S:
+        if not self.screen.due(REFRESH_S):
             return
-        self._drawn = time.monotonic()
         rows = self.source()
         room = max(3, self.console.height - 4)
         shown: list[RenderableType] = [table(COLUMNS, rows[:room], wide=self.wide)] if rows else []
         if len(rows) > room:
             shown.append(Text(f"… and {len(rows) - room} more", style="dim"))
-        state = f"watching {self.target} on {len(self._attached)} nodes" if self._attached else "loading the probes"
-        shown.append(Text(printable(f"{state}, {int(self._drawn - self._started)} s (Ctrl-C ends)"), style="dim"))
-        self._screen.update(Group(*shown), refresh=True)
+        self.screen.draw([*shown, self.state()])
 
     def finish(self, rows: list[DropRow], summary: DropSummary) -> None:
-        self._stop()
+        self.screen.stop()
         if rows:
             self.console.print(table(COLUMNS, rows, wide=self.wide))
         for row, more in alike(rows)[:DETAILS]:
@@ -204,7 +178,7 @@ class JsonView(DropsView):
     """A row as it is known, again when it has grown (the last of an id holds), then the summary. See docs/drops.md."""
 
     PERIOD_S = 2.0
-    _write = staticmethod(write_json)
+    write: Callable[[object], None] = staticmethod(write_json)
 
     def __init__(self, target: str, *, live: bool) -> None:
         super().__init__(target, live=live)
@@ -220,15 +194,15 @@ class JsonView(DropsView):
         for row in rows:
             if self._written.get(row.id) != row:
                 self._written[row.id] = row
-                self._write(row)
+                self.write(row)
 
     def finish(self, rows: list[DropRow], summary: DropSummary) -> None:
         self._emit(rows)
-        self._write(summary)
+        self.write(summary)
 
 
 class YamlView(JsonView):
-    _write = staticmethod(write_yaml)
+    write = staticmethod(write_yaml)
 
 
 VIEWS: dict[str, type[DropsView]] = {"table": TableView, "wide": WideView, "json": JsonView, "yaml": YamlView}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Self
 
 import msgspec
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.text import Text
 
 from kubectl_genainet.model.events import AgentFailed, Event, Hello, LostEvents, ProbeResult, Progress
@@ -26,22 +29,69 @@ def write_yaml(value: object) -> None:
     sys.stdout.flush()
 
 
+class Screen:
+    """A terminal that is drawn on in place, from `start` until `stop`, which leaves nothing there."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
+        self._made = time.monotonic()
+        self._drawn: float | None = None
+
+    @property
+    def on(self) -> bool:
+        return self._live.is_started
+
+    @property
+    def age_s(self) -> int:
+        return int(time.monotonic() - self._made)
+
+    def start(self) -> None:
+        self._live.start()
+
+    def stop(self) -> None:
+        self._live.stop()
+
+    def due(self, every_s: float) -> bool:
+        """Whether it is on and was not drawn on for so long."""
+        return self.on and (self._drawn is None or time.monotonic() - self._drawn >= every_s)
+
+    def draw(self, parts: list[RenderableType]) -> None:
+        self._drawn = time.monotonic()
+        self._live.update(Group(*parts), refresh=True)
+
+
 class LiveView:
-    """The base of a verb's renderers: progress, warnings and losses go to stderr."""
+    """The base of a verb's renderers: data goes to stdout; progress, warnings and losses to stderr.
+
+    One that is `in_place` has a `screen` while it is entered, where stdout is a terminal and the packets are live.
+    """
+
+    in_place: ClassVar[bool] = False
 
     def __init__(self, target: str, *, live: bool) -> None:
         self.target, self.live = target, live
+        self.console = make_console()
         self.messages = make_console(stderr=True)
+        self.screen = Screen(self.console)
         self._attached: set[str] = set()
         self._told: Counter[str] = Counter()
 
     def __enter__(self) -> Self:
+        if self.in_place and self.live and self.console.is_terminal:
+            self.screen.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        self.screen.stop()
+
+    def state(self, *counts: str) -> Text:
+        """The line below what is drawn in place."""
+        nodes = len(self._attached)
+        doing = f"watching {self.target} on {nodes} nodes" if nodes else "loading the probes"
+        line = ", ".join((doing, f"{self.screen.age_s} s", *counts))
+        return Text(printable(f"{line} (Ctrl-C ends)"), style="dim")
 
     def warn(self, text: str) -> None:
         self.messages.print(Text(f"warning: {printable(text)}", style="yellow"), soft_wrap=True)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import RenderableType
 from rich.text import Text
 
 from kubectl_genainet.correlate.summary import TraceSummary
@@ -16,7 +13,6 @@ from kubectl_genainet.model.path import PacketPath, Verdict
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.path_tree import path_tree, summary_block
 from kubectl_genainet.render.path_wide import WIDE_COLUMNS, wide_line
-from kubectl_genainet.render.text import make_console
 
 GroupKey = tuple[object, ...]
 
@@ -30,14 +26,14 @@ def group_of(path: PacketPath) -> GroupKey:
     )  # fmt: skip
 
 
-class TraceView(LiveView):
+class TraceView(LiveView, ABC):
     """What a renderer of traces does."""
 
-    def path(self, path: PacketPath) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def path(self, path: PacketPath) -> None: ...
 
-    def finish(self, summary: TraceSummary) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def finish(self, summary: TraceSummary) -> None: ...
 
     def _nothing_seen(self, summary: TraceSummary) -> None:
         if not summary.connections:
@@ -53,22 +49,20 @@ class TraceView(LiveView):
 class JsonView(TraceView):
     """One object a line, as it is known; then the summary and the losses. Documented in docs/output.md."""
 
+    write: Callable[[object], None] = staticmethod(write_json)
+
     def path(self, path: PacketPath) -> None:
-        self._write(path)
+        self.write(path)
 
     def finish(self, summary: TraceSummary) -> None:
         self._nothing_seen(summary)
-        self._write(summary)
+        self.write(summary)
         for loss in summary.lost:
-            self._write(loss)
-
-    def _write(self, value: object) -> None:
-        write_json(value)
+            self.write(loss)
 
 
 class YamlView(JsonView):
-    def _write(self, value: object) -> None:
-        write_yaml(value)
+    write = staticmethod(write_yaml)
 
 
 class WideView(TraceView):
@@ -76,7 +70,6 @@ class WideView(TraceView):
 
     def __init__(self, target: str, *, live: bool) -> None:
         super().__init__(target, live=live)
-        self.console = make_console()
         self._started = False
 
     def path(self, path: PacketPath) -> None:
@@ -93,47 +86,28 @@ class WideView(TraceView):
 class TreeView(TraceView):
     """The tree: live in a terminal, else each new kind of path once and the summary at the end."""
 
+    in_place = True
+
     def __init__(self, target: str, *, live: bool) -> None:
         super().__init__(target, live=live)
-        self.console = make_console()
         self._groups: dict[GroupKey, tuple[PacketPath, int]] = {}
-        self._screen: Live | None = None
-        self._started = time.monotonic()
-        self._dirty = True
-
-    def __enter__(self) -> Self:
-        if self.console.is_terminal and self.live:
-            self._screen = Live(console=self.console, auto_refresh=False, transient=True, vertical_overflow="crop")
-            self._screen.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop()
-
-    def _stop(self) -> None:
-        if self._screen is not None:
-            self._screen.stop()
-            self._screen = None
 
     def path(self, path: PacketPath) -> None:
         key = group_of(path)
         old = self._groups.get(key)
         self._groups[key] = (old[0] if old else path, (old[1] if old else 0) + 1)
-        self._dirty = True
-        if old is None and self._screen is None and self.live:
-            self._print(path_tree(path, 1, self.console.width))
+        if old is None and not self.screen.on and self.live:
+            self.console.print(path_tree(path, 1, self.console.width))
 
     def refresh(self) -> None:
-        if self._screen is not None:
-            self._screen.update(self._render_live(), refresh=True)
+        if self.screen.on:
+            self.screen.draw(self._render_live())
 
     def _ordered(self) -> list[tuple[PacketPath, int]]:
         """What went wrong first, then the most frequent."""
         return sorted(self._groups.values(), key=lambda g: (g[0].verdict is Verdict.FORWARDED, -g[1]))
 
-    def _render_live(self) -> RenderableType:
+    def _render_live(self) -> list[RenderableType]:
         shown: list[RenderableType] = []
         room = self.console.height - 3
         groups = self._ordered()
@@ -145,23 +119,16 @@ class TreeView(TraceView):
                 break
             room -= lines
             shown.append(tree)
-        seconds = int(time.monotonic() - self._started)
-        total = sum(n for _, n in groups)
-        state = "loading the probes" if not self._attached else f"watching {self.target} on {len(self._attached)} nodes"
-        shown.append(Text(f"{state}, {seconds} s, {total} connections (Ctrl-C ends)", style="dim"))
-        return Group(*shown)
-
-    def _print(self, what: RenderableType) -> None:
-        self.console.print(what)
+        return [*shown, self.state(f"{sum(n for _, n in groups)} connections")]
 
     def finish(self, summary: TraceSummary) -> None:
-        screen = self._screen is not None
-        self._stop()
-        if screen or not self.live:
+        drawn = self.screen.on
+        self.screen.stop()
+        if drawn or not self.live:
             for path, count in self._ordered():
-                self._print(path_tree(path, count, self.console.width))
+                self.console.print(path_tree(path, count, self.console.width))
         self._nothing_seen(summary)
-        self._print(summary_block(summary, self.console.width))
+        self.console.print(summary_block(summary, self.console.width))
 
 
 VIEWS: dict[str, Callable[..., TraceView]] = {"tree": TreeView, "wide": WideView, "json": JsonView, "yaml": YamlView}
@@ -169,11 +136,3 @@ VIEWS: dict[str, Callable[..., TraceView]] = {"tree": TreeView, "wide": WideView
 
 def make_view(output: str, target: str, *, live: bool) -> TraceView:
     return VIEWS[output](target, live=live)
-
-
-def render_to_text(path: PacketPath, width: int = 120) -> str:
-    """A path's tree as plain text of that width (documentation, golden tests)."""
-    console = Console(width=width, no_color=True, force_terminal=False, highlight=False, emoji=False)
-    with console.capture() as capture:
-        console.print(path_tree(path, 1, width))
-    return capture.get()

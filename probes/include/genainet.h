@@ -8,12 +8,32 @@
  * The agent puts this file in front of each probe instead of including it: BCC rewrites map operations in the main
  * file only.
  */
-#include "views.h"
-
 #define __always_inline inline __attribute__((always_inline))
 
-/* Reads a view: one helper call for all its fields. */
-#define READ_VIEW(dst, view, base) bpf_probe_read_kernel(&(dst), sizeof(dst), (void *)(base) + OFFSETOF_##view)
+/* Kernel memory is read by plain loads where the kernel offers bpf_rdonly_cast (Linux 6.2): TYPED gives an address the
+ * BTF type that the verifier checks the loads against, and costs nothing when it runs. A load that faults gives 0. The
+ * number is replaced by the kernel function's (agent/compiler.py). Else one helper call copies all fields of a view. */
+#define TYPED(base, type) (((__u64 (*)(__u64, __u32))0x74797065)((base), (type)))
+/* In assembler, as the compiler would join loads of neighbouring fields, which the verifier refuses. */
+#define TYPED_LOAD(to, size, from, offset)                                                               \
+	({                                                                                               \
+		__u64 value;                                                                             \
+		asm("%0 = *(u" #size " *)(%1 + %2)" : "=r"(value) : "r"(from), "i"(offset));              \
+		(to) = value;                                                                            \
+	})
+
+#include "views.h"
+
+#define READ_VIEW(dst, view, base) load_##view(&(dst), (__u64)(base))
+
+/* Copies the first half of the 16 bytes at an address, and the other half. */
+#define LOAD_8(to, from) TYPED_LOAD(*(__u64 *)(to), 64, TYPED(from, BTF_in6_addr), 0)
+#define LOAD_16(to, from)                                         \
+	({                                                        \
+		__u64 part = TYPED(from, BTF_in6_addr);           \
+		TYPED_LOAD(*(__u64 *)(to), 64, part, 0);          \
+		TYPED_LOAD(*(__u64 *)((to) + 8), 64, part, 8);    \
+	})
 
 #define P_ICMP 1
 #define P_TCP 6
@@ -87,11 +107,12 @@ BPF_HASH(own, __u32, __u8, 16384);
 BPF_PERCPU_ARRAY(account, __u64, ACCOUNT_MAX);
 BPF_PERCPU_ARRAY(budgets, struct budget, 1);
 
+/* Atomic, as a softirq may come in between: what is emitted must be what is received and lost, to the last event. */
 static __always_inline void count(int what)
 {
 	__u64 *slot = account.lookup(&what);
 	if (slot)
-		(*slot)++;
+		__sync_fetch_and_add(slot, 1);
 }
 
 /* Whether one more event may be emitted now; counts it either way. */
@@ -147,11 +168,33 @@ struct headers {
 	__u8 version;
 };
 
-/* Reads the headers at `l3`. Returns 0 for what is no first fragment of an IP packet.
- * One helper call for IPv4 without options, two for all else: this runs for every packet of the node. */
+static __always_inline int read_ip(struct headers *h, __u64 from)
+{
+#ifdef TYPED_LOADS
+	LOAD_16(h->ip, from);
+	LOAD_16(h->ip + 16, from + 16);
+	LOAD_8(h->ip + 32, from + 32);
+	return 0;
+#else
+	return bpf_probe_read_kernel(h->ip, 40, (void *)from);
+#endif
+}
+
+static __always_inline int read_l4(struct headers *h, __u64 from)
+{
+#ifdef TYPED_LOADS
+	LOAD_16(h->l4, from);
+	LOAD_8(h->l4 + 16, from + 16);
+	return 0;
+#else
+	return bpf_probe_read_kernel(h->l4, 24, (void *)from);
+#endif
+}
+
+/* Reads the headers at `l3`. Returns 0 for what is no first fragment of an IP packet. */
 static __always_inline int read_headers(struct headers *h, __u64 l3)
 {
-	if (bpf_probe_read_kernel(h->ip, 40, (void *)l3))
+	if (read_ip(h, l3))
 		return 0;
 	h->version = h->ip[0] >> 4;
 	if (h->version == 4) {
@@ -164,20 +207,20 @@ static __always_inline int read_headers(struct headers *h, __u64 l3)
 			*(__u32 *)(h->l4 + 20) = 0;
 			return 1;
 		}
-		return !bpf_probe_read_kernel(h->l4, 24, (void *)l3 + h->l4_offset);
+		return !read_l4(h, l3 + h->l4_offset);
 	}
 	if (h->version != 6)
 		return 0;
 	h->proto = h->ip[6];
 	h->l4_offset = 40;
-	if (bpf_probe_read_kernel(h->l4, 24, (void *)l3 + 40))
+	if (read_l4(h, l3 + 40))
 		return 0;
 	if (h->proto == 0 || h->proto == 60 || h->proto == 43 || h->proto == 44) { /* one extension header */
 		if (h->proto == 44 && (be16(h->l4 + 2) & 0xfff8))
 			return 0;
 		h->l4_offset += h->proto == 44 ? 8 : (h->l4[1] + 1) * 8;
 		h->proto = h->l4[0];
-		return !bpf_probe_read_kernel(h->l4, 24, (void *)l3 + h->l4_offset);
+		return !read_l4(h, l3 + h->l4_offset);
 	}
 	return 1;
 }
@@ -241,6 +284,42 @@ static __always_inline int port_wanted(__u16 port)
 	__u32 word = port >> 6;
 	__u64 *bits = port_bits.lookup(&word);
 	return bits && ((*bits >> (port & 63)) & 1);
+}
+
+/* Whether an skb is a plain TCP segment none of whose ports a filter names, as most packets of a node are. Told by a few
+ * loads, where loads are cheap; 0 where it is not known, as for what is not in the linear part. */
+static __always_inline int is_other_tcp(__u64 skb, int received)
+{
+#ifdef TYPED_LOADS
+	struct skb_head sh; /* only what is used is loaded */
+	__u16 fragment, sport, dport;
+	__u8 first, proto;
+	__u64 l3, l4;
+
+	READ_VIEW(sh, skb_head, skb);
+	l3 = received ? sh.data : sh.head + sh.network_header;
+	__u64 ip = TYPED(l3, BTF_in6_addr);
+	TYPED_LOAD(first, 8, ip, 0);
+	if (first == 0x45) {
+		TYPED_LOAD(proto, 8, ip, 9);
+		TYPED_LOAD(fragment, 16, ip, 6);
+		if (proto != P_TCP || fragment & 0xff1f) /* 0x1fff, as on the wire */
+			return 0;
+		l4 = TYPED(l3 + 16, BTF_in6_addr);
+		TYPED_LOAD(sport, 16, l4, 4);
+		TYPED_LOAD(dport, 16, l4, 6);
+	} else {
+		TYPED_LOAD(proto, 8, ip, 6);
+		if (first >> 4 != 6 || proto != P_TCP)
+			return 0;
+		l4 = TYPED(l3 + 40, BTF_in6_addr);
+		TYPED_LOAD(sport, 16, l4, 0);
+		TYPED_LOAD(dport, 16, l4, 2);
+	}
+	return !port_wanted(__builtin_bswap16(dport)) && !port_wanted(__builtin_bswap16(sport));
+#else
+	return 0;
+#endif
 }
 
 /* Whether a filter may name one of the packet's ports: the cheap test that most packets fail. */

@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labtest import PROGRAM, TRACEFS, DropWatch, read_drops
+from labtest import PROGRAM, TRACEFS, DropWatch, RunningLab, fresh_name, read_drops, running
 
 from kubectl_genainet.lab import programs
 from kubectl_genainet.lab.manifests import SHIPPED, read_folder
+from kubectl_genainet.lab.spec import LabSpec
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,6 +25,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.lab)
             if os.geteuid() != 0:
                 item.add_marker(pytest.mark.skip(reason="the lab needs root"))
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[RunningLab]:
+    """The shipped application with its own load: it is what an operator has."""
+    with running(LabSpec(name=fresh_name())) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from kubectl_genainet.lab import cluster, netns
+from kubectl_genainet.lab.incidents import clear_incident, make_incident
 from kubectl_genainet.lab.spec import LabSpec
 from kubectl_genainet.lab.state import LabRecord, lab_snapshot
 from kubectl_genainet.model.cluster import ClusterSnapshot
@@ -79,6 +80,16 @@ def running(spec: LabSpec) -> Iterator[RunningLab]:
         yield RunningLab(record)
     finally:
         cluster.down(spec.name)
+
+
+@contextlib.contextmanager
+def broken(lab: RunningLab, name: str) -> Iterator[None]:
+    """Has an incident in the lab while it is entered."""
+    make_incident(lab.name, name)
+    try:
+        yield
+    finally:
+        clear_incident(lab.name, name)
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from labtest import RunningLab, fresh_name, running
+from labtest import RunningLab
 
 from kubectl_genainet.lab.incidents import clear_incident, make_incident
 from kubectl_genainet.lab.incidents.dns import EXTERNAL_NAME, STORM_NAME, UPSTREAM_DELAY_MS
-from kubectl_genainet.lab.spec import LabSpec
 from kubectl_genainet.lab.state import lab_record
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[RunningLab]:
-    with running(LabSpec(name=fresh_name())) as found:
-        yield found
 
 
 def command(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labtest import RunningLab, running
+from labtest import RunningLab, broken, running
 
 from kubectl_genainet.lab.incidents import clear_incident, make_incident
 from kubectl_genainet.lab.spec import LabSpec, Overlay, ProxyMode
@@ -131,12 +131,9 @@ def test_incident_is_found_by_the_checks_that_can_see_it_and_by_no_other(
     visible: Visible, request: pytest.FixtureRequest
 ) -> None:
     lab: RunningLab = request.getfixturevalue("lab")
-    make_incident(lab.name, visible.incident)
-    try:
+    with broken(lab, visible.incident):
         wanted = expected(RunningLab(lab_record(lab.name)), visible)
         assert wait_for(lab, wanted) == wanted
-    finally:
-        clear_incident(lab.name, visible.incident)
 
 
 def test_lab_is_sound_again_once_every_incident_is_undone(lab: RunningLab) -> None:
@@ -156,11 +153,8 @@ MEASURED = {
 def test_measured_dns_of_a_bundle_is_judged(lab: RunningLab, incident: str, tmp_path: Path) -> None:
     bundle = str(tmp_path / "dns.gnb")
     record = ["dns", "--lab", lab.name, "--timeout", "12s", "--record", bundle, "-o", "json"]
-    make_incident(lab.name, incident)
-    try:
+    with broken(lab, incident):
         done = subprocess.run([*COMMAND, *record], capture_output=True, text=True, timeout=90)
-    finally:
-        clear_incident(lab.name, incident)
     assert done.returncode in (0, 1), done.stderr
     shown = subprocess.run([*COMMAND, "doctor", "--from", bundle, "-A", "-o", "json"], capture_output=True, text=True,
                            timeout=60)  # fmt: skip
@@ -199,11 +193,8 @@ def test_measured_dns_of_no_pod_of_the_namespace_is_not_a_pass(lab: RunningLab) 
 @pytest.mark.parametrize("incident", ["mtu-blackhole", "rp-filter", "stale-endpoint"])
 def test_incident_between_nodes_is_found_through_an_overlay_too(overlay_lab: RunningLab, incident: str) -> None:
     wanted = {"mtu-blackhole": "mtu-mismatch", "rp-filter": "reverse-path", "stale-endpoint": "kube-proxy-drift"}
-    make_incident(overlay_lab.name, incident)
-    try:
+    with broken(overlay_lab, incident):
         found = complaints(doctor(overlay_lab)[1])
-    finally:
-        clear_incident(overlay_lab.name, incident)
     assert wanted[incident] in {check for check, _ in found}
 
 
@@ -222,15 +213,12 @@ def test_server_that_listens_elsewhere_is_an_observation_of_its_node(lab: Runnin
 
 
 def test_status_is_1_and_can_be_limited_to_what_fails_the_build(lab: RunningLab) -> None:
-    make_incident(lab.name, "policy-drop")
-    try:
+    with broken(lab, "policy-drop"):
         assert doctor(lab)[0] == 1
         assert doctor(lab, "--fail-on", "error", "--ignore", "policy-blocks-call")[0] == 0
         accepted = ("policy-peer-nobody:default/my-llama-ingress-policy", "policy-blocks-call")
         status, records = doctor(lab, *(word for name in accepted for word in ("--ignore", name)))
         assert (status, complaints(records)) == (0, {})
-    finally:
-        clear_incident(lab.name, "policy-drop")
 
 
 def test_listen_queue_that_ran_over_is_named_with_its_pod(lab: RunningLab) -> None:

@@ -11,19 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labtest import RunningLab, fresh_name, running
-
-from kubectl_genainet.lab.incidents import clear_incident, make_incident
-from kubectl_genainet.lab.spec import LabSpec
+from labtest import RunningLab, broken
 
 Row = dict[str, Any]
 SECONDS = 5
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[RunningLab]:
-    with running(LabSpec(name=fresh_name())) as found:
-        yield found
 
 
 def drops(*arguments: str) -> tuple[int, list[Row], Row]:
@@ -40,15 +31,12 @@ def drops(*arguments: str) -> tuple[int, list[Row], Row]:
 @pytest.fixture
 def incident(lab: RunningLab, request: pytest.FixtureRequest) -> Iterator[list[Row]]:
     """The rows while the incident that the test's parameter names is in the lab, all namespaces."""
-    make_incident(lab.name, request.param)
-    try:
+    with broken(lab, request.param):
         time.sleep(0.5)
         status, rows, _ = drops("-A", "--lab", lab.name, "--timeout", f"{SECONDS}s")
         assert status == 1
         yield rows
-    finally:
-        clear_incident(lab.name, request.param)
-        time.sleep(1.5)  # connections that it broke come to their end
+    time.sleep(1.5)  # connections that it broke come to their end
 
 
 def of(rows: list[Row], check: str) -> Row:
@@ -169,11 +157,8 @@ def test_full_connection_table_is_counted_and_explains_the_drops(incident: list[
 
 
 def test_policy_that_is_bypassed_shows_as_connections_that_pass(lab: RunningLab) -> None:
-    make_incident(lab.name, "policy-bypassed")
-    try:
+    with broken(lab, "policy-bypassed"):
         status, rows, _ = drops("-A", "--lab", lab.name, "--timeout", "10s")
-    finally:
-        clear_incident(lab.name, "policy-bypassed")
     assert status == 1
     row = of(rows, "policy-not-enforced")
     assert (row["outcome"], row["drop"]) == ("passed", None)
@@ -194,12 +179,9 @@ def test_healthy_lab_has_nothing_to_say(lab: RunningLab) -> None:
 
 def test_target_narrows_and_a_bundle_says_the_same(lab: RunningLab, tmp_path: Path) -> None:
     bundle = tmp_path / "drops.gnb"
-    make_incident(lab.name, "disagreement")
-    try:
+    with broken(lab, "disagreement"):
         live = drops("svc/my-llama-svc", "--lab", lab.name, "--timeout", "5s", "--record", str(bundle))
         elsewhere = drops("svc/qdrant", "--lab", lab.name, "--timeout", "4s")
-    finally:
-        clear_incident(lab.name, "disagreement")
     assert live[0] == 1 and {workloads(r) for r in live[1] if r["check"] == "rule-drop"} == {
         ("chatbot-ui", "my-llama-finetuned")
     }

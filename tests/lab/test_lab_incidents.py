@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from labtest import DropWatch, RunningLab, SeenDrop, fresh_name, running
+from labtest import DropWatch, RunningLab, SeenDrop, broken, fresh_name, running
 
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.lab import netns
@@ -24,12 +24,6 @@ POLICY_CHAIN = re.compile(r'"genainet lab: pod (\S+) is isolated \((\w+)\) by (\
 
 # These depend on how kube-proxy writes its rules, or on the way between nodes.
 WITH_OVERLAY_TOO = ("no-endpoints", "stale-endpoint", "no-local-endpoint", "mtu-blackhole", "rp-filter")
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[RunningLab]:
-    with running(LabSpec(name=fresh_name())) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -113,11 +107,8 @@ def test_policy_incidents_count_on_the_rule_that_names_the_policy(lab: RunningLa
         ("policy-drop-egress", "egress", "default/chatbot-ui-egress-policy"),
         ("dns-policy-egress", "egress", "default/chatbot-ui-egress-policy"),
     ):
-        make_incident(lab.name, name)
-        try:
+        with broken(lab, name):
             assert wait_until(lambda d=direction, p=policy: (d, p) in counted_drops(lab))  # type: ignore[misc]
-        finally:
-            clear_incident(lab.name, name)
 
 
 def counted_drops(lab: RunningLab) -> set[tuple[str, str]]:
@@ -138,8 +129,7 @@ def wait_until(condition: object, timeout: float = 8.0) -> bool:
 
 
 def test_slow_backend_answers_late_and_connects_at_once(lab: RunningLab) -> None:
-    make_incident(lab.name, "slow-backend")
-    try:
+    with broken(lab, "slow-backend"):
         client, slow = lab.pods("chatbot-ui")[0], lab.pods("my-llama-finetuned")[-1]
         started = time.monotonic()
         lab.get(client, slow.ips[0], 8080, path="/")
@@ -147,18 +137,13 @@ def test_slow_backend_answers_late_and_connects_at_once(lab: RunningLab) -> None
         started = time.monotonic()
         lab.get(client, lab.pods("my-llama-finetuned")[0].ips[0], 8080, path="/")
         assert time.monotonic() - started < 0.4
-    finally:
-        clear_incident(lab.name, "slow-backend")
 
 
 def test_reset_by_app_resets_an_established_connection(lab: RunningLab) -> None:
-    make_incident(lab.name, "reset-by-app")
-    try:
+    with broken(lab, "reset-by-app"):
         client, bad = lab.pods("chatbot-ui")[0], lab.pods("my-llama-finetuned")[-1]
         with pytest.raises(ConnectionResetError):
             lab.get(client, bad.ips[0], 8080, path="/")
-    finally:
-        clear_incident(lab.name, "reset-by-app")
     assert lab.get(client, bad.ips[0], 8080, path="/")[0] == 200
 
 
@@ -172,18 +157,14 @@ def test_listen_overflow_counts_in_the_pods_namespace(lab: RunningLab) -> None:
 
     before = overflows()
     assert find_incident("listen-overflow").expected.counter == "TcpExt:ListenOverflows"
-    make_incident(lab.name, "listen-overflow")
-    try:
+    with broken(lab, "listen-overflow"):
         assert wait_until(lambda: overflows() > before, timeout=15)
-    finally:
-        clear_incident(lab.name, "listen-overflow")
     assert lab.get(lab.pods("chatbot-ui")[0], pod.ips[0], 8080)[0] == 200
 
 
 def test_stale_endpoint_differs_between_nodes_and_api(lab: RunningLab) -> None:
     gone = {ip for p in lab.pods("my-llama-finetuned") for ip in p.ips}
-    make_incident(lab.name, "stale-endpoint")
-    try:
+    with broken(lab, "stale-endpoint"):
         left = {ip for p in lab.pods("my-llama-finetuned") for ip in p.ips}
         (stale,) = gone - left
         service = lab.service("my-llama-svc")
@@ -195,8 +176,6 @@ def test_stale_endpoint_differs_between_nodes_and_api(lab: RunningLab) -> None:
         assert list(nodes.values()).count(True) == 1
         deployment = lab.snapshot.of("Deployment", "apps")
         assert next(d.raw["spec"]["replicas"] for d in deployment if d.name == "my-llama-finetuned") == 2
-    finally:
-        clear_incident(lab.name, "stale-endpoint")
     backend = next(p for p in lab.pods("my-llama-finetuned") if stale in p.ips)
     assert lab.get(lab.pods("chatbot-ui")[0], stale, 8080) == (200, f"default/{backend.metadata.name}")
 
@@ -204,12 +183,9 @@ def test_stale_endpoint_differs_between_nodes_and_api(lab: RunningLab) -> None:
 def test_dns_incidents_show_in_what_the_pods_ask(lab: RunningLab) -> None:
     from kubectl_genainet.lab.incidents.dns import UPSTREAM_DELAY_MS
 
-    make_incident(lab.name, "dns-slow-upstream")
-    try:
+    with broken(lab, "dns-slow-upstream"):
         assert UPSTREAM_DELAY_MS / 1000 <= lookup_seconds(lab, "models.example.com.") < 2
         assert lookup_seconds(lab, "rag-app.default.svc.cluster.local.") < 0.7
-    finally:
-        clear_incident(lab.name, "dns-slow-upstream")
     # dnsmasq joins a query to one for the same name that it has sent already, to an upstream that was slow then.
     assert wait_until(lambda: lookup_seconds(lab, "models.example.com.") < 0.4)
 
@@ -246,10 +222,7 @@ def test_every_incident_is_described_and_unknown_ones_are_named() -> None:
 
 
 def test_two_incidents_do_not_change_the_same_object(lab: RunningLab) -> None:
-    make_incident(lab.name, "policy-drop")
-    try:
+    with broken(lab, "policy-drop"):
         with pytest.raises(GenainetError, match="policy-drop has changed"):
             make_incident(lab.name, "policy-service-port")
         assert msgspec.to_builtins(lab_record(lab.name).incidents).keys() == {"policy-drop"}
-    finally:
-        clear_incident(lab.name, "policy-drop")

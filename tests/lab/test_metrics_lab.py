@@ -20,13 +20,12 @@ from typing import Any
 import dns.message
 import msgspec
 import pytest
-from labtest import RunningLab, fresh_name, running
+from labtest import RunningLab, broken, fresh_name, running
 from otlptest import Collector, collecting
 from prometheus_client.parser import text_string_to_metric_families
 
 from kubectl_genainet.correlate.identities import identities_of
 from kubectl_genainet.lab import netns
-from kubectl_genainet.lab.incidents import clear_incident, make_incident
 from kubectl_genainet.lab.programs import netns_files
 from kubectl_genainet.lab.spec import LabSpec
 from kubectl_genainet.lab.state import LabFolder
@@ -139,13 +138,10 @@ def test_a_drop_by_a_policy_is_counted_with_reason_hook_and_workload_and_sent_to
 ) -> None:
     labels = {"reason": "NETFILTER_DROP", "hook": "FORWARD", "namespace": "default", "workload": "my-llama-finetuned"}
     before = scraped.total("genainet_drops_total", **labels)
-    make_incident(scraped.lab.name, "policy-drop")
-    try:
+    with broken(scraped.lab, "policy-drop"):
         assert not try_connect(scraped, 1.5)
         scraped.wait(lambda: scraped.total("genainet_drops_total", **labels) > before, "the drop")
         scraped.wait(lambda: flows(scraped.collector, "genainet.drop"), "the drop at the collector", 20)
-    finally:
-        clear_incident(scraped.lab.name, "policy-drop")
     (client, *_) = scraped.lab.pods("chatbot-ui")
     drop = next(
         f for f in flows(scraped.collector, "genainet.drop") if f["destination.address"] == scraped.backend.ips[0]

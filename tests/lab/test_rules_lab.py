@@ -16,11 +16,10 @@ from typing import Any
 
 import pytest
 import yaml
-from labtest import RunningLab, running
+from labtest import RunningLab, broken, running
 
 from kubectl_genainet.agent.exact import TABLE
 from kubectl_genainet.lab.change import changing
-from kubectl_genainet.lab.incidents import clear_incident, make_incident
 from kubectl_genainet.lab.kube_proxy_input import ProxyNode
 from kubectl_genainet.lab.kube_proxy_nft import write_nftables
 from kubectl_genainet.lab.spec import Family, LabSpec, ProxyMode
@@ -83,15 +82,6 @@ def by_nftables(quiet_manifests: Path) -> Iterator[RunningLab]:
 def lab(request: pytest.FixtureRequest) -> RunningLab:
     found: RunningLab = request.getfixturevalue(request.param)
     return found
-
-
-@contextlib.contextmanager
-def incident(lab: RunningLab, name: str) -> Iterator[None]:
-    make_incident(lab.name, name)
-    try:
-        yield
-    finally:
-        clear_incident(lab.name, name)
 
 
 @contextlib.contextmanager
@@ -232,7 +222,7 @@ def test_exact_counts_the_packets_of_each_rule_and_leaves_nothing(lab: RunningLa
 
 def test_stale_endpoint_is_found_on_its_node_with_its_age(lab: RunningLab) -> None:
     before = endpoints(lab)
-    with incident(lab, "stale-endpoint"):
+    with broken(lab, "stale-endpoint"):
         gone = before - endpoints(lab)
         time.sleep(1.1)
         answer = rules(lab, SERVICE, "-o", "json")
@@ -252,7 +242,7 @@ def test_stale_endpoint_is_found_on_its_node_with_its_age(lab: RunningLab) -> No
 
 def test_no_endpoints_is_what_the_api_says_until_a_node_lags(lab: RunningLab) -> None:
     saved = lab.node_output("node-2", "sh", "-c", "iptables-save; nft list ruleset")
-    with incident(lab, "no-endpoints"), rules_put_back(lab):
+    with broken(lab, "no-endpoints"), rules_put_back(lab):
         answer = rules(lab, SERVICE, "-o", "json")
         assert (answer.status, answer.findings()) == (0, {})
         assert {(r["address"]["verdict"], r["expected"]) for r in answer.rows} == {("REJECT", 0)}
@@ -372,7 +362,7 @@ def test_trace_exact_observes_the_chains_of_the_translation(by_iptables: Running
 
 def test_trace_exact_observes_the_rule_behind_a_drop(by_nftables: RunningLab) -> None:
     lab = by_nftables
-    with incident(lab, "policy-drop"):
+    with broken(lab, "policy-drop"):
         paths = traced(lab)
     for path in paths:
         drop = path["drop"]

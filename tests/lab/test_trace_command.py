@@ -8,15 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labtest import RunningLab, fresh_name, running
+from labtest import RunningLab, broken
 from tracetest import COMMAND, copied_for_all, genainet, tracing
-
-from kubectl_genainet.lab.incidents import clear_incident, make_incident
-from kubectl_genainet.lab.spec import LabSpec
 
 SERVICE = "svc/my-llama-svc"
 # What a replay has to do without: the agent's libraries, and root.
@@ -31,24 +27,15 @@ main()
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[RunningLab]:
-    with running(LabSpec(name=fresh_name())) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def recording(lab: RunningLab, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """(bundle, what the live run printed as JSON) of a trace that saw drops and what arrived."""
     bundle = tmp_path_factory.mktemp("bundle") / "incident.gnb"
-    make_incident(lab.name, "mtu-blackhole")
-    try:
-        with tracing(SERVICE, "--lab", lab.name, "--timeout", "90s", "--record", str(bundle)) as trace:
-            trace.until(lambda p: p["verdict"] == "dropped")
-            trace.until(lambda p: p["verdict"] == "forwarded")
-            assert trace.stop() == 1
-            return bundle, trace.text
-    finally:
-        clear_incident(lab.name, "mtu-blackhole")
+    command = (SERVICE, "--lab", lab.name, "--timeout", "90s", "--record", str(bundle))
+    with broken(lab, "mtu-blackhole"), tracing(*command) as trace:
+        trace.until(lambda p: p["verdict"] == "dropped")
+        trace.until(lambda p: p["verdict"] == "forwarded")
+        assert trace.stop() == 1
+        return bundle, trace.text
 
 
 def test_replay_says_what_the_live_run_said(recording: tuple[Path, str]) -> None:

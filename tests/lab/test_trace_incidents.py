@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from labtest import RunningLab, fresh_name, running
+from labtest import RunningLab, broken
 from tracetest import Record, tracing
 
-from kubectl_genainet.lab.incidents import clear_incident, find_incident, make_incident
-from kubectl_genainet.lab.spec import LabSpec
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[RunningLab]:
-    """With the application's own load: it is what an operator has."""
-    with running(LabSpec(name=fresh_name())) as found:
-        yield found
-
-
-@contextlib.contextmanager
-def incident(lab: RunningLab, name: str) -> Iterator[None]:
-    make_incident(lab.name, name)
-    try:
-        yield
-    finally:
-        clear_incident(lab.name, name)
+from kubectl_genainet.lab.incidents import find_incident
 
 
 def hook_of(path: Record) -> str:
@@ -97,7 +79,7 @@ def place_of(path: Record, where: str) -> Callable[[Record], bool]:
 @pytest.mark.parametrize("name", DIAGNOSES)
 def test_incident_is_diagnosed(lab: RunningLab, name: str) -> None:
     wanted = DIAGNOSES[name]
-    with incident(lab, name), tracing(wanted.target, "--lab", lab.name, "--timeout", "90s") as trace:
+    with broken(lab, name), tracing(wanted.target, "--lab", lab.name, "--timeout", "90s") as trace:
         path = trace.until(lambda p: matches(p, name) and place_of(p, wanted.where)(p["drop"]))
         assert trace.stop() == 1
     drop = path["drop"]
@@ -144,7 +126,7 @@ def test_full_connection_table_stops_a_probe_on_its_own_node(lab: RunningLab) ->
     """The pods of that node can't even ask for names, so nothing of theirs is seen unless it is made."""
     client = lab.pods("chatbot-ui")[0]
     probe = ("--probe", "--probe-count", "1", "--from-pod", client.metadata.name)
-    with incident(lab, "conntrack-full"), tracing("svc/my-llama-svc", "--lab", lab.name, *probe) as trace:
+    with broken(lab, "conntrack-full"), tracing("svc/my-llama-svc", "--lab", lab.name, *probe) as trace:
         path = trace.until(lambda p: matches(p, "conntrack-full"))
         assert trace.stop() == 1
     assert path["backend"] is None and path["nat"] is None
@@ -155,7 +137,7 @@ def test_full_connection_table_stops_a_probe_on_its_own_node(lab: RunningLab) ->
 
 def test_slow_backend_is_told_from_a_slow_network(lab: RunningLab) -> None:
     slow = lab.pods("my-llama-finetuned")[-1].metadata.name
-    with incident(lab, "slow-backend"), tracing("svc/my-llama-svc", "--lab", lab.name, "--timeout", "90s") as trace:
+    with broken(lab, "slow-backend"), tracing("svc/my-llama-svc", "--lab", lab.name, "--timeout", "90s") as trace:
         late = trace.until(lambda p: p["backend"]["pod"] == slow and (p["response_ns"] or 0) > 700_000_000)
         trace.until(lambda p: p["backend"]["pod"] != slow and p["response_ns"] is not None)
         assert trace.stop() == 1

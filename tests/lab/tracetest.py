@@ -19,7 +19,7 @@ from typing import Any
 
 from labtest import RunningLab
 
-from kubectl_genainet.lab.spec import Family, Overlay, ProxyMode, node_name, veth_name
+from kubectl_genainet.lab.spec import Family, Overlay, ProxyMode, veth_name
 from kubectl_genainet.lab.wiring import vxlan_device
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.packet import address_text
@@ -201,10 +201,6 @@ def tracked_backends(lab: RunningLab, node: str, family: Family, service: str, p
         if sport in ports:
             found[sport] = reply_source
     return found
-
-
-def node_names(lab: RunningLab) -> list[str]:
-    return [node_name(i) for i in range(1, lab.record.spec.nodes + 1)]
 
 
 def copied_for_all(bundle: Path, folder: Path) -> Path:

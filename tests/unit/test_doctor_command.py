@@ -10,7 +10,8 @@ import click
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from doctor_world import NOW, World, eks, knowledge, kubeadm
+from doctor_clusters import eks, knowledge, kubeadm
+from doctor_world import NOW, World
 
 from kubectl_genainet.bundle import BundleWriter, new_header
 from kubectl_genainet.commands.doctor import command

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doctor_world import NS, World, eks, kubeadm, meta
+from doctor_clusters import eks, kubeadm
+from doctor_world import NS, World, meta
 
 from kubectl_genainet.render.doctor_html import html
 

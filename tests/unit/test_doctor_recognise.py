@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from doctor_world import NS, Builder, World, container, eks, gke, kubeadm, node
+from doctor_clusters import eks, gke, kubeadm
+from doctor_world import NS, Builder, World, container, node
 
 from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.eni import max_pods

@@ -15,9 +15,7 @@ NAMES = {
     104: "SKB_DROP_REASON_QUEUE_PURGE", SUBSYSTEMS + 2: "SKB_DROP_REASON_SUBSYS_OPENVSWITCH",
 }  # fmt: skip
 RESETS = {"sk_rst_reason": {1: "SK_RST_REASON_NO_SOCKET"}}
-CONTEXT = DecodeContext(
-    "node-1", NAMES, lambda a: "nft_do_chain" if a == 0x10 else "", {"sk_rst_reason": {1: "SK_RST_REASON_NO_SOCKET"}}
-)
+CONTEXT = DecodeContext("node-1", NAMES, lambda a: "nft_do_chain" if a == 0x10 else "", RESETS)
 V4 = b"\0" * 10 + b"\xff\xff"
 
 

@@ -19,6 +19,12 @@ class Maps(Protocol):
     def pairs(self, name: str, key_size: int, value_size: int) -> Iterable[tuple[bytes, bytes]]:
         """Every entry of a map that is not per-CPU."""
 
+    def accounts(self) -> dict[str, int]:
+        """Totals since the start, by cause."""
+
+    def evicted(self, flows: int) -> None:
+        """Tells how many flows the kernel has put out of the table for others; their last counts are lost."""
+
     def delete(self, name: str, key: bytes) -> None:
         """Removes an entry of a map; one that is gone already is no error."""
 

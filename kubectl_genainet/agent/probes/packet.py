@@ -31,15 +31,14 @@ from kubectl_genainet.model.packet import FiveTuple, Protocol
 
 # struct tuple: saddr, daddr, sport, dport, proto
 TUPLE = "16s16sHHB3x"
-TUPLE_SIZE = struct.calcsize("<" + TUPLE)
 # struct packet_event: t_ns, skb, tuple, outer, netns, ifindex, seq, ack, len, payload, sig, ip_id, kind, point,
 # tcp_flags, icmp_type, icmp_code, state, icmp_rest, device, cpu
 _PACKET = struct.Struct(f"<QQ{TUPLE}{TUPLE}7IH6BI16sI4x")
 assert _PACKET.size == 160
 # struct drop_event after its packet_event: location, reason, depth, stack
 _DROP = struct.Struct("<QII20Q")
-# struct flow_key, struct flow
-FLOW_KEY = struct.Struct(f"<{TUPLE}QI4x")
+# struct flow_key (the point stands in the tuple's padding), struct flow
+FLOW_KEY = struct.Struct("<16s16sHHBB2xQ")
 FLOW = struct.Struct("<QQ4I16s32I")
 
 _POINTS = (Point.RX, Point.TX, Point.DROP)
@@ -156,32 +155,25 @@ def _of_subsystem(number: int, names: dict[int, str]) -> str:
 
 def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) -> Iterator[FlowCounters]:
     """The flow table, summed over the CPUs; flows that did not change since `seen` are left out."""
+    created, present = maps.accounts()["flows created"], 0
     for key, values in maps.take("flows", FLOW_KEY.size, FLOW.size):
-        packets = size = netns = ifindex = 0
-        device = b""
-        buckets = [0] * 32
-        for value in FLOW.iter_unpack(values):
-            if value[3] == 1:  # WHOSE_OWN; a CPU that has not seen the flow has all zeros
-                packets, size, netns, ifindex, device = (
-                    packets + value[0],
-                    size + value[1],
-                    value[4],
-                    value[5],
-                    value[6],
-                )
-                buckets = [a + b for a, b in zip(buckets, value[7:], strict=True)]
-        if not packets:
-            continue
-        if seen.get(key) == packets:
+        present += 1
+        own = [value for value in FLOW.iter_unpack(values) if value[3] == 1]  # WHOSE_OWN; 0 where a CPU has not seen it
+        packets = sum(value[0] for value in own)
+        if not packets or seen.get(key) == packets:
             continue
         seen[key] = packets
+        buckets = [sum(column) for column in zip(*(value[7:] for value in own), strict=True)]
         while buckets and not buckets[-1]:
             buckets.pop()
-        src, dst, sport, dport, proto, _, point = FLOW_KEY.unpack(key)
+        src, dst, sport, dport, proto, point, _ = FLOW_KEY.unpack(key)
+        netns, ifindex, device = own[-1][4:7]
         yield FlowCounters(
             node=context.node, t_ns=now, netns=netns, ifindex=ifindex, device=text(device), point=_POINTS[point % 3],
-            flow=five_tuple(src, dst, sport, dport, proto), packets=packets, bytes=size, hop_ns=tuple(buckets),
+            flow=five_tuple(src, dst, sport, dport, proto), packets=packets, bytes=sum(value[1] for value in own),
+            hop_ns=tuple(buckets),
         )  # fmt: skip
+    maps.evicted(created - present)
 
 
 PROBE = Probe(

@@ -43,6 +43,12 @@ def _failed(
     return None
 
 
+def _not_in_effect(obj: KubeObject, failed: tuple[Evidence, str]) -> Problem:
+    evidence, said = failed
+    remedy = Remedy("Read its conditions.", command=kubectl(obj.ref, "describe"))
+    return Problem(f"not in effect: {said}", obj.ref, (evidence,), remedy)
+
+
 @check(Area.GATEWAY, Severity.ERROR, needs=("Gateway",))
 def gateway_accepted(cluster: Cluster) -> Problems:
     """A Gateway is not accepted or not programmed.
@@ -77,12 +83,7 @@ def gateway_accepted(cluster: Cluster) -> Problems:
                 "no controller",
             )
         if failed is not None:
-            yield Problem(
-                f"not in effect: {failed[1]}",
-                gateway.ref,
-                (failed[0],),
-                Remedy("Read its conditions.", command=kubectl(gateway.ref, "describe")),
-            )
+            yield _not_in_effect(gateway, failed)
 
 
 @check(Area.GATEWAY, Severity.ERROR, needs=("HTTPRoute", "Gateway"))
@@ -116,12 +117,7 @@ def route_accepted(cluster: Cluster) -> Problems:
                 ("Accepted", "ResolvedRefs"),
             )
             if failed is not None:
-                yield Problem(
-                    f"not in effect: {failed[1]}",
-                    route.ref,
-                    (failed[0],),
-                    Remedy("Read its conditions.", command=kubectl(route.ref, "describe")),
-                )
+                yield _not_in_effect(route, failed)
 
 
 @check(Area.GATEWAY, Severity.ERROR, needs=("HTTPRoute", "Service"))

@@ -147,30 +147,22 @@ def cross_zone_calls(cluster: Cluster) -> Problems:
             continue
         theirs = {cluster.zone(b.node) for b in cluster.snapshot.backends(service, port) if b.ready and b.node} - {""}
         mine = {cluster.zone(n) for n in call.client.nodes} - {""}
-        if mine and theirs and (mine | theirs) != mine & theirs:
-            far = ", ".join(sorted(theirs - mine)) or ", ".join(sorted(theirs))
-            yield Problem(
-                f"{call.client.ref} in {', '.join(sorted(mine))} is sent to endpoints in {far}",
-                service.ref,
-                (
-                    seen(service.ref, "spec.trafficDistribution", None, f"endpoints in {', '.join(sorted(theirs))}"),
-                    call.evidence,
-                ),
-                Remedy(
-                    "Prefer near endpoints.",
-                    command=patch(service.ref, {"spec": {"trafficDistribution": "PreferClose"}}),
-                ),
-            )
+        if mine and theirs and mine != theirs:
+            far = ", ".join(sorted(theirs - mine or theirs))
+            title = f"{call.client.ref} in {', '.join(sorted(mine))} is sent to endpoints in {far}"
         elif len(mine) > 1 and len(theirs) > 1:
-            yield Problem(
-                f"{call.client.ref} is sent to endpoints of any of {len(theirs)} zones",
-                service.ref,
-                (
-                    seen(service.ref, "spec.trafficDistribution", None, f"endpoints in {', '.join(sorted(theirs))}"),
-                    call.evidence,
-                ),
-                Remedy(
-                    "Prefer near endpoints.",
-                    command=patch(service.ref, {"spec": {"trafficDistribution": "PreferClose"}}),
-                ),
-            )
+            title = f"{call.client.ref} is sent to endpoints of any of {len(theirs)} zones"
+        else:
+            continue
+        yield Problem(
+            title,
+            service.ref,
+            (
+                seen(service.ref, "spec.trafficDistribution", None, f"endpoints in {', '.join(sorted(theirs))}"),
+                call.evidence,
+            ),
+            Remedy(
+                "Prefer near endpoints.",
+                command=patch(service.ref, {"spec": {"trafficDistribution": "PreferClose"}}),
+            ),
+        )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen
-from kubectl_genainet.doctor.cluster import Cluster, event_message, event_object
+from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.nodes import netns_of, pods_on_reported_nodes
-from kubectl_genainet.doctor.raw import condition, kubectl, sh, text
+from kubectl_genainet.doctor.raw import condition, event_message, event_object, kubectl, sh, text
 from kubectl_genainet.doctor.workloads import LivePod
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity

@@ -1,0 +1,111 @@
+"""How probes get into the kernel: with typed loads where the verifier takes them, else with copies, and the same events."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from kerneltest import ADDRESSES, CLIENT_IP, PORT, SERVER_IP, Row, cache_folder, send_datagrams, udp_sink, udp_socket
+
+from kubectl_genainet.agent import loader
+from kubectl_genainet.agent.btf import Btf
+from kubectl_genainet.agent.headers import KernelFacts
+from kubectl_genainet.agent.loader import LoadedProbe
+from kubectl_genainet.agent.probes import PROBES
+from kubectl_genainet.lab import netns
+from kubectl_genainet.model.events import Event, PacketDropped, PacketSeen
+from kubectl_genainet.wire import FilterEntry
+
+FILTERS = tuple(FilterEntry(ip, PORT) for _, ip in ADDRESSES.values())
+
+
+@pytest.fixture(params=[True, False], ids=["typed loads", "copies"])
+def typed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the verifier takes the typed loads: they call a function that no program may where it shall not."""
+    if not request.param:
+        original: Callable[..., KernelFacts] = loader.kernel_facts
+        other = Btf().function_id("netif_receive_skb")
+        monkeypatch.setattr(
+            loader, "kernel_facts", lambda *a: msgspec.structs.replace(original(*a), typed_cast=other or 1)
+        )
+        return False
+    return Btf().function_id("bpf_rdonly_cast") is not None
+
+
+@pytest.mark.parametrize("name", sorted(PROBES))
+def test_probe_loads_either_way_and_is_attached_everywhere(name: str, typed: bool) -> None:
+    with LoadedProbe(PROBES[name], "node", cache_folder()) as probe:
+        probe.attach()
+        assert probe.typed_loads == typed and probe.missing == []
+        assert probe.statistics().keys() == {a.function for a in PROBES[name].attachments}
+
+
+def one_connection(row: Row) -> None:
+    """A TCP connection over IPv4 from a known port, with data, to its end."""
+    with netns.inside(row.server):
+        listener = socket.create_server((SERVER_IP, PORT))
+    with netns.inside(row.client):
+        client = socket.socket()
+
+    def serve() -> None:
+        with listener, listener.accept()[0] as sock:
+            while sock.recv(65536):
+                pass
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.bind((CLIENT_IP, 0))
+        client.connect((SERVER_IP, PORT))
+        client.sendall(b"x" * 20_000)
+        client.shutdown(socket.SHUT_WR)
+        client.recv(1)
+    thread.join(10)
+
+
+def wanted(event: Event) -> bool:
+    """Not the middle of the connection, of which only the first data is reported."""
+    return isinstance(event, PacketSeen | PacketDropped) and (event.tcp is None or event.tcp.flags & 7 != 0)
+
+
+def what(event: Event) -> tuple[object, ...]:
+    """All of an event that two runs have in common."""
+    assert isinstance(event, PacketSeen | PacketDropped)
+    drop = (event.reason, event.hook) if isinstance(event, PacketDropped) else (event.point.value, "")
+    flow = (event.flow.protocol.value, event.flow.src, event.flow.dst, event.flow.dport == PORT)
+    payload = event.payload if event.tcp is None else -1
+    return type(event).__name__, event.netns, event.ifindex, event.device, *drop, *flow, payload, event.length
+
+
+def test_both_ways_see_the_same_of_the_same_packets(row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seen_by(probe: LoadedProbe) -> list[tuple[object, ...]]:
+        events: list[Event] = []
+        probe.on_event(events.append)
+        probe.configure(FILTERS, None)
+        probe.attach()
+        for family in (4, 6):
+            with udp_sink(row, family):
+                send_datagrams(row, 20, family)
+            send_datagrams(row, 5, family, PORT)  # nobody listens: dropped, and an ICMP error comes back
+        with udp_socket(row, row.client, 4) as sock:
+            sock.sendto(b"x" * 4000, (SERVER_IP, PORT))  # in fragments
+        one_connection(row)
+        probe.consume()
+        return sorted(map(what, filter(wanted, events)))
+
+    with LoadedProbe(PROBES["packet"], "node", cache_folder()) as probe:
+        typed = seen_by(probe)
+    original = loader.kernel_facts
+    monkeypatch.setattr(loader, "kernel_facts", lambda *a: msgspec.structs.replace(original(*a), typed_cast=0))
+    with LoadedProbe(PROBES["packet"], "node", cache_folder()) as probe:
+        assert not probe.typed_loads
+        copies = seen_by(probe)
+    assert typed == copies
+    names = [line[0] for line in typed]
+    # 20 datagrams at four places in each family, 5 more that die at the server's socket, and what the connection opens with.
+    assert names.count("PacketSeen") >= 2 * 25 * 4, names
+    assert names.count("PacketDropped") >= 2 * 5
