@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from kubectl_genainet.bundle import Bundle
 from kubectl_genainet.commands.live import LiveRun, Watch
-from kubectl_genainet.commands.options import Source
+from kubectl_genainet.commands.options import OK, Source
 from kubectl_genainet.correlate.dns import DnsCorrelator, client_name
 from kubectl_genainet.correlate.dns_stats import ClientStats
 from kubectl_genainet.correlate.dns_summary import DnsSummaryBuilder
@@ -30,7 +30,7 @@ def dns_measured(bundle: Bundle) -> DnsMeasurement:
     meter = _Meter(bundle.snapshot, bundle.header.arguments.get("search") or {}, redacted=bundle.header.redacted)
     for event in bundle.events:
         meter.take(event)
-    return meter.finish()
+    return meter.measurement()
 
 
 def measure_dns(
@@ -48,12 +48,12 @@ def measure_dns(
     )
     run = LiveRun(meter, snapshot, Watch(source, "doctor", {}, seconds))
     try:
-        run.run(lambda _: request)
+        run.run(lambda _: request, lambda _: None)
         run.check()
     except GenainetError as error:
         meter.view.warn(f"DNS is not measured: {error.message}")
         return DnsMeasurement(absent=f"DNS could not be measured: {error.message}")
-    found = meter.finish()
+    found = meter.measurement()
     return found if found.clients else DnsMeasurement(
         seconds=found.seconds, absent=f"no DNS query of a pod was seen within {seconds:g} s (--measure sets the time)"
     )  # fmt: skip
@@ -117,7 +117,12 @@ class _Meter:
             self._builder.exchange(exchange)
             self._servers.add(exchange)
 
-    def finish(self) -> DnsMeasurement:
+    def finish(self, *, live: bool) -> int:
+        """As every reader of a live run has it: what was found is judged by the checks."""
+        return OK
+
+    def measurement(self) -> DnsMeasurement:
+        """What was taken in, once."""
         for exchange in self._correlator.finish():
             self._exchange(exchange)
         times = [(self._ended[node] - began) / 1e9 for node, began in self._began.items() if node in self._ended]
