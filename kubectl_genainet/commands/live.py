@@ -19,6 +19,7 @@ from kubectl_genainet.bundle import Bundle, BundleWriter, new_header
 from kubectl_genainet.commands.agents import agents
 from kubectl_genainet.commands.options import Source, parse_seconds
 from kubectl_genainet.commands.source import Follower, follow
+from kubectl_genainet.correlate.context import Context
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, Progress
@@ -35,11 +36,21 @@ GRACE_S = 10.0  # and to say goodbye
 GOODBYE_S = 5.0  # and to send their accounts at the end
 
 
+class Correlator(Protocol):
+    """What joins records, as far as all do it."""
+
+    @property
+    def context(self) -> Context: ...
+
+
 class Reader(Protocol):
     """What a verb does with the records. `filters` are followed as they change with the cluster's objects."""
 
     @property
     def view(self) -> LiveView: ...
+
+    @property
+    def correlator(self) -> Correlator: ...
 
     @property
     def filters(self) -> tuple[FilterEntry, ...]: ...
@@ -97,6 +108,7 @@ def replay(reader: Reader, bundle: Bundle) -> int:
     """Feeds the reader what was recorded. Returns the exit status."""
     with reader.view:
         reader.view.replaying(bundle.header)
+        _say_what_is_not_judged(reader)
         for event in bundle.events:
             reader.take(event)
         return reader.finish(live=False)
@@ -115,10 +127,16 @@ def watch_live(
     run as its time does. Raises GenainetError for an agent or a file that is not there, and where every agent failed."""
     run = LiveRun(reader, snapshot, watch)
     with reader.view:
+        _say_what_is_not_judged(reader)
         run.run(request, enough)
         status = reader.finish(live=True)
     run.check()
     return status
+
+
+def _say_what_is_not_judged(reader: Reader) -> None:
+    if why := reader.correlator.context.not_judged:
+        reader.view.warn(f"a policy is not valid, so packets are told of without what the policies say: {why}")
 
 
 class Interrupts:

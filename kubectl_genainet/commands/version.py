@@ -10,6 +10,7 @@ import msgspec
 from kubectl_genainet import __version__
 from kubectl_genainet.commands.options import cluster_options, output_option
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.finding import counted
 from kubectl_genainet.wire import PROTOCOL
 
 _TIMEOUT_S = 5.0
@@ -45,7 +46,7 @@ def command(client_only: bool, output: str, context: str, kubeconfig: str) -> No
         agents = found["agents"]
         if isinstance(agents, dict):
             for version, count in agents.items():
-                click.echo(f"agents {version} on {count} node{'s' if count != 1 else ''}")
+                click.echo(f"agents {version} on {counted(count, 'node')}")
     for warning in warnings:
         click.echo(f"warning: {warning}", err=True)
 

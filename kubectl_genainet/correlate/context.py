@@ -11,12 +11,12 @@ from kubectl_genainet.model.node import NodeReport, RulesetDump
 
 
 class Context:
-    """Begins with a snapshot's objects. `engine` is None where one of their policies is not valid."""
+    """Begins with a snapshot's objects. `engine` is None where one of their policies is not valid; `not_judged` says why."""
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self.identity = Identity(snapshot)
         self.rulesets = Rulesets(self.identity)
-        self.engine = engine_of(snapshot)
+        self.engine, self.not_judged = engine_of(snapshot)
 
     def learn(self, event: NodeReport | RulesetDump | ClusterChanged) -> None:
         match event:
@@ -26,4 +26,4 @@ class Context:
                 self.rulesets.learn(event)
             case ClusterChanged():
                 self.identity.update(event.snapshot)
-                self.engine = engine_of(event.snapshot)
+                self.engine, self.not_judged = engine_of(event.snapshot)

@@ -15,7 +15,7 @@ from kubectl_genainet.correlate.dns_stats import ClientStats, Counts, DnsStatist
 from kubectl_genainet.correlate.identity import Identity
 from kubectl_genainet.model.events import DnsDropped, Event, PacketSeen
 from kubectl_genainet.model.exchange import DnsExchange
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Severity
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Severity, counted
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.path import Party
 
@@ -108,10 +108,8 @@ class _Connections:
                 clients.setdefault(client_name(identity.party(flow.src, flow.sport)), []).append(flow)
         for client, flows in clients.items():
             refused = sum(f in self._refused for f in flows)
-            evidence = [
-                Evidence(f"{len(flows)} TCP connections to {flows[0].destination} without an answer, {refused} of them refused",
-                         Certainty.OBSERVED)
-            ]  # fmt: skip
+            tried = f"{counted(len(flows), 'TCP connection')} to {flows[0].destination} without an answer"
+            evidence = [Evidence(f"{tried}, {refused} of them refused", Certainty.OBSERVED)]
             drop = next((d for f, d in self._drops.items() if f.src == flows[0].src), None)
             if drop is not None:
                 hook = f" in {drop.hook}" if drop.hook else ""

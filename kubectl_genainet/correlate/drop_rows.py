@@ -17,7 +17,7 @@ from kubectl_genainet.correlate.symptoms import icmp_meaning
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.drops import Agreement, DropRow, Outcome, PolicyView
 from kubectl_genainet.model.events import IcmpCount, ResetCount
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity, counted
 from kubectl_genainet.model.node import NetNs
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.path import Drop, Party
@@ -265,7 +265,7 @@ class Rows:
             title=f"{self._where(group)} accepts connections that {names} does not admit",
             policy=PolicyView("deny", Agreement.API_ISOLATES, by, causes),
             evidence=(
-                Evidence(f"{group.packets} connections established (tracepoint inet_sock_set_state)",
+                Evidence(f"{counted(group.packets, 'connection')} established (tracepoint inet_sock_set_state)",
                          Certainty.OBSERVED, node=group.node, value=group.packets),
                 Evidence(f"isolated for {' and '.join(n for n, _ in denied)} by {names}", Certainty.ASSUMED),
             ),

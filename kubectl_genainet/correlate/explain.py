@@ -18,7 +18,7 @@ from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import FiveTuple, address_text
 from kubectl_genainet.model.path import Drop
-from kubectl_genainet.policy import DirectionResult, PolicyEngine
+from kubectl_genainet.policy import DirectionResult, PolicyEngine, Verdict
 from kubectl_genainet.proxy import Packet, RuleRef, Ruleset, evaluate_hook
 from kubectl_genainet.proxy.enforcers import policy_behind
 
@@ -115,7 +115,7 @@ def _policy_words(case: Case) -> tuple[str, tuple[str, ...], list[Evidence]]:
         return "", (), [_assumed("the policies could not be evaluated")]
     denied = denied_directions(case.judged, case.identity, case.engine)
     if not denied:
-        return "", (), []
+        return "", (), [_assumed(f"the policies' verdict is not known: {item}") for item in _not_judged(case)]
     sentences: list[str] = []
     policies: list[str] = []
     evidence: list[Evidence] = []
@@ -127,6 +127,16 @@ def _policy_words(case: Case) -> tuple[str, tuple[str, ...], list[Evidence]]:
         policies += _names(result)
         evidence += _first_failures(result)
     return "; ".join(sentences), tuple(dict.fromkeys(policies)), evidence
+
+
+def _not_judged(case: Case) -> list[str]:
+    """Why it is not known whether the policies admit the flow; empty where that is known."""
+    if case.engine is None:
+        return ["a policy is not valid"]
+    answer = case.engine.explain(policy_flow(case.judged, case.identity))
+    if answer.verdict is not Verdict.UNKNOWN:
+        return []
+    return list(map(str, answer.not_evaluated)) or ["not all that they select by is known"]
 
 
 def _asked(case: Case) -> str:
@@ -196,14 +206,14 @@ def _named_rule(case: Case, rule: RuleRef, said: str, policies: tuple[str, ...],
         return reading("policy-drop", said, policies)
     if behind is not None:
         names = ", ".join(behind.policies) or "no policy that could be named"
-        note = (
-            f"the rule is {behind.enforcer}'s, for {names}, but by the API's objects the flow is admitted: "
-            "the node's rules and the objects disagree"
-        )
+        whose = f"the rule is {behind.enforcer}'s, for {names}"
+        if _not_judged(case):
+            return reading("policy-drop", whose, behind.policies)
+        note = f"{whose}, but by the API's objects the flow is admitted: the node's rules and the objects disagree"
         return reading("policy-disagreement", note, behind.policies)
     verb = "rejects" if told else "drops"
     words = f"{case.event.node} {verb} it by a rule: {rule.comment or rule.text}"
-    if case.engine is not None and not rule.chain.startswith("KUBE-"):
+    if not rule.chain.startswith("KUBE-") and not _not_judged(case):
         words += "; by the API's objects the flow is admitted, so no NetworkPolicy is behind it"
     return reading("rejected-by-rule" if told else "rule-drop", words)
 

@@ -9,12 +9,12 @@ from kubectl_genainet.model.packet import FiveTuple
 from kubectl_genainet.policy import DirectionResult, PolicyEndpoint, PolicyEngine, PolicyFlow, Verdict
 
 
-def engine_of(snapshot: ClusterSnapshot) -> PolicyEngine | None:
-    """The snapshot's policies; None where one of them is not valid: packets are told of without."""
+def engine_of(snapshot: ClusterSnapshot) -> tuple[PolicyEngine | None, str]:
+    """The snapshot's policies; None, and why, where one of them is not valid: packets are told of without."""
     try:
-        return PolicyEngine(snapshot)
-    except GenainetError:
-        return None
+        return PolicyEngine(snapshot), ""
+    except GenainetError as error:
+        return None, error.message
 
 
 def policy_flow(flow: FiveTuple, identity: Identity) -> PolicyFlow:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from kubectl_genainet.correlate.connections import Connection, Direction
 from kubectl_genainet.correlate.identity import Identity
 from kubectl_genainet.model.events import IcmpError, Point
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity, counted
 from kubectl_genainet.model.path import PacketPath, Verdict
 
 # RFC 792, RFC 1812 5.2.7.1, RFC 4443
@@ -166,7 +166,7 @@ def unanswered(path: PacketPath, connection: Connection, identity: Identity) -> 
     )
     return Finding(
         "unanswered", f"no answer, and no drop was seen: {where}", Severity.WARNING,
-        (Evidence(f"{path.attempts} first packets sent, none answered", Certainty.OBSERVED),),
+        (Evidence(f"{counted(path.attempts, 'first packet')} sent, none answered", Certainty.OBSERVED),),
     )  # fmt: skip
 
 

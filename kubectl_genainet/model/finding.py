@@ -8,6 +8,11 @@ from typing import Any
 import msgspec
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 packet", "2 packets"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 class Certainty(Enum):
     """How a statement is known."""
 

@@ -8,7 +8,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from kubectl_genainet.correlate.summary import BackendSummary, Quantiles, TraceSummary
-from kubectl_genainet.model.finding import Certainty, Evidence
+from kubectl_genainet.model.finding import Certainty, Evidence, counted
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.path import Hop, PacketPath, Party, Verdict
 from kubectl_genainet.render.table import Column, table
@@ -70,9 +70,9 @@ def _times(path: PacketPath) -> str:
     if path.response_ns is not None:
         parts.append(f"response {duration(path.response_ns)}")
     if path.attempts > 1:
-        parts.append(f"{path.attempts} attempts")
+        parts.append(counted(path.attempts, "attempt"))
     if path.retransmits:
-        parts.append(f"{path.retransmits} retransmits")
+        parts.append(counted(path.retransmits, "retransmit"))
     return "  " + ", ".join(parts) if parts else ""
 
 
@@ -180,9 +180,11 @@ def _backend_lines(backend: BackendSummary) -> RenderableType:
         for what, q in (("path", backend.path), ("handshake", backend.handshake), ("response", backend.response))
         if q.count
     ]
-    ends = f"{backend.retransmits} retransmits, {backend.drops} drops"
+    ends = f"{counted(backend.retransmits, 'retransmit')}, {counted(backend.drops, 'drop')}"
     return Group(
-        _line(Text(printable(name), style="bold"), f"  {backend.connections} connections ({backend.share:.0%})"),
+        _line(
+            Text(printable(name), style="bold"), f"  {counted(backend.connections, 'connection')} ({backend.share:.0%})"
+        ),
         _line(
             "  ",
             ", ".join(times),
@@ -218,8 +220,9 @@ def _account(summary: TraceSummary) -> str:
         if emitted is not None
         else "events not accounted for: not every agent ended its stream"
     )
-    counted = f"{summary.counted.get('packets', 0)} packet sightings counted"
-    text = f"{summary.connections} connections ({verdicts}); {seen}; {counted}; nodes: {', '.join(summary.nodes) or 'none'}"
+    sightings = f"{counted(summary.counted.get('packets', 0), 'packet sighting')} counted"
+    text = f"{counted(summary.connections, 'connection')} ({verdicts}); {seen}; {sightings}"
+    text += f"; nodes: {', '.join(summary.nodes) or 'none'}"
     if summary.half_seen:
         text += f"; {summary.half_seen} more half seen, at the trace's begin or end"
     if summary.silent_nodes:

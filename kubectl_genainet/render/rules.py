@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from kubectl_genainet.model.finding import Finding
+from kubectl_genainet.model.finding import Finding, counted
 from kubectl_genainet.proxy.batch import FlowResult
 from kubectl_genainet.proxy.exact import RuleCount
 from kubectl_genainet.proxy.ipset import IpSet
@@ -80,7 +80,7 @@ def rules_tree(report: RulesReport) -> RenderableType:
         branch = node.add(f"{markup_safe(address.address)}  [dim]{address.via}[/]  {end}  {_hits(row)} hits")
         for backend in address.backends:
             share = "by the scheduler" if backend.probability is None else f"{backend.probability:.0%}"
-            hits = "" if backend.connections is None else f"  {backend.connections} connections"
+            hits = "" if backend.connections is None else f"  {counted(backend.connections, 'connection')}"
             branch.add(f"{markup_safe(backend.address)}  {share}  [dim]{markup_safe(backend.chain)}[/]{hits}")
     return Group(*trees.values(), *_findings(report))
 

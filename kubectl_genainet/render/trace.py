@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from kubectl_genainet.correlate.summary import TraceSummary
+from kubectl_genainet.model.finding import counted
 from kubectl_genainet.model.path import PacketPath, Verdict
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.path_tree import path_tree, summary_block
@@ -119,7 +120,7 @@ class TreeView(TraceView):
                 break
             room -= lines
             shown.append(tree)
-        return [*shown, self.state(f"{sum(n for _, n in groups)} connections")]
+        return [*shown, self.state(counted(sum(n for _, n in groups), "connection"))]
 
     def finish(self, summary: TraceSummary) -> None:
         drawn = self.screen.on
