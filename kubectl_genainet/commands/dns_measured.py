@@ -87,8 +87,8 @@ class _Meter:
     ) -> None:
         self.view = view or LiveView("the cluster", live=False)
         self.filters = filters
-        self._correlator = DnsCorrelator(snapshot)
-        self._builder = DnsSummaryBuilder("", self._correlator.identity, renamed or {}, redacted=redacted)
+        self.correlator = DnsCorrelator(snapshot)
+        self._builder = DnsSummaryBuilder("", self.correlator.identity, renamed or {}, redacted=redacted)
         self._servers = _Servers()
         self._any = False
         self._began: dict[str, int] = {}
@@ -99,7 +99,7 @@ class _Meter:
         self._any |= isinstance(event, _MEASURED)
         self._time(event)
         self._builder.event(event)
-        for exchange in self._correlator.feed(event):
+        for exchange in self.correlator.feed(event):
             self._exchange(exchange)
 
     def _time(self, event: Event) -> None:
@@ -123,7 +123,7 @@ class _Meter:
 
     def measurement(self) -> DnsMeasurement:
         """What was taken in, once."""
-        for exchange in self._correlator.finish():
+        for exchange in self.correlator.finish():
             self._exchange(exchange)
         times = [(self._ended[node] - began) / 1e9 for node, began in self._began.items() if node in self._ended]
         if not self._any:
