@@ -6,6 +6,7 @@ of a pod runs in it and the node has the kernel for itself.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import itertools
 import os
@@ -19,10 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
+from kubectl_genainet.agent.containers import container_cpu, read_inside
+from kubectl_genainet.agent.details import Details, Sockets, receiving
+from kubectl_genainet.agent.kubeproxy import read_kube_proxy
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.node import Device, NetNs, NodeReport, Route
@@ -221,13 +226,7 @@ def _resolv_conf(candidate: _Candidate) -> str:
     """
     paths = [f"/proc/{pid}/root/etc/resolv.conf" for pid in candidate.container_pids]
     paths += [f"{folder}/{candidate.name}/resolv.conf" for folder in NETNS_FILES if candidate.name]
-    for path in paths:
-        try:
-            with open(path, errors="replace") as file:
-                return file.read(_RESOLV_CONF_MAX)
-        except OSError:
-            continue
-    return ""
+    return next(filter(None, (read_inside(path, _RESOLV_CONF_MAX) for path in paths)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,6 +336,7 @@ class Inventory:
                 hint="In a pod the agent needs hostPID and CAP_SYS_PTRACE; elsewhere name it with --host-netns.",
             ) from None
         self.shared = kernel_is_shared(self.host_netns)
+        self._details: Details | None = None
         self._hanging: dict[int, bool] = {}  # by inode, as it was found; the links of a namespace are made once
         self._links: dict[int, _Links] = {}  # by inode, as last read
 
@@ -359,23 +359,46 @@ class Inventory:
         """Inode numbers of the node's namespaces."""
         return set(self._own())
 
-    def report(self) -> NodeReport:
-        """All there is to say of the node's namespaces now; what can't be read is named."""
+    def report(self, *, fresh: bool = True) -> NodeReport:
+        """All there is to say of the node's namespaces now; what can't be read is named.
+
+        Unless `fresh`, details (agent.details), devices and routes may be some seconds old.
+        """
         host = os.stat(self.host_netns).st_ino
         namespaces, unreadable = [], []
         own = self._own()
+        if fresh or self._details is None or self._details.outdated(own.keys()):
+            self._details = self._read_details(own)
         if own.keys() != self._links.keys():  # a pod that comes or goes has a device and routes at the host's end
             self._links.pop(host, None)
-        links, self._links = self._links, {}
+        links, self._links = {} if fresh else self._links, {}
         for inode, candidate in own.items():
             try:
                 netns, self._links[inode] = _look_inside(inode, candidate, host=inode == host, known=links.get(inode))
-                namespaces.append(netns)
+                tcp, udp = self._details.sockets(inode)
+                namespaces.append(msgspec.structs.replace(netns, tcp_listeners=tcp, udp_listeners=udp))
             except OSError as error:
                 unreadable.append(f"network namespace {inode}: {error.strerror or error}")
         return NodeReport(
-            node=self.node, t_ns=time.monotonic_ns(), namespaces=tuple(namespaces), unreadable=tuple(unreadable)
-        )
+            node=self.node, t_ns=time.monotonic_ns(), namespaces=tuple(namespaces), unreadable=tuple(unreadable),
+            containers=self._details.containers, kube_proxy=self._details.kube_proxy,
+        )  # fmt: skip
+
+    def _read_details(self, own: dict[int, _Candidate]) -> Details:
+        sockets: dict[int, Sockets] = {}
+        for inode, candidate in own.items():
+            with contextlib.suppress(OSError):  # it has gone: the report says so
+                sockets[inode] = self._inside(candidate.path, receiving)
+        proxy = self._inside(self.host_netns, read_kube_proxy)
+        return Details(time.monotonic(), frozenset(own), sockets, container_cpu(set(own)), proxy)
+
+    @staticmethod
+    def _inside(path: str, action: Callable[[], T]) -> T:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return inside(fd, action)
+        finally:
+            os.close(fd)
 
     def path_of_address(self, ip: str) -> str | None:
         """The path of the namespace that has the address, host's first; None where none has it."""

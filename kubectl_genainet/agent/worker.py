@@ -299,7 +299,7 @@ class Session:
                 if found != self.namespaces:
                     self.namespaces = found
                     self.filters_changed.set()
-                self.outbox.put(self.inventory.report(), always=True)
+                self.outbox.put(self.inventory.report(fresh=False), always=True)
             except OSError:
                 self.end("the node's network namespace is gone")
             pause = max(self.job.namespaces_s, NODE_SHARE * (time.monotonic() - begun))

@@ -1,46 +1,135 @@
-"""DNS as `dns` measured it, in the terms of doctor's checks."""
+"""DNS as it is measured, in the terms of doctor's checks: from a bundle, or live for a bounded time."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from kubectl_genainet.bundle import Bundle
+from kubectl_genainet.commands.live import LiveRun, Watch
+from kubectl_genainet.commands.options import OK, Source
 from kubectl_genainet.correlate.dns import DnsCorrelator, client_name
 from kubectl_genainet.correlate.dns_stats import ClientStats
 from kubectl_genainet.correlate.dns_summary import DnsSummaryBuilder
-from kubectl_genainet.doctor.inputs import DnsStats
-from kubectl_genainet.model.events import DnsDropped, DnsMessageSeen, DnsTransaction
+from kubectl_genainet.correlate.dns_targets import dns_scope
+from kubectl_genainet.doctor.inputs import DnsMeasurement, DnsStats
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import DnsDropped, DnsMessageSeen, DnsTransaction, Event, Progress
 from kubectl_genainet.model.exchange import DnsExchange, Outcome
 from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.render.live import LiveView
+from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 _MEASURED = (DnsTransaction, DnsMessageSeen, DnsDropped)
+MAX_EVENTS = 1_000_000
 
 
-def dns_measured(bundle: Bundle) -> tuple[DnsStats, ...]:
-    """One record a client workload; none where the bundle holds no DNS.
-
-    Left out are what DNS servers ask upstream, and queries that were still waiting when the recording ended.
-    """
-    if not any(isinstance(event, _MEASURED) for event in bundle.events):
-        return ()
-    correlator = DnsCorrelator(bundle.snapshot)
-    renamed: Mapping[str, str] = bundle.header.arguments.get("search") or {}
-    builder = DnsSummaryBuilder("", correlator.identity, renamed, redacted=bundle.header.redacted)
-    seen = _Servers()
-
-    def take(exchange: DnsExchange) -> None:
-        if not exchange.upstream and exchange.client.pod is not None:
-            builder.exchange(exchange)
-            seen.add(exchange)
-
+def dns_measured(bundle: Bundle) -> DnsMeasurement:
+    """What a bundle holds; nothing where it holds no DNS."""
+    meter = _Meter(bundle.snapshot, bundle.header.arguments.get("search") or {}, redacted=bundle.header.redacted)
     for event in bundle.events:
-        builder.event(event)
-        for exchange in correlator.feed(event):
-            take(exchange)
-    for exchange in correlator.finish():
-        take(exchange)
-    return tuple(seen.stats(client) for client in builder.statistics.clients())
+        meter.take(event)
+    return meter.measurement()
+
+
+def measure_dns(
+    source: Source, snapshot: ClusterSnapshot, seconds: float, say: Callable[[str], None]
+) -> DnsMeasurement:
+    """Watches the DNS of the whole cluster for `seconds` with all agents, through the same stream as `dns`.
+
+    `say` is told what goes on. An agent that fails is warned of; where all fail, `absent` says why. Ctrl-C ends the
+    watching, not the examination.
+    """
+    scope = dns_scope(None, snapshot, "", as_server=False)
+    meter = _Meter(snapshot, view=_View(say), filters=scope.filters)
+    request = TraceRequest(
+        filters=scope.filters, probes=("dns",), timeout_s=seconds, max_events=MAX_EVENTS, options={"side": scope.side}
+    )
+    run = LiveRun(meter, snapshot, Watch(source, "doctor", {}, seconds))
+    try:
+        run.run(lambda _: request, lambda _: None)
+        run.check()
+    except GenainetError as error:
+        meter.view.warn(f"DNS is not measured: {error.message}")
+        return DnsMeasurement(absent=f"DNS could not be measured: {error.message}")
+    found = meter.measurement()
+    return found if found.clients else DnsMeasurement(
+        seconds=found.seconds, absent=f"no DNS query of a pod was seen within {seconds:g} s (--measure sets the time)"
+    )  # fmt: skip
+
+
+class _View(LiveView):
+    """Warnings go where every verb's go; what a progress line can say goes there."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__("the cluster", live=True)
+        self._say = say
+
+    def note(self, text: str) -> None:
+        self._say(text)
+
+
+class _Meter:
+    """Records in, one DnsStats a client workload out.
+
+    Left out are what DNS servers ask upstream, and queries that were still waiting at the end.
+    """
+
+    def __init__(
+        self,
+        snapshot: ClusterSnapshot,
+        renamed: Mapping[str, str] | None = None,
+        *,
+        redacted: bool = False,
+        view: LiveView | None = None,
+        filters: tuple[FilterEntry, ...] = (),
+    ) -> None:
+        self.view = view or LiveView("the cluster", live=False)
+        self.filters = filters
+        self.correlator = DnsCorrelator(snapshot)
+        self._builder = DnsSummaryBuilder("", self.correlator.identity, renamed or {}, redacted=redacted)
+        self._servers = _Servers()
+        self._any = False
+        self._began: dict[str, int] = {}
+        self._ended: dict[str, int] = {}
+
+    def take(self, event: Event) -> None:
+        self.view.event(event)
+        self._any |= isinstance(event, _MEASURED)
+        self._time(event)
+        self._builder.event(event)
+        for exchange in self.correlator.feed(event):
+            self._exchange(exchange)
+
+    def _time(self, event: Event) -> None:
+        """The probes' first and last moment on each node, in its own clock."""
+        match event:
+            case Progress(stage="attached"):
+                self._began[event.node] = event.t_ns
+            case Progress(stage="detached") | DnsTransaction() | DnsMessageSeen():
+                self._ended[event.node] = max(event.t_ns, self._ended.get(event.node, 0))
+            case _:
+                pass
+
+    def _exchange(self, exchange: DnsExchange) -> None:
+        if not exchange.upstream and exchange.client.pod is not None:
+            self._builder.exchange(exchange)
+            self._servers.add(exchange)
+
+    def finish(self, *, live: bool) -> int:
+        """As every reader of a live run has it: what was found is judged by the checks."""
+        return OK
+
+    def measurement(self) -> DnsMeasurement:
+        """What was taken in, once."""
+        for exchange in self.correlator.finish():
+            self._exchange(exchange)
+        times = [(self._ended[node] - began) / 1e9 for node, began in self._began.items() if node in self._ended]
+        if not self._any:
+            return DnsMeasurement(seconds=max(times, default=None))
+        clients = tuple(self._servers.stats(client) for client in self._builder.statistics.clients())
+        return DnsMeasurement(clients, max(times, default=None))
 
 
 class _Servers:

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 
-from kubectl_genainet.commands.options import FOUND, OK, Source, source_options
+from kubectl_genainet.commands.doctor_knowledge import gather
+from kubectl_genainet.commands.options import FOUND, OK, Source, parse_seconds, source_options
 from kubectl_genainet.doctor.accept import Acceptance, parse_ignore, read_baseline, write_baseline
-from kubectl_genainet.doctor.check import Area
+from kubectl_genainet.doctor.check import Area, Need
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.inputs import DnsStats
 from kubectl_genainet.doctor.recognise import Override, Role
 from kubectl_genainet.doctor.registry import all_checks, check_named, chosen
 from kubectl_genainet.doctor.report import Report, examine
 from kubectl_genainet.errors import GenainetError, InputError
-from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.events import Event, Seen
 from kubectl_genainet.model.finding import Severity
-from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.target import TargetKind, not_found, parse_target
-from kubectl_genainet.render.text import make_console, printable
+from kubectl_genainet.render.text import make_console
 
 _SEVERITIES = [s.value for s in Severity]
+MEASURE_S = 8  # longer than a resolver's 5 s, so that a query that was lost shows
+MEASURE_MAX_S = 600
 _FORMATS = ("table", "wide", "json", "yaml", "html", "sarif")
 
 
@@ -65,6 +64,14 @@ _FORMATS = ("table", "wide", "json", "yaml", "html", "sarif")
     + ", ".join(r.value for r in Role if r is not Role.UNKNOWN)
     + ".",
 )
+@click.option(
+    "--measure",
+    default=f"{MEASURE_S}s",
+    show_default=True,
+    callback=lambda _, __, text: _measure(text),
+    metavar="DURATION",
+    help="How long to watch the cluster's DNS where agents run; 0: not at all.",
+)
 @click.option("--list", "list_checks", is_flag=True, help="List the checks and do nothing else.")
 @click.option("--explain", metavar="CHECK", help="Say what a check looks at, why, and by which source.")
 def command(
@@ -76,13 +83,14 @@ def command(
     baseline: str | None,
     write_baseline: str | None,
     workloads: tuple[str, ...],
+    measure: float,
     list_checks: bool,
     explain: str | None,
 ) -> int:
     """Check a cluster's network against the practice for GenAI workloads.
 
-    Works on the live API, on manifests and on bundles; with an agent's knowledge it also looks at the nodes. What
-    could not be checked is listed with the reason.
+    Works on the live API, on manifests and on bundles. Where agents run it also looks at the nodes, and watches the
+    cluster's DNS for the time of --measure. What could not be checked is listed with the reason.
 
     \b
     Examples:
@@ -91,24 +99,26 @@ def command(
       kubectl genainet doctor --manifests deploy/ -o sarif > doctor.sarif
       kubectl genainet doctor --from incident.bundle -o html > report.html
       kubectl genainet doctor --ignore nlb-idle-timeout:chatbot/my-llama-svc --fail-on error
+      kubectl genainet doctor --only coredns --only lookups --measure 1m
       kubectl genainet doctor --explain egress-without-dns
     """
     if list_checks or explain:
         return _about_checks(explain, tuple(Area(a) for a in areas))
     accepted = _acceptances(ignores, baseline)
     with _without_gc(), _progress() as advance:
-        advance(0, 0, "reading the cluster's state")
-        snapshot, events, measured = _read(source)
+        checks = chosen([Area(a) for a in areas])
+        wanted = measure if any(Need.DNS in c.needs for c in checks) else 0.0
+        known = gather(source, wanted, lambda what: advance(0, 0, what))
         cluster = Cluster(
-            snapshot,
-            reports=_latest(events),
-            rulesets=_first_rulesets(events),
-            packets=tuple(e for e in events if isinstance(e, Seen)),
-            dns=measured,
+            known.snapshot,
+            reports=known.reports,
+            rulesets=known.rulesets,
+            packets=known.packets,
+            measured=known.measured,
             namespace=_namespace(source),
             overrides=tuple(map(_override, workloads)),
         )
-        checks = chosen([Area(a) for a in areas])
+        _check_names(cluster)
         report = examine(cluster, checks, acceptances=accepted, progress=advance)
     if write_baseline:
         _write(Path(write_baseline), report)
@@ -142,48 +152,14 @@ def _acceptances(ignores: tuple[str, ...], baseline: str | None) -> list[Accepta
     return found
 
 
-def _read(source: Source) -> tuple[ClusterSnapshot, tuple[Event, ...], tuple[DnsStats, ...]]:
-    """The cluster's state, what the agents know of their nodes, and DNS as it was measured: live, or from a bundle."""
-    if source.bundle:
-        from kubectl_genainet.bundle import read_bundle
-        from kubectl_genainet.commands.dns_measured import dns_measured
-
-        bundle = read_bundle(source.bundle)
-        return bundle.snapshot, bundle.events, dns_measured(bundle)
-    from kubectl_genainet.commands.source import load_snapshot
-
-    snapshot = load_snapshot(source)
-    return snapshot, () if source.manifests else _of_agents(source), ()
-
-
-def _latest(events: Iterable[Event]) -> tuple[NodeReport, ...]:
-    """A recording has several reports of a node: its counters and queues are those of the last."""
-    return tuple({e.node: e for e in events if isinstance(e, NodeReport)}.values())
-
-
-def _first_rulesets(events: Iterable[Event]) -> tuple[RulesetDump, ...]:
-    """The rules of the moment that the snapshot is of: later ones would differ from it by what changed since."""
-    found: dict[tuple[str, str], RulesetDump] = {}
-    for event in events:
-        if isinstance(event, RulesetDump):
-            found.setdefault((event.node, event.source), event)
-    return tuple(found.values())
-
-
-def _of_agents(source: Source) -> tuple[Event, ...]:
-    """What the agents report of their nodes; without agents nothing, and the checks that need them say so."""
-    from kubectl_genainet.commands.agents import read_nodes, read_rulesets
-
-    def warn(text: str) -> None:
-        click.echo(f"warning: {printable(text)}", err=True)
-
+def _measure(text: str) -> float:
     try:
-        reports = tuple(read_nodes(source, warn).values())
-        dumps = tuple(dump for found in read_rulesets(source, warn).values() for dump in found)
-    except GenainetError as error:
-        warn(f"what nodes know is not checked: {error.message}")
-        return ()
-    return (*reports, *dumps)
+        seconds = parse_seconds(text)
+    except InputError as error:
+        raise click.BadParameter(f"{error.message}: {error.hint}") from None
+    if seconds > MEASURE_MAX_S:
+        raise click.BadParameter(f"{text!r} is longer than {MEASURE_MAX_S // 60} minutes")
+    return seconds
 
 
 def _namespace(source: Source) -> str:
@@ -210,6 +186,19 @@ def _override(value: str) -> Override:
     return Override(target.name, roles[role] if role else Role.MODEL_SERVER, target.api_kind, target.namespace)
 
 
+def _check_names(cluster: Cluster) -> None:
+    """Raises InputError for a --workload or a namespace that does not exist, where that can be told."""
+    for override in cluster.overrides:
+        if not any(override.matches(w.ref) for w in cluster.workloads):
+            known = (w.name for w in cluster.workloads if override.kind in ("", w.ref.kind))
+            raise not_found("workload", override.name, known, namespace=override.namespace)
+    named = {n.name for n in cluster.snapshot.of("Namespace", "")}
+    if cluster.namespace and named and not cluster.missing("Namespace"):
+        used = {o.namespace for o in cluster.snapshot.objects}
+        if cluster.namespace not in named | used:
+            raise not_found("namespace", cluster.namespace, named | used - {""})
+
+
 @contextlib.contextmanager
 def _without_gc() -> Iterator[None]:
     """Nothing made here is garbage before the command ends: walking all objects again and again doubles the time."""
@@ -224,10 +213,10 @@ def _without_gc() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on stderr where that is a terminal."""
+    """A progress bar on stderr where that is a terminal; elsewhere what takes a while is said in a line."""
     console = make_console(stderr=True)
     if not console.is_terminal:
-        yield lambda done, total, what: None
+        yield lambda done, total, what: click.echo(what, err=True) if what.startswith("measuring") else None
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

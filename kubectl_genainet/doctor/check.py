@@ -72,7 +72,7 @@ class Need(Enum):
     NODES = "no agent told about the nodes (deploy the agent, or use a bundle recorded with it)"
     RULESETS = "no agent told about the nodes' packet rules (deploy the agent, or use a bundle recorded with it)"
     PACKETS = "no packets were recorded (run it on a bundle of `trace` or `drops`)"
-    DNS = "no DNS measurements (run it on a bundle of `dns`)"
+    DNS = "no DNS measurements (deploy the agent and let doctor --measure, or use a bundle of `dns`)"
 
 
 @dataclass(frozen=True, slots=True)

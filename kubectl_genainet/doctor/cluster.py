@@ -11,7 +11,7 @@ from functools import cached_property
 from kubectl_genainet.doctor import platform
 from kubectl_genainet.doctor.calls import Call, find_calls
 from kubectl_genainet.doctor.check import Need
-from kubectl_genainet.doctor.inputs import DnsStats
+from kubectl_genainet.doctor.inputs import NOTHING_MEASURED, DnsMeasurement, DnsStats
 from kubectl_genainet.doctor.raw import items, moment, number, text
 from kubectl_genainet.doctor.recognise import (
     Override,
@@ -52,7 +52,7 @@ class Cluster:
     reports: tuple[NodeReport, ...] = ()
     rulesets: tuple[RulesetDump, ...] = ()
     packets: tuple[Seen, ...] = ()
-    dns: tuple[DnsStats, ...] = ()
+    measured: DnsMeasurement = NOTHING_MEASURED
     namespace: str = ""
     overrides: tuple[Override, ...] = ()
 
@@ -72,10 +72,10 @@ class Cluster:
 
         `own_namespace`: the objects of the namespace that is judged are enough.
         """
+        if need is Need.DNS:
+            return self._dns_missing
         if isinstance(need, Need):
-            known = {
-                Need.NODES: self.reports, Need.RULESETS: self.rulesets, Need.PACKETS: self.packets, Need.DNS: self.dns,
-            }[need]  # fmt: skip
+            known = {Need.NODES: self.reports, Need.RULESETS: self.rulesets, Need.PACKETS: self.packets}[need]
             return "" if known else need.value
         left_out = self._left_out.get(need)
         if left_out is not None and not (own_namespace and self.namespace and left_out.namespace == self.namespace):
@@ -83,6 +83,19 @@ class Cluster:
         if self.from_files and not self.snapshot.of(need):
             return f"the manifests hold no {need}"
         return ""
+
+    @cached_property
+    def dns(self) -> tuple[DnsStats, ...]:
+        """Measured DNS of the client workloads in scope."""
+        return tuple(s for s in self.measured.clients if self.in_scope(s.client.partition("/")[0]))
+
+    @property
+    def _dns_missing(self) -> str:
+        if self.dns:
+            return ""
+        if self.measured.clients:
+            return f"no DNS query of a pod in namespace {self.namespace} was measured"
+        return self.measured.absent or Need.DNS.value
 
     def unread(self, kind: str) -> str:
         """Why a kind that a cluster need not have was not read; empty where it was, or where there is none."""

@@ -52,4 +52,9 @@ def facts(cluster: Cluster) -> tuple[Fact, ...]:
             "agents" if cluster.reports else "no agent was asked",
         )
     )
+    if cluster.dns:
+        queries = sum(s.queries for s in cluster.dns)
+        time = f" in {cluster.measured.seconds:.0f} s" if cluster.measured.seconds is not None else ""
+        clients = f"{len(cluster.dns)} workload{'s' if len(cluster.dns) != 1 else ''}"
+        out.append(Fact("DNS measured", f"{queries} queries of {clients}{time}", "agents"))
     return tuple(out)

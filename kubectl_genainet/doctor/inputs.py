@@ -28,3 +28,14 @@ class DnsStats(msgspec.Struct, frozen=True):
     p99_ns: int | None = None
     node: str = ""
     silent: tuple[str, ...] = ()
+
+
+class DnsMeasurement(msgspec.Struct, frozen=True):
+    """What was measured of DNS, how long (None: not known), and why there is nothing where there is nothing."""
+
+    clients: tuple[DnsStats, ...] = ()
+    seconds: float | None = None
+    absent: str = ""
+
+
+NOTHING_MEASURED = DnsMeasurement()

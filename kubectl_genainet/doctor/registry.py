@@ -8,6 +8,7 @@ from kubectl_genainet.doctor.check import Area, Check
 from kubectl_genainet.doctor.families import (
     cni,
     coredns,
+    coredns_cpu,
     ebpf,
     efa,
     exposure,
@@ -19,6 +20,8 @@ from kubectl_genainet.doctor.families import (
     ingress_streams,
     ip_space,
     kube_proxy,
+    kube_proxy_latency,
+    listening,
     lookups,
     mesh,
     nlb,
@@ -35,9 +38,9 @@ from kubectl_genainet.doctor.families import (
 )
 
 _FAMILIES = (
-    cni, pod_ip, node_packets, services, exposure, nlb, health, ingress, ingress_streams, gateway, mesh, policy, policy_peers,
-    policy_traffic, global_policy, kube_proxy, ip_space, vpc_cni, ebpf, sriov, coredns, nodelocal, lookups, placement, efa,
-    gpu_nodes,
+    cni, pod_ip, node_packets, services, listening, exposure, nlb, health, ingress, ingress_streams, gateway, mesh, policy,
+    policy_peers, policy_traffic, global_policy, kube_proxy, kube_proxy_latency, ip_space, vpc_cni, ebpf, sriov, coredns,
+    coredns_cpu, nodelocal, lookups, placement, efa, gpu_nodes,
 )  # fmt: skip
 
 

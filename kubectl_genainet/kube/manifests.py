@@ -69,6 +69,9 @@ def load_manifests(paths: Sequence[str]) -> ClusterSnapshot:
                 raise InputError(f"given twice; also in {objects[key].source}", source=obj.source, obj=str(obj.ref))
             objects[key] = obj
     found = list(objects.values())
+    if not found:
+        where = ", ".join("standard input" if path == "-" else path for path in paths)
+        raise InputError(f"there is no Kubernetes object in {where}")
     return ClusterSnapshot((*found, *_pods_of_workloads(found)))
 
 
@@ -114,7 +117,10 @@ def _parse(source: str, text: str) -> Iterable[Any]:
     try:
         return list(yaml.load_all(text, Loader=_Loader))
     except yaml.YAMLError as error:
-        raise InputError(f"not YAML: {' '.join(str(error).split())}", source=source) from None
+        hint = (
+            "It looks like a template: `helm template CHART | kubectl genainet … --manifests -`" if "{{" in text else ""
+        )
+        raise InputError(f"not YAML: {' '.join(str(error).split())}", source=source, hint=hint) from None
 
 
 def _json_stream(source: str, text: str) -> list[Any]:

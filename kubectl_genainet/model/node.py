@@ -26,6 +26,17 @@ class Route(msgspec.Struct, frozen=True):
     via: str = ""
 
 
+class Listener(msgspec.Struct, frozen=True):
+    """A socket that receives what comes to a port: TCP in LISTEN, or UDP bound and not connected.
+
+    `ip` is what it is bound to ("0.0.0.0" and "::": any). `v6only`: one on "::" that gets no IPv4.
+    """
+
+    ip: str
+    port: int
+    v6only: bool = False
+
+
 class NetNs(msgspec.Struct, frozen=True, kw_only=True):
     """A network namespace of the node. `pod_uids` come from the cgroups of the processes inside it."""
 
@@ -40,10 +51,40 @@ class NetNs(msgspec.Struct, frozen=True, kw_only=True):
     name: str = ""  # the file in /run/netns, where there is one
     routes: tuple[Route, ...] | None = None  # None: not read
     resolv_conf: str = ""  # of the containers inside; "" where it was not read
+    tcp_listeners: tuple[Listener, ...] | None = None  # None: not read, or too many to send
+    udp_listeners: tuple[Listener, ...] | None = None
 
     @property
     def addresses(self) -> tuple[str, ...]:
         return tuple(a for d in self.devices if d.name != "lo" for a in d.addresses)
+
+
+class ContainerCpu(msgspec.Struct, frozen=True, kw_only=True):
+    """A container's CPU limit at work, since it started: in how many periods it ran, and was stopped until the next."""
+
+    container: str  # ID, 64 hexadecimal digits, as in a pod's status.containerStatuses[].containerID
+    periods: int  # 0 without a limit
+    throttled: int
+    throttled_us: int
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """A histogram since a process's start: how many, and a bound that the slowest one in a hundred exceeded (0: none)."""
+
+    count: int = 0
+    p99_over_s: float = 0.0
+
+
+class KubeProxyState(msgspec.Struct, frozen=True, kw_only=True):
+    """What a node's kube-proxy says of itself.
+
+    `mode` is as it runs ("" if it does not say), `syncs` how long writing the rules took, `programming` how long after a
+    change of an endpoint the rules were written.
+    """
+
+    mode: str = ""
+    syncs: Latency = Latency()
+    programming: Latency = Latency()
 
 
 class NodeReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="node"):
@@ -53,6 +94,8 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     t_ns: int
     namespaces: tuple[NetNs, ...]
     unreadable: tuple[str, ...] = ()  # what could not be read, and why
+    containers: tuple[ContainerCpu, ...] = ()
+    kube_proxy: KubeProxyState | None = None  # None: it could not be asked
 
 
 class RulesetDump(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="ruleset"):

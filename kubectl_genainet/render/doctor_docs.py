@@ -38,10 +38,17 @@ def needs_text(check: Check) -> str:
     return ", ".join([*kinds, *others]) or "nothing in particular"
 
 
+def paragraphs(doc: str) -> str:
+    """A docstring with each paragraph on one line, for the terminal to wrap; indented lines stay as they are."""
+    blocks = doc.split("\n\n")
+    return "\n\n".join(b if "\n " in b else " ".join(b.splitlines()) for b in blocks)
+
+
 def explanation(check: Check) -> RenderableType:
     """One check in full."""
     head = Text.assemble((check.name, "bold"), "  ", (check.severity.value, SEVERITY_STYLE[check.severity]))
-    return Group(head, Text(f"{check.area.title} (--only {check.area.value})", style="dim"), Text(""), Text(check.doc),
+    body = Text(paragraphs(check.doc))
+    return Group(head, Text(f"{check.area.title} (--only {check.area.value})", style="dim"), Text(""), body,
                  Text(""), Text(f"Needs: {needs_text(check)}.", style="dim"))  # fmt: skip
 
 

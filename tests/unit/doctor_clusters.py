@@ -5,6 +5,7 @@ from __future__ import annotations
 from doctor_world import (
     NS,
     Builder,
+    Raw,
     World,
     config_map,
     container,
@@ -17,7 +18,7 @@ from doctor_world import (
     proxy_conf,
 )
 
-from kubectl_genainet.model.node import Device, NetNs, NodeReport, Route, RulesetDump
+from kubectl_genainet.model.node import Device, KubeProxyState, Latency, Listener, NetNs, NodeReport, Route, RulesetDump
 from kubectl_genainet.proxy.names import iptables_endpoint_chain, iptables_service_chain
 
 COREFILE = """.:53 {
@@ -260,12 +261,23 @@ def knowledge(world: World, mtu: int = 1500) -> None:
                          Device(name="eth0", ifindex=3, mtu=mtu, kind="veth", addresses=(p["status"]["podIP"],),
                                 peer_ifindex=100 + i, peer_netns=host.inode)),
                 routes=(Route("0.0.0.0/0", "eth0", "169.254.1.1"), Route("169.254.1.1/32", "eth0")),
+                tcp_listeners=listeners(p, "TCP"), udp_listeners=listeners(p, "UDP"),
             )
             for i, p in enumerate(pods)
         ]  # fmt: skip
-        world.reports.append(NodeReport(node=name, t_ns=1, namespaces=tuple(namespaces)))
-        if ("DaemonSet", "kube-system", "kube-proxy") in world.objects:
+        own = ("DaemonSet", "kube-system", "kube-proxy") in world.objects
+        proxy = (
+            KubeProxyState(mode="iptables", syncs=Latency(5200, 0.016), programming=Latency(900, 0.5)) if own else None
+        )
+        world.reports.append(NodeReport(node=name, t_ns=1, namespaces=tuple(namespaces), kube_proxy=proxy))
+        if own:
             world.rulesets.append(RulesetDump(node=name, t_ns=1, source="iptables-nft", text=iptables(world)))
+
+
+def listeners(pod: Raw, protocol: str) -> tuple[Listener, ...]:
+    """As a server opens what its container declares: on all addresses of both families."""
+    ports = [p for c in pod["spec"]["containers"] for p in c.get("ports", ())]
+    return tuple(Listener("::", p["containerPort"]) for p in ports if p.get("protocol", "TCP") == protocol)
 
 
 def iptables(world: World) -> str:

@@ -67,7 +67,7 @@ def servfail(world: World) -> None:
     world.dns.append(measured(servfail=80))
 
 
-@fault("dns-nxdomain", eks_dns, DNS, "nxdomain")
+@fault("dns-nxdomain", eks_dns, "Deployment chatbot/rag-app", "nxdomain")
 def nxdomain_storm(world: World) -> None:
     world.dns.append(measured(nxdomain=300))
 
@@ -143,6 +143,6 @@ def five_second_stalls(world: World) -> None:
     world.dns.append(measured(stalled=3))
 
 
-@fault("dns-search-waste", eks_dns, "Service kube-system/kube-dns", "searched")
+@fault("dns-search-waste", eks_dns, "Deployment chatbot/rag-app", "searched")
 def measured_waste(world: World) -> None:
     world.dns.append(measured(searched=300, nxdomain=300))

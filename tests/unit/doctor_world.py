@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.inputs import DnsStats
+from kubectl_genainet.doctor.inputs import DnsMeasurement, DnsStats
 from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.doctor.report import Report, examine
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
@@ -72,7 +72,7 @@ class World:
             tuple(self.reports),
             tuple(self.rulesets),
             tuple(self.packets),
-            tuple(self.dns),
+            DnsMeasurement(tuple(self.dns)),
             self.namespace,
         )
 
@@ -279,6 +279,10 @@ def ingress(name: str, host: str, service: str, port: int | str, path: str = "/"
     }  # fmt: skip
     out["metadata"]["annotations"] = {"nginx.ingress.kubernetes.io/proxy-read-timeout": "3600"}
     return out
+
+
+def change_report(world: World, index: int, **changes: Any) -> None:
+    world.reports[index] = msgspec.structs.replace(world.reports[index], **changes)
 
 
 def change_netns(world: World, index: int, netns: int, **changes: Any) -> None:

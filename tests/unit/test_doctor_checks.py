@@ -10,6 +10,7 @@ import doctor_faults_dataplane
 import doctor_faults_dns
 import doctor_faults_entry
 import doctor_faults_gpu
+import doctor_faults_nodes
 import doctor_faults_policy
 import doctor_faults_services
 import pytest
@@ -26,7 +27,7 @@ from kubectl_genainet.model.cluster import LeftOut
 
 FAULTS = (
     doctor_faults_addresses, doctor_faults_services, doctor_faults_entry, doctor_faults_policy, doctor_faults_dataplane,
-    doctor_faults_dns, doctor_faults_gpu,
+    doctor_faults_dns, doctor_faults_gpu, doctor_faults_nodes,
 )  # fmt: skip
 CASES = [found for module in FAULTS for found in vars(module).values() if isinstance(found, Case)]
 
@@ -67,23 +68,6 @@ def test_a_fault_is_found_by_its_check_and_by_no_other(case: Case) -> None:
 
 def test_every_check_has_a_fault_that_it_finds() -> None:
     assert {c.name for c in all_checks()} - {c.check for c in CASES} == set()
-
-
-def test_many_faults_at_once_give_exactly_their_findings() -> None:
-    world = eks()
-    wanted = set()
-    together = {
-        "idle_timeout_left_at_350_s", "target_type_instance", "no_readiness_probe", "selector_with_a_typo",
-        "health_check_left_at_tcp", "one_replica", "no_readiness_gate", "more_pods_than_addresses",
-        "device_plugin_missing", "any_zone_will_do", "corefile_without_metrics", "policy_for_nobody",
-    }  # fmt: skip
-    for case in CASES:
-        if case.name in together:
-            case.fault(world)
-            wanted |= {case.check, *case.also}
-    # Without pod targets there is nothing that a readiness gate could wait for, and a selector that matches nothing
-    # leaves nothing for the policies of the call to judge.
-    assert {f.check for f in world.report().findings} == wanted - {"nlb-readiness-gate"}
 
 
 def test_a_sound_cluster_passes_every_check_that_it_has_the_knowledge_for() -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -161,7 +162,7 @@ def test_an_object_that_cannot_be_decoded_is_not_checked(tmp_path: Path) -> None
 
 
 def test_a_namespace_limits_what_is_judged(faulty: str) -> None:
-    records = json_records(run("--from", faulty, "-n", "other", "-o", "json"))
+    records = json_records(run("--from", faulty, "-n", "kube-system", "-o", "json"))
     assert [r["check"] for r in records if r["kind"] == "finding"] == ["coredns-monitored"]
     assert not [r for r in records if r["kind"] == "workload"]
 
@@ -229,3 +230,40 @@ def test_manifests_are_judged_before_they_are_applied(tmp_path: Path) -> None:
     assert checks["service-endpoints"]["reasons"] == ["the manifests hold no EndpointSlice"]
     place = json.loads(run("--manifests", str(file), "-o", "sarif").stdout)["runs"][0]["results"][0]["locations"][0]
     assert place["physicalLocation"]["artifactLocation"]["uri"] == str(file)
+
+
+def test_a_time_to_measure_is_a_duration_of_up_to_ten_minutes(sound: str) -> None:
+    for wrong in ("soon", "11m", "-5s"):
+        with pytest.raises(click.BadParameter):
+            run("--from", sound, "--measure", wrong)
+    assert run("--from", sound, "--measure", "1m").return_value == 0
+
+
+def test_names_that_do_not_exist_are_an_error_with_near_matches(faulty: str) -> None:
+    with pytest.raises(InputError, match="no namespace 'chatbt'") as wrong:
+        run("--from", faulty, "-n", "chatbt")
+    assert "chatbot" in wrong.value.hint
+    with pytest.raises(InputError, match="no workload 'rag'") as missing:
+        run("--from", faulty, "--workload", "deploy/rag")
+    assert "rag-app" in missing.value.hint
+
+
+def test_no_object_at_all_is_an_error_and_not_a_pass(tmp_path: Path) -> None:
+    (tmp_path / "none.yaml").write_text("---\n# nothing yet\n")
+    with pytest.raises(InputError, match="there is no Kubernetes object in"):
+        run("--manifests", str(tmp_path))
+
+
+def test_a_template_is_told_from_broken_yaml(tmp_path: Path) -> None:
+    (tmp_path / "service.yaml").write_text("apiVersion: v1\nspec: {port: {{ .Values.port }}}\n")
+    with pytest.raises(InputError) as error:
+        run("--manifests", str(tmp_path / "service.yaml"))
+    assert error.value.hint.startswith("It looks like a template: `helm template")
+
+
+def test_explain_wraps_to_the_terminal_and_not_where_the_source_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = run("--explain", "service-listener").stdout.splitlines()
+    looks = lines[lines.index(next(line for line in lines if line.startswith("Looks"))) :]
+    paragraph = looks[: looks.index("")]
+    assert all(40 <= len(line) <= 60 for line in paragraph[:-1])

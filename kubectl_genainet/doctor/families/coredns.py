@@ -1,4 +1,4 @@
-"""CoreDNS: replicas, autoscaling, spread, monitoring, errors and latency."""
+"""CoreDNS: replicas, autoscaling, spread, monitoring, errors and latency. Its CPU limit is in coredns_cpu."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
+from kubectl_genainet.doctor.measured import client_of, judged, too_few
 from kubectl_genainet.doctor.platform import Distribution, config_map
-from kubectl_genainet.doctor.raw import at, items, kubectl, number, patch, sh, text
+from kubectl_genainet.doctor.raw import kubectl, number, patch, sh, text
 from kubectl_genainet.doctor.workloads import LivePod, Workload
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -184,35 +185,6 @@ def coredns_ready(cluster: Cluster) -> Problems:
         )
 
 
-@check(Area.COREDNS, Severity.WARNING, needs=("Deployment",), applies=no_coredns)
-def coredns_cpu_limit(cluster: Cluster) -> Problems:
-    """CoreDNS has a CPU limit.
-
-    Looks at resources.limits.cpu of the coredns container. How often the limit throttles it is in the metrics of the
-    kubelet (container_cpu_cfs_throttled_periods_total), which are not read here.
-
-    Why: DNS comes in bursts; throttled for the rest of a 100 ms period, CoreDNS answers late or not at all, and
-    resolvers wait 5 s. The upstream manifests set no CPU limit.
-
-    Source: https://github.com/coredns/deployment/blob/master/kubernetes/coredns.yaml.sed
-    """
-    coredns = cluster.coredns
-    for index, container in enumerate(items(coredns.raw, "spec", "template", "spec", "containers") if coredns else []):
-        limit = at(container, "resources", "limits", "cpu")
-        if coredns is not None and limit is not None and text(container, "name") in ("coredns", "kubedns", "dnsmasq"):
-            field = f"spec.template.spec.containers[{index}].resources.limits.cpu"
-            path = f"/spec/template/spec/containers/{index}/resources/limits/cpu"
-            yield Problem(
-                f"it is throttled beyond {limit} CPU",
-                coredns.ref,
-                (seen(coredns.ref, field, limit, f"limits.cpu is {limit}"),),
-                Remedy(
-                    "Keep the request, drop the limit.",
-                    command=patch(coredns.ref, [{"op": "remove", "path": path}], kind="json"),
-                ),
-            )
-
-
 @check(Area.COREDNS, Severity.WARNING, needs=("ConfigMap",), applies=no_coredns)
 def coredns_monitored(cluster: Cluster) -> Problems:
     """CoreDNS's configuration leaves out what operating it needs.
@@ -258,9 +230,10 @@ def dns_failures(cluster: Cluster) -> Problems:
 
     Source: RFC 1035 section 4.1.1 (RCODE), https://kubernetes.io/docs/tasks/administer-cluster/dns-debugging-resolution/
     """
-    for stats in cluster.dns:
+    yield from too_few(cluster)
+    for stats in judged(cluster):
         failed = stats.servfail + stats.timeouts
-        if stats.queries >= 20 and failed >= 0.01 * stats.queries and cluster.in_scope(stats.client.partition("/")[0]):
+        if failed >= 0.01 * stats.queries:
             yield Problem(
                 f"{failed} of {stats.queries} lookups{f' of {stats.name}' if stats.name else ''} by "
                 f"{stats.client} failed",
@@ -292,13 +265,15 @@ def dns_nxdomain(cluster: Cluster) -> Problems:
 
     Source: RFC 2308 (negative caching)
     """
-    for stats in cluster.dns:
+    yield from too_few(cluster)
+    for stats in judged(cluster):
         real = stats.nxdomain - stats.searched
-        if stats.queries >= 20 and real > 0.5 * stats.queries and cluster.in_scope(stats.client.partition("/")[0]):
+        if real > 0.5 * stats.queries:
+            client = client_of(cluster, stats)
             yield Problem(
                 f"{real} of {stats.queries} lookups{f' of {stats.name}' if stats.name else ''} by {stats.client} "
                 "found no such name",
-                _dns_ref(cluster),
+                client.ref if client else _dns_ref(cluster),
                 (on_node(stats.node, f"{real} NXDOMAIN beyond search domains", real, field="nxdomain"),),
                 Remedy("See which names.", command=f"kubectl genainet dns -n {sh(stats.client.partition('/')[0])}"),
             )
@@ -316,7 +291,7 @@ def dns_latency(cluster: Cluster) -> Problems:
     Source: https://docs.aws.amazon.com/eks/latest/best-practices/monitoring_eks_workloads_for_network_performance_issues.html
     """
     for stats in cluster.dns:
-        if stats.p99_ns is not None and stats.p99_ns >= SLOW_NS and cluster.in_scope(stats.client.partition("/")[0]):
+        if stats.p99_ns is not None and stats.p99_ns >= SLOW_NS:
             yield Problem(
                 f"one lookup in a hundred by {stats.client} takes {stats.p99_ns / 1e6:.0f} ms or more",
                 _dns_ref(cluster),

@@ -7,6 +7,7 @@ from collections import defaultdict
 from kubectl_genainet.doctor.calls import Call
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
+from kubectl_genainet.doctor.measured import client_of, judged, too_few, too_short
 from kubectl_genainet.doctor.raw import items, number, patch, sh, strings, text
 from kubectl_genainet.doctor.workloads import Workload
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
@@ -103,8 +104,9 @@ def dns_stalls(cluster: Cluster) -> Problems:
 
     Source: man 5 resolv.conf (timeout), kernel commits 4e35c1cb9460 and ed07d9a021df
     """
+    yield from too_short(cluster)
     for stats in cluster.dns:
-        if not stats.stalled or not cluster.in_scope(stats.client.partition("/")[0]):
+        if not stats.stalled:
             continue
         said = [
             on_node(
@@ -144,16 +146,15 @@ def dns_search_waste(cluster: Cluster) -> Problems:
 
     Source: man 5 resolv.conf (search, ndots)
     """
-    for stats in cluster.dns:
-        if (
-            stats.queries >= 20
-            and stats.searched >= WASTE_SHARE * stats.queries
-            and cluster.in_scope(stats.client.partition("/")[0])
-        ):
+    yield from too_few(cluster)
+    for stats in judged(cluster):
+        if stats.searched >= WASTE_SHARE * stats.queries:
+            client = client_of(cluster, stats)
+            advice = "Set ndots to 2 for it, or end the names with a dot."
             yield Problem(
                 f"{stats.searched} of {stats.queries} lookups by {stats.client} only tried search domains",
-                ObjectRef("Service", "kube-dns", "kube-system"),
+                client.ref if client else ObjectRef("Service", "kube-dns", "kube-system"),
                 (on_node(stats.node, f"{stats.searched} search-domain attempts", stats.searched, field="searched"),),
-                Remedy("Set ndots to 2 for it, or end the names with a dot.",
-                       yaml='# in the pod\'s spec\ndnsConfig:\n  options:\n  - name: ndots\n    value: "2"\n'),
+                Remedy(advice, command=_ndots_patch(client)) if client else
+                Remedy(advice, yaml='# in the pod\'s spec\ndnsConfig:\n  options:\n  - name: ndots\n    value: "2"\n'),
             )  # fmt: skip

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import Enum
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.families.gateway import INFERENCE
+from kubectl_genainet.doctor.nodes import netns_of
 from kubectl_genainet.doctor.raw import annotate, annotation, items, mapping, patch, q, restart, selector_matches, text
 from kubectl_genainet.doctor.workloads import Workload
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
@@ -15,7 +17,6 @@ from kubectl_genainet.policy.model import Direction, Verdict
 
 AMBIENT_LABEL = "istio.io/dataplane-mode"
 HBONE, XDS, LINKERD_INBOUND = 15008, 15012, 4143
-HBONE = 15008
 _PROXY_PORTS = (15001, 15006, 4140, 4143)  # where sidecars' redirects lead
 
 
@@ -68,12 +69,26 @@ def mesh_of(cluster: Cluster, workload: Workload) -> tuple[Mesh, Evidence | None
     return Mesh.NONE, None
 
 
+def _proxy_listens(cluster: Cluster, workload: Workload, ports: Collection[int]) -> tuple[Evidence, ...]:
+    """The first of a workload's pods in whose network namespace an agent saw the mesh's proxy listen."""
+    reports = {r.node: r for r in cluster.reports}
+    for live in workload.pods:
+        netns = netns_of(reports[live.node], live) if live.node in reports else None
+        found = sorted({i.port for i in (netns.tcp_listeners or () if netns else ()) if i.port in ports})
+        if found:
+            shown = ", ".join(map(str, found))
+            return (
+                on_node(live.node, f"a proxy listens on TCP {shown} inside it", found, field="listeners", obj=live.ref),
+            )
+    return ()
+
+
 @check(Area.MESH, Severity.INFO, needs=("Pod",), applies=no_mesh)
 def mesh_sidecar(cluster: Cluster) -> Problems:
     """A sidecar is in the path of a model server.
 
-    Looks at the containers of the pods of model servers and vector databases; recorded packets to the proxies' ports
-    (15001, 15006, 4140, 4143) are named as observed.
+    Looks at the containers of the pods of model servers and vector databases; a proxy that listens in their network
+    namespaces, and recorded packets to the proxies' ports (15001, 15006, 4140, 4143), are named as observed.
 
     Why: each request passes two more proxies, which count, retry and time out on their own: a stream of minutes needs
     the mesh's timeouts set too, and a trace shows a redirect to the pod itself.
@@ -97,7 +112,7 @@ def mesh_sidecar(cluster: Cluster) -> Problems:
         yield Problem(
             f"requests pass the {mesh.value}",
             workload.ref,
-            (evidence, *more),
+            (evidence, *_proxy_listens(cluster, workload, _PROXY_PORTS), *more),
             Remedy(
                 "Where mTLS is all that is wanted, Ambient has no sidecar. Check the mesh's timeout and retries "
                 "for this "
@@ -110,8 +125,8 @@ def mesh_sidecar(cluster: Cluster) -> Problems:
 def mesh_ambient(cluster: Cluster) -> Problems:
     """Traffic of a GenAI workload goes through ztunnel.
 
-    Looks at the label istio.io/dataplane-mode of namespaces and pods; recorded packets to TCP 15008 of its pods are named
-    as observed.
+    Looks at the label istio.io/dataplane-mode of namespaces and pods; ztunnel's socket on TCP 15008 in the pods' network
+    namespaces, and recorded packets to that port, are named as observed.
 
     Why: packets between pods are HBONE (TCP 15008) between the nodes' ztunnels; the application's port shows only
     inside the pod. It explains addresses and ports that a trace or a policy would otherwise get wrong.
@@ -127,7 +142,7 @@ def mesh_ambient(cluster: Cluster) -> Problems:
             yield Problem(
                 "traffic goes through ztunnel (HBONE, TCP 15008)",
                 workload.ref,
-                (evidence, *more),
+                (evidence, *_proxy_listens(cluster, workload, (HBONE,)), *more),
                 Remedy("Nothing to change. Policies and traces of its traffic have to look at TCP 15008."),
             )
 

@@ -156,13 +156,13 @@ def nodelocal_listener(cluster: Cluster) -> Problems:
 
 @check(Area.NODELOCAL, Severity.ERROR, needs=(Need.NODES, "DaemonSet"))
 def nodelocal_address(cluster: Cluster) -> Problems:
-    """Pods ask the node's DNS cache, or it is installed, and the node does not have its address.
+    """A node's DNS cache is installed or asked, and has no address or no listener there.
 
     Looks, on each node, for a device of the host's namespace with 169.254.20.10 (NodeLocal DNSCache makes the dummy
-    device nodelocaldns), where the cache is installed or a pod of the node has that address in its /etc/resolv.conf, as
-    the agent read it: the kubelet may have written it, whatever the pod's spec says.
+    device nodelocaldns) and for a socket on its UDP port 53, where the cache is installed or a pod of the node has that
+    address in its /etc/resolv.conf, as the agent read it: the kubelet may have written it, whatever the pod's spec says.
 
-    Why: pods of that node ask an address that nobody has.
+    Why: pods of that node ask an address that nobody has, or from which nobody answers.
 
     Source: https://github.com/kubernetes/dns/tree/master/cmd/node-cache
     """
@@ -174,15 +174,24 @@ def nodelocal_address(cluster: Cluster) -> Problems:
     installed = _installed(cluster)
     for report in cluster.reports:
         host, asker = cluster.host_netns(report), asking.get(report.node)
-        if host is None or ADDRESS in host.addresses or not (installed or asker):
+        if host is None or not (installed or asker):
             continue
-        evidence = [on_node(report.node, f"no device of the host has {ADDRESS}", field="devices")]
+        if ADDRESS not in host.addresses:
+            title = f"it has no device with {ADDRESS}"
+            evidence = [on_node(report.node, f"no device of the host has {ADDRESS}", field="devices")]
+        elif host.udp_listeners is not None and not any(
+            i.port == 53 and i.ip in (ADDRESS, "0.0.0.0", "::") for i in host.udp_listeners
+        ):
+            title = f"nothing listens on UDP port 53 of {ADDRESS}"
+            evidence = [on_node(report.node, "no socket of the host is bound to it", field="listeners")]
+        else:
+            continue
         if asker is not None:
             evidence.append(
                 on_node(report.node, f"{asker.ref} asks {ADDRESS}", ADDRESS, field="/etc/resolv.conf", obj=asker.ref)
             )
         yield Problem(
-            f"it has no device with {ADDRESS}",
+            title,
             ObjectRef("Node", report.node),
             tuple(evidence),
             Remedy("Restart the cache on that node.",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
@@ -86,12 +87,14 @@ def policy_one_sided(cluster: Cluster) -> Problems:
         if call.service is not None and (called := call.service_port) is not None
         for server in cluster.workloads_of(call.service)
     }
+    isolating = _egress_selectors(cluster)
     for policy in _policies(cluster):
         selector = mapping(policy.raw, "spec", "podSelector")
+        egress = isolating.get(policy.namespace, [])
         for index, rule in enumerate(items(policy.raw, "spec", "ingress")):
             ports = [(str(p.get("protocol", "TCP")), number(p, "port")) for p in items(rule, "ports")]
             peers = [p for p in items(rule, "from") if p.get("podSelector") and "namespaceSelector" not in p]
-            clients = [w for p in peers for w in _isolated(cluster, policy.namespace, p)] if ports else []
+            clients = [w for p in peers for w in _isolated(cluster, policy.namespace, p, egress)] if ports else []
             servers = [
                 w
                 for w in (cluster.workloads_in.get(policy.namespace, ()) if clients else ())
@@ -126,16 +129,20 @@ def policy_one_sided(cluster: Cluster) -> Problems:
                         )  # fmt: skip
 
 
-def _isolated(cluster: Cluster, namespace: str, peer: dict[str, Any]) -> Iterator[Workload]:
+def _egress_selectors(cluster: Cluster) -> Mapping[str, list[dict[str, Any]]]:
+    """The podSelectors of the policies that isolate for egress, by namespace."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for policy in cluster.snapshot.of("NetworkPolicy", "networking.k8s.io"):
+        if "egress" in policy.raw.get("spec", {}) or _egress_type(policy):
+            found[policy.namespace].append(mapping(policy.raw, "spec", "podSelector"))
+    return found
+
+
+def _isolated(
+    cluster: Cluster, namespace: str, peer: dict[str, Any], egress: list[dict[str, Any]]
+) -> Iterator[Workload]:
     """The workloads that a peer names and that some policy isolates for egress."""
-    egress = [
-        mapping(p.raw, "spec", "podSelector")
-        for p in cluster.snapshot.of("NetworkPolicy", "networking.k8s.io")
-        if p.namespace == namespace and ("egress" in p.raw.get("spec", {}) or _egress_type(p))
-    ]
-    if not egress:
-        return
-    for workload in _named_by(cluster, namespace, peer):
+    for workload in _named_by(cluster, namespace, peer) if egress else ():
         if any(selector_matches(s, workload.template.labels) for s in egress):
             yield workload
 
