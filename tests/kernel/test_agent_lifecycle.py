@@ -39,7 +39,7 @@ class Agent:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "kubectl_genainet.agent.main", "serve", *arguments, "--cache", str(cache_folder())]
         )
-        wait_for(lambda: os.path.exists(self.path), "the agent's socket")
+        wait_for(lambda: listens(self.path), "the agent's socket")
 
     def trace(self, timeout_s: float = 600) -> Client:
         return Client(self.path, TraceRequest(filters=FILTERS, timeout_s=timeout_s, rulesets=False))
@@ -88,6 +88,12 @@ class Client:
     def close(self) -> None:
         self.response.close()
         self.sock.close()
+
+
+def listens(path: str) -> bool:
+    """Whether a server accepts at the path: the file is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(path) == 0
 
 
 def wait_for(condition: object, what: str, timeout: float = WAIT_S) -> float:

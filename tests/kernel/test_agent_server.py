@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from kerneltest import PORT, SERVER_IP, Row, cache_folder, send_datagrams, udp_sink
-from test_agent_lifecycle import Agent, Client, wait_for
+from test_agent_lifecycle import Agent, Client, listens, wait_for
 
 from kubectl_genainet import wire
 from kubectl_genainet.agent import limits
@@ -144,7 +144,7 @@ def test_what_a_slow_client_does_not_take_is_counted_and_the_probes_go_on(row: R
     arguments = [str(path), str(netns.RUN_NETNS / row.router), str(cache_folder())]
     process = subprocess.Popen([sys.executable, "-c", SMALL_OUTBOX, *arguments])
     try:
-        wait_for(path.exists, "the agent's socket")
+        wait_for(lambda: listens(str(path)), "the agent's socket")
         request = TraceRequest(filters=(FilterEntry(SERVER_IP, PORT, "UDP"),), timeout_s=600, rulesets=False)
         client = Client(str(path), request)
         client.until(Progress, "attached")
