@@ -24,7 +24,7 @@ from typing import Protocol, TypeVar
 import h11
 import msgspec
 
-from kubectl_genainet import wire
+from kubectl_genainet import __version__, wire
 from kubectl_genainet.agent import limits
 from kubectl_genainet.agent.inventory import Inventory
 from kubectl_genainet.agent.rulesets import read_rulesets
@@ -91,7 +91,7 @@ class Connection:
 
     async def start(self, status: int, content_type: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         self.started = True
-        fields = [("Content-Type", content_type), ("Connection", "close"), *headers]
+        fields = [("Content-Type", content_type), ("Connection", "close"), (wire.VERSION_HEADER, __version__), *headers]
         await self._send(h11.Response(status_code=status, headers=fields))
 
     async def write(self, data: bytes) -> None:
