@@ -34,6 +34,7 @@ _RUN_NETNS = (Path("/run/netns"), Path("/var/run/docker/netns"))
 # kubepods/burstable/pod<uid>/<container> (cgroupfs) or kubepods-burstable-pod<uid_with_underscores>.slice (systemd)
 _POD_UID = re.compile(r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})")
 MAX_ROUTES = 10_000
+_HOST_NETNS_HINT = "In a pod the agent needs hostPID and CAP_SYS_PTRACE; elsewhere name it with --host-netns."
 # Where a network namespace that has a name may have files of its own (ip-netns(8)); the lab keeps them elsewhere.
 NETNS_FILES = [*filter(None, [os.environ.get("GENAINET_NETNS_FILES")]), "/etc/netns"]
 _RESOLV_CONF_MAX = 8192
@@ -92,12 +93,19 @@ def default_host_netns() -> str:
             if os.stat(path).st_ino != own:
                 return path
             pid = _parent(pid)
+        except PermissionError:
+            # Not "then it is my own": in a pod that would take the pod's namespace for the node's.
+            raise GenainetError(
+                f"the node's network namespace can't be found: process {pid}, which started the agent, may not be looked "
+                "at",
+                hint=_HOST_NETNS_HINT,
+            ) from None
         except OSError:
             break
     if not _sees_all_processes():
         raise GenainetError(
             "the node's network namespace can't be found: the container runtime's processes are not visible",
-            hint="In a pod the agent needs hostPID and CAP_SYS_PTRACE; elsewhere name it with --host-netns.",
+            hint=_HOST_NETNS_HINT,
         )
     return "/proc/self/ns/net"
 
@@ -293,7 +301,7 @@ class Inventory:
         except OSError as error:
             raise GenainetError(
                 f"the node's network namespace {self.host_netns} can't be looked at: {error.strerror}",
-                hint="In a pod the agent needs hostPID and CAP_SYS_PTRACE; elsewhere name it with --host-netns.",
+                hint=_HOST_NETNS_HINT,
             ) from None
         self.shared = kernel_is_shared(self.host_netns)
         self._hanging: dict[int, bool] = {}  # by inode, as it was found; the links of a namespace are made once

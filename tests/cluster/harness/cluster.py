@@ -6,6 +6,7 @@ break nodes need nodes of their own and skip then.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -70,17 +71,39 @@ def finish(process: subprocess.Popen[str], timeout: float = 120) -> Done:
     return Done(process.returncode, out, err, time.monotonic() - started)
 
 
+def rows(text: str) -> list[dict[str, Any]]:
+    """What `-o json` printed, an object a line."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def install_application(api: Any, image: str) -> None:
-    """The chatbot application, ready."""
-    text = Path(__file__).parents[1].joinpath("chatbot.yaml").read_text().replace(AGENT, image)
-    objects = list(yaml.safe_load_all(text))
+    """The chatbot application and a DNS server, ready; the clients on node-1, the DNS server on node-2."""
+    folder = Path(__file__).parents[1]
+    objects = _documents(folder / "chatbot.yaml", image)
+    _pin(objects, {"chatbot-ui": "node-1", "rag-app": "node-1"})
     api.apply(sorted(objects, key=lambda o: ["Namespace", "Service", "Deployment"].index(o["kind"])))
+    names = _documents(folder / "dns.yaml", image)
+    _pin(names, {"coredns": "node-2"})
+    address = api.get("/api/v1/namespaces/chat/services/my-llama-svc")["spec"]["clusterIP"]
+    names[0]["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "ADDRESS", "value": address}]
+    api.apply(names)
 
     def ready() -> bool:
-        deployments = api.get("/apis/apps/v1/namespaces/chat/deployments")["items"]
+        deployments = api.get("/apis/apps/v1/deployments")["items"]
         return all(d.get("status", {}).get("readyReplicas", 0) == d["spec"]["replicas"] for d in deployments)
 
     wait_for("the chatbot application", ready, 90)
+
+
+def _documents(path: Path, image: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text().replace(AGENT, image)))
+
+
+def _pin(objects: list[dict[str, Any]], nodes: dict[str, str]) -> None:
+    for obj in objects:
+        if obj["kind"] == "Deployment" and obj["metadata"]["name"] in nodes:
+            node = nodes[obj["metadata"]["name"]]
+            obj["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": node}
 
 
 def agent_processes(node: KubeNode) -> dict[int, str]:
@@ -88,3 +111,21 @@ def agent_processes(node: KubeNode) -> dict[int, str]:
     listed = node.run("ps", "-e", "-o", "pid=,args=")
     found = (line.strip().partition(" ") for line in listed.splitlines())
     return {int(pid): args for pid, _, args in found if "kubectl_genainet.agent" in args}
+
+
+def everything(cluster: Cluster) -> set[str]:
+    """Every object in the cluster that can be listed, but for what changes by itself."""
+    api = cluster.plane.api()  # type: ignore[union-attr]
+    found: set[str] = set()
+    groups = ["/api/v1", *(f"/apis/{g['preferredVersion']['groupVersion']}" for g in api.get("/apis")["groups"])]
+    for root in groups:
+        for resource in api.get(root)["resources"]:
+            name = resource["name"]
+            if (
+                "list" in resource["verbs"]
+                and "/" not in name
+                and name not in ("events", "leases", "componentstatuses")
+            ):
+                items = api.get(f"{root}/{name}")["items"] or []
+                found |= {f"{name} {i['metadata'].get('namespace', '')}/{i['metadata']['name']}" for i in items}
+    return found
