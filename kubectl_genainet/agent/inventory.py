@@ -45,6 +45,15 @@ _SYSCTLS = (
 )  # fmt: skip
 
 
+def pod_uids(cgroups: str) -> set[str]:
+    """The UIDs of pods in a /proc/PID/cgroup, of cgroup v1 (a line a hierarchy), v2 (one line, 0::) or both.
+
+    A static pod's cgroup has a hash of its manifest in place of a UID, which the API does not know: it has none here.
+    Source: kubelet's names, pkg/kubelet/cm/cgroup_manager_linux.go (ToSystemd, ToCgroupfs) and GetPodContainerName.
+    """
+    return {match[1].replace("_", "-") for match in _POD_UID.finditer(cgroups)}
+
+
 def inside(netns_fd: int, action: Callable[[], T]) -> T:
     """Runs `action` in a thread of its own that has entered the namespace, and returns its result."""
     result: list[T] = []
@@ -142,8 +151,9 @@ def _candidates() -> dict[int, _Candidate]:
         try:
             inode = os.stat(f"/proc/{pid}/ns/net").st_ino
             candidate = found.setdefault(inode, _Candidate(f"/proc/{pid}/ns/net"))
-            for match in _POD_UID.finditer(Path(f"/proc/{pid}/cgroup").read_text()):
-                candidate.pod_uids.add(match[1].replace("_", "-"))
+            uids = pod_uids(Path(f"/proc/{pid}/cgroup").read_text())
+            if uids:
+                candidate.pod_uids |= uids
                 candidate.container_pids = [*candidate.container_pids[-4:], pid]
         except OSError:  # the process has ended, or may not be looked at
             continue
