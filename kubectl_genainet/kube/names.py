@@ -136,7 +136,8 @@ def keep(path: Path, client: KubeClient, stop: threading.Event) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"genainet-names: {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"genainet-names: {text}\n")  # in one piece: several threads speak
+    sys.stderr.flush()
 
 
 def main() -> None:

@@ -23,15 +23,16 @@ def systemd_slice(uid: str, qos: str = "burstable") -> str:
     return f"kubepods.slice/kubepods-{qos}.slice/kubepods-{qos}-pod{pod}.slice"
 
 
+SLICE_OF = f"kubepods-pod{UID.replace('-', '_')}.slice"
 LAYOUTS = {
     "containerd, cgroupfs": f"kubepods/burstable/pod{UID}/{ID}",
     "containerd, cgroupfs, guaranteed": f"kubepods/pod{UID}/{ID}",
     "containerd, systemd": f"{systemd_slice(UID)}/cri-containerd-{ID}.scope",
-    "containerd, systemd, guaranteed": f"kubepods.slice/kubepods-pod{UID.replace('-', '_')}.slice/cri-containerd-{ID}.scope",
+    "containerd, systemd, guaranteed": f"kubepods.slice/{SLICE_OF}/cri-containerd-{ID}.scope",
     "CRI-O, cgroupfs": f"kubepods/besteffort/pod{UID}/crio-{ID}",
     "CRI-O, systemd": f"{systemd_slice(UID, 'besteffort')}/crio-{ID}.scope",
     "CRI-O, systemd, crun": f"{systemd_slice(UID)}/crio-{ID}.scope/container",
-    "kind": f"kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID.replace('-', '_')}.slice/cri-containerd-{ID}.scope",
+    "kind": f"kubelet.slice/kubelet-kubepods.slice/kubelet-{SLICE_OF}/cri-containerd-{ID}.scope",
 }
 
 
