@@ -18,6 +18,7 @@ from kubectl_genainet.kube.paths import collection_path, describe, object_path
 from kubectl_genainet.kube.rollout import AGENT_CONTAINER, Problem, daemonset_problems, has_ended, pod_problem
 
 _PODS = f"app.kubernetes.io/name={AGENT}"
+_NO_LOG = b"unable to retrieve container logs"  # what the kubelet answers for a container that it has removed
 _SETTLE_S = 60.0  # how long deploy waits for an undeploy that has not ended
 _DAEMONSET = "/apis/apps/v1/namespaces/{}/daemonsets/" + AGENT
 
@@ -191,7 +192,7 @@ def _last_log(client: KubeClient, pod: dict[str, Any], container: str) -> str:
             text = client.request("GET", path, query=query)
         except (ApiError, Unreachable):
             continue
-        if text:
+        if text and not text.startswith(_NO_LOG):
             return text.decode("utf-8", "replace")
     return ""
 

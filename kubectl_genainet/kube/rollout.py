@@ -92,7 +92,7 @@ def pod_problem(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()
         if ended.get("reason") == "OOMKilled":
             return problem("it ran out of its memory limit", "Raise resources.limits.memory of the DaemonSet.")
         if reason == "CrashLoopBackOff" or ended:
-            words = log or ended.get("message", "")  # the end of the log too, where the role may not read logs
+            words = ended.get("message") or log  # the status has the end of the log (terminationMessagePolicy)
             return problem(_last_words(ended, words), _crash_hint(words))
         if "running" in state:
             return _unhealthy(events, problem)

@@ -93,42 +93,44 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
                 node.stop()
 
 
-_ROLES = """
-{kind: ClusterRoleBinding, apiVersion: rbac.authorization.k8s.io/v1, metadata: {name: test-view},
- roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: genainet-view},
- subjects: [{kind: User, name: viewer}, {kind: User, name: tracer}]}
----
-{kind: ClusterRoleBinding, apiVersion: rbac.authorization.k8s.io/v1, metadata: {name: test-admin},
- roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: genainet-admin},
- subjects: [{kind: User, name: deployer}]}
-"""
-_TRACER = """
-{kind: RoleBinding, apiVersion: rbac.authorization.k8s.io/v1, metadata: {name: test-trace, namespace: genainet},
- roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: genainet-trace},
- subjects: [{kind: User, name: tracer}]}
-"""
+def _bindings(cluster: Cluster) -> list[dict[str, Any]]:
+    """Users for the three roles: viewer; tracer, who is a viewer as well; deployer. `nobody` has none."""
+
+    def binding(name: str, role: str, *users: str, namespace: str = "") -> dict[str, Any]:
+        return {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding" if namespace else "ClusterRoleBinding",
+            "metadata": {"name": name, **({"namespace": namespace} if namespace else {})},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [cluster.subject(user) for user in users],
+        }
+
+    return [
+        binding("test-view", "genainet-view", "viewer", "tracer"),
+        binding("test-admin", "genainet-admin", "deployer"),
+        binding("test-trace", "genainet-trace", "tracer", namespace="genainet"),
+    ]
+
+
 _BINDINGS = "/apis/rbac.authorization.k8s.io/v1"
 
 
 @pytest.fixture(scope="module")
 def deployed(cluster: Cluster) -> Iterator[Cluster]:
-    """The cluster with agents that are ready, and (on nodes of our own) users bound to the three roles."""
+    """The cluster with agents that are ready, and users bound to the three roles."""
     done = cluster.deploy()
     assert done.status == 0, done.err
-    if cluster.plane is not None:
-        cluster.plane.api().apply(_ROLES)
-        cluster.plane.api().apply(_TRACER)
+    api = cluster.api()
+    api.apply(_bindings(cluster))
     yield cluster
-    if cluster.plane is not None:
-        api = cluster.plane.api()
-        for name in ("clusterrolebindings/test-view", "clusterrolebindings/test-admin"):
-            api.delete(f"{_BINDINGS}/{name}")
-        api.delete(f"{_BINDINGS}/namespaces/genainet/rolebindings/test-trace")
+    for name in ("clusterrolebindings/test-view", "clusterrolebindings/test-admin"):
+        api.delete(f"{_BINDINGS}/{name}")
+    api.delete(f"{_BINDINGS}/namespaces/genainet/rolebindings/test-trace")
     cluster.cli("undeploy")
 
 
 @pytest.fixture
 def own(deployed: Cluster) -> Cluster:
     if deployed.plane is None:
-        pytest.skip("breaks nodes or needs users of its own: not on another's cluster")
+        pytest.skip("breaks a node or the API server, or looks into a node: not on another's cluster")
     return deployed

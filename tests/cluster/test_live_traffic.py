@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,7 +36,7 @@ def rule(node: KubeNode, *words: str) -> Iterator[str]:
 
 def pod_on(cluster: Cluster, node: str, name: str, namespace: str = "chat") -> dict[str, Any]:
     """The pod of a workload on a node."""
-    pods = cluster.plane.api().get(f"/api/v1/namespaces/{namespace}/pods")["items"]  # type: ignore[union-attr]
+    pods = cluster.api().get(f"/api/v1/namespaces/{namespace}/pods")["items"]
     found = [p for p in pods if p["metadata"]["name"].startswith(name + "-") and p["spec"]["nodeName"] == node]
     assert len(found) == 1
     return dict(found[0])
@@ -54,6 +53,11 @@ def asked(cluster: Cluster, seconds: int) -> tuple[int, list[dict[str, Any]], di
     *exchanges, summary = rows(done.out)
     assert summary["kind"] == "dns_summary", done.err
     return done.status, exchanges, summary
+
+
+def seen_whole(exchange: dict[str, Any]) -> bool:
+    """In the first second the probes of one node may be attached and those of another not yet."""
+    return None not in [exchange["split"][part] for part in ("to_nat", "to_server", "server", "to_client")]
 
 
 @pytest.mark.parametrize(
@@ -83,50 +87,62 @@ def test_drops_names_the_rule_between_two_pods(
     assert row["policy"]["agreement"] == "api-admits"  # no NetworkPolicy is behind it, and it says so
 
 
-def test_drops_names_the_pod_whose_port_is_closed(own: Cluster) -> None:
+def test_drops_names_the_pod_whose_port_is_closed(deployed: Cluster) -> None:
     """The Service sends to a port that nothing listens on, as after a wrong targetPort."""
-    api, service = own.plane.api(), "/api/v1/namespaces/chat/services/my-llama-svc"  # type: ignore[union-attr]
-    ports = [{"name": "http", "port": 80, "protocol": "TCP", "targetPort": 9999}]
-    api.patch(service, {"spec": {"ports": ports}})
+    api, service = deployed.api(), "/api/v1/namespaces/chat/services/my-llama-svc"
+    port = {"name": "http", "port": 80, "protocol": "TCP", "targetPort": 9999}
+
+    def endpoints_have(number: int) -> bool:
+        subsets = api.get("/api/v1/namespaces/chat/endpoints/my-llama-svc").get("subsets") or []
+        return {p["port"] for subset in subsets for p in subset["ports"]} == {number}
+
+    api.patch(service, {"spec": {"ports": [port]}})
     try:
-        node = own.node("node-1")
-        wait_for("kube-proxy", lambda: ":9999" in node.run("iptables-save", "-t", "nat"), 20)
-        done = own.cli("drops", "svc/my-llama-svc", "-n", "chat", "--timeout", "6s", "-o", "json")
+        wait_for("the endpoints", lambda: endpoints_have(9999), 20)
+        done = deployed.cli("drops", "svc/my-llama-svc", "-n", "chat", "--timeout", "8s", "-o", "json")
     finally:
-        api.patch(service, {"spec": {"ports": [{**ports[0], "targetPort": "http"}]}})
-        wait_for("kube-proxy", lambda: ":9999" not in node.run("iptables-save", "-t", "nat"), 20)
+        api.patch(service, {"spec": {"ports": [{**port, "targetPort": "http"}]}})
+        wait_for("the endpoints", lambda: endpoints_have(8080), 20)
     assert done.status == 1, done.err
     found = [r for r in last_rows(done.out) if r["check"] == "closed-port"]
-    assert {r["server"]["node"] for r in found} == {"node-1", "node-2"}
+    assert found
+    assert not deployed.nodes or {r["server"]["node"] for r in found} == {"node-1", "node-2"}
     for row in found:
         assert (row["outcome"], row["drop"]["reason"]) == ("refused", "NO_SOCKET")
         assert (row["server"]["workload"], row["server"]["port"]) == ("my-llama-finetuned", 9999)
-        assert row["pod"] == row["server"]["pod"] and row["client"]["workload"] == "chatbot-ui"
+        assert (row["pod"], row["client"]["workload"]) == (f"chat/{row['server']['pod']}", "chatbot-ui")
 
 
-def test_dns_follows_queries_through_the_service_to_the_server_on_the_other_node(own: Cluster) -> None:
-    _, exchanges, summary = asked(own, 6)
-    found = [e for e in exchanges if e["name"] == "my-llama-svc.chat.svc.cluster.local." and e["type"] == "A"]
-    whole = [e for e in found if e["outcome"] == "answered"]
+def test_dns_follows_queries_through_the_service_to_the_server(deployed: Cluster) -> None:
+    _, exchanges, summary = asked(deployed, 6)
+    found = [e for e in exchanges if e["name"].startswith("my-llama-svc.chat.svc.") and e["type"] == "A"]
+    whole = [e for e in found if e["outcome"] == "answered" and seen_whole(e)]
     assert len(whole) >= 3
-    api = own.plane.api()  # type: ignore[union-attr]
-    address = api.get("/api/v1/namespaces/chat/services/my-llama-svc")["spec"]["clusterIP"]
-    server = pod_on(own, "node-2", "coredns", "kube-system")
+    address = deployed.api().get("/api/v1/namespaces/chat/services/my-llama-svc")["spec"]["clusterIP"]
     for e in whole:
-        assert (e["client"]["workload"], e["client"]["node"]) == ("rag-app", "node-1")
-        assert (e["asked"]["ip"], e["service"]["name"]) == ("10.96.0.10", "kube-dns")
-        assert (e["server"]["pod"], e["server"]["node"]) == (server["metadata"]["name"], "node-2")
-        assert (e["rcode"], e["transport"], e["retry"]) == ("NOERROR", "UDP", False)
-        assert e["answers"][0]["data"] == [address]
+        assert e["client"]["workload"] == "rag-app" and e["service"]["namespace"] == "kube-system"
+        assert (e["rcode"], e["transport"]) == ("NOERROR", "UDP")
+        assert address in {data for record in e["answers"] for data in record["data"]}
         assert 0 < e["split"]["server"] < e["latency_ns"] < 5_000_000_000
-        assert [hop["node"] for hop in e["hops"]][0::5] == ["node-1", "node-2"]  # the first and the sixth
-        assert e["hops"][0]["dst"] == "10.96.0.10:53"
-        assert e["hops"][-1]["dst"] == f"{server['status']['podIP']}:53"
     counts = summary["queries"]
     assert counts["queries"] == sum(counts[k] for k in ("answered", "failed", "timeouts", "open"))
-    assert counts["failed"] == counts["rcodes"]["NXDOMAIN"] > 0  # no-such-service, with every search domain
+    assert counts["rcodes"]["NXDOMAIN"] > 0  # no-such-service, with every search domain
     (client,) = summary["clients"]
-    assert client["search"] == ["chat.svc.cluster.local", "svc.cluster.local", "cluster.local"]
+    assert client["search"][0].startswith("chat.svc.")
+
+
+def test_dns_names_every_place_of_a_query_on_both_nodes(own: Cluster) -> None:
+    _, exchanges, _ = asked(own, 6)
+    server = pod_on(own, "node-2", "coredns", "kube-system")
+    whole = [e for e in exchanges if e["outcome"] == "answered" and seen_whole(e)]
+    assert whole
+    for e in whole:
+        assert (e["client"]["node"], e["asked"]["ip"], e["service"]["name"]) == ("node-1", "10.96.0.10", "kube-dns")
+        assert (e["server"]["pod"], e["server"]["node"]) == (server["metadata"]["name"], "node-2")
+        assert [hop["node"] for hop in e["hops"]] == ["node-1"] * 3 + ["node-2"] * 3
+        assert [hop["point"] for hop in e["hops"]] == ["tx", "rx", "tx", "rx", "tx", "rx"]
+        to_service, to_server = "10.96.0.10:53", f"{server['status']['podIP']}:53"
+        assert [hop["dst"] for hop in e["hops"]] == [to_service] * 2 + [to_server] * 4  # kube-proxy's NAT on node-1
 
 
 def test_dns_says_where_queries_die(own: Cluster) -> None:
@@ -161,34 +177,33 @@ def test_rules_shows_what_kube_proxy_has_and_which_node_is_out_of_step(own: Clus
     # kube-proxy of one node stands still, and an endpoint goes: what its rules say is stale from then on.
     stale = own.node("node-2")
     stale.kube_proxy.kill()
-    own.plane.api().patch("/apis/apps/v1/namespaces/chat/deployments/my-llama-finetuned", {"spec": {"replicas": 1}})  # type: ignore[union-attr]
+    own.api().patch("/apis/apps/v1/namespaces/chat/deployments/my-llama-finetuned", {"spec": {"replicas": 1}})
     try:
         nat = lambda: own.node("node-1").run("iptables-save", "-t", "nat").count(":8080")  # noqa: E731
         wait_for("the other node's rules", lambda: nat() == 1, 30)
         done = own.cli("rules", "svc/my-llama-svc", "-n", "chat", "-o", "json")
     finally:
         stale.kube_proxy.start()
-        own.plane.api().patch("/apis/apps/v1/namespaces/chat/deployments/my-llama-finetuned", {"spec": {"replicas": 2}})  # type: ignore[union-attr]
+        own.api().patch("/apis/apps/v1/namespaces/chat/deployments/my-llama-finetuned", {"spec": {"replicas": 2}})
         wait_for("both backends again", lambda: nat() == 2, 60)
     assert done.status == 1, done.out
-    states = {
-        r["node"]: (len(r["address"]["backends"]), r["expected"], r["state"])
-        for r in rows(done.out)
-        if r["kind"] == "rules"
-    }
-    assert states["node-1"] == (1, 1, "in step")
-    assert states["node-2"][:2] == (2, 1) and states["node-2"][2] != "in step"
+    found = [r for r in rows(done.out) if r["kind"] == "rules"]
+    states = {r["node"]: (len(r["address"]["backends"]), r["expected"], r["state"]) for r in found}
+    assert states["node-1"] == (1, 1, "nodes disagree")
+    assert states["node-2"] == (2, 1, "stale endpoints, nodes disagree")
+    stale_rules = [r for r in rows(done.out) if r.get("check") == "stale-endpoint-rules"]
+    assert len(stale_rules) == 1 and "node node-2 still sends to" in stale_rules[0]["title"]
 
 
-def test_explain_and_drops_agree_with_a_policy_of_the_cluster(own: Cluster) -> None:
-    """No enforcer runs here: the policy is the API's, and what `drops` sees is that it is not enforced."""
-    api = own.plane.api()  # type: ignore[union-attr]
+def test_explain_names_the_policy_that_isolates_the_model(deployed: Cluster) -> None:
+    question = ("explain", "deploy/chatbot-ui", "svc/my-llama-svc", "-n", "chat")
+    assert deployed.cli(*question).status == 0
+    api = deployed.api()
     api.apply(POLICY)
     try:
-        done = own.cli("explain", "deploy/chatbot-ui", "svc/my-llama-svc", "-n", "chat", "-o", "json")
+        done = deployed.cli(*question, "-o", "json")
     finally:
         api.delete(f"{POLICIES}/nobody-calls-the-model")
     assert done.status == 1, done.err
-    assert "nobody-calls-the-model" in json.dumps(rows(done.out))
-    done = own.cli("explain", "deploy/chatbot-ui", "svc/my-llama-svc", "-n", "chat")
-    assert done.status == 0, done.err
+    assert "nobody-calls-the-model" in done.out
+    assert deployed.cli(*question).status == 0

@@ -1,7 +1,7 @@
 """A cluster to test live commands on: two whole nodes with the chatbot application, or any other cluster.
 
-GENAINET_TEST_KUBECONFIG names another cluster's kubeconfig; GENAINET_TEST_IMAGE the agent's image there. Tests that
-break nodes need nodes of their own and skip then.
+GENAINET_TEST_KUBECONFIG names another cluster's kubeconfig (of an administrator); GENAINET_TEST_IMAGE the agent's image
+there. Users are service accounts then. Tests that break nodes, or look into them, need nodes of their own and skip.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import yaml
 from harness.controlplane import ControlPlane
 from harness.image import AGENT
 from harness.node import KubeNode
+from harness.other import NAMESPACE, OtherApi, service_account_config
 from harness.processes import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,11 +43,27 @@ class Cluster:
     image: str = AGENT
     nodes: list[KubeNode] = field(default_factory=list)
     plane: ControlPlane | None = None
+    _users: dict[str, str] = field(default_factory=dict, repr=False)  # kubeconfigs of users of another cluster
 
     def config_of(self, user: str) -> str:
-        if self.plane is None or user == "admin":
+        """The kubeconfig of a user, who may do nothing unless a test binds roles to `subject(user)`."""
+        if user == "admin":
             return self.kubeconfig
-        return str(self.plane.kubeconfig(user))
+        if self.plane is not None:
+            return str(self.plane.kubeconfig(user))
+        if user not in self._users:
+            self._users[user] = service_account_config(self.kubeconfig, self.api(), f"genainet-test-{user}")
+        return self._users[user]
+
+    def subject(self, user: str) -> dict[str, str]:
+        """Who that is in a binding."""
+        if self.plane is not None:
+            return {"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}
+        return {"kind": "ServiceAccount", "name": f"genainet-test-{user}", "namespace": NAMESPACE}
+
+    def api(self, user: str = "admin") -> Any:
+        """The API as a user: get, create, apply, patch, delete, request, which raise harness.api.ApiError."""
+        return self.plane.api(user) if self.plane is not None else OtherApi(self.config_of(user))
 
     def start(self, *argv: str, user: str = "admin") -> subprocess.Popen[str]:
         """The command line as a user types it, running."""
@@ -113,9 +130,8 @@ def agent_processes(node: KubeNode) -> dict[int, str]:
     return {int(pid): args for pid, _, args in found if "kubectl_genainet.agent" in args}
 
 
-def everything(cluster: Cluster) -> set[str]:
+def everything(api: Any) -> set[str]:
     """Every object in the cluster that can be listed, but for what changes by itself."""
-    api = cluster.plane.api()  # type: ignore[union-attr]
     found: set[str] = set()
     groups = ["/api/v1", *(f"/apis/{g['preferredVersion']['groupVersion']}" for g in api.get("/apis")["groups"])]
     for root in groups:
