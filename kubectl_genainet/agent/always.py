@@ -165,7 +165,10 @@ class AlwaysOn:
         failed = False
         while True:
             try:
-                line = await asyncio.wait_for(process.stdout.readline(), SILENT_S)
+                # Not wait_for, which until Python 3.12 swallows a cancellation that comes together with a line: the agent
+                # would not end on SIGTERM.
+                async with asyncio.timeout(SILENT_S):
+                    line = await process.stdout.readline()
             except TimeoutError:
                 return "silent"
             if not line:
@@ -198,7 +201,8 @@ class ScrapeServer:
         try:
             if self._open > MAX_SCRAPES:
                 raise HttpError(503, "too many scrapes at a time")
-            request, _ = await asyncio.wait_for(connection.request(), REQUEST_S)
+            async with asyncio.timeout(REQUEST_S):
+                request, _ = await connection.request()
             await self._answer(connection, request)
         except HttpError as error:
             with contextlib.suppress(ConnectionError, TimeoutError, h11.LocalProtocolError):

@@ -107,7 +107,8 @@ class Connection:
 
     async def _send(self, event: h11.Event) -> None:
         self.writer.write(self.http.send(event) or b"")
-        await asyncio.wait_for(self.writer.drain(), STALL_S)
+        async with asyncio.timeout(STALL_S):  # not wait_for: see agent.always
+            await self.writer.drain()
 
 
 class Server:
@@ -128,7 +129,8 @@ class Server:
         try:
             if self.connections > MAX_CONNECTIONS:
                 raise HttpError(503, "too many connections")
-            request, body = await asyncio.wait_for(connection.request(), REQUEST_S)
+            async with asyncio.timeout(REQUEST_S):
+                request, body = await connection.request()
             await self._route(connection, request, body)
         except HttpError as error:
             await self._refuse(connection, error.status, str(error))

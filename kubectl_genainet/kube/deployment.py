@@ -15,7 +15,7 @@ from kubectl_genainet.kube.client import FIELD_MANAGER, KubeClient
 from kubectl_genainet.kube.failures import ApiError, Unreachable
 from kubectl_genainet.kube.leftovers import others_in
 from kubectl_genainet.kube.paths import collection_path, describe, object_path
-from kubectl_genainet.kube.rollout import AGENT_CONTAINER, Problem, daemonset_problems, has_ended, pod_problem
+from kubectl_genainet.kube.rollout import AGENT_CONTAINER, Problem, daemonset_problems, has_ended, pod_problem, runs
 
 _PODS = f"app.kubernetes.io/name={AGENT}"
 _NO_LOG = b"unable to retrieve container logs"  # what the kubelet answers for a container that it has removed
@@ -285,9 +285,11 @@ def _remove_extra(client: KubeClient, obj: dict[str, Any]) -> Step | None:
 
 
 def _wait_for_agents_to_end(client: KubeClient, namespace: str, deadline: float, timeout_s: float) -> None:
+    ran: set[str] = set()  # UIDs of pods that were seen to run: where they don't any more, their kubelet has said so
     while True:
         listed = client.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=_PODS).get("items") or []
-        pods = [pod for pod in listed if not has_ended(pod)]
+        ran |= {pod["metadata"]["uid"] for pod in listed if runs(pod)}
+        pods = [p for p in listed if runs(p) or not (has_ended(p) or p["metadata"]["uid"] in ran)]
         if not pods:
             return
         if time.monotonic() >= deadline:

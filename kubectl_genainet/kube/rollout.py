@@ -99,6 +99,11 @@ def pod_problem(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()
     return _from_events(events, problem)
 
 
+def runs(pod: Mapping[str, Any]) -> bool:
+    """Whether a container of the pod runs, as the kubelet has last reported it."""
+    return any("running" in c.get("state", {}) for c in pod.get("status", {}).get("containerStatuses") or ())
+
+
 def has_ended(pod: Mapping[str, Any]) -> bool:
     """Whether the kubelet has reported that every container of a pod that is being deleted has ended.
 

@@ -76,7 +76,9 @@ class Cluster:
         return finish(self.start(*argv, user=user), timeout)
 
     def deploy(self, *argv: str, user: str = "admin") -> Done:
-        return self.cli("deploy", "--image", self.image, "--timeout", "90s", *argv, user=user)
+        # Kubernetes 1.20 may keep an ended pod for 80 s, and a changed DaemonSet is rolled out node by node.
+        argv = ("deploy", "--image", self.image, "--timeout", "200s", *argv)
+        return self.cli(*argv, user=user, timeout=240)
 
     def node(self, name: str) -> KubeNode:
         return next(node for node in self.nodes if node.name == name)
