@@ -157,7 +157,7 @@ class AlwaysOn:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGKILL)  # always safe: nothing in the kernel outlives its descriptors
-            await process.wait()
+            await process.communicate()  # not wait(): see agent.server
             self.process = None
 
     async def _consume(self, process: asyncio.subprocess.Process) -> str:

@@ -246,12 +246,14 @@ class Server:
             del self.sessions[name]
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
+            # Not wait(), which until Python 3.13 waits for ever where a full pipe is not read any more.
             try:
-                await asyncio.wait_for(process.wait(), 0.5)
+                async with asyncio.timeout(0.5):
+                    await process.communicate()
             except TimeoutError:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
-                await process.wait()
+                await process.communicate()
 
 
 def _decode(body: bytes, shape: type[T]) -> T:
