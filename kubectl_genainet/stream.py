@@ -25,6 +25,7 @@ from kubectl_genainet.wire import FilterEntry, TraceRequest
 Dial = Callable[[], socket.socket]
 
 SILENT_S = 15.0  # agents send a record every second
+_NOT_UNDERSTOOD = (400, 404)  # what an agent of another version may say to a request that it does not know
 READY_S = 5.0  # how long the node that opens connections waits for the others to watch
 _QUEUE = 20_000  # records; when it is full the sockets are not read, and the agents count what they lose
 
@@ -43,6 +44,7 @@ class AgentConnection:
         self._http.sock = sock
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._socket = sock
+        self._version = ""  # of the agent, once it has answered
 
     def request(self, method: str, path: str, body: bytes = b"") -> http.client.HTTPResponse:
         """Sends the request; raises GenainetError with the agent's own words for a refusal."""
@@ -53,17 +55,26 @@ class AgentConnection:
             raise GenainetError(
                 f"the agent on node {self.node} does not answer: {error or type(error).__name__}"
             ) from None
+        self._version = response.getheader(wire.VERSION_HEADER, "")
         if response.status >= 400:
             text = response.read(65536)
             try:
                 said = msgspec.json.decode(text, type=dict[str, str])
             except msgspec.DecodeError:
                 said = {"error": text.decode(errors="replace")[:200]}
-            words = said.get("error", "")
-            raise GenainetError(
-                f"the agent on node {self.node} refuses ({response.status}): {words}", said.get("hint", "")
-            )
+            words, hint = said.get("error", ""), said.get("hint", "")
+            other, remedy = wire.skew(self.node, self._version) if response.status in _NOT_UNDERSTOOD else ("", "")
+            refused = f"the agent on node {self.node} refuses ({response.status}): {words}"
+            raise GenainetError(f"{refused}; {other}" if other else refused, hint or remedy)
         return response
+
+    def decode(self, line: bytes) -> Event:
+        """A line as a record. Raises GenainetError, which names the agent's version where it is another one."""
+        try:
+            return wire.decode(line)
+        except GenainetError as error:
+            other, remedy = wire.skew(self.node, self._version)
+            raise GenainetError(f"{error.message}; {other}" if other else error.message, remedy) from None
 
     def lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
         """The body's lines as they arrive. Raises GenainetError where it breaks off or stays silent."""
@@ -105,7 +116,7 @@ def ask(node: str, dial: Dial, path: str, token: str = "") -> list[Event]:
     connection = AgentConnection(node, dial, token)
     try:
         response = connection.request("GET", path)
-        return [wire.decode(line) for line in connection.lines(response)]
+        return [connection.decode(line) for line in connection.lines(response)]
     finally:
         connection.close()
 
@@ -196,7 +207,7 @@ class Streams:
                     return
                 response = connection.request("POST", "/v1/trace", msgspec.json.encode(request))
                 self._sessions[node] = response.getheader("Genainet-Session", "")
-                self._pump(node, connection.lines(response))
+                self._pump(node, map(connection.decode, connection.lines(response)))
             finally:
                 connection.close()
         except GenainetError as error:
@@ -206,10 +217,9 @@ class Streams:
             self._ready(node)
             self._put(None)
 
-    def _pump(self, node: str, lines: Iterable[bytes]) -> None:
+    def _pump(self, node: str, events: Iterable[Event]) -> None:
         event: Event | None = None
-        for number, line in enumerate(lines):
-            event = wire.decode(line)
+        for number, event in enumerate(events):
             if number == 0:
                 if not isinstance(event, Hello):
                     raise GenainetError(f"what answers for node {node} is no agent of this tool")

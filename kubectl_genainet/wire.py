@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
+from kubectl_genainet import __version__
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import Event, Hello
 
 PROTOCOL = 1
+VERSION_HEADER = "Genainet-Version"  # the agent's, in every response: a request that it can't read has no Hello
 MAX_RECORD = 64 << 20  # bytes; a ruleset of 250,000 lines is about 40 MB
 
+_SAME_VERSION = "Run `kubectl genainet deploy` with this client, or install the client of the agent's version."
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
@@ -62,11 +65,19 @@ def decode(line: bytes) -> Event:
         raise GenainetError(f"the stream holds a record that this version can't read: {error}") from None
 
 
+def skew(node: str, agent_version: str) -> tuple[str, str]:
+    """What to say, and what to do, of an agent of another version ("": it did not say); ("", "") of the same."""
+    if agent_version == __version__:
+        return "", ""
+    said = f"the agent on node {node} is version {agent_version or 'unknown'}, this client {__version__}"
+    return said, _SAME_VERSION
+
+
 def check_hello(hello: Hello) -> None:
     """Raises GenainetError when the agent speaks another protocol version than this client."""
     if hello.protocol != PROTOCOL:
         raise GenainetError(
             f"the agent on node {hello.node} ({hello.version}) speaks protocol {hello.protocol}, "
             f"this client {PROTOCOL}",
-            hint="Run `kubectl genainet deploy` with this client, or install the client of the agent's version.",
+            hint=_SAME_VERSION,
         )

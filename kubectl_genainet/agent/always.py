@@ -158,7 +158,7 @@ class AlwaysOn:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGKILL)  # always safe: nothing in the kernel outlives its descriptors
-            await process.wait()
+            await process.communicate()  # not wait(): see agent.server
             self.process = None
 
     async def _consume(self, process: asyncio.subprocess.Process) -> str:
@@ -167,7 +167,10 @@ class AlwaysOn:
         once = ExchangesOnce()
         while True:
             try:
-                line = await asyncio.wait_for(process.stdout.readline(), SILENT_S)
+                # Not wait_for, which until Python 3.12 swallows a cancellation that comes together with a line: the agent
+                # would not end on SIGTERM.
+                async with asyncio.timeout(SILENT_S):
+                    line = await process.stdout.readline()
             except TimeoutError:
                 return "silent"
             if not line:
@@ -201,7 +204,8 @@ class ScrapeServer:
         try:
             if self._open > MAX_SCRAPES:
                 raise HttpError(503, "too many scrapes at a time")
-            request, _ = await asyncio.wait_for(connection.request(), REQUEST_S)
+            async with asyncio.timeout(REQUEST_S):
+                request, _ = await connection.request()
             await self._answer(connection, request)
         except HttpError as error:
             with contextlib.suppress(ConnectionError, TimeoutError, h11.LocalProtocolError):

@@ -42,6 +42,7 @@ _POD_UID = re.compile(r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f
 LINKS_S = 15.0  # devices and routes of a namespace are read anew after this time, or when a namespace comes or goes
 _SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h
 MAX_ROUTES = 10_000
+_HOST_NETNS_HINT = "In a pod the agent needs hostPID and CAP_SYS_PTRACE; elsewhere name it with --host-netns."
 # Where a network namespace that has a name may have files of its own (ip-netns(8)); the lab keeps them elsewhere.
 NETNS_FILES = [*filter(None, [os.environ.get("GENAINET_NETNS_FILES")]), "/etc/netns"]
 _RESOLV_CONF_MAX = 8192
@@ -50,6 +51,15 @@ _SYSCTLS = (
     "net/ipv4/tcp_mtu_probing", "net/core/somaxconn", "net/ipv4/tcp_max_syn_backlog", "net/ipv4/ip_local_port_range",
     "net/ipv6/conf/all/forwarding", "net/ipv4/neigh/default/gc_thresh3", "net/bridge/bridge-nf-call-iptables",
 )  # fmt: skip
+
+
+def pod_uids(cgroups: str) -> set[str]:
+    """The UIDs of pods in a /proc/PID/cgroup, of cgroup v1 (a line a hierarchy), v2 (one line, 0::) or both.
+
+    A static pod's cgroup has a hash of its manifest in place of a UID, which the API does not know: it has none here.
+    Source: kubelet's names, pkg/kubelet/cm/cgroup_manager_linux.go (ToSystemd, ToCgroupfs) and GetPodContainerName.
+    """
+    return {match[1].replace("_", "-") for match in _POD_UID.finditer(cgroups)}
 
 
 def inside(netns_fd: int, action: Callable[[], T]) -> T:
@@ -100,12 +110,19 @@ def default_host_netns() -> str:
             if os.stat(path).st_ino != own:
                 return path
             pid = _parent(pid)
+        except PermissionError:
+            # Not "then it is my own": in a pod that would take the pod's namespace for the node's.
+            raise GenainetError(
+                f"the node's network namespace can't be found: process {pid}, which started the agent, may not be looked "
+                "at",
+                hint=_HOST_NETNS_HINT,
+            ) from None
         except OSError:
             break
     if not _sees_all_processes():
         raise GenainetError(
             "the node's network namespace can't be found: the container runtime's processes are not visible",
-            hint="In a pod the agent needs hostPID and CAP_SYS_PTRACE; elsewhere name it with --host-netns.",
+            hint=_HOST_NETNS_HINT,
         )
     return "/proc/self/ns/net"
 
@@ -142,8 +159,9 @@ def _candidates() -> dict[int, _Candidate]:
         try:
             inode = os.stat(f"/proc/{pid}/ns/net").st_ino
             candidate = found.setdefault(inode, _Candidate(f"/proc/{pid}/ns/net"))
-            for match in _POD_UID.finditer(Path(f"/proc/{pid}/cgroup").read_text()):
-                candidate.pod_uids.add(match[1].replace("_", "-"))
+            uids = pod_uids(Path(f"/proc/{pid}/cgroup").read_text())
+            if uids:
+                candidate.pod_uids |= uids
                 candidate.container_pids = [*candidate.container_pids[-4:], pid]
         except OSError:  # the process has ended, or may not be looked at
             continue
@@ -333,7 +351,7 @@ class Inventory:
         except OSError as error:
             raise GenainetError(
                 f"the node's network namespace {self.host_netns} can't be looked at: {error.strerror}",
-                hint="In a pod the agent needs hostPID and CAP_SYS_PTRACE; elsewhere name it with --host-netns.",
+                hint=_HOST_NETNS_HINT,
             ) from None
         self.shared = kernel_is_shared(self.host_netns)
         self._details: Details | None = None

@@ -1,6 +1,6 @@
 """Whose packets: workloads and Services by what the node itself knows (namespaces, pod UIDs) and by a file of identities.
 
-The agent asks no API (docs/adr/0040-capability-secret.md), so a name that is in no file is not known.
+The agent asks no API (docs/adr/0040-capability-secret.md): who writes the file is docs/adr/0053-names-by-a-sidecar.md.
 """
 
 from __future__ import annotations

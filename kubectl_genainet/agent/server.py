@@ -24,7 +24,7 @@ from typing import Protocol, TypeVar
 import h11
 import msgspec
 
-from kubectl_genainet import wire
+from kubectl_genainet import __version__, wire
 from kubectl_genainet.agent import limits
 from kubectl_genainet.agent.inventory import Inventory
 from kubectl_genainet.agent.rulesets import read_rulesets
@@ -91,7 +91,7 @@ class Connection:
 
     async def start(self, status: int, content_type: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         self.started = True
-        fields = [("Content-Type", content_type), ("Connection", "close"), *headers]
+        fields = [("Content-Type", content_type), ("Connection", "close"), (wire.VERSION_HEADER, __version__), *headers]
         await self._send(h11.Response(status_code=status, headers=fields))
 
     async def write(self, data: bytes) -> None:
@@ -107,7 +107,8 @@ class Connection:
 
     async def _send(self, event: h11.Event) -> None:
         self.writer.write(self.http.send(event) or b"")
-        await asyncio.wait_for(self.writer.drain(), STALL_S)
+        async with asyncio.timeout(STALL_S):  # not wait_for: see agent.always
+            await self.writer.drain()
 
 
 class Server:
@@ -128,7 +129,8 @@ class Server:
         try:
             if self.connections > MAX_CONNECTIONS:
                 raise HttpError(503, "too many connections")
-            request, body = await asyncio.wait_for(connection.request(), REQUEST_S)
+            async with asyncio.timeout(REQUEST_S):
+                request, body = await connection.request()
             await self._route(connection, request, body)
         except HttpError as error:
             await self._refuse(connection, error.status, str(error))
@@ -244,12 +246,14 @@ class Server:
             del self.sessions[name]
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
+            # Not wait(), which until Python 3.13 waits for ever where a full pipe is not read any more.
             try:
-                await asyncio.wait_for(process.wait(), 0.5)
+                async with asyncio.timeout(0.5):
+                    await process.communicate()
             except TimeoutError:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
-                await process.wait()
+                await process.communicate()
 
 
 def _decode(body: bytes, shape: type[T]) -> T:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING
-
 import click
 import msgspec
 import yaml
 
 from kubectl_genainet.commands.options import cluster_options, parse_seconds
-from kubectl_genainet.correlate.identities import identities_of
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.base import (
     NAMESPACE,
@@ -19,13 +15,7 @@ from kubectl_genainet.kube.base import (
     parse_tolerations,
     render,
 )
-from kubectl_genainet.model.identities import Identities
 from kubectl_genainet.render.text import printable
-
-if TYPE_CHECKING:
-    from kubectl_genainet.kube.client import KubeClient
-
-NAMED = {("", "Pod"), ("", "Service"), ("discovery.k8s.io", "EndpointSlice")}  # what the metrics' names are made of
 
 
 @click.command("deploy")
@@ -69,19 +59,20 @@ def command(
     """
     selector = parse_node_selector(node_selector)
     options = DeployOptions(
-        image, namespace, selector, parse_tolerations(tolerations), Identities() if metrics else None, otlp_endpoint
+        image, namespace, selector, parse_tolerations(tolerations), metrics, otlp_endpoint=otlp_endpoint
     )
     render(options)  # what is wrong with the options is said before the cluster is asked
     if dry_run == "client":
         _print_objects(options, output or "yaml")
         return
     from kubectl_genainet.kube.client import connect
-    from kubectl_genainet.kube.deployment import Rollout, deploy, wait_for_rollout
+    from kubectl_genainet.kube.deployment import Rollout, api_server_port, deploy, has_monitoring, wait_for_rollout
 
     seconds = parse_seconds(timeout)
     client = connect(context=context, kubeconfig=kubeconfig)
     if metrics:
-        options = msgspec.structs.replace(options, identities=_identities(client))
+        found = {"monitoring": has_monitoring(client), "api_port": api_server_port(client)}
+        options = msgspec.structs.replace(options, **found)
     for step in deploy(client, options, dry_run=dry_run == "server"):
         click.echo(f"{step.object} {step.outcome}" + (" (dry run)" if dry_run == "server" else ""))
         if step.note:
@@ -105,20 +96,9 @@ def command(
     wait_for_rollout(client, namespace, seconds, tell)
 
 
-def _identities(client: KubeClient) -> Identities:
-    """Names of what the cluster has now; what could not be read is said, and has none."""
-    from kubectl_genainet.kube.resources import KINDS
-    from kubectl_genainet.kube.snapshot import read_snapshot
-
-    kinds = [resource for resource in KINDS if (resource.group, resource.kind) in NAMED]
-    snapshot = read_snapshot(client, kinds=kinds)
-    for kind in snapshot.left_out:
-        click.echo(printable(f"warning: the names of {kind.kind} objects are left out: {kind.reason}"), err=True)
-    return identities_of(snapshot, time.time())
-
-
 def _print_objects(options: DeployOptions, output: str) -> None:
-    """The Secret is not among them: it is random, and belongs into no file. Nor are names: the cluster is not asked."""
+    """The Secret is not among them: it is random, and belongs into no file. Nor is what depends on the
+    cluster, which is not asked: the Prometheus Operator's kinds, the API server's port."""
     objects = render(options)
     if output == "json":
         listed = {"apiVersion": "v1", "kind": "List", "items": objects}

@@ -2,46 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-import msgspec
 import yaml
 
 from kubectl_genainet.assets import asset_dir
-from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.model.identities import Identities
 
 Object = dict[str, Any]
 
-NAMES = "genainet-identities"  # name of the ConfigMap
-NAMES_FILE = "identities.json"
-MAX_NAMES = 1_000_000  # bytes; an object of the API has at most 1 MiB
+MONITORING = "monitoring.coreos.com"  # the API group of the Prometheus Operator
+NAMES = "genainet-names"  # name of the role, of its binding and of the NetworkPolicy of what follows the names
+_METRICS = ("service.yaml", "networkpolicy.yaml", "rbac.yaml")
 
 
 def _read(folder: str, name: str) -> Any:
-    return yaml.safe_load((asset_dir("daemonset") / folder / name).read_text())
+    return yaml.safe_load(_text(folder, name))
 
 
-def names(identities: Identities) -> Object:
-    """The ConfigMap that the agents read names from. Raises GenainetError where the cluster has too many."""
-    text = msgspec.json.encode(identities).decode()
-    if len(text) > MAX_NAMES:
-        # Remote addresses are the first to go: a node's own pods are known by their UIDs.
-        text = msgspec.json.encode(msgspec.structs.replace(identities, addresses={})).decode()
-    if len(text) > MAX_NAMES:
-        raise GenainetError(
-            f"the names of all pods and endpoints take {len(text)} bytes, more than a ConfigMap may have",
-            hint="Mount a file of your own at the agents' --identities; see docs/metrics.md.",
-        )
-    metadata = {
-        "name": NAMES, "namespace": "genainet",
-        "labels": {"app.kubernetes.io/part-of": "kubectl-genainet", "app.kubernetes.io/managed-by": "kubectl-genainet"},
-    }  # fmt: skip
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {NAMES_FILE: text}}
+def _text(folder: str, name: str) -> str:
+    return (asset_dir("daemonset") / folder / name).read_text()
 
 
-def metrics_objects(identities: Identities) -> list[Object]:
-    return [*(_read("metrics", name) for name in ("service.yaml", "networkpolicy.yaml")), names(identities)]
+def metrics_objects(api_port: int) -> list[Object]:
+    """`api_port` is where the API server listens behind its Service, 0 where that is not known."""
+    objects = [obj for name in _METRICS for obj in yaml.safe_load_all(_text("metrics", name))]
+    ways_out = next(o for o in objects if (o["kind"], o["metadata"]["name"]) == ("NetworkPolicy", NAMES))
+    ports = ways_out["spec"]["egress"][0]["ports"]
+    if api_port and api_port not in {port["port"] for port in ports}:
+        ports.append({"port": api_port, "protocol": "TCP"})
+    return objects
+
+
+def monitoring_objects() -> Iterator[Object]:
+    """What the Prometheus Operator and Grafana's sidecar take, as `kubectl kustomize daemonset/metrics/monitoring` has it."""
+    kustomization = _read("metrics/monitoring", "kustomization.yaml")
+    for name in kustomization["resources"]:
+        yield _read("metrics/monitoring", name)
+    for made in kustomization["configMapGenerator"]:
+        yield {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": made["name"],
+                "namespace": kustomization["namespace"],
+                "labels": dict(made["options"]["labels"]),
+            },
+            "data": {file: _text("metrics/monitoring", file) for file in made["files"]},
+        }
 
 
 def otlp_objects(url: str) -> list[Object]:
@@ -60,12 +68,14 @@ def _patch() -> Any:
 def enable_metrics(pod: Object) -> None:
     """Does to the pod's spec what daemonset/metrics/daemonset-patch.yaml does in kustomize."""
     patch = _patch()
-    (added,) = patch["containers"]
+    added, names = patch["containers"]
     container = pod["containers"][0]
     container["resources"]["requests"] = added["resources"]["requests"]
     container["args"] = added["args"]
     container.setdefault("ports", []).extend(added["ports"])
     container["volumeMounts"] += added["volumeMounts"]
+    names["image"] = container["image"]
+    pod["containers"].append(names)
     pod["volumes"] += patch["volumes"]
 
 

@@ -12,8 +12,13 @@ import yaml
 from kubectl_genainet import __version__
 from kubectl_genainet.assets import asset_dir
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.kube.always import enable_metrics, enable_otlp, metrics_objects, otlp_objects
-from kubectl_genainet.model.identities import Identities
+from kubectl_genainet.kube.always import (
+    enable_metrics,
+    enable_otlp,
+    metrics_objects,
+    monitoring_objects,
+    otlp_objects,
+)
 
 NAMESPACE = "genainet"
 AGENT = "genainet-agent"  # name of the DaemonSet, and its pods' app.kubernetes.io/name
@@ -35,14 +40,17 @@ class Toleration(msgspec.Struct, frozen=True, omit_defaults=True, rename="camel"
 class DeployOptions(msgspec.Struct, frozen=True):
     """The user's choices. `tolerations` None keeps the base's (all taints).
 
-    `identities` are given for the metrics, None for none; `otlp_endpoint` is a URL or empty.
+    `monitoring`: the cluster has the Prometheus Operator's kinds. `api_port`: where the API server listens behind its
+    Service, 0 where that is not known. `otlp_endpoint` is a URL or empty.
     """
 
     image: str = ""
     namespace: str = NAMESPACE
     node_selector: Mapping[str, str] = {}
     tolerations: tuple[Toleration, ...] | None = None
-    identities: Identities | None = None
+    metrics: bool = False
+    monitoring: bool = False
+    api_port: int = 0
     otlp_endpoint: str = ""
 
 
@@ -79,8 +87,10 @@ def parse_tolerations(text: str) -> tuple[Toleration, ...]:
 def render(options: DeployOptions) -> list[dict[str, Any]]:
     """The objects in the order they are applied; without the Secret, which is made in the cluster."""
     objects = [*_load()]
-    if options.identities is not None:
-        objects[-1:-1] = metrics_objects(options.identities)  # before the DaemonSet, which is the last
+    if options.metrics:
+        objects[-1:-1] = metrics_objects(options.api_port)  # before the DaemonSet, which is the last
+        if options.monitoring:
+            objects[-1:-1] = monitoring_objects()
     if options.otlp_endpoint:
         objects[-1:-1] = otlp_objects(options.otlp_endpoint)
     for obj in objects:
@@ -90,6 +100,8 @@ def render(options: DeployOptions) -> list[dict[str, Any]]:
             metadata["name"] = options.namespace
         elif "namespace" in metadata:
             metadata["namespace"] = options.namespace
+        for subject in obj.get("subjects", ()):
+            subject["namespace"] = options.namespace
         if obj["kind"] == "DaemonSet":
             _configure(obj["spec"]["template"], options)
     return objects
@@ -108,7 +120,7 @@ def _configure(template: dict[str, Any], options: DeployOptions) -> None:
     spec["nodeSelector"] |= options.node_selector
     if options.tolerations is not None:
         spec["tolerations"] = [msgspec.to_builtins(t) for t in options.tolerations]
-    if options.identities is not None:
+    if options.metrics:
         enable_metrics(spec)
     if options.otlp_endpoint:
         enable_otlp(spec, options.otlp_endpoint)
@@ -116,7 +128,7 @@ def _configure(template: dict[str, Any], options: DeployOptions) -> None:
 
 def always_on_extras(options: DeployOptions) -> list[dict[str, Any]]:
     """What the always-on mode has in the cluster and these options do not: an earlier `deploy` may have made it."""
-    every = msgspec.structs.replace(options, identities=Identities(), otlp_endpoint="http://localhost")
+    every = msgspec.structs.replace(options, metrics=True, monitoring=True, otlp_endpoint="http://localhost")
     wanted = {(o["kind"], o["metadata"]["name"]) for o in render(options)}
     return [o for o in render(every) if (o["kind"], o["metadata"]["name"]) not in wanted]
 

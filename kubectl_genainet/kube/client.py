@@ -17,7 +17,6 @@ from urllib.parse import urlencode
 
 import msgspec
 import urllib3
-import yaml
 
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.failures import api_error, unreachable
@@ -171,6 +170,7 @@ class _Kubeconfig(msgspec.Struct, frozen=True):
 
 
 def _read_kubeconfig(kubeconfig: str) -> _Kubeconfig:
+    import yaml  # the agent's image has none, and no kubeconfig
     from kubernetes.config import ConfigException
     from kubernetes.config.kube_config import KubeConfigMerger
 

@@ -9,14 +9,16 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.kube.always import MONITORING
 from kubectl_genainet.kube.base import AGENT, MANAGED_BY, DeployOptions, always_on_extras, capability, render
 from kubectl_genainet.kube.client import FIELD_MANAGER, KubeClient
 from kubectl_genainet.kube.failures import ApiError, Unreachable
 from kubectl_genainet.kube.leftovers import others_in
 from kubectl_genainet.kube.paths import collection_path, describe, object_path
-from kubectl_genainet.kube.rollout import Problem, daemonset_problems, pod_problem
+from kubectl_genainet.kube.rollout import AGENT_CONTAINER, Problem, daemonset_problems, has_ended, pod_problem, runs
 
 _PODS = f"app.kubernetes.io/name={AGENT}"
+_NO_LOG = b"unable to retrieve container logs"  # what the kubelet answers for a container that it has removed
 _SETTLE_S = 60.0  # how long deploy waits for an undeploy that has not ended
 _DAEMONSET = "/apis/apps/v1/namespaces/{}/daemonsets/" + AGENT
 
@@ -47,6 +49,21 @@ def get_or_none(client: KubeClient, path: str, doing: str = "") -> Any:
         if error.status == 404:
             return None
         raise
+
+
+def has_monitoring(client: KubeClient) -> bool:
+    """Whether the cluster has the Prometheus Operator's kinds."""
+    groups = client.json("GET", "/apis", doing="ask which APIs there are").get("groups") or []
+    return MONITORING in {group.get("name") for group in groups}
+
+
+def api_server_port(client: KubeClient) -> int:
+    """The port behind the Service default/kubernetes; 0 where the user may not read it."""
+    try:
+        found = client.get("/api/v1/namespaces/default/endpoints/kubernetes")
+        return int(found["subsets"][0]["ports"][0]["port"])
+    except (ApiError, LookupError, TypeError, ValueError):
+        return 0
 
 
 def is_ours(obj: dict[str, Any]) -> bool:
@@ -140,7 +157,8 @@ def _problems(client: KubeClient, namespace: str, daemonset: dict[str, Any]) -> 
     for pod in pods:
         if pod["metadata"].get("deletionTimestamp"):
             continue
-        log = _last_log(client, pod) if _has_ended(pod) else ""
+        ended = _ended_container(pod)
+        log = _last_log(client, pod, ended) if ended else ""
         problem = pod_problem(pod, _events(client, namespace, pod), log)
         if problem is not None:
             yield problem
@@ -156,19 +174,25 @@ def _events(client: KubeClient, namespace: str, obj: dict[str, Any]) -> list[dic
     return sorted(found, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
 
 
-def _has_ended(pod: dict[str, Any]) -> bool:
-    containers = pod.get("status", {}).get("containerStatuses") or ()
-    return any("terminated" in {**c.get("lastState", {}), **c.get("state", {})} for c in containers)
+def _ended_container(pod: dict[str, Any]) -> str:
+    """The name of the container that has ended, the agent's before others; "" where none has."""
+    found = [
+        container["name"]
+        for container in pod.get("status", {}).get("containerStatuses") or ()
+        if "terminated" in {**container.get("lastState", {}), **container.get("state", {})}
+    ]
+    return AGENT_CONTAINER if AGENT_CONTAINER in found else next(iter(found), "")
 
 
-def _last_log(client: KubeClient, pod: dict[str, Any]) -> str:
+def _last_log(client: KubeClient, pod: dict[str, Any], container: str) -> str:
     path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/log"
     for previous in ("true", "false"):
+        query = {"container": container, "previous": previous, "tailLines": "20", "limitBytes": "8192"}
         try:
-            text = client.request("GET", path, query={"previous": previous, "tailLines": "20", "limitBytes": "8192"})
+            text = client.request("GET", path, query=query)
         except (ApiError, Unreachable):
             continue
-        if text:
+        if text and not text.startswith(_NO_LOG):
             return text.decode("utf-8", "replace")
     return ""
 
@@ -212,8 +236,8 @@ def _not_in_time(state: Rollout, namespace: str, timeout_s: float) -> GenainetEr
 def undeploy(client: KubeClient, namespace: str, timeout_s: float, *, wait: bool = True) -> Iterator[Step]:
     """Removes what deploy made, the agents first; gives each step as it is done.
 
-    A probe lives as long as its agent's process, and a pod's object goes only when the kubelet has seen its processes
-    end: once no pod is left, no probe is. Raises GenainetError naming the nodes whose pods don't go in time.
+    A probe lives as long as its agent's process: once the kubelet says of every pod that its containers have ended, or
+    has removed it, no probe is left. Raises GenainetError naming the nodes of which that is not known in time.
     """
     deadline = time.monotonic() + timeout_s
     options = DeployOptions(namespace=namespace)
@@ -227,7 +251,7 @@ def undeploy(client: KubeClient, namespace: str, timeout_s: float, *, wait: bool
         if step is not None:
             yield step
         if obj["kind"] == "DaemonSet" and wait:
-            _wait_for_pods_to_go(client, namespace, deadline, timeout_s)
+            _wait_for_agents_to_end(client, namespace, deadline, timeout_s)
 
 
 def _removal_order(obj: dict[str, Any]) -> int:
@@ -260,9 +284,12 @@ def _remove_extra(client: KubeClient, obj: dict[str, Any]) -> Step | None:
         raise
 
 
-def _wait_for_pods_to_go(client: KubeClient, namespace: str, deadline: float, timeout_s: float) -> None:
+def _wait_for_agents_to_end(client: KubeClient, namespace: str, deadline: float, timeout_s: float) -> None:
+    ran: set[str] = set()  # UIDs of pods that were seen to run: where they don't any more, their kubelet has said so
     while True:
-        pods = client.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=_PODS).get("items") or []
+        listed = client.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=_PODS).get("items") or []
+        ran |= {pod["metadata"]["uid"] for pod in listed if runs(pod)}
+        pods = [p for p in listed if runs(p) or not (has_ended(p) or p["metadata"]["uid"] in ran)]
         if not pods:
             return
         if time.monotonic() >= deadline:

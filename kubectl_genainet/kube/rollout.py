@@ -13,6 +13,8 @@ import msgspec
 
 from kubectl_genainet.kube.base import CAPABILITY
 
+AGENT_CONTAINER = "agent"
+_OWN = "genainet-agent:"  # begins the agent's own messages (agent/main.py)
 _IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 _CREATE = {"CreateContainerError", "RunContainerError", "StartError", "ContainerCannotRun"}
 
@@ -66,9 +68,12 @@ def pod_problem(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()
             )
     if status.get("phase") == "Failed":
         return problem(f"the node ended it: {status.get('reason', '')} {status.get('message', '')}".rstrip())
-    for container in status.get("containerStatuses", ()):
+    containers = status.get("containerStatuses", ())
+    if containers and all(container.get("ready") for container in containers):
+        return None
+    for container in sorted(containers, key=lambda c: c.get("name") != AGENT_CONTAINER):
         if container.get("ready"):
-            return None
+            continue
         state = container.get("state", {})
         ended = state.get("terminated") or container.get("lastState", {}).get("terminated") or {}
         waiting = state.get("waiting", {})
@@ -87,10 +92,27 @@ def pod_problem(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()
         if ended.get("reason") == "OOMKilled":
             return problem("it ran out of its memory limit", "Raise resources.limits.memory of the DaemonSet.")
         if reason == "CrashLoopBackOff" or ended:
-            return problem(_last_words(ended, log), _crash_hint(log))
+            words = ended.get("message") or log  # the status has the end of the log (terminationMessagePolicy)
+            return problem(_last_words(ended, words), _crash_hint(words))
         if "running" in state:
             return _unhealthy(events, problem)
     return _from_events(events, problem)
+
+
+def runs(pod: Mapping[str, Any]) -> bool:
+    """Whether a container of the pod runs, as the kubelet has last reported it."""
+    return any("running" in c.get("state", {}) for c in pod.get("status", {}).get("containerStatuses") or ())
+
+
+def has_ended(pod: Mapping[str, Any]) -> bool:
+    """Whether the kubelet has reported that every container of a pod that is being deleted has ended.
+
+    The object may stay for long after that: until the kubelet has removed the containers (which it may leave to its
+    garbage collection, once a minute) and looks at its pods' states again (every ten seconds).
+    """
+    containers = pod.get("status", {}).get("containerStatuses") or ()
+    ended = bool(containers) and all("terminated" in container.get("state", {}) for container in containers)
+    return ended and bool(pod.get("metadata", {}).get("deletionTimestamp"))
 
 
 def _unhealthy(events: Iterable[Mapping[str, Any]], problem: Callable[[str, str], Problem]) -> Problem | None:
@@ -150,13 +172,17 @@ def _last_words(ended: Mapping[str, Any], log: str) -> str:
     status = ended.get("exitCode", "?")
     if not lines:
         return f"the agent ended with status {status} and said nothing"
-    own = [line for line in lines if line.startswith("genainet-agent:")]
+    own = [line for line in lines if line.startswith(_OWN)]
     return f"the agent ended with status {status}: {(own or lines)[-1]}"
 
 
 def _crash_hint(log: str) -> str:
     if "btf" in log.lower():
         return "The node's kernel has no BTF (/sys/kernel/btf/vmlinux): it needs one with CONFIG_DEBUG_INFO_BTF=y."
+    lines = log.splitlines()
+    for line, after in zip(reversed(lines[:-1]), reversed(lines[1:]), strict=True):
+        if line.startswith(_OWN) and after.startswith("  "):  # what the agent itself says to do
+            return after.strip()
     if "Operation not permitted" in log or "Permission denied" in log:
         return (
             "The kernel refuses what the agent needs: lockdown, seccomp or an LSM; docs/security.md lists what it uses."

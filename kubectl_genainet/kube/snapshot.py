@@ -28,12 +28,12 @@ class ListMeta(msgspec.Struct, frozen=True, rename="camel"):
     continue_: str = msgspec.field(default="", name="continue")
 
 
-class _Page(msgspec.Struct, frozen=True):
+class _List(msgspec.Struct, frozen=True):
     items: list[dict[str, Any]] | None = None
     metadata: ListMeta = ListMeta()
 
 
-_page_decoder = msgspec.json.Decoder(_Page)
+_list_decoder = msgspec.json.Decoder(_List)
 
 
 def read_cluster(
@@ -128,13 +128,35 @@ def _read_kind(client: KubeClient, served: Served, namespace: str) -> Listing:
 def list_objects(
     client: KubeClient, served: Served, namespace: str = "", query: Iterable[tuple[str, str]] = ()
 ) -> tuple[list[KubeObject], str]:
-    """All objects of one kind, page by page, and the resource version to watch from.
+    """All objects of one kind, and the resource version to watch from."""
+    objects: list[KubeObject] = []
+    version = ""
+    for page in list_pages(client, served, namespace, query):
+        if page.first:
+            objects.clear()
+        objects += page.objects
+        version = page.version
+    return objects, version
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some of a kind's objects. `first`: what came before, if anything, does not count."""
+
+    first: bool
+    objects: list[KubeObject]
+    version: str
+
+
+def list_pages(
+    client: KubeClient, served: Served, namespace: str = "", query: Iterable[tuple[str, str]] = ()
+) -> Iterator[Page]:
+    """All objects of one kind, page by page: a caller that keeps little of each needs little memory.
 
     A list that outlives its snapshot in etcd (410 Gone between pages) is read again, in one piece.
     """
     doing = f"list {served.resource.plural}" + (f" in namespace {namespace}" if namespace else "")
     options = {"limit": str(PAGE), **dict(served.resource.query), **dict(query)}
-    objects: list[KubeObject] = []
+    first = True
     while True:
         try:
             page = _decode(client.request("GET", served.path(namespace), query=options, doing=doing), doing)
@@ -142,17 +164,17 @@ def list_objects(
             if error.status != 410 or "continue" not in options:
                 raise
             options.pop("continue"), options.pop("limit")
-            objects.clear()
+            first = True
             continue
-        objects += [clean(item, served) for item in page.items or ()]
+        yield Page(first, [clean(item, served) for item in page.items or ()], page.metadata.resource_version)
         if not page.metadata.continue_:
-            return objects, page.metadata.resource_version
-        options["continue"] = page.metadata.continue_
+            return
+        options["continue"], first = page.metadata.continue_, False
 
 
-def _decode(text: bytes, doing: str) -> _Page:
+def _decode(text: bytes, doing: str) -> _List:
     try:
-        return _page_decoder.decode(text)
+        return _list_decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise GenainetError(f"can't {doing}: the answer is not a list of the Kubernetes API: {error}") from None
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 import msgspec
 
@@ -13,8 +13,11 @@ from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import ApiError, Unreachable
 from kubectl_genainet.kube.resources import Served
-from kubectl_genainet.kube.snapshot import clean, list_objects
+from kubectl_genainet.kube.snapshot import clean, list_pages
 from kubectl_genainet.model.kube import KubeObject
+
+T = TypeVar("T")
+Key = tuple[str, str]  # namespace and name
 
 _SERVER_TIMEOUT_S = 300  # the server ends the watch then; a new one goes on from the last version
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0)
@@ -87,26 +90,28 @@ def watch_once(client: KubeClient, selection: Selection, version: str) -> Iterat
         raise GenainetError(f"can't {doing}: a line of the answer can't be read: {error}") from None
 
 
-class Watch:
-    """Follows a selection in a thread of its own until `close`; use as a context manager.
+class Follower(Generic[T]):
+    """Follows a selection in a thread of its own until `close`, and keeps `keep(object)` of each object (None: nothing).
 
-    `on_change` is called with all objects of the selection, as they are after each change; `on_problem` once with a
-    message when the API server can't be followed, and with "" when it can again. Both run in the watch's thread.
-    With `known` and `version` (of a list that was read before) nothing is listed at first.
+    `on_change` is called after each change with what is kept, by namespace and name; it may read the mapping during the
+    call only. `on_problem` is called once with a message when the API server can't be followed, and with "" when it
+    can again. Both run in the watch's thread. With `known` and `version` (of a list that was read before) nothing is
+    listed at first. Where the user may not watch (401, 403) it ends, unless it is `persistent`: then it asks again.
     """
 
     def __init__(
-        self, client: KubeClient, selection: Selection, on_change: Callable[[tuple[KubeObject, ...]], None],
-        on_problem: Callable[[str], None] = lambda message: None, *, known: Iterable[KubeObject] = (),
-        version: str = "",
+        self, client: KubeClient, selection: Selection, keep: Callable[[KubeObject], T | None],
+        on_change: Callable[[Mapping[Key, T]], None], on_problem: Callable[[str], None] = lambda message: None, *,
+        known: Iterable[KubeObject] = (), version: str = "", persistent: bool = False,
     ) -> None:  # fmt: skip
         self._client, self._selection = client, selection
-        self._on_change, self._on_problem = on_change, on_problem
-        self._objects = {(o.namespace, o.name): o for o in known}
+        self._keep, self._on_change, self._on_problem = keep, on_change, on_problem
+        self._kept: dict[Key, T] = {}
+        self._take(self._kept, known)
         self._version = version
+        self._persistent = persistent
         self._stop = threading.Event()
         self._failures = 0
-        self._told: tuple[KubeObject, ...] | None = self._sorted() if version else None
         self._thread = threading.Thread(target=self._run, name=f"watch {selection.served.resource.plural}", daemon=True)
         self._thread.start()
 
@@ -114,11 +119,17 @@ class Watch:
         """Ends it. The open request is left to its daemon thread, which is told nothing more."""
         self._stop.set()
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _take(self, kept: dict[Key, T], objects: Iterable[KubeObject]) -> None:
+        for obj in objects:
+            reduced = self._keep(obj)
+            if reduced is not None:
+                kept[obj.namespace, obj.name] = reduced
 
     def _run(self) -> None:
         while not self._stop.is_set():
@@ -132,7 +143,7 @@ class Watch:
                 self._failed(error)
             except ApiError as error:
                 self._failed(error)
-                if error.status in (401, 403):
+                if error.status in (401, 403) and not self._persistent:
                     return  # it won't get better by asking
                 self._version = ""
             except GenainetError as error:
@@ -140,10 +151,15 @@ class Watch:
                 self._version = ""
 
     def _list(self) -> None:
-        found, self._version = list_objects(
-            self._client, self._selection.served, self._selection.namespace, self._selection.query
-        )
-        self._objects = {(o.namespace, o.name): o for o in found}
+        kept: dict[Key, T] = {}
+        version = ""
+        selection = self._selection
+        for page in list_pages(self._client, selection.served, selection.namespace, selection.query):
+            if page.first:
+                kept.clear()
+            self._take(kept, page.objects)
+            version = page.version
+        self._kept, self._version = kept, version
         self._tell()
 
     def _follow(self) -> None:
@@ -155,21 +171,16 @@ class Watch:
                 self._version = item
                 continue
             key = (item.object.namespace, item.object.name)
-            if item.kind is ChangeKind.DELETED:
-                self._objects.pop(key, None)
-            else:
-                self._objects[key] = item.object
-            self._tell()
+            before = self._kept.pop(key, None)
+            if item.kind is not ChangeKind.DELETED:
+                self._take(self._kept, (item.object,))
+            if self._kept.get(key) != before:
+                self._tell()
 
     def _tell(self) -> None:
         self._recovered()
-        objects = self._sorted()
-        if objects != self._told and not self._stop.is_set():
-            self._told = objects
-            self._on_change(objects)
-
-    def _sorted(self) -> tuple[KubeObject, ...]:
-        return tuple(self._objects[key] for key in sorted(self._objects))
+        if not self._stop.is_set():
+            self._on_change(self._kept)
 
     def _recovered(self) -> None:
         if self._failures and not self._stop.is_set():
@@ -181,3 +192,28 @@ class Watch:
             self._on_problem(error.message)
         self._stop.wait(_BACKOFF_S[min(self._failures, len(_BACKOFF_S) - 1)])
         self._failures += 1
+
+
+class Watch(Follower[KubeObject]):
+    """Keeps the objects whole. `on_change` is called with all of the selection, sorted, where any differs."""
+
+    def __init__(
+        self, client: KubeClient, selection: Selection, on_change: Callable[[tuple[KubeObject, ...]], None],
+        on_problem: Callable[[str], None] = lambda message: None, *, known: Iterable[KubeObject] = (),
+        version: str = "",
+    ) -> None:  # fmt: skip
+        known = tuple(known)
+        told = _sorted({(o.namespace, o.name): o for o in known}) if version else None
+
+        def changed(objects: Mapping[Key, KubeObject]) -> None:
+            nonlocal told
+            found = _sorted(objects)
+            if found != told:
+                told = found
+                on_change(found)
+
+        super().__init__(client, selection, lambda obj: obj, changed, on_problem, known=known, version=version)
+
+
+def _sorted(objects: Mapping[Key, KubeObject]) -> tuple[KubeObject, ...]:
+    return tuple(objects[key] for key in sorted(objects))

@@ -91,3 +91,46 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
         finally:
             for node in nodes:
                 node.stop()
+
+
+def _bindings(cluster: Cluster) -> list[dict[str, Any]]:
+    """Users for the three roles: viewer; tracer, who is a viewer as well; deployer. `nobody` has none."""
+
+    def binding(name: str, role: str, *users: str, namespace: str = "") -> dict[str, Any]:
+        return {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding" if namespace else "ClusterRoleBinding",
+            "metadata": {"name": name, **({"namespace": namespace} if namespace else {})},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [cluster.subject(user) for user in users],
+        }
+
+    return [
+        binding("test-view", "genainet-view", "viewer", "tracer"),
+        binding("test-admin", "genainet-admin", "deployer"),
+        binding("test-trace", "genainet-trace", "tracer", namespace="genainet"),
+    ]
+
+
+_BINDINGS = "/apis/rbac.authorization.k8s.io/v1"
+
+
+@pytest.fixture(scope="module")
+def deployed(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with agents that are ready, and users bound to the three roles."""
+    done = cluster.deploy()
+    assert done.status == 0, done.err
+    api = cluster.api()
+    api.apply(_bindings(cluster))
+    yield cluster
+    for name in ("clusterrolebindings/test-view", "clusterrolebindings/test-admin"):
+        api.delete(f"{_BINDINGS}/{name}")
+    api.delete(f"{_BINDINGS}/namespaces/genainet/rolebindings/test-trace")
+    cluster.cli("undeploy")
+
+
+@pytest.fixture
+def own(deployed: Cluster) -> Cluster:
+    if deployed.plane is None:
+        pytest.skip("breaks a node or the API server, or looks into a node: not on another's cluster")
+    return deployed

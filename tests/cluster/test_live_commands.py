@@ -5,13 +5,12 @@ import random
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 from harness.api import ApiError
-from harness.cluster import Cluster, agent_processes, finish
+from harness.cluster import Cluster, agent_processes, everything, finish, rows
 from harness.processes import wait_for
 
 from kubectl_genainet import __version__
@@ -23,48 +22,7 @@ from kubectl_genainet.stream import ask_all
 
 pytestmark = pytest.mark.cluster
 
-ROLES = """
-{kind: ClusterRoleBinding, apiVersion: rbac.authorization.k8s.io/v1, metadata: {name: test-view},
- roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: genainet-view},
- subjects: [{kind: User, name: viewer}, {kind: User, name: tracer}]}
----
-{kind: ClusterRoleBinding, apiVersion: rbac.authorization.k8s.io/v1, metadata: {name: test-admin},
- roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: genainet-admin},
- subjects: [{kind: User, name: deployer}]}
-"""
-TRACER = """
-{kind: RoleBinding, apiVersion: rbac.authorization.k8s.io/v1, metadata: {name: test-trace, namespace: genainet},
- roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: genainet-trace},
- subjects: [{kind: User, name: tracer}]}
-"""
 BINDINGS = "/apis/rbac.authorization.k8s.io/v1"
-
-
-@pytest.fixture(scope="module")
-def deployed(cluster: Cluster) -> Iterator[Cluster]:
-    done = cluster.deploy()
-    assert done.status == 0, done.err
-    if cluster.plane is not None:
-        cluster.plane.api().apply(ROLES)
-        cluster.plane.api().apply(TRACER)
-    yield cluster
-    if cluster.plane is not None:
-        api = cluster.plane.api()
-        for name in ("clusterrolebindings/test-view", "clusterrolebindings/test-admin"):
-            api.delete(f"{BINDINGS}/{name}")
-        api.delete(f"{BINDINGS}/namespaces/genainet/rolebindings/test-trace")
-    cluster.cli("undeploy")
-
-
-@pytest.fixture
-def own(deployed: Cluster) -> Cluster:
-    if deployed.plane is None:
-        pytest.skip("breaks nodes or needs users of its own: not on another's cluster")
-    return deployed
-
-
-def rows(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def trace(cluster: Cluster, *argv: str, seconds: int = 8) -> list[dict[str, Any]]:
@@ -99,6 +57,16 @@ def test_version_knows_client_server_and_agents(deployed: Cluster) -> None:
     assert found["client"] == __version__
     assert found["server"].startswith("v1.")
     assert set(found["agents"]) == {__version__}
+
+
+def test_trace_follows_calls_of_the_service_to_its_backends(deployed: Cluster) -> None:
+    paths = [r for r in trace(deployed) if r["kind"] == "path"]
+    called = [p for p in paths if (p["flow"]["client"]["pod"] or "").startswith("chatbot-ui")]
+    whole = [p for p in called if p["verdict"] == "forwarded" and p["backend"] and p["backend"]["pod"]]
+    assert whole
+    for path in whole:
+        assert path["flow"]["service"]["name"] == "my-llama-svc"
+        assert path["backend"]["pod"].startswith("my-llama-finetuned") and path["backend"]["port"] == 8080
 
 
 def test_trace_names_the_backends_and_the_chains_of_the_real_kube_proxy(own: Cluster) -> None:
@@ -145,18 +113,18 @@ def test_rules_and_explain_agree_with_the_cluster(deployed: Cluster) -> None:
     assert done.status == 0, done.out + done.err
 
 
-def test_a_viewer_reads_and_may_not_trace(own: Cluster) -> None:
-    assert own.cli("explain", "deploy/chatbot-ui", "svc/my-llama-svc", "-n", "chat", user="viewer").status == 0
-    done = own.cli("trace", "svc/my-llama-svc", "-n", "chat", "--timeout", "3s", user="viewer")
+def test_a_viewer_reads_and_may_not_trace(deployed: Cluster) -> None:
+    assert deployed.cli("explain", "deploy/chatbot-ui", "svc/my-llama-svc", "-n", "chat", user="viewer").status == 0
+    done = deployed.cli("trace", "svc/my-llama-svc", "-n", "chat", "--timeout", "3s", user="viewer")
     assert done.status == 2
     assert "you may not use the agents" in done.err and "genainet-trace" in done.err
 
 
-def test_a_tracer_asks_agents_and_reaches_nothing_else(own: Cluster) -> None:
-    assert own.cli("status", "-o", "json", user="tracer").status == 0
-    api = own.plane.api("tracer")  # type: ignore[union-attr]
-    client = connect(kubeconfig=own.config_of("tracer"))
-    pod = own.plane.api().get("/api/v1/namespaces/chat/pods")["items"][0]["metadata"]["name"]  # type: ignore[union-attr]
+def test_a_tracer_asks_agents_and_reaches_nothing_else(deployed: Cluster) -> None:
+    assert deployed.cli("status", "-o", "json", user="tracer").status == 0
+    api = deployed.api("tracer")
+    client = connect(kubeconfig=deployed.config_of("tracer"))
+    pod = deployed.api().get("/api/v1/namespaces/chat/pods")["items"][0]["metadata"]["name"]
     with pytest.raises(Refused) as refused:
         dial_pod(client, "chat", pod, 8080)
     assert refused.value.status == 403
@@ -169,14 +137,14 @@ def test_a_tracer_asks_agents_and_reaches_nothing_else(own: Cluster) -> None:
         with pytest.raises(ApiError) as denied:
             api.get(path)
         assert denied.value.status == 403
-    assert own.deploy(user="tracer").status == 2
+    assert deployed.deploy(user="tracer").status == 2
 
 
-def test_an_administrator_deploys_and_nobody_does_nothing(own: Cluster) -> None:
-    done = own.deploy(user="deployer")
+def test_an_administrator_deploys_and_nobody_does_nothing(deployed: Cluster) -> None:
+    done = deployed.deploy(user="deployer")
     assert done.status == 0, done.err
     for command in (("deploy",), ("undeploy",), ("status",), ("rules", "svc/my-llama-svc", "-n", "chat")):
-        done = own.cli(*command, user="nobody")
+        done = deployed.cli(*command, user="nobody")
         assert done.status == 2, (command, done.out)
         assert "nobody" in done.err and "Traceback" not in done.err
 
@@ -204,9 +172,9 @@ def test_requests_without_the_capability_are_refused_on_the_node_and_in_pods(own
         assert reached.strip() == "closed"
 
 
-def test_a_forwarded_port_carries_both_ways_and_tells_why_it_ends(own: Cluster) -> None:
-    client = connect(kubeconfig=own.kubeconfig)
-    pods = own.plane.api().get("/api/v1/namespaces/chat/pods?labelSelector=app.kubernetes.io/name=my-llama-finetuned")  # type: ignore[union-attr]
+def test_a_forwarded_port_carries_both_ways_and_tells_why_it_ends(deployed: Cluster) -> None:
+    client = connect(kubeconfig=deployed.kubeconfig)
+    pods = deployed.api().get("/api/v1/namespaces/chat/pods?labelSelector=app.kubernetes.io/name=my-llama-finetuned")
     pod = pods["items"][0]["metadata"]["name"]
     with dial_pod(client, "chat", pod, 8080) as model:
         model.settimeout(15)
@@ -244,11 +212,11 @@ def hostile_requests(token: str) -> list[bytes]:
     return requests + [dice.randbytes(dice.randrange(1, 4000)) for _ in range(20)]
 
 
-def test_hostile_requests_get_an_error_and_the_agent_goes_on(own: Cluster) -> None:
-    dials, token = cluster_agents(kubeconfig=own.kubeconfig)
-    before = {node.name: set(agent_processes(node)) for node in own.nodes}
+def test_hostile_requests_get_an_error_and_the_agent_goes_on(deployed: Cluster) -> None:
+    dials, token = cluster_agents(kubeconfig=deployed.kubeconfig)
+    before = {node.name: set(agent_processes(node)) for node in deployed.nodes}
     for request in hostile_requests(token):
-        with dials["node-1"]() as connected:
+        with next(iter(dials.values()))() as connected:
             connected.settimeout(15)
             connected.sendall(request)
             connected.shutdown(socket.SHUT_WR)
@@ -258,7 +226,7 @@ def test_hostile_requests_get_an_error_and_the_agent_goes_on(own: Cluster) -> No
         status = answer.split(b" ", 2)[1] if answer.startswith(b"HTTP/1.1 ") else b"closed"
         assert status == b"closed" or 400 <= int(status) < 500, (request[:80], answer[:200])
     assert {type(a).__name__ for a in ask_all(dials, "/v1/hello", token).values()} == {"list"}
-    assert {node.name: set(agent_processes(node)) for node in own.nodes} == before
+    assert {node.name: set(agent_processes(node)) for node in deployed.nodes} == before
 
 
 def no_workers(cluster: Cluster) -> bool:
@@ -327,55 +295,71 @@ def test_a_stalled_node_is_reported_and_stops_nobody(own: Cluster) -> None:
 
 
 def test_a_stopped_kubelet_is_named_by_status_and_by_undeploy(own: Cluster) -> None:
-    victim = own.node("node-2")
+    api, victim = own.plane.api(), own.node("node-2")  # type: ignore[union-attr]
+    (healthy,) = [a for a in find_agents(connect(kubeconfig=own.kubeconfig)) if a.node == "node-1"]
+    held = f"/api/v1/namespaces/genainet/pods/{healthy.pod}"
     victim.kubelet.stop()
     try:
         done = own.cli("status", "-o", "json")
         assert done.status == 1
         bad = [r for r in rows(done.out) if r["state"] != "ready"]
         assert [r["node"] for r in bad] == ["node-2"] and bad[0]["problem"]
-        done = own.cli("undeploy", "--timeout", "45s")
+        # The other node's agent has ended, though its object is held.
+        api.patch(held, {"metadata": {"finalizers": ["test.example/hold"]}})
+        done = own.cli("undeploy", "--timeout", "25s")
         assert done.status == 2
-        assert "agents are still there after 45 s" in done.err and "node-2" in done.err
+        assert "agents are still there after 25 s, on node-2\n" in done.err
+        assert not agent_processes(own.node("node-1"))
     finally:
         victim.kubelet.start()
+        api.patch(held, {"metadata": {"finalizers": None}})
     wait_for("node-2", lambda: not agent_processes(victim), 60)
     assert own.deploy().status == 0
 
 
-def everything(cluster: Cluster) -> set[str]:
-    """Every object in the cluster that can be listed, but for what changes by itself."""
-    api = cluster.plane.api()  # type: ignore[union-attr]
-    found: set[str] = set()
-    groups = ["/api/v1", *(f"/apis/{g['preferredVersion']['groupVersion']}" for g in api.get("/apis")["groups"])]
-    for root in groups:
-        for resource in api.get(root)["resources"]:
-            name = resource["name"]
-            if (
-                "list" in resource["verbs"]
-                and "/" not in name
-                and name not in ("events", "leases", "componentstatuses")
-            ):
-                items = api.get(f"{root}/{name}")["items"] or []
-                found |= {f"{name} {i['metadata'].get('namespace', '')}/{i['metadata']['name']}" for i in items}
-    return found
+@pytest.mark.parametrize("missing", ["SYS_PTRACE", "hostPID"])
+def test_an_agent_that_lacks_what_it_needs_says_so_to_who_may_not_read_logs(own: Cluster, missing: str) -> None:
+    api, path = own.api(), "/apis/apps/v1/namespaces/genainet/daemonsets/genainet-agent"
+    spec = api.get(path)["spec"]["template"]["spec"]
+    kept = [c for c in spec["containers"][0]["securityContext"]["capabilities"]["add"] if c != missing]
+    container = {"name": "agent", "securityContext": {"capabilities": {"add": kept}}}
+    changed = {"hostPID": None} if missing == "hostPID" else {"containers": [container]}
+    patch = {"spec": {"template": {"spec": changed}}}
+    api.request("PATCH", path, patch, "application/strategic-merge-patch+json")
+
+    def reason() -> str:
+        found = [r for r in rows(own.cli("status", "-o", "json", user="tracer").out) if r["state"] == "not ready"]
+        return next((f"{r['problem']}; {r['hint']}" for r in found if "ended with status" in r["problem"]), "")
+
+    try:
+        said = wait_for("the reason", reason, 60, interval=1)
+    finally:
+        done = own.deploy()
+    assert done.status == 0, done.err
+    assert "genainet-agent: the node's network namespace can't be found" in said
+    assert said.endswith("; In a pod the agent needs hostPID and CAP_SYS_PTRACE; elsewhere name it with --host-netns.")
 
 
-def test_undeploy_removes_exactly_what_deploy_made(own: Cluster) -> None:
-    api = own.plane.api()  # type: ignore[union-attr]
+def test_undeploy_removes_exactly_what_deploy_made(deployed: Cluster) -> None:
+    api = deployed.api()
+
+    def there() -> set[str]:
+        """All that is in the cluster; in another's, where others work too, what has to do with the agents."""
+        return {name for name in everything(api) if deployed.plane is not None or "genainet" in name}
+
     api.delete(f"{BINDINGS}/namespaces/genainet/rolebindings/test-trace")
-    assert own.cli("undeploy").status == 0
-    before = everything(own)
-    assert not any("genainet" in name for name in before), before
-    assert own.deploy().status == 0
+    assert deployed.cli("undeploy").status == 0
+    before = there()
+    assert not any("genainet" in name for name in before if "genainet-test-" not in name), before
+    assert deployed.deploy().status == 0
     mine = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "mine", "namespace": "genainet"}}
     api.apply([mine])
-    done = own.cli("undeploy")
+    done = deployed.cli("undeploy")
     assert done.status == 0
     assert "holds what deploy did not make: configmaps/mine" in done.err
     api.delete("/api/v1/namespaces/genainet/configmaps/mine")
-    assert "namespace genainet deleted" in own.cli("undeploy").out
-    assert everything(own) == before
-    assert not any(agent_processes(node) for node in own.nodes)
-    again = own.cli("undeploy")
+    assert "namespace genainet deleted" in deployed.cli("undeploy").out
+    assert there() == before
+    assert not any(agent_processes(node) for node in deployed.nodes)
+    again = deployed.cli("undeploy")
     assert (again.status, again.out) == (0, "")

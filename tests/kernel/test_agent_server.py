@@ -15,10 +15,12 @@ import pytest
 from kerneltest import PORT, SERVER_IP, Row, cache_folder, send_datagrams, udp_sink
 from test_agent_lifecycle import Agent, Client, listens, wait_for
 
-from kubectl_genainet import wire
+from kubectl_genainet import __version__, wire
 from kubectl_genainet.agent import limits
+from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.lab import netns
 from kubectl_genainet.model.events import Bye, LostEvents, PacketSeen, Progress
+from kubectl_genainet.stream import AgentConnection
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 REQUEST = {"filters": [{"ip": "10.0.0.1", "port": 80}], "timeout_s": 5}
@@ -104,6 +106,21 @@ def test_bad_request_is_refused_with_its_reason(agent: Agent, data: bytes, statu
     assert found == status and says in body
     assert "Traceback" not in body
     assert answer(agent, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")[0] == 200
+
+
+def test_a_newer_client_is_told_this_agents_version(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dial() -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(agent.path)
+        return sock
+
+    monkeypatch.setattr(wire, "__version__", "99.0")
+    connection = AgentConnection("node-1", dial)
+    with contextlib.closing(connection), pytest.raises(GenainetError) as refused:
+        connection.request("POST", "/v1/trace", changed(newer=True))
+    assert "unknown field `newer`" in refused.value.message
+    assert f"the agent on node node-1 is version {__version__}, this client 99.0" in refused.value.message
+    assert "kubectl genainet deploy" in refused.value.hint
 
 
 def test_body_that_is_too_large_is_refused_before_it_is_read_whole(agent: Agent) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from kubectl_genainet.kube.fleet import fleet, skew
 from kubectl_genainet.kube.forward import Agent
-from kubectl_genainet.kube.rollout import Problem, daemonset_problems, pod_problem
+from kubectl_genainet.kube.rollout import Problem, daemonset_problems, has_ended, pod_problem
 from kubectl_genainet.model.events import Hello
 from kubectl_genainet.model.kube import KubeObject
 
@@ -63,6 +63,37 @@ def test_a_pod_that_is_ready_or_on_its_way_has_no_problem() -> None:
     ready["status"]["containerStatuses"][0]["ready"] = True
     assert pod_problem(ready) is None
     assert pod_problem(pod({"reason": "ContainerCreating"})) is None
+
+
+def test_an_agent_has_ended_when_the_kubelet_says_so_of_every_container() -> None:
+    going = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    ended, runs = {"name": "agent", "state": {"terminated": {}}}, {"name": "names", "state": {"running": {}}}
+    waits = {"name": "agent", "state": {"waiting": {}}, "lastState": {"terminated": {}}}
+    for metadata, containers, wanted in (
+        (going, [ended], True), (going, [ended, runs], False), (going, [], False), (going, [waits], False),
+        ({}, [ended], False),
+    ):  # fmt: skip
+        assert has_ended({"metadata": metadata, "status": {"containerStatuses": containers}}) is wanted
+
+
+def test_the_reason_is_in_the_status_where_logs_may_not_be_read_and_the_hint_is_the_agents_own() -> None:
+    said = (
+        "genainet-agent: the node's network namespace can't be found: process 812 may not be looked at\n"
+        "  In a pod the agent needs hostPID and CAP_SYS_PTRACE; elsewhere name it with --host-netns.\n"
+    )
+    problem = pod_problem(pod(CRASH, {"exitCode": 1, "message": said}))
+    assert problem is not None
+    assert problem.what.endswith("process 812 may not be looked at")
+    assert "CAP_SYS_PTRACE" in problem.hint
+
+
+def test_a_container_beside_the_agent_that_does_not_start_is_named_too() -> None:
+    found = pod({"reason": "ErrImagePull", "message": "401"})
+    (names,) = found["status"]["containerStatuses"]
+    names["name"] = "names"
+    found["status"]["containerStatuses"] = [{"name": "agent", "ready": True, "state": {"running": {}}}, names]
+    problem = pod_problem(found)
+    assert problem is not None and "can't pull r/agent:1: 401" in problem.what
 
 
 def test_mounts_and_sandboxes_that_fail_are_known_from_events() -> None:

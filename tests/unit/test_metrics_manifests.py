@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
@@ -20,11 +19,10 @@ from kubectl_genainet.agent.metrics import Metrics
 from kubectl_genainet.agent.otlp import Endpoint, LogExporter
 from kubectl_genainet.agent.owners import Owners
 from kubectl_genainet.assets import asset_dir
-from kubectl_genainet.errors import GenainetError, InputError
-from kubectl_genainet.kube.always import names
+from kubectl_genainet.errors import InputError
 from kubectl_genainet.kube.base import DeployOptions, always_on_extras, render
+from kubectl_genainet.kube.names import NAMED
 from kubectl_genainet.kube.paths import object_path
-from kubectl_genainet.model.identities import Identities, Owner
 
 FOLDER = asset_dir("daemonset") / "metrics"
 MONITORING = FOLDER / "monitoring"
@@ -146,27 +144,67 @@ def pod(**options: Any) -> dict[str, Any]:
 
 def test_metrics_are_off_unless_asked_for() -> None:
     assert "--metrics" not in pod()["containers"][0]["args"] and "ports" not in pod()["containers"][0]
-    assert {name for _, name in objects()} & {"genainet-metrics", "genainet-identities", "genainet-otlp"} == set()
+    assert {name for _, name in objects()} & {"genainet-metrics", "genainet-names", "genainet-otlp"} == set()
+    assert not [v for v in pod()["volumes"] if "projected" in v]
 
 
 def test_deploy_with_metrics_adds_arguments_port_names_and_who_may_scrape() -> None:
-    known = Identities(1.0, {"u-1": Owner("default", "my-llama")})
-    before, after = pod()["containers"][0], pod(identities=known)["containers"][0]
+    before, after = pod()["containers"][0], pod(metrics=True)["containers"][0]
     assert after["args"][: len(before["args"])] == before["args"]
     assert after["args"][len(before["args"]) :] == [
-        "--metrics", ":9913", "--identities", "/run/genainet-identities/identities.json",
+        "--metrics", ":9913", "--identities", "/run/genainet-names/identities.json",
     ]  # fmt: skip
     assert after["ports"] == [{"name": "metrics", "containerPort": 9913, "protocol": "TCP"}]
     assert after["resources"]["requests"] == {"cpu": "50m", "memory": "160Mi"}
     changed = {k for k in after if after[k] != before.get(k)}
     assert changed == {"args", "ports", "resources", "volumeMounts"}
-    made = objects(identities=known, namespace="tracing")
+    made = objects(metrics=True, monitoring=True, namespace="tracing")
     assert {o["metadata"].get("namespace", "tracing") for o in made.values()} == {"tracing"}
-    text = made["ConfigMap", "genainet-identities"]["data"]["identities.json"]
-    assert msgspec.json.decode(text, type=Identities) == known
     (rule,) = made["NetworkPolicy", "genainet-metrics"]["spec"]["ingress"]
     assert rule["ports"] == [{"port": 9913, "protocol": "TCP"}]
     assert rule["from"][0].keys() == {"namespaceSelector", "podSelector"}
+
+
+def test_only_the_container_without_privileges_has_a_token() -> None:
+    spec = pod(metrics=True, image="r/agent:1")
+    (token,) = [v["name"] for v in spec["volumes"] if "serviceAccountToken" in str(v)]
+    agent, names = spec["containers"]
+    assert spec["automountServiceAccountToken"] is False
+    assert [c["name"] for c in (agent, names) if token in {m["name"] for m in c["volumeMounts"]}] == ["names"]
+    assert (names["image"], names["securityContext"]["capabilities"]) == ("r/agent:1", {"drop": ["ALL"]})
+    assert names["securityContext"]["runAsNonRoot"] and not names["securityContext"]["allowPrivilegeEscalation"]
+    shared = {m["name"]: m.get("readOnly", False) for m in agent["volumeMounts"]}
+    assert shared["names"] is True
+
+
+def test_what_follows_names_may_list_and_watch_three_kinds_and_reach_the_api_server() -> None:
+    made = objects(metrics=True, namespace="tracing", api_port=8443)
+    granted = {
+        (group, resource, verb)
+        for rule in made["ClusterRole", "genainet-names"]["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    kinds = {(resource.group, resource.plural) for resource in NAMED}
+    assert granted == {(*kind, verb) for kind in kinds for verb in ("list", "watch")}
+    binding = made["ClusterRoleBinding", "genainet-names"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "genainet-agent", "namespace": "tracing"}]
+    assert binding["roleRef"]["name"] == "genainet-names"
+    (rule,) = made["NetworkPolicy", "genainet-names"]["spec"]["egress"]
+    assert [port["port"] for port in rule["ports"]] == [443, 6443, 8443]
+
+
+def test_the_operators_kinds_are_applied_where_the_cluster_has_them() -> None:
+    without = objects(metrics=True).keys()
+    assert objects(metrics=True, monitoring=True).keys() - without == {
+        ("ServiceMonitor", "genainet-agent"), ("PrometheusRule", "genainet-agent"), ("ConfigMap", "genainet-dashboard"),
+    }  # fmt: skip
+    board = objects(metrics=True, monitoring=True)["ConfigMap", "genainet-dashboard"]
+    assert json.loads(board["data"]["dashboard.json"]) == dashboard()
+    assert board["metadata"]["labels"]["grafana_dashboard"] == "1"
+    for obj in objects(metrics=True, monitoring=True).values():
+        assert obj["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "kubectl-genainet"
 
 
 def test_deploy_with_a_collector_opens_the_way_to_its_port_only() -> None:
@@ -188,9 +226,10 @@ def test_what_an_earlier_deploy_made_is_known_to_the_next_and_to_undeploy() -> N
     def extras(**options: Any) -> set[str]:
         return {o["metadata"]["name"] for o in always_on_extras(DeployOptions(**options))}
 
-    assert extras() == {"genainet-metrics", "genainet-identities", "genainet-otlp"}
-    assert extras(identities=Identities()) == {"genainet-otlp"}
-    assert extras(identities=Identities(), otlp_endpoint=URL) == set()
+    monitoring = {"genainet-agent", "genainet-dashboard"}  # the first are ServiceMonitor and PrometheusRule
+    assert extras() == {"genainet-metrics", "genainet-names", "genainet-otlp"} | monitoring
+    assert extras(metrics=True) == {"genainet-otlp"} | monitoring
+    assert extras(metrics=True, monitoring=True, otlp_endpoint=URL) == set()
 
 
 def test_the_admin_role_may_make_and_remove_what_the_metrics_need() -> None:
@@ -207,15 +246,6 @@ def test_the_admin_role_may_make_and_remove_what_the_metrics_need() -> None:
         assert {"create", "get", "patch", "delete"} <= verbs, plural
 
 
-def test_names_that_fit_no_configmap_lose_addresses_first() -> None:
-    owner = Owner("a-namespace-of-some-length", "a-workload-of-some-length")
-    many = {f"{i:036}": owner for i in range(7000)}
-    kept = msgspec.json.decode(names(Identities(1.0, many, many))["data"]["identities.json"], type=Identities)
-    assert (len(kept.uids), len(kept.addresses)) == (7000, 0)
-    with pytest.raises(GenainetError, match="ConfigMap"):
-        names(Identities(1.0, {f"{i:036}": owner for i in range(20000)}))
-
-
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 def test_kustomize_makes_of_the_component_what_deploy_applies(tmp_path: Path) -> None:
     shutil.copytree(asset_dir("daemonset"), tmp_path / "daemonset")
@@ -225,8 +255,8 @@ def test_kustomize_makes_of_the_component_what_deploy_applies(tmp_path: Path) ->
         ["kubectl", "kustomize", str(tmp_path)], capture_output=True, text=True, timeout=30, check=True
     )
     built = {(o["kind"], o["metadata"]["name"]): o for o in yaml.safe_load_all(done.stdout)}
-    applied = objects(identities=Identities(), image="localhost/kubectl-genainet-agent")
-    assert applied.keys() - built.keys() == {("ConfigMap", "genainet-identities")}
+    applied = objects(metrics=True, image="localhost/kubectl-genainet-agent")
+    assert applied.keys() == built.keys()
     pods = [found["DaemonSet", "genainet-agent"]["spec"]["template"]["spec"] for found in (built, applied)]
     for spec in pods:
         spec["volumes"].sort(key=lambda v: v["name"])

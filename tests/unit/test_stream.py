@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from kubectl_genainet import stream, wire
+from kubectl_genainet import __version__, stream, wire
+from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress, Tick
-from kubectl_genainet.stream import Streams
+from kubectl_genainet.stream import AgentConnection, Streams
 from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
 
 REQUEST = TraceRequest(filters=(FilterEntry("10.0.0.1", 80),))
@@ -72,6 +73,13 @@ def refuses(sock: socket.socket, node: str) -> None:
     body = b'{"error": "4 traces run on this node already", "hint": "later"}'
     asked(sock)
     sock.sendall(b"HTTP/1.1 429 Too Many\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+
+def is_older(sock: socket.socket, node: str) -> None:
+    body = b'{"error": "the request can\'t be read: Object contains unknown field `newer`", "hint": ""}'
+    asked(sock)
+    head = "HTTP/1.1 400 Bad Request\r\nGenainet-Version: 0.0.7\r\nContent-Length: "
+    sock.sendall(f"{head}{len(body)}\r\n\r\n".encode() + body)
 
 
 def is_another_program(sock: socket.socket, node: str) -> None:
@@ -151,6 +159,7 @@ def test_one_agent_that_fails_and_one_that_hangs_leave_198_alone(fleet: Fleet, m
     ("talk", "says"),
     [
         (refuses, "refuses (429): 4 traces run on this node already"),
+        (is_older, f"unknown field `newer`; the agent on node a is version 0.0.7, this client {__version__}"),
         (is_another_program, "can't read"),
         (is_newer, f"speaks protocol {wire.PROTOCOL + 1}"),
         (breaks_off, "node a"),
@@ -163,6 +172,13 @@ def test_failure_names_the_node_and_the_reason(fleet: Fleet, talk: Talk, says: s
     finally:
         streams.close()
     assert len(failures) == 1 and failures[0].node == "a" and says in failures[0].message
+
+
+def test_an_older_agent_that_refuses_is_to_be_deployed_again(fleet: Fleet) -> None:
+    connection = AgentConnection("a", fleet.dial("a", is_older))
+    with contextlib.closing(connection), pytest.raises(GenainetError) as refused:
+        connection.request("POST", "/v1/trace", b"{}")
+    assert "kubectl genainet deploy" in refused.value.hint
 
 
 def test_node_that_can_not_be_reached_is_a_failure_of_its_own(fleet: Fleet) -> None:

@@ -1,11 +1,12 @@
 """A cluster to test live commands on: two whole nodes with the chatbot application, or any other cluster.
 
-GENAINET_TEST_KUBECONFIG names another cluster's kubeconfig; GENAINET_TEST_IMAGE the agent's image there. Tests that
-break nodes need nodes of their own and skip then.
+GENAINET_TEST_KUBECONFIG names another cluster's kubeconfig (of an administrator); GENAINET_TEST_IMAGE the agent's image
+there. Users are service accounts then. Tests that break nodes, or look into them, need nodes of their own and skip.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ import yaml
 from harness.controlplane import ControlPlane
 from harness.image import AGENT
 from harness.node import KubeNode
+from harness.other import NAMESPACE, OtherApi, service_account_config
 from harness.processes import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -41,11 +43,27 @@ class Cluster:
     image: str = AGENT
     nodes: list[KubeNode] = field(default_factory=list)
     plane: ControlPlane | None = None
+    _users: dict[str, str] = field(default_factory=dict, repr=False)  # kubeconfigs of users of another cluster
 
     def config_of(self, user: str) -> str:
-        if self.plane is None or user == "admin":
+        """The kubeconfig of a user, who may do nothing unless a test binds roles to `subject(user)`."""
+        if user == "admin":
             return self.kubeconfig
-        return str(self.plane.kubeconfig(user))
+        if self.plane is not None:
+            return str(self.plane.kubeconfig(user))
+        if user not in self._users:
+            self._users[user] = service_account_config(self.kubeconfig, self.api(), f"genainet-test-{user}")
+        return self._users[user]
+
+    def subject(self, user: str) -> dict[str, str]:
+        """Who that is in a binding."""
+        if self.plane is not None:
+            return {"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}
+        return {"kind": "ServiceAccount", "name": f"genainet-test-{user}", "namespace": NAMESPACE}
+
+    def api(self, user: str = "admin") -> Any:
+        """The API as a user: get, create, apply, patch, delete, request, which raise harness.api.ApiError."""
+        return self.plane.api(user) if self.plane is not None else OtherApi(self.config_of(user))
 
     def start(self, *argv: str, user: str = "admin") -> subprocess.Popen[str]:
         """The command line as a user types it, running."""
@@ -58,7 +76,9 @@ class Cluster:
         return finish(self.start(*argv, user=user), timeout)
 
     def deploy(self, *argv: str, user: str = "admin") -> Done:
-        return self.cli("deploy", "--image", self.image, "--timeout", "90s", *argv, user=user)
+        # Kubernetes 1.20 may keep an ended pod for 80 s, and a changed DaemonSet is rolled out node by node.
+        argv = ("deploy", "--image", self.image, "--timeout", "200s", *argv)
+        return self.cli(*argv, user=user, timeout=240)
 
     def node(self, name: str) -> KubeNode:
         return next(node for node in self.nodes if node.name == name)
@@ -70,17 +90,39 @@ def finish(process: subprocess.Popen[str], timeout: float = 120) -> Done:
     return Done(process.returncode, out, err, time.monotonic() - started)
 
 
+def rows(text: str) -> list[dict[str, Any]]:
+    """What `-o json` printed, an object a line."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def install_application(api: Any, image: str) -> None:
-    """The chatbot application, ready."""
-    text = Path(__file__).parents[1].joinpath("chatbot.yaml").read_text().replace(AGENT, image)
-    objects = list(yaml.safe_load_all(text))
+    """The chatbot application and a DNS server, ready; the clients on node-1, the DNS server on node-2."""
+    folder = Path(__file__).parents[1]
+    objects = _documents(folder / "chatbot.yaml", image)
+    _pin(objects, {"chatbot-ui": "node-1", "rag-app": "node-1"})
     api.apply(sorted(objects, key=lambda o: ["Namespace", "Service", "Deployment"].index(o["kind"])))
+    names = _documents(folder / "dns.yaml", image)
+    _pin(names, {"coredns": "node-2"})
+    address = api.get("/api/v1/namespaces/chat/services/my-llama-svc")["spec"]["clusterIP"]
+    names[0]["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "ADDRESS", "value": address}]
+    api.apply(names)
 
     def ready() -> bool:
-        deployments = api.get("/apis/apps/v1/namespaces/chat/deployments")["items"]
+        deployments = api.get("/apis/apps/v1/deployments")["items"]
         return all(d.get("status", {}).get("readyReplicas", 0) == d["spec"]["replicas"] for d in deployments)
 
     wait_for("the chatbot application", ready, 90)
+
+
+def _documents(path: Path, image: str) -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all(path.read_text().replace(AGENT, image)))
+
+
+def _pin(objects: list[dict[str, Any]], nodes: dict[str, str]) -> None:
+    for obj in objects:
+        if obj["kind"] == "Deployment" and obj["metadata"]["name"] in nodes:
+            node = nodes[obj["metadata"]["name"]]
+            obj["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/hostname": node}
 
 
 def agent_processes(node: KubeNode) -> dict[int, str]:
@@ -88,3 +130,20 @@ def agent_processes(node: KubeNode) -> dict[int, str]:
     listed = node.run("ps", "-e", "-o", "pid=,args=")
     found = (line.strip().partition(" ") for line in listed.splitlines())
     return {int(pid): args for pid, _, args in found if "kubectl_genainet.agent" in args}
+
+
+def everything(api: Any) -> set[str]:
+    """Every object in the cluster that can be listed, but for what changes by itself."""
+    found: set[str] = set()
+    groups = ["/api/v1", *(f"/apis/{g['preferredVersion']['groupVersion']}" for g in api.get("/apis")["groups"])]
+    for root in groups:
+        for resource in api.get(root)["resources"]:
+            name = resource["name"]
+            if (
+                "list" in resource["verbs"]
+                and "/" not in name
+                and name not in ("events", "leases", "componentstatuses")
+            ):
+                items = api.get(f"{root}/{name}")["items"] or []
+                found |= {f"{name} {i['metadata'].get('namespace', '')}/{i['metadata']['name']}" for i in items}
+    return found

@@ -164,6 +164,7 @@ class KubeNode:
             "oomScoreAdj": 0,
             "failSwapOn": False,
             "clusterDomain": "cluster.local",
+            "clusterDNS": ["10.96.0.10"],
             "resolvConf": "",
             "evictionHard": {"memory.available": "50Mi"},
             "imageGCHighThresholdPercent": 100,

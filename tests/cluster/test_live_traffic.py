@@ -1,0 +1,209 @@
+"""What drops, dns, rules and explain say of real traffic between real pods, well and with a fault that the test makes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from harness.cluster import Cluster, rows
+from harness.node import KubeNode
+from harness.processes import wait_for
+
+pytestmark = pytest.mark.cluster
+
+POLICY = """
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: nobody-calls-the-model, namespace: chat}
+spec:
+  podSelector: {matchLabels: {app.kubernetes.io/name: my-llama-finetuned}}
+  policyTypes: [Ingress]
+"""
+POLICIES = "/apis/networking.k8s.io/v1/namespaces/chat/networkpolicies"
+
+
+@contextlib.contextmanager
+def rule(node: KubeNode, *words: str) -> Iterator[str]:
+    """A rule at the head of the node's FORWARD chain; gives it as iptables prints it."""
+    node.run("iptables", "-I", "FORWARD", *words)
+    try:
+        yield next(r for r in node.run("iptables", "-S", "FORWARD").splitlines() if r.startswith("-A"))
+    finally:
+        node.run("iptables", "-D", "FORWARD", *words)
+
+
+def pod_on(cluster: Cluster, node: str, name: str, namespace: str = "chat") -> dict[str, Any]:
+    """The pod of a workload on a node."""
+    pods = cluster.api().get(f"/api/v1/namespaces/{namespace}/pods")["items"]
+    found = [p for p in pods if p["metadata"]["name"].startswith(name + "-") and p["spec"]["nodeName"] == node]
+    assert len(found) == 1
+    return dict(found[0])
+
+
+def last_rows(text: str) -> list[dict[str, Any]]:
+    """Of rows that were printed again when they had grown, the last."""
+    return list({row["id"]: row for row in rows(text) if row["kind"] == "drop"}.values())
+
+
+def asked(cluster: Cluster, seconds: int) -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
+    """What `dns` says of the application that asks for names: status, exchanges, summary."""
+    done = cluster.cli("dns", "deploy/rag-app", "-n", "chat", "--timeout", f"{seconds}s", "-o", "json")
+    *exchanges, summary = rows(done.out)
+    assert summary["kind"] == "dns_summary", done.err
+    return done.status, exchanges, summary
+
+
+def seen_whole(exchange: dict[str, Any]) -> bool:
+    """In the first second the probes of one node may be attached and those of another not yet."""
+    return None not in [exchange["split"][part] for part in ("to_nat", "to_server", "server", "to_client")]
+
+
+@pytest.mark.parametrize(
+    ("target", "outcome", "check", "told"),
+    [
+        (["DROP"], "dropped", "rule-drop", None),
+        (["REJECT", "--reject-with", "tcp-reset"], "rejected", "rejected-by-rule", "tcp-reset"),
+    ],
+)
+def test_drops_names_the_rule_between_two_pods(
+    own: Cluster, target: list[str], outcome: str, check: str, told: str | None
+) -> None:
+    backend = pod_on(own, "node-2", "my-llama-finetuned")
+    words = ("-d", backend["status"]["podIP"], "-p", "tcp", "--dport", "8080", "-j", *target)
+    with rule(own.node("node-1"), *words) as printed:
+        done = own.cli("drops", "svc/my-llama-svc", "-n", "chat", "--timeout", "6s", "-o", "json")
+    assert done.status == 1, done.err
+    (row,) = [r for r in last_rows(done.out) if r["severity"] == "error"]
+    assert (row["outcome"], row["check"], row["node"]) == (outcome, check, "node-1")
+    assert (row["client"]["workload"], row["client"]["node"]) == ("chatbot-ui", "node-1")
+    assert (row["server"]["pod"], row["server"]["port"]) == (backend["metadata"]["name"], 8080)
+    assert row["service"]["name"] == "my-llama-svc"
+    assert row["packets"] >= 1 and row["direction"] == "request"
+    drop = row["drop"]
+    assert (drop["reason"], drop["hook"], drop["told"]) == ("NETFILTER_DROP", "FORWARD", told)
+    assert drop["rule"].partition(": ")[2] in printed
+    assert row["policy"]["agreement"] == "api-admits"  # no NetworkPolicy is behind it, and it says so
+
+
+def test_drops_names_the_pod_whose_port_is_closed(deployed: Cluster) -> None:
+    """The Service sends to a port that nothing listens on, as after a wrong targetPort."""
+    api, service = deployed.api(), "/api/v1/namespaces/chat/services/my-llama-svc"
+    port = {"name": "http", "port": 80, "protocol": "TCP", "targetPort": 9999}
+
+    def endpoints_have(number: int) -> bool:
+        subsets = api.get("/api/v1/namespaces/chat/endpoints/my-llama-svc").get("subsets") or []
+        return {p["port"] for subset in subsets for p in subset["ports"]} == {number}
+
+    api.patch(service, {"spec": {"ports": [port]}})
+    try:
+        wait_for("the endpoints", lambda: endpoints_have(9999), 20)
+        done = deployed.cli("drops", "svc/my-llama-svc", "-n", "chat", "--timeout", "8s", "-o", "json")
+    finally:
+        api.patch(service, {"spec": {"ports": [{**port, "targetPort": "http"}]}})
+        wait_for("the endpoints", lambda: endpoints_have(8080), 20)
+    assert done.status == 1, done.err
+    found = [r for r in last_rows(done.out) if r["check"] == "closed-port"]
+    assert found
+    assert not deployed.nodes or {r["server"]["node"] for r in found} == {"node-1", "node-2"}
+    for row in found:
+        assert (row["outcome"], row["drop"]["reason"]) == ("refused", "NO_SOCKET")
+        assert (row["server"]["workload"], row["server"]["port"]) == ("my-llama-finetuned", 9999)
+        assert (row["pod"], row["client"]["workload"]) == (f"chat/{row['server']['pod']}", "chatbot-ui")
+
+
+def test_dns_follows_queries_through_the_service_to_the_server(deployed: Cluster) -> None:
+    _, exchanges, summary = asked(deployed, 6)
+    found = [e for e in exchanges if e["name"].startswith("my-llama-svc.chat.svc.") and e["type"] == "A"]
+    whole = [e for e in found if e["outcome"] == "answered" and seen_whole(e)]
+    assert len(whole) >= 3
+    address = deployed.api().get("/api/v1/namespaces/chat/services/my-llama-svc")["spec"]["clusterIP"]
+    for e in whole:
+        assert e["client"]["workload"] == "rag-app" and e["service"]["namespace"] == "kube-system"
+        assert (e["rcode"], e["transport"]) == ("NOERROR", "UDP")
+        assert address in {data for record in e["answers"] for data in record["data"]}
+        assert 0 < e["split"]["server"] < e["latency_ns"] < 5_000_000_000
+    counts = summary["queries"]
+    assert counts["queries"] == sum(counts[k] for k in ("answered", "failed", "timeouts", "open"))
+    assert counts["rcodes"]["NXDOMAIN"] > 0  # no-such-service, with every search domain
+    (client,) = summary["clients"]
+    assert client["search"][0].startswith("chat.svc.")
+
+
+def test_dns_names_every_place_of_a_query_on_both_nodes(own: Cluster) -> None:
+    _, exchanges, _ = asked(own, 6)
+    server = pod_on(own, "node-2", "coredns", "kube-system")
+    whole = [e for e in exchanges if e["outcome"] == "answered" and seen_whole(e)]
+    assert whole
+    for e in whole:
+        assert (e["client"]["node"], e["asked"]["ip"], e["service"]["name"]) == ("node-1", "10.96.0.10", "kube-dns")
+        assert (e["server"]["pod"], e["server"]["node"]) == (server["metadata"]["name"], "node-2")
+        assert [hop["node"] for hop in e["hops"]] == ["node-1"] * 3 + ["node-2"] * 3
+        assert [hop["point"] for hop in e["hops"]] == ["tx", "rx", "tx", "rx", "tx", "rx"]
+        to_service, to_server = "10.96.0.10:53", f"{server['status']['podIP']}:53"
+        assert [hop["dst"] for hop in e["hops"]] == [to_service] * 2 + [to_server] * 4  # kube-proxy's NAT on node-1
+
+
+def test_dns_says_where_queries_die(own: Cluster) -> None:
+    server = pod_on(own, "node-2", "coredns", "kube-system")
+    words = ("-d", server["status"]["podIP"], "-p", "udp", "--dport", "53", "-j", "DROP")
+    with rule(own.node("node-2"), *words) as printed:
+        status, exchanges, summary = asked(own, 13)
+    assert status == 1
+    lost = [e for e in exchanges if e["outcome"] == "timeout"]
+    assert lost
+    for e in lost:
+        assert e["last_seen"] == "the query was last seen at node node-2, eth0 (rx)"
+        assert (e["drop"]["reason"], e["drop"]["hook"], e["drop"]["node"]) == ("NETFILTER_DROP", "FORWARD", "node-2")
+        assert e["drop"]["rule"].partition(": ")[2] in printed
+    assert "dns-dropped" in {finding["check"] for finding in summary["findings"]}
+
+
+def test_rules_shows_what_kube_proxy_has_and_which_node_is_out_of_step(own: Cluster) -> None:
+    backends = {pod_on(own, node.name, "my-llama-finetuned")["status"]["podIP"] for node in own.nodes}
+    done = own.cli("rules", "svc/my-llama-svc", "-n", "chat", "-o", "json")
+    assert done.status == 0, done.out + done.err
+    found = rows(done.out)
+    assert [(r["node"], r["mode"], r["state"]) for r in found] == [
+        ("node-1", "iptables", "in step"), ("node-2", "iptables", "in step"),
+    ]  # fmt: skip
+    for row in found:
+        assert {(b["ip"], b["port"], b["probability"]) for b in row["address"]["backends"]} == {
+            (ip, 8080, 0.5) for ip in backends
+        }
+        assert row["address"]["chain"] in own.node(row["node"]).run("iptables-save", "-t", "nat")
+    assert found[0]["address"]["packets"] > 0  # the client is there
+    # kube-proxy of one node stands still, and an endpoint goes: what its rules say is stale from then on.
+    stale = own.node("node-2")
+    stale.kube_proxy.kill()
+    own.api().patch("/apis/apps/v1/namespaces/chat/deployments/my-llama-finetuned", {"spec": {"replicas": 1}})
+    try:
+        nat = lambda: own.node("node-1").run("iptables-save", "-t", "nat").count(":8080")  # noqa: E731
+        wait_for("the other node's rules", lambda: nat() == 1, 30)
+        done = own.cli("rules", "svc/my-llama-svc", "-n", "chat", "-o", "json")
+    finally:
+        stale.kube_proxy.start()
+        own.api().patch("/apis/apps/v1/namespaces/chat/deployments/my-llama-finetuned", {"spec": {"replicas": 2}})
+        wait_for("both backends again", lambda: nat() == 2, 60)
+    assert done.status == 1, done.out
+    found = [r for r in rows(done.out) if r["kind"] == "rules"]
+    states = {r["node"]: (len(r["address"]["backends"]), r["expected"], r["state"]) for r in found}
+    assert states["node-1"] == (1, 1, "nodes disagree")
+    assert states["node-2"] == (2, 1, "stale endpoints, nodes disagree")
+    stale_rules = [r for r in rows(done.out) if r.get("check") == "stale-endpoint-rules"]
+    assert len(stale_rules) == 1 and "node node-2 still sends to" in stale_rules[0]["title"]
+
+
+def test_explain_names_the_policy_that_isolates_the_model(deployed: Cluster) -> None:
+    question = ("explain", "deploy/chatbot-ui", "svc/my-llama-svc", "-n", "chat")
+    assert deployed.cli(*question).status == 0
+    api = deployed.api()
+    api.apply(POLICY)
+    try:
+        done = deployed.cli(*question, "-o", "json")
+    finally:
+        api.delete(f"{POLICIES}/nobody-calls-the-model")
+    assert done.status == 1, done.err
+    assert "nobody-calls-the-model" in done.out
+    assert deployed.cli(*question).status == 0
