@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from kubectl_genainet.agent.dnsstream import Streams
 from kubectl_genainet.agent.dnswire import message_id
-from kubectl_genainet.agent.inventory import inside
+from kubectl_genainet.agent.netns import inside
 from kubectl_genainet.agent.probes.dns import message_of
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import DnsMessageSeen, PacketSeen, Point, TcpFlags

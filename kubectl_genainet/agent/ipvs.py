@@ -27,7 +27,7 @@ from pyroute2.netlink.generic.ipvs import (
     ipvsmsg,
 )
 
-from kubectl_genainet.agent.inventory import inside
+from kubectl_genainet.agent.netns import inside
 
 TIMEOUT_S = 20
 Attributes = Mapping[str, Any]

@@ -10,7 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from kubectl_genainet.agent.inventory import Inventory, inside
+from kubectl_genainet.agent.inventory import Inventory
+from kubectl_genainet.agent.netns import inside
 from kubectl_genainet.model.events import ProbeResult
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.wire import ProbeRequest

@@ -8,11 +8,12 @@ from itertools import pairwise
 
 import msgspec
 
+from kubectl_genainet.correlate.case import Case
 from kubectl_genainet.correlate.clocks import Clocks
 from kubectl_genainet.correlate.context import Context
 from kubectl_genainet.correlate.dns_exchanges import EXPIRES_NS, SETTLED_NS, Exchanges, Pending, Remembered, Sight
 from kubectl_genainet.correlate.dns_targets import dns_servers
-from kubectl_genainet.correlate.explain import Case, explain_drop
+from kubectl_genainet.correlate.explain import explain_drop
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.dns import Question
 from kubectl_genainet.model.events import (

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from kubectl_genainet.correlate.case import Case
 from kubectl_genainet.correlate.context import Context
 from kubectl_genainet.correlate.ends import Ends
-from kubectl_genainet.correlate.explain import Case, function_of
+from kubectl_genainet.correlate.explain import function_of
 from kubectl_genainet.correlate.judging import denied_directions
 from kubectl_genainet.correlate.reasons import is_background
 from kubectl_genainet.model.cluster import ClusterSnapshot

@@ -8,152 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import msgspec
 
-from kubectl_genainet.correlate.identity import Identity
-from kubectl_genainet.correlate.judging import denied_directions, policy_flow
+from kubectl_genainet.correlate.case import Case, Reading, assumed, derived, observed
+from kubectl_genainet.correlate.judging import not_judged, policy_flow, policy_words
 from kubectl_genainet.correlate.reasons import SENTENCES
-from kubectl_genainet.correlate.remedies import Remedies
-from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence
-from kubectl_genainet.model.packet import FiveTuple, address_text
 from kubectl_genainet.model.path import Drop
-from kubectl_genainet.policy import DirectionResult, PolicyEngine, Verdict
-from kubectl_genainet.proxy import Packet, RuleRef, Ruleset, evaluate_hook
+from kubectl_genainet.proxy import Packet, RuleRef, evaluate_hook
 from kubectl_genainet.proxy.enforcers import policy_behind
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """A drop and all that may explain it. `established` says whether the packet belonged to an existing connection.
-
-    `named` is the rule that the node's kernel itself named for the packet, where it was asked (`--exact`).
-    """
-
-    event: PacketDropped
-    established: bool
-    identity: Identity
-    ruleset: Ruleset | None
-    ruleset_error: str
-    engine: PolicyEngine | None
-    remedies: Remedies | None = None
-    named: RuleRef | None = None  # the rule that the kernel itself named for this packet (`--exact`)
-    icmp: tuple[int, int] | None = None  # type and code, where the packet is an ICMP error itself
-    request: FiveTuple | None = None  # the flow that policies judge, where the packet itself is an answer
-
-    @property
-    def judged(self) -> FiveTuple:
-        return self.request or self.event.flow
-
-    @property
-    def flow(self) -> FiveTuple:
-        return self.event.flow
-
-    @property
-    def place(self) -> str:
-        """The pod or node in whose namespace the packet was."""
-        return self.identity.place(self.event.node, self.event.netns)
-
-    @property
-    def destination(self) -> str:
-        pod = self.identity.snapshot.pod_at(self.flow.dst)
-        return f"pod {pod.metadata.namespace}/{pod.metadata.name}" if pod else address_text(self.flow.dst, None)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What is made of a drop. `certainty` is that of `rule` and `policies`; `told` is how a rule answers the sender."""
-
-    check: str
-    explanation: str
-    certainty: Certainty
-    rule: str | None = None
-    policies: tuple[str, ...] = ()
-    evidence: tuple[Evidence, ...] = ()
-    told: str | None = None
-
-
-def _observed(statement: str, node: str = "") -> Evidence:
-    return Evidence(statement, Certainty.OBSERVED, node=node)
-
-
-def _derived(statement: str, node: str = "") -> Evidence:
-    return Evidence(statement, Certainty.DERIVED, node=node)
-
-
-def _assumed(statement: str) -> Evidence:
-    return Evidence(statement, Certainty.ASSUMED)
-
-
-def _names(result: DirectionResult) -> tuple[str, ...]:
-    return tuple(f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name for ref in result.isolated_by)
-
-
-def _first_failures(result: DirectionResult) -> list[Evidence]:
-    """For each rule of the isolating policies, the first term that the flow does not meet."""
-    found = []
-    for policy in result.policies:
-        for rule in policy.rules:
-            if rule.failed is not None:
-                failed = rule.failed
-                found.append(
-                    Evidence(
-                        f"{policy.name} rule {rule.number}: {failed.term.value} is {failed.actual}, wanted {failed.wanted}",
-                        Certainty.ASSUMED,
-                        object=policy.ref,
-                        field=failed.field,
-                        value=failed.actual,
-                    )
-                )
-        if not policy.rules:
-            found.append(Evidence(f"{policy.name} has no rule in this direction", Certainty.ASSUMED, object=policy.ref))
-    return found
-
-
-def _policy_words(case: Case) -> tuple[str, tuple[str, ...], list[Evidence]]:
-    """What the API objects say of the flow: (sentence, policies, evidence)."""
-    if case.icmp is not None:
-        return "", (), []  # policies know connections, and an error belongs to one
-    if case.engine is None:
-        return "", (), [_assumed("the policies could not be evaluated")]
-    denied = denied_directions(case.judged, case.identity, case.engine)
-    if not denied:
-        return "", (), [_assumed(f"the policies' verdict is not known: {item}") for item in _not_judged(case)]
-    sentences: list[str] = []
-    policies: list[str] = []
-    evidence: list[Evidence] = []
-    for direction, result in denied:
-        pod = case.identity.snapshot.pod_at(case.judged.dst if direction == "ingress" else case.judged.src)
-        name = f"{pod.metadata.namespace}/{pod.metadata.name}" if pod else "the pod"
-        by = " and ".join(_names(result)) or "a cluster-wide policy"
-        sentences.append(f"{name} is isolated for {direction} by {by}, and no rule admits {_asked(case)}")
-        policies += _names(result)
-        evidence += _first_failures(result)
-    return "; ".join(sentences), tuple(dict.fromkeys(policies)), evidence
-
-
-def _not_judged(case: Case) -> list[str]:
-    """Why it is not known whether the policies admit the flow; empty where that is known."""
-    if case.engine is None:
-        return ["a policy is not valid"]
-    answer = case.engine.explain(policy_flow(case.judged, case.identity))
-    if answer.verdict is not Verdict.UNKNOWN:
-        return []
-    return list(map(str, answer.not_evaluated)) or ["not all that they select by is known"]
-
-
-def _asked(case: Case) -> str:
-    source = case.identity.snapshot.pod_at(case.judged.src)
-    name = f"{source.metadata.namespace}/{source.metadata.name}" if source else case.judged.src
-    return f"{case.judged.protocol.value} {case.judged.dport} from {name}"
 
 
 def netfilter(case: Case) -> Reading:
     """A netfilter hook said DROP: the node's rules are walked for this packet at that hook."""
     event = case.event
-    said, policies, evidence = _policy_words(case)
+    said, policies, evidence = policy_words(case)
     if case.named is not None:
         return _named_rule(case, case.named, said, policies, evidence)
     full = _conntrack_full(case)
@@ -175,7 +45,7 @@ def netfilter(case: Case) -> Reading:
         if known is not None:
             return known
         note = f"no rule that was read on {event.node} drops this packet in {event.hook}"
-        evidence.append(_derived(note, event.node))
+        evidence.append(derived(note, event.node))
         return Reading(
             "netfilter-drop", f"{note}: another table, or rules that changed since. {said}".rstrip(), Certainty.UNKNOWN, None,
             policies, tuple(evidence),
@@ -214,13 +84,13 @@ def _named_rule(case: Case, rule: RuleRef, said: str, policies: tuple[str, ...],
     if behind is not None:
         names = ", ".join(behind.policies) or "no policy that could be named"
         whose = f"the rule is {behind.enforcer}'s, for {names}"
-        if _not_judged(case):
+        if not_judged(case):
             return reading("policy-drop", whose, behind.policies)
         note = f"{whose}, but by the API's objects the flow is admitted: the node's rules and the objects disagree"
         return reading("policy-disagreement", note, behind.policies)
     verb = "rejects" if told else "drops"
     words = f"{case.event.node} {verb} it by a rule: {rule.comment or rule.text}"
-    if not rule.chain.startswith("KUBE-") and not _not_judged(case):
+    if not rule.chain.startswith("KUBE-") and not not_judged(case):
         words += "; by the API's objects the flow is admitted, so no NetworkPolicy is behind it"
     return reading("rejected-by-rule" if told else "rule-drop", words)
 
@@ -245,7 +115,7 @@ def _conntrack_full(case: Case) -> Reading | None:
     return Reading(
         "conntrack-full",
         f"the connection tracking table of {case.place} is full, so a new connection can't be entered ({fill})",
-        Certainty.DERIVED, evidence=(_observed(fill, case.event.node), _derived("no rule explains the drop", case.event.node)),
+        Certainty.DERIVED, evidence=(observed(fill, case.event.node), derived("no rule explains the drop", case.event.node)),
     )  # fmt: skip
 
 
@@ -261,8 +131,8 @@ def _lost_insertion(case: Case) -> Reading | None:
         "of A and AAAA queries from one socket",
         Certainty.DERIVED,
         evidence=(
-            _observed(f"conntrack -S: insert_failed grew by {grown}", case.event.node),
-            _derived("no rule explains the drop", case.event.node),
+            observed(f"conntrack -S: insert_failed grew by {grown}", case.event.node),
+            derived("no rule explains the drop", case.event.node),
         ),
     )
 
@@ -273,14 +143,14 @@ def no_socket(case: Case) -> Reading:
         words = f"an answer reached {case.place} after its client had closed the socket: it was late, or not waited for"
         return Reading("late-answer", words, Certainty.OBSERVED)
     words = f"nothing listens on {case.flow.protocol.value} port {case.flow.dport} in {case.place}"
-    evidence = [_observed(f"kernel reason {case.event.reason}", case.event.node)]
+    evidence = [observed(f"kernel reason {case.event.reason}", case.event.node)]
     pod = case.identity.pod_in(case.event.node, case.event.netns)
     if pod is not None and pod.ports:
         declared = sorted({p.container_port for p in pod.ports if p.protocol == case.flow.protocol.value})
         if declared and case.flow.dport not in declared:
             listed = ", ".join(map(str, declared))
             words += f"; its containers declare {listed}: is the Service's targetPort right?"
-            evidence.append(_assumed(f"containerPorts of the pod: {listed}"))
+            evidence.append(assumed(f"containerPorts of the pod: {listed}"))
     return Reading("closed-port", words, Certainty.OBSERVED, evidence=tuple(evidence))
 
 
@@ -291,7 +161,7 @@ def rp_filter(case: Case) -> Reading:
     set_to = {n: netns.sysctls[n] for n in names if netns is not None and n in netns.sysctls}
     device = case.event.device or "the device it came in by"
     words = f"the reverse path filter of {case.place} dropped it: the way back to {case.flow.src} does not go out by {device}"
-    evidence = tuple(_observed(f"{name} = {value}", case.event.node) for name, value in set_to.items())
+    evidence = tuple(observed(f"{name} = {value}", case.event.node) for name, value in set_to.items())
     return Reading("rp-filter", words, Certainty.OBSERVED, evidence=evidence)
 
 
@@ -302,7 +172,7 @@ def too_big(case: Case) -> Reading:
     devices = [d for d in netns.devices if d.name != "lo" and d.up] if netns is not None else []
     least = min(devices, key=lambda d: d.mtu, default=None)
     evidence = (
-        (_observed(f"smallest MTU in {case.place}: {least.mtu} on {least.name}", case.event.node),) if least else ()
+        (observed(f"smallest MTU in {case.place}: {least.mtu} on {least.name}", case.event.node),) if least else ()
     )
     return Reading("packet-too-big", words, Certainty.OBSERVED, evidence=evidence)
 
@@ -318,12 +188,12 @@ def unreachable(case: Case) -> Reading:
             words += ", and more packets wait for it than there is room for"
     else:
         check, words = "no-route", f"{case.place} has no route to {case.flow.dst}"
-    return Reading(check, words, Certainty.OBSERVED, evidence=(_assumed(known),))
+    return Reading(check, words, Certainty.OBSERVED, evidence=(assumed(known),))
 
 
 def ebpf(case: Case) -> Reading:
     """A tc, XDP or cgroup program dropped it: an eBPF data plane (Cilium, the VPC CNI's policy agent)."""
-    said, policies, evidence = _policy_words(case)
+    said, policies, evidence = policy_words(case)
     reason = case.event.reason if case.event.reason in REASONS else "XDP"
     words = f"an eBPF program dropped it ({reason}): an eBPF data plane decides here, not iptables"
     return Reading(
@@ -409,7 +279,7 @@ def explain_drop(case: Case) -> Drop:
         reason=event.reason or "UNKNOWN", location=event.location, hook=event.hook or None, device=event.device or None,
         rule=reading.rule, policies=reading.policies, certainty=reading.certainty, node=event.node,
         pod=pod.metadata.name if pod else None, explanation=reading.explanation, check=reading.check, told=reading.told,
-        evidence=(_observed(f"{event.reason or 'no reason'} in {event.location}", event.node), *reading.evidence),
+        evidence=(observed(f"{event.reason or 'no reason'} in {event.location}", event.node), *reading.evidence),
         remedy=case.remedies.of(policy_flow(case.judged, case.identity)) if stopped and case.remedies else None,
         rule_certainty=Certainty.OBSERVED if case.named is not None and reading.rule else None,
     )  # fmt: skip

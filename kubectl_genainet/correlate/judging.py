@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from kubectl_genainet.correlate.case import Case, assumed
 from kubectl_genainet.correlate.identity import Identity
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import FiveTuple
 from kubectl_genainet.policy import DirectionResult, PolicyEndpoint, PolicyEngine, PolicyFlow, Verdict
 
@@ -32,3 +34,66 @@ def denied_directions(flow: FiveTuple, identity: Identity, engine: PolicyEngine)
     answer = engine.explain(policy_flow(flow, identity))
     both = (("egress", answer.egress), ("ingress", answer.ingress))
     return [(name, result) for name, result in both if result.verdict is Verdict.DENY]
+
+
+def _names(result: DirectionResult) -> tuple[str, ...]:
+    return tuple(f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name for ref in result.isolated_by)
+
+
+def _first_failures(result: DirectionResult) -> list[Evidence]:
+    """For each rule of the isolating policies, the first term that the flow does not meet."""
+    found = []
+    for policy in result.policies:
+        for rule in policy.rules:
+            if rule.failed is not None:
+                failed = rule.failed
+                found.append(
+                    Evidence(
+                        f"{policy.name} rule {rule.number}: {failed.term.value} is {failed.actual}, wanted {failed.wanted}",
+                        Certainty.ASSUMED,
+                        object=policy.ref,
+                        field=failed.field,
+                        value=failed.actual,
+                    )
+                )
+        if not policy.rules:
+            found.append(Evidence(f"{policy.name} has no rule in this direction", Certainty.ASSUMED, object=policy.ref))
+    return found
+
+
+def policy_words(case: Case) -> tuple[str, tuple[str, ...], list[Evidence]]:
+    """What the API objects say of the flow: (sentence, policies, evidence)."""
+    if case.icmp is not None:
+        return "", (), []  # policies know connections, and an error belongs to one
+    if case.engine is None:
+        return "", (), [assumed("the policies could not be evaluated")]
+    denied = denied_directions(case.judged, case.identity, case.engine)
+    if not denied:
+        return "", (), [assumed(f"the policies' verdict is not known: {item}") for item in not_judged(case)]
+    sentences: list[str] = []
+    policies: list[str] = []
+    evidence: list[Evidence] = []
+    for direction, result in denied:
+        pod = case.identity.snapshot.pod_at(case.judged.dst if direction == "ingress" else case.judged.src)
+        name = f"{pod.metadata.namespace}/{pod.metadata.name}" if pod else "the pod"
+        by = " and ".join(_names(result)) or "a cluster-wide policy"
+        sentences.append(f"{name} is isolated for {direction} by {by}, and no rule admits {_asked(case)}")
+        policies += _names(result)
+        evidence += _first_failures(result)
+    return "; ".join(sentences), tuple(dict.fromkeys(policies)), evidence
+
+
+def not_judged(case: Case) -> list[str]:
+    """Why it is not known whether the policies admit the flow; empty where that is known."""
+    if case.engine is None:
+        return ["a policy is not valid"]
+    answer = case.engine.explain(policy_flow(case.judged, case.identity))
+    if answer.verdict is not Verdict.UNKNOWN:
+        return []
+    return list(map(str, answer.not_evaluated)) or ["not all that they select by is known"]
+
+
+def _asked(case: Case) -> str:
+    source = case.identity.snapshot.pod_at(case.judged.src)
+    name = f"{source.metadata.namespace}/{source.metadata.name}" if source else case.judged.src
+    return f"{case.judged.protocol.value} {case.judged.dport} from {name}"

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 
 import msgspec
 
+from kubectl_genainet.correlate.case import Case
 from kubectl_genainet.correlate.clocks import Clocks
 from kubectl_genainet.correlate.connections import Connection, Connections, Direction, Dropped
 from kubectl_genainet.correlate.context import Context
 from kubectl_genainet.correlate.exact import ExactHits
-from kubectl_genainet.correlate.explain import Case, explain_drop
+from kubectl_genainet.correlate.explain import explain_drop
 from kubectl_genainet.correlate.hops import Translation, hops_of, in_order, learn_crossings, translation_of
 from kubectl_genainet.correlate.remedies import Remedies
 from kubectl_genainet.correlate.symptoms import symptoms

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kubectl_genainet.agent import inventory
+from kubectl_genainet.agent import namespace as looked_into
 from kubectl_genainet.agent.inventory import Inventory
 from kubectl_genainet.lab import netns
 from kubectl_genainet.model.node import NetNs
@@ -48,7 +48,7 @@ def test_a_settled_namespace_is_read_again_after_its_time(namespace: str, monkey
     ip("link", "add", "eth0", "type", "veth", "peer", "name", "other")
     ip("addr", "add", "10.99.0.1/24", "dev", "eth0")
     assert looked_at(node).addresses == ()  # as it was, for LINKS_S
-    monkeypatch.setattr(inventory, "LINKS_S", 0.0)
+    monkeypatch.setattr(looked_into, "LINKS_S", 0.0)
     assert looked_at(node).addresses == ("10.99.0.1",)
 
 
