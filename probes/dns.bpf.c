@@ -14,7 +14,6 @@
 #define PLACES 8
 #define HEADER 12	   /* of a DNS message, RFC 1035 4.1.1 */
 #define QR 0x80
-#define STACK_DEPTH 20
 #define SAME_PACKET_NS 1000000	/* the same skb at its first device again within this time is not a repetition */
 
 enum record_kind { RECORD_ANSWERED = 1, RECORD_REPEATED = 2, RECORD_LONE = 3, RECORD_DROP = 4 };
@@ -69,10 +68,7 @@ struct dns_drop {
 	__u32 seq;
 	__u32 ack;
 	char device[16];
-	__u64 location;
-	__u32 reason;
-	__u32 depth; /* entries of stack that are valid */
-	__u64 stack[STACK_DEPTH];
+	struct end end;
 	__u8 tcp_flags;
 	__u8 pad[7];
 	__u8 data[QUERY_BYTES];
@@ -142,13 +138,8 @@ static __always_inline int read_message(struct sighting *s, __u64 skb, __u32 poi
 	struct headers h;
 	__u8 start[16];
 
-	READ_VIEW(sh, skb_head, skb);
-	if (sh.protocol != 0x0008 && sh.protocol != 0xdd86) /* ETH_P_IP, ETH_P_IPV6, as on the wire */
-		return 0;
-	__u64 l3 = point == POINT_RX ? sh.data : sh.head + sh.network_header;
-	if (l3 < sh.head || l3 + 28 > sh.head + sh.tail) /* not in the linear part */
-		return 0;
-	if (!read_headers(&h, l3))
+	__u64 l3 = ip_header(&sh, skb, point == POINT_RX);
+	if (!l3 || !read_headers(&h, l3))
 		return 0;
 	if (h.proto != P_UDP && (point != POINT_DROP || h.proto != P_TCP))
 		return 0;
@@ -380,14 +371,7 @@ int on_free(struct bpf_raw_tracepoint_args *ctx) /* skb:kfree_skb(skb, location,
 	if (!n || bpf_probe_read_kernel(e->data, n, (void *)s.payload))
 		n = 0;
 	e->captured = n;
-	e->location = ctx->args[1];
-#ifdef HAS_DROP_REASON
-	e->reason = ctx->args[2];
-#else
-	e->reason = 0;
-#endif
-	long size = bpf_get_stack(ctx, e->stack, sizeof(e->stack), 0);
-	e->depth = size > 0 ? (__u32)size / 8 : 0;
+	fill_end(&e->end, ctx);
 	ring.ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 	return 0;
 }

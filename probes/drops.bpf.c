@@ -12,7 +12,6 @@
 #define SAMPLED_ENTRIES 8192
 #define SAMPLE_NS 10000000000ull
 #define SAMPLES 200 /* a second and CPU; no sample is no loss: the packet is counted */
-#define STACK_DEPTH 20
 #define REASONS 256
 
 enum kind { KIND_DROP = 1, KIND_ICMP = 2, KIND_ICMP_DROP = 3, KIND_RESET_SENT = 4, KIND_RESET_RECEIVED = 5,
@@ -153,13 +152,10 @@ static __always_inline int look(struct look *s, __u64 skb, int received, int err
 	struct headers h;
 	int icmp_error = 0;
 
-	READ_VIEW(sh, skb_head, skb);
-	if (sh.protocol != 0x0008 && sh.protocol != 0xdd86) /* ETH_P_IP, ETH_P_IPV6, as on the wire */
+	__u64 l3 = ip_header(&sh, skb, received);
+	if (!l3 || !read_headers(&h, l3)) /* or a later fragment */
 		return 0;
-	__u64 l3 = received ? sh.data : sh.head + sh.network_header;
 	__u64 end = sh.head + sh.tail;
-	if (l3 < sh.head || l3 + 28 > end || !read_headers(&h, l3)) /* not in the linear part, or a later fragment */
-		return 0;
 	__u64 inner = inner_of(&h, l3, &icmp_error);
 	if (inner + 28 > end)
 		inner = icmp_error = 0;

@@ -9,7 +9,6 @@
 #define FOLLOWED 4096
 #define HOP_BUCKETS 32
 #define FIRST_DATAGRAMS 4 /* of each flow and CPU, reported one by one */
-#define STACK_DEPTH 20
 
 enum event_kind { EVENT_PACKET = 1, EVENT_DROP = 2, EVENT_ICMP = 3, EVENT_RETRANSMIT = 4, EVENT_ICMP_DROP = 5 };
 
@@ -41,10 +40,7 @@ _Static_assert(sizeof(struct packet_event) == 160, "mirrored in agent/probes/pac
 
 struct drop_event {
 	struct packet_event p;
-	__u64 location;
-	__u32 reason;
-	__u32 depth; /* entries of stack that are valid */
-	__u64 stack[STACK_DEPTH];
+	struct end end;
 };
 _Static_assert(sizeof(struct drop_event) == 336, "mirrored in agent/probes/packet.py");
 
@@ -230,11 +226,8 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 	struct followed *known = follow_slot(skb);
 	if (known && known->skb != skb && is_other_tcp(skb, point == POINT_RX))
 		return 0;
-	READ_VIEW(sh, skb_head, skb);
-	if (sh.protocol != 0x0008 && sh.protocol != 0xdd86) /* ETH_P_IP, ETH_P_IPV6, as on the wire */
-		return 0;
-	__u64 l3 = point == POINT_RX ? sh.data : sh.head + sh.network_header;
-	if (l3 < sh.head || l3 + 28 > sh.head + sh.tail) /* not in the linear part */
+	__u64 l3 = ip_header(&sh, skb, point == POINT_RX);
+	if (!l3)
 		return 0;
 	__u64 outer_l3 = l3;
 #pragma nounroll
@@ -325,14 +318,7 @@ int on_free(struct bpf_raw_tracepoint_args *ctx) /* skb:kfree_skb(skb, location,
 		return 0;
 	}
 	fill(&e->p, s, kind == EVENT_ICMP ? EVENT_ICMP_DROP : EVENT_DROP);
-	e->location = ctx->args[1];
-#ifdef HAS_DROP_REASON
-	e->reason = ctx->args[2];
-#else
-	e->reason = 0;
-#endif
-	long size = bpf_get_stack(ctx, e->stack, sizeof(e->stack), 0);
-	e->depth = size > 0 ? (__u32)size / 8 : 0;
+	fill_end(&e->end, ctx);
 	ring.ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 	return 0;
 }

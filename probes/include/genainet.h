@@ -48,6 +48,29 @@
 #define TCP_RST 4
 #define TCP_ACK 16
 
+#define STACK_DEPTH 20
+
+/* Where and why the kernel freed a packet. */
+struct end {
+	__u64 location;
+	__u32 reason;
+	__u32 depth; /* entries of stack that are valid */
+	__u64 stack[STACK_DEPTH];
+};
+
+/* From skb:kfree_skb(skb, location, reason). */
+static __always_inline void fill_end(struct end *e, struct bpf_raw_tracepoint_args *ctx)
+{
+	e->location = ctx->args[1];
+#ifdef HAS_DROP_REASON
+	e->reason = ctx->args[2];
+#else
+	e->reason = 0;
+#endif
+	long size = bpf_get_stack(ctx, e->stack, sizeof(e->stack), 0);
+	e->depth = size > 0 ? (__u32)size / 8 : 0;
+}
+
 enum point { POINT_RX = 0, POINT_TX = 1, POINT_DROP = 2 };
 
 struct tuple {
@@ -223,6 +246,16 @@ static __always_inline int read_headers(struct headers *h, __u64 l3)
 		return !read_l4(h, l3 + h->l4_offset);
 	}
 	return 1;
+}
+
+/* Where the IP header of an skb is; 0 where it has none, or not in its linear part. `sh` is read on the way. */
+static __always_inline __u64 ip_header(struct skb_head *sh, __u64 skb, int received)
+{
+	READ_VIEW(*sh, skb_head, skb);
+	if (sh->protocol != 0x0008 && sh->protocol != 0xdd86) /* ETH_P_IP, ETH_P_IPV6, as on the wire */
+		return 0;
+	__u64 l3 = received ? sh->data : sh->head + sh->network_header;
+	return l3 >= sh->head && l3 + 28 <= sh->head + sh->tail ? l3 : 0;
 }
 
 static __always_inline int has_ports(__u8 proto)
