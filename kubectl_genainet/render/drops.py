@@ -175,7 +175,11 @@ def _account(summary: DropSummary) -> str:
 
 
 class JsonView(DropsView):
-    """A row as it is known, again when it has grown (the last of an id holds), then the summary. See docs/drops.md."""
+    """A row as it is known, again when it has grown (the last of an id holds), then the summary. See docs/drops.md.
+
+    A row must have been there at two looks: one node tells of a retransmission a moment before another tells of the drop
+    behind it, and only one of the two is a row then.
+    """
 
     PERIOD_S = 2.0
     write: Callable[[object], None] = staticmethod(write_json)
@@ -183,11 +187,14 @@ class JsonView(DropsView):
     def __init__(self, target: str, *, live: bool) -> None:
         super().__init__(target, live=live)
         self._written: dict[int, DropRow] = {}
+        self._there: set[int] = set()  # ids at the last look
         self._looked = time.monotonic()
 
     def refresh(self) -> None:
         if time.monotonic() - self._looked >= self.PERIOD_S:
-            self._emit(self.source())
+            rows = self.source()
+            self._emit([row for row in rows if row.id in self._there])
+            self._there = {row.id for row in rows}
             self._looked = time.monotonic()
 
     def _emit(self, rows: list[DropRow]) -> None:

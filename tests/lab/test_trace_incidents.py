@@ -53,7 +53,7 @@ DIAGNOSES = {
     "no-endpoints": Diagnosis(
         "derived", "has no endpoints", (), "has no ready endpoint", "client", ("no-endpoints", "icmp-error"), backend=False
     ),
-    "stale-endpoint": Diagnosis("observed", None, (), "the API knows no pod with that address", "node", ("stale-endpoint",)),
+    "stale-endpoint": Diagnosis("observed", None, (), "has no route to", "node", ("stale-endpoint",)),
     "nothing-listens": Diagnosis("observed", None, (), "nothing listens on TCP port 8081 in pod default/my-llama", "pod"),
     "mtu-blackhole": Diagnosis("observed", None, (), "is larger than the MTU of the way on", "backend", ("icmp-dropped",)),
     "rp-filter": Diagnosis("observed", None, (), "the reverse path filter of node", "backend"),
@@ -105,6 +105,7 @@ def check_details(name: str, path: Record, lab: RunningLab) -> None:
             assert path["nat"] is None and path["hops"][-1]["dst"].endswith(":80")
         case "stale-endpoint":
             assert path["backend"]["pod"] is None and path["nat"]["endpoint_chain"].startswith("KUBE-SEP-")
+            assert "the API knows no pod with that address" in evidence
             assert path["flow"]["client"]["node"] == lab.pods("chatbot-ui")[0].spec.node_name
         case "nothing-listens":
             assert path["backend"]["port"] == 8081 and path["established"] is False
