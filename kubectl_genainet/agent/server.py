@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 MAX_CONNECTIONS = 64
 REQUEST_S = 10.0  # a request must have arrived whole by then
-GOODBYE_S = 0.8  # what a worker has to send its last records when the client says no more
+GOODBYE_S = 4.5  # what a worker has to send its last records when the client says no more; its probes are gone by then
 STALL_S = 30.0  # a client that takes nothing for so long is gone
 _CHUNK = 65536
 

@@ -40,6 +40,7 @@ ACCOUNT_S = 1.0
 EXACT_S = 0.2
 SWEEP_S = 0.5
 ALIVE_S = 3.0  # between signs of life while the probes are loaded
+LAST_WORDS_S = 4.0  # for a client that is slow to take what is queued; the probes are detached before
 EXACT_START_S = 10.0  # a node with many rules takes seconds to list them
 NAMESPACES_S = 2.0
 RULESETS_S = 15.0
@@ -341,7 +342,7 @@ class Session:
             Bye(node=self.node, emitted=self.emitted, sent=self.received - self.lost, lost=lost, reason=self.reason),
             always=True,
         )
-        self.outbox.close()
+        self.outbox.close(LAST_WORDS_S)
 
 
 def main() -> None:

@@ -141,6 +141,7 @@ def test_client_that_never_finishes_its_request_is_hung_up_on(agent: Agent) -> N
 
 
 def test_more_traces_than_allowed_are_refused_and_places_come_free(agent: Agent) -> None:
+    wait_for(lambda: not agent.workers(), "the end of earlier sessions", 30)
     clients = [agent.trace() for _ in range(limits.MAX_SESSIONS)]
     try:
         wait_for(lambda: len(agent.workers()) == limits.MAX_SESSIONS, "the sessions")

@@ -30,7 +30,7 @@ def ip(*arguments: str) -> None:
 
 
 def looked_at(node: Inventory) -> NetNs:
-    (found,) = [n for n in node.report().namespaces if n.name == NAME]
+    (found,) = [n for n in node.report(fresh=False).namespaces if n.name == NAME]
     return found
 
 
