@@ -56,7 +56,7 @@ def service(namespace: str, name: str, selector: dict[str, str], port: dict[str,
 
 
 COREDNS = "/apis/apps/v1/namespaces/kube-system/deployments/coredns"
-LIMITED = {"name": "dns", "image": AGENT, "imagePullPolicy": "Never", "command": ["python3", "-c", RESOLVER],
+LIMITED = {"name": "coredns", "image": AGENT, "imagePullPolicy": "Never", "command": ["python3", "-c", RESOLVER],
            "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}],
            "resources": {"requests": {"cpu": "50m"}, "limits": {"cpu": "200m"}}}  # fmt: skip
 FAULTY = [

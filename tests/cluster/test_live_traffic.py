@@ -185,7 +185,7 @@ def test_rules_shows_what_kube_proxy_has_and_which_node_is_out_of_step(own: Clus
     finally:
         stale.kube_proxy.start()
         own.api().patch("/apis/apps/v1/namespaces/chat/deployments/my-llama-finetuned", {"spec": {"replicas": 2}})
-        wait_for("both backends again", lambda: nat() == 2, 60)
+        wait_for("both backends again", lambda: nat() == 2, 150)
     assert done.status == 1, done.out
     found = [r for r in rows(done.out) if r["kind"] == "rules"]
     states = {r["node"]: (len(r["address"]["backends"]), r["expected"], r["state"]) for r in found}
