@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from kubectl_genainet.correlate.case import Case, Reading, assumed, derived, observed
-from kubectl_genainet.correlate.judging import not_judged, policy_flow, policy_words
+from kubectl_genainet.correlate.judging import Words, policy_flow, policy_words
 from kubectl_genainet.correlate.reasons import SENTENCES
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.path import Drop
@@ -23,9 +23,10 @@ from kubectl_genainet.proxy.enforcers import policy_behind
 def netfilter(case: Case) -> Reading:
     """A netfilter hook said DROP: the node's rules are walked for this packet at that hook."""
     event = case.event
-    said, policies, evidence = policy_words(case)
+    words = policy_words(case)
+    said, policies, evidence = words.said, words.policies, words.evidence
     if case.named is not None:
-        return _named_rule(case, case.named, said, policies, evidence)
+        return _named_rule(case, case.named, words)
     full = _conntrack_full(case)
     if case.ruleset is None or not event.hook:
         why = case.ruleset_error or (
@@ -34,7 +35,7 @@ def netfilter(case: Case) -> Reading:
         note = f"a netfilter rule dropped it; which one is not known ({why})"
         return Reading(
             "netfilter-drop", f"{note}. {said}" if said else note,
-            Certainty.ASSUMED if said else Certainty.UNKNOWN, None, policies, tuple(evidence),
+            Certainty.ASSUMED if said else Certainty.UNKNOWN, None, policies, evidence,
         )  # fmt: skip
     state = "RELATED" if case.icmp is not None else "ESTABLISHED" if case.established else "NEW"
     packet = msgspec.structs.replace(Packet.of(case.flow, ct_state=state), icmp=case.icmp)
@@ -45,12 +46,11 @@ def netfilter(case: Case) -> Reading:
         if known is not None:
             return known
         note = f"no rule that was read on {event.node} drops this packet in {event.hook}"
-        evidence.append(derived(note, event.node))
         return Reading(
             "netfilter-drop", f"{note}: another table, or rules that changed since. {said}".rstrip(), Certainty.UNKNOWN, None,
-            policies, tuple(evidence),
+            policies, (*evidence, derived(note, event.node)),
         )  # fmt: skip
-    return _named_rule(case, rule, said, policies, evidence)
+    return _named_rule(case, rule, words)
 
 
 _REJECT_WITH = re.compile(r"--reject-with (\S+)|reject with (.+?)(?: comment|$)")
@@ -64,33 +64,33 @@ def told_by(rule: RuleRef) -> str | None:
     return (found[1] or found[2]).strip() if found else "icmp-port-unreachable"  # iptables-extensions(8), nft(8)
 
 
-def _named_rule(case: Case, rule: RuleRef, said: str, policies: tuple[str, ...], evidence: list[Evidence]) -> Reading:
+def _named_rule(case: Case, rule: RuleRef, policy: Words) -> Reading:
     text = f"{rule.table} {rule.chain} rule {rule.index}: {rule.text.removeprefix(f'-A {rule.chain} ')}"
     known = [(o.namespace, o.name) for o in case.identity.snapshot.of("NetworkPolicy")]
     behind = policy_behind(rule, case.ruleset, known)
     told = told_by(rule)
     certainty = Certainty.DERIVED if case.named is None else Certainty.OBSERVED
     how = f"ends the walk in {case.event.hook}" if case.named is None else "dropped this packet: the kernel names it"
-    evidence.insert(0, Evidence(f"rule {rule.index} of {rule.chain} {how}", certainty, node=case.event.node))
+    met = Evidence(f"rule {rule.index} of {rule.chain} {how}", certainty, node=case.event.node)
 
     def reading(check: str, words: str, policies: tuple[str, ...] = ()) -> Reading:
-        return Reading(check, words, Certainty.DERIVED, text, policies, tuple(evidence), told)
+        return Reading(check, words, Certainty.DERIVED, text, policies, (met, *policy.evidence), told)
 
     empty = _service_without_endpoints(case)
     if empty and rule.chain.startswith(("KUBE-", "reject-", "endpoint", "services")):
         return reading("no-endpoints", empty)
-    if said and (behind is not None or not rule.chain.startswith("KUBE-")):
-        return reading("policy-drop", said, policies)
+    if policy.said and (behind is not None or not rule.chain.startswith("KUBE-")):
+        return reading("policy-drop", policy.said, policy.policies)
     if behind is not None:
         names = ", ".join(behind.policies) or "no policy that could be named"
         whose = f"the rule is {behind.enforcer}'s, for {names}"
-        if not_judged(case):
+        if not policy.admits:
             return reading("policy-drop", whose, behind.policies)
         note = f"{whose}, but by the API's objects the flow is admitted: the node's rules and the objects disagree"
         return reading("policy-disagreement", note, behind.policies)
     verb = "rejects" if told else "drops"
     words = f"{case.event.node} {verb} it by a rule: {rule.comment or rule.text}"
-    if not rule.chain.startswith("KUBE-") and not not_judged(case):
+    if not rule.chain.startswith("KUBE-") and policy.admits:
         words += "; by the API's objects the flow is admitted, so no NetworkPolicy is behind it"
     return reading("rejected-by-rule" if told else "rule-drop", words)
 
@@ -193,16 +193,16 @@ def unreachable(case: Case) -> Reading:
 
 def ebpf(case: Case) -> Reading:
     """A tc, XDP or cgroup program dropped it: an eBPF data plane (Cilium, the VPC CNI's policy agent)."""
-    said, policies, evidence = policy_words(case)
+    policy = policy_words(case)
     reason = case.event.reason if case.event.reason in REASONS else "XDP"
     words = f"an eBPF program dropped it ({reason}): an eBPF data plane decides here, not iptables"
     return Reading(
         "ebpf-drop",
-        f"{words}. {said}" if said else words,
-        Certainty.ASSUMED if said else Certainty.UNKNOWN,
+        f"{words}. {policy.said}" if policy.said else words,
+        Certainty.ASSUMED if policy.said else Certainty.UNKNOWN,
         None,
-        policies,
-        tuple(evidence),
+        policy.policies,
+        policy.evidence,
     )
 
 

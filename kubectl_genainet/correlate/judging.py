@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from kubectl_genainet.correlate.case import Case, assumed
 from kubectl_genainet.correlate.identity import Identity
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import FiveTuple
-from kubectl_genainet.policy import DirectionResult, PolicyEndpoint, PolicyEngine, PolicyFlow, Verdict
+from kubectl_genainet.policy import DirectionResult, Explanation, PolicyEndpoint, PolicyEngine, PolicyFlow, Verdict
 
 
 def engine_of(snapshot: ClusterSnapshot) -> tuple[PolicyEngine | None, str]:
@@ -31,7 +33,10 @@ def policy_flow(flow: FiveTuple, identity: Identity) -> PolicyFlow:
 
 def denied_directions(flow: FiveTuple, identity: Identity, engine: PolicyEngine) -> list[tuple[str, DirectionResult]]:
     """The directions in which policies do not admit the flow, judged from the API objects."""
-    answer = engine.explain(policy_flow(flow, identity))
+    return _denied(engine.explain(policy_flow(flow, identity)))
+
+
+def _denied(answer: Explanation) -> list[tuple[str, DirectionResult]]:
     both = (("egress", answer.egress), ("ingress", answer.ingress))
     return [(name, result) for name, result in both if result.verdict is Verdict.DENY]
 
@@ -61,15 +66,28 @@ def _first_failures(result: DirectionResult) -> list[Evidence]:
     return found
 
 
-def policy_words(case: Case) -> tuple[str, tuple[str, ...], list[Evidence]]:
-    """What the API objects say of the flow: (sentence, policies, evidence)."""
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the API objects say of a drop's flow. `admits` is whether it is known that they admit it."""
+
+    said: str = ""
+    policies: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    admits: bool = False
+
+
+def policy_words(case: Case) -> Words:
+    """The flow judged, once."""
     if case.icmp is not None:
-        return "", (), []  # policies know connections, and an error belongs to one
+        return Words()  # policies know connections, and an error belongs to one
     if case.engine is None:
-        return "", (), [assumed("the policies could not be evaluated")]
-    denied = denied_directions(case.judged, case.identity, case.engine)
+        return Words(evidence=(assumed("the policies could not be evaluated"),))
+    answer = case.engine.explain(policy_flow(case.judged, case.identity))
+    denied = _denied(answer)
     if not denied:
-        return "", (), [assumed(f"the policies' verdict is not known: {item}") for item in not_judged(case)]
+        open_points = _not_known(answer)
+        said = (assumed(f"the policies' verdict is not known: {point}") for point in open_points)
+        return Words(evidence=tuple(said), admits=not open_points)
     sentences: list[str] = []
     policies: list[str] = []
     evidence: list[Evidence] = []
@@ -80,14 +98,11 @@ def policy_words(case: Case) -> tuple[str, tuple[str, ...], list[Evidence]]:
         sentences.append(f"{name} is isolated for {direction} by {by}, and no rule admits {_asked(case)}")
         policies += _names(result)
         evidence += _first_failures(result)
-    return "; ".join(sentences), tuple(dict.fromkeys(policies)), evidence
+    return Words("; ".join(sentences), tuple(dict.fromkeys(policies)), tuple(evidence))
 
 
-def not_judged(case: Case) -> list[str]:
+def _not_known(answer: Explanation) -> list[str]:
     """Why it is not known whether the policies admit the flow; empty where that is known."""
-    if case.engine is None:
-        return ["a policy is not valid"]
-    answer = case.engine.explain(policy_flow(case.judged, case.identity))
     if answer.verdict is not Verdict.UNKNOWN:
         return []
     return list(map(str, answer.not_evaluated)) or ["not all that they select by is known"]
