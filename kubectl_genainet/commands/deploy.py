@@ -37,7 +37,10 @@ from kubectl_genainet.render.text import printable
     "--otlp-endpoint", default="", metavar="URL", help="Always on: flows as logs to an OpenTelemetry Collector."
 )
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every agent is ready.")
-@click.option("--timeout", default="120s", show_default=True, help="How long to wait.")
+@click.option(
+    "--timeout", default="120s", show_default=True,
+    help="How long to wait: for what an undeploy is still removing, then for the agents.",
+)  # fmt: skip
 @click.option(
     "--dry-run", type=click.Choice(["none", "client", "server"]), default="none", show_default=True,
     help="client: print the objects; server: let the server check them; neither changes anything.",
@@ -73,7 +76,10 @@ def command(
     if metrics:
         found = {"monitoring": has_monitoring(client), "api_port": api_server_port(client)}
         options = msgspec.structs.replace(options, **found)
-    for step in deploy(client, options, dry_run=dry_run == "server"):
+    for step in deploy(client, options, seconds, dry_run=dry_run == "server"):
+        if step.outcome == "waiting":
+            click.echo(f"{step.object}: {step.note}; waiting", err=True)
+            continue
         click.echo(f"{step.object} {step.outcome}" + (" (dry run)" if dry_run == "server" else ""))
         if step.note:
             click.echo(f"warning: {step.object}: {step.note}", err=True)

@@ -19,12 +19,13 @@ from kubectl_genainet.kube.rollout import AGENT_CONTAINER, Problem, daemonset_pr
 
 _PODS = f"app.kubernetes.io/name={AGENT}"
 _NO_LOG = b"unable to retrieve container logs"  # what the kubelet answers for a container that it has removed
-_SETTLE_S = 60.0  # how long deploy waits for an undeploy that has not ended
 _DAEMONSET = "/apis/apps/v1/namespaces/{}/daemonsets/" + AGENT
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One object and what became of it: created, configured, unchanged, kept, deleted, not ours."""
+    """One object and what became of it: created, configured, unchanged, kept, deleted, not ours; or `waiting`, until
+    what an undeploy left is gone.
+    """
 
     object: str
     outcome: str
@@ -70,16 +71,23 @@ def is_ours(obj: dict[str, Any]) -> bool:
     return bool(obj["metadata"].get("labels", {}).get(MANAGED_BY[0]) == MANAGED_BY[1])
 
 
-def deploy(client: KubeClient, options: DeployOptions, *, dry_run: bool = False) -> Iterator[Step]:
+def deploy(
+    client: KubeClient, options: DeployOptions, timeout_s: float = 120, *, dry_run: bool = False
+) -> Iterator[Step]:
     """Applies every object, and makes the capability where there is none; gives each step as it is done.
 
-    Can be repeated: what is as it should be stays. A namespace that deploy did not make is used as it is. `dry_run`
-    asks the server to check and to change nothing.
+    What an undeploy is still removing is waited for, `timeout_s` seconds in all. Can be repeated: what is as it should
+    be stays. A namespace that deploy did not make is used as it is. `dry_run` asks the server to check and to change
+    nothing.
     """
+    deadline = time.monotonic() + timeout_s
     for obj in render(options):
         if obj["kind"] == "DaemonSet":
             yield _ensure_capability(client, options.namespace, dry_run)
-        existing = _settled(client, obj, _SETTLE_S)
+        existing = _existing(client, obj)
+        if _is_going(existing) and not dry_run:
+            yield Step(describe(obj), "waiting", "an earlier one is still being deleted")
+            existing = _once_gone(client, obj, deadline, timeout_s)
         if obj["kind"] == "Namespace" and existing is not None and not is_ours(existing):
             yield Step(describe(obj), "kept", _podsecurity_note(existing))
             continue
@@ -93,18 +101,24 @@ def deploy(client: KubeClient, options: DeployOptions, *, dry_run: bool = False)
         yield from filter(None, (_remove_extra(client, obj) for obj in always_on_extras(options)))
 
 
-def _settled(client: KubeClient, obj: dict[str, Any], timeout_s: float) -> Any:
-    """The object as it is in the cluster, or None; waits for one that an undeploy is still removing."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        existing = get_or_none(client, object_path(obj), f"get {describe(obj)}")
-        if existing is None or not existing["metadata"].get("deletionTimestamp"):
-            return existing
+def _existing(client: KubeClient, obj: dict[str, Any]) -> Any:
+    return get_or_none(client, object_path(obj), f"get {describe(obj)}")
+
+
+def _is_going(obj: Any) -> bool:
+    return obj is not None and bool(obj["metadata"].get("deletionTimestamp"))
+
+
+def _once_gone(client: KubeClient, obj: dict[str, Any], deadline: float, timeout_s: float) -> Any:
+    """None, or what another made in the place of the object that was being deleted."""
+    while _is_going(existing := _existing(client, obj)):
         if time.monotonic() >= deadline:
             raise GenainetError(
-                f"{describe(obj)} is still being deleted after {timeout_s:.0f} s", "Is the kubelet of every node alive?"
+                f"{describe(obj)} is still being deleted after {timeout_s:.0f} s",
+                "Is the kubelet of every node alive? A longer --timeout waits for a node that is slow.",
             )
         time.sleep(0.5)
+    return existing
 
 
 def _outcome(before: Any, after: Any) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.base import DeployOptions
 from kubectl_genainet.kube.client import KubeClient, connect
 from kubectl_genainet.kube.deployment import Step, api_server_port, deploy, has_monitoring, undeploy
@@ -152,6 +153,26 @@ def test_a_deploy_without_metrics_takes_away_what_one_with_them_made(api: Rememb
     assert set(api.objects) > plain
     assert {s.outcome for s in deploy(client, DeployOptions())} == {"unchanged", "configured", "deleted"}
     assert set(api.objects) == plain
+
+
+def test_a_deploy_waits_for_what_an_undeploy_is_still_removing(api: Remembering, client: KubeClient) -> None:
+    path = "/apis/apps/v1/namespaces/genainet/daemonsets/genainet-agent"
+    list(deploy(client, DeployOptions()))
+    api.objects[path]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    steps = deploy(client, DeployOptions(), 30)
+    waiting = next(step for step in steps if step.outcome == "waiting")
+    assert waiting.object == "daemonset genainet/genainet-agent"
+    api.objects.pop(path)
+    assert [s.outcome for s in steps if s.object == waiting.object] == ["created"]
+
+
+def test_what_is_never_removed_ends_a_deploy(api: Remembering, client: KubeClient) -> None:
+    list(deploy(client, DeployOptions()))
+    path = "/apis/apps/v1/namespaces/genainet/daemonsets/genainet-agent"
+    api.objects[path]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    with pytest.raises(GenainetError, match="genainet-agent is still being deleted after 0 s"):
+        list(deploy(client, DeployOptions(), 0.1))
+    assert "waiting" not in {s.outcome for s in deploy(client, DeployOptions(), 0, dry_run=True)}
 
 
 def test_what_somebody_else_made_under_the_same_name_stays(api: Remembering, client: KubeClient) -> None:

@@ -78,7 +78,7 @@ class Cluster:
     def deploy(self, *argv: str, user: str = "admin") -> Done:
         # Kubernetes 1.20 may keep an ended pod for 80 s, and a changed DaemonSet is rolled out node by node.
         argv = ("deploy", "--image", self.image, "--timeout", "200s", *argv)
-        return self.cli(*argv, user=user, timeout=240)
+        return self.cli(*argv, user=user, timeout=420)
 
     def node(self, name: str) -> KubeNode:
         return next(node for node in self.nodes if node.name == name)
