@@ -83,7 +83,7 @@ def test_every_agent_counts_and_knows_names(counting: Cluster) -> None:
         up = [v for name, _, v in scrape(counting) if name == "genainet_session_up"]
         return bool(up) and set(up) == {1}
 
-    wait_for("the sessions", counts, 60, interval=1)
+    wait_for("the sessions", counts, 150, interval=1)
     taken = [v for name, _, v in scrape(counting) if name == "genainet_identities_timestamp_seconds"]
     assert taken and all(abs(time.time() - seconds) < 90 for seconds in taken)
     assert counting.cli("status").status == 0

@@ -276,7 +276,7 @@ def test_a_killed_agent_is_named_and_the_other_node_goes_on(own: Cluster) -> Non
     assert "node-2" in done.err, done.err
     assert [r for r in rows(done.out) if r["kind"] == "path"]
     wait_for("no probe", lambda: no_workers(own), 10)
-    wait_for("the agent's next start", lambda: own.cli("status").status == 0, 60, interval=1)
+    wait_for("the agent's next start", lambda: own.cli("status").status == 0, 150, interval=1)
 
 
 def test_a_stalled_node_is_reported_and_stops_nobody(own: Cluster) -> None:
@@ -291,7 +291,7 @@ def test_a_stalled_node_is_reported_and_stops_nobody(own: Cluster) -> None:
     assert "node-2" in done.err and "has sent nothing" in done.err, done.err
     assert [r for r in rows(done.out) if r["kind"] == "path"]
     wait_for("no probe", lambda: no_workers(own), 40)
-    wait_for("an agent that answers", lambda: own.cli("status").status == 0, 60, interval=1)
+    wait_for("an agent that answers", lambda: own.cli("status").status == 0, 150, interval=1)
 
 
 def test_a_stopped_kubelet_is_named_by_status_and_by_undeploy(own: Cluster) -> None:
@@ -313,7 +313,7 @@ def test_a_stopped_kubelet_is_named_by_status_and_by_undeploy(own: Cluster) -> N
     finally:
         victim.kubelet.start()
         api.patch(held, {"metadata": {"finalizers": None}})
-    wait_for("node-2", lambda: not agent_processes(victim), 60)
+    wait_for("node-2", lambda: not agent_processes(victim), 150)
     assert own.deploy().status == 0
 
 
@@ -332,7 +332,7 @@ def test_an_agent_that_lacks_what_it_needs_says_so_to_who_may_not_read_logs(own:
         return next((f"{r['problem']}; {r['hint']}" for r in found if "ended with status" in r["problem"]), "")
 
     try:
-        said = wait_for("the reason", reason, 60, interval=1)
+        said = wait_for("the reason", reason, 150, interval=1)
     finally:
         done = own.deploy()
     assert done.status == 0, done.err

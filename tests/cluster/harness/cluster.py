@@ -72,7 +72,7 @@ class Cluster:
             command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
 
-    def cli(self, *argv: str, user: str = "admin", timeout: float = 120) -> Done:
+    def cli(self, *argv: str, user: str = "admin", timeout: float = 240) -> Done:
         return finish(self.start(*argv, user=user), timeout)
 
     def deploy(self, *argv: str, user: str = "admin") -> Done:
@@ -111,7 +111,7 @@ def install_application(api: Any, image: str) -> None:
         deployments = api.get("/apis/apps/v1/deployments")["items"]
         return all(d.get("status", {}).get("readyReplicas", 0) == d["spec"]["replicas"] for d in deployments)
 
-    wait_for("the chatbot application", ready, 90)
+    wait_for("the chatbot application", ready, 180)
 
 
 def _documents(path: Path, image: str) -> list[dict[str, Any]]:
