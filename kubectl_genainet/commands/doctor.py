@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 
+from kubectl_genainet.collector import collector_paused
 from kubectl_genainet.commands.doctor_knowledge import gather
 from kubectl_genainet.commands.options import FOUND, OK, Source, parse_seconds, source_options
 from kubectl_genainet.doctor.accept import Acceptance, parse_ignore, read_baseline, write_baseline
@@ -105,7 +105,7 @@ def command(
     if list_checks or explain:
         return _about_checks(explain, tuple(Area(a) for a in areas))
     accepted = _acceptances(ignores, baseline)
-    with _without_gc(), _progress() as advance:
+    with collector_paused(), _progress() as advance:
         checks = chosen([Area(a) for a in areas])
         wanted = measure if any(Need.DNS in c.needs for c in checks) else 0.0
         known = gather(source, wanted, lambda what: advance(0, 0, what))
@@ -197,18 +197,6 @@ def _check_names(cluster: Cluster) -> None:
         used = {o.namespace for o in cluster.snapshot.objects}
         if cluster.namespace not in named | used:
             raise not_found("namespace", cluster.namespace, named | used - {""})
-
-
-@contextlib.contextmanager
-def _without_gc() -> Iterator[None]:
-    """Nothing made here is garbage before the command ends: walking all objects again and again doubles the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @contextlib.contextmanager

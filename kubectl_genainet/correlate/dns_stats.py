@@ -132,6 +132,14 @@ class _Candidates:
     kinds: set[str] = field(default_factory=set)
 
 
+def _row(groups: OrderedDict[K, Group], key: K) -> Group | None:
+    """The group of a key, made if need be; None where there are too many."""
+    found = groups.get(key)
+    if found is None and len(groups) < MAX_GROUPS:
+        found = groups[key] = Group()
+    return found
+
+
 class DnsStatistics:
     """Collects exchanges of clients; what DNS servers ask upstream is counted apart, in `upstream`."""
 
@@ -143,7 +151,7 @@ class DnsStatistics:
         self._servers: OrderedDict[tuple[str, str | None], Group] = OrderedDict()
         self._lookups: dict[tuple[str, str], _Candidates] = defaultdict(_Candidates)
         self._conf: dict[str, ResolvConf] = {}
-        self.groups_left_out = 0
+        self.not_grouped = 0  # exchanges that lack a row of their own: there are too many others
         self.forwarders: set[str] = set()  # clients that ask on behalf of others
 
     def add(self, exchange: DnsExchange, conf: ResolvConf | None) -> None:
@@ -154,36 +162,35 @@ class DnsStatistics:
         name = exchange.name or "(not read)"
         party = exchange.server or exchange.asked
         server = party.pod or (f"node {party.node}" if party.node else party.ip)
-        self._group(self._clients, client).add(exchange)
-        self._group(self._names, (client, name, exchange.type or "?")).add(exchange)
-        self._group(self._servers, (server, party.node)).add(exchange)
+        rows = (
+            _row(self._clients, client),
+            _row(self._names, (client, name, exchange.type or "?")),
+            _row(self._servers, (server, party.node)),
+        )
+        for row in filter(None, rows):
+            row.add(exchange)
         if conf is not None:
             self._conf[client] = conf
+        whole = None not in rows
         if exchange.name and not exchange.upstream and exchange.outcome in (Outcome.ANSWERED, Outcome.FAILED):
-            self._learn_lookup(client, exchange, conf)
+            whole &= self._learn_lookup(client, exchange, conf)
+        self.not_grouped += not whole
 
-    def _group(self, groups: OrderedDict[K, Group], key: K) -> Group:
-        group = groups.get(key)
-        if group is None:
-            if len(groups) >= MAX_GROUPS:
-                self.groups_left_out += 1
-                return Group()
-            group = groups[key] = Group()
-        return group
-
-    def _learn_lookup(self, client: str, exchange: DnsExchange, conf: ResolvConf | None) -> None:
+    def _learn_lookup(self, client: str, exchange: DnsExchange, conf: ResolvConf | None) -> bool:
+        """False where there are too many others."""
         assert exchange.name is not None
         plain = exchange.name.rstrip(".").lower()
         split = split_search(plain, conf.search) if conf is not None else None
         base = split[0] if split else plain
         if (client, base) not in self._lookups and len(self._lookups) >= MAX_LOOKUPS:
-            return
+            return False
         candidates = self._lookups[client, base]
         candidates.kinds.add(exchange.type or "?")
         if exchange.outcome is Outcome.ANSWERED:
             candidates.found[plain] += 1
         elif exchange.rcode == "NXDOMAIN":
             candidates.missing[plain] += 1
+        return True
 
     def lookups(self) -> list[Lookup]:
         """Names by what they cost: the most wasted queries first."""

@@ -27,6 +27,8 @@ MAX_LISTED = 1000
 class DnsSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="dns_summary"):
     """`queries` are the clients' (queries = answered + failed + timeouts + open), `upstream` those that DNS servers made
     on their behalf. `malformed` messages could not be decoded whole, `unmatched` are responses whose query was not seen.
+    `not_grouped` exchanges count in the totals and lack a row of their own, as the number of rows is bounded; `names` and
+    `lookups` list the first of them, `unlisted` is how many more there are.
     `events` as in a trace's summary: emitted = received + lost."""
 
     target: str
@@ -34,6 +36,8 @@ class DnsSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     upstream: Counts
     malformed: int
     unmatched: int
+    not_grouped: int = 0
+    unlisted: int = 0
     clients: tuple[ClientStats, ...]
     names: tuple[NameStats, ...]
     servers: tuple[ServerStats, ...]
@@ -151,11 +155,13 @@ class DnsSummaryBuilder:
 
     def build(self, *, malformed: int, unmatched: int) -> DnsSummary:
         statistics, account = self.statistics, self._account
+        names, lookups = statistics.names(), statistics.lookups()
         return DnsSummary(
             target=self.target, queries=statistics.all.counts(), upstream=statistics.upstream.counts(),
-            malformed=malformed, unmatched=unmatched, clients=statistics.clients(),
-            names=statistics.names()[:MAX_LISTED], servers=statistics.servers(),
-            lookups=tuple(statistics.lookups()[:MAX_LISTED]), findings=self.findings(),
+            malformed=malformed, unmatched=unmatched, not_grouped=statistics.not_grouped,
+            unlisted=sum(max(len(rows) - MAX_LISTED, 0) for rows in (names, lookups)),
+            clients=statistics.clients(), names=names[:MAX_LISTED], servers=statistics.servers(),
+            lookups=tuple(lookups[:MAX_LISTED]), findings=self.findings(),
             events=account.events, nodes=account.nodes, silent_nodes=account.silent_nodes, lost=account.lost,
             redacted=self.redacted,
         )  # fmt: skip

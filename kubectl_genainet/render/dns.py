@@ -212,6 +212,10 @@ def _account(summary: DnsSummary) -> str:
         text += f"; {summary.upstream.queries} upstream"
     if summary.malformed or summary.unmatched:
         text += f"; {summary.malformed} messages malformed, {summary.unmatched} responses without a query"
+    if summary.not_grouped:
+        text += f"; {summary.not_grouped} queries without a row of their own (too many names)"
+    if summary.unlisted:
+        text += f"; {summary.unlisted} more rows of names not listed"
     emitted = events.get("emitted")
     text += f"; {emitted} records, {events.get('lost')} lost" if emitted is not None else "; records not accounted for"
     if summary.silent_nodes:

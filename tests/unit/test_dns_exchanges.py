@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+import pytest
+
+from kubectl_genainet.correlate import dns_stats, dns_summary
 from kubectl_genainet.correlate.dns import DnsCorrelator
 from kubectl_genainet.correlate.dns_resolv import assumed_resolv_conf, parse_resolv_conf, split_search
 from kubectl_genainet.correlate.dns_summary import DnsSummary, DnsSummaryBuilder
@@ -28,6 +32,7 @@ from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import Device, NetNs, NodeReport
 from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.render.dns import _account
 
 MS = 1_000_000
 CLIENT, SERVER, SERVICE, UPSTREAM, NODE_IP = "10.244.1.5", "10.244.2.2", "10.96.0.10", "203.0.113.53", "172.18.0.3"
@@ -241,6 +246,21 @@ def test_new_lookup_of_the_same_name_is_no_retry() -> None:
         at_client(1, 100, DnsEnd.EXPIRED), at_client(2, 1100, DnsEnd.ANSWERED, response=1101, sport=4001)
     )
     assert [e.retry for e in exchanges] == [False, False]
+
+
+def test_names_beyond_the_bounds_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(number: int) -> DnsTransaction:
+        name = message(name=f"n{number}.example.")
+        seen = at_client(number, 100.0 * number, DnsEnd.ANSWERED, response=100.0 * number + 1)
+        return msgspec.structs.replace(seen, asked=name, answer=msgspec.structs.replace(name, qr=True))
+
+    monkeypatch.setattr(dns_stats, "MAX_GROUPS", 3)
+    monkeypatch.setattr(dns_summary, "MAX_LISTED", 2)
+    _, summary = run(*(asked(number) for number in range(1, 6)))
+    assert (summary.queries.queries, summary.not_grouped) == (5, 2)
+    assert (len(summary.names), len(summary.lookups), summary.unlisted) == (2, 2, 1 + 3)
+    account = str(_account(summary))
+    assert "2 queries without a row of their own" in account and "4 more rows of names not listed" in account
 
 
 def test_truncated_answer_and_its_retry_over_tcp() -> None:

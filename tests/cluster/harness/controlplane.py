@@ -82,11 +82,7 @@ class ControlPlane:
 
     def _write_tokens(self) -> None:
         self.tokens = {user: f"token-{user.replace(':', '-')}-{self.name}" for user in USERS}
-        self._groups = dict(USERS)
-        self._store_tokens()
-
-    def _store_tokens(self) -> None:
-        lines = [f'{self.tokens[u]},{u},{u},"{",".join(groups)}"' for u, groups in self._groups.items()]
+        lines = [f'{self.tokens[u]},{u},{u},"{",".join(groups)}"' for u, groups in USERS.items()]
         (self.folder / "tokens.csv").write_text("\n".join(lines) + "\n")
 
     def _forward(self) -> None:
@@ -155,12 +151,6 @@ class ControlPlane:
             "kube-scheduler", "kube-scheduler", f"--kubeconfig={self.kubeconfig('system:kube-scheduler')}",
             "--leader-elect=false", "--port=0", f"--cert-dir={self.folder}",
         )  # fmt: skip
-
-    def add_user(self, user: str, *groups: str) -> None:
-        """A user with a token of its own; known to the API server after its next start."""
-        self.tokens.setdefault(user, f"token-{user.replace(':', '-')}-{self.name}")
-        self._groups[user] = groups
-        self._store_tokens()
 
     def api(self, user: str = "admin") -> Api:
         return Api(self.server, str(self.ca), self.tokens[user])

@@ -130,7 +130,3 @@ class Daemon:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
