@@ -1,4 +1,4 @@
-"""Rules that the kernel named (`--exact`), found again in the parsed ruleset and held against the evaluation."""
+"""Rules that the kernel named (`--exact`), found again in the parsed ruleset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.node import RulesetDump
-from kubectl_genainet.proxy.model import Evaluation, Outcome, RuleRef
+from kubectl_genainet.proxy.model import RuleRef
 from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
 
 
@@ -53,16 +53,6 @@ def rule_of(ruleset: Ruleset, hit: RuleHit) -> RuleRef | None:
         chain = table.chains.get(hit.chain)
         if chain is not None and hit.index is not None and 0 < hit.index <= len(chain.rules):
             return chain.rules[hit.index - 1].ref
-    return None
-
-
-def agrees(evaluation: Evaluation, path: ExactPath) -> Outcome | None:
-    """The outcome of the evaluation whose rules are those the packet met; None where there is none."""
-    met = [(r.table, r.chain, r.index) for r in path.rules]
-    for outcome in evaluation.outcomes:
-        said = [(r.table, r.chain, r.index) for r in outcome.rules if r.index and not r.chain.startswith("map ")]
-        if said == met:
-            return outcome
     return None
 
 
