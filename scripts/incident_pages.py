@@ -18,7 +18,10 @@ from kubectl_genainet.lab.incidents import incidents
 LAB = "pages"
 PAGES = Path(__file__).resolve().parent.parent / "docs" / "incidents"
 TRACE = ("trace", "svc/my-llama-svc", "--timeout", "5s")
+DROPS = ("drops", "-A", "--timeout", "10s")
 COMMANDS = {
+    "policy-bypassed": DROPS,
+    "conntrack-full": DROPS,
     "no-local-endpoint": ("trace", "svc/chatbot-ui", "--timeout", "5s"),
     "slow-backend": ("trace", "svc/my-llama-svc", "--timeout", "10s"),
 }

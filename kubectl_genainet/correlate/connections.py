@@ -17,6 +17,7 @@ from kubectl_genainet.model.events import (
     IcmpError,
     PacketDropped,
     PacketSeen,
+    Point,
     Seen,
     TcpRetransmit,
 )
@@ -271,6 +272,9 @@ class Connections:
         return connection
 
     def icmp(self, event: IcmpError) -> Connection | None:
+        """An ICMP error about a connection; one that its socket had queued and freed had arrived, and was no drop."""
+        if event.point is Point.DROP and event.reason in HARMLESS_REASONS:
+            return None
         connection = self.find(event.quoted)
         if connection is not None:
             connection.icmp.append(event)

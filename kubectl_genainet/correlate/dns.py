@@ -203,7 +203,7 @@ class DnsCorrelator:
         return self._homes.get(next(iter(pending.flows)).src) in pending.nodes
 
     def _late(self, pending: Pending, outcome: Outcome, start: int) -> int | None:
-        came = self.exchanges.late.pop(pending.key, None) if outcome is Outcome.TIMEOUT else None
+        came = self.exchanges.late_answer(pending.key) if outcome is Outcome.TIMEOUT else None
         return came - start if came is not None and came > start else None
 
     def _split(

@@ -18,7 +18,7 @@ SETTLED_NS = 400_000_000  # the agents poll every 20 ms, the rest is the way to 
 EXPIRES_NS = 5_000_000_000  # as the agent gives up
 SWEEP_NS = 2_000_000_000  # until all agents have looked for what they give up
 PATIENCE_NS = 10_000_000_000  # until the agents' last word on a query is in
-MEMORY = 5_000  # questions asked upstream that are remembered
+MEMORY = 5_000  # questions asked upstream, and responses to nothing open, that are remembered
 
 Key = tuple[Protocol, int, str, str]
 SNAT_NS = 50_000_000  # so long after its first sight a query may take its node's address
@@ -103,7 +103,7 @@ class Exchanges:
         self.count = 0
         self.unmatched = 0  # responses whose query was not seen
         self.malformed = 0
-        self.late: dict[Key, int] = {}
+        self._late: OrderedDict[Key, int] = OrderedDict()  # responses to nothing open, by when they were last seen
         self._asked_upstream = Remembered(MEMORY)
 
     def __len__(self) -> int:
@@ -129,6 +129,22 @@ class Exchanges:
         self._remember(pending)
         return pending
 
+    def _nothing_open(self, key: Key, t_ns: int) -> None:
+        """A response to no open query: seen at each hop, counted once."""
+        before = self._late.pop(key, None)
+        self._late[key] = t_ns
+        if before is None or t_ns - before > EXPIRES_NS:
+            self.unmatched += 1
+        if len(self._late) > MEMORY:
+            self._late.popitem(last=False)
+
+    def late_answer(self, key: Key) -> int | None:
+        """When the response to a query came that had timed out before; None where none was seen."""
+        came = self._late.pop(key, None)
+        if came is not None:
+            self.unmatched -= 1  # its query was seen
+        return came
+
     def message(self, event: DnsMessageSeen) -> Pending | None:
         """A message over TCP, or one over UDP that belongs to nothing that the probe knows."""
         message = event.message
@@ -140,8 +156,7 @@ class Exchanges:
         pending = self._find(key, "", (flow,), event.t_ns)
         if flow.protocol is not Protocol.TCP:
             if pending is None:
-                self.unmatched += 1
-                self.late[key] = event.t_ns
+                self._nothing_open(key, event.t_ns)
                 return None
         elif pending is None and message.qr:
             self.unmatched += 1

@@ -372,9 +372,12 @@ def _causes(group: Group, drop: Drop) -> tuple[str, ...]:
 def summary_of(target: str, rows: list[DropRow], correlator: DropCorrelator, account: Account) -> DropSummary:
     packets: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
+    by_flow: Counter[tuple[str, str]] = Counter()  # a node's own counter (id < 0) counts these packets again
+    for row in rows:
+        by_flow[row.node, row.check] += row.packets if row.id > 0 else 0
     findings: dict[tuple[str, str], Finding] = {}
     for row in rows:
-        packets[row.outcome.value] += row.packets
+        packets[row.outcome.value] += row.packets if row.id > 0 else max(row.packets - by_flow[row.node, row.check], 0)
         if row.drop is not None:
             reasons[row.drop.reason] += row.packets
         if row.severity.rank >= Severity.WARNING.rank:

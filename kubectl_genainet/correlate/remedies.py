@@ -23,7 +23,8 @@ class Remedies:
         key = (self._kind(flow.source), self._kind(flow.destination), flow.protocol, flow.port)
         if key not in self._known and len(self._known) < MAX_TRIED:
             self._known[key] = self._sought(flow)
-        return self._known.get(key)
+        found = self._known.get(key)
+        return None if found is None else msgspec.structs.replace(found, command=_command(flow))
 
     def _kind(self, end: PolicyEndpoint) -> object:
         pod = self._identity.snapshot.pod(end.namespace, end.name) if end.name else None
@@ -38,9 +39,12 @@ class Remedies:
         others = f"; it also admits {len(option.also_admits)} other pairs of pods" if option.also_admits else ""
         return Remedy(
             text=f"{changes}{others}",
-            command=f"kubectl genainet explain {_spelled(flow.source)} {_spelled(flow.destination)}:{flow.port} --patch",
             yaml="---\n".join(msgspec.yaml.encode(c.object).decode() for c in option.changes),
         )
+
+
+def _command(flow: PolicyFlow) -> str:
+    return f"kubectl genainet explain {_spelled(flow.source)} {_spelled(flow.destination)}:{flow.port} --patch"
 
 
 def _spelled(end: PolicyEndpoint) -> str:

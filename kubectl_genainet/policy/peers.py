@@ -80,7 +80,7 @@ class PodsPeer(msgspec.Struct, frozen=True):
         if self.namespace:
             if party.namespace != self.namespace:
                 wanted = f"a pod in namespace {self.namespace}"
-                return no(Term.NAMESPACE, wanted, f"namespace {party.namespace}", self.pods_field, 1)
+                return no(Term.NAMESPACE, wanted, party.namespace, self.pods_field, 1)
         else:
             namespace = select_namespace(self.namespaces, party, self.namespaces_field)
             if not namespace.value:

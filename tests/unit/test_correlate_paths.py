@@ -19,6 +19,7 @@ from trace_world import (
 )
 
 from kubectl_genainet.model.events import AgentFailed, IcmpError, PacketSeen, Point, Progress, TcpRetransmit
+from kubectl_genainet.model.packet import FiveTuple
 from kubectl_genainet.model.path import Verdict
 
 T = 1000 * SECOND
@@ -125,16 +126,28 @@ def test_refusal_by_the_pod_is_rejected() -> None:
     assert path.drop.certainty.value == "observed"
 
 
+def icmp_error(quoted: FiveTuple, point: Point, reason: str = "") -> IcmpError:
+    return IcmpError(
+        node="node-2", t_ns=T + 90_000, netns=HOST["node-2"], ifindex=2, device="eth0", point=point, src="172.18.0.3",
+        dst=quoted.src, family=4, type=3, code=1, mtu=0, quoted=quoted, hook="OUTPUT", reason=reason,
+    )  # fmt: skip
+
+
+def test_icmp_error_that_its_socket_had_queued_was_not_dropped() -> None:
+    world = World()
+    seen = world.request(40000, T)[:4]
+    told = icmp_error(seen[-1].flow, Point.TX), icmp_error(seen[-1].flow, Point.DROP, "QUEUE_PURGE")
+    (path,) = world.tell(seen, [*told])
+    assert path.verdict is Verdict.REJECTED and [f.check for f in path.findings] == ["icmp-error"]
+
+
 @pytest.mark.parametrize(("point", "verdict", "check"), [
     (Point.TX, Verdict.REJECTED, "icmp-error"), (Point.DROP, Verdict.DROPPED, "icmp-dropped"),
 ])  # fmt: skip
 def test_icmp_error_tells_the_sender_unless_it_is_dropped_too(point: Point, verdict: Verdict, check: str) -> None:
     world = World()
     seen = world.request(40000, T)[:4]
-    error = IcmpError(
-        node="node-2", t_ns=T + 90_000, netns=HOST["node-2"], ifindex=2, device="eth0", point=point, src="172.18.0.3",
-        dst=seen[-1].flow.src, family=4, type=3, code=1, mtu=0, quoted=seen[-1].flow, hook="OUTPUT", reason="NETFILTER_DROP",
-    )  # fmt: skip
+    error = icmp_error(seen[-1].flow, point, "NETFILTER_DROP")
     (path,) = world.tell(seen, [error])
     assert path.verdict is verdict and [f.check for f in path.findings] == [check]
     assert "host unreachable" in path.findings[0].title

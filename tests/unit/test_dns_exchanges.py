@@ -248,6 +248,17 @@ def test_new_lookup_of_the_same_name_is_no_retry() -> None:
     assert [e.retry for e in exchanges] == [False, False]
 
 
+def test_response_to_no_query_is_counted_once_and_not_at_each_hop() -> None:
+    def seen(t: float, point: Point, number: int = 7) -> DnsMessageSeen:
+        return DnsMessageSeen(
+            node="node-1", t_ns=int(t * MS), netns=NS["node-1"], ifindex=4, point=point, flow=flow().reversed, id=number,
+            message=message(qr=True),
+        )  # fmt: skip
+
+    _, summary = run(seen(100, Point.RX), seen(100.1, Point.TX), seen(100.2, Point.RX, 8))
+    assert (summary.queries.queries, summary.unmatched) == (0, 2)
+
+
 def test_names_beyond_the_bounds_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(number: int) -> DnsTransaction:
         name = message(name=f"n{number}.example.")

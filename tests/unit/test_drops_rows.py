@@ -337,8 +337,12 @@ def test_drop_where_connections_are_confirmed_is_the_race_if_insertions_failed_a
     correlator = DropCorrelator(snapshot())
     for event in counted:
         correlator.feed(event)
-    (row,) = [r for r in Rows(correlator).build() if r.drop is not None]
+    built = Rows(correlator).build()
+    (row,) = [r for r in built if r.drop is not None]
     assert row.check == "conntrack-race"
+    counters = sum(r.packets for r in built if r.drop is None)
+    assert (row.packets, counters) == (5, 1)  # the node counts the flow's packet too: the total has it once
+    assert summary_of("all", built, correlator, Account()).packets == {"dropped": 5}
     assert "insert_failed grew by 1" in "\n".join(e.statement for e in row.evidence)
 
 

@@ -58,7 +58,7 @@ def test_the_first_failing_term_is_named_with_wanted_and_actual_value() -> None:
             Term.ADDRESS, "10.0.0.0/8 except 10.2.0.0/16", "10.2.0.1, in except 10.2.0.0/16",
             "spec.ingress[2].from[0].ipBlock",
         ),
-        (Term.NAMESPACE, "a pod in namespace ai", "namespace web", "spec.ingress[3].from[0].podSelector"),
+        (Term.NAMESPACE, "a pod in namespace ai", "web", "spec.ingress[3].from[0].podSelector"),
         (Term.PORT, "TCP 443", "TCP 80", "spec.ingress[4].ports[1].port"),
     ]  # fmt: skip
     assert (policy.effect.value, policy.rule) == ("ports_not_matched", 5)
