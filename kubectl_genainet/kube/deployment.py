@@ -281,7 +281,9 @@ def _remove(client: KubeClient, obj: dict[str, Any]) -> Step | None:
         return None
     if not is_ours(existing):
         return Step(describe(obj), "kept", "deploy did not make it")
-    options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Foreground"}
+    # In the foreground an object stays until the garbage collector has come by: of use only where it owns others.
+    policy = "Foreground" if obj["kind"] == "DaemonSet" else "Background"
+    options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
     # Only this very object: not one of the same name that was made in between.
     options["preconditions"] = {"uid": existing["metadata"]["uid"]}  # type: ignore[assignment]
     client.json("DELETE", object_path(obj), options, doing=f"delete {describe(obj)}")
