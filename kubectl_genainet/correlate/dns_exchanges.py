@@ -154,12 +154,8 @@ class Exchanges:
         flow = event.flow.reversed if message.qr else event.flow
         key = key_of(flow, event.id, (message,))
         pending = self._find(key, "", (flow,), event.t_ns)
-        if flow.protocol is not Protocol.TCP:
-            if pending is None:
-                self._nothing_open(key, event.t_ns)
-                return None
-        elif pending is None and message.qr:
-            self.unmatched += 1
+        if pending is None and (message.qr or flow.protocol is not Protocol.TCP):
+            self._nothing_open(key, event.t_ns)
             return None
         pending = pending or self._new(key)
         pending.nodes.setdefault(event.node, None)

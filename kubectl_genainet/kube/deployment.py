@@ -276,7 +276,7 @@ def _removal_order(obj: dict[str, Any]) -> int:
 
 
 def _remove(client: KubeClient, obj: dict[str, Any]) -> Step | None:
-    existing = get_or_none(client, object_path(obj), f"get {describe(obj)}")
+    existing = _existing(client, obj)
     if existing is None:
         return None
     if not is_ours(existing):
@@ -318,7 +318,7 @@ def _wait_for_agents_to_end(client: KubeClient, namespace: str, deadline: float,
 
 
 def _remove_namespace(client: KubeClient, obj: dict[str, Any], deadline: float, wait: bool) -> Iterator[Step]:
-    existing = get_or_none(client, object_path(obj), f"get {describe(obj)}")
+    existing = _existing(client, obj)
     if existing is None:
         return
     if not is_ours(existing):

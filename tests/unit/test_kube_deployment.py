@@ -18,6 +18,7 @@ from kubectl_genainet.kube.base import DeployOptions
 from kubectl_genainet.kube.client import KubeClient, connect
 from kubectl_genainet.kube.deployment import Step, api_server_port, deploy, has_monitoring, undeploy
 
+DAEMONSET = "/apis/apps/v1/namespaces/genainet/daemonsets/genainet-agent"
 GROUPS = ["apps", "networking.k8s.io", "rbac.authorization.k8s.io", "scheduling.k8s.io"]
 ENDPOINTS = "/api/v1/namespaces/default/endpoints/kubernetes"
 # The control plane of tests/cluster can't hold custom resources: Debian's Kubernetes 1.20 with Go 1.19 ends at the first
@@ -156,20 +157,18 @@ def test_a_deploy_without_metrics_takes_away_what_one_with_them_made(api: Rememb
 
 
 def test_a_deploy_waits_for_what_an_undeploy_is_still_removing(api: Remembering, client: KubeClient) -> None:
-    path = "/apis/apps/v1/namespaces/genainet/daemonsets/genainet-agent"
     list(deploy(client, DeployOptions()))
-    api.objects[path]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    api.objects[DAEMONSET]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     steps = deploy(client, DeployOptions(), 30)
     waiting = next(step for step in steps if step.outcome == "waiting")
     assert waiting.object == "daemonset genainet/genainet-agent"
-    api.objects.pop(path)
+    api.objects.pop(DAEMONSET)
     assert [s.outcome for s in steps if s.object == waiting.object] == ["created"]
 
 
 def test_what_is_never_removed_ends_a_deploy(api: Remembering, client: KubeClient) -> None:
     list(deploy(client, DeployOptions()))
-    path = "/apis/apps/v1/namespaces/genainet/daemonsets/genainet-agent"
-    api.objects[path]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    api.objects[DAEMONSET]["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
     with pytest.raises(GenainetError, match="genainet-agent is still being deleted after 0 s"):
         list(deploy(client, DeployOptions(), 0.1))
     assert "waiting" not in {s.outcome for s in deploy(client, DeployOptions(), 0, dry_run=True)}
