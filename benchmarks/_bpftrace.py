@@ -19,8 +19,10 @@ def bpftrace(program: str) -> Iterator[subprocess.Popen[str]]:
     """Runs the program while the block runs; what it prints at its end can be read from its stdout afterwards."""
     process = subprocess.Popen(
         ["unshare", "--mount", "sh", "-c", _SCRIPT, "sh", program],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

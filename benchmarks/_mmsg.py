@@ -16,10 +16,14 @@ class Msghdr(ctypes.Structure):
     """struct msghdr, recvmsg(2)."""
 
     _fields_ = [
-        ("name", ctypes.c_void_p), ("name_length", ctypes.c_uint32), ("iov", ctypes.POINTER(Iovec)),
-        ("iov_length", ctypes.c_size_t), ("control", ctypes.c_void_p), ("control_length", ctypes.c_size_t),
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint32),
+        ("iov", ctypes.POINTER(Iovec)),
+        ("iov_length", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
         ("flags", ctypes.c_int),
-    ]  # fmt: skip
+    ]
 
 
 class Mmsghdr(ctypes.Structure):

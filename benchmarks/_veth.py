@@ -37,8 +37,9 @@ def veth_path() -> Iterator[None]:
         inside(ROUTER, "sysctl", "-qw", "net.ipv4.ip_forward=1")
         server = subprocess.Popen(
             ["nsenter", f"--net=/run/netns/{SERVER}", "iperf3", "-s", "-p", str(PORT)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         iperf("-t", "1")  # retries until the server listens
         yield
     finally:

@@ -22,7 +22,7 @@ from benchmarks._bpftrace import bpftrace
 from benchmarks._veth import CLIENT, SERVER, SERVER_IP, veth_path
 from benchmarks.trace import Worker, nothing
 from kubectl_genainet import wire
-from kubectl_genainet.agent.worker import Job
+from kubectl_genainet.agent.serve.worker import Job
 from kubectl_genainet.model.events import Bye, Event, LostEvents, Progress
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
@@ -52,7 +52,7 @@ class DnsWorker(Worker):
         filters = (FilterEntry(SERVER_IP, 53, "UDP"), FilterEntry(SERVER_IP, 53, "TCP"))
         request = TraceRequest(filters=filters, probes=("dns",), timeout_s=600, rulesets=False, max_events=10_000_000)
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kubectl_genainet.agent.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "kubectl_genainet.agent.serve.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self.process.stdin is not None
         job = Job(request, "bench", "/proc/self/ns/net", str(Path(tempfile.gettempdir()) / "kubectl-genainet"))
@@ -150,8 +150,10 @@ def ratios() -> None:
     """Closed loop, the states taking turns so that drift hits all alike; each is held against the `off` of its round."""
     results: dict[str, list[float]] = {}
     states: tuple[tuple[str, Callable[[], AbstractContextManager[object]]], ...] = (
-        ("off", nothing), ("dns", watching), ("bpftrace", lambda: bpftrace(BPFTRACE)),
-    )  # fmt: skip
+        ("off", nothing),
+        ("dns", watching),
+        ("bpftrace", lambda: bpftrace(BPFTRACE)),
+    )
     for _ in range(ROUNDS):
         for name, state in states:
             with state():

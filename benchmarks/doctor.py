@@ -25,28 +25,37 @@ def objects(services: int, pods: int, policies: int, nodes: int = 500, namespace
     """A cluster of many small applications; every tenth Service is a model server with a caller."""
     out: list[Raw] = []
     for n in range(nodes):
-        out.append({
-            "apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": f"node-{n}", "labels": {"topology.kubernetes.io/zone": f"zone-{n % 3}"}},
-            "status": {"capacity": {"cpu": "32", "pods": "110"}, "allocatable": {"cpu": "32", "pods": "110"}},
-        })  # fmt: skip
+        out.append(
+            {
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": {"name": f"node-{n}", "labels": {"topology.kubernetes.io/zone": f"zone-{n % 3}"}},
+                "status": {"capacity": {"cpu": "32", "pods": "110"}, "allocatable": {"cpu": "32", "pods": "110"}},
+            }
+        )
     out += [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": f"team-{n}"}} for n in range(namespaces)]
     each = pods // services
     for s in range(services):
         out += _application(s, each, nodes, f"team-{s % namespaces}")
     for p in range(policies):
         app = p % services
-        out.append({
-            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
-            "metadata": {"name": f"policy-{p}", "namespace": f"team-{app % namespaces}"},
-            "spec": {
-                "podSelector": {"matchLabels": {"app": f"app-{app}"}}, "policyTypes": ["Ingress"],
-                "ingress": [{
-                    "from": [{"podSelector": {"matchLabels": {"app": f"app-{app + namespaces}"}}}],
-                    "ports": [{"protocol": "TCP", "port": 8080}],
-                }],
-            },
-        })  # fmt: skip
+        out.append(
+            {
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "NetworkPolicy",
+                "metadata": {"name": f"policy-{p}", "namespace": f"team-{app % namespaces}"},
+                "spec": {
+                    "podSelector": {"matchLabels": {"app": f"app-{app}"}},
+                    "policyTypes": ["Ingress"],
+                    "ingress": [
+                        {
+                            "from": [{"podSelector": {"matchLabels": {"app": f"app-{app + namespaces}"}}}],
+                            "ports": [{"protocol": "TCP", "port": 8080}],
+                        }
+                    ],
+                },
+            }
+        )
     return out
 
 
@@ -54,17 +63,25 @@ def _application(s: int, pods: int, nodes: int, namespace: str) -> list[Raw]:
     name, labels = f"app-{s}", {"app": f"app-{s}", "team": namespace}
     image = "vllm/vllm-openai:v0.8.4" if s % 10 == 0 else "registry.test/web:1"
     container: Raw = {
-        "name": "main", "image": image, "ports": [{"name": "http", "containerPort": 8080}],
+        "name": "main",
+        "image": image,
+        "ports": [{"name": "http", "containerPort": 8080}],
         "env": [{"name": "UPSTREAM", "value": f"http://app-{s - 200}.{namespace}"}] if s >= 200 else [],
         "readinessProbe": {"httpGet": {"path": "/health", "port": 8080}},
-    }  # fmt: skip
+    }
     spec = {"containers": [container]}
-    out: list[Raw] = [{
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": namespace,
-            "labels": labels},
-        "spec": {"replicas": pods, "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels},
-            "spec": spec}},
-    }]  # fmt: skip
+    out: list[Raw] = [
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name, "namespace": namespace, "labels": labels},
+            "spec": {
+                "replicas": pods,
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": spec},
+            },
+        }
+    ]
     endpoints = []
     for p in range(pods):
         number = s * pods + p
@@ -73,28 +90,59 @@ def _application(s: int, pods: int, nodes: int, namespace: str) -> list[Raw]:
             f"node-{number % nodes}",
             f"{name}-abc-{p}",
         )
-        out.append({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": pod, "namespace": namespace, "uid": f"uid-{number}", "labels": {**labels,
-                "pod-template-hash": "abc"},
-                         "ownerReferences": [{"kind": "ReplicaSet", "name": f"{name}-abc", "controller": True}]},
-            "spec": {**spec, "nodeName": node},
-            "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
-                       "conditions": [{"type": "Ready", "status": "True"}]},
-        })  # fmt: skip
-        endpoints.append({"addresses": [ip], "conditions": {"ready": True}, "nodeName": node,
-                          "targetRef": {"kind": "Pod", "name": pod, "namespace": namespace}})  # fmt: skip
+        out.append(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": pod,
+                    "namespace": namespace,
+                    "uid": f"uid-{number}",
+                    "labels": {**labels, "pod-template-hash": "abc"},
+                    "ownerReferences": [{"kind": "ReplicaSet", "name": f"{name}-abc", "controller": True}],
+                },
+                "spec": {**spec, "nodeName": node},
+                "status": {
+                    "phase": "Running",
+                    "podIP": ip,
+                    "podIPs": [{"ip": ip}],
+                    "conditions": [{"type": "Ready", "status": "True"}],
+                },
+            }
+        )
+        endpoints.append(
+            {
+                "addresses": [ip],
+                "conditions": {"ready": True},
+                "nodeName": node,
+                "targetRef": {"kind": "Pod", "name": pod, "namespace": namespace},
+            }
+        )
     address = f"10.32.{s // 250}.{s % 250 + 1}"
-    out.append({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": namespace},
-        "spec": {"type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "selector": {"app": name},
-                 "ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
-    })  # fmt: skip
-    out.append({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "endpoints": endpoints,
-        "metadata": {"name": f"{name}-x", "namespace": namespace, "labels": {"kubernetes.io/service-name": name}},
-        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-    })  # fmt: skip
+    out.append(
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {
+                "type": "ClusterIP",
+                "clusterIP": address,
+                "clusterIPs": [address],
+                "selector": {"app": name},
+                "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
+            },
+        }
+    )
+    out.append(
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "addressType": "IPv4",
+            "endpoints": endpoints,
+            "metadata": {"name": f"{name}-x", "namespace": namespace, "labels": {"kubernetes.io/service-name": name}},
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        }
+    )
     return out
 
 

@@ -29,20 +29,28 @@ def cluster(pods: int, namespaces: int, policies: int, seed: int = 1) -> Cluster
     for i in range(pods):
         app = f"app{(i // namespaces) % WORKLOADS}"
         ip = f"10.{i >> 16 & 255}.{i >> 8 & 255}.{i & 255}"
-        objects.append({
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": f"pod{i}", "namespace": f"ns{i % namespaces}", "labels": {"app": app, "t": app[-1]}},
-            "spec": {"containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 8080}]}]},
-            "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]},
-        })  # fmt: skip
+        objects.append(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": f"pod{i}",
+                    "namespace": f"ns{i % namespaces}",
+                    "labels": {"app": app, "t": app[-1]},
+                },
+                "spec": {"containers": [{"name": "c", "ports": [{"name": "http", "containerPort": 8080}]}]},
+                "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}]},
+            }
+        )
     for i in range(policies):
-        objects.append({
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "NetworkPolicy",
-            "metadata": {"name": f"policy{i}", "namespace": f"ns{i % namespaces}"},
-            "spec": _spec(rng, i // namespaces),
-        })  # fmt: skip
+        objects.append(
+            {
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "NetworkPolicy",
+                "metadata": {"name": f"policy{i}", "namespace": f"ns{i % namespaces}"},
+                "spec": _spec(rng, i // namespaces),
+            }
+        )
     return ClusterSnapshot(tuple(KubeObject(o) for o in objects))
 
 
@@ -120,9 +128,14 @@ def _flows(pods: int, namespaces: int, count: int) -> list[PolicyFlow]:
 
 
 SIZES = (
-    (1000, 20, 100), (2000, 40, 200), (5000, 100, 500), (10000, 200, 250), (10000, 200, 500), (10000, 200, 1000),
+    (1000, 20, 100),
+    (2000, 40, 200),
+    (5000, 100, 500),
+    (10000, 200, 250),
+    (10000, 200, 500),
+    (10000, 200, 1000),
     (10000, 200, 2000),
-)  # fmt: skip
+)
 TARGET = (10000, 200, 1000)  # in under 2 s and 500 MB; and 100,000 verdicts a second
 
 

@@ -102,9 +102,11 @@ def flows(services: int, count: int) -> Iterator[Packet]:
     for _ in range(count):
         yield Packet(
             src=f"10.244.{chosen.randrange(256)}.{chosen.randrange(1, 255)}",
-            sport=chosen.randrange(1024, 65536), dst=service_ip(chosen.randrange(services)), dport=80,
+            sport=chosen.randrange(1024, 65536),
+            dst=service_ip(chosen.randrange(services)),
+            dport=80,
             protocol=Protocol.TCP,
-        )  # fmt: skip
+        )
 
 
 def resident_mb() -> float:
@@ -156,14 +158,18 @@ def grep_seconds(path: str) -> float:
 
 
 COLUMNS = (
-    ("Services", lambda g: f"{g['services']}"), ("lines", lambda g: f"{g['lines']}"),
-    ("parse", lambda g: f"{g['parse_wall']:.2f} s"), ("parse CPU", lambda g: f"{g['parse_cpu']:.2f} s"),
-    ("CPU a line", lambda g: f"{g['parse_cpu'] / g['lines'] * 1e6:.2f} us"), ("memory", lambda g: f"{g['memory']:.0f} MiB"),
+    ("Services", lambda g: f"{g['services']}"),
+    ("lines", lambda g: f"{g['lines']}"),
+    ("parse", lambda g: f"{g['parse_wall']:.2f} s"),
+    ("parse CPU", lambda g: f"{g['parse_cpu']:.2f} s"),
+    ("CPU a line", lambda g: f"{g['parse_cpu'] / g['lines'] * 1e6:.2f} us"),
+    ("memory", lambda g: f"{g['memory']:.0f} MiB"),
     ("first time", lambda g: f"{g['services'] / g['first_wall']:.0f}/s"),
     ("of CPU", lambda g: f"{g['services'] / g['first_cpu']:.0f}/s"),
-    ("again", lambda g: f"{EVALUATIONS / g['again_wall']:.0f}/s"), ("of CPU", lambda g: f"{EVALUATIONS / g['again_cpu']:.0f}/s"),
+    ("again", lambda g: f"{EVALUATIONS / g['again_wall']:.0f}/s"),
+    ("of CPU", lambda g: f"{EVALUATIONS / g['again_cpu']:.0f}/s"),
     ("peak", lambda g: f"{g['peak']:.0f} MiB"),
-)  # fmt: skip
+)
 
 
 def main() -> None:

@@ -23,33 +23,48 @@ def pod(number: int) -> dict[str, object]:
     """About what a kubelet and a Deployment make of a pod: 4 kB, with the API's nulls and managedFields."""
     name = f"my-llama-finetuned-7d9c6b5f4-{number:05d}"
     container = {
-        "name": "model", "image": "registry.example/llama:1", "ports": [{"name": "http", "containerPort": 8080}],
+        "name": "model",
+        "image": "registry.example/llama:1",
+        "ports": [{"name": "http", "containerPort": 8080}],
         "env": [{"name": f"OPTION_{i}", "value": "x" * 20} for i in range(10)],
-        "resources": {"limits": {"nvidia.com/gpu": "1"}}, "terminationMessagePath": "/dev/termination-log",
+        "resources": {"limits": {"nvidia.com/gpu": "1"}},
+        "terminationMessagePath": "/dev/termination-log",
         "volumeMounts": [{"name": "token", "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}],
-    }  # fmt: skip
+    }
     conditions = [
         {"type": t, "status": "True", "lastProbeTime": None, "lastTransitionTime": "2026-01-01T00:00:00Z"}
         for t in ("Initialized", "Ready", "ContainersReady", "PodScheduled")
     ]
     return {
         "metadata": {
-            "name": name, "namespace": f"ns-{number % 50}", "uid": f"{number:08d}-0000-0000-0000-000000000000",
-            "resourceVersion": str(number), "creationTimestamp": "2026-01-01T00:00:00Z",
+            "name": name,
+            "namespace": f"ns-{number % 50}",
+            "uid": f"{number:08d}-0000-0000-0000-000000000000",
+            "resourceVersion": str(number),
+            "creationTimestamp": "2026-01-01T00:00:00Z",
             "labels": {"app.kubernetes.io/name": "my-llama-finetuned", "pod-template-hash": "7d9c6b5f4"},
             "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "my-llama", "uid": "u"}],
             "managedFields": [
-                {"manager": m, "operation": "Update", "apiVersion": "v1", "time": "2026-01-01T00:00:00Z",
-                 "fieldsType": "FieldsV1", "fieldsV1": {f"f:{i}": {} for i in range(40)}} for m in ("kcm", "kubelet")
+                {
+                    "manager": m,
+                    "operation": "Update",
+                    "apiVersion": "v1",
+                    "time": "2026-01-01T00:00:00Z",
+                    "fieldsType": "FieldsV1",
+                    "fieldsV1": {f"f:{i}": {} for i in range(40)},
+                }
+                for m in ("kcm", "kubelet")
             ],
         },
         "spec": {"nodeName": f"node-{number % 200}", "containers": [container], "serviceAccountName": "default"},
         "status": {
-            "phase": "Running", "podIP": f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", "hostIP": "10.0.0.1",
+            "phase": "Running",
+            "podIP": f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}",
+            "hostIP": "10.0.0.1",
             "conditions": conditions,
             "containerStatuses": [{"name": "model", "ready": True, "restartCount": 0, "image": "i", "imageID": "i"}],
         },
-    }  # fmt: skip
+    }
 
 
 def make_pages() -> dict[str, bytes]:
@@ -122,10 +137,13 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         config = {
-            "apiVersion": "v1", "kind": "Config", "current-context": "c", "users": [{"name": "u", "user": {}}],
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "c",
+            "users": [{"name": "u", "user": {}}],
             "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{ports[0]}"}}],
             "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        }  # fmt: skip
+        }
         path = Path(folder, "config")
         path.write_text(json.dumps(config))
         figures = {}

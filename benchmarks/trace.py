@@ -22,7 +22,7 @@ import msgspec
 from benchmarks import _bpftrace
 from benchmarks._veth import CLIENT, PORT, SERVER_IP, iperf, veth_path
 from kubectl_genainet import wire
-from kubectl_genainet.agent.worker import Job
+from kubectl_genainet.agent.serve.worker import Job
 from kubectl_genainet.model.events import Bye, Event, PacketSeen, Progress
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
@@ -56,7 +56,7 @@ class Worker:
         request = TraceRequest(filters=filters, probes=(probe,), timeout_s=600, rulesets=False)
         self.started = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kubectl_genainet.agent.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "kubectl_genainet.agent.serve.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         job = Job(request, "bench", "/proc/self/ns/net", str(Path(tempfile.gettempdir()) / "kubectl-genainet"))
@@ -160,9 +160,11 @@ def ratios() -> None:
     results: dict[str, list[float]] = {}
     for _ in range(ROUNDS):
         for name, state in (
-            ("off", nothing), ("nothing matches", lambda: tracing(NOTHING)), ("elephant", lambda: tracing(ELEPHANT)),
+            ("off", nothing),
+            ("nothing matches", lambda: tracing(NOTHING)),
+            ("elephant", lambda: tracing(ELEPHANT)),
             ("bpftrace", bpftrace),
-        ):  # fmt: skip
+        ):
             with state():
                 results.setdefault(name, []).append(throughput())
     off = statistics.median(results["off"])
@@ -177,9 +179,11 @@ def ratios() -> None:
 def hook_cost() -> None:
     """ns a run, by program, from the kernel's statistics, under the same load."""
     for name, state in (
-        ("empty program", empty_programs), ("nothing matches", lambda: tracing(NOTHING)),
-        ("elephant", lambda: tracing(ELEPHANT)), ("bpftrace", bpftrace),
-    ):  # fmt: skip
+        ("empty program", empty_programs),
+        ("nothing matches", lambda: tracing(NOTHING)),
+        ("elephant", lambda: tracing(ELEPHANT)),
+        ("bpftrace", bpftrace),
+    ):
         others = set(program_times())  # of agents that run on this machine anyway
         with state(), run_time_statistics():
             before = program_times()
@@ -217,9 +221,14 @@ def start_up() -> None:
     times = []
     for _ in range(3):
         load = subprocess.Popen(
-            ["nsenter", f"--net=/run/netns/{CLIENT}", "bash", "-c",
-             f"for i in {{1..60}}; do (echo > /dev/tcp/{SERVER_IP}/{PORT}) 2>/dev/null; sleep 0.05; done"]
-        )  # fmt: skip
+            [
+                "nsenter",
+                f"--net=/run/netns/{CLIENT}",
+                "bash",
+                "-c",
+                f"for i in {{1..60}}; do (echo > /dev/tcp/{SERVER_IP}/{PORT}) 2>/dev/null; sleep 0.05; done",
+            ]
+        )
         with tracing(ELEPHANT) as worker:
             worker.until(lambda e: isinstance(e, PacketSeen))
             times.append((worker.attached - worker.started, time.monotonic() - worker.started))

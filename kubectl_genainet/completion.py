@@ -18,9 +18,13 @@ from kubectl_genainet.cli import VERBS, cli
 NO_FILES, FILES = ":4", ":0"
 _TIMEOUT_S = 2.0
 _TARGETS = {
-    "svc": "/api/v1/{}services", "pod": "/api/v1/{}pods", "deploy": "/apis/apps/v1/{}deployments",
-    "sts": "/apis/apps/v1/{}statefulsets", "ds": "/apis/apps/v1/{}daemonsets", "job": "/apis/batch/v1/{}jobs",
-}  # fmt: skip
+    "svc": "/api/v1/{}services",
+    "pod": "/api/v1/{}pods",
+    "deploy": "/apis/apps/v1/{}deployments",
+    "sts": "/apis/apps/v1/{}statefulsets",
+    "ds": "/apis/apps/v1/{}daemonsets",
+    "job": "/apis/batch/v1/{}jobs",
+}
 _POD_OPTIONS = {"from_pod"}
 
 

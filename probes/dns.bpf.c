@@ -130,7 +130,7 @@ static __always_inline int wanted(struct sighting *s)
 }
 
 /* Reads the packet of an skb. Returns its protocol if one of its ports is asked for: nearly all packets end before.
- * Of TCP only drops are of interest here; its messages are read by the agent (agent/dnstcp.py). */
+ * Of TCP only drops are of interest here; its messages are read by the agent (agent/dns/tcp.py). */
 static __always_inline int read_message(struct sighting *s, __u64 skb, __u32 point)
 {
 	struct skb_head sh;

@@ -1,4 +1,4 @@
-"""`python scripts/fuzz_dns.py SECONDS`: the properties of tests/unit/test_dns_decode.py with new examples, in turn, until the
+"""`python scripts/fuzz_dns.py SECONDS`: the properties of tests/unit/dns/test_dns_decode.py with new examples, in turn, until the
 time is over. Prints how many examples each was given; a failure is hypothesis's own report, with the smallest example."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROUND = "10"  # seconds' worth of examples in a turn
 
 def properties() -> ModuleType:
     os.environ["GENAINET_FUZZ_SECONDS"] = ROUND
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit"))
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit/dns"))
     import test_dns_decode
 
     return test_dns_decode

@@ -32,9 +32,14 @@ def genainet(*arguments: str, check: bool = True) -> str:
     """The command's output; stderr goes with it, as in a terminal."""
     environment = {**os.environ, "COLUMNS": "130", "NO_COLOR": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "kubectl_genainet", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        timeout=120, check=False, env=environment,
-    )  # fmt: skip
+        [sys.executable, "-m", "kubectl_genainet", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+        env=environment,
+    )
     if check and done.returncode > 1:
         raise RuntimeError(f"{arguments}: {done.stdout}")
     return done.stdout

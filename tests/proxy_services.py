@@ -41,53 +41,71 @@ SERVICES: list[tuple[str, dict[str, Any], list[int], list[str]]] = [
     (
         "node-port-local",
         {"type": "NodePort", "externalTrafficPolicy": "Local", "ports": [_port("http", 80, 8080, node_port=30082)]},
-        [27, 128], [],
+        [27, 128],
+        [],
     ),
     (
         "node-port-local-none",
         {"type": "NodePort", "externalTrafficPolicy": "Local", "ports": [_port("http", 80, 8080, node_port=30083)]},
-        [129], [],
+        [129],
+        [],
     ),
     ("external", {"ports": [LLAMA], "externalIPs": ["203.0.113.10"]}, [30, 31], []),
     ("external-empty", {"ports": [LLAMA], "externalIPs": ["203.0.113.11"]}, [], []),
     (
-        "balancer", {"type": "LoadBalancer", "ports": [_port("http", 80, 8080, "TCP", 30084)]}, [32, 133],
+        "balancer",
+        {"type": "LoadBalancer", "ports": [_port("http", 80, 8080, "TCP", 30084)]},
+        [32, 133],
         ["203.0.113.20"],
     ),
     (
         "balancer-ranges",
-        {"type": "LoadBalancer", "loadBalancerSourceRanges": ["192.0.2.10/32", "10.244.0.0/16"],
-         "ports": [_port("http", 80, 8080, node_port=30085)]},
-        [34], ["203.0.113.21"],
+        {
+            "type": "LoadBalancer",
+            "loadBalancerSourceRanges": ["192.0.2.10/32", "10.244.0.0/16"],
+            "ports": [_port("http", 80, 8080, node_port=30085)],
+        },
+        [34],
+        ["203.0.113.21"],
     ),
     (
         "balancer-local",
         {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [_port("http", 80, 8080, node_port=30086)]},
-        [35, 136], ["203.0.113.22"],
+        [35, 136],
+        ["203.0.113.22"],
     ),
     (
         "balancer-local-none",
         {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [_port("http", 80, 8080, node_port=30087)]},
-        [137], ["203.0.113.23"],
+        [137],
+        ["203.0.113.23"],
     ),
     (
-        "balancer-empty", {"type": "LoadBalancer", "ports": [_port("http", 80, 8080, "TCP", 30088)]}, [],
+        "balancer-empty",
+        {"type": "LoadBalancer", "ports": [_port("http", 80, 8080, "TCP", 30088)]},
+        [],
         ["203.0.113.24"],
     ),
     (
         "balancer-affinity",
-        {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "sessionAffinity": "ClientIP",
-         "ports": [_port("http", 80, 8080, node_port=30089)]},
-        [38, 39], ["203.0.113.25"],
+        {
+            "type": "LoadBalancer",
+            "externalTrafficPolicy": "Local",
+            "sessionAffinity": "ClientIP",
+            "ports": [_port("http", 80, 8080, node_port=30089)],
+        },
+        [38, 39],
+        ["203.0.113.25"],
     ),
     ("dual", {"ipFamilyPolicy": "RequireDualStack", "ports": [LLAMA]}, [40, 41], []),
     (
         "dual-node-port",
         {"type": "NodePort", "ipFamilyPolicy": "RequireDualStack", "ports": [_port("http", 80, 8080, node_port=30090)]},
-        [42], [],
+        [42],
+        [],
     ),
     ("dual-empty", {"ipFamilyPolicy": "RequireDualStack", "ports": [LLAMA]}, [], []),
-]  # fmt: skip
+]
 
 
 def endpoint_slices(name: str, spec: dict[str, Any], suffixes: list[int]) -> Iterator[dict[str, Any]]:
@@ -102,17 +120,17 @@ def endpoint_slices(name: str, spec: dict[str, Any], suffixes: list[int]) -> Ite
             if ips:
                 node = NODE if on_node else "elsewhere"
                 yield {
-                    "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                    "apiVersion": "discovery.k8s.io/v1",
+                    "kind": "EndpointSlice",
                     "metadata": {
-                        "name": f"{name}-{number}{on_node:d}", "namespace": NAMESPACE,
+                        "name": f"{name}-{number}{on_node:d}",
+                        "namespace": NAMESPACE,
                         "labels": {"kubernetes.io/service-name": name},
                     },
                     "addressType": "IPv6" if ":" in ips[0] else "IPv4",
                     "ports": ports,
-                    "endpoints": [
-                        {"addresses": [ip], "conditions": {"ready": True}, "nodeName": node} for ip in ips
-                    ],
-                }  # fmt: skip
+                    "endpoints": [{"addresses": [ip], "conditions": {"ready": True}, "nodeName": node} for ip in ips],
+                }
 
 
 def endpoints() -> list[tuple[str, int, str]]:
@@ -185,10 +203,14 @@ def disagreement(flow: dict[str, Any], said: Evaluation, came: dict[str, Any]) -
 
 
 def write_dump(
-    folder: Path, stem: str, texts: Mapping[str, str], node_ips: Sequence[str], flows: Sequence[dict[str, Any]],
+    folder: Path,
+    stem: str,
+    texts: Mapping[str, str],
+    node_ips: Sequence[str],
+    flows: Sequence[dict[str, Any]],
     came: Sequence[dict[str, Any]],
-) -> None:  # fmt: skip
-    """The rules and what the packets did, for tests/unit/test_proxy_dumps.py."""
+) -> None:
+    """The rules and what the packets did, for tests/unit/proxy/test_proxy_dumps.py."""
     for end, text in texts.items():
         (folder / f"{stem}.{end}").write_text(text)
     seen = [{**flow, "came": result} for flow, result in zip(flows, came, strict=True)]

@@ -10,10 +10,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kubectl_genainet.agent.auth import Capability
-from kubectl_genainet.agent.exact import remove_leftovers
-from kubectl_genainet.agent.inventory import Inventory, host_name
-from kubectl_genainet.agent.server import AnyCaller, Server, serve
+from kubectl_genainet.agent.exact.tracing import remove_leftovers
+from kubectl_genainet.agent.node.inventory import Inventory, host_name
+from kubectl_genainet.agent.serve.auth import Capability
+from kubectl_genainet.agent.serve.server import AnyCaller, Server, serve
 from kubectl_genainet.errors import GenainetError
 
 CACHE = Path(tempfile.gettempdir()) / "kubectl-genainet"
@@ -57,10 +57,14 @@ def main() -> None:
 
 def _metrics_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--metrics", nargs="?", const="127.0.0.1:9913", default="", metavar="ADDRESS:PORT",
+        "--metrics",
+        nargs="?",
+        const="127.0.0.1:9913",
+        default="",
+        metavar="ADDRESS:PORT",
         help="keep the drops and dns probes loaded and serve Prometheus metrics here, to anybody who can connect; "
         "without an address on all of the namespace's; default: %(const)s",
-    )  # fmt: skip
+    )
     command.add_argument(
         "--identities",
         default="",
@@ -68,10 +72,12 @@ def _metrics_options(command: argparse.ArgumentParser) -> None:
         help="names of addresses, for the metrics; read again when it changes",
     )
     command.add_argument(
-        "--otlp-endpoint", default="", metavar="URL",
+        "--otlp-endpoint",
+        default="",
+        metavar="URL",
         help="keep the probes loaded and send flows to this OpenTelemetry Collector, as logs by OTLP/HTTP; "
         "$OTEL_EXPORTER_OTLP_HEADERS is sent along",
-    )  # fmt: skip
+    )
 
 
 async def _serve(server: Server, arguments: argparse.Namespace, host: str, port: int) -> None:
@@ -79,7 +85,7 @@ async def _serve(server: Server, arguments: argparse.Namespace, host: str, port:
     async with contextlib.AsyncExitStack() as stack:
         if arguments.metrics or arguments.otlp_endpoint:
             # Imported here: the agent that has no metrics to serve needs no memory for them.
-            from kubectl_genainet.agent.always import always_on
+            from kubectl_genainet.agent.always.session import always_on
 
             options = (arguments.metrics, arguments.identities, arguments.otlp_endpoint)
             await stack.enter_async_context(always_on(server, *options))

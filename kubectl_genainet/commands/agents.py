@@ -44,7 +44,7 @@ def agents(source: Source) -> tuple[dict[str, Dial], str]:
         from kubectl_genainet.lab.state import lab_agents
 
         return {node: _unix(path) for node, path in lab_agents(source.lab).items()}, ""
-    from kubectl_genainet.kube.forward import cluster_agents
+    from kubectl_genainet.kube.agents.forward import cluster_agents
 
     return cluster_agents(context=source.context, kubeconfig=source.kubeconfig)
 

@@ -8,7 +8,7 @@ import yaml
 
 from kubectl_genainet.commands.options import cluster_options, parse_seconds
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.kube.base import (
+from kubectl_genainet.kube.agents.base import (
     NAMESPACE,
     DeployOptions,
     parse_node_selector,
@@ -25,9 +25,12 @@ from kubectl_genainet.render.text import printable
 @click.option("-n", "--namespace", default=NAMESPACE, show_default=True, help="Namespace of the agents.")
 @click.option("--node-selector", default="", metavar="KEY=VALUE,…", help="Only nodes with these labels.")
 @click.option(
-    "--tolerations", default="all", show_default=True, metavar="KEY[=VALUE][:EFFECT],…",
+    "--tolerations",
+    default="all",
+    show_default=True,
+    metavar="KEY[=VALUE][:EFFECT],…",
     help="Taints to run in spite of; also all and none.",
-)  # fmt: skip
+)
 @click.option(
     "--metrics",
     is_flag=True,
@@ -38,19 +41,34 @@ from kubectl_genainet.render.text import printable
 )
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every agent is ready.")
 @click.option(
-    "--timeout", default="120s", show_default=True,
+    "--timeout",
+    default="120s",
+    show_default=True,
     help="How long to wait: for what an undeploy is still removing, then for the agents.",
-)  # fmt: skip
+)
 @click.option(
-    "--dry-run", type=click.Choice(["none", "client", "server"]), default="none", show_default=True,
+    "--dry-run",
+    type=click.Choice(["none", "client", "server"]),
+    default="none",
+    show_default=True,
     help="client: print the objects; server: let the server check them; neither changes anything.",
-)  # fmt: skip
+)
 @click.option("-o", "--output", type=click.Choice(["yaml", "json"]), help="Format of --dry-run=client.")
 @cluster_options
 def command(
-    image: str, namespace: str, node_selector: str, tolerations: str, metrics: bool, otlp_endpoint: str, wait: bool,
-    timeout: str, dry_run: str, output: str | None, context: str, kubeconfig: str,
-) -> None:  # fmt: skip
+    image: str,
+    namespace: str,
+    node_selector: str,
+    tolerations: str,
+    metrics: bool,
+    otlp_endpoint: str,
+    wait: bool,
+    timeout: str,
+    dry_run: str,
+    output: str | None,
+    context: str,
+    kubeconfig: str,
+) -> None:
     """Put the agent on the nodes of a cluster; can be repeated, and changes only what differs.
 
     \b
@@ -68,8 +86,14 @@ def command(
     if dry_run == "client":
         _print_objects(options, output or "yaml")
         return
+    from kubectl_genainet.kube.agents.deployment import (
+        Rollout,
+        api_server_port,
+        deploy,
+        has_monitoring,
+        wait_for_rollout,
+    )
     from kubectl_genainet.kube.client import connect
-    from kubectl_genainet.kube.deployment import Rollout, api_server_port, deploy, has_monitoring, wait_for_rollout
 
     seconds = parse_seconds(timeout)
     client = connect(context=context, kubeconfig=kubeconfig)

@@ -11,13 +11,13 @@ from kubectl_genainet.bundle import Bundle, read_bundle
 from kubectl_genainet.commands.live import Watch, replay, watch_live, watch_options
 from kubectl_genainet.commands.options import FOUND, OK, TIMED_OUT, Source, output_option, source_options
 from kubectl_genainet.commands.source import default_namespace, load_snapshot
-from kubectl_genainet.correlate.dns import DnsCorrelator
-from kubectl_genainet.correlate.dns_summary import DnsSummaryBuilder
-from kubectl_genainet.correlate.dns_targets import DnsScope, dns_scope
+from kubectl_genainet.dns.exchanges import DnsCorrelator
+from kubectl_genainet.dns.summary import DnsSummaryBuilder
+from kubectl_genainet.dns.targets import DnsScope, dns_scope
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged, Event
-from kubectl_genainet.model.exchange import DnsExchange
 from kubectl_genainet.model.finding import Severity
+from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.model.target import Target, parse_target
 from kubectl_genainet.render.dns import DnsView, make_dns_view
 from kubectl_genainet.wire import FilterEntry, TraceRequest
@@ -71,12 +71,18 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
         return replay(run, bundle, "dns")
     hide = {"redact": redaction.key, "search": " ".join(redaction.renamed)} if redaction.key else {}
     request = TraceRequest(
-        filters=scope.filters, probes=("dns",), timeout_s=timeout, max_events=MAX_EVENTS,
+        filters=scope.filters,
+        probes=("dns",),
+        timeout_s=timeout,
+        max_events=MAX_EVENTS,
         options={"side": scope.side, **hide},
-    )  # fmt: skip
+    )
     arguments = {
-        "target": str(wanted or ""), "timeout": timeout, "server": options["server"], "search": redaction.renamed,
-    }  # fmt: skip
+        "target": str(wanted or ""),
+        "timeout": timeout,
+        "server": options["server"],
+        "search": redaction.renamed,
+    }
     watch = Watch(
         source, "dns", arguments, timeout, node=options["node"], record=options["record"], redacted=bool(redaction.key)
     )
@@ -95,8 +101,8 @@ def _redaction(snapshot: ClusterSnapshot, bundle: Bundle | None, *, wanted: bool
         return Redaction(renamed=bundle.header.arguments.get("search", {}), on=bundle.header.redacted)
     if not wanted:
         return Redaction()
-    from kubectl_genainet.agent.redact import Redactor, new_key
-    from kubectl_genainet.correlate.dns_resolv import search_domains
+    from kubectl_genainet.agent.dns.redact import Redactor, new_key
+    from kubectl_genainet.dns.resolv import search_domains
 
     key = new_key()
     redactor = Redactor(key)

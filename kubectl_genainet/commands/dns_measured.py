@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping
 from kubectl_genainet.bundle import Bundle
 from kubectl_genainet.commands.live import LiveRun, Watch
 from kubectl_genainet.commands.options import OK, Source
-from kubectl_genainet.correlate.dns import DnsCorrelator, client_name
-from kubectl_genainet.correlate.dns_stats import ClientStats
-from kubectl_genainet.correlate.dns_summary import DnsSummaryBuilder
-from kubectl_genainet.correlate.dns_targets import dns_scope
+from kubectl_genainet.dns.exchanges import DnsCorrelator, client_name
+from kubectl_genainet.dns.stats import ClientStats
+from kubectl_genainet.dns.summary import DnsSummaryBuilder
+from kubectl_genainet.dns.targets import dns_scope
 from kubectl_genainet.doctor.inputs import DnsMeasurement, DnsStats
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import DnsDropped, DnsMessageSeen, DnsTransaction, Event, Progress
-from kubectl_genainet.model.exchange import DnsExchange, Outcome
 from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
 from kubectl_genainet.render.live import LiveView
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
@@ -54,9 +54,14 @@ def measure_dns(
         meter.view.warn(f"DNS is not measured: {error.message}")
         return DnsMeasurement(absent=f"DNS could not be measured: {error.message}")
     found = meter.measurement()
-    return found if found.clients else DnsMeasurement(
-        seconds=found.seconds, absent=f"no DNS query of a pod was seen within {seconds:g} s (--measure sets the time)"
-    )  # fmt: skip
+    return (
+        found
+        if found.clients
+        else DnsMeasurement(
+            seconds=found.seconds,
+            absent=f"no DNS query of a pod was seen within {seconds:g} s (--measure sets the time)",
+        )
+    )
 
 
 class _View(LiveView):
@@ -152,10 +157,18 @@ class _Servers:
         counts = found.counts
         nxdomain = counts.rcodes.get("NXDOMAIN", 0)
         return DnsStats(
-            client=found.client, name="", server=self._asked[found.client].most_common(1)[0][0],
+            client=found.client,
+            name="",
+            server=self._asked[found.client].most_common(1)[0][0],
             queries=counts.queries - counts.open,
-            timeouts=counts.timeouts, nxdomain=nxdomain, servfail=counts.failed - nxdomain, stalled=counts.retries,
-            races=counts.races, searched=found.wasted, p50_ns=counts.latency.p50, p99_ns=counts.latency.p99,
+            timeouts=counts.timeouts,
+            nxdomain=nxdomain,
+            servfail=counts.failed - nxdomain,
+            stalled=counts.retries,
+            races=counts.races,
+            searched=found.wasted,
+            p50_ns=counts.latency.p50,
+            p99_ns=counts.latency.p99,
             node=self._nodes[found.client].most_common(1)[0][0],
             silent=tuple(name for name, _ in self._silent[found.client].most_common(3)),
-        )  # fmt: skip
+        )

@@ -13,8 +13,8 @@ from kubectl_genainet.commands.doctor_knowledge import gather
 from kubectl_genainet.commands.options import FOUND, OK, Source, parse_seconds, source_options
 from kubectl_genainet.doctor.accept import Acceptance, parse_ignore, read_baseline, write_baseline
 from kubectl_genainet.doctor.check import Area, Need
-from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.recognise import Override, Role
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.recognise import Override, Role
 from kubectl_genainet.doctor.registry import all_checks, check_named, chosen
 from kubectl_genainet.doctor.report import Report, examine
 from kubectl_genainet.errors import GenainetError, InputError
@@ -127,7 +127,7 @@ def command(
 
 
 def _about_checks(explain: str | None, areas: tuple[Area, ...]) -> int:
-    from kubectl_genainet.render.doctor_docs import explanation, list_table
+    from kubectl_genainet.render.doctor.docs import explanation, list_table
 
     console = make_console()
     if explain is None:
@@ -228,24 +228,24 @@ def _write(path: Path, report: Report) -> None:
 
 def _show(report: Report, output: str, cluster: Cluster) -> None:
     if output in ("table", "wide"):
-        from kubectl_genainet.render.doctor_table import print_report
+        from kubectl_genainet.render.doctor.table import print_report
 
         print_report(make_console(), report, wide=output == "wide")
     elif output == "html":
-        from kubectl_genainet.render.doctor_html import html
+        from kubectl_genainet.render.doctor.html import html
 
         click.echo(html(report))
     elif output == "yaml":
-        from kubectl_genainet.render.doctor_data import yaml_text
+        from kubectl_genainet.render.doctor.data import yaml_text
 
         click.echo(yaml_text(report), nl=False)
     elif output == "sarif":
-        from kubectl_genainet.render.doctor_data import sarif
+        from kubectl_genainet.render.doctor.data import sarif
 
         sources = {o.ref: o.source for o in cluster.snapshot.objects if o.source}
         click.echo(sarif(report, all_checks(), sources))
     else:
-        from kubectl_genainet.render.doctor_data import json_lines
+        from kubectl_genainet.render.doctor.data import json_lines
 
         for line in json_lines(report):
             click.echo(line)

@@ -10,10 +10,10 @@ from kubectl_genainet.bundle import read_bundle
 from kubectl_genainet.commands.live import Watch, replay, watch_live, watch_options
 from kubectl_genainet.commands.options import FOUND, OK, TIMED_OUT, Source, output_option, source_options
 from kubectl_genainet.commands.source import default_namespace, load_snapshot
-from kubectl_genainet.correlate.account import Account
-from kubectl_genainet.correlate.drop_rows import Rows, summary_of
-from kubectl_genainet.correlate.drops import DropCorrelator
-from kubectl_genainet.correlate.scope import Scope
+from kubectl_genainet.context.account import Account
+from kubectl_genainet.context.scope import Scope
+from kubectl_genainet.drops.drops import DropCorrelator
+from kubectl_genainet.drops.rows import Rows, summary_of
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.events import ClusterChanged, Event, Progress
 from kubectl_genainet.model.finding import Severity
@@ -62,9 +62,11 @@ def command(source: Source, target: str | None, everything: bool, timeout: float
     arguments = {"target": str(scope), "timeout": timeout, "all": everything}
     watch = Watch(source, "drops", arguments, timeout, node=options["node"], record=options["record"])
     request = TraceRequest(
-        filters=scope.filters, probes=("drops",), timeout_s=timeout,
+        filters=scope.filters,
+        probes=("drops",),
+        timeout_s=timeout,
         options={"everything": "true"} if everything else {},
-    )  # fmt: skip
+    )
     return watch_live(run, snapshot, watch, lambda _: request)
 
 

@@ -17,8 +17,8 @@ from kubectl_genainet.policy import PolicyEngine, PolicyFlow, Verdict, ip_endpoi
 from kubectl_genainet.policy.model import PolicyEndpoint
 from kubectl_genainet.policy.rules import PROTOCOLS
 from kubectl_genainet.policy.targets import flows_between
-from kubectl_genainet.render.policy_json import explanation_json, flow_json, patch_json
-from kubectl_genainet.render.policy_text import grouped, patch_yaml, print_explanation, print_patch
+from kubectl_genainet.render.policy.json import explanation_json, flow_json, patch_json
+from kubectl_genainet.render.policy.text import grouped, patch_yaml, print_explanation, print_patch
 from kubectl_genainet.render.text import make_console
 
 # Its last part has a letter, so it is no address.
@@ -29,9 +29,10 @@ _DOMAIN = re.compile(r"([A-Za-z0-9_-]+\.)+(?=[0-9-]*[A-Za-z])[A-Za-z0-9-]+\.?(:\
 @click.argument("source_target", metavar="SRC", required=False)
 @click.argument("target", metavar="DST[:PORT]", required=False)
 @click.option(
-    "--protocol", type=click.Choice(("TCP", "UDP", "SCTP"), case_sensitive=False),
+    "--protocol",
+    type=click.Choice(("TCP", "UDP", "SCTP"), case_sensitive=False),
     help="Protocol of the flow. Default: TCP, or what the Service or pod declares.",
-)  # fmt: skip
+)
 @click.option("--patch", "only_patch", is_flag=True, help="Print only the YAML that would admit the flow.")
 @click.option(
     "--flows", type=click.File("r"), help="Judge one flow a line (JSON) from a file, or - for standard input."

@@ -34,14 +34,29 @@ def command() -> None:
 @command.command("up")
 @name_option
 @click.option("--nodes", default=3, show_default=True, help="Number of nodes.")
-@click.option("--proxy-mode", type=click.Choice([m.value for m in ProxyMode]), default="iptables", show_default=True,
-              help="Whose rules kube-proxy writes.")  # fmt: skip
-@click.option("--overlay", type=click.Choice([o.value for o in Overlay]), default="none", show_default=True,
-              help="none: native routing between the nodes; vxlan: as flannel.")  # fmt: skip
-@click.option("--ip-family", type=click.Choice(list(_FAMILIES)), default="ipv4", show_default=True,
-              help="dual: IPv4 and IPv6.")  # fmt: skip
-@click.option("--manifests", type=click.Path(file_okay=False, exists=True), metavar="DIR",
-              help="Folder of Kubernetes YAML to run instead of the chatbot application.")  # fmt: skip
+@click.option(
+    "--proxy-mode",
+    type=click.Choice([m.value for m in ProxyMode]),
+    default="iptables",
+    show_default=True,
+    help="Whose rules kube-proxy writes.",
+)
+@click.option(
+    "--overlay",
+    type=click.Choice([o.value for o in Overlay]),
+    default="none",
+    show_default=True,
+    help="none: native routing between the nodes; vxlan: as flannel.",
+)
+@click.option(
+    "--ip-family", type=click.Choice(list(_FAMILIES)), default="ipv4", show_default=True, help="dual: IPv4 and IPv6."
+)
+@click.option(
+    "--manifests",
+    type=click.Path(file_okay=False, exists=True),
+    metavar="DIR",
+    help="Folder of Kubernetes YAML to run instead of the chatbot application.",
+)
 def up(name: str, nodes: int, proxy_mode: str, overlay: str, ip_family: str, manifests: str | None) -> None:
     """Bring a lab up: the chatbot application, or that of --manifests.
 
@@ -58,8 +73,14 @@ def up(name: str, nodes: int, proxy_mode: str, overlay: str, ip_family: str, man
     from kubectl_genainet.lab.status import ENFORCER
 
     started = time.monotonic()
-    spec = LabSpec(name=name, nodes=nodes, proxy_mode=ProxyMode(proxy_mode), overlay=Overlay(overlay),
-                   families=_FAMILIES[ip_family], manifests=manifests or "")  # fmt: skip
+    spec = LabSpec(
+        name=name,
+        nodes=nodes,
+        proxy_mode=ProxyMode(proxy_mode),
+        overlay=Overlay(overlay),
+        families=_FAMILIES[ip_family],
+        manifests=manifests or "",
+    )
     record = cluster.up(spec)
     seconds = time.monotonic() - started
     click.echo(f"lab {name} is up: {len(record.nodes)} nodes, {len(record.pods)} pods, {seconds:.1f} s", err=True)

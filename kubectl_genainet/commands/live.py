@@ -19,7 +19,7 @@ from kubectl_genainet.bundle import Bundle, BundleWriter, new_header
 from kubectl_genainet.commands.agents import agents
 from kubectl_genainet.commands.options import Source, parse_seconds
 from kubectl_genainet.commands.source import Follower, follow
-from kubectl_genainet.correlate.context import Context
+from kubectl_genainet.context.context import Context
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, Progress

@@ -9,8 +9,8 @@ import click
 from kubectl_genainet.commands.options import FOUND, OK, Source, output_option, source_options
 from kubectl_genainet.commands.source import default_namespace, load_snapshot
 from kubectl_genainet.policy import PolicyEngine
-from kubectl_genainet.policy.grid import Port, declared_in, differences, grid_of, with_applied
-from kubectl_genainet.render.matrix import (
+from kubectl_genainet.policy.reach.grid import Port, declared_in, differences, grid_of, with_applied
+from kubectl_genainet.render.policy.matrix import (
     DIFFERENCE_COLUMNS,
     difference_json,
     differences_html,
@@ -25,13 +25,17 @@ from kubectl_genainet.render.text import make_console
 @click.command("matrix")
 @click.option("--port", type=click.IntRange(1, 65535), help="The port; default: those that each destination declares.")
 @click.option(
-    "--protocol", type=click.Choice(("TCP", "UDP", "SCTP"), case_sensitive=False),
+    "--protocol",
+    type=click.Choice(("TCP", "UDP", "SCTP"), case_sensitive=False),
     help="The protocol; default: TCP with --port, else all.",
-)  # fmt: skip
+)
 @click.option(
-    "--diff", "diff", type=click.Path(exists=True), metavar="DIR",
+    "--diff",
+    "diff",
+    type=click.Path(exists=True),
+    metavar="DIR",
     help="Show only what is different with the manifests of DIR: applied on top, or, if they hold pods, by themselves.",
-)  # fmt: skip
+)
 @output_option("table", "json", "html")
 @source_options(manifests=True)
 def command(source: Source, port: int | None, protocol: str | None, diff: str | None, output: str) -> int:

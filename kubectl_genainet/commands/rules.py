@@ -35,9 +35,13 @@ _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many conne
 @click.command("rules")
 @click.argument("target", required=False)
 @click.option(
-    "--ruleset", "files", multiple=True, type=click.Path(), metavar="FILE",
+    "--ruleset",
+    "files",
+    multiple=True,
+    type=click.Path(),
+    metavar="FILE",
     help="Read a saved dump (- is standard input) instead of nodes; several are one node's.",
-)  # fmt: skip
+)
 @click.option(
     "--flows", type=click.Path(), metavar="FILE", help="Evaluate flows, one JSON object a line, through the rules."
 )
@@ -46,10 +50,12 @@ _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many conne
     "--hits", type=float, metavar="SECONDS", help="Read the counters twice, so far apart; show what came between."
 )
 @click.option(
-    "--exact", type=float, metavar="SECONDS",
+    "--exact",
+    type=float,
+    metavar="SECONDS",
     help="Have the nodes' kernels name the rules that the Service's packets meet, for so long. Changes the nodes "
     "while it runs (an nft table, or TRACE rules), and undoes it.",
-)  # fmt: skip
+)
 @output_option("table", "wide", "tree", "json", "yaml")
 @source_options(live=True, manifests=True)
 def command(

@@ -8,14 +8,18 @@ import yaml
 
 from kubectl_genainet import __version__
 from kubectl_genainet.commands.options import FOUND, OK, cluster_options, output_option
-from kubectl_genainet.kube.base import NAMESPACE
+from kubectl_genainet.kube.agents.base import NAMESPACE
 
 
 @click.command("status")
 @click.option(
-    "-n", "--namespace", envvar="GENAINET_NAMESPACE", default=NAMESPACE, show_default=True,
+    "-n",
+    "--namespace",
+    envvar="GENAINET_NAMESPACE",
+    default=NAMESPACE,
+    show_default=True,
     help="Namespace of the agents; also $GENAINET_NAMESPACE.",
-)  # fmt: skip
+)
 @output_option("table", "wide", "json", "yaml")
 @cluster_options
 def command(namespace: str, output: str, context: str, kubeconfig: str) -> int:
@@ -29,9 +33,9 @@ def command(namespace: str, output: str, context: str, kubeconfig: str) -> int:
 
     Exit status: 0 every node's agent answers, 1 one does not, 2 the command failed.
     """
+    from kubectl_genainet.kube.agents.fleet import fleet, skew
+    from kubectl_genainet.kube.agents.survey import survey
     from kubectl_genainet.kube.client import connect
-    from kubectl_genainet.kube.fleet import fleet, skew
-    from kubectl_genainet.kube.survey import survey
     from kubectl_genainet.render.fleet import fleet_table
     from kubectl_genainet.render.text import make_console, printable
 

@@ -12,16 +12,16 @@ from kubectl_genainet.bundle import read_bundle
 from kubectl_genainet.commands.live import Watch, replay, watch_live, watch_options
 from kubectl_genainet.commands.options import FOUND, OK, TIMED_OUT, Source, output_option, source_options
 from kubectl_genainet.commands.source import default_namespace, load_snapshot
-from kubectl_genainet.correlate.paths import PathCorrelator
-from kubectl_genainet.correlate.summary import SummaryBuilder, something_wrong
-from kubectl_genainet.correlate.targets import Resolved, resolve
+from kubectl_genainet.context.targets import Resolved, resolve
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.events import ClusterChanged, Event, ProbeResult
 from kubectl_genainet.model.kube import Pod
-from kubectl_genainet.model.path import PacketPath
+from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import TargetKind, parse_target, pod_named
-from kubectl_genainet.render.trace import TraceView, make_view
+from kubectl_genainet.render.trace.view import TraceView, make_view
+from kubectl_genainet.trace.paths import PathCorrelator
+from kubectl_genainet.trace.summary import SummaryBuilder, something_wrong
 from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
 
 
@@ -36,10 +36,11 @@ from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
     "--probe-count", default=3, show_default=True, type=click.IntRange(1, 1000), help="With --probe: how many."
 )
 @click.option(
-    "--exact", is_flag=True,
+    "--exact",
+    is_flag=True,
     help="Have the nodes' kernels name the rules that the packets meet. Changes the nodes while it runs (an nft table, "
     "or TRACE rules), and undoes it.",
-)  # fmt: skip
+)
 @watch_options("30s")
 @output_option("tree", "wide", "json", "yaml")
 @source_options()
@@ -76,17 +77,22 @@ def command(source: Source, target: str, timeout: float, output: str, **options:
     if bundle is not None:
         return replay(run, bundle, "trace")
     request = TraceRequest(
-        filters=resolved.filters, timeout_s=timeout, exact=options["exact"],
+        filters=resolved.filters,
+        timeout_s=timeout,
+        exact=options["exact"],
         probe=_probe_request(options, resolved, snapshot, client),
-    )  # fmt: skip
+    )
     arguments = {"target": str(wanted), "timeout": timeout}
     ends = frozenset({client.spec.node_name}) | resolved.nodes if client is not None else frozenset()
     watch = Watch(source, "trace", arguments, timeout, options["node"], ends, options["record"])
     return watch_live(
-        run, snapshot, watch, lambda node: _request_for(node, request, client),
+        run,
+        snapshot,
+        watch,
+        lambda node: _request_for(node, request, client),
         # 2.5 s after a probe's result, all that the probe causes has settled.
         enough=lambda event: 2.5 if isinstance(event, ProbeResult) else None,
-    )  # fmt: skip
+    )
 
 
 def client_pod(text: str | None, snapshot: ClusterSnapshot, namespace: str) -> Pod | None:

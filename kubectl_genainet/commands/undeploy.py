@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from kubectl_genainet.commands.options import cluster_options, parse_seconds
-from kubectl_genainet.kube.base import NAMESPACE
+from kubectl_genainet.kube.agents.base import NAMESPACE
 
 
 @click.command("undeploy")
@@ -21,8 +21,8 @@ def command(namespace: str, wait: bool, timeout: str, context: str, kubeconfig: 
       kubectl genainet undeploy
       kubectl genainet undeploy -n tracing --timeout 5m
     """
+    from kubectl_genainet.kube.agents.deployment import undeploy
     from kubectl_genainet.kube.client import connect
-    from kubectl_genainet.kube.deployment import undeploy
 
     seconds = parse_seconds(timeout)
     steps = 0

@@ -52,9 +52,9 @@ def command(client_only: bool, output: str, context: str, kubeconfig: str) -> No
 
 
 def _ask(found: dict[str, object], warnings: list[str], context: str, kubeconfig: str) -> None:
+    from kubectl_genainet.kube.agents.fleet import skew
+    from kubectl_genainet.kube.agents.forward import agent_namespace, find_agents
     from kubectl_genainet.kube.client import connect
-    from kubectl_genainet.kube.fleet import skew
-    from kubectl_genainet.kube.forward import agent_namespace, find_agents
     from kubectl_genainet.render.text import printable
 
     client = connect(context=context, kubeconfig=kubeconfig, timeout_s=_TIMEOUT_S)

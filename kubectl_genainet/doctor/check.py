@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from kubectl_genainet.model.finding import Certainty, Evidence, NotChecked, ObjectRef, Remedy, Severity
 
 if TYPE_CHECKING:
-    from kubectl_genainet.doctor.cluster import Cluster
+    from kubectl_genainet.doctor.objects.cluster import Cluster
 
 
 class Area(Enum):
@@ -56,14 +56,27 @@ class Area(Enum):
 
 
 _TITLES = {
-    Area.CNI: "CNI and MTU", Area.POD_IP: "Pod IP set-up", Area.SERVICES: "Services and endpoints",
-    Area.NLB: "Network load balancers", Area.HEALTH: "Health checks and model load time", Area.INGRESS: "Ingress",
-    Area.GATEWAY: "Gateway API and its inference extension", Area.MESH: "Service mesh", Area.POLICY: "NetworkPolicy",
-    Area.GLOBAL_POLICY: "FQDN and cluster-wide policy", Area.KUBE_PROXY: "kube-proxy", Area.IP_SPACE: "IP exhaustion",
-    Area.EBPF: "eBPF data planes", Area.SRIOV: "SR-IOV", Area.COREDNS: "CoreDNS", Area.NODELOCAL: "NodeLocal DNSCache",
-    Area.LOOKUPS: "Lookup habits", Area.PLACEMENT: "Placement and zones", Area.EFA: "EFA and NCCL",
+    Area.CNI: "CNI and MTU",
+    Area.POD_IP: "Pod IP set-up",
+    Area.SERVICES: "Services and endpoints",
+    Area.NLB: "Network load balancers",
+    Area.HEALTH: "Health checks and model load time",
+    Area.INGRESS: "Ingress",
+    Area.GATEWAY: "Gateway API and its inference extension",
+    Area.MESH: "Service mesh",
+    Area.POLICY: "NetworkPolicy",
+    Area.GLOBAL_POLICY: "FQDN and cluster-wide policy",
+    Area.KUBE_PROXY: "kube-proxy",
+    Area.IP_SPACE: "IP exhaustion",
+    Area.EBPF: "eBPF data planes",
+    Area.SRIOV: "SR-IOV",
+    Area.COREDNS: "CoreDNS",
+    Area.NODELOCAL: "NodeLocal DNSCache",
+    Area.LOOKUPS: "Lookup habits",
+    Area.PLACEMENT: "Placement and zones",
+    Area.EFA: "EFA and NCCL",
     Area.GPU_NODES: "GPU nodes",
-}  # fmt: skip
+}
 
 
 class Need(Enum):

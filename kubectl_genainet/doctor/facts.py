@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from kubectl_genainet.doctor import platform
-from kubectl_genainet.doctor.cluster import ZONE, Cluster
-from kubectl_genainet.doctor.families import kube_proxy, mesh
+from kubectl_genainet.doctor.families.entry import mesh
+from kubectl_genainet.doctor.families.services import kube_proxy
+from kubectl_genainet.doctor.objects import platform
+from kubectl_genainet.doctor.objects.cluster import ZONE, Cluster
 
 
 class Fact(msgspec.Struct, frozen=True):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.inputs import DnsStats
-from kubectl_genainet.doctor.workloads import Workload
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.finding import NotChecked
 
 MIN_QUERIES = 20  # below it a share of them says little

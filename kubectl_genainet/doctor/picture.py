@@ -8,9 +8,9 @@ from enum import Enum
 
 import msgspec
 
-from kubectl_genainet.doctor.cluster import Cluster
-from kubectl_genainet.doctor.raw import items, text
-from kubectl_genainet.doctor.recognise import Role
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import items, text
+from kubectl_genainet.doctor.objects.recognise import Role
 from kubectl_genainet.model.finding import Certainty, Finding, ObjectRef, Severity
 from kubectl_genainet.model.kube import Service
 
@@ -76,10 +76,16 @@ class _Drawing:
         self.boxes.setdefault(
             key,
             Box(
-                key, kind, ref.name, subtitle, ref, role, found[0].severity if found else None,
+                key,
+                kind,
+                ref.name,
+                subtitle,
+                ref,
+                role,
+                found[0].severity if found else None,
                 tuple(dict.fromkeys(f.check for f in found)),
             ),
-        )  # fmt: skip
+        )
         return key
 
     def arrow(self, source: str, target: str, label: str, certainty: Certainty) -> None:

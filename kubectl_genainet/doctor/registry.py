@@ -5,43 +5,53 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kubectl_genainet.doctor.check import Area, Check
-from kubectl_genainet.doctor.families import (
-    cni,
-    coredns,
-    coredns_cpu,
-    ebpf,
-    efa,
-    exposure,
-    gateway,
-    global_policy,
-    gpu_nodes,
+from kubectl_genainet.doctor.families.addresses import cni, ebpf, ip_space, pod_ip, vpc_cni
+from kubectl_genainet.doctor.families.dns import coredns, coredns_cpu, lookups, nodelocal
+from kubectl_genainet.doctor.families.entry import exposure, gateway, ingress, ingress_streams, mesh, nlb
+from kubectl_genainet.doctor.families.nodes import efa, gpu_nodes, placement, sriov
+from kubectl_genainet.doctor.families.nodes import packets as node_packets
+from kubectl_genainet.doctor.families.policies import global_policy, policy
+from kubectl_genainet.doctor.families.policies import peers as policy_peers
+from kubectl_genainet.doctor.families.policies import traffic as policy_traffic
+from kubectl_genainet.doctor.families.services import (
     health,
-    ingress,
-    ingress_streams,
-    ip_space,
     kube_proxy,
     kube_proxy_latency,
     listening,
-    lookups,
-    mesh,
-    nlb,
-    node_packets,
-    nodelocal,
-    placement,
-    pod_ip,
-    policy,
-    policy_peers,
-    policy_traffic,
     services,
-    sriov,
-    vpc_cni,
 )
 
 _FAMILIES = (
-    cni, pod_ip, node_packets, services, listening, exposure, nlb, health, ingress, ingress_streams, gateway, mesh, policy,
-    policy_peers, policy_traffic, global_policy, kube_proxy, kube_proxy_latency, ip_space, vpc_cni, ebpf, sriov, coredns,
-    coredns_cpu, nodelocal, lookups, placement, efa, gpu_nodes,
-)  # fmt: skip
+    cni,
+    pod_ip,
+    node_packets,
+    services,
+    listening,
+    exposure,
+    nlb,
+    health,
+    ingress,
+    ingress_streams,
+    gateway,
+    mesh,
+    policy,
+    policy_peers,
+    policy_traffic,
+    global_policy,
+    kube_proxy,
+    kube_proxy_latency,
+    ip_space,
+    vpc_cni,
+    ebpf,
+    sriov,
+    coredns,
+    coredns_cpu,
+    nodelocal,
+    lookups,
+    placement,
+    efa,
+    gpu_nodes,
+)
 
 
 def all_checks() -> tuple[Check, ...]:

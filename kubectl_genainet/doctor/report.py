@@ -10,10 +10,10 @@ import msgspec
 from kubectl_genainet.doctor import facts
 from kubectl_genainet.doctor.accept import Acceptance, accepted_by
 from kubectl_genainet.doctor.check import Area, Check, Problem
-from kubectl_genainet.doctor.cluster import Cluster
 from kubectl_genainet.doctor.facts import Fact
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.recognise import Recognised
 from kubectl_genainet.doctor.picture import Picture, draw
-from kubectl_genainet.doctor.recognise import Recognised
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, NotChecked, Severity
 

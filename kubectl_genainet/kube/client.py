@@ -24,9 +24,16 @@ from kubectl_genainet.kube.failures import api_error, unreachable
 FIELD_MANAGER = "kubectl-genainet"
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _RETRY = urllib3.Retry(
-    total=3, connect=0, read=1, other=0, status=3, backoff_factor=0.3, status_forcelist=(429, 502, 503, 504),
-    allowed_methods={"GET"}, raise_on_status=False,
-)  # fmt: skip
+    total=3,
+    connect=0,
+    read=1,
+    other=0,
+    status=3,
+    backoff_factor=0.3,
+    status_forcelist=(429, 502, 503, 504),
+    allowed_methods={"GET"},
+    raise_on_status=False,
+)
 
 
 class KubeClient:
@@ -47,9 +54,15 @@ class KubeClient:
         return {s["key"]: s["value"] for s in settings if s["in"] == "header" and s["value"]}
 
     def request(
-        self, method: str, path: str, body: Any = None, *, query: Mapping[str, str] | None = None,
-        content_type: str = "application/json", doing: str = "",
-    ) -> bytes:  # fmt: skip
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        content_type: str = "application/json",
+        doing: str = "",
+    ) -> bytes:
         """The body of the answer. Raises ApiError for a status above 299 and Unreachable where there is no answer.
 
         `path` begins with /api or /apis; `doing` says in errors what was attempted ("list pods").
@@ -95,9 +108,16 @@ class KubeClient:
             raise unreachable(error, self.server) from None
 
     def _send(
-        self, method: str, path: str, body: Any, query: Mapping[str, str] | None, content_type: str, *, preload: bool,
+        self,
+        method: str,
+        path: str,
+        body: Any,
+        query: Mapping[str, str] | None,
+        content_type: str,
+        *,
+        preload: bool,
         timeout: urllib3.Timeout,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         url = self.server + path + ("?" + urlencode(query) if query else "")
         headers = {**self.headers(), "Accept": "application/json", "User-Agent": FIELD_MANAGER}
         if preload:
@@ -106,9 +126,14 @@ class KubeClient:
             headers["Content-Type"] = content_type
         try:
             return self._pool.request(
-                method, url, body=None if body is None else msgspec.json.encode(body), headers=headers,
-                timeout=timeout, preload_content=preload, retries=_RETRY if preload else False,
-            )  # fmt: skip
+                method,
+                url,
+                body=None if body is None else msgspec.json.encode(body),
+                headers=headers,
+                timeout=timeout,
+                preload_content=preload,
+                retries=_RETRY if preload else False,
+            )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise unreachable(error, self.server) from None
 

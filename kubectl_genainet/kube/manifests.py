@@ -19,14 +19,38 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, without_nulls
 
 _SUFFIXES = (".yaml", ".yml", ".json")
-_CLUSTER_SCOPED = frozenset({
-    "Namespace", "Node", "AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "CiliumClusterwideNetworkPolicy",
-    "GlobalNetworkPolicy", "GlobalNetworkSet", "HostEndpoint", "Tier", "CiliumCIDRGroup", "CiliumNode",
-    "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding", "PersistentVolume", "StorageClass", "IngressClass",
-    "GatewayClass", "PriorityClass", "RuntimeClass", "APIService", "ValidatingWebhookConfiguration",
-    "MutatingWebhookConfiguration", "ClusterNetworkPolicy", "FelixConfiguration", "IPPool", "BGPConfiguration",
-    "Profile",
-})  # fmt: skip
+_CLUSTER_SCOPED = frozenset(
+    {
+        "Namespace",
+        "Node",
+        "AdminNetworkPolicy",
+        "BaselineAdminNetworkPolicy",
+        "CiliumClusterwideNetworkPolicy",
+        "GlobalNetworkPolicy",
+        "GlobalNetworkSet",
+        "HostEndpoint",
+        "Tier",
+        "CiliumCIDRGroup",
+        "CiliumNode",
+        "CustomResourceDefinition",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "PersistentVolume",
+        "StorageClass",
+        "IngressClass",
+        "GatewayClass",
+        "PriorityClass",
+        "RuntimeClass",
+        "APIService",
+        "ValidatingWebhookConfiguration",
+        "MutatingWebhookConfiguration",
+        "ClusterNetworkPolicy",
+        "FelixConfiguration",
+        "IPPool",
+        "BGPConfiguration",
+        "Profile",
+    }
+)
 _WORKLOADS = frozenset({"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"})
 # Named pods of a StatefulSet; more than this many are the same to every policy.
 _MOST_REPLICAS = 100

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_genainet.correlate.identities import identities, pod_name, service_name, slice_name
+from kubectl_genainet.context.identities import identities, pod_name, service_name, slice_name
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.incluster import ServiceAccountClient
@@ -54,9 +54,13 @@ class Names:
     def follow(self, client: KubeClient, served: Served) -> Follower[Any]:
         kind = served.resource.kind
         return Follower(
-            client, Selection(served), _reduced, lambda kept: self.learn(kind, kept),
-            lambda problem: self.tell(kind, problem), persistent=True,
-        )  # fmt: skip
+            client,
+            Selection(served),
+            _reduced,
+            lambda kept: self.learn(kind, kept),
+            lambda problem: self.tell(kind, problem),
+            persistent=True,
+        )
 
     def learn(self, kind: str, kept: Mapping[Any, Any]) -> None:
         """All that is known of a kind now. What is beyond the bound has no names, which is said once."""

@@ -57,7 +57,11 @@ NAMESPACE = Resource("Namespace", "namespaces", namespaced=False)
 ENDPOINT_SLICE = Resource("EndpointSlice", "endpointslices", "discovery.k8s.io", ("v1", "v1beta1"))
 
 KINDS: tuple[Resource, ...] = (
-    POD, SERVICE, NODE, NAMESPACE, ENDPOINT_SLICE,
+    POD,
+    SERVICE,
+    NODE,
+    NAMESPACE,
+    ENDPOINT_SLICE,
     Resource("NetworkPolicy", "networkpolicies", "networking.k8s.io"),
     Resource("ConfigMap", "configmaps"),  # kube-proxy's, CoreDNS's and the CNI's settings; URLs that workloads call
     Resource("Event", "events", query=(("fieldSelector", "type=Warning"),)),
@@ -71,16 +75,23 @@ KINDS: tuple[Resource, ...] = (
     Resource("HorizontalPodAutoscaler", "horizontalpodautoscalers", "autoscaling", ("v2", "v2beta2", "v1")),
     # Gateway API and its Inference Extension.
     *_add_on(
-        "gateway.networking.k8s.io", "Gateway/gateways", "HTTPRoute/httproutes", "GRPCRoute/grpcroutes",
-        "TCPRoute/tcproutes", "TLSRoute/tlsroutes", "ReferenceGrant/referencegrants",
+        "gateway.networking.k8s.io",
+        "Gateway/gateways",
+        "HTTPRoute/httproutes",
+        "GRPCRoute/grpcroutes",
+        "TCPRoute/tcproutes",
+        "TLSRoute/tlsroutes",
+        "ReferenceGrant/referencegrants",
     ),
     *_add_on("gateway.networking.k8s.io", "GatewayClass/gatewayclasses", namespaced=False),
     *_add_on("inference.networking.k8s.io", "InferencePool/inferencepools"),
     *_add_on("inference.networking.x-k8s.io", "InferencePool/inferencepools", "InferenceModel/inferencemodels"),
     # Policies beyond networking.k8s.io.
     *_add_on(
-        "policy.networking.k8s.io", "AdminNetworkPolicy/adminnetworkpolicies",
-        "BaselineAdminNetworkPolicy/baselineadminnetworkpolicies", "ClusterNetworkPolicy/clusternetworkpolicies",
+        "policy.networking.k8s.io",
+        "AdminNetworkPolicy/adminnetworkpolicies",
+        "BaselineAdminNetworkPolicy/baselineadminnetworkpolicies",
+        "ClusterNetworkPolicy/clusternetworkpolicies",
         namespaced=False,
     ),
     *_add_on("cilium.io", "CiliumNetworkPolicy/ciliumnetworkpolicies", version="v2"),
@@ -89,8 +100,12 @@ KINDS: tuple[Resource, ...] = (
     ),
     *_add_on("crd.projectcalico.org", "NetworkPolicy/networkpolicies", "NetworkSet/networksets"),
     *_add_on(
-        "crd.projectcalico.org", "GlobalNetworkPolicy/globalnetworkpolicies", "GlobalNetworkSet/globalnetworksets",
-        "IPPool/ippools", "FelixConfiguration/felixconfigurations", namespaced=False,
+        "crd.projectcalico.org",
+        "GlobalNetworkPolicy/globalnetworkpolicies",
+        "GlobalNetworkSet/globalnetworksets",
+        "IPPool/ippools",
+        "FelixConfiguration/felixconfigurations",
+        namespaced=False,
     ),
     *_add_on("crd.antrea.io", "NetworkPolicy/networkpolicies"),
     *_add_on("crd.antrea.io", "ClusterNetworkPolicy/clusternetworkpolicies", namespaced=False),
@@ -112,7 +127,7 @@ KINDS: tuple[Resource, ...] = (
     *_add_on(
         "security.istio.io", "PeerAuthentication/peerauthentications", "AuthorizationPolicy/authorizationpolicies"
     ),
-)  # fmt: skip
+)
 
 
 class _GroupVersion(msgspec.Struct, frozen=True):

@@ -36,9 +36,13 @@ _list_decoder = msgspec.json.Decoder(_List)
 
 
 def read_cluster(
-    *, context: str = "", kubeconfig: str = "", namespace: str | None = None, kinds: Iterable[Resource] = KINDS,
+    *,
+    context: str = "",
+    kubeconfig: str = "",
+    namespace: str | None = None,
+    kinds: Iterable[Resource] = KINDS,
     progress: Callable[[str], None] | None = None,
-) -> ClusterSnapshot:  # fmt: skip
+) -> ClusterSnapshot:
     """The state of a cluster; see `read_snapshot`. Raises GenainetError where the API server can't be reached."""
     return read_snapshot(
         connect(context=context, kubeconfig=kubeconfig), namespace=namespace, kinds=kinds, progress=progress
@@ -46,9 +50,12 @@ def read_cluster(
 
 
 def read_snapshot(
-    client: KubeClient, *, namespace: str | None = None, kinds: Iterable[Resource] = KINDS,
+    client: KubeClient,
+    *,
+    namespace: str | None = None,
+    kinds: Iterable[Resource] = KINDS,
     progress: Callable[[str], None] | None = None,
-) -> ClusterSnapshot:  # fmt: skip
+) -> ClusterSnapshot:
     """All objects of the kinds that the server offers and the user may list, in all namespaces.
 
     A kind that is refused for all namespaces is read in `namespace` (default: the context's) where that is allowed; the
@@ -69,9 +76,12 @@ class Listing(msgspec.Struct, frozen=True):
 
 
 def read_listings(
-    client: KubeClient, *, namespace: str | None = None, kinds: Iterable[Resource] = KINDS,
+    client: KubeClient,
+    *,
+    namespace: str | None = None,
+    kinds: Iterable[Resource] = KINDS,
     progress: Callable[[str], None] | None = None,
-) -> tuple[ClusterSnapshot, tuple[Listing, ...]]:  # fmt: skip
+) -> tuple[ClusterSnapshot, tuple[Listing, ...]]:
     """As `read_snapshot`, with the listings that it is made of."""
     taken_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     served, left_out = discover(client, kinds)

@@ -65,9 +65,12 @@ def watch_once(client: KubeClient, selection: Selection, version: str) -> Iterat
     Raises Expired for 410 (as a status or inside the stream), ApiError and Unreachable for the rest.
     """
     query = {
-        "watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true",
-        "timeoutSeconds": str(_SERVER_TIMEOUT_S), **dict(selection.query),
-    }  # fmt: skip
+        "watch": "true",
+        "resourceVersion": version,
+        "allowWatchBookmarks": "true",
+        "timeoutSeconds": str(_SERVER_TIMEOUT_S),
+        **dict(selection.query),
+    }
     path, doing = selection.served.path(selection.namespace), f"watch {selection.served.resource.plural}"
     try:
         with client.lines(path, query, read_timeout_s=_SERVER_TIMEOUT_S + 30, doing=doing) as lines:
@@ -100,10 +103,17 @@ class Follower(Generic[T]):
     """
 
     def __init__(
-        self, client: KubeClient, selection: Selection, keep: Callable[[KubeObject], T | None],
-        on_change: Callable[[Mapping[Key, T]], None], on_problem: Callable[[str], None] = lambda message: None, *,
-        known: Iterable[KubeObject] = (), version: str = "", persistent: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        client: KubeClient,
+        selection: Selection,
+        keep: Callable[[KubeObject], T | None],
+        on_change: Callable[[Mapping[Key, T]], None],
+        on_problem: Callable[[str], None] = lambda message: None,
+        *,
+        known: Iterable[KubeObject] = (),
+        version: str = "",
+        persistent: bool = False,
+    ) -> None:
         self._client, self._selection = client, selection
         self._keep, self._on_change, self._on_problem = keep, on_change, on_problem
         self._kept: dict[Key, T] = {}
@@ -198,10 +208,15 @@ class Watch(Follower[KubeObject]):
     """Keeps the objects whole. `on_change` is called with all of the selection, sorted, where any differs."""
 
     def __init__(
-        self, client: KubeClient, selection: Selection, on_change: Callable[[tuple[KubeObject, ...]], None],
-        on_problem: Callable[[str], None] = lambda message: None, *, known: Iterable[KubeObject] = (),
+        self,
+        client: KubeClient,
+        selection: Selection,
+        on_change: Callable[[tuple[KubeObject, ...]], None],
+        on_problem: Callable[[str], None] = lambda message: None,
+        *,
+        known: Iterable[KubeObject] = (),
         version: str = "",
-    ) -> None:  # fmt: skip
+    ) -> None:
         known = tuple(known)
         told = _sorted({(o.namespace, o.name): o for o in known}) if version else None
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import msgspec
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.lab import netns, programs
+from kubectl_genainet.lab.api.endpoints import selects, with_endpoint_slices
+from kubectl_genainet.lab.api.objects import Object, key
 from kubectl_genainet.lab.cluster import check_machine, pod_wire, wires
-from kubectl_genainet.lab.endpoints import selects, with_endpoint_slices
-from kubectl_genainet.lab.objects import Object, key
-from kubectl_genainet.lab.rules import load_rules
+from kubectl_genainet.lab.datapath import netns
+from kubectl_genainet.lab.datapath.rules import load_rules
+from kubectl_genainet.lab.programs import start as programs
 from kubectl_genainet.lab.state import ExtraRule, LabFolder, LabRecord, Memo, locked
 
 APP = "app.kubernetes.io/name"

@@ -12,13 +12,15 @@ from typing import Any
 from pyroute2.netlink.exceptions import NetlinkError
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.lab import netns, processes, programs
-from kubectl_genainet.lab.controllers import build_objects
-from kubectl_genainet.lab.manifests import SHIPPED, read_folder
-from kubectl_genainet.lab.rules import load_rules
+from kubectl_genainet.lab.api.controllers import build_objects
+from kubectl_genainet.lab.api.manifests import SHIPPED, read_folder
+from kubectl_genainet.lab.datapath import netns
+from kubectl_genainet.lab.datapath.rules import load_rules
+from kubectl_genainet.lab.datapath.wiring import HAS_IPV6, PodWire, Wires
+from kubectl_genainet.lab.programs import processes
+from kubectl_genainet.lab.programs import start as programs
 from kubectl_genainet.lab.spec import FABRIC, Family, LabSpec, check_name, check_nodes, netns_name, node_name
 from kubectl_genainet.lab.state import LabFolder, LabRecord, locked
-from kubectl_genainet.lab.wiring import HAS_IPV6, PodWire, Wires
 
 Object = dict[str, Any]
 

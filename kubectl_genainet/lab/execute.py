@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.lab import netns, processes, programs
 from kubectl_genainet.lab.cluster import check_machine
+from kubectl_genainet.lab.datapath import netns
+from kubectl_genainet.lab.programs import processes
+from kubectl_genainet.lab.programs import start as programs
 from kubectl_genainet.lab.state import LabFolder, LabRecord, lab_record, lab_snapshot
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import Pod

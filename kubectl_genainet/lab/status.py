@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from kubectl_genainet.lab import netns, processes
+from kubectl_genainet.lab.datapath import netns
+from kubectl_genainet.lab.programs import processes
 from kubectl_genainet.lab.state import LabFolder, LabRecord, lab_names, lab_snapshot
 
 ENFORCER = "the lab's own (iptables chains LAB-*), not a product's"

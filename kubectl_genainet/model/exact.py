@@ -6,6 +6,8 @@ import msgspec
 
 from kubectl_genainet.model.packet import FiveTuple
 
+IPTABLES_TABLES = frozenset({"raw", "mangle", "nat", "filter", "security"})
+
 
 class RuleHit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="rule_hit"):
     """A rule that matched a traced packet (observed).

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 from enum import Enum
+from functools import lru_cache
 
 import msgspec
 
@@ -61,3 +63,12 @@ class FiveTuple(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.protocol.value} {self.source} → {self.destination}"
+
+
+@lru_cache(maxsize=65536)
+def is_multicast(ip: str) -> bool:
+    """Whether the address is a group's, or the limited broadcast (RFC 919)."""
+    try:
+        return ip == "255.255.255.255" or ipaddress.ip_address(ip).is_multicast
+    except ValueError:
+        return False

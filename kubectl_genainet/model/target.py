@@ -23,14 +23,20 @@ class TargetKind(Enum):
 
 
 _KINDS = {
-    "svc": (TargetKind.SERVICE, "Service"), "service": (TargetKind.SERVICE, "Service"),
+    "svc": (TargetKind.SERVICE, "Service"),
+    "service": (TargetKind.SERVICE, "Service"),
     "services": (TargetKind.SERVICE, "Service"),
-    "po": (TargetKind.POD, "Pod"), "pod": (TargetKind.POD, "Pod"), "pods": (TargetKind.POD, "Pod"),
-    "deploy": (TargetKind.WORKLOAD, "Deployment"), "deployment": (TargetKind.WORKLOAD, "Deployment"),
-    "sts": (TargetKind.WORKLOAD, "StatefulSet"), "statefulset": (TargetKind.WORKLOAD, "StatefulSet"),
-    "ds": (TargetKind.WORKLOAD, "DaemonSet"), "daemonset": (TargetKind.WORKLOAD, "DaemonSet"),
+    "po": (TargetKind.POD, "Pod"),
+    "pod": (TargetKind.POD, "Pod"),
+    "pods": (TargetKind.POD, "Pod"),
+    "deploy": (TargetKind.WORKLOAD, "Deployment"),
+    "deployment": (TargetKind.WORKLOAD, "Deployment"),
+    "sts": (TargetKind.WORKLOAD, "StatefulSet"),
+    "statefulset": (TargetKind.WORKLOAD, "StatefulSet"),
+    "ds": (TargetKind.WORKLOAD, "DaemonSet"),
+    "daemonset": (TargetKind.WORKLOAD, "DaemonSet"),
     "job": (TargetKind.WORKLOAD, "Job"),
-}  # fmt: skip
+}
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 

@@ -8,7 +8,6 @@ Pure: no input or output. docs/policies.md says what is evaluated and how.
 
 from kubectl_genainet.policy.compile import POLICY_KINDS
 from kubectl_genainet.policy.engine import PolicyEngine
-from kubectl_genainet.policy.matrix import Matrix
 from kubectl_genainet.policy.model import (
     Action,
     Direction,
@@ -29,7 +28,8 @@ from kubectl_genainet.policy.model import (
     ip_endpoint,
     pod_endpoint,
 )
-from kubectl_genainet.policy.patch import Change, Option, Patch, patch, patch_all
+from kubectl_genainet.policy.patches.patch import Change, Option, Patch, patch, patch_all
+from kubectl_genainet.policy.reach.matrix import Matrix
 
 __all__ = [
     "POLICY_KINDS",

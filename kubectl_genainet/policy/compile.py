@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
-from kubectl_genainet.policy.decode_admin import compile_admin_policy
-from kubectl_genainet.policy.decode_calico import GROUPS as CALICO_GROUPS
-from kubectl_genainet.policy.decode_calico import CalicoCompiler
-from kubectl_genainet.policy.decode_cilium import CiliumCompiler
-from kubectl_genainet.policy.decode_netpol import compile_network_policy
+from kubectl_genainet.policy.dialects.admin import compile_admin_policy
+from kubectl_genainet.policy.dialects.calico import GROUPS as CALICO_GROUPS
+from kubectl_genainet.policy.dialects.calico import CalicoCompiler
+from kubectl_genainet.policy.dialects.cilium import CiliumCompiler
+from kubectl_genainet.policy.dialects.kubernetes import compile_network_policy
+from kubectl_genainet.policy.dialects.unsupported import OTHER_KINDS, OTHER_TIER, not_evaluated_policies
 from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Tier
-from kubectl_genainet.policy.unsupported import OTHER_KINDS, OTHER_TIER, not_evaluated_policies
 
 ADMIN_GROUP = "policy.networking.k8s.io"
 

@@ -11,11 +11,9 @@ import msgspec
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.policy.cidr import address_of
-from kubectl_genainet.policy.classes import Edges, PodClasses
 from kubectl_genainet.policy.compile import compile_policies
 from kubectl_genainet.policy.decide import Selected
 from kubectl_genainet.policy.explain import explain_direction
-from kubectl_genainet.policy.matrix import Matrix, matrix_of
 from kubectl_genainet.policy.model import (
     Direction,
     DirectionResult,
@@ -30,7 +28,9 @@ from kubectl_genainet.policy.model import (
 )
 from kubectl_genainet.policy.party import Parties, Party, PartyKind
 from kubectl_genainet.policy.peers import PodsPeer
-from kubectl_genainet.policy.rows import Plan, Rows
+from kubectl_genainet.policy.reach.classes import Edges, PodClasses
+from kubectl_genainet.policy.reach.matrix import Matrix, matrix_of
+from kubectl_genainet.policy.reach.rows import Plan, Rows
 from kubectl_genainet.policy.rules import PROTOCOLS, Policy
 
 

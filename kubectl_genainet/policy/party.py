@@ -69,9 +69,11 @@ class Parties:
         self._namespace_labels: dict[str, dict[str, str]] = {}
         self._node_labels = {n.metadata.name: n.metadata.labels for n in snapshot.nodes}
         self._host_pods = {
-            address: pod for pod in snapshot.pods if pod.spec.host_network and pod.spec.node_name
+            address: pod
+            for pod in snapshot.pods
+            if pod.spec.host_network and pod.spec.node_name
             for address in filter(None, map(address_of, pod.ips))
-        }  # fmt: skip
+        }
 
     def of(self, endpoint: PolicyEndpoint, version: int = 0) -> Party:
         """The party of an endpoint; of a pod's addresses the one of IP version `version`, if it is not 0.

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from kubectl_genainet.policy.calico_selector import Expression, keys_of
 from kubectl_genainet.policy.cidr import Address, Block
+from kubectl_genainet.policy.dialects.calico_selector import Expression, keys_of
 from kubectl_genainet.policy.model import FailedTerm, Term
 from kubectl_genainet.policy.party import Party, PartyKind
 from kubectl_genainet.policy.selectors import EVERYTHING, NAMESPACE_NAME_LABEL, Selector, label_text
@@ -119,9 +119,11 @@ class SameLabelsPeer(msgspec.Struct, frozen=True):
             actual = ", ".join(label_text(party.namespace_labels, k) for k in self.keys)
             return no(Term.NAMESPACE_LABELS, wanted, actual, self.field, 1)
         failed = self.pods.failed(party.labels)
-        return YES if failed is None else no(
-            Term.POD_LABELS, failed, label_text(party.labels, failed.key), self.pods_field, 2
-        )  # fmt: skip
+        return (
+            YES
+            if failed is None
+            else no(Term.POD_LABELS, failed, label_text(party.labels, failed.key), self.pods_field, 2)
+        )
 
 
 class BlockPeer(msgspec.Struct, frozen=True):
@@ -363,10 +365,20 @@ class NotPeer(msgspec.Struct, frozen=True):
 
 
 Peer = (
-    AnyPeer | PodsPeer | SameLabelsPeer | BlockPeer | NodesPeer | DomainsPeer | EntityPeer | UnknownPeer
-    | ServiceAccountPeer | ExpressionPeer
-    | AllOfPeer | AnyOfPeer | NotPeer
-)  # fmt: skip
+    AnyPeer
+    | PodsPeer
+    | SameLabelsPeer
+    | BlockPeer
+    | NodesPeer
+    | DomainsPeer
+    | EntityPeer
+    | UnknownPeer
+    | ServiceAccountPeer
+    | ExpressionPeer
+    | AllOfPeer
+    | AnyOfPeer
+    | NotPeer
+)
 
 
 def best_match(found: list[Match]) -> Match:

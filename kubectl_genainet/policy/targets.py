@@ -75,9 +75,7 @@ def destinations_of(
         return _at_address(snapshot, target, protocol or "TCP")
     if target.kind is TargetKind.SERVICE:
         service = service_named(snapshot, target.namespace or namespace, target.name)
-        return [
-            d for p in _service_ports(service, target, protocol) for d in backends_of(snapshot, service, p)
-        ]  # fmt: skip
+        return [d for p in _service_ports(service, target, protocol) for d in backends_of(snapshot, service, p)]
     return [d for pod in pods_named(snapshot, target, namespace) for d in _pod_ports(pod, target, protocol)]
 
 

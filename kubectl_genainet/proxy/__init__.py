@@ -7,17 +7,9 @@
 from kubectl_genainet.proxy.attribute import attribute_nat
 from kubectl_genainet.proxy.drift import compare, configured_mode
 from kubectl_genainet.proxy.enforcers import PolicyBehind, policy_behind
-from kubectl_genainet.proxy.evaluate import evaluate, evaluate_hook
-from kubectl_genainet.proxy.model import (
-    BackendChoice,
-    Evaluation,
-    Hook,
-    NatAttribution,
-    Outcome,
-    Packet,
-    RuleRef,
-    Verdict,
-)
+from kubectl_genainet.proxy.evaluator.evaluate import evaluate, evaluate_hook
+from kubectl_genainet.proxy.evaluator.model import BackendChoice, Evaluation, NatAttribution, Outcome, Packet, Verdict
+from kubectl_genainet.proxy.evaluator.rule_ref import Hook, RuleRef
 from kubectl_genainet.proxy.ruleset import Ruleset, detect_source, dump_of, parse_ruleset
 from kubectl_genainet.proxy.services import RuleAddress, RuleBackend, ServiceRules, proxy_modes, service_rules
 

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.packet import FiveTuple
-from kubectl_genainet.proxy.evaluate import evaluate
-from kubectl_genainet.proxy.model import NatAttribution, Packet, RuleRef
-from kubectl_genainet.proxy.names import parse_nftables_chain
+from kubectl_genainet.proxy.evaluator.evaluate import evaluate
+from kubectl_genainet.proxy.evaluator.model import NatAttribution, Packet
+from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
+from kubectl_genainet.proxy.names import parse_nftables_chain, service_of
 from kubectl_genainet.proxy.ruleset import Ruleset
 
-# The Service port at the start of a comment of kube-proxy: "ns1/svc1:p80 cluster IP", "ns1/svc1 has no endpoints".
-_SERVICE = re.compile(
-    r"^(?:masquerade traffic for |pod traffic for |(?:masquerade|route) LOCAL traffic for |Redirect )?"
-    r"([a-z0-9][a-z0-9.-]*/[a-z0-9][a-z0-9.-]*(?::[a-z0-9][a-z0-9-]*)?)(?=$| )"
-)
 _SERVICE_CHAINS = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-XLB-", "KUBE-EXT-", "KUBE-FW-")
-
-
-def service_of(rules: Iterable[RuleRef]) -> str | None:
-    """ "ns/name:port" of the Service that the rules are for: from kube-proxy's comments and chain names."""
-    for rule in rules:
-        parsed = parse_nftables_chain(rule.chain)
-        if parsed is not None:
-            return parsed.service_port
-        found = service_in_comment(rule.comment) if rule.table != "ipvs" else None
-        if found is not None:
-            return found
-    return None
-
-
-def service_in_comment(comment: str) -> str | None:
-    match = _SERVICE.match(comment)
-    return match.group(1) if match else None
 
 
 def attribute_nat(

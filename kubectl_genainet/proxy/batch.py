@@ -10,8 +10,9 @@ import msgspec
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.proxy.evaluate import evaluate
-from kubectl_genainet.proxy.model import Evaluation, Packet, RuleRef
+from kubectl_genainet.proxy.evaluator.evaluate import evaluate
+from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet
+from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 from kubectl_genainet.proxy.ruleset import Ruleset
 
 
@@ -42,12 +43,29 @@ class FlowResult(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 _KEYS = {
-    "sourceip": "src", "source": "src", "src": "src", "sourceport": "sport", "sport": "sport",
-    "destip": "dst", "destinationip": "dst", "dest": "dst", "destination": "dst", "dst": "dst",
-    "destport": "dport", "destinationport": "dport", "port": "dport", "dport": "dport",
-    "protocol": "protocol", "proto": "protocol", "nodeips": "node_ips", "nodeip": "node_ips",
-    "indevice": "in_device", "outdevice": "out_device", "ctstate": "ct_state", "mark": "mark",
-}  # fmt: skip
+    "sourceip": "src",
+    "source": "src",
+    "src": "src",
+    "sourceport": "sport",
+    "sport": "sport",
+    "destip": "dst",
+    "destinationip": "dst",
+    "dest": "dst",
+    "destination": "dst",
+    "dst": "dst",
+    "destport": "dport",
+    "destinationport": "dport",
+    "port": "dport",
+    "dport": "dport",
+    "protocol": "protocol",
+    "proto": "protocol",
+    "nodeips": "node_ips",
+    "nodeip": "node_ips",
+    "indevice": "in_device",
+    "outdevice": "out_device",
+    "ctstate": "ct_state",
+    "mark": "mark",
+}
 
 
 def read_flows(lines: Iterable[str], source: str) -> Iterator[FlowRequest]:

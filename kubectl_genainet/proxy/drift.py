@@ -118,9 +118,17 @@ def compare(
 def _is_proxied(service: Service) -> bool:
     """Whether kube-proxy handles the Service at all (pkg/proxy/util.ShouldSkipService)."""
     labels = service.metadata.labels
-    return bool(service.cluster_ips) and service.spec.type != "ExternalName" and not (labels.keys() & {
-        _PROXY_NAME, _HEADLESS,
-    })  # fmt: skip
+    return (
+        bool(service.cluster_ips)
+        and service.spec.type != "ExternalName"
+        and not (
+            labels.keys()
+            & {
+                _PROXY_NAME,
+                _HEADLESS,
+            }
+        )
+    )
 
 
 def _modes(snapshot: ClusterSnapshot, nodes: list[_NodeRules]) -> Iterator[Finding]:
@@ -239,18 +247,31 @@ def _endpoints(
     gone = [key for key in programmed if key not in {(b.ip, b.port) for b in known if b.ready or b.serving}]
     if gone:
         yield _endpoint_finding(
-            "stale-endpoint-rules", "still sends to", "which no EndpointSlice has ready or serving",
-            node, service, port, [address_text(ip, p) for ip, p in gone], age, Severity.ERROR,
-        )  # fmt: skip
+            "stale-endpoint-rules",
+            "still sends to",
+            "which no EndpointSlice has ready or serving",
+            node,
+            service,
+            port,
+            [address_text(ip, p) for ip, p in gone],
+            age,
+            Severity.ERROR,
+        )
     wanted = _expected(service, known, node.node)
     if not slices.have_hints(service):
         absent = [b for b in wanted if (b.ip, b.port) not in programmed]
         if absent:
             yield _endpoint_finding(
-                "missing-endpoint-rules", "does not send to", "ready in the EndpointSlices",
-                node, service, port, [address_text(b.ip, b.port) for b in absent], age,
+                "missing-endpoint-rules",
+                "does not send to",
+                "ready in the EndpointSlices",
+                node,
+                service,
+                port,
+                [address_text(b.ip, b.port) for b in absent],
+                age,
                 Severity.ERROR if len(absent) == len(wanted) else Severity.WARNING,
-            )  # fmt: skip
+            )
 
 
 def _expected(service: Service, backends: list[Backend], node: str) -> list[Backend]:
@@ -267,9 +288,16 @@ def _expected(service: Service, backends: list[Backend], node: str) -> list[Back
 
 
 def _endpoint_finding(
-    check: str, verb: str, why: str, node: _NodeRules, service: Service, port: ServicePort, addresses: list[str],
-    age: str, severity: Severity,
-) -> Finding:  # fmt: skip
+    check: str,
+    verb: str,
+    why: str,
+    node: _NodeRules,
+    service: Service,
+    port: ServicePort,
+    addresses: list[str],
+    age: str,
+    severity: Severity,
+) -> Finding:
     shown = ", ".join(addresses[:5]) + (f" and {len(addresses) - 5} more" if len(addresses) > 5 else "")
     name = service_port_name(service.metadata.namespace, service.metadata.name, port.name)
     evidence = [

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from kubectl_genainet.proxy.ir import Chain
-from kubectl_genainet.proxy.model import RuleRef
+from kubectl_genainet.proxy.evaluator.ir import Chain
+from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 from kubectl_genainet.proxy.names import calico_policy_chain
 from kubectl_genainet.proxy.ruleset import Ruleset
 

@@ -9,7 +9,7 @@ import msgspec
 
 from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.node import RulesetDump
-from kubectl_genainet.proxy.model import RuleRef
+from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
 
 

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 
 NFTABLES_PREFIXES = ("service-", "local-", "external-", "firewall-", "endpoint-", "affinity-")
 
@@ -87,3 +91,27 @@ def calico_policy_chain(namespace: str, policy: str, direction: str, *, tier_nam
         return prefix + name
     digest = base64.urlsafe_b64encode(hashlib.sha256(name.encode()).digest()).decode()
     return f"{prefix}_{digest[: 28 - len(prefix) - 1]}"
+
+
+# The Service port at the start of a comment of kube-proxy: "ns1/svc1:p80 cluster IP", "ns1/svc1 has no endpoints".
+_SERVICE = re.compile(
+    r"^(?:masquerade traffic for |pod traffic for |(?:masquerade|route) LOCAL traffic for |Redirect )?"
+    r"([a-z0-9][a-z0-9.-]*/[a-z0-9][a-z0-9.-]*(?::[a-z0-9][a-z0-9-]*)?)(?=$| )"
+)
+
+
+def service_of(rules: Iterable[RuleRef]) -> str | None:
+    """ "ns/name:port" of the Service that the rules are for: from kube-proxy's comments and chain names."""
+    for rule in rules:
+        parsed = parse_nftables_chain(rule.chain)
+        if parsed is not None:
+            return parsed.service_port
+        found = service_in_comment(rule.comment) if rule.table != "ipvs" else None
+        if found is not None:
+            return found
+    return None
+
+
+def service_in_comment(comment: str) -> str | None:
+    match = _SERVICE.match(comment)
+    return match.group(1) if match else None

@@ -9,14 +9,14 @@ from functools import cached_property
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.node import RulesetDump
-from kubectl_genainet.proxy.ipset import IpSet, parse_ipset
-from kubectl_genainet.proxy.iptables import BASE_CHAINS, family_of, parse_iptables
-from kubectl_genainet.proxy.ipvs import VirtualServer, parse_ipvs
-from kubectl_genainet.proxy.ir import Chain, Env, SetLookup, Table, address_number
-from kubectl_genainet.proxy.model import Hook
-from kubectl_genainet.proxy.nft import NftTable, parse_nft_json
-from kubectl_genainet.proxy.nft_text import parse_nft_text
-from kubectl_genainet.proxy.remember import Memory
+from kubectl_genainet.proxy.evaluator.ir import Chain, Env, SetLookup, Table, address_number
+from kubectl_genainet.proxy.evaluator.remember import Memory
+from kubectl_genainet.proxy.evaluator.rule_ref import Hook
+from kubectl_genainet.proxy.iptables.ipset import IpSet, parse_ipset
+from kubectl_genainet.proxy.iptables.read import BASE_CHAINS, family_of, parse_iptables
+from kubectl_genainet.proxy.ipvs.read import VirtualServer, parse_ipvs
+from kubectl_genainet.proxy.nftables.read import NftTable, parse_nft_json
+from kubectl_genainet.proxy.nftables.text import parse_nft_text
 
 _HEAD = 1 << 16  # characters that tell what a text is; a ruleset may have 40 MB
 _SAVE_LINE = re.compile(r"^(?:\[\d+:\d+\] )?-A \S+", re.M)

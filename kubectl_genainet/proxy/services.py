@@ -10,13 +10,12 @@ import msgspec
 
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.proxy.attribute import service_in_comment
-from kubectl_genainet.proxy.iptables import IptablesTable, split_counters
-from kubectl_genainet.proxy.iptables_target import split_endpoint
-from kubectl_genainet.proxy.ipvs import VirtualServer
-from kubectl_genainet.proxy.ir import Chain, Table, address_of
-from kubectl_genainet.proxy.names import parse_nftables_chain
-from kubectl_genainet.proxy.nft import NftTable
+from kubectl_genainet.proxy.evaluator.ir import Chain, Table, address_of
+from kubectl_genainet.proxy.iptables.read import IptablesTable, split_counters
+from kubectl_genainet.proxy.iptables.target import split_endpoint
+from kubectl_genainet.proxy.ipvs.read import VirtualServer
+from kubectl_genainet.proxy.names import parse_nftables_chain, service_in_comment
+from kubectl_genainet.proxy.nftables.read import NftTable
 from kubectl_genainet.proxy.ruleset import Ruleset
 
 

@@ -9,16 +9,16 @@ from typing import Any, TypeVar
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from kubectl_genainet.correlate.dns_stats import ClientStats, Counts, NameStats, ServerStats
-from kubectl_genainet.correlate.dns_summary import DnsSummary, DnsSummaryBuilder
-from kubectl_genainet.model.exchange import DnsExchange
+from kubectl_genainet.dns.stats import ClientStats, Counts, NameStats, ServerStats
+from kubectl_genainet.dns.summary import DnsSummary, DnsSummaryBuilder
 from kubectl_genainet.model.finding import Finding
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.model.path import Party
+from kubectl_genainet.model.results.exchange import DnsExchange
+from kubectl_genainet.model.results.path import Party
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
-from kubectl_genainet.render.path_tree import certainty
 from kubectl_genainet.render.table import Column, FittingTable
 from kubectl_genainet.render.text import SEVERITY_STYLE, duration, printable
+from kubectl_genainet.render.trace.tree import certainty
 
 NAMES_SHOWN = 15
 _ALWAYS = frozenset({"QUERIES", "P50", "P99", "MAX", "TIMEOUTS"})
@@ -40,11 +40,15 @@ def _count_columns(_: type[R]) -> tuple[Column[R], ...]:
         Column("TIMEOUTS", lambda r: str(r.counts.timeouts), right=True, style=_bad(lambda c: c.timeouts)),
         Column("RETRIES", lambda r: str(r.counts.retries), right=True),
         Column("NXDOMAIN", lambda r: str(r.counts.rcodes.get("NXDOMAIN", 0)), right=True),
-        Column("SERVFAIL", lambda r: str(r.counts.rcodes.get("SERVFAIL", 0)), right=True,
-               style=_bad(lambda c: c.rcodes.get("SERVFAIL", 0))),
+        Column(
+            "SERVFAIL",
+            lambda r: str(r.counts.rcodes.get("SERVFAIL", 0)),
+            right=True,
+            style=_bad(lambda c: c.rcodes.get("SERVFAIL", 0)),
+        ),
         Column("TRUNCATED", lambda r: str(r.counts.truncated), right=True),
         Column("TCP", lambda r: str(r.counts.tcp_retries), right=True),
-    )  # fmt: skip
+    )
 
 
 def _time(ns: int | None) -> str:

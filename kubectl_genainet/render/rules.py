@@ -12,7 +12,7 @@ from rich.tree import Tree
 from kubectl_genainet.model.finding import Finding, counted
 from kubectl_genainet.proxy.batch import FlowResult
 from kubectl_genainet.proxy.exact import RuleCount
-from kubectl_genainet.proxy.ipset import IpSet
+from kubectl_genainet.proxy.iptables.ipset import IpSet
 from kubectl_genainet.proxy.report import RulesReport, RulesRow
 from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, markup_safe, printable

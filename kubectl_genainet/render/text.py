@@ -12,8 +12,11 @@ from rich.markup import escape
 from kubectl_genainet.model.finding import Certainty, Severity
 
 CERTAINTY_STYLE = {
-    Certainty.OBSERVED: "green", Certainty.DERIVED: "cyan", Certainty.ASSUMED: "yellow", Certainty.UNKNOWN: "dim",
-}  # fmt: skip
+    Certainty.OBSERVED: "green",
+    Certainty.DERIVED: "cyan",
+    Certainty.ASSUMED: "yellow",
+    Certainty.UNKNOWN: "dim",
+}
 SEVERITY_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "blue"}
 
 
@@ -38,9 +41,14 @@ def make_console(file: IO[str] | None = None, *, stderr: bool = False) -> Consol
     if not console.is_terminal:
         width = console.width if os.environ.get("COLUMNS") else max(console.width, 200)
         console = Console(
-            file=file, stderr=stderr, highlight=False, emoji=False, width=width, no_color=True,
+            file=file,
+            stderr=stderr,
+            highlight=False,
+            emoji=False,
+            width=width,
+            no_color=True,
             force_terminal=False,
-        )  # fmt: skip
+        )
     return console
 
 

@@ -2,7 +2,7 @@
  *
  * What the probes share: views of kernel structs, the parsed packet, the filter, accounting of events.
  *
- * "views.h" is written by the agent from the node's own BTF (agent/headers.py): for every view a struct with the
+ * "views.h" is written by the agent from the node's own BTF (agent/bpf/headers.py): for every view a struct with the
  * fields at their true distances and OFFSETOF_<view>. Nothing here knows an offset, and no kernel header is needed.
  *
  * The agent puts this file in front of each probe instead of including it: BCC rewrites map operations in the main
@@ -12,7 +12,7 @@
 
 /* Kernel memory is read by plain loads where the kernel offers bpf_rdonly_cast (Linux 6.2): TYPED gives an address the
  * BTF type that the verifier checks the loads against, and costs nothing when it runs. A load that faults gives 0. The
- * number is replaced by the kernel function's (agent/compiler.py). Else one helper call copies all fields of a view. */
+ * number is replaced by the kernel function's (agent/bpf/compiler.py). Else one helper call copies all fields of a view. */
 #define TYPED(base, type) (((__u64 (*)(__u64, __u32))0x74797065)((base), (type)))
 /* In assembler, as the compiler would join loads of neighbouring fields, which the verifier refuses. */
 #define TYPED_LOAD(to, size, from, offset)                                                               \

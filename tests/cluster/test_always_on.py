@@ -11,9 +11,9 @@ from harness.cluster import Cluster, everything
 from harness.processes import wait_for
 from prometheus_client.parser import text_string_to_metric_families
 
+from kubectl_genainet.kube.agents.forward import find_agents
+from kubectl_genainet.kube.agents.portforward import dial_pod
 from kubectl_genainet.kube.client import connect
-from kubectl_genainet.kube.forward import find_agents
-from kubectl_genainet.kube.portforward import dial_pod
 
 pytestmark = pytest.mark.cluster
 
@@ -143,9 +143,11 @@ def client_of_dns(name: str, image: str) -> dict[str, Any]:
     labels = {"app.kubernetes.io/name": name}
     spec = {"containers": [container], "terminationGracePeriodSeconds": 1}
     return {
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "chat"},
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": "chat"},
         "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": spec}},
-    }  # fmt: skip
+    }
 
 
 def test_a_pod_made_after_deploy_is_named_and_so_after_a_restart_of_the_api_server(counting: Cluster) -> None:
@@ -175,19 +177,28 @@ def test_only_with_metrics_the_service_account_may_list_and_only_three_kinds(cou
     for group, resource in (("", "pods"), ("", "services"), ("discovery.k8s.io", "endpointslices")):
         assert may(counting, "list", group, resource) and may(counting, "watch", group, resource)
     refused = [
-        ("list", "", "secrets"), ("get", "", "secrets"), ("list", "", "configmaps"), ("list", "", "nodes"),
-        ("get", "", "pods"), ("create", "", "pods"), ("create", "", "pods/exec"), ("get", "", "nodes/proxy"),
-        ("patch", "", "pods"), ("create", "rbac.authorization.k8s.io", "clusterrolebindings"),
-    ]  # fmt: skip
+        ("list", "", "secrets"),
+        ("get", "", "secrets"),
+        ("list", "", "configmaps"),
+        ("list", "", "nodes"),
+        ("get", "", "pods"),
+        ("create", "", "pods"),
+        ("create", "", "pods/exec"),
+        ("get", "", "nodes/proxy"),
+        ("patch", "", "pods"),
+        ("create", "rbac.authorization.k8s.io", "clusterrolebindings"),
+    ]
     assert [r for r in refused if may(counting, *r) or may(counting, *r, "genainet")] == []
 
 
 def test_metrics_can_be_turned_off_and_undeploy_removes_what_they_brought(counting: Cluster) -> None:
     brought = {
-        "services genainet/genainet-metrics", "networkpolicies genainet/genainet-metrics",
-        "networkpolicies genainet/genainet-names", "clusterrolebindings /genainet-names",
+        "services genainet/genainet-metrics",
+        "networkpolicies genainet/genainet-metrics",
+        "networkpolicies genainet/genainet-names",
+        "clusterrolebindings /genainet-names",
         "clusterroles /genainet-names",
-    }  # fmt: skip
+    }
     assert brought <= everything(counting.api())
     done = counting.deploy()
     assert done.status == 0, done.err

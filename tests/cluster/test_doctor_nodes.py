@@ -45,9 +45,11 @@ def deployment(namespace: str, name: str, labels: dict[str, str], code: list[str
     spec = {"terminationGracePeriodSeconds": 1, "containers": [container]}
     template = {"metadata": {"labels": labels}, "spec": spec}
     return {
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": namespace},
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace},
         "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template},
-    }  # fmt: skip
+    }
 
 
 def service(namespace: str, name: str, selector: dict[str, str], port: dict[str, Any], **spec: Any) -> dict[str, Any]:
@@ -56,15 +58,20 @@ def service(namespace: str, name: str, selector: dict[str, str], port: dict[str,
 
 
 COREDNS = "/apis/apps/v1/namespaces/kube-system/deployments/coredns"
-LIMITED = {"name": "coredns", "image": AGENT, "imagePullPolicy": "Never", "command": ["python3", "-c", RESOLVER],
-           "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}],
-           "resources": {"requests": {"cpu": "50m"}, "limits": {"cpu": "200m"}}}  # fmt: skip
+LIMITED = {
+    "name": "coredns",
+    "image": AGENT,
+    "imagePullPolicy": "Never",
+    "command": ["python3", "-c", RESOLVER],
+    "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}],
+    "resources": {"requests": {"cpu": "50m"}, "limits": {"cpu": "200m"}},
+}
 FAULTY = [
     deployment("chat", "crawler", {NAME: "crawler"}, ["python3", "-c", CLIENT]),
     deployment("chat", "ollama", {NAME: "ollama"}, ["python3", "-m", "http.server", "11434", "--bind", "127.0.0.1"]),
     service("chat", "ollama", {NAME: "ollama"}, {"name": "http", "port": 80, "targetPort": 11434}),
     service("chat", "old-llama", {NAME: "my-llama-finetuned"}, {"name": "http", "port": 80, "targetPort": 8000}),
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +100,22 @@ def complaints(records: list[dict[str, Any]]) -> dict[tuple[str, str], str]:
 
 
 NODE_CHECKS = (
-    "pod-netns-mismatch", "pod-device-down", "pod-route-missing", "node-forwarding-off", "conntrack-fill", "mtu-mismatch",
-    "mtu-nodes-differ", "reverse-path", "listen-queue", "service-listener", "listen-loopback", "kube-proxy-drift",
-    "rule-of-nobody", "icmp-blocked", "kube-proxy-latency",
-)  # fmt: skip
+    "pod-netns-mismatch",
+    "pod-device-down",
+    "pod-route-missing",
+    "node-forwarding-off",
+    "conntrack-fill",
+    "mtu-mismatch",
+    "mtu-nodes-differ",
+    "reverse-path",
+    "listen-queue",
+    "service-listener",
+    "listen-loopback",
+    "kube-proxy-drift",
+    "rule-of-nobody",
+    "icmp-blocked",
+    "kube-proxy-latency",
+)
 
 
 def test_what_nodes_know_is_checked_and_sound(deployed: Cluster) -> None:
@@ -156,7 +175,9 @@ def test_faults_that_only_nodes_know_of_are_found_as_observed(faulty: Cluster) -
     told = {r["check"]: [e for e in r["evidence"] if e["node"]] for r in findings}
     assert {e["certainty"] for found in told.values() for e in found} == {"observed"}
     assert {(e["node"], e["statement"]) for e in told["service-listener"]} == {
-        ("node-1", "listens on TCP port 8080"), ("node-2", "listens on TCP port 8080")}  # fmt: skip
+        ("node-1", "listens on TCP port 8080"),
+        ("node-2", "listens on TCP port 8080"),
+    }
     assert told["listen-loopback"][0]["statement"] == "listens on port 11434 of 127.0.0.1 only"
     stopped = told["coredns-cpu-limit"][0]
     assert stopped["field"] == "cpu.stat[nr_throttled]" and stopped["value"] > 5

@@ -33,7 +33,7 @@ from kubectl_genainet.proxy import (
     names,
     parse_ruleset,
     service_rules,
-)  # fmt: skip
+)
 
 pytest.importorskip("harness.kubeproxy", reason="needs the control-plane harness")
 from harness.controlplane import ControlPlane
@@ -67,7 +67,7 @@ class Node:
             ("/api/v1/services", "v1", "Service"),
             ("/apis/discovery.k8s.io/v1beta1/endpointslices", "discovery.k8s.io/v1beta1", "EndpointSlice"),
             ("/api/v1/nodes", "v1", "Node"),
-        ):  # fmt: skip
+        ):
             for item in api.get(path)["items"]:
                 objects.append(KubeObject(without_nulls({**item, "apiVersion": version, "kind": kind})))
         return ClusterSnapshot(tuple(objects))
@@ -172,8 +172,10 @@ def test_rules_in_step_give_no_findings_and_a_frozen_proxy_does(node: Node) -> N
     assert compare(snapshot, {NODE: node.ruleset()}, services=ours) == []
     rules = {r.service: r for r in service_rules(node.ruleset())}
     assert {b.address for b in rules[f"{NAMESPACE}/cluster-three:http"].backends} == {
-        "10.244.1.11:8080", "10.244.1.12:8080", "10.244.1.113:8080",
-    }  # fmt: skip
+        "10.244.1.11:8080",
+        "10.244.1.12:8080",
+        "10.244.1.113:8080",
+    }
     old = node.ruleset()
     api = node.plane.api()
     try:

@@ -14,10 +14,10 @@ from harness.cluster import Cluster, agent_processes, everything, finish, rows
 from harness.processes import wait_for
 
 from kubectl_genainet import __version__
+from kubectl_genainet.kube.agents.forward import cluster_agents, find_agents
+from kubectl_genainet.kube.agents.portforward import dial_pod
 from kubectl_genainet.kube.client import connect
 from kubectl_genainet.kube.failures import ApiError as Refused
-from kubectl_genainet.kube.forward import cluster_agents, find_agents
-from kubectl_genainet.kube.portforward import dial_pod
 from kubectl_genainet.stream import ask_all
 
 pytestmark = pytest.mark.cluster
@@ -194,20 +194,32 @@ def hostile_requests(token: str) -> list[bytes]:
     auth = f"Authorization: Bearer {token}\r\n".encode()
     start = b"POST /v1/trace HTTP/1.1\r\nHost: a\r\n" + auth
     bodies = [
-        b"{", b"[]", b"null", b"\xff" * 100, b'{"filters": 3}', b'{"filters": [], "timeout_s": 1e999}',
-        b'{"filters": [{"ip": "a; rm -rf /"}]}', b'{"filters": [], "unknown": 1}', b"[" * 50_000,
-        b'{"filters": [], "timeout_s": -1}', b'{"filters": [], "probes": ["../../etc/passwd"]}',
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff" * 100,
+        b'{"filters": 3}',
+        b'{"filters": [], "timeout_s": 1e999}',
+        b'{"filters": [{"ip": "a; rm -rf /"}]}',
+        b'{"filters": [], "unknown": 1}',
+        b"[" * 50_000,
+        b'{"filters": [], "timeout_s": -1}',
+        b'{"filters": [], "probes": ["../../etc/passwd"]}',
         b'{"filters": [{"ip": "10.0.0.1", "port": 70000}]}',
         b'{"filters":[],"probe":{"from_ip":"10.0.0.1","host":"$(id)","port":80}}',
-    ]  # fmt: skip
+    ]
     requests = [start + f"Content-Length: {len(b)}\r\n\r\n".encode() + b for b in bodies]
     requests += [
-        b"\x16\x03\x01\x02\x00", b"GET / HTTP/9.9\r\n\r\n", b"\r\n" * 1000, b"GET " + b"a" * 100_000,
+        b"\x16\x03\x01\x02\x00",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\r\n" * 1000,
+        b"GET " + b"a" * 100_000,
         b"GET /healthz HTTP/1.1\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
         start + b"Content-Length: 99999999999\r\n\r\n" + b"x" * 100_000,
-        start + b"Content-Length: -1\r\n\r\n", start + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        start + b"Content-Length: -1\r\n\r\n",
+        start + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"PUT /v1/trace/../../etc/filters HTTP/1.1\r\nHost: a\r\n" + auth + b"\r\n",
-    ]  # fmt: skip
+    ]
     dice = random.Random(7)
     return requests + [dice.randbytes(dice.randrange(1, 4000)) for _ in range(20)]
 

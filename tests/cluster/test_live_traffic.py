@@ -166,8 +166,9 @@ def test_rules_shows_what_kube_proxy_has_and_which_node_is_out_of_step(own: Clus
     assert done.status == 0, done.out + done.err
     found = rows(done.out)
     assert [(r["node"], r["mode"], r["state"]) for r in found] == [
-        ("node-1", "iptables", "in step"), ("node-2", "iptables", "in step"),
-    ]  # fmt: skip
+        ("node-1", "iptables", "in step"),
+        ("node-2", "iptables", "in step"),
+    ]
     for row in found:
         assert {(b["ip"], b["port"], b["probability"]) for b in row["address"]["backends"]} == {
             (ip, 8080, 0.5) for ip in backends

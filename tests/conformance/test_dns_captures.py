@@ -12,8 +12,8 @@ from typing import Any
 import dpkt
 import pytest
 
-from kubectl_genainet.agent.dnsstream import Stream, Streams
-from kubectl_genainet.agent.dnswire import decode_message, message_id
+from kubectl_genainet.agent.dns.stream import Stream, Streams
+from kubectl_genainet.agent.dns.wire import decode_message, message_id
 from kubectl_genainet.model.dns import DnsMessage
 
 FOLDER = Path(os.environ.get("GENAINET_CONFORMANCE", Path(__file__).parents[2] / "../shared/conformance")) / "dns"
@@ -71,12 +71,22 @@ def described(data: bytes, message: DnsMessage) -> dict[str, Any]:
     """The decoder's words in the index's."""
     edns = message.edns
     out: dict[str, Any] = {
-        "id": message_id(data), "qr": message.qr, "opcode": message.opcode, "aa": message.aa, "tc": message.tc,
-        "rd": message.rd, "ra": message.ra, "qdcount": message.counts[0], "ancount": message.counts[1],
-        "nscount": message.counts[2], "arcount": message.counts[3], "len": message.length, "rcode": message.rcode,
+        "id": message_id(data),
+        "qr": message.qr,
+        "opcode": message.opcode,
+        "aa": message.aa,
+        "tc": message.tc,
+        "rd": message.rd,
+        "ra": message.ra,
+        "qdcount": message.counts[0],
+        "ancount": message.counts[1],
+        "nscount": message.counts[2],
+        "arcount": message.counts[3],
+        "len": message.length,
+        "rcode": message.rcode,
         "question": [[q.name, q.type] for q in message.questions],
         "answers": [[a.name, a.type, a.ttl, sorted(a.data)] for a in message.answers or ()],
-    }  # fmt: skip
+    }
     if edns is not None:
         options = sorted(edns.options)
         out["edns"] = {"version": edns.version, "payload": edns.payload, "do": edns.do, "options": options}

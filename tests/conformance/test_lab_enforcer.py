@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_genainet.lab.enforcer import write_policies
-from kubectl_genainet.lab.iptables import Tables
+from kubectl_genainet.lab.datapath.enforcer import write_policies
+from kubectl_genainet.lab.datapath.iptables import Tables
 from kubectl_genainet.lab.spec import Family
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, without_nulls

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from kubectl_genainet.cli import cli
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Packet, RuleRef, Ruleset, Verdict, dump_of, evaluate, parse_ruleset, policy_behind
-from kubectl_genainet.proxy.ipset import parse_ipset
+from kubectl_genainet.proxy.iptables.ipset import parse_ipset
 
 FOLDER = Path(os.environ.get("GENAINET_CONFORMANCE", Path(__file__).parents[2] / "../shared/conformance"))
 if not FOLDER.is_dir():

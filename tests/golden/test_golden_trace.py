@@ -16,11 +16,11 @@ import msgspec
 import pytest
 
 from kubectl_genainet.bundle import Bundle, read_bundle
-from kubectl_genainet.correlate.paths import PathCorrelator
-from kubectl_genainet.correlate.targets import resolve
+from kubectl_genainet.context.targets import resolve
 from kubectl_genainet.model.events import Bye, Event, Hello, PacketSeen
-from kubectl_genainet.model.path import PacketPath
+from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import parse_target
+from kubectl_genainet.trace.paths import PathCorrelator
 
 HERE = Path(__file__).parent
 GOLDEN = os.environ.get("GENAINET_GOLDEN", "")
@@ -35,7 +35,7 @@ RECORDINGS = {
     "stale-endpoint": ("stale-endpoint", "svc/my-llama-svc", ()),
     "mtu-blackhole": ("mtu-blackhole", "svc/my-llama-svc", ()),
     "no-local-endpoint": ("no-local-endpoint", "svc/chatbot-ui", ()),
-}  # fmt: skip
+}
 LAB = "golden"
 
 

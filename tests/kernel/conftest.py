@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from kerneltest import Row, three_namespaces
 
-from kubectl_genainet.agent.btf import VMLINUX
+from kubectl_genainet.agent.bpf.btf import VMLINUX
 
 
 def _why_not() -> str:

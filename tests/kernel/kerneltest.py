@@ -19,9 +19,9 @@ import msgspec
 from pyroute2 import IPRoute
 
 from kubectl_genainet import wire
-from kubectl_genainet.agent.limits import Budget
-from kubectl_genainet.agent.worker import Job
-from kubectl_genainet.lab import netns
+from kubectl_genainet.agent.serve.limits import Budget
+from kubectl_genainet.agent.serve.worker import Job
+from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import (
     Bye,
     Event,
@@ -75,12 +75,18 @@ def three_namespaces(tag: str, *, ipv6: bool = True) -> Iterator[Row]:
         netns.create(names)
         for name in names:
             with netns.inside(name):
-                netns.write_sysctls({
-                    "net/ipv4/ip_forward": "1", "net/ipv6/conf/all/disable_ipv6": "0" if ipv6 else "1",
-                    "net/ipv6/conf/default/accept_dad": "0", "net/ipv6/conf/default/router_solicitations": "0",
-                    "net/ipv6/conf/all/forwarding": "1", "net/ipv4/conf/all/rp_filter": "0",
-                    "net/ipv4/icmp_ratelimit": "0", "net/ipv6/icmp/ratelimit": "0",
-                })  # fmt: skip
+                netns.write_sysctls(
+                    {
+                        "net/ipv4/ip_forward": "1",
+                        "net/ipv6/conf/all/disable_ipv6": "0" if ipv6 else "1",
+                        "net/ipv6/conf/default/accept_dad": "0",
+                        "net/ipv6/conf/default/router_solicitations": "0",
+                        "net/ipv6/conf/all/forwarding": "1",
+                        "net/ipv4/conf/all/rp_filter": "0",
+                        "net/ipv4/icmp_ratelimit": "0",
+                        "net/ipv6/icmp/ratelimit": "0",
+                    }
+                )
         for end, side in ((row.client, 1), (row.server, 2)):
             _join(row.router, end, side, ipv6=ipv6)
         yield row
@@ -123,7 +129,7 @@ class Watch:
         request = TraceRequest(filters=filters, timeout_s=timeout_s, rulesets=False)
         self.row = row
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kubectl_genainet.agent.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "kubectl_genainet.agent.serve.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self.process.stdin is not None
         job = Job(request, "node", str(netns.RUN_NETNS / row.router), str(cache_folder()), budget)
@@ -226,9 +232,11 @@ def watching(
 # The places that a packet from the client to the server passes.
 def way(row: Row) -> list[tuple[tuple[str, str], str]]:
     return [
-        ((row.client, "eth0"), "tx"), ((row.router, "to-client"), "rx"), ((row.router, "to-server"), "tx"),
+        ((row.client, "eth0"), "tx"),
+        ((row.router, "to-client"), "rx"),
+        ((row.router, "to-server"), "tx"),
         ((row.server, "eth0"), "rx"),
-    ]  # fmt: skip
+    ]
 
 
 def places(row: Row, events: list[PacketSeen]) -> list[tuple[tuple[str, str], str]]:

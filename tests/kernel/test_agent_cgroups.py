@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_genainet.agent.inventory import _candidates
+from kubectl_genainet.agent.node.inventory import _candidates
 
 UID = "0a1b2c3d-1111-4222-8333-444455556666"
 OTHER = "9f8e7d6c-aaaa-4bbb-8ccc-ddddeeeeffff"
@@ -97,7 +97,7 @@ def test_a_service_of_the_node_is_of_no_pod() -> None:
 
 IN_A_CGROUP_NAMESPACE = """
 import sys
-from kubectl_genainet.agent.inventory import _candidates
+from kubectl_genainet.agent.node.inventory import _candidates
 pid, inode = sys.argv[1:]
 print(open(f"/proc/{pid}/cgroup").read())
 print(sorted(_candidates()[int(inode)].pod_uids))

@@ -21,7 +21,7 @@ import pytest
 from kerneltest import PORT, SERVER_IP, WAIT_S, Row, cache_folder
 
 from kubectl_genainet import wire
-from kubectl_genainet.lab import netns
+from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import Bye, Event, Hello, Progress
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 

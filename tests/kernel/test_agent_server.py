@@ -16,9 +16,9 @@ from kerneltest import PORT, SERVER_IP, Row, cache_folder, send_datagrams, udp_s
 from test_agent_lifecycle import Agent, Client, listens, wait_for
 
 from kubectl_genainet import __version__, wire
-from kubectl_genainet.agent import limits
+from kubectl_genainet.agent.serve import limits
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.lab import netns
+from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import Bye, LostEvents, PacketSeen, Progress
 from kubectl_genainet.stream import AgentConnection
 from kubectl_genainet.wire import FilterEntry, TraceRequest
@@ -27,9 +27,9 @@ REQUEST = {"filters": [{"ip": "10.0.0.1", "port": 80}], "timeout_s": 5}
 
 SMALL_OUTBOX = """
 import asyncio, sys
-from kubectl_genainet.agent.inventory import Inventory
-from kubectl_genainet.agent.limits import Budget
-from kubectl_genainet.agent.server import AnyCaller, Server, serve
+from kubectl_genainet.agent.node.inventory import Inventory
+from kubectl_genainet.agent.serve.limits import Budget
+from kubectl_genainet.agent.serve.server import AnyCaller, Server, serve
 path, host_netns, cache = sys.argv[1:]
 server = Server(Inventory("node", host_netns), cache, AnyCaller(), Budget(outbox_bytes=100_000))
 asyncio.run(serve(server, socket_path=path))
@@ -93,14 +93,23 @@ def changed(**fields: object) -> bytes:
         (post("/v1/trace", changed(timeout_s=-1)), 400, "is not between"),
         (post("/v1/trace", changed(max_events=10**12)), 400, "is not between"),
         (post("/v1/trace", changed(probe={"from_ip": "x", "host": "10.0.0.1", "port": 1})), 400, "probe.from_ip"),
-        (post("/v1/trace", changed(probe={"from_ip": "10.0.0.1", "host": "10.0.0.1", "port": 1, "path": "/ HTTP/1.1\r\nX: y"})),
-         400, "no spaces or control characters"),
-        (post("/v1/trace", changed(probe={"from_ip": "10.0.0.1", "host": "10.0.0.1", "port": 1, "count": 10**9})),
-         400, "at most"),
+        (
+            post(
+                "/v1/trace",
+                changed(probe={"from_ip": "10.0.0.1", "host": "10.0.0.1", "port": 1, "path": "/ HTTP/1.1\r\nX: y"}),
+            ),
+            400,
+            "no spaces or control characters",
+        ),
+        (
+            post("/v1/trace", changed(probe={"from_ip": "10.0.0.1", "host": "10.0.0.1", "port": 1, "count": 10**9})),
+            400,
+            "at most",
+        ),
         (post("/v1/trace/0123/filters", b"[]", "PUT"), 404, "no such session"),
         (post("/v1/trace/../../etc/passwd/filters", b"[]", "PUT"), 404, ""),
     ],
-)  # fmt: skip
+)
 def test_bad_request_is_refused_with_its_reason(agent: Agent, data: bytes, status: int, says: str) -> None:
     found, body = answer(agent, data)
     assert found == status and says in body

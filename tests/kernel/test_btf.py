@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_genainet.agent.btf import VMLINUX, Btf, Field
+from kubectl_genainet.agent.bpf.btf import VMLINUX, Btf, Field
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.errors import GenainetError
 

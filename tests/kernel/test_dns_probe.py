@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_genainet.agent.dnstcp import TcpTap
-from kubectl_genainet.agent.limits import Budget
-from kubectl_genainet.agent.loader import LoadedProbe
+from kubectl_genainet.agent.bpf.loader import LoadedProbe
+from kubectl_genainet.agent.dns.tcp import TcpTap
 from kubectl_genainet.agent.probes import PROBES
-from kubectl_genainet.lab import netns
-from kubectl_genainet.lab.stub_resolver import encode_query
+from kubectl_genainet.agent.serve.limits import Budget
+from kubectl_genainet.lab.datapath import netns
+from kubectl_genainet.lab.programs.stub_resolver import encode_query
 from kubectl_genainet.model.events import DnsDropped, DnsEnd, DnsMessageSeen, DnsTransaction, Event, PacketSeen
 from kubectl_genainet.wire import FilterEntry
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_genainet.agent.loader import LoadedProbe
-from kubectl_genainet.agent.netns import inside
+from kubectl_genainet.agent.bpf.loader import LoadedProbe
+from kubectl_genainet.agent.node.netns import inside
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.model.events import (
     DropCount,

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from kubectl_genainet.agent import namespace as looked_into
-from kubectl_genainet.agent.inventory import Inventory
-from kubectl_genainet.lab import netns
+from kubectl_genainet.agent.node import namespace as looked_into
+from kubectl_genainet.agent.node.inventory import Inventory
+from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.node import NetNs
 
 NAME = f"gnk-inventory-{os.getpid()}"

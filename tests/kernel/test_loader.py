@@ -10,12 +10,12 @@ import msgspec
 import pytest
 from kerneltest import ADDRESSES, CLIENT_IP, PORT, SERVER_IP, Row, cache_folder, send_datagrams, udp_sink, udp_socket
 
-from kubectl_genainet.agent import loader
-from kubectl_genainet.agent.btf import Btf
-from kubectl_genainet.agent.headers import KernelFacts
-from kubectl_genainet.agent.loader import LoadedProbe
+from kubectl_genainet.agent.bpf import loader
+from kubectl_genainet.agent.bpf.btf import Btf
+from kubectl_genainet.agent.bpf.headers import KernelFacts
+from kubectl_genainet.agent.bpf.loader import LoadedProbe
 from kubectl_genainet.agent.probes import PROBES
-from kubectl_genainet.lab import netns
+from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import Event, PacketDropped, PacketSeen
 from kubectl_genainet.wire import FilterEntry
 

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from kerneltest import ADDRESSES, PORT, Row, udp_socket, watching
 
-from kubectl_genainet.lab import netns
+from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import IcmpError
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.wire import FilterEntry
@@ -42,10 +42,13 @@ def test_icmp_error_that_quotes_a_followed_flow_is_seen_with_its_mtu(row: Row, f
 
 # (namespace, table, chain, hook as the probe names it)
 HOOKS = [
-    ("router", "raw", "PREROUTING", "PRE_ROUTING"), ("router", "mangle", "FORWARD", "FORWARD"),
-    ("router", "filter", "FORWARD", "FORWARD"), ("router", "mangle", "POSTROUTING", "POST_ROUTING"),
-    ("server", "filter", "INPUT", "INPUT"), ("client", "filter", "OUTPUT", "OUTPUT"),
-]  # fmt: skip
+    ("router", "raw", "PREROUTING", "PRE_ROUTING"),
+    ("router", "mangle", "FORWARD", "FORWARD"),
+    ("router", "filter", "FORWARD", "FORWARD"),
+    ("router", "mangle", "POSTROUTING", "POST_ROUTING"),
+    ("server", "filter", "INPUT", "INPUT"),
+    ("client", "filter", "OUTPUT", "OUTPUT"),
+]
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -95,8 +98,9 @@ def test_packet_that_nobody_listens_for_is_dropped_for_want_of_a_socket(row: Row
         watch.settle()
         watch.end()
     assert {(d.flow.protocol, d.reason, d.hook) for d in watch.drops} == {
-        (Protocol.UDP, "NO_SOCKET", ""), (Protocol.TCP, "NO_SOCKET", "")
-    }  # fmt: skip
+        (Protocol.UDP, "NO_SOCKET", ""),
+        (Protocol.TCP, "NO_SOCKET", ""),
+    }
     assert {d.netns for d in watch.drops} == {row.inode(row.server)}
     (error, *_) = [e for e in watch.events if isinstance(e, IcmpError)]
     assert (error.quoted.protocol, error.quoted.dport) == (Protocol.UDP, PORT)

@@ -26,11 +26,11 @@ from kerneltest import (
     way,
 )
 
-from kubectl_genainet.agent import loader
-from kubectl_genainet.agent.limits import Budget
-from kubectl_genainet.agent.loader import LoadedProbe
+from kubectl_genainet.agent.bpf import loader
+from kubectl_genainet.agent.bpf.loader import LoadedProbe
 from kubectl_genainet.agent.probes import PROBES
-from kubectl_genainet.lab import netns
+from kubectl_genainet.agent.serve.limits import Budget
+from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import Bye, PacketSeen
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.wire import FilterEntry
@@ -198,8 +198,11 @@ def test_packet_is_followed_through_nat_to_an_address_that_no_filter_names(row: 
         row.run(row.router, tables, "-t", "nat", "-D", *rule)
     assert places(row, watch.seen) == way(row)
     assert [(e.flow.dst, e.flow.dport) for e in sorted(watch.seen, key=lambda e: e.t_ns)] == [
-        (virtual, 80), (virtual, 80), (server, PORT), (server, PORT)
-    ]  # fmt: skip
+        (virtual, 80),
+        (virtual, 80),
+        (server, PORT),
+        (server, PORT),
+    ]
 
 
 def test_filter_changes_while_it_runs(row: Row) -> None:
@@ -279,9 +282,10 @@ def counted_at(watch: Watch, point: tuple[str, str], direction: str, ends: list[
         f for key, f in watch.flows().items() if key[:2] == point and key[2] == direction and set(key[3:]) == set(ends)
     ]
     news = [
-        e for e in watch.seen
+        e
+        for e in watch.seen
         if watch.row.place(e) == point and e.point.value == direction and e.tcp and e.tcp.flags & 7  # SYN, FIN, RST
-    ]  # fmt: skip
+    ]
     return sum(f.packets for f in flows) + len(news), sum(f.bytes for f in flows) + sum(e.length for e in news)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from labtest import PROGRAM, TRACEFS, DropWatch, RunningLab, fresh_name, read_drops, running
 
-from kubectl_genainet.lab import programs
-from kubectl_genainet.lab.manifests import SHIPPED, read_folder
+from kubectl_genainet.lab.api.manifests import SHIPPED, read_folder
+from kubectl_genainet.lab.programs import start as programs
 from kubectl_genainet.lab.spec import LabSpec
 
 
@@ -64,7 +64,7 @@ def drop_watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DropWatch]:
         stderr=subprocess.STDOUT,
         text=True,
         bufsize=1,
-    )  # fmt: skip
+    )
     watch, ready = DropWatch(), threading.Event()
     thread = threading.Thread(target=read_drops, args=(process, watch, ready), daemon=True)
     thread.start()

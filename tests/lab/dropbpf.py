@@ -44,9 +44,11 @@ def drop_at_tc(ipr: IPRoute, index: int, parent: str, port: int) -> None:
         _insn(0xBF, 6, 1),  # r6 = ctx
         _insn(0x28, imm=_DPORT),  # r0 = half word of the packet, host byte order
         _insn(0x55, 0, off=2, imm=port),  # if r0 != port goto pass
-        _insn(0xB7, 0, imm=2), _insn(0x95),  # return TC_ACT_SHOT
-        _insn(0xB7, 0, imm=-1), _insn(0x95),  # pass: return TC_ACT_UNSPEC
-    )  # fmt: skip
+        _insn(0xB7, 0, imm=2),
+        _insn(0x95),  # return TC_ACT_SHOT
+        _insn(0xB7, 0, imm=-1),
+        _insn(0x95),  # pass: return TC_ACT_UNSPEC
+    )
     try:
         ipr.tc("add", "clsact", index=index)
         ipr.tc("add-filter", "bpf", index=index, fd=fd, name="drop", parent=parent, classid=1, direct_action=True)
@@ -58,13 +60,18 @@ def drop_at_xdp(ipr: IPRoute, index: int, port: int) -> None:
     """A generic XDP program. The device holds it."""
     fd = _load(
         _XDP,
-        _insn(0x61, 2, 1, 0), _insn(0x61, 3, 1, 4),  # r2, r3 = data, data_end
-        _insn(0xBF, 4, 2), _insn(0x07, 4, imm=_DPORT + 2),
+        _insn(0x61, 2, 1, 0),
+        _insn(0x61, 3, 1, 4),  # r2, r3 = data, data_end
+        _insn(0xBF, 4, 2),
+        _insn(0x07, 4, imm=_DPORT + 2),
         _insn(0x2D, 4, 3, off=4),  # if r2 + 38 > r3 goto pass
-        _insn(0x69, 5, 2, _DPORT), _insn(0x55, 5, off=2, imm=socket.htons(port)),
-        _insn(0xB7, 0, imm=1), _insn(0x95),  # return XDP_DROP
-        _insn(0xB7, 0, imm=2), _insn(0x95),  # pass: return XDP_PASS
-    )  # fmt: skip
+        _insn(0x69, 5, 2, _DPORT),
+        _insn(0x55, 5, off=2, imm=socket.htons(port)),
+        _insn(0xB7, 0, imm=1),
+        _insn(0x95),  # return XDP_DROP
+        _insn(0xB7, 0, imm=2),
+        _insn(0x95),  # pass: return XDP_PASS
+    )
     try:
         attributes = [("IFLA_XDP_FD", fd), ("IFLA_XDP_FLAGS", _XDP_FLAGS_SKB_MODE)]
         ipr.link("set", index=index, IFLA_XDP={"attrs": attributes})

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from kubectl_genainet.lab import cluster, netns
+from kubectl_genainet.lab import cluster
+from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.incidents import clear_incident, make_incident
 from kubectl_genainet.lab.spec import LabSpec
 from kubectl_genainet.lab.state import LabRecord, lab_snapshot
@@ -112,11 +113,16 @@ class SeenDrop:
         if self.reason != "NETFILTER_DROP":
             return ""
         for function, hook in (
-            ("ip_forward", "forward"), ("ip6_forward", "forward"), ("ip_local_deliver", "input"),
+            ("ip_forward", "forward"),
+            ("ip6_forward", "forward"),
+            ("ip_local_deliver", "input"),
             ("ip6_input", "input"),
-            ("__ip_local_out", "output"), ("ip_output", "postrouting"), ("ip_rcv", "prerouting"),
-            ("ipv6_rcv", "prerouting"), ("ip_list_rcv", "prerouting"),
-        ):  # fmt: skip
+            ("__ip_local_out", "output"),
+            ("ip_output", "postrouting"),
+            ("ip_rcv", "prerouting"),
+            ("ipv6_rcv", "prerouting"),
+            ("ip_list_rcv", "prerouting"),
+        ):
             if function in self.stack:
                 return hook
         return "?"
@@ -168,7 +174,16 @@ def read_drops(process: subprocess.Popen[str], watch: DropWatch, ready: threadin
         text = ""
         if fields[0] == "drop" and len(fields) == 10:
             stack = tuple(part.strip().partition("+")[0] for part in fields[8].splitlines() if part.strip())
-            watch.drops.append(SeenDrop(
-                time.monotonic(), names.get(fields[1], fields[1]), fields[2].partition("+")[0], int(fields[3]),
-                fields[4], int(fields[5]), fields[6], fields[7], stack,
-            ))  # fmt: skip
+            watch.drops.append(
+                SeenDrop(
+                    time.monotonic(),
+                    names.get(fields[1], fields[1]),
+                    fields[2].partition("+")[0],
+                    int(fields[3]),
+                    fields[4],
+                    int(fields[5]),
+                    fields[6],
+                    fields[7],
+                    stack,
+                )
+            )

@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from kubectl_genainet.lab import netns
+from kubectl_genainet.lab.datapath import netns
 
 _NETLINK_NETFILTER, _SUBSYSTEM = 12, 3 << 8
 _PACKET, _VERDICT, _CONFIG = 0, 1, 2

@@ -19,7 +19,7 @@ import pytest
 from labtest import RunningLab
 from nfqueue import holding_queue
 
-from kubectl_genainet.lab import netns
+from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.incidents import clear_incident, make_incident
 from kubectl_genainet.lab.incidents.dns import EXTERNAL_NAME, STORM_NAME, UPSTREAM_DELAY_MS
 from kubectl_genainet.lab.state import lab_record
@@ -175,8 +175,23 @@ def test_pairs_that_race_for_their_conntrack_entry_are_called_so_exactly_where_o
     node, ip = pod.spec.node_name, pod.ips[0]
     dns_service = lab.snapshot.service("kube-system", "kube-dns")
     assert dns_service is not None
-    rule = ("FORWARD", "-s", ip, "-p", "udp", "--dport", "53", "-m", "multiport", "--sports", "30000:30999", "-j", "NFQUEUE",
-            "--queue-num", "53")  # fmt: skip
+    rule = (
+        "FORWARD",
+        "-s",
+        ip,
+        "-p",
+        "udp",
+        "--dport",
+        "53",
+        "-m",
+        "multiport",
+        "--sports",
+        "30000:30999",
+        "-j",
+        "NFQUEUE",
+        "--queue-num",
+        "53",
+    )
     before = {name: conntrack(lab, node, name) for name in ("insert_failed", "clash_resolve")}
     with ThreadPoolExecutor(1) as pool, holding_queue(lab.record.nodes[node], 53) as queue:
         lab.node_output(node, "iptables", "-w", "-t", "mangle", "-I", *rule)

@@ -84,14 +84,22 @@ VISIBLE = (
     Visible("dns-policy-egress", (("egress-without-dns", "Deployment/default/chatbot-ui", "error"),)),
     Visible("stale-endpoint", (("kube-proxy-drift", SERVICE, "error"),)),
     Visible("nothing-listens", (("service-listener", SERVICE, "error"), ("service-target-port", SERVICE, "warning"))),
-    Visible("mtu-blackhole", (("mtu-mismatch", "Node/{node}", "error"), ("mtu-nodes-differ", "Node/{node}", "warning"),
-                              ("icmp-blocked", "Node/{node}", "warning"))),
+    Visible(
+        "mtu-blackhole",
+        (
+            ("mtu-mismatch", "Node/{node}", "error"),
+            ("mtu-nodes-differ", "Node/{node}", "warning"),
+            ("icmp-blocked", "Node/{node}", "warning"),
+        ),
+    ),
     Visible("rp-filter", (("reverse-path", "Node/{node}", "error"),)),
-    Visible("disagreement", (("rule-of-nobody", "Node/{client0}", "warning"),
-                             ("rule-of-nobody", "Node/{client1}", "warning"))),
+    Visible(
+        "disagreement",
+        (("rule-of-nobody", "Node/{client0}", "warning"), ("rule-of-nobody", "Node/{client1}", "warning")),
+    ),
     Visible("dns-timeout", (("rule-of-nobody", "Node/{dns}", "warning"),)),
     Visible("conntrack-full", (("conntrack-fill", "Node/{node}", "error"),)),
-)  # fmt: skip
+)
 
 
 def expected(lab: RunningLab, visible: Visible) -> Found:
@@ -119,9 +127,22 @@ def test_sound_lab_with_an_overlay_gives_no_warning(overlay_lab: RunningLab) -> 
 def test_every_check_that_asks_nodes_has_run_on_the_lab(lab: RunningLab) -> None:
     _, records = doctor(lab)
     outcomes = {r["check"]: r["outcome"] for r in records if r["kind"] == "check"}
-    asking = ("mtu-mismatch", "reverse-path", "conntrack-fill", "pod-netns-mismatch", "pod-device-down",
-              "pod-route-missing", "node-forwarding-off", "kube-proxy-drift", "kube-proxy-mode", "rule-of-nobody",
-              "icmp-blocked", "listen-queue", "service-listener", "listen-loopback")  # fmt: skip
+    asking = (
+        "mtu-mismatch",
+        "reverse-path",
+        "conntrack-fill",
+        "pod-netns-mismatch",
+        "pod-device-down",
+        "pod-route-missing",
+        "node-forwarding-off",
+        "kube-proxy-drift",
+        "kube-proxy-mode",
+        "rule-of-nobody",
+        "icmp-blocked",
+        "listen-queue",
+        "service-listener",
+        "listen-loopback",
+    )
     assert {name: outcomes[name] for name in asking} == dict.fromkeys(asking, "passed")
 
 
@@ -156,8 +177,9 @@ def test_measured_dns_of_a_bundle_is_judged(lab: RunningLab, incident: str, tmp_
     with broken(lab, incident):
         done = subprocess.run([*COMMAND, *record], capture_output=True, text=True, timeout=90)
     assert done.returncode in (0, 1), done.stderr
-    shown = subprocess.run([*COMMAND, "doctor", "--from", bundle, "-A", "-o", "json"], capture_output=True, text=True,
-                           timeout=60)  # fmt: skip
+    shown = subprocess.run(
+        [*COMMAND, "doctor", "--from", bundle, "-A", "-o", "json"], capture_output=True, text=True, timeout=60
+    )
     records = [json.loads(line) for line in shown.stdout.splitlines()]
     checks = {check for check, _ in complaints(records)} - {HABIT[0], "rule-of-nobody"}
     assert checks == MEASURED[incident]

@@ -19,8 +19,8 @@ import pytest
 from dropbpf import EGRESS, INGRESS, drop_at_tc, drop_at_xdp
 from labtest import RunningLab, fresh_name, running
 
-from kubectl_genainet.lab import netns
 from kubectl_genainet.lab.cluster import wires
+from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.spec import LabSpec, veth_name
 from kubectl_genainet.model.kube import Pod
 
@@ -86,12 +86,18 @@ def rows(lab: RunningLab) -> Iterator[dict[int, Row]]:
     rag, llama = on(lab.pods("rag-app"), "node-1"), on(lab.pods("my-llama-finetuned"), "node-1")
     node_ip = "172.18.0.2"
     sends = [
-        udp(lab, client, llama.ips[0], TC_IN), udp(lab, client, far.ips[0], TC_OUT), udp(lab, rag, client.ips[0], XDP),
-        udp(lab, client, ABSENT, NEIGHBOUR), udp(lab, client, "10.244.1.250", BLACKHOLE), udp(lab, client, UNROUTED, NO_ROUTE),
-        udp(lab, far, client.ips[0], QUEUE, 30, 1000), damaged_syn(lab, client, node_ip, CHECKSUM),
-        udp(lab, client, far.ips[0], BUFFER, 40, 1000), connect(lab, client, far.ips[0], REJECT),
+        udp(lab, client, llama.ips[0], TC_IN),
+        udp(lab, client, far.ips[0], TC_OUT),
+        udp(lab, rag, client.ips[0], XDP),
+        udp(lab, client, ABSENT, NEIGHBOUR),
+        udp(lab, client, "10.244.1.250", BLACKHOLE),
+        udp(lab, client, UNROUTED, NO_ROUTE),
+        udp(lab, far, client.ips[0], QUEUE, 30, 1000),
+        damaged_syn(lab, client, node_ip, CHECKSUM),
+        udp(lab, client, far.ips[0], BUFFER, 40, 1000),
+        connect(lab, client, far.ips[0], REJECT),
         connect(lab, client, far.ips[0], CLOSED),
-    ]  # fmt: skip
+    ]
     with contextlib.ExitStack() as stack, wires(lab.record) as wired:
 
         def device(pod: Pod) -> tuple[Any, int]:
@@ -104,16 +110,46 @@ def rows(lab: RunningLab) -> Iterator[dict[int, Row]]:
         ipr, index = device(client)
         ipr.tc("add", "tbf", index=index, handle=0x10000, rate="64kbit", burst=2000, limit=3000)
         lab.node_output("node-1", "ip", "route", "add", "unreachable", "198.51.100.0/24")
-        lab.node_output("node-1", "iptables", "-w", "-I", "FORWARD", "-s", client.ips[0], "-p", "tcp", "--dport", str(REJECT),
-                        "-m", "comment", "--comment", "no experiments", "-j", "REJECT", "--reject-with", "tcp-reset")  # fmt: skip
+        lab.node_output(
+            "node-1",
+            "iptables",
+            "-w",
+            "-I",
+            "FORWARD",
+            "-s",
+            client.ips[0],
+            "-p",
+            "tcp",
+            "--dport",
+            str(REJECT),
+            "-m",
+            "comment",
+            "--comment",
+            "no experiments",
+            "-j",
+            "REJECT",
+            "--reject-with",
+            "tcp-reset",
+        )
         with netns.inside(lab.record.nodes["node-1"]):
             stack.enter_context(socket.create_server((node_ip, CHECKSUM)))
         with netns.inside(lab.pod_netns(far)):
             deaf = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             deaf.bind((far.ips[0], BUFFER))
-        command = (sys.executable, "-m", "kubectl_genainet", "drops", "-A", "--lab", lab.name, "-o", "json", "--timeout",
-                   f"{SECONDS}s")  # fmt: skip
+        command = (
+            sys.executable,
+            "-m",
+            "kubectl_genainet",
+            "drops",
+            "-A",
+            "--lab",
+            lab.name,
+            "-o",
+            "json",
+            "--timeout",
+            f"{SECONDS}s",
+        )
         with ThreadPoolExecutor(1) as pool:
             run = pool.submit(subprocess.run, command, capture_output=True, text=True, timeout=90, check=False)
             while not run.done():

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from labtest import RunningLab, fresh_name, running
 
-from kubectl_genainet.lab import netns
+from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.spec import Family, LabSpec, Overlay, ProxyMode
 from kubectl_genainet.proxy.names import iptables_endpoint_chain
 

@@ -12,11 +12,11 @@ import pytest
 from labtest import DropWatch, RunningLab, SeenDrop, broken, fresh_name, running
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.lab import netns
+from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.incidents import clear_incident, find_incident, incidents, make_incident
 from kubectl_genainet.lab.spec import LabSpec, Overlay, ProxyMode
 from kubectl_genainet.lab.state import LabFolder, lab_record
-from kubectl_genainet.model.path import Verdict
+from kubectl_genainet.model.results.path import Verdict
 
 DROPPING = [n for n, i in incidents().items() if i.expected.reason]
 POLICY_CHAIN = re.compile(r'"genainet lab: pod (\S+) is isolated \((\w+)\) by (\S+): no rule admits" -j DROP')
@@ -194,7 +194,7 @@ def lookup_seconds(lab: RunningLab, name: str) -> float:
     import asyncio
     import socket
 
-    from kubectl_genainet.lab.stub_resolver import Resolver, parse_resolv_conf
+    from kubectl_genainet.lab.programs.stub_resolver import Resolver, parse_resolv_conf
 
     space = lab.pod_netns(lab.pods("chatbot-ui")[0])
 

@@ -14,7 +14,9 @@ import pytest
 from labtest import fresh_name, running
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.lab import cluster, netns, processes
+from kubectl_genainet.lab import cluster
+from kubectl_genainet.lab.datapath import netns
+from kubectl_genainet.lab.programs import processes
 from kubectl_genainet.lab.spec import LabSpec
 from kubectl_genainet.lab.state import ROOT, LabFolder, lab_agents, lab_names, lab_snapshot
 
@@ -179,9 +181,10 @@ def test_exec_gives_the_commands_own_exit_status_and_the_pods_resolv_conf() -> N
         ran = lab_command("exec", "--name", name, "deploy/chatbot-ui", "--", "sh", "-c", "cat /etc/resolv.conf; exit 7")
         assert ran.returncode == 7
         assert ran.stdout.splitlines() == [
-            "search default.svc.cluster.local svc.cluster.local cluster.local", "nameserver 10.96.0.10",
+            "search default.svc.cluster.local svc.cluster.local cluster.local",
+            "nameserver 10.96.0.10",
             "options ndots:5",
-        ]  # fmt: skip
+        ]
         assert Path("/etc/resolv.conf").read_text() == host
         pod = lab.pods("qdrant")[0]
         shown = lab_command("exec", "--name", name, "qdrant-0", "ip", "-br", "addr", "show", "eth0")

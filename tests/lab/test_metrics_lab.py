@@ -24,10 +24,10 @@ from labtest import RunningLab, broken, fresh_name, running
 from otlptest import Collector, collecting
 from prometheus_client.parser import text_string_to_metric_families
 
-from kubectl_genainet.agent.dnsonce import HELD_NS
-from kubectl_genainet.correlate.identities import identities_of
-from kubectl_genainet.lab import netns
-from kubectl_genainet.lab.programs import netns_files
+from kubectl_genainet.agent.dns.once import HELD_NS
+from kubectl_genainet.context.identities import identities_of
+from kubectl_genainet.lab.datapath import netns
+from kubectl_genainet.lab.programs.start import netns_files
 from kubectl_genainet.lab.spec import Family, LabSpec
 from kubectl_genainet.lab.state import LabFolder
 from kubectl_genainet.model.kube import Pod
@@ -89,10 +89,23 @@ def scraped(quiet_manifests: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         names = folder / "identities.json"
         names.write_bytes(msgspec.json.encode(identities_of(lab.snapshot, time.time())))
         command = [
-            sys.executable, "-m", "kubectl_genainet.agent.main", "serve", "--node", node, "--socket", str(folder / "agent.sock"),
-            "--host-netns", f"/run/netns/{lab.record.nodes[node]}", "--metrics", f"127.0.0.1:{port}",
-            "--identities", str(names), "--otlp-endpoint", f"http://127.0.0.1:{collector.server_port}",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "kubectl_genainet.agent.main",
+            "serve",
+            "--node",
+            node,
+            "--socket",
+            str(folder / "agent.sock"),
+            "--host-netns",
+            f"/run/netns/{lab.record.nodes[node]}",
+            "--metrics",
+            f"127.0.0.1:{port}",
+            "--identities",
+            str(names),
+            "--otlp-endpoint",
+            f"http://127.0.0.1:{collector.server_port}",
+        ]
         environment = os.environ | {"GENAINET_NETNS_FILES": str(netns_files(LabFolder(lab.name)))}
         process = subprocess.Popen(command, env=environment)
         try:

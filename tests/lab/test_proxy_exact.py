@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from proxy_traffic import CALLER, Namespace, Traffic, inside
 
-from kubectl_genainet.agent.exact import TABLE, ExactTracer, remove_leftovers
+from kubectl_genainet.agent.exact.tracing import TABLE, ExactTracer, remove_leftovers
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Packet, Ruleset, Verdict, evaluate, parse_ruleset
+from kubectl_genainet.proxy.evaluator.model import Evaluation, Outcome
 from kubectl_genainet.proxy.exact import ExactPath, exact_paths
-from kubectl_genainet.proxy.model import Evaluation, Outcome
 from kubectl_genainet.wire import FilterEntry
 
 FOLDER = Path(os.environ.get("GENAINET_CONFORMANCE", Path(__file__).parents[2] / "../shared/conformance")) / "kubeproxy"
@@ -50,8 +50,10 @@ class Loaded:
         try:
             endpoints = {
                 (e["ip"], p.get("targetPort", e["port"] if len(s["ports"]) == 1 else p["port"]), p["protocol"])
-                for s in self.case["services"] for e in s["endpoints"] for p in s["ports"]
-            }  # fmt: skip
+                for s in self.case["services"]
+                for e in s["endpoints"]
+                for p in s["ports"]
+            }
             self.traffic = Traffic(self.node.name, sorted(endpoints))
             for ip in self.case["node_ips"]:
                 inside(self.node.name, "ip", "addr", "add", ip, "dev", "lo")
@@ -85,8 +87,9 @@ class Loaded:
         sources = [("client", OUTSIDE), ("client", CALLER), ("node", self.case["node_ips"][0])]
         return [
             {"from": origin, "src": src, "dst": dst, "dport": port, "protocol": protocol}
-            for dst, port, protocol in sorted(targets) for origin, src in sources
-        ]  # fmt: skip
+            for dst, port, protocol in sorted(targets)
+            for origin, src in sources
+        ]
 
     def stop(self) -> None:
         if self.traffic is not None:
@@ -129,8 +132,11 @@ def test_real_packets_end_as_evaluated(loaded: Loaded) -> None:
 def test_exact_names_the_rules_of_the_evaluation(loaded: Loaded) -> None:
     assert loaded.traffic is not None
     ruleset = loaded.ruleset()
-    flow = next(f for f in loaded.flows() if f["protocol"] == "TCP" and f["src"] == OUTSIDE
-                and evaluate(ruleset, _packet(f)).verdict is Verdict.DNAT)  # fmt: skip
+    flow = next(
+        f
+        for f in loaded.flows()
+        if f["protocol"] == "TCP" and f["src"] == OUTSIDE and evaluate(ruleset, _packet(f)).verdict is Verdict.DNAT
+    )
     entry = FilterEntry(flow["dst"], flow["dport"], flow["protocol"])
     with ExactTracer("node", [entry], netns=f"/run/netns/{loaded.node.name}") as tracer:
         came = loaded.traffic.send([flow])[0]
@@ -160,7 +166,7 @@ def _outcome_met(evaluation: Evaluation, path: ExactPath) -> Outcome | None:
 def test_a_killed_tracer_leaves_nothing_that_the_next_start_does_not_remove(loaded: Loaded) -> None:
     script = (
         "import sys, time\n"
-        "from kubectl_genainet.agent.exact import ExactTracer\n"
+        "from kubectl_genainet.agent.exact.tracing import ExactTracer\n"
         "from kubectl_genainet.wire import FilterEntry\n"
         "with ExactTracer('node', [FilterEntry('10.0.0.1', 80, 'TCP')], netns=sys.argv[1]):\n"
         "    print('ready', flush=True); time.sleep(60)\n"

@@ -13,12 +13,12 @@ from proxy_services import NAMESPACE, NODE, SERVICES, all_flows, disagreement, e
 from proxy_services import write_dump as write
 from proxy_traffic import Namespace, Traffic, inside
 
-from kubectl_genainet.lab.endpoints import allocate
-from kubectl_genainet.lab.iptables import Tables
-from kubectl_genainet.lab.kube_proxy import write_iptables, write_kubelet_firewall
-from kubectl_genainet.lab.kube_proxy_input import ProxyNode
-from kubectl_genainet.lab.kube_proxy_nft import write_nftables
-from kubectl_genainet.lab.rules import snapshot_of
+from kubectl_genainet.lab.api.endpoints import allocate
+from kubectl_genainet.lab.datapath.iptables import Tables
+from kubectl_genainet.lab.datapath.kube_proxy import write_iptables, write_kubelet_firewall
+from kubectl_genainet.lab.datapath.kube_proxy_input import ProxyNode
+from kubectl_genainet.lab.datapath.kube_proxy_nft import write_nftables
+from kubectl_genainet.lab.datapath.rules import snapshot_of
 from kubectl_genainet.lab.spec import Family, LabSpec, ProxyMode
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.proxy import Verdict, compare, evaluate

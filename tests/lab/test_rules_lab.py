@@ -18,10 +18,10 @@ import pytest
 import yaml
 from labtest import RunningLab, broken, running
 
-from kubectl_genainet.agent.exact import TABLE
+from kubectl_genainet.agent.exact.tracing import TABLE
 from kubectl_genainet.lab.change import changing
-from kubectl_genainet.lab.kube_proxy_input import ProxyNode
-from kubectl_genainet.lab.kube_proxy_nft import write_nftables
+from kubectl_genainet.lab.datapath.kube_proxy_input import ProxyNode
+from kubectl_genainet.lab.datapath.kube_proxy_nft import write_nftables
 from kubectl_genainet.lab.spec import Family, LabSpec, ProxyMode
 
 SERVICE = "svc/my-llama-svc"
@@ -55,9 +55,13 @@ class Answer:
 
 def rules(lab: RunningLab, *argv: str) -> Answer:
     done = subprocess.run(
-        [*CLI, "rules", "--lab", lab.name, *argv], capture_output=True, text=True, timeout=60, check=False,
+        [*CLI, "rules", "--lab", lab.name, *argv],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "COLUMNS": "220"},
-    )  # fmt: skip
+    )
     assert done.returncode in (0, 1, 124), done.stderr
     return Answer(done.returncode, done.stdout, done.stderr)
 
@@ -71,9 +75,11 @@ def by_iptables(quiet_manifests: Path) -> Iterator[RunningLab]:
 @pytest.fixture(scope="module")
 def by_nftables(quiet_manifests: Path) -> Iterator[RunningLab]:
     spec = LabSpec(
-        name=f"rules{uuid.uuid4().hex[:8]}", manifests=str(quiet_manifests), proxy_mode=ProxyMode.NFTABLES,
+        name=f"rules{uuid.uuid4().hex[:8]}",
+        manifests=str(quiet_manifests),
+        proxy_mode=ProxyMode.NFTABLES,
         families=(Family.IPV4, Family.IPV6),
-    )  # fmt: skip
+    )
     with running(spec) as lab:
         yield lab
 
@@ -196,8 +202,10 @@ def test_conntrack_column_counts_the_connections_that_the_node_holds(lab: Runnin
 def test_exact_counts_the_packets_of_each_rule_and_leaves_nothing(lab: RunningLab) -> None:
     tracing = subprocess.Popen(
         [*CLI, "rules", SERVICE, "--lab", lab.name, "--exact", "3", "-o", "json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 10
     while not all(TABLE in lab.node_output(node, "nft", "list", "tables") for node in NODES):
         assert time.monotonic() < deadline, "no tracing table on some node"
@@ -269,8 +277,9 @@ def test_a_node_without_the_services_rules_is_named(lab: RunningLab) -> None:
         answer = rules(lab, SERVICE, "-o", "json")
         (title,) = answer.findings()["service-without-rules"]
         assert (answer.status, title) == (
-            1, f"node node-3 has no rules for {vip}:80 (TCP) of Service default/my-llama-svc",
-        )  # fmt: skip
+            1,
+            f"node node-3 has no rules for {vip}:80 (TCP) of Service default/my-llama-svc",
+        )
     assert rules(lab, SERVICE).status == 0
 
 
@@ -306,8 +315,11 @@ def test_rules_of_an_old_mode_are_found(by_iptables: RunningLab) -> None:
         "leftover-proxy-rules": ["node node-2 has rules of several kube-proxy modes: packets meet the older ones too"]
     }
     assert sorted((r["node"], r["mode"]) for r in answer.rows) == [
-        ("node-1", "iptables"), ("node-2", "iptables"), ("node-2", "nftables"), ("node-3", "iptables"),
-    ]  # fmt: skip
+        ("node-1", "iptables"),
+        ("node-2", "iptables"),
+        ("node-2", "nftables"),
+        ("node-3", "iptables"),
+    ]
 
 
 def test_rules_of_the_other_iptables_variant_are_found(by_iptables: RunningLab) -> None:

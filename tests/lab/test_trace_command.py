@@ -129,8 +129,10 @@ def test_reader_that_goes_away_is_no_error(recording: tuple[Path, str]) -> None:
     bundle, _ = recording
     for output in ("json", "tree", "wide"):
         process = subprocess.Popen(
-            [*COMMAND, "trace", SERVICE, "--from", str(bundle), "-o", output], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )  # fmt: skip
+            [*COMMAND, "trace", SERVICE, "--from", str(bundle), "-o", output],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         errors = process.stderr.read().decode()
@@ -186,7 +188,7 @@ def test_one_node_sees_its_own_hops_only(lab: RunningLab) -> None:
         ((SERVICE, "--timeout", "soon"), "is not a duration"),
         ((SERVICE, "--from", "/nonexistent.gnb"), "exclude each other"),
     ],
-)  # fmt: skip
+)
 def test_wrong_arguments_are_named_with_what_would_be_right(
     lab: RunningLab, arguments: tuple[str, ...], says: str
 ) -> None:

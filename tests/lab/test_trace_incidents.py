@@ -47,21 +47,34 @@ class Diagnosis:
 POLICY = ("default/my-llama-ingress-policy",)
 DIAGNOSES = {
     "policy-drop": Diagnosis(
-        "derived", "LAB-POD-", POLICY, "is isolated for ingress by default/my-llama-ingress-policy, and no rule admits TCP 8080"
+        "derived",
+        "LAB-POD-",
+        POLICY,
+        "is isolated for ingress by default/my-llama-ingress-policy, and no rule admits TCP 8080",
     ),
     "policy-service-port": Diagnosis("derived", "LAB-POD-", POLICY, "no rule admits TCP 8080 from default/chatbot-ui"),
     "no-endpoints": Diagnosis(
-        "derived", "has no endpoints", (), "has no ready endpoint", "client", ("no-endpoints", "icmp-error"), backend=False
+        "derived",
+        "has no endpoints",
+        (),
+        "has no ready endpoint",
+        "client",
+        ("no-endpoints", "icmp-error"),
+        backend=False,
     ),
     "stale-endpoint": Diagnosis("observed", None, (), "has no route to", "node", ("stale-endpoint",)),
-    "nothing-listens": Diagnosis("observed", None, (), "nothing listens on TCP port 8081 in pod default/my-llama", "pod"),
-    "mtu-blackhole": Diagnosis("observed", None, (), "is larger than the MTU of the way on", "backend", ("icmp-dropped",)),
+    "nothing-listens": Diagnosis(
+        "observed", None, (), "nothing listens on TCP port 8081 in pod default/my-llama", "pod"
+    ),
+    "mtu-blackhole": Diagnosis(
+        "observed", None, (), "is larger than the MTU of the way on", "backend", ("icmp-dropped",)
+    ),
     "rp-filter": Diagnosis("observed", None, (), "the reverse path filter of node", "backend"),
     "no-local-endpoint": Diagnosis(
         "derived", "has no local endpoints", (), "has no local endpoints", "any", (), "svc/chatbot-ui", backend=False
     ),
     "conntrack-full": Diagnosis("derived", None, (), "the connection tracking table of node", "backend"),
-}  # fmt: skip
+}
 
 
 def place_of(path: Record, where: str) -> Callable[[Record], bool]:

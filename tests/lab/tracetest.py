@@ -19,8 +19,8 @@ from typing import Any
 
 from labtest import RunningLab
 
+from kubectl_genainet.lab.datapath.wiring import vxlan_device
 from kubectl_genainet.lab.spec import Family, Overlay, ProxyMode, veth_name
-from kubectl_genainet.lab.wiring import vxlan_device
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.packet import address_text
 
@@ -130,9 +130,26 @@ def connect(lab: RunningLab, pod: Pod, ip: str, port: int, count: int) -> list[i
     """Opens connections from the pod through `lab exec`, and returns their own ports."""
     name = f"pod/{pod.metadata.name}"
     done = subprocess.run(
-        [*COMMAND, "lab", "exec", "--name", lab.name, name, "--", sys.executable, "-c", CONNECT, ip, str(port), str(count)],
-        capture_output=True, text=True, timeout=30, check=True,
-    )  # fmt: skip
+        [
+            *COMMAND,
+            "lab",
+            "exec",
+            "--name",
+            lab.name,
+            name,
+            "--",
+            sys.executable,
+            "-c",
+            CONNECT,
+            ip,
+            str(port),
+            str(count),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
     return [int(line) for line in done.stdout.split()]
 
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from kubectl_genainet.correlate.paths import PathCorrelator
-from kubectl_genainet.correlate.targets import resolve
+from kubectl_genainet.context.targets import resolve
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import (
     Event,
@@ -22,8 +21,9 @@ from kubectl_genainet.model.events import (
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import Device, NetNs, NodeReport
 from kubectl_genainet.model.packet import FiveTuple, Protocol
-from kubectl_genainet.model.path import PacketPath
+from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import parse_target
+from kubectl_genainet.trace.paths import PathCorrelator
 
 SECOND = 1_000_000_000
 CLIENT, SERVICE, BACKEND = "10.244.1.2", "10.96.0.10", "10.244.2.3"
@@ -49,10 +49,14 @@ def pod(name: str, node: str, *ips: str) -> KubeObject:
 def slice_of(name: str, *ips: str) -> KubeObject:
     endpoints = [{"addresses": [ip], "conditions": {"ready": True}, "nodeName": "node-2"} for ip in ips]
     return obj(
-        "EndpointSlice", name, "discovery.k8s.io/v1", labels={"kubernetes.io/service-name": "llm"},
-        addressType="IPv6" if ":" in ips[0] else "IPv4", endpoints=endpoints,
+        "EndpointSlice",
+        name,
+        "discovery.k8s.io/v1",
+        labels={"kubernetes.io/service-name": "llm"},
+        addressType="IPv6" if ":" in ips[0] else "IPv4",
+        endpoints=endpoints,
         ports=[{"name": "http", "port": 8080, "protocol": "TCP"}],
-    )  # fmt: skip
+    )
 
 
 SNAPSHOT = ClusterSnapshot(
@@ -60,13 +64,21 @@ SNAPSHOT = ClusterSnapshot(
         *(obj("Node", n, status={"addresses": [{"type": "InternalIP", "address": ip}]}) for n, ip in NODES.items()),
         pod("chat", "node-1", CLIENT, CLIENT6),
         pod("llm-0", "node-2", BACKEND, BACKEND6),
-        obj("Service", "llm", spec={
-            "clusterIP": SERVICE, "clusterIPs": [SERVICE, SERVICE6], "selector": {"app": "llm-0"}, "type": "ClusterIP",
-            "ports": [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}],
-        }),
-        slice_of("llm-4", BACKEND), slice_of("llm-6", BACKEND6),
+        obj(
+            "Service",
+            "llm",
+            spec={
+                "clusterIP": SERVICE,
+                "clusterIPs": [SERVICE, SERVICE6],
+                "selector": {"app": "llm-0"},
+                "type": "ClusterIP",
+                "ports": [{"name": "http", "port": 80, "targetPort": 8080, "protocol": "TCP"}],
+            },
+        ),
+        slice_of("llm-4", BACKEND),
+        slice_of("llm-6", BACKEND6),
     )
-)  # fmt: skip
+)
 
 
 @dataclass
@@ -93,21 +105,31 @@ class World:
             begun = self.attached.get(node, 0)
             events += [
                 Hello(
-                    node=node, protocol=1, version="0", kernel="6", boot_id=self.boot.get(node, "one"),
-                    t_ns=self.at(node, 0), realtime_ns=SECOND * 10**9, tier="tracepoint",
+                    node=node,
+                    protocol=1,
+                    version="0",
+                    kernel="6",
+                    boot_id=self.boot.get(node, "one"),
+                    t_ns=self.at(node, 0),
+                    realtime_ns=SECOND * 10**9,
+                    tier="tracepoint",
                 ),
                 NodeReport(node=node, t_ns=self.at(node, 0), namespaces=self.namespaces(node)),
                 Progress(node=node, stage="attached", t_ns=self.at(node, begun)),
-            ]  # fmt: skip
+            ]
         return events
 
     @staticmethod
     def namespaces(node: str) -> tuple[NetNs, ...]:
         ips = (CLIENT, CLIENT6) if node == "node-1" else (BACKEND, BACKEND6)
         return (
-            NetNs(inode=HOST[node], host=True, devices=(Device(name="eth0", ifindex=2, mtu=1500, addresses=(NODES[node],)),)),
+            NetNs(
+                inode=HOST[node],
+                host=True,
+                devices=(Device(name="eth0", ifindex=2, mtu=1500, addresses=(NODES[node],)),),
+            ),
             NetNs(inode=POD[node], host=False, devices=(Device(name="eth0", ifindex=2, mtu=1500, addresses=ips),)),
-        )  # fmt: skip
+        )
 
     def ends(self, port: int) -> tuple[FiveTuple, FiveTuple]:
         """The tuple before and after the translation."""
@@ -121,38 +143,63 @@ class World:
         values = {"seq": 1000, "ack": 0, "payload": 0, "ip_id": 7 if self.family == 4 else 0, "skb": 1} | rest
         tcp = TcpFlags(values.pop("seq"), values.pop("ack"), flags)
         return PacketSeen(
-            node=node, t_ns=self.at(node, t), netns=space, ifindex={"eth0": 2, "veth": 3}[device], device=device, point=point,
-            flow=flow, length=60 + values["payload"], tcp=tcp, **values,
-        )  # fmt: skip
+            node=node,
+            t_ns=self.at(node, t),
+            netns=space,
+            ifindex={"eth0": 2, "veth": 3}[device],
+            device=device,
+            point=point,
+            flow=flow,
+            length=60 + values["payload"],
+            tcp=tcp,
+            **values,
+        )
 
     def request(self, port: int, t: int, flags: int = SYN, **rest: Any) -> list[PacketSeen]:
         """A packet of the client at all six places, 10 µs apart."""
         before, after = self.ends(port)
         places = [
-            ("node-1", POD["node-1"], "eth0", Point.TX, before), ("node-1", HOST["node-1"], "veth", Point.RX, before),
-            ("node-1", HOST["node-1"], "eth0", Point.TX, after), ("node-2", HOST["node-2"], "eth0", Point.RX, after),
-            ("node-2", HOST["node-2"], "veth", Point.TX, after), ("node-2", POD["node-2"], "eth0", Point.RX, after),
-        ]  # fmt: skip
+            ("node-1", POD["node-1"], "eth0", Point.TX, before),
+            ("node-1", HOST["node-1"], "veth", Point.RX, before),
+            ("node-1", HOST["node-1"], "eth0", Point.TX, after),
+            ("node-2", HOST["node-2"], "eth0", Point.RX, after),
+            ("node-2", HOST["node-2"], "veth", Point.TX, after),
+            ("node-2", POD["node-2"], "eth0", Point.RX, after),
+        ]
         return [self.seen(*place, t + 10_000 * i, flags, **rest) for i, place in enumerate(places)]
 
     def reply(self, port: int, t: int, flags: int = SYN_ACK, **rest: Any) -> list[PacketSeen]:
         """A packet of the backend at all six places, 10 µs apart."""
         before, after = (flow.reversed for flow in self.ends(port))
         places = [
-            ("node-2", POD["node-2"], "eth0", Point.TX, after), ("node-2", HOST["node-2"], "veth", Point.RX, after),
-            ("node-2", HOST["node-2"], "eth0", Point.TX, after), ("node-1", HOST["node-1"], "eth0", Point.RX, after),
-            ("node-1", HOST["node-1"], "veth", Point.TX, before), ("node-1", POD["node-1"], "eth0", Point.RX, before),
-        ]  # fmt: skip
+            ("node-2", POD["node-2"], "eth0", Point.TX, after),
+            ("node-2", HOST["node-2"], "veth", Point.RX, after),
+            ("node-2", HOST["node-2"], "eth0", Point.TX, after),
+            ("node-1", HOST["node-1"], "eth0", Point.RX, after),
+            ("node-1", HOST["node-1"], "veth", Point.TX, before),
+            ("node-1", POD["node-1"], "eth0", Point.RX, before),
+        ]
         values = {"seq": 9000, "ack": 1001} | rest
         return [self.seen(*place, t + 10_000 * i, flags, **values) for i, place in enumerate(places)]
 
     def dropped(self, seen: PacketSeen, reason: str, hook: str = "", location: str = "f") -> PacketDropped:
         """The end of a packet where it was last seen."""
         return PacketDropped(
-            node=seen.node, t_ns=seen.t_ns + 1000, netns=seen.netns, ifindex=seen.ifindex, device=seen.device, skb=seen.skb,
-            flow=seen.flow, length=seen.length, payload=seen.payload, ip_id=seen.ip_id, tcp=seen.tcp, reason=reason,
-            hook=hook, location=location,
-        )  # fmt: skip
+            node=seen.node,
+            t_ns=seen.t_ns + 1000,
+            netns=seen.netns,
+            ifindex=seen.ifindex,
+            device=seen.device,
+            skb=seen.skb,
+            flow=seen.flow,
+            length=seen.length,
+            payload=seen.payload,
+            ip_id=seen.ip_id,
+            tcp=seen.tcp,
+            reason=reason,
+            hook=hook,
+            location=location,
+        )
 
     def handshake(self, port: int, t: int, **rest: Any) -> list[PacketSeen]:
         return [*self.request(port, t, **rest), *self.reply(port, t + 100_000)]
@@ -179,9 +226,13 @@ def hop_names(path: PacketPath) -> list[tuple[str, str, str]]:
 
 def whole_way() -> list[tuple[str, str, str]]:
     return [
-        ("node-1", "eth0", "tx"), ("node-1", "veth", "rx"), ("node-1", "eth0", "tx"),
-        ("node-2", "eth0", "rx"), ("node-2", "veth", "tx"), ("node-2", "eth0", "rx"),
-    ]  # fmt: skip
+        ("node-1", "eth0", "tx"),
+        ("node-1", "veth", "rx"),
+        ("node-1", "eth0", "tx"),
+        ("node-2", "eth0", "rx"),
+        ("node-2", "veth", "tx"),
+        ("node-2", "eth0", "rx"),
+    ]
 
 
 def shuffled_by_node(events: Iterable[PacketSeen]) -> Iterator[PacketSeen]:

@@ -10,7 +10,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from proxy_traffic import Namespace, Traffic, inside
 
-from kubectl_genainet.agent import ipvs
+from kubectl_genainet.agent.node import ipvs
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Packet, evaluate, parse_ruleset
@@ -48,14 +48,18 @@ ENDPOINTS = [
     *((ip, 8080, "TCP") for ip in ("10.244.1.5", "10.244.1.6", "10.244.1.7", "fd44::5", "fd44::6")),
     *((ip, 5353, "UDP") for ip in ("10.244.1.5", "10.244.1.6")),
 ]
-FLOWS = [("192.0.2.10", "10.96.0.10", 80, "TCP"), ("192.0.2.10", "10.96.0.10", 53, "UDP"),
-         ("192.0.2.11", "10.96.0.9", 443, "TCP"), ("2001:db8::10", "fd00:96::a", 80, "TCP"),
-         ("192.0.2.10", "10.96.0.12", 80, "TCP")]  # fmt: skip
+FLOWS = [
+    ("192.0.2.10", "10.96.0.10", 80, "TCP"),
+    ("192.0.2.10", "10.96.0.10", 53, "UDP"),
+    ("192.0.2.11", "10.96.0.9", 443, "TCP"),
+    ("2001:db8::10", "fd00:96::a", 80, "TCP"),
+    ("192.0.2.10", "10.96.0.12", 80, "TCP"),
+]
 TIMES = 8  # connections a flow
 
 
 def record(into: list[tuple[str, str]]) -> None:
-    """Keeps the kernel's messages as they came, for tests/unit/test_agent_ipvs.py."""
+    """Keeps the kernel's messages as they came, for tests/unit/agent/test_agent_ipvs.py."""
     decode = ipvs._attributes
 
     def keep(message: Any, name: str) -> ipvs.Attributes:
@@ -81,8 +85,9 @@ def main() -> None:
         )
         flows = [
             {"from": "client", "src": src, "dst": dst, "dport": port, "protocol": protocol}
-            for src, dst, port, protocol in FLOWS for _ in range(TIMES)
-        ]  # fmt: skip
+            for src, dst, port, protocol in FLOWS
+            for _ in range(TIMES)
+        ]
         came = traffic.send(flows)
         said = [
             evaluate(ruleset, Packet(src=src, dst=dst, dport=port, protocol=Protocol(protocol)))

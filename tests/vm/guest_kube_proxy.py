@@ -19,7 +19,7 @@ from harness.services import KUBELET
 from proxy_services import NODE, all_flows, disagreement, endpoints, packet_of
 from proxy_traffic import Traffic, inside
 
-from kubectl_genainet.agent.rulesets import read_rulesets
+from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.proxy import evaluate, parse_ruleset, service_rules
 
@@ -71,7 +71,8 @@ def report(proxy: KubeProxy, services: dict[str, Any], traffic: Traffic) -> dict
         "errors": [d.error for d in dumps if d.error],
         "programmed": {
             f"{rules.protocol} {address_text(address.ip, address.port)}": sorted(b.address for b in address.backends)
-            for rules in service_rules(ruleset) for address in rules.addresses
+            for rules in service_rules(ruleset)
+            for address in rules.addresses
         },
         "node_ips": traffic.node_ips(),
         "flows": flows,
@@ -84,7 +85,7 @@ def report(proxy: KubeProxy, services: dict[str, Any], traffic: Traffic) -> dict
         "ends": sorted({result["end"] for result in came}),
         "verdicts": sorted({evaluation.verdict.value for evaluation in said}),
         "dumps": {d.source: d.text for d in dumps},
-    }  # fmt: skip
+    }
 
 
 def main(binaries: str, kubeconfig: str, services_file: str) -> None:

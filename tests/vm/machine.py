@@ -112,12 +112,28 @@ def run_in_vm(
         modules = [*modules, *(["virtio_net"] if network else [])]
         _initramfs(Path(folder) / "tree", found, modules, f"{python} {script} {arguments}", initramfs)
         argv = [
-            "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024",
-            "-nographic", "-no-reboot", "-nic", "user,model=virtio-net-pci" if network else "none",
-            "-kernel", str(found.image), "-initrd", str(initramfs),
-            "-append", "console=ttyS0 quiet panic=-1 mitigations=off",
-            "-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
-        ]  # fmt: skip
+            "qemu-system-x86_64",
+            "-accel",
+            "tcg,thread=multi",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-m",
+            "1024",
+            "-nographic",
+            "-no-reboot",
+            "-nic",
+            "user,model=virtio-net-pci" if network else "none",
+            "-kernel",
+            str(found.image),
+            "-initrd",
+            str(initramfs),
+            "-append",
+            "console=ttyS0 quiet panic=-1 mitigations=off",
+            "-virtfs",
+            "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
+        ]
         started = time.monotonic()
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
         return done.stdout + done.stderr + f"\nthe machine ran {time.monotonic() - started:.1f} s\n"

@@ -25,11 +25,37 @@ from kubectl_genainet.model.packet import address_text
 pytestmark = pytest.mark.vm
 ROOT = Path(__file__).parents[2]
 MODULES = (
-    "veth", "dummy", "sctp", "ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_sh", "nf_conntrack", "nft_compat", "nft_chain_nat",
-    "nft_counter", "nft_reject_inet", "xt_comment", "xt_mark", "xt_MASQUERADE", "xt_addrtype", "xt_conntrack", "xt_set", "xt_nat",
-    "xt_tcpudp", "xt_physdev", "xt_statistic", "ipt_REJECT", "ip6t_REJECT", "ip_set_hash_ip", "ip_set_hash_ipport",
-    "ip_set_hash_ipportip", "ip_set_hash_ipportnet", "ip_set_hash_net", "ip_set_bitmap_port",
-)  # fmt: skip
+    "veth",
+    "dummy",
+    "sctp",
+    "ip_vs",
+    "ip_vs_rr",
+    "ip_vs_wrr",
+    "ip_vs_sh",
+    "nf_conntrack",
+    "nft_compat",
+    "nft_chain_nat",
+    "nft_counter",
+    "nft_reject_inet",
+    "xt_comment",
+    "xt_mark",
+    "xt_MASQUERADE",
+    "xt_addrtype",
+    "xt_conntrack",
+    "xt_set",
+    "xt_nat",
+    "xt_tcpudp",
+    "xt_physdev",
+    "xt_statistic",
+    "ipt_REJECT",
+    "ip6t_REJECT",
+    "ip_set_hash_ip",
+    "ip_set_hash_ipport",
+    "ip_set_hash_ipportip",
+    "ip_set_hash_ipportnet",
+    "ip_set_hash_net",
+    "ip_set_bitmap_port",
+)
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +78,13 @@ def report() -> Iterator[dict[str, Any]]:
         port = plane.server.rpartition(":")[2]
         kubeconfig.write_text(kubeconfig.read_text().replace(f"{plane.ip}:6443", f"{VM_HOST}:{port}"))
         text = run_in_vm(
-            Path(__file__).with_name("guest_kube_proxy.py"), f"{binaries} {kubeconfig} {folder}/services.json", MODULES,
-            python=sys.executable, timeout=420, network=True,
-        )  # fmt: skip
+            Path(__file__).with_name("guest_kube_proxy.py"),
+            f"{binaries} {kubeconfig} {folder}/services.json",
+            MODULES,
+            python=sys.executable,
+            timeout=420,
+            network=True,
+        )
     line = next((line for line in text.splitlines() if line.startswith("RESULT ")), None)
     assert line is not None, text[-6000:]
     found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))

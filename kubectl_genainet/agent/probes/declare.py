@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from kubectl_genainet.agent.headers import View
+from kubectl_genainet.agent.bpf.headers import View
 from kubectl_genainet.model.events import Event
 
 

@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-from kubectl_genainet.agent.dnswire import decode_message
+from kubectl_genainet.agent.dns.redact import Redactor
+from kubectl_genainet.agent.dns.wire import decode_message
 from kubectl_genainet.agent.probes.declare import (
     COMMON_VIEWS,
     SKB_HEAD,
@@ -18,7 +19,6 @@ from kubectl_genainet.agent.probes.declare import (
     Probe,
 )
 from kubectl_genainet.agent.probes.packet import drop_reason, five_tuple, hook_of, text
-from kubectl_genainet.agent.redact import Redactor
 from kubectl_genainet.model.dns import DnsMessage
 from kubectl_genainet.model.events import (
     DnsDropped,
@@ -119,16 +119,24 @@ def _places(data: bytes, at: int, count: int) -> tuple[DnsPlace, ...]:
 
 
 def _transaction(data: bytes, end: DnsEnd, context: DecodeContext) -> DnsTransaction:
-    (_, number, _, query_len, response_len, query_got, response_got, flows, queries,
-     responses) = _RECORD.unpack_from(data)  # fmt: skip
+    (_, number, _, query_len, response_len, query_got, response_got, flows, queries, responses) = _RECORD.unpack_from(
+        data
+    )
     query, response = _places(data, _QUERY_AT, queries), _places(data, _RESPONSE_AT, responses)
     answer_at = _DATA_AT + query_got
     return DnsTransaction(
-        node=context.node, t_ns=(response or query)[-1].t_ns, id=number, end=end,
-        flows=tuple(_flow(data, i) for i in range(flows)), query=query, response=response,
+        node=context.node,
+        t_ns=(response or query)[-1].t_ns,
+        id=number,
+        end=end,
+        flows=tuple(_flow(data, i) for i in range(flows)),
+        query=query,
+        response=response,
         asked=message_of(data[_DATA_AT:answer_at], query_len, context.options),
-        answer=message_of(data[answer_at : answer_at + response_got], response_len, context.options) if response else None,
-    )  # fmt: skip
+        answer=message_of(data[answer_at : answer_at + response_got], response_len, context.options)
+        if response
+        else None,
+    )
 
 
 def _lone(data: bytes, context: DecodeContext) -> DnsMessageSeen:
@@ -136,25 +144,65 @@ def _lone(data: bytes, context: DecodeContext) -> DnsMessageSeen:
     place = _places(data, _RESPONSE_AT if responses else _QUERY_AT, 1)[0]
     flow = _flow(data, 0)
     return DnsMessageSeen(
-        node=context.node, t_ns=place.t_ns, netns=place.netns, ifindex=place.ifindex, point=place.point, id=number,
+        node=context.node,
+        t_ns=place.t_ns,
+        netns=place.netns,
+        ifindex=place.ifindex,
+        point=place.point,
+        id=number,
         flow=flow.reversed if responses else flow,
-        message=message_of(data[_DATA_AT : _DATA_AT + query_got + response_got], query_len or response_len, context.options),
-    )  # fmt: skip
+        message=message_of(
+            data[_DATA_AT : _DATA_AT + query_got + response_got], query_len or response_len, context.options
+        ),
+    )
 
 
 def _drop(data: bytes, context: DecodeContext) -> DnsDropped:
-    (_, number, ip_id, skb, t_ns, src, dst, sport, dport, proto, netns, ifindex, length, captured, seq, ack, device,
-     location, reason, depth, *rest) = _DROP.unpack_from(data)  # fmt: skip
+    (
+        _,
+        number,
+        ip_id,
+        skb,
+        t_ns,
+        src,
+        dst,
+        sport,
+        dport,
+        proto,
+        netns,
+        ifindex,
+        length,
+        captured,
+        seq,
+        ack,
+        device,
+        location,
+        reason,
+        depth,
+        *rest,
+    ) = _DROP.unpack_from(data)
     stack = tuple(context.symbol(frame) or hex(frame) for frame in rest[: min(depth, 20)])
     is_tcp = proto == 6
     payload = data[_DROP.size : _DROP.size + captured]
     return DnsDropped(
-        node=context.node, t_ns=t_ns, netns=netns, ifindex=ifindex, device=text(device), skb=skb,
-        flow=five_tuple(src, dst, sport, dport, proto), length=length, payload=length, ip_id=ip_id,
-        tcp=TcpFlags(seq, ack, rest[20]) if is_tcp else None, reason=drop_reason(reason, context.drop_reasons),
-        location=context.symbol(location) or hex(location), stack=stack, hook=hook_of(stack), id=number,
+        node=context.node,
+        t_ns=t_ns,
+        netns=netns,
+        ifindex=ifindex,
+        device=text(device),
+        skb=skb,
+        flow=five_tuple(src, dst, sport, dport, proto),
+        length=length,
+        payload=length,
+        ip_id=ip_id,
+        tcp=TcpFlags(seq, ack, rest[20]) if is_tcp else None,
+        reason=drop_reason(reason, context.drop_reasons),
+        location=context.symbol(location) or hex(location),
+        stack=stack,
+        hook=hook_of(stack),
+        id=number,
         message=message_of(payload, length, context.options) if len(payload) >= 12 else None,
-    )  # fmt: skip
+    )
 
 
 def sweep(maps: Maps, context: DecodeContext, now: int, final: bool) -> Iterator[DnsTransaction]:

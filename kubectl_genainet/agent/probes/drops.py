@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
 
-from kubectl_genainet.agent.headers import View
+from kubectl_genainet.agent.bpf.headers import View
 from kubectl_genainet.agent.probes.declare import (
     COMMON_VIEWS,
     SKB_HEAD,
@@ -26,7 +26,6 @@ from kubectl_genainet.agent.probes.packet import (
     icmp_mtu,
     text,
 )
-from kubectl_genainet.correlate.connections import HARMLESS_REASONS
 from kubectl_genainet.model.events import (
     DropCount,
     EstablishedCount,
@@ -40,6 +39,7 @@ from kubectl_genainet.model.events import (
     TcpFlags,
 )
 from kubectl_genainet.model.packet import FiveTuple
+from kubectl_genainet.model.reasons import HARMLESS_REASONS
 
 # struct drop_key: tuple, location, netns, reason, kind, flags, icmp_type, icmp_code
 _KEY = f"{TUPLE}QIIBBBB4x"
@@ -87,26 +87,78 @@ def words(context: DecodeContext, options: Mapping[str, str]) -> Mapping[str, li
 
 def decode(data: bytes, context: DecodeContext) -> Event:
     """A sample: one dropped packet, or one ICMP error, with all that is known of it."""
-    (t_ns, skb, src, dst, sport, dport, proto, location, netns, reason, kind, _, icmp_type, icmp_code, outer_src, outer_dst,
-     outer_sport, outer_dport, outer_proto, ifindex, length, seq, ack, icmp_rest, depth, ip_id, tcp_flags, device,
-     *frames) = _SAMPLE.unpack_from(data)  # fmt: skip
+    (
+        t_ns,
+        skb,
+        src,
+        dst,
+        sport,
+        dport,
+        proto,
+        location,
+        netns,
+        reason,
+        kind,
+        _,
+        icmp_type,
+        icmp_code,
+        outer_src,
+        outer_dst,
+        outer_sport,
+        outer_dport,
+        outer_proto,
+        ifindex,
+        length,
+        seq,
+        ack,
+        icmp_rest,
+        depth,
+        ip_id,
+        tcp_flags,
+        device,
+        *frames,
+    ) = _SAMPLE.unpack_from(data)
     flow = five_tuple(src, dst, sport, dport, proto)
     name = drop_reason(reason, context.drop_reasons) if kind != Kind.ICMP else ""
     stack = tuple(context.symbol(frame) or hex(frame) for frame in frames[:depth])
     if kind in (Kind.ICMP, Kind.ICMP_DROP):
         return IcmpError(
-            node=context.node, t_ns=t_ns, netns=netns, ifindex=ifindex, device=text(device),
-            point=Point.RX if kind == Kind.ICMP else Point.DROP, src=address(outer_src), dst=address(outer_dst),
-            family=4 if outer_proto == 1 else 6, type=icmp_type, code=icmp_code,
-            mtu=icmp_mtu(outer_proto, icmp_type, icmp_code, icmp_rest), quoted=flow, hook=hook_of(stack), reason=name,
+            node=context.node,
+            t_ns=t_ns,
+            netns=netns,
+            ifindex=ifindex,
+            device=text(device),
+            point=Point.RX if kind == Kind.ICMP else Point.DROP,
+            src=address(outer_src),
+            dst=address(outer_dst),
+            family=4 if outer_proto == 1 else 6,
+            type=icmp_type,
+            code=icmp_code,
+            mtu=icmp_mtu(outer_proto, icmp_type, icmp_code, icmp_rest),
+            quoted=flow,
+            hook=hook_of(stack),
+            reason=name,
             location=(context.symbol(location) or hex(location)) if kind == Kind.ICMP_DROP else "",
-        )  # fmt: skip
+        )
     tunnel = five_tuple(outer_src, outer_dst, outer_sport, outer_dport, outer_proto) if outer_proto else None
     return PacketDropped(
-        node=context.node, t_ns=t_ns, netns=netns, ifindex=ifindex, device=text(device), skb=skb, flow=flow, length=length,
-        payload=0, ip_id=ip_id, tcp=TcpFlags(seq, ack, tcp_flags) if proto == 6 else None, tunnel=tunnel, reason=name,
-        location=context.symbol(location) or hex(location), stack=stack, hook=hook_of(stack),
-    )  # fmt: skip
+        node=context.node,
+        t_ns=t_ns,
+        netns=netns,
+        ifindex=ifindex,
+        device=text(device),
+        skb=skb,
+        flow=flow,
+        length=length,
+        payload=0,
+        ip_id=ip_id,
+        tcp=TcpFlags(seq, ack, tcp_flags) if proto == 6 else None,
+        tunnel=tunnel,
+        reason=name,
+        location=context.symbol(location) or hex(location),
+        stack=stack,
+        hook=hook_of(stack),
+    )
 
 
 def drain(maps: Maps, context: DecodeContext, memory: dict[bytes, int], now: int) -> Iterator[Event]:
@@ -132,9 +184,12 @@ def count_of(key: bytes, packets: int, size: int, context: DecodeContext, now: i
     match kind:
         case Kind.DROP:
             return DropCount(
-                reason=drop_reason(reason, context.drop_reasons), location=context.symbol(location) or hex(location),
-                bytes=size, opening=bool(flags & _OPENING), **common,
-            )  # fmt: skip
+                reason=drop_reason(reason, context.drop_reasons),
+                location=context.symbol(location) or hex(location),
+                bytes=size,
+                opening=bool(flags & _OPENING),
+                **common,
+            )
         case Kind.ICMP | Kind.ICMP_DROP:
             why = drop_reason(reason, context.drop_reasons) if kind == Kind.ICMP_DROP else ""
             family = 6 if ":" in flow.dst else 4

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from kubectl_genainet.agent.headers import SUBSYSTEMS
+from kubectl_genainet.agent.bpf.headers import SUBSYSTEMS
 from kubectl_genainet.agent.probes.declare import (
     COMMON_VIEWS,
     SKB_HEAD,
@@ -46,9 +46,20 @@ _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 # TCP states: include/net/tcp_states.h (part of the kernel's interface to user space, through inet_diag)
 TCP_STATES = (
-    "", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT", "LAST_ACK",
-    "LISTEN", "CLOSING", "NEW_SYN_RECV",
-)  # fmt: skip
+    "",
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+    "NEW_SYN_RECV",
+)
 
 # The function that runs a netfilter hook, as it stands in a stack below nf_hook_slow (net/ipv4, net/ipv6).
 _HOOKS = {
@@ -101,9 +112,37 @@ def icmp_mtu(protocol: int, kind: int, code: int, rest: int) -> int:
 
 def decode(data: bytes, context: DecodeContext) -> Event:
     """One ring buffer record as an event."""
-    (t_ns, skb, src, dst, sport, dport, proto, outer_src, outer_dst, outer_sport, outer_dport, outer_proto, netns, ifindex,
-     seq, ack, length, payload, sig, ip_id, kind, point, flags, icmp_type, icmp_code, state, icmp_rest, device,
-     cpu) = _PACKET.unpack_from(data)  # fmt: skip
+    (
+        t_ns,
+        skb,
+        src,
+        dst,
+        sport,
+        dport,
+        proto,
+        outer_src,
+        outer_dst,
+        outer_sport,
+        outer_dport,
+        outer_proto,
+        netns,
+        ifindex,
+        seq,
+        ack,
+        length,
+        payload,
+        sig,
+        ip_id,
+        kind,
+        point,
+        flags,
+        icmp_type,
+        icmp_code,
+        state,
+        icmp_rest,
+        device,
+        cpu,
+    ) = _PACKET.unpack_from(data)
     flow = five_tuple(src, dst, sport, dport, proto)
     node = context.node
     if kind == 4:
@@ -115,26 +154,51 @@ def decode(data: bytes, context: DecodeContext) -> Event:
             hook = hook_of([context.symbol(frame) for frame in frames[:depth]])
             reason = drop_reason(number, context.drop_reasons)
         return IcmpError(
-            node=node, t_ns=t_ns, netns=netns, ifindex=ifindex, device=text(device), point=_POINTS[point],
-            src=address(outer_src), dst=address(outer_dst), family=4 if outer_proto == 1 else 6, type=icmp_type,
-            code=icmp_code, mtu=icmp_mtu(outer_proto, icmp_type, icmp_code, icmp_rest), quoted=flow,
-            hook=hook, reason=reason,
-        )  # fmt: skip
+            node=node,
+            t_ns=t_ns,
+            netns=netns,
+            ifindex=ifindex,
+            device=text(device),
+            point=_POINTS[point],
+            src=address(outer_src),
+            dst=address(outer_dst),
+            family=4 if outer_proto == 1 else 6,
+            type=icmp_type,
+            code=icmp_code,
+            mtu=icmp_mtu(outer_proto, icmp_type, icmp_code, icmp_rest),
+            quoted=flow,
+            hook=hook,
+            reason=reason,
+        )
     tcp = TcpFlags(seq, ack, flags) if proto == 6 else None
     tunnel = five_tuple(outer_src, outer_dst, outer_sport, outer_dport, outer_proto) if outer_proto else None
     seen = {
-        "node": node, "t_ns": t_ns, "netns": netns, "ifindex": ifindex, "device": text(device), "skb": skb, "flow": flow,
-        "length": length, "payload": payload, "ip_id": ip_id, "sig": 0 if tcp else sig, "tcp": tcp, "tunnel": tunnel,
+        "node": node,
+        "t_ns": t_ns,
+        "netns": netns,
+        "ifindex": ifindex,
+        "device": text(device),
+        "skb": skb,
+        "flow": flow,
+        "length": length,
+        "payload": payload,
+        "ip_id": ip_id,
+        "sig": 0 if tcp else sig,
+        "tcp": tcp,
+        "tunnel": tunnel,
         "cpu": cpu,
-    }  # fmt: skip
+    }
     if kind == 1:
         return PacketSeen(point=_POINTS[point], **seen)
     location, reason, depth, *frames = _DROP.unpack_from(data, _PACKET.size)
     stack = tuple(context.symbol(frame) or hex(frame) for frame in frames[:depth])
     return PacketDropped(
-        reason=drop_reason(reason, context.drop_reasons), location=context.symbol(location) or hex(location), stack=stack,
-        hook=hook_of(stack), **seen,
-    )  # fmt: skip
+        reason=drop_reason(reason, context.drop_reasons),
+        location=context.symbol(location) or hex(location),
+        stack=stack,
+        hook=hook_of(stack),
+        **seen,
+    )
 
 
 def drop_reason(number: int, names: dict[int, str]) -> str:
@@ -169,10 +233,17 @@ def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) 
         src, dst, sport, dport, proto, point, _ = FLOW_KEY.unpack(key)
         netns, ifindex, device = own[-1][4:7]
         yield FlowCounters(
-            node=context.node, t_ns=now, netns=netns, ifindex=ifindex, device=text(device), point=_POINTS[point % 3],
-            flow=five_tuple(src, dst, sport, dport, proto), packets=packets, bytes=sum(value[1] for value in own),
+            node=context.node,
+            t_ns=now,
+            netns=netns,
+            ifindex=ifindex,
+            device=text(device),
+            point=_POINTS[point % 3],
+            flow=five_tuple(src, dst, sport, dport, proto),
+            packets=packets,
+            bytes=sum(value[1] for value in own),
             hop_ns=tuple(buckets),
-        )  # fmt: skip
+        )
     maps.evicted(created - present)
 
 

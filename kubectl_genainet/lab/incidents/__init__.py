@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from kubectl_genainet.lab.change import Lab, changing
 from kubectl_genainet.lab.state import Memo
-from kubectl_genainet.model.path import Verdict
+from kubectl_genainet.model.results.path import Verdict
 from kubectl_genainet.model.target import not_found
 
 Step = Callable[[Lab, Memo], None]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubectl_genainet.lab import programs
 from kubectl_genainet.lab.change import Lab
 from kubectl_genainet.lab.incidents import Expected, incident, restore
 from kubectl_genainet.lab.incidents.policies import LLAMA
+from kubectl_genainet.lab.programs import start as programs
 from kubectl_genainet.lab.state import Memo
-from kubectl_genainet.model.path import Verdict
+from kubectl_genainet.model.results.path import Verdict
 
 SLOW_MS = 800
 

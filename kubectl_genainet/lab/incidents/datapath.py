@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.lab import netns
+from kubectl_genainet.lab.api.objects import Object
 from kubectl_genainet.lab.change import Lab
 from kubectl_genainet.lab.cluster import wires
-from kubectl_genainet.lab.conntrack import delete_marked, fill_table
+from kubectl_genainet.lab.datapath import netns
+from kubectl_genainet.lab.datapath.conntrack import delete_marked, fill_table
+from kubectl_genainet.lab.datapath.iptables import comment
+from kubectl_genainet.lab.datapath.wiring import vxlan_device
 from kubectl_genainet.lab.incidents import Expected, incident
 from kubectl_genainet.lab.incidents.policies import CHATBOT, LLAMA
-from kubectl_genainet.lab.iptables import comment
-from kubectl_genainet.lab.objects import Object
 from kubectl_genainet.lab.spec import Family, Overlay
 from kubectl_genainet.lab.state import ExtraRule, Memo
-from kubectl_genainet.lab.wiring import vxlan_device
-from kubectl_genainet.model.path import Verdict
+from kubectl_genainet.model.results.path import Verdict
 
 SMALL_MTU = 1300
 SECOND_DEVICE = "eth1"
@@ -81,8 +81,9 @@ def _clear_rp_filter(lab: Lab, memo: Memo) -> None:
             wired.at(namespace).link("del", index=wired.index_of(namespace, SECOND_DEVICE))
 
 
-@incident("rp-filter", Expected(Verdict.DROPPED, reason="IP_RPFILTER", location="ip_rcv_finish_core"),
-          clear=_clear_rp_filter)  # fmt: skip
+@incident(
+    "rp-filter", Expected(Verdict.DROPPED, reason="IP_RPFILTER", location="ip_rcv_finish_core"), clear=_clear_rp_filter
+)
 def rp_filter(lab: Lab, memo: Memo) -> None:
     """Packets arrive by one device, the way back is another, and the reverse-path filter is strict.
 
@@ -100,9 +101,12 @@ def rp_filter(lab: Lab, memo: Memo) -> None:
     with wires(lab.record) as wired:
         wired.add_second_uplink(index, SECOND_DEVICE)
         wired.at(namespace).route(
-            "replace", dst=Family.IPV4.pod_cidr(nodes.index(peer) + 1), oif=wired.index_of(namespace, SECOND_DEVICE),
-            gateway=Family.IPV4.node_ip(nodes.index(peer) + 1), flags=4,
-        )  # fmt: skip
+            "replace",
+            dst=Family.IPV4.pod_cidr(nodes.index(peer) + 1),
+            oif=wired.index_of(namespace, SECOND_DEVICE),
+            gateway=Family.IPV4.node_ip(nodes.index(peer) + 1),
+            flags=4,
+        )
     with netns.inside(namespace):
         netns.write_sysctls({f"net/ipv4/conf/{device}/rp_filter": "1"})
 
@@ -113,8 +117,9 @@ def _clear_conntrack(lab: Lab, memo: Memo) -> None:
             delete_marked()
 
 
-@incident("conntrack-full", Expected(Verdict.DROPPED, "NETFILTER_DROP", "prerouting", "nf_hook_slow"),
-          clear=_clear_conntrack)  # fmt: skip
+@incident(
+    "conntrack-full", Expected(Verdict.DROPPED, "NETFILTER_DROP", "prerouting", "nf_hook_slow"), clear=_clear_conntrack
+)
 def conntrack_full(lab: Lab, memo: Memo) -> None:
     """A node's connection tracking table is full.
 

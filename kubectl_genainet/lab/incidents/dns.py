@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from kubectl_genainet.lab import programs
 from kubectl_genainet.lab.change import Lab
+from kubectl_genainet.lab.datapath.iptables import comment
 from kubectl_genainet.lab.incidents import Expected, incident, restore
 from kubectl_genainet.lab.incidents.policies import CHATBOT, RAG
-from kubectl_genainet.lab.iptables import comment
+from kubectl_genainet.lab.programs import start as programs
 from kubectl_genainet.lab.state import ExtraRule, Memo
-from kubectl_genainet.model.path import Verdict
+from kubectl_genainet.model.results.path import Verdict
 
 UPSTREAM_DELAY_MS = 800
 STORM_NAME, STORM_RATE = "vector-db.prod.internal", 20
@@ -27,8 +27,16 @@ def dns_timeout(lab: Lab, memo: Memo) -> None:
     for ip in pod["status"]["podIPs"]:
         rule = f"-d {ip['ip']} -p udp --dport 53 {comment('hardening: block udp')} -j DROP"
         family = "IPv6" if ":" in ip["ip"] else "IPv4"
-        lab.add_rule(ExtraRule(incident="dns-timeout", node=pod["spec"]["nodeName"], table="filter", chain="FORWARD",
-                               rule=rule, family=family))  # fmt: skip
+        lab.add_rule(
+            ExtraRule(
+                incident="dns-timeout",
+                node=pod["spec"]["nodeName"],
+                table="filter",
+                chain="FORWARD",
+                rule=rule,
+                family=family,
+            )
+        )
     lab.sync()
 
 

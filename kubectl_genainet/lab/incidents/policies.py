@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from kubectl_genainet.lab.api.objects import Object, meta
 from kubectl_genainet.lab.change import APP, Lab
+from kubectl_genainet.lab.datapath.iptables import comment
 from kubectl_genainet.lab.incidents import Expected, incident, restore
-from kubectl_genainet.lab.iptables import comment
-from kubectl_genainet.lab.objects import Object, meta
 from kubectl_genainet.lab.state import ExtraRule, Memo
-from kubectl_genainet.model.path import Verdict
+from kubectl_genainet.model.results.path import Verdict
 
 _DROPPED = Expected(Verdict.DROPPED, reason="NETFILTER_DROP", hook="forward", location="nft_do_chain")
 LLAMA, CHATBOT, RAG = "my-llama-finetuned", "chatbot-ui", "rag-app"
@@ -84,8 +84,11 @@ def disagreement(lab: Lab, memo: Memo) -> None:
             for node in lab.record.nodes:
                 rule = f"-s {ip['ip']} -p tcp --dport 8080 {comment('load test 2023, remove after')} -j DROP"
                 family = "IPv6" if ":" in ip["ip"] else "IPv4"
-                lab.add_rule(ExtraRule(incident="disagreement", node=node, table="filter", chain="FORWARD", rule=rule,
-                                       family=family))  # fmt: skip
+                lab.add_rule(
+                    ExtraRule(
+                        incident="disagreement", node=node, table="filter", chain="FORWARD", rule=rule, family=family
+                    )
+                )
     lab.sync()
 
 

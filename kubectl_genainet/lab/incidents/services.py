@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.lab import programs
+from kubectl_genainet.lab.api.controllers import set_ready
 from kubectl_genainet.lab.change import Lab
-from kubectl_genainet.lab.controllers import set_ready
 from kubectl_genainet.lab.incidents import Expected, incident, restore
 from kubectl_genainet.lab.incidents.policies import CHATBOT, LLAMA
+from kubectl_genainet.lab.programs import start as programs
 from kubectl_genainet.lab.state import Memo
-from kubectl_genainet.model.path import Verdict
+from kubectl_genainet.model.results.path import Verdict
 
 HEALTH_CHECK_PORT = 32001
 

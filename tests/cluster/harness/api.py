@@ -26,9 +26,11 @@ class Api:
     def request(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> Any:
         """Raises ApiError with the server's message for a status above 299."""
         answer = self._pool.request(
-            method, self.server + path, body=None if body is None else json.dumps(body),
+            method,
+            self.server + path,
+            body=None if body is None else json.dumps(body),
             headers={"Authorization": f"Bearer {self.token}", "Content-Type": content_type},
-        )  # fmt: skip
+        )
         text = answer.data.decode()
         if answer.status > 299:
             try:
@@ -72,11 +74,23 @@ class Api:
 
 
 _CLUSTER_SCOPED = {
-    "Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "PriorityClass", "CustomResourceDefinition",
-    "PersistentVolume", "StorageClass", "RuntimeClass",
-}  # fmt: skip
-_PLURALS = {"NetworkPolicy": "networkpolicies", "Ingress": "ingresses", "PriorityClass": "priorityclasses",
-            "Endpoints": "endpoints", "RuntimeClass": "runtimeclasses"}  # fmt: skip
+    "Namespace",
+    "Node",
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "PriorityClass",
+    "CustomResourceDefinition",
+    "PersistentVolume",
+    "StorageClass",
+    "RuntimeClass",
+}
+_PLURALS = {
+    "NetworkPolicy": "networkpolicies",
+    "Ingress": "ingresses",
+    "PriorityClass": "priorityclasses",
+    "Endpoints": "endpoints",
+    "RuntimeClass": "runtimeclasses",
+}
 
 
 def collection(obj: dict[str, Any]) -> str:

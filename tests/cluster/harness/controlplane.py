@@ -60,10 +60,20 @@ class ControlPlane:
         self._make_keys()
         self._write_tokens()
         self.daemon(
-            "etcd", "etcd", "--data-dir", str(self.folder / "etcd"), "--unsafe-no-fsync", "--log-level", "warn",
-            "--listen-client-urls", "http://127.0.0.1:2379", "--advertise-client-urls", "http://127.0.0.1:2379",
-            "--listen-peer-urls", "http://127.0.0.1:2380",
-        )  # fmt: skip
+            "etcd",
+            "etcd",
+            "--data-dir",
+            str(self.folder / "etcd"),
+            "--unsafe-no-fsync",
+            "--log-level",
+            "warn",
+            "--listen-client-urls",
+            "http://127.0.0.1:2379",
+            "--advertise-client-urls",
+            "http://127.0.0.1:2379",
+            "--listen-peer-urls",
+            "http://127.0.0.1:2380",
+        )
         self._forward()
         self.daemon("kube-apiserver", "kube-apiserver", *self._apiserver_flags())
         self.wait_ready()
@@ -74,10 +84,25 @@ class ControlPlane:
         names = f"DNS:localhost,DNS:kubernetes,DNS:kubernetes.default.svc,IP:127.0.0.1,IP:10.96.0.1,IP:{self.ip}"
         names += f",IP:{VM_HOST}"
         run(
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
-            "30", "-subj", "/CN=kubernetes", "-addext", f"subjectAltName={names}", "-keyout", str(key), "-out",
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "30",
+            "-subj",
+            "/CN=kubernetes",
+            "-addext",
+            f"subjectAltName={names}",
+            "-keyout",
+            str(key),
+            "-out",
             str(self.ca),
-        )  # fmt: skip
+        )
         run("openssl", "genrsa", "-out", str(self.folder / "sa.key"), "2048")
 
     def _write_tokens(self) -> None:
@@ -140,17 +165,27 @@ class ControlPlane:
     def start_controllers(self) -> None:
         """kube-controller-manager (Deployments, DaemonSets, EndpointSlices, service accounts) and kube-scheduler."""
         self.daemon(
-            "kube-controller-manager", "kube-controller-manager",
+            "kube-controller-manager",
+            "kube-controller-manager",
             f"--kubeconfig={self.kubeconfig('system:kube-controller-manager')}",
-            f"--service-account-private-key-file={self.folder / 'sa.key'}", f"--root-ca-file={self.ca}",
-            "--leader-elect=false", "--feature-gates=IPv6DualStack=true", "--allocate-node-cidrs=false",
-            "--node-monitor-grace-period=12s", "--use-service-account-credentials", "--port=0",
+            f"--service-account-private-key-file={self.folder / 'sa.key'}",
+            f"--root-ca-file={self.ca}",
+            "--leader-elect=false",
+            "--feature-gates=IPv6DualStack=true",
+            "--allocate-node-cidrs=false",
+            "--node-monitor-grace-period=12s",
+            "--use-service-account-credentials",
+            "--port=0",
             f"--cert-dir={self.folder}",
-        )  # fmt: skip
+        )
         self.daemon(
-            "kube-scheduler", "kube-scheduler", f"--kubeconfig={self.kubeconfig('system:kube-scheduler')}",
-            "--leader-elect=false", "--port=0", f"--cert-dir={self.folder}",
-        )  # fmt: skip
+            "kube-scheduler",
+            "kube-scheduler",
+            f"--kubeconfig={self.kubeconfig('system:kube-scheduler')}",
+            "--leader-elect=false",
+            "--port=0",
+            f"--cert-dir={self.folder}",
+        )
 
     def api(self, user: str = "admin") -> Api:
         return Api(self.server, str(self.ca), self.tokens[user])

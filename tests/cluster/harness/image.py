@@ -34,9 +34,10 @@ class ImageBuilder:
             f'[engine.runtimes]\nrunc=["{binaries}/bin/runc"]\n'
         )
         self._env = {
-            "CONTAINERS_CONF": str(config), "CONTAINER_ENGINE": "podman",
+            "CONTAINERS_CONF": str(config),
+            "CONTAINER_ENGINE": "podman",
             "CONTAINER_ENGINE_FLAGS": " ".join(self._flags),
-        }  # fmt: skip
+        }
 
     def podman(self, *argv: str, stdin: object = None) -> str:
         return self._run(["podman", *self._flags, *argv], stdin)

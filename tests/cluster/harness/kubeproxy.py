@@ -104,9 +104,15 @@ class KubeProxy:
 
 
 def endpoint_slice(
-    service: str, addresses: list[str], ports: list[dict[str, Any]], *, namespace: str = "default",
-    node: str = "", ready: bool = True, suffix: str = "1",
-) -> dict[str, Any]:  # fmt: skip
+    service: str,
+    addresses: list[str],
+    ports: list[dict[str, Any]],
+    *,
+    namespace: str = "default",
+    node: str = "",
+    ready: bool = True,
+    suffix: str = "1",
+) -> dict[str, Any]:
     """An EndpointSlice (v1beta1, as the built API server has it) for a Service without a controller-manager."""
     return {
         "apiVersion": "discovery.k8s.io/v1beta1",

@@ -175,10 +175,17 @@ class KubeNode:
         path.write_text(json.dumps(config))
         kubeconfig = self.plane.kubeconfig(f"system:node:{self.name}")
         self.kubelet = self.daemon(
-            "kubelet", "kubelet", f"--config={path}", f"--kubeconfig={kubeconfig}",
-            "--container-runtime=remote", "--container-runtime-endpoint=unix:///run/containerd/containerd.sock",
-            f"--hostname-override={self.name}", f"--node-ip={self.ip}", f"--cert-dir={self.folder}/pki", "--v=2",
-        )  # fmt: skip
+            "kubelet",
+            "kubelet",
+            f"--config={path}",
+            f"--kubeconfig={kubeconfig}",
+            "--container-runtime=remote",
+            "--container-runtime-endpoint=unix:///run/containerd/containerd.sock",
+            f"--hostname-override={self.name}",
+            f"--node-ip={self.ip}",
+            f"--cert-dir={self.folder}/pki",
+            "--v=2",
+        )
 
     def _kube_proxy(self) -> None:
         config = {

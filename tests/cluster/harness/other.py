@@ -43,10 +43,13 @@ def service_account_config(kubeconfig: str, api: Api, name: str) -> str:
     if "certificate-authority" in cluster:
         cluster["certificate-authority"] = str(Path(kubeconfig).parent / cluster["certificate-authority"])
     config = {
-        "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": cluster}], "users": [{"name": name, "user": {"token": token}}],
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "clusters": [{"name": "test", "cluster": cluster}],
+        "users": [{"name": name, "user": {"token": token}}],
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": name, "namespace": "default"}}],
-    }  # fmt: skip
+    }
     file = Path(tempfile.mkdtemp(prefix="genainet-test-")) / "config"
     file.write_text(yaml.safe_dump(config))
     file.chmod(0o600)

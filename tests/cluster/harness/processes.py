@@ -89,9 +89,15 @@ class Daemon:
     """A long-running process; its output goes to a log file, and it dies when the test run does."""
 
     def __init__(
-        self, name: str, argv: Sequence[str], log: Path, *, netns: NetNs | None = None,
-        env: dict[str, str] | None = None, pass_fds: Sequence[int] = (),
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        argv: Sequence[str],
+        log: Path,
+        *,
+        netns: NetNs | None = None,
+        env: dict[str, str] | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
         self.name, self.log = name, log
         self.argv = ["setpriv", "--pdeathsig", "KILL", "--", *argv]
         if netns is not None:
@@ -103,9 +109,14 @@ class Daemon:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, pass_fds=self.pass_fds,
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.env,
+                pass_fds=self.pass_fds,
                 start_new_session=True,
-            )  # fmt: skip
+            )
 
     @property
     def pid(self) -> int:

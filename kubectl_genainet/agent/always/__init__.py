@@ -1,0 +1,1 @@
+"""The always-on mode: metrics and OTLP logs."""

@@ -1,0 +1,1 @@
+"""BTF, headers, compiler (the only `import bcc`), images, loader."""

@@ -1,0 +1,98 @@
+"""Compiled probes, kept: what BCC made of a probe once is loaded again without BCC and its compiler.
+
+Compiling costs about a second of a core and 100 MB; loading an image costs milliseconds and next to no memory. An image
+belongs to one kernel build, one source and one set of flags; its key holds all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from kubectl_genainet.agent.bpf.headers import write_file
+from kubectl_genainet.errors import GenainetError
+
+FORMAT = 2
+COMPILE_S = 120.0
+
+
+class MapImage(msgspec.Struct, frozen=True):
+    """A map's definition: `type` is enum bpf_map_type's number; sizes in bytes."""
+
+    name: str
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+
+
+class Image(msgspec.Struct, frozen=True):
+    """Maps, and programs by function: struct bpf_insn as bytes, in which a map is referred to by its place in `maps`."""
+
+    maps: tuple[MapImage, ...]
+    programs: dict[str, bytes]
+
+
+class CompileJob(msgspec.Struct, frozen=True):
+    """What the compiler's process gets on standard input."""
+
+    source: str
+    headers: str  # the value for BCC_KERNEL_SOURCE
+    flags: tuple[str, ...]
+    functions: tuple[str, ...]
+    typed_cast: int  # BTF id of bpf_rdonly_cast; 0: the source does not call it
+
+
+def private_folder(path: Path) -> Path:
+    """`path` as a folder that nobody else can write: what is in it gets into the kernel.
+
+    Where somebody else owns it or may write it, another one is made and returned.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = os.lstat(path)
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022:
+        return path
+    return Path(tempfile.mkdtemp(prefix="kubectl-genainet-"))
+
+
+def image_of(name: str, job: CompileJob, cache: Path) -> Image:
+    """The image of a probe: from the cache, or compiled now. Raises GenainetError with the compiler's own words."""
+    key = hashlib.sha256(repr((FORMAT, platform.release(), platform.version(), job)).encode()).hexdigest()[:16]
+    stored = cache / f"{name}-{key}.image"
+    try:
+        return msgspec.msgpack.decode(stored.read_bytes(), type=Image)
+    except (OSError, msgspec.DecodeError):
+        pass
+    image = _compile(name, job)
+    write_file(stored, msgspec.msgpack.encode(image))
+    return image
+
+
+def _compile(name: str, job: CompileJob) -> Image:
+    """Compiles in a process of its own: the compiler's memory goes with it."""
+    command: Sequence[str] = (sys.executable, "-m", "kubectl_genainet.agent.bpf.compiler")
+    try:
+        done = subprocess.run(
+            command, input=msgspec.msgpack.encode(job), capture_output=True, timeout=COMPILE_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise GenainetError(
+            f"the probe {name} was not compiled within {COMPILE_S:.0f} s: is the node overloaded?"
+        ) from None
+    if done.returncode:
+        words = done.stderr.decode(errors="replace").strip()
+        raise GenainetError(
+            f"the probe {name} can't be compiled: {words[-2000:] or f'the compiler ended with {done.returncode}'}",
+            hint="Loading BPF needs root, or CAP_BPF and CAP_PERFMON, and the package python3-bpfcc.",
+        )
+    return msgspec.msgpack.decode(done.stdout, type=Image)

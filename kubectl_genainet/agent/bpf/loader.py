@@ -1,0 +1,283 @@
+"""Loads and attaches a probe: the image that BCC compiled it to, once a kernel (agent/bpf/image.py).
+
+Nothing is pinned: programs and maps belong to this process's file descriptors, so that they are gone when it is,
+however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import resource
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from kubectl_genainet.agent.bpf import syscalls as bpfsys
+from kubectl_genainet.agent.bpf.headers import KernelFacts, header_tree, kernel_facts
+from kubectl_genainet.agent.bpf.image import CompileJob, Image, image_of, private_folder
+from kubectl_genainet.agent.bpf.symbols import Symbols
+from kubectl_genainet.agent.probes.declare import DecodeContext, Probe
+from kubectl_genainet.agent.serve.limits import Budget
+from kubectl_genainet.assets import asset_dir
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.events import Event
+from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.wire import FilterEntry
+
+FLOW_BYTES = 16 << 20  # what the flow table may take in all, over all CPUs
+ACCOUNT_NAMES = ("emitted", "ring buffer", "event budget", "flows created", "flow table")
+_PROTOCOLS = tuple(p for p in Protocol if p.number)
+_CONFIG = struct.Struct("=5I")  # struct config: any_port, own_netns, budget, filtered, live
+_INSN = struct.Struct("<BBhi")
+_MAP_REFERENCE = (0x18, 1)  # ld_imm64 with BPF_PSEUDO_MAP_FD
+_TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+
+
+def tracepoint_fields(group: str, name: str) -> str | None:
+    """The format file of a tracepoint; None where the kernel has no such tracepoint or tracefs is not mounted."""
+    for root in _TRACEFS:
+        try:
+            return (root / "events" / group / name / "format").read_text()
+        except OSError:
+            continue
+    return None
+
+
+def _mapped(ip: str) -> bytes:
+    address = ipaddress.ip_address(ip)
+    return b"\0" * 10 + b"\xff\xff" + address.packed if address.version == 4 else address.packed
+
+
+def _source(name: str) -> str:
+    """The probe's C behind the shared header; BCC rewrites map operations in the main file only."""
+    parts = (asset_dir("probes") / "include" / "genainet.h", asset_dir("probes") / name)
+    return "\n".join(f'#line 1 "{part.name}"\n{part.read_text()}' for part in parts)
+
+
+def _word(number: int) -> bytes:
+    return number.to_bytes(4, "little")
+
+
+def _with_maps(code: bytes, descriptors: list[int]) -> bytes:
+    """The instructions with the places of maps replaced by their descriptors."""
+    out = bytearray(code)
+    for at in range(0, len(code), _INSN.size):
+        opcode, registers, offset, value = _INSN.unpack_from(code, at)
+        if (opcode, registers >> 4) == _MAP_REFERENCE:
+            _INSN.pack_into(out, at, opcode, registers, offset, descriptors[value])
+    return bytes(out)
+
+
+class LoadedProbe:
+    """A probe in the kernel. `missing` says what this kernel can't give. Use as a context manager."""
+
+    def __init__(
+        self,
+        probe: Probe,
+        node: str,
+        cache: Path,
+        options: Mapping[str, str] | None = None,
+        budget: Budget = Budget(),  # noqa: B008 - frozen
+    ) -> None:
+        self.probe, self.budget = probe, budget
+        cache = private_folder(cache)
+        facts = kernel_facts(probe.views, cache, probe.enums, [a.tracepoint for a in probe.attachments])
+        self._context = DecodeContext(node, facts.drop_reasons, Symbols().name, facts.enums, options or {})
+        self.missing: list[str] = []
+        self._attached: list[int] = []
+        self._ring: bpfsys.RingBuffer | None = None
+        self._evicted = 0
+        self._bits = [0] * 1024  # port_bits as they are in the kernel
+        self.maps: dict[str, bpfsys.BpfMap] = {}
+        self._programs: dict[str, int] = {}
+        self._refused: dict[str, OSError] = {}
+        # A verifier that does not take the typed loads gets the copies.
+        for self.typed_loads in (True, False) if facts.typed_cast else (False,):
+            self._load(self._image(facts, cache))
+            if not self._refused:
+                break
+        for name, words in (probe.words(self._context, options or {}) if probe.words else {}).items():
+            for i, word in enumerate(words):
+                self.maps[name].set(_word(i), word.to_bytes(8, "little"))
+
+    def _image(self, facts: KernelFacts, cache: Path) -> Image:
+        headers = str(header_tree(facts, cache))
+        entries = FLOW_BYTES // self.probe.entry_bytes(bpfsys.possible_cpus())
+        flags = (
+            f"-I{headers}/include",
+            f"-DRING_PAGES={self.budget.ring_pages}",
+            f"-DFLOW_ENTRIES={max(1024, min(16384, entries))}",
+            *(["-DHAS_DROP_REASON"] if self._has_drop_reason(facts.drop_reasons) else []),
+            *(f"-DARGS_{name}={count}" for name, count in facts.tracepoints.items()),
+            *(["-DTYPED_LOADS"] if self.typed_loads else []),
+        )
+        functions = tuple(attachment.function for attachment in self.probe.attachments)
+        job = CompileJob(_source(self.probe.source), headers, flags, functions, facts.typed_cast)
+        return image_of(self.probe.name, job, cache)
+
+    def _load(self, image: Image) -> None:
+        """Makes the maps and loads the programs; `_refused` has those that the kernel does not take."""
+        self.close()
+        self.maps, self._refused = self._make_maps(image), {}
+        descriptors = [self.maps[m.name].fd for m in image.maps]
+        for function, code in image.programs.items():
+            try:
+                self._programs[function] = bpfsys.load_raw_tracepoint(_with_maps(code, descriptors), function)
+            except OSError as error:
+                self._refused[function] = error
+
+    def _make_maps(self, image: Image) -> dict[str, bpfsys.BpfMap]:
+        # Before Linux 5.11 the memory of maps counted against this limit.
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        made: dict[str, bpfsys.BpfMap] = {}
+        try:
+            for m in image.maps:
+                made[m.name] = bpfsys.BpfMap(m.name, m.type, m.key_size, m.value_size, m.max_entries, m.flags)
+        except OSError as error:
+            for table in made.values():
+                table.close()
+            raise GenainetError(
+                f"the probe {self.probe.name} can't make its maps: {error}",
+                hint="Loading BPF needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.",
+            ) from None
+        return made
+
+    @staticmethod
+    def _has_drop_reason(names: dict[int, str]) -> bool:
+        # Linux 5.17 (c504e5c2f964) gave kfree_skb its reason; distributions backport it, so ask the format file.
+        fields = tracepoint_fields("skb", "kfree_skb")
+        return "reason" in fields if fields is not None else bool(names)
+
+    def attach(self) -> None:
+        """Attaches every tracepoint; what is not required and not there is named in `missing`. All begin at one moment."""
+        for attachment in self.probe.attachments:
+            try:
+                if attachment.function in self._refused:
+                    raise self._refused[attachment.function]
+                program = self._programs[attachment.function]
+                self._attached.append(bpfsys.attach_raw_tracepoint(program, attachment.tracepoint))
+            except OSError as error:
+                where = f"{attachment.group}:{attachment.tracepoint}"
+                if attachment.required:
+                    raise GenainetError(
+                        f"the probe {self.probe.name} can't be attached to {where}: {error}",
+                        hint="It needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE, and a kernel of 5.8 or later.",
+                    ) from None
+                self.missing.append(f"{where}: {attachment.without}")
+        self._set_live(True)
+
+    def on_event(self, handle: Callable[[Event], None]) -> None:
+        """Calls `handle` with each decoded event, from `consume`."""
+        decode, context = self.probe.decode, self._context
+        self._ring = bpfsys.RingBuffer(self.maps["ring"], lambda data: handle(decode(data, context)))
+
+    def consume(self) -> None:
+        """Handles all events that are in the ring buffer now."""
+        if self._ring is not None:
+            self._ring.consume()
+
+    def configure(self, filters: Iterable[FilterEntry], own: Iterable[int] | None) -> None:
+        """Sets what is matched, while running. `own` are the namespaces of this node, None for all of the kernel's."""
+        wanted = {key for entry in filters for key in self._keys(entry)}
+        any_port = any(not port for _, port, _ in wanted)
+        self._sync("filter", {addr + port.to_bytes(2, "little") + bytes([proto, 0]) for addr, port, proto in wanted})
+        self._sync("own", {_word(inode) for inode in own or ()})
+        bits = [(1 << 64) - 1 if any_port else 0] * 1024
+        for _, port, _ in wanted:
+            bits[port >> 6] |= 1 << (port & 63)
+        for i, word in enumerate(bits):
+            if self._bits[i] != word:
+                self.maps["port_bits"].set(_word(i), word.to_bytes(8, "little"))
+                self._bits[i] = word
+        live, budget = _CONFIG.unpack(self._config())[4], max(1, self.budget.events_per_second)
+        self.maps["config"].set(_word(0), _CONFIG.pack(any_port, own is not None, budget, bool(wanted), live))
+
+    def _config(self) -> bytes:
+        return self.maps["config"].get(_word(0)) or bytes(_CONFIG.size)
+
+    def _set_live(self, live: bool) -> None:
+        self.maps["config"].set(_word(0), _CONFIG.pack(*_CONFIG.unpack(self._config())[:4], live))
+
+    @staticmethod
+    def _keys(entry: FilterEntry) -> Iterable[tuple[bytes, int, int]]:
+        protocols = [p for p in _PROTOCOLS if not entry.protocol or p.value.upper() == entry.protocol.upper()]
+        for protocol in protocols:
+            icmp = protocol in (Protocol.ICMP, Protocol.ICMPV6)
+            if not (icmp and entry.port):
+                yield _mapped(entry.ip), entry.port, protocol.number
+
+    def _sync(self, name: str, wanted: set[bytes]) -> None:
+        table = self.maps[name]
+        have = set(table.keys())
+        for key in have - wanted:
+            table.delete(key)
+        for key in wanted - have:
+            table.set(key, b"\x01")
+
+    def accounts(self) -> dict[str, int]:
+        """Totals since the start, by ACCOUNT_NAMES, over all CPUs."""
+        totals = {}
+        for i, name in enumerate(ACCOUNT_NAMES):
+            values = self.maps["account"].get(_word(i)) or b""
+            totals[name] = sum(struct.unpack(f"={len(values) // 8}Q", values))
+        totals["flow table"] += self._evicted
+        return totals
+
+    def evicted(self, flows: int) -> None:
+        self._evicted = max(self._evicted, flows)
+
+    def statistics(self) -> dict[str, bpfsys.ProgramStatistics]:
+        """What the kernel counts for each program, by function. `missed` are packets that no probe has looked at."""
+        return {name: bpfsys.program_statistics(fd) for name, fd in self._programs.items()}
+
+    def drain(self, state: dict[bytes, int], now: int) -> Iterable[Event]:
+        """What the probe has counted in the kernel and not reported before; `state` is the caller's to keep."""
+        return self.probe.drain(self, self._context, state, now) if self.probe.drain else ()
+
+    def take(self, name: str, key_size: int, value_size: int, *, delete: bool = False) -> Iterable[tuple[bytes, bytes]]:
+        size = value_size * bpfsys.possible_cpus()
+        return bpfsys.entries(self.maps[name].fd, key_size, size, delete=delete)
+
+    def sweep(self, now: int, *, final: bool = False) -> Iterable[Event]:
+        """What no packet will complete any more; everything that is open where the session is at its end."""
+        return self.probe.sweep(self, self._context, now, final) if self.probe.sweep else ()
+
+    def pairs(self, name: str, key_size: int, value_size: int) -> Iterable[tuple[bytes, bytes]]:
+        return bpfsys.entries(self.maps[name].fd, key_size, value_size, batch=256)
+
+    def delete(self, name: str, key: bytes) -> None:
+        self.maps[name].delete(key)
+
+    def set_word(self, name: str, index: int, value: int) -> None:
+        self.maps[name].set(_word(index), value.to_bytes(8, "little"))
+        bpfsys.wait_for_programs()
+
+    def detach(self) -> None:
+        """Detaches every tracepoint. All end at one moment."""
+        if self._attached:
+            self._set_live(False)
+        for descriptor in self._attached:
+            os.close(descriptor)
+        self._attached.clear()
+
+    def close(self) -> None:
+        """Detaches, and gives back every program and map."""
+        self.detach()
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
+        for descriptor in self._programs.values():
+            os.close(descriptor)
+        self._programs.clear()
+        for table in self.maps.values():
+            table.close()
+        self.maps.clear()
+
+    def __enter__(self) -> LoadedProbe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

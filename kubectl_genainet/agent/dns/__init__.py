@@ -1,0 +1,1 @@
+"""DNS messages from packets and TCP streams, on a node."""

@@ -1,0 +1,1 @@
+"""`--exact`: the rules that the kernel itself names."""

@@ -1,0 +1,366 @@
+"""`--exact`: has the kernel tell which rules the packets of a chosen flow meet, and leaves nothing behind.
+
+nftables and iptables-nft: a table of our own sets nftrace on the flow's packets. The table belongs to an `nft -i`
+process (flags owner, Linux 5.12): the kernel removes it when that process ends, and it ends when we do, even by
+kill -9. iptables-legacy: a TRACE rule in the raw table, removed at the end, or by its comment at the next start.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import select
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import msgspec
+from pyroute2 import netns as pyroute2_netns
+
+from kubectl_genainet.agent.exact.messages import (
+    ADD_MEMBERSHIP,
+    GROUP_NFTRACE,
+    NETLINK_NETFILTER,
+    SOL_NETLINK,
+    TraceMessage,
+    decode_log,
+    decode_trace,
+    log_bind,
+)
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.exact import IPTABLES_TABLES, RuleHit
+from kubectl_genainet.wire import FilterEntry
+
+T = TypeVar("T")
+TABLE = "genainet-exact"
+COMMENT = "genainet-exact"
+LOG_GROUP = 0  # the kernel sends TRACE records to this NFLOG group
+_PRIORITY = -500  # before conntrack, defragmentation and every other chain
+_RECEIVE_BUFFER = 8 << 20
+
+
+class Node:
+    """Where commands and sockets belong: this process's network namespace, or the one at `netns` (a path)."""
+
+    def __init__(self, netns: str = "") -> None:
+        self.netns = netns
+
+    def argv(self, *argv: str) -> list[str]:
+        return ["nsenter", f"--net={self.netns}", "--", *argv] if self.netns else list(argv)
+
+    def run(self, *argv: str) -> str:
+        """The command's output; raises GenainetError with its own words where it fails."""
+        done = subprocess.run(self.argv(*argv), capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            raise GenainetError(f"{argv[0]} failed: {done.stderr.strip() or done.returncode}")
+        return done.stdout
+
+    def inside(self, make: Callable[[], T]) -> T:
+        """`make()` in the namespace: in a thread of its own, which alone enters it."""
+        if not self.netns:
+            return make()
+        results: list[T] = []
+        errors: list[BaseException] = []
+
+        def enter() -> None:
+            try:
+                pyroute2_netns.setns(self.netns)
+                results.append(make())
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        if errors:
+            raise errors[0]
+        return results[0]
+
+
+class _ListedRule(msgspec.Struct):
+    family: str
+    table: str
+    chain: str
+    handle: int
+
+
+class _Item(msgspec.Struct):
+    rule: _ListedRule | None = None
+
+
+class _Listing(msgspec.Struct):
+    """The parts of nft's JSON that tell where rules stand."""
+
+    nftables: list[_Item]
+
+
+class ExactTracer:
+    """Traces the flows of `filters` while it is entered; `hits` gives what the kernel says.
+
+    A filter's address is the destination as the packet has it before NAT, a Service's address. Raises
+    GenainetError where the node can trace neither way.
+    """
+
+    def __init__(self, node_name: str, filters: Sequence[FilterEntry], *, netns: str = "") -> None:
+        self.node_name, self.filters, self.node = node_name, tuple(filters), Node(netns)
+        self.lost = 0  # datagrams that the kernel could not deliver, at least
+        self._sockets: dict[socket.socket, Callable[[bytes], Iterator[TraceMessage]]] = {}
+        self._undo: list[Callable[[], None]] = []
+        self._packets: dict[int, int] = {}
+        self._positions: dict[tuple[str, str, str], dict[int, int]] = {}
+
+    def __enter__(self) -> ExactTracer:
+        remove_leftovers(self.node.netns)
+        try:
+            if shutil.which("nft"):
+                self._start_nftrace()
+            if _legacy_rules(self.node, "iptables-legacy-save") or _legacy_rules(self.node, "ip6tables-legacy-save"):
+                self._start_legacy()
+        except BaseException:
+            self.close()
+            raise
+        if not self._sockets:
+            raise GenainetError("this node can't trace rules", hint="It has neither nft nor iptables-legacy rules.")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Undoes everything; what fails does not keep the rest from being undone."""
+        while self._undo:
+            with contextlib.suppress(GenainetError, OSError, subprocess.SubprocessError):
+                self._undo.pop()()
+        for sock in self._sockets:
+            sock.close()
+        self._sockets = {}
+
+    def hits(self, seconds: float) -> Iterator[RuleHit]:
+        """What the kernel says in the next `seconds`, in its order."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            ready, _, _ = select.select(list(self._sockets), [], [], left)
+            for sock in ready:
+                try:
+                    data = sock.recv(1 << 16)
+                except OSError:  # ENOBUFS: more was said than the buffer holds
+                    self.lost += 1
+                    continue
+                for message in self._sockets[sock](data):
+                    if message.kind in ("rule", "policy") and not self._is_own(message):
+                        yield self._hit(message)
+
+    def _is_own(self, message: TraceMessage) -> bool:
+        """Whether the rule is one that tracing added: they stand first in the raw table."""
+        if message.index is None or message.table != "raw":
+            return message.table == TABLE
+        return 0 < message.index <= self._own_raw_rules(message.family)
+
+    def _own_raw_rules(self, family: str) -> int:
+        rules = _legacy_rules_for(self.filters, "")
+        return sum(1 for tool, chain, *_ in rules if (tool[:3] == "ip6", chain) == (family == "ip6", "OUTPUT"))
+
+    def _hit(self, message: TraceMessage) -> RuleHit:
+        index = message.index
+        if index and message.table == "raw":
+            index -= self._own_raw_rules(message.family)
+        if index is None:
+            # The end of a chain is told as a rule without a handle.
+            index = self._position(message) if message.kind == "rule" and message.handle else 0
+        own = message.table in IPTABLES_TABLES and message.family in ("ip", "ip6")
+        return RuleHit(
+            node=self.node_name,
+            t_ns=time.monotonic_ns(),
+            trace=self._trace(message),
+            engine="nftrace" if message.index is None else "TRACE",
+            family=6 if message.family == "ip6" or (message.flow and ":" in message.flow.dst) else 4,
+            table=message.table if own else f"{message.family} {message.table}",
+            chain=message.chain,
+            index=index,
+            verdict=message.verdict,
+            flow=message.flow,
+            mark=message.mark,
+        )
+
+    def _trace(self, message: TraceMessage) -> int:
+        if message.packet is not None:
+            self._packets[message.trace] = message.packet
+        return message.trace << 32 | self._packets.get(message.trace, 0)
+
+    def _position(self, message: TraceMessage) -> int | None:
+        """The rule's place in its chain, from 1; a chain that has changed since the start is listed again."""
+        key = (message.family, message.table, message.chain)
+        if message.handle not in self._positions.get(key, {}):
+            with contextlib.suppress(GenainetError):  # it is gone
+                self._list("chain", *key)
+        return self._positions.get(key, {}).get(message.handle)
+
+    def _list(self, *what: str) -> None:
+        """Learns the places of the rules; all at the start, so that no packet has to wait for them."""
+        found: dict[tuple[str, str, str], dict[int, int]] = {}
+        for item in msgspec.json.decode(self.node.run("nft", "-j", "list", *what), type=_Listing).nftables:
+            if item.rule is not None:
+                places = found.setdefault((item.rule.family, item.rule.table, item.rule.chain), {})
+                places[item.rule.handle] = len(places) + 1
+        self._positions.update(found)
+
+    def _start_nftrace(self) -> None:
+        self._list("ruleset")
+        self._listen(decode_trace, group=GROUP_NFTRACE)
+        script = "".join(f"{line}\n" for line in _nft_commands(self.filters))
+        nft = subprocess.Popen(
+            self.node.argv("nft", "-i"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._undo.append(lambda: _end(nft))
+        assert nft.stdin is not None
+        nft.stdin.write(script)
+        nft.stdin.flush()
+        _wait_until(lambda: TABLE in self.node.run("nft", "list", "tables"), nft)
+
+    def _start_legacy(self) -> None:
+        before = _log_backends(self.node)
+        self._undo.append(lambda: _set_log_backends(self.node, before))
+        _set_log_backends(self.node, dict.fromkeys(before, "nfnetlink_log"))
+        sock = self._listen(decode_log)
+        sock.send(log_bind(LOG_GROUP))
+        mark = f"{COMMENT} {' '.join(f'{k}={v}' for k, v in before.items())}"
+        for rule in _legacy_rules_for(self.filters, mark):
+            tool, *rest = rule
+            self._undo.append(lambda tool=tool, rest=rest: self._delete_legacy(tool, rest))  # type: ignore[misc]
+            self.node.run(tool, "-t", "raw", "-I", *rest)
+
+    def _delete_legacy(self, tool: str, rule: Sequence[str]) -> None:
+        self.node.run(tool, "-t", "raw", "-D", *rule)
+
+    def _listen(self, decode: Callable[[bytes], Iterator[TraceMessage]], group: int = 0) -> socket.socket:
+        def make() -> socket.socket:
+            sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            sock.bind((0, 0))
+            if group:
+                sock.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, group)
+            return sock
+
+        sock = self.node.inside(make)
+        self._sockets[sock] = decode
+        return sock
+
+
+def remove_leftovers(netns: str = "") -> None:
+    """Removes what an agent that was killed left: our nft table, our TRACE rules, the log backend they needed."""
+    node = Node(netns)
+    with contextlib.suppress(GenainetError, OSError):
+        if TABLE in node.run("nft", "list", "tables"):
+            node.run("nft", "delete", "table", "inet", TABLE)
+    for family in ("iptables", "ip6tables"):
+        if "raw" not in _legacy_tables(node, family):
+            continue
+        with contextlib.suppress(GenainetError, OSError):
+            for line in node.run(f"{family}-legacy-save", "-t", "raw").splitlines():
+                match = re.search(rf'--comment "{COMMENT} ([^"]*)"', line)
+                if match:
+                    _set_log_backends(node, dict(part.split("=", 1) for part in match.group(1).split()))
+                    words = [w.strip('"') for w in re.findall(r'"[^"]*"|\S+', line)]
+                    node.run(f"{family}-legacy", "-t", "raw", "-D", *words[1:])
+
+
+def _nft_commands(filters: Sequence[FilterEntry]) -> Iterator[str]:
+    yield f"add table inet {TABLE} {{ flags owner; }}"
+    for hook in ("prerouting", "output"):
+        yield f"add chain inet {TABLE} {hook} {{ type filter hook {hook} priority {_PRIORITY}; }}"
+        for entry in filters:
+            family = "ip6" if ":" in entry.ip else "ip"
+            what = [f"{family} daddr {entry.ip}"]
+            if entry.port:
+                protocols = entry.protocol.lower() or "{ tcp, udp, sctp }"
+                what.append(f"meta l4proto {protocols} th dport {entry.port}")
+            elif entry.protocol:
+                what.append(f"meta l4proto {entry.protocol.lower()}")
+            yield f"add rule inet {TABLE} {hook} {' '.join(what)} meta nftrace set 1"
+
+
+def _legacy_rules_for(filters: Sequence[FilterEntry], mark: str) -> Iterator[list[str]]:
+    for entry in filters:
+        tool = "ip6tables-legacy" if ":" in entry.ip else "iptables-legacy"
+        any_protocol = ("tcp", "udp", "sctp") if entry.port else ("",)
+        for protocol in (entry.protocol.lower(),) if entry.protocol else any_protocol:
+            match = ["-d", entry.ip, *(["-p", protocol] if protocol else [])]
+            if entry.port:
+                match += ["--dport", str(entry.port)]
+            for chain in ("PREROUTING", "OUTPUT"):
+                yield [tool, chain, *match, "-m", "comment", "--comment", mark, "-j", "TRACE"]
+
+
+def _legacy_rules(node: Node, tool: str) -> bool:
+    """Whether legacy tables hold rules."""
+    if not shutil.which(tool) or not _legacy_tables(node, tool):
+        return False
+    try:
+        return "\n-A " in node.run(tool)
+    except GenainetError:
+        return False
+
+
+def _legacy_tables(node: Node, tool: str) -> list[str]:
+    """The legacy tables that there are, as the kernel lists them: the tools themselves would create them."""
+    names = "ip6_tables_names" if tool.startswith("ip6") else "ip_tables_names"
+    return node.inside(lambda: _proc_words(f"/proc/thread-self/net/{names}"))
+
+
+def _proc_words(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().split()
+    except OSError:
+        return []
+
+
+def _log_backends(node: Node) -> dict[str, str]:
+    """The log backend of IPv4 (2) and IPv6 (10)."""
+    return {family: node.run("cat", f"/proc/sys/net/netfilter/nf_log/{family}").strip() for family in ("2", "10")}
+
+
+def _set_log_backends(node: Node, backends: dict[str, str]) -> None:
+    for family, name in backends.items():
+        if name and family in ("2", "10") and re.fullmatch(r"\w+", name):
+            done = subprocess.run(
+                node.argv("tee", f"/proc/sys/net/netfilter/nf_log/{family}"),
+                input=name,
+                text=True,
+                capture_output=True,
+                check=False,
+            )
+            if done.returncode:
+                raise GenainetError(f"can't set the netfilter log backend: {done.stderr.strip()}")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ends `nft -i` by closing its input; its table goes with it."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise GenainetError("nft could not make the tracing table", hint="Exact tracing needs Linux 5.12 or later.")
+        time.sleep(0.02)

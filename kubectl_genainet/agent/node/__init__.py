@@ -1,0 +1,1 @@
+"""What a node is made of: network namespaces, containers, packet rules, sockets."""

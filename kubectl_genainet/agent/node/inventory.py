@@ -1,0 +1,225 @@
+"""What the node is made of: its network namespaces, their devices, whose pods they are, their settings.
+
+A namespace is the node's own if it is the host's, or a veth pair joins it to the host's namespace, or a container
+of a pod runs in it and the node has the kernel for itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import time
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from pyroute2 import IPRoute
+
+from kubectl_genainet.agent.node.containers import container_cpu
+from kubectl_genainet.agent.node.details import Details, Sockets, receiving
+from kubectl_genainet.agent.node.kubeproxy import read_kube_proxy
+from kubectl_genainet.agent.node.namespace import Candidate, Links, look_inside
+from kubectl_genainet.agent.node.netns import inside_path
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.cluster import canonical_ip
+from kubectl_genainet.model.node import NodeReport
+
+T = TypeVar("T")
+
+_RUN_NETNS = (Path("/run/netns"), Path("/var/run/docker/netns"))
+# kubepods/burstable/pod<uid>/<container> (cgroupfs) or kubepods-burstable-pod<uid_with_underscores>.slice (systemd)
+_POD_UID = re.compile(r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})")
+_HOST_NETNS_HINT = "In a pod the agent needs hostPID and CAP_SYS_PTRACE; elsewhere name it with --host-netns."
+
+
+def pod_uids(cgroups: str) -> set[str]:
+    """The UIDs of pods in a /proc/PID/cgroup, of cgroup v1 (a line a hierarchy), v2 (one line, 0::) or both.
+
+    A static pod's cgroup has a hash of its manifest in place of a UID, which the API does not know: it has none here.
+    Source: kubelet's names, pkg/kubelet/cm/cgroup_manager_linux.go (ToSystemd, ToCgroupfs) and GetPodContainerName.
+    """
+    return {match[1].replace("_", "-") for match in _POD_UID.finditer(cgroups)}
+
+
+def _parent(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[1])
+
+
+def _sees_all_processes() -> bool:
+    """Whether the kernel's own threads are visible: not from a container without hostPID."""
+    try:
+        return Path("/proc/2/comm").read_text().strip() == "kthreadd"
+    except OSError:
+        return False
+
+
+def default_host_netns() -> str:
+    """The node's host namespace: that of the container runtime which started this process, else this process's own.
+
+    Not PID 1's: where nodes share a kernel (kind, the test cluster), PID 1 is none of theirs.
+    """
+    own = os.stat("/proc/self/ns/net").st_ino
+    pid = os.getppid()
+    while pid > 1:
+        try:
+            path = f"/proc/{pid}/ns/net"
+            if os.stat(path).st_ino != own:
+                return path
+            pid = _parent(pid)
+        except PermissionError:
+            # Not "then it is my own": in a pod that would take the pod's namespace for the node's.
+            raise GenainetError(
+                f"the node's network namespace can't be found: process {pid}, which started the agent, may not be looked "
+                "at",
+                hint=_HOST_NETNS_HINT,
+            ) from None
+        except OSError:
+            break
+    if not _sees_all_processes():
+        raise GenainetError(
+            "the node's network namespace can't be found: the container runtime's processes are not visible",
+            hint=_HOST_NETNS_HINT,
+        )
+    return "/proc/self/ns/net"
+
+
+def kernel_is_shared(host_netns: str) -> bool:
+    """Whether other nodes may run on this kernel (the lab, kind): the host's namespace isn't the kernel's first."""
+    try:
+        return not _sees_all_processes() or Path("/proc/2/ns/net").stat().st_ino != Path(host_netns).stat().st_ino
+    except OSError:
+        return True
+
+
+def _candidates() -> dict[int, Candidate]:
+    """Namespaces by inode: those of processes, and those that a file in /run/netns keeps."""
+    found: dict[int, Candidate] = {}
+    for folder in _RUN_NETNS:
+        if folder.is_dir():
+            for entry in folder.iterdir():
+                try:
+                    found.setdefault(entry.stat().st_ino, Candidate(str(entry)))
+                except OSError:
+                    continue
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            inode = os.stat(f"/proc/{pid}/ns/net").st_ino
+            candidate = found.setdefault(inode, Candidate(f"/proc/{pid}/ns/net"))
+            uids = pod_uids(Path(f"/proc/{pid}/cgroup").read_text())
+            if uids:
+                candidate.pod_uids |= uids
+                candidate.container_pids = [*candidate.container_pids[-4:], pid]
+        except OSError:  # the process has ended, or may not be looked at
+            continue
+    return found
+
+
+def _hangs_on(candidate: Candidate, host_fd: int) -> bool:
+    """Whether every link that leads out of the namespace leads to the host's, and there is one.
+
+    That is what a CNI plugin makes of a pod. The underlay between nodes has links to several of them.
+    Source: rtnetlink(7), IFLA_LINK_NETNSID and RTM_GETNSID.
+    """
+
+    def read() -> bool:
+        with IPRoute() as ipr:
+            ids = {dict(m["attrs"]).get("IFLA_LINK_NETNSID") for m in ipr.get_links()} - {None}
+            return len(ids) == 1 and ids == {dict(ipr.get_netnsid(fd=host_fd)).get("nsid")}
+
+    try:
+        return inside_path(candidate.path, read)
+    except OSError:
+        return False
+
+
+class Inventory:
+    """The node's namespaces, looked at anew by `report` and `own_inodes`."""
+
+    def __init__(self, node: str, host_netns: str = "") -> None:
+        self.node = node
+        self.host_netns = host_netns or default_host_netns()
+        try:
+            os.stat(self.host_netns)
+        except OSError as error:
+            raise GenainetError(
+                f"the node's network namespace {self.host_netns} can't be looked at: {error.strerror}",
+                hint=_HOST_NETNS_HINT,
+            ) from None
+        self.shared = kernel_is_shared(self.host_netns)
+        self._details: Details | None = None
+        self._hanging: dict[int, bool] = {}  # by inode, as it was found; the links of a namespace are made once
+        self._links: dict[int, Links] = {}  # by inode, as last read
+
+    def _own(self) -> dict[int, Candidate]:
+        candidates = _candidates()
+        host = os.stat(self.host_netns).st_ino
+        candidates[host] = Candidate(self.host_netns)
+        if not self.shared:
+            return candidates
+        host_fd = os.open(self.host_netns, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for inode in candidates.keys() - self._hanging.keys():
+                self._hanging[inode] = inode == host or _hangs_on(candidates[inode], host_fd)
+        finally:
+            os.close(host_fd)
+        self._hanging = {i: h for i, h in self._hanging.items() if h and i in candidates}
+        return {i: c for i, c in candidates.items() if self._hanging.get(i)}
+
+    def own_inodes(self) -> set[int]:
+        """Inode numbers of the node's namespaces."""
+        return set(self._own())
+
+    def report(self, *, fresh: bool = True) -> NodeReport:
+        """All there is to say of the node's namespaces now; what can't be read is named.
+
+        Unless `fresh`, details (agent.details), devices and routes may be some seconds old.
+        """
+        host = os.stat(self.host_netns).st_ino
+        namespaces, unreadable = [], []
+        own = self._own()
+        if fresh or self._details is None or self._details.outdated(own.keys()):
+            self._details = self._read_details(own)
+        if own.keys() != self._links.keys():  # a pod that comes or goes has a device and routes at the host's end
+            self._links.pop(host, None)
+        links, self._links = {} if fresh else self._links, {}
+        for inode, candidate in own.items():
+            try:
+                netns, self._links[inode] = look_inside(inode, candidate, host=inode == host, known=links.get(inode))
+                tcp, udp = self._details.sockets(inode)
+                namespaces.append(msgspec.structs.replace(netns, tcp_listeners=tcp, udp_listeners=udp))
+            except OSError as error:
+                unreadable.append(f"network namespace {inode}: {error.strerror or error}")
+        return NodeReport(
+            node=self.node,
+            t_ns=time.monotonic_ns(),
+            namespaces=tuple(namespaces),
+            unreadable=tuple(unreadable),
+            containers=self._details.containers,
+            kube_proxy=self._details.kube_proxy,
+        )
+
+    def _read_details(self, own: dict[int, Candidate]) -> Details:
+        sockets: dict[int, Sockets] = {}
+        for inode, candidate in own.items():
+            with contextlib.suppress(OSError):  # it has gone: the report says so
+                sockets[inode] = inside_path(candidate.path, receiving)
+        proxy = inside_path(self.host_netns, read_kube_proxy)
+        return Details(time.monotonic(), frozenset(own), sockets, container_cpu(set(own)), proxy)
+
+    def path_of_address(self, ip: str) -> str | None:
+        """The path of the namespace that has the address, host's first; None where none has it."""
+        wanted = canonical_ip(ip)
+        for inode, candidate in self._own().items():
+            try:
+                if wanted in look_inside(inode, candidate, host=False)[0].addresses:
+                    return candidate.path
+            except OSError:
+                continue
+        return None
+
+
+def host_name() -> str:
+    return os.environ.get("NODE_NAME") or socket.gethostname()

@@ -1,0 +1,204 @@
+"""What one network namespace holds: devices, addresses, routes, settings, counters."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
+
+from kubectl_genainet.agent.node.containers import read_inside
+from kubectl_genainet.agent.node.netns import inside_path
+from kubectl_genainet.model.cluster import canonical_ip
+from kubectl_genainet.model.node import Device, NetNs, Route
+
+LINKS_S = 15.0  # devices and routes of a namespace are read anew after this time, or when a namespace comes or goes
+_SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h
+MAX_ROUTES = 10_000
+# Where a network namespace that has a name may have files of its own (ip-netns(8)); the lab keeps them elsewhere.
+NETNS_FILES = [*filter(None, [os.environ.get("GENAINET_NETNS_FILES")]), "/etc/netns"]
+_RESOLV_CONF_MAX = 8192
+_SYSCTLS = (
+    "net/ipv4/ip_forward",
+    "net/ipv4/conf/all/rp_filter",
+    "net/ipv4/conf/default/rp_filter",
+    "net/ipv4/tcp_mtu_probing",
+    "net/core/somaxconn",
+    "net/ipv4/tcp_max_syn_backlog",
+    "net/ipv4/ip_local_port_range",
+    "net/ipv6/conf/all/forwarding",
+    "net/ipv4/neigh/default/gc_thresh3",
+    "net/bridge/bridge-nf-call-iptables",
+)
+
+
+class Candidate:
+    """A network namespace that something on this machine uses."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.name = Path(path).name if path.startswith("/run/netns/") else ""
+        self.pod_uids: set[str] = set()
+        self.container_pids: list[str] = []
+
+
+def _devices(ipr: Any) -> Iterator[Device]:
+    addresses: dict[int, list[str]] = defaultdict(list)
+    for message in ipr.get_addr():
+        attrs = dict(message["attrs"])
+        address = attrs.get("IFA_LOCAL") or attrs.get("IFA_ADDRESS")
+        if address:
+            addresses[message["index"]].append(canonical_ip(address))
+    for message in ipr.get_links():
+        attrs = dict(message["attrs"])
+        info = dict(attrs["IFLA_LINKINFO"]["attrs"]) if "IFLA_LINKINFO" in attrs else {}
+        yield Device(
+            name=attrs.get("IFLA_IFNAME", ""),
+            ifindex=message["index"],
+            mtu=attrs.get("IFLA_MTU", 0),
+            kind=info.get("IFLA_INFO_KIND", ""),
+            up=bool(message["flags"] & 1),
+            addresses=tuple(addresses.get(message["index"], ())),
+            peer_ifindex=attrs.get("IFLA_LINK") or 0,
+        )
+
+
+def _routes(ipr: Any, devices: tuple[Device, ...]) -> Iterator[Route]:
+    """The main table (rtnetlink table 254)."""
+    names = {device.ifindex: device.name for device in devices}
+    for message in ipr.get_routes(table=254):
+        attrs = dict(message["attrs"])
+        everything = "::/0" if message["family"] == socket.AF_INET6 else "0.0.0.0/0"
+        dst = f"{attrs['RTA_DST']}/{message['dst_len']}" if "RTA_DST" in attrs else everything
+        yield Route(dst, names.get(attrs.get("RTA_OIF", 0), ""), attrs.get("RTA_GATEWAY", ""))
+
+
+def _read_int(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _netstat() -> dict[str, int]:
+    """TcpExt counters of the namespace that the caller is in (/proc/net/netstat: a line of names, a line of values)."""
+    wanted = ("ListenOverflows", "ListenDrops", "TCPReqQFullDrop", "TCPBacklogDrop", "TCPRcvQDrop")
+    try:
+        lines = Path("/proc/thread-self/net/netstat").read_text().splitlines()
+    except OSError:
+        return {}
+    for names, values in zip(lines[::2], lines[1::2], strict=False):
+        if names.startswith("TcpExt:"):
+            found = dict(zip(names.split()[1:], map(int, values.split()[1:]), strict=False))
+            return {name: found[name] for name in wanted if name in found}
+    return {}
+
+
+_CONNTRACK = {
+    "CTA_STATS_DROP": "drop",
+    "CTA_STATS_INSERT_FAILED": "insert_failed",
+    "CTA_STATS_EARLY_DROP": "early_drop",
+}
+
+
+def _conntrack_counters() -> dict[str, int]:
+    """What `conntrack -S` prints, summed over the CPUs, as "conntrack_drop" and so on; empty without conntrack.
+
+    Source: IPCTNL_MSG_CT_GET_STATS_CPU, include/uapi/linux/netfilter/nfnetlink_conntrack.h.
+    """
+    try:
+        with NFCTSocket() as socket:
+            per_cpu = socket.stat()
+    except (OSError, NetlinkError):
+        return {}
+    found = [dict(cpu["attrs"]) for cpu in per_cpu]
+    return {f"conntrack_{name}": sum(cpu.get(key) or 0 for cpu in found) for key, name in _CONNTRACK.items()}
+
+
+def _resolv_conf(candidate: Candidate) -> str:
+    """/etc/resolv.conf as the namespace's containers see it, "" where none could be read.
+
+    Read through a process inside; of a namespace that only has a name, the file that ip-netns(8) would give it.
+    """
+    paths = [f"/proc/{pid}/root/etc/resolv.conf" for pid in candidate.container_pids]
+    paths += [f"{folder}/{candidate.name}/resolv.conf" for folder in NETNS_FILES if candidate.name]
+    return next(filter(None, (read_inside(path, _RESOLV_CONF_MAX) for path in paths)), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The devices and routes of a namespace. Reading them costs most of what looking at a namespace costs."""
+
+    cookie: int
+    read_at: float
+    settled: bool  # two looks found the same: a network plugin is not in the middle of its work
+    devices: tuple[Device, ...]
+    routes: tuple[Route, ...]
+
+
+def _cookie() -> int:
+    """What tells the caller's namespace from all others since the kernel started: an inode number is used again.
+
+    0 before Linux 5.14, which has none.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
+        except OSError:
+            return 0
+
+
+def _read_links(known: Links | None) -> Links:
+    """Of the caller's namespace; `known` where that is this namespace's, settled and fresh."""
+    cookie, now = _cookie(), time.monotonic()
+    same = known if known is not None and cookie and known.cookie == cookie else None
+    if same is not None and same.settled and now - same.read_at < LINKS_S:
+        return same
+    with IPRoute() as ipr:
+        devices = tuple(_devices(ipr))
+        routes = tuple(itertools.islice(_routes(ipr, devices), MAX_ROUTES))
+    settled = same is not None and (same.devices, same.routes) == (devices, routes)
+    return Links(cookie, now, settled, devices, routes)
+
+
+def look_inside(inode: int, candidate: Candidate, *, host: bool, known: Links | None = None) -> tuple[NetNs, Links]:
+    """The namespace as it is now, and its devices and routes, which may be those that were read before."""
+
+    def read() -> tuple[NetNs, Links]:
+        links = _read_links(known)
+        devices = links.devices
+        sysctls = {}
+        for name in _SYSCTLS:
+            try:
+                sysctls[name.replace("/", ".")] = Path("/proc/sys", name).read_text().strip()
+            except OSError:
+                continue
+        for device in devices:
+            value = _read_int(f"/proc/sys/net/ipv4/conf/{device.name}/rp_filter") if "/" not in device.name else None
+            if value is not None:
+                sysctls[f"net.ipv4.conf.{device.name}.rp_filter"] = str(value)
+        netns = NetNs(
+            inode=inode,
+            host=host,
+            devices=devices,
+            routes=links.routes,
+            pod_uids=tuple(sorted(candidate.pod_uids)),
+            name=candidate.name,
+            conntrack_count=_read_int("/proc/sys/net/netfilter/nf_conntrack_count"),
+            conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"),
+            sysctls=sysctls,
+            counters={**_netstat(), **(_conntrack_counters() if host else {})},
+            resolv_conf="" if host else _resolv_conf(candidate),
+        )
+        return netns, links
+
+    return inside_path(candidate.path, read)

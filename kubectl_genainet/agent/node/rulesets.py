@@ -1,0 +1,105 @@
+"""Reads the packet rules of the node's host namespace: with the system's own tools, without a shell; IPVS by netlink."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+
+from kubectl_genainet.agent.node.ipvs import read_ipvs
+from kubectl_genainet.model.node import RulesetDump
+
+TIMEOUT_S = 20
+MAX_BYTES = 60 << 20
+MAX_CONNTRACK_BYTES = 24 << 20  # about 100,000 connections; a table may hold millions
+
+# source -> command; the variants of iptables may both hold rules on one node
+_COMMANDS = {
+    "iptables-nft": ("iptables-nft-save", "-c"),
+    "iptables-legacy": ("iptables-legacy-save", "-c"),
+    "ip6tables-nft": ("ip6tables-nft-save", "-c"),
+    "ip6tables-legacy": ("ip6tables-legacy-save", "-c"),
+    "nft": ("nft", "-j", "list", "ruleset"),
+    "ipset": ("ipset", "list"),
+    "conntrack-stats": ("conntrack", "-S"),
+}
+_OPTIONAL = {"ipset", "conntrack-stats", "iptables-legacy", "ip6tables-legacy"}
+
+
+def read_rulesets(node: str, host_netns: str, *, conntrack: bool = False) -> Iterator[RulesetDump]:
+    """Every ruleset that this node has, one dump a source. A source that fails says why; empty ones are left out.
+
+    With `conntrack`, the connections whose destination was translated too ("conntrack"), up to MAX_CONNTRACK_BYTES.
+    """
+    for source, command in _COMMANDS.items():
+        now = time.monotonic_ns()
+        if shutil.which(command[0]) is None:
+            if source not in _OPTIONAL:
+                yield RulesetDump(
+                    node=node, t_ns=now, source=source, text="", error=f"{command[0]} is not in the agent's image"
+                )
+            continue
+        text, error = _run(("nsenter", f"--net={host_netns}", *command))
+        if source in _OPTIONAL and error:
+            continue
+        if _has_rules(source, text) or error:
+            yield RulesetDump(node=node, t_ns=now, source=source, text=text, error=error)
+    now = time.monotonic_ns()
+    text, error = read_ipvs(host_netns)
+    if text or error:
+        yield RulesetDump(node=node, t_ns=now, source="ipvs", text=text, error=error)
+    if conntrack:
+        now = time.monotonic_ns()
+        text, error = _translated_connections(host_netns)
+        yield RulesetDump(node=node, t_ns=now, source="conntrack", text=text, error=error)
+
+
+def _translated_connections(host_netns: str) -> tuple[str, str]:
+    """(text, error) of `conntrack -L` for both families. More than the bound is an error: a part would count wrong."""
+    texts = []
+    for family in ("ipv4", "ipv6"):
+        command = ("nsenter", f"--net={host_netns}", "conntrack", "-L", "-f", family, "--dst-nat")
+        text, error = _run(command, most=MAX_CONNTRACK_BYTES, what="list of connections")
+        if error:
+            return "", error
+        texts.append(text)
+    return "".join(texts), ""
+
+
+def _has_rules(source: str, text: str) -> bool:
+    if "tables" in source:
+        return "\n-A " in text or "] -A " in text
+    return len(text.strip()) > len('{"nftables": []}') if source == "nft" else bool(text.strip())
+
+
+def _run(command: tuple[str, ...], *, most: int = MAX_BYTES, what: str = "ruleset") -> tuple[str, str]:
+    """(standard output, error) of a command that only reads. Ends it when it says more than `most` bytes."""
+    try:
+        with (
+            tempfile.TemporaryFile() as errors,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL) as process,
+        ):
+            timer = threading.Timer(TIMEOUT_S, process.kill)
+            timer.start()
+            try:
+                assert process.stdout is not None
+                output = process.stdout.read(most + 1)
+                if len(output) > most:
+                    process.kill()
+                    return "", f"the {what} has more than {most} bytes"
+                process.wait()
+            finally:
+                late = not timer.is_alive()
+                timer.cancel()
+            errors.seek(0)
+            said = errors.read(500).decode(errors="replace").strip()
+    except OSError as error:
+        return "", str(error)
+    if late:
+        return "", f"{command[2]} took more than {TIMEOUT_S} s"
+    if process.returncode:
+        return "", said or f"{command[2]} ended with {process.returncode}"
+    return output.decode(errors="replace"), ""

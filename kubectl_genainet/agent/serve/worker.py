@@ -1,0 +1,368 @@
+"""One session: a process that loads the probes, streams records to standard output, and takes them away with it.
+
+Standard input: a Job as one JSON line, then one line for each change of the filters; its end is the session's end.
+The server starts it; killing it is always safe, since nothing in the kernel outlives its file descriptors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import platform
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from kubectl_genainet import __version__, wire
+from kubectl_genainet.agent.bpf.loader import LoadedProbe
+from kubectl_genainet.agent.dns.tcp import TcpTap
+from kubectl_genainet.agent.exact.tracing import ExactTracer
+from kubectl_genainet.agent.node.inventory import Inventory
+from kubectl_genainet.agent.node.rulesets import read_rulesets
+from kubectl_genainet.agent.probes import PROBES
+from kubectl_genainet.agent.serve.limits import Budget
+from kubectl_genainet.agent.serve.outbox import Outbox
+from kubectl_genainet.agent.serve.prober import run_probes
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress, Tick
+from kubectl_genainet.wire import FilterEntry, TraceRequest
+
+POLL_S = 0.02
+ACCOUNT_S = 1.0
+EXACT_S = 0.2
+SWEEP_S = 0.5
+ALIVE_S = 3.0  # between signs of life while the probes are loaded
+LAST_WORDS_S = 4.0  # for a client that is slow to take what is queued; the probes are detached before
+EXACT_START_S = 10.0  # a node with many rules takes seconds to list them
+NAMESPACES_S = 2.0
+RULESETS_S = 15.0
+NODE_SHARE = 50  # looking at the namespaces may take one part in so many of the time
+DRAIN_SHARE = 20  # reading the flow table may take one part in so many of the time
+_COUNTERS = re.compile(
+    r"\[\d+:\d+\]|\"(packets|bytes)\": *\d+|^#.*$", re.MULTILINE
+)  # change without the rules changing
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What the server hands to a worker. `events_per_second` is of each probe and CPU; what is over is counted as lost."""
+
+    request: TraceRequest
+    node: str
+    host_netns: str
+    cache: str
+    budget: Budget = Budget()
+    namespaces_s: float = NAMESPACES_S  # how often the namespaces are looked at
+    own_filters: dict[str, tuple[FilterEntry, ...]] = {}  # by probe: in place of the request's, whatever these become
+    dns_over_tcp: bool = True
+
+
+def hello(node: str, probes: tuple[str, ...]) -> Hello:
+    return Hello(
+        node=node,
+        protocol=wire.PROTOCOL,
+        version=__version__,
+        kernel=platform.release(),
+        boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        t_ns=time.monotonic_ns(),
+        realtime_ns=time.time_ns(),
+        tier="tracepoint",
+        probes=probes,
+    )
+
+
+class Session:
+    """Runs one job to its end."""
+
+    def __init__(self, job: Job, commands: BinaryIO, sink: int) -> None:
+        self.job = job
+        self.node = job.node
+        self.outbox = Outbox(sink, job.budget.outbox_bytes)
+        self.inventory = Inventory(job.node, job.host_netns)
+        self.stop = threading.Event()
+        self.reason = "stopped"
+        self.filters = job.request.filters
+        self.filters_changed = threading.Event()
+        self.namespaces: set[int] = set()
+        self.rulesets: dict[str, int] = {}  # hash of what was reported, by source
+        self.probes: list[LoadedProbe] = []
+        self.tap: TcpTap | None = None
+        self.exact: threading.Thread | None = None
+        self.exact_runs = threading.Event()  # or can't run
+        self.reported: dict[tuple[str, str], int] = {}
+        self.from_user_space = 0  # events that no kernel program has counted
+        self.emitted = self.lost = self.received = 0
+        threading.Thread(target=self._listen, args=(commands,), daemon=True).start()
+
+    def _listen(self, commands: BinaryIO) -> None:
+        for line in commands:
+            try:
+                self.filters = tuple(msgspec.json.decode(line, type=list[FilterEntry]))
+                self.filters_changed.set()
+            except msgspec.DecodeError:  # the server has checked it: can't happen, and must not end the session
+                continue
+        self.end("client went away")
+
+    def end(self, reason: str) -> None:
+        if not self.stop.is_set():
+            self.reason = reason
+            self.stop.set()
+
+    def run(self) -> None:
+        try:
+            with self._alive():
+                self._load()
+            self._stream()
+        except GenainetError as error:
+            self.outbox.put(AgentFailed(node=self.node, message=error.message, hint=error.hint), always=True)
+            self.reason = "failed"
+        finally:
+            self._finish()
+
+    @contextlib.contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Says now and then that the probes are being loaded: on a busy node that takes longer than a client waits."""
+        done = threading.Event()
+
+        def say() -> None:
+            while not done.wait(ALIVE_S):
+                self.outbox.put(Progress(node=self.node, stage="loading"), always=True)
+
+        thread = threading.Thread(target=say, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _load(self) -> None:
+        request, cache = self.job.request, Path(self.job.cache)
+        self.outbox.put(hello(self.node, request.probes), always=True)
+        self.outbox.put(Progress(node=self.node, stage="loading", detail=", ".join(request.probes)))
+        self.namespaces = self.inventory.own_inodes()
+        for name in request.probes:
+            probe = LoadedProbe(PROBES[name], self.node, cache, request.options, self.job.budget)
+            self.probes.append(probe)
+            probe.on_event(self._event)
+            probe.configure(self._filters(probe), self._own())
+        if "dns" in request.probes and self.job.dns_over_tcp:
+            self._open_tap()
+        # The namespaces and rules come before the first packet, so that no reader has to wait for them.
+        self.outbox.put(self.inventory.report(), always=True)
+        if request.rulesets:
+            self._rulesets()
+        if request.exact:
+            self.exact = threading.Thread(target=self._exact)
+            self.exact.start()
+            self.exact_runs.wait(EXACT_START_S)
+        for probe in self.probes:
+            probe.attach()
+        for text in (text for probe in self.probes for text in probe.missing):
+            self.outbox.put(Progress(node=self.node, stage="missing", detail=text), always=True)
+        self.outbox.put(Progress(node=self.node, stage="attached", t_ns=time.monotonic_ns()), always=True)
+
+    def _open_tap(self) -> None:
+        try:
+            self.tap = TcpTap(self.node, self.inventory.host_netns, self.job.request.options)
+            self.tap.configure(self.filters)
+        except GenainetError as error:
+            self.outbox.put(Progress(node=self.node, stage="missing", detail=error.message), always=True)
+
+    def _filters(self, probe: LoadedProbe) -> tuple[FilterEntry, ...]:
+        return self.job.own_filters.get(probe.probe.name, self.filters)
+
+    def _own(self) -> set[int] | None:
+        """The namespaces that the kernel filters by; None where all are this node's."""
+        return self.namespaces if self.inventory.shared else None
+
+    def _rulesets(self) -> None:
+        """Reports the rules that differ from those reported before."""
+        for dump in read_rulesets(self.node, self.inventory.host_netns):
+            said = hash((dump.source, _COUNTERS.sub("", dump.text), dump.error))
+            if self.rulesets.get(dump.source) != said:
+                self.rulesets[dump.source] = said
+                self.outbox.put(dump, always=True)
+
+    def _watch_rulesets(self) -> None:
+        """Rules change while a session runs; reading them takes a small part of the time."""
+        pause = RULESETS_S
+        while not self.stop.wait(pause):
+            began = time.monotonic()
+            self._rulesets()
+            pause = max(RULESETS_S, NODE_SHARE * (time.monotonic() - began))
+
+    def _event(self, event: Event) -> None:
+        self.received += 1
+        if not self.outbox.put(event):
+            self.lost += 1
+
+    def _stream(self) -> None:
+        request = self.job.request
+        now = time.monotonic()
+        deadline, accounts_at, drain_at = now + request.timeout_s, now, now + 0.5
+        sweep_at = now + SWEEP_S
+        drained: dict[bytes, int] = {}
+        if request.rulesets:
+            threading.Thread(target=self._watch_rulesets, daemon=True).start()
+        if request.probe is not None:
+            arguments = (request.probe, self.inventory, self.outbox.put, self.stop)
+            threading.Thread(target=run_probes, args=arguments, daemon=True).start()
+        threading.Thread(target=self._watch_namespaces, daemon=True).start()
+        while not self.stop.wait(POLL_S):
+            seen_until = time.monotonic_ns()
+            self._consume()
+            now = time.monotonic()
+            if self.filters_changed.is_set():
+                self.filters_changed.clear()
+                self._configure()
+            if now >= accounts_at:
+                self._report_losses()
+                self.outbox.put(Tick(node=self.node, t_ns=seen_until), always=True)
+                accounts_at = now + ACCOUNT_S
+            if now >= drain_at:
+                self._drain(drained)
+                drain_at = time.monotonic() + max(1.0, DRAIN_SHARE * (time.monotonic() - now))
+            if now >= sweep_at:
+                started = time.monotonic()
+                self._sweep()
+                sweep_at = started + max(SWEEP_S, DRAIN_SHARE * (time.monotonic() - started))
+            if now >= deadline:
+                self.end("timeout")
+            if self.received >= request.max_events or self.outbox.bytes >= request.max_bytes:
+                self.end("limit")
+            if self.outbox.broken.is_set():
+                self.end("client went away")
+        ended = time.monotonic_ns()
+        for probe in self.probes:
+            probe.detach()
+        self._consume()
+        self._drain(drained)
+        if self.exact is not None:
+            self.exact.join()  # it undoes what it changed on the node
+        self._sweep(final=True)
+        if self.reason == "timeout":  # counters of the namespaces as they are at the end
+            self.outbox.put(self.inventory.report(), always=True)
+        self.outbox.put(Progress(node=self.node, stage="detached", t_ns=ended), always=True)
+
+    def _exact(self) -> None:
+        """Reports the rules that the kernel names, until the session ends; what it changed is undone then."""
+        lost = 0
+        try:
+            while not self.stop.is_set():
+                filters = self.filters
+                with ExactTracer(self.node, filters, netns=self.inventory.host_netns) as tracer:
+                    self.exact_runs.set()
+                    while not self.stop.is_set() and self.filters is filters:
+                        for hit in tracer.hits(EXACT_S):
+                            self.outbox.put(hit)
+                    lost += tracer.lost
+                    self._lost("exact", "netlink socket", lost)
+        except GenainetError as error:
+            self.outbox.put(
+                Progress(node=self.node, stage="missing", detail=f"exact rules: {error.message}"), always=True
+            )
+        finally:
+            self.exact_runs.set()
+
+    def _consume(self) -> None:
+        for probe in self.probes:
+            probe.consume()
+        for event in self.tap.poll() if self.tap is not None else ():
+            self._from_user_space(event)
+
+    def _from_user_space(self, event: Event) -> None:
+        self.from_user_space += 1
+        self._event(event)
+
+    def _sweep(self, *, final: bool = False) -> None:
+        for probe in self.probes:
+            for event in probe.sweep(time.monotonic_ns(), final=final):
+                self._from_user_space(event)
+
+    def _configure(self) -> None:
+        if self.tap is not None:
+            self.tap.configure(self.filters)
+        for probe in self.probes:
+            probe.configure(self._filters(probe), self._own())
+
+    def _watch_namespaces(self) -> None:
+        """Pods come and go, tables fill: the namespaces are reported anew, and followed where the kernel is shared.
+
+        In a thread of its own: on a busy node it takes long, and no packet waits for it.
+        """
+        pause = self.job.namespaces_s
+        while not self.stop.wait(pause):
+            begun = time.monotonic()
+            try:
+                found = self.inventory.own_inodes()
+                if found != self.namespaces:
+                    self.namespaces = found
+                    self.filters_changed.set()
+                self.outbox.put(self.inventory.report(fresh=False), always=True)
+            except OSError:
+                self.end("the node's network namespace is gone")
+            pause = max(self.job.namespaces_s, NODE_SHARE * (time.monotonic() - begun))
+
+    def _drain(self, drained: dict[bytes, int]) -> None:
+        for probe in self.probes:
+            for event in probe.drain(drained, time.monotonic_ns()):
+                self.outbox.put(event, always=True)
+
+    def _report_losses(self) -> None:
+        """Reports what was lost since the last time, by probe and place."""
+        self.emitted = self.from_user_space
+        for probe in self.probes:
+            totals = probe.accounts()
+            self.emitted += totals["emitted"]
+            lost = {where: totals[where] for where in ("ring buffer", "event budget", "flow table")}
+            lost["kernel recursion"] = sum(s.missed for s in probe.statistics().values())
+            for where, total in lost.items():
+                self._lost(probe.probe.name, where, total)
+        if self.tap is not None:
+            self._lost("dns", "tcp reader", self.tap.lost)
+        self._lost("all", "slow client", self.outbox.dropped)
+
+    def _lost(self, probe: str, where: str, total: int) -> None:
+        new = total - self.reported.get((probe, where), 0)
+        if new > 0:
+            self.reported[probe, where] = total
+            self.outbox.put(LostEvents(node=self.node, probe=probe, count=new, where=where), always=True)
+
+    def _finish(self) -> None:
+        if self.probes:
+            self._report_losses()
+        for probe in self.probes:
+            probe.close()
+        if self.tap is not None:
+            self.tap.close()
+        lost = self.lost + sum(n for (_, where), n in self.reported.items() if where in ("ring buffer", "event budget"))
+        self.outbox.put(
+            Bye(node=self.node, emitted=self.emitted, sent=self.received - self.lost, lost=lost, reason=self.reason),
+            always=True,
+        )
+        self.outbox.close(LAST_WORDS_S)
+
+
+def main() -> None:
+    """Entry point of the worker process."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the session ends with the server, however that ends
+    if os.getppid() == 1:
+        return
+    job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
+    session = Session(job, sys.stdin.buffer, sys.stdout.fileno())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: session.end("stopped"))
+    session.run()
+    os._exit(0)  # a reader that is gone must not keep the outbox's thread, and so the process, alive
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""What every correlator knows besides the packets: who is who, the nodes' rules, the policies in force."""
+
+from __future__ import annotations
+
+from kubectl_genainet.context.identity import Identity
+from kubectl_genainet.context.judging import engine_of
+from kubectl_genainet.context.rulesets import Rulesets
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import ClusterChanged
+from kubectl_genainet.model.node import NodeReport, RulesetDump
+
+
+class Context:
+    """Begins with a snapshot's objects. `engine` is None where one of their policies is not valid; `not_judged` says why."""
+
+    def __init__(self, snapshot: ClusterSnapshot) -> None:
+        self.identity = Identity(snapshot)
+        self.rulesets = Rulesets(self.identity)
+        self.engine, self.not_judged = engine_of(snapshot)
+
+    def learn(self, event: NodeReport | RulesetDump | ClusterChanged) -> None:
+        match event:
+            case NodeReport():
+                self.identity.learn(event)
+            case RulesetDump():
+                self.rulesets.learn(event)
+            case ClusterChanged():
+                self.identity.update(event.snapshot)
+                self.engine, self.not_judged = engine_of(event.snapshot)

@@ -1,0 +1,111 @@
+"""Who is who: network namespaces, addresses and ports as pods, nodes and Services."""
+
+from __future__ import annotations
+
+from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
+from kubectl_genainet.model.kube import Pod
+from kubectl_genainet.model.node import NetNs, NodeReport
+from kubectl_genainet.model.packet import FiveTuple
+from kubectl_genainet.model.results.path import Party, ServiceRef
+
+_HASHED_OWNERS = {"ReplicaSet"}  # named DEPLOYMENT-HASH
+
+
+def workload_of(pod: Pod) -> str | None:
+    """The workload behind a pod: its controller; a ReplicaSet's name without its hash (so a Deployment's)."""
+    for owner in pod.metadata.owner_references:
+        if owner.kind in _HASHED_OWNERS and "-" in owner.name:
+            return owner.name.rpartition("-")[0]
+        return owner.name
+    return None
+
+
+class Identity:
+    """Answers from the cluster's objects and from what the nodes report of themselves."""
+
+    def __init__(self, snapshot: ClusterSnapshot) -> None:
+        self._pods: dict[tuple[str, int], Pod | None] = {}
+        self._hosts: dict[str, int] = {}
+        self.namespaces: dict[tuple[str, int], NetNs] = {}
+        self._first_counters: dict[tuple[str, int], dict[str, int]] = {}
+        self.update(snapshot)
+
+    def update(self, snapshot: ClusterSnapshot) -> None:
+        """The objects have changed. Namespaces keep the pods that they had: packets seen before were theirs."""
+        self.snapshot = snapshot
+        self._by_uid = {pod.metadata.uid: pod for pod in snapshot.pods if pod.metadata.uid}
+
+    def learn(self, report: NodeReport) -> None:
+        """Takes in a node's namespaces: a pod is found by its containers' cgroup, else by its address."""
+        for netns in report.namespaces:
+            key = (report.node, netns.inode)
+            self.namespaces[key] = netns
+            self._first_counters.setdefault(key, netns.counters)
+            if netns.host:
+                self._hosts[report.node] = netns.inode
+                self._pods[key] = None
+                continue
+            by_uid = (self._by_uid.get(uid) for uid in netns.pod_uids)
+            by_address = (self.snapshot.pod_at(ip) for ip in netns.addresses)
+            self._pods[key] = next((p for p in (*by_uid, *by_address) if p is not None), None)
+
+    def pod_in(self, node: str, netns: int) -> Pod | None:
+        return self._pods.get((node, netns))
+
+    def place(self, node: str, netns: int) -> str:
+        """The pod, or else the node, in whose namespace something was."""
+        pod = self.pod_in(node, netns)
+        return f"pod {pod.metadata.namespace}/{pod.metadata.name}" if pod is not None else f"node {node}"
+
+    def listen_overflows(self, node: str, netns: int) -> int:
+        """By how much the namespace's counter of overflown listen queues has grown since the trace began."""
+        return self.grown(node, netns, "ListenOverflows")
+
+    def grown(self, node: str, netns: int, counter: str) -> int:
+        """By how much a counter of the namespace has grown since it was first reported."""
+        now, first = self.namespaces.get((node, netns)), self._first_counters.get((node, netns), {})
+        if now is None or counter not in now.counters or counter not in first:
+            return 0
+        return now.counters[counter] - first[counter]
+
+    def device(self, node: str, netns: int, ifindex: int) -> str:
+        """Name of a device; "" where it is not known (it came and went between two reports)."""
+        found = self.namespaces.get((node, netns))
+        return next((d.name for d in found.devices if d.ifindex == ifindex), "") if found is not None else ""
+
+    def resolv_conf(self, pod: Pod) -> str:
+        """The resolv.conf that its node read in the pod, "" where it read none."""
+        for key, found in self._pods.items():
+            if found is not None and (found.metadata.namespace, found.metadata.name) == (
+                pod.metadata.namespace,
+                pod.metadata.name,
+            ):
+                return self.namespaces[key].resolv_conf
+        return ""
+
+    def owns(self, node: str, netns: int, ip: str) -> bool:
+        """Whether the namespace has the address."""
+        found = self.namespaces.get((node, netns))
+        return found is not None and canonical_ip(ip) in found.addresses
+
+    def host_of(self, node: str) -> NetNs | None:
+        inode = self._hosts.get(node)
+        return self.namespaces.get((node, inode)) if inode is not None else None
+
+    def party(self, ip: str, port: int | None) -> Party:
+        """An address as a pod or a node; an address that is neither stays an address."""
+        pod = self.snapshot.pod_at(ip)
+        if pod is not None:
+            return Party(
+                ip, port, pod.metadata.namespace, pod.metadata.name, pod.spec.node_name or None, workload_of(pod)
+            )
+        node = self.snapshot.node_at(ip)
+        return Party(ip, port, node=node.metadata.name if node else None)
+
+    def service(self, flow: FiveTuple) -> ServiceRef | None:
+        """The Service port that the destination is an address of."""
+        found = self.snapshot.service_at(flow.dst, flow.dport, flow.protocol.value)
+        if found is None:
+            return None
+        meta = found.service.metadata
+        return ServiceRef(meta.namespace, meta.name, found.port.port, found.port.name, found.ip)

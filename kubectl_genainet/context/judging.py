@@ -1,0 +1,38 @@
+"""Flows as the NetworkPolicies of a snapshot judge them."""
+
+from __future__ import annotations
+
+from kubectl_genainet.context.identity import Identity
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.packet import FiveTuple
+from kubectl_genainet.policy import DirectionResult, Explanation, PolicyEndpoint, PolicyEngine, PolicyFlow, Verdict
+
+
+def engine_of(snapshot: ClusterSnapshot) -> tuple[PolicyEngine | None, str]:
+    """The snapshot's policies; None, and why, where one of them is not valid: packets are told of without."""
+    try:
+        return PolicyEngine(snapshot), ""
+    except GenainetError as error:
+        return None, error.message
+
+
+def policy_flow(flow: FiveTuple, identity: Identity) -> PolicyFlow:
+    """The flow as policies judge it: pods by name where the addresses are pods'."""
+
+    def end(ip: str) -> PolicyEndpoint:
+        pod = identity.snapshot.pod_at(ip)
+        return PolicyEndpoint(pod.metadata.namespace, pod.metadata.name, ip) if pod else PolicyEndpoint(ip=ip)
+
+    return PolicyFlow(end(flow.src), end(flow.dst), flow.protocol.value, flow.dport)
+
+
+def denied_directions(flow: FiveTuple, identity: Identity, engine: PolicyEngine) -> list[tuple[str, DirectionResult]]:
+    """The directions in which policies do not admit the flow, judged from the API objects."""
+    return denied_of(engine.explain(policy_flow(flow, identity)))
+
+
+def denied_of(answer: Explanation) -> list[tuple[str, DirectionResult]]:
+    """The directions that an answer of the engine denies."""
+    both = (("egress", answer.egress), ("ingress", answer.ingress))
+    return [(name, result) for name, result in both if result.verdict is Verdict.DENY]

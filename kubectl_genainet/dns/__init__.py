@@ -1,0 +1,1 @@
+"""DNS packets to exchanges, and what is wrong with name lookup."""

@@ -1,0 +1,1 @@
+"""Checks of the CNI and of pod addresses."""

@@ -1,0 +1,290 @@
+"""CNI and MTU."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, derived, on_node, seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.nodes import TUNNELS, pod_namespaces
+from kubectl_genainet.doctor.objects.nodes import uplink as uplink_of
+from kubectl_genainet.doctor.objects.platform import Routing, config_map, container_env
+from kubectl_genainet.doctor.objects.raw import kubectl, number, sh, text
+from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
+from kubectl_genainet.model.node import Device, NodeReport
+
+
+@check(Area.CNI, Severity.WARNING, needs=("DaemonSet", "ConfigMap"))
+def cni_overlay(cluster: Cluster) -> Problems:
+    """GenAI traffic between nodes is encapsulated.
+
+    Looks at the CNI's configuration: Flannel's backend, Calico's IP pools, Cilium's routing-mode, Antrea's
+    trafficEncapMode, Weave Net; with an agent also at tunnel devices. Where the CNI is not known, pods' packets that were
+    recorded inside a tunnel, or else tunnel devices that are up, are information.
+
+    Why: encapsulation costs latency, CPU and 20 to 60 bytes of every packet; token streams and NCCL over TCP feel
+    it. Native routing (the Amazon VPC CNI, Cilium native) has none of it.
+
+    Source: https://docs.aws.amazon.com/eks/latest/best-practices/networking.html,
+    https://docs.cilium.io/en/stable/network/concepts/routing/
+    """
+    if not cluster.genai_workloads:
+        return
+    if not cluster.cnis and (tunnels := _tunnels_seen(cluster)):
+        yield Problem(
+            "pod traffic between nodes is encapsulated, by a CNI that is not known",
+            ObjectRef("Node", tunnels[0].node),
+            tuple(tunnels),
+            _native(""),
+            severity=Severity.INFO,
+        )
+    for cni in cluster.cnis:
+        if cni.routing is not Routing.OVERLAY:
+            continue
+        evidence = [cni.evidence, *_tunnels_seen(cluster)]
+        yield Problem(
+            f"{cni.name} encapsulates pod traffic ({cni.encapsulation})",
+            cni.evidence.object,
+            tuple(evidence),
+            _native(cni.name),
+        )
+
+
+def _tunnels_seen(cluster: Cluster) -> list[Evidence]:
+    """Tunnel devices of the nodes that are up, and the first packet that was seen inside a tunnel."""
+    found = [
+        on_node(
+            report.node, f"{device.kind} device {device.name} is up, MTU {device.mtu}", device.name, field="devices"
+        )
+        for report, device in _host_devices(cluster)
+        if device.kind in TUNNELS and device.up
+    ]
+    inside = next((p for p in cluster.packets if p.tunnel is not None), None)
+    if inside is not None:
+        found.append(on_node(inside.node, f"{inside.flow} was seen inside {inside.tunnel}", str(inside.tunnel)))
+    return found
+
+
+def _native(name: str) -> Remedy:
+    if name.startswith("Cilium"):
+        return Remedy(
+            "Where the network can route pod addresses, switch Cilium to native routing.",
+            command="helm upgrade cilium cilium/cilium -n kube-system --reuse-values --set routingMode=native "
+            "--set autoDirectNodeRoutes=true",
+        )
+    if name == "Calico":
+        return Remedy(
+            "Encapsulate only between subnets, or not at all where the network routes pod addresses.",
+            command="kubectl patch ippool default-ipv4-ippool --type=merge -p "
+            '\'{"spec":{"vxlanMode":"CrossSubnet","ipipMode":"Never"}}\'',
+        )
+    if name == "Antrea":
+        return Remedy(
+            "Where nodes share a subnet, set trafficEncapMode to noEncap (or hybrid) in antrea-agent.conf.",
+            command="kubectl -n kube-system edit configmap antrea-config",
+        )
+    if name == "Flannel":
+        return Remedy(
+            "Where nodes share a subnet, use Flannel's host-gw backend, or a CNI that routes natively.",
+            command="kubectl -n kube-flannel edit configmap kube-flannel-cfg   # Backend.Type: host-gw",
+        )
+    return Remedy("Move the GenAI node pools to a CNI that routes natively (Amazon VPC CNI, Cilium native routing).")
+
+
+def _host_devices(cluster: Cluster) -> list[tuple[NodeReport, Device]]:
+    return [(r, d) for r in cluster.reports for n in r.namespaces if n.host for d in n.devices]
+
+
+@check(Area.CNI, Severity.WARNING, needs=("DaemonSet",))
+def cni_several(cluster: Cluster) -> Problems:
+    """More than one CNI is installed.
+
+    Looks at the DaemonSets of known CNIs. Calico's policy engine beside the Amazon VPC CNI or Flannel, and Cilium
+    chained to the VPC CNI, are combinations that their projects support and are not reported.
+
+    Why: kubelet uses the first file in /etc/cni/net.d; leftovers of another CNI bring their own routes, tunnels and
+    rules, and pods of one node differ from those of the next.
+
+    Source: https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/network-plugins/
+    """
+    names = cluster.cni_names
+    supported: tuple[set[str], ...] = (
+        {"Amazon VPC CNI", "Calico"},
+        {"Flannel", "Calico"},
+        {"Amazon VPC CNI", "Cilium"},
+        {"kindnet", "Calico"},
+    )
+    if len(names) > 1 and not any(names == s for s in supported):
+        evidence = tuple(
+            seen(c.daemonset.ref, "metadata.name", c.daemonset.name, f"{c.name} is installed") for c in cluster.cnis
+        )
+        yield Problem(
+            f"several CNIs are installed: {', '.join(sorted(names))}",
+            cluster.cnis[-1].daemonset.ref,
+            evidence,
+            Remedy(
+                "Find out which one the nodes use (the first file in /etc/cni/net.d), then remove the other.",
+                command="kubectl get daemonsets -A",
+            ),
+        )
+
+
+@check(Area.CNI, Severity.ERROR, needs=("DaemonSet",))
+def cni_not_ready(cluster: Cluster) -> Problems:
+    """The CNI's DaemonSet is not ready on every node.
+
+    Looks at status.numberReady against status.desiredNumberScheduled of the CNI's DaemonSet.
+
+    Why: on a node without a working CNI agent new pods get no address, and policies and routes are not kept up.
+
+    Source: https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/
+    """
+    for cni in cluster.cnis:
+        raw = cni.daemonset.raw
+        if "status" not in raw:
+            yield NotChecked(cni.daemonset.name, "the DaemonSet has no status")
+            continue
+        wanted, ready = number(raw, "status", "desiredNumberScheduled"), number(raw, "status", "numberReady")
+        if ready < wanted:
+            yield Problem(
+                f"{cni.name} is ready on {ready} of {wanted} nodes",
+                cni.daemonset.ref,
+                (seen(cni.daemonset.ref, "status.numberReady", ready, f"{ready} ready of {wanted} desired"),),
+                Remedy(
+                    "See why its pods are not ready.",
+                    command=kubectl(cni.daemonset.ref, "describe"),
+                ),
+            )
+
+
+@check(Area.CNI, Severity.ERROR, needs=(Need.NODES,))
+def mtu_mismatch(cluster: Cluster) -> Problems:
+    """A pod's MTU is larger than what its node can carry to other nodes.
+
+    Looks, on each node, at the MTU of pods' eth0, of tunnel devices and of the uplink (the device with the node's
+    address). A tunnel must fit the uplink less its own headers; a pod must fit the tunnel, or the uplink
+    where there is none.
+
+    Why: larger packets are dropped with "fragmentation needed", or silently where ICMP is filtered: small requests
+    pass, long prompts and responses hang.
+
+    Source: https://docs.tigera.io/calico/latest/networking/configuring/mtu, RFC 7348 section 4.3
+    """
+    for report in cluster.reports:
+        host = cluster.host_netns(report)
+        uplink = uplink_of(cluster, report)
+        if host is None or uplink is None:
+            yield NotChecked(f"node {report.node}", "its report names no uplink with an address")
+            continue
+        tunnels = [d for d in host.devices if d.kind in TUNNELS and d.up]
+        for tunnel in tunnels:
+            overhead = {"vxlan": 50, "geneve": 50, "ipip": 20, "wireguard": 60}.get(tunnel.kind, 20)
+            if tunnel.mtu > uplink.mtu - overhead:
+                yield Problem(
+                    f"tunnel {tunnel.name} on node {report.node} has MTU {tunnel.mtu}, its uplink carries "
+                    f"{uplink.mtu - overhead}",
+                    ObjectRef("Node", report.node),
+                    (
+                        on_node(
+                            report.node, f"{tunnel.name} has MTU {tunnel.mtu}", tunnel.mtu, field=f"{tunnel.name}.mtu"
+                        ),
+                        on_node(report.node, f"uplink {uplink.name} has MTU {uplink.mtu}", uplink.mtu),
+                    ),
+                    _set_mtu(cluster, uplink.mtu - overhead),
+                )
+        limit = min([uplink.mtu, *(t.mtu for t in tunnels)])
+        above = Counter(
+            (device.name, device.mtu)
+            for netns in pod_namespaces(cluster, report)
+            for device in netns.devices
+            if device.name == "eth0" and device.mtu > limit
+        )
+        for (name, mtu), pods in sorted(above.items()):
+            yield Problem(
+                f"{pods} of its pods {'have' if pods > 1 else 'has'} MTU {mtu}, the way out carries {limit}",
+                ObjectRef("Node", report.node),
+                (
+                    on_node(report.node, f"{name} of {pods} pods has MTU {mtu}", mtu, field=f"{name}.mtu"),
+                    on_node(report.node, f"smallest MTU of {uplink.name} and the tunnels is {limit}", limit),
+                ),
+                _set_mtu(cluster, limit),
+            )
+
+
+def _set_mtu(cluster: Cluster, mtu: int) -> Remedy:
+    command = ""
+    if cluster.cni("Amazon VPC CNI"):
+        command = f"kubectl -n kube-system set env daemonset/aws-node AWS_VPC_ENI_MTU={mtu}"
+    elif cluster.cni("Calico"):
+        command = f'kubectl patch felixconfiguration default --type=merge -p \'{{"spec":{{"vxlanMTU":{mtu}}}}}\''
+    elif cluster.cni("Cilium"):
+        command = f"helm upgrade cilium cilium/cilium -n kube-system --reuse-values --set MTU={mtu}"
+    return Remedy(f"Set the CNI's MTU to {mtu}, then restart the pods: a running pod keeps its MTU.", command=command)
+
+
+@check(Area.CNI, Severity.WARNING, needs=(Need.NODES,))
+def mtu_nodes_differ(cluster: Cluster) -> Problems:
+    """The nodes' uplinks have different MTUs.
+
+    Looks at the MTU of every node's uplink.
+
+    Why: a jumbo-frame node (9001 on EC2) and a 1500-byte node only talk as long as path MTU discovery works; behind
+    a firewall that drops ICMP, large packets in one direction are lost.
+
+    Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/network_mtu.html
+    """
+    uplinks = [(r.node, d) for r in cluster.reports if (d := uplink_of(cluster, r)) is not None]
+    common = Counter(d.mtu for _, d in uplinks).most_common(1)
+    for node, device in uplinks:
+        if device.mtu != common[0][0]:
+            yield Problem(
+                f"its uplink has MTU {device.mtu}, those of the other nodes mostly {common[0][0]}",
+                ObjectRef("Node", node),
+                (on_node(node, f"{device.name} has MTU {device.mtu}", device.mtu, field=f"{device.name}.mtu"),),
+                Remedy(
+                    "Give all nodes the same MTU (launch template or machine configuration).",
+                    command=f"ip link set dev {sh(device.name)} mtu {common[0][0]}   # on the node, until its "
+                    "next start",
+                ),
+            )
+
+
+@check(Area.CNI, Severity.WARNING, needs=("DaemonSet", "ConfigMap"))
+def mtu_configured(cluster: Cluster) -> Problems:
+    """The CNI is configured with an MTU that leaves no room for its encapsulation.
+
+    Looks at veth_mtu in calico-config and AWS_VPC_ENI_MTU of aws-node. Only values that cannot be right are
+    reported: an overlay with 1500 or 9001 bytes, which are the sizes of bare networks; an ENI beyond its limits.
+
+    Why: a packet of the configured size does not fit once the tunnel's headers are added.
+
+    Source: https://docs.tigera.io/calico/latest/networking/configuring/mtu
+    """
+    for cni in cluster.cnis:
+        found = None
+        if cni.name == "Calico" and (config := config_map(cluster.snapshot, "calico-config")):
+            found = (config.ref, "data[veth_mtu]", text(config.raw, "data", "veth_mtu"))
+        elif cni.name == "Amazon VPC CNI":
+            value, field = container_env(cni.daemonset, "aws-node").get("AWS_VPC_ENI_MTU", ("", ""))
+            if re.fullmatch(r"[0-9]+", value) and not 576 <= int(value) <= 9001:
+                yield Problem(
+                    f"AWS_VPC_ENI_MTU is {value}; an ENI takes 576 to 9001",
+                    cni.daemonset.ref,
+                    (seen(cni.daemonset.ref, field, value, f"AWS_VPC_ENI_MTU={value}"),),
+                    Remedy(
+                        "Use 9001.", command="kubectl -n kube-system set env daemonset/aws-node AWS_VPC_ENI_MTU=9001"
+                    ),
+                )
+        # Calico takes the overhead off only where veth_mtu is 0 (auto).
+        if found and cni.overhead and found[2] in ("1500", "9001"):
+            right = int(found[2]) - cni.overhead
+            yield Problem(
+                f"Calico's MTU of {found[2]} leaves no room for {cni.encapsulation}",
+                found[0],
+                (derived(found[0], found[1], found[2], f"{cni.encapsulation} adds {cni.overhead} bytes"), cni.evidence),
+                Remedy(
+                    f"Set it to {right}, or to 0 to let Calico detect it, and restart the pods.",
+                    command=kubectl(found[0], "patch", "--type=merge", "-p", f'{{"data":{{"veth_mtu":"{right}"}}}}'),
+                ),
+            )

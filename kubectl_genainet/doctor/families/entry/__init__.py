@@ -1,0 +1,1 @@
+"""Checks of the ways into the cluster, and of the mesh."""

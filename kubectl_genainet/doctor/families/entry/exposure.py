@@ -1,0 +1,101 @@
+"""Services towards the outside: node ports, load balancers, what should stay inside."""
+
+from __future__ import annotations
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import kubectl, patch
+from kubectl_genainet.doctor.objects.recognise import Role
+from kubectl_genainet.model.finding import Remedy, Severity
+
+
+@check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
+def service_node_port(cluster: Cluster) -> Problems:
+    """A GenAI workload is exposed by a NodePort.
+
+    Looks at spec.type of the Services in front of recognised workloads.
+
+    Why: every request takes a second hop through kube-proxy on whichever node it reaches, with source address
+    translation, and clients depend on node addresses. Inside the cluster ClusterIP is enough, outside a
+    LoadBalancer with pod targets is direct.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/service/#type-nodeport
+    """
+    for service in cluster.services:
+        if service.spec.type != "NodePort":
+            continue
+        workload = next((w for w in cluster.workloads_of(service) if cluster.role(w) is not Role.UNKNOWN), None)
+        if workload is not None and (service.metadata.namespace, service.metadata.name) not in cluster.ingress_backends:
+            yield Problem(
+                f"{workload.ref} is exposed on a port of every node",
+                service.ref,
+                (seen(service.ref, "spec.type", "NodePort", f"node port {service.spec.ports[0].node_port or 'any'}"),),
+                Remedy(
+                    "Use ClusterIP inside the cluster, an Ingress, a Gateway or a LoadBalancer outside.",
+                    command=patch(service.ref, {"spec": {"type": "ClusterIP"}}),
+                ),
+            )
+
+
+@check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
+def vector_database_exposed(cluster: Cluster) -> Problems:
+    """A vector database is behind a load balancer.
+
+    Looks at LoadBalancer Services in front of recognised vector databases. A load balancer that is annotated as
+    internal is not reported.
+
+    Why: only the RAG application needs it; most vector databases listen without authentication by default.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/service/#publishing-services-service-types,
+    https://qdrant.tech/documentation/guides/security/
+    """
+    for service in cluster.services:
+        if service.spec.type != "LoadBalancer":
+            continue
+        notes = service.metadata.annotations
+        internal = (
+            notes.get("service.beta.kubernetes.io/aws-load-balancer-scheme") == "internal"
+            or notes.get("service.beta.kubernetes.io/aws-load-balancer-internal") == "true"
+            or notes.get("networking.gke.io/load-balancer-type", "").lower() == "internal"
+            or notes.get("service.beta.kubernetes.io/azure-load-balancer-internal") == "true"
+        )
+        workload = next((w for w in cluster.workloads_of(service) if cluster.role(w) is Role.VECTOR_DATABASE), None)
+        if workload is not None and not internal:
+            yield Problem(
+                f"{workload.ref} can be reached from outside the cluster",
+                service.ref,
+                (seen(service.ref, "spec.type", "LoadBalancer", "not annotated as internal"),),
+                Remedy("Make it a ClusterIP.", command=patch(service.ref, {"spec": {"type": "ClusterIP"}})),
+            )
+
+
+@check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
+def load_balancer_pending(cluster: Cluster) -> Problems:
+    """A LoadBalancer Service has no address.
+
+    Looks at status.loadBalancer.ingress and at the Service's events.
+
+    Why: no controller took it up, or the cloud refused it (subnet tags, quotas, rights).
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/service/#loadbalancer
+    """
+    for service in cluster.services:
+        if service.spec.type != "LoadBalancer" or service.status.load_balancer.ingress or cluster.from_files:
+            continue
+        evidence = [seen(service.ref, "status.loadBalancer.ingress", None, "no address was assigned")]
+        for event in cluster.event_objects:
+            about = event.raw.get("involvedObject") or event.raw.get("regarding") or {}
+            mine = (about.get("kind"), about.get("namespace"), about.get("name")) == (
+                "Service",
+                service.metadata.namespace,
+                service.metadata.name,
+            )
+            if mine and event.raw.get("type") == "Warning":
+                message = str(event.raw.get("message") or event.raw.get("note") or "")
+                evidence.append(seen(event.ref, "message", message, message[:300]))
+        yield Problem(
+            "the load balancer has no address yet",
+            service.ref,
+            tuple(evidence[:3]),
+            Remedy("Read the Service's events.", command=kubectl(service.ref, "describe")),
+        )

@@ -1,0 +1,325 @@
+"""Gateway API, and its inference extension."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import at, condition, items, kubectl, mapping, number, q, seconds, sh, text
+from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject
+
+GROUP = "gateway.networking.k8s.io"
+INFERENCE = ("inference.networking.k8s.io", "inference.networking.x-k8s.io")
+ROUTES = ("HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute")
+STREAM_S = 300
+
+
+def _routes(cluster: Cluster) -> list[KubeObject]:
+    return [r for kind in ROUTES for r in cluster.snapshot.of(kind, GROUP) if cluster.in_scope(r.namespace)]
+
+
+def _backend_refs(route: KubeObject) -> Iterator[tuple[str, dict[str, Any]]]:
+    for r, rule in enumerate(items(route.raw, "spec", "rules")):
+        for b, backend in enumerate(items(rule, "backendRefs")):
+            yield f"spec.rules[{r}].backendRefs[{b}]", backend
+
+
+def _pools(cluster: Cluster) -> list[KubeObject]:
+    return [p for group in INFERENCE for p in cluster.snapshot.of("InferencePool", group)]
+
+
+def _failed(
+    obj: KubeObject, where: tuple[str | int, ...], field: str, kinds: tuple[str, ...]
+) -> tuple[Evidence, str] | None:
+    """The first condition of the kinds that is False, as evidence, with its message."""
+    for kind in kinds:
+        found = condition(obj.raw, kind, *where)
+        if found.get("status") == "False":
+            said = f"{text(found, 'reason')}: {text(found, 'message')}".strip(": ")
+            return seen(obj.ref, f"{field}[{kind}].status", "False", said or f"{kind} is False"), said
+    return None
+
+
+def _not_in_effect(obj: KubeObject, failed: tuple[Evidence, str]) -> Problem:
+    evidence, said = failed
+    remedy = Remedy("Read its conditions.", command=kubectl(obj.ref, "describe"))
+    return Problem(f"not in effect: {said}", obj.ref, (evidence,), remedy)
+
+
+@check(Area.GATEWAY, Severity.ERROR, needs=("Gateway",))
+def gateway_accepted(cluster: Cluster) -> Problems:
+    """A Gateway is not accepted or not programmed.
+
+    Looks at the conditions Accepted and Programmed of Gateways and Accepted, Programmed and ResolvedRefs of their
+    listeners. A Gateway without any condition has no controller.
+
+    Why: nothing listens for it; its routes lead nowhere.
+
+    Source: https://gateway-api.sigs.k8s.io/reference/spec/#gatewaystatus
+    """
+    for gateway in cluster.snapshot.of("Gateway", GROUP):
+        if not cluster.in_scope(gateway.namespace):
+            continue
+        if cluster.from_files and "status" not in gateway.raw:
+            yield NotChecked(str(gateway.ref), "the manifest has no status")
+            continue
+        failed = _failed(gateway, ("status", "conditions"), "status.conditions", ("Accepted", "Programmed"))
+        for index, listener in enumerate(items(gateway.raw, "status", "listeners")):
+            failed = failed or _failed(
+                gateway,
+                ("status", "listeners", index, "conditions"),
+                f"status.listeners[{index}].conditions",
+                ("Accepted", "ResolvedRefs", "Programmed"),
+            )
+            if failed and failed[0].field.startswith(f"status.listeners[{index}]"):
+                failed = (failed[0], f"listener {text(listener, 'name')}: {failed[1]}")
+        if failed is None and not items(gateway.raw, "status", "conditions"):
+            name = text(gateway.raw, "spec", "gatewayClassName")
+            failed = (
+                seen(gateway.ref, "status.conditions", None, f"no controller took it up (class {name})"),
+                "no controller",
+            )
+        if failed is not None:
+            yield _not_in_effect(gateway, failed)
+
+
+@check(Area.GATEWAY, Severity.ERROR, needs=("HTTPRoute", "Gateway"))
+def route_accepted(cluster: Cluster) -> Problems:
+    """A route is not accepted by its Gateway.
+
+    Looks at spec.parentRefs (does the Gateway exist?) and at Accepted and ResolvedRefs in status.parents.
+
+    Why: the Gateway answers 404 for what the route should serve. A namespace that the listener does not allow, a host
+    name that does not match, or a backend that cannot be resolved are the usual reasons.
+
+    Source: https://gateway-api.sigs.k8s.io/reference/spec/#routestatus
+    """
+    gateways = {(g.namespace, g.name) for g in cluster.snapshot.of("Gateway", GROUP)}
+    for route in _routes(cluster):
+        for index, parent in enumerate(items(route.raw, "spec", "parentRefs")):
+            kind = text(parent, "kind") or "Gateway"
+            key = (text(parent, "namespace") or route.namespace, text(parent, "name"))
+            if kind == "Gateway" and key not in gateways:
+                yield Problem(
+                    f"its Gateway {key[0]}/{key[1]} does not exist",
+                    route.ref,
+                    (seen(route.ref, f"spec.parentRefs[{index}].name", key[1], f"no Gateway {key[0]}/{key[1]}"),),
+                    Remedy("Name an existing Gateway.", command=kubectl(route.ref, "edit")),
+                )
+        for index, _ in enumerate(items(route.raw, "status", "parents")):
+            failed = _failed(
+                route,
+                ("status", "parents", index, "conditions"),
+                f"status.parents[{index}].conditions",
+                ("Accepted", "ResolvedRefs"),
+            )
+            if failed is not None:
+                yield _not_in_effect(route, failed)
+
+
+@check(Area.GATEWAY, Severity.ERROR, needs=("HTTPRoute", "Service"))
+def route_backend(cluster: Cluster) -> Problems:
+    """A route leads to a Service, port or InferencePool that does not exist.
+
+    Looks at spec.rules[].backendRefs of HTTPRoutes, GRPCRoutes, TCPRoutes and TLSRoutes.
+
+    Why: the Gateway answers 500 for the share of requests that this backend should get.
+
+    Source: https://gateway-api.sigs.k8s.io/reference/spec/#httpbackendref
+    """
+    pools = {(p.namespace, p.name) for p in _pools(cluster)}
+    for route in _routes(cluster):
+        for field, backend in _backend_refs(route):
+            kind, group = text(backend, "kind") or "Service", text(backend, "group")
+            key = (text(backend, "namespace") or route.namespace, text(backend, "name"))
+            if kind == "Service" and not group:
+                service = cluster.services_by_key.get(key)
+                port = number(backend, "port")
+                if service is None:
+                    said, where, value = f"Service {key[0]}/{key[1]} does not exist", f"{field}.name", key[1]
+                elif port and not any(p.port == port for p in service.spec.ports):
+                    has = ", ".join(str(p.port) for p in service.spec.ports)
+                    said, where, value = f"{service.ref} has no port {port}, but {has}", f"{field}.port", str(port)
+                else:
+                    continue
+            elif kind == "InferencePool" and group in INFERENCE:
+                missing = cluster.missing("InferencePool")
+                if missing:
+                    yield NotChecked(str(route.ref), missing)
+                if missing or key in pools:
+                    continue
+                said, where, value = f"InferencePool {key[0]}/{key[1]} does not exist", f"{field}.name", key[1]
+            else:
+                yield NotChecked(str(route.ref), f"a backend of kind {kind} ({group or 'core'}) is not known")
+                continue
+            yield Problem(
+                f"a backend is missing: {said}",
+                route.ref,
+                (seen(route.ref, where, value, said),),
+                Remedy("Name an existing backend.", command=kubectl(route.ref, "edit")),
+            )
+
+
+@check(Area.GATEWAY, Severity.ERROR, needs=("HTTPRoute", "ReferenceGrant"))
+def reference_grant(cluster: Cluster) -> Problems:
+    """A route leads into another namespace without a ReferenceGrant.
+
+    Looks at backendRefs with a namespace other than the route's, and at the ReferenceGrants there.
+
+    Why: the Gateway refuses the reference (RefNotPermitted) and answers 500.
+
+    Source: https://gateway-api.sigs.k8s.io/api-types/referencegrant/
+    """
+    grants = cluster.snapshot.of("ReferenceGrant", GROUP)
+    for route in _routes(cluster):
+        for field, backend in _backend_refs(route):
+            namespace = text(backend, "namespace")
+            if not namespace or namespace == route.namespace:
+                continue
+            kind, group, name = text(backend, "kind") or "Service", text(backend, "group"), text(backend, "name")
+            granted = any(
+                g.namespace == namespace
+                and any(
+                    (text(f, "group"), text(f, "kind"), text(f, "namespace")) == (GROUP, route.kind, route.namespace)
+                    for f in items(g.raw, "spec", "from")
+                )
+                and any(
+                    (text(t, "group"), text(t, "kind")) == (group, kind) and text(t, "name") in ("", name)
+                    for t in items(g.raw, "spec", "to")
+                )
+                for g in grants
+            )
+            if not granted:
+                yield Problem(
+                    f"no ReferenceGrant in {namespace} lets it use {kind} {name}",
+                    route.ref,
+                    (seen(route.ref, f"{field}.namespace", namespace, f"the route is in {route.namespace}"),),
+                    Remedy(
+                        f"Grant it in namespace {namespace}.",
+                        yaml=f"apiVersion: {GROUP}/v1beta1\nkind: ReferenceGrant\nmetadata:\n"
+                        f"  name: {q(route.namespace + '-to-' + name)}\n  namespace: {q(namespace)}\nspec:\n  from:\n"
+                        f"  - {{group: {GROUP}, kind: {route.kind}, namespace: {q(route.namespace)}}}\n  to:\n"
+                        f"  - {{group: {q(group)}, kind: {q(kind)}, name: {q(name)}}}\n",
+                    ),
+                )
+
+
+@check(Area.GATEWAY, Severity.WARNING, needs=("HTTPRoute",))
+def route_stream_timeout(cluster: Cluster) -> Problems:
+    """A route's timeout is shorter than a token stream.
+
+    Looks at timeouts.request and timeouts.backendRequest of HTTPRoute rules that lead to model servers or
+    InferencePools; five minutes is taken as enough.
+
+    Why: `request` covers the whole response: the Gateway cuts a stream in the middle, however fast the tokens come.
+
+    Source: https://gateway-api.sigs.k8s.io/reference/spec/#httproutetimeouts
+    """
+    for route in cluster.snapshot.of("HTTPRoute", GROUP):
+        if not cluster.in_scope(route.namespace):
+            continue
+        for r, rule in enumerate(items(route.raw, "spec", "rules")):
+            to_model = any(
+                text(b, "kind") == "InferencePool"
+                or cluster.serves_models(
+                    cluster.services_by_key.get((text(b, "namespace") or route.namespace, text(b, "name")))
+                )
+                for b in items(rule, "backendRefs")
+            )
+            for name in ("request", "backendRequest"):
+                value = at(rule, "timeouts", name)
+                timeout = seconds(value) if value is not None else None
+                if to_model and timeout is not None and 0 < timeout < STREAM_S:
+                    yield Problem(
+                        f"streams of a model are cut after {value}",
+                        route.ref,
+                        (seen(route.ref, f"spec.rules[{r}].timeouts.{name}", value, "covers the whole response"),),
+                        Remedy(
+                            "Allow the longest answer (0s switches the timeout off).",
+                            command=kubectl(route.ref, "edit"),
+                        ),
+                    )
+
+
+def _picker(pool: KubeObject) -> tuple[str, dict[str, Any]]:
+    """The endpoint picker's reference: endpointPickerRef in v1, extensionRef in v1alpha2."""
+    for field in ("endpointPickerRef", "extensionRef"):
+        if at(pool.raw, "spec", field) is not None:
+            return f"spec.{field}", mapping(pool.raw, "spec", field)
+    return "spec.endpointPickerRef", {}
+
+
+@check(Area.GATEWAY, Severity.ERROR, needs=("InferencePool", "Pod", "Service"))
+def inference_pool(cluster: Cluster) -> Problems:
+    """An InferencePool has no pods, a port its pods don't have, or no endpoint picker.
+
+    Looks at spec.selector, spec.targetPorts (v1alpha2: targetPortNumber) and spec.endpointPickerRef (v1alpha2:
+    extensionRef) with the Service it names and its endpoints.
+
+    Why: the Gateway asks the endpoint picker for a pod on every request; without it (FailClose is the default) all
+    requests fail, and without matching pods it has none to pick.
+
+    Source: https://gateway-api-inference-extension.sigs.k8s.io/reference/spec/
+    """
+    for pool in _pools(cluster):
+        if not cluster.in_scope(pool.namespace):
+            continue
+        selector = mapping(pool.raw, "spec", "selector")
+        labels = {k: str(v) for k, v in (mapping(selector, "matchLabels") or selector).items()}
+        workloads = cluster.selected(pool.namespace, labels)
+        if not workloads:
+            shown = ",".join(f"{k}={v}" for k, v in labels.items())
+            yield Problem(
+                f"its selector matches no pod ({shown})",
+                pool.ref,
+                (seen(pool.ref, "spec.selector", labels, f"no pod in {pool.namespace} has {shown}"),),
+                Remedy("Use the labels of the model servers.", command=kubectl(pool.ref, "edit")),
+            )
+        ports = [number(p, "number") for p in items(pool.raw, "spec", "targetPorts")]
+        field = "spec.targetPorts[0].number" if ports else "spec.targetPortNumber"
+        for port in ports or [number(pool.raw, "spec", "targetPortNumber")]:
+            for workload in workloads:
+                declared = [n for c in workload.template.all_containers for n, _, _ in c.ports]
+                if port and declared and port not in declared:
+                    has = ", ".join(map(str, declared))
+                    yield Problem(
+                        f"target port {port} is not a port of {workload.ref}",
+                        pool.ref,
+                        (seen(pool.ref, field, port, f"the containers of {workload.ref} declare {has}"),),
+                        Remedy("Name the port that the model server listens on.", command=kubectl(pool.ref, "edit")),
+                    )
+        yield from _picker_problems(cluster, pool)
+
+
+def _picker_problems(cluster: Cluster, pool: KubeObject) -> Problems:
+    field, picker = _picker(pool)
+    name = text(picker, "name")
+    service = cluster.services_by_key.get((pool.namespace, name))
+    if service is None:
+        yield Problem(
+            f"its endpoint picker {name or '(none)'} does not exist",
+            pool.ref,
+            (seen(pool.ref, f"{field}.name", name or None, f"no Service {pool.namespace}/{name}"),),
+            Remedy("Install the endpoint picker.", command=kubectl(pool.ref, "describe")),
+        )
+        return
+    if cluster.missing("EndpointSlice"):
+        yield NotChecked(str(pool.ref), cluster.missing("EndpointSlice"))
+        return
+    if not any(b.ready for p in service.spec.ports for b in cluster.snapshot.backends(service, p)):
+        mode = text(picker, "failureMode") or "FailClose"
+        said = "requests fail" if mode == "FailClose" else "the Gateway balances blindly"
+        yield Problem(
+            f"its endpoint picker has no ready endpoint: {said}",
+            pool.ref,
+            (
+                seen(pool.ref, f"{field}.name", name, f"failureMode {mode}"),
+                seen(ObjectRef("Service", name, pool.namespace), "endpoints", 0, "no ready endpoint"),
+            ),
+            Remedy(
+                "See why the endpoint picker is not ready.", command=f"kubectl -n {sh(pool.namespace)} get pods -o wide"
+            ),
+        )

@@ -1,0 +1,267 @@
+"""Ingress: backends, controllers, TLS, conflicting paths."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import (
+    annotation,
+    at,
+    condition,
+    items,
+    kubectl,
+    mapping,
+    sh,
+    strings,
+    text,
+)
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject
+
+NGINX = "nginx.ingress.kubernetes.io/"
+ALB = "alb.ingress.kubernetes.io/"
+
+# Controller (spec.controller of an IngressClass) -> words that its Deployment or DaemonSet is known by.
+_CONTROLLERS = {
+    "k8s.io/ingress-nginx": ("ingress-nginx",),
+    "nginx.org/ingress-controller": ("nginx-ingress",),
+    "ingress.k8s.aws/alb": ("aws-load-balancer-controller",),  # EKS Auto Mode's own is eks.amazonaws.com/alb
+    "haproxy.org/ingress-controller": ("haproxy-ingress", "kubernetes-ingress"),
+    "haproxy-ingress.github.io/controller": ("haproxy-ingress",),
+    "istio.io/ingress-controller": ("istiod",),
+    "traefik.io/ingress-controller": ("traefik",),
+    "cilium.io/ingress-controller": ("cilium-operator",),
+}
+
+
+def ingresses(cluster: Cluster) -> list[KubeObject]:
+    return [i for i in cluster.snapshot.of("Ingress", "networking.k8s.io") if cluster.in_scope(i.namespace)]
+
+
+def backends(ingress: KubeObject) -> Iterator[tuple[str, dict[str, Any], str, str]]:
+    """(field, backend, host, path) of every backend of an Ingress."""
+    default = at(ingress.raw, "spec", "defaultBackend")
+    if isinstance(default, dict):
+        yield "spec.defaultBackend", default, "", ""
+    for r, rule in enumerate(items(ingress.raw, "spec", "rules")):
+        for p, path in enumerate(items(rule, "http", "paths")):
+            field = f"spec.rules[{r}].http.paths[{p}].backend"
+            yield field, mapping(path, "backend"), text(rule, "host"), text(path, "path")
+
+
+def ingress_class(ingress: KubeObject) -> tuple[str, str]:
+    """(class, field) of an Ingress; empty for the default class."""
+    name = text(ingress.raw, "spec", "ingressClassName")
+    if name:
+        return name, "spec.ingressClassName"
+    old = "kubernetes.io/ingress.class"
+    return ingress.annotations.get(old, ""), annotation(old) if old in ingress.annotations else "spec.ingressClassName"
+
+
+def controller_of(cluster: Cluster, ingress: KubeObject) -> str:
+    """The controller's name from the IngressClass; for a class that was not read, what its name suggests."""
+    name, _ = ingress_class(ingress)
+    for obj in cluster.snapshot.of("IngressClass", "networking.k8s.io"):
+        default = obj.annotations.get("ingressclass.kubernetes.io/is-default-class") == "true"
+        if obj.name == name or (not name and default):
+            return text(obj.raw, "spec", "controller")
+    return {
+        "nginx": "k8s.io/ingress-nginx",
+        "alb": "ingress.k8s.aws/alb",
+        "haproxy": "haproxy.org/ingress-controller",
+    }.get(name, "")
+
+
+@check(Area.INGRESS, Severity.ERROR, needs=("Ingress", "Service"))
+def ingress_backend(cluster: Cluster) -> Problems:
+    """An Ingress leads to a Service or port that does not exist.
+
+    Looks at every backend.service.name and .port (by number or by name) of an Ingress.
+
+    Why: the controller answers 503 for that path, while the other models under the host work.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/ingress/
+    """
+    for ingress in ingresses(cluster):
+        for field, backend, host, path in backends(ingress):
+            name = text(backend, "service", "name")
+            if not name:
+                continue
+            where = f"{host or '*'}{path}"
+            service = cluster.services_by_key.get((ingress.namespace, name))
+            if service is None:
+                yield Problem(
+                    f"{where} leads to Service {name}, which does not exist",
+                    ingress.ref,
+                    (seen(ingress.ref, f"{field}.service.name", name, f"no Service {ingress.namespace}/{name}"),),
+                    Remedy("Name an existing Service.", command=kubectl(ingress.ref, "edit")),
+                )
+                continue
+            wanted = at(backend, "service", "port", "number") or at(backend, "service", "port", "name")
+            if text(wanted) == "use-annotation" or wanted is None or service.spec.type == "ExternalName":
+                continue
+            if not any(wanted in (p.port, p.name) for p in service.spec.ports):
+                has = ", ".join(f"{p.port}{f' ({p.name})' if p.name else ''}" for p in service.spec.ports)
+                kind = "number" if isinstance(wanted, int) else "name"
+                yield Problem(
+                    f"{where} leads to port {wanted} of Service {name}, which has {has}",
+                    ingress.ref,
+                    (
+                        seen(ingress.ref, f"{field}.service.port.{kind}", wanted, f"{name} has no port {wanted}"),
+                        seen(service.ref, "spec.ports", [p.port for p in service.spec.ports], f"its ports are {has}"),
+                    ),
+                    Remedy("Name a port of the Service.", command=kubectl(ingress.ref, "edit")),
+                )
+
+
+@check(Area.INGRESS, Severity.ERROR, needs=("Ingress", "IngressClass"))
+def ingress_controller(cluster: Cluster) -> Problems:
+    """No controller serves an Ingress.
+
+    Looks at the class of the Ingress, the IngressClass of that name (or the default class), and whether a controller
+    known for it is installed.
+
+    Why: an Ingress without a controller is only a wish: no load balancer, no route, no error either.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/ingress/#ingress-class
+    """
+    classes = {c.name: c for c in cluster.snapshot.of("IngressClass", "networking.k8s.io")}
+    default = [
+        c for c in classes.values() if c.annotations.get("ingressclass.kubernetes.io/is-default-class") == "true"
+    ]
+    for ingress in ingresses(cluster):
+        name, field = ingress_class(ingress)
+        found = classes.get(name) if name else (default[0] if default else None)
+        if found is None:
+            if field.startswith("metadata") and name:
+                continue  # the annotation needs no IngressClass object
+            has = ", ".join(sorted(classes)) or "none"
+            yield Problem(
+                f"its class {name!r} does not exist" if name else "it names no class and there is no default class",
+                ingress.ref,
+                (seen(ingress.ref, field, name or None, f"IngressClasses: {has}"),),
+                Remedy(
+                    "Name an existing class, or install the controller.",
+                    command=kubectl(
+                        ingress.ref,
+                        "patch",
+                        "--type=merge",
+                        "-p",
+                        f'{{"spec":{{"ingressClassName":"{next(iter(sorted(classes)), "nginx")}"}}}}',
+                    ),
+                ),
+            )
+            continue
+        controller = text(found.raw, "spec", "controller")
+        words = _CONTROLLERS.get(controller)
+        missing = cluster.missing("Deployment")
+        if words is None or missing:
+            if words is None:
+                yield NotChecked(str(ingress.ref), f"controller {controller} is not known, so it can't be looked for")
+            else:
+                yield NotChecked(str(ingress.ref), missing)
+        elif cluster.running(*words) is None:
+            yield _not_running(ingress, found, controller)
+
+
+def _not_running(ingress: KubeObject, cls: KubeObject, controller: str) -> Problem:
+    return Problem(
+        f"the controller of its class ({controller}) is not installed",
+        ingress.ref,
+        (seen(cls.ref, "spec.controller", controller, f"no Deployment or DaemonSet of {controller} was found"),),
+        Remedy("Install the controller, or use a class whose controller runs.", command="kubectl get ingressclass"),
+    )
+
+
+@check(Area.INGRESS, Severity.ERROR, needs=("Ingress",))
+def ingress_tls(cluster: Cluster) -> Problems:
+    """The TLS Secret of an Ingress does not exist, or its certificate is not issued.
+
+    Looks at spec.tls[].secretName and the names of the Secrets (never at what is in them), where manifests or a bundle
+    have them; from a live cluster Secrets are not read. There, cert-manager's Certificates tell: one that is Ready counts
+    as its Secret, one that is not is reported, and a name without a Certificate is listed as not checked.
+
+    Why: the controller serves its own self-signed certificate, and clients refuse it.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/ingress/#tls
+    """
+    secrets = {(s.namespace, s.name) for s in cluster.snapshot.of("Secret", "")}
+    certificates = {(c.namespace, text(c.raw, "spec", "secretName")): c for c in cluster.snapshot.of("Certificate")}
+    unread = cluster.missing("Secret")
+    for ingress in ingresses(cluster):
+        for index, tls in enumerate(items(ingress.raw, "spec", "tls")):
+            name = text(tls, "secretName")
+            key = (ingress.namespace, name)
+            certificate = certificates.get(key)
+            ready = condition(certificate.raw, "Ready") if certificate is not None else {}
+            if not name or key in secrets or ready.get("status") == "True":
+                continue
+            if certificate is None and unread:
+                yield NotChecked(f"Secret {ingress.namespace}/{name} of {ingress.ref}", unread)
+                continue
+            hosts = ", ".join(strings(tls, "hosts"))
+            evidence = [seen(ingress.ref, f"spec.tls[{index}].secretName", name, f"for {hosts or 'all hosts'}")]
+            if certificate is not None:
+                said = text(ready, "message") or "it has no condition Ready"
+                evidence.append(seen(certificate.ref, "status.conditions[Ready]", ready.get("status"), said))
+                title = f"the certificate for its TLS Secret {name} is not ready"
+                remedy = Remedy("See why it is not issued.", command=kubectl(certificate.ref, "describe"))
+            else:
+                title = f"its TLS Secret {name} does not exist"
+                remedy = Remedy(
+                    "Create it, or let cert-manager do so.",
+                    command=f"kubectl -n {sh(ingress.namespace)} create secret tls {sh(name)} --cert=tls.crt "
+                    "--key=tls.key",
+                )
+            yield Problem(title, ingress.ref, tuple(evidence), remedy)
+
+
+@check(Area.INGRESS, Severity.WARNING, needs=("Ingress",))
+def ingress_path_conflict(cluster: Cluster) -> Problems:
+    """Two Ingresses of one class claim the same host and path for different Services.
+
+    Looks at host, path and class of all Ingresses; ingress-nginx canaries (canary: "true") are not conflicts, but a
+    canary without a main Ingress of the same host and path is reported.
+
+    Why: with many models under one host the controller takes the older Ingress and ignores the other without a word;
+    a canary alone gets no traffic.
+
+    Source: https://kubernetes.github.io/ingress-nginx/how-it-works/#building-the-nginx-model,
+    https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#canary
+    """
+    claims: dict[tuple[str, str, str], list[tuple[KubeObject, str, str]]] = defaultdict(list)
+    canaries: list[tuple[KubeObject, str, tuple[str, str, str]]] = []
+    for ingress in cluster.snapshot.of("Ingress", "networking.k8s.io"):
+        for field, backend, host, path in backends(ingress):
+            if not field.startswith("spec.rules"):
+                continue
+            key = (ingress_class(ingress)[0], host, path or "/")
+            if ingress.annotations.get(NGINX + "canary") == "true":
+                canaries.append((ingress, field, key))
+            else:
+                claims[key].append((ingress, field, f"{ingress.namespace}/{text(backend, 'service', 'name')}"))
+    for (_, host, path), found in claims.items():
+        if len({service for _, _, service in found}) > 1 and len({i.ref for i, _, _ in found}) > 1:
+            first, second = found[0], found[1]
+            if cluster.in_scope(second[0].namespace) or cluster.in_scope(first[0].namespace):
+                yield Problem(
+                    f"{host or '*'}{path} is claimed by {first[0].ref} too",
+                    second[0].ref,
+                    tuple(seen(i.ref, f"{f}.service.name", s, f"leads to {s}") for i, f, s in found),
+                    Remedy("Keep one of them, or make one a canary.", command=kubectl(second[0].ref, "edit")),
+                )
+    for ingress, field, key in canaries:
+        if key not in claims and cluster.in_scope(ingress.namespace):
+            yield Problem(
+                f"a canary for {key[1] or '*'}{key[2]}, for which there is no main Ingress",
+                ingress.ref,
+                (
+                    seen(ingress.ref, annotation(NGINX + "canary"), "true", "a canary needs a main Ingress"),
+                    seen(ingress.ref, field, None, f"no other Ingress has host {key[1] or '*'} and path {key[2]}"),
+                ),
+                Remedy("Use host and path of the main Ingress.", command=kubectl(ingress.ref, "edit")),
+            )

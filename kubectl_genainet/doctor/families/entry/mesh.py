@@ -1,0 +1,398 @@
+"""Service mesh: Istio with sidecars, Istio Ambient, Linkerd."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import Enum
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, on_node, seen
+from kubectl_genainet.doctor.families.entry.gateway import INFERENCE
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.nodes import netns_of
+from kubectl_genainet.doctor.objects.raw import (
+    annotate,
+    annotation,
+    items,
+    mapping,
+    patch,
+    q,
+    restart,
+    selector_matches,
+    text,
+)
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.model.finding import Evidence, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.model import Direction, Verdict
+
+AMBIENT_LABEL = "istio.io/dataplane-mode"
+HBONE, XDS, LINKERD_INBOUND = 15008, 15012, 4143
+_PROXY_PORTS = (15001, 15006, 4140, 4143)  # where sidecars' redirects lead
+
+
+class Mesh(Enum):
+    """How a workload takes part in a mesh."""
+
+    ISTIO_SIDECAR = "Istio sidecar"
+    LINKERD = "Linkerd proxy"
+    AMBIENT = "Istio Ambient"
+    NONE = ""
+
+
+def installed(cluster: Cluster) -> list[str]:
+    """The meshes whose controllers are installed."""
+    out = []
+    ambient = cluster.daemonset("ztunnel")
+    if cluster.running("istiod") is not None or ambient:
+        out.append("Istio Ambient" if ambient else "Istio")
+    if cluster.running("linkerd-destination") is not None:
+        out.append("Linkerd")
+    return out
+
+
+def no_mesh(cluster: Cluster) -> str:
+    if installed(cluster) or any(mesh_of(cluster, w)[0] is not Mesh.NONE for w, _ in cluster.genai_workloads):
+        return ""
+    return "no service mesh is installed"
+
+
+def mesh_of(cluster: Cluster, workload: Workload) -> tuple[Mesh, Evidence | None]:
+    """The mesh that a workload's pods are in, as their containers (or the namespace's label) show."""
+    for live in workload.pods[:1]:
+        spec = live.obj.raw.get("spec", {})
+        for where in ("containers", "initContainers"):
+            for index, container in enumerate(items(spec, where)):
+                name = text(container, "name")
+                field = f"spec.{where}[{index}].name"
+                if name == "istio-proxy":
+                    return Mesh.ISTIO_SIDECAR, seen(live.ref, field, name, f"{live.ref} has the sidecar istio-proxy")
+                if name == "linkerd-proxy":
+                    return Mesh.LINKERD, seen(live.ref, field, name, f"{live.ref} has the sidecar linkerd-proxy")
+    labels = cluster.snapshot.namespace_labels(workload.namespace)
+    own = workload.template.labels.get(AMBIENT_LABEL, "")
+    if own == "ambient" or (labels.get(AMBIENT_LABEL) == "ambient" and own != "none"):
+        field = workload.label_field(AMBIENT_LABEL) if own else f"metadata.labels[{AMBIENT_LABEL}]"
+        obj = next((n.ref for n in cluster.snapshot.of("Namespace", "") if n.name == workload.namespace), workload.ref)
+        return Mesh.AMBIENT, seen(
+            workload.ref if own else obj, field, "ambient", f"{workload.ref} is captured by ztunnel"
+        )
+    return Mesh.NONE, None
+
+
+def _proxy_listens(cluster: Cluster, workload: Workload, ports: Collection[int]) -> tuple[Evidence, ...]:
+    """The first of a workload's pods in whose network namespace an agent saw the mesh's proxy listen."""
+    reports = {r.node: r for r in cluster.reports}
+    for live in workload.pods:
+        netns = netns_of(reports[live.node], live) if live.node in reports else None
+        found = sorted({i.port for i in (netns.tcp_listeners or () if netns else ()) if i.port in ports})
+        if found:
+            shown = ", ".join(map(str, found))
+            return (
+                on_node(live.node, f"a proxy listens on TCP {shown} inside it", found, field="listeners", obj=live.ref),
+            )
+    return ()
+
+
+@check(Area.MESH, Severity.INFO, needs=("Pod",), applies=no_mesh)
+def mesh_sidecar(cluster: Cluster) -> Problems:
+    """A sidecar is in the path of a model server.
+
+    Looks at the containers of the pods of model servers and vector databases; a proxy that listens in their network
+    namespaces, and recorded packets to the proxies' ports (15001, 15006, 4140, 4143), are named as observed.
+
+    Why: each request passes two more proxies, which count, retry and time out on their own: a stream of minutes needs
+    the mesh's timeouts set too, and a trace shows a redirect to the pod itself.
+
+    Source: https://istio.io/latest/docs/ops/deployment/architecture/, https://linkerd.io/2/reference/architecture/
+    """
+    for workload, _ in cluster.genai_workloads:
+        mesh, evidence = mesh_of(cluster, workload)
+        if mesh not in (Mesh.ISTIO_SIDECAR, Mesh.LINKERD) or evidence is None:
+            continue
+        ips = {ip for p in workload.pods for ip in p.pod.ips}
+        redirected = next(
+            (
+                p
+                for p in cluster.packets
+                if p.flow.dport in _PROXY_PORTS and p.flow.dst in (*ips, "127.0.0.1", "127.0.0.6")
+            ),
+            None,
+        )
+        more = (on_node(redirected.node, f"redirect to the local proxy seen: {redirected.flow}"),) if redirected else ()
+        yield Problem(
+            f"requests pass the {mesh.value}",
+            workload.ref,
+            (evidence, *_proxy_listens(cluster, workload, _PROXY_PORTS), *more),
+            Remedy(
+                "Where mTLS is all that is wanted, Ambient has no sidecar. Check the mesh's timeout and retries "
+                "for this "
+                "workload: retried prompts are computed twice."
+            ),
+        )
+
+
+@check(Area.MESH, Severity.INFO, needs=("Pod", "Namespace"), applies=no_mesh)
+def mesh_ambient(cluster: Cluster) -> Problems:
+    """Traffic of a GenAI workload goes through ztunnel.
+
+    Looks at the label istio.io/dataplane-mode of namespaces and pods; ztunnel's socket on TCP 15008 in the pods' network
+    namespaces, and recorded packets to that port, are named as observed.
+
+    Why: packets between pods are HBONE (TCP 15008) between the nodes' ztunnels; the application's port shows only
+    inside the pod. It explains addresses and ports that a trace or a policy would otherwise get wrong.
+
+    Source: https://istio.io/latest/docs/ambient/architecture/data-plane/
+    """
+    for workload, _ in cluster.genai_workloads:
+        mesh, evidence = mesh_of(cluster, workload)
+        if mesh is Mesh.AMBIENT and evidence is not None:
+            ips = {ip for p in workload.pods for ip in p.pod.ips}
+            hop = next((p for p in cluster.packets if p.flow.dport == HBONE and p.flow.dst in ips), None)
+            more = (on_node(hop.node, f"HBONE seen: {hop.flow}"),) if hop else ()
+            yield Problem(
+                "traffic goes through ztunnel (HBONE, TCP 15008)",
+                workload.ref,
+                (evidence, *_proxy_listens(cluster, workload, (HBONE,)), *more),
+                Remedy("Nothing to change. Policies and traces of its traffic have to look at TCP 15008."),
+            )
+
+
+@check(Area.MESH, Severity.WARNING, needs=("Pod", "Namespace"), applies=no_mesh)
+def mesh_sidecar_missing(cluster: Cluster) -> Problems:
+    """A namespace asks for sidecars, and a GenAI pod has none.
+
+    Looks at the labels istio-injection, istio.io/rev and the annotation linkerd.io/inject of the namespace, and at
+    the containers of its pods. Pods that opt out are left alone.
+
+    Why: pods that were made before the label, or while the injector was down, have none: they speak plain text, and
+    STRICT peers refuse them.
+
+    Source: https://istio.io/latest/docs/setup/additional-setup/sidecar-injection/
+    """
+    namespaces = {n.name: n for n in cluster.snapshot.of("Namespace", "")}
+    for workload, _ in cluster.genai_workloads:
+        obj = namespaces.get(workload.namespace)
+        if obj is None or not workload.pods or workload.template.host_network or cluster.from_files:
+            continue
+        wanted = (
+            (f"metadata.labels[{k}]", v)
+            for k, v in obj.labels.items()
+            if (k, v) == ("istio-injection", "enabled") or k == "istio.io/rev"
+        )
+        field, value = next(wanted, ("", ""))
+        if obj.annotations.get("linkerd.io/inject") == "enabled":
+            field, value = annotation("linkerd.io/inject"), "enabled"
+        opted_out = (
+            workload.template.labels.get("sidecar.istio.io/inject") == "false"
+            or workload.template.annotations.get("sidecar.istio.io/inject") == "false"
+            or workload.template.annotations.get("linkerd.io/inject") == "disabled"
+        )
+        if field and not opted_out and mesh_of(cluster, workload)[0] is Mesh.NONE:
+            yield Problem(
+                "its pods have no sidecar",
+                workload.ref,
+                (
+                    seen(obj.ref, field, value, f"{obj.ref} asks for injection"),
+                    seen(workload.pods[0].ref, "spec.containers", None, "no istio-proxy or linkerd-proxy"),
+                ),
+                Remedy("Make the pods anew.", command=restart(workload.ref)),
+            )
+
+
+def _strict(cluster: Cluster, workload: Workload) -> tuple[KubeObject, str] | None:
+    """The PeerAuthentication that makes mTLS STRICT for a workload, if one does; the narrowest decides."""
+    best: tuple[int, KubeObject] | None = None
+    for policy in cluster.snapshot.of("PeerAuthentication", "security.istio.io"):
+        selector = mapping(policy.raw, "spec", "selector")
+        if policy.namespace == workload.namespace and selector:
+            rank = 3 if selector_matches(selector, workload.template.labels) else 0
+        elif policy.namespace == workload.namespace:
+            rank = 2
+        else:
+            rank = 1 if policy.namespace == "istio-system" and not selector else 0
+        mode = text(policy.raw, "spec", "mtls", "mode")
+        if rank and mode not in ("", "UNSET") and (best is None or rank > best[0]):
+            best = rank, policy
+    if best is None or text(best[1].raw, "spec", "mtls", "mode") != "STRICT":
+        return None
+    return best[1], "spec.mtls.mode"
+
+
+@check(Area.MESH, Severity.ERROR, needs=("Pod", "PeerAuthentication"), applies=no_mesh)
+def mesh_strict(cluster: Cluster) -> Problems:
+    """mTLS is STRICT, and a client has no mesh.
+
+    Looks at the PeerAuthentications that apply to the callee (the workload's own before the namespace's before the
+    mesh's) and at whether the pods of its configured callers are in the mesh; an NLB with pod targets is a client
+    without one too.
+
+    Why: the callee's proxy resets plain connections: "connection reset by peer", before the application sees anything.
+
+    Source: https://istio.io/latest/docs/reference/config/security/peer_authentication/
+    """
+    for call in cluster.calls:
+        if call.service is None or not cluster.in_scope(call.service.metadata.namespace):
+            continue
+        if mesh_of(cluster, call.client)[0] is not Mesh.NONE:
+            continue
+        for workload in cluster.workloads_of(call.service):
+            strict = _strict(cluster, workload)
+            if strict is not None and mesh_of(cluster, workload)[0] in (Mesh.ISTIO_SIDECAR, Mesh.AMBIENT):
+                yield Problem(
+                    f"{call.client.ref} calls it without mTLS, and mTLS is STRICT",
+                    workload.ref,
+                    (seen(strict[0].ref, strict[1], "STRICT", f"{strict[0].ref} admits mTLS only"), call.evidence),
+                    Remedy(
+                        "Bring the client into the mesh, or admit both while you do.",
+                        command=patch(strict[0].ref, {"spec": {"mtls": {"mode": "PERMISSIVE"}}}),
+                    ),
+                )
+
+
+def _mesh_port(mesh: Mesh) -> int:
+    return {Mesh.AMBIENT: HBONE, Mesh.LINKERD: LINKERD_INBOUND}.get(mesh, 0)
+
+
+@check(Area.MESH, Severity.ERROR, needs=("Pod", "NetworkPolicy"), applies=no_mesh)
+def mesh_policy_ports(cluster: Cluster) -> Problems:
+    """A NetworkPolicy blocks the mesh's own ports.
+
+    Asks the policy engine: for every configured call between workloads of an Ambient or Linkerd mesh, whether the
+    callee admits TCP 15008 (HBONE) or 4143; for every workload with an Istio sidecar, whether it may reach istiod on
+    TCP 15012.
+
+    Why: the policy names the application's port, but on the wire it is the mesh's: the call is dropped although the
+    policy "allows" it. Without istiod a new sidecar gets no certificate and never becomes ready.
+
+    Source: https://istio.io/latest/docs/ambient/usage/networkpolicy/,
+    https://istio.io/latest/docs/ops/deployment/application-requirements/
+    """
+    for call in cluster.genai_calls:
+        if call.service is None:
+            continue
+        for workload in cluster.workloads_of(call.service):
+            mesh, evidence = mesh_of(cluster, workload)
+            port = _mesh_port(mesh)
+            if not port or mesh_of(cluster, call.client)[0] is not mesh or evidence is None:
+                continue
+            found = cluster.admits(call.client, workload, "TCP", port)
+            if found is not None and found.verdict is Verdict.DENY:
+                direction = Direction.INGRESS if found.ingress.verdict is Verdict.DENY else Direction.EGRESS
+                policies = found.direction(direction).isolated_by
+                yield Problem(
+                    f"TCP {port} of the mesh is not admitted from {call.client.ref}",
+                    workload.ref,
+                    (
+                        *(
+                            derived(
+                                p, f"spec.{direction.value}", port, f"{p} isolates it, and no rule admits TCP {port}"
+                            )
+                            for p in policies
+                        ),
+                        evidence,
+                    ),
+                    Remedy(
+                        f"Admit TCP {port} beside the application's port.",
+                        yaml=_admit_yaml(policies[0].name if policies else "mesh", workload, port),
+                    ),
+                )
+    yield from _istiod_blocked(cluster)
+
+
+def _istiod_blocked(cluster: Cluster) -> Problems:
+    istiod = next((w for w in cluster.workloads if w.name.startswith("istiod") and w.pods), None)
+    if istiod is None:
+        return
+    for workload, _ in cluster.genai_workloads:
+        mesh, evidence = mesh_of(cluster, workload)
+        if mesh is not Mesh.ISTIO_SIDECAR or evidence is None:
+            continue
+        found = cluster.admits(workload, istiod, "TCP", XDS)
+        if found is not None and found.verdict is Verdict.DENY:
+            direction = Direction.EGRESS if found.egress.verdict is Verdict.DENY else Direction.INGRESS
+            yield Problem(
+                f"it may not reach istiod on TCP {XDS}",
+                workload.ref,
+                (
+                    *(
+                        derived(p, f"spec.{direction.value}", XDS, f"{p} isolates, and no rule admits TCP {XDS}")
+                        for p in found.direction(direction).isolated_by
+                    ),
+                    evidence,
+                ),
+                Remedy(
+                    f"Admit egress to istiod on TCP {XDS}.",
+                    yaml=f"# add to spec.egress\n- to:\n  - namespaceSelector:\n      matchLabels:\n"
+                    f"        kubernetes.io/metadata.name: {q(istiod.namespace)}\n  ports:\n  - {{protocol: TCP, "
+                    f"port: {XDS}}}\n",
+                ),
+            )
+
+
+def _admit_yaml(name: str, workload: Workload, port: int) -> str:
+    labels = "".join(
+        f"      {q(k)}: {q(v)}\n" for k, v in sorted(workload.template.labels.items()) if k != "pod-template-hash"
+    )
+    return (
+        f"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: {q(name + '-mesh')}\n"
+        f"  namespace: {q(workload.namespace)}\nspec:\n  podSelector:\n    matchLabels:\n{labels}"
+        f"  policyTypes: [Ingress]\n  ingress:\n  - ports:\n    - {{protocol: TCP, port: {port}}}\n"
+    )
+
+
+@check(Area.MESH, Severity.WARNING, needs=("Pod", "Service"), applies=no_mesh)
+def mesh_double_balancing(cluster: Cluster) -> Problems:
+    """Two balancers choose the endpoint one after the other.
+
+    Looks for ingress-nginx with a sidecar in front of meshed backends without
+    nginx.ingress.kubernetes.io/service-upstream: "true" (nginx picks a pod, the sidecar cannot balance), and for
+    InferencePools whose pods have sidecars beside an Istio mesh (the endpoint picker's choice can be overruled).
+
+    Why: queue-aware balancing of prompts is undone, retries double, and telemetry names the wrong peer.
+
+    Source: https://linkerd.io/2/tasks/using-ingress/#nginx,
+    https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#service-upstream
+    """
+    key = "nginx.ingress.kubernetes.io/service-upstream"
+    nginx = next((w for w in cluster.workloads if "ingress-nginx" in w.name and w.pods), None)
+    if nginx is not None and mesh_of(cluster, nginx)[0] in (Mesh.ISTIO_SIDECAR, Mesh.LINKERD):
+        for ingress in cluster.snapshot.of("Ingress", "networking.k8s.io"):
+            if not cluster.in_scope(ingress.namespace) or ingress.annotations.get(key) == "true":
+                continue
+            for rule in items(ingress.raw, "spec", "rules"):
+                names = {text(p, "backend", "service", "name") for p in items(rule, "http", "paths")}
+                services = [s for n in names if (s := cluster.services_by_key.get((ingress.namespace, n)))]
+                meshed = [
+                    w for s in services for w in cluster.workloads_of(s) if mesh_of(cluster, w)[0] is not Mesh.NONE
+                ]
+                if meshed:
+                    yield Problem(
+                        f"nginx and the mesh both balance towards {meshed[0].ref}",
+                        ingress.ref,
+                        (
+                            seen(
+                                ingress.ref,
+                                annotation(key),
+                                ingress.annotations.get(key),
+                                "nginx sends to pod addresses",
+                            ),
+                        ),
+                        Remedy(
+                            "Let nginx send to the Service, and the mesh balance.",
+                            command=annotate(ingress.ref, key, "true"),
+                        ),
+                    )
+                    break
+    for group in INFERENCE:
+        for pool in cluster.snapshot.of("InferencePool", group):
+            selector = mapping(pool.raw, "spec", "selector")
+            labels = {k: str(v) for k, v in (mapping(selector, "matchLabels") or selector).items()}
+            for workload in cluster.selected(pool.namespace, labels) if cluster.in_scope(pool.namespace) else ():
+                mesh, evidence = mesh_of(cluster, workload)
+                if mesh is Mesh.ISTIO_SIDECAR and evidence is not None:
+                    yield Problem(
+                        f"the endpoint picker and the mesh both choose a pod of {workload.ref}",
+                        pool.ref,
+                        (seen(pool.ref, "spec.selector", labels, f"picks pods of {workload.ref}"), evidence),
+                        Remedy("Keep the sidecar off the pool's pods, or use the mesh's own Gateway for the pool."),
+                    )

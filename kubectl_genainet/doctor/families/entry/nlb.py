@@ -1,0 +1,240 @@
+"""Network load balancers of AWS: who makes them, what they send to, when they cut a stream."""
+
+from __future__ import annotations
+
+import re
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import annotate, annotation, q
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject, Service
+
+PREFIX = "service.beta.kubernetes.io/aws-load-balancer-"
+TYPE, TARGET_TYPE = PREFIX + "type", PREFIX + "nlb-target-type"
+LISTENER_ATTRIBUTES = PREFIX + "listener-attributes"
+CONTROLLER_CLASS, AUTO_MODE_CLASS = "service.k8s.aws/nlb", "eks.amazonaws.com/nlb"
+DEFAULT_IDLE_S, MAX_IDLE_S = 350, 6000
+
+
+def only_on_aws(cluster: Cluster) -> str:
+    return "" if cluster.on_aws else "the cluster is not on AWS"
+
+
+def load_balancers(cluster: Cluster) -> list[tuple[Service, KubeObject, str]]:
+    """LoadBalancer Services in scope with their objects and loadBalancerClass."""
+    objects = {(o.namespace, o.name): o for o in cluster.snapshot.of("Service", "")}
+    return [
+        (s, o, str(o.raw.get("spec", {}).get("loadBalancerClass", "")))
+        for s in cluster.services
+        if s.spec.type == "LoadBalancer" and (o := objects[(s.metadata.namespace, s.metadata.name)])
+    ]
+
+
+def by_controller(service: Service, lb_class: str) -> bool:
+    """Whether the aws-load-balancer-controller (or EKS Auto Mode) makes the load balancer, as an NLB."""
+    kind = service.metadata.annotations.get(TYPE, "")
+    return kind in ("external", "nlb-ip") or lb_class in (CONTROLLER_CLASS, AUTO_MODE_CLASS)
+
+
+@check(Area.NLB, Severity.WARNING, needs=("Service",), applies=only_on_aws, own_namespace=True)
+def nlb_target_type(cluster: Cluster) -> Problems:
+    """An NLB sends to instances, not to pods.
+
+    Looks at the annotation service.beta.kubernetes.io/aws-load-balancer-nlb-target-type of LoadBalancer Services
+    that the aws-load-balancer-controller makes; absent means `instance` there (EKS Auto Mode: `ip`).
+
+    Why: with `instance` every connection goes to a node port, through kube-proxy and perhaps to another node and
+    zone; with `ip` the pods themselves are the targets and the NodePort hop is gone.
+
+    Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/nlb/
+    """
+    for service, _, lb_class in load_balancers(cluster):
+        target = service.metadata.annotations.get(TARGET_TYPE)
+        if not by_controller(service, lb_class) or service.metadata.annotations.get(TYPE) == "nlb-ip":
+            continue
+        if target == "ip" or (target is None and lb_class == AUTO_MODE_CLASS):
+            continue
+        said = "absent: the default is instance" if target is None else f"target type {target}"
+        yield Problem(
+            f"the NLB sends to node ports ({'no target type is set' if target is None else target})",
+            service.ref,
+            (seen(service.ref, annotation(TARGET_TYPE), target, said),),
+            Remedy("Register the pods themselves.", command=annotate(service.ref, TARGET_TYPE, "ip")),
+        )
+
+
+@check(Area.NLB, Severity.WARNING, needs=("Service",), applies=only_on_aws, own_namespace=True)
+def nlb_legacy(cluster: Cluster) -> Problems:
+    """A load balancer is left to the in-tree AWS controller.
+
+    Looks at LoadBalancer Services without loadBalancerClass and without the annotation
+    service.beta.kubernetes.io/aws-load-balancer-type: external; `nlb` (in-tree NLB) and `nlb-ip` (old spelling) are
+    reported too.
+
+    Why: the in-tree controller gets no features any more, knows no pod targets, and without an annotation makes a
+    Classic Load Balancer.
+
+    Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/annotations/#lb-type
+    """
+    for service, _, lb_class in load_balancers(cluster):
+        kind = service.metadata.annotations.get(TYPE)
+        if lb_class or kind == "external":
+            continue
+        what = {"nlb": "an in-tree NLB", "nlb-ip": "the old spelling of an NLB with pod targets"}.get(
+            kind or "", "a Classic Load Balancer"
+        )
+        yield Problem(
+            f"the type annotation asks for {what}",
+            service.ref,
+            (seen(service.ref, annotation(TYPE), kind, f"{'absent' if kind is None else kind}: {what}"),),
+            Remedy(
+                "Make a new Service for the aws-load-balancer-controller and move clients over: changing the type of "
+                "a living load balancer leaks the old one.",
+                yaml=f"apiVersion: v1\nkind: Service\nmetadata:\n  name: {q(service.metadata.name + '-nlb')}\n"
+                f"  namespace: {q(service.metadata.namespace)}\n  annotations:\n"
+                f"    {TYPE}: external\n    {TARGET_TYPE}: ip\nspec:\n  type: LoadBalancer\n"
+                f"  loadBalancerClass: {CONTROLLER_CLASS}\n  selector:\n"
+                + "".join(f"    {q(k)}: {q(v)}\n" for k, v in service.spec.selector.items())
+                + "  ports:\n"
+                + "".join(
+                    f"  - {{name: {q(p.name or f'p{p.port}')}, port: {p.port}, targetPort: "
+                    f"{q(p.target_port) if isinstance(p.target_port, str) else p.target_port or p.port}}}\n"
+                    for p in service.spec.ports
+                ),
+            ),
+        )
+
+
+@check(Area.NLB, Severity.ERROR, needs=("Service", "Deployment"), applies=only_on_aws, own_namespace=True)
+def nlb_controller(cluster: Cluster) -> Problems:
+    """A Service asks for the aws-load-balancer-controller, and it does not run.
+
+    Looks at Services of type external or class service.k8s.aws/nlb, and for a Deployment of the controller with a
+    ready replica. EKS Auto Mode brings its own and is not reported.
+
+    Why: nothing makes the load balancer, or keeps its targets up to date when pods move.
+
+    Source: https://docs.aws.amazon.com/eks/latest/userguide/aws-load-balancer-controller.html
+    """
+    controller = cluster.running("aws-load-balancer-controller")
+    ready = controller is not None and (
+        "status" not in controller.raw or controller.raw["status"].get("readyReplicas", 0) > 0
+    )
+    for service, _, lb_class in load_balancers(cluster):
+        if ready or lb_class == AUTO_MODE_CLASS or not by_controller(service, lb_class):
+            continue
+        field = annotation(TYPE) if TYPE in service.metadata.annotations else "spec.loadBalancerClass"
+        value = service.metadata.annotations.get(TYPE, lb_class)
+        evidence = [seen(service.ref, field, value, "left to the aws-load-balancer-controller")]
+        if controller is not None:
+            evidence.append(seen(controller.ref, "status.readyReplicas", 0, f"{controller.ref} has no ready replica"))
+        yield Problem(
+            "the aws-load-balancer-controller does not run",
+            service.ref,
+            tuple(evidence),
+            Remedy(
+                "Install or repair the controller.",
+                command="helm repo add eks https://aws.github.io/eks-charts && helm upgrade -i "
+                "aws-load-balancer-controller eks/aws-load-balancer-controller -n kube-system --set "
+                "clusterName=CLUSTER",
+            ),
+        )
+
+
+def idle_timeouts(service: Service) -> list[tuple[int, str, int | None]]:
+    """(port, annotation, seconds or None for the default) of every TCP port of an NLB's Service."""
+    out: list[tuple[int, str, int | None]] = []
+    for port in service.spec.ports:
+        if port.protocol != "TCP":
+            continue
+        key = f"{LISTENER_ATTRIBUTES}.TCP-{port.port}"
+        found = re.search(r"tcp\.idle_timeout\.seconds=([0-9]+)", service.metadata.annotations.get(key, ""))
+        out.append((port.port, key, int(found[1]) if found else None))
+    return out
+
+
+@check(Area.NLB, Severity.WARNING, needs=("Service",), applies=only_on_aws, own_namespace=True)
+def nlb_idle_timeout(cluster: Cluster) -> Problems:
+    """An NLB in front of a model closes connections that are silent for 350 s.
+
+    Looks at tcp.idle_timeout.seconds in the annotation
+    service.beta.kubernetes.io/aws-load-balancer-listener-attributes.TCP-PORT of NLB Services whose pods serve
+    models, or pass their tokens on; 350 s or less is reported. TLS listeners cannot be changed and are named as such.
+
+    Why: a long prompt, a queue or a tool call in the middle of a token stream is silence. The NLB forgets the
+    connection without telling anyone; the next token is answered by a reset.
+
+    Source: https://docs.aws.amazon.com/elasticloadbalancing/latest/network/update-idle-timeout.html
+    """
+    for service, _, lb_class in load_balancers(cluster):
+        is_nlb = by_controller(service, lb_class) or service.metadata.annotations.get(TYPE) == "nlb"
+        if not is_nlb or not cluster.serves_models(service):
+            continue
+        tls = service.metadata.annotations.get(PREFIX + "ssl-cert")
+        for port, key, timeout in idle_timeouts(service):
+            if tls:
+                yield NotChecked(
+                    str(service.ref),
+                    "it terminates TLS: the idle timeout of a TLS listener is 350 s and can't be changed",
+                )
+                break
+            if timeout is None or timeout <= DEFAULT_IDLE_S:
+                yield Problem(
+                    f"port {port}: the NLB forgets connections after {timeout or DEFAULT_IDLE_S} s of silence",
+                    service.ref,
+                    (
+                        seen(
+                            service.ref,
+                            annotation(key),
+                            service.metadata.annotations.get(key),
+                            f"idle timeout {timeout} s" if timeout else f"absent: the default is {DEFAULT_IDLE_S} s",
+                        ),
+                    ),
+                    Remedy(
+                        f"Set it to the longest silence of a stream (60 to {MAX_IDLE_S} s), or send TCP "
+                        "keepalives more "
+                        "often than that.",
+                        command=annotate(service.ref, key, f"tcp.idle_timeout.seconds={MAX_IDLE_S}"),
+                    ),
+                )
+
+
+@check(Area.NLB, Severity.INFO, needs=("Service",), applies=only_on_aws, own_namespace=True)
+def nlb_cross_zone(cluster: Cluster) -> Problems:
+    """An NLB with pod targets in fewer zones than nodes, and cross-zone balancing off.
+
+    Looks at NLB Services with target type ip whose ready endpoints are all in one zone while the nodes span several,
+    without load_balancing.cross_zone.enabled=true in aws-load-balancer-attributes.
+
+    Why: the NLB has an address in each zone; without cross-zone balancing the addresses in zones without a target
+    answer nobody (they are taken out of DNS only while they are unhealthy).
+
+    Source: https://docs.aws.amazon.com/elasticloadbalancing/latest/network/network-load-balancers.html
+    """
+    zones = {cluster.zone(n.name) for n in cluster.nodes} - {""}
+    for service, _, lb_class in load_balancers(cluster):
+        attributes = service.metadata.annotations.get(PREFIX + "attributes", "")
+        if not by_controller(service, lb_class) or "load_balancing.cross_zone.enabled=true" in attributes:
+            continue
+        if not service.spec.ports:
+            continue
+        backends = [b for b in cluster.snapshot.backends(service, service.spec.ports[0]) if b.ready and b.node]
+        used = {cluster.zone(b.node) for b in backends} - {""}
+        if len(used) == 1 and len(zones) > 1:
+            yield Problem(
+                f"all targets are in {next(iter(used))}, the nodes are in {len(zones)} zones",
+                service.ref,
+                (
+                    seen(
+                        service.ref,
+                        annotation(PREFIX + "attributes"),
+                        attributes or None,
+                        "cross-zone balancing is off by default",
+                    ),
+                ),
+                Remedy(
+                    "Switch cross-zone balancing on, or spread the pods over the zones.",
+                    command=annotate(service.ref, PREFIX + "attributes", "load_balancing.cross_zone.enabled=true"),
+                ),
+            )

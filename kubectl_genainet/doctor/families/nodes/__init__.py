@@ -1,0 +1,1 @@
+"""Checks of nodes and their devices."""

@@ -1,0 +1,299 @@
+"""EFA and NCCL."""
+
+from __future__ import annotations
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.families.entry.nlb import only_on_aws
+from kubectl_genainet.doctor.families.nodes.placement import distributed_jobs
+from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
+from kubectl_genainet.doctor.objects.eni import EFA_TYPES
+from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE
+from kubectl_genainet.doctor.objects.raw import items, kubectl, mapping, number, quantity, sh, text
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject
+
+
+def _efa_nodes(cluster: Cluster) -> list[KubeObject]:
+    return [n for n in cluster.nodes if n.labels.get(INSTANCE_TYPE, "") in EFA_TYPES]
+
+
+def _plugin(cluster: Cluster) -> KubeObject | None:
+    return next((o for o in cluster.snapshot.of("DaemonSet", "apps") if "efa" in o.name and "plugin" in o.name), None)
+
+
+@check(Area.EFA, Severity.WARNING, needs=("Node", "Pod"), applies=only_on_aws)
+def efa_advertised(cluster: Cluster) -> Problems:
+    """A node with EFA and accelerators does not offer it to pods.
+
+    Looks at nodes of EFA instance types on which a distributed job runs: does status.allocatable have
+    vpc.amazonaws.com/efa?
+
+    Why: NCCL falls back to TCP over the ordinary interface: a tenth of the bandwidth, and nobody is told.
+
+    Source: https://docs.aws.amazon.com/eks/latest/userguide/node-efa.html
+    """
+    used = {p.node for _, pods in distributed_jobs(cluster) for p in pods}
+    for node in _efa_nodes(cluster):
+        if node.name in used and not quantity(mapping(node.raw, "status", "allocatable").get(EFA_RESOURCE, 0)):
+            kind = node.labels[INSTANCE_TYPE]
+            yield Problem(
+                f"{kind} has EFA, and the node offers none",
+                node.ref,
+                (seen(node.ref, f"status.allocatable[{EFA_RESOURCE}]", None, f"{kind} supports EFA"),),
+                Remedy(
+                    "Make the node group with EFA interfaces (eksctl: efaEnabled, Terraform: enable_efa_support), and "
+                    "install the device plugin.",
+                    command="helm upgrade -i aws-efa-k8s-device-plugin eks/aws-efa-k8s-device-plugin -n kube-system",
+                ),
+            )
+
+
+@check(Area.EFA, Severity.ERROR, needs=("DaemonSet", "Pod", "Node"), applies=only_on_aws)
+def efa_plugin(cluster: Cluster) -> Problems:
+    """The EFA device plugin is missing or not ready.
+
+    Looks for DaemonSet aws-efa-k8s-device-plugin and its status.numberReady where pods request
+    vpc.amazonaws.com/efa.
+
+    Why: without it no node advertises EFA and the pods stay Pending; not ready, they do so on the new nodes.
+
+    Source: https://github.com/aws/eks-charts/tree/master/stable/aws-efa-k8s-device-plugin
+    """
+    wanting = next((w for w in cluster.workloads if cluster.in_scope(w.namespace) and w.template.efas), None)
+    if wanting is None:
+        return
+    plugin = _plugin(cluster)
+    container = next(c for c in wanting.containers if c.amount(EFA_RESOURCE))
+    request = seen(
+        wanting.ref,
+        wanting.field(f"{container.field}.resources.limits[{EFA_RESOURCE}]"),
+        container.requests[EFA_RESOURCE],
+        f"{wanting.ref} requests EFA",
+    )
+    if plugin is None:
+        if any(quantity(mapping(n.raw, "status", "allocatable").get(EFA_RESOURCE, 0)) for n in cluster.nodes):
+            return
+        yield Problem(
+            "pods request EFA, and there is no device plugin",
+            wanting.ref,
+            (request,),
+            Remedy(
+                "Install it.",
+                command="helm upgrade -i aws-efa-k8s-device-plugin eks/aws-efa-k8s-device-plugin -n kube-system",
+            ),
+        )
+        return
+    wanted, ready = number(plugin.raw, "status", "desiredNumberScheduled"), number(plugin.raw, "status", "numberReady")
+    if ready < wanted or not wanted:
+        yield Problem(
+            f"the EFA device plugin is ready on {ready} of {wanted} nodes",
+            plugin.ref,
+            (seen(plugin.ref, "status.numberReady", ready, f"{ready} ready of {wanted}"), request),
+            Remedy("See why; mostly a taint it does not tolerate.", command=kubectl(plugin.ref, "describe")),
+        )
+
+
+@check(Area.EFA, Severity.WARNING, needs=("Node", "Pod"), applies=only_on_aws)
+def efa_requested(cluster: Cluster) -> Problems:
+    """A distributed job on EFA nodes does not request EFA.
+
+    Looks at jobs with accelerators on several nodes that offer vpc.amazonaws.com/efa, and at their requests.
+
+    Why: without the request the device is not in the container: NCCL talks TCP through the kernel, at a tenth of the
+    bandwidth.
+
+    Source: https://docs.aws.amazon.com/eks/latest/userguide/node-efa.html
+    """
+    for workload, pods in distributed_jobs(cluster):
+        offering = [
+            p.node
+            for p in pods
+            if (n := cluster.node(p.node)) and quantity(mapping(n.raw, "status", "allocatable").get(EFA_RESOURCE, 0))
+        ]
+        if offering and not workload.template.efas:
+            container = next((c for c in workload.containers if c.amount("nvidia.com/", "aws.amazon.com/")), None)
+            index = container.field if container else "containers[0]"
+            yield Problem(
+                f"it runs on {len(set(offering))} nodes with EFA and requests none",
+                workload.ref,
+                (
+                    seen(
+                        workload.ref,
+                        workload.field(f"{index}.resources.limits[{EFA_RESOURCE}]"),
+                        None,
+                        f"{offering[0]} offers {EFA_RESOURCE}",
+                    ),
+                ),
+                Remedy(
+                    "Request the node's EFA devices and huge pages.",
+                    yaml=f"# in the container's resources\nlimits:\n  {EFA_RESOURCE}: 1\n  hugepages-2Mi: 5120Mi\n"
+                    f"requests:\n  {EFA_RESOURCE}: 1\n  hugepages-2Mi: 5120Mi\n  memory: 8Gi\n",
+                ),
+            )
+
+
+@check(Area.EFA, Severity.WARNING, needs=("Pod",), applies=only_on_aws)
+def efa_hugepages(cluster: Cluster) -> Problems:
+    """A pod with EFA requests no huge pages.
+
+    Looks at containers that request vpc.amazonaws.com/efa and not hugepages-2Mi.
+
+    Why: libfabric's EFA provider allocates its buffers from 2 MiB pages; without them it fails to open the device or
+    falls back to small pages.
+
+    Source: https://docs.aws.amazon.com/eks/latest/userguide/node-efa.html
+    """
+    for workload in cluster.workloads:
+        for container in workload.containers if cluster.in_scope(workload.namespace) else ():
+            if container.amount(EFA_RESOURCE) and not container.amount("hugepages-2Mi"):
+                yield Problem(
+                    "it requests EFA without huge pages",
+                    workload.ref,
+                    (
+                        seen(
+                            workload.ref,
+                            workload.field(f"{container.field}.resources.limits[hugepages-2Mi]"),
+                            None,
+                            f"{container.name} requests {EFA_RESOURCE}",
+                        ),
+                    ),
+                    Remedy(
+                        "Request them; the nodes must reserve them at start (vm.nr_hugepages=5128).",
+                        yaml="# in the container's resources\nlimits: {hugepages-2Mi: 5120Mi}\n"
+                        "requests: {hugepages-2Mi: 5120Mi, memory: 8Gi}\n",
+                    ),
+                )
+
+
+def _nccl_pitfalls(workload: Workload) -> list[tuple[str, str, str, str]]:
+    """(variable, value, why, field) of the settings that slow a job down or stop it."""
+    out = []
+    for container in workload.containers:
+        env, efa = container.env, container.amount(EFA_RESOURCE) > 0
+        interface, provider = env.get("NCCL_SOCKET_IFNAME", ""), env.get("FI_PROVIDER", "")
+        wrong = {}
+        if interface and not interface.startswith("^"):
+            devices = [i.lstrip("=") for i in interface.split(",")]
+            if "lo" in devices or "docker0" in devices:
+                wrong["NCCL_SOCKET_IFNAME"] = "this device does not reach other nodes"
+            elif not workload.template.host_network and not any("eth0".startswith(d) for d in devices):
+                wrong["NCCL_SOCKET_IFNAME"] = "a pod's device is eth0"
+        if efa and provider not in ("", "efa"):
+            wrong["FI_PROVIDER"] = "EFA is requested and another provider is chosen"
+        if not efa and provider == "efa":
+            wrong["FI_PROVIDER"] = "the EFA provider is chosen and no EFA device is requested"
+        if efa and env.get("NCCL_NET") == "Socket":
+            wrong["NCCL_NET"] = "NCCL is told to use TCP"
+        if env.get("NCCL_P2P_DISABLE") == "1":
+            wrong["NCCL_P2P_DISABLE"] = "GPUs of a node talk through host memory"
+        out += [(name, env[name], why, workload.field(container.env_field(name))) for name, why in wrong.items()]
+    return out
+
+
+@check(Area.EFA, Severity.WARNING, needs=("Pod",))
+def nccl_settings(cluster: Cluster) -> Problems:
+    """NCCL or libfabric is configured so that a job is slow or does not start.
+
+    Looks at NCCL_SOCKET_IFNAME (lo, docker0, or a device that pods don't have), FI_PROVIDER against the EFA request,
+    NCCL_NET=Socket with EFA, and NCCL_P2P_DISABLE=1, in the variables of pods with accelerators.
+
+    Why: NCCL takes such settings at their word: it hangs at its first collective, or runs over TCP.
+
+    Source: https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html,
+    https://github.com/aws/aws-ofi-nccl, https://ofiwg.github.io/libfabric/main/man/fi_provider.7.html
+    """
+    for workload in cluster.workloads:
+        if not cluster.in_scope(workload.namespace) or not workload.template.accelerated:
+            continue
+        for name, value, why, field in _nccl_pitfalls(workload):
+            unset = f"{name}-"
+            yield Problem(
+                f"{name}={value}: {why}",
+                workload.ref,
+                (seen(workload.ref, field, value, f"{name}={value}"),),
+                Remedy(
+                    "Leave it to NCCL and libfabric, or exclude devices (^lo,docker0) instead of naming one.",
+                    command=f"kubectl -n {sh(workload.namespace)} set env "
+                    f"{sh(workload.ref.kind.lower())}/{sh(workload.name)} {sh(unset)}",
+                ),
+            )
+
+
+@check(Area.EFA, Severity.INFO, needs=("Pod",), applies=only_on_aws)
+def efa_invisible(cluster: Cluster) -> Problems:
+    """A pod's EFA traffic cannot be seen.
+
+    Looks at requests for vpc.amazonaws.com/efa.
+
+    Why: EFA bypasses the kernel: no probe, no NetworkPolicy and no flow log of the node sees NCCL's packets. Only the
+    device's counters and the security group do.
+
+    Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/efa.html
+    """
+    for workload in cluster.workloads:
+        for container in workload.containers if cluster.in_scope(workload.namespace) else ():
+            if container.amount(EFA_RESOURCE):
+                field = workload.field(f"{container.field}.resources.limits[{EFA_RESOURCE}]")
+                yield Problem(
+                    "its EFA traffic bypasses the kernel and cannot be traced",
+                    workload.ref,
+                    (seen(workload.ref, field, container.requests[EFA_RESOURCE], f"{container.name} requests EFA"),),
+                    Remedy(
+                        "Nothing to change. Read the device's counters.",
+                        command="rdma -p statistic show   # on the node",
+                    ),
+                )
+
+
+@check(Area.EFA, Severity.ERROR, needs=("Pod",), applies=only_on_aws)
+def efa_security_group(cluster: Cluster) -> Problems:
+    """The security group of EFA nodes does not admit its own members.
+
+    Looks at SecurityGroup objects of the AWS controllers for Kubernetes that are named or tagged for EFA: ingress and
+    egress rules for all protocols from and to the group itself. Elsewhere only the AWS API tells, and the check is
+    listed as not checked with the command that asks it; only where pods request EFA.
+
+    Why: EFA's OS-bypass traffic passes only between members of a group that admits all traffic from and to itself; a
+    rule by CIDR is not enough. NCCL then hangs at its start.
+
+    Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/efa-start.html#efa-start-security
+    """
+    if not any(w.template.efas for w in cluster.workloads if cluster.in_scope(w.namespace)):
+        return
+    groups = [
+        g
+        for g in cluster.snapshot.of("SecurityGroup", "ec2.services.k8s.aws")
+        if "efa" in g.name.lower() or any("efa" in text(t, "value").lower() for t in items(g.raw, "spec", "tags"))
+    ]
+    if not groups:
+        yield NotChecked(
+            "",
+            "rules of security groups are known to the AWS API only: aws ec2 describe-security-groups "
+            "--group-ids GROUP "
+            "--query 'SecurityGroups[].[IpPermissions,IpPermissionsEgress]'",
+        )
+    for group in groups:
+        own = {text(group.raw, "status", "id"), text(group.raw, "spec", "name"), group.name} - {""}
+        for direction in ("ingressRules", "egressRules"):
+            itself = any(
+                text(rule, "ipProtocol") == "-1"
+                and any(
+                    {text(p, "groupID"), text(p, "groupRef", "from", "name"), text(p, "groupName")} & own
+                    for p in items(rule, "userIDGroupPairs")
+                )
+                for rule in items(group.raw, "spec", direction)
+            )
+            if not itself:
+                way = "authorize-security-group-" + ("ingress" if direction == "ingressRules" else "egress")
+                name = text(group.raw, "status", "id") or "GROUP"
+                yield Problem(
+                    f"{direction} do not admit the group itself",
+                    group.ref,
+                    (seen(group.ref, f"spec.{direction}", None, "no rule for all protocols with the group itself"),),
+                    Remedy(
+                        "Admit all traffic between its members.",
+                        command=f"aws ec2 {way} --group-id {sh(name)} --ip-permissions "
+                        f"'IpProtocol=-1,UserIdGroupPairs=[{{GroupId={name}}}]'",
+                    ),
+                )

@@ -1,0 +1,176 @@
+"""Placement groups and zones."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
+from kubectl_genainet.doctor.objects.cluster import ZONE, Cluster
+from kubectl_genainet.doctor.objects.raw import patch, sh, text
+from kubectl_genainet.doctor.objects.workloads import LivePod, Workload
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+
+# EC2's network topology: nodes with the same layer-3 value share the lowest network node (a cluster placement group's
+# instances do). Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/how-ec2-instance-topology-works.html
+LAYERS = (
+    "topology.k8s.aws/network-node-layer-1",
+    "topology.k8s.aws/network-node-layer-2",
+    "topology.k8s.aws/network-node-layer-3",
+)
+GROUP_LABELS = (
+    "topology.k8s.aws/placement-group",
+    "placement-group",
+    "node.kubernetes.io/placement-group",
+    "cloud.google.com/gke-placement-group",
+    "karpenter.k8s.aws/placement-group",
+)
+
+
+def distributed_jobs(cluster: Cluster) -> list[tuple[Workload, list[LivePod]]]:
+    """Jobs whose pods with accelerators run on more than one node: (a workload of the job, its pods).
+
+    Pods belong to one job by the job labels of Kubeflow, LeaderWorkerSet, JobSet, Ray and Job, or by their workload;
+    Deployments and DaemonSets are not jobs.
+    """
+    groups: dict[tuple[str, str], list[tuple[Workload, LivePod]]] = defaultdict(list)
+    for workload in cluster.workloads:
+        if not cluster.in_scope(workload.namespace) or not workload.template.accelerated:
+            continue
+        if workload.ref.kind in ("Deployment", "DaemonSet", "ReplicaSet"):
+            continue
+        for live in workload.pods:
+            if live.node:
+                groups[(workload.namespace, workload.group)].append((workload, live))
+    return [
+        (members[0][0], [p for _, p in members]) for members in groups.values() if len({p.node for _, p in members}) > 1
+    ]
+
+
+def _group_of(cluster: Cluster, node: str) -> tuple[str, str] | None:
+    """(label, value) that tells a node's common placement; None where no label does."""
+    obj = cluster.node(node)
+    for label in (*GROUP_LABELS, LAYERS[2]):
+        if obj is not None and obj.labels.get(label):
+            return label, obj.labels[label]
+    return None
+
+
+@check(Area.PLACEMENT, Severity.WARNING, needs=("Pod", "Node"))
+def training_zones(cluster: Cluster) -> Problems:
+    """A distributed job is spread over zones.
+
+    Looks at the zones of the nodes that a job's pods with accelerators run on.
+
+    Why: every all-reduce waits for the slowest link; between zones that is ten times the latency, a fraction of the
+    bandwidth, and billed.
+
+    Source: https://docs.aws.amazon.com/eks/latest/best-practices/aiml-networking.html
+    """
+    for workload, pods in distributed_jobs(cluster):
+        zones = Counter(cluster.zone(p.node) for p in pods)
+        if "" in zones:
+            yield NotChecked(str(workload.ref), "the nodes of its pods have no zone label")
+        elif len(zones) > 1:
+            common = zones.most_common(1)[0][0]
+            spec: dict[str, object] = {"nodeSelector": {ZONE: common}}
+            yield Problem(
+                f"its {len(pods)} pods are spread over {', '.join(sorted(zones))}",
+                workload.ref,
+                tuple(
+                    seen(p.ref, "spec.nodeName", p.node, f"{p.ref.name} in {cluster.zone(p.node)}") for p in pods[:6]
+                ),
+                Remedy(
+                    "Keep the job in one zone.",
+                    command=patch(
+                        workload.ref,
+                        {"spec": {"template": {"spec": spec}}}
+                        if workload.path.startswith("spec.template")
+                        else {"spec": spec},
+                    ),
+                ),
+            )
+
+
+@check(Area.PLACEMENT, Severity.WARNING, needs=("Pod", "Node"))
+def training_placement(cluster: Cluster) -> Problems:
+    """The nodes of a distributed job do not share a placement.
+
+    Looks at the nodes' labels: a placement group, or EC2's network topology (topology.k8s.aws/network-node-layer-3).
+    Nodes without any such label are listed as not checked.
+
+    Why: instances of one cluster placement group are close in the network: full bandwidth for a single flow, lowest
+    latency. Elsewhere NCCL pays for every hop.
+
+    Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/placement-strategies.html#placement-groups-cluster
+    """
+    for workload, pods in distributed_jobs(cluster):
+        groups = {p.node: _group_of(cluster, p.node) for p in pods}
+        if any(g is None for g in groups.values()):
+            yield NotChecked(
+                str(workload.ref),
+                "no label of its nodes tells the placement group: aws ec2 describe-instances "
+                "--query 'Reservations[].Instances[].[InstanceId,Placement.GroupName]'",
+            )
+            continue
+        values = {g for g in groups.values() if g is not None}
+        if len(values) > 1:
+            yield Problem(
+                f"its pods run in {len(values)} placements",
+                workload.ref,
+                tuple(
+                    derived(node.ref, f"metadata.labels[{g[0]}]", g[1], f"{name}: {g[1]}")
+                    for name, g in sorted(groups.items())
+                    if g is not None and (node := cluster.node(name)) is not None
+                ),
+                Remedy(
+                    "Make a cluster placement group, name it in the node group's launch template, and use one "
+                    "node group "
+                    "for the job.",
+                    command=f"aws ec2 create-placement-group --group-name {sh(workload.name)} --strategy cluster",
+                ),
+            )
+
+
+@check(Area.PLACEMENT, Severity.INFO, needs=("Pod", "Node", "Service", "EndpointSlice"))
+def cross_zone_calls(cluster: Cluster) -> Problems:
+    """Calls between GenAI workloads cross zones.
+
+    Looks at the zones of the callers' pods and of the Service's ready endpoints, where the Service has neither
+    trafficDistribution nor the annotation service.kubernetes.io/topology-mode.
+
+    Why: kube-proxy chooses any endpoint; a call to another zone costs about a millisecond each way and is billed.
+
+    Source: https://kubernetes.io/docs/reference/networking/virtual-ips/#traffic-distribution
+    """
+    objects = {(o.namespace, o.name): o for o in cluster.snapshot.of("Service", "")}
+    for call in cluster.genai_calls:
+        service, port = call.service, call.service_port
+        if service is None or port is None:
+            continue
+        raw = objects[(service.metadata.namespace, service.metadata.name)].raw
+        if text(raw, "spec", "trafficDistribution") or any(
+            k in service.metadata.annotations
+            for k in ("service.kubernetes.io/topology-mode", "service.kubernetes.io/topology-aware-hints")
+        ):
+            continue
+        theirs = {cluster.zone(b.node) for b in cluster.snapshot.backends(service, port) if b.ready and b.node} - {""}
+        mine = {cluster.zone(n) for n in call.client.nodes} - {""}
+        if mine and theirs and mine != theirs:
+            far = ", ".join(sorted(theirs - mine or theirs))
+            title = f"{call.client.ref} in {', '.join(sorted(mine))} is sent to endpoints in {far}"
+        elif len(mine) > 1 and len(theirs) > 1:
+            title = f"{call.client.ref} is sent to endpoints of any of {len(theirs)} zones"
+        else:
+            continue
+        yield Problem(
+            title,
+            service.ref,
+            (
+                seen(service.ref, "spec.trafficDistribution", None, f"endpoints in {', '.join(sorted(theirs))}"),
+                call.evidence,
+            ),
+            Remedy(
+                "Prefer near endpoints.",
+                command=patch(service.ref, {"spec": {"trafficDistribution": "PreferClose"}}),
+            ),
+        )

@@ -1,0 +1,140 @@
+"""SR-IOV and secondary networks."""
+
+from __future__ import annotations
+
+import json
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import kubectl, mapping, q, quantity, text
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.model.finding import Remedy, Severity
+
+NETWORKS = "k8s.v1.cni.cncf.io/networks"
+RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
+_PREFIXES = ("intel.com/", "openshift.io/", "nvidia.com/sriov", "nvidia.com/rdma", "mellanox.com/", "rdma/", "sriov")
+
+
+def networks(workload: Workload) -> list[tuple[str, str]]:
+    """(namespace, name) of the secondary networks that a pod asks for; JSON or comma-separated [NS/]NAME[@IF].
+
+    Source: Kubernetes Network Custom Resource Definition De-facto Standard, section 4.1.
+    """
+    value = workload.template.annotations.get(NETWORKS, "").strip()
+    if value.startswith("["):
+        try:
+            entries = json.loads(value)
+        except ValueError:
+            return []
+        return [(text(e, "namespace") or workload.namespace, text(e, "name")) for e in entries if isinstance(e, dict)]
+    out = []
+    for part in filter(None, (p.strip() for p in value.split(","))):
+        namespace, _, name = part.partition("@")[0].rpartition("/")
+        out.append((namespace or workload.namespace, name))
+    return out
+
+
+def _sriov_requests(workload: Workload) -> list[tuple[str, str]]:
+    """(field, resource) of requests for virtual functions."""
+    return [
+        (workload.field(f"{c.field}.resources.requests[{name}]"), name)
+        for c in workload.containers
+        for name in c.requests
+        if any(name.startswith(p) for p in _PREFIXES)
+        and (
+            "sriov" in name
+            or "vf" in name
+            or name.startswith(("rdma/", "mellanox.com/", "nvidia.com/rdma", "openshift.io/"))
+        )
+    ]
+
+
+@check(Area.SRIOV, Severity.INFO, needs=("Pod",))
+def sriov_invisible(cluster: Cluster) -> Problems:
+    """A pod has traffic that kernel probes cannot see.
+
+    Looks at requests for virtual functions (SR-IOV, RDMA) and the annotation k8s.v1.cni.cncf.io/networks.
+
+    Why: virtual functions bypass the node's kernel: no probe, no kube-proxy rule and no NetworkPolicy sees their
+    packets. A trace of that traffic is empty, which does not mean that there is none.
+
+    Source: https://github.com/k8snetworkplumbingwg/sriov-network-device-plugin
+    """
+    for workload in cluster.workloads:
+        if not cluster.in_scope(workload.namespace):
+            continue
+        requests, wanted = _sriov_requests(workload), networks(workload)
+        if not requests and not wanted:
+            continue
+        evidence = [seen(workload.ref, field, name, f"requests {name}") for field, name in requests]
+        if wanted:
+            value = workload.template.annotations[NETWORKS]
+            names = ", ".join(f"{ns}/{name}" for ns, name in wanted)
+            evidence.append(
+                seen(workload.ref, workload.annotation_field(NETWORKS), value, f"secondary networks {names}")
+            )
+        yield Problem(
+            "its secondary networks cannot be seen by kernel probes",
+            workload.ref,
+            tuple(evidence),
+            Remedy(
+                "Nothing to change. Watch these interfaces with the device's own counters.",
+                command="ethtool -S DEVICE   # on the node, for the physical function",
+            ),
+        )
+
+
+@check(Area.SRIOV, Severity.ERROR, needs=("Pod", "NetworkAttachmentDefinition"))
+def sriov_network(cluster: Cluster) -> Problems:
+    """A pod asks for a secondary network that does not exist, or without the device it needs.
+
+    Looks at the annotation k8s.v1.cni.cncf.io/networks, the NetworkAttachmentDefinitions and their resourceName,
+    the pod's requests and what the nodes have.
+
+    Why: the pod is stuck in ContainerCreating (no such network), Pending (no node has the resource), or gets a network
+    without a virtual function.
+
+    Source: https://github.com/k8snetworkplumbingwg/multus-cni/blob/master/docs/how-to-use.md
+    """
+    definitions = {(d.namespace, d.name): d for d in cluster.snapshot.of("NetworkAttachmentDefinition")}
+    for workload in cluster.workloads:
+        if not cluster.in_scope(workload.namespace):
+            continue
+        field = workload.annotation_field(NETWORKS)
+        requested = {name for c in workload.containers for name in c.requests}
+        for namespace, name in networks(workload):
+            definition = definitions.get((namespace, name))
+            if definition is None:
+                yield Problem(
+                    f"its network {namespace}/{name} does not exist",
+                    workload.ref,
+                    (seen(workload.ref, field, name, f"no NetworkAttachmentDefinition {namespace}/{name}"),),
+                    Remedy("Name an existing one.", command="kubectl get network-attachment-definitions -A"),
+                )
+                continue
+            resource = definition.annotations.get(RESOURCE, "")
+            if resource and resource not in requested:
+                yield Problem(
+                    f"network {namespace}/{name} needs {resource}, which it does not request",
+                    workload.ref,
+                    (
+                        seen(definition.ref, f"metadata.annotations[{RESOURCE}]", resource, f"needs {resource}"),
+                        seen(workload.ref, field, name, "and no container requests it"),
+                    ),
+                    Remedy(
+                        "Request one device for each such network.",
+                        yaml=f'# in the container\'s resources\nrequests: {{{q(resource)}: "1"}}\nlimits: '
+                        f'{{{q(resource)}: "1"}}\n',
+                    ),
+                )
+            elif (
+                resource
+                and cluster.nodes
+                and not any(quantity(mapping(n.raw, "status", "allocatable").get(resource)) for n in cluster.nodes)
+            ):
+                yield Problem(
+                    f"no node has {resource}",
+                    workload.ref,
+                    (seen(definition.ref, f"metadata.annotations[{RESOURCE}]", resource, f"no node has {resource}"),),
+                    Remedy("Look at the SR-IOV device plugin.", command=kubectl(definition.ref, "describe")),
+                )

@@ -1,0 +1,311 @@
+"""FQDN and cluster-wide policy: what upstream NetworkPolicy cannot say, and who enforces it."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import items, mapping, q, selector_matches, sh, text, walk
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.model import Verdict
+
+ADMIN_GROUP = "policy.networking.k8s.io"
+CILIUM_GROUP = "cilium.io"
+CALICO_GROUPS = ("crd.projectcalico.org", "projectcalico.org")
+AWS_GROUP = "networking.k8s.aws"
+
+# (group, kind) -> names of the CNIs that enforce it
+_ENFORCERS: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...] = (
+    ((CILIUM_GROUP,), ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"), ("Cilium",)),
+    (CALICO_GROUPS, ("GlobalNetworkPolicy", "NetworkPolicy", "StagedNetworkPolicy"), ("Calico",)),
+    (
+        (ADMIN_GROUP,),
+        ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"),
+        ("Calico", "Antrea", "kube-router", "OVN-Kubernetes", "Cilium", "Amazon VPC CNI"),
+    ),
+)
+_DOCUMENTATION = "203.0.113.1"  # TEST-NET-3 (RFC 5737): an address that stands for "anywhere on the internet"
+
+
+def extended_policies(cluster: Cluster) -> Iterator[tuple[KubeObject, tuple[str, ...]]]:
+    """Policies of kinds beyond NetworkPolicy in scope, with the CNIs that enforce them."""
+    for groups, kinds, enforcers in _ENFORCERS:
+        for group in groups:
+            for kind in kinds:
+                for obj in cluster.snapshot.of(kind, group):
+                    if not obj.namespace or cluster.in_scope(obj.namespace):
+                        yield obj, enforcers
+
+
+@check(Area.GLOBAL_POLICY, Severity.INFO)
+def policy_not_evaluated(cluster: Cluster) -> Problems:
+    """A policy has terms that cannot be judged from the objects.
+
+    Looks, in Cilium's, Calico's and the administrators' policies, for domain names (toFQDNs, domains, domainNames),
+    L7 rules (http, kafka, dns), and Services or identities that only the data plane resolves.
+
+    Why: which addresses a name has, and what a request says, is known only on the wire. Verdicts that hang on them
+    are given as unknown, never guessed.
+
+    Source: https://docs.cilium.io/en/stable/security/policy/language/,
+    https://docs.tigera.io/calico/latest/reference/resources/globalnetworkpolicy
+    """
+    for kind in dict.fromkeys(kind for _, kinds, _ in _ENFORCERS for kind in kinds):
+        if kind != "NetworkPolicy" and (reason := cluster.unread(kind)):
+            yield NotChecked(kind, f"no verdict takes it into account: {reason}")
+    names = {"toFQDNs", "domains", "domainNames", "http", "kafka", "l7proto", "toServices", "toGroups"}
+    for policy, _ in extended_policies(cluster):
+        fields: dict[str, str] = {}
+        for path, _ in walk(policy.raw.get("spec") or policy.raw.get("specs"), "spec"):
+            parts = path.split(".")
+            for index, part in enumerate(parts):
+                name = part.split("[")[0]
+                if name in names:
+                    fields.setdefault(name, ".".join([*parts[:index], name]))
+        if fields:
+            kinds = ", ".join(sorted(fields))
+            yield Problem(
+                f"not judged from objects alone: {kinds}",
+                policy.ref,
+                tuple(
+                    seen(policy.ref, field, name, f"{name} is resolved by the data plane")
+                    for name, field in fields.items()
+                ),
+                Remedy(
+                    "Ask for the traffic itself.",
+                    command=f"kubectl genainet drops -n {sh(policy.namespace or 'NAMESPACE')}",
+                ),
+            )
+
+
+@check(Area.GLOBAL_POLICY, Severity.ERROR, needs=("DaemonSet",))
+def policy_kind_unenforced(cluster: Cluster) -> Problems:
+    """There are policies of a kind that no installed CNI enforces.
+
+    Looks at CiliumNetworkPolicies without Cilium, Calico policies without Calico, (Baseline)AdminNetworkPolicies and
+    ClusterNetworkPolicies under a CNI that has no implementation of them (Flannel, kindnet, Weave Net).
+
+    Why: their CRDs can be left from another CNI: objects that nobody reads.
+
+    Source: https://network-policy-api.sigs.k8s.io/implementations/
+    """
+    if not cluster.cnis:
+        yield NotChecked("", "the CNI is not known")
+        return
+    reported = set()
+    for policy, enforcers in extended_policies(cluster):
+        calico_beside = "Calico" in enforcers and cluster.running("calico-node") is not None
+        if cluster.cni_names & set(enforcers) or calico_beside or (policy.group, policy.kind) in reported:
+            continue
+        reported.add((policy.group, policy.kind))
+        has = ", ".join(sorted(cluster.cni_names))
+        yield Problem(
+            f"{policy.kind} is enforced by none of the installed CNIs ({has})",
+            policy.ref,
+            (seen(policy.ref, "apiVersion", policy.api_version, f"enforced by {', '.join(enforcers)} only"),),
+            Remedy("Say the same with NetworkPolicies, or install a CNI that enforces it."),
+        )
+
+
+def _fqdn_names(cluster: Cluster) -> set[str]:
+    """Names and patterns that some FQDN policy lists."""
+    out = set()
+    for kind, group in (
+        ("CiliumNetworkPolicy", CILIUM_GROUP),
+        ("CiliumClusterwideNetworkPolicy", CILIUM_GROUP),
+        ("GlobalNetworkPolicy", None),
+        ("NetworkPolicy", "projectcalico.org"),
+        ("NetworkPolicy", "crd.projectcalico.org"),
+        ("AdminNetworkPolicy", ADMIN_GROUP),
+        ("ClusterNetworkPolicy", ADMIN_GROUP),
+        ("ApplicationNetworkPolicy", AWS_GROUP),
+    ):
+        for policy in cluster.snapshot.of(kind, group):
+            for path, value in walk(policy.raw.get("spec") or {}):
+                if any(word in path for word in ("matchName", "matchPattern", "domains", "domainNames")):
+                    out.add(str(value).rstrip("."))
+    return out
+
+
+def _covered(host: str, names: set[str]) -> bool:
+    host = host.rstrip(".")
+    return any(n == host or n == "*" or (n.startswith("*.") and host.endswith(n[1:])) for n in names)
+
+
+@check(Area.GLOBAL_POLICY, Severity.ERROR, needs=("NetworkPolicy", "Pod"))
+def fqdn_egress(cluster: Cluster) -> Problems:
+    """A workload calls a model API on the internet that its egress policies do not admit.
+
+    Looks at hosts outside the cluster in the configuration of GenAI workloads (api.openai.com, api.anthropic.com, …),
+    and asks the policy engine whether egress to the internet on that port is admitted. A policy that names the host
+    (Cilium toFQDNs, Calico domains, domainNames) counts.
+
+    Why: NetworkPolicy cannot name domains, and the API's addresses change: the call hangs, now or after the next DNS
+    change.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#what-you-can-t-do-with-network-policies-at-least-not-yet
+    """
+    names = _fqdn_names(cluster)
+    for call in cluster.genai_calls:
+        if not call.external or _covered(call.host, names):
+            continue
+        found = cluster.egress_to(call.client, _DOCUMENTATION, "TCP", call.port or 443, domain=call.host.rstrip("."))
+        if found is None:
+            continue
+        if found.verdict is Verdict.UNKNOWN:
+            yield NotChecked(f"{call.client.ref} → {call.host}", "; ".join(str(n) for n in found.not_evaluated[:2]))
+        elif found.verdict is Verdict.DENY:
+            evidence = [call.evidence]
+            evidence += [
+                derived(p, "spec.egress", call.host, f"{p} isolates it for egress, and no rule admits {call.host}")
+                for p in found.isolated_by
+            ]
+            yield Problem(
+                f"egress to {call.host} is not admitted",
+                call.client.ref,
+                tuple(evidence),
+                _admit_host(cluster, call.client.namespace, call.client.template.labels, call.host, call.port or 443),
+            )
+
+
+def _admit_host(cluster: Cluster, namespace: str, labels: dict[str, str], host: str, port: int) -> Remedy:
+    chosen = {k: v for k, v in labels.items() if k in ("app.kubernetes.io/name", "app")} or labels
+    shown = "".join(f"      {q(k)}: {q(v)}\n" for k, v in sorted(chosen.items()))
+    if "Cilium" in cluster.cni_names:
+        return Remedy(
+            "Admit the name, with the DNS rule that Cilium learns its addresses from.",
+            yaml=f"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: "
+            f"egress-{host.replace('.', '-')}\n"
+            f"  namespace: {q(namespace)}\nspec:\n  endpointSelector:\n    matchLabels:\n{shown}  egress:\n"
+            "  - toEndpoints:\n    - matchLabels:\n        k8s:io.kubernetes.pod.namespace: kube-system\n"
+            '        k8s-app: kube-dns\n    toPorts:\n    - ports:\n      - {port: "53", protocol: ANY}\n      rules:\n'
+            '        dns:\n        - matchPattern: "*"\n'
+            f'  - toFQDNs:\n    - matchName: {host}\n    toPorts:\n    - ports:\n      - {{port: "{port}", '
+            f"protocol: TCP}}\n",
+        )
+    return Remedy(
+        "Upstream policy cannot name a domain: admit the port to the internet but not to private ranges, or use a CNI "
+        "with FQDN policies or an egress proxy.",
+        yaml=f"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: "
+        f"egress-{host.replace('.', '-')}\n"
+        f"  namespace: {q(namespace)}\nspec:\n  podSelector:\n    matchLabels:\n{shown}  policyTypes: [Egress]\n  "
+        "egress:\n"
+        "  - to:\n    - ipBlock:\n        cidr: 0.0.0.0/0\n        except: [10.0.0.0/8, 172.16.0.0/12, "
+        "192.168.0.0/16]\n"
+        f"    ports:\n    - {{protocol: TCP, port: {port}}}\n",
+    )
+
+
+@check(Area.GLOBAL_POLICY, Severity.WARNING, needs=("NetworkPolicy", "Pod"))
+def fqdn_pinned(cluster: Cluster) -> Problems:
+    """Egress to a model API is admitted by single addresses.
+
+    Looks at egress rules of NetworkPolicies with public /32 (or /128) ipBlocks that select a workload which is
+    configured to call a host outside the cluster.
+
+    Why: the addresses of an API behind a content network change within hours; the policy then cuts the application
+    off without any change in the cluster.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#what-you-can-t-do-with-network-policies-at-least-not-yet
+    """
+    for policy in cluster.snapshot.of("NetworkPolicy", "networking.k8s.io"):
+        if not cluster.in_scope(policy.namespace):
+            continue
+        selector = mapping(policy.raw, "spec", "podSelector")
+        call = next(
+            (
+                c
+                for c in cluster.genai_calls
+                if c.external
+                and c.client.namespace == policy.namespace
+                and selector_matches(selector, c.client.template.labels)
+            ),
+            None,
+        )
+        if call is None:
+            continue
+        for r, rule in enumerate(items(policy.raw, "spec", "egress")):
+            pinned = [
+                (t, cidr) for t, to in enumerate(items(rule, "to")) if _single(cidr := text(to, "ipBlock", "cidr"))
+            ]
+            if pinned:
+                yield Problem(
+                    f"{call.host} is admitted by {len(pinned)} single address{'es' if len(pinned) > 1 else ''}",
+                    policy.ref,
+                    (
+                        *(
+                            seen(policy.ref, f"spec.egress[{r}].to[{t}].ipBlock.cidr", cidr, f"admits {cidr}")
+                            for t, cidr in pinned[:3]
+                        ),
+                        call.evidence,
+                    ),
+                    _admit_host(cluster, policy.namespace, call.client.template.labels, call.host, call.port or 443),
+                )
+                break
+
+
+def _single(cidr: str) -> bool:
+    try:
+        network = ipaddress.ip_network(cidr, strict=False)
+    except ValueError:
+        return False
+    return network.num_addresses == 1 and network.is_global
+
+
+@check(Area.GLOBAL_POLICY, Severity.ERROR)
+def cilium_fqdn_dns(cluster: Cluster) -> Problems:
+    """A toFQDNs policy has no DNS rule to learn addresses from.
+
+    Looks at CiliumNetworkPolicies and CiliumClusterwideNetworkPolicies with toFQDNs whose egress has no port 53 rule
+    with `rules.dns`; a second policy that has one for the same pods is accepted.
+
+    Why: Cilium learns which addresses a name has by proxying the pods' DNS; without the rule the list stays empty and
+    the name is never admitted.
+
+    Source: https://docs.cilium.io/en/stable/security/policy/language/#dns-based
+    """
+    kinds = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
+    for kind in kinds:
+        if reason := cluster.unread(kind):
+            yield NotChecked(kind, reason)
+    policies = [p for kind in kinds for p in cluster.snapshot.of(kind, CILIUM_GROUP)]
+
+    def proxied(policy: KubeObject) -> bool:
+        return any(
+            "dns" in (ports.get("rules") or {})
+            for rule in items(policy.raw, "spec", "egress")
+            for ports in items(rule, "toPorts")
+        )
+
+    learning = [p for p in policies if proxied(p)]
+    for policy in policies:
+        if (policy.namespace and not cluster.in_scope(policy.namespace)) or proxied(policy):
+            continue
+        for r, rule in enumerate(items(policy.raw, "spec", "egress")):
+            if not items(rule, "toFQDNs"):
+                continue
+            selector = policy.raw.get("spec", {}).get("endpointSelector")
+            same = [
+                p
+                for p in learning
+                if p.namespace in ("", policy.namespace)
+                and p.raw.get("spec", {}).get("endpointSelector") in (selector, {}, None)
+            ]
+            if not same:
+                hosts = [text(f, "matchName") or text(f, "matchPattern") for f in items(rule, "toFQDNs")]
+                yield Problem(
+                    f"it admits {', '.join(hosts[:3])}, and never learns the addresses",
+                    policy.ref,
+                    (seen(policy.ref, f"spec.egress[{r}].toFQDNs", hosts, "no egress rule has rules.dns"),),
+                    Remedy(
+                        "Add the DNS rule.",
+                        yaml="# add to spec.egress\n- toEndpoints:\n  - matchLabels:\n"
+                        "      k8s:io.kubernetes.pod.namespace: kube-system\n      k8s-app: kube-dns\n  toPorts:\n"
+                        '  - ports:\n    - {port: "53", protocol: ANY}\n    rules:\n      dns:\n'
+                        '      - matchPattern: "*"\n',
+                    ),
+                )
+            break

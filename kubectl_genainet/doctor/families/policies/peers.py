@@ -1,0 +1,157 @@
+"""Whom the rules of NetworkPolicies name: nobody, or someone whose own policies say no."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, number, selector_matches
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.model import Verdict
+
+
+def _policies(cluster: Cluster) -> list[KubeObject]:
+    return [p for p in cluster.snapshot.of("NetworkPolicy", "networking.k8s.io") if cluster.in_scope(p.namespace)]
+
+
+def _named_by(cluster: Cluster, namespace: str, peer: dict[str, Any]) -> Iterator[Workload]:
+    """The workloads that a peer of a policy selects (API reference, NetworkPolicyPeer); none for an ipBlock."""
+    pods, spaces = at(peer, "podSelector"), at(peer, "namespaceSelector")
+    if pods is None and spaces is None:
+        return
+    for space, workloads in cluster.workloads_in.items():
+        named = (
+            space == namespace if spaces is None else selector_matches(spaces, cluster.snapshot.namespace_labels(space))
+        )
+        if named:
+            yield from (w for w in workloads if selector_matches(pods or {}, w.template.labels))
+
+
+@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Pod", "Namespace"))
+def policy_peer_nobody(cluster: Cluster) -> Problems:
+    """A rule of a policy names peers that do not exist.
+
+    Looks at the selectors in `from` and `to` of a rule: none of them matches a pod, or the template of a workload. A
+    rule with an ipBlock, or one for everybody, is not reported; nor are manifests, whose peers may be elsewhere.
+
+    Why: a label that was renamed on one side. The pods stay isolated and the caller that was meant is not admitted.
+
+    Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
+    """
+    if cluster.from_files and _policies(cluster):
+        yield NotChecked("", "peers of policies in manifests may be defined elsewhere")
+        return
+    known: dict[tuple[str, str], bool] = {}
+    for policy in _policies(cluster):
+        for direction, side in (("ingress", "from"), ("egress", "to")):
+            for index, rule in enumerate(items(policy.raw, "spec", direction)):
+                peers = items(rule, side)
+                if not peers or any("ipBlock" in p for p in peers):
+                    continue
+                key = (policy.namespace, str(peers))
+                if key not in known:
+                    known[key] = any(next(_named_by(cluster, policy.namespace, p), None) for p in peers)
+                if not known[key]:
+                    field = f"spec.{direction}[{index}].{side}"
+                    yield Problem(
+                        f"rule {index + 1} of its {direction} names nobody",
+                        policy.ref,
+                        (seen(policy.ref, field, peers, "no pod has these labels"),),
+                        Remedy(
+                            "Use the labels that the peers have.",
+                            command=command("kubectl", "-n", policy.namespace, "get", "pods", "--show-labels"),
+                        ),
+                    )
+
+
+@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Pod"))
+def policy_one_sided(cluster: Cluster) -> Problems:
+    """A policy admits a client for ingress, and the client's own policies do not admit it for egress.
+
+    Looks at ingress rules of policies that name pods of their namespace by label and TCP or UDP ports by number, and
+    asks the policy engine about each such connection.
+
+    Why: a connection passes only where both sides admit it. The ingress rule shows that the call is meant; egress
+    isolation that was added later forgot it. Calls that the client is configured to make are left to policy-blocks-call.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#the-two-sorts-of-pod-isolation
+    """
+    configured = {
+        (call.client.ref, server.ref, called.protocol, cluster.target_port(server, called))
+        for call in cluster.calls
+        if call.service is not None and (called := call.service_port) is not None
+        for server in cluster.workloads_of(call.service)
+    }
+    isolating = _egress_selectors(cluster)
+    for policy in _policies(cluster):
+        selector = mapping(policy.raw, "spec", "podSelector")
+        egress = isolating.get(policy.namespace, [])
+        for index, rule in enumerate(items(policy.raw, "spec", "ingress")):
+            ports = [(str(p.get("protocol", "TCP")), number(p, "port")) for p in items(rule, "ports")]
+            peers = [p for p in items(rule, "from") if p.get("podSelector") and "namespaceSelector" not in p]
+            clients = [w for p in peers for w in _isolated(cluster, policy.namespace, p, egress)] if ports else []
+            servers = [
+                w
+                for w in (cluster.workloads_in.get(policy.namespace, ()) if clients else ())
+                if selector_matches(selector, w.template.labels)
+            ]
+            for client in clients:
+                for server in servers:
+                    for protocol, wanted in ports:
+                        if not wanted or (client.ref, server.ref, protocol, wanted) in configured:
+                            continue
+                        found = cluster.admits(client, server, protocol, wanted)
+                        if found is None or found.egress.verdict is not Verdict.DENY:
+                            continue
+                        yield Problem(
+                            f"{policy.ref} admits it to {server.ref}, its own egress does not ({protocol} {wanted})",
+                            client.ref,
+                            (
+                                seen(policy.ref, f"spec.ingress[{index}].from", None, f"admits {client.ref}"),
+                                *(
+                                    derived(
+                                        p, "spec.egress", wanted, f"{p} isolates it for egress, and admits no {wanted}"
+                                    )
+                                    for p in found.egress.isolated_by
+                                ),
+                            ),
+                            Remedy(
+                                "See the rules and the smallest change that admits it.",
+                                command=command(
+                                    "kubectl",
+                                    "genainet",
+                                    "explain",
+                                    f"pod/{client.namespace}/{client.pods[0].ref.name}",
+                                    f"pod/{server.namespace}/{server.pods[0].ref.name}:{wanted}",
+                                    "--patch",
+                                ),
+                            ),
+                        )
+
+
+def _egress_selectors(cluster: Cluster) -> Mapping[str, list[dict[str, Any]]]:
+    """The podSelectors of the policies that isolate for egress, by namespace."""
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for policy in cluster.snapshot.of("NetworkPolicy", "networking.k8s.io"):
+        if "egress" in policy.raw.get("spec", {}) or _egress_type(policy):
+            found[policy.namespace].append(mapping(policy.raw, "spec", "podSelector"))
+    return found
+
+
+def _isolated(
+    cluster: Cluster, namespace: str, peer: dict[str, Any], egress: list[dict[str, Any]]
+) -> Iterator[Workload]:
+    """The workloads that a peer names and that some policy isolates for egress."""
+    for workload in _named_by(cluster, namespace, peer) if egress else ():
+        if any(selector_matches(s, workload.template.labels) for s in egress):
+            yield workload
+
+
+def _egress_type(policy: KubeObject) -> bool:
+    types = at(policy.raw, "spec", "policyTypes")
+    return isinstance(types, list) and "Egress" in types

@@ -1,0 +1,368 @@
+"""NetworkPolicy: coverage, DNS egress, enforcement, and what the configured calls need."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import items, mapping, number, q, selector_matches, sh, strings
+from kubectl_genainet.doctor.objects.recognise import Role
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.model import Direction, Verdict
+
+GROUP = "networking.k8s.io"
+
+
+def _policies(cluster: Cluster) -> list[KubeObject]:
+    return [p for p in cluster.snapshot.of("NetworkPolicy", GROUP) if cluster.in_scope(p.namespace)]
+
+
+@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Pod"), own_namespace=True)
+def policy_none(cluster: Cluster) -> Problems:
+    """A GenAI workload is isolated by no policy.
+
+    Asks the policy engine which policies (NetworkPolicy, and the cluster-wide kinds that it evaluates) isolate the
+    pods of model servers, vector databases and the applications between them, for ingress; one finding a namespace.
+    A front end that no other workload calls is left out: the outside is its client.
+
+    Why: every pod of the cluster may reach the model's unauthenticated API and the vector database's contents.
+    Segment by component, ingress first.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#the-two-sorts-of-pod-isolation
+    """
+    called = {w.ref for c in cluster.calls if c.service for w in cluster.workloads_of(c.service)}
+    open_workloads: dict[str, list[Workload]] = defaultdict(list)
+    for workload, found in cluster.genai_workloads:
+        live = next((p for p in workload.pods if not p.terminating), None)
+        if live is None or workload.template.host_network or found.role in (Role.TRAINING, Role.ACCELERATED):
+            continue
+        if found.role is Role.APPLICATION and workload.ref not in called:
+            continue
+        key = (live.ref.namespace, live.ref.name)
+        if not cluster.policy.isolating(key, Direction.INGRESS):
+            open_workloads[workload.namespace].append(workload)
+    for namespace, workloads in open_workloads.items():
+        first = workloads[0]
+        labels = "".join(f"      {q(k)}: {q(v)}\n" for k, v in _own_labels(first).items())
+        ports = sorted({n for c in first.containers for n, _, _ in c.ports if n})
+        names = ", ".join(str(w.ref) for w in workloads[:5]) + (
+            f" and {len(workloads) - 5} more" if len(workloads) > 5 else ""
+        )
+        yield Problem(
+            f"no policy isolates {len(workloads)} GenAI workload{'s' if len(workloads) > 1 else ''} for ingress",
+            ObjectRef("Namespace", namespace),
+            tuple(
+                derived(
+                    w.ref, w.label_field("*"), _own_labels(w), f"no policy that isolates for ingress selects {w.ref}"
+                )
+                for w in workloads[:5]
+            ),
+            Remedy(
+                f"Admit only the callers, for each of {names}.",
+                yaml=f"apiVersion: {GROUP}/v1\nkind: NetworkPolicy\nmetadata:\n  name: {q(first.name + '-ingress')}\n"
+                f"  namespace: {q(namespace)}\nspec:\n  podSelector:\n    matchLabels:\n{labels}  policyTypes: "
+                "[Ingress]\n"
+                "  ingress:\n  - from:\n    - podSelector:\n        matchLabels:\n          "
+                "app.kubernetes.io/name: CALLER\n"
+                f"    ports:\n    - {{protocol: TCP, port: {ports[0] if ports else 'PORT'}}}\n",
+            ),
+        )
+
+
+def _own_labels(workload: Workload) -> dict[str, str]:
+    labels = workload.template.labels
+    for key in ("app.kubernetes.io/name", "app"):
+        if key in labels:
+            return {key: labels[key]}
+    return {k: v for k, v in sorted(labels.items()) if "hash" not in k and "revision" not in k}
+
+
+@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Pod"), own_namespace=True)
+def policy_selects_nothing(cluster: Cluster) -> Problems:
+    """A NetworkPolicy selects no pod.
+
+    Looks at spec.podSelector against the labels of pods and of workloads' templates in its namespace. The empty
+    selector, which means all pods, is not reported.
+
+    Why: the policy does nothing, and the pods that it was meant for are as open (or as closed) as before.
+
+    Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
+    """
+    by_namespace = cluster.workloads_in
+    for policy in _policies(cluster):
+        selector = mapping(policy.raw, "spec", "podSelector")
+        workloads = by_namespace.get(policy.namespace, ())
+        if not selector or any(selector_matches(selector, w.template.labels) for w in workloads):
+            continue
+        if any(selector_matches(selector, p.obj.labels) for w in workloads for p in w.pods):
+            continue
+        yield Problem(
+            "it selects no pod",
+            policy.ref,
+            (seen(policy.ref, "spec.podSelector", selector, f"no pod in {policy.namespace} has these labels"),),
+            Remedy(
+                "Use the labels that the pods have.",
+                command=f"kubectl -n {sh(policy.namespace)} get pods --show-labels",
+            ),
+        )
+
+
+def _dns_targets(cluster: Cluster) -> tuple[list[Workload], set[int]]:
+    """The workloads behind the cluster's DNS Service and the ports they listen on."""
+    service = cluster.dns_service
+    if service is None:
+        return [], set()
+    workloads = [w for w in cluster.workloads_of(service) if w.pods]
+    ports = {cluster.target_port(w, p) for w in workloads for p in service.spec.ports if p.protocol == "UDP"}
+    return workloads, ports - {0} or {53}
+
+
+@check(Area.POLICY, Severity.ERROR, needs=("NetworkPolicy", "Pod", "Service"))
+def egress_without_dns(cluster: Cluster) -> Problems:
+    """A workload is isolated for egress and may not ask DNS.
+
+    Asks the policy engine whether pods of each workload with isolated egress may send UDP to the cluster's DNS pods
+    (on the port they listen on), in both directions of the verdict. With NodeLocal DNSCache also to its address.
+
+    Why: adding egress rules without DNS breaks name lookup: every call fails after 5 to 15 seconds with "could not
+    resolve host", whatever else is allowed.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
+    """
+    servers, ports = _dns_targets(cluster)
+    if not servers:
+        yield NotChecked("", "no DNS Service (kube-system/kube-dns) with pods was found")
+        return
+    reported: set[tuple[str, tuple[ObjectRef, ...]]] = set()
+    for workload in cluster.workloads:
+        live = next((p for p in workload.pods if not p.terminating), None)
+        if live is None or not cluster.in_scope(workload.namespace) or workload.template.host_network:
+            continue
+        if workload.template.spec.get("dnsPolicy") in ("None", "Default"):
+            continue
+        isolated_by = cluster.policy.isolating((live.ref.namespace, live.ref.name), Direction.EGRESS)
+        if not isolated_by or (workload.namespace, isolated_by) in reported:
+            continue
+        port = min(ports)
+        found = cluster.admits(workload, servers[0], "UDP", port)
+        if found is None or found.egress.verdict is not Verdict.DENY:
+            continue
+        reported.add((workload.namespace, isolated_by))
+        first = isolated_by[0]
+        yield Problem(
+            f"it may not reach DNS: isolated for egress by {', '.join(p.name for p in isolated_by)}",
+            workload.ref,
+            tuple(
+                derived(p, "spec.egress", port, f"{p} isolates it for egress, and no rule admits UDP {port} to DNS")
+                for p in isolated_by
+            ),
+            Remedy(
+                "Admit DNS to kube-system for all pods of the namespace.",
+                yaml=f"apiVersion: {GROUP}/v1\nkind: NetworkPolicy\nmetadata:\n  name: allow-dns\n"
+                f"  namespace: {q(first.namespace or workload.namespace)}\nspec:\n  podSelector: {{}}\n"
+                "  policyTypes: [Egress]\n  egress:\n  - to:\n    - namespaceSelector:\n        matchLabels:\n"
+                "          kubernetes.io/metadata.name: kube-system\n      podSelector:\n        matchLabels:\n"
+                "          k8s-app: kube-dns\n    ports:\n"
+                f"    - {{protocol: UDP, port: {port}}}\n    - {{protocol: TCP, port: {port}}}\n",
+            ),
+        )
+
+
+@check(Area.POLICY, Severity.ERROR, needs=("NetworkPolicy", "DaemonSet"))
+def policy_not_enforced(cluster: Cluster) -> Problems:
+    """There are NetworkPolicies, and the CNI does not enforce them.
+
+    Looks at the installed CNIs: Flannel alone enforces nothing; the Amazon VPC CNI only with
+    --enable-network-policy=true in its aws-eks-nodeagent container; Cilium with enable-policy: never, kube-router
+    without its firewall. Where the CNI is not known it is listed as not checked.
+
+    Why: the API server accepts policies whether or not anyone enforces them: the segmentation is on paper.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#prerequisites,
+    https://docs.aws.amazon.com/eks/latest/userguide/cni-network-policy.html
+    """
+    policies = _policies(cluster)
+    if not policies:
+        return
+    if not cluster.cnis:
+        yield NotChecked("", "the CNI is not known")
+        return
+    if any(c.enforces for c in cluster.cnis):
+        return
+    if any(c.enforces is None for c in cluster.cnis):
+        yield NotChecked("", f"whether {cluster.cnis[0].name} enforces policies depends on its version")
+        return
+    cni = cluster.cnis[0]
+    if cni.name == "Amazon VPC CNI":
+        remedy = Remedy(
+            "Switch the VPC CNI's policy agent on.",
+            command="aws eks update-addon --cluster-name CLUSTER --addon-name vpc-cni "
+            """--configuration-values '{"enableNetworkPolicy": "true"}'""",
+        )
+    else:
+        remedy = Remedy(f"Install a policy engine beside {cni.name} (Calico as Canal, kube-router, Cilium).")
+    yield Problem(
+        f"{len(policies)} NetworkPolicies, and {cni.name} enforces none",
+        cni.daemonset.ref,
+        (
+            seen(
+                cni.daemonset.ref,
+                "spec.template.spec.containers",
+                cni.daemonset.name,
+                f"{cni.name} without policy agent",
+            ),
+            seen(policies[0].ref, "spec", None, f"{policies[0].ref} is not enforced"),
+        ),
+        remedy,
+    )
+
+
+@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Service", "Pod"), own_namespace=True)
+def policy_service_port(cluster: Cluster) -> Problems:
+    """A NetworkPolicy names a Service's port instead of the pods'.
+
+    Looks at the ports of ingress rules: a number that no selected pod declares, but that is the port of a Service
+    whose target port is another one.
+
+    Why: a policy sees the packet after the Service's translation, so it never matches, and the calls that it was to
+    admit are dropped.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
+    """
+    by_namespace = cluster.workloads_in
+    for policy in _policies(cluster):
+        selector = mapping(policy.raw, "spec", "podSelector")
+        selected = [w for w in by_namespace.get(policy.namespace, ()) if selector_matches(selector, w.template.labels)]
+        for r, rule in enumerate(items(policy.raw, "spec", "ingress")):
+            for p, entry in enumerate(items(rule, "ports")):
+                port = number(entry, "port")
+                if not port or "endPort" in entry:
+                    continue
+                for workload in selected:
+                    declared = {n for c in workload.template.all_containers for n, _, _ in c.ports}
+                    wrong = next(
+                        (
+                            (s, sp)
+                            for s in cluster.services_of(workload)
+                            for sp in s.spec.ports
+                            if sp.port == port and cluster.target_port(workload, sp) not in (0, port)
+                        ),
+                        None,
+                    )
+                    if port in declared or wrong is None:
+                        continue
+                    target = cluster.target_port(workload, wrong[1])
+                    field = f"spec.ingress[{r}].ports[{p}].port"
+                    yield Problem(
+                        f"port {port} is that of {wrong[0].ref}; its pods listen on {target}",
+                        policy.ref,
+                        (
+                            seen(policy.ref, field, port, f"admits TCP {port}"),
+                            seen(wrong[0].ref, "spec.ports[0].targetPort", target, f"{wrong[0].ref} sends to {target}"),
+                        ),
+                        Remedy(
+                            "Name the pods' port.",
+                            command=f"kubectl -n {sh(policy.namespace)} patch networkpolicy {sh(policy.name)} "
+                            "--type=json -p "
+                            f"""'[{{"op":"replace","path":"/spec/ingress/{r}/ports/{p}/port","value":{target}}}]'""",
+                        ),
+                    )
+                    break
+
+
+@check(Area.POLICY, Severity.ERROR, needs=("NetworkPolicy", "Service", "Pod"))
+def policy_blocks_call(cluster: Cluster) -> Problems:
+    """Policies do not admit a call that a workload is configured to make.
+
+    Asks the policy engine about every call to a Service that a GenAI workload has in its variables, arguments or
+    ConfigMaps, from its pods to the Service's pods on the target port.
+
+    Why: the application is configured to call something that it may not reach; it will hang until its timeout.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
+    """
+    for call in cluster.genai_calls:
+        port = call.service_port
+        if call.service is None or port is None:
+            continue
+        for workload in cluster.workloads_of(call.service):
+            number_ = cluster.target_port(workload, port)
+            found = cluster.admits(call.client, workload, port.protocol, number_) if number_ else None
+            if found is None:
+                continue
+            if found.verdict is Verdict.UNKNOWN:
+                reasons = "; ".join(str(n) for n in found.not_evaluated[:2])
+                yield NotChecked(f"{call.client.ref} → {call.service.ref}", reasons or "the verdict is not known")
+                continue
+            if found.verdict is not Verdict.DENY:
+                continue
+            direction = Direction.EGRESS if found.egress.verdict is Verdict.DENY else Direction.INGRESS
+            policies = found.direction(direction).isolated_by or tuple(
+                p.ref for p in found.direction(direction).policies
+            )
+            evidence = [call.evidence]
+            evidence += [
+                derived(
+                    p, f"spec.{direction.value}", number_, f"{p} isolates the pod, and no rule admits TCP {number_}"
+                )
+                for p in policies
+            ]
+            who = f"{call.client.namespace}/{call.client.name}"
+            yield Problem(
+                f"{call.client.ref} is configured to call {call.service.ref}, and the policies do not admit it",
+                workload.ref if direction is Direction.INGRESS else call.client.ref,
+                tuple(evidence),
+                Remedy(
+                    "See the rules and the smallest change that admits it.",
+                    command=f"kubectl genainet explain pod/{sh(who.split('/')[0])}/{sh(call.client.pods[0].ref.name)} "
+                    f"svc/{sh(call.service.metadata.namespace)}/{sh(call.service.metadata.name)}:{port.port} --patch",
+                ),
+            )
+
+
+@check(Area.POLICY, Severity.INFO, needs=("NetworkPolicy",))
+def policy_open_to_all(cluster: Cluster) -> Problems:
+    """A policy for a GenAI workload admits everyone.
+
+    Looks at ingress rules without `from` of policies that select a recognised model server or vector database;
+    without `ports` either, the rule admits everything.
+
+    Why: an isolating policy with a rule for everyone protects nothing; mostly a forgotten `from`.
+
+    Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
+    """
+    for policy in _policies(cluster):
+        types = strings(policy.raw, "spec", "policyTypes") or ["Ingress"]
+        selector = mapping(policy.raw, "spec", "podSelector")
+        rules = enumerate(items(policy.raw, "spec", "ingress")) if "Ingress" in types else ()
+        for index, rule in rules:
+            if items(rule, "from") or items(rule, "ports"):
+                continue
+            selected = [
+                w
+                for w, found in cluster.genai_workloads
+                if w.namespace == policy.namespace
+                and found.role in (Role.MODEL_SERVER, Role.VECTOR_DATABASE)
+                and selector_matches(selector, w.template.labels)
+            ]
+            if selected:
+                yield Problem(
+                    f"rule {index + 1} admits everyone to {selected[0].ref}",
+                    policy.ref,
+                    (
+                        seen(
+                            policy.ref,
+                            f"spec.ingress[{index}]",
+                            rule,
+                            "no `from` and no `ports`: everything is admitted",
+                        ),
+                    ),
+                    Remedy(
+                        "Name the callers.",
+                        command=f"kubectl -n {sh(policy.namespace)} edit networkpolicy {sh(policy.name)}",
+                    ),
+                )
+                break

@@ -1,0 +1,1 @@
+"""Checks of Services, their endpoints and kube-proxy."""

@@ -1,0 +1,343 @@
+"""Health checks: the pod's own, the load balancer's, and the time a model takes to load."""
+
+from __future__ import annotations
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, assumed, check, derived, seen
+from kubectl_genainet.doctor.families.entry.nlb import PREFIX, by_controller, load_balancers
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.podspec import Container, Probe
+from kubectl_genainet.doctor.objects.raw import annotate, annotation, at, condition, items, moment, number, patch, sh
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.model.finding import Evidence, Remedy, Severity
+from kubectl_genainet.model.kube import Service
+
+HEALTHCHECK = PREFIX + "healthcheck-"
+SHORT_S = 120
+
+
+def serving_container(cluster: Cluster, workload: Workload) -> Container | None:
+    """The container that serves the model: the one whose image the stack was recognised by, else the first."""
+    containers = workload.containers
+    found = next((c for c in containers if c.amount("nvidia.com/", "aws.amazon.com/neuron", "amd.com/gpu")), None)
+    sidecars = ("istio-proxy", "linkerd-proxy", "queue-proxy")
+    return found or next((c for c in containers if c.name not in sidecars), None)
+
+
+def _good_path(cluster: Cluster, workload: Workload) -> tuple[str, int]:
+    stack = cluster.stack(workload)
+    return (stack.ready[0] if stack and stack.ready else "/healthz"), (stack.port if stack else 8080)
+
+
+def _probe_patch(workload: Workload, container: Container, probe: str, path: str, port: int | str) -> str:
+    value: dict[str, object] = {"httpGet": {"path": path, "port": port}, "periodSeconds": 10, "failureThreshold": 3}
+    if probe == "startupProbe":
+        value["failureThreshold"] = 180
+    change: dict[str, object] = {"spec": {"containers": [{"name": container.name, probe: value}]}}
+    if workload.path.startswith("spec.template"):
+        change = {"spec": {"template": change}}
+    return patch(workload.ref, change, kind="strategic")
+
+
+def _port(workload: Workload, container: Container, default: int) -> int | str:
+    return container.ports[0][0] if container.ports else default
+
+
+@check(Area.HEALTH, Severity.WARNING, needs=("Pod",), own_namespace=True)
+def readiness_probe(cluster: Cluster) -> Problems:
+    """A model server has no readiness probe.
+
+    Looks at the readinessProbe of the serving container of recognised model servers.
+
+    Why: the pod becomes an endpoint as soon as its process starts; for the minutes that the model loads, one client
+    in several is refused.
+
+    Source: https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
+    """
+    for workload, found in cluster.model_servers:
+        container = serving_container(cluster, workload)
+        if container is None or container.probe("readinessProbe"):
+            continue
+        path, port = _good_path(cluster, workload)
+        field = workload.field(f"{container.field}.readinessProbe")
+        yield Problem(
+            f"{found.stack or 'the model server'} counts as ready before its model is loaded",
+            workload.ref,
+            (seen(workload.ref, field, None, f"container {container.name} has no readinessProbe"),),
+            Remedy(
+                f"Probe {path}, which answers 200 only when the model is loaded.",
+                command=_probe_patch(workload, container, "readinessProbe", path, _port(workload, container, port)),
+            ),
+        )
+
+
+@check(Area.HEALTH, Severity.WARNING, needs=("Pod",), own_namespace=True)
+def readiness_probe_model(cluster: Cluster) -> Problems:
+    """A model server's readiness probe does not tell whether the model is loaded.
+
+    Looks at the handler and path of the readinessProbe: a TCP connect, or a path that the recognised stack answers
+    before the model is loaded (Triton's /v2/health/live, NIM's /v1/health/live).
+
+    Why: the server listens long before it can answer.
+
+    Source: https://docs.vllm.ai/en/latest/deployment/k8s.html,
+    https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_model_repository.html,
+    https://huggingface.co/docs/text-generation-inference/
+    """
+    for workload, found in cluster.model_servers:
+        container = serving_container(cluster, workload)
+        probe = container.probe("readinessProbe") if container else None
+        if container is None or probe is None or probe.handler in ("exec", "grpc", ""):
+            continue
+        path, _ = _good_path(cluster, workload)
+        field = workload.field(f"{container.field}.readinessProbe")
+        if probe.handler == "tcpSocket":
+            evidence = seen(workload.ref, f"{field}.tcpSocket", probe.port, "only asks whether the port is open")
+        elif probe.path.rstrip("/").endswith(("/live", "/livez", "/health/live")):
+            evidence = seen(
+                workload.ref, f"{field}.httpGet.path", probe.path, f"{probe.path} tells that the process lives"
+            )
+        else:
+            continue
+        yield Problem(
+            f"its readiness does not wait for the model ({found.stack or 'model server'})",
+            workload.ref,
+            (evidence,),
+            Remedy(
+                f"Probe {path}.",
+                command=_probe_patch(workload, container, "readinessProbe", path, probe.port),
+            ),
+        )
+
+
+def load_times(workload: Workload, container: Container) -> list[tuple[Evidence, float]]:
+    """How long the container took from its start to readiness, per pod that became ready without a restart."""
+    out = []
+    for live in workload.pods:
+        status = next(
+            (s for s in items(live.obj.raw, "status", "containerStatuses") if s.get("name") == container.name), {}
+        )
+        ready = condition(live.obj.raw, "Ready")
+        started = moment(at(status, "state", "running", "startedAt"))
+        done = moment(ready.get("lastTransitionTime"))
+        if ready.get("status") == "True" and not number(status, "restartCount") and started and done and done > started:
+            took = done - started
+            said = f"{live.ref} took {took:.0f} s from the start of {container.name} to Ready"
+            out.append(
+                (
+                    derived(live.ref, "status.conditions[Ready].lastTransitionTime", ready["lastTransitionTime"], said),
+                    took,
+                )
+            )
+    return out
+
+
+@check(Area.HEALTH, Severity.WARNING, needs=("Pod",), own_namespace=True)
+def startup_budget(cluster: Cluster) -> Problems:
+    """A liveness or startup probe gives a model less time than it takes to load.
+
+    Looks at startupProbe (else livenessProbe) of model servers: initialDelaySeconds + periodSeconds ×
+    failureThreshold, against the time from start to Ready that its pods took. Where no pod became ready, a budget
+    under two minutes of a container that was restarted, or that has no startup probe, is reported.
+
+    Why: the kubelet kills the container in the middle of loading, again and again, and the Service never has all
+    its endpoints.
+
+    Source: https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/
+    """
+    for workload, _ in cluster.model_servers:
+        container = serving_container(cluster, workload)
+        if container is None:
+            continue
+        kind = "startupProbe" if container.probe("startupProbe") else "livenessProbe"
+        probe = container.probe(kind)
+        if probe is None:
+            continue
+        field = workload.field(f"{container.field}.{kind}")
+        measured = max(load_times(workload, container), key=lambda m: m[1], default=None)
+        said = seen(workload.ref, field, probe.budget, f"{kind} gives {probe.budget} s")
+        if measured is not None:
+            if measured[1] < 0.8 * probe.budget:
+                continue
+            evidence: tuple[Evidence, ...] = (said, measured[0])
+            title = f"{kind} gives {probe.budget} s, loading took {measured[1]:.0f} s"
+        elif probe.budget < SHORT_S and (kind == "livenessProbe" or _restarts(workload, container)):
+            evidence = (
+                said,
+                assumed(workload.ref, field, None, "models of several GB take minutes; no pod tells how long"),
+            )
+            title = f"{kind} gives a model {probe.budget} s to load"
+        else:
+            continue
+        path, port = _good_path(cluster, workload)
+        target: int | str = probe.port or _port(workload, container, port)
+        yield Problem(
+            title,
+            workload.ref,
+            evidence,
+            Remedy(
+                "Give loading its own, longer startup probe; liveness only starts after it.",
+                command=_probe_patch(workload, container, "startupProbe", probe.path or path, target),
+            ),
+        )
+
+
+def _restarts(workload: Workload, container: Container) -> int:
+    return sum(
+        number(s, "restartCount")
+        for live in workload.pods
+        for s in items(live.obj.raw, "status", "containerStatuses")
+        if s.get("name") == container.name
+    )
+
+
+def _readiness(cluster: Cluster, service: Service) -> tuple[Workload, Container, Probe] | None:
+    """The model server behind a Service with its HTTP readiness probe."""
+    for workload in cluster.workloads_of(service):
+        container = serving_container(cluster, workload)
+        probe = container.probe("readinessProbe") if container else None
+        if container and probe and probe.handler == "httpGet":
+            return workload, container, probe
+    return None
+
+
+@check(Area.HEALTH, Severity.WARNING, needs=("Service",), own_namespace=True)
+def nlb_health_check(cluster: Cluster) -> Problems:
+    """A load balancer's health check does not ask what the readiness probe asks.
+
+    Looks at the healthcheck-protocol, -path and -port annotations of NLB Services in front of model servers, and at
+    the HTTP readiness probe of the pods. The NLB's default is a TCP connect to the traffic port.
+
+    Why: a TCP check passes while the model loads, so the NLB sends users there; a path that the pod does not have
+    takes a healthy pod out.
+
+    Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/annotations/#health-check
+    """
+    for service, _, lb_class in load_balancers(cluster):
+        if not by_controller(service, lb_class) or not cluster.serves_models(service):
+            continue
+        found = _readiness(cluster, service)
+        if found is None:
+            continue
+        workload, container, probe = found
+        notes = service.metadata.annotations
+        protocol, path = notes.get(HEALTHCHECK + "protocol"), notes.get(HEALTHCHECK + "path")
+        port = notes.get(HEALTHCHECK + "port", "traffic-port")
+        probe_port = workload.template.port_number(probe.port)
+        targets = {cluster.target_port(workload, p) for p in service.spec.ports}
+        asked = int(port) if port.isdigit() else next(iter(targets), 0)
+        if (protocol or "tcp").lower() == "tcp":
+            key, value, said = HEALTHCHECK + "protocol", protocol, "a TCP connect passes while the model loads"
+        elif path != probe.path and (path or "/") != probe.path:
+            key, value, said = HEALTHCHECK + "path", path, f"the readiness probe asks {probe.path}"
+        elif asked and probe_port and asked != probe_port:
+            key, value, said = (
+                HEALTHCHECK + "port",
+                notes.get(HEALTHCHECK + "port"),
+                f"the readiness probe asks port {probe_port}",
+            )
+        else:
+            continue
+        evidence_field = workload.field(f"{container.field}.readinessProbe.httpGet.path")
+        yield Problem(
+            f"the load balancer checks something else than readiness ({said})",
+            service.ref,
+            (
+                seen(service.ref, annotation(key), value, said),
+                seen(workload.ref, evidence_field, probe.path, f"readiness: GET {probe.path} on port {probe.port}"),
+            ),
+            Remedy(
+                "Let both ask the same.",
+                command="\n".join(
+                    annotate(service.ref, HEALTHCHECK + name, wanted)
+                    for name, wanted in (
+                        ("protocol", "http"),
+                        ("path", probe.path),
+                        ("port", str(probe_port or "traffic-port")),
+                    )
+                ),
+            ),
+        )
+
+
+@check(Area.HEALTH, Severity.WARNING, needs=("Service", "Namespace"))
+def nlb_readiness_gate(cluster: Cluster) -> Problems:
+    """A rollout does not wait until the load balancer takes the new pods.
+
+    Looks at the label elbv2.k8s.aws/pod-readiness-gate-inject: enabled of namespaces whose model servers are
+    behind an NLB with pod targets.
+
+    Why: the NLB needs its healthy threshold (several checks, tens of seconds) before it sends to a pod; without the
+    gate a rolling update takes the old pods away before the new ones are targets, longer so the longer the model
+    loads.
+
+    Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/deploy/pod_readiness_gate/
+    """
+    label = "elbv2.k8s.aws/pod-readiness-gate-inject"
+    reported = set()
+    for service, _, lb_class in load_balancers(cluster):
+        namespace = service.metadata.namespace
+        ip_targets = service.metadata.annotations.get(PREFIX + "nlb-target-type") == "ip"
+        if not (by_controller(service, lb_class) and ip_targets and cluster.serves_models(service)):
+            continue
+        if namespace in reported or cluster.snapshot.namespace_labels(namespace).get(label) == "enabled":
+            continue
+        reported.add(namespace)
+        obj = next((n for n in cluster.snapshot.of("Namespace", "") if n.name == namespace), None)
+        if obj is None:
+            continue
+        yield Problem(
+            "rollouts do not wait for the load balancer",
+            obj.ref,
+            (
+                seen(obj.ref, f"metadata.labels[{label}]", obj.labels.get(label), "no readiness gate is injected"),
+                seen(service.ref, annotation(PREFIX + "nlb-target-type"), "ip", f"{service.ref} registers pods"),
+            ),
+            Remedy(
+                "Label the namespace; pods get the gate when they are made anew.",
+                command=f"kubectl label namespace {sh(namespace)} {label}=enabled",
+            ),
+        )
+
+
+@check(Area.HEALTH, Severity.WARNING, needs=("Service",), own_namespace=True)
+def nlb_health_threshold(cluster: Cluster) -> Problems:
+    """A load balancer gives a pod up faster than its readiness probe does.
+
+    Looks at healthcheck-interval × healthcheck-unhealthy-threshold of NLB Services in front of model servers, against
+    periodSeconds × failureThreshold of the readiness probe.
+
+    Why: a model under load answers health checks late; the NLB takes the pod out, its load moves to the others, and
+    they follow. The pod's own probe would have waited.
+
+    Source: https://docs.aws.amazon.com/elasticloadbalancing/latest/network/target-group-health-checks.html
+    """
+    for service, _, lb_class in load_balancers(cluster):
+        found = _readiness(cluster, service) if by_controller(service, lb_class) else None
+        if found is None or not cluster.serves_models(service):
+            continue
+        workload, container, probe = found
+        notes = service.metadata.annotations
+        given = [k for k in ("unhealthy-threshold", "interval") if HEALTHCHECK + k in notes]
+        interval = number(notes, HEALTHCHECK + "interval", default=10)
+        threshold = number(notes, HEALTHCHECK + "unhealthy-threshold", default=3)
+        patience = probe.period * probe.failures
+        if given and interval * threshold < patience:
+            key = HEALTHCHECK + given[0]
+            need = -(-patience // interval)
+            yield Problem(
+                f"the load balancer gives up after {interval * threshold} s, the pod's own probe after {patience} s",
+                service.ref,
+                (
+                    seen(service.ref, annotation(key), notes[key], f"{threshold} failures {interval} s apart"),
+                    seen(
+                        workload.ref,
+                        workload.field(f"{container.field}.readinessProbe"),
+                        patience,
+                        f"{probe.failures} failures {probe.period} s apart",
+                    ),
+                ),
+                Remedy(
+                    "Be at least as patient as the pod's probe.",
+                    command=annotate(service.ref, HEALTHCHECK + "unhealthy-threshold", str(min(10, max(2, need)))),
+                ),
+            )

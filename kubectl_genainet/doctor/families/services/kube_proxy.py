@@ -1,0 +1,348 @@
+"""kube-proxy: mode against scale, configuration against nodes, rules against EndpointSlices."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.platform import conf_value, config_map
+from kubectl_genainet.doctor.objects.raw import at, kubectl, number, seconds, sh, text
+from kubectl_genainet.model.finding import Finding, NotChecked, ObjectRef, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject
+
+MANY_SERVICES = 1000
+MANY_ENDPOINTS = 5000
+MANY_RULES = 20_000
+# net/netfilter/ipvs/ip_vs_*.c
+SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "fo", "ovf", "mh", "twos")
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """kube-proxy's configuration as the ConfigMap has it. `mode` is "iptables" where the field is empty."""
+
+    ref: ObjectRef
+    field: str
+    conf: str
+    mode: str
+
+
+def configuration(cluster: Cluster) -> Configuration | None:
+    """From ConfigMap kube-proxy-config (EKS: `config`) or kube-proxy (kubeadm: `config.conf`)."""
+    for name in ("kube-proxy-config", "kube-proxy"):
+        found = config_map(cluster.snapshot, name)
+        for key, conf in (at(found.raw, "data") or {}).items() if found else ():
+            if found and "KubeProxyConfiguration" in str(conf):
+                mode = conf_value(str(conf), "mode") or "iptables"
+                return Configuration(found.ref, f"data[{key}].mode", str(conf), mode)
+    return None
+
+
+def daemonset(cluster: Cluster) -> KubeObject | None:
+    return cluster.daemonset("kube-proxy")
+
+
+def replaced(cluster: Cluster) -> bool:
+    """Whether Cilium is configured to do kube-proxy's work (GKE Dataplane V2 always does)."""
+    if cluster.daemonset("anetd"):
+        return True
+    config = config_map(cluster.snapshot, "cilium-config", "")
+    value = text(config.raw, "data", "kube-proxy-replacement") if config else ""
+    return value in ("true", "strict") and cluster.cni("Cilium") is not None
+
+
+def _set_mode(config: Configuration, mode: str) -> Remedy:
+    if config.ref.name == "kube-proxy-config":
+        return Remedy(
+            f"Change the mode to {mode} (a managed add-on takes it as configuration values) and restart kube-proxy.",
+            command="aws eks update-addon --cluster-name CLUSTER --addon-name kube-proxy "
+            f"""--configuration-values '{{"mode": "{mode}"}}' --resolve-conflicts OVERWRITE""",
+        )
+    return Remedy(
+        f"Set `mode: {mode}` and restart kube-proxy.",
+        command=f"{kubectl(config.ref, 'edit')}\nkubectl -n kube-system rollout restart daemonset/kube-proxy",
+    )
+
+
+def _own_section(conf: str, section: str) -> str:
+    """The indented lines below `section:` of a KubeProxyConfiguration."""
+    found = re.search(rf"^{section}:[ \t]*\n((?:[ \t]+.*\n?)*)", conf, re.MULTILINE)
+    return found[1] if found else ""
+
+
+@check(Area.KUBE_PROXY, Severity.WARNING, needs=("Service", "EndpointSlice", "ConfigMap"))
+def kube_proxy_scale(cluster: Cluster) -> Problems:
+    """kube-proxy works with iptables rules, and there are very many Services.
+
+    Looks at `mode` in kube-proxy's ConfigMap (empty means iptables) and the number of Services (1,000) and endpoints
+    (5,000).
+
+    Why: the first packet of a connection passes the Services' rules one by one, and programming them takes seconds:
+    connections get slower, and rules lag behind the pods. IPVS and nftables look Services up in hash tables.
+
+    Source: https://kubernetes.io/blog/2025/02/28/nftables-kube-proxy/,
+    https://docs.aws.amazon.com/eks/latest/best-practices/ipvs.html
+    """
+    config = configuration(cluster)
+    if config is None or config.mode != "iptables":
+        return
+    services = sum(bool(s.cluster_ips) for s in cluster.snapshot.services)
+    endpoints = sum(len(s.endpoints) for s in cluster.snapshot.endpoint_slices)
+    if services >= MANY_SERVICES or endpoints >= MANY_ENDPOINTS:
+        yield Problem(
+            f"iptables mode with {services} Services and {endpoints} endpoints",
+            config.ref,
+            (seen(config.ref, config.field, config.mode, f"{services} Services, {endpoints} endpoints"),),
+            _set_mode(config, "nftables"),
+            detail="nftables mode needs Kubernetes 1.31 and Linux 5.13; IPVS mode needs its kernel modules.",
+        )
+
+
+@check(Area.KUBE_PROXY, Severity.ERROR, needs=("DaemonSet",))
+def kube_proxy_ready(cluster: Cluster) -> Problems:
+    """kube-proxy is missing, or not ready on every node.
+
+    Looks at DaemonSet kube-proxy, and, where there is none, at whether Cilium replaces it. On GKE kube-proxy is a
+    static pod and not looked for.
+
+    Why: on a node without it Services do not work, or stay as they were when it stopped.
+
+    Source: https://kubernetes.io/docs/reference/networking/virtual-ips/
+    """
+    found = daemonset(cluster)
+    if found is not None:
+        wanted, ready = (
+            number(found.raw, "status", "desiredNumberScheduled"),
+            number(found.raw, "status", "numberReady"),
+        )
+        if ready < wanted:
+            yield Problem(
+                f"kube-proxy is ready on {ready} of {wanted} nodes",
+                found.ref,
+                (seen(found.ref, "status.numberReady", ready, f"{ready} ready of {wanted} desired"),),
+                Remedy("See why its pods are not ready.", command=kubectl(found.ref, "describe")),
+            )
+        return
+    if replaced(cluster) or cluster.cni("kube-router"):
+        return
+    if any(w.name.startswith("kube-proxy") for w in cluster.workloads):
+        return
+    if not cluster.cnis or cluster.cni("kindnet"):
+        yield NotChecked("", "there is no DaemonSet kube-proxy, and what stands in for it is not known")
+        return
+    cni = cluster.cnis[0]
+    yield Problem(
+        f"there is no kube-proxy, and {cni.name} does not replace it",
+        cni.daemonset.ref,
+        (cni.evidence,),
+        Remedy(
+            "Install kube-proxy, or switch on Cilium's replacement.",
+            command="helm upgrade cilium cilium/cilium -n kube-system --reuse-values --set kubeProxyReplacement=true"
+            if cni.name.startswith("Cilium")
+            else "kubeadm init phase addon kube-proxy --kubeconfig /etc/kubernetes/admin.conf",
+        ),
+    )
+
+
+@check(Area.KUBE_PROXY, Severity.WARNING, needs=("ConfigMap",))
+def ipvs_scheduler(cluster: Cluster) -> Problems:
+    """kube-proxy's IPVS scheduler does not exist, or does not suit long requests.
+
+    Looks at ipvs.scheduler of kube-proxy's configuration: names that the kernel does not have are an error (kube-proxy
+    falls back or fails); rr (also the default) in front of model servers is information: lc counts connections.
+
+    Why: token streams last from seconds to minutes; round robin piles them up on one pod while another is idle.
+
+    Source: https://kubernetes.io/docs/reference/networking/virtual-ips/#proxy-mode-ipvs
+    """
+    config = configuration(cluster)
+    if config is None or config.mode != "ipvs":
+        return
+    scheduler = conf_value(_own_section(config.conf, "ipvs"), "scheduler")
+    field = config.field.replace(".mode", ".ipvs.scheduler")
+    if scheduler and scheduler not in SCHEDULERS:
+        yield Problem(
+            f"IPVS has no scheduler {scheduler!r}",
+            config.ref,
+            (seen(config.ref, field, scheduler, f"the kernel has {', '.join(SCHEDULERS)}"),),
+            Remedy("Use lc, which counts connections.", command=kubectl(config.ref, "edit")),
+            severity=Severity.ERROR,
+        )
+    elif scheduler in ("", "rr") and cluster.model_servers:
+        yield Problem(
+            "IPVS spreads streams round robin, however long they last",
+            config.ref,
+            (seen(config.ref, field, scheduler or None, "rr is the default"),),
+            Remedy("Use lc, which counts connections.", command=kubectl(config.ref, "edit")),
+            severity=Severity.INFO,
+        )
+
+
+@check(Area.KUBE_PROXY, Severity.WARNING, needs=("ConfigMap", "EndpointSlice"))
+def kube_proxy_sync(cluster: Cluster) -> Problems:
+    """kube-proxy's sync periods do not fit the cluster.
+
+    Looks at minSyncPeriod of the active mode: 0s with more than 1,000 endpoints, or more than 10 s at all.
+
+    Why: with 0s every endpoint change rewrites the rules at once, which keeps a node busy during a rollout; with a
+    long period new pods get no traffic, and gone ones still do, for that time.
+
+    Source: https://kubernetes.io/docs/reference/networking/virtual-ips/#minsyncperiod
+    """
+    config = configuration(cluster)
+    if config is None or config.mode not in ("iptables", "ipvs", "nftables"):
+        return
+    value = conf_value(_own_section(config.conf, config.mode), "minSyncPeriod")
+    period = seconds(value) if value else None
+    endpoints = sum(len(s.endpoints) for s in cluster.snapshot.endpoint_slices)
+    # An explicit 0s is kubeadm's way to write "default" (1s) since v1.26 for iptables; ipvs takes it at its word.
+    too_busy = period == 0 and config.mode == "ipvs" and endpoints > 1000
+    if period is not None and (period > 10 or too_busy):
+        field = config.field.replace(".mode", f".{config.mode}.minSyncPeriod")
+        yield Problem(
+            f"minSyncPeriod is {value} with {endpoints} endpoints",
+            config.ref,
+            (
+                seen(
+                    config.ref,
+                    field,
+                    value,
+                    "rules lag for that long" if period > 10 else "every change rewrites the rules",
+                ),
+            ),
+            Remedy("Use 1s.", command=kubectl(config.ref, "edit")),
+        )
+
+
+MODE_FINDINGS = ("proxy-mode-mismatch", "leftover-proxy-rules")
+
+
+def _from_engine(found: Finding) -> Problem:
+    return Problem(found.title, found.object, found.evidence, found.remedy, found.detail, found.severity)
+
+
+@check(Area.KUBE_PROXY, Severity.WARNING, needs=(Need.RULESETS, "ConfigMap"))
+def kube_proxy_mode(cluster: Cluster) -> Problems:
+    """A node's rules are of another mode than configured, or of two modes.
+
+    Asks the rules engine which modes each node has rules of (IPVS virtual servers, KUBE-SERVICES chains, the nftables
+    table kube-proxy; iptables-legacy and iptables-nft apart), and compares with `mode` in the ConfigMap.
+
+    Why: kube-proxy falls back to iptables where IPVS modules are missing, and leaves the rules of the old mode behind
+    when it is reconfigured; nodes then treat the same Service differently.
+
+    Source: https://kubernetes.io/docs/reference/networking/virtual-ips/#proxy-modes
+    """
+    yield from (_from_engine(f) for f in cluster.drift if f.check in MODE_FINDINGS)
+
+
+@check(Area.KUBE_PROXY, Severity.ERROR, needs=(Need.RULESETS, "ConfigMap"))
+def ipvs_modules(cluster: Cluster) -> Problems:
+    """kube-proxy is to use IPVS, and a node has none.
+
+    Looks at what reading the node's IPVS tables gave, where the configured mode is ipvs.
+
+    Why: without ip_vs and the scheduler's module (ip_vs_lc, …) kube-proxy falls back to iptables or does not start.
+
+    Source: https://github.com/kubernetes/kubernetes/blob/master/pkg/proxy/ipvs/README.md
+    """
+    config = configuration(cluster)
+    if config is None or config.mode != "ipvs":
+        return
+    for dump in cluster.rulesets:
+        if dump.source == "ipvs" and dump.error:
+            yield Problem(
+                f"IPVS cannot be read on node {dump.node}",
+                ObjectRef("Node", dump.node),
+                (
+                    on_node(dump.node, dump.error, field="ipvs"),
+                    seen(config.ref, config.field, "ipvs", "kube-proxy is to use IPVS"),
+                ),
+                Remedy(
+                    "Load the modules, also at start (/etc/modules-load.d/).",
+                    command=f"modprobe -a ip_vs ip_vs_rr ip_vs_wrr ip_vs_lc ip_vs_sh nf_conntrack   # on node "
+                    f"{dump.node}",
+                ),
+            )
+
+
+@check(Area.KUBE_PROXY, Severity.WARNING, needs=(Need.RULESETS,))
+def kube_proxy_rule_count(cluster: Cluster) -> Problems:
+    """A node has very many iptables rules.
+
+    Counts the rules (-A lines) of the node's iptables dump; from 20,000.
+
+    Why: each change of an endpoint is a partial or whole rewrite, which holds the xtables lock: policy agents and
+    CNIs wait for it, and pods start slowly.
+
+    Source: https://kubernetes.io/blog/2025/02/28/nftables-kube-proxy/
+    """
+    for node, dumps in cluster.rulesets_by_node.items():
+        for dump in dumps:
+            rules = len(re.findall(r"^(?:\[\d+:\d+\] )?-A ", dump.text, re.MULTILINE)) if "tables" in dump.source else 0
+            if rules >= MANY_RULES:
+                config = configuration(cluster)
+                yield Problem(
+                    f"{rules} rules in {dump.source}",
+                    ObjectRef("Node", node),
+                    (on_node(node, f"{rules} rules in {dump.source}", rules, field=dump.source),),
+                    _set_mode(config, "nftables") if config else Remedy("Use kube-proxy's nftables or IPVS mode."),
+                )
+
+
+@check(Area.KUBE_PROXY, Severity.ERROR, needs=(Need.RULESETS, "Service", "EndpointSlice"))
+def kube_proxy_drift(cluster: Cluster) -> Problems:
+    """A node's rules do not say what the EndpointSlices say.
+
+    Compares, through the rules engine, what each node's rules do for each Service port with the API's endpoints:
+    endpoints that are gone, endpoints without rules, Services without rules, nodes that disagree.
+
+    Why: on that node part of the connections go to pods that no longer exist (they time out), and new pods get none.
+
+    Source: https://kubernetes.io/docs/reference/networking/virtual-ips/
+    """
+    if replaced(cluster):
+        return
+    for found in cluster.drift:
+        about = found.object
+        if found.check not in MODE_FINDINGS and (
+            about is None or not about.namespace or cluster.in_scope(about.namespace)
+        ):
+            yield _from_engine(found)
+
+
+@check(Area.KUBE_PROXY, Severity.WARNING, needs=(Need.RULESETS,))
+def conntrack_insert_failed(cluster: Cluster) -> Problems:
+    """A node's connection tracking lost races.
+
+    Looks at insert_failed and drop in the node's conntrack statistics, which count since the node's start. Drops alone
+    are information: what a table that is full now drops is conntrack-fill's.
+
+    Why: the A and AAAA queries of one lookup leave from one socket at once; with translation to the DNS Service their
+    entries race, one packet is dropped, and the lookup stalls for 5 s. A table that was full shows as drop.
+
+    Source: https://github.com/kubernetes/kubernetes/issues/56903, kernel commits 4e35c1cb9460 and ed07d9a021df
+    """
+    for dump in cluster.rulesets:
+        if dump.source != "conntrack-stats":
+            continue
+        total = {
+            name: sum(int(v) for v in re.findall(rf"\b{name}=(\d+)", dump.text)) for name in ("insert_failed", "drop")
+        }
+        if total["insert_failed"] or total["drop"]:
+            said = f"insert_failed {total['insert_failed']}, drop {total['drop']} since the node's start"
+            yield Problem(
+                f"conntrack lost packets: {said}",
+                ObjectRef("Node", dump.node),
+                (on_node(dump.node, said, total, field="conntrack-stats"),),
+                Remedy("Watch whether the table fills up again.", command=f"conntrack -C   # on node {sh(dump.node)}")
+                if not total["insert_failed"]
+                else Remedy(
+                    "Run NodeLocal DNSCache (its lookups bypass conntrack), or let the resolver ask one after "
+                    "the other.",
+                    yaml="# in the pod's spec\ndnsConfig:\n  options:\n  - name: single-request-reopen\n",
+                ),
+                severity=None if total["insert_failed"] else Severity.INFO,
+            )

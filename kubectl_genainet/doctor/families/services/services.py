@@ -1,0 +1,370 @@
+"""Services and endpoints."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, on_node, seen
+from kubectl_genainet.doctor.families.nodes.packets import local_drops
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import command, kubectl, patch, q
+from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.model.kube import Service
+
+
+def _plain(service: Service) -> bool:
+    """Whether the Service finds its endpoints by a selector."""
+    return bool(service.spec.selector) and service.spec.type != "ExternalName"
+
+
+@check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"), own_namespace=True)
+def service_selector(cluster: Cluster) -> Problems:
+    """A Service's selector matches no pod and no workload.
+
+    Looks at spec.selector against the labels of the pods, and of the templates of workloads scaled to zero.
+
+    Why: the Service has no endpoint and never will; kube-proxy rejects its connections. Mostly a label that was
+    renamed on one side.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/service/#services-in-kubernetes
+    """
+    for service in cluster.services:
+        if not _plain(service) or cluster.workloads_of(service):
+            continue
+        wanted = service.spec.selector
+        near = ""
+        for workload in cluster.workloads:
+            if workload.namespace == service.metadata.namespace:
+                labels = workload.template.labels
+                differ = [k for k, v in wanted.items() if labels.get(k) != v]
+                if differ and (len(differ) < len(wanted) or workload.name == service.metadata.name):
+                    key = differ[0]
+                    near = (
+                        f"; {workload.ref} has {key}={labels[key]}"
+                        if key in labels
+                        else f"; {workload.ref} has no {key}"
+                    )
+                    break
+        shown = ",".join(f"{k}={v}" for k, v in sorted(wanted.items()))
+        yield Problem(
+            f"its selector matches no pod ({shown})",
+            service.ref,
+            (
+                seen(
+                    service.ref,
+                    "spec.selector",
+                    dict(wanted),
+                    f"no pod in {service.metadata.namespace} has {shown}{near}",
+                ),
+            ),
+            Remedy(
+                "Give the Service the labels that its pods have.",
+                command=f"{command('kubectl', '-n', service.metadata.namespace, 'get', 'pods', '--show-labels')}\n"
+                f"{kubectl(service.ref, 'edit')}",
+            ),
+        )
+
+
+@check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"), own_namespace=True)
+def service_target_port(cluster: Cluster) -> Problems:
+    """A Service's target port is not a port of its pods.
+
+    Looks at spec.ports[].targetPort against the container ports: a name that no container declares is an error; a
+    number that is not declared, where the containers declare other ports of that protocol, a warning (declaring
+    ports is optional, so the number may still be right).
+
+    Why: with an unknown name the endpoint has no port at all; with a wrong number connections are refused by the
+    pod.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/service/#field-spec-ports
+    """
+    for service in cluster.services:
+        workloads = cluster.workloads_of(service) if _plain(service) else ()
+        for index, port in enumerate(service.spec.ports):
+            target = port.target_port or port.port
+            for workload in workloads:
+                declared = [p for c in workload.template.all_containers for p in c.ports]
+                same = sorted({n for n, _, protocol in declared if protocol == port.protocol})
+                named = isinstance(target, str) and not target.isdigit()
+                if named and any(name == target and p == port.protocol for _, name, p in declared):
+                    continue
+                if not named and (not same or int(target) in {n for n, _, _ in declared}):
+                    continue  # of another protocol: left to service-protocol
+                names = sorted({name for _, name, _ in declared if name})
+                choices = names if named else [str(n) for n in same]
+                yield Problem(
+                    f"targetPort {target} is not a port of {workload.ref}",
+                    service.ref,
+                    (
+                        seen(
+                            service.ref, f"spec.ports[{index}].targetPort", target, f"port {port.port} goes to {target}"
+                        ),
+                        seen(
+                            workload.ref,
+                            workload.field("containers[*].ports"),
+                            choices,
+                            f"its containers declare {', '.join(choices) or 'no port'} ({port.protocol})",
+                        ),
+                    ),
+                    Remedy(
+                        "Name a port that the containers declare.",
+                        command=patch(
+                            service.ref,
+                            [
+                                {
+                                    "op": "replace",
+                                    "path": f"/spec/ports/{index}/targetPort",
+                                    "value": (names[0] if named else same[0]) if choices else target,
+                                }
+                            ],
+                            kind="json",
+                        ),
+                    ),
+                    severity=None if named else Severity.WARNING,
+                )
+                break
+
+
+@check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"), own_namespace=True)
+def service_protocol(cluster: Cluster) -> Problems:
+    """A Service port has another protocol than the container port it leads to.
+
+    Looks at spec.ports[].protocol and the protocol of the declared container port with the same number.
+
+    Why: TCP and UDP port 8080 are different ports: nothing listens on the one the Service sends to.
+
+    Source: https://kubernetes.io/docs/reference/networking/service-protocols/
+    """
+    for service in cluster.services:
+        workloads = cluster.workloads_of(service) if _plain(service) else ()
+        for index, port in enumerate(service.spec.ports):
+            for workload in workloads:
+                number = cluster.target_port(workload, port)
+                protocols = {p for c in workload.template.all_containers for n, _, p in c.ports if n == number}
+                if number and protocols and port.protocol not in protocols:
+                    other = sorted(protocols)[0]
+                    yield Problem(
+                        f"port {port.port} is {port.protocol}, port {number} of {workload.ref} is {other}",
+                        service.ref,
+                        (
+                            seen(
+                                service.ref, f"spec.ports[{index}].protocol", port.protocol, f"protocol {port.protocol}"
+                            ),
+                            seen(
+                                workload.ref, workload.field("containers[*].ports"), other, f"port {number} is {other}"
+                            ),
+                        ),
+                        Remedy(
+                            "Use the protocol that the container speaks.",
+                            command=patch(
+                                service.ref,
+                                [{"op": "replace", "path": f"/spec/ports/{index}/protocol", "value": other}],
+                                kind="json",
+                            ),
+                        ),
+                    )
+                    break
+
+
+@check(Area.SERVICES, Severity.ERROR, needs=("Service", "EndpointSlice"), own_namespace=True)
+def service_endpoints(cluster: Cluster) -> Problems:
+    """A Service has no ready endpoint.
+
+    Looks at the Service's EndpointSlices. A Service whose selector matches nothing is left to service-selector, one
+    whose workloads are scaled to zero is not reported.
+
+    Why: kube-proxy rejects connections (ICMP port unreachable) or, for traffic policy Local, drops them.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
+    """
+    for service in cluster.services:
+        if service.spec.type == "ExternalName" or service.spec.publish_not_ready_addresses:
+            continue
+        workloads = cluster.workloads_of(service)
+        if service.spec.selector and not any(w.pods for w in workloads):
+            continue
+        for index, port in enumerate(service.spec.ports):
+            backends = cluster.snapshot.backends(service, port)
+            if any(b.ready for b in backends):
+                continue
+            said = f"{len(backends)} endpoints, none ready" if backends else "no endpoint"
+            first = next((p for w in workloads for p in w.pods if not p.pod.ready), None)
+            evidence = [seen(service.ref, f"spec.ports[{index}]", port.port, f"port {port.port}: {said}")]
+            if first is not None:
+                evidence.append(seen(first.ref, "status.conditions[Ready]", "False", f"{first.ref} is not ready"))
+            yield Problem(
+                f"no ready endpoint for port {port.port}",
+                service.ref,
+                tuple(evidence),
+                Remedy(
+                    "See why its pods are not ready.",
+                    command=kubectl(first.ref, "describe")
+                    if first
+                    else command(
+                        "kubectl",
+                        "-n",
+                        service.metadata.namespace,
+                        "get",
+                        "endpointslices",
+                        "-l",
+                        f"kubernetes.io/service-name={service.metadata.name}",
+                        "-o",
+                        "yaml",
+                    ),
+                ),
+            )
+
+
+@check(Area.SERVICES, Severity.ERROR, needs=("Service",), own_namespace=True)
+def external_name_address(cluster: Cluster) -> Problems:
+    """An ExternalName Service names an address.
+
+    Looks at spec.externalName.
+
+    Why: it becomes a CNAME record; "10.1.2.3" is then looked up as a host name, and nobody has it.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/service/#externalname
+    """
+    for service in cluster.services:
+        if service.spec.type != "ExternalName":
+            continue
+        name = service.spec.external_name
+        try:
+            ip = ipaddress.ip_address(name.rstrip("."))
+        except ValueError:
+            continue
+        ports = "\n".join(
+            f"  - {{name: {q(p.name or 'p' + str(p.port))}, port: {p.port}, protocol: {p.protocol}}}"
+            for p in service.spec.ports
+        )
+        yield Problem(
+            f"externalName is the address {name}",
+            service.ref,
+            (seen(service.ref, "spec.externalName", name, "ExternalName is a DNS name, this is an address"),),
+            Remedy(
+                "Use a Service without selector and an EndpointSlice with the address.",
+                yaml=f"apiVersion: v1\nkind: Service\nmetadata:\n  name: {q(service.metadata.name)}\n"
+                f"  namespace: {q(service.metadata.namespace)}\nspec:\n  ports:\n"
+                f"{ports or '  - {name: http, port: 80, protocol: TCP}'}\n---\n"
+                f"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: "
+                f"{q(service.metadata.name + '-1')}\n"
+                f"  namespace: {q(service.metadata.namespace)}\n  labels:\n"
+                f"    kubernetes.io/service-name: {q(service.metadata.name)}\n"
+                f"addressType: {'IPv6' if ip.version == 6 else 'IPv4'}\nports:\n"
+                f'{ports or "  - {name: http, port: 80, protocol: TCP}"}\nendpoints:\n- addresses: ["{ip}"]\n',
+            ),
+        )
+
+
+@check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
+def external_name_port(cluster: Cluster) -> Problems:
+    """An ExternalName Service maps a port.
+
+    Looks at spec.ports[].targetPort of ExternalName Services.
+
+    Why: ExternalName is DNS only: no packet passes kube-proxy, so the client connects to the port it was given and
+    the mapping does nothing.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/service/#externalname
+    """
+    for service in cluster.services:
+        if service.spec.type != "ExternalName":
+            continue
+        for index, port in enumerate(service.spec.ports):
+            if port.target_port not in (0, port.port):
+                yield Problem(
+                    f"port {port.port} → {port.target_port} has no effect",
+                    service.ref,
+                    (
+                        seen(
+                            service.ref,
+                            f"spec.ports[{index}].targetPort",
+                            port.target_port,
+                            "ExternalName maps no ports",
+                        ),
+                    ),
+                    Remedy(f"Let the clients use port {port.target_port}, and take the ports off the Service."),
+                )
+
+
+@check(Area.SERVICES, Severity.WARNING, needs=("Service", "EndpointSlice", "Node"))
+def external_policy_local(cluster: Cluster) -> Problems:
+    """externalTrafficPolicy Local, and nodes without an endpoint.
+
+    Looks at NodePort and LoadBalancer Services: which nodes have no ready endpoint of theirs. Where a load balancer
+    checks the nodes' health (healthCheckNodePort) it is information only, unless a node's kube-proxy rule "has no local
+    endpoints" has counted packets.
+
+    Why: such a node drops what comes in on the node port. A load balancer with a health check keeps away from it; a
+    client that was given the node's address does not.
+
+    Source: https://kubernetes.io/docs/reference/networking/virtual-ips/#external-traffic-policy
+    """
+    for service in cluster.services:
+        spec = service.spec
+        if spec.external_traffic_policy != "Local" or spec.type not in ("NodePort", "LoadBalancer"):
+            continue
+        checked = spec.type == "LoadBalancer" and bool(spec.health_check_node_port)
+        for port in spec.ports[:1]:
+            local = {b.node for b in cluster.snapshot.backends(service, port) if b.ready}
+            without = sorted(n.name for n in cluster.nodes if n.name not in local)
+            if local and without:
+                dropped = [d for d in local_drops(cluster, service.ref) if d[0] in without]
+                yield Problem(
+                    f"{len(without)} of {len(cluster.nodes)} nodes have no local endpoint and drop its traffic",
+                    service.ref,
+                    (
+                        seen(
+                            service.ref, "spec.externalTrafficPolicy", "Local", "traffic stays on the node it reaches"
+                        ),
+                        seen(service.ref, "endpoints", sorted(local), f"no ready endpoint on {', '.join(without[:5])}"),
+                        *(
+                            on_node(node, f"kube-proxy dropped {packets} packets: no local endpoints", packets)
+                            for node, packets in dropped
+                        ),
+                    ),
+                    Remedy(
+                        "Accept the extra hop, or put an endpoint on every node (a DaemonSet).",
+                        command=patch(service.ref, {"spec": {"externalTrafficPolicy": "Cluster"}}),
+                    ),
+                    severity=Severity.INFO if checked and not dropped else None,
+                )
+
+
+@check(Area.SERVICES, Severity.ERROR, needs=("Service", "EndpointSlice", "Pod"))
+def internal_policy_local(cluster: Cluster) -> Problems:
+    """internalTrafficPolicy Local, and clients on nodes without an endpoint.
+
+    Looks at Services with internalTrafficPolicy Local that a workload is configured to call, and at the nodes of
+    that workload's pods.
+
+    Why: on those nodes the packets are dropped, although other nodes have ready endpoints.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/service-traffic-policy/
+    """
+    for call in cluster.calls:
+        service = call.service
+        if service is None or service.spec.internal_traffic_policy != "Local" or call.service_port is None:
+            continue
+        if not cluster.in_scope(service.metadata.namespace):
+            continue
+        local = {b.node for b in cluster.snapshot.backends(service, call.service_port) if b.ready}
+        without = sorted(call.client.nodes - local)
+        if local and without:
+            yield Problem(
+                f"{call.client.ref} runs on {len(without)} nodes without a local endpoint",
+                service.ref,
+                (
+                    seen(
+                        service.ref, "spec.internalTrafficPolicy", "Local", f"no endpoint on {', '.join(without[:5])}"
+                    ),
+                    call.evidence,
+                ),
+                Remedy(
+                    "Let the clients reach every endpoint; prefer near ones with trafficDistribution.",
+                    command=patch(
+                        service.ref,
+                        {"spec": {"internalTrafficPolicy": "Cluster", "trafficDistribution": "PreferClose"}},
+                    ),
+                ),
+            )

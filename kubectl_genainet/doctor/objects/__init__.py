@@ -1,0 +1,1 @@
+"""API objects as the checks read them."""

@@ -1,0 +1,134 @@
+"""Who calls whom, from what workloads are configured with: URLs and host names in variables, arguments, ConfigMaps."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from kubectl_genainet.doctor.check import assumed
+from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.raw import items, mapping, text
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.model.finding import Evidence, ObjectRef
+from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
+
+_URL = re.compile(
+    r"([a-z][a-z0-9+.-]*)://(?:[^\s/@]*@)?([A-Za-z0-9](?:[-A-Za-z0-9.]*[A-Za-z0-9])?\.?)(?::(\d{1,5}))?", re.I
+)
+_HOST = re.compile(r"([a-z0-9](?:[-a-z0-9.]*[a-z0-9])?\.?)(?::(\d{1,5}))?", re.I)
+_SCHEME_PORT = {"http": 80, "https": 443, "grpc": 0, "postgres": 5432, "postgresql": 5432, "ws": 80, "wss": 443}
+_EXAMPLE = re.compile(r"(^|\.)(example\.(com|org|net)|localhost|local|internal)\.?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One client workload configured with the address of a Service, or of a host outside the cluster.
+
+    `host` is as it is written. `port` is the Service's port (0: none written and several to choose from).
+    """
+
+    client: Workload
+    host: str
+    port: int
+    service: Service | None
+    evidence: Evidence
+
+    @property
+    def external(self) -> bool:
+        return self.service is None
+
+    @property
+    def service_port(self) -> ServicePort | None:
+        if self.service is None:
+            return None
+        return next((p for p in self.service.spec.ports if p.port == self.port), None)
+
+
+def find_calls(
+    workload: Workload, services: Mapping[tuple[str, str], Service], config_maps: Mapping[tuple[str, str], KubeObject]
+) -> Iterator[Call]:
+    """The calls a workload is configured to make, each (host, port) once.
+
+    Assumed, not observed: a URL in a variable is a call that is likely made.
+    """
+    done: set[tuple[str, int]] = set()
+    for container in workload.template.containers:
+        for where, obj, value in _values(workload, container, config_maps):
+            for scheme, host, port in _addresses(value):
+                service = _service(host, workload.namespace, services)
+                if service is None and (not scheme or not _outside(host)):
+                    continue
+                number = port or _default_port(scheme, service)
+                if (host, number) in done:
+                    continue
+                done.add((host, number))
+                target = service.ref if service else host
+                written = f"{scheme}://{host}" if scheme else host  # what may hold credentials stays out
+                said = assumed(
+                    obj,
+                    where,
+                    f"{written}:{port}" if port else written,
+                    f"{workload.ref} is configured to call {target}",
+                )
+                yield Call(workload, host, number, service, said)
+
+
+def _values(
+    workload: Workload, container: Container, config_maps: Mapping[tuple[str, str], KubeObject]
+) -> Iterator[tuple[str, ObjectRef, str]]:
+    """Every configured string of a container: field path, object, value."""
+    for name, value in container.env.items():
+        yield workload.field(container.env_field(name)), workload.ref, value
+    for key in ("command", "args"):
+        for index, word in enumerate(container.raw.get(key) or ()):
+            yield workload.field(f"{container.field}.{key}[{index}]"), workload.ref, str(word)
+    for entry in items(container.raw, "envFrom"):
+        found = config_maps.get((workload.namespace, text(entry, "configMapRef", "name")))
+        if found is not None:
+            for key, value in mapping(found.raw, "data").items():
+                yield f"data[{key}]", found.ref, str(value)
+    for entry in items(container.raw, "env"):
+        key = text(entry, "valueFrom", "configMapKeyRef", "key")
+        found = config_maps.get((workload.namespace, text(entry, "valueFrom", "configMapKeyRef", "name")))
+        if found is not None and key in mapping(found.raw, "data"):
+            yield f"data[{key}]", found.ref, str(found.raw["data"][key])
+
+
+def _addresses(value: str) -> Iterator[tuple[str, str, int]]:
+    """(scheme, host, port) of every URL in a string, or of the string itself where it is HOST[:PORT]."""
+    if len(value) > 4096:  # a certificate or a script, not an address
+        return
+    found = False
+    for match in _URL.finditer(value):
+        found = True
+        yield match[1].lower(), match[2].lower(), int(match[3] or 0)
+    whole = None if found else _HOST.fullmatch(value.strip().rpartition("=")[2])
+    if whole:
+        yield "", whole[1].lower(), int(whole[2] or 0)
+
+
+def _service(host: str, namespace: str, services: Mapping[tuple[str, str], Service]) -> Service | None:
+    """The Service that a host name means to a pod of a namespace: NAME, NAME.NS, NAME.NS.svc, NAME.NS.svc.DOMAIN."""
+    labels = host.rstrip(".").split(".")
+    if len(labels) == 1:
+        return services.get((namespace, labels[0]))
+    if len(labels) == 2 or labels[2] == "svc":
+        return services.get((labels[1], labels[0]))
+    return None
+
+
+def _outside(host: str) -> bool:
+    """Whether a host name is one of the internet's: has a dot, is no address and no name of the cluster."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return "." in host.rstrip(".") and ".svc" not in host and not _EXAMPLE.search(host)
+    return False
+
+
+def _default_port(scheme: str, service: Service | None) -> int:
+    if service is not None and len(service.spec.ports) == 1 and scheme not in ("http", "https"):
+        return service.spec.ports[0].port
+    return _SCHEME_PORT.get(scheme, 0)

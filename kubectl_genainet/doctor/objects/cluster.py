@@ -1,0 +1,397 @@
+"""The cluster as the checks see it: objects, node knowledge, and the look-ups that many checks share."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from kubectl_genainet.doctor.check import Need
+from kubectl_genainet.doctor.inputs import NOTHING_MEASURED, DnsMeasurement, DnsStats
+from kubectl_genainet.doctor.objects import platform
+from kubectl_genainet.doctor.objects.calls import Call, find_calls
+from kubectl_genainet.doctor.objects.raw import items, moment, number, text
+from kubectl_genainet.doctor.objects.recognise import (
+    Override,
+    Recognised,
+    Role,
+    Stack,
+    recognise_all,
+    stack_named,
+    with_callers,
+)
+from kubectl_genainet.doctor.objects.workloads import LivePod, Workload, fold
+from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
+from kubectl_genainet.model.events import Seen
+from kubectl_genainet.model.finding import Finding, ObjectRef
+from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
+from kubectl_genainet.model.node import NetNs, NodeReport, RulesetDump
+from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.model import (
+    DirectionResult,
+    Explanation,
+    PolicyFlow,
+    domain_endpoint,
+    ip_endpoint,
+    pod_endpoint,
+)
+from kubectl_genainet.proxy.drift import compare
+from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
+
+ZONE = "topology.kubernetes.io/zone"
+INSTANCE_TYPE = "node.kubernetes.io/instance-type"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """All that a check may look at. `namespace` limits whose workloads and Services are judged; empty: all."""
+
+    snapshot: ClusterSnapshot
+    reports: tuple[NodeReport, ...] = ()
+    rulesets: tuple[RulesetDump, ...] = ()
+    packets: tuple[Seen, ...] = ()
+    measured: DnsMeasurement = NOTHING_MEASURED
+    namespace: str = ""
+    overrides: tuple[Override, ...] = ()
+
+    # What is known and what is not
+
+    @cached_property
+    def from_files(self) -> bool:
+        """Whether the objects come from manifests: nothing of what the cluster made of them is known."""
+        return any(o.source for o in self.snapshot.objects)
+
+    @cached_property
+    def _left_out(self) -> Mapping[str, LeftOut]:
+        return {item.kind: item for item in self.snapshot.left_out}
+
+    def missing(self, need: str | Need, *, own_namespace: bool = False) -> str:
+        """Why something that a check needs is not known; empty where it is.
+
+        `own_namespace`: the objects of the namespace that is judged are enough.
+        """
+        if need is Need.DNS:
+            return self._dns_missing
+        if isinstance(need, Need):
+            known = {Need.NODES: self.reports, Need.RULESETS: self.rulesets, Need.PACKETS: self.packets}[need]
+            return "" if known else need.value
+        left_out = self._left_out.get(need)
+        if left_out is not None and not (own_namespace and self.namespace and left_out.namespace == self.namespace):
+            return f"{need} could not be read: {left_out.reason}"
+        if self.from_files and not self.snapshot.of(need):
+            return f"the manifests hold no {need}"
+        return ""
+
+    @cached_property
+    def dns(self) -> tuple[DnsStats, ...]:
+        """Measured DNS of the client workloads in scope."""
+        return tuple(s for s in self.measured.clients if self.in_scope(s.client.partition("/")[0]))
+
+    @property
+    def _dns_missing(self) -> str:
+        if self.dns:
+            return ""
+        if self.measured.clients:
+            return f"no DNS query of a pod in namespace {self.namespace} was measured"
+        return self.measured.absent or Need.DNS.value
+
+    def unread(self, kind: str) -> str:
+        """Why a kind that a cluster need not have was not read; empty where it was, or where there is none."""
+        left_out = self._left_out.get(kind)
+        return left_out.reason if left_out is not None else ""
+
+    def in_scope(self, namespace: str) -> bool:
+        return self.namespace in ("", namespace)
+
+    @cached_property
+    def now(self) -> float | None:
+        """When the snapshot was taken, in seconds since the epoch; None if it does not say."""
+        return moment(self.snapshot.taken_at)
+
+    def age(self, timestamp: object) -> float | None:
+        """Seconds from a timestamp to the snapshot; None where either is not known."""
+        then = moment(timestamp)
+        return None if then is None or self.now is None else self.now - then
+
+    # Workloads
+
+    @cached_property
+    def workloads(self) -> tuple[Workload, ...]:
+        return fold(self.snapshot)
+
+    @cached_property
+    def workloads_in(self) -> Mapping[str, tuple[Workload, ...]]:
+        """Workloads by namespace."""
+        index: dict[str, list[Workload]] = defaultdict(list)
+        for workload in self.workloads:
+            index[workload.namespace].append(workload)
+        return {namespace: tuple(found) for namespace, found in index.items()}
+
+    @cached_property
+    def _recognised(self) -> Mapping[ObjectRef, Recognised]:
+        """What images, arguments, devices and labels tell, or --workload; without the callers."""
+        return recognise_all(self.workloads, self.overrides)
+
+    @cached_property
+    def genai(self) -> Mapping[ObjectRef, Recognised]:
+        """GenAI workloads of the whole cluster: those recognised, and the applications that call them."""
+        if self.overrides:
+            return self._recognised
+        return with_callers(self._recognised, self.calls, self.workloads_of)
+
+    @cached_property
+    def genai_workloads(self) -> tuple[tuple[Workload, Recognised], ...]:
+        """The GenAI workloads in scope."""
+        return tuple(
+            (w, self.genai[w.ref]) for w in self.workloads if w.ref in self.genai and self.in_scope(w.namespace)
+        )
+
+    @cached_property
+    def model_servers(self) -> tuple[tuple[Workload, Recognised], ...]:
+        return tuple((w, r) for w, r in self.genai_workloads if r.role is Role.MODEL_SERVER)
+
+    def role(self, workload: Workload) -> Role:
+        found = self.genai.get(workload.ref)
+        return found.role if found else Role.UNKNOWN
+
+    def stack(self, workload: Workload) -> Stack | None:
+        found = self.genai.get(workload.ref)
+        return stack_named(found.stack) if found else None
+
+    @cached_property
+    def _by_ref(self) -> Mapping[ObjectRef, Workload]:
+        return {w.ref: w for w in self.workloads}
+
+    def workload(self, ref: ObjectRef) -> Workload | None:
+        return self._by_ref.get(ref)
+
+    @cached_property
+    def _workload_of_pod(self) -> Mapping[ObjectRef, Workload]:
+        return {p.ref: w for w in self.workloads for p in w.pods}
+
+    def workload_of(self, pod: ObjectRef) -> Workload | None:
+        return self._workload_of_pod.get(pod)
+
+    @cached_property
+    def live_pods(self) -> tuple[LivePod, ...]:
+        """Pods in scope that are not finished."""
+        return tuple(p for w in self.workloads for p in w.pods if self.in_scope(w.namespace))
+
+    # Services and calls
+
+    @cached_property
+    def services(self) -> tuple[Service, ...]:
+        """The Services in scope."""
+        return tuple(s for s in self.snapshot.services if self.in_scope(s.metadata.namespace))
+
+    @cached_property
+    def services_by_key(self) -> Mapping[tuple[str, str], Service]:
+        return {(s.metadata.namespace, s.metadata.name): s for s in self.snapshot.services}
+
+    @cached_property
+    def _workloads_by_label(self) -> Mapping[tuple[str, str, str], tuple[Workload, ...]]:
+        index: dict[tuple[str, str, str], list[Workload]] = defaultdict(list)
+        for workload in self.workloads:
+            for key, value in workload.template.labels.items():
+                index[(workload.namespace, key, value)].append(workload)
+        return {key: tuple(found) for key, found in index.items()}
+
+    def selected(self, namespace: str, selector: Mapping[str, str]) -> tuple[Workload, ...]:
+        """The workloads whose template carries all labels of a Service's selector; none for an empty selector."""
+        found: tuple[Workload, ...] | None = None
+        for key, value in selector.items():
+            having = self._workloads_by_label.get((namespace, key, str(value)), ())
+            if found is None or len(having) < len(found):
+                found = having
+        wanted = selector.items()
+        return tuple(w for w in found or () if wanted <= w.template.labels.items())
+
+    def workloads_of(self, service: Service) -> tuple[Workload, ...]:
+        return self.selected(service.metadata.namespace, service.spec.selector)
+
+    @cached_property
+    def _services_of(self) -> Mapping[ObjectRef, tuple[Service, ...]]:
+        index: dict[ObjectRef, list[Service]] = defaultdict(list)
+        for service in self.snapshot.services:
+            for workload in self.workloads_of(service):
+                index[workload.ref].append(service)
+        return {ref: tuple(found) for ref, found in index.items()}
+
+    def services_of(self, workload: Workload) -> tuple[Service, ...]:
+        return self._services_of.get(workload.ref, ())
+
+    def serves_models(self, service: Service | None) -> bool:
+        """Whether a recognised model server is behind a Service, or an application that passes its tokens on."""
+        if service is None:
+            return False
+        return any(self.role(w) in (Role.MODEL_SERVER, Role.APPLICATION) for w in self.workloads_of(service))
+
+    @cached_property
+    def ingress_backends(self) -> frozenset[tuple[str, str]]:
+        """(namespace, name) of the Services that an Ingress leads to."""
+        return frozenset(
+            (ingress.namespace, text(path, "backend", "service", "name"))
+            for ingress in self.snapshot.of("Ingress", "networking.k8s.io")
+            for rule in items(ingress.raw, "spec", "rules")
+            for path in items(rule, "http", "paths")
+        )
+
+    @cached_property
+    def calls(self) -> tuple[Call, ...]:
+        """Every configured call of the cluster."""
+        maps = {(o.namespace, o.name): o for o in self.snapshot.of("ConfigMap", "")}
+        return tuple(c for w in self.workloads for c in find_calls(w, self.services_by_key, maps))
+
+    @cached_property
+    def genai_calls(self) -> tuple[Call, ...]:
+        """The calls that GenAI workloads in scope make."""
+        return tuple(c for c in self.calls if c.client.ref in self.genai and self.in_scope(c.client.namespace))
+
+    def target_port(self, workload: Workload, port: ServicePort) -> int:
+        """The pod's port behind a Service port; 0 where it is named and the template declares no such name."""
+        return workload.template.port_number(port.target_port or port.port)
+
+    # Nodes
+
+    @cached_property
+    def nodes(self) -> tuple[KubeObject, ...]:
+        return self.snapshot.of("Node", "")
+
+    @cached_property
+    def _nodes_by_name(self) -> Mapping[str, KubeObject]:
+        return {n.name: n for n in self.nodes}
+
+    def node(self, name: str) -> KubeObject | None:
+        return self._nodes_by_name.get(name)
+
+    def zone(self, node_name: str) -> str:
+        """The zone of a node; empty where its labels don't say."""
+        found = self.node(node_name)
+        return found.labels.get(ZONE, "") if found else ""
+
+    @cached_property
+    def cores(self) -> int:
+        """Cores of all nodes, as the autoscaler counts them."""
+        return math.ceil(sum(number(n.raw, "status", "capacity", "cpu") for n in self.nodes))
+
+    @cached_property
+    def pods_per_node(self) -> Mapping[str, tuple[LivePod, ...]]:
+        index: dict[str, list[LivePod]] = defaultdict(list)
+        for workload in self.workloads:
+            for pod in workload.pods:
+                if pod.node:
+                    index[pod.node].append(pod)
+        return {name: tuple(found) for name, found in index.items()}
+
+    def host_netns(self, report: NodeReport) -> NetNs | None:
+        return next((n for n in report.namespaces if n.host), None)
+
+    # Policies
+
+    @cached_property
+    def policy(self) -> PolicyEngine:
+        """The policy engine over the whole cluster. Raises InputError for a policy that is not valid."""
+        return PolicyEngine(self.snapshot)
+
+    def admits(self, source: Workload, destination: Workload, protocol: str, port: int) -> Explanation | None:
+        """The verdict on a connection between a pod of each; None where one has no pod, or both are the same pod.
+
+        Pods of a workload have the same labels, so one stands for all.
+        """
+        client = next((p for p in source.pods if not p.terminating), None)
+        server = next(
+            (p for p in destination.pods if not p.terminating and (client is None or p.ref != client.ref)), None
+        )
+        if client is None or server is None:
+            return None
+        ends = pod_endpoint(client.ref.namespace, client.ref.name), pod_endpoint(server.ref.namespace, server.ref.name)
+        return self.policy.explain(PolicyFlow(*ends, protocol, port))
+
+    def egress_to(
+        self, source: Workload, ip: str, protocol: str, port: int, domain: str = ""
+    ) -> DirectionResult | None:
+        """The egress verdict of a workload's pods to an address (or a domain); None where it has no pod."""
+        client = next((p for p in source.pods if not p.terminating), None)
+        if client is None:
+            return None
+        end = domain_endpoint(domain, ip) if domain else ip_endpoint(ip)
+        return self.policy.explain(
+            PolicyFlow(pod_endpoint(client.ref.namespace, client.ref.name), end, protocol, port)
+        ).egress
+
+    # kube-proxy's rules
+
+    @cached_property
+    def rulesets_by_node(self) -> Mapping[str, tuple[RulesetDump, ...]]:
+        index: dict[str, list[RulesetDump]] = defaultdict(list)
+        for dump in self.rulesets:
+            index[dump.node].append(dump)
+        return {node: tuple(dumps) for node, dumps in sorted(index.items())}
+
+    @cached_property
+    def parsed_rulesets(self) -> Mapping[str, Ruleset]:
+        return {node: parse_ruleset(dumps) for node, dumps in self.rulesets_by_node.items()}
+
+    @cached_property
+    def drift(self) -> tuple[Finding, ...]:
+        """What the rules engine says of the nodes' rules against the API."""
+        return tuple(compare(self.snapshot, self.parsed_rulesets))
+
+    # What is installed
+
+    @cached_property
+    def cnis(self) -> tuple[platform.Cni, ...]:
+        return platform.find_cnis(self.snapshot)
+
+    @cached_property
+    def cni_names(self) -> frozenset[str]:
+        return frozenset(c.name.split(" (")[0] for c in self.cnis)
+
+    def cni(self, name: str) -> platform.Cni | None:
+        return next((c for c in self.cnis if c.name.startswith(name)), None)
+
+    @cached_property
+    def distribution(self) -> platform.Distribution:
+        return platform.distribution(self.snapshot)[0]
+
+    @cached_property
+    def on_aws(self) -> bool:
+        return platform.on_aws(self.snapshot)
+
+    @cached_property
+    def _controllers(self) -> tuple[tuple[KubeObject, tuple[str, ...]], ...]:
+        found = (o for kind in ("Deployment", "DaemonSet", "StatefulSet") for o in self.snapshot.of(kind, "apps"))
+        return tuple((o, platform.marks(o)) for o in found)
+
+    def running(self, *words: str) -> KubeObject | None:
+        """The Deployment, DaemonSet or StatefulSet whose name, labels or images contain one of the words."""
+        return next((o for o, marks in self._controllers if any(w in m for w in words for m in marks)), None)
+
+    def daemonset(self, *names: str) -> KubeObject | None:
+        return next((o for o in self.snapshot.of("DaemonSet", "apps") if o.name.startswith(names)), None)
+
+    @cached_property
+    def coredns(self) -> KubeObject | None:
+        """The Deployment behind cluster DNS: labelled k8s-app=kube-dns, or called coredns."""
+        found = self.snapshot.of("Deployment", "apps")
+        system = [o for o in found if o.namespace == "kube-system"]
+        return next(
+            (o for o in system if o.name in ("coredns", "kube-dns")),
+            next((o for o in system if o.labels.get("k8s-app") == "kube-dns" and "autoscaler" not in o.name), None),
+        )
+
+    @cached_property
+    def dns_service(self) -> Service | None:
+        return self.services_by_key.get(("kube-system", "kube-dns")) or self.services_by_key.get(
+            ("kube-system", "coredns")
+        )
+
+    @cached_property
+    def event_objects(self) -> tuple[KubeObject, ...]:
+        """Events (core/v1 or events.k8s.io/v1) about objects in scope."""
+        return tuple(e for e in self.snapshot.of("Event") if self.in_scope(e.namespace) or e.namespace == "default")
+
+    def events(self, *reasons: str) -> tuple[KubeObject, ...]:
+        return tuple(e for e in self.event_objects if text(e.raw, "reason") in reasons)

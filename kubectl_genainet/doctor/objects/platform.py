@@ -1,0 +1,233 @@
+"""What the cluster is made of: where it runs, its CNI and mode, its mesh, its DNS. Told from what is installed."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from kubectl_genainet.doctor.check import seen
+from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.raw import at, items, text
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.finding import Evidence
+from kubectl_genainet.model.kube import KubeObject
+
+
+class Distribution(Enum):
+    EKS = "EKS"
+    GKE = "GKE"
+    AKS = "AKS"
+    KUBEADM = "kubeadm"
+    UNKNOWN = "unknown"
+
+
+class Routing(Enum):
+    """How pod packets get to another node."""
+
+    NATIVE = "native"
+    OVERLAY = "overlay"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Cni:
+    """An installed CNI. `enforces` says whether it enforces NetworkPolicy as configured; None: not known."""
+
+    name: str
+    daemonset: KubeObject
+    routing: Routing
+    encapsulation: str  # "vxlan", "ipip", "geneve", …; empty for native routing
+    enforces: bool | None
+    evidence: Evidence
+
+    @property
+    def overhead(self) -> int:
+        """Bytes that the encapsulation adds to a packet (IPv4 underlay).
+
+        VXLAN and Geneve without options 50, IPIP 20, WireGuard 60 (RFC 7348, RFC 8926, RFC 2003; wireguard.com).
+        """
+        return {"vxlan": 50, "geneve": 50, "ipip": 20, "wireguard": 60}.get(self.encapsulation, 0)
+
+
+def distribution(snapshot: ClusterSnapshot) -> tuple[Distribution, str]:
+    """Where the cluster runs, and what told so."""
+    for node in snapshot.of("Node", ""):
+        labels, provider = node.labels, text(node.raw, "spec", "providerID")
+        for key in labels:
+            if key.startswith(("eks.amazonaws.com/", "alpha.eksctl.io/")):
+                return Distribution.EKS, f"{node.ref}: label {key}"
+            if key.startswith("cloud.google.com/gke-"):
+                return Distribution.GKE, f"{node.ref}: label {key}"
+            if key.startswith("kubernetes.azure.com/"):
+                return Distribution.AKS, f"{node.ref}: label {key}"
+        if provider.startswith("aws://") and any(o.name == "aws-node" for o in snapshot.of("DaemonSet", "apps")):
+            return Distribution.EKS, f"{node.ref}: providerID {provider} and DaemonSet aws-node"
+    for obj in snapshot.of("ConfigMap", ""):
+        if (obj.namespace, obj.name) == ("kube-system", "kubeadm-config"):
+            return Distribution.KUBEADM, str(obj.ref)
+        if (obj.namespace, obj.name) == ("kube-system", "aws-auth"):
+            return Distribution.EKS, str(obj.ref)
+    return Distribution.UNKNOWN, "no label, providerID or ConfigMap tells"
+
+
+def on_aws(snapshot: ClusterSnapshot) -> bool:
+    """Whether anything shows that the nodes are EC2 instances or that the AWS controllers run."""
+    return (
+        distribution(snapshot)[0] is Distribution.EKS
+        or any(text(n.raw, "spec", "providerID").startswith("aws://") for n in snapshot.of("Node", ""))
+        or any("aws-load-balancer-controller" in m for o in snapshot.of("Deployment", "apps") for m in marks(o))
+        or any(
+            k.startswith("service.beta.kubernetes.io/aws-") for s in snapshot.of("Service", "") for k in s.annotations
+        )
+    )
+
+
+def marks(obj: KubeObject) -> tuple[str, ...]:
+    """What a controller is known by: name, labels, images."""
+    images = (text(c, "image") for c in items(obj.raw, "spec", "template", "spec", "containers"))
+    return (obj.name, obj.labels.get("app.kubernetes.io/name", ""), obj.labels.get("app", ""), *images)
+
+
+def config_map(snapshot: ClusterSnapshot, name: str, namespace: str = "kube-system") -> KubeObject | None:
+    return next((o for o in snapshot.of("ConfigMap", "") if o.name == name and namespace in ("", o.namespace)), None)
+
+
+def container_env(obj: KubeObject, container: str = "") -> dict[str, tuple[str, str]]:
+    """Literal variables of a controller's containers: name -> (value, field path)."""
+    out: dict[str, tuple[str, str]] = {}
+    for index, raw in enumerate(items(obj.raw, "spec", "template", "spec", "containers")):
+        if container in ("", text(raw, "name")):
+            found = Container(raw, index)
+            for name, value in found.env.items():
+                out[name] = (value, f"spec.template.spec.{found.env_field(name)}")
+    return out
+
+
+def conf_value(conf: str, key: str) -> str:
+    """The value of a top-level or nested scalar `key: value` line in YAML-like text; empty if absent or commented."""
+    found = re.search(rf"^[ \t]*{re.escape(key)}:[ \t]*[\"']?([^\"'#\s]*)", conf, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def find_cnis(snapshot: ClusterSnapshot) -> tuple[Cni, ...]:
+    """Every CNI whose DaemonSet is installed, with its mode as configured."""
+    out = []
+    for obj in snapshot.of("DaemonSet", "apps"):
+        for name, reader in _READERS:
+            if re.fullmatch(name, obj.name):
+                out.append(reader(snapshot, obj))
+                break
+    return tuple(out)
+
+
+def _vpc_cni(snapshot: ClusterSnapshot, obj: KubeObject) -> Cni:
+    enforces = False
+    evidence = seen(obj.ref, "spec.template.spec.containers", obj.name, "the Amazon VPC CNI gives pods VPC addresses")
+    for index, container in enumerate(items(obj.raw, "spec", "template", "spec", "containers")):
+        for position, word in enumerate(at(container, "args") or ()):
+            if str(word) == "--enable-network-policy=true":
+                enforces = True
+                field = f"spec.template.spec.containers[{index}].args[{position}]"
+                evidence = seen(obj.ref, field, str(word), "the VPC CNI's policy agent is on")
+    return Cni("Amazon VPC CNI", obj, Routing.NATIVE, "", enforces, evidence)
+
+
+def _flannel(snapshot: ClusterSnapshot, obj: KubeObject) -> Cni:
+    config = config_map(snapshot, "kube-flannel-cfg", "")
+    enforces = obj.name == "canal"
+    if config is None:
+        unknown = seen(obj.ref, "metadata.name", obj.name, "Flannel is installed; its ConfigMap was not found")
+        return Cni("Flannel", obj, Routing.UNKNOWN, "", enforces, unknown)
+    try:
+        backend = text(json.loads(text(config.raw, "data", "net-conf.json")), "Backend", "Type") or "udp"
+    except ValueError:
+        backend = "unknown"
+    native = backend in ("host-gw", "alloc", "ali-vpc", "aws-vpc")
+    routing = Routing.NATIVE if native else Routing.UNKNOWN if backend == "unknown" else Routing.OVERLAY
+    evidence = seen(config.ref, "data[net-conf.json].Backend.Type", backend, f"Flannel's backend is {backend}")
+    return Cni("Flannel", obj, routing, "" if native else backend, enforces, evidence)
+
+
+def _calico(snapshot: ClusterSnapshot, obj: KubeObject) -> Cni:
+    for pool in snapshot.of("IPPool"):
+        for field, kind in (("vxlanMode", "vxlan"), ("ipipMode", "ipip")):
+            mode = text(pool.raw, "spec", field) or "Never"
+            if mode != "Never" and at(pool.raw, "spec", "disabled") is not True:
+                evidence = seen(pool.ref, f"spec.{field}", mode, f"Calico's pool {pool.name} uses {kind} ({mode})")
+                return Cni("Calico", obj, Routing.OVERLAY, kind, True, evidence)
+    env = container_env(obj, "calico-node")
+    for name, kind in (("CALICO_IPV4POOL_VXLAN", "vxlan"), ("CALICO_IPV4POOL_IPIP", "ipip")):
+        value, field = env.get(name, ("Never", ""))
+        if value not in ("Never", "Off", "off") and not snapshot.of("IPPool"):
+            return Cni(
+                "Calico",
+                obj,
+                Routing.OVERLAY,
+                kind,
+                True,
+                seen(obj.ref, field, value, f"calico-node has {name}={value}"),
+            )
+    pools = snapshot.of("IPPool")
+    if pools:
+        evidence = seen(pools[0].ref, "spec.vxlanMode", "Never", "no Calico pool encapsulates")
+        return Cni("Calico", obj, Routing.NATIVE, "", True, evidence)
+    unknown = seen(obj.ref, "metadata.name", obj.name, "Calico is installed; its pools were not found")
+    return Cni("Calico", obj, Routing.UNKNOWN, "", True, unknown)
+
+
+def _cilium(snapshot: ClusterSnapshot, obj: KubeObject) -> Cni:
+    config = config_map(snapshot, "cilium-config", "")
+    name = "Cilium (GKE Dataplane V2)" if obj.name == "anetd" else "Cilium"
+    if config is None:
+        unknown = seen(obj.ref, "metadata.name", obj.name, f"{name} is installed; cilium-config was not found")
+        return Cni(name, obj, Routing.NATIVE if obj.name == "anetd" else Routing.UNKNOWN, "", True, unknown)
+    data = config.raw.get("data") or {}
+    mode, old = text(data, "routing-mode"), text(data, "tunnel")
+    if mode == "native" or (not mode and old == "disabled"):
+        field = "data[routing-mode]" if mode else "data[tunnel]"
+        return Cni(name, obj, Routing.NATIVE, "", True, seen(config.ref, field, mode or old, f"{name} routes natively"))
+    protocol = text(data, "tunnel-protocol") or (old if old in ("vxlan", "geneve") else "vxlan")
+    field = "data[routing-mode]" if mode or not old else "data[tunnel]"
+    evidence = seen(config.ref, field, mode or old or None, f"{name} tunnels with {protocol}")
+    return Cni(name, obj, Routing.OVERLAY, protocol, text(data, "enable-policy") != "never", evidence)
+
+
+def _antrea(snapshot: ClusterSnapshot, obj: KubeObject) -> Cni:
+    config = next((c for c in snapshot.of("ConfigMap", "") if c.name.startswith("antrea-config")), None)
+    conf = text(config.raw, "data", "antrea-agent.conf") if config else ""
+    mode, tunnel = conf_value(conf, "trafficEncapMode") or "encap", conf_value(conf, "tunnelType") or "geneve"
+    native = mode in ("noEncap", "networkPolicyOnly")
+    evidence = seen(
+        config.ref if config else obj.ref, "data[antrea-agent.conf].trafficEncapMode", mode, f"Antrea's mode is {mode}"
+    )
+    return Cni("Antrea", obj, Routing.NATIVE if native else Routing.OVERLAY, "" if native else tunnel, True, evidence)
+
+
+def _weave(snapshot: ClusterSnapshot, obj: KubeObject) -> Cni:
+    evidence = seen(obj.ref, "metadata.name", obj.name, "Weave Net always tunnels between nodes")
+    return Cni("Weave Net", obj, Routing.OVERLAY, "vxlan", True, evidence)
+
+
+def _kindnet(snapshot: ClusterSnapshot, obj: KubeObject) -> Cni:
+    evidence = seen(obj.ref, "metadata.name", obj.name, "kindnet routes natively")
+    return Cni("kindnet", obj, Routing.NATIVE, "", None, evidence)
+
+
+def _kube_router(snapshot: ClusterSnapshot, obj: KubeObject) -> Cni:
+    words = [str(w) for c in items(obj.raw, "spec", "template", "spec", "containers") for w in at(c, "args") or ()]
+    evidence = seen(obj.ref, "metadata.name", obj.name, "kube-router routes natively inside a subnet")
+    return Cni("kube-router", obj, Routing.NATIVE, "", "--run-firewall=false" not in words, evidence)
+
+
+_READERS = (
+    (r"aws-node", _vpc_cni),
+    (r"kube-flannel(-ds.*)?|canal", _flannel),
+    (r"calico-node", _calico),
+    (r"cilium|anetd", _cilium),
+    (r"antrea-agent", _antrea),
+    (r"weave-net", _weave),
+    (r"kindnet", _kindnet),
+    (r"kube-router", _kube_router),
+)

@@ -1,0 +1,154 @@
+"""Pod templates, as far as the checks read them, from a pod or from the controller that makes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, quantity, text
+
+GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "nvidia.com/mig-")
+NEURON_RESOURCES = ("aws.amazon.com/neuron",)
+EFA_RESOURCE = "vpc.amazonaws.com/efa"
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """A container probe with the API's defaults. `handler` is httpGet, tcpSocket, grpc, exec or empty."""
+
+    handler: str
+    path: str
+    port: int | str
+    initial_delay: int
+    period: int
+    failures: int
+
+    @property
+    def budget(self) -> int:
+        """Seconds that a container may fail the probe before the kubelet acts on it."""
+        return self.initial_delay + self.period * self.failures
+
+
+class Container(msgspec.Struct, frozen=True):
+    """One container of a template. `index` and `list_name` give its field path."""
+
+    raw: dict[str, Any]
+    index: int
+    list_name: str = "containers"
+
+    @property
+    def name(self) -> str:
+        return text(self.raw, "name")
+
+    @property
+    def image(self) -> str:
+        return text(self.raw, "image")
+
+    @property
+    def words(self) -> list[str]:
+        """Command and arguments."""
+        return [str(w) for key in ("command", "args") for w in at(self.raw, key) or ()]
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Variables with a literal value."""
+        return {text(e, "name"): text(e, "value") for e in items(self.raw, "env") if "value" in e}
+
+    def env_field(self, name: str) -> str:
+        """The field path of a variable, below the pod spec."""
+        for index, entry in enumerate(items(self.raw, "env")):
+            if entry.get("name") == name:
+                return f"{self.field}.env[{index}].value"
+        return f"{self.field}.env"
+
+    @property
+    def field(self) -> str:
+        return f"{self.list_name}[{self.index}]"
+
+    @property
+    def requests(self) -> dict[str, Any]:
+        """Requests, with limits where no request is given (the API's defaulting)."""
+        return {**mapping(self.raw, "resources", "limits"), **mapping(self.raw, "resources", "requests")}
+
+    def amount(self, *prefixes: str) -> float:
+        return sum(quantity(v) for k, v in self.requests.items() if k.startswith(prefixes))
+
+    @property
+    def ports(self) -> list[tuple[int, str, str]]:
+        """Declared ports as (number, name, protocol)."""
+        return [
+            (number(p, "containerPort"), text(p, "name"), text(p, "protocol") or "TCP")
+            for p in items(self.raw, "ports")
+        ]
+
+    def probe(self, kind: str) -> Probe | None:
+        """readinessProbe, livenessProbe or startupProbe."""
+        raw = at(self.raw, kind)
+        if not isinstance(raw, dict):
+            return None
+        handler = next((h for h in ("httpGet", "tcpSocket", "grpc", "exec") if h in raw), "")
+        port = at(raw, handler, "port") if handler else 0
+        return Probe(
+            handler=handler,
+            path=text(raw, handler, "path") if handler == "httpGet" else "",
+            port=port if isinstance(port, int | str) else 0,
+            initial_delay=number(raw, "initialDelaySeconds"),
+            period=number(raw, "periodSeconds", default=10),
+            failures=number(raw, "failureThreshold", default=3),
+        )
+
+
+@dataclass(frozen=True)
+class Template:
+    """A pod template: metadata and spec. What is read from them often is read once."""
+
+    metadata: dict[str, Any]
+    spec: dict[str, Any]
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        return {k: str(v) for k, v in mapping(self.metadata, "labels").items()}
+
+    @cached_property
+    def annotations(self) -> dict[str, str]:
+        return {k: str(v) for k, v in mapping(self.metadata, "annotations").items()}
+
+    @cached_property
+    def containers(self) -> list[Container]:
+        return [Container(c, i) for i, c in enumerate(items(self.spec, "containers"))]
+
+    @cached_property
+    def init_containers(self) -> list[Container]:
+        return [Container(c, i, "initContainers") for i, c in enumerate(items(self.spec, "initContainers"))]
+
+    @property
+    def all_containers(self) -> list[Container]:
+        return [*self.containers, *self.init_containers]
+
+    @property
+    def host_network(self) -> bool:
+        return at(self.spec, "hostNetwork") is True
+
+    @cached_property
+    def gpus(self) -> float:
+        return sum(c.amount(*GPU_RESOURCES) for c in self.containers)
+
+    @cached_property
+    def neurons(self) -> float:
+        return sum(c.amount(*NEURON_RESOURCES) for c in self.containers)
+
+    @cached_property
+    def efas(self) -> float:
+        return sum(c.amount(EFA_RESOURCE) for c in self.containers)
+
+    @property
+    def accelerated(self) -> bool:
+        return bool(self.gpus or self.neurons)
+
+    def port_number(self, port: int | str) -> int:
+        """A probe's or Service's port as a number; 0 where no container declares the name."""
+        if isinstance(port, int) or str(port).isdigit():
+            return int(port)
+        return next((n for c in self.all_containers for n, name, _ in c.ports if name == port), 0)

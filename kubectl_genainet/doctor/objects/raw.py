@@ -1,0 +1,205 @@
+"""Reading API objects as they come: any member may be missing, or not what it should be."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.model.kube import KubeObject
+
+
+def at(value: Any, *path: str | int) -> Any:
+    """The value at a path of keys and indices; None where the path ends early."""
+    for step in path:
+        if isinstance(step, int):
+            if not isinstance(value, list) or not -len(value) <= step < len(value):
+                return None
+            value = value[step]
+        else:
+            if not isinstance(value, dict):
+                return None
+            value = value.get(step)
+    return value
+
+
+def mapping(value: Any, *path: str | int) -> dict[str, Any]:
+    found = at(value, *path)
+    return found if isinstance(found, dict) else {}
+
+
+def items(value: Any, *path: str | int) -> list[dict[str, Any]]:
+    """The objects of the list at a path; anything else in it is left out."""
+    found = at(value, *path)
+    return [i for i in found if isinstance(i, dict)] if isinstance(found, list) else []
+
+
+def strings(value: Any, *path: str | int) -> list[str]:
+    found = at(value, *path)
+    return [str(i) for i in found] if isinstance(found, list) else []
+
+
+def text(value: Any, *path: str | int) -> str:
+    found = at(value, *path)
+    return "" if found is None else str(found)
+
+
+def number(value: Any, *path: str | int, default: int = 0) -> int:
+    """The integer at a path; `default` where there is none."""
+    found = at(value, *path)
+    try:
+        return int(found)
+    except (TypeError, ValueError):
+        return default
+
+
+def annotation(key: str) -> str:
+    """The field path of an annotation."""
+    return f"metadata.annotations[{key}]"
+
+
+_SUFFIX = {
+    "m": 1e-3,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "P": 1e15,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+    "Pi": 2**50,
+}
+
+
+def quantity(value: Any) -> float:
+    """A resource quantity in its unit (cores, bytes, devices); 0 for what is none.
+
+    Source: apimachinery/pkg/api/resource, "Quantity".
+    """
+    found = re.fullmatch(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([A-Za-z]*)", str(value))
+    if not found:
+        return 0.0
+    try:
+        return float(found[1]) * _SUFFIX.get(found[2], 1.0)
+    except ValueError:
+        return 0.0
+
+
+_DURATION = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(value: Any) -> float | None:
+    """A Go or Gateway API duration ("1m30s") in seconds; a plain number is seconds; None for what is neither."""
+    found = str(value)
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", found):
+        return float(found)
+    parts = re.findall(r"([0-9.]+)(ms|s|m|h)", found)
+    if not parts or "".join(a + b for a, b in parts) != found:
+        return None
+    try:
+        return sum(float(a) * _DURATION[b] for a, b in parts)
+    except ValueError:
+        return None
+
+
+def moment(value: Any) -> float | None:
+    """An RFC 3339 time as seconds since the epoch; None for what is none."""
+    try:
+        return datetime.fromisoformat(str(value).replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return None
+
+
+def condition(value: Any, name: str, *path: str | int) -> dict[str, Any]:
+    """The condition of a type in `status.conditions` (or at `path`); empty where there is none."""
+    where: tuple[str | int, ...] = path or ("status", "conditions")
+    return next((c for c in items(value, *where) if c.get("type") == name), {})
+
+
+def selector_matches(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """A LabelSelector (matchLabels and matchExpressions) against labels; an empty selector matches all.
+
+    Source: API reference, meta/v1 LabelSelector. An unknown operator matches nothing.
+    """
+    if any(labels.get(k) != str(v) for k, v in mapping(selector, "matchLabels").items()):
+        return False
+    for term in items(selector, "matchExpressions"):
+        key, operator, values = str(term.get("key", "")), term.get("operator"), strings(term, "values")
+        matched = {
+            "In": key in labels and labels.get(key, "") in values,
+            "NotIn": labels.get(key) not in values if key in labels else True,
+            "Exists": key in labels,
+            "DoesNotExist": key not in labels,
+        }.get(str(operator), False)
+        if not matched:
+            return False
+    return True
+
+
+def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf below a value, with its path ("spec.egress[0].toFQDNs[1].matchName")."""
+    if isinstance(value, dict):
+        for key, below in value.items():
+            yield from walk(below, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for index, below in enumerate(value):
+            yield from walk(below, f"{path}[{index}]")
+    else:
+        yield path, value
+
+
+def sh(value: object) -> str:
+    """A value as one word of a shell command: quoted where a shell would read more into it, and on one line."""
+    return shlex.quote(re.sub(r"[\x00-\x1f\x7f\u2028\u2029]", "?", str(value)))
+
+
+def command(*words: str) -> str:
+    """A shell command line; words that a shell would read otherwise are quoted."""
+    return " ".join(map(sh, words))
+
+
+def kubectl(obj: ObjectRef, verb: str, *words: str) -> str:
+    """`kubectl -n NS VERB KIND NAME WORDS…` for an object."""
+    namespace = ("-n", obj.namespace) if obj.namespace else ()
+    return command("kubectl", *namespace, verb, obj.kind.lower(), obj.name, *words)
+
+
+def patch(obj: ObjectRef, change: Any, *, kind: str = "merge") -> str:
+    """A `kubectl patch` command. `kind` is merge, strategic or json."""
+    return kubectl(obj, "patch", f"--type={kind}", "-p", json.dumps(change))
+
+
+def restart(obj: ObjectRef) -> str:
+    """Makes a workload's pods anew; a bare pod is deleted."""
+    if obj.kind == "Pod":
+        return kubectl(obj, "delete")
+    return command("kubectl", "-n", obj.namespace, "rollout", "restart", f"{obj.kind.lower()}/{obj.name}")
+
+
+def annotate(obj: ObjectRef, key: str, value: str) -> str:
+    return kubectl(obj, "annotate", "--overwrite", f"{key}={value}")
+
+
+def q(value: object) -> str:
+    """A value as a YAML scalar: as it is where that is plain, else as a JSON string, which YAML reads too."""
+    plain = re.fullmatch(r"[A-Za-z][-A-Za-z0-9._/]*", str(value))
+    words = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
+    return str(value) if plain and str(value).lower() not in words else json.dumps(str(value))
+
+
+def event_object(event: KubeObject) -> ObjectRef:
+    """What an Event is about: `involvedObject` in core/v1, `regarding` in events.k8s.io/v1."""
+    about = event.raw.get("involvedObject") or event.raw.get("regarding") or {}
+    return ObjectRef(text(about, "kind"), text(about, "name"), text(about, "namespace"))
+
+
+def event_message(event: KubeObject) -> tuple[str, str]:
+    """(field, text) of an Event's message: `message` in core/v1, `note` in events.k8s.io/v1."""
+    field = "note" if "note" in event.raw else "message"
+    return field, text(event.raw, field)

@@ -1,0 +1,1 @@
+"""Counted drops to rows: who could not reach whom, where it ended."""

@@ -1,0 +1,293 @@
+"""Counts and samples in, rows out: who could not reach whom, where it ended, why, and what the policies say of it.
+
+As with paths, the clock is the events' own: a replay of a bundle says what the live run said.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from kubectl_genainet.context.context import Context
+from kubectl_genainet.context.judging import denied_directions
+from kubectl_genainet.drops.ends import Ends
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import (
+    ClusterChanged,
+    DropCount,
+    EstablishedCount,
+    Event,
+    IcmpCount,
+    IcmpError,
+    PacketDropped,
+    Point,
+    ResetCount,
+    RetransmitCount,
+    Tally,
+)
+from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.packet import FiveTuple, Protocol, is_multicast
+from kubectl_genainet.model.reasons import function_of, is_background
+from kubectl_genainet.why.case import Case
+
+MAX_GROUPS = 20_000
+SETTLED_NS = 5_000_000_000  # how long objects must have been in force before a connection is held against them
+
+# (what, client, server address, server port, protocol, reply, node, netns, reason, function)
+Key = tuple[str, str, str, int, Protocol, bool, str, int, str, str]
+
+
+@dataclass(slots=True)
+class Group:
+    """Events with one key, added up. `flow` is one of their tuples, in the packets' own direction."""
+
+    id: int
+    what: str  # "drop", "icmp", "icmp-drop", "reset", "retransmit", "established", "counter"
+    key: Key
+    flow: FiveTuple
+    event: Tally | None = None
+    packets: int = 0
+    bytes: int = 0
+    opening: bool = False
+    sample: PacketDropped | None = None
+    error: IcmpError | None = None
+    states: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def node(self) -> str:
+        return self.key[6]
+
+    @property
+    def netns(self) -> int:
+        return self.key[7]
+
+    @property
+    def reply(self) -> bool:
+        return self.key[5]
+
+    @property
+    def reason(self) -> str:
+        return self.key[8]
+
+    @property
+    def request(self) -> FiveTuple:
+        return self.flow.reversed if self.reply else self.flow
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        return self.request.src, self.request.dst
+
+
+class DropCorrelator:
+    """Feed it every record of every agent; `groups` are what is known now. `everything` keeps what is harmless too."""
+
+    def __init__(
+        self,
+        snapshot: ClusterSnapshot,
+        concerns: Callable[[FiveTuple], bool] = lambda _: True,
+        *,
+        everything: bool = False,
+    ) -> None:
+        self.context = Context(snapshot)
+        self.identity = self.context.identity
+        self.concerns = concerns
+        self.everything = everything
+        self.background = self.forgotten = 0
+        self._groups: dict[Key, Group] = {}
+        self._now: dict[str, int] = {}
+        self._in_force: dict[str, int] = {}
+        self._judge_by(snapshot)
+
+    def _judge_by(self, snapshot: ClusterSnapshot) -> None:
+        self.ends = Ends(snapshot)
+        self._in_force = dict(self._now)
+
+    def feed(self, event: Event) -> None:
+        """Takes in one record."""
+        match event:
+            case PacketDropped():
+                self._sample(event)
+            case IcmpError():
+                self._icmp_sample(event)
+            case DropCount() | IcmpCount() | ResetCount() | RetransmitCount() | EstablishedCount():
+                self._count(event)
+            case NodeReport() | RulesetDump():
+                self.context.learn(event)
+            case ClusterChanged():
+                self.context.learn(event)
+                self._judge_by(event.snapshot)
+                return
+            case _:
+                pass
+        node = getattr(event, "node", "")
+        self._now[node] = max(self._now.get(node, 0), getattr(event, "t_ns", 0))
+        self._in_force.setdefault(node, self._now[node])
+
+    def _group(self, what: str, node: str, netns: int, flow: FiveTuple, reason: str, location: str) -> Group | None:
+        if not self.concerns(flow):
+            return None
+        reply = what != "established" and self.ends.orient(flow).reply
+        client, server = (flow.dst, flow.src) if reply else (flow.src, flow.dst)
+        port = flow.sport if reply else flow.dport
+        key = (what, client, server, port, flow.protocol, reply, node, netns, reason, function_of(location))
+        found = self._groups.get(key)
+        if found is None:
+            if len(self._groups) >= MAX_GROUPS:
+                self.forgotten += 1
+                return None
+            found = self._groups[key] = Group(len(self._groups) + 1, what, key, flow)
+        return found
+
+    def _is_background(self, flow: FiveTuple, reason: str, location: str, *, opening: bool) -> bool:
+        return not self.everything and is_background(
+            reason, function_of(location), opening=opening, multicast=is_multicast(flow.dst)
+        )
+
+    def _sample(self, event: PacketDropped) -> None:
+        opening = event.tcp is not None and event.tcp.syn and not event.tcp.is_ack
+        if self._is_background(event.flow, event.reason, event.location, opening=opening):
+            return
+        group = self._group("drop", event.node, event.netns, event.flow, event.reason, event.location)
+        if group is not None and (group.sample is None or (opening and not group.opening)):
+            group.sample = event
+
+    def _icmp_sample(self, event: IcmpError) -> None:
+        what = "icmp-drop" if event.point is Point.DROP else "icmp"
+        kind = f"{event.type}/{event.code}"
+        group = self._group(what, event.node, event.netns, event.quoted, f"{kind} {event.reason}".strip(), "")
+        if group is not None and group.error is None:
+            group.error = event
+
+    def _count(self, event: Tally) -> None:
+        what, reason, location = _place_of(event)
+        if isinstance(event, DropCount) and self._is_background(
+            event.flow, event.reason, event.location, opening=event.opening
+        ):
+            if self.concerns(event.flow):
+                self.background += event.packets
+            return
+        if isinstance(event, EstablishedCount) and not self._against_policy(event):
+            return
+        group = self._group(what, event.node, event.netns, event.flow, reason, location)
+        if group is None:
+            return
+        group.packets += event.packets
+        group.event = group.event or event
+        if isinstance(event, DropCount):
+            group.bytes += event.bytes
+            group.opening = group.opening or event.opening
+        if isinstance(event, RetransmitCount):
+            group.states[event.state] += event.packets
+
+    def _against_policy(self, event: EstablishedCount) -> bool:
+        """Whether a connection between two pods came about that the policies, in force for a while, do not admit.
+
+        Only where source and destination are pods' addresses: what a masqueraded address stands for is not known.
+        """
+        snapshot = self.identity.snapshot
+        if event.t_ns - self._in_force.get(event.node, event.t_ns) < SETTLED_NS or self.context.engine is None:
+            return False
+        if snapshot.pod_at(event.flow.src) is None or snapshot.pod_at(event.flow.dst) is None:
+            return False
+        return bool(denied_directions(event.flow, self.identity, self.context.engine))
+
+    @property
+    def groups(self) -> list[Group]:
+        """Groups that have been counted, the largest first."""
+        return sorted((g for g in self._groups.values() if g.packets), key=lambda g: (-g.packets, g.id))
+
+    def by_pair(self) -> dict[tuple[str, str], list[Group]]:
+        """The counted groups by (client, server) address; a server's address also stands for its Service's."""
+        found: dict[tuple[str, str], list[Group]] = defaultdict(list)
+        for group in self._groups.values():
+            if group.packets:
+                for pair in self.pairs(group):
+                    found[pair].append(group)
+        return found
+
+    def pairs(self, group: Group) -> Iterator[tuple[str, str]]:
+        """(client, server) of the group: by address and, so that both sides of a Service's translation meet, by Service."""
+        request = group.request
+        yield group.pair
+        service = self.ends.service(request.dst, request.dport, request.protocol.value)
+        if service is not None:
+            yield request.src, f"{service.namespace}/{service.name}"
+
+    def case(self, group: Group) -> Case:
+        """The drop as `explain` wants it."""
+        event = group.sample or _without_sample(group)
+        ruleset, error = self.context.rulesets.of(group.node)
+        opening = event.tcp is not None and event.tcp.syn and not event.tcp.is_ack
+        established = group.reply or (group.flow.protocol is Protocol.TCP and not opening and not group.opening)
+        return Case(
+            event, established, self.identity, ruleset, error, self.context.engine, request=self.request_of(event.flow)
+        )
+
+    def case_of_error(self, group: Group) -> Case | None:
+        """An ICMP error that was dropped itself, as a packet of its own; None where no sample of it came. Policies have
+        nothing to say of it: connection tracking relates it to the connection that it is about."""
+        error = group.error
+        if error is None:
+            return None
+        protocol = Protocol.ICMP if error.family == 4 else Protocol.ICMPV6
+        packet = PacketDropped(
+            node=error.node,
+            t_ns=error.t_ns,
+            netns=error.netns,
+            ifindex=error.ifindex,
+            device=error.device,
+            skb=0,
+            flow=FiveTuple(error.src, 0, error.dst, 0, protocol),
+            length=0,
+            payload=0,
+            ip_id=0,
+            reason=error.reason,
+            location=error.location,
+            hook=error.hook,
+        )
+        ruleset, why = self.context.rulesets.of(group.node)
+        return Case(packet, True, self.identity, ruleset, why, None, icmp=(error.type, error.code))
+
+    def request_of(self, flow: FiveTuple) -> FiveTuple:
+        return self.ends.orient(flow).request
+
+
+def _place_of(event: Tally) -> tuple[str, str, str]:
+    """(what, reason, location) of a count."""
+    match event:
+        case DropCount():
+            return "drop", event.reason, event.location
+        case IcmpCount():
+            what = "icmp-drop" if event.reason else "icmp"
+            return what, f"{event.type}/{event.code} {event.reason}".strip(), ""
+        case ResetCount():
+            return (
+                "reset",
+                f"{'active ' if event.active else ''}{'sent' if event.sent else 'received'} {event.reason}",
+                "",
+            )
+        case RetransmitCount():
+            return "retransmit", "", ""
+        case _:
+            return "established", "", ""
+
+
+def _without_sample(group: Group) -> PacketDropped:
+    """What the counter alone knows, where no sample came: no device, no stack, no hook."""
+    event = group.event
+    location = event.location if isinstance(event, DropCount) else ""
+    return PacketDropped(
+        node=group.node,
+        t_ns=event.t_ns if event else 0,
+        netns=group.netns,
+        ifindex=0,
+        device="",
+        skb=0,
+        flow=group.flow,
+        length=0,
+        payload=0,
+        ip_id=0,
+        reason=group.reason,
+        location=location,
+    )

@@ -1,0 +1,1 @@
+"""The agents' DaemonSet: deploy, look after, reach, remove."""

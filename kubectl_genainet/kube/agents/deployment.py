@@ -1,0 +1,351 @@
+"""`deploy` and `undeploy`: server-side apply of the base, waiting with reasons, removal of exactly what was made."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.kube.agents.always import MONITORING
+from kubectl_genainet.kube.agents.base import AGENT, MANAGED_BY, DeployOptions, always_on_extras, capability, render
+from kubectl_genainet.kube.agents.leftovers import others_in
+from kubectl_genainet.kube.agents.paths import collection_path, describe, object_path
+from kubectl_genainet.kube.agents.rollout import (
+    AGENT_CONTAINER,
+    Problem,
+    daemonset_problems,
+    has_ended,
+    pod_problem,
+    runs,
+)
+from kubectl_genainet.kube.client import FIELD_MANAGER, KubeClient
+from kubectl_genainet.kube.failures import ApiError, Unreachable
+
+_PODS = f"app.kubernetes.io/name={AGENT}"
+_NO_LOG = b"unable to retrieve container logs"  # what the kubelet answers for a container that it has removed
+_DAEMONSET = "/apis/apps/v1/namespaces/{}/daemonsets/" + AGENT
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One object and what became of it: created, configured, unchanged, kept, deleted, not ours; or `waiting`, until
+    what an undeploy left is gone.
+    """
+
+    object: str
+    outcome: str
+    note: str = ""
+
+
+class Rollout(msgspec.Struct, frozen=True):
+    """How far the DaemonSet is. `problems` say what keeps agents from running, as far as can be told."""
+
+    ready: int
+    desired: int
+    complete: bool
+    observed: bool  # the controller has seen the newest version
+    problems: tuple[Problem, ...] = ()
+
+
+def get_or_none(client: KubeClient, path: str, doing: str = "") -> Any:
+    """The object at a path; None where there is none."""
+    try:
+        return client.json("GET", path, doing=doing or f"get {path}")
+    except ApiError as error:
+        if error.status == 404:
+            return None
+        raise
+
+
+def has_monitoring(client: KubeClient) -> bool:
+    """Whether the cluster has the Prometheus Operator's kinds."""
+    groups = client.json("GET", "/apis", doing="ask which APIs there are").get("groups") or []
+    return MONITORING in {group.get("name") for group in groups}
+
+
+def api_server_port(client: KubeClient) -> int:
+    """The port behind the Service default/kubernetes; 0 where the user may not read it."""
+    try:
+        found = client.get("/api/v1/namespaces/default/endpoints/kubernetes")
+        return int(found["subsets"][0]["ports"][0]["port"])
+    except (ApiError, LookupError, TypeError, ValueError):
+        return 0
+
+
+def is_ours(obj: dict[str, Any]) -> bool:
+    return bool(obj["metadata"].get("labels", {}).get(MANAGED_BY[0]) == MANAGED_BY[1])
+
+
+def deploy(
+    client: KubeClient, options: DeployOptions, timeout_s: float = 120, *, dry_run: bool = False
+) -> Iterator[Step]:
+    """Applies every object, and makes the capability where there is none; gives each step as it is done.
+
+    What an undeploy is still removing is waited for, `timeout_s` seconds in all. Can be repeated: what is as it should
+    be stays. A namespace that deploy did not make is used as it is. `dry_run` asks the server to check and to change
+    nothing.
+    """
+    deadline = time.monotonic() + timeout_s
+    for obj in render(options):
+        if obj["kind"] == "DaemonSet":
+            yield _ensure_capability(client, options.namespace, dry_run)
+        existing = _existing(client, obj)
+        if _is_going(existing) and not dry_run:
+            yield Step(describe(obj), "waiting", "an earlier one is still being deleted")
+            existing = _once_gone(client, obj, deadline, timeout_s)
+        if obj["kind"] == "Namespace" and existing is not None and not is_ours(existing):
+            yield Step(describe(obj), "kept", _podsecurity_note(existing))
+            continue
+        query = {"fieldManager": FIELD_MANAGER, "force": "true", **({"dryRun": "All"} if dry_run else {})}
+        applied = client.json(
+            "PATCH",
+            object_path(obj),
+            obj,
+            query=query,
+            content_type="application/apply-patch+yaml",
+            doing=f"apply {describe(obj)}",
+        )
+        yield Step(describe(obj), _outcome(existing, applied))
+    if not dry_run:
+        yield from filter(None, (_remove_extra(client, obj) for obj in always_on_extras(options)))
+
+
+def _existing(client: KubeClient, obj: dict[str, Any]) -> Any:
+    return get_or_none(client, object_path(obj), f"get {describe(obj)}")
+
+
+def _is_going(obj: Any) -> bool:
+    return obj is not None and bool(obj["metadata"].get("deletionTimestamp"))
+
+
+def _once_gone(client: KubeClient, obj: dict[str, Any], deadline: float, timeout_s: float) -> Any:
+    """None, or what another made in the place of the object that was being deleted."""
+    while _is_going(existing := _existing(client, obj)):
+        if time.monotonic() >= deadline:
+            raise GenainetError(
+                f"{describe(obj)} is still being deleted after {timeout_s:.0f} s",
+                "Is the kubelet of every node alive? A longer --timeout waits for a node that is slow.",
+            )
+        time.sleep(0.5)
+    return existing
+
+
+def _outcome(before: Any, after: Any) -> str:
+    if before is None:
+        return "created"
+    return "unchanged" if _content(before) == _content(after) else "configured"
+
+
+def _content(obj: dict[str, Any]) -> dict[str, Any]:
+    """What an object says, without the server's bookkeeping: older servers write that anew at each apply."""
+    kept = {k: v for k, v in obj.items() if k not in ("metadata", "status")}
+    return kept | {k: obj["metadata"].get(k) for k in ("labels", "annotations", "generation")}
+
+
+def _podsecurity_note(namespace: dict[str, Any]) -> str:
+    level = namespace["metadata"].get("labels", {}).get("pod-security.kubernetes.io/enforce", "")
+    if level == "privileged":
+        return ""
+    shown = f"enforces PodSecurity {level}" if level else "sets no PodSecurity level"
+    return f"deploy did not make it and leaves it as it is; it {shown}, and the agent needs privileged"
+
+
+def _ensure_capability(client: KubeClient, namespace: str, dry_run: bool) -> Step:
+    """The Secret that agents and callers share; never replaced, or running clients would be locked out."""
+    secret = capability(namespace)
+    if get_or_none(client, object_path(secret), f"get {describe(secret)}") is not None:
+        return Step(describe(secret), "unchanged")
+    if not dry_run:
+        client.json("POST", collection_path(secret), secret, doing=f"create {describe(secret)}")
+    return Step(describe(secret), "created")
+
+
+def rollout(client: KubeClient, namespace: str) -> Rollout:
+    """How far the agents are now, with the reasons for those that don't run."""
+    found = get_or_none(client, _DAEMONSET.format(namespace), f"get daemonset {namespace}/{AGENT}")
+    if found is None:
+        raise GenainetError(f"there is no DaemonSet {namespace}/{AGENT}", "Run `kubectl genainet deploy` first.")
+    status = found.get("status", {})
+    desired, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
+    current = status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0)
+    updated = status.get("updatedNumberScheduled", 0)
+    complete = current and desired > 0 and ready >= desired and updated >= desired
+    return Rollout(ready, desired, complete, current, () if complete else tuple(_problems(client, namespace, found)))
+
+
+def _problems(client: KubeClient, namespace: str, daemonset: dict[str, Any]) -> Iterator[Problem]:
+    events = _events(client, namespace, daemonset)
+    yield from daemonset_problems(events)
+    pods = client.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=_PODS).get("items") or []
+    for pod in pods:
+        if pod["metadata"].get("deletionTimestamp"):
+            continue
+        ended = _ended_container(pod)
+        log = _last_log(client, pod, ended) if ended else ""
+        problem = pod_problem(pod, _events(client, namespace, pod), log)
+        if problem is not None:
+            yield problem
+
+
+def _events(client: KubeClient, namespace: str, obj: dict[str, Any]) -> list[dict[str, Any]]:
+    """An object's events, oldest first; none where the user may not read them."""
+    selector = f"involvedObject.uid={obj['metadata'].get('uid', '')}"
+    try:
+        found = client.get(f"/api/v1/namespaces/{namespace}/events", fieldSelector=selector).get("items") or []
+    except ApiError:
+        return []
+    return sorted(found, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
+
+
+def _ended_container(pod: dict[str, Any]) -> str:
+    """The name of the container that has ended, the agent's before others; "" where none has."""
+    found = [
+        container["name"]
+        for container in pod.get("status", {}).get("containerStatuses") or ()
+        if "terminated" in {**container.get("lastState", {}), **container.get("state", {})}
+    ]
+    return AGENT_CONTAINER if AGENT_CONTAINER in found else next(iter(found), "")
+
+
+def _last_log(client: KubeClient, pod: dict[str, Any], container: str) -> str:
+    path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/log"
+    for previous in ("true", "false"):
+        query = {"container": container, "previous": previous, "tailLines": "20", "limitBytes": "8192"}
+        try:
+            text = client.request("GET", path, query=query)
+        except (ApiError, Unreachable):
+            continue
+        if text and not text.startswith(_NO_LOG):
+            return text.decode("utf-8", "replace")
+    return ""
+
+
+def wait_for_rollout(
+    client: KubeClient, namespace: str, timeout_s: float, tell: Callable[[Rollout], None], interval_s: float = 1.0
+) -> Rollout:
+    """Waits until every agent is ready; `tell` gets each state that differs from the one before.
+
+    Raises GenainetError with the first problem when the time is up.
+    """
+    deadline = time.monotonic() + timeout_s
+    told: Rollout | None = None
+    while True:
+        state = rollout(client, namespace)
+        if state != told:
+            tell(state)
+            told = state
+        if state.complete:
+            return state
+        if time.monotonic() >= deadline:
+            raise _not_in_time(state, namespace, timeout_s)
+        time.sleep(interval_s)
+
+
+def _not_in_time(state: Rollout, namespace: str, timeout_s: float) -> GenainetError:
+    if not state.observed:
+        return GenainetError(
+            f"the cluster has not taken up the DaemonSet after {timeout_s:.0f} s", "Does kube-controller-manager run?"
+        )
+    if not state.desired and not state.problems:
+        return GenainetError("no node is selected for the agent", "See --node-selector and --tolerations.")
+    message = f"{state.ready} of {state.desired} agents are ready after {timeout_s:.0f} s"
+    if not state.problems:
+        return GenainetError(message, f"See `kubectl -n {namespace} get pods`, or wait longer with --timeout.")
+    first = state.problems[0]
+    where = f"on {first.node}, " if first.node else ""
+    return GenainetError(f"{message}; {where}{first.what}", first.hint)
+
+
+def undeploy(client: KubeClient, namespace: str, timeout_s: float, *, wait: bool = True) -> Iterator[Step]:
+    """Removes what deploy made, the agents first; gives each step as it is done.
+
+    A probe lives as long as its agent's process: once the kubelet says of every pod that its containers have ended, or
+    has removed it, no probe is left. Raises GenainetError naming the nodes of which that is not known in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    options = DeployOptions(namespace=namespace)
+    yield from filter(None, (_remove_extra(client, obj) for obj in always_on_extras(options)))
+    objects = [*render(options), capability(namespace)]
+    for obj in sorted(objects, key=_removal_order):
+        if obj["kind"] == "Namespace":
+            yield from _remove_namespace(client, obj, deadline, wait)
+            continue
+        step = _remove(client, obj)
+        if step is not None:
+            yield step
+        if obj["kind"] == "DaemonSet" and wait:
+            _wait_for_agents_to_end(client, namespace, deadline, timeout_s)
+
+
+def _removal_order(obj: dict[str, Any]) -> int:
+    """Agents first; the roles last, the administrator's own at the very end: they may be what allows the removal."""
+    if obj["metadata"]["name"] == "genainet-admin":
+        return 4
+    return {"DaemonSet": 0, "Namespace": 2, "ClusterRole": 3}.get(obj["kind"], 1)
+
+
+def _remove(client: KubeClient, obj: dict[str, Any]) -> Step | None:
+    existing = _existing(client, obj)
+    if existing is None:
+        return None
+    if not is_ours(existing):
+        return Step(describe(obj), "kept", "deploy did not make it")
+    # In the foreground an object stays until the garbage collector has come by: of use only where it owns others.
+    policy = "Foreground" if obj["kind"] == "DaemonSet" else "Background"
+    options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
+    # Only this very object: not one of the same name that was made in between.
+    options["preconditions"] = {"uid": existing["metadata"]["uid"]}  # type: ignore[assignment]
+    client.json("DELETE", object_path(obj), options, doing=f"delete {describe(obj)}")
+    return Step(describe(obj), "deleted")
+
+
+def _remove_extra(client: KubeClient, obj: dict[str, Any]) -> Step | None:
+    """As `_remove`; a role of an earlier version may not look for what that version did not make."""
+    try:
+        return _remove(client, obj)
+    except ApiError as error:
+        if error.status == 403:
+            return None
+        raise
+
+
+def _wait_for_agents_to_end(client: KubeClient, namespace: str, deadline: float, timeout_s: float) -> None:
+    ran: set[str] = set()  # UIDs of pods that were seen to run: where they don't any more, their kubelet has said so
+    while True:
+        listed = client.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=_PODS).get("items") or []
+        ran |= {pod["metadata"]["uid"] for pod in listed if runs(pod)}
+        pods = [p for p in listed if runs(p) or not (has_ended(p) or p["metadata"]["uid"] in ran)]
+        if not pods:
+            return
+        if time.monotonic() >= deadline:
+            nodes = sorted({p.get("spec", {}).get("nodeName", "") or "no node" for p in pods})
+            raise GenainetError(
+                f"agents are still there after {timeout_s:.0f} s, on {', '.join(nodes)}",
+                "Is the kubelet of that node alive? A probe ends with its agent's process, or when the node restarts.",
+            )
+        time.sleep(0.5)
+
+
+def _remove_namespace(client: KubeClient, obj: dict[str, Any], deadline: float, wait: bool) -> Iterator[Step]:
+    existing = _existing(client, obj)
+    if existing is None:
+        return
+    if not is_ours(existing):
+        yield Step(describe(obj), "kept", "deploy did not make it")
+        return
+    others = others_in(client, obj["metadata"]["name"])
+    if others:
+        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+        yield Step(describe(obj), "kept", f"it holds what deploy did not make: {shown}")
+        return
+    step = _remove(client, obj)
+    while wait and get_or_none(client, object_path(obj)) is not None:
+        if time.monotonic() >= deadline:
+            raise GenainetError(
+                f"{describe(obj)} is still being deleted", f"kubectl describe {describe(obj)} says why."
+            )
+        time.sleep(0.5)
+    if step is not None:
+        yield step

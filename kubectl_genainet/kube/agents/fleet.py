@@ -1,0 +1,48 @@
+"""What `status` and `version` say of the agents: one row a node, with the reason where something is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from kubectl_genainet.kube.agents.forward import Agent
+from kubectl_genainet.kube.agents.rollout import Problem
+from kubectl_genainet.model.events import Hello
+from kubectl_genainet.model.fleet import NodeStatus
+
+
+def fleet(
+    nodes: Iterable[str], agents: Iterable[Agent], answers: Mapping[str, Hello | str], problems: Iterable[Problem]
+) -> tuple[NodeStatus, ...]:
+    """Joins what the API knows with what the agents said (`answers`: a Hello, or why there is none). Sorted by node."""
+    by_node = {agent.node: agent for agent in agents}
+    why = {problem.node: problem for problem in problems if problem.node}
+    everyone = next((p for p in problems if not p.node), None)
+    rows = []
+    for node in sorted({*nodes, *by_node, *why}):
+        agent, problem = by_node.get(node), why.get(node, everyone)
+        if agent is None:
+            text = problem.what if problem else "no agent is meant to run here (see --node-selector, --tolerations)"
+            rows.append(NodeStatus(node, "none", problem=text, hint=problem.hint if problem else ""))
+        elif not agent.ready:
+            what = problem.what if problem else "it is starting, or its node does not answer"
+            hint = problem.hint if problem else ""
+            rows.append(NodeStatus(node, "not ready", agent.pod, agent.version, problem=what, hint=hint))
+        else:
+            rows.append(_answered(agent, answers.get(node, "")))
+    return tuple(rows)
+
+
+def _answered(agent: Agent, answer: Hello | str) -> NodeStatus:
+    if isinstance(answer, str):
+        if not answer:  # it was not asked
+            return NodeStatus(agent.node, "ready", agent.pod, agent.version)
+        return NodeStatus(agent.node, "silent", agent.pod, agent.version, problem=answer)
+    return NodeStatus(agent.node, "ready", agent.pod, answer.version, answer.kernel, answer.tier)
+
+
+def skew(client_version: str, agents: Iterable[Agent]) -> str:
+    """A warning for agents of another version than this client; "" where all are the same."""
+    others = sorted({a.version or "unknown" for a in agents} - {client_version})
+    if not others:
+        return ""
+    return f"agents of version {', '.join(others)} run in the cluster, this client is {client_version}"

@@ -1,0 +1,96 @@
+"""The agents in the cluster: which pod serves which node, how to reach it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import socket
+from collections.abc import Callable
+
+import msgspec
+
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.kube.agents.base import AGENT, AGENT_PORT, CAPABILITY, NAMESPACE, VERSION_LABEL
+from kubectl_genainet.kube.agents.portforward import ForwardedSocket, dial_pod
+from kubectl_genainet.kube.client import KubeClient, connect
+from kubectl_genainet.kube.failures import ApiError
+from kubectl_genainet.kube.resources import POD, Served
+from kubectl_genainet.kube.snapshot import list_objects
+from kubectl_genainet.model.kube import KubeObject, Pod
+
+
+class Agent(msgspec.Struct, frozen=True):
+    """The agent of one node. `version` is that of the client that deployed it."""
+
+    node: str
+    pod: str
+    namespace: str
+    ready: bool
+    version: str
+    raw: KubeObject
+
+
+def find_agents(client: KubeClient, namespace: str = NAMESPACE) -> tuple[Agent, ...]:
+    """The agents' pods, sorted by node; one that is being replaced counts only where there is no other."""
+    selector = (("labelSelector", f"app.kubernetes.io/name={AGENT}"),)
+    objects, _ = list_objects(client, Served(POD, "v1"), namespace, selector)
+    by_node: dict[str, Agent] = {}
+    for obj in sorted(objects, key=lambda o: not o.raw["metadata"].get("deletionTimestamp")):
+        pod = obj.decode(Pod)
+        version = pod.metadata.labels.get(VERSION_LABEL, "")
+        agent = Agent(pod.spec.node_name, pod.metadata.name, namespace, pod.ready, version, obj)
+        if pod.spec.node_name:
+            by_node[agent.node] = agent
+    return tuple(by_node[node] for node in sorted(by_node))
+
+
+def read_capability(client: KubeClient, namespace: str = NAMESPACE) -> str:
+    """The token that agents ask for. Raises GenainetError with what to do where it is missing or may not be read."""
+    path = f"/api/v1/namespaces/{namespace}/secrets/{CAPABILITY}"
+    try:
+        secret = client.json("GET", path, doing=f"read the agents' capability (Secret {namespace}/{CAPABILITY})")
+        return base64.b64decode(secret["data"]["token"]).decode().strip()
+    except ApiError as error:
+        if error.status == 404:
+            raise GenainetError(
+                f"there are no agents in namespace {namespace}", "Run `kubectl genainet deploy` first."
+            ) from None
+        if error.status == 403:
+            raise GenainetError(
+                f"you may not use the agents: {error.message}",
+                f"Live commands need the ClusterRole genainet-trace in namespace {namespace}: kubectl -n {namespace} "
+                "create rolebinding NAME --clusterrole genainet-trace --user YOU",
+            ) from None
+        raise
+    except (KeyError, TypeError, binascii.Error, UnicodeDecodeError):
+        raise GenainetError(
+            f"the Secret {namespace}/{CAPABILITY} holds no token", "Delete it, and run `kubectl genainet deploy` again."
+        ) from None
+
+
+def dialler(client: KubeClient, agent: Agent) -> Callable[[], ForwardedSocket]:
+    """What a stream to an agent begins with: a connected socket at each call."""
+    return lambda: dial_pod(client, agent.namespace, agent.pod, AGENT_PORT)
+
+
+def agent_namespace() -> str:
+    """The namespace that live commands look for agents in: $GENAINET_NAMESPACE, else deploy's default."""
+    return os.environ.get("GENAINET_NAMESPACE") or NAMESPACE
+
+
+def cluster_agents(*, context: str = "", kubeconfig: str = "") -> tuple[dict[str, Callable[[], socket.socket]], str]:
+    """A dialler for every node whose agent is ready, and the token that agents ask for.
+
+    Raises GenainetError with what to do where there is none, or where the user may not use them.
+    """
+    client, namespace = connect(context=context, kubeconfig=kubeconfig), agent_namespace()
+    token = read_capability(client, namespace)
+    agents = find_agents(client, namespace)
+    ready: dict[str, Callable[[], socket.socket]] = {a.node: dialler(client, a) for a in agents if a.ready}
+    if not ready:
+        raise GenainetError(
+            f"none of the {len(agents)} agents in namespace {namespace} is ready",
+            "`kubectl genainet status` says why.",
+        )
+    return ready, token

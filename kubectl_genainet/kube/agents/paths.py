@@ -1,0 +1,38 @@
+"""Where an object lives in the API: the path for a kind that this tool makes or removes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_PLURALS = {
+    "Namespace": "namespaces",
+    "ClusterRole": "clusterroles",
+    "PriorityClass": "priorityclasses",
+    "ServiceAccount": "serviceaccounts",
+    "NetworkPolicy": "networkpolicies",
+    "DaemonSet": "daemonsets",
+    "Secret": "secrets",
+    "ClusterRoleBinding": "clusterrolebindings",
+    "Service": "services",
+    "ServiceMonitor": "servicemonitors",
+    "PrometheusRule": "prometheusrules",
+    "ConfigMap": "configmaps",
+}
+
+
+def collection_path(obj: dict[str, Any]) -> str:
+    """ "/apis/apps/v1/namespaces/genainet/daemonsets" """
+    version = obj["apiVersion"]
+    root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+    namespace = obj["metadata"].get("namespace")
+    return root + (f"/namespaces/{namespace}" if namespace else "") + "/" + _PLURALS[obj["kind"]]
+
+
+def object_path(obj: dict[str, Any]) -> str:
+    return f"{collection_path(obj)}/{obj['metadata']['name']}"
+
+
+def describe(obj: dict[str, Any]) -> str:
+    """ "daemonset genainet/genainet-agent", as messages name it."""
+    namespace = obj["metadata"].get("namespace")
+    return f"{obj['kind'].lower()} " + (f"{namespace}/" if namespace else "") + str(obj["metadata"]["name"])

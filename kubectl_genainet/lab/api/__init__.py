@@ -1,0 +1,1 @@
+"""The lab's API objects and the controllers that keep them."""

@@ -1,0 +1,1 @@
+"""Devices, addresses and packet rules of a lab."""

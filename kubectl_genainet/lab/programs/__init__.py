@@ -1,0 +1,1 @@
+"""The lab's processes and the programs they run."""

@@ -1,0 +1,70 @@
+"""What `drops` says: rows of packets that did not arrive (or were reset, or passed against the policies); JSON as
+docs/drops.md says. None is "unknown" everywhere; nothing is guessed."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+from kubectl_genainet.model.finding import Evidence, Severity
+from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.model.results.path import Drop, Party, ServiceRef
+
+
+class Outcome(Enum):
+    """What became of the packets of a row."""
+
+    DROPPED = "dropped"  # freed, and the sender was not told
+    REJECTED = "rejected"  # freed by a rule that tells the sender (TCP RST or ICMP error)
+    REFUSED = "refused"  # nothing listens on the port: the kernel of the destination tells the sender
+    RESET = "reset"  # a TCP reset ended the connection
+    TOLD = "told"  # an ICMP error reached the sender; where the packet died was not seen
+    RETRANSMITTED = "retransmitted"  # sent again; where it was lost was not seen
+    PASSED = "passed"  # connections that came about although policies do not admit them
+
+
+class Agreement(Enum):
+    """The kernel's doing beside what the API's policies say of the same flow."""
+
+    AGREE = "agree"  # dropped, and no policy admits it
+    API_ADMITS = "api-admits"  # dropped, though the policies admit it
+    API_ISOLATES = "api-isolates"  # passed, though the policies do not admit it
+    UNKNOWN = "unknown"  # the policies could not be judged
+
+
+class PolicyView(msgspec.Struct, frozen=True):
+    """What the API's policies say of the flow as a new connection. `policies` isolate one of its ends, by
+    "namespace/name". `causes` are what may be behind a disagreement; which of them it is, is not known."""
+
+    verdict: str  # "allow", "deny", "unknown"
+    agreement: Agreement
+    policies: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+
+
+class DropRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="drop"):
+    """Packets of one client and server with one fate at one place. `id` is the row's as long as the command runs.
+
+    `packets` counts sk_buffs (a GSO packet is one) since the start; connections for PASSED. `direction` is "request" or
+    "reply": which way the packets went. `service` is the Service whose address or endpoint the server is.
+    `node`, `pod`: in whose namespace it happened.
+    """
+
+    id: int
+    outcome: Outcome
+    check: str
+    severity: Severity
+    packets: int
+    bytes: int
+    client: Party | None
+    server: Party | None
+    service: ServiceRef | None
+    protocol: Protocol
+    direction: str
+    node: str
+    pod: str | None
+    title: str
+    drop: Drop | None = None
+    policy: PolicyView | None = None
+    evidence: tuple[Evidence, ...] = ()

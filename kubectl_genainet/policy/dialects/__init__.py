@@ -1,0 +1,1 @@
+"""Policies as each API writes them, decoded to rules."""

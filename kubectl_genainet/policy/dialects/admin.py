@@ -1,0 +1,293 @@
+"""The administrator's policies of policy.networking.k8s.io: AdminNetworkPolicy and BaselineAdminNetworkPolicy
+(v1alpha1) and ClusterNetworkPolicy (v1alpha2), validated and compiled.
+
+Source: network-policy-api, apis/v1alpha1 and apis/v1alpha2; KEP-2091. Selectors never select pods that use their
+node's network. The shapes of v0.1.0 (`namespaces: {namespaceSelector: …}`, `pods: {namespaces: …}`) are read too.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.cidr import block_of
+from kubectl_genainet.policy.dialects.kubernetes import check_port, check_port_name, check_protocol
+from kubectl_genainet.policy.model import Action, Family
+from kubectl_genainet.policy.peers import BlockPeer, DomainsPeer, NodesPeer, Peer, PodsPeer, SameLabelsPeer
+from kubectl_genainet.policy.rules import (
+    ADMIN_TIER,
+    BASELINE_TIER,
+    NamedPortTerm,
+    NumberedPorts,
+    Policy,
+    Ports,
+    Rule,
+    Tier,
+)
+from kubectl_genainet.policy.selectors import EVERYTHING, RawExpression, RawSelector, selector_of
+from kubectl_genainet.policy.where import Where, unknown_fields
+
+
+class RawNamespaces(msgspec.Struct, frozen=True, rename="camel"):
+    """A label selector (v0.1.1 and later), or v0.1.0's NamespacedPeer."""
+
+    match_labels: dict[str, str] = {}
+    match_expressions: tuple[RawExpression, ...] = ()
+    namespace_selector: RawSelector | None = None
+    same_labels: tuple[str, ...] | None = None
+    not_same_labels: tuple[str, ...] | None = None
+
+
+class RawPods(msgspec.Struct, frozen=True, rename="camel"):
+    namespace_selector: RawSelector = RawSelector()
+    pod_selector: RawSelector = RawSelector()
+    namespaces: RawNamespaces | None = None
+
+
+class RawSubject(msgspec.Struct, frozen=True):
+    namespaces: RawSelector | None = None
+    pods: RawPods | None = None
+
+
+class RawPeer(msgspec.Struct, frozen=True, rename="camel"):
+    namespaces: RawNamespaces | None = None
+    pods: RawPods | None = None
+    nodes: RawSelector | None = None
+    networks: tuple[str, ...] | None = None
+    domain_names: tuple[str, ...] | None = None
+
+
+class RawPortNumber(msgspec.Struct, frozen=True):
+    port: int
+    protocol: str = "TCP"
+
+
+class RawPortRange(msgspec.Struct, frozen=True):
+    start: int
+    end: int
+    protocol: str = "TCP"
+
+
+class RawPort(msgspec.Struct, frozen=True, rename="camel"):
+    port_number: RawPortNumber | None = None
+    port_range: RawPortRange | None = None
+    named_port: str | None = None
+
+
+class RawRange(msgspec.Struct, frozen=True):
+    start: int
+    end: int
+
+
+class RawDestinationPort(msgspec.Struct, frozen=True):
+    number: int | None = None
+    range: RawRange | None = None
+
+
+class RawTransport(msgspec.Struct, frozen=True, rename="camel"):
+    destination_port: RawDestinationPort | None = None
+
+
+class RawProtocol(msgspec.Struct, frozen=True, rename="camel"):
+    tcp: RawTransport | None = None
+    udp: RawTransport | None = None
+    sctp: RawTransport | None = None
+    destination_named_port: str | None = None
+
+
+class RawRule(msgspec.Struct, frozen=True):
+    action: str
+    name: str = ""
+    from_: tuple[RawPeer, ...] = msgspec.field(default=(), name="from")
+    to: tuple[RawPeer, ...] = ()
+    ports: tuple[RawPort, ...] | None = None
+    protocols: tuple[RawProtocol, ...] | None = None
+
+
+class RawSpec(msgspec.Struct, frozen=True):
+    subject: RawSubject
+    priority: int | None = None
+    tier: str | None = None
+    ingress: tuple[RawRule, ...] = ()
+    egress: tuple[RawRule, ...] = ()
+
+
+class RawPolicy(msgspec.Struct, frozen=True):
+    spec: RawSpec
+
+
+_ACTIONS = {"Allow": Action.ALLOW, "Accept": Action.ALLOW, "Deny": Action.DENY, "Pass": Action.PASS}
+
+
+def compile_admin_policy(obj: KubeObject) -> Policy:
+    """Compiles any of the three kinds. Raises InputError with file, object and field."""
+    spec = obj.decode(RawPolicy).spec
+    where = Where(obj).at("spec")
+    tier, priority = _tier_and_priority(obj.kind, spec, where)
+    unknown = unknown_fields(obj.raw.get("spec", {}), RawSpec, "spec")
+    return Policy(
+        ref=obj.ref,
+        family=Family.ADMIN,
+        tier=tier.name,
+        subject=_subject(spec.subject, where.at("subject")),
+        order=(priority, obj.name),
+        egress=_rules(obj.kind, spec.egress, where.at("egress"), "to"),
+        ingress=_rules(obj.kind, spec.ingress, where.at("ingress"), "from"),
+        not_evaluated=tuple((field, f"no such field in {obj.kind}") for field in unknown),
+    )
+
+
+def _tier_and_priority(kind: str, spec: RawSpec, where: Where) -> tuple[Tier, int]:
+    if kind == "BaselineAdminNetworkPolicy":
+        return BASELINE_TIER, 0
+    if spec.priority is None:
+        raise where.at("priority").error("priority is missing")
+    if not 0 <= spec.priority <= 1000:
+        raise where.at("priority").error(f"priority {spec.priority} is not between 0 and 1000")
+    if kind == "AdminNetworkPolicy":
+        return ADMIN_TIER, spec.priority
+    if spec.tier not in ("Admin", "Baseline"):
+        raise where.at("tier").error(f"{spec.tier!r} is neither Admin nor Baseline")
+    return (ADMIN_TIER if spec.tier == "Admin" else BASELINE_TIER), spec.priority
+
+
+def _subject(raw: RawSubject, where: Where) -> Peer:
+    if (raw.namespaces is None) == (raw.pods is None):
+        raise where.error("a subject needs exactly one of namespaces and pods")
+    if raw.namespaces is not None:
+        at = where.at("namespaces")
+        return PodsPeer(namespaces=selector_of(raw.namespaces, at), namespaces_field=at.field)
+    assert raw.pods is not None
+    return _pods(raw.pods, where.at("pods"))
+
+
+def _pods(raw: RawPods, where: Where) -> Peer:
+    pods = selector_of(raw.pod_selector, where.at("podSelector"))
+    pods_field = where.at("podSelector").field
+    if raw.namespaces is not None:
+        return _namespaces(raw.namespaces, where.at("namespaces"), pods, pods_field)
+    at = where.at("namespaceSelector")
+    return PodsPeer(pods, selector_of(raw.namespace_selector, at), pods_field=pods_field, namespaces_field=at.field)
+
+
+def _namespaces(raw: RawNamespaces, where: Where, pods: Any = EVERYTHING, pods_field: str = "") -> Peer:
+    for keys, same, name in ((raw.same_labels, True, "sameLabels"), (raw.not_same_labels, False, "notSameLabels")):
+        if keys is not None:
+            return SameLabelsPeer(keys, same, pods, where.at(name).field, pods_field)
+    if raw.namespace_selector is not None:
+        at = where.at("namespaceSelector")
+        selector = selector_of(raw.namespace_selector, at)
+    else:
+        at = where
+        selector = selector_of(RawSelector(raw.match_labels, raw.match_expressions), at)
+    return PodsPeer(pods, selector, pods_field=pods_field or at.field, namespaces_field=at.field)
+
+
+def _rules(kind: str, raw: tuple[RawRule, ...], where: Where, side: str) -> tuple[Rule, ...]:
+    return tuple(_rule(kind, i, rule, where.item(i), side) for i, rule in enumerate(raw))
+
+
+def _rule(kind: str, index: int, raw: RawRule, where: Where, side: str) -> Rule:
+    action = _ACTIONS.get(raw.action)
+    if action is None or (kind == "BaselineAdminNetworkPolicy" and action is Action.PASS):
+        raise where.at("action").error(f"{raw.action!r} is no action of {kind}")
+    peers = raw.from_ if side == "from" else raw.to
+    if not peers:
+        raise where.at(side).error("a rule needs at least one peer")
+    return Rule(
+        number=index + 1,
+        action=action,
+        field=where.field,
+        name=raw.name,
+        peers=tuple(p for i, raw_peer in enumerate(peers) for p in _peers(raw_peer, where.at(side).item(i))),
+        ports=_ports(raw, where),
+    )
+
+
+def _peers(raw: RawPeer, where: Where) -> list[Peer]:
+    given = [f for f in (raw.namespaces, raw.pods, raw.nodes, raw.networks, raw.domain_names) if f is not None]
+    if len(given) != 1:
+        raise where.error("a peer needs exactly one of namespaces, pods, nodes, networks and domainNames")
+    if raw.namespaces is not None:
+        return [_namespaces(raw.namespaces, where.at("namespaces"))]
+    if raw.pods is not None:
+        return [_pods(raw.pods, where.at("pods"))]
+    if raw.nodes is not None:
+        at = where.at("nodes")
+        return [NodesPeer(selector_of(raw.nodes, at), at.field)]
+    if raw.networks is not None:
+        at = where.at("networks")
+        return [BlockPeer(block_of(n, at.item(i)), (), at.item(i).field) for i, n in enumerate(raw.networks)]
+    names = raw.domain_names or ()
+    at = where.at("domainNames")
+    return [DomainsPeer(names, tuple(_domain_pattern(n, at.item(i)) for i, n in enumerate(names)), at.field)]
+
+
+def _domain_pattern(name: str, where: Where) -> str:
+    """A regular expression for a domain name; a leading `*.` stands for one label or more."""
+    if not re.fullmatch(r"(\*\.)?([a-z0-9]([-a-z0-9_]*[a-z0-9])?\.)+[a-z0-9]([-a-z0-9]*[a-z0-9])?\.?", name):
+        raise where.error(f"{name!r} is not a domain name", 'A name like "example.com", or "*.example.com".')
+    plain = name.rstrip(".")
+    return r"[^.]+(\.[^.]+)*\." + re.escape(plain[2:]) if plain.startswith("*.") else re.escape(plain)
+
+
+def _ports(raw: RawRule, where: Where) -> tuple[tuple[Ports, ...], ...]:
+    found: list[Ports] = []
+    for i, port in enumerate(raw.ports or ()):
+        found.append(_port(port, where.at("ports").item(i)))
+    for i, protocol in enumerate(raw.protocols or ()):
+        found.append(_protocol(protocol, where.at("protocols").item(i)))
+    return (tuple(found),) if found else ()
+
+
+def _port(raw: RawPort, where: Where) -> Ports:
+    given = [f for f in (raw.port_number, raw.port_range, raw.named_port) if f is not None]
+    if len(given) != 1:
+        raise where.error("a port needs exactly one of portNumber, portRange and namedPort")
+    if raw.named_port is not None:
+        at = where.at("namedPort")
+        check_port_name(raw.named_port, at)
+        return NamedPortTerm("", raw.named_port, at.field)
+    if raw.port_number is not None:
+        at = where.at("portNumber")
+        check_protocol(raw.port_number.protocol, at.at("protocol"))
+        check_port(raw.port_number.port, at.at("port"))
+        return NumberedPorts(raw.port_number.protocol, raw.port_number.port, raw.port_number.port, at.field)
+    assert raw.port_range is not None
+    at = where.at("portRange")
+    check_protocol(raw.port_range.protocol, at.at("protocol"))
+    return _range(raw.port_range.protocol, raw.port_range.start, raw.port_range.end, at)
+
+
+def _range(protocol: str, start: int, end: int, where: Where) -> NumberedPorts:
+    check_port(start, where.at("start"))
+    check_port(end, where.at("end"))
+    if end < start:
+        raise where.at("end").error(f"end {end} is below start {start}")
+    return NumberedPorts(protocol, start, end, where.field)
+
+
+def _protocol(raw: RawProtocol, where: Where) -> Ports:
+    transports = [(n, t) for n, t in (("tcp", raw.tcp), ("udp", raw.udp), ("sctp", raw.sctp)) if t is not None]
+    if len(transports) + (raw.destination_named_port is not None) != 1:
+        raise where.error("a protocol needs exactly one of tcp, udp, sctp and destinationNamedPort")
+    if raw.destination_named_port is not None:
+        at = where.at("destinationNamedPort")
+        check_port_name(raw.destination_named_port, at)
+        return NamedPortTerm("", raw.destination_named_port, at.field)
+    name, transport = transports[0]
+    at = where.at(name)
+    port = transport.destination_port
+    if port is None:
+        return NumberedPorts(name.upper(), 0, 65535, at.field)
+    at = at.at("destinationPort")
+    if (port.number is None) == (port.range is None):
+        raise at.error("a destination port needs exactly one of number and range")
+    if port.number is not None:
+        check_port(port.number, at.at("number"))
+        return NumberedPorts(name.upper(), port.number, port.number, at.at("number").field)
+    assert port.range is not None
+    return _range(name.upper(), port.range.start, port.range.end, at.at("range"))

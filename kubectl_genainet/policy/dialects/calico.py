@@ -1,0 +1,318 @@
+"""Calico's NetworkPolicy and GlobalNetworkPolicy (projectcalico.org/v3, also as stored: crd.projectcalico.org/v1).
+
+Source: Calico documentation, "Network policy", "Global network policy", "Tier", "Network set". Policies of a tier are
+consulted by order and name; the first rule that matches decides: Allow, Deny or Pass (on to the next tier).
+Where a tier's policies select a pod and none decides, the tier ends in its default action. A NetworkPolicy of
+Kubernetes counts as one of the default tier with order 1000. Rules for host endpoints are not evaluated.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.cidr import block_of
+from kubectl_genainet.policy.dialects.calico_selector import parse_selector
+from kubectl_genainet.policy.model import Action, Direction, Family, Term
+from kubectl_genainet.policy.peers import (
+    AllOfPeer,
+    AnyOfPeer,
+    AnyPeer,
+    BlockPeer,
+    ExpressionPeer,
+    NotPeer,
+    Peer,
+    ServiceAccountPeer,
+    UnknownPeer,
+)
+from kubectl_genainet.policy.rules import (
+    DEFAULT_TIER,
+    NamedPortTerm,
+    NotPorts,
+    NotProtocol,
+    NumberedPorts,
+    Policy,
+    Ports,
+    Rule,
+    Tier,
+)
+from kubectl_genainet.policy.selectors import Operator, Requirement, Selector
+from kubectl_genainet.policy.where import Where, unknown_fields
+
+GROUPS = ("projectcalico.org", "crd.projectcalico.org")
+_LAST = float("inf")  # a policy without order comes last
+_ACTIONS = {"Allow": Action.ALLOW, "Deny": Action.DENY, "Pass": Action.PASS, "Log": Action.LOG}
+_NUMBERS = {6: "TCP", 17: "UDP", 132: "SCTP", 1: "ICMP", 58: "ICMPv6"}
+
+
+class RawAccounts(msgspec.Struct, frozen=True):
+    names: tuple[str, ...] = ()
+    selector: str = ""
+
+
+class RawEntity(msgspec.Struct, frozen=True, rename="camel"):
+    nets: tuple[str, ...] = ()
+    not_nets: tuple[str, ...] = ()
+    selector: str = ""
+    not_selector: str = ""
+    namespace_selector: str = ""
+    ports: tuple[int | str, ...] = ()
+    not_ports: tuple[int | str, ...] = ()
+    service_accounts: RawAccounts | None = None
+    services: dict[str, Any] | None = None
+    domains: tuple[str, ...] = ()
+
+
+class RawRule(msgspec.Struct, frozen=True, rename="camel"):
+    action: str
+    protocol: str | int | None = None
+    not_protocol: str | int | None = None
+    ip_version: int | None = msgspec.field(default=None, name="ipVersion")
+    icmp: dict[str, Any] | None = None
+    not_icmp: dict[str, Any] | None = msgspec.field(default=None, name="notICMP")
+    source: RawEntity = RawEntity()
+    destination: RawEntity = RawEntity()
+    http: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class RawSpec(msgspec.Struct, frozen=True, rename="camel"):
+    tier: str = "default"
+    order: float | None = None
+    selector: str = ""
+    namespace_selector: str = ""
+    service_account_selector: str = ""
+    types: tuple[str, ...] = ()
+    ingress: tuple[RawRule, ...] = ()
+    egress: tuple[RawRule, ...] = ()
+    performance_hints: tuple[str, ...] = ()
+    do_not_track: bool = False
+    pre_dnat: bool = msgspec.field(default=False, name="preDNAT")
+    apply_on_forward: bool = False
+
+
+class RawPolicy(msgspec.Struct, frozen=True):
+    spec: RawSpec = RawSpec()
+
+
+class RawTierSpec(msgspec.Struct, frozen=True, rename="camel"):
+    order: float | None = None
+    default_action: str = "Deny"
+
+
+class RawTier(msgspec.Struct, frozen=True):
+    spec: RawTierSpec = RawTierSpec()
+
+
+class CalicoCompiler:
+    """Compiles Calico's policies of one snapshot; `tiers` are its own tiers, less the default one."""
+
+    def __init__(self, snapshot: ClusterSnapshot) -> None:
+        self.tiers: dict[str, Tier] = {}
+        for group in GROUPS:
+            for obj in snapshot.of("Tier", group):
+                spec = obj.decode(RawTier).spec
+                ends = Action.PASS if spec.default_action == "Pass" else Action.DENY
+                if obj.name != DEFAULT_TIER.name:
+                    order = _LAST if spec.order is None else spec.order
+                    self.tiers[obj.name] = Tier(f"Calico {obj.name}", order, ends)
+        self._network_sets = _network_sets(snapshot)
+
+    def compile(self, obj: KubeObject) -> Policy | None:
+        """None for a policy of host endpoints only (doNotTrack, preDNAT)."""
+        spec = obj.decode(RawPolicy).spec
+        where = Where(obj).at("spec")
+        if spec.do_not_track or spec.pre_dnat:
+            return None
+        types = _types(spec, where)
+        tier, unknown = self._tier(spec)
+        unknown += tuple(
+            (f, f"no such field in Calico's {obj.kind}")
+            for f in unknown_fields(obj.raw.get("spec", {}), RawSpec, "spec")
+        )
+        order = _LAST if spec.order is None else spec.order
+        return Policy(
+            ref=obj.ref,
+            family=Family.CALICO,
+            tier=tier,
+            subject=self._subject(obj, spec, where),
+            order=(
+                1,
+                order,
+                obj.name if obj.name.startswith(f"{spec.tier}.") else f"{spec.tier}.{obj.name}",
+                obj.namespace,
+            ),
+            egress=self._rules(spec.egress, where.at("egress"), Direction.EGRESS) if "Egress" in types else (),
+            ingress=self._rules(spec.ingress, where.at("ingress"), Direction.INGRESS) if "Ingress" in types else (),
+            isolates_egress="Egress" in types,
+            isolates_ingress="Ingress" in types,
+            not_evaluated=unknown,
+        )
+
+    def _tier(self, spec: RawSpec) -> tuple[str, tuple[tuple[str, str], ...]]:
+        if spec.tier == DEFAULT_TIER.name:
+            return DEFAULT_TIER.name, ()
+        tier = self.tiers.get(spec.tier)
+        if tier is None:
+            why = f"Tier {spec.tier} is not among the objects, so its place is not known"
+            return DEFAULT_TIER.name, (("spec.tier", why),)
+        return tier.name, ()
+
+    def _subject(self, obj: KubeObject, spec: RawSpec, where: Where) -> Peer:
+        parts: list[Peer] = [self._expression(spec.selector, spec.namespace_selector, obj.namespace, where, nets=False)]
+        if spec.service_account_selector:
+            at = where.at("serviceAccountSelector").field
+            parts.append(UnknownPeer(at, "labels of service accounts are not evaluated"))
+        return parts[0] if len(parts) == 1 else AllOfPeer(tuple(parts))
+
+    def _expression(self, selector: str, namespaces: str, namespace: str, where: Where, *, nets: bool = True) -> Peer:
+        only_global = namespaces.strip() == "global()"
+        return ExpressionPeer(
+            selector=parse_selector(selector, where.at("selector")),
+            namespaces=parse_selector("" if only_global else namespaces, where.at("namespaceSelector")),
+            text=" and ".join(filter(None, (selector, namespaces and f"namespace {namespaces}"))) or "all()",
+            namespace="" if namespaces else namespace,
+            all_namespaces=not namespaces,
+            only_global=only_global,
+            sets=self._network_sets if nets else (),
+            field=where.at("selector").field if selector else where.at("namespaceSelector").field,
+        )
+
+    def _rules(self, raw: tuple[RawRule, ...], where: Where, direction: Direction) -> tuple[Rule, ...]:
+        return tuple(self._rule(i, r, where.item(i), direction) for i, r in enumerate(raw))
+
+    def _rule(self, index: int, raw: RawRule, where: Where, direction: Direction) -> Rule:
+        action = _ACTIONS.get(raw.action.capitalize())
+        if action is None:
+            raise where.at("action").error(f"{raw.action!r} is none of {', '.join(_ACTIONS)}")
+        peer_side, own_side = ("source", "destination") if direction is Direction.INGRESS else ("destination", "source")
+        peers = self._entity(getattr(raw, peer_side), where.at(peer_side), raw.ip_version)
+        own = self._entity(getattr(raw, own_side), where.at(own_side), None)
+        unsure = []
+        if raw.source.ports or raw.source.not_ports:
+            unsure.append((where.at("source").at("ports").field, "source ports are not evaluated"))
+        if raw.http:
+            unsure.append((where.at("http").field, "layer 7 rules (http) are not evaluated"))
+        return Rule(
+            number=index + 1,
+            action=action,
+            field=where.field,
+            peers=(peers,) if peers is not None else None,
+            ports=_ports(raw, where),
+            own=own,
+            not_evaluated=tuple(unsure),
+        )
+
+    def _entity(self, raw: RawEntity, where: Where, version: int | None) -> Peer | None:
+        """The terms of an entity rule, all of which must hold; None where there is none."""
+        parts: list[Peer] = []
+        if raw.selector or raw.namespace_selector:
+            parts.append(self._expression(raw.selector, raw.namespace_selector, where.obj.namespace, where))
+        if raw.not_selector:
+            at = where.at("notSelector")
+            inner = self._expression(raw.not_selector, raw.namespace_selector, where.obj.namespace, where)
+            parts.append(NotPeer(inner, Term.POD_LABELS, f"not {raw.not_selector}", at.field))
+        if raw.nets:
+            parts.append(_any_of(raw.nets, where.at("nets")))
+        if raw.not_nets:
+            at = where.at("notNets")
+            parts.append(
+                NotPeer(_any_of(raw.not_nets, at), Term.ADDRESS, f"not in {', '.join(raw.not_nets)}", at.field)
+            )
+        if version is not None:
+            every = "0.0.0.0/0" if version == 4 else "::/0"
+            parts.append(_any_of((every,), where))
+        if raw.service_accounts is not None:
+            parts += _accounts(raw.service_accounts, where.at("serviceAccounts"))
+        for name, value in (("services", raw.services), ("domains", raw.domains)):
+            if value:
+                parts.append(UnknownPeer(where.at(name).field, f"{name} of an entity rule is not evaluated"))
+        return AllOfPeer(tuple(parts)) if parts else None
+
+
+def _any_of(nets: tuple[str, ...], where: Where) -> Peer:
+    blocks = []
+    for i, net in enumerate(nets):
+        text = net if "/" in net else f"{net}/{128 if ':' in net else 32}"
+        blocks.append(BlockPeer(block_of(text, where.item(i)), (), where.item(i).field))
+    return AnyOfPeer(tuple(blocks))
+
+
+def _accounts(raw: RawAccounts, where: Where) -> list[Peer]:
+    parts: list[Peer] = []
+    if raw.names:
+        names = Selector((Requirement("serviceaccount", Operator.IN, raw.names),))
+        parts.append(ServiceAccountPeer(names, where.at("names").field))
+    if raw.selector:
+        parts.append(UnknownPeer(where.at("selector").field, "labels of service accounts are not evaluated"))
+    return parts
+
+
+def _types(spec: RawSpec, where: Where) -> set[str]:
+    """types, with Calico's default: what there are rules for, Ingress where there are none."""
+    if spec.types:
+        for i, name in enumerate(spec.types):
+            if name not in ("Ingress", "Egress"):
+                raise where.at("types").item(i).error(f"{name!r} is neither Ingress nor Egress")
+        return set(spec.types)
+    found = {name for name, rules in (("Ingress", spec.ingress), ("Egress", spec.egress)) if rules}
+    return found or {"Ingress"}
+
+
+def _ports(raw: RawRule, where: Where) -> tuple[tuple[Ports, ...], ...]:
+    protocol = _protocol(raw.protocol)
+    found: list[tuple[Ports, ...]] = []
+    at = where.at("destination")
+    if raw.destination.ports:
+        found.append(_port_terms(raw.destination.ports, protocol, at.at("ports")))
+    elif protocol:
+        found.append((NumberedPorts(protocol, 0, 65535, where.at("protocol").field),))
+    if raw.destination.not_ports:
+        terms = _port_terms(raw.destination.not_ports, protocol, at.at("notPorts"))
+        excluded = tuple(t for t in terms if isinstance(t, NumberedPorts | NamedPortTerm))
+        found.append((NotPorts(excluded, at.at("notPorts").field),))
+    if raw.not_protocol is not None:
+        found.append((NotProtocol(_protocol(raw.not_protocol), where.at("notProtocol").field),))
+    return tuple(found)
+
+
+def _protocol(value: str | int | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, int) or value.isdigit():
+        return _NUMBERS.get(int(value), str(value))
+    return value if value == "ICMPv6" else value.upper()
+
+
+def _port_terms(ports: tuple[int | str, ...], protocol: str, where: Where) -> tuple[Ports, ...]:
+    found: list[Ports] = []
+    for i, port in enumerate(ports):
+        first, colon, last = str(port).partition(":")
+        if first.isdigit() and (last.isdigit() or not colon):
+            low, high = int(first), int(last or first)
+            if not 0 <= low <= high <= 65535:
+                raise where.item(i).error(f"{port!r} is not a port or a range of ports")
+            found.append(NumberedPorts(protocol, low, high, where.item(i).field))
+        else:
+            found.append(NamedPortTerm(protocol, str(port), where.item(i).field))
+    return tuple(found)
+
+
+def _network_sets(snapshot: ClusterSnapshot) -> tuple[tuple[str, tuple[tuple[str, str], ...], Peer], ...]:
+    """Labelled sets of addresses that selectors select too: (namespace or "", labels, blocks)."""
+    found = []
+    for group in GROUPS:
+        for kind in ("NetworkSet", "GlobalNetworkSet"):
+            for obj in snapshot.of(kind, group):
+                nets = tuple(map(str, obj.raw.get("spec", {}).get("nets", ())))
+                peer = (
+                    _any_of(nets, Where(obj).at("spec").at("nets"))
+                    if nets
+                    else NotPeer(AnyPeer(), Term.ADDRESS, "", "")
+                )
+                namespace = obj.namespace if kind == "NetworkSet" else ""
+                found.append((namespace, tuple(sorted(obj.labels.items())), peer))
+    return tuple(found)

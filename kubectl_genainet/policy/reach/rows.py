@@ -1,0 +1,244 @@
+"""Which classes a class may reach, or be reached by: the tiers run once for all peers, on bit sets."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from kubectl_genainet.policy.decide import Matcher, Selected, run_tiers
+from kubectl_genainet.policy.model import Direction
+from kubectl_genainet.policy.party import Party
+from kubectl_genainet.policy.peers import AllOfPeer, AnyOfPeer, EntityPeer, NotPeer, Peer, SameLabelsPeer
+from kubectl_genainet.policy.reach.classes import NOBODY, PodClasses
+from kubectl_genainet.policy.rules import NamedPortTerm, NotPorts, NumberedPorts, Policy, Ports, Rule, Tier
+
+Plan = tuple[tuple[Tier, tuple[Selected, ...]], ...]
+# Protocols and ports whose rows are kept; then they are made anew.
+_MOST_TABLES = 1024
+
+
+class _Table(NamedTuple):
+    """The rows made so far, by class."""
+
+    egress: list[tuple[int, int] | None]
+    ingress: list[tuple[int, int] | None]
+
+
+class Rows:
+    """Rows of the matrix, each made when it is first asked for and shared by classes that have the same policies."""
+
+    def __init__(
+        self, classes: PodClasses, policies: Sequence[Policy], in_tiers: Callable[[Sequence[Selected]], Plan]
+    ) -> None:
+        self.classes = classes
+        self._port_edges = _port_edges(policies, classes)
+        self._egress = _Side(Direction.EGRESS, classes, policies, in_tiers)
+        self._ingress = _Side(Direction.INGRESS, classes, policies, in_tiers)
+        self._tables: dict[tuple[str, int], _Table] = {}
+        self._by_key: dict[tuple[str, int], _Table] = {}
+        self._rule_sets: dict[tuple[int, str, int], tuple[int, int]] = {}
+
+    def port_key(self, port: int) -> int:
+        """Ports with the same key are alike to every policy."""
+        return bisect_right(self._port_edges, port)
+
+    def row(self, index: int, direction: Direction, protocol: str, port: int) -> tuple[int, int]:
+        """The classes to (egress) or from (ingress) which a flow may be allowed, and those where it may be denied."""
+        table = self._table(protocol, port)
+        rows = table.egress if direction is Direction.EGRESS else table.ingress
+        found = rows[index]
+        if found is None:
+            side = self._egress if direction is Direction.EGRESS else self._ingress
+            found = rows[index] = self._row(side, index, protocol, port)
+        return found
+
+    def may(self, source: int, destination: int, protocol: str, port: int) -> tuple[bool, bool]:
+        """Whether a flow between two classes may be allowed, and whether it may be denied."""
+        table = self._tables.get((protocol, port)) or self._table(protocol, port)
+        leave = table.egress[source] or self.row(source, Direction.EGRESS, protocol, port)
+        enter = table.ingress[destination] or self.row(destination, Direction.INGRESS, protocol, port)
+        to, of = 1 << destination, 1 << source
+        return bool(leave[0] & to and enter[0] & of), bool(leave[1] & to or enter[1] & of)
+
+    def _table(self, protocol: str, port: int) -> _Table:
+        """The rows of a protocol and port; ports that are alike share them."""
+        table = self._tables.get((protocol, port))
+        if table is None:
+            key = self.port_key(port)
+            if len(self._tables) >= _MOST_TABLES:
+                self._tables.clear()
+                self._by_key.clear()
+                self._egress.shared.clear()
+                self._ingress.shared.clear()
+                self._rule_sets.clear()
+            table = self._by_key.get((protocol, key))
+            if table is None:
+                size = len(self.classes.classes)
+                table = self._by_key[(protocol, key)] = _Table([None] * size, [None] * size)
+            self._tables[(protocol, port)] = table
+        return table
+
+    def isolated(self, direction: Direction) -> int:
+        """The classes that some policy isolates."""
+        side = self._egress if direction is Direction.EGRESS else self._ingress
+        found = 0
+        for index, plan in enumerate(side.plans):
+            if any(s.policy.isolates(direction) for _, tier in plan.tiers for s in tier):
+                found |= 1 << index
+        return found
+
+    def _row(self, side: _Side, index: int, protocol: str, port: int) -> tuple[int, int]:
+        plan = side.plans[index]
+        if not plan.tiers:
+            return self.classes.all, 0
+        own = self.classes.classes[index].party
+        shared = (
+            plan.number,
+            protocol,
+            self.port_key(port),
+            own.ports if side.direction is Direction.INGRESS else (),
+            own.text if plan.looks_at_own else "",
+        )
+        found = side.shared.get(shared)
+        if found is None:
+            matcher = self._matcher(own, side.direction, protocol, port)
+            found = side.shared[shared] = run_tiers(plan.tiers, side.direction, self.classes.all, matcher)
+        return found
+
+    def _matcher(self, own: Party, direction: Direction, protocol: str, port: int) -> Matcher:
+        if direction is Direction.EGRESS:
+            return lambda policy, rule: self._egress_sets(rule, own, protocol, port)
+        return lambda policy, rule: self._ingress_sets(rule, own, protocol, port)
+
+    def _ingress_sets(self, rule: Rule, own: Party, protocol: str, port: int) -> tuple[int, int]:
+        if rule.match_ports(protocol, port, own).value is False:
+            return 0, 0
+        return self._sets(rule, own, self.classes.all)
+
+    def _egress_sets(self, rule: Rule, own: Party, protocol: str, port: int) -> tuple[int, int]:
+        key = (id(rule), protocol, self.port_key(port))
+        found = self._rule_sets.get(key)
+        if found is not None:
+            return found
+        ports = self.classes.all
+        for alternatives in rule.ports:
+            fits = 0
+            for term in alternatives:
+                fits |= self.classes.port(term, protocol, port)
+            ports &= fits
+        found = self._sets(rule, own, ports) if ports else (0, 0)
+        if not rule_looks_at_own(rule):
+            self._rule_sets[key] = found
+        return found
+
+    def _sets(self, rule: Rule, own: Party, ports: int) -> tuple[int, int]:
+        certain = not rule.not_evaluated
+        if rule.own is not None:
+            value = rule.own.match(own, own).value
+            if value is False:
+                return 0, 0
+            certain = certain and value is True
+        sure, unsure = self.classes.select(rule.peers, own)
+        sure, unsure = sure & ports, unsure & ports
+        return (sure, unsure) if certain else (0, sure | unsure)
+
+
+class _ClassPlan(NamedTuple):
+    """The tiers for a class; classes with the same policies have the same `number`."""
+
+    number: int
+    tiers: Plan
+    looks_at_own: bool
+
+
+class _Side:
+    """One direction: the plan of each class, and the rows made so far."""
+
+    def __init__(
+        self,
+        direction: Direction,
+        classes: PodClasses,
+        policies: Sequence[Policy],
+        in_tiers: Callable[[Sequence[Selected]], Plan],
+    ) -> None:
+        self.direction = direction
+        self.shared: dict[object, tuple[int, int]] = {}
+        selected: list[list[int]] = [[] for _ in classes.classes]
+        choices: list[Selected] = []
+        for policy in policies:
+            if not policy.applies(direction):
+                continue
+            sure, unsure = classes.peer(policy.subject, NOBODY)
+            if policy.not_evaluated:
+                sure, unsure = 0, sure | unsure
+            for found, certain in ((sure, True), (unsure, False)):
+                if found:
+                    choices.append(Selected(policy, certain))
+                    for index in bits(found & classes.pods):
+                        selected[index].append(len(choices) - 1)
+        plans: dict[tuple[int, ...], _ClassPlan] = {}
+        self.plans: list[_ClassPlan] = []
+        for chosen in map(tuple, selected):
+            plan = plans.get(chosen)
+            if plan is None:
+                tiers = in_tiers([choices[i] for i in chosen])
+                own = any(looks_at_own(choices[i].policy, direction) for i in chosen)
+                plan = plans[chosen] = _ClassPlan(len(plans), tiers, own)
+            self.plans.append(plan)
+
+
+def bits(found: int) -> Iterator[int]:
+    """The positions of the bits that are set, lowest first."""
+    text = bin(found)[:1:-1]
+    position = text.find("1")
+    while position >= 0:
+        yield position
+        position = text.find("1", position + 1)
+
+
+def looks_at_own(policy: Policy, direction: Direction) -> bool:
+    """Whether the rules compare with the pod's own side, so that their sets differ between pods."""
+    return any(rule_looks_at_own(rule) for rule in policy.rules(direction))
+
+
+def rule_looks_at_own(rule: Rule) -> bool:
+    return rule.own is not None or any(_peer_looks_at_own(p) for p in rule.peers or ())
+
+
+def _peer_looks_at_own(peer: Peer) -> bool:
+    match peer:
+        case SameLabelsPeer() | EntityPeer():
+            return True
+        case AllOfPeer(parts=parts) | AnyOfPeer(parts=parts):
+            return any(map(_peer_looks_at_own, parts))
+        case NotPeer(part=part):
+            return _peer_looks_at_own(part)
+        case _:
+            return False
+
+
+def _port_edges(policies: Iterable[Policy], classes: PodClasses) -> list[int]:
+    """The ports at which some term begins or ends to match."""
+    edges: set[int] = set()
+    for one in classes.classes:
+        for named in one.party.ports:
+            edges |= {named.port, named.port + 1}
+    for policy in policies:
+        for rule in (*policy.egress, *policy.ingress):
+            for alternatives in rule.ports:
+                for term in alternatives:
+                    edges |= _edges_of(term)
+    return sorted(edges)
+
+
+def _edges_of(term: Ports) -> set[int]:
+    match term:
+        case NumberedPorts(first=first, last=last):
+            return {first, last + 1}
+        case NotPorts(ports=ports):
+            return set().union(*map(_edges_of, ports)) if ports else set()
+        case NamedPortTerm():
+            return set()
+        case _:
+            return set()

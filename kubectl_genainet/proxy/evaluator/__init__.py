@@ -1,0 +1,1 @@
+"""The one form of rules, and the walk of a packet through them."""

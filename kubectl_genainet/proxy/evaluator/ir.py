@@ -1,0 +1,355 @@
+"""The one form that iptables and nftables rules are compiled to: checks on a packet's state, then actions.
+
+A check answers True, False, or None where what it asks for is not known. Chains are compiled when they are first
+walked: a node with 10,000 Services has 250,000 rules, and a packet meets a few dozen of them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from heapq import merge
+from typing import Any, TypeVar, Union
+
+from kubectl_genainet.proxy.evaluator.rule_ref import Hook, RuleRef
+
+S = TypeVar("S", bound="State")
+ALL_BITS = 0xFFFFFFFF
+
+
+@lru_cache(maxsize=65536)
+def address_number(text: str) -> int:
+    """An address as a number; IPv6 numbers never collide with IPv4 ones in use. Raises ValueError."""
+    return int(ipaddress.ip_address(text)) if ":" in text else ipv4_number(text)
+
+
+def ipv4_number(text: str) -> int:
+    """`int(IPv4Address(text))`, several times faster: a ruleset has an address in every second line."""
+    a, b, c, d = map(int, text.split("."))
+    if not (0 <= a < 256 and 0 <= b < 256 and 0 <= c < 256 and 0 <= d < 256):
+        raise ValueError(f"{text!r} is no IPv4 address")
+    return a << 24 | b << 16 | c << 8 | d
+
+
+def address_of(number: int, family: int) -> str:
+    if family == 4:
+        return f"{number >> 24}.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    return str(ipaddress.IPv6Address(number))
+
+
+class State:
+    """A packet on its way. Numbers throughout; None is "not known". `known` has the bits of `mark` that are known."""
+
+    __slots__ = (
+        "accepted",
+        "bridged",
+        "connmark",
+        "ct",
+        "dnat",
+        "doubts",
+        "dport",
+        "dst",
+        "env",
+        "family",
+        "icmp",
+        "iif",
+        "known",
+        "looped",
+        "mark",
+        "masquerade",
+        "oif",
+        "orig_dport",
+        "orig_dst",
+        "own",
+        "path",
+        "probability",
+        "proto",
+        "sport",
+        "src",
+    )
+
+    env: Env
+    family: int  # 4 or 6
+    src: int | None
+    dst: int
+    sport: int | None
+    dport: int | None
+    proto: int
+    mark: int
+    known: int
+    connmark: int
+    ct: str
+    iif: str | None
+    oif: str | None
+    icmp: tuple[int, int] | None
+    orig_dst: int
+    orig_dport: int | None
+    dnat: bool
+    masquerade: bool
+    accepted: bool
+    bridged: bool | None
+    own: bool  # made on the node
+    looped: bool  # came back in through the loopback device
+    probability: float | None
+    path: Path | None
+    doubts: tuple[tuple[str, bool], ...]
+
+    def copy(self) -> State:
+        return self.copy_to(object.__new__(State))
+
+    def copy_to(self, new: S) -> S:
+        """Fills `new` with all that this packet has."""
+        new.env, new.family, new.src, new.dst = self.env, self.family, self.src, self.dst
+        new.sport, new.dport, new.proto, new.mark = self.sport, self.dport, self.proto, self.mark
+        new.known, new.connmark, new.ct, new.iif, new.oif = self.known, self.connmark, self.ct, self.iif, self.oif
+        new.orig_dst, new.orig_dport, new.dnat = self.orig_dst, self.orig_dport, self.dnat
+        new.masquerade, new.accepted, new.probability = self.masquerade, self.accepted, self.probability
+        new.path, new.doubts, new.own, new.looped = self.path, self.doubts, self.own, self.looped
+        new.bridged, new.icmp = self.bridged, self.icmp
+        return new
+
+
+Check = Callable[[State], bool | None]
+Passed = Union["Rule", "Chain", RuleRef]
+# Rules passed, newest first: ways that fork share what came before. A tuple of rules is a stretch, oldest first.
+Path = tuple[Passed | tuple[Passed, ...], "Path | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class Env:
+    """The node around the rules. `local` None: the node's addresses are not known."""
+
+    local: frozenset[int] | None
+    always_local: frozenset[int] = frozenset()
+
+    def is_local(self, number: int, family: int) -> bool | None:
+        if number in self.always_local:
+            return True
+        if (family == 4 and number >> 24 == 127) or (family == 6 and number == 1):
+            return True
+        return None if self.local is None else number in self.local
+
+
+class Act(Enum):
+    """What an action does."""
+
+    CONTINUE = "continue"
+    JUMP = "jump"
+    GOTO = "goto"
+    RETURN = "return"
+    ACCEPT = "accept"
+    DROP = "drop"
+    REJECT = "reject"
+    QUEUE = "queue"  # a program decides
+    DNAT = "dnat"
+    SNAT = "snat"  # masquerade included
+    MARK = "mark"
+    CONNMARK = "connmark"
+    SPLIT = "split"  # a random pick
+    LOOKUP = "lookup"  # a verdict map
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One action of a rule. Which of the fields count depends on `kind`."""
+
+    kind: Act
+    chain: str = ""  # JUMP, GOTO
+    detail: str = ""  # REJECT: with what; QUEUE: which; UNKNOWN: the target's name
+    address: int | None = None  # DNAT: new destination; None keeps it
+    port: int | None = None
+    keep: int = ALL_BITS  # MARK: mark = (mark & keep) ^ flip
+    flip: int = 0
+    choices: tuple[tuple[float, Action], ...] = ()  # SPLIT: a random pick
+    lookup: Callable[[State], Action | None] | None = None  # LOOKUP; None for a miss
+    element: RuleRef | None = None  # of a verdict that came from a commented map element
+
+
+CONTINUE_ACTION = Action(Act.CONTINUE)
+
+
+class Rule:
+    """A compiled rule. `labels` name the checks, for when one of them can't be answered."""
+
+    __slots__ = (
+        "actions",
+        "by_destination",
+        "chain",
+        "checks",
+        "dport",
+        "dst",
+        "final",
+        "goto",
+        "index",
+        "labels",
+        "probability",
+        "raw",
+        "target",
+    )
+
+    def __init__(self, chain: Chain, index: int, raw: Any) -> None:
+        self.chain, self.index, self.raw = chain, index, raw
+        self.checks: tuple[Check, ...] = ()
+        self.labels: tuple[str, ...] = ()
+        self.actions: tuple[Action, ...] = ()
+        self.probability: float | None = None  # of a random match
+        self.dst: int | None = None  # the only destination that can match
+        self.dport: int | None = None  # the only destination port that can match
+        self.by_destination = False  # whether it asks for the destination in any other way
+        self.target: Chain | None = None  # where its one action goes, a jump (or, with `goto`, a goto)
+        self.goto = False
+        self.final: Action | None = None  # its one action, where that ends the base chain
+
+    def finish(self) -> None:
+        """Resolves a lone jump or verdict, the commonest actions, once for all packets."""
+        if len(self.actions) != 1:
+            return
+        action = self.actions[0]
+        if action.kind in (Act.JUMP, Act.GOTO):
+            self.target, self.goto = self.chain.table.chains.get(action.chain), action.kind is Act.GOTO
+        elif action.kind in (Act.ACCEPT, Act.DROP, Act.REJECT, Act.DNAT, Act.SNAT):
+            self.final = action
+
+    @property
+    def ref(self) -> RuleRef:
+        return self.chain.table.describe(self)
+
+
+def path_refs(path: Path | None) -> tuple[RuleRef, ...]:
+    """The rules of a path, oldest first."""
+    found: list[RuleRef] = []
+    while path is not None:
+        passed, path = path
+        stretch = passed if isinstance(passed, tuple) else (passed,)
+        found += [rule if isinstance(rule, RuleRef) else rule.ref for rule in reversed(stretch)]
+    return tuple(reversed(found))
+
+
+class Table(ABC):
+    """A table of one family (4, 6, or 0 for both) with its chains. Subclasses know how to compile and to describe."""
+
+    def __init__(self, name: str, family: int, source: str) -> None:
+        self.name, self.family, self.source = name, family, source
+        self.chains: dict[str, Chain] = {}
+
+    @property
+    def title(self) -> str:
+        """How a rule reference names the table."""
+        return self.name
+
+    @abstractmethod
+    def compile(self, chain: Chain) -> list[Rule]: ...
+
+    @abstractmethod
+    def describe(self, rule: Rule) -> RuleRef: ...
+
+
+class Chain:
+    """A chain and its rules, compiled on first use. `raw` is what the parser kept of each rule."""
+
+    __slots__ = ("_index", "_rules", "hook", "kind", "name", "policy", "priority", "raw", "table")
+
+    def __init__(self, table: Table, name: str) -> None:
+        self.table, self.name = table, name
+        self.raw: list[Any] = []
+        self.hook: Hook | None = None
+        self.kind = "filter"  # "nat" for a base chain that translates
+        self.priority = 0
+        self.policy = "ACCEPT"
+        self._rules: list[Rule] | None = None
+        self._index: _Index | None = None
+
+    @property
+    def rules(self) -> list[Rule]:
+        if self._rules is None:
+            self._rules = self.table.compile(self)
+        return self._rules
+
+    @property
+    def ref(self) -> RuleRef:
+        """The chain's policy, as the rule that ends it."""
+        return RuleRef(self.table.title, self.name, 0, f"policy {self.policy}")
+
+    def candidates(self, state: State) -> Sequence[Rule]:
+        """The rules that can match by destination address and port, in order; a superset of those that do."""
+        rules = self._rules
+        if rules is None:
+            rules = self.rules
+        if len(rules) < 8:
+            return rules
+        if self._index is None:
+            self._index = _Index(rules)
+        return self._index.candidates(state)
+
+
+class _Index:
+    """A long chain's rules by the one destination, or the one destination port, that each can match."""
+
+    __slots__ = ("by_dport", "by_dst", "known", "rest")
+
+    def __init__(self, rules: list[Rule]) -> None:
+        self.by_dst: dict[int, list[Rule]] = {}
+        self.by_dport: dict[int, list[Rule]] = {}
+        self.rest: list[Rule] = []
+        self.known: dict[tuple[int, int | None], Sequence[Rule]] = {}
+        for rule in rules:
+            if rule.dst is not None:
+                self.by_dst.setdefault(rule.dst, []).append(rule)
+            elif rule.dport is not None:
+                self.by_dport.setdefault(rule.dport, []).append(rule)
+            else:
+                self.rest.append(rule)
+
+    def candidates(self, state: State) -> Sequence[Rule]:
+        dst, dport = state.dst, state.dport if self.by_dport else 0
+        if dst not in self.by_dst and dport not in self.by_dport and dport is not None:
+            return self.rest
+        found = self.known.get((dst, dport))
+        if found is None:
+            found = self.known[(dst, dport)] = list(merge(*self._parts(dst, dport), key=_position))
+        return found
+
+    def _parts(self, dst: int, dport: int | None) -> list[list[Rule]]:
+        if dport is None:  # not known: any of them
+            ports = [sorted((r for rules in self.by_dport.values() for r in rules), key=_position)]
+        else:
+            ports = [self.by_dport.get(dport, [])]
+        return [self.by_dst.get(dst, []), *ports, self.rest]
+
+
+def _position(rule: Rule) -> int:
+    return rule.index
+
+
+class SetLookup:
+    """Members of a set or the keys of a map: exact ones hashed, intervals in a list. Keys are tuples of values.
+
+    `kind` is the type as listed ("hash:ip,port", "ipv4_addr . inet_proto"), `width` its number of components.
+    """
+
+    __slots__ = ("exact", "intervals", "kind", "width")
+
+    def __init__(self, kind: str, width: int) -> None:
+        self.kind, self.width = kind, width
+        self.exact: dict[tuple[object, ...], object] = {}
+        self.intervals: list[tuple[tuple[tuple[object, object], ...], object]] = []
+
+    def get(self, key: tuple[object, ...]) -> object | None:
+        found = self.exact.get(key)
+        if found is not None:
+            return found
+        for bounds, value in self.intervals:
+            if all(_within(k, low, high) for k, (low, high) in zip(key, bounds, strict=True)):
+                return value
+        return None
+
+
+def _within(value: object, low: object, high: object) -> bool:
+    if isinstance(value, int) and isinstance(low, int) and isinstance(high, int):
+        return low <= value <= high
+    return value == low

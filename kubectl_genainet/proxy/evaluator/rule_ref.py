@@ -1,0 +1,43 @@
+"""Where a rule stands: its hook, and how a rule is named."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+
+class Hook(Enum):
+    """Netfilter hooks, named as drops and iptables name them."""
+
+    __hash__ = object.__hash__  # Enum's own is written in Python, and every packet looks up its hooks' chains
+
+    PRE_ROUTING = "PRE_ROUTING"
+    INPUT = "INPUT"
+    FORWARD = "FORWARD"
+    OUTPUT = "OUTPUT"
+    POST_ROUTING = "POST_ROUTING"
+
+    @classmethod
+    def named(cls, text: str) -> Hook | None:
+        """Reads any spelling: "PREROUTING", "pre_routing", "NF_INET_LOCAL_IN", "postrouting"; None if it is none."""
+        key = text.upper().removeprefix("NF_INET_").replace("_", "").replace("LOCALIN", "INPUT")
+        return _HOOKS.get(key.replace("LOCALOUT", "OUTPUT"))
+
+
+_HOOKS = {hook.value.replace("_", ""): hook for hook in Hook}
+
+
+class RuleRef(msgspec.Struct, frozen=True):
+    """One rule as the node has it. `index` counts from 1 within the chain (0: the chain's policy).
+
+    `table` is "nat" for iptables, "ip kube-proxy" for nftables, "ipvs" for a virtual server.
+    """
+
+    table: str
+    chain: str
+    index: int
+    text: str
+    comment: str = ""
+    packets: int | None = None  # the rule's own counters, where the dump has them
+    bytes: int | None = None

@@ -1,0 +1,1 @@
+"""iptables-save and ipset text, read and compiled."""

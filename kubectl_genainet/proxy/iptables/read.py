@@ -1,0 +1,137 @@
+"""iptables-save text: tables, chains and rules as text, compiled rule by rule when a packet meets them.
+
+Reads the output of iptables-save and ip6tables-save (legacy and nf_tables, with and without counters), the input of
+iptables-restore, and excerpts without table headers.
+"""
+
+from __future__ import annotations
+
+import re
+
+from kubectl_genainet.proxy.evaluator.ir import Chain, Rule, SetLookup, Table
+from kubectl_genainet.proxy.evaluator.rule_ref import Hook, RuleRef
+from kubectl_genainet.proxy.iptables.rule import Compiler, split_words
+
+# Base chains: table -> chain -> (hook, priority). Source: linux/netfilter_ipv4.h, enum nf_ip_hook_priorities.
+_RAW, _MANGLE, _DNAT, _FILTER, _SECURITY, _SNAT = -300, -150, -100, 0, 50, 100
+BASE_CHAINS = {
+    "raw": {"PREROUTING": _RAW, "OUTPUT": _RAW},
+    "mangle": dict.fromkeys(("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"), _MANGLE),
+    "nat": {"PREROUTING": _DNAT, "OUTPUT": _DNAT, "INPUT": _SNAT, "POSTROUTING": _SNAT},
+    "filter": dict.fromkeys(("INPUT", "FORWARD", "OUTPUT"), _FILTER),
+    "security": dict.fromkeys(("INPUT", "FORWARD", "OUTPUT"), _SECURITY),
+}
+_ADDRESS = re.compile(r" (?:-[sd]|--to-destination) \[?([0-9A-Fa-f:.]+[0-9A-Fa-f])")
+_JUMP = re.compile(r" -[jg] (\S+)")
+_NAT_ONLY = re.compile(
+    r"^(?:\[\d+:\d+\] )?-A (?:PREROUTING|POSTROUTING|KUBE-POSTROUTING|KUBE-SVC-\S+|KUBE-SEP-\S+) ", re.M
+)
+
+
+class IptablesTable(Table):
+    """One table of one family. `sets` are the node's ipsets by name."""
+
+    def __init__(self, name: str, family: int, source: str, sets: dict[str, SetLookup]) -> None:
+        super().__init__(name, family, source)
+        self.sets = sets
+
+    def chain(self, name: str) -> Chain:
+        found = self.chains.get(name)
+        if found is None:
+            found = self.chains[name] = Chain(self, name)
+            priority = BASE_CHAINS.get(self.name, {}).get(name)
+            if priority is not None:
+                found.hook, found.priority = Hook.named(name), priority
+                found.kind = "nat" if self.name == "nat" else "filter"
+        return found
+
+    def compile(self, chain: Chain) -> list[Rule]:
+        compiler = Compiler(self.family, self.chains, self.sets)
+        return [compiler.rule(chain, number, raw) for number, raw in enumerate(chain.raw, 1)]
+
+    def describe(self, rule: Rule) -> RuleRef:
+        text, packets, size = split_counters(rule.raw)
+        return RuleRef(self.name, rule.chain.name, rule.index, text, comment_of(text), packets, size)
+
+
+def split_counters(line: str) -> tuple[str, int | None, int | None]:
+    """A rule line without its leading "[packets:bytes] ", and the counters."""
+    if not line.startswith("["):
+        return line, None, None
+    counters, _, text = line.partition("] ")
+    packets, _, size = counters[1:].partition(":")
+    try:
+        return text, int(packets), int(size)
+    except ValueError:
+        return text, None, None
+
+
+def comment_of(text: str) -> str:
+    """The rule's comments, joined by "; " where it has several."""
+    if "--comment" not in text:
+        return ""
+    words = split_words(text)
+    return "; ".join(words[i + 1] for i, word in enumerate(words[:-1]) if word == "--comment")
+
+
+def family_of(text: str) -> int:
+    """6 for the text of ip6tables-save, else 4: its first line, or its first address, tells."""
+    if re.search(r"\bip6tables(-nft|-legacy)?-save\b", text[:200]):
+        return 6
+    match = _ADDRESS.search(text)
+    return 6 if match is not None and ":" in match.group(1) else 4
+
+
+def parse_iptables(
+    text: str, source: str, sets: dict[str, SetLookup], family: int | None = None
+) -> list[IptablesTable]:
+    """The tables of an iptables-save text. `source` is carried along ("iptables-nft", "iptables-legacy", …).
+
+    An excerpt without "*table" lines is taken for the nat table where its chains are kube-proxy's nat chains, else
+    for the filter table; see `_hook_roots` for where it is entered.
+    """
+    family = family or family_of(text)
+    tables: dict[str, IptablesTable] = {}
+    table: IptablesTable | None = None
+    excerpt: IptablesTable | None = None
+    chains: dict[str, Chain] = {}
+    for line in text.splitlines():
+        if line.startswith(("-A ", "[")):
+            start = 3 if line[0] == "-" else line.find("] -A ") + 5
+            end = line.find(" ", start)
+            name = line[start:end] if end > 0 else line[start:]
+            chain = chains.get(name)
+            if chain is None:
+                if table is None:
+                    table = excerpt = _table(
+                        tables, "nat" if _NAT_ONLY.search(text) else "filter", family, source, sets
+                    )
+                    chains = table.chains
+                chain = table.chain(name)
+            chain.raw.append(line)
+        elif line.startswith(":") and table is not None:
+            name, _, rest = line[1:].partition(" ")
+            policy = rest.partition(" ")[0]
+            table.chain(name).policy = policy if policy != "-" else ""
+        elif line.startswith("*"):
+            table = _table(tables, line[1:].strip(), family, source, sets)
+            chains = table.chains
+    if excerpt is not None:
+        _hook_roots(excerpt)
+    return list(tables.values())
+
+
+def _hook_roots(table: IptablesTable) -> None:
+    """An excerpt without base chains is walked at FORWARD, from the chains that none of its rules jumps to."""
+    if any(chain.hook is not None for chain in table.chains.values()):
+        return
+    reached = {match.group(1) for chain in table.chains.values() for raw in chain.raw if (match := _JUMP.search(raw))}
+    for name, chain in table.chains.items():
+        if name not in reached:
+            chain.hook = Hook.FORWARD
+
+
+def _table(
+    tables: dict[str, IptablesTable], name: str, family: int, source: str, sets: dict[str, SetLookup]
+) -> IptablesTable:
+    return tables.setdefault(name, IptablesTable(name, family, source, sets))

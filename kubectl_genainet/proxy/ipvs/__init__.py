@@ -1,0 +1,1 @@
+"""IPVS virtual servers, read."""

@@ -1,0 +1,1 @@
+"""nftables rulesets, JSON and text, read and compiled."""

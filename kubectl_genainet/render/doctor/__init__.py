@@ -1,0 +1,1 @@
+"""Doctor's report, for terminals, programs and browsers."""

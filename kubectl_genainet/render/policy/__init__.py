@@ -1,0 +1,1 @@
+"""Policy answers and matrices."""

@@ -1,0 +1,147 @@
+"""Policy answers for people: the verdict, then per direction who isolates, which rule admits, which term fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import yaml
+from rich.console import Console
+
+from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.policy.model import (
+    Action,
+    Direction,
+    DirectionResult,
+    Effect,
+    Explanation,
+    Family,
+    PolicyResult,
+    Reason,
+    Verdict,
+)
+from kubectl_genainet.policy.patches.patch import Option, Patch
+from kubectl_genainet.render.text import markup_safe
+
+VERDICT_STYLE = {Verdict.ALLOW: "green", Verdict.DENY: "bold red", Verdict.UNKNOWN: "yellow"}
+_MOST_LISTED = 20
+
+
+def print_explanation(console: Console, explanation: Explanation, service: str = "", *, alike: int = 0) -> None:
+    """One flow with its reasons; `alike` further flows have the same answer."""
+    flow = explanation.flow
+    via = f" (through Service {service})" if service else ""
+    more = f", and {alike} more alike" if alike else ""
+    text = f"{flow.source} → {flow.destination} {flow.protocol} {flow.port}{via}{more}"
+    style = VERDICT_STYLE[explanation.verdict]
+    console.print(f"[{style}]{explanation.verdict.value.upper()}[/] {markup_safe(text)}", soft_wrap=True)
+    _print_direction(console, Direction.EGRESS, str(flow.source), explanation.egress)
+    _print_direction(console, Direction.INGRESS, str(flow.destination), explanation.ingress)
+
+
+def _print_direction(console: Console, direction: Direction, own: str, result: DirectionResult) -> None:
+    style = VERDICT_STYLE[result.verdict]
+    of = "from" if direction is Direction.EGRESS else "into"
+    head = f"  {direction.value} {of} {own}: "
+    console.print(f"{markup_safe(head)}[{style}]{result.verdict.value}[/], {markup_safe(_why(result))}", soft_wrap=True)
+    for policy in result.policies:
+        for line in policy_lines(policy):
+            console.print(f"    {markup_safe(line)}", soft_wrap=True)
+    for note in result.not_evaluated:
+        console.print(f"    [yellow]not evaluated[/] {markup_safe(str(note))}", soft_wrap=True)
+
+
+def _why(result: DirectionResult) -> str:
+    isolated = "isolated by " + _names(result.isolated_by) if result.isolated_by else ""
+    match result.reason:
+        case Reason.DEFAULT:
+            return "no policy selects the pod, or none of their rules applies"
+        case Reason.OUTSIDE:
+            return "not a pod, so no policy governs this end"
+        case Reason.HOST_NETWORK:
+            return "the pod uses its node's network, and policies don't select such pods"
+        case Reason.OWN_NODE:
+            return "a pod and the node that runs it may always talk"
+        case Reason.LOOPBACK:
+            return "a pod may always reach itself"
+        case Reason.ISOLATED:
+            return f"{isolated}; no rule admits the flow"
+        case Reason.NOT_EVALUATED:
+            return f"{isolated + '; ' if isolated else ''}it depends on what is not evaluated"
+        case Reason.RULE:
+            return isolated or "a rule decides"
+
+
+def _names(refs: Sequence[ObjectRef]) -> str:
+    shown = ", ".join(map(str, refs[:_MOST_LISTED]))
+    return shown + (f" and {len(refs) - _MOST_LISTED} more" if len(refs) > _MOST_LISTED else "")
+
+
+def policy_lines(policy: PolicyResult) -> Iterator[str]:
+    """What one policy does to the flow, and the failing term of each rule that does not match."""
+    owner = "Calico " if policy.family is Family.CALICO and not policy.ref.kind.startswith("Global") else ""
+    name = f"{owner}{policy.ref}"
+    rule = f"rule {policy.rule}" + (f" ({policy.rule_name})" if policy.rule_name else "")
+    match policy.effect:
+        case Effect.ALLOWS:
+            yield f"{name}: {rule} {'admits' if policy.isolates else 'allows'} it"
+        case Effect.DENIES:
+            yield f"{name}: {rule} denies it"
+        case Effect.PASSES:
+            yield f"{name}: {rule} leaves it to the next tier"
+        case Effect.UNKNOWN:
+            yield f"{name}: {rule} may match"
+        case Effect.NO_RULES:
+            yield f"{name}: isolates the pod and has no rule"
+        case _:
+            yield f"{name}: isolates the pod"
+            yield from rule_lines(policy)
+
+
+def rule_lines(policy: PolicyResult) -> Iterator[str]:
+    for rule in policy.rules:
+        if rule.failed and rule.action is not Action.LOG:
+            failed = rule.failed
+            compared = f"{failed.term.value}: wanted {failed.wanted}, is {failed.actual}"
+            yield f"  rule {rule.number}: {compared} ({failed.field})"
+
+
+def print_patch(console: Console, patch: Patch) -> None:
+    """Both options, with what else each admits."""
+    for title, option in (("edit", patch.edit), ("new policy", patch.new)):
+        if option is not None:
+            what = "; ".join(f"{c.ref}: {c.what}" for c in option.changes)
+            console.print(f"  [bold]to admit it, {title}[/]: {markup_safe(what)}", soft_wrap=True)
+            console.print(f"    {markup_safe(_also(option))}", soft_wrap=True)
+            for line in patch_yaml(option).splitlines():
+                console.print(f"    {markup_safe(line)}", soft_wrap=True)
+
+
+def _also(option: Option) -> str:
+    if not option.also_admits:
+        return "admits no other flow between the pods that there are now"
+    shown = ", ".join(f"{a} → {b}" for a, b in option.also_admits[:_MOST_LISTED])
+    more = len(option.also_admits) - _MOST_LISTED
+    return f"also admits: {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def patch_yaml(option: Option) -> str:
+    """The objects of an option as YAML documents for `kubectl apply -f -`."""
+    return str(yaml.safe_dump_all((c.object for c in option.changes), sort_keys=False, default_flow_style=False))
+
+
+def grouped(explained: Sequence[tuple[Explanation, str]]) -> list[list[tuple[Explanation, str]]]:
+    """Flows with the same answer together: the replicas of a workload mostly have the same one."""
+    groups: dict[object, list[tuple[Explanation, str]]] = {}
+    for explanation, service in explained:
+        groups.setdefault((_answer(explanation), service), []).append((explanation, service))
+    return list(groups.values())
+
+
+def _answer(explanation: Explanation) -> object:
+    """What an explanation says, less the names of the pods."""
+    flow = explanation.flow
+    sides = tuple(
+        (side.verdict, side.reason, side.isolated_by, tuple((p.ref, p.effect, p.rule) for p in side.policies))
+        for side in (explanation.egress, explanation.ingress)
+    )
+    return (flow.source.namespace, flow.destination.namespace, flow.protocol, flow.port, sides)

@@ -1,0 +1,1 @@
+"""Paths as trees, lines and live views."""

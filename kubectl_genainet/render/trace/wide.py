@@ -1,0 +1,31 @@
+"""One line a path, for `-o wide`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.render.table import Column
+from kubectl_genainet.render.text import duration, printable
+
+WIDE_COLUMNS: tuple[Column[PacketPath], ...] = (
+    Column("CLIENT", lambda p: p.flow.client.pod or p.flow.client.ip),
+    Column("SERVICE", lambda p: f"{p.flow.service.name}:{p.flow.service.port}" if p.flow.service else "-"),
+    Column("BACKEND", lambda p: (p.backend.pod or p.backend.ip) if p.backend else "-"),
+    Column("VERDICT", lambda p: p.verdict.value),
+    Column("REASON", lambda p: p.drop.reason if p.drop else "-"),
+    Column("HOOK", lambda p: (p.drop.hook or "-") if p.drop else "-"),
+    Column("HOPS", lambda p: str(len(p.hops))),
+    Column("HANDSHAKE", lambda p: duration(p.handshake_ns) if p.handshake_ns is not None else "-"),
+    Column("RESPONSE", lambda p: duration(p.response_ns) if p.response_ns is not None else "-"),
+    Column("CHAIN", lambda p: (p.nat.service_chain or "-") if p.nat else "-"),
+    Column("ENDPOINT CHAIN", lambda p: (p.nat.endpoint_chain or "-") if p.nat else "-"),
+)
+_WIDTHS = (28, 24, 30, 10, 18, 13, 5, 10, 10, 28, 0)
+
+
+def wide_line(cells: Sequence[str]) -> Text:
+    """The cells side by side, in columns of fixed width: lines come one by one, so no width is known ahead."""
+    return Text("  ".join(printable(c).ljust(w) for c, w in zip(cells, _WIDTHS, strict=True)).rstrip(), no_wrap=True)

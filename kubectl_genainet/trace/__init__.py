@@ -1,0 +1,1 @@
+"""Sightings of packets to connections and their paths."""

@@ -1,0 +1,115 @@
+"""The hops of a packet: its sightings in order, on one clock, with the NAT between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from kubectl_genainet.context.clocks import Clocks
+from kubectl_genainet.context.identity import Identity
+from kubectl_genainet.model.events import PacketSeen
+from kubectl_genainet.model.packet import FiveTuple
+from kubectl_genainet.model.results.path import Hop
+from kubectl_genainet.trace.connections import Connection
+
+
+def in_order(sightings: Sequence[PacketSeen], clocks: Clocks, client_node: str | None) -> list[PacketSeen]:
+    """Sightings in the order of travel: by time where all have one clock. Else node after node: the client's first, then
+    the one that got the packet as the last let it go; the clocks decide only where that does not tell."""
+    by_node: dict[str, list[PacketSeen]] = {}
+    for seen in sorted(sightings, key=lambda s: s.t_ns):
+        by_node.setdefault(seen.node, []).append(seen)
+    if all(clocks.same(a, b) for a, b in pairwise(by_node)):
+        return sorted(sightings, key=lambda s: s.t_ns)
+    ordered: list[PacketSeen] = []
+    while by_node:
+        node = _next_node(by_node, ordered[-1] if ordered else None, clocks, client_node)
+        ordered += by_node.pop(node)
+    return ordered
+
+
+def _next_node(
+    left: Mapping[str, Sequence[PacketSeen]], last: PacketSeen | None, clocks: Clocks, client_node: str | None
+) -> str:
+    if last is None:
+        leaving = {seen[-1].flow: node for node, seen in left.items()}
+        starts = [n for n, seen in left.items() if leaving.get(seen[0].flow, n) == n]
+        candidates = [client_node] if client_node in left else starts or list(left)
+    else:
+        candidates = [n for n, seen in left.items() if seen[0].flow == last.flow] or list(left)
+    reference = last.node if last is not None else next(iter(left))
+
+    def when(node: str) -> tuple[int, int]:
+        offset = clocks.offset(node, reference)
+        first = left[node][0].t_ns
+        return (0, first + offset.add_ns) if offset is not None else (1, first)
+
+    return min((n for n in candidates if n is not None), key=when)
+
+
+def hops_of(ordered: Sequence[PacketSeen], clocks: Clocks, identity: Identity) -> tuple[Hop, ...]:
+    """The sightings as hops, with times on the first hop's clock where the clocks can be compared."""
+    hops = []
+    for seen in ordered:
+        offset = clocks.offset(seen.node, ordered[0].node)
+        pod = identity.pod_in(seen.node, seen.netns)
+        hops.append(
+            Hop(
+                node=seen.node,
+                pod=pod.metadata.name if pod else None,
+                device=seen.device,
+                point=seen.point.value,
+                t_ns=seen.t_ns + (offset.add_ns if offset else 0),
+                src=seen.flow.source,
+                dst=seen.flow.destination,
+                t_error_ns=offset.error_ns if offset else None,
+                tunnel=str(seen.tunnel) if seen.tunnel else None,
+            )
+        )
+    return tuple(hops)
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """The destination NAT that shows between two hops; `hop` is the index of the last hop before it."""
+
+    before: FiveTuple
+    after: FiveTuple
+    hop: int
+    node: str
+    masqueraded: bool
+
+
+def translation_of(
+    ordered: Sequence[PacketSeen], dropped_as: FiveTuple | None, drop_node: str | None
+) -> Translation | None:
+    """Where the destination changed. `dropped_as` is the tuple with which the packet was dropped after its last hop."""
+    flows = [(seen.flow, seen.node) for seen in ordered]
+    if dropped_as is not None and drop_node is not None:
+        flows.append((dropped_as, drop_node))
+    for i in range(len(flows) - 1):
+        before, after = flows[i][0], flows[i + 1][0]
+        if (before.dst, before.dport) != (after.dst, after.dport):
+            final = flows[-1][0]
+            masqueraded = (before.src, before.sport) != (final.src, final.sport)
+            return Translation(before, after, i, flows[i + 1][1], masqueraded)
+    return None
+
+
+def learn_crossings(connection: Connection, clocks: Clocks, ordered: Sequence[PacketSeen]) -> None:
+    """Feeds the clocks with the packets that crossed between nodes: the first packet there, the answer back."""
+    _learn(ordered, clocks)
+    answer_nodes = [seen.node for seen in reversed(ordered)]
+    by_node: dict[str, list[PacketSeen]] = {}
+    for seen in connection.answer:
+        by_node.setdefault(seen.node, []).append(seen)
+    _learn(
+        [s for node in dict.fromkeys(answer_nodes) for s in sorted(by_node.get(node, ()), key=lambda s: s.t_ns)], clocks
+    )
+
+
+def _learn(ordered: Sequence[PacketSeen], clocks: Clocks) -> None:
+    for before, after in pairwise(ordered):
+        if before.node != after.node:
+            clocks.crossed(before.node, before.t_ns, after.node, after.t_ns)

@@ -1,0 +1,161 @@
+"""What a trace amounts to: per backend connections, share, times, retransmits, drops; losses; findings over all paths."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import msgspec
+
+from kubectl_genainet.context.account import Account, Losses
+from kubectl_genainet.model.events import Event, FlowCounters
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity
+from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.results.measure import Quantiles, quantiles
+from kubectl_genainet.model.results.path import PacketPath, Party, Verdict
+
+SLOW_FACTOR = 5  # a backend is called slow from so many times the median of the others
+SLOW_LEAST_NS = 50_000_000  # and from so long a response time
+MAX_FINDINGS = 200
+MAX_SAMPLES = 20_000  # per backend and measure
+
+
+class BackendSummary(msgspec.Struct, frozen=True):
+    """One backend (None: connections that got none). `path` is from the first hop to the last of a first packet."""
+
+    backend: Party | None
+    connections: int
+    share: float
+    path: Quantiles
+    handshake: Quantiles
+    response: Quantiles
+    retransmits: int
+    drops: int
+
+
+class TraceSummary(msgspec.Struct, frozen=True, tag_field="kind", tag="summary"):
+    """`events` are the probes' totals over all nodes: emitted = received + lost. Packets that were only counted are in
+    `counted`. `half_seen` connections began before every node on their way was watched, or too late to see their end:
+    they are in no other number."""
+
+    target: str
+    connections: int
+    verdicts: dict[str, int]
+    backends: tuple[BackendSummary, ...]
+    findings: tuple[Finding, ...]
+    events: dict[str, int | None]
+    counted: dict[str, int]
+    nodes: tuple[str, ...]
+    silent_nodes: tuple[str, ...]
+    lost: tuple[Losses, ...]
+    half_seen: int = 0
+
+
+class SummaryBuilder:
+    """Collects paths and records as they come."""
+
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.paths = 0
+        self._verdicts: Counter[str] = Counter()
+        self._backends: dict[tuple[str, int | None] | None, list[PacketPath]] = defaultdict(list)
+        self._count: Counter[tuple[str, int | None] | None] = Counter()
+        self.account = Account()
+        self._findings: dict[tuple[str, str], Finding] = {}
+        self._flows: dict[tuple[object, ...], FlowCounters] = {}
+
+    def event(self, event: Event) -> None:
+        self.account.event(event)
+        match event:
+            case FlowCounters() if len(self._flows) < 200_000:
+                self._flows[event.node, event.netns, event.ifindex, event.point, event.flow] = event
+            case _:
+                pass
+
+    def path(self, path: PacketPath) -> None:
+        self.paths += 1
+        self._verdicts[path.verdict.value] += 1
+        for finding in path.findings:
+            if len(self._findings) < MAX_FINDINGS:
+                self._findings.setdefault((finding.check, finding.title), finding)
+        key = (path.backend.ip, path.backend.port) if path.backend else None
+        self._count[key] += 1
+        if len(self._backends[key]) < MAX_SAMPLES:
+            self._backends[key].append(path)
+
+    def build(self, half_seen: int = 0) -> TraceSummary:
+        backends = tuple(self._backend(key) for key in sorted(self._backends, key=lambda k: (k is None, str(k))))
+        first_points = self._flows.values()
+        return TraceSummary(
+            target=self.target,
+            connections=self.paths,
+            verdicts=dict(self._verdicts),
+            backends=backends,
+            findings=(*self._findings.values(), *slow_backends(backends)),
+            events=self.account.events,
+            counted={
+                "packets": sum(f.packets for f in first_points),
+                "bytes": sum(f.bytes for f in first_points),
+                "flows": len(self._flows),
+            },
+            nodes=self.account.nodes,
+            silent_nodes=self.account.silent_nodes,
+            lost=self.account.lost,
+            half_seen=half_seen,
+        )
+
+    def _backend(self, key: tuple[str, int | None] | None) -> BackendSummary:
+        paths = self._backends[key]
+        spans = [
+            p.hops[-1].t_ns - p.hops[0].t_ns
+            for p in paths
+            if len(p.hops) > 1 and p.hops[-1].t_error_ns is not None and not p.drop
+        ]
+        return BackendSummary(
+            backend=paths[0].backend,
+            connections=self._count[key],
+            share=self._count[key] / max(1, self.paths),
+            path=quantiles(spans),
+            handshake=quantiles([p.handshake_ns for p in paths if p.handshake_ns is not None]),
+            response=quantiles([p.response_ns for p in paths if p.response_ns is not None]),
+            retransmits=sum(p.retransmits for p in paths),
+            drops=sum(p.drop is not None for p in paths),
+        )
+
+
+def slow_backends(backends: Sequence[BackendSummary]) -> list[Finding]:
+    """Backends whose responses take many times what the others take: the network delivered, the application is slow."""
+    measured = [b for b in backends if b.backend is not None and b.response.p50 is not None]
+    found = []
+    for one in measured:
+        others = sorted(b.response.p50 or 0 for b in measured if b is not one)
+        if not others or one.response.p50 is None or one.backend is None:
+            continue
+        median = others[len(others) // 2]
+        if one.response.p50 < max(SLOW_LEAST_NS, SLOW_FACTOR * median):
+            continue
+        party = one.backend
+        name = party.pod or address_text(party.ip, party.port)
+        found.append(
+            Finding(
+                "slow-backend",
+                f"{name} answers slowly: the packets arrive, the application takes its time",
+                Severity.WARNING,
+                (
+                    Evidence(
+                        f"median time from request in to response out: {one.response.p50 / 1e6:.1f} ms "
+                        f"({one.response.count} requests), of the other backends {median / 1e6:.1f} ms",
+                        Certainty.OBSERVED,
+                        node=party.node or "",
+                    ),
+                ),
+                object=ObjectRef("Pod", party.pod, party.namespace or "") if party.pod else None,
+            )
+        )
+    return found
+
+
+def something_wrong(summary: TraceSummary) -> bool:
+    """Whether a trace found a drop, a refusal, or anything else that is a finding (exit status 1)."""
+    bad = summary.verdicts.get(Verdict.DROPPED.value, 0) + summary.verdicts.get(Verdict.REJECTED.value, 0)
+    return bool(bad or summary.findings)

@@ -1,0 +1,1 @@
+"""Why a packet died: causes, each with its evidence."""

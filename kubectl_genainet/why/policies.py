@@ -1,0 +1,83 @@
+"""What the NetworkPolicies say of a dropped flow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_genainet.context.judging import denied_of, policy_flow
+from kubectl_genainet.model.finding import Certainty, Evidence
+from kubectl_genainet.policy import DirectionResult, Explanation, Verdict
+from kubectl_genainet.why.case import Case, assumed
+
+
+def _names(result: DirectionResult) -> tuple[str, ...]:
+    return tuple(f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name for ref in result.isolated_by)
+
+
+def _first_failures(result: DirectionResult) -> list[Evidence]:
+    """For each rule of the isolating policies, the first term that the flow does not meet."""
+    found = []
+    for policy in result.policies:
+        for rule in policy.rules:
+            if rule.failed is not None:
+                failed = rule.failed
+                found.append(
+                    Evidence(
+                        f"{policy.name} rule {rule.number}: {failed.term.value} is {failed.actual}, wanted {failed.wanted}",
+                        Certainty.ASSUMED,
+                        object=policy.ref,
+                        field=failed.field,
+                        value=failed.actual,
+                    )
+                )
+        if not policy.rules:
+            found.append(Evidence(f"{policy.name} has no rule in this direction", Certainty.ASSUMED, object=policy.ref))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What the API objects say of a drop's flow. `admits` is whether it is known that they admit it."""
+
+    said: str = ""
+    policies: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    admits: bool = False
+
+
+def policy_words(case: Case) -> Words:
+    """The flow judged, once."""
+    if case.icmp is not None:
+        return Words()  # policies know connections, and an error belongs to one
+    if case.engine is None:
+        return Words(evidence=(assumed("the policies could not be evaluated"),))
+    answer = case.engine.explain(policy_flow(case.judged, case.identity))
+    denied = denied_of(answer)
+    if not denied:
+        open_points = _not_known(answer)
+        said = (assumed(f"the policies' verdict is not known: {point}") for point in open_points)
+        return Words(evidence=tuple(said), admits=not open_points)
+    sentences: list[str] = []
+    policies: list[str] = []
+    evidence: list[Evidence] = []
+    for direction, result in denied:
+        pod = case.identity.snapshot.pod_at(case.judged.dst if direction == "ingress" else case.judged.src)
+        name = f"{pod.metadata.namespace}/{pod.metadata.name}" if pod else "the pod"
+        by = " and ".join(_names(result)) or "a cluster-wide policy"
+        sentences.append(f"{name} is isolated for {direction} by {by}, and no rule admits {_asked(case)}")
+        policies += _names(result)
+        evidence += _first_failures(result)
+    return Words("; ".join(sentences), tuple(dict.fromkeys(policies)), tuple(evidence))
+
+
+def _not_known(answer: Explanation) -> list[str]:
+    """Why it is not known whether the policies admit the flow; empty where that is known."""
+    if answer.verdict is not Verdict.UNKNOWN:
+        return []
+    return list(map(str, answer.not_evaluated)) or ["not all that they select by is known"]
+
+
+def _asked(case: Case) -> str:
+    source = case.identity.snapshot.pod_at(case.judged.src)
+    name = f"{source.metadata.namespace}/{source.metadata.name}" if source else case.judged.src
+    return f"{case.judged.protocol.value} {case.judged.dport} from {name}"

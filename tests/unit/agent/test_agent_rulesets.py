@@ -1,0 +1,49 @@
+"""Reading a node's rules: what may be asked, and the bounds on what is read."""
+
+import sys
+import time
+
+import pytest
+
+from kubectl_genainet.agent.node import rulesets
+from kubectl_genainet.agent.serve.limits import check_rulesets_query
+from kubectl_genainet.errors import InputError
+
+
+def test_connections_are_read_only_where_they_are_asked_for() -> None:
+    assert [check_rulesets_query(q) for q in ("", "conntrack=0", "conntrack=1")] == [False, False, True]
+
+
+@pytest.mark.parametrize("query", ["conntrack=2", "conntrack", "conntrack=1&x=y", "x", "conntrack=1" * 20])
+def test_any_other_query_is_refused(query: str) -> None:
+    with pytest.raises(InputError, match="is not conntrack=0 or conntrack=1"):
+        check_rulesets_query(query)
+
+
+def run(script: str, **bounds: int) -> tuple[str, str]:
+    return rulesets._run((sys.executable, "-c", script), **bounds)
+
+
+def test_a_text_of_just_the_bound_is_kept_and_one_more_byte_is_an_error() -> None:
+    assert run("print('x' * 99)", most=100) == ("x" * 99 + "\n", "")
+    assert run("print('x' * 100)", most=100) == ("", "the ruleset has more than 100 bytes")
+
+
+def test_a_tool_that_never_stops_talking_is_ended_at_the_bound() -> None:
+    started = time.monotonic()
+    text, error = run("while True: print('x' * 1000)", most=1 << 20)
+    assert (text, error) == ("", "the ruleset has more than 1048576 bytes")
+    assert time.monotonic() - started < 10
+
+
+def test_a_tool_that_fails_says_why_in_its_own_words() -> None:
+    assert run("import sys; sys.exit('no such table')") == ("", "no such table")
+
+
+def test_a_tool_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rulesets, "TIMEOUT_S", 0.5)
+    assert run("import time; time.sleep(60)")[1].endswith("took more than 0.5 s")
+
+
+def test_a_tool_that_is_not_there_is_an_error() -> None:
+    assert "No such file" in rulesets._run(("no-such-tool", "x"))[1]

@@ -1,0 +1,88 @@
+"""Completion as kubectl asks for it: candidates and a directive, never an error."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from kubectl_genainet.completion import complete
+
+NAMES = {
+    "/api/v1/namespaces": ["chat", "default"],
+    "/api/v1/namespaces/chat/services": ["my-llama-svc", "qdrant"],
+    "/api/v1/namespaces/chat/pods": ["chatbot-ui-0"],
+    "/apis/apps/v1/namespaces/other/deployments": ["rag-app"],
+}
+
+
+class Api(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        names = NAMES.get(self.path.partition("?")[0], [])
+        body = json.dumps({"items": [{"metadata": {"name": n}} for n in names]}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        config = {
+            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+            "contexts": [{"name": "prod", "context": {"cluster": "c", "user": "", "namespace": "chat"}}],
+            "current-context": "prod",
+            "users": [],
+        }
+        (tmp_path / "config").write_text(json.dumps(config))
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+        yield str(tmp_path / "config")
+        server.shutdown()
+
+
+def test_verbs_come_with_their_description() -> None:
+    assert complete([], "und") == (["undeploy\tRemove all that deploy made"], ":4")
+
+
+def test_flags_and_choices_of_a_verb_are_completed() -> None:
+    lines, directive = complete(["deploy"], "--dry")
+    assert [line.partition("\t")[0] for line in lines] == ["--dry-run"]
+    assert directive == ":4"
+    assert complete(["deploy", "--dry-run"], "c") == (["client"], ":4")
+
+
+def test_file_options_leave_it_to_the_shell() -> None:
+    assert complete(["deploy", "--kubeconfig"], "") == ([], ":0")
+
+
+def test_names_come_from_the_cluster(kubeconfig: str) -> None:
+    assert complete(["deploy", "-n"], "c") == (["chat"], ":4")
+    assert complete(["deploy", "--context"], "p") == (["prod"], ":4")
+
+
+def test_targets_are_completed_by_kind_then_by_name(kubeconfig: str) -> None:
+    pytest.importorskip("kubectl_genainet.commands.trace")
+    assert complete(["trace"], "s") == (["sts/", "svc/"], ":4")
+    assert complete(["trace"], "svc/my") == (["svc/my-llama-svc"], ":4")
+    assert complete(["trace", "-n", "other"], "deploy/") == (["deploy/rag-app"], ":4")
+    assert complete(["trace", "svc/x", "--from-pod"], "pod/") == (["pod/chatbot-ui-0"], ":4")
+
+
+def test_without_a_cluster_nothing_is_completed_and_nothing_is_said(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kubectl_genainet.completion", "deploy", "-n", ""],
+        capture_output=True,
+        text=True,
+        env={"KUBECONFIG": str(tmp_path / "nowhere"), "PATH": ""},
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == (":4\n", "")

@@ -1,0 +1,86 @@
+"""Numbers of the kernel as names, and entries of its table as events."""
+
+from __future__ import annotations
+
+from kubectl_genainet.agent.bpf.headers import SUBSYSTEMS
+from kubectl_genainet.agent.probes import drops
+from kubectl_genainet.agent.probes.declare import DecodeContext
+from kubectl_genainet.agent.probes.packet import drop_reason, icmp_mtu
+from kubectl_genainet.model.events import DropCount, IcmpCount, ResetCount
+from kubectl_genainet.model.packet import FiveTuple, Protocol
+
+NAMES = {
+    1: "SKB_CONSUMED",
+    2: "SKB_DROP_REASON_NOT_SPECIFIED",
+    12: "SKB_DROP_REASON_NETFILTER_DROP",
+    49: "SKB_DROP_REASON_TCP_OLD_ACK",
+    104: "SKB_DROP_REASON_QUEUE_PURGE",
+    SUBSYSTEMS + 2: "SKB_DROP_REASON_SUBSYS_OPENVSWITCH",
+}
+RESETS = {"sk_rst_reason": {1: "SK_RST_REASON_NO_SOCKET"}}
+CONTEXT = DecodeContext("node-1", NAMES, lambda a: "nft_do_chain" if a == 0x10 else "", RESETS)
+V4 = b"\0" * 10 + b"\xff\xff"
+
+
+def key(
+    kind: drops.Kind, *, flags: int = 0, reason: int = 12, icmp: tuple[int, int] = (0, 0), v6: bool = False
+) -> bytes:
+    ends = (bytes(15) + b"\1", bytes(15) + b"\2") if v6 else (V4 + b"\x0a\0\0\1", V4 + b"\x0a\0\0\2")
+    return drops.KEY.pack(*ends, 4000, 80, 6, 0x10, 77, reason, kind, flags, *icmp)
+
+
+def test_harmless_reasons_are_bits_at_the_running_kernels_numbers() -> None:
+    bits = drops.harmless_bits(NAMES)
+    assert bits == [1 << 1 | 1 << 49, 1 << (104 - 64), 0, 0]
+
+
+def test_everything_turns_the_bitmap_off() -> None:
+    assert drops.words(CONTEXT, {"everything": "true"}) == {"harmless": [0, 0, 0, 0], "settings": [0, 1]}
+    assert drops.words(CONTEXT, {})["settings"] == [0, 0]
+
+
+def test_reason_of_a_subsystem_is_named_after_it() -> None:
+    assert drop_reason(2 << 16 | 3, NAMES) == "OPENVSWITCH_3"
+    assert drop_reason(9 << 16 | 1, NAMES) == "SUBSYS_9_1"
+    assert drop_reason(200, NAMES) == "REASON_0xc8"
+
+
+def test_count_of_a_drop_says_tuple_place_and_whether_it_opened_a_connection() -> None:
+    event = drops.count_of(key(drops.Kind.DROP, flags=1), 3, 180, CONTEXT, 9)
+    assert event == DropCount(
+        node="node-1",
+        t_ns=9,
+        netns=77,
+        flow=FiveTuple("10.0.0.1", 4000, "10.0.0.2", 80, Protocol.TCP),
+        packets=3,
+        reason="NETFILTER_DROP",
+        location="nft_do_chain",
+        bytes=180,
+        opening=True,
+    )
+
+
+def test_count_of_a_full_table_has_no_source() -> None:
+    event = drops.count_of(key(drops.Kind.DROP), 3, 180, CONTEXT, 9, coarse=True)
+    assert isinstance(event, DropCount)
+    assert event.flow == FiveTuple("", 0, "10.0.0.2", 80, Protocol.TCP)
+
+
+def test_icmp_count_has_the_family_of_what_it_quotes() -> None:
+    event = drops.count_of(key(drops.Kind.ICMP_DROP, icmp=(2, 0), v6=True), 1, 0, CONTEXT, 9)
+    assert isinstance(event, IcmpCount)
+    assert (event.family, event.type, event.code, event.reason) == (6, 2, 0, "NETFILTER_DROP")
+
+
+def test_reset_is_provoked_or_wanted() -> None:
+    provoked = drops.count_of(key(drops.Kind.RESET_SENT, reason=1), 1, 0, CONTEXT, 9)
+    wanted = drops.count_of(key(drops.Kind.RESET_SENT, reason=99, flags=2), 1, 0, CONTEXT, 9)
+    assert isinstance(provoked, ResetCount) and isinstance(wanted, ResetCount)
+    assert (provoked.sent, provoked.active, provoked.reason) == (True, False, "NO_SOCKET")
+    assert (wanted.active, wanted.reason) == (True, "")
+
+
+def test_mtu_is_read_where_each_family_has_it() -> None:
+    assert icmp_mtu(1, 3, 4, int.from_bytes(b"\0\0\x05\x14", "little")) == 1300
+    assert icmp_mtu(1, 3, 1, int.from_bytes(b"\0\0\x05\x14", "little")) == 0
+    assert icmp_mtu(58, 2, 0, int.from_bytes(b"\0\0\x05\x00", "little")) == 1280

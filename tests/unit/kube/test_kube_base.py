@@ -1,0 +1,119 @@
+"""What deploy applies: least privilege holds, roles match what is read, the user's choices arrive."""
+
+from typing import Any
+
+import pytest
+
+from kubectl_genainet import __version__
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.kube.agents.base import (
+    DeployOptions,
+    Toleration,
+    capability,
+    parse_node_selector,
+    parse_tolerations,
+    render,
+)
+from kubectl_genainet.kube.agents.paths import object_path
+from kubectl_genainet.kube.resources import KINDS
+
+
+def rendered(kind: str, name: str = "", **options: Any) -> dict[str, Any]:
+    found = [o for o in render(DeployOptions(**options)) if o["kind"] == kind and name in ("", o["metadata"]["name"])]
+    assert len(found) == 1
+    return found[0]
+
+
+def agent(**options: Any) -> dict[str, Any]:
+    return dict(rendered("DaemonSet", **options)["spec"]["template"]["spec"])
+
+
+def test_the_agent_has_only_the_capabilities_that_are_argued() -> None:
+    security = agent()["containers"][0]["securityContext"]
+    assert security["capabilities"]["drop"] == ["ALL"]
+    assert security["capabilities"]["add"] == [
+        "SYS_ADMIN",
+        "NET_ADMIN",
+        "SYS_PTRACE",
+        "SYSLOG",
+        "NET_RAW",
+        "SYS_RESOURCE",
+    ]
+    assert (security["privileged"], security["readOnlyRootFilesystem"]) == (False, True)
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+
+
+def test_the_agent_is_on_no_network_and_has_no_token() -> None:
+    spec = agent()
+    assert (spec["hostPID"], spec["hostNetwork"], spec["automountServiceAccountToken"]) == (True, False, False)
+    assert "ports" not in spec["containers"][0]
+    assert "127.0.0.1:9912" in spec["containers"][0]["args"]
+    assert not [v for v in spec["volumes"] if "hostPath" in v]
+    policy = rendered("NetworkPolicy")["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in policy and "egress" not in policy
+
+
+def test_no_role_reads_secrets_but_the_capability() -> None:
+    for role in (o for o in render(DeployOptions()) if o["kind"] == "ClusterRole"):
+        for rule in role["rules"]:
+            if "secrets" in rule["resources"] and {"get", "list", "watch", "*"} & set(rule["verbs"]):
+                assert rule["resourceNames"] == ["genainet-trace"]
+
+
+def test_the_view_role_reads_exactly_the_kinds_that_the_tool_lists() -> None:
+    rules = rendered("ClusterRole", "genainet-view")["rules"]
+    granted = {(group, resource) for r in rules for group in r["apiGroups"] for resource in r["resources"]}
+    assert granted == {(resource.group, resource.plural) for resource in KINDS}
+    assert all(rule["verbs"] == ["get", "list", "watch"] for rule in rules)
+
+
+def test_the_users_choices_arrive() -> None:
+    options = {"image": "r/agent:1", "namespace": "tracing", "node_selector": {"gpu": "true"}, "tolerations": ()}
+    spec = agent(**options)
+    assert spec["containers"][0]["image"] == "r/agent:1"
+    assert spec["nodeSelector"] == {"kubernetes.io/os": "linux", "gpu": "true"}
+    assert spec["tolerations"] == []
+    assert rendered("Namespace", **options)["metadata"]["name"] == "tracing"
+    assert {o["metadata"].get("namespace", "tracing") for o in render(DeployOptions(**options))} == {"tracing"}
+
+
+def test_every_object_has_the_labels_by_which_undeploy_knows_it() -> None:
+    for obj in (*render(DeployOptions()), capability("genainet")):
+        assert obj["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "kubectl-genainet"
+        assert object_path(obj).endswith("/" + obj["metadata"]["name"])
+
+
+def test_the_default_image_is_of_this_version_and_of_no_registry() -> None:
+    assert agent()["containers"][0]["image"] == f"localhost/kubectl-genainet-agent:v{__version__}"
+
+
+def test_capabilities_are_random_and_long() -> None:
+    tokens = {capability("n")["stringData"]["token"] for _ in range(10)}
+    assert len(tokens) == 10
+    assert all(len(token) == 64 for token in tokens)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("all", (Toleration(operator="Exists"),)),
+        ("none", ()),
+        ("nvidia.com/gpu:NoSchedule", (Toleration("nvidia.com/gpu", "Exists", "", "NoSchedule"),)),
+        ("a=b:NoExecute,c", (Toleration("a", "Equal", "b", "NoExecute"), Toleration("c", "Exists"))),
+    ],
+)
+def test_tolerations_are_written_as_taints_are(text: str, wanted: tuple[Toleration, ...]) -> None:
+    assert parse_tolerations(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["a:Sometimes", ":NoSchedule", "=b"])
+def test_a_toleration_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="--tolerations"):
+        parse_tolerations(text)
+
+
+def test_node_selectors_are_key_value_pairs() -> None:
+    assert parse_node_selector("a=b,c=") == {"a": "b", "c": ""}
+    with pytest.raises(InputError, match="--node-selector"):
+        parse_node_selector("a")

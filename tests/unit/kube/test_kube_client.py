@@ -1,0 +1,209 @@
+"""Every way not to reach an API server says what is wrong and what to do."""
+
+import json
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.kube.client import connect, context_namespace
+from kubectl_genainet.kube.failures import ApiError
+
+
+def write_config(path: Path, server: str = "https://127.0.0.1:1", **user: Any) -> str:
+    config: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "users": [{"name": "u", "user": user or {"token": "t"}}],
+        "contexts": [
+            {"name": "prod", "context": {"cluster": "c", "user": "u", "namespace": "chat"}},
+            {"name": "staging", "context": {"cluster": "c", "user": "u"}},
+        ],
+        "current-context": "prod",
+    }
+    path.write_text(yaml.safe_dump(config))
+    return str(path)
+
+
+def failure(kubeconfig: str, context: str = "") -> GenainetError:
+    with pytest.raises(GenainetError) as caught:
+        connect(kubeconfig=kubeconfig, context=context, timeout_s=1).get("/api")
+    return caught.value
+
+
+def test_the_namespace_is_the_contexts_own(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "config")
+    assert context_namespace(kubeconfig=config) == "chat"
+    assert context_namespace(kubeconfig=config, context="staging") == "default"
+
+
+def test_without_a_kubeconfig_the_error_names_the_file_and_the_other_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    error = failure("")
+    assert error.message == f"there is no kubeconfig: {tmp_path / 'nowhere'} does not exist"
+    assert "--lab" in error.hint
+
+
+def test_kubeconfig_lists_are_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "first").write_text("apiVersion: v1\nkind: Config\ncurrent-context: staging\n")
+    config = write_config(tmp_path / "second")
+    monkeypatch.setenv("KUBECONFIG", f"{tmp_path / 'first'}:{tmp_path / 'missing'}:{config}")
+    assert context_namespace(context="prod") == "chat"
+
+
+def test_an_unknown_context_lists_near_matches(tmp_path: Path) -> None:
+    error = failure(write_config(tmp_path / "config"), context="prd")
+    assert (error.message, error.hint) == ("no context 'prd'", "Did you mean prod?")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "contexts: 3", "", "\x00"])
+def test_a_damaged_kubeconfig_is_called_so(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config").write_text(text)
+    assert "kubeconfig" in failure(str(tmp_path / "config")).message
+
+
+def test_a_missing_credential_plugin_is_named(tmp_path: Path) -> None:
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "no-such-aws", "args": ["eks"]}
+    error = failure(write_config(tmp_path / "config", exec=plugin))
+    assert error.message.startswith("the credential plugin no-such-aws failed")
+    assert "not on PATH" in error.hint
+
+
+def test_a_credential_plugin_that_fails_shows_its_message(tmp_path: Path) -> None:
+    plugin = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": "sh",
+        "args": ["-c", "echo token expired >&2; exit 3"],
+    }
+    error = failure(write_config(tmp_path / "config", exec=plugin))
+    assert error.message == "the credential plugin sh failed: exec: process returned 3. token expired"
+
+
+def test_a_refused_connection_names_the_server(tmp_path: Path) -> None:
+    with socket.socket() as bound:  # bound and not listening: nobody else takes the port meanwhile
+        bound.bind(("127.0.0.1", 0))
+        error = failure(write_config(tmp_path / "config", f"https://127.0.0.1:{bound.getsockname()[1]}"))
+    assert "refused the connection" in error.message
+    assert "--context" in error.hint
+
+
+def test_a_name_that_does_not_resolve_is_said(tmp_path: Path) -> None:
+    error = failure(write_config(tmp_path / "config", "https://api.cluster.invalid"))
+    assert error.message == "the name api.cluster.invalid can't be resolved"
+
+
+def test_a_server_that_is_silent_times_out(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        error = failure(write_config(tmp_path / "config", f"https://127.0.0.1:{silent.getsockname()[1]}"))
+    assert "didn't answer in time" in error.message
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Answers with the status and body that the test put on the server."""
+
+    def do_GET(self) -> None:
+        status, body = self.server.answer  # type: ignore[attr-defined]
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[ThreadingHTTPServer]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def url(server: ThreadingHTTPServer, scheme: str = "http") -> str:
+    return f"{scheme}://127.0.0.1:{server.server_port}"
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"),
+    [(401, "log in again"), (403, "genainet-view"), (503, "try again"), (429, "overloaded")],
+)
+def test_an_answer_that_refuses_has_the_servers_message_and_a_hint(
+    server: ThreadingHTTPServer, tmp_path: Path, status: int, hint: str
+) -> None:
+    server.answer = (status, json.dumps({"kind": "Status", "message": "said the server"}).encode())  # type: ignore[attr-defined]
+    error = failure(write_config(tmp_path / "config", url(server)))
+    assert isinstance(error, ApiError)
+    assert (error.status, error.message) == (status, "can't GET /api: said the server")
+    assert hint in error.hint
+
+
+def test_a_log_in_page_is_recognised(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    server.answer = (200, b"<html>please log in</html>")  # type: ignore[attr-defined]
+    assert "not JSON" in failure(write_config(tmp_path / "config", url(server))).message
+
+
+def test_a_server_without_tls_is_said(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    server.answer = (200, b"{}")  # type: ignore[attr-defined]
+    assert "doesn't speak TLS" in failure(write_config(tmp_path / "config", url(server, "https"))).message
+
+
+def test_a_certificate_of_an_unknown_authority_is_said(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path, "IP:127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, tmp_path / "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    error = failure(write_config(tmp_path / "config", url(server, "https")))
+    assert "is not accepted: self-signed certificate" in error.message
+    assert "certificate-authority" in error.hint
+
+
+def test_a_certificate_for_another_name_is_said(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path, "DNS:other")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, tmp_path / "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    config = yaml.safe_load(Path(write_config(tmp_path / "config", url(server, "https"))).read_text())
+    config["clusters"][0]["cluster"]["certificate-authority"] = str(certificate)
+    (tmp_path / "config").write_text(yaml.safe_dump(config))
+    assert "tls-server-name" in failure(str(tmp_path / "config")).hint
+
+
+def make_certificate(folder: Path, names: str) -> Path:
+    key, certificate = folder / "key.pem", folder / "cert.pem"
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "1",
+            "-subj",
+            "/CN=test",
+            "-addext",
+            f"subjectAltName={names}",
+            "-keyout",
+            key,
+            "-out",
+            certificate,
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return certificate

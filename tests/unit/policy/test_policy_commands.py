@@ -1,0 +1,197 @@
+"""`explain` and `matrix` as a user runs them, on manifests."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+from policy_cluster import labels, namespace, netpol, pod
+
+from kubectl_genainet.cli import cli
+from kubectl_genainet.errors import GenainetError, InputError
+
+RAG = pod("ai/rag", "10.1.0.3")
+RAG["metadata"]["ownerReferences"] = [{"kind": "Deployment", "name": "rag", "controller": True}]
+PODS = (
+    namespace("ai"),
+    pod("ai/llama-0", "10.1.0.1", ports=(("http", "TCP", 8080),), labels={"app": "llama"}),
+    pod("ai/llama-1", "10.1.0.2", ports=(("http", "TCP", 8080),), labels={"app": "llama"}),
+    RAG,
+    {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "llama", "namespace": "ai"},
+        "spec": {"clusterIP": "10.96.0.7", "selector": {"app": "llama"}, "ports": [{"port": 80, "targetPort": "http"}]},
+    },
+    {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "rag", "namespace": "ai"},
+        "spec": {"selector": labels(app="rag"), "template": {"metadata": {"labels": {"app": "rag"}}, "spec": {}}},
+    },
+)
+ISOLATED = netpol("ai/llama", podSelector=labels(app="llama"), ingress=[{"from": [{"podSelector": labels(app="ui")}]}])
+
+
+@pytest.fixture
+def manifests(tmp_path: Path) -> Path:
+    return write(tmp_path / "all.json", *PODS, ISOLATED)
+
+
+def write(path: Path, *objects: dict[str, Any]) -> Path:
+    path.write_text(json.dumps(objects))
+    return path
+
+
+def run(*arguments: str, text: str = "") -> Result:
+    result = CliRunner().invoke(cli, arguments, input=text, standalone_mode=False)
+    if result.exception is not None:
+        raise result.exception
+    return result
+
+
+def test_a_service_stands_for_its_backends_and_target_ports(manifests: Path) -> None:
+    result = run("explain", "--manifests", str(manifests), "-n", "ai", "pod/rag", "svc/llama", "-o", "json")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(a["to"], a["port"], a["service"], a["verdict"]) for a in lines] == [
+        ("ai/llama-0", 8080, "ai/llama", "deny"),
+        ("ai/llama-1", 8080, "ai/llama", "deny"),
+    ]
+    (policy,) = lines[0]["ingress"]["policies"]
+    assert policy["rules"][0]["failed"] == {
+        "term": "pod labels",
+        "wanted": "app=ui",
+        "actual": "app=rag",
+        "field": "spec.ingress[0].from[0].podSelector",
+    }
+    assert lines[0]["patch"]["edit"]["also_admits"] == [{"from": "ai/rag", "to": "ai/llama-1"}]
+    assert result.return_value == 1
+
+
+def test_the_address_of_a_service_is_the_service(manifests: Path) -> None:
+    result = run("explain", "--manifests", str(manifests), "pod/ai/rag", "10.96.0.7:80", "-o", "json")
+    assert [json.loads(line)["port"] for line in result.stdout.splitlines()] == [8080, 8080]
+
+
+def test_ready_backends_only(tmp_path: Path) -> None:
+    slices = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "s", "namespace": "ai", "labels": {"kubernetes.io/service-name": "llama"}},
+        "addressType": "IPv4",
+        "ports": [{"port": 8080, "protocol": "TCP"}],
+        "endpoints": [
+            {"addresses": ["10.1.0.1"], "conditions": {"ready": False}},
+            {"addresses": ["10.1.0.2"], "targetRef": {"kind": "Pod", "name": "llama-1"}},
+        ],
+    }
+    path = write(tmp_path / "x.json", *PODS, slices)
+    result = run("explain", "--manifests", str(path), "-n", "ai", "deploy/rag", "svc/llama:80", "-o", "json")
+    assert [json.loads(line)["to"] for line in result.stdout.splitlines()] == ["ai/llama-1"]
+    assert result.return_value == 0
+
+
+def test_text_says_who_isolates_which_term_fails_and_what_would_admit_it(manifests: Path) -> None:
+    text = run("explain", "--manifests", str(manifests), "-n", "ai", "pod/rag", "svc/llama").stdout
+    assert "DENY ai/rag → ai/llama-0 TCP 8080 (through Service ai/llama), and 1 more alike" in text
+    assert "isolated by NetworkPolicy ai/llama; no rule admits the flow" in text
+    assert "rule 1: pod labels: wanted app=ui, is app=rag (spec.ingress[0].from[0].podSelector)" in text
+    assert "to admit it, new policy: NetworkPolicy ai/allow-llama-from-rag" in text
+    assert "denies" not in text
+
+
+def test_patch_prints_yaml_alone_and_it_admits_the_flow(manifests: Path, tmp_path: Path) -> None:
+    result = run("explain", "--manifests", str(manifests), "-n", "ai", "pod/rag", "svc/llama", "--patch")
+    documents = list(yaml.safe_load_all(result.stdout))
+    assert [d["kind"] for d in documents] == ["NetworkPolicy"]
+    changed = write(tmp_path / "changed.json", *PODS, *documents)
+    after = run("explain", "--manifests", str(changed), "-n", "ai", "pod/rag", "svc/llama", "--patch")
+    assert (after.stdout, after.return_value) == ("", 0)
+    assert "passes already" in after.stderr
+
+
+def test_a_batch_answers_line_by_line_in_order(manifests: Path) -> None:
+    flows = [("ai/rag", "ai/llama-0"), ("ai/llama-0", "ai/rag"), ("203.0.113.9", "ai/llama-1")]
+    text = "\n".join(json.dumps({"from": a, "to": b, "protocol": "TCP", "port": 80}) for a, b in flows)
+    result = run("explain", "--manifests", str(manifests), "--flows", "-", "-o", "json", text=text)
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [a["verdict"] for a in answers] == ["deny", "allow", "deny"]
+    assert answers[0]["ingress"] == {
+        "verdict": "deny",
+        "isolated_by": ["ai/llama"],
+        "admitted_by": [],
+        "policies": [{"kind": "NetworkPolicy", "name": "ai/llama", "effect": "peer_not_matched", "rule": None}],
+    }
+    assert answers[1]["egress"] == {
+        "verdict": "allow",
+        "isolated_by": [],
+        "admitted_by": [],
+        "policies": [],
+        "reason": "default",
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("{", "<stdin>, line 1: "),
+        ('{"from": "ai/rag", "to": "ai/llama-0"}', "missing required field `port`"),
+        ('{"from": "ai/rag", "to": "ai/gone", "port": 80}', "no pod 'gone' in namespace ai"),
+        ('{"from": "ai/rag", "to": "10.0.0", "port": 80}', "'10.0.0' is not an IP address"),
+        ('{"from": "ai/rag", "to": "10.0.0.1", "port": 0}', "port 0 is not between 1 and 65535"),
+        ('{"from": "ai/rag", "to": "10.0.0.1", "port": 1, "protocol": "tcp"}', "protocol 'tcp' is none of TCP"),
+    ],
+)
+def test_a_bad_line_of_a_batch_is_named(manifests: Path, line: str, problem: str) -> None:
+    with pytest.raises(InputError) as caught:
+        run("explain", "--manifests", str(manifests), "--flows", "-", text=line)
+    assert problem in caught.value.message
+    assert caught.value.message.startswith("<stdin>, line 1")
+
+
+@pytest.mark.parametrize(
+    ("ends", "problem"),
+    [
+        (("pod/rags", "svc/llama"), "no pod 'rags' in namespace ai"),
+        (("pod/rag", "svc/lama"), "no Service 'lama' in namespace ai"),
+        (("pod/rag", "svc/llama:99"), "Service llama has no such port; it has 80/TCP"),
+        (("pod/rag", "10.0.0.1"), "10.0.0.1 needs a port number"),
+        (("pod/rag", "huggingface.co"), "huggingface.co needs a port number"),
+        (("huggingface.co", "pod/rag:80"), "a flow can't start at the name 'huggingface.co'"),
+        (("pod/llama-0", "pod/rag"), "pod rag has no declared port"),
+        (("pod/rag", "nonsense"), "'nonsense' is not a target"),
+        (("pod/rag", "::ffff:10.1.0.1"), "10.1.0.1 needs a port number"),
+    ],
+)
+def test_bad_ends_are_said_to_be_bad(manifests: Path, ends: tuple[str, str], problem: str) -> None:
+    with pytest.raises(GenainetError) as caught:
+        run("explain", "--manifests", str(manifests), "-n", "ai", *ends)
+    assert caught.value.message == problem
+
+
+def test_a_policy_that_is_not_valid_is_named_with_its_file(tmp_path: Path) -> None:
+    bad = netpol("ai/p", ingress=[{"from": [{"ipBlock": {"cidr": "10.0.0.0"}}]}])
+    path = write(tmp_path / "x.json", *PODS, bad)
+    with pytest.raises(InputError) as caught:
+        run("explain", "--manifests", str(path), "-n", "ai", "pod/rag", "svc/llama")
+    place = f"{path}, document 1, item {len(PODS) + 1}: NetworkPolicy ai/p: spec.ingress[0].from[0].ipBlock.cidr"
+    assert caught.value.message == f"{place}: '10.0.0.0' is not a CIDR"
+
+
+def test_matrix_and_its_difference(manifests: Path, tmp_path: Path) -> None:
+    lines = run("matrix", "--manifests", str(manifests), "-n", "ai", "--port", "80", "-o", "json").stdout.splitlines()
+    verdicts = {(a["from"], a["to"]): a["verdict"] for a in map(json.loads, lines)}
+    assert verdicts[("ai/rag", "ai/llama-* (2)")] == "deny"
+    assert verdicts[("ai/llama-* (2)", "ai/rag")] == "allow"
+    opened = write(tmp_path / "new.json", {**ISOLATED, "spec": {"podSelector": {}, "ingress": [{}]}})
+    changed = run("matrix", "--manifests", str(manifests), "-A", "--diff", str(opened), "-o", "json")
+    found = [json.loads(line) for line in changed.stdout.splitlines()]
+    assert ("ai/rag", "ai/llama-* (2)", 8080, "deny", "allow") in {
+        (f["from"], f["to"], f["port"], f["before"], f["after"]) for f in found
+    }
+    assert changed.return_value == 1
+    assert run("matrix", "--manifests", str(manifests), "-A", "--diff", str(manifests)).return_value == 0

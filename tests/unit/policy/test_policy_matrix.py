@@ -1,0 +1,105 @@
+"""The matrix: folded rows, cells, differences between two states, and its three forms."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from policy_cluster import engine, labels, namespace, netpol, pod, snapshot
+from rich.console import Console
+
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.policy import PolicyEngine, Verdict
+from kubectl_genainet.policy.reach.grid import differences, grid_of, with_applied
+from kubectl_genainet.render.policy.matrix import grid_html, grid_json, print_grid
+
+HTTP = (("http", "TCP", 8080), ("metrics", "TCP", 9090))
+PODS = (
+    namespace("ai"),
+    namespace("web"),
+    pod("ai/llama-0", "10.1.0.1", ports=HTTP, labels={"app": "llama", "statefulset.kubernetes.io/pod-name": "llama-0"}),
+    pod("ai/llama-1", "10.1.0.2", ports=HTTP, labels={"app": "llama", "statefulset.kubernetes.io/pod-name": "llama-1"}),
+    pod("ai/rag-5c9-x1", "10.1.0.3", labels={"app": "rag"}),
+    pod("ai/rag-5c9-x2", "10.1.0.4", labels={"app": "rag"}),
+    pod("ai/done", "10.1.0.5", phase="Succeeded"),
+    pod("web/chat", "10.2.0.1"),
+)
+POLICY = netpol(
+    "ai/llama",
+    podSelector=labels(app="llama"),
+    ingress=[{"from": [{"podSelector": labels(app="rag")}], "ports": [{"port": "http"}]}],
+)
+
+
+def test_replicas_are_one_row_whatever_labels_of_one_pod_they_have() -> None:
+    grid = grid_of(engine(*PODS, POLICY), namespace="", protocol="", port=None)
+    assert [(g.name, len(g.pods)) for g in grid.groups] == [
+        ("ai/llama-* (2)", 2),
+        ("ai/rag-5c9-* (2)", 2),
+        ("web/chat", 1),
+    ]
+
+
+def test_pods_that_a_policy_tells_apart_are_rows_of_their_own() -> None:
+    one = netpol("ai/one", podSelector=labels(**{"statefulset.kubernetes.io/pod-name": "llama-0"}))
+    grid = grid_of(engine(*PODS, one), namespace="ai", protocol="TCP", port=80)
+    assert [g.name for g in grid.groups] == ["ai/llama-0", "ai/llama-1", "ai/rag-5c9-* (2)"]
+
+
+def test_without_a_port_each_destination_is_judged_on_the_ports_it_declares() -> None:
+    grid = grid_of(engine(*PODS, POLICY), namespace="ai", protocol="", port=None)
+    llama, rag = grid.groups
+    assert grid.cell(rag, llama) == {("TCP", 8080): Verdict.ALLOW, ("TCP", 9090): Verdict.DENY}
+    assert grid.cell(llama, rag) == {}
+
+
+def test_the_table_numbers_its_columns_and_keeps_to_the_width() -> None:
+    out = StringIO()
+    print_grid(Console(file=out, width=60), grid_of(engine(*PODS, POLICY), namespace="", protocol="", port=None))
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert lines[0].split() == ["FROM", "\\", "TO", "1", "2", "3"]
+    assert lines[2].split() == ["2", "ai/rag-5c9-*", "(2)", "8080", "·", "·"]
+    assert max(map(len, lines[:4])) <= 60
+
+
+def test_json_has_one_object_for_each_source_destination_and_port() -> None:
+    found = list(grid_json(grid_of(engine(*PODS, POLICY), namespace="ai", protocol="TCP", port=8080)))
+    verdicts = {(f["from"], f["to"]): f["verdict"] for f in found}
+    assert verdicts == {
+        ("ai/llama-* (2)", "ai/llama-* (2)"): "deny",
+        ("ai/llama-* (2)", "ai/rag-5c9-* (2)"): "allow",
+        ("ai/rag-5c9-* (2)", "ai/llama-* (2)"): "allow",
+        ("ai/rag-5c9-* (2)", "ai/rag-5c9-* (2)"): "allow",
+    }
+    assert found[0]["from_pods"] == ["ai/llama-0", "ai/llama-1"]
+
+
+def test_the_page_escapes_what_comes_from_the_cluster() -> None:
+    hostile = pod("ai/x", "10.1.0.9") | {"metadata": {"name": "<script>", "namespace": "ai", "labels": {}}}
+    page = grid_html(grid_of(engine(*PODS, hostile), namespace="ai", protocol="TCP", port=80), "<b>")
+    assert "<script>" not in page and "&lt;script&gt;" in page
+    assert "<title>&lt;b&gt;</title>" in page
+
+
+def test_differences_are_folded_and_name_both_verdicts() -> None:
+    before = engine(*PODS)
+    after = PolicyEngine(with_applied(before.snapshot, snapshot(POLICY)))
+    found = differences(before, after, namespace="", ports={("TCP", 9090)})
+    assert {(d.source, d.destination, d.port, d.before, d.after) for d in found} == {
+        (source, "ai/llama-* (2)", 9090, Verdict.ALLOW, Verdict.DENY)
+        for source in ("ai/llama-* (2)", "ai/rag-5c9-* (2)", "web/chat")
+    }
+    assert differences(before, before, namespace="", ports={("TCP", 9090)}) == []
+
+
+def test_manifests_without_pods_are_applied_on_top_and_with_pods_are_a_state_of_their_own() -> None:
+    before = snapshot(*PODS, POLICY)
+    changed = netpol("ai/llama", podSelector=labels(app="llama"), ingress=[{}])
+    assert with_applied(before, snapshot(changed)).of("NetworkPolicy")[0].raw["spec"]["ingress"] == [{}]
+    assert with_applied(before, snapshot(*PODS)).of("NetworkPolicy") == ()
+
+
+def test_a_namespace_without_pods_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(InputError) as caught:
+        grid_of(engine(*PODS), namespace="nope", protocol="TCP", port=80)
+    assert caught.value.message == "there are no pods in namespace nope"

@@ -1,0 +1,86 @@
+"""Rules that the real kube-proxy and the lab wrote, and what real packets then did.
+
+Made anew with GENAINET_WRITE_DUMPS=tests/data/proxy on tests/cluster/test_kube_proxy_packets.py (kube-proxy-1.20),
+tests/vm/test_kube_proxy_ipvs.py (kube-proxy-1.20-ipvs) and tests/lab/test_proxy_lab_rules.py (lab-*).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.proxy import Packet, Ruleset, Verdict, dump_of, evaluate, parse_ruleset, service_rules
+
+FOLDER = Path(__file__).parents[2] / "data/proxy"
+STEMS = sorted(path.name.removesuffix(".flows.json") for path in FOLDER.glob("*.flows.json"))
+
+
+def _read(stem: str) -> tuple[Ruleset, dict[str, Any]]:
+    """The rules, and what was seen with them."""
+    seen = json.loads((FOLDER / f"{stem}.flows.json").read_text())
+    files = [path for path in sorted(FOLDER.glob(f"{stem}.*")) if not path.name.endswith(".flows.json")]
+    return parse_ruleset([dump_of(path.read_text()) for path in files], node_ips=seen["node_ips"]), seen
+
+
+@pytest.fixture(scope="module")
+def ruleset() -> Ruleset:
+    return _read("kube-proxy-1.20")[0]
+
+
+def test_there_is_a_dump_of_the_real_kube_proxy_and_of_each_mode_of_the_lab() -> None:
+    assert STEMS == ["kube-proxy-1.20", "kube-proxy-1.20-ipvs", "lab-iptables", "lab-nftables"]
+
+
+def _ends(flow: dict[str, Any]) -> set[Verdict]:
+    """The verdicts that fit what was seen."""
+    unheard = {Verdict.REJECT} if flow["protocol"] == "SCTP" else set()  # a raw socket is not told of it
+    return (
+        unheard
+        | {
+            "answer": {Verdict.DNAT},
+            "refused": {Verdict.REJECT, Verdict.NO_MATCH},  # or the node's own kernel, for a port where nothing listens
+            "timeout": {Verdict.DROP, Verdict.NO_MATCH, Verdict.ACCEPT},  # let through, to where nobody is
+            "forbidden": {Verdict.DROP, Verdict.REJECT},
+            "unreachable": {Verdict.NO_MATCH},
+        }[flow["came"]["end"]]
+    )
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_packet_did_what_the_evaluation_says(stem: str) -> None:
+    ruleset, seen = _read(stem)
+    wrong = []
+    for flow in seen["flows"]:
+        protocol = Protocol(flow["protocol"])
+        said = evaluate(
+            ruleset, Packet(src=flow["src"], dst=flow["dst"], dport=flow["dport"], protocol=protocol, bridged=False)
+        )
+        backends = {b.address: b.masquerade for b in said.backends}
+        answered = flow["came"].get("backend")
+        masqueraded = answered is not None and flow["came"]["seen_as"] != flow["src"]
+        if said.verdict not in _ends(flow) or (answered and backends.get(answered) is not masqueraded):
+            wrong.append((flow, said.verdict, backends))
+    assert wrong == []
+    assert len(seen["flows"]) > 200
+
+
+def test_every_service_port_is_read_with_its_backends(ruleset: Ruleset) -> None:
+    found = {(r.service, r.protocol, r.source): r for r in service_rules(ruleset)}
+    three = found["proxy-rules/cluster-three:http", "TCP", "iptables-nft"]
+    assert {b.address: round(b.probability or 0, 2) for b in three.backends} == {
+        "10.244.1.11:8080": 0.33,
+        "10.244.1.12:8080": 0.33,
+        "10.244.1.113:8080": 0.33,
+    }
+    vias = {a.via for a in found["proxy-rules/balancer:http", "TCP", "iptables-nft"].addresses}
+    assert vias == {"clusterIP", "loadBalancer", "nodePort"}
+    local = found["proxy-rules/node-port-local:http", "TCP", "iptables-nft"]
+    assert {a.via: {b.ip for b in a.backends} for a in local.addresses} == {
+        "clusterIP": {"10.244.1.27", "10.244.1.128"},
+        "nodePort": {"10.244.1.27"},
+    }
+    empty = found["proxy-rules/dual-empty:http", "TCP", "ip6tables-nft"]
+    assert [(a.via, a.verdict) for a in empty.addresses] == [("clusterIP", "REJECT")]
+    assert ("proxy-rules/headless:http", "TCP", "iptables-nft") not in found
