@@ -72,3 +72,14 @@ def is_multicast(ip: str) -> bool:
         return ip == "255.255.255.255" or ipaddress.ip_address(ip).is_multicast
     except ValueError:
         return False
+
+
+def split_endpoint(text: str) -> tuple[str, str]:
+    """("10.0.0.1", "80") of "10.0.0.1:80", "[fd00::1]:80", "fd00::1" or ":80"."""
+    if text.startswith("["):
+        address, _, port = text[1:].partition("]")
+        return address, port.removeprefix(":")
+    if text.count(":") > 1:
+        return text, ""
+    address, _, port = text.partition(":")
+    return address, port

@@ -161,4 +161,6 @@ class Tier(msgspec.Struct, frozen=True):
 
 ADMIN_TIER = Tier("admin", 1_000)
 DEFAULT_TIER = Tier("default", 1_000_000)
+# Calico evaluates a NetworkPolicy as one of its own with order 1000; elsewhere the order among them has no effect.
+NETWORK_POLICY_ORDER = 1000.0
 BASELINE_TIER = Tier("baseline", 10_000_000)

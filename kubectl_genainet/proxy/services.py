@@ -9,10 +9,9 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.model.cluster import canonical_ip
-from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.packet import address_text, split_endpoint
 from kubectl_genainet.proxy.evaluator.ir import Chain, Table, address_of
 from kubectl_genainet.proxy.iptables.read import IptablesTable, split_counters
-from kubectl_genainet.proxy.iptables.target import split_endpoint
 from kubectl_genainet.proxy.ipvs.read import VirtualServer
 from kubectl_genainet.proxy.names import parse_nftables_chain, service_in_comment
 from kubectl_genainet.proxy.nftables.read import NftTable

@@ -18,7 +18,7 @@ from kubectl_genainet.agent.probes.declare import (
     Maps,
     Probe,
 )
-from kubectl_genainet.agent.probes.packet import drop_reason, five_tuple, hook_of, text
+from kubectl_genainet.agent.probes.decode import drop_reason, five_tuple, hook_of, text
 from kubectl_genainet.model.dns import DnsMessage
 from kubectl_genainet.model.events import (
     DnsDropped,

@@ -16,7 +16,7 @@ from kubectl_genainet.agent.probes.declare import (
     Maps,
     Probe,
 )
-from kubectl_genainet.agent.probes.packet import (
+from kubectl_genainet.agent.probes.decode import (
     TCP_STATES,
     TUPLE,
     address,

@@ -14,9 +14,9 @@ import msgspec
 
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.cidr import block_of
-from kubectl_genainet.policy.dialects.kubernetes import check_port, check_port_name, check_protocol
 from kubectl_genainet.policy.model import Action, Family
 from kubectl_genainet.policy.peers import BlockPeer, DomainsPeer, NodesPeer, Peer, PodsPeer, SameLabelsPeer
+from kubectl_genainet.policy.ports import check_port, check_port_name, check_protocol
 from kubectl_genainet.policy.rules import (
     ADMIN_TIER,
     BASELINE_TIER,

@@ -18,7 +18,6 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.cidr import Address, Block, address_of, block_of, excepts_of
-from kubectl_genainet.policy.dialects.kubernetes import NETWORK_POLICY_ORDER
 from kubectl_genainet.policy.model import Action, Direction, Family
 from kubectl_genainet.policy.peers import (
     AllOfPeer,
@@ -31,7 +30,15 @@ from kubectl_genainet.policy.peers import (
     ServiceAccountPeer,
     UnknownPeer,
 )
-from kubectl_genainet.policy.rules import DEFAULT_TIER, NamedPortTerm, NumberedPorts, Policy, Ports, Rule
+from kubectl_genainet.policy.rules import (
+    DEFAULT_TIER,
+    NETWORK_POLICY_ORDER,
+    NamedPortTerm,
+    NumberedPorts,
+    Policy,
+    Ports,
+    Rule,
+)
 from kubectl_genainet.policy.selectors import (
     NAMESPACE_NAME_LABEL,
     Operator,

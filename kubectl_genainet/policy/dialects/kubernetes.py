@@ -5,20 +5,24 @@ Source: API reference, NetworkPolicySpec; pkg/apis/networking/validation.
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.cidr import block_of, excepts_of
 from kubectl_genainet.policy.model import Action, Direction, Family
 from kubectl_genainet.policy.peers import BlockPeer, Peer, PodsPeer
-from kubectl_genainet.policy.rules import DEFAULT_TIER, PROTOCOLS, NamedPortTerm, NumberedPorts, Policy, Ports, Rule
+from kubectl_genainet.policy.ports import check_port, check_port_name, check_protocol
+from kubectl_genainet.policy.rules import (
+    DEFAULT_TIER,
+    NETWORK_POLICY_ORDER,
+    NamedPortTerm,
+    NumberedPorts,
+    Policy,
+    Ports,
+    Rule,
+)
 from kubectl_genainet.policy.selectors import EVERYTHING, RawSelector, selector_of
 from kubectl_genainet.policy.where import Where, unknown_fields
-
-# Calico evaluates a NetworkPolicy as one of its own with order 1000; elsewhere the order among them has no effect.
-NETWORK_POLICY_ORDER = 1000.0
 
 
 class RawPort(msgspec.Struct, frozen=True, rename="camel"):
@@ -142,20 +146,3 @@ def _port(raw: RawPort, where: Where) -> Ports:
         return NamedPortTerm(raw.protocol, raw.port, where.at("port").field)
     check_port(raw.port, where.at("port"))
     return NumberedPorts(raw.protocol, raw.port, raw.end_port or raw.port, where.at("port").field)
-
-
-def check_protocol(protocol: str, where: Where) -> None:
-    if protocol not in PROTOCOLS:
-        raise where.error(f"{protocol!r} is none of {', '.join(PROTOCOLS)}")
-
-
-def check_port(port: int, where: Where) -> None:
-    if not 1 <= port <= 65535:
-        raise where.error(f"port {port} is not between 1 and 65535")
-
-
-def check_port_name(name: str, where: Where) -> None:
-    """IANA service name (RFC 6335): at most 15 of a-z, 0-9 and -, at least one letter, no "--", no - at the ends."""
-    fits = re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?", name) and re.search("[a-z]", name) and "--" not in name
-    if not fits:
-        raise where.error(f"{name!r} is not a port name")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 
+from kubectl_genainet.model.packet import split_endpoint
 from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, CONTINUE_ACTION, Act, Action, address_number
 
 # Targets that leave the packet's way alone, as far as this tool looks at a packet.
@@ -84,17 +85,6 @@ def _dnat(options: list[str]) -> Action:
     if "-" in address or "-" in port:
         return Action(Act.UNKNOWN, detail=f"target DNAT to the range {options[1]}")
     return Action(Act.DNAT, address=address_number(address) if address else None, port=int(port) if port else None)
-
-
-def split_endpoint(text: str) -> tuple[str, str]:
-    """("10.0.0.1", "80") of "10.0.0.1:80", "[fd00::1]:80", "fd00::1" or ":80"."""
-    if text.startswith("["):
-        address, _, port = text[1:].partition("]")
-        return address, port.removeprefix(":")
-    if text.count(":") > 1:
-        return text, ""
-    address, _, port = text.partition(":")
-    return address, port
 
 
 def _redirect(options: list[str]) -> Action:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_genainet.model.cluster import canonical_ip
-from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.packet import address_text, split_endpoint
 from kubectl_genainet.proxy.evaluator.ir import address_number
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
-from kubectl_genainet.proxy.iptables.target import split_endpoint
 
 
 class RealServer(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubectl_genainet.agent.bpf.headers import SUBSYSTEMS
 from kubectl_genainet.agent.probes import drops
 from kubectl_genainet.agent.probes.declare import DecodeContext
-from kubectl_genainet.agent.probes.packet import drop_reason, icmp_mtu
+from kubectl_genainet.agent.probes.decode import drop_reason, icmp_mtu
 from kubectl_genainet.model.events import DropCount, IcmpCount, ResetCount
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 

@@ -1,0 +1,94 @@
+"""What the decoders of all probes share: tuples, addresses, hooks, drop reasons."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from functools import lru_cache
+
+from kubectl_genainet.model.packet import FiveTuple, Protocol
+
+# struct tuple: saddr, daddr, sport, dport, proto
+TUPLE = "16s16sHHB3x"
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+
+# TCP states: include/net/tcp_states.h (part of the kernel's interface to user space, through inet_diag)
+TCP_STATES = (
+    "",
+    "ESTABLISHED",
+    "SYN_SENT",
+    "SYN_RECV",
+    "FIN_WAIT1",
+    "FIN_WAIT2",
+    "TIME_WAIT",
+    "CLOSE",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "LISTEN",
+    "CLOSING",
+    "NEW_SYN_RECV",
+)
+
+# The function that runs a netfilter hook, as it stands in a stack below nf_hook_slow (net/ipv4, net/ipv6).
+_HOOKS = {
+    **dict.fromkeys(("ip_rcv", "ip_list_rcv", "ip_sublist_rcv", "ipv6_rcv", "ipv6_list_rcv"), "PRE_ROUTING"),
+    **dict.fromkeys(("ip_local_deliver", "ip6_input"), "INPUT"),
+    **dict.fromkeys(("ip_forward", "ip6_forward"), "FORWARD"),
+    **dict.fromkeys(("__ip_local_out", "__ip6_local_out", "ip6_xmit", "raw_sendmsg", "rawv6_sendmsg"), "OUTPUT"),
+    **dict.fromkeys(("ip_output", "ip_mc_output", "ip6_output"), "POST_ROUTING"),
+}
+
+
+@lru_cache(maxsize=65536)
+def address(raw: bytes) -> str:
+    """16 bytes in network order as text; IPv4-mapped addresses as IPv4."""
+    if raw.startswith(_MAPPED):
+        return f"{raw[12]}.{raw[13]}.{raw[14]}.{raw[15]}"
+    return str(ipaddress.IPv6Address(raw))
+
+
+@lru_cache(maxsize=65536)
+def five_tuple(src: bytes, dst: bytes, sport: int, dport: int, proto: int) -> FiveTuple:
+    """A `struct tuple` of the probes (16-byte addresses, ports in host order)."""
+    return FiveTuple(address(src), sport, address(dst), dport, Protocol.from_number(proto))
+
+
+@lru_cache(maxsize=4096)
+def text(raw: bytes) -> str:
+    """A C string of the kernel (a device name); bytes that are no text are kept visible."""
+    return raw.partition(b"\0")[0].decode("ascii", "backslashreplace")
+
+
+def hook_of(stack: Sequence[str]) -> str:
+    """The netfilter hook that a drop's stack was in, or "" where it was in none."""
+    names = [frame.partition("+")[0].partition(".")[0] for frame in stack]
+    if not any(name.startswith("nf_hook_slow") for name in names):
+        return ""
+    return next((_HOOKS[name] for name in names if name in _HOOKS), "")
+
+
+def icmp_mtu(protocol: int, kind: int, code: int, rest: int) -> int:
+    """The next hop's MTU that an ICMP error tells; 0 for one that tells none. `rest` is as read on the wire.
+
+    RFC 1191: the second half of the word after the checksum. RFC 4443 3.2: the whole word.
+    """
+    raw = rest.to_bytes(4, "little")
+    if protocol == 1:
+        return int.from_bytes(raw[2:], "big") if (kind, code) == (3, 4) else 0
+    return int.from_bytes(raw, "big") if kind == 2 else 0
+
+
+def drop_reason(number: int, names: dict[int, str]) -> str:
+    """The kernel's name of a drop reason without its prefix; "" where the kernel gave none."""
+    name = names.get(number)
+    if name is None and number >> 16:
+        return _of_subsystem(number, names)
+    if name is None:
+        return "" if number == 0 else f"REASON_{number:#x}"
+    return name.removeprefix("SKB_DROP_REASON_").removeprefix("SKB_")
+
+
+def _of_subsystem(number: int, names: dict[int, str]) -> str:
+    """A reason of a subsystem (its number is in the upper half, enum skb_drop_reason_subsys): "OPENVSWITCH_3"."""
+    subsystem = names.get(SUBSYSTEMS + (number >> 16), f"SUBSYS_{number >> 16}")
+    return f"{subsystem.removeprefix('SKB_DROP_REASON_SUBSYS_')}_{number & 0xFFFF}"
