@@ -1,6 +1,6 @@
 """Joins what the nodes saw of DNS queries: across nodes and NAT, with the drop that ended one, with the query upstream.
 
-What joins is the transaction id, the question, the ports, and a tuple that both saw. As in correlate.paths the clock is
+What joins is the transaction id, the question, the ports, and a tuple that both saw. As in trace.paths the clock is
 the events' own.
 """
 

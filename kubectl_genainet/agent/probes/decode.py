@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Sequence
 from functools import lru_cache
 
+from kubectl_genainet.agent.bpf.headers import SUBSYSTEMS
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
 # struct tuple: saddr, daddr, sport, dport, proto
