@@ -28,8 +28,9 @@ from kubectl_genainet import __version__, wire
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.agent.serve import limits
-from kubectl_genainet.agent.serve.worker import Job, hello
+from kubectl_genainet.agent.serve.worker import ALIVE_S, Job, hello
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.events import Progress
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 T = TypeVar("T")
@@ -206,7 +207,7 @@ class Server:
         async with self._worker(name, request) as process:
             await connection.start(200, "application/x-ndjson", (("Genainet-Session", name),))
             gone = asyncio.create_task(connection.reader.read(1))  # a client says nothing more, so this ends with it
-            relay = asyncio.create_task(self._relay(connection, process))
+            relay = asyncio.create_task(self._relay(connection, process, request.probes))
             try:
                 await asyncio.wait({gone, relay}, return_when=asyncio.FIRST_COMPLETED)
                 if not relay.done():
@@ -222,11 +223,24 @@ class Server:
                     with contextlib.suppress(asyncio.CancelledError, ConnectionError, TimeoutError):
                         await task
 
-    @staticmethod
-    async def _relay(connection: Connection, process: asyncio.subprocess.Process) -> None:
+    async def _relay(
+        self, connection: Connection, process: asyncio.subprocess.Process, probes: tuple[str, ...]
+    ) -> None:
+        """Greets the client, says now and then that the worker starts (on a busy node its interpreter alone may take
+        longer than a client waits), and passes on what it sends."""
         assert process.stdout is not None
-        while data := await process.stdout.read(_CHUNK):
+        await connection.write(wire.encode(hello(self.inventory.node, probes)))
+        first = asyncio.create_task(process.stdout.read(_CHUNK))
+        try:
+            while not (await asyncio.wait({first}, timeout=ALIVE_S))[0]:
+                await connection.write(wire.encode(Progress(node=self.inventory.node, stage="loading")))
+        except BaseException:
+            first.cancel()
+            raise
+        data = first.result()
+        while data:
             await connection.write(data)
+            data = await process.stdout.read(_CHUNK)
         await connection.end()
 
     @contextlib.asynccontextmanager
@@ -238,7 +252,7 @@ class Server:
         self.sessions[name] = process
         try:
             assert process.stdin is not None
-            job = Job(request, self.inventory.node, self.inventory.host_netns, self.cache, self.budget)
+            job = Job(request, self.inventory.node, self.inventory.host_netns, self.cache, self.budget, greeted=True)
             process.stdin.write(msgspec.json.encode(job) + b"\n")
             await process.stdin.drain()
             yield process

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,6 +63,7 @@ class Job(msgspec.Struct, frozen=True):
     namespaces_s: float = NAMESPACES_S  # how often the namespaces are looked at
     own_filters: dict[str, tuple[FilterEntry, ...]] = {}  # by probe: in place of the request's, whatever these become
     dns_over_tcp: bool = True
+    greeted: bool = False  # the server has sent Hello already
 
 
 def hello(node: str, probes: tuple[str, ...]) -> Hello:
@@ -145,11 +147,13 @@ class Session:
 
     def _load(self) -> None:
         request, cache = self.job.request, Path(self.job.cache)
-        self.outbox.put(hello(self.node, request.probes), always=True)
+        if not self.job.greeted:
+            self.outbox.put(hello(self.node, request.probes), always=True)
         self.outbox.put(Progress(node=self.node, stage="loading", detail=", ".join(request.probes)))
         self.namespaces = self.inventory.own_inodes()
-        for name in request.probes:
-            probe = LoadedProbe(PROBES[name], self.node, cache, request.options, self.job.budget)
+        for number, name in enumerate(request.probes, 1):
+            compiling = partial(self._compiling, f"{name} ({number} of {len(request.probes)})")
+            probe = LoadedProbe(PROBES[name], self.node, cache, request.options, self.job.budget, compiling)
             self.probes.append(probe)
             probe.on_event(self._event)
             probe.configure(self._filters(probe), self._own())
@@ -165,9 +169,13 @@ class Session:
             self.exact_runs.wait(EXACT_START_S)
         for probe in self.probes:
             probe.attach()
-        for text in (text for probe in self.probes for text in probe.missing):
+        for text in dict.fromkeys(text for probe in self.probes for text in probe.missing):
             self.outbox.put(Progress(node=self.node, stage="missing", detail=text), always=True)
         self.outbox.put(Progress(node=self.node, stage="attached", t_ns=time.monotonic_ns()), always=True)
+
+    def _compiling(self, which: str) -> None:
+        detail = f"compiling the probe {which} for this kernel, which is done once"
+        self.outbox.put(Progress(node=self.node, stage="compiling", detail=detail), always=True)
 
     def _open_tap(self) -> None:
         try:
