@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness.cluster import Cluster, everything
-from harness.processes import wait_for
 from prometheus_client.parser import text_string_to_metric_families
 
 from kubectl_genainet.kube.agents.forward import find_agents
 from kubectl_genainet.kube.agents.portforward import dial_pod
 from kubectl_genainet.kube.client import connect
+from tests.cluster.harness.cluster import Cluster, everything
+from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
 

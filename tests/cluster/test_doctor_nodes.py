@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness.cluster import Cluster
-from harness.image import AGENT
-from harness.processes import wait_for
+
+from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.image import AGENT
+from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
 

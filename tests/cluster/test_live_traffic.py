@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness.cluster import Cluster, rows
-from harness.node import KubeNode
-from harness.processes import wait_for
+
+from tests.cluster.harness.cluster import Cluster, rows
+from tests.cluster.harness.node import KubeNode
+from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
 

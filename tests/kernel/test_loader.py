@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from kerneltest import ADDRESSES, CLIENT_IP, PORT, SERVER_IP, Row, cache_folder, send_datagrams, udp_sink, udp_socket
 
 from kubectl_genainet.agent.bpf import loader
 from kubectl_genainet.agent.bpf.btf import Btf
@@ -18,6 +17,17 @@ from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import Event, PacketDropped, PacketSeen
 from kubectl_genainet.wire import FilterEntry
+from tests.kernel.kerneltest import (
+    ADDRESSES,
+    CLIENT_IP,
+    PORT,
+    SERVER_IP,
+    Row,
+    cache_folder,
+    send_datagrams,
+    udp_sink,
+    udp_socket,
+)
 
 FILTERS = tuple(FilterEntry(ip, PORT) for _, ip in ADDRESSES.values())
 

@@ -7,12 +7,12 @@ import socket
 import subprocess
 
 import pytest
-from kerneltest import ADDRESSES, PORT, Row, udp_socket, watching
 
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import IcmpError
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.wire import FilterEntry
+from tests.kernel.kerneltest import ADDRESSES, PORT, Row, udp_socket, watching
 
 
 @pytest.mark.parametrize("family", [4, 6])

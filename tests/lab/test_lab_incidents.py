@@ -9,7 +9,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from labtest import DropWatch, RunningLab, SeenDrop, broken, fresh_name, running
 
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.lab.datapath import netns
@@ -17,6 +16,7 @@ from kubectl_genainet.lab.incidents import clear_incident, find_incident, incide
 from kubectl_genainet.lab.spec import LabSpec, Overlay, ProxyMode
 from kubectl_genainet.lab.state import LabFolder, lab_record
 from kubectl_genainet.model.results.path import Verdict
+from tests.lab.labtest import DropWatch, RunningLab, SeenDrop, broken, fresh_name, running
 
 DROPPING = [n for n, i in incidents().items() if i.expected.reason]
 POLICY_CHAIN = re.compile(r'"genainet lab: pod (\S+) is isolated \((\w+)\) by (\S+): no rule admits" -j DROP')

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labtest import fresh_name, running
 
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.lab import cluster
@@ -19,6 +18,7 @@ from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.programs import processes
 from kubectl_genainet.lab.spec import LabSpec
 from kubectl_genainet.lab.state import ROOT, LabFolder, lab_agents, lab_names, lab_snapshot
+from tests.lab.labtest import fresh_name, running
 
 COMMAND = [sys.executable, "-m", "kubectl_genainet", "lab"]
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from otlptest import Collector, collecting
 from prometheus_client.parser import text_string_to_metric_families
 
 from kubectl_genainet.agent.always.metrics import Metrics
@@ -37,6 +36,7 @@ from kubectl_genainet.model.identities import Identities, Owner
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import Device, NetNs, NodeReport
 from kubectl_genainet.model.packet import FiveTuple, Protocol
+from tests.otlptest import Collector, collecting
 
 FLOW = FiveTuple("10.0.0.1", 40000, "10.0.1.2", 8080, Protocol.TCP)
 NODE = {"node": "node-1", "t_ns": 5_000_000_000}

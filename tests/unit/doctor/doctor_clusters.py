@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from doctor_world import (
+from kubectl_genainet.model.node import Device, KubeProxyState, Latency, Listener, NetNs, NodeReport, Route, RulesetDump
+from kubectl_genainet.proxy.names import iptables_endpoint_chain, iptables_service_chain
+from tests.unit.doctor.doctor_world import (
     NS,
     Builder,
     Raw,
@@ -17,9 +19,6 @@ from doctor_world import (
     policy,
     proxy_conf,
 )
-
-from kubectl_genainet.model.node import Device, KubeProxyState, Latency, Listener, NetNs, NodeReport, Route, RulesetDump
-from kubectl_genainet.proxy.names import iptables_endpoint_chain, iptables_service_chain
 
 COREFILE = """.:53 {
     errors

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doctor_clusters import eks, kubeadm
-from doctor_world import NS, World, meta
 
 from kubectl_genainet.render.doctor.html import html
+from tests.unit.doctor.doctor_clusters import eks, kubeadm
+from tests.unit.doctor.doctor_world import NS, World, meta
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make setup)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

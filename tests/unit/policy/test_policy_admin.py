@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from policy_cluster import admin, ask, effects, engine, labels, namespace, netpol, node, pod, verdict
 
 from kubectl_genainet.policy import Reason
+from tests.unit.policy.policy_cluster import admin, ask, effects, engine, labels, namespace, netpol, node, pod, verdict
 
 PODS = (
     namespace("ai", team="ml", zone="eu"),

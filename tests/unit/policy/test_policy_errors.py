@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from policy_cluster import admin, engine, netpol
 
 from kubectl_genainet.errors import InputError
+from tests.unit.policy.policy_cluster import admin, engine, netpol
 
 
 def expression(operator: str, *values: str) -> dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from policy_cluster import ask, effects, engine, labels, namespace, netpol, node, pod, verdict
 
 from kubectl_genainet.model.cluster import LeftOut
 from kubectl_genainet.policy import Direction, Reason, Term
+from tests.unit.policy.policy_cluster import ask, effects, engine, labels, namespace, netpol, node, pod, verdict
 
 PODS = (
     namespace("ai", team="ml"),

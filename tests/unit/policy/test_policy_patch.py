@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from policy_cluster import admin, end, engine, labels, namespace, netpol, pod, snapshot, verdict
-
 from kubectl_genainet.policy import Option, PolicyEngine, PolicyFlow, patch, patch_all
+from tests.unit.policy.policy_cluster import admin, end, engine, labels, namespace, netpol, pod, snapshot, verdict
 
 PODS = (
     namespace("ai"),
