@@ -89,7 +89,7 @@ def test_workloads_count_as_their_pods(tmp_path: Path, kind: str, spec: str, pod
 def test_a_workload_whose_pods_are_there_gets_no_more(tmp_path: Path) -> None:
     def owned(kind: str, name: str, by: tuple[str, str]) -> dict[str, object]:
         owner = [{"kind": by[0], "name": by[1], "controller": True}]
-        spec = {"template": {"metadata": {}, "spec": {}}}
+        spec: dict[str, object] = {"template": {"metadata": {}, "spec": {}}}
         return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "ownerReferences": owner}, "spec": spec}
 
     deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"template": {}}}
