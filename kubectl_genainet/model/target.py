@@ -68,9 +68,7 @@ def parse_target(text: str) -> Target:
         return address
     kind, slash, rest = text.partition("/")
     if not slash and _NAME.fullmatch(text.partition(":")[0]):
-        raise InputError(
-            f"{text!r} names no kind of object", hint=f"Did you mean svc/{text}, pod/{text} or deploy/{text}?"
-        )
+        raise InputError(f"{text!r} is not a target", hint=f"Did you mean svc/{text}, pod/{text} or deploy/{text}?")
     if not slash or kind.lower() not in _KINDS:
         raise InputError(
             f"{text!r} is not a target",
