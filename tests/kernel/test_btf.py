@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from kerneltest import RELEASES, other_kernel
 
 from kubectl_genainet.agent.bpf.btf import VMLINUX, Btf, Field
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.errors import GenainetError
+from tests.kernel.kerneltest import RELEASES, other_kernel
 
 HEAD = re.compile(r"\[(\d+)\] (\w+) '([^']*)' (?:size=(\d+) )?(.*)")
 MEMBER = re.compile(r"\t'([^']*)' type_id=(\d+) bits_offset=(\d+)(?: bitfield_size=(\d+))?")

@@ -8,13 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kerneltest import RELEASES, cache_folder, other_kernel
 
 from kubectl_genainet.agent.bpf.btf import Btf
 from kubectl_genainet.agent.bpf.headers import KernelFacts, header_tree, read_facts
 from kubectl_genainet.agent.bpf.image import compiled
 from kubectl_genainet.agent.bpf.loader import compile_job
 from kubectl_genainet.agent.probes import PROBES
+from tests.kernel.kerneltest import RELEASES, cache_folder, other_kernel
 
 _INSN = 8  # bytes of a BPF instruction
 

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxy_traffic import CALLER, Namespace, Traffic, inside
 
-from kubectl_genainet.agent.exact.tracing import TABLE, ExactTracer, remove_leftovers
+from kubectl_genainet.agent.exact.rules import TABLE
+from kubectl_genainet.agent.exact.tracing import ExactTracer, remove_leftovers
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Packet, Ruleset, Verdict, evaluate, parse_ruleset
 from kubectl_genainet.proxy.evaluator.model import Evaluation, Outcome
 from kubectl_genainet.proxy.exact import ExactPath, exact_paths
 from kubectl_genainet.wire import FilterEntry
+from tests.proxy_traffic import CALLER, Namespace, Traffic, inside
 
 FOLDER = Path(os.environ.get("GENAINET_CONFORMANCE", Path(__file__).parents[2] / "../shared/conformance")) / "kubeproxy"
 pytestmark = [
