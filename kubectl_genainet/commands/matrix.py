@@ -6,7 +6,7 @@ import json
 
 import click
 
-from kubectl_genainet.commands.options import output_option, source_options
+from kubectl_genainet.commands.options import Messages, output_option, source_options
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.policy.reach.grid import Difference
 from kubectl_genainet.render.policy.matrix import (
@@ -55,7 +55,7 @@ def command(source: Source, port: int | None, protocol: str | None, diff: str | 
     """
     chosen = MatrixOptions(port, protocol or "")
     if diff:
-        changes = matrix_changes(source, ManifestsSource((diff,)), chosen)
+        changes = matrix_changes(source, _manifests(diff, source), chosen)
         _print_changes(changes, output, _where(source))
         return ExitStatus.FOUND if changes else ExitStatus.OK
     grid = matrix(source, chosen)
@@ -68,6 +68,10 @@ def command(source: Source, port: int | None, protocol: str | None, diff: str | 
         case _:
             print_grid(make_console(), grid)
     return ExitStatus.OK
+
+
+def _manifests(path: str, source: Source) -> Source:
+    return ManifestsSource((path,), namespace=source.scope_namespace, warn=Messages().warn)
 
 
 def _where(source: Source) -> str:

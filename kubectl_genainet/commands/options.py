@@ -49,7 +49,7 @@ def _source(
     if manifests:
         from kubectl_genainet.run.sources.manifests import ManifestsSource
 
-        return ManifestsSource(manifests, **scope)
+        return ManifestsSource(manifests, warn=Messages().warn, **scope)
     from kubectl_genainet.run.sources.cluster import ClusterSource
 
     return ClusterSource(context=context or "", kubeconfig=kubeconfig or "", **scope)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from doctor_clusters import eks, gke, kubeadm
-from doctor_world import NS, Builder, World, container, node
 
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.eni import max_pods
 from kubectl_genainet.doctor.objects.raw import quantity, seconds, selector_matches
 from kubectl_genainet.doctor.objects.recognise import Role
+from tests.unit.doctor.doctor_clusters import eks, gke, kubeadm
+from tests.unit.doctor.doctor_world import NS, Builder, World, container, node
 
 
 def recognised(
