@@ -14,7 +14,8 @@ from kubectl_genainet.commands.options import FOUND, OK, Source, parse_seconds, 
 from kubectl_genainet.doctor.accept import Acceptance, parse_ignore, read_baseline, write_baseline
 from kubectl_genainet.doctor.check import Area, Need
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.recognise import Override, Role
+from kubectl_genainet.doctor.objects.recognise import Override
+from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.registry import all_checks, check_named, chosen
 from kubectl_genainet.doctor.report import Report, examine
 from kubectl_genainet.errors import GenainetError, InputError

@@ -11,7 +11,7 @@ from doctor_world import NS, Builder, World, container, node
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.eni import max_pods
 from kubectl_genainet.doctor.objects.raw import quantity, seconds, selector_matches
-from kubectl_genainet.doctor.objects.recognise import Role
+from kubectl_genainet.doctor.objects.stacks import Role
 
 
 def recognised(
@@ -79,7 +79,7 @@ def test_devices_tell_that_a_workload_is_accelerated_or_trains() -> None:
 
 
 def roles(cluster: Cluster) -> dict[str, Role]:
-    return {ref.name: found.role for ref, found in cluster.genai.items()}
+    return {found.object.name: found.role for found in cluster.genai.values()}
 
 
 @pytest.mark.parametrize("base", [eks, gke, kubeadm])
