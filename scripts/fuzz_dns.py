@@ -18,8 +18,8 @@ ROUND = "10"  # seconds' worth of examples in a turn
 
 def properties() -> ModuleType:
     os.environ["GENAINET_FUZZ_SECONDS"] = ROUND
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests/unit/dns"))
-    import test_dns_decode
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests.unit.dns import test_dns_decode
 
     return test_dns_decode
 

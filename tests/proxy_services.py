@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from proxy_traffic import CALLER, CALLER6
-
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Evaluation, Packet, Verdict
+from tests.proxy_traffic import CALLER, CALLER6
 
 NAMESPACE = "proxy-rules"
 NODE = "proxy-rules-node"

@@ -73,6 +73,11 @@ _FORMATS = ("table", "wide", "json", "yaml", "html", "sarif")
     metavar="DURATION",
     help="How long to watch the cluster's DNS where agents run; 0: not at all.",
 )
+@click.option(
+    "--complete",
+    is_flag=True,
+    help="The manifests are the whole cluster: what is not among them does not exist.",
+)
 @click.option("--list", "list_checks", is_flag=True, help="List the checks and do nothing else.")
 @click.option("--explain", metavar="CHECK", help="Say what a check looks at, why, and by which source.")
 def command(
@@ -85,6 +90,7 @@ def command(
     write_baseline: str | None,
     workloads: tuple[str, ...],
     measure: float,
+    complete: bool,
     list_checks: bool,
     explain: str | None,
 ) -> int:
@@ -118,6 +124,7 @@ def command(
             measured=known.measured,
             namespace=_namespace(source),
             overrides=tuple(map(_override, workloads)),
+            complete=complete,
         )
         _check_names(cluster)
         report = examine(cluster, checks, acceptances=accepted, progress=advance)

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.cluster import Cluster, install_application
-from harness.controlplane import ControlPlane
-from harness.image import AGENT, ImageBuilder
-from harness.kubeproxy import KubeProxy
-from harness.node import start_nodes
-from harness.processes import remove_leftovers
+
+from tests.cluster.harness.cluster import Cluster, install_application
+from tests.cluster.harness.controlplane import ControlPlane
+from tests.cluster.harness.image import AGENT, ImageBuilder
+from tests.cluster.harness.kubeproxy import KubeProxy
+from tests.cluster.harness.node import start_nodes
+from tests.cluster.harness.processes import remove_leftovers
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness.controlplane import ControlPlane
+
+from tests.cluster.harness.controlplane import ControlPlane
 
 pytestmark = pytest.mark.cluster
 

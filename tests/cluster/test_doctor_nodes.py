@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness.cluster import Cluster
-from harness.image import AGENT
-from harness.processes import wait_for
+
+from tests.cluster.harness.cluster import Cluster
+from tests.cluster.harness.image import AGENT
+from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -139,7 +140,7 @@ def faulty(deployed: Cluster) -> Iterator[Cluster]:
 
     def rolled_out(deployment: dict[str, Any]) -> bool:
         status, wanted = deployment.get("status", {}), deployment["spec"]["replicas"]
-        return (
+        return bool(
             status.get("observedGeneration") == deployment["metadata"]["generation"]
             and status.get("updatedReplicas") == status.get("readyReplicas") == status.get("replicas") == wanted
         )

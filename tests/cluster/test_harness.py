@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 import pytest
-from harness.api import ApiError
-from harness.controlplane import ControlPlane
-from harness.kubeproxy import KubeProxy, endpoint_slice
+
+from tests.cluster.harness.api import ApiError
+from tests.cluster.harness.controlplane import ControlPlane
+from tests.cluster.harness.kubeproxy import KubeProxy, endpoint_slice
 
 pytestmark = pytest.mark.cluster
 

@@ -8,17 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from proxy_services import (
-    NAMESPACE,
-    NODE,
-    SERVICES,
-    all_flows,
-    disagreement,
-    endpoints,
-    packet_of,
-    write_dump,
-)
-from proxy_traffic import Traffic, inside
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, without_nulls
@@ -34,11 +23,20 @@ from kubectl_genainet.proxy import (
     parse_ruleset,
     service_rules,
 )
-
-pytest.importorskip("harness.kubeproxy", reason="needs the control-plane harness")
-from harness.controlplane import ControlPlane
-from harness.kubeproxy import KubeProxy, endpoint_slice
-from harness.services import KUBELET, install_services, slices
+from tests.cluster.harness.controlplane import ControlPlane
+from tests.cluster.harness.kubeproxy import KubeProxy, endpoint_slice
+from tests.cluster.harness.services import KUBELET, install_services, slices
+from tests.proxy_services import (
+    NAMESPACE,
+    NODE,
+    SERVICES,
+    all_flows,
+    disagreement,
+    endpoints,
+    packet_of,
+    write_dump,
+)
+from tests.proxy_traffic import Traffic, inside
 
 pytestmark = pytest.mark.cluster
 

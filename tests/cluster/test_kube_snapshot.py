@@ -7,10 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.api import ApiError
-from harness.controlplane import ControlPlane
-from harness.kubeproxy import endpoint_slice
-from harness.processes import wait_for
 
 from kubectl_genainet.kube import snapshot
 from kubectl_genainet.kube.client import KubeClient, connect
@@ -21,6 +17,10 @@ from kubectl_genainet.kube.resources import NAMESPACE as NAMESPACES
 from kubectl_genainet.kube.snapshot import list_objects, read_cluster
 from kubectl_genainet.kube.watch import Change, ChangeKind, Expired, Selection, Watch, watch_once
 from kubectl_genainet.model.kube import KubeObject
+from tests.cluster.harness.api import ApiError
+from tests.cluster.harness.controlplane import ControlPlane
+from tests.cluster.harness.kubeproxy import endpoint_slice
+from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
 

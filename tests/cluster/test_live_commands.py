@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from harness.api import ApiError
-from harness.cluster import Cluster, agent_processes, everything, finish, rows
-from harness.processes import wait_for
 
 from kubectl_genainet import __version__
 from kubectl_genainet.kube.agents.forward import cluster_agents, find_agents
@@ -19,6 +16,9 @@ from kubectl_genainet.kube.agents.portforward import dial_pod
 from kubectl_genainet.kube.client import connect
 from kubectl_genainet.kube.failures import ApiError as Refused
 from kubectl_genainet.stream import ask_all
+from tests.cluster.harness.api import ApiError
+from tests.cluster.harness.cluster import Cluster, agent_processes, everything, finish, rows
+from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness.cluster import Cluster, rows
-from harness.node import KubeNode
-from harness.processes import wait_for
+
+from tests.cluster.harness.cluster import Cluster, rows
+from tests.cluster.harness.node import KubeNode
+from tests.cluster.harness.processes import wait_for
 
 pytestmark = pytest.mark.cluster
 
@@ -180,7 +181,10 @@ def test_rules_shows_what_kube_proxy_has_and_which_node_is_out_of_step(own: Clus
     stale.kube_proxy.kill()
     own.api().patch("/apis/apps/v1/namespaces/chat/deployments/my-llama-finetuned", {"spec": {"replicas": 1}})
     try:
-        nat = lambda: own.node("node-1").run("iptables-save", "-t", "nat").count(":8080")  # noqa: E731
+
+        def nat() -> int:
+            return own.node("node-1").run("iptables-save", "-t", "nat").count(":8080")
+
         wait_for("the other node's rules", lambda: nat() == 1, 30)
         done = own.cli("rules", "svc/my-llama-svc", "-n", "chat", "-o", "json")
     finally:

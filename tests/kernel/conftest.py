@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kerneltest import Row, three_namespaces
 
 from kubectl_genainet.agent.bpf.btf import VMLINUX
+from tests.kernel.kerneltest import Row, three_namespaces
 
 
 def _why_not() -> str:

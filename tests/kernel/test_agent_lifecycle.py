@@ -18,12 +18,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from kerneltest import PORT, SERVER_IP, WAIT_S, Row, cache_folder
 
 from kubectl_genainet import wire
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import Bye, Event, Hello, Progress
 from kubectl_genainet.wire import FilterEntry, TraceRequest
+from tests.kernel.kerneltest import PORT, SERVER_IP, WAIT_S, Row, cache_folder
 
 FILTERS = (FilterEntry(SERVER_IP, PORT),)
 SOON_S = 1.0  # what is promised; a loaded machine gets `SLACK`

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from kerneltest import PORT, SERVER_IP, Row, cache_folder, send_datagrams, udp_sink
-from test_agent_lifecycle import Agent, Client, listens, wait_for
 
 from kubectl_genainet import __version__, wire
 from kubectl_genainet.agent.serve import limits
@@ -22,6 +20,8 @@ from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import Bye, LostEvents, PacketSeen, Progress
 from kubectl_genainet.stream import AgentConnection
 from kubectl_genainet.wire import FilterEntry, TraceRequest
+from tests.kernel.kerneltest import PORT, SERVER_IP, Row, cache_folder, send_datagrams, udp_sink
+from tests.kernel.test_agent_lifecycle import Agent, Client, listens, wait_for
 
 REQUEST = {"filters": [{"ip": "10.0.0.1", "port": 80}], "timeout_s": 5}
 

@@ -9,7 +9,16 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-from kerneltest import (
+
+from kubectl_genainet.agent.bpf import loader
+from kubectl_genainet.agent.bpf.loader import LoadedProbe
+from kubectl_genainet.agent.probes import PROBES
+from kubectl_genainet.agent.serve.limits import Budget
+from kubectl_genainet.lab.datapath import netns
+from kubectl_genainet.model.events import Bye, PacketSeen
+from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.wire import FilterEntry
+from tests.kernel.kerneltest import (
     ADDRESSES,
     CLIENT_IP,
     PORT,
@@ -25,15 +34,6 @@ from kerneltest import (
     watching,
     way,
 )
-
-from kubectl_genainet.agent.bpf import loader
-from kubectl_genainet.agent.bpf.loader import LoadedProbe
-from kubectl_genainet.agent.probes import PROBES
-from kubectl_genainet.agent.serve.limits import Budget
-from kubectl_genainet.lab.datapath import netns
-from kubectl_genainet.model.events import Bye, PacketSeen
-from kubectl_genainet.model.packet import FiveTuple, Protocol
-from kubectl_genainet.wire import FilterEntry
 
 DATAGRAMS = 50
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labtest import PROGRAM, TRACEFS, DropWatch, RunningLab, fresh_name, read_drops, running
 
 from kubectl_genainet.lab.api.manifests import SHIPPED, read_folder
 from kubectl_genainet.lab.programs import start as programs
 from kubectl_genainet.lab.spec import LabSpec
+from tests.lab.labtest import PROGRAM, TRACEFS, DropWatch, RunningLab, fresh_name, read_drops, running
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 
 import dns.message
 import pytest
-from labtest import RunningLab
-from nfqueue import holding_queue
 
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.incidents import clear_incident, make_incident
 from kubectl_genainet.lab.incidents.dns import EXTERNAL_NAME, STORM_NAME, UPSTREAM_DELAY_MS
 from kubectl_genainet.lab.state import lab_record
+from tests.lab.labtest import RunningLab
+from tests.lab.nfqueue import holding_queue
 
 
 def command(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:

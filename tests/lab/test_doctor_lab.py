@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labtest import RunningLab, broken, running
 
 from kubectl_genainet.lab.incidents import clear_incident, make_incident
 from kubectl_genainet.lab.spec import LabSpec, Overlay, ProxyMode
 from kubectl_genainet.lab.state import lab_record
+from tests.lab.labtest import RunningLab, broken, running
 
 COMMAND = (sys.executable, "-m", "kubectl_genainet")
 Found = dict[tuple[str, str], str]  # (check, object) -> severity

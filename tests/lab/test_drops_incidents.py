@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from labtest import RunningLab, broken
+
+from tests.lab.labtest import RunningLab, broken
 
 Row = dict[str, Any]
 SECONDS = 5

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dropbpf import EGRESS, INGRESS, drop_at_tc, drop_at_xdp
-from labtest import RunningLab, fresh_name, running
 
 from kubectl_genainet.lab.cluster import wires
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.spec import LabSpec, veth_name
 from kubectl_genainet.model.kube import Pod
+from tests.lab.dropbpf import EGRESS, INGRESS, drop_at_tc, drop_at_xdp
+from tests.lab.labtest import RunningLab, fresh_name, running
 
 Row = dict[str, Any]
 Send = Callable[[], None]

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labtest import RunningLab, fresh_name, running
 
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.spec import Family, LabSpec, Overlay, ProxyMode
 from kubectl_genainet.proxy.names import iptables_endpoint_chain
+from tests.lab.labtest import RunningLab, fresh_name, running
 
 DUAL = (Family.IPV4, Family.IPV6)
 SPECS = [

@@ -20,8 +20,6 @@ from typing import Any
 import dns.message
 import msgspec
 import pytest
-from labtest import RunningLab, broken, fresh_name, running
-from otlptest import Collector, collecting
 from prometheus_client.parser import text_string_to_metric_families
 
 from kubectl_genainet.agent.dns.once import HELD_NS
@@ -31,6 +29,8 @@ from kubectl_genainet.lab.programs.start import netns_files
 from kubectl_genainet.lab.spec import Family, LabSpec
 from kubectl_genainet.lab.state import LabFolder
 from kubectl_genainet.model.kube import Pod
+from tests.lab.labtest import RunningLab, broken, fresh_name, running
+from tests.otlptest import Collector, collecting
 
 ATTACHED_S = 60.0
 

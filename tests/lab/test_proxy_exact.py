@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxy_traffic import CALLER, Namespace, Traffic, inside
 
 from kubectl_genainet.agent.exact.tracing import TABLE, ExactTracer, remove_leftovers
 from kubectl_genainet.model.node import RulesetDump
@@ -20,6 +19,7 @@ from kubectl_genainet.proxy import Packet, Ruleset, Verdict, evaluate, parse_rul
 from kubectl_genainet.proxy.evaluator.model import Evaluation, Outcome
 from kubectl_genainet.proxy.exact import ExactPath, exact_paths
 from kubectl_genainet.wire import FilterEntry
+from tests.proxy_traffic import CALLER, Namespace, Traffic, inside
 
 FOLDER = Path(os.environ.get("GENAINET_CONFORMANCE", Path(__file__).parents[2] / "../shared/conformance")) / "kubeproxy"
 pytestmark = [

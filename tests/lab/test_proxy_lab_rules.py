@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxy_services import NAMESPACE, NODE, SERVICES, all_flows, disagreement, endpoint_slices, endpoints, packet_of
-from proxy_services import write_dump as write
-from proxy_traffic import Namespace, Traffic, inside
 
 from kubectl_genainet.lab.api.endpoints import allocate
 from kubectl_genainet.lab.datapath.iptables import Tables
@@ -23,6 +20,18 @@ from kubectl_genainet.lab.spec import Family, LabSpec, ProxyMode
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.proxy import Verdict, compare, evaluate
 from kubectl_genainet.proxy.ruleset import Ruleset, dump_of, parse_ruleset
+from tests.proxy_services import (
+    NAMESPACE,
+    NODE,
+    SERVICES,
+    all_flows,
+    disagreement,
+    endpoint_slices,
+    endpoints,
+    packet_of,
+)
+from tests.proxy_services import write_dump as write
+from tests.proxy_traffic import Namespace, Traffic, inside
 
 NODE_IP, NODE_IP6 = "172.31.0.2", "fd31::2"
 FAMILIES = (Family.IPV4, Family.IPV6)

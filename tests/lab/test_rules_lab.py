@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 import yaml
-from labtest import RunningLab, broken, running
 
 from kubectl_genainet.agent.exact.tracing import TABLE
 from kubectl_genainet.lab.change import changing
 from kubectl_genainet.lab.datapath.kube_proxy_input import ProxyNode
 from kubectl_genainet.lab.datapath.kube_proxy_nft import write_nftables
 from kubectl_genainet.lab.spec import Family, LabSpec, ProxyMode
+from tests.lab.labtest import RunningLab, broken, running
 
 SERVICE = "svc/my-llama-svc"
 PORT = "default/my-llama-svc:http"

@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from labtest import RunningLab, broken
-from tracetest import COMMAND, copied_for_all, genainet, tracing
+
+from tests.lab.labtest import RunningLab, broken
+from tests.lab.tracetest import COMMAND, copied_for_all, genainet, tracing
 
 SERVICE = "svc/my-llama-svc"
 # What a replay has to do without: the agent's libraries, and root.

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from labtest import RunningLab, broken
-from tracetest import Record, tracing
 
 from kubectl_genainet.lab.incidents import find_incident
+from tests.lab.labtest import RunningLab, broken
+from tests.lab.tracetest import Record, tracing
 
 
 def hook_of(path: Record) -> str:

@@ -7,8 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from labtest import RunningLab, fresh_name, running
-from tracetest import (
+
+from kubectl_genainet.lab.spec import Family, LabSpec, Overlay, ProxyMode
+from kubectl_genainet.model.kube import Pod
+from kubectl_genainet.model.packet import address_text
+from tests.lab.labtest import RunningLab, fresh_name, running
+from tests.lab.tracetest import (
     Record,
     address,
     chain_counts,
@@ -19,10 +23,6 @@ from tracetest import (
     tracing,
     tracked_backends,
 )
-
-from kubectl_genainet.lab.spec import Family, LabSpec, Overlay, ProxyMode
-from kubectl_genainet.model.kube import Pod
-from kubectl_genainet.model.packet import address_text
 
 DUAL = (Family.IPV4, Family.IPV6)
 CONNECTIONS = 12
@@ -135,7 +135,7 @@ def wait_until_watching(trace: object, lab: RunningLab, client: Pod, service: st
     """Connects until a connection was seen whole: connections that began before all nodes were watched are left out."""
     from queue import Empty
 
-    from tracetest import RunningTrace
+    from tests.lab.tracetest import RunningTrace
 
     assert isinstance(trace, RunningTrace)
     for _ in range(60):

@@ -17,12 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from labtest import RunningLab
-
 from kubectl_genainet.lab.datapath.wiring import vxlan_device
 from kubectl_genainet.lab.spec import Family, Overlay, ProxyMode, veth_name
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.packet import address_text
+from tests.lab.labtest import RunningLab
 
 COMMAND = [sys.executable, "-m", "kubectl_genainet"]
 Record = dict[str, Any]

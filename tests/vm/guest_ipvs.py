@@ -7,13 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from proxy_traffic import Namespace, Traffic, inside
-
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from kubectl_genainet.agent.node import ipvs
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Packet, evaluate, parse_ruleset
+from tests.proxy_traffic import Namespace, Traffic, inside
 
 # All that a virtual server can be. ipvsadm's own words, but in no order.
 SERVERS = """\

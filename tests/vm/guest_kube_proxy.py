@@ -9,19 +9,17 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parents[1] / "cluster"))
-from harness.kubeproxy import KubeProxy
-from harness.processes import Daemon, NetNs, run
-from harness.services import KUBELET
-from proxy_services import NODE, all_flows, disagreement, endpoints, packet_of
-from proxy_traffic import Traffic, inside
-
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.proxy import evaluate, parse_ruleset, service_rules
+from tests.cluster.harness.kubeproxy import KubeProxy
+from tests.cluster.harness.processes import Daemon, NetNs, run
+from tests.cluster.harness.services import KUBELET
+from tests.proxy_services import NODE, all_flows, disagreement, endpoints, packet_of
+from tests.proxy_traffic import Traffic, inside
 
 IPVS = {"mode": "ipvs", "ipvs": {"scheduler": "rr", "minSyncPeriod": "0s", "syncPeriod": "5s"}}
 NODE_IPS = ("10.0.2.15", "fd31::2")
@@ -91,7 +89,7 @@ def report(proxy: KubeProxy, services: dict[str, Any], traffic: Traffic) -> dict
 def main(binaries: str, kubeconfig: str, services_file: str) -> None:
     services = json.loads(Path(services_file).read_text())
     with (
-        IpvsProxy(HostsPlane(binaries, kubeconfig), NODE, IPVS) as proxy,
+        IpvsProxy(cast(Any, HostsPlane(binaries, kubeconfig)), NODE, IPVS) as proxy,
         Traffic(proxy.netns.name, endpoints()) as traffic,
     ):
         # The addresses of the node that came with the traffic's devices are taken up at the next turn.

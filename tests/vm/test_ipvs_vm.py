@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machine import kernel, run_in_vm
 
 from kubectl_genainet.model.packet import address_text
+from tests.vm.machine import kernel, run_in_vm
 
 pytestmark = pytest.mark.vm
 MODULES = ("veth", "ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_sh")

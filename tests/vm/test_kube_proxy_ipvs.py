@@ -13,14 +13,12 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "cluster"))
-from guest_kube_proxy import NODE_IPS
-from harness.controlplane import VM_HOST, ControlPlane
-from harness.services import install_services
-from machine import CACHE, run_in_vm
-from proxy_services import NAMESPACE, NODE, SERVICES, write_dump
-
 from kubectl_genainet.model.packet import address_text
+from tests.cluster.harness.controlplane import VM_HOST, ControlPlane
+from tests.cluster.harness.services import install_services
+from tests.proxy_services import NAMESPACE, NODE, SERVICES, write_dump
+from tests.vm.guest_kube_proxy import NODE_IPS
+from tests.vm.machine import CACHE, run_in_vm
 
 pytestmark = pytest.mark.vm
 ROOT = Path(__file__).parents[2]

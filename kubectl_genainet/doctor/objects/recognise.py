@@ -65,7 +65,7 @@ _MODEL_NAMES: tuple[tuple[str, str, Role], ...] = (
 )
 # Words of names and images of what is around a model, not the model: "my-llama-ui", "llm-controller-manager".
 _AROUND = re.compile(
-    r"(^|[^a-z0-9])(agent|api|app|backend|bench|benchmark|cache|chat|chatbot|cli|client|collector|console|controller|crd|"
+    r"(^|[^a-z0-9])(agent|api|backend|bench|benchmark|cache|chat|chatbot|cli|client|collector|console|controller|crd|"
     r"dashboard|db|demo|docs|download|downloader|driver|epp|eval|evaluation|exporter|frontend|gateway|genai|grafana|"
     r"guidellm|ingress|init|job|lmcache|loader|locust|manager|metrics|mcp|monitor|notebook|operator|perf|picker|plugin|"
     r"portal|postgres|preload|proxy|rag|redis|router|scheduler|sdk|sidecar|simulator|sim|storage|tests?|tester|tool|ui|"
@@ -105,9 +105,10 @@ _SERVING_PORTS = frozenset({80, 3000, 5000, 8000, 8001, 8080, 8081, 8443, 8888, 
 
 
 def _around(workload: Workload, container: Container) -> bool:
-    """Whether the container's or the workload's own names say that it is something around a model."""
-    image = container.image.rpartition("/")[2].partition(":")[0]
-    names = [workload.name, image, *(workload.labels.get(k, "") for k in _NAME_LABELS)]
+    """Whether the container's command line or the names say that it is something around a model."""
+    if re.search(_NO_SERVER, " ".join(container.words)):
+        return True
+    names = [workload.name, container.image.rpartition("/")[2], *(workload.labels.get(k, "") for k in _NAME_LABELS)]
     return any(_AROUND.search(name.lower()) for name in names)
 
 

@@ -169,7 +169,9 @@ class _Owners:
         owner = self.above.get(own)
         if owner is None:
             return own
-        best = owner if owner in self.templates else self._deployment_of(obj, owner)
+        best = own if own in self.templates else owner
+        if best not in self.templates:
+            best = self._deployment_of(obj, owner)
         current: _ObjectKey | None = owner
         for _ in range(_OWNERS_DEEP):
             if current is None:

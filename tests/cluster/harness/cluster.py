@@ -16,11 +16,11 @@ from typing import Any
 
 import yaml
 
-from harness.controlplane import ControlPlane
-from harness.image import AGENT
-from harness.node import KubeNode
-from harness.other import NAMESPACE, OtherApi, service_account_config
-from harness.processes import wait_for
+from tests.cluster.harness.controlplane import ControlPlane
+from tests.cluster.harness.image import AGENT
+from tests.cluster.harness.node import KubeNode
+from tests.cluster.harness.other import NAMESPACE, OtherApi, service_account_config
+from tests.cluster.harness.processes import wait_for
 
 ROOT = Path(__file__).resolve().parents[3]
 

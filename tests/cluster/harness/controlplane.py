@@ -15,8 +15,8 @@ from pathlib import Path
 
 import urllib3
 
-from harness.api import Api
-from harness.processes import Daemon, NetNs, run, wait_for
+from tests.cluster.harness.api import Api
+from tests.cluster.harness.processes import Daemon, NetNs, run, wait_for
 
 SERVICE_CIDRS = "10.96.0.0/16,fd96::/112"
 VM_HOST = "10.0.2.2"  # this machine, for a virtual machine of qemu's

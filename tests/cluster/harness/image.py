@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from harness.processes import run
+from tests.cluster.harness.processes import run
 
 ROOT = Path(__file__).resolve().parents[3]
 AGENT = "localhost/kubectl-genainet-agent:test"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from harness.controlplane import ControlPlane
-from harness.processes import Daemon, NetNs, wait_for
+from tests.cluster.harness.controlplane import ControlPlane
+from tests.cluster.harness.processes import Daemon, NetNs, wait_for
 
 
 class KubeProxy:

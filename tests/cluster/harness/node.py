@@ -9,9 +9,9 @@ import json
 import re
 from pathlib import Path
 
-from harness.controlplane import ControlPlane
-from harness.image import PAUSE
-from harness.processes import Daemon, NetNs, run, wait_for
+from tests.cluster.harness.controlplane import ControlPlane
+from tests.cluster.harness.image import PAUSE
+from tests.cluster.harness.processes import Daemon, NetNs, run, wait_for
 
 _INIT = """
 set -e

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from harness.api import Api, ApiError
 from kubectl_genainet.kube.client import connect
 from kubectl_genainet.kube.failures import ApiError as Refused
+from tests.cluster.harness.api import Api, ApiError
 
 NAMESPACE = "chat"
 

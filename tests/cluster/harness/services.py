@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from proxy_services import NAMESPACE, SERVICES, endpoint_slices
-
-from harness.api import Api
-from harness.kubeproxy import endpoint_slice
+from tests.cluster.harness.api import Api
+from tests.cluster.harness.kubeproxy import endpoint_slice
+from tests.proxy_services import NAMESPACE, SERVICES, endpoint_slices
 
 KUBELET = """\
 *nat

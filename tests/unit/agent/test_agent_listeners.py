@@ -93,7 +93,7 @@ def test_a_file_of_a_container_is_read_only_if_it_is_one(tmp_path: Path) -> None
 
 def test_details_are_read_anew_when_a_namespace_comes_and_after_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(details.time, "monotonic", lambda: now)
+    monkeypatch.setattr("time.monotonic", lambda: now)
     known = Details(now, frozenset({1, 2}), {1: ((Listener("::", 80),), ())})
     assert not known.outdated({1, 2})
     assert known.outdated({1, 2, 3})

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from otlptest import Collector, collecting
 from prometheus_client.parser import text_string_to_metric_families
 
 from kubectl_genainet.agent.always.metrics import Metrics
@@ -37,9 +36,10 @@ from kubectl_genainet.model.identities import Identities, Owner
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import Device, NetNs, NodeReport
 from kubectl_genainet.model.packet import FiveTuple, Protocol
+from tests.otlptest import Collector, collecting
 
 FLOW = FiveTuple("10.0.0.1", 40000, "10.0.1.2", 8080, Protocol.TCP)
-NODE = {"node": "node-1", "t_ns": 5_000_000_000}
+NODE: dict[str, Any] = {"node": "node-1", "t_ns": 5_000_000_000}
 HOST, LLAMA, BYUID = 100, 101, 102
 
 
@@ -213,7 +213,7 @@ def test_dns_times_are_those_of_the_clients_node(metrics: Metrics) -> None:
 
 
 def test_tcp_trouble_icmp_and_losses_are_counted(metrics: Metrics) -> None:
-    tally = {**NODE, "netns": LLAMA, "flow": FLOW}
+    tally: dict[str, Any] = {**NODE, "netns": LLAMA, "flow": FLOW}
     metrics.feed(ResetCount(**tally, packets=2, sent=True))
     metrics.feed(RetransmitCount(**tally, packets=3, state="SYN_SENT"))
     metrics.feed(IcmpCount(**tally, packets=4, family=4, type=3, code=4))

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from doctor_clusters import eks, knowledge, training
-from doctor_world import World, each, proxy_conf
-
 from kubectl_genainet.model.events import TcpFlags
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.packet import FiveTuple, Protocol
+from tests.unit.doctor.doctor_clusters import eks, knowledge, training
+from tests.unit.doctor.doctor_world import World, each, proxy_conf
 
 AWS = "service.beta.kubernetes.io/aws-load-balancer-"
 N1 = "ip-10-0-1-10.ec2.internal"

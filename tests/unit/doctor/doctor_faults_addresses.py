@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import msgspec
-from doctor_clusters import eks, gke, kubeadm
-from doctor_faults import N1, aws_env, fault, known, pod_netns
-from doctor_world import Builder, World, change_netns, config_map, daemon, event, meta
 
 from kubectl_genainet.model.finding import Severity
+from tests.unit.doctor.doctor_clusters import eks, gke, kubeadm
+from tests.unit.doctor.doctor_faults import N1, aws_env, fault, known, pod_netns
+from tests.unit.doctor.doctor_world import Builder, World, change_netns, config_map, daemon, event, meta
 
 
 def flannel(world: World, backend: str = "vxlan") -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import msgspec
-from doctor_clusters import eks, gke, knowledge, kubeadm
-from doctor_faults import MODEL, N1, aws_env, fault, known, kube_proxy_conf, packet
-from doctor_world import NS, Builder, World, change_netns, daemon, each, meta
 
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.node import Route, RulesetDump
+from tests.unit.doctor.doctor_clusters import eks, gke, knowledge, kubeadm
+from tests.unit.doctor.doctor_faults import MODEL, N1, aws_env, fault, known, kube_proxy_conf, packet
+from tests.unit.doctor.doctor_world import NS, Builder, World, change_netns, daemon, each, meta
 
 
 def service_crowd(world: World, count: int) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from doctor_clusters import eks, knowledge, kubeadm
-from doctor_faults import N1, fault, known, kube_proxy_conf, openai
-from doctor_world import Builder, World, change_netns, daemon, each, node
 
 from kubectl_genainet.doctor.inputs import DnsStats
 from kubectl_genainet.model.finding import Severity
+from tests.unit.doctor.doctor_clusters import eks, knowledge, kubeadm
+from tests.unit.doctor.doctor_faults import N1, fault, known, kube_proxy_conf, openai
+from tests.unit.doctor.doctor_world import Builder, World, change_netns, daemon, each, node
 
 
 @fault("coredns-replicas", eks, "Deployment kube-system/coredns", "spec.replicas")

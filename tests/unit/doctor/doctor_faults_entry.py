@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from doctor_clusters import eks, gke, kubeadm
-from doctor_faults import MODEL, fault
-from doctor_world import NS, Builder, World, container, daemon, egress_policy, ingress, meta
-
 from kubectl_genainet.model.cluster import LeftOut
 from kubectl_genainet.model.finding import Severity
+from tests.unit.doctor.doctor_clusters import eks, gke, kubeadm
+from tests.unit.doctor.doctor_faults import MODEL, fault
+from tests.unit.doctor.doctor_world import NS, Builder, World, container, daemon, egress_policy, ingress, meta
 
 
 @fault("ingress-backend", kubeadm, "Ingress chatbot/chat", "spec.rules[0].http.paths[0].backend.service.name")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from doctor_clusters import eks, training
-from doctor_faults import GPU1, MODEL, eks_training, fault
-from doctor_world import World, meta
+from tests.unit.doctor.doctor_clusters import eks, training
+from tests.unit.doctor.doctor_faults import GPU1, MODEL, eks_training, fault
+from tests.unit.doctor.doctor_world import World, meta
 
 
 @fault("training-zones", eks_training, "StatefulSet chatbot/llama-train", "spec.nodeName", also=("efa-invisible",))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import msgspec
-from doctor_clusters import eks, kubeadm
-from doctor_faults import N1, fault, known
-from doctor_faults_dns import cache_without_its_address, dns_with_a_cpu_limit, kubeadm_nodelocal
-from doctor_world import World, change_netns, change_report
 
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.node import ContainerCpu, KubeProxyState, Latency, Listener
+from tests.unit.doctor.doctor_clusters import eks, kubeadm
+from tests.unit.doctor.doctor_faults import N1, fault, known
+from tests.unit.doctor.doctor_faults_dns import cache_without_its_address, dns_with_a_cpu_limit, kubeadm_nodelocal
+from tests.unit.doctor.doctor_world import World, change_netns, change_report
 
 
 def listen(world: World, app: str, *listeners: Listener) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from doctor_clusters import eks, gke, kubeadm
-from doctor_faults import fault, known, openai, packet, pod_netns
-from doctor_world import NS, World, each, egress_policy, meta, policy
-
 from kubectl_genainet.model.events import PacketDropped, PacketSeen, Point
 from kubectl_genainet.model.finding import Severity
+from tests.unit.doctor.doctor_clusters import eks, gke, kubeadm
+from tests.unit.doctor.doctor_faults import fault, known, openai, packet, pod_netns
+from tests.unit.doctor.doctor_world import NS, World, each, egress_policy, meta, policy
 
 
 @fault("policy-none", eks, "Namespace chatbot", "spec.template.metadata.labels[*]")

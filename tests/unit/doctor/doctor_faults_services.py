@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from doctor_clusters import eks, kubeadm
-from doctor_faults import AWS, MODEL, N1, fault
-from doctor_world import NS, Builder, World, container, each, http_probe, meta
-
 from kubectl_genainet.model.finding import Severity
+from tests.unit.doctor.doctor_clusters import eks, kubeadm
+from tests.unit.doctor.doctor_faults import AWS, MODEL, N1, fault
+from tests.unit.doctor.doctor_world import NS, Builder, World, container, each, http_probe, meta
 
 
 @fault("service-selector", eks, "Service chatbot/qdrant", "spec.selector")

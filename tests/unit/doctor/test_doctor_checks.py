@@ -5,25 +5,27 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-import doctor_faults_addresses
-import doctor_faults_dataplane
-import doctor_faults_dns
-import doctor_faults_entry
-import doctor_faults_gpu
-import doctor_faults_nodes
-import doctor_faults_policy
-import doctor_faults_services
 import pytest
-from doctor_clusters import eks, gke, kubeadm
-from doctor_faults import Case, known
-from doctor_faults_dataplane import two_uplinks
-from doctor_faults_dns import eks_dns, kubeadm_nodelocal
-from doctor_faults_entry import certificate, eks_alb
-from doctor_world import NOW, NS, World
 
 from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.doctor.report import Outcome, Report
 from kubectl_genainet.model.cluster import LeftOut
+from tests.unit.doctor import (
+    doctor_faults_addresses,
+    doctor_faults_dataplane,
+    doctor_faults_dns,
+    doctor_faults_entry,
+    doctor_faults_gpu,
+    doctor_faults_nodes,
+    doctor_faults_policy,
+    doctor_faults_services,
+)
+from tests.unit.doctor.doctor_clusters import eks, gke, kubeadm
+from tests.unit.doctor.doctor_faults import Case, known
+from tests.unit.doctor.doctor_faults_dataplane import two_uplinks
+from tests.unit.doctor.doctor_faults_dns import eks_dns, kubeadm_nodelocal
+from tests.unit.doctor.doctor_faults_entry import certificate, eks_alb
+from tests.unit.doctor.doctor_world import NOW, NS, World
 
 FAULTS = (
     doctor_faults_addresses,

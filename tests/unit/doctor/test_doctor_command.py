@@ -10,21 +10,23 @@ import click
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from doctor_clusters import eks, knowledge, kubeadm
-from doctor_world import NOW, World
 
 from kubectl_genainet.bundle import BundleWriter, new_header
 from kubectl_genainet.commands.doctor import command
 from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.cluster import LeftOut
+from tests.unit.doctor.doctor_clusters import eks, knowledge, kubeadm
+from tests.unit.doctor.doctor_world import NOW, World
 
 
 def recorded(world: World, path: Path) -> str:
     cluster = world.cluster()
     with BundleWriter(path, new_header("doctor", {}, NOW), cluster.snapshot) as bundle:
-        for event in (*cluster.reports, *cluster.rulesets):
-            bundle.write(event)
+        for report in cluster.reports:
+            bundle.write(report)
+        for dump in cluster.rulesets:
+            bundle.write(dump)
     return str(path)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doctor_clusters import eks, kubeadm
-from doctor_world import NS, World, meta
 
 from kubectl_genainet.render.doctor.html import html
+from tests.unit.doctor.doctor_clusters import eks, kubeadm
+from tests.unit.doctor.doctor_world import NS, World, meta
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make setup)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -44,7 +44,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
     """Opens a report; whatever its page requested, logged or threw is in `page.heard`."""
-    contexts = []
+    contexts: list[Any] = []
 
     def open_report(world: World, viewport: dict[str, int] = DESKTOP, **options: Any) -> Any:
         file = tmp_path / f"report-{len(contexts)}.html"

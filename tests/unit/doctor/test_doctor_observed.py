@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from doctor_clusters import eks, kubeadm
-from doctor_faults import GPU1, known, packet, pod_netns
-from doctor_faults_addresses import flannel
-from doctor_faults_dns import measured
-from doctor_faults_entry import model_in_ambient, model_with_a_sidecar
-from doctor_faults_nodes import listen
-from doctor_world import World, change_netns, container
 
 from kubectl_genainet.doctor.report import Outcome
 from kubectl_genainet.model.events import PacketSeen, Point
 from kubectl_genainet.model.finding import Certainty, Finding
 from kubectl_genainet.model.node import Listener
 from kubectl_genainet.model.packet import FiveTuple, Protocol
+from tests.unit.doctor.doctor_clusters import eks, kubeadm
+from tests.unit.doctor.doctor_faults import GPU1, known, packet, pod_netns
+from tests.unit.doctor.doctor_faults_addresses import flannel
+from tests.unit.doctor.doctor_faults_dns import measured
+from tests.unit.doctor.doctor_faults_entry import model_in_ambient, model_with_a_sidecar
+from tests.unit.doctor.doctor_faults_nodes import listen
+from tests.unit.doctor.doctor_world import World, change_netns, container
 
 
 def finding(world: World, check: str) -> Finding:

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from doctor_clusters import eks, gke, knowledge, kubeadm, training
-from doctor_faults import Case, known
-from doctor_faults_dns import measured, nodelocal
-from doctor_faults_entry import eks_alb
-from doctor_world import World, change_netns
-from test_doctor_checks import CASES
 
 from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.model.node import Device, Listener
+from tests.unit.doctor.doctor_clusters import eks, gke, knowledge, kubeadm, training
+from tests.unit.doctor.doctor_faults import Case, known
+from tests.unit.doctor.doctor_faults_dns import measured, nodelocal
+from tests.unit.doctor.doctor_faults_entry import eks_alb
+from tests.unit.doctor.doctor_world import World, change_netns
+from tests.unit.doctor.test_doctor_checks import CASES
 
 BY_NAME = {case.name: case for case in CASES}
 

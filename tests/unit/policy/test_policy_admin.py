@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from policy_cluster import admin, ask, effects, engine, labels, namespace, netpol, node, pod, verdict
 
 from kubectl_genainet.policy import Reason
+from tests.unit.policy.policy_cluster import admin, ask, effects, engine, labels, namespace, netpol, node, pod, verdict
 
 PODS = (
     namespace("ai", team="ml", zone="eu"),
@@ -15,7 +15,7 @@ PODS = (
     pod("ai/llama", "10.1.0.1", ports=(("http", "TCP", 8080), ("dns", "UDP", 53))),
     pod("web/chat", "10.2.0.1"),
 )
-EVERYWHERE = {"namespaces": {}}
+EVERYWHERE: dict[str, Any] = {"namespaces": {}}
 FROM_WEB = [{"namespaces": labels(team="front")}]
 
 

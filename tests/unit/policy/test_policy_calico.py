@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from policy_cluster import ask, effects, engine, labels, namespace, netpol, pod, verdict
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.dialects.calico_selector import parse_selector
 from kubectl_genainet.policy.where import Where
+from tests.unit.policy.policy_cluster import ask, effects, engine, labels, namespace, netpol, pod, verdict
 
 PODS = (
     namespace("ai", team="ml"),

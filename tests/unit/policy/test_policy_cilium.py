@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from policy_cluster import ask, effects, engine, labels, namespace, netpol, node, pod, verdict
 
 from kubectl_genainet.errors import InputError
+from tests.unit.policy.policy_cluster import ask, effects, engine, labels, namespace, netpol, node, pod, verdict
 
 PODS = (
     namespace("ai", team="ml"),

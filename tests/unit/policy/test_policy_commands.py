@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 from click.testing import CliRunner, Result
-from policy_cluster import labels, namespace, netpol, pod
 
 from kubectl_genainet.cli import cli
 from kubectl_genainet.errors import GenainetError, InputError
+from tests.unit.policy.policy_cluster import labels, namespace, netpol, pod
 
 RAG = pod("ai/rag", "10.1.0.3")
 RAG["metadata"]["ownerReferences"] = [{"kind": "Deployment", "name": "rag", "controller": True}]

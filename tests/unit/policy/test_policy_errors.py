@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from policy_cluster import admin, engine, netpol
 
 from kubectl_genainet.errors import InputError
+from tests.unit.policy.policy_cluster import admin, engine, netpol
 
 
 def expression(operator: str, *values: str) -> dict[str, Any]:
@@ -90,8 +90,8 @@ def test_network_policies(spec: dict[str, Any], field: str, problem: str) -> Non
     assert error.problem.startswith(problem)
 
 
-SUBJECT = {"subject": {"namespaces": {}}}
-PEER = [{"namespaces": {}}]
+SUBJECT: dict[str, Any] = {"subject": {"namespaces": {}}}
+PEER: list[dict[str, Any]] = [{"namespaces": {}}]
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from io import StringIO
 
 import pytest
-from policy_cluster import engine, labels, namespace, netpol, pod, snapshot
 from rich.console import Console
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.policy import PolicyEngine, Verdict
 from kubectl_genainet.policy.reach.grid import differences, grid_of, with_applied
 from kubectl_genainet.render.policy.matrix import grid_html, grid_json, print_grid
+from tests.unit.policy.policy_cluster import engine, labels, namespace, netpol, pod, snapshot
 
 HTTP = (("http", "TCP", 8080), ("metrics", "TCP", 9090))
 PODS = (

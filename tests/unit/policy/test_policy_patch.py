@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from policy_cluster import admin, end, engine, labels, namespace, netpol, pod, snapshot, verdict
-
 from kubectl_genainet.policy import Option, PolicyEngine, PolicyFlow, patch, patch_all
+from tests.unit.policy.policy_cluster import admin, end, engine, labels, namespace, netpol, pod, snapshot, verdict
 
 PODS = (
     namespace("ai"),
@@ -16,7 +15,7 @@ PODS = (
     pod("ai/rag", "10.1.0.3", labels={"app": "rag", "pod-template-hash": "def"}),
     pod("web/chat", "10.2.0.1", labels={"app": "chat", "env": "prod"}),
 )
-EVERYWHERE = {"namespaces": {}}
+EVERYWHERE: dict[str, Any] = {"namespaces": {}}
 
 
 def flow(source: str, target: str, port: int = 80, protocol: str = "TCP") -> PolicyFlow:

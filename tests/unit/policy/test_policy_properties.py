@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import product
 from typing import Any
 
-import policy_naive
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from policy_cluster import Raw, end, engine, namespace, netpol, pod
 
 from kubectl_genainet.policy import PolicyEngine, PolicyFlow, Verdict, patch
 from kubectl_genainet.policy.patches.patch import Option
+from tests.unit.policy import policy_naive
+from tests.unit.policy.policy_cluster import Raw, end, engine, namespace, netpol, pod
 
 OUTSIDE = ("203.0.113.9", "10.0.0.250")
 PORTS = (("TCP", 80), ("TCP", 8080), ("UDP", 53))

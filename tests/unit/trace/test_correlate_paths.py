@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from trace_world import (
+
+from kubectl_genainet.model.events import AgentFailed, IcmpError, PacketSeen, Point, Progress, TcpRetransmit
+from kubectl_genainet.model.packet import FiveTuple
+from kubectl_genainet.model.results.path import Verdict
+from tests.unit.trace_world import (
     FIN,
     HOST,
     POD,
@@ -17,10 +21,6 @@ from trace_world import (
     shuffled_by_node,
     whole_way,
 )
-
-from kubectl_genainet.model.events import AgentFailed, IcmpError, PacketSeen, Point, Progress, TcpRetransmit
-from kubectl_genainet.model.packet import FiveTuple
-from kubectl_genainet.model.results.path import Verdict
 
 T = 1000 * SECOND
 DATA = 24  # PSH, ACK

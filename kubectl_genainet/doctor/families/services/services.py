@@ -36,8 +36,8 @@ def service_selector(cluster: Cluster) -> Problems:
         if not _plain(service) or cluster.workloads_of(service):
             continue
         wanted, namespace = service.spec.selector, service.metadata.namespace
-        near = nearly_selected(cluster, namespace, wanted, service.metadata.name)
-        added = "" if near else added_by_a_controller(cluster, namespace, wanted)
+        added = added_by_a_controller(cluster, namespace, wanted)
+        near = None if added else nearly_selected(cluster, namespace, wanted, service.metadata.name)
         if added or (near is None and cluster.partial("Pod", namespace)):
             reason = (
                 f"a controller adds the label {added}" if added else "the pods that it selects may be made elsewhere"
