@@ -12,7 +12,7 @@ from kubectl_genainet.policy.dialects.calico import CalicoCompiler
 from kubectl_genainet.policy.dialects.cilium import CiliumCompiler
 from kubectl_genainet.policy.dialects.kubernetes import compile_network_policy
 from kubectl_genainet.policy.dialects.unsupported import OTHER_KINDS, OTHER_TIER, not_evaluated_policies
-from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Tier
+from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Refused, Tier
 
 ADMIN_GROUP = "policy.networking.k8s.io"
 
@@ -34,19 +34,25 @@ POLICY_KINDS: tuple[tuple[str, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """`tiers` in the order in which they are consulted; `host_policies` apply to nodes and are not evaluated."""
+    """`tiers` in the order in which they are consulted; `host_policies` apply to nodes and are not evaluated; `refused` are
+    not in force. `by_identity`: Cilium enforces the policies."""
 
     tiers: tuple[Tier, ...]
     policies: tuple[Policy, ...]
     host_policies: tuple[ObjectRef, ...]
+    refused: tuple[Refused, ...] = ()
+    by_identity: bool = False
 
 
 def compile_policies(snapshot: ClusterSnapshot) -> Compiled:
     """Raises InputError, with file, object and field, for the first policy that is not valid."""
-    policies = [compile_network_policy(o) for o in snapshot.of("NetworkPolicy", "networking.k8s.io")]
+    cilium = CiliumCompiler(snapshot)
+    policies = [
+        cilium.as_enforced(compile_network_policy(o, every_rule=cilium.enforces))
+        for o in snapshot.of("NetworkPolicy", "networking.k8s.io")
+    ]
     for kind in ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"):
         policies += [compile_admin_policy(o) for o in snapshot.of(kind, ADMIN_GROUP)]
-    cilium = CiliumCompiler(snapshot)
     for kind in ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"):
         for obj in snapshot.of(kind, "cilium.io"):
             policies += cilium.compile(obj)
@@ -57,4 +63,5 @@ def compile_policies(snapshot: ClusterSnapshot) -> Compiled:
     policies += not_evaluated_policies(snapshot)
     own = (OTHER_TIER, ADMIN_TIER, DEFAULT_TIER, BASELINE_TIER)
     tiers = sorted((*own, *calico.tiers.values()), key=lambda t: t.order)
-    return Compiled(tuple(tiers), tuple(policies), tuple(cilium.host_policies))
+    refused = tuple(cilium.refused)
+    return Compiled(tuple(tiers), tuple(policies), tuple(cilium.host_policies), refused, cilium.enforces)
