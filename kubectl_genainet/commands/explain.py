@@ -10,13 +10,14 @@ import click
 import msgspec
 
 from kubectl_genainet.commands.options import FOUND, OK, Source, output_option, source_options
-from kubectl_genainet.commands.source import default_namespace, load_snapshot
+from kubectl_genainet.commands.source import default_namespace, engine_for, load_snapshot
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.target import Target, parse_target
 from kubectl_genainet.policy import PolicyEngine, PolicyFlow, Verdict, ip_endpoint, patch, patch_all, pod_endpoint
-from kubectl_genainet.policy.model import PolicyEndpoint
+from kubectl_genainet.policy.model import Explanation, PolicyEndpoint
 from kubectl_genainet.policy.rules import PROTOCOLS
 from kubectl_genainet.policy.targets import flows_between
+from kubectl_genainet.policy.unevaluated import RefusedBy
 from kubectl_genainet.render.policy.json import explanation_json, flow_json, patch_json
 from kubectl_genainet.render.policy.text import grouped, patch_yaml, print_explanation, print_patch
 from kubectl_genainet.render.text import make_console
@@ -62,19 +63,20 @@ def command(
       kubectl genainet explain --manifests ./deploy deploy/rag-app svc/qdrant
       kubectl genainet explain --manifests ./deploy --flows flows.json -o json
 
-    Exit status: 0 every flow passes, 1 one does not or it can't be told, 2 the command failed.
+    Exit status: 0 every flow passes, 1 one does not or it can't be told, 2 the command failed, or the answer hangs on a
+    policy in the manifests that the API server would refuse.
     """
     if flows is not None:
         if source_target or only_patch:
             raise click.UsageError("--flows takes the flows from the file: give no SRC, DST or --patch")
-        return _batch(PolicyEngine(load_snapshot(source)), flows, output)
+        return _batch(engine_for(load_snapshot(source)), flows, output)
     if source_target is None or target is None:
         raise click.UsageError("SRC and DST are missing (or --flows FILE)")
     ends = _end(source_target), _end(target)
     snapshot = load_snapshot(source)
     namespace = default_namespace(source)
     chosen = flows_between(snapshot, *ends, namespace=namespace, protocol=(protocol or "").upper())
-    engine = PolicyEngine(snapshot)
+    engine = engine_for(snapshot)
     if only_patch:
         return _print_only_patch(engine, [flow for flow, _ in chosen])
     return _explain(engine, chosen, output)
@@ -100,11 +102,21 @@ def _explain(engine: PolicyEngine, flows: list[tuple[PolicyFlow, str]], output: 
             found = patch(engine, first.flow)
             if found is not None:
                 print_patch(console, found)
+    _check_refused(engine, [e for e, _ in explained])
     return OK if all(e.verdict is Verdict.ALLOW for e, _ in explained) else FOUND
+
+
+def _check_refused(engine: PolicyEngine, explained: list[Explanation]) -> None:
+    """Raises InputError where an answer hangs on a policy of a file that the API server would not take."""
+    named = {n.policy for e in explained if e.verdict is Verdict.UNKNOWN for n in e.not_evaluated}
+    for one in engine.unevaluated:
+        if one.source and one.refused_by is RefusedBy.API and str(one.ref) in named:
+            raise InputError(one.reason, source=one.source, obj=str(one.ref), field=one.field, hint=one.hint)
 
 
 def _print_only_patch(engine: PolicyEngine, flows: list[PolicyFlow]) -> int:
     explained = [engine.explain(flow) for flow in flows]
+    _check_refused(engine, explained)
     if all(e.verdict is Verdict.ALLOW for e in explained):
         click.echo("The flow passes already: there is nothing to change.", err=True)
         return OK

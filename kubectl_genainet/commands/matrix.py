@@ -7,7 +7,7 @@ import json
 import click
 
 from kubectl_genainet.commands.options import FOUND, OK, Source, output_option, source_options
-from kubectl_genainet.commands.source import default_namespace, load_snapshot
+from kubectl_genainet.commands.source import default_namespace, engine_for, load_snapshot
 from kubectl_genainet.policy import PolicyEngine
 from kubectl_genainet.policy.reach.grid import Port, declared_in, differences, grid_of, with_applied
 from kubectl_genainet.render.policy.matrix import (
@@ -51,7 +51,7 @@ def command(source: Source, port: int | None, protocol: str | None, diff: str | 
       kubectl genainet matrix -n ai --diff ./new-policies
       kubectl genainet matrix --manifests ./deploy -A -o json
     """
-    engine = PolicyEngine(load_snapshot(source))
+    engine = engine_for(load_snapshot(source))
     namespace = "" if source.all_namespaces else default_namespace(source)
     chosen = (protocol or ("TCP" if port else "")).upper()
     where = f"namespace {namespace}" if namespace else "all namespaces"
@@ -72,7 +72,7 @@ def command(source: Source, port: int | None, protocol: str | None, diff: str | 
 def _diff(
     engine: PolicyEngine, path: str, namespace: str, protocol: str, port: int | None, output: str, where: str
 ) -> int:
-    after = PolicyEngine(with_applied(engine.snapshot, load_snapshot(Source(manifests=(path,), namespace=namespace))))
+    after = engine_for(with_applied(engine.snapshot, load_snapshot(Source(manifests=(path,), namespace=namespace))))
     ports: set[Port] = {(protocol, port)} if port else declared_in((engine, after), namespace, protocol)
     found = differences(engine, after, namespace=namespace, ports=ports)
     match output:

@@ -9,6 +9,9 @@ import click
 
 from kubectl_genainet.commands.options import Source
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.policy import PolicyEngine
+
+_MOST_NAMED = 20
 
 
 def load_snapshot(source: Source) -> ClusterSnapshot:
@@ -35,6 +38,17 @@ def _said(snapshot: ClusterSnapshot) -> ClusterSnapshot:
     for note in snapshot.notes:
         click.echo(f"warning: {note}", err=True)
     return snapshot
+
+
+def engine_for(snapshot: ClusterSnapshot) -> PolicyEngine:
+    """The policies of a snapshot, once standard error has those that are not evaluated."""
+    engine = PolicyEngine(snapshot)
+    for one in engine.unevaluated[:_MOST_NAMED]:
+        click.echo(f"warning: {one}", err=True)
+    more = len(engine.unevaluated) - _MOST_NAMED
+    if more > 0:
+        click.echo(f"warning: {more} more policies are not evaluated", err=True)
+    return engine
 
 
 class Follower(Protocol):
