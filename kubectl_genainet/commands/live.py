@@ -147,7 +147,7 @@ def watch_live(
 
 def _say_what_is_not_judged(reader: Reader) -> None:
     if why := reader.correlator.context.not_judged:
-        reader.view.warn(f"a policy is not valid, so packets are told of without what the policies say: {why}")
+        reader.view.warn(f"not evaluated; what these policies could change is unknown: {why}")
 
 
 class Interrupts:
