@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import BundleWriter, read_bundle
 from kubectl_genainet.cli import cli
-from kubectl_genainet.commands.live import Interrupts
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.run.interrupts import Interrupts
 
 
 def test_ctrl_c_waits_until_a_record_is_taken_in() -> None:
