@@ -15,8 +15,8 @@ from kubectl_genainet.policy.dialects.calico import CalicoCompiler
 from kubectl_genainet.policy.dialects.cilium import CiliumCompiler
 from kubectl_genainet.policy.dialects.kubernetes import compile_network_policy
 from kubectl_genainet.policy.other_kinds import OTHER_KINDS, OTHER_TIER
-from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Tier
-from kubectl_genainet.policy.unevaluated import RefusedBy, Unevaluated, refused, unevaluated_policies
+from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Refused, Tier
+from kubectl_genainet.policy.unevaluated import RefusedBy, Unevaluated, stand_in_for, unevaluated_policies
 
 ADMIN_GROUP = "policy.networking.k8s.io"
 _ADMIN_KINDS = ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy")
@@ -46,13 +46,16 @@ POLICY_KINDS: tuple[tuple[str, str], ...] = (
 class Compiled:
     """`tiers` in the order in which they are consulted; `host_policies` apply to nodes and are not evaluated.
 
-    `unevaluated` are the policies that a stand-in in `policies` takes the place of.
+    `refused` are not in force; `unevaluated` names these and those that a stand-in in `policies` takes the place of.
+    `by_identity`: Cilium enforces the policies.
     """
 
     tiers: tuple[Tier, ...] = ()
     policies: list[Policy] = field(default_factory=list)
     host_policies: list[ObjectRef] = field(default_factory=list)
     unevaluated: list[Unevaluated] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    by_identity: bool = False
 
     def take(
         self, objects: Iterable[KubeObject], compiler: Callable[[KubeObject], Iterable[Policy]], by: RefusedBy
@@ -62,18 +65,22 @@ class Compiled:
             try:
                 self.policies += compiler(obj)
             except InputError as error:
-                stand_in = refused(obj, error, by)
+                stand_in = stand_in_for(obj, error, by)
                 self.policies.append(stand_in.policy)
                 self.unevaluated.append(stand_in.what)
 
 
 def compile_policies(snapshot: ClusterSnapshot) -> Compiled:
     """Every policy of a snapshot. One that can't be compiled is in `unevaluated`, with the reason."""
-    found = Compiled()
-    found.take(snapshot.of("NetworkPolicy", "networking.k8s.io"), lambda o: [compile_network_policy(o)], RefusedBy.API)
+    cilium = CiliumCompiler(snapshot)
+    found = Compiled(by_identity=cilium.enforces)
+    found.take(
+        snapshot.of("NetworkPolicy", "networking.k8s.io"),
+        lambda o: [cilium.as_enforced(compile_network_policy(o, every_rule=cilium.enforces))],
+        RefusedBy.API,
+    )
     for kind in _ADMIN_KINDS:
         found.take(snapshot.of(kind, ADMIN_GROUP), lambda o: [compile_admin_policy(o)], RefusedBy.API)
-    cilium = CiliumCompiler(snapshot)
     for kind in _CILIUM_KINDS:
         found.take(snapshot.of(kind, "cilium.io"), lambda o: list(cilium.compile(o)), RefusedBy.AGENT)
     calico = CalicoCompiler(snapshot)
@@ -84,6 +91,8 @@ def compile_policies(snapshot: ClusterSnapshot) -> Compiled:
         found.policies.append(stand_in.policy)
         found.unevaluated.append(stand_in.what)
     found.host_policies += cilium.host_policies
+    found.refused += cilium.refused
+    found.unevaluated += [Unevaluated(r.ref, r.why, r.field, r.source, RefusedBy.AGENT) for r in cilium.refused]
     own = (OTHER_TIER, ADMIN_TIER, DEFAULT_TIER, BASELINE_TIER)
     found.tiers = tuple(sorted((*own, *calico.tiers.values()), key=lambda t: t.order))
     return found

@@ -58,7 +58,7 @@ class StandIn(msgspec.Struct, frozen=True):
     what: Unevaluated
 
 
-def refused(obj: KubeObject, error: InputError, by: RefusedBy) -> StandIn:
+def stand_in_for(obj: KubeObject, error: InputError, by: RefusedBy) -> StandIn:
     """The stand-in for a policy that its compiler found not valid."""
     what = Unevaluated(obj.ref, error.problem, error.field, obj.source, by, error.hint)
     reason = f"{error.problem}: its {by.value} refuses the policy"
