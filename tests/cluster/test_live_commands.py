@@ -243,11 +243,11 @@ def test_hostile_requests_get_an_error_and_the_agent_goes_on(deployed: Cluster) 
 
 def no_workers(cluster: Cluster) -> bool:
     """A probe lives in a worker process and ends with it."""
-    return not any("agent.worker" in args for node in cluster.nodes for args in agent_processes(node).values())
+    return not any("serve.worker" in args for node in cluster.nodes for args in agent_processes(node).values())
 
 
 def workers(cluster: Cluster) -> bool:
-    return all(any("agent.worker" in a for a in agent_processes(node).values()) for node in cluster.nodes)
+    return all(any("serve.worker" in a for a in agent_processes(node).values()) for node in cluster.nodes)
 
 
 def begin_trace(cluster: Cluster, seconds: int = 60) -> Any:

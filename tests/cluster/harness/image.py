@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.processes import run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -22,7 +23,7 @@ _BASE = "localhost/genainet-base"
 class ImageBuilder:
     """`scratch` holds what a run needs and throws away."""
 
-    def __init__(self, binaries: Path, scratch: Path) -> None:
+    def __init__(self, binaries: Binaries, scratch: Path) -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kubectl-genainet"
         self.scratch = scratch
         self._flags = ["--root", str(cache / "containers"), "--runroot", str(cache / "containers-run")]
@@ -31,7 +32,7 @@ class ImageBuilder:
         config.write_text(
             '[containers]\ndefault_ulimits=["nofile=1024:1024","nproc=1024:1024"]\n'
             '[engine]\nruntime="runc"\ncgroup_manager="cgroupfs"\nevents_logger="none"\n'
-            f'[engine.runtimes]\nrunc=["{binaries}/bin/runc"]\n'
+            f'[engine.runtimes]\nrunc=["{binaries.tools}/bin/runc"]\n'
         )
         self._env = {
             "CONTAINERS_CONF": str(config),
@@ -69,8 +70,8 @@ class ImageBuilder:
         root = self.scratch / "root"
         mirror = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
         run("debootstrap", "--variant=minbase", "bookworm", str(root), mirror, timeout=600)
-        tar = subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE)
-        self.podman("import", "-", _BASE, stdin=tar.stdout)
-        if tar.wait():
+        with subprocess.Popen(["tar", "-C", str(root), "-c", "."], stdout=subprocess.PIPE) as tar:
+            self.podman("import", "-", _BASE, stdin=tar.stdout)
+        if tar.returncode:
             raise RuntimeError("tar failed")
         shutil.rmtree(root)
