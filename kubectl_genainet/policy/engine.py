@@ -13,6 +13,7 @@ from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.policy.cidr import address_of
 from kubectl_genainet.policy.compile import compile_policies
 from kubectl_genainet.policy.decide import Selected
+from kubectl_genainet.policy.enforcers import UNKNOWN_ENFORCER, Deviation, Enforcer, enforcer_of
 from kubectl_genainet.policy.explain import explain_direction
 from kubectl_genainet.policy.identity import IdentityPeer
 from kubectl_genainet.policy.model import (
@@ -40,12 +41,14 @@ class PolicyEngine:
     """Judges flows by the policies of a snapshot.
 
     A policy that is not valid or not of a kind that is evaluated does not end this: it is one of `unevaluated`.
+    `enforcer` is by default the one that the objects show.
     """
 
-    def __init__(self, snapshot: ClusterSnapshot) -> None:
+    def __init__(self, snapshot: ClusterSnapshot, enforcer: Enforcer | None = None) -> None:
         self.snapshot = snapshot
         self.parties = Parties(snapshot)
-        compiled = compile_policies(snapshot)
+        self.enforcer = enforcer or enforcer_of(snapshot)
+        compiled = compile_policies(snapshot, self.enforcer)
         self.tiers = compiled.tiers
         self.policies = tuple(compiled.policies)
         self.host_policies = tuple(compiled.host_policies)
@@ -77,6 +80,21 @@ class PolicyEngine:
         egress = self._direction(flow, Direction.EGRESS, source, destination)
         ingress = self._direction(flow, Direction.INGRESS, destination, source)
         return Explanation(flow, both(egress.verdict, ingress.verdict), egress, ingress)
+
+    @cached_property
+    def _by_the_api(self) -> PolicyEngine:
+        return PolicyEngine(self.snapshot, UNKNOWN_ENFORCER)
+
+    def deviation(self, explanation: Explanation, direction: Direction) -> Deviation | None:
+        """The documented deviation of the enforcer that decides a direction: by the API alone its verdict is another."""
+        flow, result = explanation.flow, explanation.direction(direction)
+        source, destination = self.ends(flow)
+        own, peer = (source, destination) if direction is Direction.EGRESS else (destination, source)
+        own_node = peer.kind is PartyKind.HOST and peer.runs(own) is True
+        fitting = [d for d in self.enforcer.deviations if d.fits(direction, peer.kind, own_node, own.owned)]
+        if not fitting or own.kind is not PartyKind.POD:
+            return None
+        return fitting[0] if self._by_the_api.explain(flow).direction(direction).verdict is not result.verdict else None
 
     def verdict(self, flow: PolicyFlow) -> Verdict:
         """The verdict alone, as `explain` gives it, at the speed of a look-up where both ends are pods."""
@@ -162,7 +180,7 @@ class PolicyEngine:
         own_node = peer.runs(own) if peer.kind is PartyKind.HOST else False
         if own_node and direction is Direction.INGRESS:
             return self._from_own_node(flow, own, peer, plan)
-        if own_node and not self.by_identity:
+        if own_node and self.enforcer.to_own_node_exempt:
             return self._to_own_node(flow, own, peer, plan)
         result = explain_direction(flow, direction, own, peer, plan)
         if flow.protocol not in PROTOCOLS and plan:
@@ -180,6 +198,8 @@ class PolicyEngine:
             return DirectionResult(Verdict.ALLOW, Reason.LOOPBACK)
         if own.kind is PartyKind.OUTSIDE:
             return DirectionResult(Verdict.ALLOW, Reason.OUTSIDE)
+        if self.enforcer.inert:
+            return DirectionResult(Verdict.ALLOW, Reason.INERT)
         if own.kind is PartyKind.HOST:
             reason = Reason.HOST_NETWORK if own.name else Reason.OUTSIDE
             notes = tuple(

@@ -48,6 +48,7 @@ class Party:
     service_account: str = ""
     ports: tuple[NamedPort, ...] = ()
     domain: str = ""
+    owned: bool = True  # by a controller; of a pod
 
     def same_pod(self, other: Party) -> bool:
         return bool(self.name) and (self.namespace, self.name) == (other.namespace, other.name)
@@ -128,6 +129,7 @@ class Parties:
             host_ip=host_ip,
             node_labels=self._node_labels.get(pod.spec.node_name),
             service_account=pod.spec.service_account_name or "default",
+            owned=bool(meta.owner_references),
             ports=tuple(NamedPort(p.name, p.protocol, p.container_port) for p in pod.ports if p.name),
         )
 

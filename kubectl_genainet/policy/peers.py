@@ -322,6 +322,17 @@ class UnknownPeer(msgspec.Struct, frozen=True):
         return Match(None, why=self.why)
 
 
+class OwnedPodPeer(msgspec.Struct, frozen=True):
+    """Pods that a controller made. Of others it is not known: they are outside what the enforcer documents."""
+
+    def match(self, party: Party, own: Party) -> Match:
+        if party.owned:
+            return YES
+        return Match(
+            None, why=f"{party.text} has no owner, and the enforcer applies policies to pods of controllers only"
+        )
+
+
 class AllOfPeer(msgspec.Struct, frozen=True):
     """Every part must select (Calico's entity rules)."""
 
