@@ -74,12 +74,19 @@ class PolicyEngine:
         """Who may reach whom on a port."""
         return matrix_of(self.rows, protocol, port)
 
-    def explain(self, flow: PolicyFlow) -> Explanation:
-        """The verdict of a flow and the reasons. Raises InputError for an endpoint that does not exist."""
+    def explain(self, flow: PolicyFlow, *, hairpin: bool = False) -> Explanation:
+        """The verdict of a flow and the reasons. Raises InputError for an endpoint that does not exist.
+
+        With `hairpin` a pod's flow to itself is judged as one between two pods.
+        """
         source, destination = self.ends(flow)
-        egress = self._direction(flow, Direction.EGRESS, source, destination)
-        ingress = self._direction(flow, Direction.INGRESS, destination, source)
+        egress = self._direction(flow, Direction.EGRESS, source, destination, hairpin)
+        ingress = self._direction(flow, Direction.INGRESS, destination, source, hairpin)
         return Explanation(flow, both(egress.verdict, ingress.verdict), egress, ingress)
+
+    def egress_to(self, flow: PolicyFlow, destination: Party) -> DirectionResult:
+        """What the source's policies say of a flow to a party that is no object of the cluster."""
+        return self._direction(flow, Direction.EGRESS, self.parties.of(flow.source), destination)
 
     @cached_property
     def _by_the_api(self) -> PolicyEngine:
@@ -161,8 +168,10 @@ class PolicyEngine:
         version = given.version if given else 0
         return self.parties.of(flow.source, version), self.parties.of(flow.destination, version)
 
-    def _direction(self, flow: PolicyFlow, direction: Direction, own: Party, peer: Party) -> DirectionResult:
-        early = self._exempt(direction, own, peer)
+    def _direction(
+        self, flow: PolicyFlow, direction: Direction, own: Party, peer: Party, hairpin: bool = False
+    ) -> DirectionResult:
+        early = self._exempt(direction, own, peer, hairpin)
         if early is not None:
             return early
         result = self._judged(flow, direction, own, peer)
@@ -192,9 +201,9 @@ class PolicyEngine:
             return msgspec.structs.replace(result, not_evaluated=(*result.not_evaluated, note))
         return result
 
-    def _exempt(self, direction: Direction, own: Party, peer: Party) -> DirectionResult | None:
+    def _exempt(self, direction: Direction, own: Party, peer: Party, hairpin: bool) -> DirectionResult | None:
         """The result where no policy is consulted, or None."""
-        if own.same_pod(peer) or _loopback(own) or _loopback(peer):
+        if (own.same_pod(peer) and not hairpin) or _loopback(own) or _loopback(peer):
             return DirectionResult(Verdict.ALLOW, Reason.LOOPBACK)
         if own.kind is PartyKind.OUTSIDE:
             return DirectionResult(Verdict.ALLOW, Reason.OUTSIDE)

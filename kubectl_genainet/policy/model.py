@@ -188,12 +188,16 @@ class DirectionResult(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """The answer for one flow: it passes when the source's egress and the destination's ingress both allow it."""
+    """The answer for one flow: it passes when the source's egress and the destination's ingress both allow it.
+
+    `arrival` says where the packet that arrives is another than the one of `flow`, and why.
+    """
 
     flow: PolicyFlow
     verdict: Verdict
     egress: DirectionResult
     ingress: DirectionResult
+    arrival: str = ""
 
     @property
     def not_evaluated(self) -> tuple[NotEvaluated, ...]:
