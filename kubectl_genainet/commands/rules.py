@@ -23,8 +23,9 @@ from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.target import Target, parse_target
 from kubectl_genainet.proxy.batch import FlowRequest, FlowResult, evaluate_flows, read_flows
 from kubectl_genainet.proxy.exact import exact_counts
+from kubectl_genainet.proxy.forms import dumps_of
 from kubectl_genainet.proxy.report import RulesReport, addresses_of, rules_report
-from kubectl_genainet.proxy.ruleset import Ruleset, dump_of, parse_ruleset
+from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
 from kubectl_genainet.render.rules import exact_table, flows_table, ipsets_table, rules_table, rules_tree
 from kubectl_genainet.render.text import make_console
 
@@ -144,7 +145,7 @@ def _report(
 
 
 def _saved(files: Sequence[str]) -> Dumps:
-    dumps = [dump_of(_read(name), name=name) for name in files]
+    dumps = [dump for name in files for dump in dumps_of(_read(name), name=name)]
     if errors := parse_ruleset(dumps).errors:
         raise GenainetError(f"can't read the dump: {'; '.join(errors)}", hint="Save it again; it may be cut short.")
     return {"": dumps}
