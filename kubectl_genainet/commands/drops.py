@@ -13,7 +13,8 @@ from kubectl_genainet.commands.source import default_namespace, load_snapshot
 from kubectl_genainet.context.account import Account
 from kubectl_genainet.context.scope import Scope
 from kubectl_genainet.drops.drops import DropCorrelator
-from kubectl_genainet.drops.rows import Rows, summary_of
+from kubectl_genainet.drops.rows import Rows
+from kubectl_genainet.drops.summary import summary_of
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.events import ClusterChanged, Event, Progress
 from kubectl_genainet.model.finding import Severity

@@ -15,7 +15,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.dns import DnsMessage
 from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple
 
 
@@ -387,6 +387,7 @@ Event = (
     | AgentFailed
     | NodeReport
     | RulesetDump
+    | NetnsRules
     | ClusterChanged
     | Bye
 )

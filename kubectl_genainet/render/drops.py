@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from kubectl_genainet.drops.rows import DropSummary
+from kubectl_genainet.drops.summary import DropSummary
 from kubectl_genainet.model.finding import Certainty, Severity
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.drops import Agreement, DropRow, Outcome
@@ -166,6 +166,8 @@ def _account(summary: DropSummary) -> str:
         else "samples not accounted for: not every agent ended its stream"
     )
     text = f"{packets}; {summary.background} freed without a loss left out (--all shows them); {seen}"
+    if summary.observers:
+        text += f"; {summary.observers} of the agents' own questions to their nodes left out"
     if summary.forgotten:
         text += f"; {summary.forgotten} counts found no room"
     text += f"; nodes: {', '.join(summary.nodes) or 'none'}"

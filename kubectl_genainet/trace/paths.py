@@ -30,7 +30,7 @@ from kubectl_genainet.model.events import (
 )
 from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.finding import Certainty
-from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.path import Drop, Flow, Nat, PacketPath, Party, Verdict
 from kubectl_genainet.proxy import attribute_nat
@@ -93,7 +93,7 @@ class PathCorrelator:
             case Progress() | AgentFailed():
                 self.watches.learn(event)
                 return
-            case NodeReport() | RulesetDump():
+            case NodeReport() | RulesetDump() | NetnsRules():
                 self.context.learn(event)
             case ClusterChanged():
                 self.context.learn(event)

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 
 from kubectl_genainet.model.node import KubeProxyState, Latency
+from kubectl_genainet.model.packet import OBSERVER
 
 # metricsBindAddress: 127.0.0.1:10249 unless configured otherwise (KubeProxyConfiguration v1alpha1).
 ADDRESS, PORT = "127.0.0.1", 10249
@@ -47,7 +48,7 @@ def _latency(buckets: dict[float, int]) -> Latency:
 
 
 def _get(path: str) -> str | None:
-    connection = http.client.HTTPConnection(ADDRESS, PORT, timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection(ADDRESS, PORT, timeout=TIMEOUT_S, source_address=(OBSERVER, 0))
     try:
         connection.request("GET", path, headers={"Accept": "text/plain"})
         response = connection.getresponse()

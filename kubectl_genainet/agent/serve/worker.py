@@ -26,6 +26,7 @@ from kubectl_genainet.agent.bpf.loader import LoadedProbe
 from kubectl_genainet.agent.dns.tcp import TcpTap
 from kubectl_genainet.agent.exact.tracing import ExactTracer
 from kubectl_genainet.agent.node.inventory import Inventory
+from kubectl_genainet.agent.node.podrules import PodRules
 from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.agent.serve.limits import Budget
@@ -94,6 +95,7 @@ class Session:
         self.rulesets: dict[str, int] = {}  # hash of what was reported, by source
         self.probes: list[LoadedProbe] = []
         self.tap: TcpTap | None = None
+        self.pod_rules: PodRules | None = None
         self.exact: threading.Thread | None = None
         self.exact_runs = threading.Event()  # or can't run
         self.reported: dict[tuple[str, str], int] = {}
@@ -159,6 +161,7 @@ class Session:
         self.outbox.put(self.inventory.report(), always=True)
         if request.rulesets:
             self._rulesets()
+            self.pod_rules = PodRules(self.node, self.inventory, lambda event: self.outbox.put(event, always=True))
         if request.exact:
             self.exact = threading.Thread(target=self._exact)
             self.exact.start()
@@ -201,6 +204,8 @@ class Session:
 
     def _event(self, event: Event) -> None:
         self.received += 1
+        if self.pod_rules is not None:
+            self.pod_rules.see(event)
         if not self.outbox.put(event):
             self.lost += 1
 
