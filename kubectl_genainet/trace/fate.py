@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from kubectl_genainet.model.events import PacketSeen, Point
-from kubectl_genainet.model.finding import counted
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.reasons import NO_REASON, SENTENCES
 from kubectl_genainet.model.results.path import Outcome, Verdict
-from kubectl_genainet.trace.connection import Connection, Direction, Dropped
+from kubectl_genainet.trace.connection import Connection, Counted, Direction, Dropped
 
 FRESH_NS = 500_000_000  # a loss so shortly before the end of the trace may still be made good
 RESENT_TELLS = 2  # so many retransmissions in a row without anything new
@@ -36,7 +35,7 @@ class Around:
     """What a fate needs to know besides the connection."""
 
     wall: Callable[[str, int], int]  # a node's time as wall-clock time
-    arrived: Callable[[PacketSeen], bool]  # whether the sighting is in the destination's namespace
+    owns: Callable[[str, int, str], bool]  # whether a node's namespace has an address
     until_ns: int  # wall-clock time up to which all nodes on its way have reported
 
 
@@ -69,8 +68,7 @@ def _span(connection: Connection, around: Around) -> int:
 
 
 def _waited(connection: Connection, around: Around, what: str) -> str:
-    number = counted(len(connection.attempts), "attempt")
-    return f"{what}: {number} in {seconds(_span(connection, around))}"
+    return f"{what} in {seconds(_span(connection, around))}"
 
 
 def _refused(connection: Connection) -> bool:
@@ -205,9 +203,15 @@ def last_progress(connection: Connection, around: Around) -> int:
         moments += [
             around.wall(place[0], count.grown_ns)
             for (place, _), count in connection.counts.items()
-            if place == end and count.direction is direction
+            if place == end and count.direction is direction and _tells(count, around)
         ]
     return max(moments)
+
+
+def _tells(count: Counted, around: Around) -> bool:
+    """Whether a count shows progress: one that tells new data from repeated, or one at the very end of the way."""
+    latest = count.latest
+    return bool(latest.last_ns) or around.owns(latest.node, latest.netns, latest.flow.dst)
 
 
 def _of_datagrams(connection: Connection, around: Around) -> Fate:
@@ -231,5 +235,5 @@ def _of_datagrams(connection: Connection, around: Around) -> Fate:
     if back is not None:
         return Fate(Outcome.DROPPED, Verdict.DROPPED, back)
     waited = f"no datagram back in {seconds(_span(connection, around))}; none may be meant to come"
-    arrived = any(around.arrived(seen) for attempt in connection.attempts for seen in attempt)
+    arrived = any(around.owns(s.node, s.netns, s.flow.dst) for attempt in connection.attempts for s in attempt)
     return Fate(Outcome.UNANSWERED, Verdict.FORWARDED if arrived else Verdict.UNKNOWN, None, waited)

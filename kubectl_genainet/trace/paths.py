@@ -275,7 +275,7 @@ class PathCorrelator:
     def _around(self, connection: Connection) -> Around:
         nodes = [n for n in connection.last if n in self._now] or list(self._now)
         until = min((self.watches.wall_clock(n, self._now[n]) for n in nodes), default=0)
-        return Around(self.watches.wall_clock, lambda e: self.identity.owns(e.node, e.netns, e.flow.dst), until)
+        return Around(self.watches.wall_clock, self.identity.owns, until)
 
     def _as_it_came_in(self, ordered: list[PacketSeen], dropped: Dropped | None) -> FiveTuple | None:
         """The tuple with which the packet came into the namespace of its destination, where it died after that: what a pod's
