@@ -72,7 +72,7 @@ def command(source: Source, port: int | None, protocol: str | None, diff: str | 
 def _diff(
     engine: PolicyEngine, path: str, namespace: str, protocol: str, port: int | None, output: str, where: str
 ) -> int:
-    after = PolicyEngine(with_applied(engine.snapshot, load_snapshot(Source(manifests=(path,)))))
+    after = PolicyEngine(with_applied(engine.snapshot, load_snapshot(Source(manifests=(path,), namespace=namespace))))
     ports: set[Port] = {(protocol, port)} if port else declared_in((engine, after), namespace, protocol)
     found = differences(engine, after, namespace=namespace, ports=ports)
     match output:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+import click
+
 from kubectl_genainet.commands.options import Source
 from kubectl_genainet.model.cluster import ClusterSnapshot
 
@@ -14,7 +16,7 @@ def load_snapshot(source: Source) -> ClusterSnapshot:
     if source.manifests:
         from kubectl_genainet.kube.manifests import load_manifests
 
-        return load_manifests(source.manifests)
+        return _said(load_manifests(source.manifests, source.namespace))
     if source.bundle:
         from kubectl_genainet.bundle import read_bundle
 
@@ -26,6 +28,13 @@ def load_snapshot(source: Source) -> ClusterSnapshot:
     from kubectl_genainet.kube.snapshot import read_cluster
 
     return read_cluster(context=source.context, kubeconfig=source.kubeconfig, namespace=source.namespace or None)
+
+
+def _said(snapshot: ClusterSnapshot) -> ClusterSnapshot:
+    """The snapshot, once standard error has what there is to say about how it was read."""
+    for note in snapshot.notes:
+        click.echo(f"warning: {note}", err=True)
+    return snapshot
 
 
 class Follower(Protocol):

@@ -90,8 +90,8 @@ def test_network_policies(spec: dict[str, Any], field: str, problem: str) -> Non
     assert error.problem.startswith(problem)
 
 
-SUBJECT = {"subject": {"namespaces": {}}}
-PEER = [{"namespaces": {}}]
+SUBJECT: dict[str, Any] = {"subject": {"namespaces": {}}}
+PEER: list[dict[str, Any]] = [{"namespaces": {}}]
 
 
 @pytest.mark.parametrize(
