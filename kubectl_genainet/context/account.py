@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-import msgspec
-
 from kubectl_genainet.model.events import Bye, Event, Hello, LostEvents
-
-
-class Losses(msgspec.Struct, frozen=True, tag_field="kind", tag="lost"):
-    """Events lost on a node, by probe and place."""
-
-    node: str
-    probe: str
-    where: str
-    count: int
+from kubectl_genainet.model.results.losses import Losses
 
 
 class Account:

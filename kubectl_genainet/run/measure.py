@@ -9,7 +9,6 @@ from typing import Self
 
 from kubectl_genainet.bundle import Bundle, Header
 from kubectl_genainet.dns.exchanges import DnsCorrelator, client_name
-from kubectl_genainet.dns.stats import ClientStats
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.dns.targets import dns_scope
 from kubectl_genainet.doctor.inputs import DnsMeasurement, DnsStats
@@ -25,6 +24,7 @@ from kubectl_genainet.model.events import (
     Progress,
 )
 from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.results.dns import ClientStats
 from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
 from kubectl_genainet.run.session import LiveSession, Watching
 from kubectl_genainet.run.sources.base import Source
