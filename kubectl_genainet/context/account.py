@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from kubectl_genainet.model.events import Bye, Event, Hello, LostEvents
+from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress
 from kubectl_genainet.model.results.losses import Losses
 
 
@@ -50,3 +50,16 @@ class Account:
     @property
     def lost(self) -> tuple[Losses, ...]:
         return tuple(Losses(node, probe, where, count) for (node, probe, where), count in sorted(self._lost.items()))
+
+
+def warning_of(event: Event) -> str:
+    """What a record says that limits the results: an agent that failed, a missing feature, losses. "" for all others."""
+    match event:
+        case AgentFailed():
+            return f"node {event.node}: {event.message}{f' ({event.hint})' if event.hint else ''}"
+        case Progress(stage="missing"):
+            return f"node {event.node}: {event.detail}"
+        case LostEvents():
+            return f"node {event.node}: {event.count} events of {event.probe} lost ({event.where})"
+        case _:
+            return ""
