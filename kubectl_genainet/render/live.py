@@ -108,6 +108,8 @@ class LiveView:
         if warning := warning_of(event):
             self.warn(warning)
         match event:
+            case Progress(stage="compiling") if self.live:
+                self.note(f"node {event.node}: {event.detail}")
             case Progress(stage="attached"):
                 self._attached.add(event.node)
                 if self.live and self.messages.is_terminal:
