@@ -4,31 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-import msgspec
-
-from kubectl_genainet.context.account import Account, Losses
+from kubectl_genainet.context.account import Account
 from kubectl_genainet.drops.drops import DropCorrelator
 from kubectl_genainet.model.finding import Finding, ObjectRef, Severity
-from kubectl_genainet.model.results.drops import DropRow
-
-
-class DropSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="drops_summary"):
-    """The sum of a run. `packets` are those of the rows, by outcome, `by_reason` those of dropped packets. `background`
-    were freed without anything being lost, and are left out of the rows. `events` are samples: emitted = received + lost.
-    `forgotten` counts what found no room among the rows; `observers` are packets of the agents' own questions to their nodes."""
-
-    target: str
-    packets: dict[str, int]
-    by_reason: dict[str, int]
-    rows: int
-    background: int
-    forgotten: int
-    findings: tuple[Finding, ...]
-    events: dict[str, int | None]
-    nodes: tuple[str, ...]
-    silent_nodes: tuple[str, ...]
-    lost: tuple[Losses, ...]
-    observers: int = 0
+from kubectl_genainet.model.results.drops import DropRow, DropSummary
 
 
 def summary_of(target: str, rows: list[DropRow], correlator: DropCorrelator, account: Account) -> DropSummary:
