@@ -39,7 +39,7 @@ class Messages:
         self.data = bytearray(count * size)
         start = ctypes.addressof((ctypes.c_char * len(self.data)).from_buffer(self.data))
         self._names = (ctypes.c_char * 16 * count)()
-        self._iov = (Iovec * count)(*((start + i * size, size) for i in range(count)))
+        self._iov = (Iovec * count)(*(Iovec(start + i * size, size) for i in range(count)))
         self._headers = (Mmsghdr * count)()
         for i, message in enumerate(self._headers):
             message.header.iov = ctypes.pointer(self._iov[i])
@@ -50,8 +50,10 @@ class Messages:
     def send(self, fd: int, first: int, count: int, flags: int = 0) -> int:
         """How many were sent."""
         at = ctypes.byref(self._headers, first * ctypes.sizeof(Mmsghdr))
-        return max(0, LIBC.sendmmsg(fd, at, count, flags))
+        sent: int = LIBC.sendmmsg(fd, at, count, flags)
+        return max(0, sent)
 
     def receive(self, fd: int, flags: int = 0) -> int:
         """How many were received, into the first ones."""
-        return max(0, LIBC.recvmmsg(fd, self._headers, self.count, flags, None))
+        received: int = LIBC.recvmmsg(fd, self._headers, self.count, flags, None)
+        return max(0, received)

@@ -64,7 +64,7 @@ def iperf(*options: str) -> dict[str, float]:
         if attempt == 29:
             raise RuntimeError(done.stdout.decode()[-300:])
         subprocess.run(["sleep", "0.1"], check=True)
-    end = json.loads(done.stdout)["end"]
+    end: dict[str, dict[str, float]] = json.loads(done.stdout)["end"]
     return end["sum_received"] if "sum_received" in end else end["sum"]
 
 

@@ -58,7 +58,9 @@ def _spec(rng: random.Random, kind: int) -> dict[str, Any]:
     app = {"matchLabels": {"app": f"app{rng.randrange(WORKLOADS)}"}}
     other = {"matchLabels": {"app": f"app{rng.randrange(WORKLOADS)}"}}
     team = {"matchLabels": {"team": f"t{rng.randrange(20)}"}}
-    block = {"ipBlock": {"cidr": f"10.0.{rng.randrange(40)}.0/24", "except": [f"10.0.{rng.randrange(40)}.8/29"]}}
+    block: dict[str, Any] = {
+        "ipBlock": {"cidr": f"10.0.{rng.randrange(40)}.0/24", "except": [f"10.0.{rng.randrange(40)}.8/29"]}
+    }
     if block["ipBlock"]["except"][0].rpartition(".")[0] != block["ipBlock"]["cidr"].rpartition(".")[0]:
         del block["ipBlock"]["except"]
     match kind % 5:
@@ -80,7 +82,7 @@ def _spec(rng: random.Random, kind: int) -> dict[str, Any]:
 class Figures(NamedTuple):
     """Seconds of wall clock and of CPU; `index` reads and compiles, `matrix` folds pods and judges all pairs."""
 
-    index: float
+    indexed: float
     matrix: float
     cpu: float
     classes: int
@@ -88,7 +90,7 @@ class Figures(NamedTuple):
 
     @property
     def total(self) -> float:
-        return self.index + self.matrix
+        return self.indexed + self.matrix
 
 
 def measure(pods: int, namespaces: int, policies: int) -> Figures:
@@ -146,7 +148,7 @@ def main() -> None:
     for size in SIZES:
         found = measure(*size)
         numbers = "".join(f"{n:11}" for n in (*size, found.classes))
-        print(numbers + "".join(f"{s:11.2f}" for s in (found.index, found.matrix, found.total, found.cpu)))
+        print(numbers + "".join(f"{s:11.2f}" for s in (found.indexed, found.matrix, found.total, found.cpu)))
         if size == TARGET:
             target = found
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kubectl_genainet.model.packet import Protocol
@@ -157,7 +157,7 @@ def grep_seconds(path: str) -> float:
     return time.perf_counter() - start
 
 
-COLUMNS = (
+COLUMNS: tuple[tuple[str, Callable[[dict[str, float]], str]], ...] = (
     ("Services", lambda g: f"{g['services']}"),
     ("lines", lambda g: f"{g['lines']}"),
     ("parse", lambda g: f"{g['parse_wall']:.2f} s"),

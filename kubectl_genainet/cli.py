@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import sys
 from typing import Any
@@ -68,17 +69,26 @@ def cli() -> None:
 
 def with_lab_named(arguments: list[str]) -> list[str]:
     """`--lab` takes an optional name, and would take a target behind it for one: `trace --lab svc/x`."""
-    following = [*arguments[1:], "/"]
+    following = itertools.chain(arguments[1:], ["/"])
     return [
         "--lab=default" if argument == "--lab" and ("/" in after or ":" in after or "." in after) else argument
-        for argument, after in zip(arguments, following, strict=True)
+        for argument, after in zip(arguments, following, strict=False)
     ]
+
+
+def joined_target(arguments: list[str]) -> str:
+    """The target of a command line that spells it as two words ("svc my-svc" is "svc/my-svc"); "" where none is."""
+    from kubectl_genainet.model.target import KIND_WORDS
+
+    pairs = (f"{kind}/{name}" for kind, name in itertools.pairwise(arguments) if kind.lower() in KIND_WORDS)
+    return next(pairs, "")
 
 
 def main() -> None:
     """Runs the command line and turns errors into one message and an exit status."""
+    arguments = sys.argv[1:] or ["--help"]
     try:
-        status = cli.main(with_lab_named(sys.argv[1:]), prog_name="kubectl genainet", standalone_mode=False)
+        status = cli.main(with_lab_named(arguments), prog_name="kubectl genainet", standalone_mode=False)
     except GenainetError as error:
         click.echo(f"error: {error.message}", err=True)
         if error.hint:
@@ -86,6 +96,9 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.ClickException as error:
         error.show()
+        target = joined_target(arguments) if isinstance(error, click.UsageError) else ""
+        if target:
+            click.echo(f"  A target is one word: {target}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)

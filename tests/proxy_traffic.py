@@ -11,6 +11,7 @@ A pod among the others can only call itself: its answers to a neighbour would no
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import socket
@@ -197,7 +198,7 @@ async def _serve(endpoints: list[tuple[str, int, str]]) -> None:
         if protocol == "TCP":
             await asyncio.start_server(answer, ip, port)
         elif protocol == "UDP":
-            await loop.create_datagram_endpoint(lambda own=(ip, port): Datagrams(own), local_addr=(ip, port))
+            await loop.create_datagram_endpoint(functools.partial(Datagrams, (ip, port)), local_addr=(ip, port))
         else:
             raw = socket.socket(_family(ip), socket.SOCK_RAW, SCTP)
             raw.bind((ip, 0))

@@ -63,11 +63,15 @@ class ServiceAddress(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class ClusterSnapshot:
-    """All objects that were read. `left_out` names what was not; `taken_at` is RFC 3339 or empty."""
+    """All objects that were read. `left_out` names what was not; `taken_at` is RFC 3339 or empty.
+
+    `notes` is what there is to say about the reading itself (a file left out, an object given twice), a sentence each.
+    """
 
     objects: tuple[KubeObject, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     taken_at: str = ""
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def by_kind(self) -> Mapping[str, tuple[KubeObject, ...]]:

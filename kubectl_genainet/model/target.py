@@ -37,6 +37,7 @@ _KINDS = {
     "daemonset": (TargetKind.WORKLOAD, "DaemonSet"),
     "job": (TargetKind.WORKLOAD, "Job"),
 }
+KIND_WORDS = frozenset(_KINDS)
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
@@ -66,6 +67,8 @@ def parse_target(text: str) -> Target:
     if address is not None:
         return address
     kind, slash, rest = text.partition("/")
+    if not slash and _NAME.fullmatch(text.partition(":")[0]):
+        raise InputError(f"{text!r} is not a target", hint=f"Did you mean svc/{text}, pod/{text} or deploy/{text}?")
     if not slash or kind.lower() not in _KINDS:
         raise InputError(
             f"{text!r} is not a target",

@@ -71,7 +71,7 @@ def value(cluster: Cluster, name: str, **labels: str) -> float:
     return sum(v for n, have, v in scrape(cluster) if n == name and labels.items() <= have.items())
 
 
-def grows(cluster: Cluster, name: str, timeout: float = 40, **labels: str) -> float:
+def grows(cluster: Cluster, name: str, labels: dict[str, str], timeout: float = 40) -> float:
     """Waits until the sum has grown; gives by how much."""
     # An API server that has just started may refuse at first.
     (before,) = wait_for("a scrape", lambda: (value(cluster, name, **labels),), timeout, interval=1)
@@ -93,7 +93,7 @@ def test_dns_latency_is_a_histogram_by_workload_and_response_code(counting: Clus
     whose = {"namespace": "chat", "workload": "rag-app"}
     name = "genainet_dns_duration_seconds"
     for rcode in ("NOERROR", "NXDOMAIN"):
-        assert grows(counting, f"{name}_count", **whose, rcode=rcode) > 0
+        assert grows(counting, f"{name}_count", {**whose, "rcode": rcode}) > 0
     wanted = {**whose, "rcode": "NOERROR"}.items()
     samples = [(n, have, v) for n, have, v in scrape(counting) if wanted <= have.items()]
     assert len({have["node"] for _, have, _ in samples}) == 1  # by the client's node
@@ -115,14 +115,15 @@ def test_drops_are_counted_by_reason_hook_and_workload(counting: Cluster) -> Non
     node.run("iptables", "-I", *rule)
     try:
         # On the node itself the drop is the destination's: a pod of the other node, known by its address.
-        labels = {"reason": "NETFILTER_DROP", "hook": "FORWARD", "namespace": "chat", "workload": "my-llama-finetuned"}
-        assert grows(counting, "genainet_drops_total", **labels, node="node-1") > 0
+        what = {"reason": "NETFILTER_DROP", "hook": "FORWARD", "node": "node-1"}
+        whose = {"namespace": "chat", "workload": "my-llama-finetuned"}
+        assert grows(counting, "genainet_drops_total", what | whose) > 0
     finally:
         node.run("iptables", "-D", *rule)
 
 
 def test_connections_are_counted_by_service_and_backend(counting: Cluster) -> None:
-    assert grows(counting, "genainet_connections_total", service="chat/my-llama-svc") > 0
+    assert grows(counting, "genainet_connections_total", {"service": "chat/my-llama-svc"}) > 0
     pods = counting.api().get("/api/v1/namespaces/chat/pods?labelSelector=app.kubernetes.io/name=my-llama-finetuned")
     backends = {f"{p['status']['podIP']}:8080": p["spec"]["nodeName"] for p in pods["items"]}
     counted = [
@@ -155,7 +156,9 @@ def test_a_pod_made_after_deploy_is_named_and_so_after_a_restart_of_the_api_serv
     try:
         for name in ("latecomer", "later-still"):
             api.apply([client_of_dns(name, counting.image)])
-            assert grows(counting, "genainet_dns_duration_seconds_count", 120, namespace="chat", workload=name) > 0
+            assert (
+                grows(counting, "genainet_dns_duration_seconds_count", {"namespace": "chat", "workload": name}, 120) > 0
+            )
             if counting.plane is not None:
                 counting.plane.daemons["kube-apiserver"].kill()
                 counting.plane.daemons["kube-apiserver"].start()

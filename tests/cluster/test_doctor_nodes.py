@@ -140,7 +140,7 @@ def faulty(deployed: Cluster) -> Iterator[Cluster]:
 
     def rolled_out(deployment: dict[str, Any]) -> bool:
         status, wanted = deployment.get("status", {}), deployment["spec"]["replicas"]
-        return (
+        return bool(
             status.get("observedGeneration") == deployment["metadata"]["generation"]
             and status.get("updatedReplicas") == status.get("readyReplicas") == status.get("replicas") == wanted
         )

@@ -181,7 +181,10 @@ def test_rules_shows_what_kube_proxy_has_and_which_node_is_out_of_step(own: Clus
     stale.kube_proxy.kill()
     own.api().patch("/apis/apps/v1/namespaces/chat/deployments/my-llama-finetuned", {"spec": {"replicas": 1}})
     try:
-        nat = lambda: own.node("node-1").run("iptables-save", "-t", "nat").count(":8080")  # noqa: E731
+
+        def nat() -> int:
+            return own.node("node-1").run("iptables-save", "-t", "nat").count(":8080")
+
         wait_for("the other node's rules", lambda: nat() == 1, 30)
         done = own.cli("rules", "svc/my-llama-svc", "-n", "chat", "-o", "json")
     finally:

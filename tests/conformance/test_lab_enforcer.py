@@ -89,9 +89,9 @@ def test_enforcer_gives_the_expected_verdicts(case: dict[str, Any]) -> None:
         chains[family] = found
     wrong = []
     for probe in case["probes"]:
-        ends = [address(snapshot, probe[end]) for end in ("from", "to")]
-        family = Family.IPV6 if ":" in ends[1] else Family.IPV4
-        got = admits(chains[family], *ends, probe["protocol"].lower(), probe["port"])
+        source, target = address(snapshot, probe["from"]), address(snapshot, probe["to"])
+        family = Family.IPV6 if ":" in target else Family.IPV4
+        got = admits(chains[family], source, target, probe["protocol"].lower(), probe["port"])
         if got != (probe["expected"] == "allow"):
             wrong.append(probe)
     assert wrong == []

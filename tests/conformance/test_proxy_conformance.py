@@ -99,7 +99,7 @@ def test_ipvs_mode_excerpt_with_its_sets_masquerades_outside_clients_only() -> N
     rules = (folder / "ipvs-mode.iptables.txt").read_text()
     # The excerpt leaves this chain out.
     postrouting = "-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN\n-A KUBE-POSTROUTING -j MASQUERADE\n"
-    web = {"dst": "10.97.181.101", "dport": 80, "protocol": Protocol.TCP}
+    web: dict[str, Any] = {"dst": "10.97.181.101", "dport": 80, "protocol": Protocol.TCP}
     others = [
         dump_of((folder / "minikube.ipset.txt").read_text()),
         dump_of("TCP  10.97.181.101:80 rr\n  -> 172.17.0.5:8000 Masq 1 0 0\n"),

@@ -93,7 +93,7 @@ def on_kernels_of_their_own(events: tuple[Event, ...], skew: dict[str, int]) -> 
         changed = event
         time = getattr(event, "t_ns", 0)
         if time:
-            changed = msgspec.structs.replace(event, t_ns=time + skew[event.node])
+            changed = msgspec.structs.replace(event, t_ns=time + skew[getattr(event, "node", "")])
         if isinstance(changed, Hello):
             changed = msgspec.structs.replace(changed, boot_id=f"kernel of {changed.node}")
         if isinstance(changed, PacketSeen):

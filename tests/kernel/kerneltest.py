@@ -13,14 +13,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import msgspec
 from pyroute2 import IPRoute
 
 from kubectl_genainet import wire
+from kubectl_genainet.agent.serve.job import Job
 from kubectl_genainet.agent.serve.limits import Budget
-from kubectl_genainet.agent.serve.worker import Job
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import (
     Bye,
@@ -36,6 +37,15 @@ from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 PORT = 7007
 WAIT_S = 60.0  # for anything that a loaded machine may take long for
+RELEASES = ("5.10", "6.1", "6.12")  # Debian's, which scripts/kernels.sh fetches
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@cache
+def other_kernel(release: str) -> Path:
+    """The type information of a kernel that does not run here."""
+    done = subprocess.run([_ROOT / "scripts/kernels.sh", release], stdout=subprocess.PIPE, text=True, check=True)
+    return Path(done.stdout.strip()) / release / "vmlinux.btf"
 
 
 @dataclass(frozen=True)

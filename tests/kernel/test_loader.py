@@ -11,7 +11,7 @@ import pytest
 
 from kubectl_genainet.agent.bpf import loader
 from kubectl_genainet.agent.bpf.btf import Btf
-from kubectl_genainet.agent.bpf.headers import KernelFacts
+from kubectl_genainet.agent.bpf.headers import KernelFacts, kernel_facts
 from kubectl_genainet.agent.bpf.loader import LoadedProbe
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.lab.datapath import netns
@@ -36,7 +36,7 @@ FILTERS = tuple(FilterEntry(ip, PORT) for _, ip in ADDRESSES.values())
 def typed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether the verifier takes the typed loads: they call a function that no program may where it shall not."""
     if not request.param:
-        original: Callable[..., KernelFacts] = loader.kernel_facts
+        original: Callable[..., KernelFacts] = kernel_facts
         other = Btf().function_id("netif_receive_skb")
         monkeypatch.setattr(
             loader, "kernel_facts", lambda *a: msgspec.structs.replace(original(*a), typed_cast=other or 1)
@@ -109,7 +109,7 @@ def test_both_ways_see_the_same_of_the_same_packets(row: Row, monkeypatch: pytes
 
     with LoadedProbe(PROBES["packet"], "node", cache_folder()) as probe:
         typed = seen_by(probe)
-    original = loader.kernel_facts
+    original = kernel_facts
     monkeypatch.setattr(loader, "kernel_facts", lambda *a: msgspec.structs.replace(original(*a), typed_cast=0))
     with LoadedProbe(PROBES["packet"], "node", cache_folder()) as probe:
         assert not probe.typed_loads

@@ -61,7 +61,19 @@ def test_drop_names_its_hook_and_its_namespace(row: Row, family: int, tool: str)
     made: list[tuple[str, tuple[str, ...]]] = []
     try:
         for i, (where, table, chain, _) in enumerate(HOOKS):
-            rule = (tables, "-t", table, "-I", chain, "-p", "udp", "--dport", str(PORT + i), "-j", "DROP")
+            rule: tuple[str, ...] = (
+                tables,
+                "-t",
+                table,
+                "-I",
+                chain,
+                "-p",
+                "udp",
+                "--dport",
+                str(PORT + i),
+                "-j",
+                "DROP",
+            )
             try:
                 row.run(getattr(row, where), *rule)
             except (FileNotFoundError, subprocess.CalledProcessError) as error:
@@ -74,8 +86,8 @@ def test_drop_names_its_hook_and_its_namespace(row: Row, family: int, tool: str)
             watch.settle()
             watch.end()
     finally:
-        for name, rule in made:
-            row.run(name, *(w if w != "-I" else "-D" for w in rule))
+        for name, added in made:
+            row.run(name, *(w if w != "-I" else "-D" for w in added))
     by_port = {d.flow.dport: d for d in watch.drops}
     for i, (where, table, chain, hook) in enumerate(HOOKS):
         drop = by_port[PORT + i]

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -49,7 +50,7 @@ def rules_of(lab: RunningLab) -> dict[str, list[str]]:
     }
 
 
-def state_of(lab: RunningLab) -> list[object]:
+def state_of(lab: RunningLab) -> list[dict[str, Any]]:
     """All objects, without the time at which an EndpointSlice last changed."""
     objects = LabFolder(lab.name).read_objects()
     for obj in objects:
@@ -108,7 +109,7 @@ def test_policy_incidents_count_on_the_rule_that_names_the_policy(lab: RunningLa
         ("dns-policy-egress", "egress", "default/chatbot-ui-egress-policy"),
     ):
         with broken(lab, name):
-            assert wait_until(lambda d=direction, p=policy: (d, p) in counted_drops(lab))  # type: ignore[misc]
+            assert wait_until(lambda d=direction, p=policy: (d, p) in counted_drops(lab))
 
 
 def counted_drops(lab: RunningLab) -> set[tuple[str, str]]:

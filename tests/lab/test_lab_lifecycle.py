@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.lab import cluster
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.programs import processes
+from kubectl_genainet.lab.programs import start as programs
 from kubectl_genainet.lab.spec import LabSpec
 from kubectl_genainet.lab.state import ROOT, LabFolder, lab_agents, lab_names, lab_snapshot
 from tests.lab.labtest import fresh_name, running
@@ -74,12 +75,13 @@ def test_down_cleans_up_after_up_was_killed(moment: str) -> None:
     """`lab up` gets SIGKILL when the first trace of a stage shows."""
     name = fresh_name()
     process = subprocess.Popen([*COMMAND, "up", "--name", name], stderr=subprocess.DEVNULL)
-    seen = {
+    stages: dict[str, Callable[[], object]] = {
         "netns": lambda: len(namespaces_of(name)) >= 5,
         "wiring": lambda: netns.inode(f"gnlab-{name}-qdrant-0") and _has_device(f"gnlab-{name}-node-2"),
         "processes": lambda: (ROOT / name / "log" / "workload.log").exists(),
         "rules": lambda: b'"workload"' in _read(ROOT / name / "lab.json"),
-    }[moment]
+    }
+    seen = stages[moment]
     while not seen() and process.poll() is None:
         time.sleep(0.0005)
     process.send_signal(signal.SIGKILL)
@@ -119,7 +121,7 @@ def test_down_works_again_after_down_was_killed() -> None:
 
 def test_up_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     name = fresh_name()
-    monkeypatch.setattr(cluster.programs, "wait_until_ready", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(programs, "wait_until_ready", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         cluster.up(LabSpec(name=name))
     assert left_behind(name) == []

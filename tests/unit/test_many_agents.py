@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from kubectl_genainet import stream
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents
+from kubectl_genainet.stream import Streams
 from kubectl_genainet.wire import PROTOCOL, FilterEntry, TraceRequest, encode
-
-stream = pytest.importorskip("kubectl_genainet.stream")
 
 AGENTS, RECORDS = 200, 50
 REQUEST = TraceRequest(filters=(FilterEntry("10.96.0.10", 80, "TCP"),))
@@ -97,7 +97,7 @@ def agents() -> Iterator[Agents]:
     agents.stop()
 
 
-def collect(streams: "stream.Streams", seconds: float) -> list[Event]:
+def collect(streams: Streams, seconds: float) -> list[Event]:
     events, deadline = [], time.monotonic() + seconds
     while not streams.done and time.monotonic() < deadline:
         event = streams.poll(0.2)
@@ -110,7 +110,7 @@ def test_two_hundred_streams_run_side_by_side(agents: Agents, monkeypatch: pytes
     monkeypatch.setattr(stream, "SILENT_S", 6.0)  # two busy CPUs, 200 agents in one thread
     behaviour = {f"node-{i:03d}": {3: "refuses", 50: "hangs", 120: "dies"}.get(i, "works") for i in range(AGENTS)}
     dials = {node: agents.dial(node, how) for node, how in behaviour.items()}
-    streams = stream.Streams(dials, dict.fromkeys(dials, REQUEST), "token")
+    streams = Streams(dials, dict.fromkeys(dials, REQUEST), "token")
     try:
         events = collect(streams, 30)
         assert streams.done

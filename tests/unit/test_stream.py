@@ -138,7 +138,7 @@ def everything(streams: Streams, timeout: float = 30.0) -> list[Event]:
 
 def test_one_agent_that_fails_and_one_that_hangs_leave_198_alone(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "SILENT_S", 1.5)
-    talks: dict[str, Talk] = {f"node-{i}": well for i in range(198)} | {"bad": breaks_off, "deaf": hangs}
+    talks: dict[str, Talk] = {**{f"node-{i}": well for i in range(198)}, "bad": breaks_off, "deaf": hangs}
     streams = Streams({n: fleet.dial(n, t) for n, t in talks.items()}, dict.fromkeys(talks, REQUEST))
     try:
         events = everything(streams)

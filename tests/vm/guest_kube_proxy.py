@@ -9,7 +9,7 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from kubectl_genainet.agent.node.rulesets import read_rulesets
@@ -89,7 +89,7 @@ def report(proxy: KubeProxy, services: dict[str, Any], traffic: Traffic) -> dict
 def main(binaries: str, kubeconfig: str, services_file: str) -> None:
     services = json.loads(Path(services_file).read_text())
     with (
-        IpvsProxy(HostsPlane(binaries, kubeconfig), NODE, IPVS) as proxy,
+        IpvsProxy(cast(Any, HostsPlane(binaries, kubeconfig)), NODE, IPVS) as proxy,
         Traffic(proxy.netns.name, endpoints()) as traffic,
     ):
         # The addresses of the node that came with the traffic's devices are taken up at the next turn.

@@ -87,7 +87,6 @@ def test_a_query_of_the_node_itself_is_counted_too(other: DnsTransaction) -> Non
 def test_what_is_held_is_bounded_and_nothing_is_lost() -> None:
     once = ExchangesOnce()
     report = NodeReport(node="node-1", t_ns=0, namespaces=(NetNs(inode=HOST, host=True),))
-    given = [
-        e for event in (report, *(exchange(HOST, 1, 2, number=n) for n in range(HELD + 10))) for e in once.feed(event)
-    ]
+    fed: list[Event] = [report, *(exchange(HOST, 1, 2, number=n) for n in range(HELD + 10))]
+    given = [e for event in fed for e in once.feed(event)]
     assert len(given) == 1 + 10

@@ -39,7 +39,7 @@ from kubectl_genainet.model.packet import FiveTuple, Protocol
 from tests.otlptest import Collector, collecting
 
 FLOW = FiveTuple("10.0.0.1", 40000, "10.0.1.2", 8080, Protocol.TCP)
-NODE = {"node": "node-1", "t_ns": 5_000_000_000}
+NODE: dict[str, Any] = {"node": "node-1", "t_ns": 5_000_000_000}
 HOST, LLAMA, BYUID = 100, 101, 102
 
 
@@ -213,7 +213,7 @@ def test_dns_times_are_those_of_the_clients_node(metrics: Metrics) -> None:
 
 
 def test_tcp_trouble_icmp_and_losses_are_counted(metrics: Metrics) -> None:
-    tally = {**NODE, "netns": LLAMA, "flow": FLOW}
+    tally: dict[str, Any] = {**NODE, "netns": LLAMA, "flow": FLOW}
     metrics.feed(ResetCount(**tally, packets=2, sent=True))
     metrics.feed(RetransmitCount(**tally, packets=3, state="SYN_SENT"))
     metrics.feed(IcmpCount(**tally, packets=4, family=4, type=3, code=4))

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ def test_any_other_query_is_refused(query: str) -> None:
         check_rulesets_query(query)
 
 
-def run(script: str, **bounds: int) -> tuple[str, str]:
+def run(script: str, **bounds: Any) -> tuple[str, str]:
     return rulesets._run((sys.executable, "-c", script), **bounds)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +12,7 @@ from kubectl_genainet.dns import stats as dns_stats
 from kubectl_genainet.dns import summary as dns_summary
 from kubectl_genainet.dns.exchanges import DnsCorrelator
 from kubectl_genainet.dns.resolv import assumed_resolv_conf, parse_resolv_conf, split_search
-from kubectl_genainet.dns.summary import DnsSummary, DnsSummaryBuilder
+from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.dns import DnsMessage, Question
 from kubectl_genainet.model.events import (
@@ -32,6 +33,7 @@ from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import Device, NetNs, NodeReport
 from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
 from kubectl_genainet.render.dns import _account
 
@@ -138,7 +140,7 @@ def at_client(
     response: float | None = None,
     nat: bool = True,
     sport: int = 4000,
-    **answer: object,
+    **answer: Any,
 ) -> DnsTransaction:
     """As the client's node sees a query: out of the pod, and (after NAT) out of the node."""
     query = [place(start, "client", Point.TX)]
@@ -187,10 +189,10 @@ def run(*events: Event, boots: tuple[str, str] = ("one", "one")) -> tuple[list[D
             builder.event(event)
             out.extend(correlator.feed(event))
 
-    start = [hello("node-1", boots[0]), hello("node-2", boots[1]), report("node-1"), report("node-2")]
+    start: list[Event] = [hello("node-1", boots[0]), hello("node-2", boots[1]), report("node-1"), report("node-2")]
     last = max((getattr(e, "t_ns", 0) for e in events), default=0)
-    ends = [Tick(node=n, t_ns=last + 9_000 * MS) for n in ("node-1", "node-2")]
-    byes = [Bye(node=n, emitted=1, sent=1, lost=0, reason="timeout") for n in ("node-1", "node-2")]
+    ends: list[Event] = [Tick(node=n, t_ns=last + 9_000 * MS) for n in ("node-1", "node-2")]
+    byes: list[Event] = [Bye(node=n, emitted=1, sent=1, lost=0, reason="timeout") for n in ("node-1", "node-2")]
     feed([*start, *events, *ends, *byes])
     out.extend(correlator.finish())
     for exchange in out:

@@ -130,7 +130,7 @@ def eks() -> World:
     names = list(nodes)
     for index, (name, ip) in enumerate(nodes.items()):
         zone, gpu = f"us-east-1{'ab'[index % 2]}", index >= 2
-        more = {"nvidia.com/gpu": "1"} if gpu else {}
+        more: Raw = {"nvidia.com/gpu": "1"} if gpu else {}
         world.add(
             node(
                 name,
@@ -140,7 +140,7 @@ def eks() -> World:
                 provider=f"aws:///{zone}/i-0abc{index}",
                 labels={"eks.amazonaws.com/nodegroup": "gpu" if gpu else "general"},
                 cores=8 if gpu else 4,
-                **more,
+                allocatable=more,
             )
         )
         if gpu:
@@ -197,7 +197,7 @@ def kubeadm() -> World:
     nodes = {"cp1": "192.168.10.11", "worker1": "192.168.10.12", "worker2": "192.168.10.13"}
     names = list(nodes)
     for index, (name, ip) in enumerate(nodes.items()):
-        gpu = {"nvidia.com/gpu": "2"} if index else {}
+        gpu: Raw = {"nvidia.com/gpu": "2"} if index else {}
         world.add(
             node(
                 name,
@@ -209,7 +209,7 @@ def kubeadm() -> World:
                 pods=110,
                 cores=16,
                 cidr=f"10.244.{index}.0/24",
-                **gpu,
+                allocatable=gpu,
             )
         )
         del world.get("Node", name, "")["metadata"]["labels"]["node.kubernetes.io/instance-type"]
@@ -269,7 +269,7 @@ def gke() -> World:
                 pods=110,
                 cores=8,
                 cidr=f"10.8.{names.index(name)}.0/24",
-                **{"nvidia.com/gpu": "1"},
+                allocatable={"nvidia.com/gpu": "1"},
             )
         )
     build = Builder(world, nodes, "10.8.0")
@@ -360,7 +360,7 @@ def training(world: World) -> None:
                 provider=f"aws:///us-east-1a/i-0ddd{index}",
                 labels={"topology.k8s.aws/network-node-layer-3": "nn-0c3"},
                 cores=96,
-                **{"nvidia.com/gpu": "8", "vpc.amazonaws.com/efa": "4", "hugepages-2Mi": "10Gi"},
+                allocatable={"nvidia.com/gpu": "8", "vpc.amazonaws.com/efa": "4", "hugepages-2Mi": "10Gi"},
             )
         )
     build = Builder(world, nodes, "10.0.8")

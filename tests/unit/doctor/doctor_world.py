@@ -102,9 +102,9 @@ def node(
     pods: int = 58,
     cores: int = 4,
     cidr: str = "",
-    **allocatable: Any,
+    allocatable: Raw | None = None,
 ) -> Raw:
-    capacity = {"cpu": str(cores), "memory": "16Gi", "pods": str(pods), **allocatable}
+    capacity = {"cpu": str(cores), "memory": "16Gi", "pods": str(pods), **(allocatable or {})}
     return {
         "apiVersion": "v1",
         "kind": "Node",
@@ -206,13 +206,14 @@ class Builder:
         host = bool(spec.get("hostNetwork"))
         ip = self.nodes[where] if host else f"{self.prefix}.{self.next_pod}"
         self.next_pod += 0 if host else 1
-        owners = [
-            {"apiVersion": "apps/v1", "kind": owner[0], "name": owner[1], "uid": f"uid-{owner[1]}", "controller": True}
-        ]
+        owners = []
+        if owner is not None:
+            kind, of = owner
+            owners = [{"apiVersion": "apps/v1", "kind": kind, "name": of, "uid": f"uid-{of}", "controller": True}]
         raw = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": meta(name, namespace, labels, ownerReferences=owners if owner else []),
+            "metadata": meta(name, namespace, labels, ownerReferences=owners),
             "spec": {**copy.deepcopy(spec), "nodeName": where},
             "status": {
                 "phase": "Running",
@@ -293,13 +294,14 @@ def _target(port: Raw, pods: list[Raw]) -> int:
     target = port.get("targetPort", port["port"])
     if isinstance(target, int):
         return target
-    return next(
+    found: int = next(
         p["containerPort"]
         for pod in pods
         for c in pod["spec"]["containers"]
         for p in c.get("ports", ())
         if p["name"] == target
     )
+    return found
 
 
 def policy(name: str, target: str, port: int, *callers: str, namespace: str = NS) -> Raw:
@@ -353,7 +355,7 @@ def daemon(
 
 def ingress(name: str, host: str, service: str, port: int | str, path: str = "/", cls: str = "nginx") -> Raw:
     backend = {"name": service, "port": {"number" if isinstance(port, int) else "name": port}}
-    out = {
+    out: Raw = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "Ingress",
         "metadata": meta(name, NS),

@@ -23,8 +23,10 @@ from tests.unit.doctor.doctor_world import NOW, World
 def recorded(world: World, path: Path) -> str:
     cluster = world.cluster()
     with BundleWriter(path, new_header("doctor", {}, NOW), cluster.snapshot) as bundle:
-        for event in (*cluster.reports, *cluster.rulesets):
-            bundle.write(event)
+        for report in cluster.reports:
+            bundle.write(report)
+        for dump in cluster.rulesets:
+            bundle.write(dump)
     return str(path)
 
 

@@ -44,7 +44,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def opened(browser: Any, tmp_path: Path) -> Iterator[Any]:
     """Opens a report; whatever its page requested, logged or threw is in `page.heard`."""
-    contexts = []
+    contexts: list[Any] = []
 
     def open_report(world: World, viewport: dict[str, int] = DESKTOP, **options: Any) -> Any:
         file = tmp_path / f"report-{len(contexts)}.html"

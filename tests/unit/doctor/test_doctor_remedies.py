@@ -12,8 +12,9 @@ import yaml
 from kubectl_genainet.doctor.objects.raw import q, sh
 from kubectl_genainet.doctor.report import Report
 from kubectl_genainet.model.finding import Remedy
+from tests.unit.doctor.doctor_faults import Case
 from tests.unit.doctor.doctor_world import World
-from tests.unit.doctor.test_doctor_checks import CASES, Case, report_on
+from tests.unit.doctor.test_doctor_checks import CASES, report_on
 
 HOSTILE = "chat; touch /tmp/pwned $(id)\n`id` 'x\" #\u2028y"
 

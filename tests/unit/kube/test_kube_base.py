@@ -69,7 +69,12 @@ def test_the_view_role_reads_exactly_the_kinds_that_the_tool_lists() -> None:
 
 
 def test_the_users_choices_arrive() -> None:
-    options = {"image": "r/agent:1", "namespace": "tracing", "node_selector": {"gpu": "true"}, "tolerations": ()}
+    options: dict[str, Any] = {
+        "image": "r/agent:1",
+        "namespace": "tracing",
+        "node_selector": {"gpu": "true"},
+        "tolerations": (),
+    }
     spec = agent(**options)
     assert spec["containers"][0]["image"] == "r/agent:1"
     assert spec["nodeSelector"] == {"kubernetes.io/os": "linux", "gpu": "true"}

@@ -40,14 +40,14 @@ def service_objects(described: dict[str, Any]) -> list[KubeObject]:
         "sessionAffinity": described.get("sessionAffinity", "None"),
     }
     ingress = [{"ip": ip} for ip in described.get("loadBalancerIPs", [])]
-    service = {
+    service: dict[str, Any] = {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata,
         "spec": spec,
         "status": {"loadBalancer": {"ingress": ingress}},
     }
-    slices = []
+    slices: list[dict[str, Any]] = []
     for port in described["ports"]:
         several = len(described["ports"]) > 1
         for number, endpoint in enumerate(described["endpoints"]):

@@ -87,7 +87,7 @@ def selects(selector: Raw, labels: dict[str, str]) -> bool:
 def port_matches(term: Raw, target: Raw | None, protocol: str, port: int) -> bool:
     if term.get("protocol", "TCP") != protocol:
         return False
-    wanted = term.get("port")
+    wanted: Any = term.get("port")
     if wanted is None:
         return True
     if isinstance(wanted, str):

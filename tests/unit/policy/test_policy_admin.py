@@ -15,7 +15,7 @@ PODS = (
     pod("ai/llama", "10.1.0.1", ports=(("http", "TCP", 8080), ("dns", "UDP", 53))),
     pod("web/chat", "10.2.0.1"),
 )
-EVERYWHERE = {"namespaces": {}}
+EVERYWHERE: dict[str, Any] = {"namespaces": {}}
 FROM_WEB = [{"namespaces": labels(team="front")}]
 
 

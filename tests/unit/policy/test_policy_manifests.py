@@ -17,6 +17,7 @@ kind: NetworkPolicy
 metadata: {name: p, creationTimestamp: 2026-01-01T00:00:00Z}
 spec: {podSelector: {}, ingress: null}
 """
+PARTS = ["w-ps-0", "w-wk-0"]
 TEMPLATE = "template: {metadata: {labels: {app: x}}, spec: {containers: [{name: c, ports: [{containerPort: 80}]}]}}"
 
 
@@ -63,16 +64,20 @@ def test_json_values_one_after_the_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "spec", "pods"),
     [
-        ("Deployment", f"{{replicas: 3, {TEMPLATE}}}", ["w-0"]),
-        ("StatefulSet", f"{{replicas: 3, {TEMPLATE}}}", ["w-0", "w-1", "w-2"]),
-        ("DaemonSet", f"{{{TEMPLATE}}}", ["w-0"]),
-        ("ReplicaSet", f"{{{TEMPLATE}}}", ["w-0"]),
-        ("Job", f"{{{TEMPLATE}}}", ["w-0"]),
-        ("CronJob", f"{{jobTemplate: {{spec: {{{TEMPLATE}}}}}}}", ["w-0"]),
+        ("apps/v1 Deployment", f"{{replicas: 3, {TEMPLATE}}}", ["w-0"]),
+        ("apps/v1 StatefulSet", f"{{replicas: 3, {TEMPLATE}}}", ["w-0", "w-1", "w-2"]),
+        ("apps/v1 DaemonSet", f"{{{TEMPLATE}}}", ["w-0"]),
+        ("apps/v1 ReplicaSet", f"{{{TEMPLATE}}}", ["w-0"]),
+        ("batch/v1 Job", f"{{{TEMPLATE}}}", ["w-0"]),
+        ("batch/v1 CronJob", f"{{jobTemplate: {{spec: {{{TEMPLATE}}}}}}}", ["w-0"]),
+        ("v1 ReplicationController", f"{{replicas: 2, {TEMPLATE}}}", ["w-0"]),
+        ("argoproj.io/v1alpha1 Rollout", f"{{{TEMPLATE}}}", ["w-0"]),
+        ("batch.volcano.sh/v1alpha1 Job", f"{{tasks: [{{name: Ps, {TEMPLATE}}}, {{name: wk, {TEMPLATE}}}]}}", PARTS),
     ],
 )
 def test_workloads_count_as_their_pods(tmp_path: Path, kind: str, spec: str, pods: list[str]) -> None:
-    text = f"apiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: w, namespace: ai}}\nspec: {spec}\n"
+    version, kind = kind.split()
+    text = f"apiVersion: {version}\nkind: {kind}\nmetadata: {{name: w, namespace: ai}}\nspec: {spec}\n"
     found = load_manifests([write(tmp_path / "w.yaml", text)])
     assert found.objects[0].kind == kind
     assert [p.metadata.name for p in found.pods] == pods
@@ -84,7 +89,7 @@ def test_workloads_count_as_their_pods(tmp_path: Path, kind: str, spec: str, pod
 def test_a_workload_whose_pods_are_there_gets_no_more(tmp_path: Path) -> None:
     def owned(kind: str, name: str, by: tuple[str, str]) -> dict[str, object]:
         owner = [{"kind": by[0], "name": by[1], "controller": True}]
-        spec = {"template": {"metadata": {}, "spec": {}}}
+        spec: dict[str, object] = {"template": {"metadata": {}, "spec": {}}}
         return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "ownerReferences": owner}, "spec": spec}
 
     deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"template": {}}}
@@ -105,9 +110,6 @@ def test_a_workload_whose_pods_are_there_gets_no_more(tmp_path: Path) -> None:
         ("just text", "not a Kubernetes object"),
         ("kind: Pod\nmetadata: {name: x}", "not a Kubernetes object"),
         ("apiVersion: v1\nkind: Pod", "has no name"),
-        ("apiVersion: v1\nkind: Pod\nkind: Pod\nmetadata: {name: x}", "key 'kind' is given twice"),
-        (f"{POLICY}---\n{POLICY}", "given twice"),
-        ("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: w}\nspec: {}", "has no pod template"),
     ],
 )
 def test_what_can_not_be_read_is_an_error_with_its_place(tmp_path: Path, text: str, problem: str) -> None:
@@ -116,6 +118,60 @@ def test_what_can_not_be_read_is_an_error_with_its_place(tmp_path: Path, text: s
         load_manifests([path])
     assert problem in caught.value.message
     assert caught.value.source.startswith(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "note", "objects"),
+    [
+        (
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {}\nkind: Pod",
+            "line 5: the key 'kind' is given twice: the last one counts",
+            ["Pod default/x"],
+        ),
+        (f"{POLICY}---\n{POLICY}", "is given twice", ["NetworkPolicy default/p"]),
+        (
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: w}\nspec: {}",
+            "Deployment default/w has no pod template here",
+            ["Deployment default/w"],
+        ),
+        (f"{POLICY}---\nreplicaCount: 2", "document 2: not a Kubernetes object", ["NetworkPolicy default/p"]),
+        (f"{POLICY}---\napiVersion: v1\nkind: Pod", "Pod: metadata.name: has no name", ["NetworkPolicy default/p"]),
+    ],
+)
+def test_what_is_left_out_or_settled_is_said(tmp_path: Path, text: str, note: str, objects: list[str]) -> None:
+    found = load_manifests([write(tmp_path / "x.yaml", text)])
+    assert [str(o.ref) for o in found.objects] == objects
+    assert len(found.notes) == 1 and note in found.notes[0] and str(tmp_path / "x.yaml") in found.notes[0]
+
+
+def test_the_last_of_two_objects_counts(tmp_path: Path) -> None:
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: chat}\nspec: {ports: [{port: %d}]}"
+    write(tmp_path / "a.yaml", service % 80)
+    write(tmp_path / "b.yaml", service % 81)
+    found = load_manifests([str(tmp_path)])
+    assert [s.spec.ports[0].port for s in found.services] == [81]
+
+
+def test_a_namespace_is_that_of_the_objects_without_one(tmp_path: Path) -> None:
+    text = f"{POLICY}---\napiVersion: v1\nkind: Node\nmetadata: {{name: n}}\n---\n" + POLICY.replace(
+        "name: p", "name: q, namespace: other"
+    )
+    found = load_manifests([write(tmp_path / "x.yaml", text)], "ai")
+    assert [o.namespace for o in found.objects] == ["ai", "", "other"]
+
+
+def test_other_yaml_of_a_repository_is_left_out_and_named(tmp_path: Path) -> None:
+    write(tmp_path / "np.yaml", POLICY)
+    write(tmp_path / "values.yaml", "image: {tag: 1}")
+    (tmp_path / "templates").mkdir()
+    write(tmp_path / "templates" / "web.yaml", "kind: {{ .Values.kind }}\nmetadata: {{ include }}\n")
+    found = load_manifests([str(tmp_path)])
+    assert [o.name for o in found.objects] == ["p"]
+    assert sorted(n.partition(":")[0].rpartition("/")[2] for n in found.notes) == [
+        "values.yaml, document 1",
+        "web.yaml",
+    ]
+    assert any("helm template" in n for n in found.notes)
 
 
 def test_a_missing_file_and_an_empty_folder_are_errors(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_an_isolated_pod_without_matching_rule_is_denied_by_no_one_and_isolated_
 
 
 def test_the_first_failing_term_is_named_with_wanted_and_actual_value() -> None:
-    rules = (
+    rules: tuple[dict[str, Any], ...] = (
         {"from": [{"namespaceSelector": labels(team="ml"), "podSelector": labels(app="rag")}]},
         {"from": [{"namespaceSelector": labels(team="front"), "podSelector": labels(app="ui")}]},
         {"from": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.2.0.0/16"]}}]},
@@ -267,7 +267,7 @@ def test_what_hangs_on_an_unknown_address_is_unknown_and_says_so() -> None:
 def test_labels_of_a_namespace_that_was_not_read_are_unknown_but_its_name_is_known() -> None:
     rule = {"from": [{"namespaceSelector": labels(team="x")}]}
     by_name = {"from": [{"namespaceSelector": labels(**{"kubernetes.io/metadata.name": "ghost"})}]}
-    own = {"from": [{"podSelector": {}}]}
+    own: dict[str, Any] = {"from": [{"podSelector": {}}]}
     for rules, expected in (([rule], "unknown"), ([by_name], "allow"), ([own], "deny"), ([rule, by_name], "allow")):
         e = engine(*PODS, pod("ghost/a", "10.3.0.1"), netpol("ai/p", ingress=rules))
         assert verdict(e, "ghost/a", "ai/llama") == expected

@@ -15,7 +15,7 @@ PODS = (
     pod("ai/rag", "10.1.0.3", labels={"app": "rag", "pod-template-hash": "def"}),
     pod("web/chat", "10.2.0.1", labels={"app": "chat", "env": "prod"}),
 )
-EVERYWHERE = {"namespaces": {}}
+EVERYWHERE: dict[str, Any] = {"namespaces": {}}
 
 
 def flow(source: str, target: str, port: int = 80, protocol: str = "TCP") -> PolicyFlow:
