@@ -124,5 +124,5 @@ def slow_backends(backends: Sequence[BackendSummary]) -> list[Finding]:
 
 def something_wrong(summary: TraceSummary) -> bool:
     """Whether a trace found a drop, a refusal, or anything else that is a finding (exit status 1)."""
-    bad = summary.verdicts.get(Verdict.DROPPED.value, 0) + summary.verdicts.get(Verdict.REJECTED.value, 0)
-    return bool(bad or summary.findings)
+    failed = (Verdict.DROPPED, Verdict.REJECTED, Verdict.UNANSWERED, Verdict.RESET)
+    return bool(any(summary.verdicts.get(verdict.value) for verdict in failed) or summary.findings)
