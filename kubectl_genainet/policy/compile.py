@@ -98,8 +98,6 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
         found.unevaluated.append(stand_in.what)
     if enforcer.owned_pods_only:
         found.policies = [_for_owned_pods(p) for p in found.policies]
-    if enforcer.inert:
-        found.policies.clear()
     found.host_policies += cilium.host_policies
     found.refused += cilium.refused
     found.unevaluated += [Unevaluated(r.ref, r.why, r.field, r.source, RefusedBy.AGENT) for r in cilium.refused]

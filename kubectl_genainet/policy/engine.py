@@ -68,7 +68,8 @@ class PolicyEngine:
     @cached_property
     def rows(self) -> Rows:
         """The classes of pods and the sets that their policies admit; made when first needed."""
-        return Rows(PodClasses(self.parties, self.edges), self.policies, self.in_tiers)
+        in_force = () if self.enforcer.inert else self.policies
+        return Rows(PodClasses(self.parties, self.edges), in_force, self.in_tiers)
 
     def matrix(self, protocol: str, port: int) -> Matrix:
         """Who may reach whom on a port."""
