@@ -8,7 +8,6 @@ Layer 7 is not evaluated: a rule that has it may or may not pass a connection's 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.cidr import Address, Block, address_of, block_of, excepts_of
+from kubectl_genainet.policy.domains import MAX_DOMAIN
 from kubectl_genainet.policy.model import Action, Direction, Family
 from kubectl_genainet.policy.peers import (
     AllOfPeer,
@@ -356,16 +356,13 @@ def _fqdn(raw: RawFqdn, where: Where) -> Peer:
     if bool(raw.match_name) == bool(raw.match_pattern):
         raise where.error("exactly one of matchName and matchPattern is needed")
     text = (raw.match_name or raw.match_pattern).lower().rstrip(".")
-    if raw.match_name:
-        return DomainsPeer((text,), (re.escape(text),), where.field)
-    if text == "*":
-        return DomainsPeer((text,), (r".*",), where.field)
-    prefix = ""
-    rest = text
-    if rest.startswith("**."):
-        prefix, rest = r"([-a-z0-9_]+\.)+", rest[3:]
-    pattern = prefix + re.escape(rest).replace(r"\*", r"[-a-z0-9_]*")
-    return DomainsPeer((text,), (pattern,), where.field)
+    if "*" in raw.match_name:
+        raise where.at("matchName").error("a name without * is needed", "Patterns are for matchPattern.")
+    if "*" in raw.match_name:
+        raise where.at("matchName").error("a name has no *", "Patterns are for matchPattern.")
+    if len(text) > MAX_DOMAIN:
+        raise where.at("matchPattern").error(f"a pattern of more than {MAX_DOMAIN} characters")
+    return DomainsPeer((text,), (text,), where.field)
 
 
 def _ports(raw: RawPortRule, where: Where) -> list[Ports]:
