@@ -13,10 +13,10 @@ _LABEL = frozenset(string.ascii_lowercase + string.digits + "-_")
 
 
 def domain_matches(pattern: str, domain: str) -> bool:
-    """Whether a name, in lower case and without its last dot, is one that the pattern stands for."""
+    """Whether a name, without its last dot, is one that the pattern stands for."""
     if pattern == "*":
         return True
-    labels = domain.split(".")
+    labels = domain.lower().split(".")
     if pattern.startswith("**."):
         wanted = pattern[3:].split(".")
         before = labels[: len(labels) - len(wanted)]

@@ -109,6 +109,8 @@ class LiveView:
                 self.warn(f"node {event.node}: {event.message}{f' ({event.hint})' if event.hint else ''}")
             case Progress(stage="missing"):
                 self.warn(f"node {event.node}: {event.detail}")
+            case Progress(stage="compiling") if self.live:
+                self.note(f"node {event.node}: {event.detail}")
             case Progress(stage="attached"):
                 self._attached.add(event.node)
                 if self.live and self.messages.is_terminal:
