@@ -3,6 +3,7 @@ time, by Ctrl-C or because everything was seen."""
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -90,7 +91,7 @@ def check_recorded_by(bundle: Bundle, command: str) -> None:
     if recorded not in ("", command):
         raise GenainetError(
             f"the bundle was recorded by `{recorded}`: it has none of the events that `{command}` reads",
-            hint=f"kubectl genainet {recorded} --from FILE",
+            hint=f"kubectl genainet {shlex.quote(recorded)} --from FILE",
         )
 
 
