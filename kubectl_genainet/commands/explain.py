@@ -14,7 +14,7 @@ from kubectl_genainet.policy import Verdict
 from kubectl_genainet.render.policy.circumstances import circumstances_json, print_circumstances, print_enforcer
 from kubectl_genainet.render.policy.json import explanation_json, flow_json, patch_json
 from kubectl_genainet.render.policy.text import grouped, patch_yaml, print_explanation, print_patch
-from kubectl_genainet.render.text import make_console
+from kubectl_genainet.render.text import make_console, tell
 from kubectl_genainet.run.explain import FlowsBetween, LineError, explain_lines, warn_of_unevaluated
 from kubectl_genainet.run.sources.base import Source
 
@@ -100,14 +100,14 @@ def _print(between: FlowsBetween, output: str) -> None:
 def _print_only_patch(between: FlowsBetween) -> ExitStatus:
     between.check_refused()
     if between.all_admitted:
-        click.echo("The flow passes already: there is nothing to change.", err=True)
+        tell("The flow passes already: there is nothing to change.")
         return ExitStatus.OK
     option = between.patch_all()
     if option is None:
         raise GenainetError("no change of a policy was found that admits the flow", hint="Run it without --patch.")
     click.echo(patch_yaml(option), nl=False)
     if option.also_admits:
-        click.echo(f"It also admits {len(option.also_admits)} other flows; without --patch they are listed.", err=True)
+        tell(f"It also admits {len(option.also_admits)} other flows; without --patch they are listed.")
     return ExitStatus.FOUND
 
 
@@ -116,7 +116,7 @@ def _print_lines(source: Source, lines: IO[str], enforcer: str, output: str) -> 
     console = make_console()
     for answer in explain_lines(source, lines, lines.name, Messages().warn, enforcer=enforcer):
         if isinstance(answer, LineError):
-            click.echo(f"error: {answer.message}", err=True)
+            tell(f"error: {answer.message}")
             if output == "json":
                 click.echo(json.dumps({"line": answer.line, "error": answer.message}))
             status = ExitStatus.FAILED
