@@ -12,7 +12,7 @@ from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.policy import Verdict
 from kubectl_genainet.render.policy.json import explanation_json, flow_json, patch_json
 from kubectl_genainet.render.policy.text import grouped, patch_yaml, print_explanation, print_patch
-from kubectl_genainet.render.text import make_console
+from kubectl_genainet.render.text import make_console, tell
 from kubectl_genainet.run.explain import FlowsBetween, explain_lines, warn_of_unevaluated
 from kubectl_genainet.run.sources.base import Source
 
@@ -91,14 +91,14 @@ def _print(between: FlowsBetween, output: str) -> None:
 def _print_only_patch(between: FlowsBetween) -> ExitStatus:
     between.check_refused()
     if between.all_admitted:
-        click.echo("The flow passes already: there is nothing to change.", err=True)
+        tell("The flow passes already: there is nothing to change.")
         return ExitStatus.OK
     option = between.patch_all()
     if option is None:
         raise GenainetError("no change of a policy was found that admits the flow", hint="Run it without --patch.")
     click.echo(patch_yaml(option), nl=False)
     if option.also_admits:
-        click.echo(f"It also admits {len(option.also_admits)} other flows; without --patch they are listed.", err=True)
+        tell(f"It also admits {len(option.also_admits)} other flows; without --patch they are listed.")
     return ExitStatus.FOUND
 
 
