@@ -19,7 +19,7 @@ from tests.cluster.harness.binaries import NEWEST, Binaries
 from tests.cluster.harness.kubeproxy import KubeProxy
 from tests.cluster.harness.processes import Daemon, NetNs, run
 from tests.cluster.harness.services import KUBELET
-from tests.proxy_services import NODE, all_flows, disagreement, endpoints, packet_of
+from tests.proxy_services import NODE, all_flows, disagreement, endpoints, from_another_node, packet_of
 from tests.proxy_traffic import Traffic, inside
 
 IPVS = {"mode": "ipvs", "ipvs": {"scheduler": "rr", "minSyncPeriod": "0s", "syncPeriod": "5s"}}
@@ -54,11 +54,6 @@ class IpvsProxy(KubeProxy):
 
     def _create_node(self) -> None:
         self.netns.sysctl("net.ipv4.vs.conntrack", "1")
-
-
-def from_another_node(flow: dict[str, Any]) -> bool:
-    """Endpoints from .100 on are pods of another node: their way to themselves does not lead over this one."""
-    return flow["from"] == "pods" and ":" not in flow["src"] and int(flow["src"].rpartition(".")[2]) >= 100
 
 
 def report(proxy: KubeProxy, services: dict[str, Any], traffic: Traffic) -> dict[str, Any]:

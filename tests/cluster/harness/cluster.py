@@ -76,7 +76,7 @@ class Cluster:
         return finish(self.start(*argv, user=user), timeout)
 
     def deploy(self, *argv: str, user: str = "admin") -> Done:
-        # Kubernetes 1.20 may keep an ended pod for 80 s, and a changed DaemonSet is rolled out node by node.
+        # An ended pod may be kept for a while, and a changed DaemonSet is rolled out node by node.
         argv = ("deploy", "--image", self.image, "--timeout", "200s", *argv)
         return self.cli(*argv, user=user, timeout=420)
 
