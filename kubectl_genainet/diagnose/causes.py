@@ -1,0 +1,178 @@
+"""Felt things folded to causes: one cause a key, symptoms under the cause that explains them, the worst first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from kubectl_genainet.diagnose.felt import Felt
+from kubectl_genainet.model.finding import Evidence, Remedy, Severity
+from kubectl_genainet.model.results.diagnosis import Cause, Symptom
+
+MAX_CAUSES = 500
+MAX_EVIDENCE = 8
+# What shows that packets were lost or refused, and says nothing of why: folded under a cause of the same flow or place.
+CONSEQUENCES = frozenset(
+    {
+        "icmp-dropped",
+        "icmp-error",
+        "netfilter-drop",
+        "retransmitted",
+        "retransmits",
+        "slow-backend",
+        "told",
+        "tcp-out-of-place",
+        "unanswered",
+        "unexplained",
+        "dns-dropped",
+        "dns-policy",
+        "dns-timeout",
+        "late-answer",
+    }
+)
+# Rejects that follow from a Service without a ready endpoint.
+_OF_ENDPOINTS = frozenset({"rejected-by-rule", "no-endpoints", "no-local-endpoint", "closed-port"})
+# Units of what users feel, most telling first.
+_UNITS = ("connections", "queries", "packets", "findings")
+
+
+@dataclass(slots=True)
+class Gathered:
+    """All that was felt with one key."""
+
+    key: tuple[str, ...]
+    check: str
+    title: str
+    severity: Severity
+    pairs: set[tuple[str, str]] = field(default_factory=set)
+    places: set[str] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    remedy: Remedy | None = None
+    dns: bool = False
+    first_s: float | None = None
+    last_s: float | None = None
+    folded: list[Gathered] = field(default_factory=list)
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        return tuple(sorted({client for client, _ in self.pairs if client != "?"}))
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        return tuple(sorted({server for _, server in self.pairs if server != "?"}))
+
+    @property
+    def unit(self) -> str:
+        return next((unit for unit in _UNITS if self.counts[unit]), "findings")
+
+
+class Gathering:
+    """Takes in what was felt as it comes. `forgotten` counts what found no room."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[tuple[str, ...], Gathered] = {}
+        self.forgotten = 0
+
+    def add(self, felt: Felt, at_s: float | None = None, *, total: bool = False) -> None:
+        """`total`: the count replaces that of earlier calls with this unit, as a counter's does."""
+        found = self._by_key.get(felt.key)
+        if found is None:
+            if len(self._by_key) >= MAX_CAUSES:
+                self.forgotten += 1
+                return
+            found = self._by_key[felt.key] = Gathered(felt.key, felt.check, felt.title, felt.severity)
+        if felt.check not in CONSEQUENCES and found.check in CONSEQUENCES:
+            found.check, found.title = felt.check, felt.title  # the more telling name
+        if felt.severity.rank > found.severity.rank:
+            found.severity = felt.severity
+        found.pairs |= felt.pairs
+        found.places.add(felt.place)
+        if total:
+            found.counts[felt.unit] = max(found.counts[felt.unit], felt.count)
+        else:
+            found.counts[felt.unit] += felt.count
+        for evidence in felt.evidence:
+            if len(found.evidence) < MAX_EVIDENCE:
+                found.evidence.setdefault(evidence.statement, evidence)
+        found.remedy = found.remedy or felt.remedy
+        found.dns = found.dns or felt.dns
+        if at_s is not None:
+            found.first_s = at_s if found.first_s is None else min(found.first_s, at_s)
+            found.last_s = at_s if found.last_s is None else max(found.last_s, at_s)
+
+    def causes(self) -> tuple[Cause, ...]:
+        """Each cause once, its consequences folded in, the worst and most felt first."""
+        everything = list(self._by_key.values())
+        roots = [g for g in everything if g.check not in CONSEQUENCES]
+        for gathered in everything:
+            gathered.folded = []
+        kept = list(roots)
+        for gathered in everything:
+            if gathered in roots:
+                continue
+            owner = _explains(roots, gathered)
+            if owner is not None:
+                owner.folded.append(gathered)
+            else:
+                kept.append(gathered)
+        kept = _fold_endpoints(kept)
+        return tuple(_cause(g) for g in sorted(kept, key=_rank))
+
+
+def _explains(roots: Iterable[Gathered], consequence: Gathered) -> Gathered | None:
+    """The cause that a consequence follows from: it shares a flow with it, or the place; the most felt one."""
+    candidates = [
+        root
+        for root in roots
+        if (root.pairs & consequence.pairs or root.places & consequence.places)
+        and (root.severity.rank >= consequence.severity.rank or root.severity is Severity.ERROR)
+        and root.dns == consequence.dns
+    ]
+    return min(candidates, key=_rank, default=None)
+
+
+def _fold_endpoints(kept: list[Gathered]) -> list[Gathered]:
+    """A Service without a ready endpoint explains the rejects of its own clients."""
+    roots = [g for g in kept if g.check in ("no-endpoints", "no-local-endpoint")]
+    left = []
+    for gathered in kept:
+        owner = next(
+            (r for r in roots if r is not gathered and gathered.check in _OF_ENDPOINTS and r.pairs & gathered.pairs), None
+        )
+        if owner is None or gathered in roots:
+            left.append(gathered)
+        else:
+            owner.folded.append(gathered)
+    return left
+
+
+def _rank(gathered: Gathered) -> tuple[int, int, int, str]:
+    felt = gathered.counts["connections"] + gathered.counts["queries"]
+    return (-gathered.severity.rank, gathered.check in CONSEQUENCES, -(felt or gathered.counts["packets"]), gathered.title)
+
+
+def _cause(gathered: Gathered) -> Cause:
+    unit = gathered.unit
+    evidence = list(gathered.evidence.values())
+    for folded in gathered.folded:
+        evidence += [e for e in folded.evidence.values() if e.statement not in gathered.evidence]
+    pairs = set(gathered.pairs).union(*(f.pairs for f in gathered.folded)) if gathered.folded else gathered.pairs
+    symptoms = tuple(Symptom(f.check, f.title, f.counts[f.unit], f.unit) for f in sorted(gathered.folded, key=_rank))
+    times = [g for g in (gathered, *gathered.folded) if g.first_s is not None]
+    return Cause(
+        check=gathered.check,
+        title=gathered.title,
+        severity=gathered.severity,
+        clients=tuple(sorted({client for client, _ in pairs if client != "?"})),
+        backends=tuple(sorted({server for _, server in pairs if server != "?"})),
+        nodes=tuple(sorted({e.node for e in evidence if e.node})),
+        count=gathered.counts[unit],
+        unit=unit,
+        first_s=min((g.first_s for g in times if g.first_s is not None), default=None),
+        last_s=max((g.last_s for g in times if g.last_s is not None), default=None),
+        evidence=tuple(evidence[:MAX_EVIDENCE]),
+        remedy=gathered.remedy or next((f.remedy for f in gathered.folded if f.remedy), None),
+        symptoms=symptoms,
+    )
