@@ -22,7 +22,7 @@ from benchmarks._bpftrace import bpftrace
 from benchmarks._veth import CLIENT, SERVER, SERVER_IP, veth_path
 from benchmarks.trace import Worker, nothing
 from kubectl_genainet import wire
-from kubectl_genainet.agent.serve.worker import Job
+from kubectl_genainet.agent.serve.job import Job
 from kubectl_genainet.model.events import Bye, Event, LostEvents, Progress
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 

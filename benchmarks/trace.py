@@ -22,7 +22,7 @@ import msgspec
 from benchmarks import _bpftrace
 from benchmarks._veth import CLIENT, PORT, SERVER_IP, iperf, veth_path
 from kubectl_genainet import wire
-from kubectl_genainet.agent.serve.worker import Job
+from kubectl_genainet.agent.serve.job import Job
 from kubectl_genainet.model.events import Bye, Event, PacketSeen, Progress
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 

@@ -1,6 +1,17 @@
-"""The errors that reach a user: what is wrong, with which object, and what to do."""
+"""How a command ends: its exit status, and the errors that reach a user (what is wrong, and what to do)."""
 
 from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """How a command ends. FAILED is the command itself; TIMED_OUT is the end of the time with nothing seen."""
+
+    OK = 0
+    FOUND = 1
+    FAILED = 2
+    TIMED_OUT = 124
 
 
 class GenainetError(Exception):
@@ -9,7 +20,7 @@ class GenainetError(Exception):
     `message` says what is wrong and with which object; `hint` says what to do about it.
     """
 
-    exit_code = 2
+    exit_code = ExitStatus.FAILED
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from kubectl_genainet.agent.exact.tracing import remove_leftovers
 from kubectl_genainet.agent.node.inventory import Inventory, host_name
+from kubectl_genainet.agent.serve import audit, memory
 from kubectl_genainet.agent.serve.auth import Capability
 from kubectl_genainet.agent.serve.server import AnyCaller, Server, serve
 from kubectl_genainet.errors import GenainetError
@@ -47,8 +48,9 @@ def main() -> None:
         if host and not ipaddress.ip_address(host.strip("[]")).is_loopback:
             raise GenainetError(f"{host} is not a loopback address: the agent opens no port on the node")
         authenticator = Capability(arguments.token_file) if arguments.token_file else AnyCaller()
-        remove_leftovers(inventory.host_netns)  # of an agent that was killed while it traced rules
-        server = Server(inventory, arguments.cache, authenticator)
+        for what in remove_leftovers(inventory.host_netns):  # of an agent that was killed while it traced rules
+            audit.removed(what, "")
+        server = Server(inventory, arguments.cache, authenticator, memory_mib=memory.limit_mib())
         asyncio.run(_serve(server, arguments, host, int(port or 0)))
     except (GenainetError, OSError, ValueError) as error:
         hint = getattr(error, "hint", "")

@@ -8,22 +8,21 @@ from pathlib import Path
 
 import click
 
-from kubectl_genainet.collector import collector_paused
-from kubectl_genainet.commands.doctor_knowledge import gather
-from kubectl_genainet.commands.options import FOUND, OK, Source, parse_seconds, source_options
+from kubectl_genainet.commands.options import Messages, duration_argument, source_options
 from kubectl_genainet.doctor.accept import Acceptance, parse_ignore, read_baseline, write_baseline
-from kubectl_genainet.doctor.check import Area, Need
-from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.recognise import Override, Role
+from kubectl_genainet.doctor.check import Area
+from kubectl_genainet.doctor.objects.recognise import Role
 from kubectl_genainet.doctor.registry import all_checks, check_named, chosen
-from kubectl_genainet.doctor.report import Report, examine
-from kubectl_genainet.errors import GenainetError, InputError
+from kubectl_genainet.doctor.report import Report
+from kubectl_genainet.errors import ExitStatus, GenainetError
+from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Severity
-from kubectl_genainet.model.target import TargetKind, not_found, parse_target
+from kubectl_genainet.model.target import not_found
 from kubectl_genainet.render.text import make_console
+from kubectl_genainet.run.doctor import MEASURE_S, DoctorOptions, doctor
+from kubectl_genainet.run.sources.base import Source
 
 _SEVERITIES = [s.value for s in Severity]
-MEASURE_S = 8  # longer than a resolver's 5 s, so that a query that was lost shows
 MEASURE_MAX_S = 600
 _FORMATS = ("table", "wide", "json", "yaml", "html", "sarif")
 
@@ -66,7 +65,7 @@ _FORMATS = ("table", "wide", "json", "yaml", "html", "sarif")
 )
 @click.option(
     "--measure",
-    default=f"{MEASURE_S}s",
+    default=f"{MEASURE_S:g}s",
     show_default=True,
     callback=lambda _, __, text: _measure(text),
     metavar="DURATION",
@@ -86,7 +85,7 @@ def command(
     measure: float,
     list_checks: bool,
     explain: str | None,
-) -> int:
+) -> ExitStatus:
     """Check a cluster's network against the practice for GenAI workloads.
 
     Works on the live API, on manifests and on bundles. Where agents run it also looks at the nodes, and watches the
@@ -102,42 +101,31 @@ def command(
       kubectl genainet doctor --only coredns --only lookups --measure 1m
       kubectl genainet doctor --explain egress-without-dns
     """
+    chosen_areas = tuple(Area(a) for a in areas)
     if list_checks or explain:
-        return _about_checks(explain, tuple(Area(a) for a in areas))
-    accepted = _acceptances(ignores, baseline)
-    with collector_paused(), _progress() as advance:
-        checks = chosen([Area(a) for a in areas])
-        wanted = measure if any(Need.DNS in c.needs for c in checks) else 0.0
-        known = gather(source, wanted, lambda what: advance(0, 0, what))
-        cluster = Cluster(
-            known.snapshot,
-            reports=known.reports,
-            rulesets=known.rulesets,
-            packets=known.packets,
-            measured=known.measured,
-            namespace=_namespace(source),
-            overrides=tuple(map(_override, workloads)),
-        )
-        _check_names(cluster)
-        report = examine(cluster, checks, acceptances=accepted, progress=advance)
+        return _about_checks(explain, chosen_areas)
+    options = DoctorOptions(chosen_areas, tuple(_acceptances(ignores, baseline)), workloads, measure)
+    with _progress() as reporter:
+        examined = doctor(source, options, reporter)
+    report = examined.report
     if write_baseline:
         _write(Path(write_baseline), report)
-    _show(report, output, cluster)
-    return FOUND if report.worst(Severity(fail_on)) else OK
+    _show(report, output, examined.snapshot)
+    return ExitStatus.FOUND if report.worst(Severity(fail_on)) else ExitStatus.OK
 
 
-def _about_checks(explain: str | None, areas: tuple[Area, ...]) -> int:
+def _about_checks(explain: str | None, areas: tuple[Area, ...]) -> ExitStatus:
     from kubectl_genainet.render.doctor.docs import explanation, list_table
 
     console = make_console()
     if explain is None:
         console.print(list_table(chosen(areas)))
-        return OK
+        return ExitStatus.OK
     check = check_named(explain)
     if check is None:
         raise not_found("check", explain, (c.name for c in all_checks()))
     console.print(explanation(check))
-    return OK
+    return ExitStatus.OK
 
 
 def _acceptances(ignores: tuple[str, ...], baseline: str | None) -> list[Acceptance]:
@@ -153,58 +141,34 @@ def _acceptances(ignores: tuple[str, ...], baseline: str | None) -> list[Accepta
 
 
 def _measure(text: str) -> float:
-    try:
-        seconds = parse_seconds(text)
-    except InputError as error:
-        raise click.BadParameter(f"{error.message}: {error.hint}") from None
+    seconds = duration_argument(text)
     if seconds > MEASURE_MAX_S:
         raise click.BadParameter(f"{text!r} is longer than {MEASURE_MAX_S // 60} minutes")
     return seconds
 
 
-def _namespace(source: Source) -> str:
-    """The namespace to judge: -n; the context's for a live cluster; all for files, bundles, labs and -A."""
-    if source.all_namespaces:
-        return ""
-    if source.namespace or source.manifests or source.bundle or source.lab:
-        return source.namespace
-    from kubectl_genainet.commands.source import default_namespace
+class _Reporter(Messages):
+    """Progress in a bar, where there is one; elsewhere what takes a while is said in a line."""
 
-    return default_namespace(source)
+    def __init__(self, update: Callable[[int, int, str], None] | None = None) -> None:
+        self._update = update
 
+    def say(self, text: str) -> None:
+        if self._update is None and not text.startswith("measuring"):
+            return
+        self.advance(0, 0, text) if self._update else super().say(text)
 
-def _override(value: str) -> Override:
-    name, _, role = value.partition("=")
-    target = parse_target(name)
-    if target.kind not in (TargetKind.WORKLOAD, TargetKind.POD) or target.port is not None:
-        raise InputError(
-            f"--workload {value}: not a workload", hint="Give deploy/NAME, sts/NAME, ds/NAME, job/NAME or pod/NAME."
-        )
-    roles = {r.value: r for r in Role if r is not Role.UNKNOWN}
-    if role and role not in roles:
-        raise InputError(f"--workload {value}: there is no role {role!r}", hint="Roles are " + ", ".join(roles) + ".")
-    return Override(target.name, roles[role] if role else Role.MODEL_SERVER, target.api_kind, target.namespace)
-
-
-def _check_names(cluster: Cluster) -> None:
-    """Raises InputError for a --workload or a namespace that does not exist, where that can be told."""
-    for override in cluster.overrides:
-        if not any(override.matches(w.ref) for w in cluster.workloads):
-            known = (w.name for w in cluster.workloads if override.kind in ("", w.ref.kind))
-            raise not_found("workload", override.name, known, namespace=override.namespace)
-    named = {n.name for n in cluster.snapshot.of("Namespace", "")}
-    if cluster.namespace and named and not cluster.missing("Namespace"):
-        used = {o.namespace for o in cluster.snapshot.objects}
-        if cluster.namespace not in named | used:
-            raise not_found("namespace", cluster.namespace, named | used - {""})
+    def advance(self, done: int, total: int, what: str) -> None:
+        if self._update is not None:
+            self._update(done, total, what)
 
 
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on stderr where that is a terminal; elsewhere what takes a while is said in a line."""
+def _progress() -> Iterator[_Reporter]:
+    """A progress bar on stderr where that is a terminal."""
     console = make_console(stderr=True)
     if not console.is_terminal:
-        yield lambda done, total, what: click.echo(what, err=True) if what.startswith("measuring") else None
+        yield _Reporter()
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -216,7 +180,9 @@ def _progress() -> Iterator[Callable[[int, int, str], None]]:
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None)
-        yield lambda done, total, what: bar.update(task, completed=done, total=total or None, description=what)
+        yield _Reporter(
+            lambda done, total, what: bar.update(task, completed=done, total=total or None, description=what)
+        )
 
 
 def _write(path: Path, report: Report) -> None:
@@ -226,7 +192,7 @@ def _write(path: Path, report: Report) -> None:
         raise GenainetError(f"can't write the baseline {path}: {error.strerror}") from None
 
 
-def _show(report: Report, output: str, cluster: Cluster) -> None:
+def _show(report: Report, output: str, snapshot: ClusterSnapshot) -> None:
     if output in ("table", "wide"):
         from kubectl_genainet.render.doctor.table import print_report
 
@@ -242,7 +208,7 @@ def _show(report: Report, output: str, cluster: Cluster) -> None:
     elif output == "sarif":
         from kubectl_genainet.render.doctor.data import sarif
 
-        sources = {o.ref: o.source for o in cluster.snapshot.objects if o.source}
+        sources = {o.ref: o.source for o in snapshot.objects if o.source}
         click.echo(sarif(report, all_checks(), sources))
     else:
         from kubectl_genainet.render.doctor.data import json_lines

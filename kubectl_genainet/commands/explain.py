@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import IO
 
 import click
-import msgspec
 
-from kubectl_genainet.commands.options import FOUND, OK, Source, output_option, source_options
-from kubectl_genainet.commands.source import default_namespace, load_snapshot
-from kubectl_genainet.errors import GenainetError, InputError
-from kubectl_genainet.model.target import Target, parse_target
-from kubectl_genainet.policy import PolicyEngine, PolicyFlow, Verdict, ip_endpoint, patch, patch_all, pod_endpoint
-from kubectl_genainet.policy.model import PolicyEndpoint
-from kubectl_genainet.policy.rules import PROTOCOLS
-from kubectl_genainet.policy.targets import flows_between
+from kubectl_genainet.commands.options import output_option, source_options
+from kubectl_genainet.errors import ExitStatus, GenainetError
+from kubectl_genainet.policy import Verdict
 from kubectl_genainet.render.policy.json import explanation_json, flow_json, patch_json
 from kubectl_genainet.render.policy.text import grouped, patch_yaml, print_explanation, print_patch
 from kubectl_genainet.render.text import make_console
-
-# Its last part has a letter, so it is no address.
-_DOMAIN = re.compile(r"([A-Za-z0-9_-]+\.)+(?=[0-9-]*[A-Za-z])[A-Za-z0-9-]+\.?(:\w+)?")
+from kubectl_genainet.run.explain import FlowsBetween, explain_lines
+from kubectl_genainet.run.sources.base import Source
 
 
 @click.command("explain")
@@ -47,7 +39,7 @@ def command(
     only_patch: bool,
     flows: IO[str] | None,
     output: str,
-) -> int:
+) -> ExitStatus:
     """Say whether policies admit a flow, why, and what is the smallest change that would.
 
     SRC is pod/NAME, deploy/NAME, svc/NAME or an IP address; DST also a domain name. A Service stands for its ready
@@ -67,101 +59,53 @@ def command(
     if flows is not None:
         if source_target or only_patch:
             raise click.UsageError("--flows takes the flows from the file: give no SRC, DST or --patch")
-        return _batch(PolicyEngine(load_snapshot(source)), flows, output)
+        return _print_lines(source, flows, output)
     if source_target is None or target is None:
         raise click.UsageError("SRC and DST are missing (or --flows FILE)")
-    ends = _end(source_target), _end(target)
-    snapshot = load_snapshot(source)
-    namespace = default_namespace(source)
-    chosen = flows_between(snapshot, *ends, namespace=namespace, protocol=(protocol or "").upper())
-    engine = PolicyEngine(snapshot)
+    between = FlowsBetween(source, source_target, target, protocol=protocol or "")
     if only_patch:
-        return _print_only_patch(engine, [flow for flow, _ in chosen])
-    return _explain(engine, chosen, output)
+        return _print_only_patch(between)
+    _print(between, output)
+    return ExitStatus.OK if between.all_admitted else ExitStatus.FOUND
 
 
-def _end(text: str) -> Target | str:
-    """A target, or a domain name as text."""
-    return text if _DOMAIN.fullmatch(text) else parse_target(text)
-
-
-def _explain(engine: PolicyEngine, flows: list[tuple[PolicyFlow, str]], output: str) -> int:
-    explained = [(engine.explain(flow), service) for flow, service in flows]
+def _print(between: FlowsBetween, output: str) -> None:
     if output == "json":
-        for explanation, service in explained:
-            found = patch(engine, explanation.flow)
-            value = explanation_json(explanation, service)
+        for flow in between.flows:
+            found = between.patch(flow.explanation.flow)
+            value = explanation_json(flow.explanation, flow.service)
             click.echo(json.dumps({**value, "patch": patch_json(found)} if found else value))
-    else:
-        console = make_console()
-        for group in grouped(explained):
-            first, service = group[0]
-            print_explanation(console, first, service, alike=len(group) - 1)
-            found = patch(engine, first.flow)
-            if found is not None:
-                print_patch(console, found)
-    return OK if all(e.verdict is Verdict.ALLOW for e, _ in explained) else FOUND
+        return
+    console = make_console()
+    for group in grouped([(flow.explanation, flow.service) for flow in between.flows]):
+        first, service = group[0]
+        print_explanation(console, first, service, alike=len(group) - 1)
+        found = between.patch(first.flow)
+        if found is not None:
+            print_patch(console, found)
 
 
-def _print_only_patch(engine: PolicyEngine, flows: list[PolicyFlow]) -> int:
-    explained = [engine.explain(flow) for flow in flows]
-    if all(e.verdict is Verdict.ALLOW for e in explained):
+def _print_only_patch(between: FlowsBetween) -> ExitStatus:
+    if between.all_admitted:
         click.echo("The flow passes already: there is nothing to change.", err=True)
-        return OK
-    option = patch_all(engine, [e.flow for e in explained if e.verdict is not Verdict.ALLOW])
+        return ExitStatus.OK
+    option = between.patch_all()
     if option is None:
         raise GenainetError("no change of a policy was found that admits the flow", hint="Run it without --patch.")
     click.echo(patch_yaml(option), nl=False)
     if option.also_admits:
         click.echo(f"It also admits {len(option.also_admits)} other flows; without --patch they are listed.", err=True)
-    return FOUND
+    return ExitStatus.FOUND
 
 
-def _batch(engine: PolicyEngine, lines: IO[str], output: str) -> int:
-    status = OK
+def _print_lines(source: Source, lines: IO[str], output: str) -> ExitStatus:
+    status = ExitStatus.OK
     console = make_console()
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{lines.name}, line {number}"
-        flow = _flow(line, where)
-        try:
-            explanation = engine.explain(flow)
-        except InputError as error:
-            raise InputError(error.message, source=where, hint=error.hint) from None
+    for explanation in explain_lines(source, lines, lines.name):
         if output == "json":
             click.echo(json.dumps(flow_json(explanation)))
         else:
             print_explanation(console, explanation)
         if explanation.verdict is not Verdict.ALLOW:
-            status = FOUND
+            status = ExitStatus.FOUND
     return status
-
-
-class _Line(msgspec.Struct, frozen=True):
-    source: str = msgspec.field(name="from")
-    to: str
-    port: int
-    protocol: str = "TCP"
-
-
-def _flow(line: str, where: str) -> PolicyFlow:
-    """A flow of the batch format; raises InputError that names the line."""
-    try:
-        read = msgspec.json.decode(line, type=_Line)
-    except msgspec.DecodeError as error:
-        raise InputError(
-            str(error),
-            source=where,
-            hint='A line is {"from": "ns/pod" or "IP", "to": "ns/pod" or "IP", "protocol": "TCP", "port": 80}.',
-        ) from None
-    if not 1 <= read.port <= 65535:
-        raise InputError(f"port {read.port} is not between 1 and 65535", source=where)
-    if read.protocol not in PROTOCOLS:
-        raise InputError(f"protocol {read.protocol!r} is none of {', '.join(PROTOCOLS)}", source=where)
-    return PolicyFlow(_batch_end(read.source), _batch_end(read.to), read.protocol, read.port)
-
-
-def _batch_end(text: str) -> PolicyEndpoint:
-    namespace, slash, name = text.partition("/")
-    return pod_endpoint(namespace, name) if slash else ip_endpoint(text)

@@ -6,10 +6,9 @@ import json
 
 import click
 
-from kubectl_genainet.commands.options import FOUND, OK, Source, output_option, source_options
-from kubectl_genainet.commands.source import default_namespace, load_snapshot
-from kubectl_genainet.policy import PolicyEngine
-from kubectl_genainet.policy.reach.grid import Port, declared_in, differences, grid_of, with_applied
+from kubectl_genainet.commands.options import Messages, output_option, source_options
+from kubectl_genainet.errors import ExitStatus
+from kubectl_genainet.policy.reach.grid import Difference
 from kubectl_genainet.render.policy.matrix import (
     DIFFERENCE_COLUMNS,
     difference_json,
@@ -20,6 +19,9 @@ from kubectl_genainet.render.policy.matrix import (
 )
 from kubectl_genainet.render.table import table
 from kubectl_genainet.render.text import make_console
+from kubectl_genainet.run.matrix import MatrixOptions, matrix, matrix_changes
+from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.sources.manifests import ManifestsSource
 
 
 @click.command("matrix")
@@ -38,7 +40,7 @@ from kubectl_genainet.render.text import make_console
 )
 @output_option("table", "json", "html")
 @source_options(manifests=True)
-def command(source: Source, port: int | None, protocol: str | None, diff: str | None, output: str) -> int:
+def command(source: Source, port: int | None, protocol: str | None, diff: str | None, output: str) -> ExitStatus:
     """Show who may reach whom, by the policies.
 
     Rows are sources, columns destinations, of one namespace or (-A) of all. Pods with the same labels and named ports
@@ -51,38 +53,40 @@ def command(source: Source, port: int | None, protocol: str | None, diff: str | 
       kubectl genainet matrix -n ai --diff ./new-policies
       kubectl genainet matrix --manifests ./deploy -A -o json
     """
-    engine = PolicyEngine(load_snapshot(source))
-    namespace = "" if source.all_namespaces else default_namespace(source)
-    chosen = (protocol or ("TCP" if port else "")).upper()
-    where = f"namespace {namespace}" if namespace else "all namespaces"
+    chosen = MatrixOptions(port, protocol or "")
     if diff:
-        return _diff(engine, diff, namespace, chosen, port, output, where)
-    grid = grid_of(engine, namespace=namespace, protocol=chosen, port=port)
+        changes = matrix_changes(source, _manifests(diff, source), chosen)
+        _print_changes(changes, output, _where(source))
+        return ExitStatus.FOUND if changes else ExitStatus.OK
+    grid = matrix(source, chosen)
     match output:
         case "json":
             for line in grid_json(grid):
                 click.echo(json.dumps(line))
         case "html":
-            click.echo(grid_html(grid, f"Who may reach whom: {where}"))
+            click.echo(grid_html(grid, f"Who may reach whom: {_where(source)}"))
         case _:
             print_grid(make_console(), grid)
-    return OK
+    return ExitStatus.OK
 
 
-def _diff(
-    engine: PolicyEngine, path: str, namespace: str, protocol: str, port: int | None, output: str, where: str
-) -> int:
-    after = PolicyEngine(with_applied(engine.snapshot, load_snapshot(Source(manifests=(path,), namespace=namespace))))
-    ports: set[Port] = {(protocol, port)} if port else declared_in((engine, after), namespace, protocol)
-    found = differences(engine, after, namespace=namespace, ports=ports)
+def _manifests(path: str, source: Source) -> Source:
+    return ManifestsSource((path,), namespace=source.scope_namespace, warn=Messages().warn)
+
+
+def _where(source: Source) -> str:
+    namespace = source.scope_namespace
+    return f"namespace {namespace}" if namespace else "all namespaces"
+
+
+def _print_changes(changes: list[Difference], output: str, where: str) -> None:
     match output:
         case "json":
-            for one in found:
+            for one in changes:
                 click.echo(json.dumps(difference_json(one)))
         case "html":
-            click.echo(differences_html(found, f"What would change: {where}"))
-        case _ if found:
-            make_console().print(table(DIFFERENCE_COLUMNS, found))
+            click.echo(differences_html(changes, f"What would change: {where}"))
+        case _ if changes:
+            make_console().print(table(DIFFERENCE_COLUMNS, changes))
         case _:
             click.echo("No verdict differs.", err=True)
-    return FOUND if found else OK

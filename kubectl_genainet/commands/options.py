@@ -1,34 +1,20 @@
-"""Options that several verbs share, spelled as kubectl spells them."""
+"""Options that several verbs share, spelled as kubectl spells them, and how commands tell what happens."""
 
 from __future__ import annotations
 
 import functools
 import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import msgspec
 
-from kubectl_genainet.errors import InputError
+from kubectl_genainet.errors import GenainetError, InputError
+from kubectl_genainet.run.sources.base import Source
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-OK = 0
-FOUND = 1
-TIMED_OUT = 124
-
-
-class Source(msgspec.Struct, frozen=True):
-    """Where the cluster's state (and live events) come from: exactly one of lab, bundle, manifests or the API."""
-
-    namespace: str = ""  # empty: the context's own
-    all_namespaces: bool = False
-    context: str = ""
-    kubeconfig: str = ""
-    lab: str = ""
-    bundle: str = ""
-    manifests: tuple[str, ...] = ()
 
 
 def output_option(*formats: str) -> Callable[[F], F]:
@@ -38,28 +24,52 @@ def output_option(*formats: str) -> Callable[[F], F]:
     )
 
 
+def _source(
+    *,
+    namespace: str | None,
+    all_namespaces: bool,
+    context: str | None,
+    kubeconfig: str | None,
+    bundle: str | None,
+    lab: str | None,
+    manifests: tuple[str, ...],
+) -> Source:
+    given = [flag for flag, value in (("--lab", lab), ("--from", bundle), ("--manifests", manifests)) if value]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} exclude each other: each says where the state comes from")
+    scope: dict[str, Any] = {"namespace": namespace or "", "all_namespaces": all_namespaces}
+    if lab:
+        from kubectl_genainet.run.sources.lab import LabSource
+
+        return LabSource(lab, **scope)
+    if bundle:
+        from kubectl_genainet.run.sources.bundle import BundleSource
+
+        return BundleSource(bundle, **scope)
+    if manifests:
+        from kubectl_genainet.run.sources.manifests import ManifestsSource
+
+        return ManifestsSource(manifests, warn=Messages().warn, **scope)
+    from kubectl_genainet.run.sources.cluster import ClusterSource
+
+    return ClusterSource(context=context or "", kubeconfig=kubeconfig or "", **scope)
+
+
 def source_options(*, live: bool = True, manifests: bool = False) -> Callable[[F], F]:
     """Adds -n, -A, --context, --kubeconfig, --from and --lab (and --manifests), and passes them as `source: Source`."""
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def wrapper(**kwargs: Any) -> Any:
-            source = Source(
-                namespace=kwargs.pop("namespace") or "",
+            source = _source(
+                namespace=kwargs.pop("namespace"),
                 all_namespaces=kwargs.pop("all_namespaces"),
-                context=kwargs.pop("context") or "",
-                kubeconfig=kwargs.pop("kubeconfig") or "",
-                lab=kwargs.pop("lab", None) or "",
-                bundle=kwargs.pop("bundle", None) or "",
+                context=kwargs.pop("context"),
+                kubeconfig=kwargs.pop("kubeconfig"),
+                bundle=kwargs.pop("bundle"),
+                lab=kwargs.pop("lab", None),
                 manifests=tuple(kwargs.pop("manifests", ())),
             )
-            given = [
-                f for f, v in (("--lab", source.lab), ("--from", source.bundle), ("--manifests", source.manifests)) if v
-            ]
-            if len(given) > 1:
-                raise click.UsageError(
-                    f"{' and '.join(given)} exclude each other: each says where the state comes from"
-                )
             return function(source=source, **kwargs)
 
         options = [
@@ -107,6 +117,39 @@ def cluster_options(function: F) -> F:
     )
 
 
+def watch_options(timeout: str = "30s") -> Callable[[F], F]:
+    """Adds --node, --timeout (passed in seconds) and --record."""
+
+    def decorate(function: F) -> F:
+        record = click.Path(dir_okay=False, writable=True)
+        options = (
+            click.option("--record", type=record, default="", help="Write a bundle that --from can replay."),
+            click.option("--timeout", default=timeout, show_default=True, callback=_seconds, help="How long to watch."),
+            click.option("--node", default="", help="Only what this node sees."),
+        )
+        decorated: Any = function
+        for option in options:
+            decorated = option(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
+    value = duration_argument(text)
+    if not 0 < value <= 3600:
+        raise click.BadParameter(f"{text!r} is not a time of up to 1h, like 30s or 2m")
+    return value
+
+
+def duration_argument(text: str) -> float:
+    """A duration of the command line, in seconds. Raises click.BadParameter."""
+    try:
+        return parse_seconds(text)
+    except InputError as error:
+        raise click.BadParameter(f"{error.message}: {error.hint}") from None
+
+
 def parse_seconds(text: str) -> float:
     """A duration as kubectl takes it ("90s", "2m", "1h30m", "1.5s", "500ms"; a bare number is seconds), in seconds."""
     parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", text)
@@ -115,3 +158,27 @@ def parse_seconds(text: str) -> float:
     if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
         return float(text)
     raise InputError(f"{text!r} is not a duration", hint="Durations are 30s, 2m, 1h30m or 500ms.")
+
+
+def read_argument(name: str) -> str:
+    """The text of a file that an argument names; "-" is standard input. Raises GenainetError for one that can't be read."""
+    try:
+        if name == "-":
+            return sys.stdin.read()
+        return Path(name).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise GenainetError(f"can't read {name}: {error.strerror}") from None
+
+
+class Messages:
+    """Warnings and progress of a run, on stderr."""
+
+    def warn(self, text: str) -> None:
+        from kubectl_genainet.render.text import printable
+
+        click.echo(f"warning: {printable(text)}", err=True)
+
+    def say(self, text: str) -> None:
+        from kubectl_genainet.render.text import printable
+
+        click.echo(printable(text), err=True)

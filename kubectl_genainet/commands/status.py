@@ -7,7 +7,8 @@ import msgspec
 import yaml
 
 from kubectl_genainet import __version__
-from kubectl_genainet.commands.options import FOUND, OK, cluster_options, output_option
+from kubectl_genainet.commands.options import cluster_options, output_option
+from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.kube.agents.base import NAMESPACE
 
 
@@ -22,7 +23,7 @@ from kubectl_genainet.kube.agents.base import NAMESPACE
 )
 @output_option("table", "wide", "json", "yaml")
 @cluster_options
-def command(namespace: str, output: str, context: str, kubeconfig: str) -> int:
+def command(namespace: str, output: str, context: str, kubeconfig: str) -> ExitStatus:
     """Show the agents, node by node: whether they run and answer, what they can see, and what is wrong.
 
     \b
@@ -54,4 +55,4 @@ def command(namespace: str, output: str, context: str, kubeconfig: str) -> int:
             make_console().print(fleet_table(rows, wide=output == "wide"))
             for hint in dict.fromkeys(row.hint for row in rows if row.hint):
                 click.echo(f"  {printable(hint)}", err=True)
-    return FOUND if any(row.wrong for row in rows) else OK
+    return ExitStatus.FOUND if any(row.wrong for row in rows) else ExitStatus.OK

@@ -33,6 +33,17 @@ _NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132, Protocol.ICMP
 _BY_NUMBER = {number: protocol for protocol, number in _NUMBERS.items()}
 
 
+def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address as a value, for callers that hand it on: print it from the value, never from what was sent.
+
+    Raises ValueError for what is none, and for a zone ("fe80::1%eth0"): behind the % may stand anything.
+    """
+    address = ipaddress.ip_address(text)
+    if "%" in text:
+        raise ValueError(f"{text!r} has a zone")
+    return address
+
+
 def address_text(ip: str, port: int | None) -> str:
     """ "10.0.0.1:80", "[2001:db8::1]:80", or the address alone where there is no port."""
     if port is None:

@@ -19,8 +19,8 @@ import msgspec
 from pyroute2 import IPRoute
 
 from kubectl_genainet import wire
+from kubectl_genainet.agent.serve.job import Job
 from kubectl_genainet.agent.serve.limits import Budget
-from kubectl_genainet.agent.serve.worker import Job
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.model.events import (
     Bye,

@@ -99,7 +99,7 @@ def changed(**fields: object) -> bytes:
                 changed(probe={"from_ip": "10.0.0.1", "host": "10.0.0.1", "port": 1, "path": "/ HTTP/1.1\r\nX: y"}),
             ),
             400,
-            "no spaces or control characters",
+            "printable ASCII without spaces",
         ),
         (
             post("/v1/trace", changed(probe={"from_ip": "10.0.0.1", "host": "10.0.0.1", "port": 1, "count": 10**9})),

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kubectl_genainet.agent.exact.tracing import TABLE
+from kubectl_genainet.agent.exact.rules import TABLE
 from kubectl_genainet.lab.change import changing
 from kubectl_genainet.lab.datapath.kube_proxy_input import ProxyNode
 from kubectl_genainet.lab.datapath.kube_proxy_nft import write_nftables

@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from kubectl_genainet.bundle import BundleWriter, new_header, read_bundle
-from kubectl_genainet.commands.live import check_recorded_by
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.events import LostEvents
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.run.session import check_recorded_by
 
 POD = KubeObject({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "b"}})
 LOST = LostEvents(node="n1", probe="packet", count=3, where="ring buffer")

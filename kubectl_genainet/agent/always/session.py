@@ -26,9 +26,10 @@ from kubectl_genainet.agent.always.metrics import Metrics
 from kubectl_genainet.agent.always.otlp import Endpoint, FlowLogs, LogExporter
 from kubectl_genainet.agent.always.owners import Owners
 from kubectl_genainet.agent.dns.once import ExchangesOnce
+from kubectl_genainet.agent.serve.http import Connection, HttpError
+from kubectl_genainet.agent.serve.job import Job
 from kubectl_genainet.agent.serve.limits import Budget
-from kubectl_genainet.agent.serve.server import REQUEST_S, Connection, HttpError, Server
-from kubectl_genainet.agent.serve.worker import Job
+from kubectl_genainet.agent.serve.server import HEAD_S, Server
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Event, Progress
 from kubectl_genainet.wire import FilterEntry, TraceRequest
@@ -214,19 +215,16 @@ class ScrapeServer:
         try:
             if self._open > MAX_SCRAPES:
                 raise HttpError(503, "too many scrapes at a time")
-            async with asyncio.timeout(REQUEST_S):
-                request, _ = await connection.request()
+            async with asyncio.timeout(HEAD_S):
+                request = await connection.head()
             await self._answer(connection, request)
         except HttpError as error:
-            with contextlib.suppress(ConnectionError, TimeoutError, h11.LocalProtocolError):
-                await connection.respond(error.status, f"{error}\n".encode(), "text/plain")
+            await connection.refuse(error.status, f"{error}\n".encode(), "text/plain")
         except (ConnectionError, TimeoutError, h11.LocalProtocolError):
             pass
         finally:
             self._open -= 1
-            writer.close()
-            with contextlib.suppress(ConnectionError, TimeoutError):
-                await asyncio.wait_for(writer.wait_closed(), 1)
+            await connection.close()
 
     async def _answer(self, connection: Connection, request: h11.Request) -> None:
         if request.target.partition(b"?")[0] != b"/metrics":
@@ -266,10 +264,13 @@ async def always_on(server: Server, listen: str, identities: str, otlp_endpoint:
             consumers += (FlowLogs(metrics, exporter.put).feed,)
         where = server.inventory
         session = AlwaysOn(where.node, where.host_netns, server.cache, metrics, consumers)
-        OwnCost(metrics.registry, lambda: session.pid, lambda: [process.pid for process in server.sessions.values()])
+        OwnCost(
+            metrics.registry, lambda: session.pid, lambda: [running.process.pid for running in server.sessions.values()]
+        )
         if address is not None:
             listener = await asyncio.start_server(ScrapeServer(metrics).handle, *address)
             await stack.enter_async_context(listener)
+        server.always_on = PROBES
         running = asyncio.create_task(session.run())
         try:
             yield metrics

@@ -33,15 +33,16 @@ from kubectl_genainet.agent.exact.messages import (
     decode_trace,
     log_bind,
 )
+from kubectl_genainet.agent.exact.rules import TABLE, exact_filters, legacy_rules, nft_commands
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.exact import IPTABLES_TABLES, RuleHit
 from kubectl_genainet.wire import FilterEntry
 
 T = TypeVar("T")
-TABLE = "genainet-exact"
 COMMENT = "genainet-exact"
 LOG_GROUP = 0  # the kernel sends TRACE records to this NFLOG group
-_PRIORITY = -500  # before conntrack, defragmentation and every other chain
+RUN_S = 20.0  # a command's; listing the rules of a large node takes seconds
+AGAIN_S = 2.0  # a chain that changes all the time is listed no more often
 _RECEIVE_BUFFER = 8 << 20
 
 
@@ -56,7 +57,10 @@ class Node:
 
     def run(self, *argv: str) -> str:
         """The command's output; raises GenainetError with its own words where it fails."""
-        done = subprocess.run(self.argv(*argv), capture_output=True, text=True, timeout=60, check=False)
+        try:
+            done = subprocess.run(self.argv(*argv), capture_output=True, errors="replace", timeout=RUN_S, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise GenainetError(f"{argv[0]} failed: {error}") from None
         if done.returncode:
             raise GenainetError(f"{argv[0]} failed: {done.stderr.strip() or done.returncode}")
         return done.stdout
@@ -108,12 +112,13 @@ class ExactTracer:
     """
 
     def __init__(self, node_name: str, filters: Sequence[FilterEntry], *, netns: str = "") -> None:
-        self.node_name, self.filters, self.node = node_name, tuple(filters), Node(netns)
+        self.node_name, self.filters, self.node = node_name, exact_filters(filters), Node(netns)
         self.lost = 0  # datagrams that the kernel could not deliver, at least
         self._sockets: dict[socket.socket, Callable[[bytes], Iterator[TraceMessage]]] = {}
         self._undo: list[Callable[[], None]] = []
         self._packets: dict[int, int] = {}
         self._positions: dict[tuple[str, str, str], dict[int, int]] = {}
+        self._listed: dict[tuple[str, str, str], float] = {}  # when a chain was listed anew
 
     def __enter__(self) -> ExactTracer:
         remove_leftovers(self.node.netns)
@@ -165,7 +170,7 @@ class ExactTracer:
         return 0 < message.index <= self._own_raw_rules(message.family)
 
     def _own_raw_rules(self, family: str) -> int:
-        rules = _legacy_rules_for(self.filters, "")
+        rules = legacy_rules(self.filters, "")
         return sum(1 for tool, chain, *_ in rules if (tool[:3] == "ip6", chain) == (family == "ip6", "OUTPUT"))
 
     def _hit(self, message: TraceMessage) -> RuleHit:
@@ -198,15 +203,21 @@ class ExactTracer:
     def _position(self, message: TraceMessage) -> int | None:
         """The rule's place in its chain, from 1; a chain that has changed since the start is listed again."""
         key = (message.family, message.table, message.chain)
-        if message.handle not in self._positions.get(key, {}):
+        now = time.monotonic()
+        if message.handle not in self._positions.get(key, {}) and now - self._listed.get(key, -AGAIN_S) >= AGAIN_S:
             with contextlib.suppress(GenainetError):  # it is gone
                 self._list("chain", *key)
+            self._listed[key] = time.monotonic()
         return self._positions.get(key, {}).get(message.handle)
 
     def _list(self, *what: str) -> None:
         """Learns the places of the rules; all at the start, so that no packet has to wait for them."""
         found: dict[tuple[str, str, str], dict[int, int]] = {}
-        for item in msgspec.json.decode(self.node.run("nft", "-j", "list", *what), type=_Listing).nftables:
+        try:
+            listing = msgspec.json.decode(self.node.run("nft", "-j", "list", *what), type=_Listing)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise GenainetError(f"nft's list can't be read: {error}") from None
+        for item in listing.nftables:
             if item.rule is not None:
                 places = found.setdefault((item.rule.family, item.rule.table, item.rule.chain), {})
                 places[item.rule.handle] = len(places) + 1
@@ -215,9 +226,9 @@ class ExactTracer:
     def _start_nftrace(self) -> None:
         self._list("ruleset")
         self._listen(decode_trace, group=GROUP_NFTRACE)
-        script = "".join(f"{line}\n" for line in _nft_commands(self.filters))
+        script = "".join(f"{line}\n" for line in nft_commands(self.filters))
         nft = subprocess.Popen(
-            self.node.argv("nft", "-i"),
+            self.node.argv("nft", "-j", "-i"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -236,7 +247,7 @@ class ExactTracer:
         sock = self._listen(decode_log)
         sock.send(log_bind(LOG_GROUP))
         mark = f"{COMMENT} {' '.join(f'{k}={v}' for k, v in before.items())}"
-        for rule in _legacy_rules_for(self.filters, mark):
+        for rule in legacy_rules(self.filters, mark):
             tool, *rest = rule
             self._undo.append(lambda tool=tool, rest=rest: self._delete_legacy(tool, rest))  # type: ignore[misc]
             self.node.run(tool, "-t", "raw", "-I", *rest)
@@ -258,49 +269,35 @@ class ExactTracer:
         return sock
 
 
-def remove_leftovers(netns: str = "") -> None:
-    """Removes what an agent that was killed left: our nft table, our TRACE rules, the log backend they needed."""
-    node = Node(netns)
-    with contextlib.suppress(GenainetError, OSError):
-        if TABLE in node.run("nft", "list", "tables"):
+def remove_leftovers(netns: str = "") -> list[str]:
+    """Removes what a tracer that was killed left: our nft table, our TRACE rules, the log backend they needed.
+
+    Returns what it removed. Not while a tracer runs in this namespace: its rules would be taken for left over.
+    """
+    node, removed = Node(netns), []
+    with contextlib.suppress(GenainetError):
+        if TABLE in node.run("nft", "list", "tables").split():
             node.run("nft", "delete", "table", "inet", TABLE)
+            removed.append(f"the nftables table {TABLE}")
     for family in ("iptables", "ip6tables"):
-        if "raw" not in _legacy_tables(node, family):
-            continue
-        with contextlib.suppress(GenainetError, OSError):
-            for line in node.run(f"{family}-legacy-save", "-t", "raw").splitlines():
-                match = re.search(rf'--comment "{COMMENT} ([^"]*)"', line)
-                if match:
-                    _set_log_backends(node, dict(part.split("=", 1) for part in match.group(1).split()))
-                    words = [w.strip('"') for w in re.findall(r'"[^"]*"|\S+', line)]
-                    node.run(f"{family}-legacy", "-t", "raw", "-D", *words[1:])
+        if "raw" in _legacy_tables(node, family):
+            removed += _remove_legacy(node, family)
+    return removed
 
 
-def _nft_commands(filters: Sequence[FilterEntry]) -> Iterator[str]:
-    yield f"add table inet {TABLE} {{ flags owner; }}"
-    for hook in ("prerouting", "output"):
-        yield f"add chain inet {TABLE} {hook} {{ type filter hook {hook} priority {_PRIORITY}; }}"
-        for entry in filters:
-            family = "ip6" if ":" in entry.ip else "ip"
-            what = [f"{family} daddr {entry.ip}"]
-            if entry.port:
-                protocols = entry.protocol.lower() or "{ tcp, udp, sctp }"
-                what.append(f"meta l4proto {protocols} th dport {entry.port}")
-            elif entry.protocol:
-                what.append(f"meta l4proto {entry.protocol.lower()}")
-            yield f"add rule inet {TABLE} {hook} {' '.join(what)} meta nftrace set 1"
-
-
-def _legacy_rules_for(filters: Sequence[FilterEntry], mark: str) -> Iterator[list[str]]:
-    for entry in filters:
-        tool = "ip6tables-legacy" if ":" in entry.ip else "iptables-legacy"
-        any_protocol = ("tcp", "udp", "sctp") if entry.port else ("",)
-        for protocol in (entry.protocol.lower(),) if entry.protocol else any_protocol:
-            match = ["-d", entry.ip, *(["-p", protocol] if protocol else [])]
-            if entry.port:
-                match += ["--dport", str(entry.port)]
-            for chain in ("PREROUTING", "OUTPUT"):
-                yield [tool, chain, *match, "-m", "comment", "--comment", mark, "-j", "TRACE"]
+def _remove_legacy(node: Node, family: str) -> list[str]:
+    removed: list[str] = []
+    with contextlib.suppress(GenainetError):
+        for line in node.run(f"{family}-legacy-save", "-t", "raw").splitlines():
+            match = re.search(rf'--comment "{COMMENT} ([^"]*)"', line)
+            if match and line.startswith("-A ") and line.endswith("-j TRACE"):
+                backends = dict(part.split("=", 1) for part in match.group(1).split() if "=" in part)
+                words = [w.strip('"') for w in re.findall(r'"[^"]*"|\S+', line)]
+                with contextlib.suppress(GenainetError):
+                    _set_log_backends(node, backends)
+                node.run(f"{family}-legacy", "-t", "raw", "-D", *words[1:])
+                removed.append(f"{family}-legacy: {' '.join(words[1:])}")
+    return removed
 
 
 def _legacy_rules(node: Node, tool: str) -> bool:
@@ -340,6 +337,7 @@ def _set_log_backends(node: Node, backends: dict[str, str]) -> None:
                 text=True,
                 capture_output=True,
                 check=False,
+                timeout=RUN_S,
             )
             if done.returncode:
                 raise GenainetError(f"can't set the netfilter log backend: {done.stderr.strip()}")

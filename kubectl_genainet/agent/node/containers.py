@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterator
 
+from kubectl_genainet.agent.node.fields import whole_number
+from kubectl_genainet.agent.node.inroot import Process
 from kubectl_genainet.model.node import ContainerCpu
 
 # …/<id> (cgroupfs), …/cri-containerd-<id>.scope, …/crio-<id>.scope, …/docker-<id>.scope (systemd)
@@ -27,25 +28,22 @@ def container_cpu(inodes: set[int]) -> tuple[ContainerCpu, ...]:
     found: dict[str, ContainerCpu] = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if os.stat(f"/proc/{pid}/ns/net").st_ino not in inodes:
-                continue
-            with open(f"/proc/{pid}/cgroup") as file:
-                match = _CONTAINER.search(file.read(_MAX_BYTES))
+            with Process(pid) as process:
+                if process.network_namespace not in inodes:
+                    continue
+                match = _CONTAINER.search(process.read("cgroup", _MAX_BYTES))
+                if match and match[1] not in found and (account := _cpu_stat(process, match[1])) is not None:
+                    found[match[1]] = account
         except OSError:  # the process has ended, or may not be looked at
             continue
-        if match and match[1] not in found and (read := _cpu_stat(pid, match[1])) is not None:
-            found[match[1]] = read
-            if len(found) == MAX_CONTAINERS:
-                break
+        if len(found) == MAX_CONTAINERS:
+            break
     return tuple(found[key] for key in sorted(found))
 
 
-def _cpu_stat(pid: str, container: str) -> ContainerCpu | None:
-    for name in _CPU_STAT:
-        text = read_inside(f"/proc/{pid}/root/sys/fs/cgroup/{name}", _MAX_BYTES)
-        if (found := parse_cpu_stat(text, container)) is not None:
-            return found
-    return None
+def _cpu_stat(process: Process, container: str) -> ContainerCpu | None:
+    texts = (process.read_in_root(f"/sys/fs/cgroup/{name}", _MAX_BYTES) for name in _CPU_STAT)
+    return next((found for text in texts if (found := parse_cpu_stat(text, container)) is not None), None)
 
 
 def parse_cpu_stat(text: str, container: str) -> ContainerCpu | None:
@@ -54,7 +52,7 @@ def parse_cpu_stat(text: str, container: str) -> ContainerCpu | None:
     Source: Documentation/admin-guide/cgroup-v2.rst (throttled_usec, µs), Documentation/scheduler/sched-bwc.rst
     (version 1: throttled_time, ns).
     """
-    values = {name: int(value) for name, value in _pairs(text)}
+    values = dict(_pairs(text))
     if "nr_periods" not in values or "nr_throttled" not in values:
         return None
     microseconds = values.get("throttled_usec", values.get("throttled_time", 0) // 1000)
@@ -63,25 +61,8 @@ def parse_cpu_stat(text: str, container: str) -> ContainerCpu | None:
     )
 
 
-def _pairs(text: str) -> Iterator[tuple[str, str]]:
+def _pairs(text: str) -> Iterator[tuple[str, int]]:
     for line in text.splitlines():
         name, _, value = line.partition(" ")
-        if value.isdigit():
-            yield name, value
-
-
-def read_inside(path: str, limit: int) -> str:
-    """The start of a file that a container may have put there; "" where it is no plain file that can be read.
-
-    Never waits: opening a FIFO for reading would, until somebody writes.
-    """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError:
-        return ""
-    try:
-        return os.read(fd, limit).decode(errors="replace") if stat.S_ISREG(os.fstat(fd).st_mode) else ""
-    except OSError:
-        return ""
-    finally:
-        os.close(fd)
+        if (number := whole_number(value)) is not None:
+            yield name, number

@@ -26,6 +26,7 @@ class Details:
     listeners: dict[int, Sockets] = field(default_factory=dict)
     containers: tuple[ContainerCpu, ...] = ()
     kube_proxy: KubeProxyState | None = None
+    unreadable: tuple[str, ...] = ()
 
     def outdated(self, inodes: Set[int]) -> bool:
         """Whether to read them anew: after DETAILS_S, and where a namespace has come or gone."""

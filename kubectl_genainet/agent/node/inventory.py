@@ -24,10 +24,13 @@ from kubectl_genainet.agent.node.namespace import Candidate, Links, look_inside
 from kubectl_genainet.agent.node.netns import inside_path
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import canonical_ip
-from kubectl_genainet.model.node import NodeReport
+from kubectl_genainet.model.node import ContainerCpu, NetNs, NodeReport
 
 T = TypeVar("T")
 
+MAX_NAMESPACES = 2000
+MAX_PARTS = 200_000
+REPORT_S = 20.0  # for all namespaces of a node
 _RUN_NETNS = (Path("/run/netns"), Path("/var/run/docker/netns"))
 # kubepods/burstable/pod<uid>/<container> (cgroupfs) or kubepods-burstable-pod<uid_with_underscores>.slice (systemd)
 _POD_UID = re.compile(r"pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})")
@@ -108,7 +111,7 @@ def _candidates() -> dict[int, Candidate]:
         try:
             inode = os.stat(f"/proc/{pid}/ns/net").st_ino
             candidate = found.setdefault(inode, Candidate(f"/proc/{pid}/ns/net"))
-            uids = pod_uids(Path(f"/proc/{pid}/cgroup").read_text())
+            uids = pod_uids(Path(f"/proc/{pid}/cgroup").read_text(errors="replace"))
             if uids:
                 candidate.pod_uids |= uids
                 candidate.container_pids = [*candidate.container_pids[-4:], pid]
@@ -131,8 +134,14 @@ def _hangs_on(candidate: Candidate, host_fd: int) -> bool:
 
     try:
         return inside_path(candidate.path, read)
-    except OSError:
+    except Exception:  # gone, or unreadable: not known to be this node's
         return False
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}"[:200]
 
 
 class Inventory:
@@ -178,36 +187,69 @@ class Inventory:
         Unless `fresh`, details (agent.details), devices and routes may be some seconds old.
         """
         host = os.stat(self.host_netns).st_ino
-        namespaces, unreadable = [], []
-        own = self._own()
+        deadline = time.monotonic() + REPORT_S
+        namespaces: list[NetNs] = []
+        parts = 0  # devices, addresses, routes: what a record's size depends on
+        own, unreadable = self._bounded(self._own(), host)
         if fresh or self._details is None or self._details.outdated(own.keys()):
-            self._details = self._read_details(own)
+            self._details = self._read_details(own, deadline)
         if own.keys() != self._links.keys():  # a pod that comes or goes has a device and routes at the host's end
             self._links.pop(host, None)
         links, self._links = {} if fresh else self._links, {}
         for inode, candidate in own.items():
+            if time.monotonic() > deadline or parts > MAX_PARTS:
+                why = "no time left" if parts <= MAX_PARTS else f"the others have more than {MAX_PARTS} parts"
+                unreadable.append(f"{len(own) - len(self._links)} network namespaces: {why}")
+                break
             try:
-                netns, self._links[inode] = look_inside(inode, candidate, host=inode == host, known=links.get(inode))
-                tcp, udp = self._details.sockets(inode)
-                namespaces.append(msgspec.structs.replace(netns, tcp_listeners=tcp, udp_listeners=udp))
-            except OSError as error:
-                unreadable.append(f"network namespace {inode}: {error.strerror or error}")
+                netns, found = look_inside(inode, candidate, host=inode == host, known=links.get(inode))
+            except Exception as error:  # whatever somebody made of it: the others are read all the same
+                if candidate.leads_to(inode):
+                    unreadable.append(f"network namespace {inode}: {_reason(error)}")
+                continue
+            self._links[inode] = found
+            parts += found.parts
+            unreadable += [f"network namespace {inode}: {text}" for text in found.left_out]
+            tcp, udp = self._details.sockets(inode)
+            namespaces.append(msgspec.structs.replace(netns, tcp_listeners=tcp, udp_listeners=udp))
         return NodeReport(
             node=self.node,
             t_ns=time.monotonic_ns(),
             namespaces=tuple(namespaces),
-            unreadable=tuple(unreadable),
+            unreadable=(*unreadable, *self._details.unreadable),
             containers=self._details.containers,
             kube_proxy=self._details.kube_proxy,
         )
 
-    def _read_details(self, own: dict[int, Candidate]) -> Details:
+    @staticmethod
+    def _bounded(own: dict[int, Candidate], host: int) -> tuple[dict[int, Candidate], list[str]]:
+        """At most MAX_NAMESPACES, the host's and named ones first: any pod may make more. And what to say of the rest."""
+        order = sorted(own, key=lambda inode: (inode != host, not own[inode].name, not own[inode].pod_uids))
+        kept = {inode: own[inode] for inode in order[:MAX_NAMESPACES]}
+        left_out = len(own) - len(kept)
+        return kept, [f"{left_out} network namespaces: there are more than {MAX_NAMESPACES}"] if left_out else []
+
+    def _read_details(self, own: dict[int, Candidate], deadline: float) -> Details:
+        """What fails is named; that a namespace has gone, or could not be entered, the report says itself."""
         sockets: dict[int, Sockets] = {}
+        unreadable = []
         for inode, candidate in own.items():
-            with contextlib.suppress(OSError):  # it has gone: the report says so
+            if time.monotonic() > deadline:
+                unreadable.append("listening sockets: no time left")
+                break
+            with contextlib.suppress(Exception):
                 sockets[inode] = inside_path(candidate.path, receiving)
-        proxy = inside_path(self.host_netns, read_kube_proxy)
-        return Details(time.monotonic(), frozenset(own), sockets, container_cpu(set(own)), proxy)
+        proxy = None
+        containers: tuple[ContainerCpu, ...] = ()
+        try:
+            proxy = inside_path(self.host_netns, read_kube_proxy)
+        except Exception as error:
+            unreadable.append(f"kube-proxy's metrics: {_reason(error)}")
+        try:
+            containers = container_cpu(set(own))
+        except Exception as error:
+            unreadable.append(f"the containers' CPU accounts: {_reason(error)}")
+        return Details(time.monotonic(), frozenset(own), sockets, containers, proxy, tuple(unreadable))
 
     def path_of_address(self, ip: str) -> str | None:
         """The path of the namespace that has the address, host's first; None where none has it."""
@@ -216,7 +258,7 @@ class Inventory:
             try:
                 if wanted in look_inside(inode, candidate, host=False)[0].addresses:
                     return candidate.path
-            except OSError:
+            except Exception:  # unreadable: the report says so
                 continue
         return None
 

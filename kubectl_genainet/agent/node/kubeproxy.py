@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import math
 import re
+import socket
+import threading
 from collections import defaultdict
 
+from kubectl_genainet.agent.node.fields import whole_number
 from kubectl_genainet.model.node import KubeProxyState, Latency
 
 # metricsBindAddress: 127.0.0.1:10249 unless configured otherwise (KubeProxyConfiguration v1alpha1).
 ADDRESS, PORT = "127.0.0.1", 10249
-TIMEOUT_S = 2.0
+TIMEOUT_S = 2.0  # of a whole answer, however it drips
 _MAX_BYTES = 4 << 20
-_BUCKET = re.compile(r'^(\w+)_bucket\{[^}]*\ble="([^"]+)"[^}]*\} (\d+)', re.MULTILINE)
+_MAX_LINE = 4096
+_LABEL = re.compile(r'[{,]\s*le="([^"]{1,32})"')
+_MODE = re.compile(r"[a-z0-9-]{1,32}")
 _SYNC = "kubeproxy_sync_proxy_rules_duration_seconds"
 _PROGRAMMING = "kubeproxy_network_programming_duration_seconds"
 _QUANTILE = 0.99
+_MOST = 1 << 44  # a count beyond it is none, and sums stay within what a record can carry
 
 
 def read_kube_proxy() -> KubeProxyState | None:
-    """From the loopback of the namespace that the caller is in, the node's. None where no kube-proxy answers there."""
+    """From the loopback of the namespace that the caller is in, the node's. None where no kube-proxy answers there.
+
+    Any process of the host's network may be what answers: nothing of it is taken on but numbers and the mode's name.
+    """
     metrics = _get("/metrics")
     if metrics is None or f"{_SYNC}_count" not in metrics:
         return None
@@ -27,12 +38,30 @@ def read_kube_proxy() -> KubeProxyState | None:
 
 
 def parse_metrics(text: str, mode: str) -> KubeProxyState:
-    """Prometheus text of kube-proxy (pkg/proxy/metrics/metrics.go); series that differ in other labels are summed."""
+    """Prometheus text of kube-proxy (pkg/proxy/metrics/metrics.go); series that differ in other labels are summed.
+
+    Lines that are not a bucket of these histograms are left out; a mode that is no word is "".
+    """
     found: dict[str, dict[float, int]] = defaultdict(lambda: defaultdict(int))
-    for name, bound, count in _BUCKET.findall(text):
-        if name in (_SYNC, _PROGRAMMING):
-            found[name][float(bound)] += int(count)
-    return KubeProxyState(mode=mode, syncs=_latency(found[_SYNC]), programming=_latency(found[_PROGRAMMING]))
+    for line in text.splitlines():
+        name = next((name for name in (_SYNC, _PROGRAMMING) if line.startswith(f"{name}_bucket{{")), None)
+        if name is not None and (bucket := _bucket(line[:_MAX_LINE])) is not None:
+            bound, count = bucket
+            found[name][bound] += count
+    plain = mode if _MODE.fullmatch(mode) else ""
+    return KubeProxyState(mode=plain, syncs=_latency(found[_SYNC]), programming=_latency(found[_PROGRAMMING]))
+
+
+def _bucket(line: str) -> tuple[float, int] | None:
+    """(upper bound, how many) of a line such as `NAME_bucket{le="0.5"} 12`; None for one that is not like that."""
+    labels, brace, rest = line.rpartition("}")
+    label = _LABEL.search(labels)
+    count = whole_number((rest.split() or [""])[0])
+    try:
+        bound = float(label[1]) if label and brace else math.nan
+    except ValueError:
+        return None
+    return (bound, count) if count is not None and count <= _MOST and bound >= 0 else None  # NaN is not
 
 
 def _latency(buckets: dict[float, int]) -> Latency:
@@ -48,12 +77,24 @@ def _latency(buckets: dict[float, int]) -> Latency:
 
 def _get(path: str) -> str | None:
     connection = http.client.HTTPConnection(ADDRESS, PORT, timeout=TIMEOUT_S)
+    timer = None
     try:
+        connection.connect()
+        timer = threading.Timer(TIMEOUT_S, _end, (connection.sock,))
+        timer.daemon = True
+        timer.start()
         connection.request("GET", path, headers={"Accept": "text/plain"})
         response = connection.getresponse()
         body = response.read(_MAX_BYTES).decode(errors="replace")
-        return body if response.status == 200 else None
-    except (OSError, http.client.HTTPException):
+        return body if response.status == 200 and timer.is_alive() else None
+    except (OSError, ValueError, http.client.HTTPException):  # ValueError: a chunk's size that is no number
         return None
     finally:
+        if timer is not None:
+            timer.cancel()
         connection.close()
+
+
+def _end(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)

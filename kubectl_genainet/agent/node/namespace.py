@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import socket
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
-from kubectl_genainet.agent.node.containers import read_inside
+from kubectl_genainet.agent.node.fields import resolv_conf_fields, whole_number
+from kubectl_genainet.agent.node.inroot import Process, read_plain
 from kubectl_genainet.agent.node.netns import inside_path
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.node import Device, NetNs, Route
@@ -24,6 +26,9 @@ from kubectl_genainet.model.node import Device, NetNs, Route
 LINKS_S = 15.0  # devices and routes of a namespace are read anew after this time, or when a namespace comes or goes
 _SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h
 MAX_ROUTES = 10_000
+MAX_DEVICES = 4096
+MAX_ADDRESSES = 1000  # of a namespace that any pod may fill
+MAX_HOST_ADDRESSES = 65_536  # kube-ipvs0 has every Service's
 # Where a network namespace that has a name may have files of its own (ip-netns(8)); the lab keeps them elsewhere.
 NETNS_FILES = [*filter(None, [os.environ.get("GENAINET_NETNS_FILES")]), "/etc/netns"]
 _RESOLV_CONF_MAX = 8192
@@ -50,26 +55,44 @@ class Candidate:
         self.pod_uids: set[str] = set()
         self.container_pids: list[str] = []
 
+    def leads_to(self, inode: int) -> bool:
+        """Whether the path is still the namespace's: one that has gone is not unreadable."""
+        try:
+            return os.stat(self.path).st_ino == inode
+        except OSError:
+            return False
 
-def _devices(ipr: Any) -> Iterator[Device]:
+
+def _devices(ipr: Any, most_addresses: int) -> Iterator[tuple[Device, int]]:
+    """Each device, with how many of its addresses are left out because there are more than `most_addresses` in all."""
     addresses: dict[int, list[str]] = defaultdict(list)
-    for message in ipr.get_addr():
+    left_out: Counter[int] = Counter()
+    for number, message in enumerate(ipr.get_addr()):
         attrs = dict(message["attrs"])
         address = attrs.get("IFA_LOCAL") or attrs.get("IFA_ADDRESS")
-        if address:
+        if address and number < most_addresses:
             addresses[message["index"]].append(canonical_ip(address))
+        elif address:
+            left_out[message["index"]] += 1
     for message in ipr.get_links():
         attrs = dict(message["attrs"])
         info = dict(attrs["IFLA_LINKINFO"]["attrs"]) if "IFLA_LINKINFO" in attrs else {}
-        yield Device(
-            name=attrs.get("IFLA_IFNAME", ""),
+        device = Device(
+            name=device_name(attrs.get("IFLA_IFNAME", "")),
             ifindex=message["index"],
             mtu=attrs.get("IFLA_MTU", 0),
-            kind=info.get("IFLA_INFO_KIND", ""),
+            kind=device_name(info.get("IFLA_INFO_KIND", "")),
             up=bool(message["flags"] & 1),
             addresses=tuple(addresses.get(message["index"], ())),
             peer_ifindex=attrs.get("IFLA_LINK") or 0,
         )
+        yield device, left_out[message["index"]]
+
+
+def device_name(name: str | bytes) -> str:
+    """A device's name as the probes tell it (agent/probes/decode.py): the kernel lets it be any bytes."""
+    raw = name.encode(errors="surrogateescape") if isinstance(name, str) else name
+    return raw.rstrip(b"\0").decode("ascii", "backslashreplace")
 
 
 def _routes(ipr: Any, devices: tuple[Device, ...]) -> Iterator[Route]:
@@ -84,8 +107,8 @@ def _routes(ipr: Any, devices: tuple[Device, ...]) -> Iterator[Route]:
 
 def _read_int(path: str) -> int | None:
     try:
-        return int(Path(path).read_text())
-    except (OSError, ValueError):
+        return whole_number(Path(path).read_text(errors="replace"))
+    except (OSError, ValueError):  # ValueError: a name with a NUL
         return None
 
 
@@ -98,8 +121,8 @@ def _netstat() -> dict[str, int]:
         return {}
     for names, values in zip(lines[::2], lines[1::2], strict=False):
         if names.startswith("TcpExt:"):
-            found = dict(zip(names.split()[1:], map(int, values.split()[1:]), strict=False))
-            return {name: found[name] for name in wanted if name in found}
+            found = dict(zip(names.split()[1:], map(whole_number, values.split()[1:]), strict=False))
+            return {name: n for name in wanted if (n := found.get(name)) is not None}
     return {}
 
 
@@ -124,14 +147,20 @@ def _conntrack_counters() -> dict[str, int]:
     return {f"conntrack_{name}": sum(cpu.get(key) or 0 for cpu in found) for key, name in _CONNTRACK.items()}
 
 
-def _resolv_conf(candidate: Candidate) -> str:
-    """/etc/resolv.conf as the namespace's containers see it, "" where none could be read.
+def _resolv_conf(candidate: Candidate, inode: int) -> str:
+    """The fields of /etc/resolv.conf as the namespace's containers see it, "" where none could be read.
 
     Read through a process inside; of a namespace that only has a name, the file that ip-netns(8) would give it.
     """
-    paths = [f"/proc/{pid}/root/etc/resolv.conf" for pid in candidate.container_pids]
-    paths += [f"{folder}/{candidate.name}/resolv.conf" for folder in NETNS_FILES if candidate.name]
-    return next(filter(None, (read_inside(path, _RESOLV_CONF_MAX) for path in paths)), "")
+    for pid in candidate.container_pids:
+        with contextlib.suppress(OSError), Process(pid) as process:
+            inside = process.network_namespace == inode
+            text = process.read_in_root("/etc/resolv.conf", _RESOLV_CONF_MAX) if inside else ""
+            if fields := resolv_conf_fields(text):
+                return fields
+    paths = (f"{folder}/{candidate.name}/resolv.conf" for folder in NETNS_FILES if candidate.name)
+    texts = (resolv_conf_fields(read_plain(path, _RESOLV_CONF_MAX)) for path in paths)
+    return next(filter(None, texts), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +172,11 @@ class Links:
     settled: bool  # two looks found the same: a network plugin is not in the middle of its work
     devices: tuple[Device, ...]
     routes: tuple[Route, ...]
+    left_out: tuple[str, ...] = ()  # what there was too much of
+
+    @property
+    def parts(self) -> int:
+        return len(self.devices) + len(self.routes) + sum(len(device.addresses) for device in self.devices)
 
 
 def _cookie() -> int:
@@ -157,24 +191,28 @@ def _cookie() -> int:
             return 0
 
 
-def _read_links(known: Links | None) -> Links:
+def _read_links(known: Links | None, *, host: bool) -> Links:
     """Of the caller's namespace; `known` where that is this namespace's, settled and fresh."""
     cookie, now = _cookie(), time.monotonic()
     same = known if known is not None and cookie and known.cookie == cookie else None
     if same is not None and same.settled and now - same.read_at < LINKS_S:
         return same
     with IPRoute() as ipr:
-        devices = tuple(_devices(ipr))
+        counted = list(_devices(ipr, MAX_HOST_ADDRESSES if host else MAX_ADDRESSES))
+        devices = tuple(device for device, _ in counted[:MAX_DEVICES])
         routes = tuple(itertools.islice(_routes(ipr, devices), MAX_ROUTES))
+    without = sum(n for _, n in counted)
+    left_out = [f"{len(counted) - MAX_DEVICES} devices are left out"] if len(counted) > MAX_DEVICES else []
+    left_out += [f"{without} addresses are left out"] if without else []
     settled = same is not None and (same.devices, same.routes) == (devices, routes)
-    return Links(cookie, now, settled, devices, routes)
+    return Links(cookie, now, settled, devices, routes, tuple(left_out))
 
 
 def look_inside(inode: int, candidate: Candidate, *, host: bool, known: Links | None = None) -> tuple[NetNs, Links]:
     """The namespace as it is now, and its devices and routes, which may be those that were read before."""
 
     def read() -> tuple[NetNs, Links]:
-        links = _read_links(known)
+        links = _read_links(known, host=host)
         devices = links.devices
         sysctls = {}
         for name in _SYSCTLS:
@@ -197,7 +235,7 @@ def look_inside(inode: int, candidate: Candidate, *, host: bool, known: Links | 
             conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"),
             sysctls=sysctls,
             counters={**_netstat(), **(_conntrack_counters() if host else {})},
-            resolv_conf="" if host else _resolv_conf(candidate),
+            resolv_conf="" if host else _resolv_conf(candidate, inode),
         )
         return netns, links
 

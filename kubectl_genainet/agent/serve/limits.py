@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import ipaddress
-
 import msgspec
 
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.errors import InputError
+from kubectl_genainet.model.packet import Protocol, parse_address
 from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
 
 MAX_SESSIONS = 4
 MAX_BODY = 4 << 20  # bytes of a request
 MAX_FILTERS = 50_000
+MAX_FILTER_KEYS = 65_536  # the kernel's table of filters (probes/include/genainet.h)
 MAX_TIMEOUT_S = 3600.0
 MAX_EVENTS = 10_000_000
 MAX_BYTES = 8 << 30
 MAX_PROBES = 1000
+MAX_OPTIONS = 16
+MAX_OPTION = 256 << 10  # characters: the search domains of all namespaces
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -31,23 +33,39 @@ class Budget(msgspec.Struct, frozen=True):
     outbox_bytes: int = 16 << 20
 
 
-_PROTOCOLS = {"", "TCP", "UDP", "SCTP", "ICMP", "ICMPV6"}
+_PROTOCOLS = {p.value.upper(): p.value.upper() for p in Protocol if p.number} | {"": ""}
 
 
-def check_filters(filters: tuple[FilterEntry, ...]) -> None:
-    """Raises InputError for a filter that is none, or for too many."""
+def checked_filters(filters: tuple[FilterEntry, ...]) -> tuple[FilterEntry, ...]:
+    """The filters in canonical spelling. Raises InputError for one that is none, and for too many."""
     if len(filters) > MAX_FILTERS:
         raise InputError(f"{len(filters)} filters are more than {MAX_FILTERS}", field="filters")
-    for i, entry in enumerate(filters):
-        where = f"filters[{i}]"
-        try:
-            ipaddress.ip_address(entry.ip)
-        except ValueError:
-            raise InputError(f"{entry.ip[:64]!r} is not an IP address", field=where) from None
-        if not 0 <= entry.port <= 65535:
-            raise InputError(f"{entry.port} is not a port", field=where)
-        if entry.protocol.upper() not in _PROTOCOLS:
-            raise InputError(f"{entry.protocol[:16]!r} is not a protocol", field=where)
+    found = tuple(dict.fromkeys(_checked_filter(entry, f"filters[{i}]") for i, entry in enumerate(filters)))
+    keys = sum(filter_keys(entry) for entry in found)
+    if keys > MAX_FILTER_KEYS:
+        raise InputError(f"the filters have {keys} addresses by protocol, more than {MAX_FILTER_KEYS}", field="filters")
+    return found
+
+
+def filter_keys(entry: FilterEntry) -> int:
+    """How many entries of the kernel's table a filter takes: one a protocol, and those with ports have no ICMP."""
+    return 1 if entry.protocol else 3 if entry.port else 5
+
+
+def _checked_filter(entry: FilterEntry, where: str) -> FilterEntry:
+    if not 0 <= entry.port <= 65535:
+        raise InputError(f"{entry.port} is not a port", field=where)
+    protocol = _PROTOCOLS.get(entry.protocol.upper())
+    if protocol is None:
+        raise InputError(f"{entry.protocol[:16]!r} is not a protocol", field=where)
+    return FilterEntry(_address(entry.ip, where), entry.port, protocol)
+
+
+def _address(text: str, where: str) -> str:
+    try:
+        return str(parse_address(text))
+    except ValueError:
+        raise InputError(f"{text[:64]!r} is not an IP address", field=where) from None
 
 
 def check_rulesets_query(query: str) -> bool:
@@ -57,12 +75,14 @@ def check_rulesets_query(query: str) -> bool:
     return query == "conntrack=1"
 
 
-def check_request(request: TraceRequest) -> None:
-    """Raises InputError, naming the field, for a request that is out of bounds."""
-    check_filters(request.filters)
-    unknown = [name for name in request.probes if name not in PROBES]
+def checked_request(request: TraceRequest) -> TraceRequest:
+    """The request in canonical spelling. Raises InputError, naming the field, for one that is out of bounds."""
+    filters = checked_filters(request.filters)
+    unknown = [name[:64] for name in request.probes[:8] if name not in PROBES]
     if unknown or not (request.probes or request.exact):
         raise InputError(f"unknown probes {unknown!r}; this agent has {', '.join(PROBES)}", field="probes")
+    if len(set(request.probes)) < len(request.probes):
+        raise InputError("each probe is asked for once", field="probes")
     for field, value, most in (
         ("timeout_s", request.timeout_s, MAX_TIMEOUT_S),
         ("max_events", request.max_events, MAX_EVENTS),
@@ -70,25 +90,24 @@ def check_request(request: TraceRequest) -> None:
     ):
         if not 0 < value <= most:
             raise InputError(f"{value} is not between 0 and {most:g}", field=field)
-    if request.probe is not None:
-        _check_probe(request.probe)
+    if len(request.options) > MAX_OPTIONS or any(len(k + v) > MAX_OPTION for k, v in request.options.items()):
+        raise InputError(f"at most {MAX_OPTIONS} options of {MAX_OPTION} characters", field="options")
     key = request.options.get("redact", "")
     if any(c not in "0123456789abcdef" for c in key) or len(key) > 64 or len(key) % 2:
         raise InputError("a key to redact with is at most 32 bytes in hexadecimal", field="options.redact")
+    probe = _checked_probe(request.probe) if request.probe is not None else None
+    return msgspec.structs.replace(request, filters=filters, probe=probe)
 
 
-def _check_probe(probe: ProbeRequest) -> None:
-    for field, ip in (("probe.from_ip", probe.from_ip), ("probe.host", probe.host)):
-        try:
-            ipaddress.ip_address(ip)
-        except ValueError:
-            raise InputError(f"{ip[:64]!r} is not an IP address", field=field) from None
+def _checked_probe(probe: ProbeRequest) -> ProbeRequest:
+    from_ip, host = _address(probe.from_ip, "probe.from_ip"), _address(probe.host, "probe.host")
     if not 1 <= probe.port <= 65535 or probe.protocol != "TCP":
         raise InputError("a probe opens TCP connections to a port from 1 to 65535", field="probe.port")
     if not 1 <= probe.count <= MAX_PROBES or not 0.01 <= probe.interval_s <= 60:
         raise InputError(f"at most {MAX_PROBES} probes, 0.01 to 60 seconds apart", field="probe.count")
-    bad = [c for c in probe.path + probe.host_header if not c.isprintable() or c.isspace()]
-    if bad or len(probe.path) > 2048 or len(probe.host_header) > 255 or (probe.path and not probe.path.startswith("/")):
-        raise InputError(
-            "the path starts with / and, as the host, has no spaces or control characters", field="probe.path"
-        )
+    plain = all("!" <= c <= "~" for c in probe.path + probe.host_header)
+    if not plain or len(probe.path) > 2048 or len(probe.host_header) > 255:
+        raise InputError("path and host are printable ASCII without spaces", field="probe.path")
+    if probe.path and not probe.path.startswith("/"):
+        raise InputError("the path starts with /", field="probe.path")
+    return msgspec.structs.replace(probe, from_ip=from_ip, host=host)

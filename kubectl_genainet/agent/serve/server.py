@@ -17,27 +17,38 @@ import contextlib
 import os
 import secrets
 import signal
+import socket
+import struct
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol, TypeVar
+import traceback
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import h11
 import msgspec
 
-from kubectl_genainet import __version__, wire
+from kubectl_genainet import wire
+from kubectl_genainet.agent.exact.tracing import remove_leftovers
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.rulesets import read_rulesets
-from kubectl_genainet.agent.serve import limits
-from kubectl_genainet.agent.serve.worker import Job, hello
+from kubectl_genainet.agent.serve import audit, limits, memory
+from kubectl_genainet.agent.serve.http import Connection, HttpError
+from kubectl_genainet.agent.serve.job import Job, hello
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 T = TypeVar("T")
 
 MAX_CONNECTIONS = 64
-REQUEST_S = 10.0  # a request must have arrived whole by then
+MAX_KNOWN = 48  # of them with a token: the kubelet's probe always finds a place
+MAX_BODIES = 4  # that are read at a time
+HEAD_S = 10.0  # a request's head must have arrived by then
+REQUEST_S = 10.0  # and its body
+RULES_S = 120.0
+START_S = 60.0  # a worker has this long to load its probes, beyond the time that was asked for
 GOODBYE_S = 4.5  # what a worker has to send its last records when the client says no more; its probes are gone by then
-STALL_S = 30.0  # a client that takes nothing for so long is gone
 _CHUNK = 65536
 
 
@@ -54,102 +65,77 @@ class AnyCaller:
         return ""
 
 
-class HttpError(Exception):
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A session and the process that runs it."""
 
-
-class Connection:
-    """One client: reads one request, writes one response, and is closed."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-        self.http = h11.Connection(h11.SERVER, max_incomplete_event_size=16384)
-        self.started = False
-
-    async def request(self) -> tuple[h11.Request, bytes]:
-        """The request and its body. Raises HttpError for one that is too large or not HTTP."""
-        request, body = None, bytearray()
-        while True:
-            try:
-                event = self.http.next_event()
-            except h11.RemoteProtocolError as error:
-                raise HttpError(error.error_status_hint, str(error)) from None
-            if event is h11.NEED_DATA:
-                self.http.receive_data(await self.reader.read(_CHUNK))
-            elif isinstance(event, h11.Request):
-                request = event
-            elif isinstance(event, h11.Data):
-                body += event.data
-                if len(body) > limits.MAX_BODY:
-                    raise HttpError(413, f"the body is larger than {limits.MAX_BODY} bytes")
-            elif isinstance(event, h11.EndOfMessage) and request is not None:
-                return request, bytes(body)
-            else:
-                raise ConnectionResetError
-
-    async def start(self, status: int, content_type: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
-        self.started = True
-        fields = [("Content-Type", content_type), ("Connection", "close"), (wire.VERSION_HEADER, __version__), *headers]
-        await self._send(h11.Response(status_code=status, headers=fields))
-
-    async def write(self, data: bytes) -> None:
-        await self._send(h11.Data(data=data))
-
-    async def end(self) -> None:
-        await self._send(h11.EndOfMessage())
-
-    async def respond(self, status: int, body: bytes, content_type: str = "application/json") -> None:
-        await self.start(status, content_type)
-        await self.write(body)
-        await self.end()
-
-    async def _send(self, event: h11.Event) -> None:
-        self.writer.write(self.http.send(event) or b"")
-        async with asyncio.timeout(STALL_S):  # not wait_for: see agent.always
-            await self.writer.drain()
+    process: asyncio.subprocess.Process
+    request: TraceRequest
 
 
 class Server:
     """The agent of one node."""
 
     def __init__(
-        self, inventory: Inventory, cache: str, authenticator: Authenticator, budget: limits.Budget | None = None
+        self,
+        inventory: Inventory,
+        cache: str,
+        authenticator: Authenticator,
+        budget: limits.Budget | None = None,
+        memory_mib: int | None = None,
     ) -> None:
         self.inventory, self.cache, self.authenticator = inventory, cache, authenticator
         self.budget = budget or limits.Budget()
-        self.sessions: dict[str, asyncio.subprocess.Process] = {}
-        self.connections = 0
+        self.memory_mib = memory_mib
+        self.sessions: dict[str, Running] = {}
+        self.always_on: tuple[str, ...] = ()  # probes of the session that metrics are made of
+        self._unknown: dict[asyncio.Task[Any], None] = {}  # connections that have not shown a token, oldest first
+        self._connections = 0
+        self._bodies = asyncio.Semaphore(MAX_BODIES)
+        self._inventories = asyncio.Lock()
+        self._rules = asyncio.Lock()
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serves one connection; whatever a client sends, the agent goes on."""
         connection = Connection(reader, writer)
-        self.connections += 1
+        self._connections += 1
         try:
-            if self.connections > MAX_CONNECTIONS:
-                raise HttpError(503, "too many connections")
-            async with asyncio.timeout(REQUEST_S):
-                request, body = await connection.request()
-            await self._route(connection, request, body)
+            self._make_room()
+            await self._serve(connection)
         except HttpError as error:
             await self._refuse(connection, error.status, str(error))
         except GenainetError as error:
             await self._refuse(connection, 400, error.message, error.hint)
         except (ConnectionError, TimeoutError, h11.LocalProtocolError):
             pass
+        except Exception as error:
+            traceback.print_exc()
+            await self._refuse(connection, 500, f"the agent failed: {type(error).__name__}", "Its log says where.")
         finally:
-            self.connections -= 1
-            writer.close()
-            with contextlib.suppress(ConnectionError, TimeoutError):
-                await asyncio.wait_for(writer.wait_closed(), 1)
+            self._known()
+            self._connections -= 1
+            await connection.close()
 
-    async def _refuse(self, connection: Connection, status: int, message: str, hint: str = "") -> None:
-        if not connection.started:
-            with contextlib.suppress(ConnectionError, TimeoutError, h11.LocalProtocolError):
-                await connection.respond(status, msgspec.json.encode({"error": message, "hint": hint}))
+    def _make_room(self) -> None:
+        """Whoever waits without a token makes room for the next, the oldest first: the kubelet's probe is among them."""
+        task = asyncio.current_task()
+        assert task is not None
+        if self._connections > MAX_CONNECTIONS:
+            if not self._unknown:
+                raise HttpError(503, "too many connections")
+            oldest = next(iter(self._unknown))
+            del self._unknown[oldest]
+            oldest.cancel()
+        self._unknown[task] = None
 
-    async def _route(self, connection: Connection, request: h11.Request, body: bytes) -> None:
+    def _known(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._unknown.pop(task, None)
+
+    async def _serve(self, connection: Connection) -> None:
+        async with asyncio.timeout(HEAD_S):
+            request = await connection.head()
         method = request.method.decode()
         path, _, query = request.target.decode("ascii", "replace").partition("?")
         if (method, path) == ("GET", "/healthz"):
@@ -159,56 +145,87 @@ class Server:
         refusal = await self.authenticator.refuse(fields.get("authorization", ""), path)
         if refusal:
             raise HttpError(401, refusal)
-        routes: dict[tuple[str, str], Callable[[Connection, bytes], Awaitable[None]]] = {
-            ("GET", "/v1/hello"): self._hello,
-            ("GET", "/v1/node"): self._node,
-            ("POST", "/v1/trace"): self._trace,
-        }
+        if self._connections - len(self._unknown) >= MAX_KNOWN:
+            raise HttpError(503, "too many requests at a time")
+        self._known()
+        await self._route(connection, method, path, query)
+
+    async def _refuse(self, connection: Connection, status: int, message: str, hint: str = "") -> None:
+        await connection.refuse(status, msgspec.json.encode({"error": message, "hint": hint}))
+
+    async def _body(self, connection: Connection, shape: type[T]) -> T:
+        """A request's body as a value; only so many at a time, since each may take megabytes."""
+        async with asyncio.timeout(REQUEST_S), self._bodies:
+            return _decode(await connection.body(), shape)
+
+    async def _route(self, connection: Connection, method: str, path: str, query: str) -> None:
         parts = path.split("/")
-        if (method, path) == ("GET", "/v1/rulesets"):
-            await self._rulesets(connection, limits.check_rulesets_query(query))
-        elif (method, path) in routes:
-            await routes[method, path](connection, body)
-        elif method == "PUT" and len(parts) == 5 and parts[1:3] == ["v1", "trace"] and parts[4] == "filters":
-            await self._change_filters(connection, parts[3], body)
-        else:
-            raise HttpError(404, f"there is no {method} {path[:100]}")
+        match method, path:
+            case "GET", "/v1/hello":
+                await connection.respond(200, wire.encode(hello(self.inventory.node, ())))
+            case "GET", "/v1/node":
+                await self._node(connection)
+            case "GET", "/v1/rulesets":
+                await self._rulesets(connection, limits.check_rulesets_query(query))
+            case "POST", "/v1/trace":
+                await self._trace(connection)
+            case "PUT", _ if len(parts) == 5 and parts[1:3] == ["v1", "trace"] and parts[4] == "filters":
+                await self._change_filters(connection, parts[3])
+            case _:
+                raise HttpError(404, f"there is no {method} {path[:100]}")
 
-    async def _hello(self, connection: Connection, _: bytes) -> None:
-        await connection.respond(200, wire.encode(hello(self.inventory.node, ())))
-
-    async def _node(self, connection: Connection, _: bytes) -> None:
-        await connection.respond(200, wire.encode(await asyncio.to_thread(self.inventory.report)))
+    async def _node(self, connection: Connection) -> None:
+        async with self._inventories:
+            report = await asyncio.to_thread(self.inventory.report)
+        await connection.respond(200, wire.encode(report))
 
     async def _rulesets(self, connection: Connection, conntrack: bool) -> None:
-        await connection.start(200, "application/x-ndjson")
-        dumps = read_rulesets(self.inventory.node, self.inventory.host_netns, conntrack=conntrack)
-        while (dump := await asyncio.to_thread(next, dumps, None)) is not None:
-            await connection.write(wire.encode(dump))
-        await connection.end()
+        async with asyncio.timeout(RULES_S), self._rules:  # one at a time: a dump may have many megabytes
+            await connection.start(200, "application/x-ndjson")
+            dumps = read_rulesets(self.inventory.node, self.inventory.host_netns, conntrack=conntrack)
+            while (dump := await asyncio.to_thread(next, dumps, None)) is not None:
+                await connection.write(wire.encode(dump))
+            await connection.end()
 
-    async def _change_filters(self, connection: Connection, session: str, body: bytes) -> None:
-        process = self.sessions.get(session)
-        if process is None or process.stdin is None:
+    async def _change_filters(self, connection: Connection, session: str) -> None:
+        running = self.sessions.get(session)
+        if running is None or running.process.stdin is None:
             raise HttpError(404, "there is no such session")
-        filters = _decode(body, list[FilterEntry])
-        limits.check_filters(tuple(filters))
-        process.stdin.write(msgspec.json.encode(filters) + b"\n")
-        await process.stdin.drain()
+        filters = limits.checked_filters(tuple(await self._body(connection, list[FilterEntry])))
+        audit.changed(session, filters)
+        running.process.stdin.write(msgspec.json.encode(filters) + b"\n")
+        async with asyncio.timeout(REQUEST_S):
+            await running.process.stdin.drain()
         await connection.respond(200, b"{}")
 
-    async def _trace(self, connection: Connection, body: bytes) -> None:
-        request = _decode(body, TraceRequest)
-        limits.check_request(request)
-        if len(self.sessions) >= limits.MAX_SESSIONS:
+    def _check_room(self, request: TraceRequest) -> None:
+        """Raises HttpError where the node can't have this session beside those that run."""
+        running = [session.request for session in self.sessions.values()]
+        if len(running) >= limits.MAX_SESSIONS:
             raise HttpError(429, f"{limits.MAX_SESSIONS} traces run on this node already")
+        others = [r.probes for r in running] + ([self.always_on] if self.always_on else [])
+        if not memory.fits(others, request.probes, self.memory_mib):
+            raise HttpError(
+                429, f"{len(others)} traces run on this node already, and its agent has memory for no other"
+            )
+        if request.exact and any(r.exact for r in running):
+            raise HttpError(429, "another exact trace runs on this node: each would get the other's rules")
+
+    async def _trace(self, connection: Connection) -> None:
+        request = limits.checked_request(await self._body(connection, TraceRequest))
+        self._check_room(request)
         name = secrets.token_hex(8)
-        async with self._worker(name, request) as process:
+        async with (
+            audit.session(name, peer(connection.writer), request) as entry,
+            self._worker(name, request) as process,
+        ):
             await connection.start(200, "application/x-ndjson", (("Genainet-Session", name),))
             gone = asyncio.create_task(connection.reader.read(1))  # a client says nothing more, so this ends with it
             relay = asyncio.create_task(self._relay(connection, process))
             try:
-                await asyncio.wait({gone, relay}, return_when=asyncio.FIRST_COMPLETED)
+                longest = request.timeout_s + START_S + GOODBYE_S
+                await asyncio.wait({gone, relay}, return_when=asyncio.FIRST_COMPLETED, timeout=longest)
+                entry.end = "its own" if relay.done() else "the client went away" if gone.done() else "overdue"
                 if not relay.done():
                     # The client has gone, or has ended its side only and still wants the last records.
                     with contextlib.suppress(ProcessLookupError):
@@ -235,7 +252,7 @@ class Server:
         pipe = asyncio.subprocess.PIPE
         command = (sys.executable, "-m", "kubectl_genainet.agent.serve.worker")
         process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, limit=1 << 20)
-        self.sessions[name] = process
+        self.sessions[name] = Running(process, request)
         try:
             assert process.stdin is not None
             job = Job(request, self.inventory.node, self.inventory.host_netns, self.cache, self.budget)
@@ -243,7 +260,6 @@ class Server:
             await process.stdin.drain()
             yield process
         finally:
-            del self.sessions[name]
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(signal.SIGTERM)
             # Not wait(), which until Python 3.13 waits for ever where a full pipe is not read any more.
@@ -254,12 +270,32 @@ class Server:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.communicate()
+            if request.exact and process.returncode:  # it was killed before it had taken its rules back
+                await asyncio.to_thread(self._clean_up, name)
+            del self.sessions[name]
+
+    def _clean_up(self, name: str) -> None:
+        for what in remove_leftovers(self.inventory.host_netns):
+            audit.removed(what, name)
+
+
+def peer(writer: asyncio.StreamWriter) -> str:
+    """Which connection it is: a port of the agent's own loopback, which the kubelet's forward opened, or a process."""
+    address = writer.get_extra_info("peername")
+    if isinstance(address, tuple):
+        return address_text(str(address[0]), int(address[1]))
+    try:
+        sock = writer.get_extra_info("socket")
+        pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    except (OSError, AttributeError):
+        return "unknown"
+    return f"process {pid} of user {uid}"
 
 
 def _decode(body: bytes, shape: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=shape)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HttpError(400, f"the request can't be read: {error}") from None
 
 

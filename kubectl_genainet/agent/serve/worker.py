@@ -9,31 +9,30 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import platform
 import re
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
 
-from kubectl_genainet import __version__, wire
 from kubectl_genainet.agent.bpf.loader import LoadedProbe
 from kubectl_genainet.agent.dns.tcp import TcpTap
 from kubectl_genainet.agent.exact.tracing import ExactTracer
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.agent.probes import PROBES
-from kubectl_genainet.agent.serve.limits import Budget
+from kubectl_genainet.agent.serve.job import Job, hello
 from kubectl_genainet.agent.serve.outbox import Outbox
 from kubectl_genainet.agent.serve.prober import run_probes
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress, Tick
-from kubectl_genainet.wire import FilterEntry, TraceRequest
+from kubectl_genainet.model.events import AgentFailed, Bye, Event, LostEvents, Progress, Tick
+from kubectl_genainet.wire import FilterEntry
 
 POLL_S = 0.02
 ACCOUNT_S = 1.0
@@ -42,40 +41,14 @@ SWEEP_S = 0.5
 ALIVE_S = 3.0  # between signs of life while the probes are loaded
 LAST_WORDS_S = 4.0  # for a client that is slow to take what is queued; the probes are detached before
 EXACT_START_S = 10.0  # a node with many rules takes seconds to list them
-NAMESPACES_S = 2.0
+EXACT_END_S = 15.0  # taking it back runs a few commands
+UNREADABLE = 100  # texts at most about what can't be read
 RULESETS_S = 15.0
 NODE_SHARE = 50  # looking at the namespaces may take one part in so many of the time
 DRAIN_SHARE = 20  # reading the flow table may take one part in so many of the time
 _COUNTERS = re.compile(
     r"\[\d+:\d+\]|\"(packets|bytes)\": *\d+|^#.*$", re.MULTILINE
 )  # change without the rules changing
-
-
-class Job(msgspec.Struct, frozen=True):
-    """What the server hands to a worker. `events_per_second` is of each probe and CPU; what is over is counted as lost."""
-
-    request: TraceRequest
-    node: str
-    host_netns: str
-    cache: str
-    budget: Budget = Budget()
-    namespaces_s: float = NAMESPACES_S  # how often the namespaces are looked at
-    own_filters: dict[str, tuple[FilterEntry, ...]] = {}  # by probe: in place of the request's, whatever these become
-    dns_over_tcp: bool = True
-
-
-def hello(node: str, probes: tuple[str, ...]) -> Hello:
-    return Hello(
-        node=node,
-        protocol=wire.PROTOCOL,
-        version=__version__,
-        kernel=platform.release(),
-        boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        t_ns=time.monotonic_ns(),
-        realtime_ns=time.time_ns(),
-        tier="tracepoint",
-        probes=probes,
-    )
 
 
 class Session:
@@ -99,6 +72,7 @@ class Session:
         self.reported: dict[tuple[str, str], int] = {}
         self.from_user_space = 0  # events that no kernel program has counted
         self.emitted = self.lost = self.received = 0
+        self.unreadable: set[str] = set()  # what was said to be
         threading.Thread(target=self._listen, args=(commands,), daemon=True).start()
 
     def _listen(self, commands: BinaryIO) -> None:
@@ -120,11 +94,30 @@ class Session:
             with self._alive():
                 self._load()
             self._stream()
-        except GenainetError as error:
-            self.outbox.put(AgentFailed(node=self.node, message=error.message, hint=error.hint), always=True)
-            self.reason = "failed"
+        except Exception as error:
+            self._failed(error)
         finally:
             self._finish()
+
+    def _failed(self, error: Exception) -> None:
+        """Ends the session and says so: a node that does not watch is not one on which nothing was seen."""
+        message, hint = _said(error)
+        self.outbox.put(AgentFailed(node=self.node, message=message, hint=hint), always=True)
+        self.reason = "failed"
+        self.stop.set()
+
+    def _thread(self, action: Callable[[], object]) -> threading.Thread:
+        """Runs `action` beside the stream; what it can't go on with ends the session."""
+
+        def run() -> None:
+            try:
+                action()
+            except Exception as error:
+                self._failed(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        return thread
 
     @contextlib.contextmanager
     def _alive(self) -> Iterator[None]:
@@ -156,12 +149,11 @@ class Session:
         if "dns" in request.probes and self.job.dns_over_tcp:
             self._open_tap()
         # The namespaces and rules come before the first packet, so that no reader has to wait for them.
-        self.outbox.put(self.inventory.report(), always=True)
+        self._report_node()
         if request.rulesets:
             self._rulesets()
         if request.exact:
-            self.exact = threading.Thread(target=self._exact)
-            self.exact.start()
+            self.exact = self._thread(self._exact)
             self.exact_runs.wait(EXACT_START_S)
         for probe in self.probes:
             probe.attach()
@@ -175,6 +167,16 @@ class Session:
             self.tap.configure(self.filters)
         except GenainetError as error:
             self.outbox.put(Progress(node=self.node, stage="missing", detail=error.message), always=True)
+
+    def _report_node(self, *, fresh: bool = True) -> None:
+        """Reports the namespaces, and says once of each thing that it can't be read."""
+        report = self.inventory.report(fresh=fresh)
+        self.outbox.put(report, always=True)
+        for text in report.unreadable:
+            if text not in self.unreadable and len(self.unreadable) < UNREADABLE:
+                self.unreadable.add(text)
+                detail = f"unreadable: {text}"
+                self.outbox.put(Progress(node=self.node, stage="missing", detail=detail), always=True)
 
     def _filters(self, probe: LoadedProbe) -> tuple[FilterEntry, ...]:
         return self.job.own_filters.get(probe.probe.name, self.filters)
@@ -211,11 +213,11 @@ class Session:
         sweep_at = now + SWEEP_S
         drained: dict[bytes, int] = {}
         if request.rulesets:
-            threading.Thread(target=self._watch_rulesets, daemon=True).start()
+            self._thread(self._watch_rulesets)
         if request.probe is not None:
             arguments = (request.probe, self.inventory, self.outbox.put, self.stop)
-            threading.Thread(target=run_probes, args=arguments, daemon=True).start()
-        threading.Thread(target=self._watch_namespaces, daemon=True).start()
+            self._thread(lambda: run_probes(*arguments))
+        self._thread(self._watch_namespaces)
         while not self.stop.wait(POLL_S):
             seen_until = time.monotonic_ns()
             self._consume()
@@ -246,10 +248,10 @@ class Session:
         self._consume()
         self._drain(drained)
         if self.exact is not None:
-            self.exact.join()  # it undoes what it changed on the node
+            self.exact.join(EXACT_END_S)  # it undoes what it changed on the node
         self._sweep(final=True)
         if self.reason == "timeout":  # counters of the namespaces as they are at the end
-            self.outbox.put(self.inventory.report(), always=True)
+            self._report_node()
         self.outbox.put(Progress(node=self.node, stage="detached", t_ns=ended), always=True)
 
     def _exact(self) -> None:
@@ -265,10 +267,11 @@ class Session:
                             self.outbox.put(hit)
                     lost += tracer.lost
                     self._lost("exact", "netlink socket", lost)
-        except GenainetError as error:
-            self.outbox.put(
-                Progress(node=self.node, stage="missing", detail=f"exact rules: {error.message}"), always=True
-            )
+        except Exception as error:
+            if not self.job.request.probes:  # nothing else was asked for
+                raise
+            detail = f"exact rules: {_said(error)[0]}"
+            self.outbox.put(Progress(node=self.node, stage="missing", detail=detail), always=True)
         finally:
             self.exact_runs.set()
 
@@ -306,9 +309,9 @@ class Session:
                 if found != self.namespaces:
                     self.namespaces = found
                     self.filters_changed.set()
-                self.outbox.put(self.inventory.report(fresh=False), always=True)
+                self._report_node(fresh=False)
             except OSError:
-                self.end("the node's network namespace is gone")
+                raise GenainetError("the node's network namespace is gone") from None
             pause = max(self.job.namespaces_s, NODE_SHARE * (time.monotonic() - begun))
 
     def _drain(self, drained: dict[bytes, int]) -> None:
@@ -337,18 +340,30 @@ class Session:
             self.outbox.put(LostEvents(node=self.node, probe=probe, count=new, where=where), always=True)
 
     def _finish(self) -> None:
-        if self.probes:
-            self._report_losses()
-        for probe in self.probes:
-            probe.close()
-        if self.tap is not None:
-            self.tap.close()
+        """The last record, whatever happened before it."""
+        try:
+            if self.probes:
+                self._report_losses()
+            for probe in self.probes:
+                probe.close()
+            if self.tap is not None:
+                self.tap.close()
+        except Exception as error:
+            self._failed(error)
         lost = self.lost + sum(n for (_, where), n in self.reported.items() if where in ("ring buffer", "event budget"))
         self.outbox.put(
             Bye(node=self.node, emitted=self.emitted, sent=self.received - self.lost, lost=lost, reason=self.reason),
             always=True,
         )
         self.outbox.close(LAST_WORDS_S)
+
+
+def _said(error: Exception) -> tuple[str, str]:
+    """(message, hint): in its own words for an error that is meant to be read."""
+    if isinstance(error, GenainetError):
+        return error.message, error.hint
+    traceback.print_exception(error)  # into the agent's log
+    return f"the agent can't go on: {type(error).__name__}: {error}"[:500], "Its log says where."
 
 
 def main() -> None:

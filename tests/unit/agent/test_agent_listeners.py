@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from kubectl_genainet.agent.node import details, sockets
-from kubectl_genainet.agent.node.containers import parse_cpu_stat, read_inside
+from kubectl_genainet.agent.node.containers import parse_cpu_stat
 from kubectl_genainet.agent.node.details import Details
+from kubectl_genainet.agent.node.inroot import read_plain
 from kubectl_genainet.agent.node.sockets import listeners
 from kubectl_genainet.model.node import ContainerCpu, Listener
 
@@ -86,9 +87,9 @@ def test_a_file_of_a_container_is_read_only_if_it_is_one(tmp_path: Path) -> None
     (tmp_path / "file").write_text("nr_periods 1\n")
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to(tmp_path / "fifo")
-    assert read_inside(str(tmp_path / "file"), 6) == "nr_per"
+    assert read_plain(str(tmp_path / "file"), 6) == "nr_per"
     for name in ("fifo", "link", "missing", "."):
-        assert read_inside(str(tmp_path / name), 100) == ""
+        assert read_plain(str(tmp_path / name), 100) == ""
 
 
 def test_details_are_read_anew_when_a_namespace_comes_and_after_their_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import BundleWriter, read_bundle
 from kubectl_genainet.cli import cli
-from kubectl_genainet.commands.live import Interrupts
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.run.interrupts import Interrupts
 
 
 def test_ctrl_c_waits_until_a_record_is_taken_in() -> None:
@@ -53,7 +53,7 @@ def test_what_was_there_for_sigint_is_there_again() -> None:
         signal.signal(signal.SIGINT, ignored)
 
 
-def test_a_policy_that_is_not_valid_is_named_and_packets_are_told_of_without(tmp_path: Path) -> None:
+def test_a_policy_that_is_not_valid_is_named_and_paths_are_shown_without_policies(tmp_path: Path) -> None:
     recorded = read_bundle(recordings() / "policy-service-port.gnb")
     broken = {
         "apiVersion": "networking.k8s.io/v1",

@@ -3,76 +3,121 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
 
-from kubectl_genainet.bundle import Bundle
-from kubectl_genainet.commands.live import LiveRun, Watch
-from kubectl_genainet.commands.options import OK, Source
+from kubectl_genainet.bundle import Bundle, Header
 from kubectl_genainet.dns.exchanges import DnsCorrelator, client_name
 from kubectl_genainet.dns.stats import ClientStats
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.dns.targets import dns_scope
 from kubectl_genainet.doctor.inputs import DnsMeasurement, DnsStats
-from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.events import DnsDropped, DnsMessageSeen, DnsTransaction, Event, Progress
+from kubectl_genainet.model.events import (
+    AgentFailed,
+    DnsDropped,
+    DnsMessageSeen,
+    DnsTransaction,
+    Event,
+    LostEvents,
+    Progress,
+)
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
-from kubectl_genainet.render.live import LiveView
+from kubectl_genainet.run.session import LiveSession, Watching
+from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.view import Reporter, View
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 _MEASURED = (DnsTransaction, DnsMessageSeen, DnsDropped)
 MAX_EVENTS = 1_000_000
 
 
-def dns_measured(bundle: Bundle) -> DnsMeasurement:
+def recorded_dns(bundle: Bundle) -> DnsMeasurement:
     """What a bundle holds; nothing where it holds no DNS."""
-    meter = _Meter(bundle.snapshot, bundle.header.arguments.get("search") or {}, redacted=bundle.header.redacted)
+    renamed = bundle.header.arguments.get("search") or {}
+    meter = _Meter(bundle.snapshot, _Quiet(), renamed, redacted=bundle.header.redacted)
     for event in bundle.events:
         meter.take(event)
     return meter.measurement()
 
 
-def measure_dns(
-    source: Source, snapshot: ClusterSnapshot, seconds: float, say: Callable[[str], None]
-) -> DnsMeasurement:
+def measure_dns(source: Source, seconds: float, reporter: Reporter) -> DnsMeasurement:
     """Watches the DNS of the whole cluster for `seconds` with all agents, through the same stream as `dns`.
 
-    `say` is told what goes on. An agent that fails is warned of; where all fail, `absent` says why. Ctrl-C ends the
-    watching, not the examination.
+    An agent that fails is warned of; where all fail, `absent` says why. Ctrl-C ends the watching, not the examination.
     """
+    snapshot = source.snapshot()
     scope = dns_scope(None, snapshot, "", as_server=False)
-    meter = _Meter(snapshot, view=_View(say), filters=scope.filters)
+    meter = _Meter(snapshot, _Reported(reporter), filters=scope.filters)
     request = TraceRequest(
         filters=scope.filters, probes=("dns",), timeout_s=seconds, max_events=MAX_EVENTS, options={"side": scope.side}
     )
-    run = LiveRun(meter, snapshot, Watch(source, "doctor", {}, seconds))
+    session = LiveSession(meter, source, Watching("doctor", lambda _: request, seconds, {}))
     try:
-        run.run(lambda _: request, lambda _: None)
-        run.check()
+        session.watch()
+        session.check()
     except GenainetError as error:
-        meter.view.warn(f"DNS is not measured: {error.message}")
+        reporter.warn(f"DNS is not measured: {error.message}")
         return DnsMeasurement(absent=f"DNS could not be measured: {error.message}")
-    found = meter.measurement()
-    return (
-        found
-        if found.clients
-        else DnsMeasurement(
-            seconds=found.seconds,
-            absent=f"no DNS query of a pod was seen within {seconds:g} s (--measure sets the time)",
-        )
-    )
+    measured = meter.measurement()
+    if measured.clients:
+        return measured
+    absent = f"no DNS query of a pod was seen within {seconds:g} s (--measure sets the time)"
+    return DnsMeasurement(seconds=measured.seconds, absent=absent)
 
 
-class _View(LiveView):
-    """Warnings go where every verb's go; what a progress line can say goes there."""
+class _Quiet:
+    """A View that tells nobody."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        super().__init__("the cluster", live=True)
-        self._say = say
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def warn(self, text: str) -> None:
+        pass
 
     def note(self, text: str) -> None:
-        self._say(text)
+        pass
+
+    def replaying(self, header: Header) -> None:
+        pass
+
+    def event(self, event: Event) -> None:
+        pass
+
+    def refresh(self) -> None:
+        pass
+
+
+class _Reported(_Quiet):
+    """What limits the measurement goes where doctor's own progress and warnings go."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def warn(self, text: str) -> None:
+        self._reporter.warn(text)
+
+    def note(self, text: str) -> None:
+        self._reporter.say(text)
+
+    def event(self, event: Event) -> None:
+        match event:
+            case AgentFailed():
+                self.warn(f"node {event.node}: {event.message}{f' ({event.hint})' if event.hint else ''}")
+            case Progress(stage="missing"):
+                self.warn(f"node {event.node}: {event.detail}")
+            case LostEvents():
+                self.warn(f"node {event.node}: {event.count} events of {event.probe} lost ({event.where})")
+            case _:
+                pass
 
 
 class _Meter:
@@ -84,14 +129,13 @@ class _Meter:
     def __init__(
         self,
         snapshot: ClusterSnapshot,
+        view: View,
         renamed: Mapping[str, str] | None = None,
         *,
         redacted: bool = False,
-        view: LiveView | None = None,
         filters: tuple[FilterEntry, ...] = (),
     ) -> None:
-        self.view = view or LiveView("the cluster", live=False)
-        self.filters = filters
+        self.view, self.filters = view, filters
         self.correlator = DnsCorrelator(snapshot)
         self._builder = DnsSummaryBuilder("", self.correlator.identity, renamed or {}, redacted=redacted)
         self._servers = _Servers()
@@ -122,9 +166,9 @@ class _Meter:
             self._builder.exchange(exchange)
             self._servers.add(exchange)
 
-    def finish(self, *, live: bool) -> int:
-        """As every reader of a live run has it: what was found is judged by the checks."""
-        return OK
+    def finish(self, *, live: bool) -> ExitStatus:
+        """As every run has it: what was measured is judged by the checks."""
+        return ExitStatus.OK
 
     def measurement(self) -> DnsMeasurement:
         """What was taken in, once."""

@@ -1,0 +1,62 @@
+"""A line in the agent's log for each session: what was asked for, by which connection, for how long. JSON, on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from kubectl_genainet.wire import FilterEntry, TraceRequest
+
+_SHOWN = 20  # filters; the rest is a number
+
+
+@dataclass(slots=True)
+class Entry:
+    """How a session ended: "its own", "the client went away", "overdue", or "refused" where it never ran."""
+
+    end: str = "refused"
+
+
+@contextlib.asynccontextmanager
+async def session(name: str, peer: str, request: TraceRequest) -> AsyncIterator[Entry]:
+    """Writes a line at the begin of the block and one at its end."""
+    entry, begun = Entry(), time.monotonic()
+    _write(
+        "session",
+        session=name,
+        peer=peer,
+        probes=request.probes,
+        exact=request.exact,
+        timeout_s=request.timeout_s,
+        check_connections=msgspec.to_builtins(request.probe) if request.probe is not None else None,
+        **_named(request.filters),
+    )
+    try:
+        yield entry
+    finally:
+        _write("session ended", session=name, seconds=round(time.monotonic() - begun, 1), end=entry.end)
+
+
+def changed(name: str, filters: tuple[FilterEntry, ...]) -> None:
+    _write("filters changed", session=name, **_named(filters))
+
+
+def removed(what: str, name: str) -> None:
+    """Something that a session which was killed had left on the node; `name` is "" where that is not known."""
+    _write("removed", what=what, session=name)
+
+
+def _named(filters: tuple[FilterEntry, ...]) -> dict[str, Any]:
+    shown = [f"{f.ip} {f.port} {f.protocol}".rstrip() for f in filters[:_SHOWN]]
+    return {"filters": len(filters), "first_filters": shown}
+
+
+def _write(what: str, /, **fields: Any) -> None:
+    line = msgspec.json.encode({"audit": what, "time": round(time.time(), 3), **fields})
+    print(line.decode(), file=sys.stderr, flush=True)

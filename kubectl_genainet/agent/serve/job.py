@@ -1,0 +1,43 @@
+"""What the server hands to a worker, and what either says first."""
+
+from __future__ import annotations
+
+import platform
+import time
+from pathlib import Path
+
+import msgspec
+
+from kubectl_genainet import __version__, wire
+from kubectl_genainet.agent.serve.limits import Budget
+from kubectl_genainet.model.events import Hello
+from kubectl_genainet.wire import FilterEntry, TraceRequest
+
+NAMESPACES_S = 2.0
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What the server hands to a worker. `events_per_second` is of each probe and CPU; what is over is counted as lost."""
+
+    request: TraceRequest
+    node: str
+    host_netns: str
+    cache: str
+    budget: Budget = Budget()
+    namespaces_s: float = NAMESPACES_S  # how often the namespaces are looked at
+    own_filters: dict[str, tuple[FilterEntry, ...]] = {}  # by probe: in place of the request's, whatever these become
+    dns_over_tcp: bool = True
+
+
+def hello(node: str, probes: tuple[str, ...]) -> Hello:
+    return Hello(
+        node=node,
+        protocol=wire.PROTOCOL,
+        version=__version__,
+        kernel=platform.release(),
+        boot_id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+        t_ns=time.monotonic_ns(),
+        realtime_ns=time.time_ns(),
+        tier="tracepoint",
+        probes=probes,
+    )

@@ -1,0 +1,78 @@
+"""What agents are asked once: their nodes' reports, their rulesets, the rules that the kernels name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.events import AgentFailed, LostEvents, Progress
+from kubectl_genainet.model.exact import RuleHit
+from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.stream import Dial, Streams, node_reports, rulesets
+from kubectl_genainet.wire import FilterEntry, TraceRequest
+
+T = TypeVar("T")
+Warn = Callable[[str], None]
+GRACE_S = 10.0  # for the agents to load, and to end
+
+
+@dataclass(frozen=True, slots=True)
+class Agents:
+    """How the agents are reached: a dialler a node, and the token to show them ("" for none)."""
+
+    dials: Mapping[str, Dial]
+    token: str = field(default="", repr=False)
+
+
+def read_rulesets(agents: Agents, warn: Warn, *, conntrack: bool = False) -> dict[str, list[RulesetDump]]:
+    """Every node's rulesets. A node that fails is warned of and left out; raises GenainetError where all fail."""
+    return _answered(rulesets(agents.dials, agents.token, conntrack=conntrack), warn)
+
+
+def read_nodes(agents: Agents, warn: Warn) -> dict[str, NodeReport]:
+    """Every node's report; failures as in `read_rulesets`."""
+    return _answered(node_reports(agents.dials, agents.token), warn)
+
+
+def read_exact(agents: Agents, filters: tuple[FilterEntry, ...], seconds: float, warn: Warn) -> list[RuleHit]:
+    """The rules that the kernels of all nodes name for packets to these addresses within the time."""
+    request = TraceRequest(filters=filters, probes=(), exact=True, rulesets=False, timeout_s=seconds)
+    streams = Streams(agents.dials, dict.fromkeys(agents.dials, request), agents.token)
+    hits: list[RuleHit] = []
+    failures: list[AgentFailed] = []
+    deadline = time.monotonic() + seconds + GRACE_S
+    try:
+        while not streams.done and time.monotonic() < deadline:
+            match streams.poll(0.2):
+                case RuleHit() as hit:
+                    hits.append(hit)
+                case AgentFailed() as failure:
+                    failures.append(failure)
+                    warn(f"node {failure.node}: {failure.message}")
+                case Progress(stage="missing") as progress:
+                    warn(f"node {progress.node}: {progress.detail}")
+                case LostEvents() as lost:
+                    warn(f"node {lost.node}: {lost.count} messages lost ({lost.where})")
+    finally:
+        streams.close()
+    if failures and len(failures) == len(agents.dials):
+        raise GenainetError(failures[0].message, failures[0].hint)
+    return hits
+
+
+def _answered(answers: Mapping[str, T | GenainetError], warn: Warn) -> dict[str, T]:
+    good: dict[str, T] = {}
+    failures: list[GenainetError] = []
+    for node, answer in sorted(answers.items()):
+        if isinstance(answer, GenainetError):
+            failures.append(answer)
+        else:
+            good[node] = answer
+    if failures and not good:
+        raise failures[0]
+    for failure in failures:
+        warn(failure.message)
+    return good

@@ -1,0 +1,162 @@
+"""`doctor`: the network of GenAI workloads, checked against everything that a source knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from kubectl_genainet.bundle import Bundle
+from kubectl_genainet.collector import collector_paused
+from kubectl_genainet.doctor.accept import Acceptance
+from kubectl_genainet.doctor.check import Area, Check, Need
+from kubectl_genainet.doctor.inputs import NOTHING_MEASURED, DnsMeasurement
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.recognise import Override, Role
+from kubectl_genainet.doctor.registry import chosen
+from kubectl_genainet.doctor.report import Report, examine
+from kubectl_genainet.errors import GenainetError, InputError
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import Event, Seen
+from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.target import TargetKind, not_found, parse_target
+from kubectl_genainet.run.measure import measure_dns, recorded_dns
+from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.view import Reporter
+
+MEASURE_S = 8.0  # longer than a resolver's 5 s, so that a query that was lost shows
+
+
+class DoctorReporter(Reporter, Protocol):
+    def advance(self, done: int, total: int, what: str) -> None:
+        """So many checks of so many are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorOptions:
+    """`areas`: only these checks (empty: all). `measure_s`: how long to watch the cluster's DNS; 0 for not at all.
+    `workloads` ("deploy/NAME=ROLE") are taken for the GenAI workloads instead of recognising them."""
+
+    areas: tuple[Area, ...] = ()
+    acceptances: tuple[Acceptance, ...] = ()
+    workloads: tuple[str, ...] = ()
+    measure_s: float = MEASURE_S
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """The report, and what it is about."""
+
+    report: Report
+    snapshot: ClusterSnapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """Everything that the checks may look at."""
+
+    snapshot: ClusterSnapshot
+    reports: tuple[NodeReport, ...] = ()
+    rulesets: tuple[RulesetDump, ...] = ()
+    packets: tuple[Seen, ...] = ()
+    measured: DnsMeasurement = NOTHING_MEASURED
+
+
+def doctor(source: Source, options: DoctorOptions, reporter: DoctorReporter) -> Examined:
+    """Runs the checks. Raises GenainetError for a namespace or a workload that does not exist."""
+    with collector_paused():
+        checks: Sequence[Check] = chosen(list(options.areas))
+        overrides = tuple(map(parse_override, options.workloads))
+        wanted = options.measure_s if any(Need.DNS in c.needs for c in checks) else 0.0
+        known = gather(source, wanted, reporter)
+        cluster = Cluster(
+            known.snapshot,
+            reports=known.reports,
+            rulesets=known.rulesets,
+            packets=known.packets,
+            measured=known.measured,
+            namespace=source.judged_namespace,
+            overrides=overrides,
+        )
+        _check_names(cluster)
+        report = examine(cluster, checks, acceptances=list(options.acceptances), progress=reporter.advance)
+    return Examined(report, cluster.snapshot)
+
+
+def gather(source: Source, seconds: float, reporter: Reporter) -> Knowledge:
+    """Reads the source. Live, with agents, DNS is watched for `seconds`; 0 for not at all."""
+    reporter.say("reading the cluster's state")
+    if source.recording is not None:
+        return _recorded(source.recording)
+    snapshot = source.snapshot()
+    if not source.live:
+        return Knowledge(snapshot)
+    reporter.say("asking the agents")
+    return _asked(source, snapshot, seconds, reporter)
+
+
+def _recorded(bundle: Bundle) -> Knowledge:
+    return Knowledge(
+        bundle.snapshot,
+        _latest_reports(bundle.events),
+        _first_rulesets(bundle.events),
+        tuple(e for e in bundle.events if isinstance(e, Seen)),
+        recorded_dns(bundle),
+    )
+
+
+def _latest_reports(events: Iterable[Event]) -> tuple[NodeReport, ...]:
+    """A recording has several reports of a node: its counters and queues are those of the last."""
+    return tuple({e.node: e for e in events if isinstance(e, NodeReport)}.values())
+
+
+def _first_rulesets(events: Iterable[Event]) -> tuple[RulesetDump, ...]:
+    """The rules of the moment that the snapshot is of: later ones would differ from it by what changed since."""
+    first: dict[tuple[str, str], RulesetDump] = {}
+    for event in events:
+        if isinstance(event, RulesetDump):
+            first.setdefault((event.node, event.source), event)
+    return tuple(first.values())
+
+
+def _asked(source: Source, snapshot: ClusterSnapshot, seconds: float, reporter: Reporter) -> Knowledge:
+    """What the agents tell; without agents only the objects, and the checks that need more say so."""
+    try:
+        reports = tuple(source.node_reports(reporter.warn).values())
+        dumps = tuple(dump for of_node in source.rulesets(reporter.warn).values() for dump in of_node)
+    except GenainetError as error:
+        reporter.warn(f"what nodes know is not checked: {error.message}")
+        return Knowledge(snapshot)
+    if seconds:
+        reporter.say(f"measuring DNS for {seconds:g} s")
+        measured = measure_dns(source, seconds, reporter)
+    else:
+        measured = DnsMeasurement(absent="DNS was not measured (--measure 0)")
+    return Knowledge(snapshot, reports, dumps, measured=measured)
+
+
+def parse_override(value: str) -> Override:
+    """Reads KIND/NAME[=ROLE]. Raises InputError for what is no workload or no role."""
+    name, _, role = value.partition("=")
+    target = parse_target(name)
+    if target.kind not in (TargetKind.WORKLOAD, TargetKind.POD) or target.port is not None:
+        raise InputError(
+            f"--workload {value}: not a workload", hint="Give deploy/NAME, sts/NAME, ds/NAME, job/NAME or pod/NAME."
+        )
+    roles = {r.value: r for r in Role if r is not Role.UNKNOWN}
+    if role and role not in roles:
+        raise InputError(f"--workload {value}: there is no role {role!r}", hint="Roles are " + ", ".join(roles) + ".")
+    return Override(target.name, roles[role] if role else Role.MODEL_SERVER, target.api_kind, target.namespace)
+
+
+def _check_names(cluster: Cluster) -> None:
+    """Raises InputError for a workload or a namespace that does not exist, where that can be told."""
+    for override in cluster.overrides:
+        if not any(override.matches(w.ref) for w in cluster.workloads):
+            known = (w.name for w in cluster.workloads if override.kind in ("", w.ref.kind))
+            raise not_found("workload", override.name, known, namespace=override.namespace)
+    named = {n.name for n in cluster.snapshot.of("Namespace", "")}
+    if cluster.namespace and named and not cluster.missing("Namespace"):
+        used = {o.namespace for o in cluster.snapshot.objects}
+        if cluster.namespace not in named | used:
+            raise not_found("namespace", cluster.namespace, named | used - {""})

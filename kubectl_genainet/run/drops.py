@@ -1,0 +1,96 @@
+"""`drops`: what is being dropped, where and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kubectl_genainet.context.account import Account
+from kubectl_genainet.context.scope import Scope, scope_of
+from kubectl_genainet.drops.drops import DropCorrelator
+from kubectl_genainet.drops.rows import Rows, summary_of
+from kubectl_genainet.errors import ExitStatus, InputError
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import ClusterChanged, Event, Progress
+from kubectl_genainet.model.finding import Severity
+from kubectl_genainet.model.packet import FiveTuple
+from kubectl_genainet.model.target import Target
+from kubectl_genainet.run.session import Watching, perform
+from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.target import HeldTarget
+from kubectl_genainet.run.view import DropsView, MakeView
+from kubectl_genainet.wire import FilterEntry, TraceRequest
+
+
+@dataclass(frozen=True, slots=True)
+class DropsOptions:
+    """`everything`: also frees that lost nothing."""
+
+    everything: bool = False
+    timeout_s: float = 30.0
+    node: str = ""
+    record: str = ""
+
+
+def drops(source: Source, target: Target | None, options: DropsOptions, make_view: MakeView[DropsView]) -> ExitStatus:
+    """Tells the view what is dropped: of a target; without one of the source's namespace, or of all. FOUND where something
+    is wrong. Raises GenainetError for a target that does not exist and a source without packets."""
+    if target is not None and source.all_namespaces:
+        raise InputError("a TARGET and -A exclude each other")
+    namespace = source.scope_namespace
+    name = str(target) if target else f"namespace {namespace}" if namespace else "all"
+    snapshot = source.snapshot()
+    scope = scope_of(target, namespace, snapshot)
+    view = make_view(name, live=source.live)
+    held = HeldTarget(name, lambda now: scope_of(target, namespace, now), snapshot, view.warn)
+    run = DropsRun(snapshot, held, view, everything=options.everything)
+    for warning in scope.warnings:
+        view.warn(warning)
+    request = TraceRequest(
+        filters=scope.filters,
+        probes=("drops",),
+        timeout_s=options.timeout_s,
+        options={"everything": "true"} if options.everything else {},
+    )
+    arguments = {"target": name, "timeout": options.timeout_s, "all": options.everything}
+    watching = Watching(
+        "drops", lambda _: request, options.timeout_s, arguments, node=options.node, record=options.record
+    )
+    return perform(run, source, watching)
+
+
+class DropsRun:
+    """Records in, rows to the view, an exit status out."""
+
+    def __init__(
+        self, snapshot: ClusterSnapshot, scope: HeldTarget[Scope], view: DropsView, *, everything: bool
+    ) -> None:
+        self.scope, self.view = scope, view
+        self.correlator = DropCorrelator(snapshot, self._concerns, everything=everything)
+        self.account = Account()
+        self.rows = Rows(self.correlator)
+        self._attached = False
+        view.source = self.rows.build
+
+    def _concerns(self, flow: FiveTuple) -> bool:
+        return self.scope.current.concerns(flow)
+
+    @property
+    def filters(self) -> tuple[FilterEntry, ...]:
+        return self.scope.current.filters
+
+    def take(self, event: Event) -> None:
+        self.account.event(event)
+        if isinstance(event, ClusterChanged):
+            self.scope.update(event.snapshot)
+        self._attached = self._attached or (isinstance(event, Progress) and event.stage == "attached")
+        self.view.event(event)
+        self.correlator.feed(event)
+
+    def finish(self, *, live: bool) -> ExitStatus:
+        rows = self.rows.build()
+        summary = summary_of(self.scope.name, rows, self.correlator, self.account)
+        self.view.finish(rows, summary)
+        if live and not self._attached:
+            return ExitStatus.TIMED_OUT
+        wrong = any(f.severity.rank >= Severity.WARNING.rank for f in summary.findings)
+        return ExitStatus.FOUND if wrong else ExitStatus.OK

@@ -1,0 +1,119 @@
+"""`explain`: whether policies admit a flow, why, and what would admit it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.model.target import Target, parse_target
+from kubectl_genainet.policy import (
+    Explanation,
+    Option,
+    Patch,
+    PolicyEngine,
+    PolicyFlow,
+    Verdict,
+    ip_endpoint,
+    patch,
+    patch_all,
+    pod_endpoint,
+)
+from kubectl_genainet.policy.model import PolicyEndpoint
+from kubectl_genainet.policy.rules import PROTOCOLS
+from kubectl_genainet.policy.targets import flows_between
+from kubectl_genainet.run.sources.base import Source
+
+# Its last part has a letter, so it is no address.
+_DOMAIN = re.compile(r"([A-Za-z0-9_-]+\.)+(?=[0-9-]*[A-Za-z])[A-Za-z0-9-]+\.?(:\w+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedFlow:
+    """What the policies say of a flow. `service` is the Service that it was asked through, "" for none."""
+
+    explanation: Explanation
+    service: str = ""
+
+    @property
+    def admitted(self) -> bool:
+        return self.explanation.verdict is Verdict.ALLOW
+
+
+class FlowsBetween:
+    """The flows from one end to another, explained; their patches are computed when they are asked for.
+
+    An end is pod/NAME, deploy/NAME, svc/NAME or an IP address, the destination also a domain name. Raises InputError,
+    with near matches, for what does not exist.
+    """
+
+    def __init__(self, source: Source, start: str, end: str, *, protocol: str = "") -> None:
+        ends = _end(start), _end(end)
+        snapshot = source.snapshot()
+        namespace = source.default_namespace
+        chosen = flows_between(snapshot, *ends, namespace=namespace, protocol=protocol.upper())
+        self._engine = PolicyEngine(snapshot)
+        self.flows = [ExplainedFlow(self._engine.explain(flow), service) for flow, service in chosen]
+
+    @property
+    def all_admitted(self) -> bool:
+        return all(flow.admitted for flow in self.flows)
+
+    def patch(self, flow: PolicyFlow) -> Patch | None:
+        """What would admit one flow; None where nothing is needed or nothing helps."""
+        return patch(self._engine, flow)
+
+    def patch_all(self) -> Option | None:
+        """One change that admits every flow that is not admitted now; None where none was found."""
+        return patch_all(self._engine, [f.explanation.flow for f in self.flows if not f.admitted])
+
+
+def explain_lines(source: Source, lines: Iterable[str], name: str) -> Iterator[Explanation]:
+    """Explains one flow a line, in JSON. Raises InputError that names the line ("NAME, line 3")."""
+    engine = PolicyEngine(source.snapshot())
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{name}, line {number}"
+        flow = _flow(line, where)
+        try:
+            explanation = engine.explain(flow)
+        except InputError as error:
+            raise InputError(error.message, source=where, hint=error.hint) from None
+        yield explanation
+
+
+def _end(text: str) -> Target | str:
+    """A target, or a domain name as text."""
+    return text if _DOMAIN.fullmatch(text) else parse_target(text)
+
+
+class _Line(msgspec.Struct, frozen=True):
+    source: str = msgspec.field(name="from")
+    to: str
+    port: int
+    protocol: str = "TCP"
+
+
+def _flow(line: str, where: str) -> PolicyFlow:
+    try:
+        read = msgspec.json.decode(line, type=_Line)
+    except msgspec.DecodeError as error:
+        raise InputError(
+            str(error),
+            source=where,
+            hint='A line is {"from": "ns/pod" or "IP", "to": "ns/pod" or "IP", "protocol": "TCP", "port": 80}.',
+        ) from None
+    if not 1 <= read.port <= 65535:
+        raise InputError(f"port {read.port} is not between 1 and 65535", source=where)
+    if read.protocol not in PROTOCOLS:
+        raise InputError(f"protocol {read.protocol!r} is none of {', '.join(PROTOCOLS)}", source=where)
+    return PolicyFlow(_line_end(read.source), _line_end(read.to), read.protocol, read.port)
+
+
+def _line_end(text: str) -> PolicyEndpoint:
+    namespace, slash, name = text.partition("/")
+    return pod_endpoint(namespace, name) if slash else ip_endpoint(text)

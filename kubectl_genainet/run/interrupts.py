@@ -1,0 +1,49 @@
+"""Ctrl-C, never in the middle of a record."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Self
+
+
+class Interrupts:
+    """Ctrl-C while it is entered: a KeyboardInterrupt as ever, but not in the middle of what is `held`."""
+
+    def __init__(self) -> None:
+        self._ours = self._held = self._came = False
+
+    def __enter__(self) -> Self:
+        # A shell starts what runs in the background with SIGINT ignored: that stays so.
+        expected = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        self._ours = expected and threading.current_thread() is threading.main_thread()
+        if self._ours:
+            signal.signal(signal.SIGINT, self._interrupted)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _interrupted(self, _: int, __: FrameType | None) -> None:
+        if not self._held or self._came:  # the second time at once: what is held may wait for a pipe that nobody reads
+            self._came = False
+            raise KeyboardInterrupt
+        self._came = True
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Ctrl-C waits for the end of the block; a second one does not."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self._came:
+            self._came = False
+            raise KeyboardInterrupt

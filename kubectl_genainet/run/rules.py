@@ -1,0 +1,113 @@
+"""`rules`: what kube-proxy has programmed on each node, and whether it is what the API says."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.node import RulesetDump
+from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.target import Target
+from kubectl_genainet.proxy.batch import FlowResult, evaluate_flows, read_flows
+from kubectl_genainet.proxy.exact import RuleCount, exact_counts
+from kubectl_genainet.proxy.report import RulesReport, addresses_of, rules_report
+from kubectl_genainet.proxy.ruleset import dump_of, parse_ruleset
+from kubectl_genainet.run.agents import Warn, read_exact
+from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.view import Reporter
+
+Dumps = Mapping[str, Sequence[RulesetDump]]
+
+
+@dataclass(frozen=True, slots=True)
+class RulesOptions:
+    """`saved` are dumps to read instead of nodes'. `hits_s` reads the counters twice, so far apart. `conntrack` counts the
+    connections too: the rules of nftables and IPVS count nothing. `namespace` is a target's, where there is no source."""
+
+    saved: Dumps | None = None
+    node: str = ""
+    hits_s: float = 0.0
+    conntrack: bool = False
+    namespace: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class RulesResult:
+    """The report, and the dumps that it was made from."""
+
+    report: RulesReport
+    dumps: Dumps
+
+
+def rules(source: Source | None, target: Target | None, options: RulesOptions, warn: Warn) -> RulesResult:
+    """The rules of every node against the API. Without a source the saved dumps are read by themselves."""
+    if options.hits_s and (options.saved is not None or source is None or not source.live):
+        raise GenainetError("--hits needs live nodes: a saved dump has one reading of the counters")
+    dumps = _dumps(source, options, warn)
+    earlier = None
+    if options.hits_s:
+        earlier = dumps
+        time.sleep(options.hits_s)
+        dumps = _dumps(source, options, warn)
+    if source is None:
+        namespace = options.namespace
+    else:
+        namespace = source.default_namespace if target is not None else source.namespace or "default"
+    report = rules_report(
+        source.snapshot() if source is not None else None,
+        dumps,
+        target,
+        namespace=namespace,
+        earlier=earlier,
+        node_ips=source.node_addresses() if source is not None else {},
+    )
+    return RulesResult(report, dumps)
+
+
+def evaluate_lines(
+    source: Source | None, lines: Iterable[str], name: str, options: RulesOptions, warn: Warn
+) -> Iterator[FlowResult]:
+    """Evaluates one flow a line, in JSON, through every node's rules. Raises InputError that names the line."""
+    dumps = _dumps(source, options, warn)
+    requests = list(read_flows(lines, name))
+    addresses = source.node_addresses() if source is not None and options.saved is None else {}
+    for node, of_node in dumps.items():
+        ruleset = parse_ruleset(of_node)
+        for error in ruleset.errors:
+            warn(f"{ruleset.node or 'ruleset'}: {error}")
+        gc.disable()  # all that is made here stays until the end; the collector would only walk it, again and again
+        yield from evaluate_flows(ruleset, requests, node_ips=addresses.get(node), node=node)
+
+
+def exact_rules(source: Source, target: Target, seconds: float, reporter: Reporter) -> list[RuleCount]:
+    """The rules that the nodes' kernels name for the target's packets within the time. Changes the nodes meanwhile."""
+    filters = addresses_of(source.snapshot(), target, source.default_namespace)
+    agents = source.agents()
+    reporter.say(f"tracing {', '.join(address_text(f.ip, f.port) for f in filters)} for {seconds:g} s")
+    hits = read_exact(agents, filters, seconds, reporter.warn)
+    return list(exact_counts(source.rulesets(reporter.warn), hits))
+
+
+def saved_dumps(texts: Sequence[tuple[str, str]]) -> Dumps:
+    """(name, text) of saved dumps, as one node's. Raises GenainetError for one that can't be read."""
+    dumps = [dump_of(text, name=name) for name, text in texts]
+    if errors := parse_ruleset(dumps).errors:
+        raise GenainetError(f"can't read the dump: {'; '.join(errors)}", hint="Save it again; it may be cut short.")
+    return {"": dumps}
+
+
+def _dumps(source: Source | None, options: RulesOptions, warn: Warn) -> Dumps:
+    if options.saved is not None:
+        dumps = options.saved
+    elif source is not None:
+        dumps = source.rulesets(warn, conntrack=options.conntrack)
+    else:
+        raise GenainetError("there are no rules to read: give a source or saved dumps")
+    if not options.node:
+        return dumps
+    if options.node not in dumps:
+        raise GenainetError(f"no rules of a node {options.node}", hint="There are: " + ", ".join(sorted(dumps)))
+    return {options.node: dumps[options.node]}

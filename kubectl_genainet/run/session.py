@@ -1,0 +1,227 @@
+"""A run over packets: the agents' records or a bundle's, the cluster's changes in between, the recording, the end by
+time, by Ctrl-C or because everything was seen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from kubectl_genainet.bundle import Bundle, BundleWriter, new_header
+from kubectl_genainet.context.context import Context
+from kubectl_genainet.errors import ExitStatus, GenainetError
+from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, Progress
+from kubectl_genainet.model.target import not_found
+from kubectl_genainet.run.agents import Agents
+from kubectl_genainet.run.interrupts import Interrupts
+from kubectl_genainet.run.sources.base import Follower, Source
+from kubectl_genainet.run.view import View
+from kubectl_genainet.stream import Streams
+from kubectl_genainet.wire import FilterEntry, TraceRequest
+
+REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
+LOAD_S = 40.0  # how long the agents may take to load their probes: compiling them is slow on a busy node
+GRACE_S = 10.0  # and to say goodbye
+GOODBYE_S = 5.0  # and to send their accounts at the end
+
+
+class Correlator(Protocol):
+    """What joins records, as far as all do it."""
+
+    @property
+    def context(self) -> Context: ...
+
+
+class Run(Protocol):
+    """What a verb makes of the records. `filters` are followed as they change with the cluster's objects."""
+
+    @property
+    def view(self) -> View: ...
+
+    @property
+    def correlator(self) -> Correlator: ...
+
+    @property
+    def filters(self) -> tuple[FilterEntry, ...]: ...
+
+    def take(self, event: Event) -> None:
+        """One record, live or replayed: the same way."""
+
+    def finish(self, *, live: bool) -> ExitStatus:
+        """Tells the view what is left, and the summary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watching:
+    """How a live run watches.
+
+    `request` makes each node's request. `timeout_s` counts on the agents. `node`: only what this node sees; `nodes`: those
+    that host an end of what is watched (empty: any may). `enough` may say, at a record, for how many seconds more to watch.
+    `record` is the file of a bundle, `arguments` what its header says of the run.
+    """
+
+    command: str
+    request: Callable[[str], TraceRequest]
+    timeout_s: float
+    arguments: dict[str, Any]
+    node: str = ""
+    nodes: frozenset[str] = frozenset()
+    enough: Callable[[Event], float | None] = lambda _: None
+    record: str = ""
+    redacted: bool = False
+
+
+def perform(run: Run, source: Source, watching: Watching) -> ExitStatus:
+    """Feeds the run what the source recorded, or what its agents see. Ctrl-C ends a live run as its time does.
+
+    Raises GenainetError for a bundle of another command, for an agent or a file that is not there, and where every agent
+    failed.
+    """
+    bundle = source.recording
+    return _replay(run, bundle, watching.command) if bundle is not None else _watch(run, source, watching)
+
+
+def check_recorded_by(bundle: Bundle, command: str) -> None:
+    """Raises GenainetError for a bundle of another command: without its probe's events, "nothing was seen" would be untrue."""
+    recorded = bundle.header.command
+    if recorded not in ("", command):
+        raise GenainetError(
+            f"the bundle was recorded by `{recorded}`: it has none of the events that `{command}` reads",
+            hint=f"kubectl genainet {recorded} --from FILE",
+        )
+
+
+def _replay(run: Run, bundle: Bundle, command: str) -> ExitStatus:
+    check_recorded_by(bundle, command)
+    with run.view:
+        run.view.replaying(bundle.header)
+        _warn_of_unread_policies(run)
+        for event in bundle.events:
+            run.take(event)
+        return run.finish(live=False)
+
+
+def _watch(run: Run, source: Source, watching: Watching) -> ExitStatus:
+    session = LiveSession(run, source, watching)
+    with run.view:
+        _warn_of_unread_policies(run)
+        session.watch()
+        status = run.finish(live=True)
+    session.check()
+    return status
+
+
+def _warn_of_unread_policies(run: Run) -> None:
+    if why := run.correlator.context.not_judged:
+        run.view.warn(f"a policy is not valid, so policies are not judged: {why}")
+
+
+class LiveSession:
+    """The agents of a source, one trace each, until the time is over."""
+
+    def __init__(self, run: Run, source: Source, watching: Watching) -> None:
+        self.run, self.source, self.watching = run, source, watching
+        self.failed: list[AgentFailed] = []  # nodes whose agent could not go on
+        self._interrupts = Interrupts()
+        self._nodes = 0
+
+    def watch(self) -> None:
+        agents = self._chosen(self.source.agents())
+        self._nodes = len(agents.dials)
+        with self._writer() as writer, self._interrupts:
+            requests = {node: self.watching.request(node) for node in agents.dials}
+            streams = Streams(agents.dials, requests, agents.token)
+            try:
+                with closing(self.source.follow(self.source.snapshot(), self.run.view.warn)) as follower:
+                    for event in self._records(streams, follower):
+                        self._take(event, writer)
+            except KeyboardInterrupt:
+                self.run.view.warn("stopped")
+            try:
+                for event in self._last_records(streams):
+                    self._take(event, writer)
+            except KeyboardInterrupt:
+                self.run.view.warn("stopped at once: the agents' accounts are missing")
+            finally:
+                streams.close()
+        if self.watching.record:
+            self.run.view.note(f"recorded in {self.watching.record}")
+
+    def check(self) -> None:
+        """Raises GenainetError where every agent failed: the command itself has."""
+        if self.failed and len({event.node for event in self.failed}) == self._nodes:
+            raise GenainetError(self.failed[0].message, self.failed[0].hint)
+
+    def _chosen(self, agents: Agents) -> Agents:
+        dials = agents.dials
+        if self.watching.node:
+            if self.watching.node not in dials:
+                raise not_found("node with an agent", self.watching.node, dials)
+            dials = {self.watching.node: dials[self.watching.node]}
+        elif self.watching.nodes & dials.keys():
+            dials = {node: dial for node, dial in dials.items() if node in self.watching.nodes}
+        return Agents(dials, agents.token)
+
+    def _writer(self) -> AbstractContextManager[BundleWriter | None]:
+        watching = self.watching
+        if not watching.record:
+            return nullcontext()
+        created = datetime.now(UTC).isoformat()
+        header = new_header(watching.command, watching.arguments, created, redacted=watching.redacted)
+        return BundleWriter(watching.record, header, self.source.snapshot())
+
+    def _take(self, event: Event, writer: BundleWriter | None) -> None:
+        with self._interrupts.held():  # half a record would spoil a bundle, and what is made of the records
+            if writer is not None:
+                writer.write(event)
+            if isinstance(event, AgentFailed):
+                self.failed.append(event)
+            self.run.take(event)
+
+    def _records(self, streams: Streams, follower: Follower) -> Iterator[Event]:
+        """The agents' records, and the cluster's changes in between."""
+        attached: set[str] = set()
+        refresh_at = time.monotonic() + REFRESH_S
+        deadline = time.monotonic() + LOAD_S + self.watching.timeout_s
+        while not streams.done and time.monotonic() < deadline:
+            event = streams.poll(0.1)
+            if event is not None:
+                yield event
+                if isinstance(event, Progress) and event.stage == "attached":
+                    attached.add(event.node)
+                    if len(attached) == self._nodes:
+                        deadline = time.monotonic() + self.watching.timeout_s + GRACE_S
+                more = self.watching.enough(event)
+                if more is not None:
+                    deadline = min(deadline, time.monotonic() + more)
+            self.run.view.refresh()
+            if time.monotonic() >= refresh_at:
+                yield from self._changes(streams, follower)
+                refresh_at = time.monotonic() + REFRESH_S
+
+    def _changes(self, streams: Streams, follower: Follower) -> Iterator[Event]:
+        try:
+            now = follower.newer()
+        except GenainetError as error:
+            self.run.view.warn(f"the cluster's objects can't be read any more: {error.message}")
+            return
+        if now is None:
+            return
+        before = self.run.filters
+        yield ClusterChanged.of(now)
+        if self.run.filters != before:
+            for problem in streams.set_filters(self.run.filters):
+                self.run.view.warn(problem.message)
+
+    @staticmethod
+    def _last_records(streams: Streams) -> Iterator[Event]:
+        """Ends the traces: what the agents still have, and their accounts."""
+        streams.finish()
+        deadline = time.monotonic() + GOODBYE_S
+        while not streams.done and (left := deadline - time.monotonic()) > 0:
+            event = streams.poll(left)
+            if event is not None:
+                yield event

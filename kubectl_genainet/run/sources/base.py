@@ -1,0 +1,96 @@
+"""The interface of all sources."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from kubectl_genainet.bundle import Bundle
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.run.agents import Agents, Warn, read_nodes, read_rulesets
+
+
+class Follower(Protocol):
+    """The cluster's state as it changes."""
+
+    def newer(self) -> ClusterSnapshot | None:
+        """The state, where it has changed since the last call; else None."""
+
+    def close(self) -> None: ...
+
+
+class Source(ABC):
+    """Where a run reads the cluster's objects, and its packets and node reports where there are any.
+
+    `namespace` is the one that was asked for ("" where none was); `all_namespaces` asks for all of them. The snapshot is
+    read once, at the first call. A source raises GenainetError for what it does not have; it never answers with
+    something empty that would look like a finding.
+    """
+
+    def __init__(self, *, namespace: str = "", all_namespaces: bool = False) -> None:
+        self.namespace, self.all_namespaces = namespace, all_namespaces
+        self._snapshot: ClusterSnapshot | None = None
+
+    def snapshot(self) -> ClusterSnapshot:
+        """The cluster's objects, as they were when they were first asked for."""
+        if self._snapshot is None:
+            self._snapshot = self._read()
+        return self._snapshot
+
+    @abstractmethod
+    def _read(self) -> ClusterSnapshot: ...
+
+    @property
+    @abstractmethod
+    def live(self) -> bool:
+        """Whether it has agents that watch packets now."""
+
+    @property
+    def default_namespace(self) -> str:
+        """The namespace of names that are given without one."""
+        return self.namespace or "default"
+
+    @property
+    def scope_namespace(self) -> str:
+        """The namespace that a run without a target looks at; "" for all of them."""
+        return "" if self.all_namespaces else self.default_namespace
+
+    @property
+    def judged_namespace(self) -> str:
+        """The namespace whose objects `doctor` judges; "" for all of them, unless one was asked for."""
+        return "" if self.all_namespaces else self.namespace
+
+    @property
+    def recording(self) -> Bundle | None:
+        """What was recorded, where the source is a recording."""
+        return None
+
+    def agents(self) -> Agents:
+        """Raises GenainetError where the source has no agents."""
+        raise GenainetError(
+            f"{self} has no agents, so no packets can be watched",
+            hint="Use a cluster, a lab, or a bundle of this command.",
+        )
+
+    def follow(self, snapshot: ClusterSnapshot, warn: Warn) -> Follower:
+        """The state from `snapshot` on. `warn` may be called from another thread."""
+        raise GenainetError(f"{self} does not change")
+
+    def node_reports(self, warn: Warn) -> Mapping[str, NodeReport]:
+        """Every node's report. A node that fails is warned of and left out; raises GenainetError where all fail."""
+        return read_nodes(self.agents(), warn)
+
+    def rulesets(self, warn: Warn, *, conntrack: bool = False) -> Mapping[str, Sequence[RulesetDump]]:
+        """Every node's rulesets, with its translated connections if asked; failures as in `node_reports`."""
+        return read_rulesets(self.agents(), warn, conntrack=conntrack)
+
+    def node_addresses(self) -> Mapping[str, Sequence[str]]:
+        """The nodes' own addresses, as far as the source knows them."""
+        return {node.metadata.name: list(node.ips) for node in self.snapshot().nodes}
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """As messages name it."""

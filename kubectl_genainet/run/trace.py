@@ -1,0 +1,180 @@
+"""`trace`: the paths of real packets through a target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from kubectl_genainet.context.targets import Resolved, resolve
+from kubectl_genainet.errors import ExitStatus, InputError
+from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
+from kubectl_genainet.model.events import ClusterChanged, Event, ProbeResult
+from kubectl_genainet.model.kube import Pod
+from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.target import Target, TargetKind, parse_target, pod_named
+from kubectl_genainet.run.session import Watching, perform
+from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.target import HeldTarget
+from kubectl_genainet.run.view import MakeView, TraceView
+from kubectl_genainet.trace.paths import PathCorrelator
+from kubectl_genainet.trace.summary import SummaryBuilder, something_wrong
+from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
+
+SETTLED_S = 2.5  # after a check connection's result, everything that it causes has settled
+
+
+@dataclass(frozen=True, slots=True)
+class CheckConnections:
+    """Connections that the client pod opens to the target; with a `path` they carry HTTP GETs."""
+
+    count: int = 3
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceOptions:
+    """`from_pod` ("pod/NAME"): only this client's packets, and where `check` connections come from."""
+
+    from_pod: str = ""
+    check: CheckConnections | None = None
+    exact: bool = False
+    timeout_s: float = 30.0
+    node: str = ""
+    record: str = ""
+
+
+def trace(source: Source, target: Target, options: TraceOptions, make_view: MakeView[TraceView]) -> ExitStatus:
+    """Tells the view the paths of the target's packets. FOUND where something was dropped, refused or slow.
+
+    Raises GenainetError, with what to do, for a target or a pod that does not exist and a source without packets.
+    """
+    snapshot = source.snapshot()
+    resolved = resolve(target, snapshot, source.default_namespace)
+    client = client_pod(options.from_pod, snapshot, resolved.namespace)
+    request = TraceRequest(
+        filters=resolved.filters,
+        timeout_s=options.timeout_s,
+        exact=options.exact,
+        probe=_probe_request(options.check, resolved, snapshot, client) if source.live else None,
+    )
+    view = make_view(str(target), live=source.live)
+    for warning in resolved.warnings:
+        view.warn(warning)
+    watching = Watching(
+        "trace",
+        lambda node: _request_for(node, request, client),
+        options.timeout_s,
+        {"target": str(target), "timeout": options.timeout_s},
+        node=options.node,
+        nodes=frozenset({client.spec.node_name}) | resolved.nodes if client is not None else frozenset(),
+        enough=lambda event: SETTLED_S if isinstance(event, ProbeResult) else None,
+        record=options.record,
+    )
+    return perform(TraceRun(snapshot, resolved, client, view), source, watching)
+
+
+def client_pod(text: str, snapshot: ClusterSnapshot, namespace: str) -> Pod | None:
+    """The pod that "pod/NAME" or "NAME" names; None for "". Raises InputError, with near matches, where there is none."""
+    if not text:
+        return None
+    target = parse_target(text if "/" in text else f"pod/{text}")
+    if target.kind is not TargetKind.POD:
+        raise InputError(f"--from-pod takes a pod, not {text}")
+    return pod_named(snapshot, target.namespace or namespace, target.name)
+
+
+def _probe_request(
+    check: CheckConnections | None, resolved: Resolved, snapshot: ClusterSnapshot, client: Pod | None
+) -> ProbeRequest | None:
+    if check is None:
+        return None
+    if client is None:
+        candidates = [
+            p for p in snapshot.pods if p.metadata.namespace == resolved.namespace and p.ips and not p.finished
+        ]
+        names = ", ".join(sorted(p.metadata.name for p in candidates)[:5])
+        raise InputError(
+            "--probe needs --from-pod: where shall the connection come from?", hint=f"For example one of {names}."
+        )
+    if not client.ips:
+        raise InputError(f"pod {client.metadata.name} has no address yet")
+    own, host, port = _check_addresses(resolved, snapshot, client)
+    header = resolved.target.name if resolved.target.kind is TargetKind.SERVICE else ""
+    return ProbeRequest(from_ip=own, host=host, port=port, path=check.path, host_header=header, count=check.count)
+
+
+def _check_addresses(resolved: Resolved, snapshot: ClusterSnapshot, client: Pod) -> tuple[str, str, int]:
+    """(the client's address, the target's address and port), of the first family that both have."""
+    service = (
+        snapshot.service(resolved.namespace, resolved.target.name)
+        if resolved.target.kind is TargetKind.SERVICE
+        else None
+    )
+    if resolved.target.kind is TargetKind.ADDRESS:
+        addresses = {canonical_ip(resolved.target.name)}
+    else:
+        addresses = set(map(canonical_ip, service.cluster_ips)) if service else {ip for ip, _ in resolved.servers}
+    usable = [e for e in resolved.filters if e.ip in addresses and e.port and e.protocol in ("", "TCP")]
+    for own in client.ips:
+        for entry in usable:
+            if (":" in entry.ip) == (":" in own):
+                return own, entry.ip, entry.port
+    raise InputError(
+        f"{resolved.target} has no TCP address and port that pod {client.metadata.name} could connect to",
+        hint="Name the port: TARGET:PORT." if not usable else "They have no address family in common.",
+    )
+
+
+def _request_for(node: str, request: TraceRequest, client: Pod | None) -> TraceRequest:
+    """Only the node of the client pod opens connections."""
+    here = client is not None and client.spec.node_name == node
+    return request if here or request.probe is None else msgspec.structs.replace(request, probe=None)
+
+
+class TraceRun:
+    """Records in, paths to the view, an exit status out."""
+
+    def __init__(self, snapshot: ClusterSnapshot, resolved: Resolved, client: Pod | None, view: TraceView) -> None:
+        self.client, self.view = client, view
+        target, namespace = resolved.target, resolved.namespace
+        self.target = HeldTarget(str(target), lambda now: resolve(target, now, namespace), snapshot, view.warn)
+        self.correlator = PathCorrelator(snapshot, set(resolved.servers))
+        self.summary = SummaryBuilder(str(target))
+
+    @property
+    def filters(self) -> tuple[FilterEntry, ...]:
+        return self.target.current.filters
+
+    def take(self, event: Event) -> None:
+        self.summary.event(event)
+        if isinstance(event, ClusterChanged):
+            self.target.update(event.snapshot)
+            self.correlator.connections.servers = set(self.target.current.servers)
+        self.view.event(event)
+        self._show(self.correlator.feed(event))
+
+    def _show(self, paths: Iterator[PacketPath]) -> None:
+        for path in paths:
+            if self._concerns(path):
+                self.summary.path(path)
+                self.view.path(path)
+
+    def _concerns(self, path: PacketPath) -> bool:
+        if not self.target.current.concerns(path):
+            return False
+        if self.client is None:
+            return True
+        client = path.flow.client
+        return (client.namespace, client.pod) == (self.client.metadata.namespace, self.client.metadata.name)
+
+    def finish(self, *, live: bool) -> ExitStatus:
+        self._show(self.correlator.finish())
+        summary = self.summary.build(self.correlator.half_seen)
+        self.view.finish(summary)
+        if something_wrong(summary):
+            return ExitStatus.FOUND
+        if summary.connections:
+            return ExitStatus.OK
+        return ExitStatus.TIMED_OUT if live else ExitStatus.OK
