@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from kubectl_genainet.diagnose.felt import Felt
@@ -18,6 +17,7 @@ CONSEQUENCES = frozenset(
         "icmp-dropped",
         "icmp-error",
         "netfilter-drop",
+        "packet-too-big",
         "retransmitted",
         "retransmits",
         "slow-backend",
@@ -32,6 +32,7 @@ CONSEQUENCES = frozenset(
     }
 )
 # Rejects that follow from a Service without a ready endpoint.
+_NO_ENDPOINTS = frozenset({"no-endpoints", "no-local-endpoint"})
 _OF_ENDPOINTS = frozenset({"rejected-by-rule", "no-endpoints", "no-local-endpoint", "closed-port"})
 # Units of what users feel, most telling first.
 _UNITS = ("connections", "queries", "packets", "findings")
@@ -104,53 +105,50 @@ class Gathering:
 
     def causes(self) -> tuple[Cause, ...]:
         """Each cause once, its consequences folded in, the worst and most felt first."""
-        everything = list(self._by_key.values())
-        roots = [g for g in everything if g.check not in CONSEQUENCES]
+        everything = sorted(self._by_key.values(), key=_rank)
         for gathered in everything:
             gathered.folded = []
-        kept = list(roots)
-        for gathered in everything:
-            if gathered in roots:
-                continue
-            owner = _explains(roots, gathered)
-            if owner is not None:
-                owner.folded.append(gathered)
-            else:
+        kept: list[Gathered] = []
+        for gathered in everything:  # roots come first, so a consequence finds the cause that it follows from
+            owner = next((root for root in kept if _explains(root, gathered)), None)
+            if owner is None:
                 kept.append(gathered)
-        kept = _fold_endpoints(kept)
-        return tuple(_cause(g) for g in sorted(kept, key=_rank))
+            else:
+                owner.folded.append(gathered)
+        return tuple(_cause(g) for g in kept)
 
 
-def _explains(roots: Iterable[Gathered], consequence: Gathered) -> Gathered | None:
-    """The cause that a consequence follows from: it shares a flow with it, or the place; the most felt one."""
-    candidates = [
-        root
-        for root in roots
-        if (root.pairs & consequence.pairs or root.places & consequence.places)
-        and (root.severity.rank >= consequence.severity.rank or root.severity is Severity.ERROR)
-        and root.dns == consequence.dns
-    ]
-    return min(candidates, key=_rank, default=None)
+def _explains(root: Gathered, other: Gathered) -> bool:
+    """Whether `other` is only another sight of the root's fault."""
+    if other.check in CONSEQUENCES and root.check not in CONSEQUENCES:
+        of_one_kind = root.dns == other.dns or root.check.startswith("conntrack-")
+        return of_one_kind and (_share_a_flow(root, other) or bool(root.places & other.places))
+    if root.check in _NO_ENDPOINTS and other.check in _OF_ENDPOINTS:
+        return _share_a_flow(root, other)
+    named = ("policies", "rule")  # what decided is known, and is another for each
+    if root.check == other.check and root.key[0] not in named and other.key[0] not in named:
+        return _share_a_flow(root, other) or bool(root.places & other.places)
+    return False
 
 
-def _fold_endpoints(kept: list[Gathered]) -> list[Gathered]:
-    """A Service without a ready endpoint explains the rejects of its own clients."""
-    roots = [g for g in kept if g.check in ("no-endpoints", "no-local-endpoint")]
-    left = []
-    for gathered in kept:
-        owner = next(
-            (r for r in roots if r is not gathered and gathered.check in _OF_ENDPOINTS and r.pairs & gathered.pairs), None
-        )
-        if owner is None or gathered in roots:
-            left.append(gathered)
-        else:
-            owner.folded.append(gathered)
-    return left
+def _share_a_flow(a: Gathered, b: Gathered) -> bool:
+    """Whether both hit the same client and server; "?" is any."""
+    return any(
+        (c == d or "?" in (c, d)) and (s == t or "?" in (s, t))
+        for c, s in a.pairs
+        for d, t in b.pairs
+        if (c, s) != ("?", "?")
+    )
 
 
-def _rank(gathered: Gathered) -> tuple[int, int, int, str]:
+def _rank(gathered: Gathered) -> tuple[bool, int, int, str]:
     felt = gathered.counts["connections"] + gathered.counts["queries"]
-    return (-gathered.severity.rank, gathered.check in CONSEQUENCES, -(felt or gathered.counts["packets"]), gathered.title)
+    return (
+        -gathered.severity.rank,
+        gathered.check in CONSEQUENCES,
+        -(felt or gathered.counts["packets"]),
+        gathered.title,
+    )
 
 
 def _cause(gathered: Gathered) -> Cause:

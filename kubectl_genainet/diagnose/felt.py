@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kubectl_genainet.model.finding import Evidence, Finding, Remedy, Severity
-from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.dns.findings import ADMIT_DNS
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy, Severity
 from kubectl_genainet.model.results.drops import DropRow
 from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
 from kubectl_genainet.model.results.path import Drop, PacketPath, Party
 
 DNS_PORT = 53
+_ADDRESS = re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}(?:/\d+)?\b|\b[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?:/\d+)?|rule \d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ def of_path(path: PacketPath) -> Iterator[Felt]:
     if path.drop is not None:
         yield _of_drop(path.drop, pairs, 1, "connections")
     for finding in path.findings:
-        place = str(finding.object) if finding.object else server
+        place = _place_of(finding) or server
         yield Felt(
             (finding.check, place),
             finding.check,
@@ -88,26 +90,36 @@ def of_exchange(exchange: DnsExchange) -> Felt | None:
         return None
     client, server = name_of(exchange.client), name_of(exchange.server or exchange.asked)
     drop = exchange.drop
-    title = f"name lookup fails: {drop.explanation}" if drop.explanation else ""
-    return _of_drop(drop, frozenset({(client, server)}), 1, "queries", title=title, dns=True)
+    title = f"name lookups fail: {drop.explanation}" if drop.explanation else ""
+    pairs = frozenset({(client, server)})
+    remedy = ADMIT_DNS if drop.policies else None
+    return _of_drop(drop, pairs, 1, "queries", title=title, dns=True, remedy=remedy)
 
 
-def of_finding(finding: Finding, unit: str = "findings") -> Felt:
-    """A finding over a whole watch, or of the cluster's objects."""
-    place = str(finding.object) if finding.object else finding.title
+def of_finding(finding: Finding, *, client: str = "") -> Felt:
+    """A finding over a whole watch; of one client where one is named."""
+    place = _place_of(finding) or finding.title
     return Felt(
         (finding.check, place),
         finding.check,
         finding.title,
         finding.severity,
-        frozenset(),
+        frozenset({(client, "?")}) if client else frozenset(),
         place,
         1,
-        unit,
+        "findings",
         finding.evidence,
         finding.remedy,
         dns=finding.check.startswith("dns-"),
     )
+
+
+def _place_of(finding: Finding) -> str:
+    """The pod or other object that a finding is about, as `DropRow.pod` names pods; "" for none."""
+    ref = finding.object
+    if ref is None:
+        return ""
+    return f"{ref.namespace}/{ref.name}" if ref.kind == "Pod" else str(ref)
 
 
 def _of_drop(
@@ -119,12 +131,13 @@ def _of_drop(
     title: str = "",
     check: str = "",
     dns: bool = False,
+    remedy: Remedy | None = None,
 ) -> Felt:
     place = drop.pod or f"node {drop.node}" if drop.pod or drop.node else "?"
     if drop.policies:
         key: tuple[str, ...] = ("policies", *sorted(drop.policies))
     elif drop.rule:
-        key = ("rule", drop.rule)
+        key = ("rule", _ADDRESS.sub("*", drop.rule))  # the same rule for another pod or on another node
     else:
         key = (check or drop.check or drop.reason, place)
     title = title or drop.explanation or f"{drop.reason} in {place}"
@@ -138,21 +151,15 @@ def _of_drop(
         count,
         unit,
         (*_where(drop), *drop.evidence),
-        drop.remedy,
+        drop.remedy or remedy,
         dns,
     )
 
 
 def _where(drop: Drop) -> Iterator[Evidence]:
-    from kubectl_genainet.model.finding import Certainty
-
     where = drop.pod or f"node {drop.node}"
     hook = f" in {drop.hook}" if drop.hook else ""
     device = f", device {drop.device}" if drop.device else ""
     yield Evidence(f"{drop.reason or 'dropped'}{hook} on {where}{device}", Certainty.OBSERVED, node=drop.node or "")
     if drop.rule:
         yield Evidence(drop.rule, drop.rule_certainty or drop.certainty, node=drop.node or "")
-
-
-def address_of(party: Party) -> str:
-    return address_text(party.ip, party.port)

@@ -6,7 +6,6 @@ from enum import Enum
 
 import msgspec
 
-from kubectl_genainet.context.account import Losses
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 
 
@@ -76,4 +75,4 @@ class Conclusion(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     next: tuple[str, ...]
     nodes: tuple[str, ...]
     silent_nodes: tuple[str, ...]
-    lost: tuple[Losses, ...]
+    lost: int | None  # events; None where a node has not said
