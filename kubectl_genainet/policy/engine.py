@@ -14,7 +14,9 @@ from kubectl_genainet.policy.cidr import address_of
 from kubectl_genainet.policy.compile import compile_policies
 from kubectl_genainet.policy.decide import Selected
 from kubectl_genainet.policy.explain import explain_direction
+from kubectl_genainet.policy.identity import IdentityPeer
 from kubectl_genainet.policy.model import (
+    Action,
     Direction,
     DirectionResult,
     Explanation,
@@ -37,7 +39,7 @@ from kubectl_genainet.policy.rules import PROTOCOLS, Policy
 class PolicyEngine:
     """Judges flows by the policies of a snapshot.
 
-    Construction validates every policy: InputError names file, object and field of one that is not valid.
+    A policy that is not valid or not of a kind that is evaluated does not end this: it is one of `unevaluated`.
     """
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
@@ -45,12 +47,15 @@ class PolicyEngine:
         self.parties = Parties(snapshot)
         compiled = compile_policies(snapshot)
         self.tiers = compiled.tiers
-        self.policies = compiled.policies
-        self.host_policies = compiled.host_policies
+        self.policies = tuple(compiled.policies)
+        self.host_policies = tuple(compiled.host_policies)
+        self.unevaluated = tuple(compiled.unevaluated)
+        self.refused = tuple(compiled.refused)
+        self.by_identity = compiled.by_identity
         self._by_namespace: dict[str, list[Policy]] = defaultdict(list)
         for policy in self.policies:
             subject = policy.subject
-            self._by_namespace[subject.namespace if isinstance(subject, PodsPeer) else ""].append(policy)
+            self._by_namespace[subject.namespace if isinstance(subject, PodsPeer | IdentityPeer) else ""].append(policy)
         self._plans: dict[tuple[str, str, Direction], Plan] = {}
 
     @cached_property
@@ -142,9 +147,22 @@ class PolicyEngine:
         early = self._exempt(direction, own, peer)
         if early is not None:
             return early
+        result = self._judged(flow, direction, own, peer)
+        refused = tuple(
+            NotEvaluated(str(r.ref), r.field, f"not in force: {r.why}")
+            for r in self.refused
+            if direction in r.directions and r.subject.match(own, own).value is not False
+        )
+        if not refused:
+            return result
+        return msgspec.structs.replace(result, not_evaluated=(*result.not_evaluated, *refused))
+
+    def _judged(self, flow: PolicyFlow, direction: Direction, own: Party, peer: Party) -> DirectionResult:
         plan = self.plan(own, direction)
         own_node = peer.runs(own) if peer.kind is PartyKind.HOST else False
-        if own_node and direction is Direction.EGRESS:
+        if own_node and direction is Direction.INGRESS:
+            return self._from_own_node(flow, own, peer, plan)
+        if own_node and not self.by_identity:
             return self._to_own_node(flow, own, peer, plan)
         result = explain_direction(flow, direction, own, peer, plan)
         if flow.protocol not in PROTOCOLS and plan:
@@ -171,9 +189,19 @@ class PolicyEngine:
             if notes:
                 return DirectionResult(Verdict.UNKNOWN, Reason.NOT_EVALUATED, not_evaluated=notes)
             return DirectionResult(Verdict.ALLOW, reason)
-        if direction is Direction.INGRESS and peer.kind is PartyKind.HOST and peer.runs(own):
-            return DirectionResult(Verdict.ALLOW, Reason.OWN_NODE)
         return None
+
+    def _from_own_node(self, flow: PolicyFlow, own: Party, peer: Party, plan: Plan) -> DirectionResult:
+        """A flow from the node that runs the pod. It passes, whatever isolates the pod; Cilium's deny rules go before that
+        (option allow-localhost adds an allow of last resort)."""
+        denying = [
+            one
+            for _, chosen in plan
+            for one in chosen
+            if one.policy.family is Family.CILIUM and any(r.action is Action.DENY for r in one.policy.ingress)
+        ]
+        result = explain_direction(flow, Direction.INGRESS, own, peer, self.in_tiers(denying))
+        return DirectionResult(Verdict.ALLOW, Reason.OWN_NODE) if result.reason is Reason.DEFAULT else result
 
     def _to_own_node(self, flow: PolicyFlow, own: Party, peer: Party, plan: Plan) -> DirectionResult:
         """A flow to the node that runs the pod: "traffic to and from the node where a Pod is running is always allowed"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -27,6 +27,12 @@ class Match(NamedTuple):
 
 
 YES = Match(True)
+
+
+class Peer(Protocol):
+    """Whom a term selects. `own` is the pod whose policy it is: some terms compare with it."""
+
+    def match(self, party: Party, own: Party) -> Match: ...
 
 
 def no(term: Term, wanted: object, actual: str, field: str, depth: int = 0) -> Match:
@@ -130,20 +136,27 @@ class BlockPeer(msgspec.Struct, frozen=True):
     """Addresses in a block and not in its exceptions.
 
     The API leaves open whether pods match by address. Kubernetes' enforcers apply blocks to pods too, after address
-    translation; Cilium's own policies don't (`outside_only`: identity goes before address, for pods and nodes).
+    translation; Cilium doesn't (`outside_only`: identity goes before address, but for the kinds of parties in `also`).
     """
 
     block: Block
     excepts: tuple[Block, ...]
     field: str
     outside_only: bool = False
+    also: frozenset[PartyKind] = frozenset()
 
     def holds(self, address: Address) -> bool:
         return self.block.holds(address) and not any(e.holds(address) for e in self.excepts)
 
     def match(self, party: Party, own: Party) -> Match:
-        if self.outside_only and party.kind is not PartyKind.OUTSIDE:
-            return no(Term.ADDRESS, f"{self} outside the cluster", f"{party.text}, a pod or node", self.field)
+        if self.outside_only and party.kind is not PartyKind.OUTSIDE and party.kind not in self.also:
+            kind = "pod" if party.kind is PartyKind.POD else "node"
+            return no(
+                Term.ADDRESS,
+                f"{self} outside the cluster",
+                f"{party.text}, and Cilium's blocks select no {kind}",
+                self.field,
+            )
         if party.address is None:
             if party.domain:
                 return Match(None, why=f"the addresses of {party.domain} are not known")
@@ -199,47 +212,6 @@ class DomainsPeer(msgspec.Struct, frozen=True):
         return no(Term.DOMAIN, wanted, party.domain, self.field)
 
 
-class EntityPeer(msgspec.Struct, frozen=True):
-    """Cilium's entities: parties by what they are. Source: Cilium, pkg/policy/api/entity.go.
-
-    `api_servers` are the addresses of the API servers, empty where they are not known.
-    """
-
-    entity: str
-    field: str
-    api_servers: tuple[Address, ...] = ()
-
-    def match(self, party: Party, own: Party) -> Match:
-        host = party.kind is PartyKind.HOST
-        match self.entity:
-            case "all":
-                return YES
-            case "cluster":
-                return self._answer(party.kind is not PartyKind.OUTSIDE, party)
-            case "world" | "world-ipv4" | "world-ipv6":
-                version = {"world-ipv4": 4, "world-ipv6": 6}.get(self.entity)
-                if party.kind is PartyKind.OUTSIDE and version and party.address is None:
-                    return Match(None, why=f"the addresses of {party.text} are not known")
-                fits = not version or (party.address is not None and party.address.version == version)
-                return self._answer(party.kind is PartyKind.OUTSIDE and fits, party)
-            case "host" | "remote-node":
-                runs = party.runs(own) if host else False
-                if runs is None:
-                    return Match(None, why=f"the node of {own.text} is not known")
-                return self._answer(host and runs is (self.entity == "host"), party)
-            case "kube-apiserver":
-                if party.kind is PartyKind.POD:
-                    return self._answer(False, party)
-                if not self.api_servers:
-                    return Match(None, why="the addresses of the API servers are not known")
-                return self._answer(party.address in self.api_servers, party)
-            case _:  # none, health, init, ingress, unmanaged: no pod, no node and no outside address that is named
-                return self._answer(False, party)
-
-    def _answer(self, value: bool, party: Party) -> Match:
-        return YES if value else no(Term.ENTITY, self.entity, party.text, self.field)
-
-
 class ServiceAccountPeer(msgspec.Struct, frozen=True):
     """Pods by the name of their service account; the selector's requirements are compared with that name."""
 
@@ -254,6 +226,16 @@ class ServiceAccountPeer(msgspec.Struct, frozen=True):
         return no(Term.SERVICE_ACCOUNT, failed or self.names, account or party.text, self.field)
 
 
+class NetworkSet(msgspec.Struct, frozen=True):
+    """Calico's NetworkSet, or GlobalNetworkSet (without a namespace): addresses with labels, and their namespace's."""
+
+    namespace: str
+    labels: dict[str, str]
+    namespace_labels: dict[str, str]
+    namespace_known: bool
+    blocks: Peer
+
+
 class ExpressionPeer(msgspec.Struct, frozen=True):
     """Calico's selectors: pods by expressions over their labels and their namespace's, and network sets by theirs.
 
@@ -266,7 +248,7 @@ class ExpressionPeer(msgspec.Struct, frozen=True):
     namespace: str
     all_namespaces: bool
     only_global: bool
-    sets: tuple[tuple[str, tuple[tuple[str, str], ...], Peer], ...]
+    sets: tuple[NetworkSet, ...]
     field: str
 
     def match(self, party: Party, own: Party) -> Match:
@@ -275,12 +257,14 @@ class ExpressionPeer(msgspec.Struct, frozen=True):
             if pod.value is not False:
                 return pod
         unsure: Match | None = None
-        for namespace, labels, blocks in self.sets:
-            if self._holds_set(namespace, dict(labels)):
-                found = blocks.match(party, own)
-                if found.value:
-                    return YES
-                unsure = found if found.value is None else unsure
+        for one in self.sets:
+            holds = self._holds_set(one)
+            found = one.blocks.match(party, own) if holds is not False else Match(False)
+            if found.value and holds:
+                return YES
+            if found.value is not False:
+                why = found.why or f"the labels of namespace {one.namespace} are not known: it was not read"
+                unsure = Match(None, why=why)
         if unsure is not None:
             return unsure
         labels_text = label_text(party.labels) if party.kind is PartyKind.POD else party.text
@@ -304,14 +288,28 @@ class ExpressionPeer(msgspec.Struct, frozen=True):
         labels = {**party.namespace_labels, "projectcalico.org/name": party.namespace}
         return Match(self.namespaces.matches(labels))
 
-    def _holds_set(self, namespace: str, labels: dict[str, str]) -> bool:
-        if self.only_global and namespace:
+    def _holds_set(self, one: NetworkSet) -> bool | None:
+        if (self.only_global and one.namespace) or not self.selector.matches(one.labels):
             return False
-        if self.namespace and namespace != self.namespace:
+        if self.namespace:
+            return one.namespace == self.namespace
+        if self.all_namespaces or self.only_global:
+            return True
+        if not one.namespace:
             return False
-        if not self.all_namespaces and not self.only_global and not namespace:
-            return False
-        return self.selector.matches(labels)
+        if not one.namespace_known and keys_of(self.namespaces) - {NAMESPACE_NAME_LABEL, "projectcalico.org/name"}:
+            return None
+        return self.namespaces.matches(one.namespace_labels)
+
+
+class NobodyPeer(msgspec.Struct, frozen=True):
+    """No party, for the reason `why`: an empty rule of Cilium, an empty list of peers."""
+
+    field: str
+    why: str
+
+    def match(self, party: Party, own: Party) -> Match:
+        return no(Term.POD, f"nobody ({self.why})", party.text, self.field)
 
 
 class UnknownPeer(msgspec.Struct, frozen=True):
@@ -362,23 +360,6 @@ class NotPeer(msgspec.Struct, frozen=True):
         if found.value is None:
             return found
         return YES if found.value is False else no(self.term, self.wanted, party.text, self.field)
-
-
-Peer = (
-    AnyPeer
-    | PodsPeer
-    | SameLabelsPeer
-    | BlockPeer
-    | NodesPeer
-    | DomainsPeer
-    | EntityPeer
-    | UnknownPeer
-    | ServiceAccountPeer
-    | ExpressionPeer
-    | AllOfPeer
-    | AnyOfPeer
-    | NotPeer
-)
 
 
 def best_match(found: list[Match]) -> Match:

@@ -10,7 +10,7 @@ import msgspec
 
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.policy.model import Action, Direction, Family, Term
-from kubectl_genainet.policy.party import Party
+from kubectl_genainet.policy.party import Party, PartyKind
 from kubectl_genainet.policy.peers import YES, Match, Peer, best_match, no
 
 PROTOCOLS = ("TCP", "UDP", "SCTP")
@@ -44,15 +44,19 @@ class NamedPortTerm(msgspec.Struct, frozen=True):
     protocol: str
     name: str
     field: str
+    pods_only: bool = False  # Cilium knows no named ports of pods that use their node's network
 
     def match(self, protocol: str, port: int, destination: Party) -> Match:
         if self.protocol and self.protocol != protocol:
             return no(Term.PROTOCOL, self, protocol, self.field)
-        named = [p for p in destination.ports if p.name == self.name]
+        known = not self.pods_only or destination.kind is PartyKind.POD
+        named = [p for p in destination.ports if p.name == self.name] if known else []
         if any(p.protocol == protocol and p.port == port for p in named):
             return YES
         ports = ", ".join(f"{p.protocol} {p.port}" for p in named)
         meaning = f"{self.name} is {ports} in {destination.text}" if named else f"{destination.text} has no such port"
+        if not known:
+            meaning = f"Cilium knows no named ports of {destination.text}, which uses its node's network"
         return no(Term.PORT, self, f"{protocol} {port} ({meaning})", self.field, 1)
 
     def __str__(self) -> str:
@@ -85,7 +89,17 @@ class NotProtocol(msgspec.Struct, frozen=True):
         return YES
 
 
-Ports = NumberedPorts | NamedPortTerm | NotPorts | NotProtocol
+class NoPorts(msgspec.Struct, frozen=True):
+    """No port at all, for the reason `why` (Cilium: a port rule without ports, a rule for ICMP only)."""
+
+    field: str
+    why: str
+
+    def match(self, protocol: str, port: int, destination: Party) -> Match:
+        return no(Term.PORT, f"no port: {self.why}", f"{protocol} {port}", self.field)
+
+
+Ports = NumberedPorts | NamedPortTerm | NotPorts | NotProtocol | NoPorts
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -146,6 +160,18 @@ class Policy(msgspec.Struct, frozen=True):
 
     def applies(self, direction: Direction) -> bool:
         return self.isolates(direction) or bool(self.rules(direction))
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A policy that its API or its agent refuses: it is not in force, in none of its parts. `directions` are those that it
+    has rules for, `subject` whom it would apply to, as far as that could be read."""
+
+    ref: ObjectRef
+    subject: Peer
+    directions: frozenset[Direction]
+    field: str
+    why: str
+    source: str = ""
 
 
 class Tier(msgspec.Struct, frozen=True):

@@ -63,14 +63,18 @@ class RawPolicy(msgspec.Struct, frozen=True):
     spec: RawSpec = RawSpec()
 
 
-def compile_network_policy(obj: KubeObject) -> Policy:
-    """Raises InputError with file, object and field for what the API server would refuse."""
+def compile_network_policy(obj: KubeObject, *, every_rule: bool = False) -> Policy:
+    """Raises InputError with file, object and field for what the API server would refuse.
+
+    `every_rule` keeps the rules of a direction that policyTypes leaves out; by the API they have no effect.
+    """
     spec = obj.decode(RawPolicy).spec
     where = Where(obj).at("spec")
     types = _types(spec, where)
     selector = selector_of(spec.pod_selector, where.at("podSelector"))
     unknown = unknown_fields(obj.raw.get("spec", {}), RawSpec, "spec")
-    isolates_egress, isolates_ingress = Direction.EGRESS in types, Direction.INGRESS in types
+    misspelt = any(field.count(".") == 1 and "[" not in field for field in unknown)  # perhaps a whole direction
+    isolates_egress, isolates_ingress = misspelt or Direction.EGRESS in types, misspelt or Direction.INGRESS in types
     at = where.at("ingress")
     ingress = tuple(_rule(i, r.from_, r.ports, at.item(i), "from") for i, r in enumerate(spec.ingress))
     at = where.at("egress")
@@ -81,8 +85,8 @@ def compile_network_policy(obj: KubeObject) -> Policy:
         tier=DEFAULT_TIER.name,
         subject=PodsPeer(selector, namespace=obj.namespace, pods_field="spec.podSelector"),
         order=(1, NETWORK_POLICY_ORDER, f"knp.default.{obj.name}", obj.namespace),
-        egress=egress if isolates_egress else (),
-        ingress=ingress if isolates_ingress else (),
+        egress=egress if isolates_egress or every_rule else (),
+        ingress=ingress if isolates_ingress or every_rule else (),
         isolates_egress=isolates_egress,
         isolates_ingress=isolates_ingress,
         not_evaluated=tuple((field, "no such field in NetworkPolicy v1") for field in unknown),

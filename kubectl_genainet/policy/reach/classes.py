@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from kubectl_genainet.policy.cidr import Address
+from kubectl_genainet.policy.identity import EntityPeer, IdentityPeer
 from kubectl_genainet.policy.party import Parties, Party, PartyKind
 from kubectl_genainet.policy.peers import (
     AllOfPeer,
     AnyOfPeer,
     AnyPeer,
     BlockPeer,
-    EntityPeer,
     ExpressionPeer,
     NotPeer,
     Peer,
@@ -62,6 +62,7 @@ class PodClasses:
             for c in self.classes
         )
         self.pods = sum(1 << c.index for c in self.classes if c.party.kind is PartyKind.POD)
+        self._hosts = tuple(c.index for c in self.classes if c.party.kind is PartyKind.HOST)
         self.of_pod = {pod: c.index for c in self.classes for pod in c.pods}
         self._labels = LabelIndex()
         self._namespaces = LabelIndex()
@@ -119,7 +120,9 @@ class PodClasses:
                 return self.all & ~(part_sure | part_unsure), part_unsure
             case SameLabelsPeer():
                 return self._memoised((id(peer), own.namespace), lambda: self._scan(peer, own))
-            case EntityPeer():
+            case IdentityPeer() if not peer.looks_at_node:
+                return self._memoised(id(peer), lambda: self._identity(peer, own))
+            case EntityPeer() | IdentityPeer() if peer.looks_at_node:
                 return self._memoised((id(peer), own.node), lambda: self._scan(peer, own))
             case _:
                 return self._memoised(id(peer), lambda: self._scan(peer, own))
@@ -155,6 +158,19 @@ class PodClasses:
                 sure |= classes
         return sure, self._by_address.get(NO_ADDRESS, (None, 0))[1]
 
+    def _identity(self, peer: IdentityPeer, own: Party) -> Sets:
+        """Pods by an index of their labels where the terms are about these, hosts one by one."""
+        selector = peer.by_labels()
+        if selector is None:
+            return self._scan(peer, own)
+        in_namespace = self._in_namespace.get(peer.namespace, 0) if peer.namespace else self.pods
+        sure, unsure = in_namespace and in_namespace & self._labels.select(selector), 0
+        for index in self._hosts:
+            value = peer.match(self.classes[index].party, own).value
+            sure |= (value is True) << index
+            unsure |= (value is None) << index
+        return sure, unsure
+
     def _scan(self, peer: Peer, own: Party) -> Sets:
         sure = unsure = 0
         for one in self.classes:
@@ -170,7 +186,8 @@ class PodClasses:
         if isinstance(term, NamedPortTerm):
             if term.protocol and term.protocol != protocol:
                 return 0
-            return self._named_ports.get((term.name, protocol, port), 0)
+            named = self._named_ports.get((term.name, protocol, port), 0)
+            return named & self.pods if term.pods_only else named
         if isinstance(term, NotPorts):
             excepted = 0
             for part in term.ports:
@@ -208,8 +225,8 @@ def _blocks(peer: Peer) -> Iterable[BlockPeer]:
         case NotPeer(part=part):
             yield from _blocks(part)
         case ExpressionPeer(sets=sets):
-            for _, _, part in sets:
-                yield from _blocks(part)
+            for one in sets:
+                yield from _blocks(one.blocks)
         case _:
             return
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from kubectl_genainet.policy.decide import Matcher, Selected, run_tiers
+from kubectl_genainet.policy.identity import EntityPeer, IdentityPeer
 from kubectl_genainet.policy.model import Direction
 from kubectl_genainet.policy.party import Party
-from kubectl_genainet.policy.peers import AllOfPeer, AnyOfPeer, EntityPeer, NotPeer, Peer, SameLabelsPeer
+from kubectl_genainet.policy.peers import AllOfPeer, AnyOfPeer, NotPeer, Peer, SameLabelsPeer
 from kubectl_genainet.policy.reach.classes import NOBODY, PodClasses
 from kubectl_genainet.policy.rules import NamedPortTerm, NotPorts, NumberedPorts, Policy, Ports, Rule, Tier
 
@@ -208,8 +209,10 @@ def rule_looks_at_own(rule: Rule) -> bool:
 
 def _peer_looks_at_own(peer: Peer) -> bool:
     match peer:
-        case SameLabelsPeer() | EntityPeer():
+        case SameLabelsPeer():
             return True
+        case EntityPeer() | IdentityPeer():
+            return peer.looks_at_node
         case AllOfPeer(parts=parts) | AnyOfPeer(parts=parts):
             return any(map(_peer_looks_at_own, parts))
         case NotPeer(part=part):

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from kubectl_genainet.errors import InputError
 from tests.unit.policy.policy_cluster import ask, effects, engine, labels, namespace, netpol, node, pod, verdict
 
 PODS = (
@@ -31,6 +30,9 @@ def cnp(name: str = "ai/c", **spec: Any) -> dict[str, Any]:
         "metadata": metadata,
         "spec": {"endpointSelector": LLAMA, **spec},
     }
+
+
+DNS_RULE = {"toPorts": [{"ports": [{"port": "53"}], "rules": {"dns": [{"matchPattern": "*"}]}}]}
 
 
 def into(*rules: dict[str, Any], **more: Any) -> Any:
@@ -119,7 +121,7 @@ def test_ports(port: dict[str, Any], flow: tuple[int, str], passes: bool) -> Non
         ("all", ["web/chat", "192.168.0.1", "192.168.0.2", "203.0.113.9"]),
         ("cluster", ["web/chat", "192.168.0.1", "192.168.0.2"]),
         ("world", ["203.0.113.9"]),
-        ("world-ipv6", []),
+        ("cluster-mesh", ["web/chat", "192.168.0.1", "192.168.0.2"]),
         ("host", ["192.168.0.1"]),
         ("remote-node", ["192.168.0.2"]),
         ("none", []),
@@ -157,7 +159,7 @@ def test_the_api_server_is_known_by_its_endpoints() -> None:
 
 
 def test_blocks_select_neither_pods_nor_nodes() -> None:
-    e = out({"toCIDRSet": [{"cidr": "0.0.0.0/0", "except": ["203.0.113.0/24"]}]}, {"toCIDR": ["198.51.100.7"]})
+    e = out({"toCIDRSet": [{"cidr": "0.0.0.0/0", "except": ["203.0.113.0/24"]}]}, {"toCIDR": ["198.51.100.7/32"]})
     targets = ("ai/rag", "192.168.0.2", "203.0.113.9", "198.51.100.1")
     assert [verdict(e, "ai/llama", t) for t in targets] == ["deny", "deny", "deny", "allow"]
 
@@ -187,14 +189,15 @@ def test_a_group_of_blocks() -> None:
     ],
 )
 def test_names(fqdn: dict[str, str], name: str, passes: bool) -> None:
-    e = out({"toFQDNs": [fqdn]})
+    e = out({"toFQDNs": [fqdn]}, DNS_RULE)
     assert (verdict(e, "ai/llama", name) == "allow") is passes
     assert verdict(e, "ai/llama", "203.0.113.9") == "unknown"
     assert verdict(e, "ai/llama", "ai/rag") == "deny"
 
 
 def test_layer_7_is_named_and_the_verdict_unknown_unless_a_rule_without_it_admits() -> None:
-    http = {"fromEndpoints": [{}], "toPorts": [{"ports": [{"port": "80"}], "rules": {"http": [{"method": "GET"}]}}]}
+    port = {"port": "80", "protocol": "TCP"}
+    http = {"fromEndpoints": [{}], "toPorts": [{"ports": [port], "rules": {"http": [{"method": "GET"}]}}]}
     answer = ask(into(http), "ai/rag", "ai/llama")
     assert answer.verdict.value == "unknown"
     assert answer.not_evaluated[0].field == "spec.ingress[0].toPorts[0].rules"
@@ -211,7 +214,7 @@ def test_what_is_not_evaluated_is_named() -> None:
     e = out({"toServices": [{"k8sService": {"serviceName": "x"}}]})
     answer = ask(e, "ai/llama", "203.0.113.9")
     assert answer.verdict.value == "unknown"
-    assert answer.not_evaluated[0].reason == "toServices is not evaluated"
+    assert answer.not_evaluated[0].reason == "Service x is not among the objects"
 
 
 def test_policies_of_nodes_make_flows_into_nodes_unknown() -> None:
@@ -238,18 +241,26 @@ def test_several_specs_in_one_object() -> None:
     [
         ({"ingress": [{"fromEntities": ["moon"]}]}, "spec.ingress[0].fromEntities[0]"),
         ({"egress": [{"toCIDR": ["10.0.0.0/40"]}]}, "spec.egress[0].toCIDR[0]"),
-        (
-            {"egress": [{"toPorts": [{"ports": [{"port": "90", "endPort": 80}]}]}]},
-            "spec.egress[0].toPorts[0].ports[0].endPort",
-        ),
-        ({"nodeSelector": {}}, "spec"),
+        ({"egress": [{"toCIDR": ["10.0.0.1"]}]}, "spec.egress[0].toCIDR[0]"),
+        ({"egress": [{"toPorts": [{"ports": [{"protocol": "TCP"}]}]}]}, "spec.egress[0].toPorts[0].ports[0].port"),
+        ({"egress": [{"toPorts": [{"ports": [{"port": "090"}]}]}]}, "spec.egress[0].toPorts[0].ports[0].port"),
+        ({"egress": [{"toPorts": [{"ports": [{"port": 90}]}]}]}, "spec.egress[0].toPorts[0].ports[0].port"),
+        ({"egress": [{"toEndpoints": [{}], "toCIDR": ["10.0.0.0/8"]}]}, "spec.egress[0]"),
+        ({"ingress": [{"icmps": [{}], "toPorts": [{}]}]}, "spec.ingress[0].icmps"),
+        ({"ingress": [{"toPorts": [DNS_RULE["toPorts"][0]]}]}, "spec.ingress[0].toPorts[0].rules"),
+        ({"nodeSelector": {}, "ingress": [{}]}, "spec"),
+        ({"ingress": []}, "spec"),
     ],
 )
-def test_bad_input(spec: dict[str, Any], field: str) -> None:
-    with pytest.raises(InputError) as caught:
-        engine(*PODS, cnp(**spec))
-    assert (caught.value.source, caught.value.obj, caught.value.field) == (
-        "test.yaml",
-        "CiliumNetworkPolicy ai/c",
-        field,
-    )
+def test_a_refused_policy_is_not_in_force_and_named(spec: dict[str, Any], field: str) -> None:
+    """The other policies go on."""
+    e = engine(*PODS, cnp(**spec), cnp("ai/other", endpointSelector=labels(app="rag"), ingress=[{}]))
+    (refused,) = e.refused
+    assert (str(refused.ref), refused.field) == ("CiliumNetworkPolicy ai/c", field)
+    direction = "egress" if "egress" in spec else "ingress"
+    ends = ("ai/llama", "web/chat") if direction == "egress" else ("web/chat", "ai/llama")
+    answer = ask(e, *ends)
+    assert answer.verdict.value == "allow"
+    (note,) = answer.not_evaluated
+    assert note.policy == "CiliumNetworkPolicy ai/c" and note.reason.startswith("not in force: ")
+    assert verdict(e, "web/chat", "ai/rag") == "deny"

@@ -1,0 +1,96 @@
+"""Blocks of addresses and groups of them: they select neither pods nor nodes, unless policy-cidr-match-mode says so.
+
+Source: Cilium, pkg/policy/types (CIDRSelector.Matches): identity goes before address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.cidr import Address, Block, block_of
+from kubectl_genainet.policy.identity import LabelTerm
+from kubectl_genainet.policy.model import Term
+from kubectl_genainet.policy.party import Party, PartyKind
+from kubectl_genainet.policy.peers import YES, Match, no
+from kubectl_genainet.policy.selectors import Operator
+from kubectl_genainet.policy.where import Where
+
+_OWNED = "io.cilium.k8s"
+
+
+class Group(msgspec.Struct, frozen=True):
+    """A CiliumCIDRGroup."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    blocks: tuple[Block, ...]
+
+    def holds(self, address: Address) -> bool:
+        return any(b.holds(address) for b in self.blocks)
+
+
+def groups_of(snapshot: ClusterSnapshot) -> dict[str, Group]:
+    return {o.name: _group(o) for o in snapshot.of("CiliumCIDRGroup", "cilium.io")}
+
+
+def _group(obj: KubeObject) -> Group:
+    where = Where(obj).at("spec").at("externalCIDRs")
+    texts = (obj.raw.get("spec") or {}).get("externalCIDRs") or []
+    blocks = tuple(block_of(str(text), where.item(i)) for i, text in enumerate(texts))
+    labels = tuple((k, str(v)) for k, v in obj.labels.items() if not k.startswith(_OWNED))
+    return Group(obj.name, labels, blocks)
+
+
+class GroupsPeer(msgspec.Struct, frozen=True):
+    """Addresses outside the cluster by the labels of the groups that hold them, taken together."""
+
+    terms: tuple[LabelTerm, ...]
+    groups: tuple[Group, ...]
+    excepts: tuple[Block, ...]
+    field: str
+
+    def match(self, party: Party, own: Party) -> Match:
+        wanted = "an address of a CIDR group with " + (", ".join(map(str, self.terms)) or "any labels")
+        if party.kind is not PartyKind.OUTSIDE:
+            return no(Term.ADDRESS, wanted, f"{party.text}, a pod or node", self.field)
+        if party.address is None:
+            return Match(None, why=f"the addresses of {party.text} are not known")
+        if not self.groups:
+            return Match(None, why="no CiliumCIDRGroup was read")
+        address = party.address
+        labels = [pair for g in self.groups if g.holds(address) for pair in g.labels]
+        excepted = any(e.holds(address) for e in self.excepts)
+        if excepted or not all(_holds(t, labels) for t in self.terms):
+            return no(Term.ADDRESS, wanted, str(address), self.field, 1)
+        return YES
+
+
+def _holds(term: LabelTerm, labels: Sequence[tuple[str, str]]) -> bool:
+    """Whether a requirement holds for the labels of several groups: a key may have more than one value."""
+    values = {v for k, v in labels if k == term.key}
+    match term.operator:
+        case Operator.IN:
+            return bool(values & set(term.values))
+        case Operator.NOT_IN:
+            return not values & set(term.values)
+        case Operator.EXISTS:
+            return bool(values)
+        case Operator.DOES_NOT_EXIST:
+            return not values
+
+
+class UnreadBlocksPeer(msgspec.Struct, frozen=True):
+    """Blocks that were not read: they select no pod and no node, and perhaps an address outside."""
+
+    what: str
+    field: str
+    why: str
+
+    def match(self, party: Party, own: Party) -> Match:
+        if party.kind is not PartyKind.OUTSIDE:
+            return no(Term.ADDRESS, self.what, f"{party.text}, a pod or node", self.field)
+        return Match(None, why=self.why)

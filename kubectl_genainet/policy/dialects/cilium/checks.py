@@ -1,0 +1,164 @@
+"""What the API server and the agent refuse: a policy with such a field is not in force, in none of its parts.
+
+Source: Cilium, pkg/policy/api/rule_validation.go, and the schema of the custom resource.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from kubectl_genainet.policy.cidr import Block, block_of
+from kubectl_genainet.policy.dialects.cilium.shapes import RawCidrRule, RawFqdn, RawPortProtocol, RawPortRule, RawRule
+from kubectl_genainet.policy.model import Action, Direction
+from kubectl_genainet.policy.where import Where
+
+ENTITIES = frozenset(
+    (
+        "all",
+        "cluster",
+        "cluster-mesh",
+        "health",
+        "host",
+        "ingress",
+        "init",
+        "kube-apiserver",
+        "none",
+        "remote-node",
+        "unmanaged",
+        "world",
+    )
+)
+PROTOCOLS = frozenset(["TCP", "UDP", "SCTP", "ANY", "VRRP", "IGMP", "GRE", "IPIP", "IPV6", "ESP", "AH"])
+_MOST_PORTS = 40
+_SERVICE_NAME = re.compile(r"(?=.{1,15}$)([a-zA-Z0-9]-?)*[a-zA-Z](-?[a-zA-Z0-9])*")
+_NAME = re.compile(r"([-a-zA-Z0-9_]+[.]?)+")
+_PATTERN = re.compile(r"([-a-zA-Z0-9_*]+[.]?)+")
+
+
+def check_rule(raw: RawRule, where: Where, direction: Direction, action: Action) -> None:
+    """Raises InputError for the first part of a rule that is refused."""
+    _check_peers(raw, where)
+    if raw.icmps and raw.to_ports:
+        raise where.at("icmps").error("icmps can't be combined with toPorts: the agent refuses the policy")
+    for i, ports in enumerate(raw.to_ports or ()):
+        _check_ports(ports, where.at("toPorts").item(i), direction, action)
+    for i, fqdn in enumerate(raw.to_fqdns or ()):
+        check_fqdn(fqdn, where.at("toFQDNs").item(i))
+
+
+def _check_peers(raw: RawRule, where: Where) -> None:
+    fields = {
+        "fromEndpoints": raw.from_endpoints,
+        "toEndpoints": raw.to_endpoints,
+        "fromCIDR": raw.from_cidr,
+        "toCIDR": raw.to_cidr,
+        "fromCIDRSet": raw.from_cidr_set,
+        "toCIDRSet": raw.to_cidr_set,
+        "fromEntities": raw.from_entities,
+        "toEntities": raw.to_entities,
+        "fromNodes": raw.from_nodes,
+        "toNodes": raw.to_nodes,
+        "fromGroups": raw.from_groups,
+        "toGroups": raw.to_groups,
+        "toServices": raw.to_services,
+        "toFQDNs": raw.to_fqdns,
+    }
+    given = [name for name, value in fields.items() if value]
+    if len(given) > 1:
+        raise where.error(f"{given[0]} can't be combined with {given[1]} in a rule: the agent refuses the policy")
+    for name, entities in (("fromEntities", raw.from_entities), ("toEntities", raw.to_entities)):
+        for i, entity in enumerate(entities or ()):
+            if entity not in ENTITIES:
+                at = where.at(name).item(i)
+                raise at.error(f"{entity!r} is no entity", f"Entities are {', '.join(sorted(ENTITIES))}.")
+
+
+def _check_ports(raw: RawPortRule, where: Where, direction: Direction, action: Action) -> None:
+    rules = raw.rules or {} if action is Action.ALLOW else {}
+    kinds = [name for name, value in rules.items() if value]
+    if len(kinds) > 1:
+        raise where.at("rules").error("a rule has layer 7 rules of one protocol only: the agent refuses the policy")
+    kind = kinds[0] if kinds else ""
+    ingress = direction is Direction.INGRESS
+    if kind == "dns" and ingress:
+        raise where.at("rules").error("DNS rules are for egress only: the agent refuses the policy")
+    if kind == "dns" and not raw.ports:
+        raise where.at("ports").error("DNS rules need port 53: the agent refuses the policy")
+    if raw.server_names and kind and raw.terminating_tls is None:
+        problem = "serverNames can't be combined with layer 7 rules without terminatingTLS"
+        raise where.at("serverNames").error(f"{problem}: the agent refuses the policy")
+    if raw.listener is not None and (ingress or kind):
+        problem = "a listener is for egress only, without layer 7 rules"
+        raise where.at("listener").error(f"{problem}: the agent refuses the policy")
+    if len(raw.ports) > _MOST_PORTS:
+        raise where.at("ports").error(f"more than {_MOST_PORTS} ports: the agent refuses the policy")
+    for i, port in enumerate(raw.ports):
+        _check_port(port, where.at("ports").item(i), kind)
+
+
+def _check_port(raw: RawPortProtocol, where: Where, kind: str) -> None:
+    if raw.protocol and raw.protocol not in PROTOCOLS:
+        raise where.at("protocol").error(f"{raw.protocol!r} is no protocol", "Protocols are TCP, UDP, SCTP and ANY.")
+    if not raw.port:
+        raise where.at("port").error("a port must be given: the agent refuses the policy")
+    number = port_number(raw.port)
+    if number is None and not _SERVICE_NAME.fullmatch(raw.port):
+        raise where.at("port").error(f"{raw.port!r} is neither a port number nor a port name")
+    if not 0 <= raw.end_port <= 65535:
+        raise where.at("endPort").error(f"endPort {raw.end_port} is not between 0 and 65535")
+    if kind and number == 0:
+        raise where.at("port").error("layer 7 rules can't be used with port 0: the agent refuses the policy")
+    if kind == "dns" and number is not None and raw.end_port > number:
+        raise where.at("endPort").error("DNS rules take no range of ports: the agent refuses the policy")
+    if kind and kind != "dns" and raw.protocol != "TCP":
+        problem = f"layer 7 rules ({kind}) need protocol TCP"
+        raise where.at("protocol").error(f"{problem}: the agent refuses the policy")
+
+
+def port_number(text: str) -> int | None:
+    """A port that is a number, None for a name. A leading 0 makes it octal, as the agent reads it."""
+    if not text.isascii() or not text.isdigit():
+        return None
+    base = 8 if len(text) > 1 and text[0] == "0" else 10
+    try:
+        number = int(text, base)
+    except ValueError:
+        return None
+    return number if number <= 65535 else None
+
+
+def check_fqdn(raw: RawFqdn, where: Where) -> None:
+    if bool(raw.match_name) == bool(raw.match_pattern):
+        raise where.error("exactly one of matchName and matchPattern is needed")
+    if raw.match_name and not _NAME.fullmatch(raw.match_name):
+        raise where.at("matchName").error(f"{raw.match_name!r} is not a domain name")
+    if raw.match_pattern and not _PATTERN.fullmatch(raw.match_pattern):
+        raise where.at("matchPattern").error(f"{raw.match_pattern!r} is not a pattern of domain names")
+
+
+def check_cidr_rule(raw: RawCidrRule, where: Where) -> None:
+    given = [f for f in (raw.cidr, raw.cidr_group_ref, raw.cidr_group_selector) if f]
+    if raw.cidr_group_selector is not None and not given:
+        given = [raw.cidr_group_selector]
+    if len(given) != 1:
+        raise where.error("exactly one of cidr, cidrGroupRef and cidrGroupSelector is needed")
+
+
+def excepts_in(block: Block | None, texts: Sequence[str], where: Where) -> tuple[Block, ...]:
+    """Reads `except`: each must be a part of the block; the whole block may be excepted."""
+    found = []
+    for i, text in enumerate(texts):
+        excepted = block_of(text, where.item(i))
+        if block is not None and not (
+            excepted.version == block.version and block.first <= excepted.first and excepted.last <= block.last
+        ):
+            raise where.item(i).error(f"{text!r} is not a part of {block.text!r}")
+        found.append(excepted)
+    return tuple(found)
+
+
+def dns_rules(raw: RawPortRule) -> list[dict[str, Any]]:
+    rules = (raw.rules or {}).get("dns")
+    return [r for r in rules if isinstance(r, dict)] if isinstance(rules, list) else []

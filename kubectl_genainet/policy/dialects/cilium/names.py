@@ -1,0 +1,80 @@
+"""toFQDNs: names, as far as the agent learns their addresses from the DNS lookups that it lets through its proxy.
+
+Source: Cilium, pkg/fqdn (matchpattern) and documentation, "DNS based".
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+import msgspec
+
+from kubectl_genainet.policy.dialects.cilium.shapes import RawFqdn
+from kubectl_genainet.policy.model import Term
+from kubectl_genainet.policy.party import Party, PartyKind
+from kubectl_genainet.policy.peers import YES, Match, Peer, no
+
+_CHARACTER = "[-a-zA-Z0-9_]"
+_EVERY_NAME = re.compile(r"\*+\.?")
+
+
+class Lookups:
+    """Which names the policies of a pod let it look up through the agent's DNS proxy."""
+
+    def __init__(self) -> None:
+        self._by_namespace: dict[str, list[tuple[Peer, str]]] = defaultdict(list)
+
+    def add(self, subject: Peer, namespace: str, pattern: str) -> None:
+        self._by_namespace[namespace].append((subject, pattern))
+
+    def learn(self, own: Party, name: str) -> bool | None:
+        """Whether the agent learns a name's addresses when `own` looks it up; None where it can't be told."""
+        answer: bool | None = False
+        for namespace in ("", own.namespace):
+            for subject, pattern in self._by_namespace.get(namespace, ()):
+                if re.fullmatch(pattern, name):
+                    selected = subject.match(own, own).value
+                    if selected:
+                        return True
+                    answer = answer if selected is False else None
+        return answer
+
+
+class NamePeer(msgspec.Struct, frozen=True):
+    """Destinations outside the cluster by a name or a pattern of names."""
+
+    name: str
+    pattern: str
+    lookups: Lookups
+    field: str
+
+    def match(self, party: Party, own: Party) -> Match:
+        if party.kind is not PartyKind.OUTSIDE:
+            return no(Term.DOMAIN, self.name, f"{party.text}, inside the cluster", self.field)
+        if not party.domain:
+            return Match(None, why=f"whether {party.text} is an address of {self.name} depends on DNS")
+        if not re.fullmatch(self.pattern, party.domain):
+            return no(Term.DOMAIN, self.name, party.domain, self.field)
+        if self.lookups.learn(own, party.domain):
+            return YES
+        why = (
+            f"no DNS rule (toPorts rules.dns) of the pod's policies admits {party.domain}: unless another pod of the node"
+            " looks it up, the agent learns none of its addresses and drops the connection"
+        )
+        return Match(None, why=why)
+
+
+def name_pattern(raw: RawFqdn) -> str:
+    """A regular expression for matchName or matchPattern: `*` stands for any characters of one label, a leading `**.` for
+    one label or more, and stars alone for every name."""
+    text = (raw.match_name or raw.match_pattern).strip().lower()
+    if raw.match_name:
+        return re.escape(text.rstrip("."))
+    if _EVERY_NAME.fullmatch(text):
+        return rf"{_CHARACTER}+(\.{_CHARACTER}+)*"
+    text = text.rstrip(".")
+    prefix = re.match(r"\*{2,}\.", text)
+    head = rf"({_CHARACTER}+\.)+" if prefix else ""
+    rest = text[prefix.end() :] if prefix else text
+    return head + re.sub(r"(\\\*)+", f"{_CHARACTER}*", re.escape(rest))

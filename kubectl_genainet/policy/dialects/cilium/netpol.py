@@ -1,0 +1,63 @@
+"""NetworkPolicies as Cilium enforces them: compiled by the API, then selected by identity.
+
+What differs from the API: blocks select neither pods nor nodes; labels outside an identity select nothing; the node that
+runs a pod is not exempt from its egress; rules of a direction that policyTypes leaves out apply all the same.
+Source: Cilium, pkg/k8s/network_policy.go.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from kubectl_genainet.policy.dialects.cilium.rules import RuleReader
+from kubectl_genainet.policy.identity import (
+    NAMESPACE_LABELS,
+    POD_NAMESPACE,
+    Identities,
+    IdentityPeer,
+    LabelTerm,
+)
+from kubectl_genainet.policy.model import Direction
+from kubectl_genainet.policy.peers import BlockPeer, Peer, PodsPeer
+from kubectl_genainet.policy.rules import NamedPortTerm, Policy, Ports, Rule
+from kubectl_genainet.policy.selectors import Operator, Selector
+
+
+def as_enforced(policy: Policy, reader: RuleReader, identities: Identities) -> Policy:
+    """A compiled NetworkPolicy with the rules of both directions, as the agent takes it."""
+    return msgspec.structs.replace(
+        policy,
+        subject=_peer(policy.subject, reader, identities),
+        egress=tuple(_rule(r, reader, identities) for r in policy.egress),
+        ingress=tuple(_rule(r, reader, identities) for r in policy.ingress),
+        isolates_egress=policy.isolates(Direction.EGRESS) or bool(policy.egress),
+        isolates_ingress=policy.isolates(Direction.INGRESS) or bool(policy.ingress),
+    )
+
+
+def _rule(rule: Rule, reader: RuleReader, identities: Identities) -> Rule:
+    peers = rule.peers and tuple(_peer(p, reader, identities) for p in rule.peers)
+    ports = tuple(tuple(_port(p) for p in alternatives) for alternatives in rule.ports)
+    return msgspec.structs.replace(rule, peers=peers, ports=ports)
+
+
+def _port(term: Ports) -> Ports:
+    return msgspec.structs.replace(term, pods_only=True) if isinstance(term, NamedPortTerm) else term
+
+
+def _peer(peer: Peer, reader: RuleReader, identities: Identities) -> Peer:
+    if isinstance(peer, BlockPeer):
+        return reader.as_block(peer)
+    if not isinstance(peer, PodsPeer):
+        return peer
+    pods = _terms(peer.pods, "")
+    field = peer.pods_field or peer.namespaces_field
+    if peer.namespace:
+        own = LabelTerm("k8s", POD_NAMESPACE, Operator.IN, (peer.namespace,))
+        return IdentityPeer((own, *pods), identities, field, peer.namespace)
+    some = LabelTerm("k8s", POD_NAMESPACE, Operator.EXISTS)
+    return IdentityPeer((some, *_terms(peer.namespaces, NAMESPACE_LABELS), *pods), identities, field)
+
+
+def _terms(selector: Selector, prefix: str) -> tuple[LabelTerm, ...]:
+    return tuple(LabelTerm("k8s", prefix + r.key, r.operator, r.values) for r in selector.requirements)

@@ -1,0 +1,92 @@
+"""Endpoint selectors: label selectors whose keys may carry a source, over the labels of an identity.
+
+Source: Cilium, pkg/policy/api/selector.go and pkg/k8s/apis/cilium.io/utils (getEndpointSelector, ParseToCiliumRule).
+"""
+
+from __future__ import annotations
+
+import re
+
+from kubectl_genainet.policy.identity import (
+    CLUSTER,
+    NAMESPACE_LABELS,
+    POD_NAMESPACE,
+    Identities,
+    IdentityPeer,
+    LabelTerm,
+)
+from kubectl_genainet.policy.selectors import (
+    Operator,
+    RawSelector,
+    check_label_key,
+    check_label_value,
+    operator_of,
+)
+from kubectl_genainet.policy.where import Where
+
+_SOURCE = re.compile(r"[A-Za-z0-9]+")
+
+
+def subject_peer(raw: RawSelector, identities: Identities, where: Where) -> IdentityPeer:
+    """The pods that a policy applies to. A namespaced policy applies to its own namespace: matchLabels that name
+    another are overwritten, other ways to name one have to hold as well."""
+    namespace = where.obj.namespace
+    if namespace:
+        labels = {**raw.match_labels, f"k8s:{POD_NAMESPACE}": namespace}
+        raw = RawSelector(labels, raw.match_expressions)
+    return IdentityPeer(label_terms(raw, "any", where), identities, where.field, namespace)
+
+
+def endpoint_peer(raw: RawSelector, identities: Identities, where: Where, *, init: bool = False) -> IdentityPeer:
+    """A peer. Without a reserved key it selects in one cluster, and in the policy's own namespace unless the selector
+    names one or a namespace's label; in a clusterwide policy, pods of every namespace. `init`: the policy is for pods
+    that are starting."""
+    terms = label_terms(raw, "any", where)
+    if any(t.source == "reserved" for t in terms):
+        return IdentityPeer(terms, identities, where.field)
+    namespace = where.obj.namespace
+    only = ""
+    if not any(t.key == POD_NAMESPACE and t.source in ("k8s", "any") for t in terms):
+        if not namespace:
+            terms = terms if init else (LabelTerm("k8s", POD_NAMESPACE, Operator.EXISTS), *terms)
+        elif not any(t.key.startswith(NAMESPACE_LABELS) and t.source in ("k8s", "any") for t in terms):
+            terms = (LabelTerm("k8s", POD_NAMESPACE, Operator.IN, (namespace,)), *terms)
+            only = namespace
+    return IdentityPeer(in_cluster(terms), identities, where.field, only)
+
+
+def in_cluster(terms: tuple[LabelTerm, ...]) -> tuple[LabelTerm, ...]:
+    """The terms of a selector that names no cluster: of this cluster, so no node and nothing outside."""
+    if any(t.key == CLUSTER and t.source in ("k8s", "any") for t in terms):
+        return terms
+    if any(
+        t.source == "k8s" and t.key == POD_NAMESPACE and t.operator in (Operator.IN, Operator.EXISTS) for t in terms
+    ):
+        return terms  # said already: only pods have a namespace
+    return (LabelTerm("k8s", POD_NAMESPACE, Operator.EXISTS), *terms)
+
+
+def label_terms(raw: RawSelector, source: str, where: Where) -> tuple[LabelTerm, ...]:
+    """The requirements of a selector; `source` is that of keys without one. Raises InputError."""
+    terms = []
+    for key, value in raw.match_labels.items():
+        at = where.at("matchLabels")
+        check_label_value(value, at.at(key))
+        terms.append(_term(key, Operator.IN, (value,), source, at))
+    for i, expression in enumerate(raw.match_expressions):
+        at = where.at("matchExpressions").item(i)
+        operator = operator_of(expression, at)
+        for j, value in enumerate(expression.values):
+            check_label_value(value, at.at("values").item(j))
+        terms.append(_term(expression.key, operator, expression.values, source, at.at("key")))
+    return tuple(terms)
+
+
+def _term(text: str, operator: Operator, values: tuple[str, ...], default: str, where: Where) -> LabelTerm:
+    source, colon, key = text.partition(":")
+    if not colon:
+        source, key = default, text
+    elif not _SOURCE.fullmatch(source):
+        raise where.error(f"{text!r} is not a label key: the source before the colon has letters and digits only")
+    check_label_key(key, where)
+    return LabelTerm(source, key, operator, values)

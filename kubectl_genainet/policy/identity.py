@@ -1,0 +1,273 @@
+"""Parties as Cilium sees them: by the labels of their identity, each with the source that set it.
+
+Source: Cilium, pkg/labels, pkg/policy/types (Requirement, LabelSelector), pkg/k8s (GetPodMetadata). A pod has the labels of
+its object and of its namespace, its service account and its cluster, all of source "k8s", as far as the agent's list of
+identity labels takes them. What is no pod has reserved labels: host, remote-node, kube-apiserver, world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import msgspec
+
+from kubectl_genainet.policy.cidr import Address
+from kubectl_genainet.policy.model import Term
+from kubectl_genainet.policy.party import Party, PartyKind
+from kubectl_genainet.policy.peers import YES, Match, no
+from kubectl_genainet.policy.selectors import NAMESPACE_NAME_LABEL, Operator, Requirement, Selector
+
+POD_NAMESPACE = "io.kubernetes.pod.namespace"
+NAMESPACE_LABELS = "io.cilium.k8s.namespace.labels."
+SERVICE_ACCOUNT = "io.cilium.k8s.policy.serviceaccount"
+CLUSTER = "io.cilium.k8s.policy.cluster"
+_OWNED = "io.cilium.k8s"  # labels of a Pod object that begin so are not taken over
+_NODE_KEYS = frozenset({"host", "remote-node"})
+
+
+class LabelTerm(msgspec.Struct, frozen=True):
+    """One requirement of an endpoint selector. `source` is "k8s", "reserved", …, or "any"."""
+
+    source: str
+    key: str
+    operator: Operator
+    values: tuple[str, ...] = ()
+
+    def holds(self, present: bool, value: str) -> bool:
+        match self.operator:
+            case Operator.IN:
+                return present and value in self.values
+            case Operator.NOT_IN:
+                return not present or value not in self.values
+            case Operator.EXISTS:
+                return present
+            case Operator.DOES_NOT_EXIST:
+                return not present
+
+    def __str__(self) -> str:
+        key = f"{self.source}:{self.key}" if self.source not in ("any", "k8s") else self.key
+        match self.operator:
+            case Operator.IN if self.values == ("",):
+                return key
+            case Operator.IN if len(self.values) == 1:
+                return f"{key}={self.values[0]}"
+            case Operator.IN:
+                return f"{key} in ({', '.join(self.values)})"
+            case Operator.NOT_IN:
+                return f"{key} not in ({', '.join(self.values)})"
+            case Operator.EXISTS:
+                return f"{key} present"
+            case Operator.DOES_NOT_EXIST:
+                return f"{key} absent"
+
+
+class Value(msgspec.Struct, frozen=True):
+    """A label of an identity: `present` is None where it can't be told, for the reason `why`."""
+
+    present: bool | None
+    value: str = ""
+    why: str = ""
+
+
+ABSENT = Value(False)
+
+
+@dataclass(frozen=True)
+class Identities:
+    """How one cluster's parties get their identities.
+
+    `takes` says of a label's key whether it is part of an identity, None where an option that was not read decides.
+    `api_servers` are addresses, `api_nodes` the nodes that have one; both None where they were not read.
+    """
+
+    takes: Callable[[str], bool | None]
+    cluster: str = "default"
+    cluster_known: bool = False
+    api_servers: frozenset[Address] | None = None
+    api_nodes: frozenset[str] = frozenset()
+    dual_stack: bool = False
+    node_labels: bool = False
+
+    @cached_property
+    def _worlds(self) -> Mapping[int, str]:
+        return {4: "world-ipv4", 6: "world-ipv6"} if self.dual_stack else {4: "world", 6: "world"}
+
+    def label(self, term: LabelTerm, party: Party, own: Party) -> Value:
+        """The label that a requirement asks for."""
+        if party.kind is PartyKind.POD:
+            return self._of_pod(term.key, party) if term.source in ("k8s", "any") else ABSENT
+        if term.source in ("reserved", "any"):
+            found = self.reserved(term.key, party, own)
+            if found.present is not False:
+                return found
+        if term.source in ("node", "any") and self.node_labels and party.node_labels is not None:
+            return Value(term.key in party.node_labels, party.node_labels.get(term.key, ""))
+        if term.source in ("cidr", "cidrgroup", "fqdn") and party.kind is PartyKind.OUTSIDE:
+            return Value(None, why=f"labels of source {term.source} are not evaluated")
+        return ABSENT
+
+    def _of_pod(self, key: str, party: Party) -> Value:
+        found = self._set_on_pod(key, party)
+        if not found.present:
+            return found
+        takes = self.takes(key)
+        if takes is None:
+            why = f"label {key} is no part of an identity by default; the agent's option labels was not read"
+            return Value(None, found.value, why)
+        return found if takes else ABSENT
+
+    def _set_on_pod(self, key: str, party: Party) -> Value:
+        if key == POD_NAMESPACE:
+            return Value(True, party.namespace)
+        if key == SERVICE_ACCOUNT:
+            return Value(True, party.service_account)
+        if key == CLUSTER:
+            if self.cluster_known:
+                return Value(True, self.cluster)
+            return Value(None, why="the agent's option cluster-name was not read")
+        if not key.startswith(NAMESPACE_LABELS):
+            owned = key.startswith(_OWNED)
+            return Value(True, party.labels[key]) if key in party.labels and not owned else ABSENT
+        name = key.removeprefix(NAMESPACE_LABELS)
+        if not party.namespace_known and name != NAMESPACE_NAME_LABEL:
+            why = f"the labels of namespace {party.namespace} are not known: no such Namespace was read"
+            return Value(None, why=why)
+        return Value(name in party.namespace_labels, party.namespace_labels.get(name, ""))
+
+    def reserved(self, name: str, party: Party, own: Party) -> Value:
+        """Whether an identity has a reserved label."""
+        if party.kind is PartyKind.POD:
+            return ABSENT
+        if name == "kube-apiserver":
+            return self._api_server(party)
+        if party.kind is PartyKind.OUTSIDE:
+            if not name.startswith("world"):
+                return ABSENT
+            if self.dual_stack and party.address is None and name != "world":
+                return Value(None, why=f"the addresses of {party.text} are not known")
+            version = party.address.version if party.address else 4
+            return Value(name == self._worlds[version])
+        if name not in _NODE_KEYS:
+            return ABSENT
+        runs = party.runs(own)
+        if runs is None:
+            return Value(None, why=f"the node of {own.text} is not known")
+        return Value(runs is (name == "host"))
+
+    def _api_server(self, party: Party) -> Value:
+        if self.api_servers is None:
+            return Value(None, why="the addresses of the API servers are not known")
+        is_node = party.kind is PartyKind.HOST and bool(party.node) and party.node in self.api_nodes
+        return Value(is_node or (party.address is not None and party.address in self.api_servers))
+
+
+class IdentityPeer(msgspec.Struct, frozen=True):
+    """Parties by the labels of their identity: every term must hold. `namespace` is the only one it can select, if known.
+
+    `text` is how messages spell the selector.
+    """
+
+    terms: tuple[LabelTerm, ...]
+    identities: Identities
+    field: str
+    namespace: str = ""
+
+    def match(self, party: Party, own: Party) -> Match:
+        unsure: Match | None = None
+        for depth, term in enumerate(self.terms):
+            label = self.identities.label(term, party, own)
+            if label.present is None:
+                unsure = unsure or Match(None, why=label.why)
+            elif not term.holds(label.present, label.value):
+                return no(*self._failed(term, party, label), self.field, depth)
+        return unsure or YES
+
+    def by_labels(self) -> Selector | None:
+        """The terms as a selector of pods by their own labels, with `namespace` apart; None where they are about more."""
+        found = []
+        for term in self.terms:
+            if term.key == POD_NAMESPACE:
+                if term.source != "k8s":
+                    return None
+                only = term.operator is Operator.IN and term.values == (self.namespace,)
+                if only or (term.operator is Operator.EXISTS and self.identities.takes(POD_NAMESPACE)):
+                    continue
+                return None
+            if term.source not in ("k8s", "any") or term.key.startswith(_OWNED) or not self.identities.takes(term.key):
+                return None
+            found.append(Requirement(term.key, term.operator, term.values))
+        return Selector(tuple(found))
+
+    def _failed(self, term: LabelTerm, party: Party, label: Value) -> tuple[Term, str, str]:
+        if party.kind is not PartyKind.POD:
+            where = party.text if party.kind is PartyKind.HOST else f"{party.text}, outside the cluster"
+            return (Term.ENTITY if term.source == "reserved" else Term.POD), self._wanted(term), where
+        if term.key == POD_NAMESPACE:
+            return Term.NAMESPACE, self._wanted(term), party.namespace
+        if term.key == SERVICE_ACCOUNT:
+            return Term.SERVICE_ACCOUNT, self._wanted(term), party.service_account
+        if term.key.startswith(NAMESPACE_LABELS):
+            name = term.key.removeprefix(NAMESPACE_LABELS)
+            return Term.NAMESPACE_LABELS, self._wanted(term), _shown(name, label)
+        if term.source == "reserved":
+            return Term.ENTITY, self._wanted(term), party.text
+        if not label.present and term.key in party.labels:
+            return Term.POD_LABELS, self._wanted(term), f"label {term.key} is no part of the pod's identity"
+        return Term.POD_LABELS, self._wanted(term), _shown(term.key, label)
+
+    @staticmethod
+    def _wanted(term: LabelTerm) -> str:
+        if term.key == POD_NAMESPACE:
+            if term.operator is Operator.EXISTS:
+                return "a pod"
+            if term.operator is Operator.IN:
+                return f"a pod in namespace {' or '.join(term.values)}"
+        return str(term).replace(NAMESPACE_LABELS, "")
+
+    @property
+    def looks_at_node(self) -> bool:
+        """Whether it tells the node that runs the pod from others."""
+        return any(t.source in ("reserved", "any") and t.key in _NODE_KEYS for t in self.terms)
+
+
+def _shown(key: str, label: Value) -> str:
+    return f"{key}={label.value}" if label.present else f"no label {key}"
+
+
+# Entities that are a set of reserved labels; "cluster" and "cluster-mesh" select pods besides.
+_IN_CLUSTER = ("host", "remote-node", "init", "ingress", "health", "unmanaged", "kube-apiserver")
+_WORLD = ("world", "world-ipv4", "world-ipv6")
+
+
+class EntityPeer(msgspec.Struct, frozen=True):
+    """Cilium's entities: parties by what they are. Source: Cilium, pkg/policy/api/entity.go."""
+
+    entity: str
+    field: str
+    identities: Identities
+
+    def match(self, party: Party, own: Party) -> Match:
+        if self.entity == "all":
+            return YES
+        names: tuple[str, ...] = (self.entity,)
+        if self.entity in ("cluster", "cluster-mesh"):
+            if party.kind is not PartyKind.OUTSIDE:
+                return YES
+            names = _IN_CLUSTER if self.identities.api_servers is not None else ()
+        elif self.entity == "world":
+            names = _WORLD
+        unsure = ""
+        for name in names:
+            label = self.identities.reserved(name, party, own)
+            if label.present:
+                return YES
+            unsure = unsure or label.why
+        if unsure:
+            return Match(None, why=unsure)
+        return no(Term.ENTITY, self.entity, party.text, self.field)
+
+    @property
+    def looks_at_node(self) -> bool:
+        return self.entity in _NODE_KEYS
