@@ -142,13 +142,8 @@ def _share_a_flow(a: Gathered, b: Gathered) -> bool:
 
 
 def _rank(gathered: Gathered) -> tuple[bool, int, int, str]:
-    felt = gathered.counts["connections"] + gathered.counts["queries"]
-    return (
-        -gathered.severity.rank,
-        gathered.check in CONSEQUENCES,
-        -(felt or gathered.counts["packets"]),
-        gathered.title,
-    )
+    felt = gathered.counts["connections"] + gathered.counts["queries"] or gathered.counts["packets"]
+    return (gathered.check in CONSEQUENCES, -gathered.severity.rank, -felt, gathered.title)
 
 
 def _cause(gathered: Gathered) -> Cause:

@@ -16,26 +16,26 @@ from kubectl_genainet.context.targets import resolve
 from kubectl_genainet.diagnose.causes import Gathering
 from kubectl_genainet.diagnose.checked import Watched, checked
 from kubectl_genainet.diagnose.felt import DNS_PORT, name_of, of_exchange, of_finding, of_path, of_row
-from kubectl_genainet.dns.summary import DnsSummary, DnsSummaryBuilder
+from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.drops.rows import DropSummary
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged, Event, Progress
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.model.node import NodeReport, RulesetDump
-from kubectl_genainet.model.results.diagnosis import Conclusion
-from kubectl_genainet.model.results.drops import DropRow
+from kubectl_genainet.model.results.diagnosis import Cause, Conclusion
+from kubectl_genainet.model.results.dns import DnsSummary
+from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
 from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.model.target import Target, TargetKind
 from kubectl_genainet.run.dns import DnsOptions, dns
 from kubectl_genainet.run.drops import DropsOptions, drops
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.trace import TraceOptions, trace
 from kubectl_genainet.run.view import Reporter
-from kubectl_genainet.trace.summary import TraceSummary
 
 MAX_KEPT = 50_000  # paths and exchanges of one run
 HABITS = frozenset({"dns-ndots-waste", "dns-nxdomain-storm"})
@@ -167,7 +167,7 @@ def diagnose(source: Source, target: Target | None, options: DiagnoseOptions, re
         resolve(target, snapshot, source.default_namespace)  # before three watches begin
     started = time.monotonic()
     collected = _watch(source, target, options, reporter)
-    return conclude(source, target, options, collected, time.monotonic() - started)
+    return conclude(source, target, collected, time.monotonic() - started)
 
 
 def status_of(conclusion: Conclusion) -> ExitStatus:
@@ -217,63 +217,88 @@ def _watch(source: Source, target: Target | None, options: DiagnoseOptions, repo
     return collected
 
 
-def conclude(
-    source: Source, target: Target | None, options: DiagnoseOptions, collected: Collected, seconds: float
-) -> Conclusion:
+def conclude(source: Source, target: Target | None, collected: Collected, seconds: float) -> Conclusion:
     """What the watches saw, as ranked causes and what else was looked at."""
     context = Context(source.snapshot())
     for report in collected.reports:
         context.learn(report)
-    snapshot = context.identity.snapshot
-    services = _services(snapshot, target, source)
-    callers = _callers(snapshot, services, collected.paths)
-    ends = (
-        set(callers) | {name_of(p.backend) for _, p in collected.paths if p.backend} | _pods(snapshot, target, source)
-    )
-    queries = [e for e in collected.exchanges if not e.upstream and (target is None or name_of(e.client) in ends)]
+    about = _about(context.identity.snapshot, target, source, collected)
+    queries = [e for e in collected.exchanges if not e.upstream and (about.all or name_of(e.client) in about.asking)]
     gathering = Gathering()
-    for at_s, path in collected.paths:
-        for felt in of_path(path):
-            gathering.add(felt, at_s)
-    for row in collected.rows:
-        felt_row = of_row(row)
-        if felt_row is not None and (target is None or _concerns(row, own, set(callers))):
-            gathering.add(felt_row, collected.rows_at.get(row.id))
+    _gather_packets(gathering, collected, about)
     habits = _gather_dns(gathering, queries, collected, context)
-    if collected.trace is not None:
-        for finding in collected.trace.findings:
-            if finding.check == "slow-backend":
-                gathering.add(of_finding(finding))
     causes = gathering.causes()
-    trace_summary = collected.trace
-    lost = (trace_summary.events.get("lost") if trace_summary else None) or 0
+    traced = collected.trace
     watched = Watched(
         context,
-        services,
-        trace_summary.nodes if trace_summary else (),
-        trace_summary.silent_nodes if trace_summary else (),
-        lost,
+        about.services,
+        traced.nodes if traced else (),
+        traced.silent_nodes if traced else (),
+        traced.events.get("lost") if traced else None,
         len(collected.paths),
         len(queries),
         sum(q.outcome is Outcome.TIMEOUT for q in queries),
         collected.failures,
     )
-    failed = sum(p.drop is not None for _, p in collected.paths)
     return Conclusion(
         target=str(target) if target else source.scope_namespace or "the cluster",
         seconds=round(seconds, 1),
-        connections=len(collected.paths),
-        failed=failed,
-        queries=len(queries),
+        connections=watched.connections,
+        failed=sum(path.drop is not None for _, path in collected.paths),
+        queries=watched.queries,
         causes=causes,
         checked=checked(watched, causes),
-        notes=(*habits, *_notes(callers, queries, collected)),
-        callers=callers,
+        notes=(*habits, *_notes(about.callers, queries, collected)),
+        callers=about.callers,
         next=tuple(_next(causes, target, collected)),
         nodes=watched.nodes,
         silent_nodes=watched.silent_nodes,
-        lost=lost,
+        lost=watched.lost,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """Whom a run is about: everybody, or the target's own pods and Services (by `name_of`) and who calls them."""
+
+    all: bool
+    services: tuple[Service, ...]
+    own: frozenset[str]
+    callers: dict[str, int]
+
+    @property
+    def asking(self) -> frozenset[str]:
+        return self.own | self.callers.keys()
+
+    def concerns(self, row: DropRow) -> bool:
+        """Whether a row is about the target, or a caller's name lookup; a row without ends is a node's, and concerns all."""
+        if self.all or (row.client is None and row.server is None):
+            return True
+        service = f"{row.service.namespace}/{row.service.name}" if row.service else ""
+        client = name_of(row.client)
+        if {client, name_of(row.server), service} & self.own:
+            return True
+        return client in self.callers and row.server is not None and row.server.port == DNS_PORT
+
+
+def _about(snapshot: ClusterSnapshot, target: Target | None, source: Source, collected: Collected) -> _About:
+    services = _services(snapshot, target, source)
+    own = _pods(snapshot, target, source) | {name_of(p.backend) for _, p in collected.paths if p.backend}
+    own |= {f"{s.metadata.namespace}/{s.metadata.name}" for s in services}
+    return _About(target is None, services, frozenset(own), _callers(snapshot, services, collected.paths))
+
+
+def _gather_packets(gathering: Gathering, collected: Collected, about: _About) -> None:
+    for at_s, path in collected.paths:
+        for felt in of_path(path):
+            gathering.add(felt, at_s)
+    for row in collected.rows:
+        felt_row = of_row(row)
+        if felt_row is not None and about.concerns(row):
+            gathering.add(felt_row, collected.rows_at.get(row.id))
+    for finding in collected.trace.findings if collected.trace is not None else ():
+        if finding.check == "slow-backend":  # the others are of single paths
+            gathering.add(of_finding(finding))
 
 
 def _gather_dns(gathering: Gathering, queries: list[DnsExchange], collected: Collected, context: Context) -> list[str]:
@@ -341,17 +366,6 @@ def _callers(
     return callers
 
 
-def _concerns(row: DropRow, own: set[str], callers: set[str]) -> bool:
-    """Whether a row is about the target, or a caller's name lookup; a row without ends is a node's and concerns all."""
-    if row.client is None and row.server is None:
-        return True
-    client, server = name_of(row.client), name_of(row.server)
-    service = f"{row.service.namespace}/{row.service.name}" if row.service else ""
-    if {client, server, service} & own:
-        return True
-    return client in callers and row.server is not None and row.server.port == DNS_PORT
-
-
 def _notes(callers: dict[str, int], queries: list[DnsExchange], collected: Collected) -> Iterator[str]:
     asked = {name_of(q.client) for q in queries}
     for name, connections in callers.items():
@@ -362,9 +376,9 @@ def _notes(callers: dict[str, int], queries: list[DnsExchange], collected: Colle
         yield f"{collected.not_kept} paths and queries beyond the first {MAX_KEPT} were not kept"
 
 
-def _next(causes: tuple[object, ...], target: Target | None, collected: Collected) -> Iterator[str]:
+def _next(causes: tuple[Cause, ...], target: Target | None, collected: Collected) -> Iterator[str]:
     name = f" {target}" if target else ""
     if not causes and not collected.paths:
         yield f"kubectl genainet trace{name} --probe --from-pod pod/NAME"
-    if any(getattr(c, "check", "") in ("unexplained", "netfilter-drop", "rule-drop") for c in causes):
+    if any(c.check in ("unexplained", "netfilter-drop", "rule-drop") for c in causes):
         yield f"kubectl genainet trace{name} --exact"
