@@ -34,6 +34,8 @@ CONSEQUENCES = frozenset(
 # Rejects that follow from a Service without a ready endpoint.
 _NO_ENDPOINTS = frozenset({"no-endpoints", "no-local-endpoint"})
 _OF_ENDPOINTS = frozenset({"rejected-by-rule", "no-endpoints", "no-local-endpoint", "closed-port"})
+# What happens to a packet for an address that nobody has any more.
+_OF_STALE = frozenset({"closed-port", "neighbour-failed", "no-route"})
 # Units of what users feel, most telling first.
 _UNITS = ("connections", "queries", "packets", "findings")
 
@@ -124,6 +126,8 @@ def _explains(root: Gathered, other: Gathered) -> bool:
         of_one_kind = root.dns == other.dns or root.check.startswith("conntrack-")
         return of_one_kind and (_share_a_flow(root, other) or bool(root.places & other.places))
     if root.check in _NO_ENDPOINTS and other.check in _OF_ENDPOINTS:
+        return _share_a_flow(root, other)
+    if root.check == "stale-endpoint" and other.check in _OF_STALE:
         return _share_a_flow(root, other)
     named = ("policies", "rule")  # what decided is known, and is another for each
     if root.check == other.check and root.key[0] not in named and other.key[0] not in named:
