@@ -165,6 +165,8 @@ def _account(summary: DropSummary) -> str:
         else "samples not accounted for: not every agent ended its stream"
     )
     text = f"{packets}; {summary.background} freed without a loss left out (--all shows them); {seen}"
+    if summary.observers:
+        text += f"; {summary.observers} of the agents' own questions to their nodes left out"
     if summary.forgotten:
         text += f"; {summary.forgotten} counts found no room"
     text += f"; nodes: {', '.join(summary.nodes) or 'none'}"
