@@ -18,7 +18,7 @@ from kubectl_genainet.render.policy.matrix import (
     print_grid,
 )
 from kubectl_genainet.render.table import table
-from kubectl_genainet.render.text import make_console
+from kubectl_genainet.render.text import make_console, tell
 from kubectl_genainet.run.matrix import MatrixOptions, matrix, matrix_changes
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.manifests import ManifestsSource
@@ -55,10 +55,10 @@ def command(source: Source, port: int | None, protocol: str | None, diff: str | 
     """
     chosen = MatrixOptions(port, protocol or "")
     if diff:
-        changes = matrix_changes(source, _manifests(diff, source), chosen)
+        changes = matrix_changes(source, _manifests(diff, source), chosen, Messages().warn)
         _print_changes(changes, output, _where(source))
         return ExitStatus.FOUND if changes else ExitStatus.OK
-    grid = matrix(source, chosen)
+    grid = matrix(source, chosen, Messages().warn)
     match output:
         case "json":
             for line in grid_json(grid):
@@ -89,4 +89,4 @@ def _print_changes(changes: list[Difference], output: str, where: str) -> None:
         case _ if changes:
             make_console().print(table(DIFFERENCE_COLUMNS, changes))
         case _:
-            click.echo("No verdict differs.", err=True)
+            tell("No verdict differs.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from kubectl_genainet.policy.cidr import Address, Block
 from kubectl_genainet.policy.dialects.calico_selector import Expression, keys_of
+from kubectl_genainet.policy.domains import domain_matches
 from kubectl_genainet.policy.model import FailedTerm, Term
 from kubectl_genainet.policy.party import Party, PartyKind
 from kubectl_genainet.policy.selectors import EVERYTHING, NAMESPACE_NAME_LABEL, Selector, label_text
@@ -145,6 +145,12 @@ class BlockPeer(msgspec.Struct, frozen=True):
     outside_only: bool = False
     also: frozenset[PartyKind] = frozenset()
 
+    @property
+    def holds_all(self) -> bool:
+        """Whether it is every address of its family."""
+        bits = 32 if self.block.version == 4 else 128
+        return not self.excepts and (self.block.first, self.block.last) == (0, (1 << bits) - 1)
+
     def holds(self, address: Address) -> bool:
         return self.block.holds(address) and not any(e.holds(address) for e in self.excepts)
 
@@ -193,12 +199,11 @@ class NodesPeer(msgspec.Struct, frozen=True):
 class DomainsPeer(msgspec.Struct, frozen=True):
     """Destinations outside the cluster by domain name.
 
-    `*.example.com` selects every name below example.com (network-policy-api); Cilium's matchPattern, where `*` stands
-    for any characters except dots, comes as `patterns` already.
+    `patterns` are those of policy/domains.py; `names` are as the policy has them.
     """
 
     names: tuple[str, ...]
-    patterns: tuple[str, ...]  # regular expressions
+    patterns: tuple[str, ...]
     field: str
 
     def match(self, party: Party, own: Party) -> Match:
@@ -207,7 +212,7 @@ class DomainsPeer(msgspec.Struct, frozen=True):
             return no(Term.DOMAIN, wanted, f"{party.text}, inside the cluster", self.field)
         if not party.domain:
             return Match(None, why=f"whether {party.text} is an address of {wanted} depends on DNS")
-        if any(re.fullmatch(p, party.domain) for p in self.patterns):
+        if any(domain_matches(p, party.domain) for p in self.patterns):
             return YES
         return no(Term.DOMAIN, wanted, party.domain, self.field)
 
@@ -226,6 +231,16 @@ class ServiceAccountPeer(msgspec.Struct, frozen=True):
         return no(Term.SERVICE_ACCOUNT, failed or self.names, account or party.text, self.field)
 
 
+class NetworkSet(msgspec.Struct, frozen=True):
+    """Calico's NetworkSet, or GlobalNetworkSet (without a namespace): addresses with labels, and their namespace's."""
+
+    namespace: str
+    labels: dict[str, str]
+    namespace_labels: dict[str, str]
+    namespace_known: bool
+    blocks: Peer
+
+
 class ExpressionPeer(msgspec.Struct, frozen=True):
     """Calico's selectors: pods by expressions over their labels and their namespace's, and network sets by theirs.
 
@@ -238,7 +253,7 @@ class ExpressionPeer(msgspec.Struct, frozen=True):
     namespace: str
     all_namespaces: bool
     only_global: bool
-    sets: tuple[tuple[str, tuple[tuple[str, str], ...], Peer], ...]
+    sets: tuple[NetworkSet, ...]
     field: str
 
     def match(self, party: Party, own: Party) -> Match:
@@ -247,12 +262,14 @@ class ExpressionPeer(msgspec.Struct, frozen=True):
             if pod.value is not False:
                 return pod
         unsure: Match | None = None
-        for namespace, labels, blocks in self.sets:
-            if self._holds_set(namespace, dict(labels)):
-                found = blocks.match(party, own)
-                if found.value:
-                    return YES
-                unsure = found if found.value is None else unsure
+        for one in self.sets:
+            holds = self._holds_set(one)
+            found = one.blocks.match(party, own) if holds is not False else Match(False)
+            if found.value and holds:
+                return YES
+            if found.value is not False:
+                why = found.why or f"the labels of namespace {one.namespace} are not known: it was not read"
+                unsure = Match(None, why=why)
         if unsure is not None:
             return unsure
         labels_text = label_text(party.labels) if party.kind is PartyKind.POD else party.text
@@ -276,14 +293,18 @@ class ExpressionPeer(msgspec.Struct, frozen=True):
         labels = {**party.namespace_labels, "projectcalico.org/name": party.namespace}
         return Match(self.namespaces.matches(labels))
 
-    def _holds_set(self, namespace: str, labels: dict[str, str]) -> bool:
-        if self.only_global and namespace:
+    def _holds_set(self, one: NetworkSet) -> bool | None:
+        if (self.only_global and one.namespace) or not self.selector.matches(one.labels):
             return False
-        if self.namespace and namespace != self.namespace:
+        if self.namespace:
+            return one.namespace == self.namespace
+        if self.all_namespaces or self.only_global:
+            return True
+        if not one.namespace:
             return False
-        if not self.all_namespaces and not self.only_global and not namespace:
-            return False
-        return self.selector.matches(labels)
+        if not one.namespace_known and keys_of(self.namespaces) - {NAMESPACE_NAME_LABEL, "projectcalico.org/name"}:
+            return None
+        return self.namespaces.matches(one.namespace_labels)
 
 
 class NobodyPeer(msgspec.Struct, frozen=True):
@@ -304,6 +325,17 @@ class UnknownPeer(msgspec.Struct, frozen=True):
 
     def match(self, party: Party, own: Party) -> Match:
         return Match(None, why=self.why)
+
+
+class OwnedPodPeer(msgspec.Struct, frozen=True):
+    """Pods that a controller made. Of others it is not known: they are outside what the enforcer documents."""
+
+    def match(self, party: Party, own: Party) -> Match:
+        if party.owned:
+            return YES
+        return Match(
+            None, why=f"{party.text} has no owner, and the enforcer applies policies to pods of controllers only"
+        )
 
 
 class AllOfPeer(msgspec.Struct, frozen=True):

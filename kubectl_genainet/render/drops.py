@@ -10,10 +10,9 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from kubectl_genainet.drops.rows import DropSummary
 from kubectl_genainet.model.finding import Certainty, Severity
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.model.results.drops import Agreement, DropRow, Outcome
+from kubectl_genainet.model.results.drops import Agreement, DropRow, DropSummary, Outcome
 from kubectl_genainet.model.results.path import Party
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.table import Column, table
@@ -165,7 +164,9 @@ def _account(summary: DropSummary) -> str:
         if events.get("emitted") is not None
         else "samples not accounted for: not every agent ended its stream"
     )
-    text = f"{packets}; {summary.background} freed without a loss left out (--all shows them); {seen}"
+    text = f"{packets}; {summary.background} frees that lost nothing hidden (--all shows them); {seen}"
+    if summary.observers:
+        text += f"; {summary.observers} of the agents' own questions to their nodes left out"
     if summary.forgotten:
         text += f"; {summary.forgotten} counts found no room"
     text += f"; nodes: {', '.join(summary.nodes) or 'none'}"

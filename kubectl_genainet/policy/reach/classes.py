@@ -225,8 +225,8 @@ def _blocks(peer: Peer) -> Iterable[BlockPeer]:
         case NotPeer(part=part):
             yield from _blocks(part)
         case ExpressionPeer(sets=sets):
-            for _, _, part in sets:
-                yield from _blocks(part)
+            for one in sets:
+                yield from _blocks(one.blocks)
         case _:
             return
 
@@ -239,6 +239,7 @@ def _key(party: Party, edges: Edges) -> object:
         frozenset(party.labels.items()),
         frozenset(party.ports),
         party.service_account,
+        party.owned,
         edges.key(party.address),
         party.node if party.kind is PartyKind.HOST else "",
     )

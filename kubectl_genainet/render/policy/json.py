@@ -14,8 +14,9 @@ from kubectl_genainet.policy.patches.patch import Option, Patch
 
 
 def ref_text(ref: ObjectRef) -> str:
-    """ "namespace/name" for a namespaced policy, "Kind/name" for a cluster-scoped one."""
-    return f"{ref.namespace}/{ref.name}" if ref.namespace else f"{ref.kind}/{ref.name}"
+    """ "namespace/name" for a NetworkPolicy, with the kind before it ("Kind/namespace/name", "Kind/name") for the others."""
+    name = f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name
+    return name if ref.kind == "NetworkPolicy" else f"{ref.kind}/{name}"
 
 
 def flow_json(explanation: Explanation, *, rules: bool = False) -> dict[str, Any]:
@@ -31,7 +32,10 @@ def explanation_json(explanation: Explanation, service: str = "") -> dict[str, A
     """The flow and the whole answer for it."""
     flow = explanation.flow
     ends = {"from": str(flow.source), "to": str(flow.destination), "protocol": flow.protocol, "port": flow.port}
-    return {**ends, **({"service": service} if service else {}), **flow_json(explanation, rules=True)}
+    more = {"service": service} if service else {}
+    if explanation.arrival:
+        more["arrival"] = explanation.arrival
+    return {**ends, **more, **flow_json(explanation, rules=True)}
 
 
 def patch_json(patch: Patch) -> dict[str, Any]:

@@ -11,14 +11,16 @@ from kubectl_genainet.model.finding import Certainty, Evidence, counted
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.measure import Quantiles
 from kubectl_genainet.model.results.path import Hop, PacketPath, Party, Verdict
+from kubectl_genainet.model.results.trace import BackendSummary, TraceSummary
 from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import CERTAINTY_STYLE, duration, printable
-from kubectl_genainet.trace.summary import BackendSummary, TraceSummary
 
 _VERDICT_STYLE = {
     Verdict.FORWARDED: "green",
     Verdict.DROPPED: "bold red",
     Verdict.REJECTED: "bold red",
+    Verdict.UNANSWERED: "bold red",
+    Verdict.RESET: "bold red",
     Verdict.UNKNOWN: "yellow",
 }
 
@@ -77,6 +79,12 @@ def _times(path: PacketPath) -> str:
         parts.append(counted(path.attempts, "attempt"))
     if path.retransmits:
         parts.append(counted(path.retransmits, "retransmit"))
+    if path.recovered_drops:
+        parts.append(f"{counted(path.recovered_drops, 'drop')} made good")
+    if path.incomplete:
+        parts.append("incomplete: records were lost")
+    if path.waited and path.verdict is not Verdict.FORWARDED:
+        parts.append(path.waited)
     return "  " + ", ".join(parts) if parts else ""
 
 
@@ -228,7 +236,7 @@ def _account(summary: TraceSummary) -> str:
     text = f"{counted(summary.connections, 'connection')} ({verdicts}); {seen}; {sightings}"
     text += f"; nodes: {', '.join(summary.nodes) or 'none'}"
     if summary.half_seen:
-        text += f"; {summary.half_seen} more half seen, at the trace's begin or end"
+        text += f"; {summary.half_seen} were already open when the trace started, or still open when it ended"
     if summary.silent_nodes:
         text += f"; broke off: {', '.join(summary.silent_nodes)}"
     return printable(text)
