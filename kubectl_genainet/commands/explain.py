@@ -10,7 +10,7 @@ import click
 from kubectl_genainet.commands.options import Messages, output_option, source_options
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.policy import Verdict
-from kubectl_genainet.render.policy.json import explanation_json, flow_json, patch_json
+from kubectl_genainet.render.policy.json import explanation_json, flow_json
 from kubectl_genainet.render.policy.text import grouped, patch_yaml, print_explanation, print_patch
 from kubectl_genainet.render.text import make_console, tell
 from kubectl_genainet.run.explain import FlowsBetween, explain_lines, warn_of_unevaluated
@@ -76,8 +76,7 @@ def _print(between: FlowsBetween, output: str) -> None:
     if output == "json":
         for flow in between.flows:
             found = between.patch(flow.explanation.flow)
-            value = explanation_json(flow.explanation, flow.service)
-            click.echo(json.dumps({**value, "patch": patch_json(found)} if found else value))
+            click.echo(json.dumps(explanation_json(flow.explanation, flow.service, found)))
         return
     console = make_console()
     for group in grouped([(flow.explanation, flow.service) for flow in between.flows]):
