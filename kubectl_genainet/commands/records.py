@@ -30,7 +30,7 @@ from kubectl_genainet.proxy.iptables.ipset import IpSet
 from kubectl_genainet.proxy.ipvs.read import VirtualServer
 from kubectl_genainet.proxy.report import RulesRow
 from kubectl_genainet.render.doctor.data import SummaryJson
-from kubectl_genainet.render.policy.json import ExplanationJson, FlowJson
+from kubectl_genainet.render.policy.json import ExplanationJson, FlowJson, LineErrorJson
 from kubectl_genainet.render.policy.matrix import CellJson, DifferenceJson
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -58,7 +58,7 @@ RECORDS: dict[str, tuple[Record, ...]] = {
     "drops": (Record(DropRow), Record(DropSummary)),
     "dns": (Record(DnsExchange), Record(DnsSummary)),
     "explain": (Record(ExplanationJson),),
-    "explain --flows": (Record(FlowJson),),
+    "explain --flows": (Record(FlowJson), Record(LineErrorJson)),
     "matrix": (Record(CellJson),),
     "matrix --diff": (Record(DifferenceJson),),
     "rules": (

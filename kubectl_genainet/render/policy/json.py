@@ -11,6 +11,7 @@ from typing import Any, NotRequired, TypedDict
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.policy.model import DirectionResult, Explanation, PolicyResult, Reason, RuleResult
 from kubectl_genainet.policy.patches.patch import Option, Patch
+from kubectl_genainet.render.policy.circumstances import DnsWayJson, EnforcerJson
 
 FlowEnds = TypedDict("FlowEnds", {"from": str, "to": str})
 
@@ -73,6 +74,13 @@ class OptionJson(TypedDict):
     also_admits: list[FlowEnds]
 
 
+class LineErrorJson(TypedDict):
+    """A line of `explain --flows` that could not be read, in its place."""
+
+    line: int
+    error: str
+
+
 class PatchJson(TypedDict):
     edit: OptionJson | None
     new: OptionJson | None
@@ -89,6 +97,9 @@ ExplanationJson = TypedDict(
         "verdict": str,
         "egress": DirectionJson,
         "ingress": DirectionJson,
+        "arrival": NotRequired[str],
+        "enforcer": NotRequired[EnforcerJson],
+        "dns": NotRequired[DnsWayJson],
         "patch": NotRequired[PatchJson],
     },
 )
@@ -109,8 +120,8 @@ def flow_json(explanation: Explanation, *, rules: bool = False) -> FlowJson:
     }
 
 
-def explanation_json(explanation: Explanation, service: str = "", patch: Patch | None = None) -> ExplanationJson:
-    """The flow, the whole answer for it, and what would admit it."""
+def explanation_json(explanation: Explanation, service: str = "") -> ExplanationJson:
+    """The flow and the whole answer for it."""
     flow, answer = explanation.flow, flow_json(explanation, rules=True)
     value: ExplanationJson = {
         "from": str(flow.source),
@@ -123,8 +134,8 @@ def explanation_json(explanation: Explanation, service: str = "", patch: Patch |
     }
     if service:
         value["service"] = service
-    if patch is not None:
-        value["patch"] = patch_json(patch)
+    if explanation.arrival:
+        value["arrival"] = explanation.arrival
     return value
 
 
