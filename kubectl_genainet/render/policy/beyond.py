@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from rich.console import Console
 from rich.table import Table
@@ -16,6 +16,22 @@ from kubectl_genainet.render.text import printable
 
 STYLE = {"all": "green", "some": "yellow", "none": "red", "unknown": "yellow", "empty": "dim"}
 Row = tuple[str, list[tuple[str, str, str]]]  # its name; for each group the text, the kind of the cell and why
+
+
+CellJson = TypedDict(
+    "CellJson",
+    {
+        "from": str,
+        "to": str,
+        "protocol": str,
+        "port": int,
+        "verdict": str,
+        "from_pods": list[str],
+        "to_pods": list[str],
+        "beyond": NotRequired[str],  # where one end is beyond the pods, with `why`
+        "why": NotRequired[str],
+    },
+)
 
 
 def port_text(port: Port) -> str:
@@ -86,7 +102,7 @@ def print_beyond(console: Console, grid: Grid, cells: Sequence[BeyondCell]) -> N
         start = end
 
 
-def beyond_json(cells: Sequence[BeyondCell]) -> Iterator[dict[str, Any]]:
+def beyond_json(cells: Sequence[BeyondCell]) -> Iterator[CellJson]:
     """One object for each cell, as those of the grid, with `beyond` and `why`."""
     for cell in cells:
         into = cell.direction is Direction.INGRESS

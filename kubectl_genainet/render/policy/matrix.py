@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TypedDict
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 from rich.console import Console
@@ -13,7 +13,7 @@ from rich.text import Text
 from kubectl_genainet.policy.model import Verdict
 from kubectl_genainet.policy.reach.grid import Difference, Grid, Group, Port
 from kubectl_genainet.policy.reach.outside import BeyondCell
-from kubectl_genainet.render.policy.beyond import beyond_rows
+from kubectl_genainet.render.policy.beyond import CellJson, beyond_rows
 from kubectl_genainet.render.table import Column
 from kubectl_genainet.render.text import printable
 
@@ -83,7 +83,22 @@ def _block(grid: Grid, cells: list[list[tuple[str, str]]], start: int, end: int)
     return table
 
 
-def grid_json(grid: Grid) -> Iterator[dict[str, Any]]:
+DifferenceJson = TypedDict(
+    "DifferenceJson",
+    {
+        "from": str,
+        "to": str,
+        "protocol": str,
+        "port": int,
+        "before": str,
+        "after": str,
+        "from_pods": list[str],
+        "to_pods": list[str],
+    },
+)
+
+
+def grid_json(grid: Grid) -> Iterator[CellJson]:
     """One object for each source, destination and port."""
     for source in grid.groups:
         for destination in grid.groups:
@@ -101,7 +116,7 @@ def grid_json(grid: Grid) -> Iterator[dict[str, Any]]:
                 }
 
 
-def difference_json(difference: Difference) -> dict[str, Any]:
+def difference_json(difference: Difference) -> DifferenceJson:
     return {
         "from": difference.source,
         "to": difference.destination,
