@@ -54,6 +54,11 @@ def gives_reasons() -> bool:
     return bool(Btf().enum("skb_drop_reason"))
 
 
+def here(reason: str) -> str:
+    """The reason as it is on the running kernel, where no function alone tells it."""
+    return reason if gives_reasons() else ""
+
+
 def tells_every_reset() -> bool:
     """Whether tcp:tcp_send_reset is called without a full socket too (Linux 6.10)."""
     return (Btf().tracepoint_arguments("tcp_send_reset") or 0) >= 3

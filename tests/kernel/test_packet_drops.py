@@ -13,7 +13,7 @@ from kubectl_genainet.model.events import IcmpError
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.reasons import HARMLESS_REASONS
 from kubectl_genainet.wire import FilterEntry
-from tests.kernel.kerneltest import ADDRESSES, PORT, Row, udp_socket, watching
+from tests.kernel.kerneltest import ADDRESSES, PORT, Row, here, udp_socket, watching
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -38,7 +38,7 @@ def test_icmp_error_that_quotes_a_followed_flow_is_seen_with_its_mtu(row: Row, f
     assert {(e.family, e.type, e.code, e.mtu) for e in errors} == {(4, 3, 4, 1300) if family == 4 else (6, 2, 0, 1300)}
     assert {e.quoted for e in errors} == {FiveTuple(client, 22000, server, PORT, Protocol.UDP)}
     assert [(e.device, e.point.value) for e in errors] == [("to-client", "tx"), ("eth0", "rx")]
-    assert [d.reason for d in watch.drops] == ["PKT_TOO_BIG"]
+    assert [d.reason for d in watch.drops] == [here("PKT_TOO_BIG")]
 
 
 # (namespace, table, chain, hook as the probe names it)
@@ -111,8 +111,8 @@ def test_packet_that_nobody_listens_for_is_dropped_for_want_of_a_socket(row: Row
         watch.settle()
         watch.end()
     assert {(d.flow.protocol, d.reason, d.hook) for d in watch.drops} == {
-        (Protocol.UDP, "NO_SOCKET", ""),
-        (Protocol.TCP, "NO_SOCKET", ""),
+        (Protocol.UDP, here("NO_SOCKET"), ""),
+        (Protocol.TCP, here("NO_SOCKET"), ""),
     }
     assert {d.netns for d in watch.drops} == {row.inode(row.server)}
     (error, *_) = [e for e in watch.events if isinstance(e, IcmpError)]

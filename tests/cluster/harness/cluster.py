@@ -80,6 +80,11 @@ class Cluster:
         argv = ("deploy", "--image", self.image, "--timeout", "200s", *argv)
         return self.cli(*argv, user=user, timeout=420)
 
+    @property
+    def proxy_mode(self) -> str:
+        """kube-proxy's, on nodes of the harness's own."""
+        return self.plane.proxy_mode if self.plane is not None else ""
+
     def node(self, name: str) -> KubeNode:
         return next(node for node in self.nodes if node.name == name)
 

@@ -204,6 +204,11 @@ class KubeNode:
         path.write_text(json.dumps(config))
         self.kube_proxy = self.daemon("kube-proxy", "kube-proxy", f"--config={path}")
 
+    def proxy_rules(self) -> str:
+        """What kube-proxy has programmed, as the node's own tool prints it."""
+        nftables = self.plane.proxy_mode == "nftables"
+        return self.run(*(("nft", "list", "table", "ip", "kube-proxy") if nftables else ("iptables-save", "-t", "nat")))
+
     def wait_ready(self, timeout: float = 60) -> None:
         def ready() -> bool:
             self.kubelet.check()
