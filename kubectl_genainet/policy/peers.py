@@ -145,6 +145,12 @@ class BlockPeer(msgspec.Struct, frozen=True):
     outside_only: bool = False
     also: frozenset[PartyKind] = frozenset()
 
+    @property
+    def holds_all(self) -> bool:
+        """Whether it is every address of its family."""
+        bits = 32 if self.block.version == 4 else 128
+        return not self.excepts and (self.block.first, self.block.last) == (0, (1 << bits) - 1)
+
     def holds(self, address: Address) -> bool:
         return self.block.holds(address) and not any(e.holds(address) for e in self.excepts)
 
@@ -319,6 +325,17 @@ class UnknownPeer(msgspec.Struct, frozen=True):
 
     def match(self, party: Party, own: Party) -> Match:
         return Match(None, why=self.why)
+
+
+class OwnedPodPeer(msgspec.Struct, frozen=True):
+    """Pods that a controller made. Of others it is not known: they are outside what the enforcer documents."""
+
+    def match(self, party: Party, own: Party) -> Match:
+        if party.owned:
+            return YES
+        return Match(
+            None, why=f"{party.text} has no owner, and the enforcer applies policies to pods of controllers only"
+        )
 
 
 class AllOfPeer(msgspec.Struct, frozen=True):
