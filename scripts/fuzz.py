@@ -1,4 +1,4 @@
-"""`python scripts/fuzz.py SECONDS [NAME ...]`: gives every parser and decoder damaged inputs of up to 64 KB until the time is over.
+"""`python scripts/fuzz.py SECONDS [NAME ...]`: gives every parser and decoder damaged inputs of up to 64 KB, in turn.
 
 Nothing but a GenainetError may come out, and no input may take more than a second or 200 MB. Prints how many inputs each was
 given; ends with 1 and the input, in base64, where something was found."""
