@@ -54,7 +54,29 @@ def explain_arriving(engine: PolicyEngine, flow: PolicyFlow, service: str = "") 
         cache = node_local_dns(snapshot)
         if cache is not None:
             return to_node_local_dns(engine, flow, *cache)
+    redirect = _redirect(snapshot, flow, service)
+    if redirect:
+        found = engine.explain(flow)
+        open_ = (Reason.DEFAULT, Reason.INERT)
+        closed = [d for d in Direction if found.direction(d).reason not in open_]
+        note = f"{redirect} sends it to a pod on the client's own node instead, and which one is not evaluated"
+        return _opened(msgspec.structs.replace(found, arrival=note), closed, note)
     return engine.explain(flow)
+
+
+def _redirect(snapshot: ClusterSnapshot, flow: PolicyFlow, service: str) -> str:
+    """The CiliumLocalRedirectPolicy that takes the flow, or an empty string."""
+    for obj in snapshot.of("CiliumLocalRedirectPolicy", "cilium.io"):
+        spec = obj.raw.get("spec")
+        front = spec.get("redirectFrontend") if isinstance(spec, dict) else None
+        if not isinstance(front, dict):
+            continue
+        by_name, by_address = front.get("serviceMatcher"), front.get("addressMatcher")
+        if isinstance(by_name, dict) and f"{by_name.get('namespace')}/{by_name.get('serviceName')}" == service:
+            return str(obj.ref)
+        if isinstance(by_address, dict) and flow.destination.ip and by_address.get("ip") == flow.destination.ip:
+            return str(obj.ref)
+    return ""
 
 
 def _in_ambient(snapshot: ClusterSnapshot, end: PolicyEndpoint) -> bool:
