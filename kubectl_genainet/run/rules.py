@@ -88,7 +88,7 @@ def exact_rules(source: Source, target: Target, seconds: float, reporter: Report
     filters = addresses_of(source.snapshot(), target, source.default_namespace)
     agents = source.agents()
     reporter.say(f"tracing {', '.join(address_text(f.ip, f.port) for f in filters)} for {seconds:g} s")
-    hits = read_exact(agents, filters, seconds, reporter.warn)
+    hits = read_exact(agents, filters, seconds, reporter.warn, source.failed_nodes)
     return list(exact_counts(source.rulesets(reporter.warn), hits))
 
 
