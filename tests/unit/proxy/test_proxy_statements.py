@@ -1,6 +1,7 @@
 """Single statements of iptables(8), ipset(8) and nft(8): what each makes of a first packet, a row each."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -294,7 +295,7 @@ def test_transactions_insert_flush_and_delete() -> None:
 
 def test_json_that_is_not_as_libnftables_writes_it_is_named_and_never_a_traceback() -> None:
     chain = {"family": "ip", "table": "t", "name": "f", "type": "filter", "hook": "forward", "prio": 0}
-    for expressions in (
+    cases: tuple[Any, ...] = (
         [{}],
         [None],
         [7],
@@ -303,7 +304,8 @@ def test_json_that_is_not_as_libnftables_writes_it_is_named_and_never_a_tracebac
         [{"vmap": 3}],
         "x",
         None,
-    ):
+    )
+    for expressions in cases:
         rule = {
             "family": "ip",
             "table": "t",
