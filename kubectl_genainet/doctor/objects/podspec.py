@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, quantity, text
+from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, text
+from kubectl_genainet.model.units import quantity
 
 GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "nvidia.com/mig-")
 NEURON_RESOURCES = ("aws.amazon.com/neuron",)
@@ -156,6 +157,6 @@ class Template:
 
     def port_number(self, port: int | str) -> int:
         """A probe's or Service's port as a number; 0 where no container declares the name."""
-        if isinstance(port, int) or str(port).isdigit():
+        if isinstance(port, int) or str(port).isdecimal():
             return int(port)
         return next((n for c in self.all_containers for n, name, _ in c.ports if name == port), 0)
