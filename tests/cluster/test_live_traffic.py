@@ -184,11 +184,18 @@ def test_rules_shows_what_kube_proxy_has_and_which_node_is_out_of_step(own: Clus
     own.api().patch("/apis/apps/v1/namespaces/chat/deployments/my-llama-finetuned", {"spec": {"replicas": 1}})
     try:
 
+        def listed() -> list[str]:
+            path = "/apis/discovery.k8s.io/v1/namespaces/chat/endpointslices?labelSelector=kubernetes.io/service-name%3Dmy-llama-svc"
+            slices = own.api().get(path)["items"]
+            return [a for s in slices for e in s["endpoints"] or () for a in e["addresses"]]
+
         def endpoints() -> int:
             """Of the other node; nft prints an address and a port of a map as "IP . PORT"."""
             return len(set(re.findall(r"(10\.244\.\d+\.\d+)(?::| \. )8080", own.node("node-1").proxy_rules())))
 
         wait_for("the other node's rules", lambda: endpoints() == 1, 30)
+        # Until then its slice has it as terminating, and a rule for it is not stale.
+        wait_for("the pod's end", lambda: len(listed()) == 1, 60)
         done = own.cli("rules", "svc/my-llama-svc", "-n", "chat", "-o", "json")
     finally:
         stale.kube_proxy.start()
