@@ -185,8 +185,8 @@ def test_rules_shows_what_kube_proxy_has_and_which_node_is_out_of_step(own: Clus
     try:
 
         def listed() -> list[str]:
-            path = "/apis/discovery.k8s.io/v1/namespaces/chat/endpointslices?labelSelector=kubernetes.io/service-name%3Dmy-llama-svc"
-            slices = own.api().get(path)["items"]
+            selector = "labelSelector=kubernetes.io/service-name%3Dmy-llama-svc"
+            slices = own.api().get(f"/apis/discovery.k8s.io/v1/namespaces/chat/endpointslices?{selector}")["items"]
             return [a for s in slices for e in s["endpoints"] or () for a in e["addresses"]]
 
         def endpoints() -> int:
