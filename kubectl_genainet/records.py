@@ -1,6 +1,6 @@
 """The JSON Schema of every record that `-o json` prints: docs/schema.json.
 
-python -m kubectl_genainet.commands.records > docs/schema.json
+python -m kubectl_genainet.records > docs/schema.json
 """
 
 from __future__ import annotations
