@@ -100,7 +100,8 @@ def _result(finding: Finding, index: Mapping[str, int], sources: Mapping[ObjectR
     said = [f"{finding.object}: {finding.title}" if finding.object else finding.title]
     said += [f"({e.certainty.value}) {e.statement}" for e in finding.evidence]
     if finding.remedy is not None:
-        said += [finding.remedy.text, finding.remedy.command, finding.remedy.yaml]
+        trial = f"({finding.remedy.trial})" if finding.remedy.trial else ""
+        said += [finding.remedy.text, trial, finding.remedy.command, finding.remedy.yaml]
     location: dict[str, Any] = {
         "logicalLocations": [{"fullyQualifiedName": f"{key}:{field}" if field else key, "kind": "resource"}]
     }
