@@ -35,13 +35,15 @@ from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
-from kubectl_genainet.model.results.path import Drop, Flow, Nat, Outcome, PacketPath, Party, Verdict
+from kubectl_genainet.model.results.path import Drop, Flow, Hop, Nat, Outcome, PacketPath, Party, Verdict
 from kubectl_genainet.proxy import attribute_nat
-from kubectl_genainet.trace.connection import Connection, Direction, Dropped
+from kubectl_genainet.trace.connection import Connection, Direction, Dropped, Place, place_of
 from kubectl_genainet.trace.connections import Connections
 from kubectl_genainet.trace.exact import ExactHits
 from kubectl_genainet.trace.fate import Around, fate_of
 from kubectl_genainet.trace.hops import Translation, hops_of, in_order, learn_crossings, translation_of
+from kubectl_genainet.trace.stalls import SLOW_NS, stream_findings
+from kubectl_genainet.trace.streams import stream_of
 from kubectl_genainet.trace.symptoms import symptoms
 from kubectl_genainet.trace.watches import Watches
 from kubectl_genainet.why.case import Case
@@ -66,7 +68,8 @@ class PathCorrelator:
     or so late that nothing can be said of their end.
     """
 
-    def __init__(self, snapshot: ClusterSnapshot, servers: set[tuple[str, int]]) -> None:
+    def __init__(self, snapshot: ClusterSnapshot, servers: set[tuple[str, int]], *, slow_ns: int = SLOW_NS) -> None:
+        self.slow_ns = slow_ns
         self.context = Context(snapshot)
         self.identity = self.context.identity
         self.clocks = Clocks()
@@ -226,16 +229,18 @@ class PathCorrelator:
         client_party = self.identity.party(client.src, client.sport) if client else None
         ordered = in_order(first, self.clocks, client_party.node if client_party else None)
         learn_crossings(connection, self.clocks, ordered)
-        original = ordered[0].flow if ordered else self._as_asked(connection)
+        asked = next((seen.asked for seen in ordered if seen.asked is not None), None)
+        original = asked or (ordered[0].flow if ordered else self._as_asked(connection))
         assert original is not None, "a connection has at least the tuple that it was made for"
-        fate = fate_of(connection, self._around(connection))
+        around = self._around(connection)
+        fate = fate_of(connection, around)
         dropped = fate.drop if fate.drop is not None and fate.drop.first_packet else None
         entered = self._as_it_came_in(ordered, dropped)
         served = ordered[-1].flow if ordered else self._as_served(connection, original)
         final = entered or (dropped.event.flow if dropped else served)
         outside = dropped if entered is None else None
         translation = translation_of(
-            ordered, outside.event.flow if outside else None, outside.event.node if outside else None
+            ordered, outside.event.flow if outside else None, outside.event.node if outside else None, asked
         )
         service = self.identity.service(original)
         backend = self._backend(original, final, service is not None)
@@ -261,7 +266,17 @@ class PathCorrelator:
             attempts=len(connection.attempts),
             retransmits=connection.retransmits,
         )
-        return msgspec.structs.replace(path, findings=tuple(symptoms(path, connection, self.identity)))
+        path = msgspec.structs.replace(path, stream=stream_of(connection, around), back=self._way_back(connection))
+        found = (*symptoms(path, connection, self.identity), *stream_findings(path, self.slow_ns))
+        return msgspec.structs.replace(path, findings=found)
+
+    def _way_back(self, connection: Connection) -> tuple[Hop, ...]:
+        """The hops of the answer: of the first SYN-ACK, else of the first data or datagram back; its last place may be where
+        it died."""
+        seen: dict[Place, PacketSeen] = {}
+        for event in connection.answer or connection.first_reply:
+            seen.setdefault(place_of(event), event)
+        return hops_of(in_order(list(seen.values()), self.clocks, None), self.clocks, self.identity)
 
     def _as_asked(self, connection: Connection) -> FiveTuple | None:
         """The tuple that the client used, where its own packets were not seen: the Service's address, if one is known."""

@@ -22,6 +22,10 @@ def netfilter(case: Case) -> Reading:
     policy = policy_words(case)
     if case.named is not None:
         return _named_rule(case, case.named, policy)
+    if event.hook in ("INGRESS", "EGRESS"):
+        note = f"a rule of a netdev table dropped it at the {event.hook.lower()} of {event.device or 'a device'} in {case.place}"
+        how = "nft list ruleset, or what the node's firewall or security agent sets up; these rules are not evaluated"
+        return Reading("device-rule-drop", f"{note} ({how})", Certainty.DERIVED)
     if case.ruleset is None or not event.hook:
         why = case.ruleset_error or (
             "the hook could not be read from the stack"
