@@ -114,6 +114,8 @@ class Connections:
             return None
         before, connection = at
         same = before.flow.protocol is event.flow.protocol and self._key(before) == key
+        while connection.part_of is not None:
+            connection = connection.part_of
         if not same or not 0 <= event.t_ns - before.t_ns < _CROSSING_NS:
             return None
         return connection
@@ -184,6 +186,7 @@ class Connections:
     def _merge(self, into: Connection, other: Connection) -> Connection:
         """Two sides of a translation that were taken for two connections."""
         self._remove(other)
+        other.part_of = into
         into.absorb(other)
         for attempt in other.attempts:
             for seen in attempt:
