@@ -9,6 +9,9 @@ from kubectl_genainet.context.judging import denied_directions, policy_flow
 from kubectl_genainet.drops.counters import CounterRows
 from kubectl_genainet.drops.drops import DropCorrelator, Group
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.diagnoses import DIAGNOSES
+from kubectl_genainet.model.diagnoses.connections import ICMP_DROPPED, ICMP_ERROR, RETRANSMITS
+from kubectl_genainet.model.diagnoses.rules import POLICY_NOT_ENFORCED
 from kubectl_genainet.model.events import IcmpCount, ResetCount
 from kubectl_genainet.model.finding import Certainty, Evidence, Severity, counted
 from kubectl_genainet.model.packet import Protocol
@@ -28,8 +31,6 @@ _JUDGED = {
     "ebpf-drop",
     "data-plane",
 }
-_MILD = {"tcp-out-of-place", "other-host", "late-answer"}  # as long as connections come about all the same
-_UNSURE = {"unexplained", "unknown-connection"}
 _RESETS = {  # enum sk_rst_reason, include/net/rstreason.h
     "TCP_ABORT_ON_CLOSE": "it was closed with data that had not been read",
     "TCP_ABORT_ON_LINGER": "the other end's FIN did not come in time (TCP_LINGER2)",
@@ -233,7 +234,7 @@ class Rows:
         return self._base(
             group,
             outcome=Outcome.TOLD,
-            check="icmp-error",
+            check=ICMP_ERROR.name,
             severity=Severity.WARNING,
             title=f"{self._where(group)} was told{by}: {meaning}{_mtu(group)}; where the packet died was not seen",
             evidence=(Evidence(f"ICMP type {event.type} code {event.code}", Certainty.OBSERVED, node=group.node),),
@@ -249,7 +250,7 @@ class Rows:
         return self._base(
             group,
             outcome=Outcome.DROPPED,
-            check="icmp-dropped",
+            check=ICMP_DROPPED.name,
             severity=Severity.ERROR,
             title=f"the ICMP error ({meaning}{_mtu(group)}) that would tell the sender is dropped{hook} on {group.node}{by}",
             evidence=(
@@ -265,7 +266,7 @@ class Rows:
         return self._base(
             group,
             outcome=Outcome.RETRANSMITTED,
-            check="retransmits",
+            check=RETRANSMITS.name,
             severity=Severity.INFO,
             title=title,
             evidence=(Evidence(f"tracepoint tcp_retransmit_skb: {states}", Certainty.OBSERVED, node=group.node),),
@@ -284,7 +285,7 @@ class Rows:
         return self._base(
             group,
             outcome=Outcome.PASSED,
-            check="policy-not-enforced",
+            check=POLICY_NOT_ENFORCED.name,
             severity=Severity.ERROR,
             title=f"{self._where(group)} accepts connections that {names} does not admit",
             policy=PolicyView("deny", Agreement.API_ISOLATES, by, causes),
@@ -304,10 +305,11 @@ def _severity(group: Group, check: str, others: list[Group]) -> Severity:
     """By what came of it: a mild reason is none where it kept a connection from coming about."""
     if group.reason in HARMLESS_REASONS:
         return Severity.INFO
-    if check in _MILD:
+    diagnosis = DIAGNOSES[check]
+    if diagnosis.mild:
         waits = any(o.what == "retransmit" and (o.states["SYN_SENT"] or o.states["NEW_SYN_RECV"]) for o in others)
         return Severity.ERROR if group.opens or waits else Severity.INFO
-    return Severity.WARNING if check in _UNSURE else Severity.ERROR
+    return diagnosis.severity
 
 
 def _how_many_were_told(group: Group, drop: Drop, others: list[Group]) -> list[Evidence]:

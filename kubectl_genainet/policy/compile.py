@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
@@ -14,7 +16,10 @@ from kubectl_genainet.policy.dialects.calico import GROUPS as CALICO_GROUPS
 from kubectl_genainet.policy.dialects.calico import CalicoCompiler
 from kubectl_genainet.policy.dialects.cilium import CiliumCompiler
 from kubectl_genainet.policy.dialects.kubernetes import compile_network_policy
+from kubectl_genainet.policy.enforcers import Enforcer, EnforcerName
+from kubectl_genainet.policy.model import Family
 from kubectl_genainet.policy.other_kinds import OTHER_KINDS, OTHER_TIER
+from kubectl_genainet.policy.peers import AllOfPeer, OwnedPodPeer
 from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Refused, Tier
 from kubectl_genainet.policy.unevaluated import RefusedBy, Unevaluated, stand_in_for, unevaluated_policies
 
@@ -70,9 +75,10 @@ class Compiled:
                 self.unevaluated.append(stand_in.what)
 
 
-def compile_policies(snapshot: ClusterSnapshot) -> Compiled:
-    """Every policy of a snapshot. One that can't be compiled is in `unevaluated`, with the reason."""
+def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
+    """Every policy of a snapshot, as the enforcer takes it. One that can't be compiled is in `unevaluated`."""
     cilium = CiliumCompiler(snapshot)
+    cilium.enforces = enforcer.name is EnforcerName.CILIUM
     found = Compiled(by_identity=cilium.enforces)
     found.take(
         snapshot.of("NetworkPolicy", "networking.k8s.io"),
@@ -90,9 +96,17 @@ def compile_policies(snapshot: ClusterSnapshot) -> Compiled:
     for stand_in in unevaluated_policies(snapshot, _EVALUATED):
         found.policies.append(stand_in.policy)
         found.unevaluated.append(stand_in.what)
+    if enforcer.owned_pods_only:
+        found.policies = [_for_owned_pods(p) for p in found.policies]
     found.host_policies += cilium.host_policies
     found.refused += cilium.refused
     found.unevaluated += [Unevaluated(r.ref, r.why, r.field, r.source, RefusedBy.AGENT) for r in cilium.refused]
     own = (OTHER_TIER, ADMIN_TIER, DEFAULT_TIER, BASELINE_TIER)
     found.tiers = tuple(sorted((*own, *calico.tiers.values()), key=lambda t: t.order))
     return found
+
+
+def _for_owned_pods(policy: Policy) -> Policy:
+    if policy.family is not Family.NETWORK_POLICY:
+        return policy
+    return msgspec.structs.replace(policy, subject=AllOfPeer((policy.subject, OwnedPodPeer())))

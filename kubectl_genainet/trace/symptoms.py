@@ -5,6 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kubectl_genainet.context.identity import Identity
+from kubectl_genainet.model.diagnoses.connections import (
+    ICMP_DROPPED,
+    ICMP_ERROR,
+    RESET_BY_APP,
+    RESET_BY_CLIENT,
+    RESET_ON_PATH,
+    STALE_ENDPOINT,
+    STOPPED_ARRIVING,
+    UNANSWERED,
+)
+from kubectl_genainet.model.diagnoses.rules import NO_ENDPOINTS
 from kubectl_genainet.model.events import FlowCounters, IcmpError, Point
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity, counted
 from kubectl_genainet.model.packet import Protocol
@@ -30,10 +41,8 @@ def told_by_icmp(path: PacketPath, connection: Connection, identity: Identity) -
         return None
     first = seen[0]
     statement = f"{_icmp_words(first)}, seen on {first.device or 'no device'}"
-    return Finding(
-        "icmp-error",
+    return ICMP_ERROR.finding(
         f"the sender was told: {icmp_name(first)}",
-        Severity.ERROR,
         (Evidence(statement, Certainty.OBSERVED, node=first.node),),
     )
 
@@ -45,10 +54,8 @@ def icmp_dropped(path: PacketPath, connection: Connection, identity: Identity) -
         return None
     first = dropped[0]
     where = f"{f'in {first.hook} ' if first.hook else ''}on {first.node}"
-    return Finding(
-        "icmp-dropped",
+    return ICMP_DROPPED.finding(
         f"the sender was not told: the ICMP error ({icmp_name(first)}) was dropped {where}",
-        Severity.ERROR,
         (Evidence(f"{_icmp_words(first)}: {first.reason or 'dropped'}", Certainty.OBSERVED, node=first.node),),
     )
 
@@ -68,20 +75,18 @@ def reset(path: PacketPath, connection: Connection, identity: Identity) -> Findi
     if not (at_an_end and identity.owns(first.node, first.netns, first.flow.src)):
         where = f"it was first seen on {first.node}"
         title = f"the connection was reset by a packet that neither end's pod was seen to send: {where}"
-        return Finding("reset-on-path", title, Severity.ERROR, tuple(evidence))
+        return RESET_ON_PATH.finding(title, tuple(evidence))
     name = f"pod {pod.metadata.namespace}/{pod.metadata.name}" if pod is not None else f"node {first.node}"
     ref = pod.ref if pod is not None else None
     if direction is Direction.REPLY:
         when = "midway through its answer" if connection.reply_data else "after the handshake, without an answer"
-        return Finding(
-            "reset-by-app", f"{name} reset the connection {when}", Severity.ERROR, tuple(evidence), object=ref
-        )
+        return RESET_BY_APP.finding(f"{name} reset the connection {when}", tuple(evidence), object=ref)
     if path.drop is not None and path.drop.check == "reply-not-translated":
         title = f"{name} reset the connection: the answer came from another address than the one that it had asked"
-        return Finding("reset-by-client", title, Severity.ERROR, tuple(evidence), object=ref)
+        return RESET_BY_CLIENT.finding(title, tuple(evidence), severity=Severity.ERROR, object=ref)
     when = "midway through the answer" if connection.reply_data else "before it had an answer"
     title = f"the client, {name}, reset the connection {when}"
-    return Finding("reset-by-client", title, Severity.WARNING, tuple(evidence), object=ref)
+    return RESET_BY_CLIENT.finding(title, tuple(evidence), object=ref)
 
 
 def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
@@ -99,10 +104,8 @@ def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity)
         return None
     ref = ObjectRef("Service", service.name, service.namespace)
     chain = path.nat.endpoint_chain or "a rule"
-    return Finding(
-        "stale-endpoint",
+    return STALE_ENDPOINT.finding(
         f"{chain} sends {service.name} to {backend.ip}:{backend.port}, which is no endpoint of it",
-        Severity.ERROR,
         (
             Evidence(f"the packet was translated to {path.nat.after}", Certainty.OBSERVED),
             Evidence("no EndpointSlice of the Service has that address and port", Certainty.ASSUMED, object=ref),
@@ -125,10 +128,8 @@ def no_endpoints(path: PacketPath, connection: Connection, identity: Identity) -
     if ready:
         return None
     ref = ObjectRef("Service", service.name, service.namespace)
-    return Finding(
-        "no-endpoints",
+    return NO_ENDPOINTS.finding(
         f"Service {service.namespace}/{service.name} has no ready endpoint",
-        Severity.ERROR,
         (Evidence("its EndpointSlices hold no ready address", Certainty.ASSUMED, object=ref),),
         object=ref,
     )
@@ -180,7 +181,7 @@ def unanswered(path: PacketPath, connection: Connection, identity: Identity) -> 
         direction = Direction.REPLY if _stuck_in_reply(connection) else Direction.REQUEST
         lost = lost_between(connection, direction, identity)
         title = f"the {direction.value} stopped arriving, and no drop was seen: {lost}"
-        return Finding("stopped-arriving", title, Severity.ERROR, (waited,))
+        return STOPPED_ARRIVING.finding(title, (waited,))
     last = path.hops[-1] if path.hops else None
     sent = Evidence(f"{counted(path.attempts, 'first packet')} sent, none answered", Certainty.OBSERVED)
     where = (
@@ -192,7 +193,7 @@ def unanswered(path: PacketPath, connection: Connection, identity: Identity) -> 
         if identity.owns(seen.node, seen.netns, seen.flow.dst):
             place = identity.place(seen.node, seen.netns)
             title = f"no answer: the SYN arrived in {place}, which did not answer it, and no drop was seen there"
-    return Finding("unanswered", title, Severity.WARNING, (sent, waited))
+    return UNANSWERED.finding(title, (sent, waited))
 
 
 def _stuck_in_reply(connection: Connection) -> bool:

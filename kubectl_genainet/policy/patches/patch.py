@@ -294,6 +294,6 @@ def _with(engine: PolicyEngine, changes: Sequence[Change]) -> PolicyEngine | Non
         objects = [o for o in objects if not (o.ref == made.ref and o.group == made.group)]
         objects.append(made)
     try:
-        return PolicyEngine(replace(engine.snapshot, objects=tuple(objects)))
+        return PolicyEngine(replace(engine.snapshot, objects=tuple(objects)), engine.enforcer)
     except InputError:
         return None

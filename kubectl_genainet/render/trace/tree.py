@@ -253,7 +253,7 @@ def _account(summary: TraceSummary) -> str:
     text = f"{counted(summary.connections, 'connection')} ({verdicts}); {seen}; {sightings}"
     text += f"; nodes: {', '.join(summary.nodes) or 'none'}"
     if summary.half_seen:
-        text += f"; {summary.half_seen} more half seen, at the trace's begin or end"
+        text += f"; {summary.half_seen} were already open when the trace started, or still open when it ended"
     if summary.silent_nodes:
         text += f"; broke off: {', '.join(summary.silent_nodes)}"
     return printable(text)
