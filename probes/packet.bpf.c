@@ -9,6 +9,7 @@
 #define FOLLOWED 4096
 #define HOP_BUCKETS 32
 #define GAP_BUCKETS 112
+#define MAX_LEVEL 12
 #define FIRST_DATAGRAMS 4 /* of each flow and CPU, reported one by one */
 
 enum event_kind { EVENT_PACKET = 1, EVENT_DROP = 2, EVENT_ICMP = 3, EVENT_RETRANSMIT = 4, EVENT_ICMP_DROP = 5 };
@@ -90,6 +91,15 @@ BPF_ARRAY(followed, struct followed, FOLLOWED);
 BPF_TABLE("lru_percpu_hash", struct flow_key, struct flow, flows, FLOW_ENTRIES);
 BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
 
+/* Of connections, one in 2^level is followed, the same on all nodes: chosen by its higher port, the client's, which a
+ * translation of the destination leaves alone. `soft` events in a second and CPU raise the level at once, and so do each
+ * as many more; user space lowers it. */
+struct sampling {
+	__u32 level;
+	__u32 soft; /* 0: never raised here */
+};
+BPF_ARRAY(sampling, struct sampling, 1);
+
 /* A packet at a place. */
 struct sighting {
 	struct packet p;
@@ -157,10 +167,33 @@ static __always_inline void fill(struct packet_event *e, struct sighting *s, __u
 	e->later = s->p.later;
 }
 
+static __always_inline int is_left_out(struct tuple *t)
+{
+	int zero = 0;
+	struct sampling *s = sampling.lookup(&zero);
+	__u32 port = t->sport > t->dport ? t->sport : t->dport;
+
+	if (!s || !s->level || !has_ports(t->proto))
+		return 0;
+	return (((port * 0x9e3779b1u) >> 16) & ((1u << (s->level & 15)) - 1)) != 0;
+}
+
+/* After an event was granted: many in one second are a reason to follow fewer connections. */
+static __always_inline void press(void)
+{
+	int zero = 0;
+	struct sampling *s = sampling.lookup(&zero);
+	struct budget *b = budgets.lookup(&zero);
+
+	if (s && b && s->soft && b->used % s->soft == 0 && s->level < MAX_LEVEL)
+		__sync_fetch_and_add(&s->level, 1);
+}
+
 static __always_inline void emit(struct sighting *s, __u8 kind)
 {
 	if (!may_emit(s->now))
 		return;
+	press();
 	struct packet_event *e = ring.ringbuf_reserve(sizeof(*e));
 	if (!e) {
 		count(ACCOUNT_RING_FULL);
@@ -324,6 +357,8 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 		s->icmp_rest = s->p.icmp_rest;
 		l3 = inner;
 	}
+	if (is_left_out(&s->p.t))
+		return 0;
 	struct skb_place place;
 	READ_VIEW(place, skb_place, skb);
 	s->skb = skb;
@@ -422,7 +457,7 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx) /* tcp:tcp_retransmit_skb
 	__u8 state = socket_tuple(&t, sk);
 	__u32 netns = socket_netns(sk);
 
-	if (!matches(&t) || !is_own(netns))
+	if (!matches(&t) || is_left_out(&t) || !is_own(netns))
 		return 0;
 	__u64 now = bpf_ktime_get_ns();
 	if (!may_emit(now))

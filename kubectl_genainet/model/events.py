@@ -333,6 +333,15 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
     t_ns: int = 0
 
 
+class Sampled(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="sampled"):
+    """The agent keeps within its budget: of connections it follows one in 2**level, the same as other nodes at that level
+    (`followed`). In force since the last Tick at the latest; 0: all."""
+
+    node: str
+    t_ns: int
+    level: int
+
+
 class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tick"):
     """The agent is alive and has sent all that it saw until `t_ns`. Once a second; a reader's clock."""
 
@@ -402,6 +411,7 @@ Event = (
     | LostEvents
     | Hello
     | Progress
+    | Sampled
     | Tick
     | ProbeResult
     | RuleHit

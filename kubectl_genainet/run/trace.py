@@ -35,7 +35,8 @@ class CheckConnections:
 
 @dataclass(frozen=True, slots=True)
 class TraceOptions:
-    """`from_pod` ("pod/NAME"): only this client's packets, and where `check` connections come from."""
+    """`from_pod` ("pod/NAME"): only this client's packets, and where `check` connections come from. `slow_s`: replies that
+    begin later are slow. `cpu_percent` of one core may be spent on following packets on each node."""
 
     from_pod: str = ""
     check: CheckConnections | None = None
@@ -43,6 +44,8 @@ class TraceOptions:
     timeout_s: float = 30.0
     node: str = ""
     record: str = ""
+    slow_s: float = 1.0
+    cpu_percent: float = 5.0
 
 
 def trace(source: Source, target: Target, options: TraceOptions, make_view: MakeView[TraceView]) -> ExitStatus:
@@ -57,6 +60,7 @@ def trace(source: Source, target: Target, options: TraceOptions, make_view: Make
         filters=resolved.filters,
         timeout_s=options.timeout_s,
         exact=options.exact,
+        cpu_percent=options.cpu_percent,
         probe=_probe_request(options.check, resolved, snapshot, client) if source.live else None,
     )
     view = make_view(str(target), live=source.live)
@@ -72,7 +76,8 @@ def trace(source: Source, target: Target, options: TraceOptions, make_view: Make
         enough=lambda event: SETTLED_S if isinstance(event, ProbeResult) else None,
         record=options.record,
     )
-    return perform(TraceRun(snapshot, resolved, client, view), source, watching)
+    run = TraceRun(snapshot, resolved, client, view, slow_s=options.slow_s)
+    return perform(run, source, watching)
 
 
 def client_pod(text: str, snapshot: ClusterSnapshot, namespace: str) -> Pod | None:
@@ -136,11 +141,19 @@ def _request_for(node: str, request: TraceRequest, client: Pod | None) -> TraceR
 class TraceRun:
     """Records in, paths to the view, an exit status out."""
 
-    def __init__(self, snapshot: ClusterSnapshot, resolved: Resolved, client: Pod | None, view: TraceView) -> None:
+    def __init__(
+        self,
+        snapshot: ClusterSnapshot,
+        resolved: Resolved,
+        client: Pod | None,
+        view: TraceView,
+        *,
+        slow_s: float = 1.0,
+    ) -> None:
         self.client, self.view = client, view
         target, namespace = resolved.target, resolved.namespace
         self.target = HeldTarget(str(target), lambda now: resolve(target, now, namespace), snapshot, view.warn)
-        self.correlator = PathCorrelator(snapshot, set(resolved.servers))
+        self.correlator = PathCorrelator(snapshot, set(resolved.servers), slow_ns=int(slow_s * 1e9))
         self.summary = SummaryBuilder(str(target))
 
     @property
@@ -171,7 +184,9 @@ class TraceRun:
 
     def finish(self, *, live: bool) -> ExitStatus:
         self._show(self.correlator.finish())
-        summary = self.summary.build(self.correlator.half_seen)
+        summary = self.summary.build(
+            self.correlator.half_seen, self.correlator.left_out, 1 << self.correlator.sampling.highest
+        )
         self.view.finish(summary)
         if something_wrong(summary):
             return ExitStatus.FOUND

@@ -27,6 +27,7 @@ from kubectl_genainet.model.events import (
     PacketSeen,
     Point,
     Progress,
+    Sampled,
     Seen,
     TcpRetransmit,
     Tick,
@@ -42,6 +43,7 @@ from kubectl_genainet.trace.connections import Connections
 from kubectl_genainet.trace.exact import ExactHits
 from kubectl_genainet.trace.fate import Around, fate_of
 from kubectl_genainet.trace.hops import Translation, hops_of, in_order, learn_crossings, translation_of
+from kubectl_genainet.trace.sampling import Sampling
 from kubectl_genainet.trace.stalls import SLOW_NS, stream_findings
 from kubectl_genainet.trace.streams import stream_of
 from kubectl_genainet.trace.symptoms import symptoms
@@ -65,7 +67,8 @@ class PathCorrelator:
     failed, or at the end of the trace.
 
     `half_seen` counts the connections of which no path is told: they began before every node on their way was watched,
-    or so late that nothing can be said of their end.
+    or so late that nothing can be said of their end. `left_out` counts those that not all nodes followed, being within
+    their budgets.
     """
 
     def __init__(self, snapshot: ClusterSnapshot, servers: set[tuple[str, int]], *, slow_ns: int = SLOW_NS) -> None:
@@ -74,11 +77,13 @@ class PathCorrelator:
         self.identity = self.context.identity
         self.clocks = Clocks()
         self.watches = Watches(self.clocks)
-        self.half_seen = 0
+        self.half_seen = self.left_out = 0
+        self.sampling = Sampling()
         self.connections = Connections(servers, self.clocks, Ends(snapshot), self._absorbed)
         self.exact = ExactHits()
         self._now: dict[str, int] = {}
         self._open: dict[int, Connection] = {}
+        self._ticked: dict[str, int] = {}  # node -> up to when it has told all, its losses and its level too
         self._looked_at: dict[str, int] = {}
         self._losses: dict[str, list[int]] = {}  # node -> when it told of lost records, on its clock
         self._seek_remedies()
@@ -117,11 +122,14 @@ class PathCorrelator:
             case RuleHit():
                 self.exact.learn(event)
                 return
+            case Sampled():
+                self.sampling.learn(event, self._ticked.get(event.node, 0))
+                return
             case LostEvents():
                 self._losses.setdefault(event.node, []).append(self._now.get(event.node, 0))
                 return
             case Tick():
-                pass
+                self._ticked[event.node] = event.t_ns
             case _:
                 return
         if connection is not None and not connection.reported:
@@ -161,8 +169,13 @@ class PathCorrelator:
             patience = self._patience(connection)
             if self.exact:
                 patience = max(patience, EXACT_NS)
-            if all(self._quiet(connection, node) > patience for node in self._way(connection)):
+            way = self._way(connection)
+            if all(self._quiet(connection, node) > patience for node in way) and self._told_all(connection, way):
                 yield from self._report(connection)
+
+    def _told_all(self, connection: Connection, way: set[str]) -> bool:
+        """Whether the nodes have said what they lost, and left out, until the connection's last record."""
+        return all(self._ticked[n] >= connection.last.get(n, 0) for n in way if n in self._ticked)
 
     def _way(self, connection: Connection) -> set[str]:
         """The nodes that may have something to say of the connection: those that did, and those of its addresses."""
@@ -204,11 +217,30 @@ class PathCorrelator:
     def _report(self, connection: Connection) -> Iterator[PacketPath]:
         connection.reported = True
         self._open.pop(id(connection), None)
-        if self._wholly_watched(connection):
+        if not self._wholly_followed(connection):
+            self.left_out += 1
+        elif self._wholly_watched(connection):
             yield self.path_of(connection)
         else:
             self.half_seen += 1
         connection.slim()
+
+    def _wholly_followed(self, connection: Connection) -> bool:
+        """Whether no node left the connection out while it lasted."""
+        flow = next(iter(connection.tuples), None)
+        if flow is None or not self.sampling:
+            return True
+        began: dict[str, int] = {}
+        for seen in (s for attempt in connection.attempts for s in attempt):
+            began[seen.node] = min(seen.t_ns, began.get(seen.node, seen.t_ns))
+        # A node that saw nothing may have left it out: its level is asked for as of the other nodes' moments.
+        first = min((self.watches.wall_clock(n, t) for n, t in began.items()), default=0)
+        spans = []
+        for node in self._way(connection):
+            ahead = self.watches.wall_clock(node, 0)
+            last = connection.last.get(node, self._now.get(node, 0))
+            spans.append((node, began.get(node, first - ahead), last))
+        return self.sampling.whole(flow, spans)
 
     def _wholly_watched(self, connection: Connection) -> bool:
         """Whether all nodes on its way were watched when it began."""

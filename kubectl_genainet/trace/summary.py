@@ -52,7 +52,7 @@ class SummaryBuilder:
         if len(self._backends[key]) < MAX_SAMPLES:
             self._backends[key].append(path)
 
-    def build(self, half_seen: int = 0) -> TraceSummary:
+    def build(self, half_seen: int = 0, left_out: int = 0, sampled: int = 1) -> TraceSummary:
         backends = tuple(self._backend(key) for key in sorted(self._backends, key=lambda k: (k is None, str(k))))
         first_points = self._flows.values()
         return TraceSummary(
@@ -71,6 +71,8 @@ class SummaryBuilder:
             silent_nodes=self.account.silent_nodes,
             lost=self.account.lost,
             half_seen=half_seen,
+            left_out=left_out,
+            sampled=sampled,
         )
 
     def _backend(self, key: tuple[str, int | None] | None) -> BackendSummary:

@@ -96,8 +96,20 @@ def bad_header(case: Case) -> Reading | None:
     return Reading("ttl-expired", words, Certainty.OBSERVED)
 
 
-def no_socket_perhaps(case: Case) -> Reading:
-    """A kernel without reasons (before 5.17) freed a datagram, or the packet of a connection, where it looks for a socket."""
+def no_socket_perhaps(case: Case) -> Reading | None:
+    """A kernel without reasons (before 5.17) freed a datagram, or the packet of a connection, where it looks for a socket.
+
+    One with reasons that gives none here (NOT_SPECIFIED) has freed a segment that a half-open or closing connection had no
+    use for, as a repeated SYN (tcp_check_req).
+    """
+    if case.event.reason:
+        if case.flow.protocol is not Protocol.TCP:
+            return None
+        words = (
+            f"TCP of {case.place} had no use for the segment and gives no reason, as with a repeated SYN of a connection that "
+            "is half open: its SYN-ACK was lost, or is late"
+        )
+        return Reading("repeated-segment", words, Certainty.DERIVED)
     certain = no_socket(case)
     words = (
         f"most likely {certain.explanation}: this kernel gives no reason, and {function_of(case.event.location)} frees "

@@ -255,6 +255,14 @@ UNEXPLAINED = Diagnosis(
     "The kernel's source at `drop.location` says when.",
     _REASONS,
 )
+REPEATED_SEGMENT = Diagnosis(
+    "repeated-segment",
+    Severity.INFO,
+    "TCP freed a segment without a reason, as it does with a repeated SYN of a half-open connection",
+    "Its sender has not seen the answer: that was lost, or is late.",
+    "Look for where the SYN-ACK went: `kubectl genainet trace`.",
+    mild=True,
+)
 KERNEL: tuple[Diagnosis, ...] = (
     CLOSED_PORT,
     UNKNOWN_CONNECTION,
@@ -287,4 +295,5 @@ KERNEL: tuple[Diagnosis, ...] = (
     FRAGMENTS,
     TCP_OUT_OF_PLACE,
     UNEXPLAINED,
+    REPEATED_SEGMENT,
 )

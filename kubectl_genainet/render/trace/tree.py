@@ -254,6 +254,11 @@ def _account(summary: TraceSummary) -> str:
     text += f"; nodes: {', '.join(summary.nodes) or 'none'}"
     if summary.half_seen:
         text += f"; {summary.half_seen} were already open when the trace started, or still open when it ended"
+    if summary.sampled > 1:
+        text += (
+            f"; the agents kept within their budget of CPU time (--budget): at times one connection in {summary.sampled} was "
+            f"followed, and {summary.left_out} that were seen in part are left out"
+        )
     if summary.silent_nodes:
         text += f"; broke off: {', '.join(summary.silent_nodes)}"
     return printable(text)
