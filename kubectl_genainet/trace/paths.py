@@ -7,6 +7,7 @@ decides as the live run did.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from math import inf
 
 import msgspec
@@ -385,6 +386,7 @@ class PathCorrelator:
             request=event.flow.reversed if dropped.direction is Direction.REPLY else event.flow,
             asked=asked,
             entered=entered,
+            earlier=partial(self.context.rulesets.earlier, event.node, event.netns),
         )
         return explain_drop(case)
 

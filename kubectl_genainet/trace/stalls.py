@@ -68,7 +68,10 @@ def _stalled(path: PacketPath, stream: Stream, ref: ObjectRef | None) -> Iterato
         return
     length, at = seconds(silence.length_ns), seconds(silence.at_ns)
     if silence.waited_for == "network":
-        title = f"the reply was held up on its way for {length}: the server had sent, and the client got nothing new"
+        title = (
+            f"the reply was held up on its way for {length}, {at} after the begin: packets of it were lost, and the client "
+            "got nothing new"
+        )
         lost = f"{path.retransmits} retransmits, {path.recovered_drops} drops of it seen"
         evidence = (_carried(stream), Evidence(lost, Certainty.OBSERVED))
         yield Finding("stream-held-up", title, Severity.ERROR, evidence)

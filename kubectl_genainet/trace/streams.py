@@ -16,6 +16,7 @@ from kubectl_genainet.trace.connection import Connection, Direction
 from kubectl_genainet.trace.fate import Around
 
 _GAPS_A_OCTAVE = 4
+LOST_TELLS = 2  # so many losses within a silence: a server that waits for its window is not what was waited for
 Wall = Callable[[str, int], int]
 
 
@@ -75,7 +76,9 @@ def stream_of(connection: Connection, around: Around) -> Stream | None:
         request_bytes=request.bytes if request is not None else 0,
         reply_bytes=(arriving or leaving).bytes if arriving and leaving else 0,
         first_reply_ns=first,
-        silence=_silence(leaving, arriving, request, began, None if ended == "fin" else when),
+        silence=_silence(
+            leaving, arriving, request, began, None if ended == "fin" else when, _losses(connection, around)
+        ),
         gap_p50_ns=gap_quantile(gaps, 0.5),
         gap_p99_ns=gap_quantile(gaps, 0.99),
         ended=ended,
@@ -100,7 +103,12 @@ def _ending(connection: Connection, around: Around) -> tuple[str, str, int]:
 
 
 def _silence(
-    leaving: Data | None, arriving: Data | None, request: Data | None, began: int, until: int | None
+    leaving: Data | None,
+    arriving: Data | None,
+    request: Data | None,
+    began: int,
+    until: int | None,
+    losses: Sequence[int],
 ) -> Silence | None:
     """The reply's longest silence as the client had it: between two pieces of data or, with `until`, since the last."""
     if arriving is None or leaving is None:
@@ -110,7 +118,16 @@ def _silence(
         length, at = until - arriving.last_ns, arriving.last_ns
     if not length:
         return None
-    return Silence(length, max(0, at - began), _waited_for(leaving, request, length, at))
+    lost = sum(at <= moment <= at + length for moment in losses)
+    whose = "network" if lost >= LOST_TELLS else _waited_for(leaving, request, length, at)
+    return Silence(length, max(0, at - began), whose)
+
+
+def _losses(connection: Connection, around: Around) -> list[int]:
+    """When packets of the reply were dropped or sent again."""
+    drops = [(d.event.node, d.event.t_ns) for d in connection.drops if d.direction is Direction.REPLY]
+    again = [(r.node, r.t_ns) for r in connection.again if r.direction is Direction.REPLY]
+    return [around.wall(*moment) for moment in (*drops, *again)]
 
 
 def _waited_for(leaving: Data, request: Data | None, length: int, at: int) -> str:

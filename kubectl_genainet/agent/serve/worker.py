@@ -158,7 +158,9 @@ class Session:
         self._report_node()
         if request.rulesets:
             self._rulesets()
-            self.pod_rules = PodRules(self.node, self.inventory, lambda event: self.outbox.put(event, always=True))
+            self.pod_rules = PodRules(
+                self.node, self.inventory, lambda event: self.outbox.put(event, always=True), self._rulesets
+            )
         if request.exact:
             self.exact = self._thread(self._exact)
             self.exact_runs.wait(EXACT_START_S)
