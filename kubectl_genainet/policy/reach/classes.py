@@ -209,6 +209,10 @@ class Edges:
                             points[block.version] |= {block.first, block.last + 1}
         self._points = {version: sorted(found) for version, found in points.items()}
 
+    def samples(self) -> list[Address]:
+        """The first address of each range that blocks tell apart."""
+        return [Address(v, p) for v, points in self._points.items() for p in points if p < 1 << (32 if v == 4 else 128)]
+
     def key(self, address: Address | None) -> tuple[int, int]:
         if address is None:
             return NO_ADDRESS
