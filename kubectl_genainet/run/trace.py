@@ -160,7 +160,7 @@ class TraceRun:
     ) -> None:
         self.target, self.client, self.view = target, client, view
         self.correlator = PathCorrelator(snapshot, set(target.current.servers), slow_ns=int(slow_s * 1e9))
-        self.summary = SummaryBuilder(target.name)
+        self.summary = SummaryBuilder(target.name, self.correlator.identity.ready_endpoints)
 
     @property
     def filters(self) -> tuple[FilterEntry, ...]:

@@ -128,6 +128,13 @@ IDLE_TIME = Diagnosis(
     "Something on the way forgets connections that are idle for so long.",
     "Have the server send something in between, or set keepalives below that time.",
 )
+PINNED_CONNECTION = Diagnosis(
+    "pinned-connection",
+    Severity.WARNING,
+    "one connection carries four fifths and more of what a Service is asked, though several backends are ready",
+    "HTTP/2 and gRPC keep a connection, and a Service chooses a backend once for each: the others idle.",
+    "Balance requests, not connections: a proxy that knows HTTP/2, a headless Service with client-side balancing, or max age.",
+)
 CONNECTIONS: tuple[Diagnosis, ...] = (
     ICMP_ERROR,
     ICMP_DROPPED,
@@ -146,4 +153,5 @@ CONNECTIONS: tuple[Diagnosis, ...] = (
     SLOW_FIRST_REPLY,
     NO_REPLY,
     IDLE_TIME,
+    PINNED_CONNECTION,
 )
