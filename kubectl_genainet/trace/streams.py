@@ -30,6 +30,7 @@ class Data:
     silence_ns: int
     silence_at_ns: int
     gaps: tuple[int, ...]
+    place: tuple[str, int]  # node and namespace
 
 
 def _data(count: FlowCounters, wall: Wall) -> Data:
@@ -40,6 +41,7 @@ def _data(count: FlowCounters, wall: Wall) -> Data:
         count.silence_ns,
         wall(count.node, count.silence_at_ns),
         count.gaps,
+        (count.node, count.netns),
     )
 
 
@@ -62,7 +64,7 @@ def stream_of(connection: Connection, around: Around) -> Stream | None:
     asked = _places(connection, Direction.REQUEST, Point.RX, around.wall)
     asking = _places(connection, Direction.REQUEST, Point.TX, around.wall)
     leaving = (sent or got)[0] if sent or got else None
-    arriving = (got or sent)[-1] if sent or got else None
+    arriving = _at_client(connection, got) if got else sent[-1] if sent else None
     request = asked[-1] if asked else asking[0] if asking else None
     if leaving is None and request is None:
         return None
@@ -74,7 +76,7 @@ def stream_of(connection: Connection, around: Around) -> Stream | None:
     gaps = leaving.gaps if leaving is not None else ()
     return Stream(
         request_bytes=request.bytes if request is not None else 0,
-        reply_bytes=(arriving or leaving).bytes if arriving and leaving else 0,
+        reply_bytes=arriving.bytes if arriving is not None else 0,
         first_reply_ns=first,
         silence=_silence(
             leaving, arriving, request, began, None if ended == "fin" else when, _losses(connection, around)
@@ -85,6 +87,15 @@ def stream_of(connection: Connection, around: Around) -> Stream | None:
         ended_by=by,
         lasted_ns=max(0, when - began),
     )
+
+
+def _at_client(connection: Connection, got: list[Data]) -> Data | None:
+    """The reply's data in the client's namespace; None where that is known, and nothing came in."""
+    starts = [attempt[0] for attempt in connection.attempts if attempt and attempt[0].point is Point.TX]
+    if not starts:
+        return got[-1]
+    home = (starts[0].node, starts[0].netns)
+    return next((data for data in reversed(got) if data.place == home), None)
 
 
 def _began(connection: Connection, around: Around, *data: Data | None) -> int:

@@ -129,6 +129,16 @@ def rp_filter(case: Case) -> Reading:
     return Reading("rp-filter", words, Certainty.OBSERVED, evidence=evidence)
 
 
+def peer_refused(case: Case) -> Reading:
+    """A veth's other end takes no packet that is larger than its MTU, nor any while it is down (is_skb_forwardable)."""
+    device = case.event.device or "a device"
+    words = (
+        f"the other end of {device} in {case.place} did not take the packet ({case.event.length} bytes): it is larger than "
+        "that end's MTU, or that end is down; the sender is not told"
+    )
+    return Reading("peer-refused", words, Certainty.DERIVED)
+
+
 def too_big(case: Case) -> Reading:
     """The packet is larger than the next device's MTU and may not be fragmented."""
     words = f"the packet ({case.event.length} bytes) is larger than the MTU of the way on and must not be fragmented"
@@ -234,6 +244,7 @@ LOCATIONS: Mapping[str, Callable[[Case], Reading | None]] = {
     **dict.fromkeys(
         ("ip_error", "ip6_pkt_discard", "ip6_pkt_discard_out", "ip6_pkt_prohibit", "dst_discard"), unreachable
     ),
+    **dict.fromkeys(("__dev_forward_skb2", "__dev_forward_skb", "dev_forward_skb", "veth_xmit"), peer_refused),
     **dict.fromkeys(("do_xdp_generic", "netif_receive_generic_xdp", "bpf_prog_run_generic_xdp"), ebpf),
     **dict.fromkeys(("tcp_v4_rcv", "tcp_v6_rcv", "__udp4_lib_rcv", "__udp6_lib_rcv"), no_socket_perhaps),
 }

@@ -263,6 +263,14 @@ REPEATED_SEGMENT = Diagnosis(
     "Look for where the SYN-ACK went: `kubectl genainet trace`.",
     mild=True,
 )
+PEER_REFUSED = Diagnosis(
+    "peer-refused",
+    Severity.ERROR,
+    "the other end of a veth did not take the packet (__dev_forward_skb)",
+    "The packet is larger than that end's MTU, or that end is down. Nobody tells the sender: a black hole.",
+    "Compare the MTU of both ends of the pair.",
+    "net/core/dev.c (is_skb_forwardable)",
+)
 KERNEL: tuple[Diagnosis, ...] = (
     CLOSED_PORT,
     UNKNOWN_CONNECTION,
@@ -296,4 +304,5 @@ KERNEL: tuple[Diagnosis, ...] = (
     TCP_OUT_OF_PLACE,
     UNEXPLAINED,
     REPEATED_SEGMENT,
+    PEER_REFUSED,
 )
