@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 import time
 
-from tests.rules_fuzz import Count, Wire, differences
+from tests.rules_fuzz import Count, differences
+from tests.rules_wire import Wire
 
 
 def main() -> int:
