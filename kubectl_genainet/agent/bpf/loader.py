@@ -112,7 +112,14 @@ class LoadedProbe:
         facts = kernel_facts(probe.views, cache, probe.enums, [a.tracepoint for a in probe.attachments])
         self._context = DecodeContext(node, facts.drop_reasons, Symbols().name, facts.enums, options or {})
         self._has_reasons = self._has_drop_reason(facts.drop_reasons)
-        self.missing = [] if self._has_reasons else [NO_REASONS]
+        self.missing = [
+            *([] if self._has_reasons else [NO_REASONS]),
+            *(
+                f"{a.group}:{a.tracepoint}: {a.with_fewer}"
+                for a in probe.attachments
+                if facts.tracepoints.get(a.tracepoint, a.arguments) < a.arguments
+            ),
+        ]
         self._attached: list[int] = []
         self._ring: bpfsys.RingBuffer | None = None
         self._evicted = 0

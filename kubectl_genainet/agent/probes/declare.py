@@ -41,6 +41,8 @@ class Attachment:
     function: str
     required: bool = True
     without: str = ""  # what the user misses where the kernel lacks it
+    arguments: int = 0  # a kernel whose tracepoint has fewer gives less: `with_fewer`
+    with_fewer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

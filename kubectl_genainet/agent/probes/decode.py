@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from kubectl_genainet.agent.bpf.headers import SUBSYSTEMS
 from kubectl_genainet.model.packet import FiveTuple, Protocol
-from kubectl_genainet.model.reasons import REASON_OF_LOCATION, function_of
+from kubectl_genainet.model.reasons import NO_REASON, REASON_OF_LOCATION, TAKEN_AT, function_of
 
 # struct tuple: saddr, daddr, sport, dport, proto
 TUPLE = "16s16sHHB3x"
@@ -92,10 +92,11 @@ def drop_reason(number: int, names: dict[int, str]) -> str:
 
 def reason_at(number: int, location: str, names: dict[int, str]) -> tuple[str, bool]:
     """(name, derived): the kernel's name of a reason; where it gives none, that of the function that freed the packet."""
-    if names:
-        return drop_reason(number, names), False
-    found = REASON_OF_LOCATION.get(function_of(location), "")
-    return found, bool(found)
+    name, function = drop_reason(number, names), function_of(location)
+    if name in NO_REASON:
+        found = TAKEN_AT.get(function) or ("" if names else REASON_OF_LOCATION.get(function, ""))
+        return found or name, bool(found)
+    return name, False
 
 
 def _of_subsystem(number: int, names: dict[int, str]) -> str:

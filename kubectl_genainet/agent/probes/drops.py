@@ -223,7 +223,16 @@ PROBE = Probe(
             required=False,
             without="ICMP errors that tell a sender are not seen",
         ),
-        Attachment("tcp", "tcp_send_reset", "on_send_reset", required=False, without=_RST),
+        # Linux 6.10 (19822a980e19) calls it for a reset without a full socket too, and gave it a third argument then.
+        Attachment(
+            "tcp",
+            "tcp_send_reset",
+            "on_send_reset",
+            required=False,
+            without=_RST,
+            arguments=3,
+            with_fewer="a refused connection is not counted as a reset before Linux 6.10; the packet's drop is",
+        ),
         Attachment("tcp", "tcp_receive_reset", "on_receive_reset", required=False, without=_RST),
         Attachment("tcp", "tcp_retransmit_skb", "on_retransmit", required=False, without="retransmits are not counted"),
         Attachment(
