@@ -26,7 +26,8 @@ def python_packages() -> list[tuple[str, str, str]]:
     for distribution in metadata.distributions():
         fields = distribution.metadata
         name = re.sub(r"[-_.]+", "-", fields["Name"]).lower()
-        found[name] = (
+        licences = fields.get_all("License-Expression") or ["NOASSERTION"]
+        found[name] = (name, distribution.version, licences[0])
             name,
             distribution.version,
             fields["License-Expression"] if "License-Expression" in fields else "NOASSERTION",
