@@ -28,10 +28,6 @@ def python_packages() -> list[tuple[str, str, str]]:
         name = re.sub(r"[-_.]+", "-", fields["Name"]).lower()
         licences = fields.get_all("License-Expression") or ["NOASSERTION"]
         found[name] = (name, distribution.version, licences[0])
-            name,
-            distribution.version,
-            fields["License-Expression"] if "License-Expression" in fields else "NOASSERTION",
-        )
     return sorted(found.values())
 
 
