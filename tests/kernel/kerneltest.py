@@ -158,7 +158,7 @@ class Watch:
     """A worker, run as the agent runs it. `events` holds all that it has sent so far."""
 
     def __init__(self, row: Row, filters: tuple[FilterEntry, ...], budget: Budget, timeout_s: float = 600) -> None:
-        request = TraceRequest(filters=filters, timeout_s=timeout_s, rulesets=False)
+        request = TraceRequest(cpu_percent=400.0, filters=filters, timeout_s=timeout_s, rulesets=False)
         self.row = row
         self.process = subprocess.Popen(
             [sys.executable, "-m", "kubectl_genainet.agent.serve.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE

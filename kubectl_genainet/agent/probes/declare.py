@@ -82,6 +82,7 @@ class Probe:
 # What genainet.h reads; every probe declares them.
 COMMON_VIEWS = (
     View("skb_sk", "sk_buff", ("sk",)),
+    View("skb_cb", "sk_buff", ("cb",)),
     View("dev_place", "net_device", ("nd_net.net", "ifindex", "name")),
     View("net_ino", "net", ("ns.inum",)),
     View("sock_net", "sock", ("__sk_common.skc_net.net",)),

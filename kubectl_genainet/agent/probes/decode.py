@@ -40,6 +40,12 @@ _HOOKS = {
     **dict.fromkeys(("ip_output", "ip_mc_output", "ip6_output"), "POST_ROUTING"),
 }
 
+# The same where a netdev table's hook runs, right below it (include/linux/netfilter_netdev.h).
+_DEVICE_HOOKS = {
+    **dict.fromkeys(("__netif_receive_skb_core", "nf_hook_ingress"), "INGRESS"),
+    **dict.fromkeys(("__dev_queue_xmit", "nf_hook_egress"), "EGRESS"),
+}
+
 
 @lru_cache(maxsize=65536)
 def address(raw: bytes) -> str:
@@ -66,7 +72,9 @@ def hook_of(stack: Sequence[str]) -> str:
     names = [frame.partition("+")[0].partition(".")[0] for frame in stack]
     if not any(name.startswith("nf_hook_slow") for name in names):
         return ""
-    return next((_HOOKS[name] for name in names if name in _HOOKS), "")
+    found = next((_HOOKS[name] for name in names if name in _HOOKS), "")
+    at = next(i for i, name in enumerate(names) if name.startswith("nf_hook_slow"))
+    return _DEVICE_HOOKS.get(names[at + 1] if at + 1 < len(names) else "", found)
 
 
 def icmp_mtu(protocol: int, kind: int, code: int, rest: int) -> int:
