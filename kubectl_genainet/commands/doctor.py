@@ -11,7 +11,7 @@ import click
 from kubectl_genainet.commands.options import Messages, duration_argument, source_options
 from kubectl_genainet.doctor.accept import Acceptance, parse_ignore, read_baseline, write_baseline
 from kubectl_genainet.doctor.check import Area
-from kubectl_genainet.doctor.objects.recognise import Role
+from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.registry import all_checks, check_named, chosen
 from kubectl_genainet.doctor.report import Report
 from kubectl_genainet.errors import ExitStatus, GenainetError
@@ -71,6 +71,11 @@ _FORMATS = ("table", "wide", "json", "yaml", "html", "sarif")
     metavar="DURATION",
     help="How long to watch the cluster's DNS where agents run; 0: not at all.",
 )
+@click.option(
+    "--complete",
+    is_flag=True,
+    help="The manifests are the whole cluster: what is not among them does not exist.",
+)
 @click.option("--list", "list_checks", is_flag=True, help="List the checks and do nothing else.")
 @click.option("--explain", metavar="CHECK", help="Say what a check looks at, why, and by which source.")
 def command(
@@ -83,6 +88,7 @@ def command(
     write_baseline: str | None,
     workloads: tuple[str, ...],
     measure: float,
+    complete: bool,
     list_checks: bool,
     explain: str | None,
 ) -> ExitStatus:
@@ -104,7 +110,7 @@ def command(
     chosen_areas = tuple(Area(a) for a in areas)
     if list_checks or explain:
         return _about_checks(explain, chosen_areas)
-    options = DoctorOptions(chosen_areas, tuple(_acceptances(ignores, baseline)), workloads, measure)
+    options = DoctorOptions(chosen_areas, tuple(_acceptances(ignores, baseline)), workloads, measure, complete)
     with _progress() as reporter:
         examined = doctor(source, options, reporter)
     report = examined.report

@@ -7,13 +7,13 @@ from typing import IO
 
 import click
 
-from kubectl_genainet.commands.options import output_option, source_options
+from kubectl_genainet.commands.options import Messages, output_option, source_options
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.policy import Verdict
 from kubectl_genainet.render.policy.json import explanation_json, flow_json, patch_json
 from kubectl_genainet.render.policy.text import grouped, patch_yaml, print_explanation, print_patch
 from kubectl_genainet.render.text import make_console
-from kubectl_genainet.run.explain import FlowsBetween, explain_lines
+from kubectl_genainet.run.explain import FlowsBetween, explain_lines, warn_of_unevaluated
 from kubectl_genainet.run.sources.base import Source
 
 
@@ -54,7 +54,8 @@ def command(
       kubectl genainet explain --manifests ./deploy deploy/rag-app svc/qdrant
       kubectl genainet explain --manifests ./deploy --flows flows.json -o json
 
-    Exit status: 0 every flow passes, 1 one does not or it can't be told, 2 the command failed.
+    Exit status: 0 every flow passes, 1 one does not or it can't be told, 2 the command failed, or the answer hangs on a
+    policy in the manifests that the API server would refuse.
     """
     if flows is not None:
         if source_target or only_patch:
@@ -63,9 +64,11 @@ def command(
     if source_target is None or target is None:
         raise click.UsageError("SRC and DST are missing (or --flows FILE)")
     between = FlowsBetween(source, source_target, target, protocol=protocol or "")
+    warn_of_unevaluated(between.engine, Messages().warn)
     if only_patch:
         return _print_only_patch(between)
     _print(between, output)
+    between.check_refused()
     return ExitStatus.OK if between.all_admitted else ExitStatus.FOUND
 
 
@@ -86,6 +89,7 @@ def _print(between: FlowsBetween, output: str) -> None:
 
 
 def _print_only_patch(between: FlowsBetween) -> ExitStatus:
+    between.check_refused()
     if between.all_admitted:
         click.echo("The flow passes already: there is nothing to change.", err=True)
         return ExitStatus.OK
@@ -101,7 +105,7 @@ def _print_only_patch(between: FlowsBetween) -> ExitStatus:
 def _print_lines(source: Source, lines: IO[str], output: str) -> ExitStatus:
     status = ExitStatus.OK
     console = make_console()
-    for explanation in explain_lines(source, lines, lines.name):
+    for explanation in explain_lines(source, lines, lines.name, Messages().warn):
         if output == "json":
             click.echo(json.dumps(flow_json(explanation)))
         else:

@@ -81,7 +81,7 @@ def up(name: str, nodes: int, proxy_mode: str, overlay: str, ip_family: str, man
         families=_FAMILIES[ip_family],
         manifests=manifests or "",
     )
-    record = cluster.up(spec)
+    record = cluster.up(spec, lambda text: click.echo(text, err=True))
     seconds = time.monotonic() - started
     click.echo(f"lab {name} is up: {len(record.nodes)} nodes, {len(record.pods)} pods, {seconds:.1f} s", err=True)
     click.echo(f"NetworkPolicies are enforced by {ENFORCER}", err=True)

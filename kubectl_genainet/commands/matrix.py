@@ -55,10 +55,10 @@ def command(source: Source, port: int | None, protocol: str | None, diff: str | 
     """
     chosen = MatrixOptions(port, protocol or "")
     if diff:
-        changes = matrix_changes(source, _manifests(diff, source), chosen)
+        changes = matrix_changes(source, _manifests(diff, source), chosen, Messages().warn)
         _print_changes(changes, output, _where(source))
         return ExitStatus.FOUND if changes else ExitStatus.OK
-    grid = matrix(source, chosen)
+    grid = matrix(source, chosen, Messages().warn)
     match output:
         case "json":
             for line in grid_json(grid):

@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-import msgspec
-
-from kubectl_genainet.model.events import Bye, Event, Hello, LostEvents
-
-
-class Losses(msgspec.Struct, frozen=True, tag_field="kind", tag="lost"):
-    """Events lost on a node, by probe and place."""
-
-    node: str
-    probe: str
-    where: str
-    count: int
+from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress
+from kubectl_genainet.model.results.losses import Losses
 
 
 class Account:
@@ -60,3 +50,16 @@ class Account:
     @property
     def lost(self) -> tuple[Losses, ...]:
         return tuple(Losses(node, probe, where, count) for (node, probe, where), count in sorted(self._lost.items()))
+
+
+def warning_of(event: Event) -> str:
+    """What a record says that limits the results: an agent that failed, a missing feature, losses. "" for all others."""
+    match event:
+        case AgentFailed():
+            return f"node {event.node}: {event.message}{f' ({event.hint})' if event.hint else ''}"
+        case Progress(stage="missing"):
+            return f"node {event.node}: {event.detail}"
+        case LostEvents():
+            return f"node {event.node}: {event.count} events of {event.probe} lost ({event.where})"
+        case _:
+            return ""

@@ -11,7 +11,10 @@ from kubectl_genainet.model.node import NodeReport, RulesetDump
 
 
 class Context:
-    """Begins with a snapshot's objects. `engine` is None where one of their policies is not valid; `not_judged` says why."""
+    """Begins with a snapshot's objects. `not_judged` names the policies that are not evaluated.
+
+    `engine` is None where the objects can't be read; `not_judged` says why.
+    """
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self.identity = Identity(snapshot)

@@ -10,11 +10,12 @@ from kubectl_genainet.policy import DirectionResult, Explanation, PolicyEndpoint
 
 
 def engine_of(snapshot: ClusterSnapshot) -> tuple[PolicyEngine | None, str]:
-    """The snapshot's policies; None, and why, where one of them is not valid: packets are told of without."""
+    """The snapshot's policies, and those that are not evaluated. No policies, and why, where an object can't be read."""
     try:
-        return PolicyEngine(snapshot), ""
+        engine = PolicyEngine(snapshot)
     except GenainetError as error:
         return None, error.message
+    return engine, "; ".join(map(str, engine.unevaluated))
 
 
 def policy_flow(flow: FiveTuple, identity: Identity) -> PolicyFlow:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from kubectl_genainet.dns.exchanges import client_name
 from kubectl_genainet.dns.resolv import ResolvConf
-from kubectl_genainet.dns.stats import DnsStatistics, Lookup, ServerStats
+from kubectl_genainet.dns.stats import DnsStatistics
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy, Severity
 from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.results.dns import Lookup, ServerStats
 from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
 
 SLOW_NS = 200_000_000  # a median from which a server, or what is behind it, is called slow

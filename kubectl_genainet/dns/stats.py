@@ -6,34 +6,17 @@ from collections import Counter, OrderedDict, defaultdict
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-import msgspec
-
 from kubectl_genainet.dns.exchanges import client_name
 from kubectl_genainet.dns.resolv import ResolvConf, split_search
+from kubectl_genainet.model.results.dns import ClientStats, Counts, Lookup, NameStats, ServerStats
 from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
-from kubectl_genainet.model.results.measure import Quantiles, quantiles
+from kubectl_genainet.model.results.measure import quantiles
 
 K = TypeVar("K")
 
 MAX_SAMPLES = 20_000  # per group and measure
 MAX_GROUPS = 20_000
 MAX_LOOKUPS = 100_000
-
-
-class Counts(msgspec.Struct, frozen=True):
-    """queries = answered + failed + timeouts + open. `rcodes` are those of the failed ones."""
-
-    queries: int
-    answered: int
-    failed: int
-    timeouts: int
-    open: int
-    retries: int
-    truncated: int
-    tcp_retries: int
-    races: int
-    rcodes: dict[str, int]
-    latency: Quantiles
 
 
 @dataclass(slots=True)
@@ -85,51 +68,6 @@ class Group:
             rcodes=dict(self.rcodes),
             latency=quantiles(self.latencies),
         )
-
-
-class ClientStats(msgspec.Struct, frozen=True):
-    """A client workload ("namespace/name"). `wasted` queries only tried search domains before the name that resolved."""
-
-    client: str
-    counts: Counts
-    wasted: int
-    ndots: int | None
-    search: tuple[str, ...]
-
-
-class NameStats(msgspec.Struct, frozen=True):
-    """A name and type as one client workload asked for it."""
-
-    client: str
-    name: str
-    type: str
-    counts: Counts
-    wasted: bool
-
-
-class ServerStats(msgspec.Struct, frozen=True):
-    """A DNS server: `way` is what of the latency passed outside of it, `upstream` what of `server` waited for others."""
-
-    server: str
-    node: str | None
-    counts: Counts
-    way: Quantiles
-    server_time: Quantiles
-    upstream_time: Quantiles
-
-
-class Lookup(msgspec.Struct, frozen=True):
-    """What a client workload asked for, over all its candidates. `resolved_as` is the one with an answer, "" if none.
-
-    `wasted` queries ended in NXDOMAIN for other candidates; `queries` are all of the candidates'.
-    """
-
-    client: str
-    base: str
-    resolved_as: str
-    queries: int
-    wasted: int
-    lookups: int
 
 
 @dataclass(slots=True)

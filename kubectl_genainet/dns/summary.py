@@ -5,49 +5,22 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 
-import msgspec
-
-from kubectl_genainet.context.account import Account, Losses
+from kubectl_genainet.context.account import Account
 from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.dns.exchanges import client_name
 from kubectl_genainet.dns.findings import Failures, habits, slow_servers
 from kubectl_genainet.dns.resolv import ResolvConf, assumed_resolv_conf, parse_resolv_conf
-from kubectl_genainet.dns.stats import ClientStats, Counts, DnsStatistics, Lookup, NameStats, ServerStats
+from kubectl_genainet.dns.stats import DnsStatistics
 from kubectl_genainet.model.events import DnsDropped, Event, PacketSeen
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Severity, counted
 from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.model.results.path import Party
 
 CONNECT_NS = 1_500_000_000  # a SYN without an answer for so long has failed; TCP repeats it after 1 s (RFC 6298)
 MAX_CONNECTIONS = 10_000
 MAX_LISTED = 1000
-
-
-class DnsSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="dns_summary"):
-    """`queries` are the clients' (queries = answered + failed + timeouts + open), `upstream` those that DNS servers made
-    on their behalf. `malformed` messages could not be decoded whole, `unmatched` are responses whose query was not seen.
-    `not_grouped` exchanges count in the totals and lack a row of their own, as the number of rows is bounded; `names` and
-    `lookups` list the first of them, `unlisted` is how many more there are.
-    `events` as in a trace's summary: emitted = received + lost."""
-
-    target: str
-    queries: Counts
-    upstream: Counts
-    malformed: int
-    unmatched: int
-    not_grouped: int = 0
-    unlisted: int = 0
-    clients: tuple[ClientStats, ...]
-    names: tuple[NameStats, ...]
-    servers: tuple[ServerStats, ...]
-    lookups: tuple[Lookup, ...]
-    findings: tuple[Finding, ...]
-    events: dict[str, int | None]
-    nodes: tuple[str, ...]
-    silent_nodes: tuple[str, ...]
-    lost: tuple[Losses, ...]
-    redacted: bool = False
 
 
 class ResolvConfs:

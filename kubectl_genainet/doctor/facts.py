@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from kubectl_genainet.doctor.families.entry import mesh
-from kubectl_genainet.doctor.families.services import kube_proxy
 from kubectl_genainet.doctor.objects import platform
 from kubectl_genainet.doctor.objects.cluster import ZONE, Cluster
+from kubectl_genainet.doctor.predicates import kube_proxy, mesh
 
 
 class Fact(msgspec.Struct, frozen=True):

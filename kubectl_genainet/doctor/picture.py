@@ -10,7 +10,7 @@ import msgspec
 
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import items, text
-from kubectl_genainet.doctor.objects.recognise import Role
+from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.model.finding import Certainty, Finding, ObjectRef, Severity
 from kubectl_genainet.model.kube import Service
 
@@ -102,7 +102,7 @@ class _Drawing:
                 ports = [
                     f"{p.port} → {self.cluster.target_port(workload, p) or p.target_port}" for p in service.spec.ports
                 ]
-                found = self.cluster.genai.get(workload.ref)
+                found = self.cluster.genai.get(workload.key)
                 stack = f"{found.role.value}{', ' + found.stack if found.stack else ''}" if found else workload.ref.kind
                 target = self.box(workload.ref, BoxKind.WORKLOAD, stack, found.role.value if found else "")
                 self.arrow(key, target, ", ".join(ports[:3]), Certainty.DERIVED)

@@ -289,5 +289,6 @@ def _without_sample(group: Group) -> PacketDropped:
         payload=0,
         ip_id=0,
         reason=group.reason,
+        reason_derived=isinstance(event, DropCount) and event.reason_derived,
         location=location,
     )

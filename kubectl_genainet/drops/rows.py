@@ -6,9 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-import msgspec
-
-from kubectl_genainet.context.account import Account, Losses
+from kubectl_genainet.context.account import Account
 from kubectl_genainet.context.judging import denied_directions, policy_flow
 from kubectl_genainet.drops.drops import DropCorrelator, Group
 from kubectl_genainet.errors import GenainetError
@@ -17,7 +15,7 @@ from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectR
 from kubectl_genainet.model.node import NetNs
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.reasons import HARMLESS_REASONS, icmp_meaning
-from kubectl_genainet.model.results.drops import Agreement, DropRow, Outcome, PolicyView
+from kubectl_genainet.model.results.drops import Agreement, DropRow, DropSummary, Outcome, PolicyView
 from kubectl_genainet.model.results.path import Drop, Party
 from kubectl_genainet.policy import Verdict
 from kubectl_genainet.why.explain import explain_drop
@@ -44,24 +42,6 @@ _RESETS = {  # enum sk_rst_reason, include/net/rstreason.h
 _LAG = "the policy enforcer on {node} lags behind the API, or has stopped"
 _OLD = "the connection was established under other policies, or its entry in the connection table is gone"
 _OTHER = "another enforcer: an eBPF data plane, a firewall of the node, a security agent"
-
-
-class DropSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="drops_summary"):
-    """The sum of a run. `packets` are those of the rows, by outcome, `by_reason` those of dropped packets. `background`
-    were freed without anything being lost, and are left out of the rows. `events` are samples: emitted = received + lost.
-    `forgotten` counts what found no room among the rows."""
-
-    target: str
-    packets: dict[str, int]
-    by_reason: dict[str, int]
-    rows: int
-    background: int
-    forgotten: int
-    findings: tuple[Finding, ...]
-    events: dict[str, int | None]
-    nodes: tuple[str, ...]
-    silent_nodes: tuple[str, ...]
-    lost: tuple[Losses, ...]
 
 
 class Rows:

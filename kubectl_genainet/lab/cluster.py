@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,11 @@ def check_machine() -> None:
         )
 
 
-def up(spec: LabSpec) -> LabRecord:
-    """Brings a lab up. Raises GenainetError, with nothing left behind, where it can't."""
+def up(spec: LabSpec, progress: Callable[[str], None] = lambda _: None) -> LabRecord:
+    """Brings a lab up; `progress` is told what is waited for where that takes long.
+
+    Raises GenainetError, with nothing left behind, where it can't.
+    """
     check_machine()
     check_nodes(spec.nodes)
     if Family.IPV6 in spec.families and not HAS_IPV6.exists():
@@ -67,7 +70,7 @@ def up(spec: LabSpec) -> LabRecord:
         folder.write_objects(objects)
         folder.write(record)
         try:
-            _make(folder, record, objects)
+            _make(folder, record, objects, progress)
         except BaseException as error:
             _remove(folder, record)
             if isinstance(error, (OSError, NetlinkError)):
@@ -111,7 +114,7 @@ def pod_wire(record: LabRecord, pod: Object) -> PodWire:
     )
 
 
-def _make(folder: LabFolder, record: LabRecord, objects: list[Object]) -> None:
+def _make(folder: LabFolder, record: LabRecord, objects: list[Object], progress: Callable[[str], None]) -> None:
     netns.create(record.netns)
     with wires(record) as wired:
         wired.make_fabric()
@@ -129,7 +132,7 @@ def _make(folder: LabFolder, record: LabRecord, objects: list[Object]) -> None:
     programs.start_agents(folder, record)
     folder.write(record)
     load_rules(record, objects)
-    programs.wait_until_ready(folder, record)
+    programs.wait_until_ready(folder, record, progress)
     record.up = True
     folder.write(record)
 

@@ -94,12 +94,14 @@ class PacketDropped(Seen, frozen=True, kw_only=True, tag_field="kind", tag="drop
 
     `reason` is the kernel's name without its prefix ("NETFILTER_DROP"; "" where the kernel gives none); `location`
     and `stack` are symbols, innermost first; `hook` is the netfilter hook read from the stack ("FORWARD"), or "".
+    With `reason_derived` this kernel gives no reasons, and `reason` follows from `location`.
     """
 
     reason: str
     location: str
     stack: tuple[str, ...] = ()
     hook: str = ""
+    reason_derived: bool = False
 
 
 class IcmpError(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="icmp"):
@@ -241,6 +243,7 @@ class DropCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="drop_co
     location: str
     bytes: int
     opening: bool = False
+    reason_derived: bool = False
 
 
 class IcmpCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="icmp_count"):
@@ -301,7 +304,8 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="he
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="progress"):
-    """What the agent is doing: stage "loading", "attached", "missing" (a feature that this kernel lacks), "detached".
+    """What the agent is doing: stage "loading", "compiling" (a probe for this kernel, once: tens of seconds on a slow
+    node), "attached", "missing" (a feature that this kernel lacks), "detached".
 
     The probes look at packets from the `t_ns` of "attached" until that of "detached"; 0 with other stages.
     """

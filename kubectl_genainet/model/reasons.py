@@ -129,6 +129,16 @@ SENTENCES: dict[str, Sentence] = {
     ),
 }
 
+# Kernels before 5.17 give no reasons. These functions of theirs free a packet for one reason only (net/netfilter/core.c,
+# net/ipv4/arp.c, net/ipv6/ndisc.c, net/core/dev.c, net/ipv4/ip_output.c).
+REASON_OF_LOCATION = {
+    "nf_hook_slow": "NETFILTER_DROP",
+    "arp_error_report": "NEIGH_FAILED",
+    "ndisc_error_report": "NEIGH_FAILED",
+    "enqueue_to_backlog": "CPU_BACKLOG",
+    "ip_fragment": "PKT_TOO_BIG",
+}
+
 # Where a packet without a reason is freed in the normal course of things: the last packets of a closed connection
 # (TIME_WAIT, net/ipv4/tcp_ipv4.c), segments out of order that a closed socket still held
 # (tcp_disconnect, inet_csk_destroy_sock), multicast that nobody here listens to (net/ipv6/ip6_input.c).

@@ -2,66 +2,97 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
+from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.dialects.admin import compile_admin_policy
 from kubectl_genainet.policy.dialects.calico import GROUPS as CALICO_GROUPS
 from kubectl_genainet.policy.dialects.calico import CalicoCompiler
 from kubectl_genainet.policy.dialects.cilium import CiliumCompiler
 from kubectl_genainet.policy.dialects.kubernetes import compile_network_policy
-from kubectl_genainet.policy.dialects.unsupported import OTHER_KINDS, OTHER_TIER, not_evaluated_policies
+from kubectl_genainet.policy.other_kinds import OTHER_KINDS, OTHER_TIER
 from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Refused, Tier
+from kubectl_genainet.policy.unevaluated import RefusedBy, Unevaluated, stand_in_for, unevaluated_policies
 
 ADMIN_GROUP = "policy.networking.k8s.io"
-
+_ADMIN_KINDS = ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy")
+_CILIUM_KINDS = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
+_CALICO_KINDS = ("NetworkPolicy", "GlobalNetworkPolicy")
+_EVALUATED = frozenset(
+    {
+        ("networking.k8s.io", "NetworkPolicy"),
+        *((ADMIN_GROUP, kind) for kind in _ADMIN_KINDS),
+        *(("cilium.io", kind) for kind in _CILIUM_KINDS),
+        *((group, kind) for group in CALICO_GROUPS for kind in _CALICO_KINDS),
+    }
+)
 
 # Every kind that a snapshot must hold for a verdict not to be wrong: (API group, kind). Those that a cluster does not
 # have are simply not there; those that can't be read belong into the snapshot's left_out.
 POLICY_KINDS: tuple[tuple[str, str], ...] = (
     ("networking.k8s.io", "NetworkPolicy"),
-    *((ADMIN_GROUP, kind) for kind in ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy")),
-    *(("cilium.io", kind) for kind in ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy", "CiliumCIDRGroup")),
-    *(
-        (group, kind)
-        for group in CALICO_GROUPS
-        for kind in ("NetworkPolicy", "GlobalNetworkPolicy", "NetworkSet", "GlobalNetworkSet", "Tier")
-    ),
-    *((other.group, other.kind) for other in OTHER_KINDS),
+    *((ADMIN_GROUP, kind) for kind in _ADMIN_KINDS),
+    *(("cilium.io", kind) for kind in (*_CILIUM_KINDS, "CiliumCIDRGroup")),
+    *((group, kind) for group in CALICO_GROUPS for kind in (*_CALICO_KINDS, "NetworkSet", "GlobalNetworkSet", "Tier")),
+    *OTHER_KINDS,
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Compiled:
-    """`tiers` in the order in which they are consulted; `host_policies` apply to nodes and are not evaluated; `refused` are
-    not in force. `by_identity`: Cilium enforces the policies."""
+    """`tiers` in the order in which they are consulted; `host_policies` apply to nodes and are not evaluated.
 
-    tiers: tuple[Tier, ...]
-    policies: tuple[Policy, ...]
-    host_policies: tuple[ObjectRef, ...]
-    refused: tuple[Refused, ...] = ()
+    `refused` are not in force; `unevaluated` names these and those that a stand-in in `policies` takes the place of.
+    `by_identity`: Cilium enforces the policies.
+    """
+
+    tiers: tuple[Tier, ...] = ()
+    policies: list[Policy] = field(default_factory=list)
+    host_policies: list[ObjectRef] = field(default_factory=list)
+    unevaluated: list[Unevaluated] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
     by_identity: bool = False
+
+    def take(
+        self, objects: Iterable[KubeObject], compiler: Callable[[KubeObject], Iterable[Policy]], by: RefusedBy
+    ) -> None:
+        """Compiles objects; one that is not valid is refused by its API or agent, and the others are compiled."""
+        for obj in objects:
+            try:
+                self.policies += compiler(obj)
+            except InputError as error:
+                stand_in = stand_in_for(obj, error, by)
+                self.policies.append(stand_in.policy)
+                self.unevaluated.append(stand_in.what)
 
 
 def compile_policies(snapshot: ClusterSnapshot) -> Compiled:
-    """Raises InputError, with file, object and field, for the first policy that is not valid."""
+    """Every policy of a snapshot. One that can't be compiled is in `unevaluated`, with the reason."""
     cilium = CiliumCompiler(snapshot)
-    policies = [
-        cilium.as_enforced(compile_network_policy(o, every_rule=cilium.enforces))
-        for o in snapshot.of("NetworkPolicy", "networking.k8s.io")
-    ]
-    for kind in ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy"):
-        policies += [compile_admin_policy(o) for o in snapshot.of(kind, ADMIN_GROUP)]
-    for kind in ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"):
-        for obj in snapshot.of(kind, "cilium.io"):
-            policies += cilium.compile(obj)
+    found = Compiled(by_identity=cilium.enforces)
+    found.take(
+        snapshot.of("NetworkPolicy", "networking.k8s.io"),
+        lambda o: [cilium.as_enforced(compile_network_policy(o, every_rule=cilium.enforces))],
+        RefusedBy.API,
+    )
+    for kind in _ADMIN_KINDS:
+        found.take(snapshot.of(kind, ADMIN_GROUP), lambda o: [compile_admin_policy(o)], RefusedBy.API)
+    for kind in _CILIUM_KINDS:
+        found.take(snapshot.of(kind, "cilium.io"), lambda o: list(cilium.compile(o)), RefusedBy.AGENT)
     calico = CalicoCompiler(snapshot)
-    for group in CALICO_GROUPS:
-        for kind in ("NetworkPolicy", "GlobalNetworkPolicy"):
-            policies += filter(None, map(calico.compile, snapshot.of(kind, group)))
-    policies += not_evaluated_policies(snapshot)
+    for obj in calico.policies():
+        by = RefusedBy.API if obj.group == CALICO_GROUPS[0] else RefusedBy.AGENT
+        found.take((obj,), lambda o: list(filter(None, [calico.compile(o)])), by)
+    for stand_in in unevaluated_policies(snapshot, _EVALUATED):
+        found.policies.append(stand_in.policy)
+        found.unevaluated.append(stand_in.what)
+    found.host_policies += cilium.host_policies
+    found.refused += cilium.refused
+    found.unevaluated += [Unevaluated(r.ref, r.why, r.field, r.source, RefusedBy.AGENT) for r in cilium.refused]
     own = (OTHER_TIER, ADMIN_TIER, DEFAULT_TIER, BASELINE_TIER)
-    tiers = sorted((*own, *calico.tiers.values()), key=lambda t: t.order)
-    refused = tuple(cilium.refused)
-    return Compiled(tuple(tiers), tuple(policies), tuple(cilium.host_policies), refused, cilium.enforces)
+    found.tiers = tuple(sorted((*own, *calico.tiers.values()), key=lambda t: t.order))
+    return found

@@ -39,7 +39,7 @@ from kubectl_genainet.policy.rules import PROTOCOLS, Policy
 class PolicyEngine:
     """Judges flows by the policies of a snapshot.
 
-    Construction validates every policy: InputError names file, object and field of one that is not valid.
+    A policy that is not valid or not of a kind that is evaluated does not end this: it is one of `unevaluated`.
     """
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
@@ -47,9 +47,10 @@ class PolicyEngine:
         self.parties = Parties(snapshot)
         compiled = compile_policies(snapshot)
         self.tiers = compiled.tiers
-        self.policies = compiled.policies
-        self.host_policies = compiled.host_policies
-        self.refused = compiled.refused
+        self.policies = tuple(compiled.policies)
+        self.host_policies = tuple(compiled.host_policies)
+        self.unevaluated = tuple(compiled.unevaluated)
+        self.refused = tuple(compiled.refused)
         self.by_identity = compiled.by_identity
         self._by_namespace: dict[str, list[Policy]] = defaultdict(list)
         for policy in self.policies:

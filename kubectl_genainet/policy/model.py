@@ -48,6 +48,7 @@ class Family(Enum):
     ADMIN = "admin"
     CILIUM = "Cilium"
     CALICO = "Calico"
+    OTHER = "other"  # not evaluated
 
 
 class Term(Enum):

@@ -226,6 +226,16 @@ class ServiceAccountPeer(msgspec.Struct, frozen=True):
         return no(Term.SERVICE_ACCOUNT, failed or self.names, account or party.text, self.field)
 
 
+class NetworkSet(msgspec.Struct, frozen=True):
+    """Calico's NetworkSet, or GlobalNetworkSet (without a namespace): addresses with labels, and their namespace's."""
+
+    namespace: str
+    labels: dict[str, str]
+    namespace_labels: dict[str, str]
+    namespace_known: bool
+    blocks: Peer
+
+
 class ExpressionPeer(msgspec.Struct, frozen=True):
     """Calico's selectors: pods by expressions over their labels and their namespace's, and network sets by theirs.
 
@@ -238,7 +248,7 @@ class ExpressionPeer(msgspec.Struct, frozen=True):
     namespace: str
     all_namespaces: bool
     only_global: bool
-    sets: tuple[tuple[str, tuple[tuple[str, str], ...], Peer], ...]
+    sets: tuple[NetworkSet, ...]
     field: str
 
     def match(self, party: Party, own: Party) -> Match:
@@ -247,12 +257,14 @@ class ExpressionPeer(msgspec.Struct, frozen=True):
             if pod.value is not False:
                 return pod
         unsure: Match | None = None
-        for namespace, labels, blocks in self.sets:
-            if self._holds_set(namespace, dict(labels)):
-                found = blocks.match(party, own)
-                if found.value:
-                    return YES
-                unsure = found if found.value is None else unsure
+        for one in self.sets:
+            holds = self._holds_set(one)
+            found = one.blocks.match(party, own) if holds is not False else Match(False)
+            if found.value and holds:
+                return YES
+            if found.value is not False:
+                why = found.why or f"the labels of namespace {one.namespace} are not known: it was not read"
+                unsure = Match(None, why=why)
         if unsure is not None:
             return unsure
         labels_text = label_text(party.labels) if party.kind is PartyKind.POD else party.text
@@ -276,14 +288,18 @@ class ExpressionPeer(msgspec.Struct, frozen=True):
         labels = {**party.namespace_labels, "projectcalico.org/name": party.namespace}
         return Match(self.namespaces.matches(labels))
 
-    def _holds_set(self, namespace: str, labels: dict[str, str]) -> bool:
-        if self.only_global and namespace:
+    def _holds_set(self, one: NetworkSet) -> bool | None:
+        if (self.only_global and one.namespace) or not self.selector.matches(one.labels):
             return False
-        if self.namespace and namespace != self.namespace:
+        if self.namespace:
+            return one.namespace == self.namespace
+        if self.all_namespaces or self.only_global:
+            return True
+        if not one.namespace:
             return False
-        if not self.all_namespaces and not self.only_global and not namespace:
-            return False
-        return self.selector.matches(labels)
+        if not one.namespace_known and keys_of(self.namespaces) - {NAMESPACE_NAME_LABEL, "projectcalico.org/name"}:
+            return None
+        return self.namespaces.matches(one.namespace_labels)
 
 
 class NobodyPeer(msgspec.Struct, frozen=True):

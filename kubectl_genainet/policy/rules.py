@@ -171,6 +171,7 @@ class Refused(msgspec.Struct, frozen=True):
     directions: frozenset[Direction]
     field: str
     why: str
+    source: str = ""
 
 
 class Tier(msgspec.Struct, frozen=True):

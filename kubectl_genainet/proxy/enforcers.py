@@ -1,4 +1,4 @@
-"""Which NetworkPolicy is behind a rule of a policy enforcer: kube-router, Calico, kube-network-policies, the lab's.
+"""Which NetworkPolicy is behind a rule of a policy enforcer: kube-router, Calico, kube-network-policies, and those that register.
 
 Enforcers name policies in different ways: kube-router in comments (pkg/controllers/netpol), Calico in chain names,
 hashed where they are long (felix rules/naming.go), kube-network-policies not at all (its verdicts are taken in user
@@ -8,7 +8,7 @@ space). A rule that drops is behind no single policy: every policy that isolates
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -22,7 +22,7 @@ class PolicyBehind(msgspec.Struct, frozen=True):
     """What is behind an enforcer's rule. `policies` are "namespace/name"; `unnamed` are chains of policies whose
     names can't be told (a hash of none of the known policies)."""
 
-    enforcer: str  # "kube-router", "calico", "kube-network-policies", "lab"
+    enforcer: str  # "kube-router", "calico", "kube-network-policies", or the name of a registered one
     policies: tuple[str, ...] = ()
     direction: str = ""  # "ingress", "egress"; empty where the rule serves both
     pod: str = ""  # "namespace/name", where the rule is for one pod
@@ -30,13 +30,19 @@ class PolicyBehind(msgspec.Struct, frozen=True):
     note: str = ""
 
 
-_LAB_DROP = re.compile(r"^genainet lab: pod (\S+) is isolated \((ingress|egress)\) by (.+): no rule admits")
-_LAB_POLICY = re.compile(r"^genainet lab: policy (\S+) (ingress|egress) rule \d+")
-_LAB_POD = re.compile(r"^genainet lab: pod (\S+) (ingress|egress)")
+Recognise = Callable[[RuleRef], PolicyBehind | None]
+_REGISTERED: list[Recognise] = []
 _ROUTER_POLICY = re.compile(r"policy name:? ?(\S+) namespace:? ?(\S+)")
 _ROUTER_RUN = re.compile(r"run through nw policy (\S+)")
 _ROUTER_POD = re.compile(r"POD name: ?(\S+) namespace: ?(\S+)")
 _TARGET = re.compile(r" -[jg] (\S+)")
+
+
+def register_enforcer(recognise: Recognise) -> Recognise:
+    """Adds an enforcer whose rules name their policies themselves; its function gives None for a rule that is not its own."""
+    if recognise not in _REGISTERED:
+        _REGISTERED.append(recognise)
+    return recognise
 
 
 def policy_behind(
@@ -47,8 +53,6 @@ def policy_behind(
     `ruleset` lets the other rules of the chain be read, which a drop rule needs (Calico, kube-router). `policies` are
     the (namespace, name) of the cluster's NetworkPolicies: Calico's hashed chain names are looked up among them.
     """
-    if rule.comment.startswith("genainet lab:"):
-        return _lab(rule)
     if rule.chain.startswith(("KUBE-POD-FW-", "KUBE-NWPLCY-")):
         return _kube_router(rule, _chain(ruleset, rule))
     if rule.chain.startswith(("cali-", "filter-cali-")):
@@ -58,24 +62,13 @@ def policy_behind(
             "kube-network-policies",
             note="The verdict is taken in user space by the agent that reads the queue; no rule names the policy.",
         )
-    return None
+    return next((behind for recognise in _REGISTERED if (behind := recognise(rule)) is not None), None)
 
 
 def _chain(ruleset: Ruleset | None, rule: RuleRef) -> Chain | None:
     if ruleset is None:
         return None
     return ruleset.chain(rule.table, rule.chain, 4) or ruleset.chain(rule.table, rule.chain, 6)
-
-
-def _lab(rule: RuleRef) -> PolicyBehind | None:
-    if match := _LAB_DROP.match(rule.comment):
-        names = tuple(name.strip() for name in match.group(3).split(","))
-        return PolicyBehind("lab", names, match.group(2), match.group(1))
-    if match := _LAB_POLICY.match(rule.comment):
-        return PolicyBehind("lab", (match.group(1),), match.group(2))
-    if match := _LAB_POD.match(rule.comment):
-        return PolicyBehind("lab", (), match.group(2), match.group(1))
-    return None
 
 
 def _kube_router(rule: RuleRef, chain: Chain | None) -> PolicyBehind:

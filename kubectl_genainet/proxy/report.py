@@ -43,6 +43,8 @@ class RulesRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 
 @dataclass(frozen=True)
 class RulesReport:
+    """A row for each node and address, what differs from the API, and what could not be compared."""
+
     rows: tuple[RulesRow, ...]
     findings: tuple[Finding, ...]
     not_checked: tuple[NotChecked, ...]

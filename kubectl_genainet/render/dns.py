@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from kubectl_genainet.dns.stats import ClientStats, Counts, NameStats, ServerStats
-from kubectl_genainet.dns.summary import DnsSummary, DnsSummaryBuilder
+from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.model.finding import Finding
 from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.results.dns import ClientStats, Counts, DnsSummary, NameStats, ServerStats
 from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.model.results.path import Party
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml

@@ -10,10 +10,9 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from kubectl_genainet.drops.rows import DropSummary
 from kubectl_genainet.model.finding import Certainty, Severity
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.model.results.drops import Agreement, DropRow, Outcome
+from kubectl_genainet.model.results.drops import Agreement, DropRow, DropSummary, Outcome
 from kubectl_genainet.model.results.path import Party
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.table import Column, table

@@ -13,7 +13,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from kubectl_genainet.model.events import AgentFailed, Event, Hello, LostEvents, ProbeResult, Progress
+from kubectl_genainet.context.account import warning_of
+from kubectl_genainet.model.events import Event, Hello, ProbeResult, Progress
 from kubectl_genainet.render.text import make_console, printable
 
 
@@ -104,17 +105,15 @@ class LiveView:
         self.note(f"replaying a bundle recorded {created} by version {tool}: this is not live traffic")
 
     def event(self, event: Event) -> None:
+        if warning := warning_of(event):
+            self.warn(warning)
         match event:
-            case AgentFailed():
-                self.warn(f"node {event.node}: {event.message}{f' ({event.hint})' if event.hint else ''}")
-            case Progress(stage="missing"):
-                self.warn(f"node {event.node}: {event.detail}")
+            case Progress(stage="compiling") if self.live:
+                self.note(f"node {event.node}: {event.detail}")
             case Progress(stage="attached"):
                 self._attached.add(event.node)
                 if self.live and self.messages.is_terminal:
                     self.note(f"watching on {', '.join(sorted(self._attached))}")
-            case LostEvents():
-                self.warn(f"node {event.node}: {event.count} events of {event.probe} lost ({event.where})")
             case ProbeResult():
                 took = f" in {event.connect_ns / 1e3:.0f} µs" if event.connect_ns else ""
                 self.note(f"probe {event.url}: {event.outcome}{took}")

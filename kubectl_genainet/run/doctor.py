@@ -12,7 +12,8 @@ from kubectl_genainet.doctor.accept import Acceptance
 from kubectl_genainet.doctor.check import Area, Check, Need
 from kubectl_genainet.doctor.inputs import NOTHING_MEASURED, DnsMeasurement
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.recognise import Override, Role
+from kubectl_genainet.doctor.objects.recognise import Override
+from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.registry import chosen
 from kubectl_genainet.doctor.report import Report, examine
 from kubectl_genainet.errors import GenainetError, InputError
@@ -35,12 +36,14 @@ class DoctorReporter(Reporter, Protocol):
 @dataclass(frozen=True, slots=True)
 class DoctorOptions:
     """`areas`: only these checks (empty: all). `measure_s`: how long to watch the cluster's DNS; 0 for not at all.
-    `workloads` ("deploy/NAME=ROLE") are taken for the GenAI workloads instead of recognising them."""
+    `workloads` ("deploy/NAME=ROLE") are taken for the GenAI workloads instead of recognising them. `complete`: manifests
+    are the whole cluster."""
 
     areas: tuple[Area, ...] = ()
     acceptances: tuple[Acceptance, ...] = ()
     workloads: tuple[str, ...] = ()
     measure_s: float = MEASURE_S
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,7 @@ def doctor(source: Source, options: DoctorOptions, reporter: DoctorReporter) -> 
             measured=known.measured,
             namespace=source.judged_namespace,
             overrides=overrides,
+            complete=options.complete,
         )
         _check_names(cluster)
         report = examine(cluster, checks, acceptances=list(options.acceptances), progress=reporter.advance)

@@ -25,8 +25,11 @@ from kubectl_genainet.policy import (
 from kubectl_genainet.policy.model import PolicyEndpoint
 from kubectl_genainet.policy.rules import PROTOCOLS
 from kubectl_genainet.policy.targets import flows_between
+from kubectl_genainet.policy.unevaluated import RefusedBy
+from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 
+_MOST_NAMED = 20
 # Its last part has a letter, so it is no address.
 _DOMAIN = re.compile(r"([A-Za-z0-9_-]+\.)+(?=[0-9-]*[A-Za-z])[A-Za-z0-9-]+\.?(:\w+)?")
 
@@ -55,25 +58,45 @@ class FlowsBetween:
         snapshot = source.snapshot()
         namespace = source.default_namespace
         chosen = flows_between(snapshot, *ends, namespace=namespace, protocol=protocol.upper())
-        self._engine = PolicyEngine(snapshot)
-        self.flows = [ExplainedFlow(self._engine.explain(flow), service) for flow, service in chosen]
+        self.engine = PolicyEngine(snapshot)
+        self.flows = [ExplainedFlow(self.engine.explain(flow), service) for flow, service in chosen]
 
     @property
     def all_admitted(self) -> bool:
         return all(flow.admitted for flow in self.flows)
 
+    def check_refused(self) -> None:
+        """Raises InputError where an answer hangs on a policy of a file that the API server would not take."""
+        unknown = [f.explanation for f in self.flows if f.explanation.verdict is Verdict.UNKNOWN]
+        named = {note.policy for explanation in unknown for note in explanation.not_evaluated}
+        for one in self.engine.unevaluated:
+            if one.source and one.refused_by is RefusedBy.API and str(one.ref) in named:
+                raise InputError(one.reason, source=one.source, obj=str(one.ref), field=one.field, hint=one.hint)
+
     def patch(self, flow: PolicyFlow) -> Patch | None:
         """What would admit one flow; None where nothing is needed or nothing helps."""
-        return patch(self._engine, flow)
+        return patch(self.engine, flow)
 
     def patch_all(self) -> Option | None:
         """One change that admits every flow that is not admitted now; None where none was found."""
-        return patch_all(self._engine, [f.explanation.flow for f in self.flows if not f.admitted])
+        return patch_all(self.engine, [f.explanation.flow for f in self.flows if not f.admitted])
 
 
-def explain_lines(source: Source, lines: Iterable[str], name: str) -> Iterator[Explanation]:
+def warn_of_unevaluated(engine: PolicyEngine, warn: Warn) -> None:
+    """Names the policies that are not evaluated."""
+    for one in engine.unevaluated[:_MOST_NAMED]:
+        warn(str(one))
+    more = len(engine.unevaluated) - _MOST_NAMED
+    if more > 0:
+        warn(f"{more} more policies are not evaluated")
+
+
+def explain_lines(
+    source: Source, lines: Iterable[str], name: str, warn: Warn = lambda _: None
+) -> Iterator[Explanation]:
     """Explains one flow a line, in JSON. Raises InputError that names the line ("NAME, line 3")."""
     engine = PolicyEngine(source.snapshot())
+    warn_of_unevaluated(engine, warn)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

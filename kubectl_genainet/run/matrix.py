@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from kubectl_genainet.policy import PolicyEngine
 from kubectl_genainet.policy.reach.grid import Difference, Grid, Port, declared_in, differences, grid_of, with_applied
+from kubectl_genainet.run.agents import Warn
+from kubectl_genainet.run.explain import warn_of_unevaluated
 from kubectl_genainet.run.sources.base import Source
 
 
@@ -21,16 +23,20 @@ class MatrixOptions:
         return (self.protocol or ("TCP" if self.port else "")).upper()
 
 
-def matrix(source: Source, options: MatrixOptions) -> Grid:
+def matrix(source: Source, options: MatrixOptions, warn: Warn = lambda _: None) -> Grid:
     """Who may reach whom in the source's namespace, or in all."""
     engine = PolicyEngine(source.snapshot())
+    warn_of_unevaluated(engine, warn)
     return grid_of(engine, namespace=source.scope_namespace, protocol=options.chosen_protocol, port=options.port)
 
 
-def matrix_changes(source: Source, changed: Source, options: MatrixOptions) -> list[Difference]:
+def matrix_changes(
+    source: Source, changed: Source, options: MatrixOptions, warn: Warn = lambda _: None
+) -> list[Difference]:
     """The verdicts that differ with the objects of `changed`: applied on top, or, if they hold pods, by themselves."""
     before = PolicyEngine(source.snapshot())
     after = PolicyEngine(with_applied(before.snapshot, changed.snapshot()))
+    warn_of_unevaluated(after, warn)
     namespace, port = source.scope_namespace, options.port
     ports: set[Port] = (
         {(options.chosen_protocol, port)} if port else declared_in((before, after), namespace, options.chosen_protocol)

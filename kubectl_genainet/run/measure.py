@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
 
-from kubectl_genainet.bundle import Bundle, Header
+from kubectl_genainet.bundle import Bundle
 from kubectl_genainet.dns.exchanges import DnsCorrelator, client_name
-from kubectl_genainet.dns.stats import ClientStats
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.dns.targets import dns_scope
 from kubectl_genainet.doctor.inputs import DnsMeasurement, DnsStats
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import (
-    AgentFailed,
     DnsDropped,
     DnsMessageSeen,
     DnsTransaction,
     Event,
-    LostEvents,
     Progress,
 )
 from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.results.dns import ClientStats
 from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
+from kubectl_genainet.run.collect import Quiet
 from kubectl_genainet.run.session import LiveSession, Watching
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.view import Reporter, View
@@ -38,7 +35,7 @@ MAX_EVENTS = 1_000_000
 def recorded_dns(bundle: Bundle) -> DnsMeasurement:
     """What a bundle holds; nothing where it holds no DNS."""
     renamed = bundle.header.arguments.get("search") or {}
-    meter = _Meter(bundle.snapshot, _Quiet(), renamed, redacted=bundle.header.redacted)
+    meter = _Meter(bundle.snapshot, Quiet(), renamed, redacted=bundle.header.redacted)
     for event in bundle.events:
         meter.take(event)
     return meter.measurement()
@@ -69,37 +66,11 @@ def measure_dns(source: Source, seconds: float, reporter: Reporter) -> DnsMeasur
     return DnsMeasurement(seconds=measured.seconds, absent=absent)
 
 
-class _Quiet:
-    """A View that tells nobody."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def warn(self, text: str) -> None:
-        pass
-
-    def note(self, text: str) -> None:
-        pass
-
-    def replaying(self, header: Header) -> None:
-        pass
-
-    def event(self, event: Event) -> None:
-        pass
-
-    def refresh(self) -> None:
-        pass
-
-
-class _Reported(_Quiet):
-    """What limits the measurement goes where doctor's own progress and warnings go."""
+class _Reported(Quiet):
+    """What limits the measurement goes where doctor's own warnings go."""
 
     def __init__(self, reporter: Reporter) -> None:
+        super().__init__()
         self._reporter = reporter
 
     def warn(self, text: str) -> None:
@@ -107,17 +78,6 @@ class _Reported(_Quiet):
 
     def note(self, text: str) -> None:
         self._reporter.say(text)
-
-    def event(self, event: Event) -> None:
-        match event:
-            case AgentFailed():
-                self.warn(f"node {event.node}: {event.message}{f' ({event.hint})' if event.hint else ''}")
-            case Progress(stage="missing"):
-                self.warn(f"node {event.node}: {event.detail}")
-            case LostEvents():
-                self.warn(f"node {event.node}: {event.count} events of {event.probe} lost ({event.where})")
-            case _:
-                pass
 
 
 class _Meter:

@@ -116,7 +116,7 @@ def _watch(run: Run, source: Source, watching: Watching) -> ExitStatus:
 
 def _warn_of_unread_policies(run: Run) -> None:
     if why := run.correlator.context.not_judged:
-        run.view.warn(f"a policy is not valid, so policies are not judged: {why}")
+        run.view.warn(f"not evaluated; what these policies could change is unknown: {why}")
 
 
 class LiveSession:

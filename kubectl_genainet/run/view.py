@@ -7,13 +7,13 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from kubectl_genainet.bundle import Header
-from kubectl_genainet.dns.summary import DnsSummary, DnsSummaryBuilder
-from kubectl_genainet.drops.rows import DropSummary
+from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.model.events import Event
-from kubectl_genainet.model.results.drops import DropRow
+from kubectl_genainet.model.results.dns import DnsSummary
+from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.model.results.path import PacketPath
-from kubectl_genainet.trace.summary import TraceSummary
+from kubectl_genainet.model.results.trace import TraceSummary
 
 
 class Reporter(Protocol):

@@ -5,50 +5,18 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-import msgspec
-
-from kubectl_genainet.context.account import Account, Losses
+from kubectl_genainet.context.account import Account
 from kubectl_genainet.model.events import Event, FlowCounters
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.model.results.measure import Quantiles, quantiles
-from kubectl_genainet.model.results.path import PacketPath, Party, Verdict
+from kubectl_genainet.model.results.measure import quantiles
+from kubectl_genainet.model.results.path import PacketPath, Verdict
+from kubectl_genainet.model.results.trace import BackendSummary, TraceSummary
 
 SLOW_FACTOR = 5  # a backend is called slow from so many times the median of the others
 SLOW_LEAST_NS = 50_000_000  # and from so long a response time
 MAX_FINDINGS = 200
 MAX_SAMPLES = 20_000  # per backend and measure
-
-
-class BackendSummary(msgspec.Struct, frozen=True):
-    """One backend (None: connections that got none). `path` is from the first hop to the last of a first packet."""
-
-    backend: Party | None
-    connections: int
-    share: float
-    path: Quantiles
-    handshake: Quantiles
-    response: Quantiles
-    retransmits: int
-    drops: int
-
-
-class TraceSummary(msgspec.Struct, frozen=True, tag_field="kind", tag="summary"):
-    """`events` are the probes' totals over all nodes: emitted = received + lost. Packets that were only counted are in
-    `counted`. `half_seen` connections began before every node on their way was watched, or too late to see their end:
-    they are in no other number."""
-
-    target: str
-    connections: int
-    verdicts: dict[str, int]
-    backends: tuple[BackendSummary, ...]
-    findings: tuple[Finding, ...]
-    events: dict[str, int | None]
-    counted: dict[str, int]
-    nodes: tuple[str, ...]
-    silent_nodes: tuple[str, ...]
-    lost: tuple[Losses, ...]
-    half_seen: int = 0
 
 
 class SummaryBuilder:

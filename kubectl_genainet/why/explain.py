@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from kubectl_genainet.context.judging import policy_flow
+from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.reasons import SENTENCES, function_of
 from kubectl_genainet.model.results.path import Drop
@@ -164,6 +165,16 @@ def no_socket(case: Case) -> Reading:
     return Reading("closed-port", words, Certainty.OBSERVED, evidence=tuple(evidence))
 
 
+def no_socket_perhaps(case: Case) -> Reading:
+    """A kernel without reasons (before 5.17) freed a datagram, or the packet of a connection, where it looks for a socket."""
+    certain = no_socket(case)
+    words = (
+        f"most likely {certain.explanation}: this kernel gives no reason, and {function_of(case.event.location)} frees "
+    )
+    words += "packets with a wrong checksum, or by an IPsec policy, as well"
+    return Reading(certain.check, words, Certainty.ASSUMED, evidence=tuple(e for e in certain.evidence[1:]))
+
+
 def rp_filter(case: Case) -> Reading:
     """The reverse path check failed: no route back to the source through the device it came in by."""
     netns = case.identity.namespaces.get((case.event.node, case.event.netns))
@@ -268,7 +279,16 @@ LOCATIONS: Mapping[str, Callable[[Case], Reading]] = {
         ("ip_error", "ip6_pkt_discard", "ip6_pkt_discard_out", "ip6_pkt_prohibit", "dst_discard"), unreachable
     ),
     **dict.fromkeys(("do_xdp_generic", "netif_receive_generic_xdp", "bpf_prog_run_generic_xdp"), ebpf),
+    **dict.fromkeys(("tcp_v4_rcv", "tcp_v6_rcv", "__udp4_lib_rcv", "__udp6_lib_rcv"), no_socket_perhaps),
 }
+
+
+def _freed(event: PacketDropped) -> Evidence:
+    if event.reason_derived:
+        return derived(
+            f"{event.reason}: what {event.location} frees packets for (this kernel gives no reasons)", event.node
+        )
+    return observed(f"{event.reason or 'no reason'} in {event.location}", event.node)
 
 
 def explain_drop(case: Case) -> Drop:
@@ -278,6 +298,9 @@ def explain_drop(case: Case) -> Drop:
     if read is None and event.reason.startswith(("OPENVSWITCH_", "MAC80211_UNUSABLE_", "SUBSYS_")):
         read = subsystem
     reading = read(case) if read else sentence(case) or _unknown(case)
+    certainty = reading.certainty
+    if event.reason_derived and certainty is Certainty.OBSERVED:
+        certainty = Certainty.DERIVED
     pod = case.identity.pod_in(event.node, event.netns)
     stopped = bool(reading.policies) and case.remedies is not None
     return Drop(
@@ -287,13 +310,13 @@ def explain_drop(case: Case) -> Drop:
         device=event.device or None,
         rule=reading.rule,
         policies=reading.policies,
-        certainty=reading.certainty,
+        certainty=certainty,
         node=event.node,
         pod=pod.metadata.name if pod else None,
         explanation=reading.explanation,
         check=reading.check,
         told=reading.told,
-        evidence=(observed(f"{event.reason or 'no reason'} in {event.location}", event.node), *reading.evidence),
+        evidence=(_freed(event), *reading.evidence),
         remedy=case.remedies.of(policy_flow(case.judged, case.identity)) if stopped and case.remedies else None,
         rule_certainty=Certainty.OBSERVED if case.named is not None and reading.rule else None,
     )

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -36,6 +37,15 @@ from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 PORT = 7007
 WAIT_S = 60.0  # for anything that a loaded machine may take long for
+RELEASES = ("5.10", "6.1", "6.12")  # Debian's, which scripts/kernels.sh fetches
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+@cache
+def other_kernel(release: str) -> Path:
+    """The type information of a kernel that does not run here."""
+    done = subprocess.run([_ROOT / "scripts/kernels.sh", release], stdout=subprocess.PIPE, text=True, check=True)
+    return Path(done.stdout.strip()) / release / "vmlinux.btf"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import pytest
 from kubectl_genainet.agent.bpf.btf import VMLINUX, Btf, Field
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.errors import GenainetError
+from tests.kernel.kerneltest import RELEASES, other_kernel
 
 HEAD = re.compile(r"\[(\d+)\] (\w+) '([^']*)' (?:size=(\d+) )?(.*)")
 MEMBER = re.compile(r"\t'([^']*)' type_id=(\d+) bits_offset=(\d+)(?: bitfield_size=(\d+))?")
@@ -30,13 +31,19 @@ class Type:
     values: dict[int, str] = field(default_factory=dict)
 
 
+@pytest.fixture(scope="module", params=["running", *RELEASES])
+def kernel(request: pytest.FixtureRequest) -> Path:
+    """The type information of the running kernel, and of each that the project supports."""
+    return VMLINUX if request.param == "running" else other_kernel(request.param)
+
+
 @pytest.fixture(scope="module")
-def types() -> dict[int, Type]:
-    """Every type of the running kernel, by id, from bpftool's listing."""
+def types(kernel: Path) -> dict[int, Type]:
+    """Every type of the kernel, by id, from bpftool's listing."""
     if shutil.which("bpftool") is None:
         pytest.skip("bpftool is not installed")
     listing = subprocess.run(
-        ["bpftool", "btf", "dump", "file", str(VMLINUX)], capture_output=True, text=True, timeout=60, check=True
+        ["bpftool", "btf", "dump", "file", str(kernel)], capture_output=True, text=True, timeout=60, check=True
     ).stdout
     found: dict[int, Type] = {}
     current = Type("", "", 0, "")
@@ -82,25 +89,25 @@ def fields_that_probes_read() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("struct", "path"), fields_that_probes_read())
-def test_field_lies_where_bpftool_says(types: dict[int, Type], struct: str, path: str) -> None:
+def test_field_lies_where_bpftool_says(kernel: Path, types: dict[int, Type], struct: str, path: str) -> None:
     (number,) = [n for n, t in types.items() if t.kind == "STRUCT" and t.name == struct][:1]
     bits = 0
     for name in path.split("."):
         found = offset_of(types, number, name)
         if found is None:
-            assert Btf().field(struct, path) is None
+            assert Btf(kernel).field(struct, path) is None
             return
         bits, number = bits + found[0], found[1]
-    assert Btf().field(struct, path) == Field(bits // 8, size_of(types, number))
+    assert Btf(kernel).field(struct, path) == Field(bits // 8, size_of(types, number))
 
 
 @pytest.mark.parametrize("name", ["skb_drop_reason", "bpf_prog_type", "nf_inet_hooks"])
-def test_enum_has_the_names_that_bpftool_prints(types: dict[int, Type], name: str) -> None:
+def test_enum_has_the_names_that_bpftool_prints(kernel: Path, types: dict[int, Type], name: str) -> None:
     listed = [t.values for t in types.values() if t.kind in ("ENUM", "ENUM64") and t.name == name]
     if not listed:
-        assert Btf().enum(name) == {}
+        assert Btf(kernel).enum(name) == {}
         return
-    found = Btf().enum(name)
+    found = Btf(kernel).enum(name)
     assert found == listed[0] and (name != "skb_drop_reason" or len(found) > 50)
 
 

@@ -1,7 +1,7 @@
 """Writes the headers that BCC compiles the probes against, from the node's own BTF.
 
 No kernel headers are installed and none is needed. A probe names the fields it reads as `View`s; each becomes one C
-struct with the fields at their true distances, read with one helper call. See docs/adr/0001-views-instead-of-vmlinux.md.
+struct, read with one helper call where its fields lie close together. See docs/adr/0001-views-instead-of-vmlinux.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from kubectl_genainet.agent.bpf.btf import Btf, Field
 from kubectl_genainet.errors import GenainetError
 
 _TYPES = {1: "__u8", 2: "__u16", 4: "__u32", 8: "__u64"}
-_MAX_SPAN = 128  # bytes of BPF stack that one view may take (the stack has 512)
+_MAX_SPAN = 128  # bytes of the BPF stack, which has 512, that one read may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,35 +43,58 @@ def _loads(name: str, field: Field) -> list[str]:
     return lines
 
 
+def _reads(placed: Sequence[tuple[str, Field]]) -> list[list[tuple[str, Field]]]:
+    """The fields of a view, in order, in as few reads as the BPF stack allows."""
+    reads: list[list[tuple[str, Field]]] = []
+    for path, field in placed:
+        if not reads or field.offset + field.size - (reads[-1][0][1].offset & ~7) > _MAX_SPAN:
+            reads.append([])
+        reads[-1].append((path, field))
+    return reads
+
+
 def view_source(view: View, fields: dict[str, Field], type_id: int) -> str:
     """The C struct of a view and the function that loads it. Fields become unsigned integers of their size, or byte
-    arrays. `type_id` is the kernel struct's in BTF."""
-    placed = sorted(fields.items(), key=lambda item: item[1].offset)
-    start = placed[0][1].offset & ~7
-    lines, position = [], start
-    for path, field in placed:
-        if field.offset > position:
-            lines.append(f"\t__u8 gap_{position}[{field.offset - position}];")
-        name = path.replace(".", "_")
-        lines.append(f"\t{_TYPES[field.size]} {name};" if field.size in _TYPES else f"\t__u8 {name}[{field.size}];")
-        position = field.offset + field.size
-    if position - start > _MAX_SPAN:
-        raise GenainetError(f"the fields of {view.struct} that the probes need lie {position - start} bytes apart here")
-    body = "\n".join(lines)
-    loads = "\n".join(line for path, field in placed for line in _loads(path.replace(".", "_"), field))
-    return f"""struct {view.name} {{
-{body}
-}} __attribute__((packed, aligned(8)));
-static __always_inline void load_{view.name}(struct {view.name} *to, __u64 base)
-{{
-#ifdef TYPED_LOADS
-	__u64 from = TYPED(base, {type_id});
-{loads}
-#else
-	bpf_probe_read_kernel(to, sizeof(*to), (void *)base + {start});
-#endif
-}}
-"""
+    arrays. `type_id` is the kernel struct's in BTF.
+
+    Fields that are read together keep their true distances. Those that lie far apart are read one after the other, as
+    net_device's are before Linux 6.8.
+    """
+    members, copies, loads, filled = [], [], [], 0
+    for read in _reads(sorted(fields.items(), key=lambda item: item[1].offset)):
+        start = position = read[0][1].offset & ~7
+        first = filled
+        for path, field in read:
+            if field.offset > position:
+                members.append(f"\t__u8 gap_{position}[{field.offset - position}];")
+            name = path.replace(".", "_")
+            members.append(
+                f"\t{_TYPES[field.size]} {name};" if field.size in _TYPES else f"\t__u8 {name}[{field.size}];"
+            )
+            position = field.offset + field.size
+            loads += _loads(name, field)
+        size = position - start
+        copies.append(f"\tbpf_probe_read_kernel((__u8 *)to + {first}, {size}, (void *)base + {start});")
+        filled = -(-(first + size) // 8) * 8
+        if filled > first + size:
+            members.append(f"\t__u8 end_{position}[{filled - first - size}];")
+    return "\n".join(
+        [
+            f"struct {view.name} {{",
+            *members,
+            "} __attribute__((packed, aligned(8)));",
+            f"static __always_inline void load_{view.name}(struct {view.name} *to, __u64 base)",
+            "{",
+            "#ifdef TYPED_LOADS",
+            f"\t__u64 from = TYPED(base, {type_id});",
+            *loads,
+            "#else",
+            *copies,
+            "#endif",
+            "}",
+            "",
+        ]
+    )
 
 
 def resolve(views: Sequence[View], btf: Btf) -> dict[str, dict[str, Field]]:
@@ -139,7 +162,7 @@ def _version_header() -> str:
     )
 
 
-_FORMAT = 2  # of what kernel_facts stores
+_FORMAT = 3  # of what kernel_facts stores
 SUBSYSTEMS = 1 << 40  # added to the number of a subsystem in `KernelFacts.drop_reasons`
 
 
@@ -159,6 +182,29 @@ class KernelFacts(msgspec.Struct, frozen=True):
     tracepoints: dict[str, int] = {}
 
 
+def read_facts(
+    btf: Btf, views: Sequence[View], enums: Sequence[str] = (), tracepoints: Sequence[str] = ()
+) -> KernelFacts:
+    """The facts of the kernel whose types these are. Raises GenainetError naming a field that it lacks."""
+    places = resolve(views, btf)
+    arguments = {name: btf.tracepoint_arguments(name) for name in tracepoints}
+    return KernelFacts(
+        views="\n".join(
+            [
+                f"#define BTF_in6_addr {btf.struct_id('in6_addr') or 0}",
+                *(view_source(v, places[v.name], btf.struct_id(v.struct) or 0) for v in views),
+            ]
+        ),
+        typed_cast=btf.function_id("bpf_rdonly_cast") or 0,
+        drop_reasons={
+            **btf.enum("skb_drop_reason"),
+            **{SUBSYSTEMS + number: name for number, name in btf.enum("skb_drop_reason_subsys").items()},
+        },
+        enums={name: btf.enum(name) for name in enums},
+        tracepoints={name: count for name, count in arguments.items() if count is not None},
+    )
+
+
 def kernel_facts(
     views: Sequence[View], cache: Path, enums: Sequence[str] = (), tracepoints: Sequence[str] = ()
 ) -> KernelFacts:
@@ -174,24 +220,7 @@ def kernel_facts(
         return msgspec.json.decode(stored.read_bytes(), type=KernelFacts)
     except (OSError, msgspec.DecodeError):
         pass
-    btf = Btf()
-    places = resolve(views, btf)
-    arguments = {name: btf.tracepoint_arguments(name) for name in tracepoints}
-    facts = KernelFacts(
-        views="\n".join(
-            [
-                f"#define BTF_in6_addr {btf.struct_id('in6_addr') or 0}",
-                *(view_source(v, places[v.name], btf.struct_id(v.struct) or 0) for v in views),
-            ]
-        ),
-        typed_cast=btf.function_id("bpf_rdonly_cast") or 0,
-        drop_reasons={
-            **btf.enum("skb_drop_reason"),
-            **{SUBSYSTEMS + number: name for number, name in btf.enum("skb_drop_reason_subsys").items()},
-        },
-        enums={name: btf.enum(name) for name in enums},
-        tracepoints={name: count for name, count in arguments.items() if count is not None},
-    )
+    facts = read_facts(Btf(), views, enums, tracepoints)
     write_file(stored, msgspec.json.encode(facts))
     return facts
 

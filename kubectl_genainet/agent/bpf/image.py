@@ -13,7 +13,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -65,20 +65,22 @@ def private_folder(path: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix="kubectl-genainet-"))
 
 
-def image_of(name: str, job: CompileJob, cache: Path) -> Image:
-    """The image of a probe: from the cache, or compiled now. Raises GenainetError with the compiler's own words."""
+def image_of(name: str, job: CompileJob, cache: Path, compiling: Callable[[], None] = lambda: None) -> Image:
+    """The image of a probe: from the cache, or compiled now, which `compiling` is told before. Raises GenainetError with
+    the compiler's own words."""
     key = hashlib.sha256(repr((FORMAT, platform.release(), platform.version(), job)).encode()).hexdigest()[:16]
     stored = cache / f"{name}-{key}.image"
     try:
         return msgspec.msgpack.decode(stored.read_bytes(), type=Image)
     except (OSError, msgspec.DecodeError):
         pass
-    image = _compile(name, job)
+    compiling()
+    image = compiled(name, job)
     write_file(stored, msgspec.msgpack.encode(image))
     return image
 
 
-def _compile(name: str, job: CompileJob) -> Image:
+def compiled(name: str, job: CompileJob) -> Image:
     """Compiles in a process of its own: the compiler's memory goes with it."""
     command: Sequence[str] = (sys.executable, "-m", "kubectl_genainet.agent.bpf.compiler")
     try:

@@ -11,7 +11,7 @@ import ipaddress
 import os
 import resource
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kubectl_genainet.agent.bpf import syscalls as bpfsys
@@ -27,6 +27,10 @@ from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.wire import FilterEntry
 
 FLOW_BYTES = 16 << 20  # what the flow table may take in all, over all CPUs
+NO_REASONS = (
+    "this kernel gives no reasons of drops (Linux has them from 5.17): those that the function which freed the packet "
+    "leaves no doubt about are named"
+)
 ACCOUNT_NAMES = ("emitted", "ring buffer", "event budget", "flows created", "flow table")
 _PROTOCOLS = tuple(p for p in Protocol if p.number)
 _CONFIG = struct.Struct("=5I")  # struct config: any_port, own_netns, budget, filtered, live
@@ -70,6 +74,24 @@ def _with_maps(code: bytes, descriptors: list[int]) -> bytes:
     return bytes(out)
 
 
+def compile_job(
+    probe: Probe, facts: KernelFacts, headers: Path, flags: Sequence[str], *, typed_loads: bool
+) -> CompileJob:
+    """What the compiler is asked for a probe on the kernel of these facts; `headers` is their `header_tree`."""
+    return CompileJob(
+        _source(probe.source),
+        str(headers),
+        (
+            f"-I{headers}/include",
+            *flags,
+            *(f"-DARGS_{name}={count}" for name, count in facts.tracepoints.items()),
+            *(["-DTYPED_LOADS"] if typed_loads else []),
+        ),
+        tuple(attachment.function for attachment in probe.attachments),
+        facts.typed_cast,
+    )
+
+
 class LoadedProbe:
     """A probe in the kernel. `missing` says what this kernel can't give. Use as a context manager."""
 
@@ -80,12 +102,15 @@ class LoadedProbe:
         cache: Path,
         options: Mapping[str, str] | None = None,
         budget: Budget = Budget(),  # noqa: B008 - frozen
+        compiling: Callable[[], None] = lambda: None,
     ) -> None:
-        self.probe, self.budget = probe, budget
+        """`compiling` is called where the probe must be compiled first: on a slow node that takes tens of seconds."""
+        self.probe, self.budget, self._compiling = probe, budget, compiling
         cache = private_folder(cache)
         facts = kernel_facts(probe.views, cache, probe.enums, [a.tracepoint for a in probe.attachments])
         self._context = DecodeContext(node, facts.drop_reasons, Symbols().name, facts.enums, options or {})
-        self.missing: list[str] = []
+        self._has_reasons = self._has_drop_reason(facts.drop_reasons)
+        self.missing = [] if self._has_reasons else [NO_REASONS]
         self._attached: list[int] = []
         self._ring: bpfsys.RingBuffer | None = None
         self._evicted = 0
@@ -103,19 +128,14 @@ class LoadedProbe:
                 self.maps[name].set(_word(i), word.to_bytes(8, "little"))
 
     def _image(self, facts: KernelFacts, cache: Path) -> Image:
-        headers = str(header_tree(facts, cache))
         entries = FLOW_BYTES // self.probe.entry_bytes(bpfsys.possible_cpus())
         flags = (
-            f"-I{headers}/include",
             f"-DRING_PAGES={self.budget.ring_pages}",
             f"-DFLOW_ENTRIES={max(1024, min(16384, entries))}",
-            *(["-DHAS_DROP_REASON"] if self._has_drop_reason(facts.drop_reasons) else []),
-            *(f"-DARGS_{name}={count}" for name, count in facts.tracepoints.items()),
-            *(["-DTYPED_LOADS"] if self.typed_loads else []),
+            *(["-DHAS_DROP_REASON"] if self._has_reasons else []),
         )
-        functions = tuple(attachment.function for attachment in self.probe.attachments)
-        job = CompileJob(_source(self.probe.source), headers, flags, functions, facts.typed_cast)
-        return image_of(self.probe.name, job, cache)
+        job = compile_job(self.probe, facts, header_tree(facts, cache), flags, typed_loads=self.typed_loads)
+        return image_of(self.probe.name, job, cache, self._compiling)
 
     def _load(self, image: Image) -> None:
         """Makes the maps and loads the programs; `_refused` has those that the kernel does not take."""

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from kubectl_genainet.agent.bpf.headers import SUBSYSTEMS
 from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.model.reasons import REASON_OF_LOCATION, function_of
 
 # struct tuple: saddr, daddr, sport, dport, proto
 TUPLE = "16s16sHHB3x"
@@ -87,6 +88,14 @@ def drop_reason(number: int, names: dict[int, str]) -> str:
     if name is None:
         return "" if number == 0 else f"REASON_{number:#x}"
     return name.removeprefix("SKB_DROP_REASON_").removeprefix("SKB_")
+
+
+def reason_at(number: int, location: str, names: dict[int, str]) -> tuple[str, bool]:
+    """(name, derived): the kernel's name of a reason; where it gives none, that of the function that freed the packet."""
+    if names:
+        return drop_reason(number, names), False
+    found = REASON_OF_LOCATION.get(function_of(location), "")
+    return found, bool(found)
 
 
 def _of_subsystem(number: int, names: dict[int, str]) -> str:

@@ -24,6 +24,7 @@ from kubectl_genainet.agent.probes.decode import (
     five_tuple,
     hook_of,
     icmp_mtu,
+    reason_at,
     text,
 )
 from kubectl_genainet.model.events import (
@@ -119,7 +120,8 @@ def decode(data: bytes, context: DecodeContext) -> Event:
         *frames,
     ) = _SAMPLE.unpack_from(data)
     flow = five_tuple(src, dst, sport, dport, proto)
-    name = drop_reason(reason, context.drop_reasons) if kind != Kind.ICMP else ""
+    freed_at = context.symbol(location) or hex(location)
+    name, derived = reason_at(reason, freed_at, context.drop_reasons) if kind != Kind.ICMP else ("", False)
     stack = tuple(context.symbol(frame) or hex(frame) for frame in frames[:depth])
     if kind in (Kind.ICMP, Kind.ICMP_DROP):
         return IcmpError(
@@ -138,7 +140,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
             quoted=flow,
             hook=hook_of(stack),
             reason=name,
-            location=(context.symbol(location) or hex(location)) if kind == Kind.ICMP_DROP else "",
+            location=freed_at if kind == Kind.ICMP_DROP else "",
         )
     tunnel = five_tuple(outer_src, outer_dst, outer_sport, outer_dport, outer_proto) if outer_proto else None
     return PacketDropped(
@@ -155,7 +157,8 @@ def decode(data: bytes, context: DecodeContext) -> Event:
         tcp=TcpFlags(seq, ack, tcp_flags) if proto == 6 else None,
         tunnel=tunnel,
         reason=name,
-        location=context.symbol(location) or hex(location),
+        reason_derived=derived,
+        location=freed_at,
         stack=stack,
         hook=hook_of(stack),
     )
@@ -180,18 +183,21 @@ def count_of(key: bytes, packets: int, size: int, context: DecodeContext, now: i
     flow = five_tuple(src, dst, sport, dport, proto)
     if coarse:
         flow = FiveTuple("", 0, flow.dst, flow.dport, flow.protocol)
+    freed_at = context.symbol(location) or hex(location)
+    name, derived = reason_at(reason, freed_at, context.drop_reasons)
     common = {"node": context.node, "t_ns": now, "netns": netns, "flow": flow, "packets": packets}
     match kind:
         case Kind.DROP:
             return DropCount(
-                reason=drop_reason(reason, context.drop_reasons),
-                location=context.symbol(location) or hex(location),
+                reason=name,
+                reason_derived=derived,
+                location=freed_at,
                 bytes=size,
                 opening=bool(flags & _OPENING),
                 **common,
             )
         case Kind.ICMP | Kind.ICMP_DROP:
-            why = drop_reason(reason, context.drop_reasons) if kind == Kind.ICMP_DROP else ""
+            why = name if kind == Kind.ICMP_DROP else ""
             family = 6 if ":" in flow.dst else 4
             return IcmpCount(family=family, type=icmp_type, code=icmp_code, reason=why, **common)
         case Kind.RESET_SENT | Kind.RESET_RECEIVED:

@@ -18,10 +18,10 @@ from kubectl_genainet.agent.probes.decode import (
     TCP_STATES,
     TUPLE,
     address,
-    drop_reason,
     five_tuple,
     hook_of,
     icmp_mtu,
+    reason_at,
     text,
 )
 from kubectl_genainet.model.events import (
@@ -88,9 +88,9 @@ def decode(data: bytes, context: DecodeContext) -> Event:
     if kind in (3, 5):
         hook, reason = "", ""
         if kind == 5:
-            _, number, depth, *frames = _DROP.unpack_from(data, _PACKET.size)
+            freed_at, number, depth, *frames = _DROP.unpack_from(data, _PACKET.size)
             hook = hook_of([context.symbol(frame) for frame in frames[:depth]])
-            reason = drop_reason(number, context.drop_reasons)
+            reason, _ = reason_at(number, context.symbol(freed_at), context.drop_reasons)
         return IcmpError(
             node=node,
             t_ns=t_ns,
@@ -128,11 +128,14 @@ def decode(data: bytes, context: DecodeContext) -> Event:
     }
     if kind == 1:
         return PacketSeen(point=_POINTS[point], **seen)
-    location, reason, depth, *frames = _DROP.unpack_from(data, _PACKET.size)
+    freed_at, number, depth, *frames = _DROP.unpack_from(data, _PACKET.size)
     stack = tuple(context.symbol(frame) or hex(frame) for frame in frames[:depth])
+    location = context.symbol(freed_at) or hex(freed_at)
+    reason, derived = reason_at(number, location, context.drop_reasons)
     return PacketDropped(
-        reason=drop_reason(reason, context.drop_reasons),
-        location=context.symbol(location) or hex(location),
+        reason=reason,
+        reason_derived=derived,
+        location=location,
         stack=stack,
         hook=hook_of(stack),
         **seen,

@@ -14,6 +14,7 @@ from kubectl_genainet.model.events import Hello
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 NAMESPACES_S = 2.0
+ALIVE_S = 3.0  # between signs of life until the probes are loaded
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -27,6 +28,7 @@ class Job(msgspec.Struct, frozen=True):
     namespaces_s: float = NAMESPACES_S  # how often the namespaces are looked at
     own_filters: dict[str, tuple[FilterEntry, ...]] = {}  # by probe: in place of the request's, whatever these become
     dns_over_tcp: bool = True
+    greeted: bool = False  # the server has sent Hello already
 
 
 def hello(node: str, probes: tuple[str, ...]) -> Hello:

@@ -34,8 +34,9 @@ from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.agent.serve import audit, limits, memory
 from kubectl_genainet.agent.serve.http import Connection, HttpError
-from kubectl_genainet.agent.serve.job import Job, hello
+from kubectl_genainet.agent.serve.job import ALIVE_S, Job, hello
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.events import Progress
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
@@ -47,7 +48,7 @@ MAX_BODIES = 4  # that are read at a time
 HEAD_S = 10.0  # a request's head must have arrived by then
 REQUEST_S = 10.0  # and its body
 RULES_S = 120.0
-START_S = 60.0  # a worker has this long to load its probes, beyond the time that was asked for
+START_S = 300.0  # a worker has this long to compile and load its probes, beyond the time that was asked for
 GOODBYE_S = 4.5  # what a worker has to send its last records when the client says no more; its probes are gone by then
 _CHUNK = 65536
 
@@ -221,7 +222,7 @@ class Server:
         ):
             await connection.start(200, "application/x-ndjson", (("Genainet-Session", name),))
             gone = asyncio.create_task(connection.reader.read(1))  # a client says nothing more, so this ends with it
-            relay = asyncio.create_task(self._relay(connection, process))
+            relay = asyncio.create_task(self._relay(connection, process, request.probes))
             try:
                 longest = request.timeout_s + START_S + GOODBYE_S
                 await asyncio.wait({gone, relay}, return_when=asyncio.FIRST_COMPLETED, timeout=longest)
@@ -239,11 +240,24 @@ class Server:
                     with contextlib.suppress(asyncio.CancelledError, ConnectionError, TimeoutError):
                         await task
 
-    @staticmethod
-    async def _relay(connection: Connection, process: asyncio.subprocess.Process) -> None:
+    async def _relay(
+        self, connection: Connection, process: asyncio.subprocess.Process, probes: tuple[str, ...]
+    ) -> None:
+        """Greets the client, says now and then that the worker starts (on a busy node its interpreter alone may take
+        longer than a client waits), and passes on what it sends."""
         assert process.stdout is not None
-        while data := await process.stdout.read(_CHUNK):
+        await connection.write(wire.encode(hello(self.inventory.node, probes)))
+        first = asyncio.create_task(process.stdout.read(_CHUNK))
+        try:
+            while not (await asyncio.wait({first}, timeout=ALIVE_S))[0]:
+                await connection.write(wire.encode(Progress(node=self.inventory.node, stage="loading")))
+        except BaseException:
+            first.cancel()
+            raise
+        data = first.result()
+        while data:
             await connection.write(data)
+            data = await process.stdout.read(_CHUNK)
         await connection.end()
 
     @contextlib.asynccontextmanager
@@ -255,7 +269,7 @@ class Server:
         self.sessions[name] = Running(process, request)
         try:
             assert process.stdin is not None
-            job = Job(request, self.inventory.node, self.inventory.host_netns, self.cache, self.budget)
+            job = Job(request, self.inventory.node, self.inventory.host_netns, self.cache, self.budget, greeted=True)
             process.stdin.write(msgspec.json.encode(job) + b"\n")
             await process.stdin.drain()
             yield process

@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,7 +28,7 @@ from kubectl_genainet.agent.exact.tracing import ExactTracer
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.agent.probes import PROBES
-from kubectl_genainet.agent.serve.job import Job, hello
+from kubectl_genainet.agent.serve.job import ALIVE_S, Job, hello
 from kubectl_genainet.agent.serve.outbox import Outbox
 from kubectl_genainet.agent.serve.prober import run_probes
 from kubectl_genainet.errors import GenainetError
@@ -38,7 +39,6 @@ POLL_S = 0.02
 ACCOUNT_S = 1.0
 EXACT_S = 0.2
 SWEEP_S = 0.5
-ALIVE_S = 3.0  # between signs of life while the probes are loaded
 LAST_WORDS_S = 4.0  # for a client that is slow to take what is queued; the probes are detached before
 EXACT_START_S = 10.0  # a node with many rules takes seconds to list them
 EXACT_END_S = 15.0  # taking it back runs a few commands
@@ -138,11 +138,13 @@ class Session:
 
     def _load(self) -> None:
         request, cache = self.job.request, Path(self.job.cache)
-        self.outbox.put(hello(self.node, request.probes), always=True)
+        if not self.job.greeted:
+            self.outbox.put(hello(self.node, request.probes), always=True)
         self.outbox.put(Progress(node=self.node, stage="loading", detail=", ".join(request.probes)))
         self.namespaces = self.inventory.own_inodes()
-        for name in request.probes:
-            probe = LoadedProbe(PROBES[name], self.node, cache, request.options, self.job.budget)
+        for number, name in enumerate(request.probes, 1):
+            compiling = partial(self._compiling, f"{name} ({number} of {len(request.probes)})")
+            probe = LoadedProbe(PROBES[name], self.node, cache, request.options, self.job.budget, compiling)
             self.probes.append(probe)
             probe.on_event(self._event)
             probe.configure(self._filters(probe), self._own())
@@ -157,9 +159,13 @@ class Session:
             self.exact_runs.wait(EXACT_START_S)
         for probe in self.probes:
             probe.attach()
-        for text in (text for probe in self.probes for text in probe.missing):
+        for text in dict.fromkeys(text for probe in self.probes for text in probe.missing):
             self.outbox.put(Progress(node=self.node, stage="missing", detail=text), always=True)
         self.outbox.put(Progress(node=self.node, stage="attached", t_ns=time.monotonic_ns()), always=True)
+
+    def _compiling(self, which: str) -> None:
+        detail = f"compiling the probe {which} for this kernel, which is done once"
+        self.outbox.put(Progress(node=self.node, stage="compiling", detail=detail), always=True)
 
     def _open_tap(self) -> None:
         try:

@@ -10,20 +10,13 @@ from functools import cached_property
 
 from kubectl_genainet.doctor.check import Need
 from kubectl_genainet.doctor.inputs import NOTHING_MEASURED, DnsMeasurement, DnsStats
-from kubectl_genainet.doctor.objects import platform
 from kubectl_genainet.doctor.objects.calls import Call, find_calls
+from kubectl_genainet.doctor.objects.extent import Extent
+from kubectl_genainet.doctor.objects.installed import Installed
 from kubectl_genainet.doctor.objects.raw import items, moment, number, text
-from kubectl_genainet.doctor.objects.recognise import (
-    Override,
-    Recognised,
-    Role,
-    Stack,
-    recognise_all,
-    stack_named,
-    with_callers,
-)
-from kubectl_genainet.doctor.objects.workloads import LivePod, Workload, fold
-from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
+from kubectl_genainet.doctor.objects.recognise import Override, Recognised, recognise_all, with_callers
+from kubectl_genainet.doctor.objects.stacks import PASSES_TOKENS, Role, Stack, stack_named
+from kubectl_genainet.doctor.objects.workloads import LivePod, Workload, WorkloadKey, fold
 from kubectl_genainet.model.events import Seen
 from kubectl_genainet.model.finding import Finding, ObjectRef
 from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
@@ -45,27 +38,33 @@ INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """All that a check may look at. `namespace` limits whose workloads and Services are judged; empty: all."""
+class Cluster(Installed):
+    """All that a check may look at. `namespace` limits whose workloads and Services are judged; empty: all.
 
-    snapshot: ClusterSnapshot
+    `complete`: the user says that manifests are the whole cluster.
+    """
+
     reports: tuple[NodeReport, ...] = ()
     rulesets: tuple[RulesetDump, ...] = ()
     packets: tuple[Seen, ...] = ()
     measured: DnsMeasurement = NOTHING_MEASURED
     namespace: str = ""
     overrides: tuple[Override, ...] = ()
+    complete: bool = False
 
     # What is known and what is not
 
     @cached_property
-    def from_files(self) -> bool:
-        """Whether the objects come from manifests: nothing of what the cluster made of them is known."""
-        return any(o.source for o in self.snapshot.objects)
+    def extent(self) -> Extent:
+        return Extent(self.snapshot, self.complete)
 
-    @cached_property
-    def _left_out(self) -> Mapping[str, LeftOut]:
-        return {item.kind: item for item in self.snapshot.left_out}
+    @property
+    def from_files(self) -> bool:
+        return self.extent.from_files
+
+    def partial(self, kind: str, namespace: str = "") -> str:
+        """Why an object of a kind that is not here may exist all the same; empty where it does not exist."""
+        return self.extent.partial(kind, namespace)
 
     def missing(self, need: str | Need, *, own_namespace: bool = False) -> str:
         """Why something that a check needs is not known; empty where it is.
@@ -77,11 +76,11 @@ class Cluster:
         if isinstance(need, Need):
             known = {Need.NODES: self.reports, Need.RULESETS: self.rulesets, Need.PACKETS: self.packets}[need]
             return "" if known else need.value
-        left_out = self._left_out.get(need)
-        if left_out is not None and not (own_namespace and self.namespace and left_out.namespace == self.namespace):
-            return f"{need} could not be read: {left_out.reason}"
-        if self.from_files and not self.snapshot.of(need):
-            return f"the manifests hold no {need}"
+        reason = self.extent.unread(need, self.namespace if own_namespace else "")
+        if reason:
+            return f"{need} could not be read: {reason}"
+        if self.from_files and not self.snapshot.of(need) and not (need == "Pod" and self.workloads):
+            return self.partial(need)
         return ""
 
     @cached_property
@@ -99,8 +98,7 @@ class Cluster:
 
     def unread(self, kind: str) -> str:
         """Why a kind that a cluster need not have was not read; empty where it was, or where there is none."""
-        left_out = self._left_out.get(kind)
-        return left_out.reason if left_out is not None else ""
+        return self.extent.unread(kind)
 
     def in_scope(self, namespace: str) -> bool:
         return self.namespace in ("", namespace)
@@ -130,12 +128,12 @@ class Cluster:
         return {namespace: tuple(found) for namespace, found in index.items()}
 
     @cached_property
-    def _recognised(self) -> Mapping[ObjectRef, Recognised]:
+    def _recognised(self) -> Mapping[WorkloadKey, Recognised]:
         """What images, arguments, devices and labels tell, or --workload; without the callers."""
         return recognise_all(self.workloads, self.overrides)
 
     @cached_property
-    def genai(self) -> Mapping[ObjectRef, Recognised]:
+    def genai(self) -> Mapping[WorkloadKey, Recognised]:
         """GenAI workloads of the whole cluster: those recognised, and the applications that call them."""
         if self.overrides:
             return self._recognised
@@ -145,7 +143,7 @@ class Cluster:
     def genai_workloads(self) -> tuple[tuple[Workload, Recognised], ...]:
         """The GenAI workloads in scope."""
         return tuple(
-            (w, self.genai[w.ref]) for w in self.workloads if w.ref in self.genai and self.in_scope(w.namespace)
+            (w, self.genai[w.key]) for w in self.workloads if w.key in self.genai and self.in_scope(w.namespace)
         )
 
     @cached_property
@@ -153,18 +151,19 @@ class Cluster:
         return tuple((w, r) for w, r in self.genai_workloads if r.role is Role.MODEL_SERVER)
 
     def role(self, workload: Workload) -> Role:
-        found = self.genai.get(workload.ref)
+        found = self.genai.get(workload.key)
         return found.role if found else Role.UNKNOWN
 
     def stack(self, workload: Workload) -> Stack | None:
-        found = self.genai.get(workload.ref)
+        found = self.genai.get(workload.key)
         return stack_named(found.stack) if found else None
 
     @cached_property
     def _by_ref(self) -> Mapping[ObjectRef, Workload]:
-        return {w.ref: w for w in self.workloads}
+        return {w.ref: w for w in reversed(self.workloads)}
 
     def workload(self, ref: ObjectRef) -> Workload | None:
+        """The (first) workload of an object."""
         return self._by_ref.get(ref)
 
     @cached_property
@@ -191,42 +190,48 @@ class Cluster:
         return {(s.metadata.namespace, s.metadata.name): s for s in self.snapshot.services}
 
     @cached_property
-    def _workloads_by_label(self) -> Mapping[tuple[str, str, str], tuple[Workload, ...]]:
-        index: dict[tuple[str, str, str], list[Workload]] = defaultdict(list)
+    def _workloads_by_label(self) -> Mapping[tuple[str, str, str], tuple[tuple[Workload, Mapping[str, str]], ...]]:
+        """Workloads by each label that their pods or templates carry, with the whole set that the label is from."""
+        index: dict[tuple[str, str, str], list[tuple[Workload, Mapping[str, str]]]] = defaultdict(list)
         for workload in self.workloads:
-            for key, value in workload.template.labels.items():
-                index[(workload.namespace, key, value)].append(workload)
+            label_sets = {tuple(sorted(p.obj.labels.items())) for p in workload.pods}
+            label_sets.add(tuple(sorted(workload.labels.items())))
+            for labels in label_sets:
+                carried = dict(labels)
+                for key, value in labels:
+                    index[(workload.namespace, key, str(value))].append((workload, carried))
         return {key: tuple(found) for key, found in index.items()}
 
     def selected(self, namespace: str, selector: Mapping[str, str]) -> tuple[Workload, ...]:
-        """The workloads whose template carries all labels of a Service's selector; none for an empty selector."""
-        found: tuple[Workload, ...] | None = None
+        """The workloads of which a pod, or else the template, carries all labels of a Service's selector; none for an
+        empty selector."""
+        found: tuple[tuple[Workload, Mapping[str, str]], ...] | None = None
         for key, value in selector.items():
             having = self._workloads_by_label.get((namespace, key, str(value)), ())
             if found is None or len(having) < len(found):
                 found = having
         wanted = selector.items()
-        return tuple(w for w in found or () if wanted <= w.template.labels.items())
+        return tuple({w.key: w for w, labels in found or () if wanted <= labels.items()}.values())
 
     def workloads_of(self, service: Service) -> tuple[Workload, ...]:
         return self.selected(service.metadata.namespace, service.spec.selector)
 
     @cached_property
-    def _services_of(self) -> Mapping[ObjectRef, tuple[Service, ...]]:
-        index: dict[ObjectRef, list[Service]] = defaultdict(list)
+    def _services_of(self) -> Mapping[WorkloadKey, tuple[Service, ...]]:
+        index: dict[WorkloadKey, list[Service]] = defaultdict(list)
         for service in self.snapshot.services:
             for workload in self.workloads_of(service):
-                index[workload.ref].append(service)
+                index[workload.key].append(service)
         return {ref: tuple(found) for ref, found in index.items()}
 
     def services_of(self, workload: Workload) -> tuple[Service, ...]:
-        return self._services_of.get(workload.ref, ())
+        return self._services_of.get(workload.key, ())
 
     def serves_models(self, service: Service | None) -> bool:
         """Whether a recognised model server is behind a Service, or an application that passes its tokens on."""
         if service is None:
             return False
-        return any(self.role(w) in (Role.MODEL_SERVER, Role.APPLICATION) for w in self.workloads_of(service))
+        return any(self.role(w) in PASSES_TOKENS for w in self.workloads_of(service))
 
     @cached_property
     def ingress_backends(self) -> frozenset[tuple[str, str]]:
@@ -247,7 +252,7 @@ class Cluster:
     @cached_property
     def genai_calls(self) -> tuple[Call, ...]:
         """The calls that GenAI workloads in scope make."""
-        return tuple(c for c in self.calls if c.client.ref in self.genai and self.in_scope(c.client.namespace))
+        return tuple(c for c in self.calls if c.client.key in self.genai and self.in_scope(c.client.namespace))
 
     def target_port(self, workload: Workload, port: ServicePort) -> int:
         """The pod's port behind a Service port; 0 where it is named and the template declares no such name."""
@@ -338,49 +343,6 @@ class Cluster:
     def drift(self) -> tuple[Finding, ...]:
         """What the rules engine says of the nodes' rules against the API."""
         return tuple(compare(self.snapshot, self.parsed_rulesets))
-
-    # What is installed
-
-    @cached_property
-    def cnis(self) -> tuple[platform.Cni, ...]:
-        return platform.find_cnis(self.snapshot)
-
-    @cached_property
-    def cni_names(self) -> frozenset[str]:
-        return frozenset(c.name.split(" (")[0] for c in self.cnis)
-
-    def cni(self, name: str) -> platform.Cni | None:
-        return next((c for c in self.cnis if c.name.startswith(name)), None)
-
-    @cached_property
-    def distribution(self) -> platform.Distribution:
-        return platform.distribution(self.snapshot)[0]
-
-    @cached_property
-    def on_aws(self) -> bool:
-        return platform.on_aws(self.snapshot)
-
-    @cached_property
-    def _controllers(self) -> tuple[tuple[KubeObject, tuple[str, ...]], ...]:
-        found = (o for kind in ("Deployment", "DaemonSet", "StatefulSet") for o in self.snapshot.of(kind, "apps"))
-        return tuple((o, platform.marks(o)) for o in found)
-
-    def running(self, *words: str) -> KubeObject | None:
-        """The Deployment, DaemonSet or StatefulSet whose name, labels or images contain one of the words."""
-        return next((o for o, marks in self._controllers if any(w in m for w in words for m in marks)), None)
-
-    def daemonset(self, *names: str) -> KubeObject | None:
-        return next((o for o in self.snapshot.of("DaemonSet", "apps") if o.name.startswith(names)), None)
-
-    @cached_property
-    def coredns(self) -> KubeObject | None:
-        """The Deployment behind cluster DNS: labelled k8s-app=kube-dns, or called coredns."""
-        found = self.snapshot.of("Deployment", "apps")
-        system = [o for o in found if o.namespace == "kube-system"]
-        return next(
-            (o for o in system if o.name in ("coredns", "kube-dns")),
-            next((o for o in system if o.labels.get("k8s-app") == "kube-dns" and "autoscaler" not in o.name), None),
-        )
 
     @cached_property
     def dns_service(self) -> Service | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -82,6 +83,12 @@ class Container(msgspec.Struct, frozen=True):
             (number(p, "containerPort"), text(p, "name"), text(p, "protocol") or "TCP")
             for p in items(self.raw, "ports")
         ]
+
+    def mentions(self, port: int) -> bool:
+        """Whether a port's number stands in the command line, a variable or a probe."""
+        probes = [at(self.raw, kind) for kind in ("readinessProbe", "livenessProbe", "startupProbe")]
+        said = [*self.words, *self.env.values(), *(str(p) for p in probes if p)]
+        return any(re.search(rf"(?<![0-9.]){port}(?![0-9])", text) for text in said)
 
     def probe(self, kind: str) -> Probe | None:
         """readinessProbe, livenessProbe or startupProbe."""

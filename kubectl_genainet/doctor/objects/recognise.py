@@ -1,39 +1,33 @@
-"""Which workloads are GenAI workloads, and why: images, arguments, devices, labels. Nothing is configured."""
+"""Which workloads are GenAI workloads, and why: images, command lines, kinds, devices, ports and labels together.
+
+Nothing is configured. A name alone tells nothing: controllers, clients, benchmarks and consoles are named after what they
+serve. Each role has a certainty: derived from what the containers run, or assumed from how the workload looks.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
 
 import msgspec
 
 from kubectl_genainet.doctor.objects.calls import Call
-from kubectl_genainet.doctor.objects.workloads import Workload
-from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.stacks import Role, Stack, stack_of_command, stack_of_image
+from kubectl_genainet.doctor.objects.workloads import Workload, WorkloadKey
+from kubectl_genainet.model.finding import Certainty, ObjectRef
 from kubectl_genainet.model.kube import Service
 
 
-class Role(Enum):
-    """What a workload is in a GenAI application."""
-
-    MODEL_SERVER = "model-server"
-    VECTOR_DATABASE = "vector-database"
-    TRAINING = "training"
-    APPLICATION = "application"  # calls one of the above: a RAG application, a chat front end
-    ACCELERATED = "accelerated"  # asks for GPUs or Neuron devices; what it runs is not known
-    UNKNOWN = "unknown"
-
-
 class Recognised(msgspec.Struct, frozen=True):
-    """A GenAI workload, its role, the stack it runs (empty if not known), and what told so."""
+    """A GenAI workload, its role, the stack it runs (empty if not known), what told so and how sure that is."""
 
     object: ObjectRef
     role: Role
     stack: str
     why: tuple[str, ...]
     pods: int = 0
+    certainty: Certainty = Certainty.DERIVED
 
 
 class Override(msgspec.Struct, frozen=True):
@@ -52,195 +46,162 @@ class Override(msgspec.Struct, frozen=True):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """A serving stack or database: how its images and command lines look, and what is true when it is ready.
-
-    `ready` are HTTP paths that answer 200 only when the model is loaded (or the database serves).
-    """
-
-    name: str
-    role: Role
-    image: str
-    words: str = ""
-    ready: tuple[str, ...] = ()
-    port: int = 0
-
-
-# The image pattern is matched against repository and tag without the registry host.
-# Readiness paths and ports: the projects' own documentation (docs.vllm.ai, docs.sglang.ai, pytorch.org/serve,
-# huggingface.co/docs/text-generation-inference, docs.nvidia.com/deeplearning/triton-inference-server,
-# docs.nvidia.com/nim, qdrant.tech, milvus.io, weaviate.io, docs.trychroma.com).
-STACKS = (
-    Stack("NIM", Role.MODEL_SERVER, r"(^|/)nim/", ready=("/v1/health/ready",), port=8000),
-    Stack("llm-d", Role.MODEL_SERVER, r"(^|/)llm-d", ready=("/health", "/v1/models"), port=8000),
-    Stack(
-        "vLLM",
-        Role.MODEL_SERVER,
-        r"(^|/)(vllm[-/]|vllm($|:)|.*vllm-openai)",
-        r"\bvllm serve\b|vllm\.entrypoints",
-        ("/health", "/v1/models"),
-        8000,
-    ),
-    Stack(
-        "SGLang",
-        Role.MODEL_SERVER,
-        r"(^|/)sglang",
-        r"sglang(\.|_)launch_server|sglang\.launch_server",
-        ("/health", "/health_generate"),
-        30000,
-    ),
-    Stack(
-        "TGI",
-        Role.MODEL_SERVER,
-        r"text-generation-inference|(^|/)tgi($|[:-])",
-        r"\btext-generation-launcher\b",
-        ("/health", "/info"),
-        80,
-    ),
-    Stack("TEI", Role.MODEL_SERVER, r"text-embeddings-inference", r"\btext-embeddings-router\b", ("/health",), 80),
-    Stack(
-        "Triton",
-        Role.MODEL_SERVER,
-        r"(^|/)tritonserver",
-        r"\btritonserver\b",
-        ("/v2/health/ready",),
-        8000,
-    ),
-    Stack(
-        "Ollama",
-        Role.MODEL_SERVER,
-        r"(^|/)ollama(/ollama)?($|:|@)",
-        r"\bollama serve\b",
-        ("/", "/api/version", "/api/tags"),
-        11434,
-    ),
-    Stack("TorchServe", Role.MODEL_SERVER, r"(^|/)(pytorch/)?torchserve", r"\btorchserve\b", ("/ping",), 8080),
-    Stack("llama.cpp", Role.MODEL_SERVER, r"llama\.cpp|llama-cpp", r"\bllama-server\b", ("/health",), 8080),
-    Stack(
-        "KServe",
-        Role.MODEL_SERVER,
-        r"(^|/)kserve/(hugging|.*server|sklearn|lgb|xgb|pmml)",
-        r"\bhuggingfaceserver\b",
-        ("/v2/health/ready",),
-        8080,
-    ),
-    Stack("DJL Serving", Role.MODEL_SERVER, r"djl-(inference|serving)", "", ("/ping", "/health"), 8080),
-    Stack(
-        "Ray Serve",
-        Role.MODEL_SERVER,
-        r"(^|/)(ray-llm|rayservice)",
-        r"\bserve (run|start)\b|ray\.serve",
-        ("/-/healthz",),
-        8000,
-    ),
-    Stack("Qdrant", Role.VECTOR_DATABASE, r"(^|/)qdrant($|[/:@])", "", ("/readyz", "/healthz"), 6333),
-    Stack("Milvus", Role.VECTOR_DATABASE, r"(^|/)milvus($|[/:@])", r"\bmilvus run\b", ("/healthz",), 19530),
-    Stack("Weaviate", Role.VECTOR_DATABASE, r"(^|/)weaviate($|[/:@])", "", ("/v1/.well-known/ready",), 8080),
-    Stack("pgvector", Role.VECTOR_DATABASE, r"(^|/)pgvector", "", (), 5432),
-    Stack(
-        "Chroma",
-        Role.VECTOR_DATABASE,
-        r"(^|/)chroma(db)?($|[/:@])",
-        r"\bchroma run\b",
-        ("/api/v2/heartbeat", "/api/v1/heartbeat"),
-        8000,
-    ),
-)
-
-_BY_NAME = {s.name: s for s in STACKS}
-_LABEL_KEYS = (
-    "app.kubernetes.io/name",
-    "app.kubernetes.io/component",
-    "app",
-    "serving.kserve.io/inferenceservice",
-    "llm-d.ai/inferenceServing",
-    "ray.io/serve",
-)
-_LABEL_WORDS: tuple[tuple[str, str, Role], ...] = (
+# Labels that name a workload, and those with which serving systems mark their model servers.
+_NAME_LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/component", "app")
+_SERVING_LABELS = {
+    "serving.kserve.io/inferenceservice": "KServe",
+    "llm-d.ai/inferenceServing": "llm-d",
+    "llm-d.ai/inference-serving": "llm-d",
+    "ray.io/serve": "Ray Serve",
+    "model.aibrix.ai/name": "",
+}
+_MODEL_NAMES: tuple[tuple[str, str, Role], ...] = (
     (r"(^|[-_])vllm([-_]|$)", "vLLM", Role.MODEL_SERVER),
     (r"(^|[-_])(tgi|text-generation-inference)([-_]|$)", "TGI", Role.MODEL_SERVER),
     (r"(^|[-_])triton([-_]|$|server)", "Triton", Role.MODEL_SERVER),
     (r"(^|[-_])sglang([-_]|$)", "SGLang", Role.MODEL_SERVER),
     (r"(^|[-_])ollama([-_]|$)", "Ollama", Role.MODEL_SERVER),
-    (r"(^|[-_])qdrant([-_]|$)", "Qdrant", Role.VECTOR_DATABASE),
-    (r"(^|[-_])milvus([-_]|$)", "Milvus", Role.VECTOR_DATABASE),
-    (r"(^|[-_])weaviate([-_]|$)", "Weaviate", Role.VECTOR_DATABASE),
-    (r"(^|[-_])(pgvector)([-_]|$)", "pgvector", Role.VECTOR_DATABASE),
-    (r"(^|[-_])(chroma|chromadb)([-_]|$)", "Chroma", Role.VECTOR_DATABASE),
     (r"(^|[-_])(llama|llm|mistral|mixtral|qwen|deepseek|gemma|falcon|phi-?[34])", "", Role.MODEL_SERVER),
 )
-# "my-llama-ui" and "my-llama-epp" (an endpoint picker) are around a model, not the model.
-_NOT_THE_MODEL = r"[-_](epp|ui|web|frontend|gateway|proxy|router|operator|controller|scheduler|exporter)$"
-_TRAINING_WORDS = r"\b(torchrun|torch\.distributed|deepspeed|mpirun|accelerate launch|neuronx?-cc)\b"
-_TRAINING_KINDS = ("Job", "JobSet", "PyTorchJob", "MPIJob")
+# Words of names and images of what is around a model, not the model: "my-llama-ui", "llm-controller-manager".
+_AROUND = re.compile(
+    r"(^|[^a-z0-9])(agent|api|backend|bench|benchmark|cache|chat|chatbot|cli|client|collector|console|controller|crd|"
+    r"dashboard|db|demo|docs|download|downloader|driver|epp|eval|evaluation|exporter|frontend|gateway|genai|grafana|"
+    r"guidellm|ingress|init|job|lmcache|loader|locust|manager|metrics|mcp|monitor|notebook|operator|perf|picker|plugin|"
+    r"portal|postgres|preload|proxy|rag|redis|router|scheduler|sdk|sidecar|simulator|sim|storage|tests?|tester|tool|ui|"
+    r"web|webhook|webui|workbench)([^a-z0-9]|$)"
+)
+# What a command line says that starts no server, though the image could.
+_NO_SERVER = (
+    r"\b(sleep infinity|tail -f /dev/null|vllm bench|bench_serving|benchmark\w*|genai-perf|guidellm|lm_eval|locust|"
+    r"huggingface-cli|hf download|snapshot_download|ollama (pull|run)|pip install \S+$)"
+)
+_WORKER = r"multi-node-serving\.sh worker|ray start(?!.*--head).*--address|--node-rank[= ]+[1-9]|--headless\b"
+_TRAINING_WORDS = r"\b(torchrun|torch\.distributed|deepspeed|mpirun|accelerate launch|neuronx?-cc|nemo_run|megatron)\b"
+_BATCH = (
+    "Job",
+    "CronJob",
+    "JobSet",
+    "PyTorchJob",
+    "MPIJob",
+    "TFJob",
+    "XGBoostJob",
+    "PaddleJob",
+    "JAXJob",
+    "TrainJob",
+    "RayJob",
+)
+_ACCELERATORS = (
+    "nvidia.com/gpu",
+    "nvidia.com/mig-",
+    "amd.com/gpu",
+    "gpu.intel.com/",
+    "habana.ai/gaudi",
+    "google.com/tpu",
+    "aws.amazon.com/neuron",
+    "vpc.amazonaws.com/efa",
+)
+_SERVING_PORTS = frozenset({80, 3000, 5000, 8000, 8001, 8080, 8081, 8443, 8888, 9000, 11434, 23333, 30000})
 
 
-def stack_named(name: str) -> Stack | None:
-    return _BY_NAME.get(name)
+def _around(workload: Workload, container: Container) -> bool:
+    """Whether the container's command line or the names say that it is something around a model."""
+    if re.search(_NO_SERVER, " ".join(container.words)):
+        return True
+    names = [workload.name, container.image.rpartition("/")[2], *(workload.labels.get(k, "") for k in _NAME_LABELS)]
+    return any(_AROUND.search(name.lower()) for name in names)
 
 
-def repository(image: str) -> str:
-    """An image reference without its registry host: "nvcr.io/nim/meta/llama:1" is "nim/meta/llama:1"."""
-    host, slash, rest = image.partition("/")
-    return rest if slash and ("." in host or ":" in host or host == "localhost") else image
+def _stack(container: Container) -> tuple[Stack, str] | None:
+    """What a container runs, by its command line before its image, with what told so."""
+    line = " ".join(container.words)
+    if re.search(_NO_SERVER, line):
+        return None
+    found = stack_of_command(line)
+    if found is not None:
+        return found, f"command line of container {container.name}"
+    found = stack_of_image(container.image)
+    return (found, f"image {container.image}") if found is not None else None
 
 
-def recognise(workload: Workload) -> Recognised | None:
-    """The workload as a GenAI workload, or None. Images and command lines go before labels, labels before devices."""
-    reasons: list[str] = []
-    role, stack = Role.UNKNOWN, ""
+def _by_containers(workload: Workload) -> tuple[Role, str, str]:
+    """(role, stack, why) of what the containers run."""
     for container in workload.containers:
+        found = _stack(container)
+        if found is None or found[0].called:
+            continue
+        stack, why = found
         line = " ".join(container.words)
-        for candidate in STACKS:
-            if re.search(candidate.image, repository(container.image)):
-                reasons.append(f"image {container.image}")
-            elif candidate.words and re.search(candidate.words, line):
-                reasons.append(f"command line of container {container.name}")
-            else:
-                continue
-            role, stack = candidate.role, candidate.name
-            break
-        if role is Role.UNKNOWN and re.search(_TRAINING_WORDS, line):
-            role = Role.TRAINING
-            reasons.append(f"command line of container {container.name}")
-    template = workload.template
-    if role is Role.UNKNOWN:
-        role, stack = _by_labels(template.labels, reasons)
-    devices = [
+        if stack.role is Role.MODEL_SERVER and (re.search(_WORKER, line) or workload.part.endswith("worker")):
+            return Role.ACCELERATED, stack.name, f"{why}; it joins a leader that serves"
+        return stack.role, stack.name, why
+    return Role.UNKNOWN, "", ""
+
+
+def _by_kind(workload: Workload) -> tuple[Role, str, str]:
+    """(role, stack, why) where an operator's kind or label says what its pods do."""
+    kind, part = workload.ref.kind, workload.part
+    if kind == "InferenceService" and part in ("", "predictor"):
+        return Role.MODEL_SERVER, "KServe", "kind InferenceService"
+    if kind == "LLMInferenceService" and not part.endswith("worker"):
+        return Role.MODEL_SERVER, "llm-d", "kind LLMInferenceService"
+    if workload.group == "ray.io" and part == "head":
+        ports = {n for c in workload.containers for n, _, _ in c.ports}
+        names = {name for c in workload.containers for _, name, _ in c.ports}
+        if kind == "RayService" or 8000 in ports or "serve" in names:
+            return Role.ROUTER, "Ray Serve", f"head of kind {kind}, whose proxy serves requests"
+    for key, stack in _SERVING_LABELS.items():
+        if workload.labels.get(key) and not any(_around(workload, c) for c in workload.containers):
+            return Role.MODEL_SERVER, stack, f"label {key}={workload.labels[key]}"
+    return Role.UNKNOWN, "", ""
+
+
+def _by_name(workload: Workload) -> tuple[Role, str, str]:
+    """(role, stack, why) by a name, where a serving port or an accelerator speaks for it too."""
+    serves = any(n in _SERVING_PORTS for c in workload.containers for n, _, _ in c.ports)
+    if not (serves or _devices(workload)) or any(_around(workload, c) for c in workload.containers):
+        return Role.UNKNOWN, "", ""
+    for key in _NAME_LABELS:
+        value = workload.labels.get(key, "")
+        for pattern, stack, role in _MODEL_NAMES:
+            if value and re.search(pattern, value.lower()):
+                return role, stack, f"label {key}={value}"
+    return Role.UNKNOWN, "", ""
+
+
+def _devices(workload: Workload) -> list[str]:
+    return [
         f"{name} {value}"
         for c in workload.containers
         for name, value in c.requests.items()
-        if name.startswith(
-            ("nvidia.com/", "amd.com/gpu", "gpu.intel.com/", "aws.amazon.com/neuron", "vpc.amazonaws.com/efa")
-        )
+        if name.startswith(_ACCELERATORS)
     ]
-    if devices and role is Role.UNKNOWN and workload.ref.kind != "DaemonSet":
-        role = Role.TRAINING if workload.ref.kind in _TRAINING_KINDS or template.efas else Role.ACCELERATED
+
+
+def recognise(workload: Workload) -> Recognised | None:
+    """The workload as a GenAI workload, or None. What its containers run goes before kinds, kinds before names."""
+    batch, devices = workload.ref.kind in _BATCH or workload.group == "batch.volcano.sh", _devices(workload)
+    certainty = Certainty.DERIVED
+    role, stack, why = (Role.UNKNOWN, "", "") if batch else _by_kind(workload)
+    if role is Role.UNKNOWN and not batch:
+        role, stack, why = _by_containers(workload)
+    trains = next((c for c in workload.containers if re.search(_TRAINING_WORDS, " ".join(c.words))), None)
+    if role is Role.UNKNOWN and trains is not None and (devices or batch):
+        role, why = Role.TRAINING, f"command line of container {trains.name}"
+    if role is Role.UNKNOWN and not batch and workload.ref.kind != "DaemonSet":
+        role, stack, why = _by_name(workload)
+        certainty = Certainty.ASSUMED
+    if role is Role.UNKNOWN and devices and workload.ref.kind != "DaemonSet":
+        role = Role.TRAINING if batch or workload.template.efas else Role.ACCELERATED
     if role is Role.UNKNOWN:
         return None
-    reasons += [f"requests {d}" for d in devices]
-    return Recognised(workload.ref, role, stack, tuple(dict.fromkeys(reasons)), len(workload.pods))
+    reasons = ([why] if why else []) + [f"requests {d}" for d in devices]
+    return Recognised(workload.ref, role, stack, tuple(dict.fromkeys(reasons)), len(workload.pods), certainty)
 
 
-def _by_labels(labels: dict[str, str], reasons: list[str]) -> tuple[Role, str]:
-    for key in _LABEL_KEYS:
-        value = labels.get(key, "")
-        if value and key.startswith(("serving.kserve.io", "llm-d.ai", "ray.io/serve")):
-            reasons.append(f"label {key}={value}")
-            return Role.MODEL_SERVER, "llm-d" if key.startswith(
-                "llm-d"
-            ) else "KServe" if "kserve" in key else "Ray Serve"
-        for pattern, stack, role in _LABEL_WORDS:
-            if value and re.search(pattern, value.lower()) and not re.search(_NOT_THE_MODEL, value.lower()):
-                reasons.append(f"label {key}={value}")
-                return role, stack
-    return Role.UNKNOWN, ""
-
-
-def recognise_all(workloads: Iterable[Workload], overrides: Sequence[Override] = ()) -> dict[ObjectRef, Recognised]:
+def recognise_all(workloads: Iterable[Workload], overrides: Sequence[Override] = ()) -> dict[WorkloadKey, Recognised]:
     """The GenAI workloads among some; with overrides those that they name, and no others."""
-    found: dict[ObjectRef, Recognised] = {}
+    found: dict[WorkloadKey, Recognised] = {}
     for workload in workloads:
         override = next((o for o in overrides if o.matches(workload.ref)), None)
         if overrides and override is None:
@@ -250,32 +211,52 @@ def recognise_all(workloads: Iterable[Workload], overrides: Sequence[Override] =
             stack = known.stack if known and known.role is override.role else ""
             known = Recognised(workload.ref, override.role, stack, ("--workload",), len(workload.pods))
         if known is not None:
-            found[workload.ref] = known
+            found[workload.key] = known
     return found
 
 
 def with_callers(
-    recognised: Mapping[ObjectRef, Recognised],
+    recognised: Mapping[WorkloadKey, Recognised],
     calls: Iterable[Call],
     workloads_of: Callable[[Service], Iterable[Workload]],
-) -> dict[ObjectRef, Recognised]:
-    """The recognised workloads, and as applications those that call one of them, or one that does.
+) -> dict[WorkloadKey, Recognised]:
+    """The recognised workloads, as applications those that call one of them, or one that does, and their stores.
 
-    A chat front end calls a RAG application that calls the model server. Training is not called for answers.
+    A chat front end calls a RAG application that calls the model server. Training is not called for answers. A search
+    engine or a cache that an application calls is taken for its vector store.
     """
     found = dict(recognised)
-    calls = tuple(calls)
+    calls = tuple(c for c in calls if c.service is not None)
     changed = True
     while changed:
         changed = False
         for call in calls:
-            if call.client.ref in found or call.service is None:
-                continue
-            callees = (found.get(callee.ref) for callee in workloads_of(call.service))
-            if any(callee is not None and callee.role is not Role.TRAINING for callee in callees):
-                why = f"calls {call.service.ref} ({call.evidence.field})"
-                found[call.client.ref] = Recognised(
-                    call.client.ref, Role.APPLICATION, "", (why,), len(call.client.pods)
+            for callee in workloads_of(call.service) if call.service is not None else ():
+                made = (
+                    _caller(call, found.get(callee.key))
+                    if call.client.key not in found
+                    else _store(call, callee, found)
                 )
-                changed = True
+                if made is not None:
+                    found[call.client.key if call.client.key not in found else callee.key] = made
+                    changed = True
     return found
+
+
+def _caller(call: Call, callee: Recognised | None) -> Recognised | None:
+    if callee is None or callee.role in (Role.TRAINING, Role.ACCELERATED) or call.client.ref.kind in _BATCH:
+        return None
+    why = f"calls {call.service.ref if call.service else call.host} ({call.evidence.field})"
+    return Recognised(call.client.ref, Role.APPLICATION, "", (why,), len(call.client.pods), Certainty.ASSUMED)
+
+
+def _store(call: Call, callee: Workload, found: Mapping[WorkloadKey, Recognised]) -> Recognised | None:
+    """A search engine or cache that an application calls, which may hold its vectors."""
+    if callee.key in found or found[call.client.key].role is not Role.APPLICATION:
+        return None
+    for container in callee.containers:
+        stack = _stack(container)
+        if stack is not None and stack[0].called:
+            why = (stack[1], f"{call.client.ref} calls it ({call.evidence.field})")
+            return Recognised(callee.ref, stack[0].role, stack[0].name, why, len(callee.pods), Certainty.ASSUMED)
+    return None

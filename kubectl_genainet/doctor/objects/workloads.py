@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kubectl_genainet.doctor.objects.podspec import Container, Template
-from kubectl_genainet.doctor.objects.raw import at, items, mapping, text
+from kubectl_genainet.doctor.objects.raw import items, mapping, text
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject, Pod
-
-# Where the pod template of a kind is.
-_TEMPLATES: dict[str, tuple[tuple[str | int, ...], ...]] = {
-    "Deployment": (("spec", "template"),),
-    "StatefulSet": (("spec", "template"),),
-    "DaemonSet": (("spec", "template"),),
-    "ReplicaSet": (("spec", "template"),),
-    "Job": (("spec", "template"),),
-    "LeaderWorkerSet": (("spec", "leaderWorkerTemplate", "workerTemplate"),),
-    "JobSet": (("spec", "replicatedJobs", 0, "template", "spec", "template"),),
-    "PyTorchJob": (("spec", "pytorchReplicaSpecs", "Worker", "template"),),
-    "MPIJob": (("spec", "mpiReplicaSpecs", "Worker", "template"),),
-    "RayCluster": (("spec", "workerGroupSpecs", 0, "template"),),
-}
+from kubectl_genainet.model.workload_kinds import TEMPLATE_PLACES, PodTemplate, pod_templates
 
 # Labels that name the distributed job a pod belongs to.
 _GROUP_LABELS = (
@@ -33,9 +20,17 @@ _GROUP_LABELS = (
     "leaderworkerset.sigs.k8s.io/name",
     "jobset.sigs.k8s.io/jobset-name",
     "ray.io/cluster",
+    "volcano.sh/job-name",
     "batch.kubernetes.io/job-name",
     "job-name",
 )
+_BUILT_IN = ("", "apps", "batch")
+_GROUPS: dict[str, list[str]] = defaultdict(list)
+for _group, _kind in TEMPLATE_PLACES:
+    _GROUPS[_kind].append(_group)
+_OWNERS_DEEP = 8  # Pod → StatefulSet → Pod → StatefulSet → LeaderWorkerSet; a cycle of owners ends here too
+WorkloadKey = tuple[ObjectRef, str, str]
+_ObjectKey = tuple[str, str, str, str]  # group, kind, namespace, name
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +55,25 @@ class LivePod:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A controller (or a bare pod) with its template and its pods.
+    """A pod template with its pods: of a controller, of one part of it (a leader, a worker group), or a bare pod's own.
 
-    `ref` is the object to edit, `path` where its pod template's spec is ("spec.template.spec", "spec").
+    `ref` is the object to edit and `group` its API group, `path` where the pod's spec is in it ("spec.template.spec",
+    "spec"), `metadata` where its metadata is (empty where the place holds a spec only). `labels` are the template's with
+    those that the controller adds.
     """
 
     ref: ObjectRef
     path: str
     template: Template
     pods: tuple[LivePod, ...]
+    part: str = ""
+    group: str = "apps"
+    metadata: str = "spec.template.metadata"
+    added_labels: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def key(self) -> WorkloadKey:
+        return self.ref, self.part, self.path
 
     @property
     def namespace(self) -> str:
@@ -78,15 +83,24 @@ class Workload:
     def name(self) -> str:
         return self.ref.name
 
+    @property
+    def labels(self) -> dict[str, str]:
+        return {**self.template.labels, **dict(self.added_labels)}
+
+    @property
+    def built_in(self) -> bool:
+        """Whether the API server knows the kind itself: a custom resource takes no strategic merge patch."""
+        return self.group in _BUILT_IN
+
     def field(self, below: str = "") -> str:
         """A field path inside `ref`, from a path below the pod's spec."""
         return f"{self.path}.{below}" if below else self.path
 
     def label_field(self, name: str) -> str:
-        return f"{self.path.removesuffix('spec')}metadata.labels[{name}]"
+        return f"{self.metadata or self.path}.labels[{name}]"
 
     def annotation_field(self, name: str) -> str:
-        return f"{self.path.removesuffix('spec')}metadata.annotations[{name}]"
+        return f"{self.metadata or self.path}.annotations[{name}]"
 
     @property
     def containers(self) -> list[Container]:
@@ -97,9 +111,9 @@ class Workload:
         return {p.node for p in self.pods if p.node}
 
     @property
-    def group(self) -> str:
+    def job(self) -> str:
         """The distributed job that the pods belong to; the workload's own name where no label says."""
-        labels = self.pods[0].obj.labels if self.pods else self.template.labels
+        labels = {**self.labels, **(self.pods[0].obj.labels if self.pods else {})}
         return next((str(labels[k]) for k in _GROUP_LABELS if labels.get(k)), self.ref.name)
 
 
@@ -110,19 +124,85 @@ def _dotted(path: Iterable[str | int]) -> str:
     return out
 
 
-def _template(obj: KubeObject) -> tuple[str, Template] | None:
-    for path in _TEMPLATES.get(obj.kind, ()):
-        found = at(obj.raw, *path)
-        if isinstance(found, dict):
-            return _dotted((*path, "spec")), Template(mapping(found, "metadata"), mapping(found, "spec"))
-    return None
+def _key(obj: KubeObject) -> _ObjectKey:
+    return obj.group, obj.kind, obj.namespace, obj.name
 
 
-def _controller(obj: KubeObject) -> tuple[str, str] | None:
-    """Kind and name of the owner that controls an object."""
+def _controller(obj: KubeObject) -> _ObjectKey | None:
+    """The owner that controls an object."""
     owners = items(obj.raw, "metadata", "ownerReferences")
     owner = next((o for o in owners if o.get("controller")), owners[0] if owners else None)
-    return (text(owner, "kind"), text(owner, "name")) if owner else None
+    if owner is None:
+        return None
+    group, kind = text(owner, "apiVersion").rpartition("/")[0], text(owner, "kind")
+    if (group, kind) not in TEMPLATE_PLACES and len(_GROUPS.get(kind, ())) == 1:
+        group = _GROUPS[kind][0]
+    return group, kind, obj.namespace, text(owner, "name")
+
+
+def _whole(templates: Iterable[PodTemplate]) -> bool:
+    """Whether every container has an image: an operator that composes the pod (KServe's `model`) is not edited as one."""
+    containers = [c for t in templates for c in items(dict(t.spec), "containers")]
+    return bool(containers) and all(c.get("image") for c in containers)
+
+
+class _Owners:
+    """What controls what, among the objects that were read."""
+
+    def __init__(self, snapshot: ClusterSnapshot) -> None:
+        self.templates: dict[_ObjectKey, list[PodTemplate]] = {}
+        self.objects: dict[_ObjectKey, KubeObject] = {}
+        self.above: dict[_ObjectKey, _ObjectKey] = {}
+        for group, kind in TEMPLATE_PLACES:
+            for obj in snapshot.of(kind, group):
+                found = pod_templates(obj, snapshot.by_kind)
+                if found:
+                    self.templates[_key(obj)], self.objects[_key(obj)] = found, obj
+        for obj in (*self.objects.values(), *snapshot.of("Pod", "")):
+            owner = _controller(obj)
+            if owner is not None:
+                self.above[_key(obj)] = owner
+
+    def top(self, obj: KubeObject) -> _ObjectKey:
+        """The uppermost workload above an object; a pod that nothing controls is its own, an owner not read is named."""
+        own = _key(obj)
+        owner = self.above.get(own)
+        if owner is None:
+            return own
+        best = own if own in self.templates else owner
+        if best not in self.templates:
+            best = self._deployment_of(obj, owner)
+        current: _ObjectKey | None = owner
+        for _ in range(_OWNERS_DEEP):
+            if current is None:
+                break
+            if current in self.templates and (best not in self.templates or _whole(self.templates[current])):
+                best = current
+            current = self.above.get(current)
+        return best
+
+    def _deployment_of(self, pod: KubeObject, owner: _ObjectKey) -> _ObjectKey:
+        """The Deployment of a ReplicaSet that was not read, by its name without the pod-template-hash."""
+        _, kind, namespace, name = owner
+        hashed = pod.labels.get("pod-template-hash", "")
+        if kind == "ReplicaSet" and hashed:
+            deployment = ("apps", "Deployment", namespace, re.sub(rf"-{re.escape(hashed)}$", "", name))
+            if deployment in self.templates:
+                return deployment
+        return owner
+
+
+def _part_of(pod: KubeObject, templates: list[PodTemplate]) -> int:
+    """The index of the template that a pod was made of: no label contradicts, most labels and containers agree."""
+    names = {text(c, "name") for c in items(pod.raw, "spec", "containers")}
+
+    def score(template: PodTemplate) -> tuple[bool, int, int]:
+        contradicted = any(k in pod.labels and pod.labels[k] != v for k, v in template.added_labels.items())
+        same = sum(pod.labels.get(k) == str(v) for k, v in template.labels.items())
+        containers = sum(text(c, "name") in names for c in items(dict(template.spec), "containers"))
+        return not contradicted, same, containers
+
+    return max(range(len(templates)), key=lambda i: score(templates[i]))
 
 
 def fold(snapshot: ClusterSnapshot) -> tuple[Workload, ...]:
@@ -132,49 +212,47 @@ def fold(snapshot: ClusterSnapshot) -> tuple[Workload, ...]:
     for the template. Where ReplicaSets were not read, the Deployment's name is the ReplicaSet's without its
     pod-template-hash.
     """
-    made: dict[tuple[str, str, str], tuple[KubeObject, str, Template]] = {}
-    for kind in _TEMPLATES:
-        for obj in snapshot.of(kind):
-            found = _template(obj)
-            if found:
-                made[(kind, obj.namespace, obj.name)] = (obj, *found)
-    parents = {key: owner for key, (obj, _, _) in made.items() if (owner := _controller(obj))}
-
-    pods: dict[tuple[str, str, str], list[LivePod]] = defaultdict(list)
+    owners = _Owners(snapshot)
+    pods: dict[_ObjectKey, list[LivePod]] = defaultdict(list)
     for obj, pod in zip(snapshot.of("Pod", ""), snapshot.pods, strict=True):
         if not pod.finished:
-            pods[_top(obj, made.keys(), parents)].append(LivePod(pod, obj))
-
+            pods[owners.top(obj)].append(LivePod(pod, obj))
     out = []
-    for key, (obj, path, template) in made.items():
-        owned_by_other = key in parents and (parents[key][0], key[1], parents[key][1]) in made
-        idle = obj.kind == "ReplicaSet" and key not in pods
-        if not owned_by_other and not idle:
-            out.append(Workload(obj.ref, path, template, tuple(pods.pop(key, ()))))
+    for key, templates in owners.templates.items():
+        obj = owners.objects[key]
+        top = owners.top(obj)
+        owned = top != key and top in owners.templates
+        if owned or (obj.kind == "ReplicaSet" and key not in pods):
+            continue
+        composed = not _whole(templates) and _made_by_its_own(key, owners)
+        if not composed:
+            out += _parts(obj, templates, pods.pop(key, []))
     for left in pods.values():
         first = left[0].obj
         template = Template(mapping(first.raw, "metadata"), mapping(first.raw, "spec"))
-        out.append(Workload(first.ref, "spec", template, tuple(left)))
-    return tuple(sorted(out, key=lambda w: (w.namespace, w.ref.kind, w.name)))
+        out.append(Workload(first.ref, "spec", template, tuple(left), group="", metadata="metadata"))
+    return tuple(sorted(out, key=lambda w: (w.namespace, w.ref.kind, w.name, w.part)))
 
 
-def _top(
-    obj: KubeObject, made: Iterable[tuple[str, str, str]], parents: dict[tuple[str, str, str], tuple[str, str]]
-) -> tuple[str, str, str]:
-    owner = _controller(obj)
-    if owner is None:
-        return ("Pod", obj.namespace, obj.name)
-    key = (owner[0], obj.namespace, owner[1])
-    if key not in made and owner[0] == "ReplicaSet":
-        hashed = obj.labels.get("pod-template-hash", "")
-        name = re.sub(rf"-{re.escape(hashed)}$", "", owner[1]) if hashed else owner[1]
-        if ("Deployment", obj.namespace, name) in made:
-            return ("Deployment", obj.namespace, name)
-    for _ in range(5):  # Pod → Job → JobSet is the longest chain there is; a cycle of owners ends here too
-        if key not in parents:
-            break
-        above = (parents[key][0], obj.namespace, parents[key][1])
-        if above not in made:
-            break
-        key = above
-    return key
+def _made_by_its_own(key: _ObjectKey, owners: _Owners) -> bool:
+    """Whether the workload that an operator made of an object was read, which says more than the object."""
+    return any(above == key and below in owners.templates for below, above in owners.above.items())
+
+
+def _parts(obj: KubeObject, templates: list[PodTemplate], pods: list[LivePod]) -> list[Workload]:
+    by_part: Mapping[int, list[LivePod]] = {i: [] for i, _ in enumerate(templates)}
+    for live in pods:
+        by_part[_part_of(live.obj, templates) if len(templates) > 1 else 0].append(live)
+    return [
+        Workload(
+            obj.ref,
+            _dotted(found.spec_path),
+            Template(dict(found.metadata), dict(found.spec)),
+            tuple(by_part[index]),
+            found.part if len(templates) > 1 else "",
+            obj.group,
+            "" if found.bare else _dotted((*found.path, "metadata")),
+            tuple(found.added_labels.items()),
+        )
+        for index, found in enumerate(templates)
+    ]

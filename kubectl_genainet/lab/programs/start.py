@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ UPSTREAM, REQUEST, RESPONSE = "lab.genainet/upstream", "lab.genainet/request-byt
 FROM_OUTSIDE = "lab.genainet/called-from-outside"
 OUTSIDE = "outside"  # name of the clients beyond the cluster, in the fabric's namespace
 AGENT = "kubectl_genainet.agent.main"
-_READY_WITHIN = 20.0
+_READY_WITHIN = 120.0  # one that ends before is not waited for
+_PATIENCE_S = 5.0  # until it is said what is waited for, and between two times
 
 
 def is_dns(pod: Object) -> bool:
@@ -266,10 +268,10 @@ def start_agents(folder: LabFolder, record: LabRecord) -> None:
 # --- readiness ------------------------------------------------------------------------------------------------------
 
 
-def wait_until_ready(folder: LabFolder, record: LabRecord) -> None:
+def wait_until_ready(folder: LabFolder, record: LabRecord, progress: Callable[[str], None] = lambda _: None) -> None:
     """Waits for the control socket of the pods' program, for port 53 of each DNS pod, for the agents' sockets."""
-    deadline = time.monotonic() + _READY_WITHIN
-    for role, pid in record.pids.items():
+    started = told = time.monotonic()
+    for number, (role, pid) in enumerate(record.pids.items()):
         if role in record.pods:
             ready = partial(_listens_udp, record.pods[role], 53)
         elif role == "workload":
@@ -277,8 +279,15 @@ def wait_until_ready(folder: LabFolder, record: LabRecord) -> None:
         else:
             ready = partial(_accepts, Path(record.agents[role.removeprefix("agent/")]))
         while not ready():
-            if not processes.alive(pid) or time.monotonic() > deadline:
-                raise GenainetError(f"the lab's process of {role} did not start", _last_words(folder, role))
+            now = time.monotonic()
+            if not processes.alive(pid):
+                raise GenainetError(f"the lab's process of {role} ended while it started", _last_words(folder, role))
+            if now - started > _READY_WITHIN:
+                words = f"the lab's process of {role} runs, but was not ready within {_READY_WITHIN:.0f} s"
+                raise GenainetError(f"{words}: is the machine overloaded?", _last_words(folder, role))
+            if now - told > _PATIENCE_S:
+                told = now
+                progress(f"waiting for {role} to start ({number} of {len(record.pids)} processes are ready)")
             time.sleep(0.01)
 
 
@@ -288,7 +297,7 @@ def _last_words(folder: LabFolder, role: str) -> str:
         lines = log_path(folder, role).read_text(errors="replace").strip().splitlines()
     except OSError:
         lines = []
-    return " | ".join(lines[-3:]) or "It left no message."
+    return " | ".join(lines[-3:]) or "It wrote nothing."
 
 
 def _accepts(path: Path) -> bool:

@@ -7,8 +7,9 @@ from enum import Enum
 
 import msgspec
 
-from kubectl_genainet.model.finding import Evidence, Severity
+from kubectl_genainet.model.finding import Evidence, Finding, Severity
 from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.model.results.losses import Losses
 from kubectl_genainet.model.results.path import Drop, Party, ServiceRef
 
 
@@ -68,3 +69,21 @@ class DropRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     drop: Drop | None = None
     policy: PolicyView | None = None
     evidence: tuple[Evidence, ...] = ()
+
+
+class DropSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="drops_summary"):
+    """The sum of a run. `packets` are those of the rows, by outcome, `by_reason` those of dropped packets. `background`
+    were freed without anything being lost, and are left out of the rows. `events` are samples: emitted = received + lost.
+    `forgotten` counts what found no room among the rows."""
+
+    target: str
+    packets: dict[str, int]
+    by_reason: dict[str, int]
+    rows: int
+    background: int
+    forgotten: int
+    findings: tuple[Finding, ...]
+    events: dict[str, int | None]
+    nodes: tuple[str, ...]
+    silent_nodes: tuple[str, ...]
+    lost: tuple[Losses, ...]

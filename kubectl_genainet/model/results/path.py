@@ -14,6 +14,8 @@ from kubectl_genainet.model.packet import Protocol
 
 
 class Verdict(Enum):
+    """What became of a connection's first packet."""
+
     FORWARDED = "forwarded"  # seen arriving in the destination's network namespace
     DROPPED = "dropped"  # the kernel freed it and told nobody
     REJECTED = "rejected"  # freed, and the sender was told (TCP RST or ICMP error)

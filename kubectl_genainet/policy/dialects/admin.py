@@ -15,7 +15,7 @@ import msgspec
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.cidr import block_of
 from kubectl_genainet.policy.model import Action, Family
-from kubectl_genainet.policy.peers import BlockPeer, DomainsPeer, NodesPeer, Peer, PodsPeer, SameLabelsPeer
+from kubectl_genainet.policy.peers import BlockPeer, DomainsPeer, NodesPeer, Peer, PodsPeer, SameLabelsPeer, UnknownPeer
 from kubectl_genainet.policy.ports import check_port, check_port_name, check_protocol
 from kubectl_genainet.policy.rules import (
     ADMIN_TIER,
@@ -202,12 +202,17 @@ def _rule(kind: str, index: int, raw: RawRule, where: Where, side: str) -> Rule:
         action=action,
         field=where.field,
         name=raw.name,
-        peers=tuple(p for i, raw_peer in enumerate(peers) for p in _peers(raw_peer, where.at(side).item(i))),
+        peers=tuple(p for i, raw_peer in enumerate(peers) for p in _peers(raw_peer, where.at(side).item(i), side)),
         ports=_ports(raw, where),
     )
 
 
-def _peers(raw: RawPeer, where: Where) -> list[Peer]:
+def _peers(raw: RawPeer, where: Where, side: str) -> list[Peer]:
+    outside = {"nodes": raw.nodes, "networks": raw.networks, "domainNames": raw.domain_names}
+    wrong = [name for name, value in outside.items() if value is not None and side == "from"]
+    if wrong:
+        why = f"peers of an ingress rule have no field {wrong[0]}"
+        return [UnknownPeer(where.at(wrong[0]).field, why)]
     given = [f for f in (raw.namespaces, raw.pods, raw.nodes, raw.networks, raw.domain_names) if f is not None]
     if len(given) != 1:
         raise where.error("a peer needs exactly one of namespaces, pods, nodes, networks and domainNames")
@@ -228,9 +233,9 @@ def _peers(raw: RawPeer, where: Where) -> list[Peer]:
 
 def _domain_pattern(name: str, where: Where) -> str:
     """A regular expression for a domain name; a leading `*.` stands for one label or more."""
-    if not re.fullmatch(r"(\*\.)?([a-z0-9]([-a-z0-9_]*[a-z0-9])?\.)+[a-z0-9]([-a-z0-9]*[a-z0-9])?\.?", name):
+    plain = name.lower().rstrip(".")  # the API takes upper case; DNS compares without regard to case
+    if not re.fullmatch(r"(\*\.)?([a-z0-9]([-a-z0-9_]*[a-z0-9])?\.)+[a-z0-9]([-a-z0-9]*[a-z0-9])?", plain):
         raise where.error(f"{name!r} is not a domain name", 'A name like "example.com", or "*.example.com".')
-    plain = name.rstrip(".")
     return r"[^.]+(\.[^.]+)*\." + re.escape(plain[2:]) if plain.startswith("*.") else re.escape(plain)
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import msgspec
 
+from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.cidr import block_of
 from kubectl_genainet.policy.dialects.calico_selector import parse_selector
@@ -23,6 +25,7 @@ from kubectl_genainet.policy.peers import (
     AnyPeer,
     BlockPeer,
     ExpressionPeer,
+    NetworkSet,
     NotPeer,
     Peer,
     ServiceAccountPeer,
@@ -30,6 +33,7 @@ from kubectl_genainet.policy.peers import (
 )
 from kubectl_genainet.policy.rules import (
     DEFAULT_TIER,
+    PROTOCOLS,
     NamedPortTerm,
     NotPorts,
     NotProtocol,
@@ -111,15 +115,35 @@ class CalicoCompiler:
     """Compiles Calico's policies of one snapshot; `tiers` are its own tiers, less the default one."""
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
+        self._snapshot = snapshot
         self.tiers: dict[str, Tier] = {}
-        for group in GROUPS:
-            for obj in snapshot.of("Tier", group):
+        for obj in (o for group in GROUPS for o in snapshot.of("Tier", group)):
+            try:
                 spec = obj.decode(RawTier).spec
-                ends = Action.PASS if spec.default_action == "Pass" else Action.DENY
-                if obj.name != DEFAULT_TIER.name:
-                    order = _LAST if spec.order is None else spec.order
-                    self.tiers[obj.name] = Tier(f"Calico {obj.name}", order, ends)
+            except InputError:
+                continue  # its policies are not evaluated, with the tier as the reason
+            ends = Action.PASS if spec.default_action == "Pass" else Action.DENY
+            if obj.name != DEFAULT_TIER.name:
+                order = _LAST if spec.order is None else spec.order
+                self.tiers[obj.name] = Tier(f"Calico {obj.name}", order, ends)
         self._network_sets = _network_sets(snapshot)
+
+    def policies(self) -> list[KubeObject]:
+        """Calico's policies, each once: one may be read through both API groups, the stored name with its tier first.
+
+        A NetworkPolicy of Kubernetes that Calico shows among its own (knp.default.NAME) is left to that kind.
+        """
+        found: dict[tuple[str, str, str], KubeObject] = {}
+        for group in GROUPS:
+            for kind in ("NetworkPolicy", "GlobalNetworkPolicy"):
+                for obj in self._snapshot.of(kind, group):
+                    if obj.name.startswith("knp.default."):
+                        continue
+                    tier = (
+                        obj.raw.get("spec", {}).get("tier", "default") if isinstance(obj.raw.get("spec"), dict) else ""
+                    )
+                    found.setdefault((kind, obj.namespace, obj.name.removeprefix(f"{tier}.")), obj)
+        return list(found.values())
 
     def compile(self, obj: KubeObject) -> Policy | None:
         """None for a policy of host endpoints only (doNotTrack, preDNAT)."""
@@ -135,7 +159,7 @@ class CalicoCompiler:
         )
         order = _LAST if spec.order is None else spec.order
         return Policy(
-            ref=obj.ref,
+            ref=policy_ref(obj),
             family=Family.CALICO,
             tier=tier,
             subject=self._subject(obj, spec, where),
@@ -169,11 +193,15 @@ class CalicoCompiler:
         return parts[0] if len(parts) == 1 else AllOfPeer(tuple(parts))
 
     def _expression(self, selector: str, namespaces: str, namespace: str, where: Where, *, nets: bool = True) -> Peer:
+        """Endpoints by a selector: of the policy's namespace, or of those that a namespaceSelector selects."""
         only_global = namespaces.strip() == "global()"
         return ExpressionPeer(
             selector=parse_selector(selector, where.at("selector")),
             namespaces=parse_selector("" if only_global else namespaces, where.at("namespaceSelector")),
-            text=" and ".join(filter(None, (selector, namespaces and f"namespace {namespaces}"))) or "all()",
+            text=" and ".join(
+                filter(None, (selector, f"namespace {namespaces or namespace}" if namespaces or namespace else ""))
+            )
+            or "all()",
             namespace="" if namespaces else namespace,
             all_namespaces=not namespaces,
             only_global=only_global,
@@ -191,6 +219,7 @@ class CalicoCompiler:
         peer_side, own_side = ("source", "destination") if direction is Direction.INGRESS else ("destination", "source")
         peers = self._entity(getattr(raw, peer_side), where.at(peer_side), raw.ip_version)
         own = self._entity(getattr(raw, own_side), where.at(own_side), None)
+        _check_ports(raw, where)
         unsure = []
         if raw.source.ports or raw.source.not_ports:
             unsure.append((where.at("source").at("ports").field, "source ports are not evaluated"))
@@ -209,11 +238,14 @@ class CalicoCompiler:
     def _entity(self, raw: RawEntity, where: Where, version: int | None) -> Peer | None:
         """The terms of an entity rule, all of which must hold; None where there is none."""
         parts: list[Peer] = []
-        if raw.selector or raw.namespace_selector:
-            parts.append(self._expression(raw.selector, raw.namespace_selector, where.obj.namespace, where))
+        own = where.obj.namespace
+        # What selects endpoints limits a namespaced policy's rule to its namespace, notSelector and serviceAccounts too.
+        limits = raw.not_selector or raw.service_accounts is not None
+        if raw.selector or raw.namespace_selector or (own and limits):
+            parts.append(self._expression(raw.selector, raw.namespace_selector, own, where))
         if raw.not_selector:
             at = where.at("notSelector")
-            inner = self._expression(raw.not_selector, raw.namespace_selector, where.obj.namespace, where)
+            inner = self._expression(raw.not_selector, "", "", where)
             parts.append(NotPeer(inner, Term.POD_LABELS, f"not {raw.not_selector}", at.field))
         if raw.nets:
             parts.append(_any_of(raw.nets, where.at("nets")))
@@ -231,6 +263,20 @@ class CalicoCompiler:
             if value:
                 parts.append(UnknownPeer(where.at(name).field, f"{name} of an entity rule is not evaluated"))
         return AllOfPeer(tuple(parts)) if parts else None
+
+
+def policy_ref(obj: KubeObject) -> ObjectRef:
+    """The reference of a policy of Calico: a NetworkPolicy with its API group, as kubectl tells it from Kubernetes' own."""
+    kind = f"{obj.kind}.{obj.group}" if obj.kind == "NetworkPolicy" else obj.kind
+    return ObjectRef(kind, obj.name, obj.namespace)
+
+
+def _check_ports(raw: RawRule, where: Where) -> None:
+    """Ports need a protocol that has ports. Source: libcalico-go, lib/validator/v3, validateRule."""
+    for side, entity in (("source", raw.source), ("destination", raw.destination)):
+        if (entity.ports or entity.not_ports) and _protocol(raw.protocol) not in PROTOCOLS:
+            field = "ports" if entity.ports else "notPorts"
+            raise where.at(side).at(field).error("a rule with ports needs the protocol TCP, UDP or SCTP")
 
 
 def _any_of(nets: tuple[str, ...], where: Where) -> Peer:
@@ -301,18 +347,27 @@ def _port_terms(ports: tuple[int | str, ...], protocol: str, where: Where) -> tu
     return tuple(found)
 
 
-def _network_sets(snapshot: ClusterSnapshot) -> tuple[tuple[str, tuple[tuple[str, str], ...], Peer], ...]:
-    """Labelled sets of addresses that selectors select too: (namespace or "", labels, blocks)."""
+def _network_sets(snapshot: ClusterSnapshot) -> tuple[NetworkSet, ...]:
+    """Labelled sets of addresses that selectors select too."""
     found = []
     for group in GROUPS:
         for kind in ("NetworkSet", "GlobalNetworkSet"):
             for obj in snapshot.of(kind, group):
-                nets = tuple(map(str, obj.raw.get("spec", {}).get("nets", ())))
-                peer = (
-                    _any_of(nets, Where(obj).at("spec").at("nets"))
-                    if nets
-                    else NotPeer(AnyPeer(), Term.ADDRESS, "", "")
-                )
                 namespace = obj.namespace if kind == "NetworkSet" else ""
-                found.append((namespace, tuple(sorted(obj.labels.items())), peer))
+                labels = dict(obj.labels)
+                if namespace:
+                    labels["projectcalico.org/namespace"] = namespace
+                known = {**snapshot.namespace_labels(namespace), "projectcalico.org/name": namespace}
+                found.append(NetworkSet(namespace, labels, known, namespace in snapshot.namespaces, _blocks_of(obj)))
     return tuple(found)
+
+
+def _blocks_of(obj: KubeObject) -> Peer:
+    """The addresses of a network set; where they can't be read, it is not known which."""
+    spec = obj.raw.get("spec")
+    nets = spec.get("nets", []) if isinstance(spec, dict) else []
+    try:
+        blocks = _any_of(tuple(map(str, nets)), Where(obj).at("spec").at("nets"))
+    except (InputError, TypeError) as error:
+        return UnknownPeer("spec.nets", f"{obj.ref} can't be read: {error}")
+    return blocks if nets else NotPeer(AnyPeer(), Term.ADDRESS, "", "")

@@ -73,7 +73,8 @@ def compile_network_policy(obj: KubeObject, *, every_rule: bool = False) -> Poli
     types = _types(spec, where)
     selector = selector_of(spec.pod_selector, where.at("podSelector"))
     unknown = unknown_fields(obj.raw.get("spec", {}), RawSpec, "spec")
-    isolates_egress, isolates_ingress = Direction.EGRESS in types, Direction.INGRESS in types
+    misspelt = any(field.count(".") == 1 and "[" not in field for field in unknown)  # perhaps a whole direction
+    isolates_egress, isolates_ingress = misspelt or Direction.EGRESS in types, misspelt or Direction.INGRESS in types
     at = where.at("ingress")
     ingress = tuple(_rule(i, r.from_, r.ports, at.item(i), "from") for i, r in enumerate(spec.ingress))
     at = where.at("egress")

@@ -225,8 +225,8 @@ def _blocks(peer: Peer) -> Iterable[BlockPeer]:
         case NotPeer(part=part):
             yield from _blocks(part)
         case ExpressionPeer(sets=sets):
-            for _, _, part in sets:
-                yield from _blocks(part)
+            for one in sets:
+                yield from _blocks(one.blocks)
         case _:
             return
 

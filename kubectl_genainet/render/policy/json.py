@@ -14,8 +14,9 @@ from kubectl_genainet.policy.patches.patch import Option, Patch
 
 
 def ref_text(ref: ObjectRef) -> str:
-    """ "namespace/name" for a namespaced policy, "Kind/name" for a cluster-scoped one."""
-    return f"{ref.namespace}/{ref.name}" if ref.namespace else f"{ref.kind}/{ref.name}"
+    """ "namespace/name" for a NetworkPolicy, with the kind before it ("Kind/namespace/name", "Kind/name") for the others."""
+    name = f"{ref.namespace}/{ref.name}" if ref.namespace else ref.name
+    return name if ref.kind == "NetworkPolicy" else f"{ref.kind}/{name}"
 
 
 def flow_json(explanation: Explanation, *, rules: bool = False) -> dict[str, Any]:

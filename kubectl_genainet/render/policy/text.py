@@ -78,8 +78,10 @@ def _names(refs: Sequence[ObjectRef]) -> str:
 
 def policy_lines(policy: PolicyResult) -> Iterator[str]:
     """What one policy does to the flow, and the failing term of each rule that does not match."""
-    owner = "Calico " if policy.family is Family.CALICO and not policy.ref.kind.startswith("Global") else ""
-    name = f"{owner}{policy.ref}"
+    name = str(policy.ref)
+    if policy.family is Family.OTHER:
+        yield f"{name}: is not evaluated"
+        return
     rule = f"rule {policy.rule}" + (f" ({policy.rule_name})" if policy.rule_name else "")
     match policy.effect:
         case Effect.ALLOWS:

@@ -11,9 +11,9 @@ from kubectl_genainet.model.finding import Certainty, Evidence, counted
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.measure import Quantiles
 from kubectl_genainet.model.results.path import Hop, PacketPath, Party, Verdict
+from kubectl_genainet.model.results.trace import BackendSummary, TraceSummary
 from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import CERTAINTY_STYLE, duration, printable
-from kubectl_genainet.trace.summary import BackendSummary, TraceSummary
 
 _VERDICT_STYLE = {
     Verdict.FORWARDED: "green",

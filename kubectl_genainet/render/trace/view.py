@@ -10,10 +10,10 @@ from rich.text import Text
 
 from kubectl_genainet.model.finding import counted
 from kubectl_genainet.model.results.path import PacketPath, Verdict
+from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.trace.tree import path_tree, summary_block
 from kubectl_genainet.render.trace.wide import WIDE_COLUMNS, wide_line
-from kubectl_genainet.trace.summary import TraceSummary
 
 GroupKey = tuple[object, ...]
 

@@ -11,6 +11,7 @@ from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.run.agents import Agents, Warn, read_nodes, read_rulesets
+from kubectl_genainet.run.sources.extensions import load_extensions
 
 
 class Follower(Protocol):
@@ -31,6 +32,7 @@ class Source(ABC):
     """
 
     def __init__(self, *, namespace: str = "", all_namespaces: bool = False) -> None:
+        load_extensions()
         self.namespace, self.all_namespaces = namespace, all_namespaces
         self._snapshot: ClusterSnapshot | None = None
 
@@ -71,7 +73,7 @@ class Source(ABC):
     def agents(self) -> Agents:
         """Raises GenainetError where the source has no agents."""
         raise GenainetError(
-            f"{self} has no agents, so no packets can be watched",
+            f"no agents can be asked in {self}, so no packets can be watched",
             hint="Use a cluster, a lab, or a bundle of this command.",
         )
 

@@ -12,7 +12,7 @@ from kubectl_genainet.dns import stats as dns_stats
 from kubectl_genainet.dns import summary as dns_summary
 from kubectl_genainet.dns.exchanges import DnsCorrelator
 from kubectl_genainet.dns.resolv import assumed_resolv_conf, parse_resolv_conf, split_search
-from kubectl_genainet.dns.summary import DnsSummary, DnsSummaryBuilder
+from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.dns import DnsMessage, Question
 from kubectl_genainet.model.events import (
@@ -33,6 +33,7 @@ from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import Device, NetNs, NodeReport
 from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
 from kubectl_genainet.render.dns import _account
 

@@ -9,17 +9,17 @@ import pytest
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.eni import max_pods
 from kubectl_genainet.doctor.objects.raw import quantity, seconds, selector_matches
-from kubectl_genainet.doctor.objects.recognise import Role
+from kubectl_genainet.doctor.objects.stacks import Role
 from tests.unit.doctor.doctor_clusters import eks, gke, kubeadm
 from tests.unit.doctor.doctor_world import NS, Builder, World, container, node
 
 
 def recognised(
-    kind: str = "Deployment", labels: dict[str, str] | None = None, **pod: Any
+    kind: str = "Deployment", labels: dict[str, str] | None = None, port: int = 0, **pod: Any
 ) -> tuple[str, str, tuple[str, ...]]:
     world = World()
     world.add(node("n1", "10.0.0.1", zone="z", kind="m5.large", provider=""))
-    spec = {"containers": [container("main", pod.pop("image", "registry.test/app:1"), **pod)]}
+    spec = {"containers": [container("main", pod.pop("image", "registry.test/app:1"), port, **pod)]}
     Builder(world, {"n1": "10.0.0.1"}, "10.1.0").controller(kind, "x", NS, labels or {"app": "x"}, spec, ["n1"])
     found = [r for _, r in world.cluster().genai_workloads]
     return (found[0].role.value, found[0].stack, found[0].why) if found else ("", "", ())
@@ -61,13 +61,60 @@ def test_a_stack_is_recognised_by_its_command_line() -> None:
 
 def test_labels_tell_where_images_do_not() -> None:
     labels = {"app.kubernetes.io/name": "my-llama-finetuned"}
-    assert recognised(labels=labels) == ("model-server", "", ("label app.kubernetes.io/name=my-llama-finetuned",))
+    by_name = ("model-server", "", ("label app.kubernetes.io/name=my-llama-finetuned",))
+    assert recognised(labels=labels, port=8080) == by_name
+    assert recognised(labels=labels) == ("", "", ())  # a name alone tells nothing
     assert recognised(labels={"serving.kserve.io/inferenceservice": "x"})[1] == "KServe"
 
 
 @pytest.mark.parametrize("name", ["my-llama-ui", "my-llama-epp", "llm-gateway", "nginx", "rag-app"])
 def test_what_is_around_a_model_is_no_model(name: str) -> None:
     assert recognised(labels={"app": name}) == ("", "", ())
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ("ghcr.io/llm-d/llm-d-inference-scheduler:v0.4", []),
+        ("lmcache/vllm-openai:v0.3", ["lmcache_server", "0.0.0.0", "9000"]),
+        ("vllm/vllm-openai:v0.10", ["vllm", "bench", "serve", "--model", "m"]),
+        ("vllm/vllm-openai:v0.10", ["sleep infinity"]),
+        ("nvcr.io/nvidia/tritonserver:25.01-py3-sdk", []),
+        ("registry.test/vllm-exporter:2", []),
+        ("registry.test/llm-controller-manager:1", []),
+    ],
+)
+def test_what_runs_beside_models_is_no_model_server(image: str, words: list[str]) -> None:
+    assert recognised(image=image, command=words, labels={"app": "llm-x"}, port=8000)[0] != "model-server"
+
+
+def test_a_job_serves_nobody_whatever_its_image() -> None:
+    gpu = {"limits": {"nvidia.com/gpu": "1"}}
+    assert recognised("Job", image="vllm/vllm-openai:v0.10", resources=gpu)[0] == "training"
+
+
+@pytest.mark.parametrize(
+    ("image", "role", "stack"),
+    [
+        ("lmcache/lmstack-router:1.2", "router", "vLLM router"),
+        ("ghcr.io/berriai/litellm:main-v1.70", "router", "LiteLLM"),
+        ("redis/redis-stack-server:7.4", "vector-database", "Redis Stack"),
+    ],
+)
+def test_routers_and_stores_have_roles_of_their_own(image: str, role: str, stack: str) -> None:
+    assert recognised(image=image)[:2] == (role, stack)
+
+
+def test_a_search_engine_counts_where_an_application_calls_it() -> None:
+    world = eks()
+    build = Builder(world, {"n9": "10.0.9.9"}, "10.0.9")
+    spec = {"containers": [container("es", "docker.elastic.co/elasticsearch/elasticsearch:8.15.0", 9200)]}
+    build.controller("StatefulSet", "search", NS, {"app": "search"}, spec, ["n9"])
+    build.service("search", NS, {"app": "search"}, [{"name": "http", "port": 9200, "targetPort": 9200}])
+    assert "search" not in roles(world.cluster())
+    rag = world.spec("Deployment", "rag-app")["containers"][0]
+    rag["env"].append({"name": "ES_URL", "value": "http://search:9200"})
+    assert roles(world.cluster())["search"] is Role.VECTOR_DATABASE
 
 
 def test_devices_tell_that_a_workload_is_accelerated_or_trains() -> None:
@@ -79,7 +126,7 @@ def test_devices_tell_that_a_workload_is_accelerated_or_trains() -> None:
 
 
 def roles(cluster: Cluster) -> dict[str, Role]:
-    return {ref.name: found.role for ref, found in cluster.genai.items()}
+    return {found.object.name: found.role for found in cluster.genai.values()}
 
 
 @pytest.mark.parametrize("base", [eks, gke, kubeadm])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubectl_genainet.agent.bpf.headers import SUBSYSTEMS
 from kubectl_genainet.agent.probes import drops
 from kubectl_genainet.agent.probes.declare import DecodeContext
-from kubectl_genainet.agent.probes.decode import drop_reason, icmp_mtu
+from kubectl_genainet.agent.probes.decode import drop_reason, icmp_mtu, reason_at
 from kubectl_genainet.model.events import DropCount, IcmpCount, ResetCount
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
@@ -43,6 +43,20 @@ def test_reason_of_a_subsystem_is_named_after_it() -> None:
     assert drop_reason(2 << 16 | 3, NAMES) == "OPENVSWITCH_3"
     assert drop_reason(9 << 16 | 1, NAMES) == "SUBSYS_9_1"
     assert drop_reason(200, NAMES) == "REASON_0xc8"
+
+
+def test_a_kernel_without_reasons_has_them_from_functions_that_free_packets_for_one_only() -> None:
+    assert reason_at(0, "nf_hook_slow+0xa3", {}) == ("NETFILTER_DROP", True)
+    assert reason_at(0, "arp_error_report", {}) == ("NEIGH_FAILED", True)
+    assert reason_at(0, "tcp_v4_rcv", {}) == ("", False)  # no socket, or a wrong checksum, or an IPsec policy
+    assert reason_at(12, "arp_error_report", NAMES) == ("NETFILTER_DROP", False)  # what the kernel says goes first
+
+
+def test_count_on_a_kernel_without_reasons_says_that_its_reason_is_derived() -> None:
+    old = DecodeContext("node-1", {}, lambda _: "nf_hook_slow", {})
+    event = drops.count_of(key(drops.Kind.DROP, reason=0), 3, 180, old, 9)
+    assert isinstance(event, DropCount)
+    assert (event.reason, event.reason_derived, event.location) == ("NETFILTER_DROP", True, "nf_hook_slow")
 
 
 def test_count_of_a_drop_says_tuple_place_and_whether_it_opened_a_connection() -> None:

@@ -16,6 +16,7 @@ from kubectl_genainet.policy import (
     ip_endpoint,
     pod_endpoint,
 )
+from kubectl_genainet.policy.unevaluated import Unevaluated
 
 Raw = dict[str, Any]
 
@@ -66,6 +67,12 @@ def labels(**wanted: str) -> Raw:
 
 def engine(*objects: Raw, left_out: tuple[LeftOut, ...] = ()) -> PolicyEngine:
     return PolicyEngine(snapshot(*objects, left_out=left_out))
+
+
+def unevaluated(*objects: Raw) -> Unevaluated:
+    """The one policy of `objects` that is not evaluated."""
+    (found,) = engine(*objects).unevaluated
+    return found
 
 
 def snapshot(*objects: Raw, left_out: tuple[LeftOut, ...] = ()) -> ClusterSnapshot:

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.dialects.calico_selector import parse_selector
 from kubectl_genainet.policy.where import Where
-from tests.unit.policy.policy_cluster import ask, effects, engine, labels, namespace, netpol, pod, verdict
+from tests.unit.policy.policy_cluster import ask, effects, engine, labels, namespace, netpol, pod, unevaluated, verdict
 
 PODS = (
     namespace("ai", team="ml"),
@@ -213,9 +212,8 @@ def test_selectors(text: str, matches: bool) -> None:
     "text", ["app ==", "app = 'x'", "has(", "app == x", "(app == 'x'", "app in {'a' 'b'}", "== 'x'", "a b"]
 )
 def test_a_bad_selector_is_an_error_with_its_place(text: str) -> None:
-    with pytest.raises(InputError) as caught:
-        engine(*PODS, policy(selector=text))
-    assert (caught.value.obj, caught.value.field) == ("NetworkPolicy ai/c", "spec.selector")
+    found = unevaluated(*PODS, policy(selector=text))
+    assert (str(found.ref), found.field) == ("NetworkPolicy ai/c", "spec.selector")
 
 
 def test_labels_of_a_peer_are_shown_beside_the_selector() -> None:
@@ -223,7 +221,10 @@ def test_labels_of_a_peer_are_shown_beside_the_selector() -> None:
         engine(*PODS, policy(ingress=[allow(selector="app == 'x'")])), "ai/rag", "ai/llama"
     ).ingress.policies
     assert result.rules[0].failed is not None
-    assert (result.rules[0].failed.wanted, result.rules[0].failed.actual) == ("app == 'x'", "app=rag")
+    assert (result.rules[0].failed.wanted, result.rules[0].failed.actual) == (
+        "app == 'x' and namespace ai",
+        "app=rag",
+    )
 
 
 def test_host_endpoint_policies_do_not_select_pods() -> None:
@@ -236,3 +237,50 @@ def test_host_endpoint_policies_do_not_select_pods() -> None:
 def test_stored_objects_are_read_too() -> None:
     raw = policy("default.g", ingress=[{"action": "Deny"}]) | {"apiVersion": "crd.projectcalico.org/v1"}
     assert verdict(engine(*PODS, raw, netpol("ai/x", podSelector=labels(app="other"))), "ai/rag", "ai/llama") == "deny"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [{"notSelector": "has(quarantine)"}, {"serviceAccounts": {"names": ["rag", "default"]}}],
+)
+def test_what_selects_endpoints_stays_in_the_namespace(source: dict[str, Any]) -> None:
+    """notSelector or serviceAccounts alone select in the policy's namespace, and nothing outside the cluster."""
+    e = engine(*PODS, policy(selector="app == 'llama'", ingress=[{"action": "Allow", "source": source}]))
+    assert verdict(e, "ai/rag", "ai/llama") == "allow"
+    assert verdict(e, "web/chat", "ai/llama") == "deny"
+    assert verdict(e, "203.0.113.7", "ai/llama") == "deny"
+
+
+def test_a_not_selector_of_a_global_policy_selects_everywhere() -> None:
+    rule = {"action": "Allow", "source": {"notSelector": "app == 'rag'"}}
+    e = engine(*PODS, policy("g", selector="app == 'llama'", ingress=[rule]))
+    assert verdict(e, "203.0.113.7", "ai/llama") == verdict(e, "web/chat", "ai/llama") == "allow"
+    assert verdict(e, "ai/rag", "ai/llama") == "deny"
+
+
+def test_network_sets_are_selected_by_their_namespace() -> None:
+    sets = [
+        {
+            "apiVersion": "projectcalico.org/v3",
+            "kind": "NetworkSet",
+            "metadata": {"name": "s", "namespace": name, "labels": {"set": "y"}},
+            "spec": {"nets": [net]},
+        }
+        for name, net in (("ai", "203.0.113.0/24"), ("web", "198.51.100.0/24"))
+    ]
+    rule = {"action": "Allow", "source": {"selector": "has(set)", "namespaceSelector": "team == 'front'"}}
+    e = engine(*PODS, *sets, policy(selector="app == 'llama'", ingress=[rule]))
+    assert verdict(e, "198.51.100.7", "ai/llama") == "allow"
+    assert verdict(e, "203.0.113.7", "ai/llama") == "deny"
+
+
+def test_a_policy_read_through_both_groups_counts_once() -> None:
+    one = policy(selector="app == 'llama'", ingress=[allow(selector="app == 'rag'")])
+    stored = {**one, "apiVersion": "crd.projectcalico.org/v1", "metadata": {"name": "default.c", "namespace": "ai"}}
+    assert [str(p.ref) for p in engine(*PODS, one, stored).policies] == ["NetworkPolicy.projectcalico.org ai/c"]
+
+
+def test_a_policy_of_the_same_name_as_one_of_kubernetes_is_told_apart() -> None:
+    e = engine(*PODS, netpol("ai/c"), policy(selector="app == 'llama'"))
+    found = {str(ref) for ref in ask(e, "ai/rag", "ai/llama").ingress.isolated_by}
+    assert found == {"NetworkPolicy ai/c", "NetworkPolicy.projectcalico.org ai/c"}

@@ -182,6 +182,15 @@ def test_a_policy_that_is_not_valid_is_named_with_its_file(tmp_path: Path) -> No
     assert caught.value.message == f"{place}: '10.0.0.0' is not a CIDR"
 
 
+def test_a_policy_that_is_not_valid_does_not_end_what_it_cannot_change(tmp_path: Path) -> None:
+    bad = netpol("elsewhere/p", ingress=[{"from": [{"ipBlock": {"cidr": "10.0.0.0"}}]}])
+    path = write(tmp_path / "x.json", *PODS, bad)
+    result = run("explain", "--manifests", str(path), "-n", "ai", "pod/rag", "svc/llama", "-o", "json")
+    assert result.return_value == 0
+    assert {json.loads(line)["verdict"] for line in result.stdout.splitlines()} == {"allow"}
+    assert "'10.0.0.0' is not a CIDR (refused by its API server)" in result.stderr
+
+
 def test_matrix_and_its_difference(manifests: Path, tmp_path: Path) -> None:
     lines = run("matrix", "--manifests", str(manifests), "-n", "ai", "--port", "80", "-o", "json").stdout.splitlines()
     verdicts = {(a["from"], a["to"]): a["verdict"] for a in map(json.loads, lines)}

@@ -1,4 +1,4 @@
-"""Bad input gives an error with file, object and field, as the API server would refuse it."""
+"""A policy that is not valid is named with file, object and field, as the API server would refuse it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from kubectl_genainet.errors import InputError
-from tests.unit.policy.policy_cluster import admin, engine, netpol
+from kubectl_genainet.policy.unevaluated import RefusedBy
+from tests.unit.policy.policy_cluster import admin, netpol, unevaluated
 
 
 def expression(operator: str, *values: str) -> dict[str, Any]:
@@ -83,11 +83,10 @@ PORT = "spec.ingress[0].ports[0]"
     ],
 )
 def test_network_policies(spec: dict[str, Any], field: str, problem: str) -> None:
-    with pytest.raises(InputError) as caught:
-        engine(netpol("ai/p", **spec))
-    error = caught.value
-    assert (error.source, error.obj, error.field) == ("test.yaml", "NetworkPolicy ai/p", field)
-    assert error.problem.startswith(problem)
+    error = unevaluated(netpol("ai/p", **spec))
+    assert (error.source, str(error.ref), error.field) == ("test.yaml", "NetworkPolicy ai/p", field)
+    assert error.refused_by is RefusedBy.API
+    assert error.reason.startswith(problem)
 
 
 SUBJECT: dict[str, Any] = {"subject": {"namespaces": {}}}
@@ -140,6 +139,5 @@ PEER: list[dict[str, Any]] = [{"namespaces": {}}]
     ],
 )
 def test_policies_of_administrators(kind: str, spec: dict[str, Any], field: str) -> None:
-    with pytest.raises(InputError) as caught:
-        engine(admin(kind, "p", **spec))
-    assert (caught.value.source, caught.value.obj, caught.value.field) == ("test.yaml", f"{kind} p", field)
+    error = unevaluated(admin(kind, "p", **spec))
+    assert (error.source, str(error.ref), error.field) == ("test.yaml", f"{kind} p", field)

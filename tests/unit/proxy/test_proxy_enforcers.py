@@ -2,8 +2,9 @@
 
 import pytest
 
+from kubectl_genainet.lab import extension
 from kubectl_genainet.proxy import RuleRef, dump_of, parse_ruleset, policy_behind
-from kubectl_genainet.proxy.enforcers import PolicyBehind
+from kubectl_genainet.proxy.enforcers import PolicyBehind, register_enforcer
 from kubectl_genainet.proxy.names import calico_policy_chain
 
 
@@ -21,7 +22,8 @@ from kubectl_genainet.proxy.names import calico_policy_chain
         ("genainet lab: pod default/qdrant-0 egress", PolicyBehind("lab", (), "egress", "default/qdrant-0")),
     ],
 )
-def test_the_labs_comments(comment: str, expected: PolicyBehind) -> None:
+def test_the_lab_registers_its_own_comments(comment: str, expected: PolicyBehind) -> None:
+    register_enforcer(extension.lab_policy)
     assert policy_behind(RuleRef("filter", "LAB-POD-X", 3, "", comment)) == expected
 
 

@@ -53,7 +53,7 @@ def test_what_was_there_for_sigint_is_there_again() -> None:
         signal.signal(signal.SIGINT, ignored)
 
 
-def test_a_policy_that_is_not_valid_is_named_and_paths_are_shown_without_policies(tmp_path: Path) -> None:
+def test_a_policy_that_is_not_valid_is_named_and_the_verdict_is_left_open(tmp_path: Path) -> None:
     recorded = read_bundle(recordings() / "policy-service-port.gnb")
     broken = {
         "apiVersion": "networking.k8s.io/v1",
@@ -66,9 +66,10 @@ def test_a_policy_that_is_not_valid_is_named_and_paths_are_shown_without_policie
         for event in recorded.events:
             bundle.write(event)
     done = CliRunner().invoke(cli, ["trace", "svc/my-llama-svc", "--from", str(tmp_path / "odd.gnb")])
-    assert "warning: a policy is not valid" in done.stderr and "odd" in done.stderr and "Near" in done.stderr
+    assert "warning: not evaluated" in done.stderr and "odd" in done.stderr and "Near" in done.stderr
     assert "the rule is lab's, for default/my-llama-ingress-policy [derived]" in done.stdout
-    assert "the policies could not be evaluated" in done.stdout and "by the API's objects" not in done.stdout
+    assert "the policies' verdict is not known: NetworkPolicy default/odd" in done.stdout
+    assert "by the API's objects" not in done.stdout
 
 
 def test_a_field_that_is_not_evaluated_leaves_the_verdict_open(tmp_path: Path) -> None:

@@ -129,6 +129,29 @@ def test_refusal_by_the_pod_is_rejected() -> None:
     assert path.drop.certainty.value == "observed"
 
 
+def test_a_kernel_without_reasons_has_its_refusal_told_as_likely_and_no_more() -> None:
+    world = World()
+    seen = world.request(40000, T)
+    rst = world.reply(40000, T + 100_000, RST, seq=0)
+    (path,) = world.tell(seen, [world.dropped(seen[-1], "", location="tcp_v4_rcv")], rst)
+    assert path.drop is not None and path.drop.check == "closed-port"
+    assert path.drop.explanation.startswith("most likely nothing listens on TCP port 8080 in pod default/llm-0")
+    assert path.drop.certainty.value == "assumed"
+
+
+def test_a_reason_that_follows_from_the_function_is_derived() -> None:
+    world = World()
+    seen = world.request(40000, T)[:4]
+    dropped = msgspec.structs.replace(
+        world.dropped(seen[-1], "NEIGH_FAILED", location="arp_error_report"), reason_derived=True
+    )
+    (path,) = world.tell(seen, [dropped])
+    assert path.drop is not None and path.drop.reason == "NEIGH_FAILED"
+    assert path.drop.certainty.value == "derived"
+    assert path.drop.evidence[0].certainty.value == "derived"
+    assert "this kernel gives no reasons" in path.drop.evidence[0].statement
+
+
 def icmp_error(quoted: FiveTuple, point: Point, reason: str = "") -> IcmpError:
     return IcmpError(
         node="node-2",

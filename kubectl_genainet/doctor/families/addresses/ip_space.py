@@ -6,9 +6,9 @@ import ipaddress
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.addresses.vpc_cni import only_vpc_cni, set_env, vpc_cni_env
-from kubectl_genainet.doctor.families.entry.nlb import only_on_aws
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import event_message, event_object, number, sh, text
+from kubectl_genainet.doctor.predicates.load_balancers import only_on_aws
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 
 # Message of a failed sandbox -> what it means. Sources: amazon-vpc-cni-k8s (cmd/routed-eni-cni-plugin, pkg/ipamd),

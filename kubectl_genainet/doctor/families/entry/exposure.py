@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import kubectl, patch
-from kubectl_genainet.doctor.objects.recognise import Role
+from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.model.finding import Remedy, Severity
 
 

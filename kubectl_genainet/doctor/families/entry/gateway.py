@@ -8,11 +8,12 @@ from typing import Any
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, condition, items, kubectl, mapping, number, q, seconds, sh, text
+from kubectl_genainet.doctor.predicates.inference import INFERENCE, pool_labels, pools
+from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, alike, nearly_selected
 from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 
 GROUP = "gateway.networking.k8s.io"
-INFERENCE = ("inference.networking.k8s.io", "inference.networking.x-k8s.io")
 ROUTES = ("HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute")
 STREAM_S = 300
 
@@ -25,10 +26,6 @@ def _backend_refs(route: KubeObject) -> Iterator[tuple[str, dict[str, Any]]]:
     for r, rule in enumerate(items(route.raw, "spec", "rules")):
         for b, backend in enumerate(items(rule, "backendRefs")):
             yield f"spec.rules[{r}].backendRefs[{b}]", backend
-
-
-def _pools(cluster: Cluster) -> list[KubeObject]:
-    return [p for group in INFERENCE for p in cluster.snapshot.of("InferencePool", group)]
 
 
 def _failed(
@@ -103,6 +100,10 @@ def route_accepted(cluster: Cluster) -> Problems:
             kind = text(parent, "kind") or "Gateway"
             key = (text(parent, "namespace") or route.namespace, text(parent, "name"))
             if kind == "Gateway" and key not in gateways:
+                elsewhere = cluster.partial("Gateway")
+                if elsewhere:
+                    yield NotChecked(str(route.ref), f"its Gateway {key[0]}/{key[1]} is not here: {elsewhere}")
+                    continue
                 yield Problem(
                     f"its Gateway {key[0]}/{key[1]} does not exist",
                     route.ref,
@@ -120,7 +121,7 @@ def route_accepted(cluster: Cluster) -> Problems:
                 yield _not_in_effect(route, failed)
 
 
-@check(Area.GATEWAY, Severity.ERROR, needs=("HTTPRoute", "Service"))
+@check(Area.GATEWAY, Severity.ERROR, needs=("HTTPRoute",))
 def route_backend(cluster: Cluster) -> Problems:
     """A route leads to a Service, port or InferencePool that does not exist.
 
@@ -130,44 +131,59 @@ def route_backend(cluster: Cluster) -> Problems:
 
     Source: https://gateway-api.sigs.k8s.io/reference/spec/#httpbackendref
     """
-    pools = {(p.namespace, p.name) for p in _pools(cluster)}
     for route in _routes(cluster):
         for field, backend in _backend_refs(route):
-            kind, group = text(backend, "kind") or "Service", text(backend, "group")
-            key = (text(backend, "namespace") or route.namespace, text(backend, "name"))
-            if kind == "Service" and not group:
-                service = cluster.services_by_key.get(key)
-                port = number(backend, "port")
-                if service is None:
-                    said, where, value = f"Service {key[0]}/{key[1]} does not exist", f"{field}.name", key[1]
-                elif port and not any(p.port == port for p in service.spec.ports):
-                    has = ", ".join(str(p.port) for p in service.spec.ports)
-                    said, where, value = f"{service.ref} has no port {port}, but {has}", f"{field}.port", str(port)
-                else:
-                    continue
-            elif kind == "InferencePool" and group in INFERENCE:
-                missing = cluster.missing("InferencePool")
-                if missing:
-                    yield NotChecked(str(route.ref), missing)
-                if missing or key in pools:
-                    continue
-                said, where, value = f"InferencePool {key[0]}/{key[1]} does not exist", f"{field}.name", key[1]
-            else:
-                yield NotChecked(str(route.ref), f"a backend of kind {kind} ({group or 'core'}) is not known")
-                continue
-            yield Problem(
-                f"a backend is missing: {said}",
-                route.ref,
-                (seen(route.ref, where, value, said),),
-                Remedy("Name an existing backend.", command=kubectl(route.ref, "edit")),
+            said = _missing_backend(cluster, route, field, backend)
+            if isinstance(said, NotChecked):
+                yield said
+            elif said is not None:
+                yield Problem(
+                    f"a backend is missing: {said.statement}",
+                    route.ref,
+                    (said,),
+                    Remedy("Name an existing backend.", command=kubectl(route.ref, "edit")),
+                )
+
+
+def _missing_backend(
+    cluster: Cluster, route: KubeObject, field: str, backend: dict[str, Any]
+) -> Evidence | NotChecked | None:
+    """What is wrong with a backend of a route, or why that can't be told."""
+    kind, group = text(backend, "kind") or "Service", text(backend, "group")
+    namespace, name = text(backend, "namespace") or route.namespace, text(backend, "name")
+    if kind == "Service" and not group:
+        service = cluster.services_by_key.get((namespace, name))
+        port = number(backend, "port")
+        if service is not None:
+            if not port or any(p.port == port for p in service.spec.ports):
+                return None
+            has = ", ".join(str(p.port) for p in service.spec.ports)
+            return seen(route.ref, f"{field}.port", str(port), f"{service.ref} has no port {port}, but {has}")
+    elif kind == "InferencePool":
+        found = [p for p in pools(cluster) if (p.namespace, p.name) == (namespace, name)]
+        if any(p.group == group for p in found):
+            return None
+        if found:
+            said = f"InferencePool {namespace}/{name} is of {found[0].group}, and the route names {group or 'core'}"
+            return seen(route.ref, f"{field}.group", group, said)
+        if group not in INFERENCE:
+            return seen(
+                route.ref, f"{field}.group", group, f"there is no kind InferencePool in group {group or 'core'}"
             )
+    else:
+        return NotChecked(str(route.ref), f"a backend of kind {kind} ({group or 'core'}) is not known")
+    elsewhere = cluster.partial(kind, namespace)
+    if elsewhere and not alike(name, (o.name for o in cluster.snapshot.of(kind) if o.namespace == namespace)):
+        return NotChecked(str(route.ref), f"{kind} {namespace}/{name} is not here: {elsewhere}")
+    return seen(route.ref, f"{field}.name", name, f"{kind} {namespace}/{name} does not exist")
 
 
-@check(Area.GATEWAY, Severity.ERROR, needs=("HTTPRoute", "ReferenceGrant"))
+@check(Area.GATEWAY, Severity.ERROR, needs=("HTTPRoute",))
 def reference_grant(cluster: Cluster) -> Problems:
     """A route leads into another namespace without a ReferenceGrant.
 
-    Looks at backendRefs with a namespace other than the route's, and at the ReferenceGrants there.
+    Looks at backendRefs with a namespace other than the route's, and at the ReferenceGrants there. In manifests that are
+    not the whole cluster it is a warning where the backend itself is among them, else not checked.
 
     Why: the Gateway refuses the reference (RefNotPermitted) and answers 500.
 
@@ -192,7 +208,11 @@ def reference_grant(cluster: Cluster) -> Problems:
                 )
                 for g in grants
             )
-            if not granted:
+            elsewhere = "" if granted else cluster.partial("ReferenceGrant", namespace)
+            held = any((o.namespace, o.name) == (namespace, name) for o in cluster.snapshot.of(kind))
+            if elsewhere and not held:
+                yield NotChecked(str(route.ref), elsewhere)
+            elif not granted:
                 yield Problem(
                     f"no ReferenceGrant in {namespace} lets it use {kind} {name}",
                     route.ref,
@@ -204,6 +224,7 @@ def reference_grant(cluster: Cluster) -> Problems:
                         f"  - {{group: {GROUP}, kind: {route.kind}, namespace: {q(route.namespace)}}}\n  to:\n"
                         f"  - {{group: {q(group)}, kind: {q(kind)}, name: {q(name)}}}\n",
                     ),
+                    severity=Severity.WARNING if elsewhere else None,
                 )
 
 
@@ -252,7 +273,7 @@ def _picker(pool: KubeObject) -> tuple[str, dict[str, Any]]:
     return "spec.endpointPickerRef", {}
 
 
-@check(Area.GATEWAY, Severity.ERROR, needs=("InferencePool", "Pod", "Service"))
+@check(Area.GATEWAY, Severity.ERROR, needs=("InferencePool", "Pod"))
 def inference_pool(cluster: Cluster) -> Problems:
     """An InferencePool has no pods, a port its pods don't have, or no endpoint picker.
 
@@ -264,13 +285,15 @@ def inference_pool(cluster: Cluster) -> Problems:
 
     Source: https://gateway-api-inference-extension.sigs.k8s.io/reference/spec/
     """
-    for pool in _pools(cluster):
+    for pool in pools(cluster):
         if not cluster.in_scope(pool.namespace):
             continue
-        selector = mapping(pool.raw, "spec", "selector")
-        labels = {k: str(v) for k, v in (mapping(selector, "matchLabels") or selector).items()}
+        labels = pool_labels(pool)
         workloads = cluster.selected(pool.namespace, labels)
-        if not workloads:
+        elsewhere = cluster.partial("Pod", pool.namespace) or added_by_a_controller(cluster, pool.namespace, labels)
+        if not workloads and elsewhere and nearly_selected(cluster, pool.namespace, labels, pool.name) is None:
+            yield NotChecked(str(pool.ref), "the pods that it selects may be made elsewhere")
+        elif not workloads:
             shown = ",".join(f"{k}={v}" for k, v in labels.items())
             yield Problem(
                 f"its selector matches no pod ({shown})",
@@ -283,7 +306,12 @@ def inference_pool(cluster: Cluster) -> Problems:
         for port in ports or [number(pool.raw, "spec", "targetPortNumber")]:
             for workload in workloads:
                 declared = [n for c in workload.template.all_containers for n, _, _ in c.ports]
-                if port and declared and port not in declared:
+                if (
+                    port
+                    and declared
+                    and port not in declared
+                    and not any(c.mentions(port) for c in workload.containers)
+                ):
                     has = ", ".join(map(str, declared))
                     yield Problem(
                         f"target port {port} is not a port of {workload.ref}",
@@ -298,6 +326,10 @@ def _picker_problems(cluster: Cluster, pool: KubeObject) -> Problems:
     field, picker = _picker(pool)
     name = text(picker, "name")
     service = cluster.services_by_key.get((pool.namespace, name))
+    elsewhere = cluster.partial("Service", pool.namespace)
+    if service is None and name and elsewhere:
+        yield NotChecked(str(pool.ref), f"its endpoint picker {name} is not here: {elsewhere}")
+        return
     if service is None:
         yield Problem(
             f"its endpoint picker {name or '(none)'} does not exist",
@@ -306,6 +338,15 @@ def _picker_problems(cluster: Cluster, pool: KubeObject) -> Problems:
             Remedy("Install the endpoint picker.", command=kubectl(pool.ref, "describe")),
         )
         return
+    port = number(picker, "port", "number") or number(picker, "portNumber")
+    if port and not any(p.port == port for p in service.spec.ports):
+        has = ", ".join(str(p.port) for p in service.spec.ports)
+        yield Problem(
+            f"{service.ref}, its endpoint picker, has no port {port}",
+            pool.ref,
+            (seen(pool.ref, f"{field}.port", port, f"the ports of {service.ref} are {has}"),),
+            Remedy("Name the port on which the endpoint picker serves gRPC.", command=kubectl(pool.ref, "edit")),
+        )
     if cluster.missing("EndpointSlice"):
         yield NotChecked(str(pool.ref), cluster.missing("EndpointSlice"))
         return

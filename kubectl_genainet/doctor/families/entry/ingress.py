@@ -19,6 +19,7 @@ from kubectl_genainet.doctor.objects.raw import (
     strings,
     text,
 )
+from kubectl_genainet.doctor.predicates.selectors import alike
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 
@@ -76,7 +77,7 @@ def controller_of(cluster: Cluster, ingress: KubeObject) -> str:
     }.get(name, "")
 
 
-@check(Area.INGRESS, Severity.ERROR, needs=("Ingress", "Service"))
+@check(Area.INGRESS, Severity.ERROR, needs=("Ingress",))
 def ingress_backend(cluster: Cluster) -> Problems:
     """An Ingress leads to a Service or port that does not exist.
 
@@ -93,6 +94,11 @@ def ingress_backend(cluster: Cluster) -> Problems:
                 continue
             where = f"{host or '*'}{path}"
             service = cluster.services_by_key.get((ingress.namespace, name))
+            elsewhere = cluster.partial("Service", ingress.namespace)
+            mine = (o.name for o in cluster.snapshot.of("Service", "") if o.namespace == ingress.namespace)
+            if service is None and elsewhere and not alike(name, mine):
+                yield NotChecked(str(ingress.ref), f"Service {ingress.namespace}/{name} is not here: {elsewhere}")
+                continue
             if service is None:
                 yield Problem(
                     f"{where} leads to Service {name}, which does not exist",
@@ -118,7 +124,7 @@ def ingress_backend(cluster: Cluster) -> Problems:
                 )
 
 
-@check(Area.INGRESS, Severity.ERROR, needs=("Ingress", "IngressClass"))
+@check(Area.INGRESS, Severity.ERROR, needs=("Ingress",))
 def ingress_controller(cluster: Cluster) -> Problems:
     """No controller serves an Ingress.
 
@@ -139,6 +145,10 @@ def ingress_controller(cluster: Cluster) -> Problems:
         if found is None:
             if field.startswith("metadata") and name:
                 continue  # the annotation needs no IngressClass object
+            elsewhere = cluster.partial("IngressClass")
+            if elsewhere:
+                yield NotChecked(str(ingress.ref), f"its class {name!r} is not here: {elsewhere}")
+                continue
             has = ", ".join(sorted(classes)) or "none"
             yield Problem(
                 f"its class {name!r} does not exist" if name else "it names no class and there is no default class",
@@ -158,7 +168,7 @@ def ingress_controller(cluster: Cluster) -> Problems:
             continue
         controller = text(found.raw, "spec", "controller")
         words = _CONTROLLERS.get(controller)
-        missing = cluster.missing("Deployment")
+        missing = cluster.partial("Deployment")
         if words is None or missing:
             if words is None:
                 yield NotChecked(str(ingress.ref), f"controller {controller} is not known, so it can't be looked for")
@@ -191,7 +201,7 @@ def ingress_tls(cluster: Cluster) -> Problems:
     """
     secrets = {(s.namespace, s.name) for s in cluster.snapshot.of("Secret", "")}
     certificates = {(c.namespace, text(c.raw, "spec", "secretName")): c for c in cluster.snapshot.of("Certificate")}
-    unread = cluster.missing("Secret")
+    unread = cluster.partial("Secret")
     for ingress in ingresses(cluster):
         for index, tls in enumerate(items(ingress.raw, "spec", "tls")):
             name = text(tls, "secretName")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from enum import Enum
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, on_node, seen
-from kubectl_genainet.doctor.families.entry.gateway import INFERENCE
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import netns_of
 from kubectl_genainet.doctor.objects.raw import (
@@ -21,62 +19,19 @@ from kubectl_genainet.doctor.objects.raw import (
     text,
 )
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.inference import INFERENCE
+from kubectl_genainet.doctor.predicates.mesh import (
+    HBONE,
+    LINKERD_INBOUND,
+    PROXY_PORTS,
+    XDS,
+    Mesh,
+    mesh_of,
+    no_mesh,
+)
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import Direction, Verdict
-
-AMBIENT_LABEL = "istio.io/dataplane-mode"
-HBONE, XDS, LINKERD_INBOUND = 15008, 15012, 4143
-_PROXY_PORTS = (15001, 15006, 4140, 4143)  # where sidecars' redirects lead
-
-
-class Mesh(Enum):
-    """How a workload takes part in a mesh."""
-
-    ISTIO_SIDECAR = "Istio sidecar"
-    LINKERD = "Linkerd proxy"
-    AMBIENT = "Istio Ambient"
-    NONE = ""
-
-
-def installed(cluster: Cluster) -> list[str]:
-    """The meshes whose controllers are installed."""
-    out = []
-    ambient = cluster.daemonset("ztunnel")
-    if cluster.running("istiod") is not None or ambient:
-        out.append("Istio Ambient" if ambient else "Istio")
-    if cluster.running("linkerd-destination") is not None:
-        out.append("Linkerd")
-    return out
-
-
-def no_mesh(cluster: Cluster) -> str:
-    if installed(cluster) or any(mesh_of(cluster, w)[0] is not Mesh.NONE for w, _ in cluster.genai_workloads):
-        return ""
-    return "no service mesh is installed"
-
-
-def mesh_of(cluster: Cluster, workload: Workload) -> tuple[Mesh, Evidence | None]:
-    """The mesh that a workload's pods are in, as their containers (or the namespace's label) show."""
-    for live in workload.pods[:1]:
-        spec = live.obj.raw.get("spec", {})
-        for where in ("containers", "initContainers"):
-            for index, container in enumerate(items(spec, where)):
-                name = text(container, "name")
-                field = f"spec.{where}[{index}].name"
-                if name == "istio-proxy":
-                    return Mesh.ISTIO_SIDECAR, seen(live.ref, field, name, f"{live.ref} has the sidecar istio-proxy")
-                if name == "linkerd-proxy":
-                    return Mesh.LINKERD, seen(live.ref, field, name, f"{live.ref} has the sidecar linkerd-proxy")
-    labels = cluster.snapshot.namespace_labels(workload.namespace)
-    own = workload.template.labels.get(AMBIENT_LABEL, "")
-    if own == "ambient" or (labels.get(AMBIENT_LABEL) == "ambient" and own != "none"):
-        field = workload.label_field(AMBIENT_LABEL) if own else f"metadata.labels[{AMBIENT_LABEL}]"
-        obj = next((n.ref for n in cluster.snapshot.of("Namespace", "") if n.name == workload.namespace), workload.ref)
-        return Mesh.AMBIENT, seen(
-            workload.ref if own else obj, field, "ambient", f"{workload.ref} is captured by ztunnel"
-        )
-    return Mesh.NONE, None
 
 
 def _proxy_listens(cluster: Cluster, workload: Workload, ports: Collection[int]) -> tuple[Evidence, ...]:
@@ -114,7 +69,7 @@ def mesh_sidecar(cluster: Cluster) -> Problems:
             (
                 p
                 for p in cluster.packets
-                if p.flow.dport in _PROXY_PORTS and p.flow.dst in (*ips, "127.0.0.1", "127.0.0.6")
+                if p.flow.dport in PROXY_PORTS and p.flow.dst in (*ips, "127.0.0.1", "127.0.0.6")
             ),
             None,
         )
@@ -122,7 +77,7 @@ def mesh_sidecar(cluster: Cluster) -> Problems:
         yield Problem(
             f"requests pass the {mesh.value}",
             workload.ref,
-            (evidence, *_proxy_listens(cluster, workload, _PROXY_PORTS), *more),
+            (evidence, *_proxy_listens(cluster, workload, PROXY_PORTS), *more),
             Remedy(
                 "Where mTLS is all that is wanted, Ambient has no sidecar. Check the mesh's timeout and retries "
                 "for this "

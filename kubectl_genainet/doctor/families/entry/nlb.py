@@ -7,34 +7,21 @@ import re
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotate, annotation, q
+from kubectl_genainet.doctor.predicates.load_balancers import (
+    AUTO_MODE_CLASS,
+    CONTROLLER_CLASS,
+    DEFAULT_IDLE_S,
+    LISTENER_ATTRIBUTES,
+    MAX_IDLE_S,
+    PREFIX,
+    TARGET_TYPE,
+    TYPE,
+    by_controller,
+    load_balancers,
+    only_on_aws,
+)
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
-from kubectl_genainet.model.kube import KubeObject, Service
-
-PREFIX = "service.beta.kubernetes.io/aws-load-balancer-"
-TYPE, TARGET_TYPE = PREFIX + "type", PREFIX + "nlb-target-type"
-LISTENER_ATTRIBUTES = PREFIX + "listener-attributes"
-CONTROLLER_CLASS, AUTO_MODE_CLASS = "service.k8s.aws/nlb", "eks.amazonaws.com/nlb"
-DEFAULT_IDLE_S, MAX_IDLE_S = 350, 6000
-
-
-def only_on_aws(cluster: Cluster) -> str:
-    return "" if cluster.on_aws else "the cluster is not on AWS"
-
-
-def load_balancers(cluster: Cluster) -> list[tuple[Service, KubeObject, str]]:
-    """LoadBalancer Services in scope with their objects and loadBalancerClass."""
-    objects = {(o.namespace, o.name): o for o in cluster.snapshot.of("Service", "")}
-    return [
-        (s, o, str(o.raw.get("spec", {}).get("loadBalancerClass", "")))
-        for s in cluster.services
-        if s.spec.type == "LoadBalancer" and (o := objects[(s.metadata.namespace, s.metadata.name)])
-    ]
-
-
-def by_controller(service: Service, lb_class: str) -> bool:
-    """Whether the aws-load-balancer-controller (or EKS Auto Mode) makes the load balancer, as an NLB."""
-    kind = service.metadata.annotations.get(TYPE, "")
-    return kind in ("external", "nlb-ip") or lb_class in (CONTROLLER_CLASS, AUTO_MODE_CLASS)
+from kubectl_genainet.model.kube import Service
 
 
 @check(Area.NLB, Severity.WARNING, needs=("Service",), applies=only_on_aws, own_namespace=True)
@@ -106,7 +93,7 @@ def nlb_legacy(cluster: Cluster) -> Problems:
         )
 
 
-@check(Area.NLB, Severity.ERROR, needs=("Service", "Deployment"), applies=only_on_aws, own_namespace=True)
+@check(Area.NLB, Severity.ERROR, needs=("Service",), applies=only_on_aws, own_namespace=True)
 def nlb_controller(cluster: Cluster) -> Problems:
     """A Service asks for the aws-load-balancer-controller, and it does not run.
 
@@ -123,6 +110,10 @@ def nlb_controller(cluster: Cluster) -> Problems:
     )
     for service, _, lb_class in load_balancers(cluster):
         if ready or lb_class == AUTO_MODE_CLASS or not by_controller(service, lb_class):
+            continue
+        elsewhere = cluster.partial("Deployment") if controller is None else ""
+        if elsewhere:
+            yield NotChecked(str(service.ref), elsewhere)
             continue
         field = annotation(TYPE) if TYPE in service.metadata.annotations else "spec.loadBalancerClass"
         value = service.metadata.annotations.get(TYPE, lb_class)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
-from kubectl_genainet.doctor.families.entry.nlb import only_on_aws
 from kubectl_genainet.doctor.families.nodes.placement import distributed_jobs
 from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
 from kubectl_genainet.doctor.objects.eni import EFA_TYPES
 from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE
 from kubectl_genainet.doctor.objects.raw import items, kubectl, mapping, number, quantity, sh, text
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.load_balancers import only_on_aws
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 

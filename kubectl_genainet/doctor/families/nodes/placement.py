@@ -40,7 +40,7 @@ def distributed_jobs(cluster: Cluster) -> list[tuple[Workload, list[LivePod]]]:
             continue
         for live in workload.pods:
             if live.node:
-                groups[(workload.namespace, workload.group)].append((workload, live))
+                groups[(workload.namespace, workload.job)].append((workload, live))
     return [
         (members[0][0], [p for _, p in members]) for members in groups.values() if len({p.node for _, p in members}) > 1
     ]

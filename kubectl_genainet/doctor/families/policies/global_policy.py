@@ -92,8 +92,9 @@ def policy_kind_unenforced(cluster: Cluster) -> Problems:
 
     Source: https://network-policy-api.sigs.k8s.io/implementations/
     """
-    if not cluster.cnis:
-        yield NotChecked("", "the CNI is not known")
+    elsewhere = cluster.partial("DaemonSet")
+    if not cluster.cnis or elsewhere:
+        yield NotChecked("", elsewhere or "the CNI is not known")
         return
     reported = set()
     for policy, enforcers in extended_policies(cluster):
@@ -167,7 +168,7 @@ def fqdn_egress(cluster: Cluster) -> Problems:
                 f"egress to {call.host} is not admitted",
                 call.client.ref,
                 tuple(evidence),
-                _admit_host(cluster, call.client.namespace, call.client.template.labels, call.host, call.port or 443),
+                _admit_host(cluster, call.client.namespace, call.client.labels, call.host, call.port or 443),
             )
 
 
@@ -219,9 +220,7 @@ def fqdn_pinned(cluster: Cluster) -> Problems:
             (
                 c
                 for c in cluster.genai_calls
-                if c.external
-                and c.client.namespace == policy.namespace
-                and selector_matches(selector, c.client.template.labels)
+                if c.external and c.client.namespace == policy.namespace and selector_matches(selector, c.client.labels)
             ),
             None,
         )
@@ -242,7 +241,7 @@ def fqdn_pinned(cluster: Cluster) -> Problems:
                         ),
                         call.evidence,
                     ),
-                    _admit_host(cluster, policy.namespace, call.client.template.labels, call.host, call.port or 443),
+                    _admit_host(cluster, policy.namespace, call.client.labels, call.host, call.port or 443),
                 )
                 break
 

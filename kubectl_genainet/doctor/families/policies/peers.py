@@ -29,22 +29,23 @@ def _named_by(cluster: Cluster, namespace: str, peer: dict[str, Any]) -> Iterato
             space == namespace if spaces is None else selector_matches(spaces, cluster.snapshot.namespace_labels(space))
         )
         if named:
-            yield from (w for w in workloads if selector_matches(pods or {}, w.template.labels))
+            yield from (w for w in workloads if selector_matches(pods or {}, w.labels))
 
 
-@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Pod", "Namespace"))
+@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Pod"))
 def policy_peer_nobody(cluster: Cluster) -> Problems:
     """A rule of a policy names peers that do not exist.
 
     Looks at the selectors in `from` and `to` of a rule: none of them matches a pod, or the template of a workload. A
-    rule with an ipBlock, or one for everybody, is not reported; nor are manifests, whose peers may be elsewhere.
+    rule with an ipBlock, or one for everybody, is not reported; nor are manifests that are not the whole cluster.
 
     Why: a label that was renamed on one side. The pods stay isolated and the caller that was meant is not admitted.
 
     Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
     """
-    if cluster.from_files and _policies(cluster):
-        yield NotChecked("", "peers of policies in manifests may be defined elsewhere")
+    elsewhere = cluster.partial("Pod") or cluster.partial("Namespace")
+    if elsewhere and _policies(cluster):
+        yield NotChecked("", f"peers of policies may be elsewhere: {elsewhere}")
         return
     known: dict[tuple[str, str], bool] = {}
     for policy in _policies(cluster):
@@ -98,7 +99,7 @@ def policy_one_sided(cluster: Cluster) -> Problems:
             servers = [
                 w
                 for w in (cluster.workloads_in.get(policy.namespace, ()) if clients else ())
-                if selector_matches(selector, w.template.labels)
+                if selector_matches(selector, w.labels)
             ]
             for client in clients:
                 for server in servers:
@@ -148,7 +149,7 @@ def _isolated(
 ) -> Iterator[Workload]:
     """The workloads that a peer names and that some policy isolates for egress."""
     for workload in _named_by(cluster, namespace, peer) if egress else ():
-        if any(selector_matches(s, workload.template.labels) for s in egress):
+        if any(selector_matches(s, workload.labels) for s in egress):
             yield workload
 
 

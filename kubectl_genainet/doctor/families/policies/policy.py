@@ -7,8 +7,9 @@ from collections import defaultdict
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import items, mapping, number, q, selector_matches, sh, strings
-from kubectl_genainet.doctor.objects.recognise import Role
+from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, nearly_selected
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import Direction, Verdict
@@ -95,9 +96,18 @@ def policy_selects_nothing(cluster: Cluster) -> Problems:
     for policy in _policies(cluster):
         selector = mapping(policy.raw, "spec", "podSelector")
         workloads = by_namespace.get(policy.namespace, ())
-        if not selector or any(selector_matches(selector, w.template.labels) for w in workloads):
+        if not selector or any(selector_matches(selector, w.labels) for w in workloads):
             continue
         if any(selector_matches(selector, p.obj.labels) for w in workloads for p in w.pods):
+            continue
+        labels = {k: str(v) for k, v in mapping(selector, "matchLabels").items()}
+        added = added_by_a_controller(cluster, policy.namespace, labels)
+        near = None if added else nearly_selected(cluster, policy.namespace, labels, policy.name)
+        if added or (near is None and cluster.partial("Pod", policy.namespace)):
+            reason = (
+                f"a controller adds the label {added}" if added else "the pods that it selects may be made elsewhere"
+            )
+            yield NotChecked(str(policy.ref), reason)
             continue
         yield Problem(
             "it selects no pod",
@@ -187,8 +197,9 @@ def policy_not_enforced(cluster: Cluster) -> Problems:
     policies = _policies(cluster)
     if not policies:
         return
-    if not cluster.cnis:
-        yield NotChecked("", "the CNI is not known")
+    elsewhere = cluster.partial("DaemonSet")
+    if not cluster.cnis or elsewhere:
+        yield NotChecked("", elsewhere or "the CNI is not known")
         return
     if any(c.enforces for c in cluster.cnis):
         return
@@ -235,7 +246,7 @@ def policy_service_port(cluster: Cluster) -> Problems:
     by_namespace = cluster.workloads_in
     for policy in _policies(cluster):
         selector = mapping(policy.raw, "spec", "podSelector")
-        selected = [w for w in by_namespace.get(policy.namespace, ()) if selector_matches(selector, w.template.labels)]
+        selected = [w for w in by_namespace.get(policy.namespace, ()) if selector_matches(selector, w.labels)]
         for r, rule in enumerate(items(policy.raw, "spec", "ingress")):
             for p, entry in enumerate(items(rule, "ports")):
                 port = number(entry, "port")
@@ -346,7 +357,7 @@ def policy_open_to_all(cluster: Cluster) -> Problems:
                 for w, found in cluster.genai_workloads
                 if w.namespace == policy.namespace
                 and found.role in (Role.MODEL_SERVER, Role.VECTOR_DATABASE)
-                and selector_matches(selector, w.template.labels)
+                and selector_matches(selector, w.labels)
             ]
             if selected:
                 yield Problem(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, assumed, check, derived, seen
-from kubectl_genainet.doctor.families.entry.nlb import PREFIX, by_controller, load_balancers
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import Container, Probe
 from kubectl_genainet.doctor.objects.raw import annotate, annotation, at, condition, items, moment, number, patch, sh
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.load_balancers import PREFIX, by_controller, load_balancers
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import Service
 

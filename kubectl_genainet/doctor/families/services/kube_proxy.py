@@ -3,54 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.platform import conf_value, config_map
-from kubectl_genainet.doctor.objects.raw import at, kubectl, number, seconds, sh, text
+from kubectl_genainet.doctor.objects.platform import conf_value
+from kubectl_genainet.doctor.objects.raw import kubectl, number, seconds, sh
+from kubectl_genainet.doctor.predicates.kube_proxy import Configuration, configuration, daemonset, instead, replaced
 from kubectl_genainet.model.finding import Finding, NotChecked, ObjectRef, Remedy, Severity
-from kubectl_genainet.model.kube import KubeObject
 
 MANY_SERVICES = 1000
 MANY_ENDPOINTS = 5000
 MANY_RULES = 20_000
 # net/netfilter/ipvs/ip_vs_*.c
 SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "sed", "nq", "fo", "ovf", "mh", "twos")
-
-
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """kube-proxy's configuration as the ConfigMap has it. `mode` is "iptables" where the field is empty."""
-
-    ref: ObjectRef
-    field: str
-    conf: str
-    mode: str
-
-
-def configuration(cluster: Cluster) -> Configuration | None:
-    """From ConfigMap kube-proxy-config (EKS: `config`) or kube-proxy (kubeadm: `config.conf`)."""
-    for name in ("kube-proxy-config", "kube-proxy"):
-        found = config_map(cluster.snapshot, name)
-        for key, conf in (at(found.raw, "data") or {}).items() if found else ():
-            if found and "KubeProxyConfiguration" in str(conf):
-                mode = conf_value(str(conf), "mode") or "iptables"
-                return Configuration(found.ref, f"data[{key}].mode", str(conf), mode)
-    return None
-
-
-def daemonset(cluster: Cluster) -> KubeObject | None:
-    return cluster.daemonset("kube-proxy")
-
-
-def replaced(cluster: Cluster) -> bool:
-    """Whether Cilium is configured to do kube-proxy's work (GKE Dataplane V2 always does)."""
-    if cluster.daemonset("anetd"):
-        return True
-    config = config_map(cluster.snapshot, "cilium-config", "")
-    value = text(config.raw, "data", "kube-proxy-replacement") if config else ""
-    return value in ("true", "strict") and cluster.cni("Cilium") is not None
 
 
 def _set_mode(config: Configuration, mode: str) -> Remedy:
@@ -104,8 +69,9 @@ def kube_proxy_scale(cluster: Cluster) -> Problems:
 def kube_proxy_ready(cluster: Cluster) -> Problems:
     """kube-proxy is missing, or not ready on every node.
 
-    Looks at DaemonSet kube-proxy, and, where there is none, at whether Cilium replaces it. On GKE kube-proxy is a
-    static pod and not looked for.
+    Looks at DaemonSet kube-proxy, and, where there is none, at what does its work: Cilium's or Calico's eBPF data plane,
+    kube-router, OVN-Kubernetes, kube-proxy inside k3s's or MicroK8s's own process, static pods. Its absence is reported
+    for a whole cluster only: one chart or one application says nothing about it.
 
     Why: on a node without it Services do not work, or stay as they were when it stopped.
 
@@ -125,12 +91,13 @@ def kube_proxy_ready(cluster: Cluster) -> Problems:
                 Remedy("See why its pods are not ready.", command=kubectl(found.ref, "describe")),
             )
         return
-    if replaced(cluster) or cluster.cni("kube-router"):
+    if instead(cluster) or any(w.name.startswith("kube-proxy") for w in cluster.workloads):
         return
-    if any(w.name.startswith("kube-proxy") for w in cluster.workloads):
-        return
-    if not cluster.cnis or cluster.cni("kindnet"):
-        yield NotChecked("", "there is no DaemonSet kube-proxy, and what stands in for it is not known")
+    unknown = cluster.partial("DaemonSet")
+    if not unknown and not cluster.extent.of_a_cluster:
+        unknown = "no node is known"
+    if unknown or not cluster.cnis or cluster.cni("kindnet"):
+        yield NotChecked("", unknown or "there is no DaemonSet kube-proxy, and what stands in for it is not known")
         return
     cni = cluster.cnis[0]
     yield Problem(

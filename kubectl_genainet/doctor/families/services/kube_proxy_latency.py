@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node
-from kubectl_genainet.doctor.families.services.kube_proxy import replaced
 from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.predicates.kube_proxy import replaced
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.node import KubeProxyState
 

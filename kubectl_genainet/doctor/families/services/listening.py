@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import cache
 
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen
-from kubectl_genainet.doctor.families.entry.mesh import Mesh, mesh_of
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import host_of, netns_of
 from kubectl_genainet.doctor.objects.raw import command, kubectl, patch
 from kubectl_genainet.doctor.objects.workloads import LivePod
+from kubectl_genainet.doctor.predicates.mesh import Mesh, mesh_of
 from kubectl_genainet.model.cluster import Backend
 from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import Service, ServicePort

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ipaddress
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, on_node, seen
-from kubectl_genainet.doctor.families.nodes.packets import local_drops
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import command, kubectl, patch, q
-from kubectl_genainet.model.finding import Remedy, Severity
-from kubectl_genainet.model.kube import Service
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.local_drops import local_drops
+from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, nearly_selected
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.kube import Service, ServicePort
 
 
 def _plain(service: Service) -> bool:
@@ -21,7 +23,9 @@ def _plain(service: Service) -> bool:
 def service_selector(cluster: Cluster) -> Problems:
     """A Service's selector matches no pod and no workload.
 
-    Looks at spec.selector against the labels of the pods, and of the templates of workloads scaled to zero.
+    Looks at spec.selector against the labels of the pods that are there, then of the pod templates of every kind. A
+    selector on labels that a controller adds (job-name, a cluster's or a gateway's name) is not checked, and neither is
+    one in manifests that are not the whole cluster, unless it misses a workload there by one label.
 
     Why: the Service has no endpoint and never will; kube-proxy rejects its connections. Mostly a label that was
     renamed on one side.
@@ -31,47 +35,44 @@ def service_selector(cluster: Cluster) -> Problems:
     for service in cluster.services:
         if not _plain(service) or cluster.workloads_of(service):
             continue
-        wanted = service.spec.selector
-        near = ""
-        for workload in cluster.workloads:
-            if workload.namespace == service.metadata.namespace:
-                labels = workload.template.labels
-                differ = [k for k, v in wanted.items() if labels.get(k) != v]
-                if differ and (len(differ) < len(wanted) or workload.name == service.metadata.name):
-                    key = differ[0]
-                    near = (
-                        f"; {workload.ref} has {key}={labels[key]}"
-                        if key in labels
-                        else f"; {workload.ref} has no {key}"
-                    )
-                    break
+        wanted, namespace = service.spec.selector, service.metadata.namespace
+        added = added_by_a_controller(cluster, namespace, wanted)
+        near = None if added else nearly_selected(cluster, namespace, wanted, service.metadata.name)
+        if added or (near is None and cluster.partial("Pod", namespace)):
+            reason = (
+                f"a controller adds the label {added}" if added else "the pods that it selects may be made elsewhere"
+            )
+            yield NotChecked(str(service.ref), reason)
+            continue
         shown = ",".join(f"{k}={v}" for k, v in sorted(wanted.items()))
         yield Problem(
             f"its selector matches no pod ({shown})",
             service.ref,
-            (
-                seen(
-                    service.ref,
-                    "spec.selector",
-                    dict(wanted),
-                    f"no pod in {service.metadata.namespace} has {shown}{near}",
-                ),
-            ),
+            (seen(service.ref, "spec.selector", dict(wanted), f"no pod in {namespace} has {shown}{_differs(near)}"),),
             Remedy(
                 "Give the Service the labels that its pods have.",
-                command=f"{command('kubectl', '-n', service.metadata.namespace, 'get', 'pods', '--show-labels')}\n"
+                command=f"{command('kubectl', '-n', namespace, 'get', 'pods', '--show-labels')}\n"
                 f"{kubectl(service.ref, 'edit')}",
             ),
         )
+
+
+def _differs(near: tuple[Workload, str] | None) -> str:
+    if near is None:
+        return ""
+    workload, key = near
+    value = workload.labels.get(key)
+    return f"; {workload.ref} has {key}={value}" if value is not None else f"; {workload.ref} has no {key}"
 
 
 @check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"), own_namespace=True)
 def service_target_port(cluster: Cluster) -> Problems:
     """A Service's target port is not a port of its pods.
 
-    Looks at spec.ports[].targetPort against the container ports: a name that no container declares is an error; a
-    number that is not declared, where the containers declare other ports of that protocol, a warning (declaring
-    ports is optional, so the number may still be right).
+    Looks at spec.ports[].targetPort against the container ports of all workloads that it selects: a name that none of
+    them declares is an error. A number that none declares, where they declare others of that protocol, is a warning:
+    declaring ports is optional. It is not reported where the number stands in the command line, the variables or the
+    probes of a container, or where the port is for metrics, which are seldom declared.
 
     Why: with an unknown name the endpoint has no port at all; with a wrong number connections are refused by the
     pod.
@@ -80,49 +81,51 @@ def service_target_port(cluster: Cluster) -> Problems:
     """
     for service in cluster.services:
         workloads = cluster.workloads_of(service) if _plain(service) else ()
+        if not workloads or any(not w.metadata for w in workloads):  # an operator composes such pods, with their ports
+            continue
         for index, port in enumerate(service.spec.ports):
             target = port.target_port or port.port
-            for workload in workloads:
-                declared = [p for c in workload.template.all_containers for p in c.ports]
-                same = sorted({n for n, _, protocol in declared if protocol == port.protocol})
-                named = isinstance(target, str) and not target.isdigit()
-                if named and any(name == target and p == port.protocol for _, name, p in declared):
-                    continue
-                if not named and (not same or int(target) in {n for n, _, _ in declared}):
-                    continue  # of another protocol: left to service-protocol
-                names = sorted({name for _, name, _ in declared if name})
-                choices = names if named else [str(n) for n in same]
-                yield Problem(
-                    f"targetPort {target} is not a port of {workload.ref}",
-                    service.ref,
-                    (
-                        seen(
-                            service.ref, f"spec.ports[{index}].targetPort", target, f"port {port.port} goes to {target}"
-                        ),
-                        seen(
-                            workload.ref,
-                            workload.field("containers[*].ports"),
-                            choices,
-                            f"its containers declare {', '.join(choices) or 'no port'} ({port.protocol})",
-                        ),
+            declared = [p for w in workloads for c in w.template.all_containers for p in c.ports]
+            same = sorted({n for n, _, protocol in declared if protocol == port.protocol})
+            named = isinstance(target, str) and not target.isdigit()
+            if named and any(name == target and p == port.protocol for _, name, p in declared):
+                continue
+            if not named and (not same or int(target) in {n for n, _, _ in declared}):
+                continue  # of another protocol: left to service-protocol
+            if not named and (
+                _is_for_metrics(port) or any(c.mentions(int(target)) for w in workloads for c in w.containers)
+            ):
+                continue
+            workload = workloads[0]
+            choices = sorted({name for _, name, _ in declared if name}) if named else [str(n) for n in same]
+            yield Problem(
+                f"targetPort {target} is not a port of {workload.ref}",
+                service.ref,
+                (
+                    seen(service.ref, f"spec.ports[{index}].targetPort", target, f"port {port.port} goes to {target}"),
+                    seen(
+                        workload.ref,
+                        workload.field("containers[*].ports"),
+                        choices,
+                        f"its containers declare {', '.join(choices) or 'no port'} ({port.protocol})",
                     ),
-                    Remedy(
-                        "Name a port that the containers declare.",
-                        command=patch(
-                            service.ref,
-                            [
-                                {
-                                    "op": "replace",
-                                    "path": f"/spec/ports/{index}/targetPort",
-                                    "value": (names[0] if named else same[0]) if choices else target,
-                                }
-                            ],
-                            kind="json",
-                        ),
-                    ),
-                    severity=None if named else Severity.WARNING,
-                )
-                break
+                ),
+                _name_a_port(service, index, choices, named),
+                severity=None if named else Severity.WARNING,
+            )
+
+
+def _is_for_metrics(port: ServicePort) -> bool:
+    return any(word in port.name for word in ("metric", "prometheus", "monitor"))
+
+
+def _name_a_port(service: Service, index: int, choices: list[str], named: bool) -> Remedy:
+    """A patch where there is one port to choose; else the choice is the user's."""
+    if len(choices) != 1:
+        return Remedy("Name a port that the containers declare.", command=kubectl(service.ref, "edit"))
+    value = choices[0] if named else int(choices[0])
+    change = [{"op": "replace", "path": f"/spec/ports/{index}/targetPort", "value": value}]
+    return Remedy("Name the port that the containers declare.", command=patch(service.ref, change, kind="json"))
 
 
 @check(Area.SERVICES, Severity.ERROR, needs=("Service", "Pod"), own_namespace=True)

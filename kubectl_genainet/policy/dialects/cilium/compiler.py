@@ -167,7 +167,7 @@ class CiliumCompiler:
         specs = [s for s in (obj.raw.get("spec"), *_listed(obj.raw.get("specs"))) if isinstance(s, dict)]
         keys = {key.removesuffix("Deny") for spec in specs for key in spec if spec[key]}
         directions = frozenset(d for side, d in sides.items() if side in keys) or frozenset(Direction)
-        return Refused(obj.ref, self._subject_of(obj, specs), directions, error.field, error.message)
+        return Refused(obj.ref, self._subject_of(obj, specs), directions, error.field, error.problem, obj.source)
 
     def _subject_of(self, obj: KubeObject, specs: list[dict[str, Any]]) -> Peer:
         every: Peer = PodsPeer(namespace=obj.namespace) if obj.namespace else AnyPeer()

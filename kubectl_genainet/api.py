@@ -1,0 +1,288 @@
+"""The library: what other Python programs import. docs/library.md shows how.
+
+A function a verb: it runs over a Source, returns when the run is over, and prints nothing. What went wrong in the cluster is
+in the result; what limits the result is in its `warnings`; GenainetError says why there is none, and what to do.
+
+Public are the names of `__all__` and the fields of the values that they return, under semantic versioning: a release that
+removes or changes one has a new major version (before 1.0 a new minor version). Everything else may change any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubectl_genainet import __version__
+from kubectl_genainet.doctor.accept import parse_ignore
+from kubectl_genainet.doctor.check import Area
+from kubectl_genainet.doctor.registry import all_checks
+from kubectl_genainet.doctor.report import Report
+from kubectl_genainet.errors import ExitStatus, GenainetError, InputError
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, NotChecked, ObjectRef, Severity
+from kubectl_genainet.model.results.dns import DnsSummary
+from kubectl_genainet.model.results.drops import DropRow, DropSummary
+from kubectl_genainet.model.results.exchange import DnsExchange
+from kubectl_genainet.model.results.path import Drop, PacketPath, Verdict
+from kubectl_genainet.model.results.trace import TraceSummary
+from kubectl_genainet.model.target import Target, parse_target
+from kubectl_genainet.policy import Explanation, Patch
+from kubectl_genainet.policy.reach.grid import Grid
+from kubectl_genainet.proxy.report import RulesReport, RulesRow
+from kubectl_genainet.run.collect import DnsCollector, DoctorCollector, DropsCollector, TraceCollector
+from kubectl_genainet.run.dns import DnsOptions
+from kubectl_genainet.run.dns import dns as run_dns
+from kubectl_genainet.run.doctor import DoctorOptions
+from kubectl_genainet.run.doctor import doctor as run_doctor
+from kubectl_genainet.run.drops import DropsOptions
+from kubectl_genainet.run.drops import drops as run_drops
+from kubectl_genainet.run.explain import FlowsBetween
+from kubectl_genainet.run.matrix import MatrixOptions
+from kubectl_genainet.run.matrix import matrix as run_matrix
+from kubectl_genainet.run.rules import RulesOptions
+from kubectl_genainet.run.rules import rules as run_rules
+from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.sources.bundle import BundleSource
+from kubectl_genainet.run.sources.cluster import ClusterSource
+from kubectl_genainet.run.sources.lab import LabSource
+from kubectl_genainet.run.sources.manifests import ManifestsSource
+from kubectl_genainet.run.trace import CheckConnections, TraceOptions
+from kubectl_genainet.run.trace import trace as run_trace
+
+__all__ = [
+    "BundleSource",
+    "Certainty",
+    "CheckConnections",
+    "ClusterSnapshot",
+    "ClusterSource",
+    "DnsExchange",
+    "DnsResult",
+    "DnsSummary",
+    "DoctorResult",
+    "Drop",
+    "DropRow",
+    "DropSummary",
+    "DropsResult",
+    "Evidence",
+    "ExplainedFlow",
+    "Explanation",
+    "Finding",
+    "GenainetError",
+    "Grid",
+    "InputError",
+    "LabSource",
+    "ManifestsSource",
+    "NotChecked",
+    "ObjectRef",
+    "PacketPath",
+    "Patch",
+    "Report",
+    "RulesReport",
+    "RulesResult",
+    "RulesRow",
+    "Severity",
+    "Source",
+    "TraceResult",
+    "TraceSummary",
+    "Verdict",
+    "__version__",
+    "dns",
+    "doctor",
+    "drops",
+    "explain",
+    "matrix",
+    "replay",
+    "rules",
+    "trace",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TraceResult:
+    """`found`: something was dropped, refused or slow."""
+
+    paths: tuple[PacketPath, ...]
+    summary: TraceSummary
+    found: bool
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DropsResult:
+    """`found`: something that is wrong was dropped."""
+
+    rows: tuple[DropRow, ...]
+    summary: DropSummary
+    found: bool
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DnsResult:
+    """`found`: a time-out, a failing or slow server, or a habit that costs queries."""
+
+    exchanges: tuple[DnsExchange, ...]
+    summary: DnsSummary
+    found: bool
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedFlow:
+    """What the policies say of a flow. `service` is the Service that it goes through, "" for none; `patch` is what would
+    admit it, None where it is admitted or nothing helps."""
+
+    explanation: Explanation
+    service: str
+    patch: Patch | None
+
+
+@dataclass(frozen=True, slots=True)
+class RulesResult:
+    """`report.found_something`: the rules are not what the API says."""
+
+    report: RulesReport
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorResult:
+    """The findings are `report.findings`; what could not be checked, and why, is in the report too."""
+
+    report: Report
+    warnings: tuple[str, ...] = ()
+
+
+def trace(
+    source: Source,
+    target: str,
+    *,
+    from_pod: str = "",
+    check: CheckConnections | None = None,
+    exact: bool = False,
+    timeout_s: float = 30.0,
+    node: str = "",
+    record: str = "",
+) -> TraceResult:
+    """The paths of real packets through `target` (svc/NAME[:PORT], pod/NAME, deploy/NAME or IP[:PORT]).
+
+    `from_pod`: only this client's; with `check` it opens connections itself. `exact` has the kernels name the rules, which
+    changes the nodes while it runs. `record` is the file of a bundle to write.
+    """
+    collected = TraceCollector()
+    options = TraceOptions(from_pod, check, exact, timeout_s, node, record)
+    status = run_trace(source, parse_target(target), options, collected.for_target)
+    return TraceResult(tuple(collected.paths), collected.summary, status is ExitStatus.FOUND, tuple(collected.warnings))
+
+
+def drops(
+    source: Source,
+    target: str = "",
+    *,
+    everything: bool = False,
+    timeout_s: float = 30.0,
+    node: str = "",
+    record: str = "",
+) -> DropsResult:
+    """What is dropped, where and why: of `target`, or of the source's namespace (of all with `all_namespaces`).
+
+    `everything`: also frees that lost nothing.
+    """
+    collected = DropsCollector()
+    options = DropsOptions(everything, timeout_s, node, record)
+    status = run_drops(source, _target(target), options, collected.for_target)
+    return DropsResult(tuple(collected.rows), collected.summary, status is ExitStatus.FOUND, tuple(collected.warnings))
+
+
+def dns(
+    source: Source,
+    target: str = "",
+    *,
+    as_server: bool = False,
+    redact: bool = False,
+    timeout_s: float = 30.0,
+    node: str = "",
+    record: str = "",
+) -> DnsResult:
+    """The DNS queries of `target`'s clients, or of the whole cluster, and what became of them.
+
+    `as_server`: the target is asked, not asking. `redact`: names are hashed, all but their public suffix.
+    """
+    collected = DnsCollector()
+    options = DnsOptions(as_server, redact, timeout_s, node, record)
+    status = run_dns(source, _target(target), options, collected.for_target)
+    return DnsResult(
+        tuple(collected.exchanges), collected.summary, status is ExitStatus.FOUND, tuple(collected.warnings)
+    )
+
+
+def replay(path: str | Path, target: str = "") -> TraceResult | DropsResult | DnsResult:
+    """What the run that recorded a bundle found; by default of the target that it was recorded for."""
+    source = BundleSource(path)
+    header = source.recording.header
+    recorded = str(header.arguments.get("target", ""))
+    match header.command:
+        case "trace":
+            return trace(source, target or recorded)
+        case "drops":
+            if not target and recorded.startswith("namespace "):
+                source.namespace = recorded.removeprefix("namespace ")
+            elif not target and recorded == "all":
+                source.all_namespaces = True
+            else:
+                target = target or recorded
+            return drops(source, target, everything=bool(header.arguments.get("all")))
+        case "dns":
+            return dns(source, target or recorded, as_server=bool(header.arguments.get("server")))
+        case other:
+            raise GenainetError(f"the bundle {path} was recorded by `{other}`, which can't be replayed")
+
+
+def explain(source: Source, start: str, end: str, *, protocol: str = "") -> tuple[ExplainedFlow, ...]:
+    """Whether the policies admit the flows from `start` to `end[:PORT]`, why, and what would admit them.
+
+    Both are pod/NAME, deploy/NAME, svc/NAME or an IP address; `end` may be a domain name.
+    """
+    between = FlowsBetween(source, start, end, protocol=protocol)
+    return tuple(
+        ExplainedFlow(flow.explanation, flow.service, None if flow.admitted else between.patch(flow.explanation.flow))
+        for flow in between.flows
+    )
+
+
+def matrix(source: Source, *, port: int | None = None, protocol: str = "") -> Grid:
+    """Who may reach whom by the policies, in the source's namespace or in all; by default on the ports that are declared."""
+    return run_matrix(source, MatrixOptions(port, protocol))
+
+
+def rules(source: Source, target: str = "", *, node: str = "", conntrack: bool = False) -> RulesResult:
+    """What kube-proxy has programmed for a Service (or for all) on each node, against what the API says."""
+    warnings: list[str] = []
+    options = RulesOptions(node=node, conntrack=conntrack)
+    result = run_rules(source, _target(target), options, warnings.append)
+    return RulesResult(result.report, tuple(warnings))
+
+
+def doctor(
+    source: Source,
+    *,
+    areas: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    workloads: Sequence[str] = (),
+    measure_s: float = 0.0,
+) -> DoctorResult:
+    """Checks the source's network; `areas` limits the checks, `ignore` ("CHECK[:OBJECT]") accepts findings.
+
+    `workloads` ("deploy/NAME=ROLE") are taken for the GenAI workloads. `measure_s`: how long to watch the cluster's DNS.
+    """
+    names = [check.name for check in all_checks()]
+    options = DoctorOptions(
+        tuple(map(Area, areas)), tuple(parse_ignore(value, names) for value in ignore), tuple(workloads), measure_s
+    )
+    collected = DoctorCollector()
+    return DoctorResult(run_doctor(source, options, collected).report, tuple(collected.warnings))
+
+
+def _target(text: str) -> Target | None:
+    return parse_target(text) if text else None

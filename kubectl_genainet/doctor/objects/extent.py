@@ -1,0 +1,74 @@
+"""What a source is complete for: where that is not known, what is absent from it may be elsewhere.
+
+A live cluster has the kinds that could be listed, a bundle those that were recorded. Manifests are part of something
+larger, unless the user says that they are the whole cluster, or their nodes show that they are a dump of one: a dump has
+every object of a kind that it holds, and of the kinds of which a cluster need not have any.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from kubectl_genainet.doctor.objects.raw import text
+from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
+
+# Kinds that many clusters have none of: in a dump their absence says that there are none.
+_MAY_BE_NONE = frozenset(
+    {
+        "NetworkPolicy",
+        "ReferenceGrant",
+        "NetworkAttachmentDefinition",
+        "ENIConfig",
+        "PeerAuthentication",
+        "ResourceSlice",
+        "DeviceClass",
+    }
+)
+_PART = "the manifests are not known to be the whole cluster (--complete says that they are)"
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How far a snapshot reaches. `stated`: the user says that manifests are the whole cluster."""
+
+    snapshot: ClusterSnapshot
+    stated: bool = False
+
+    @cached_property
+    def from_files(self) -> bool:
+        """Whether the objects come from manifests: nothing of what the cluster made of them is known."""
+        return any(o.source for o in self.snapshot.objects)
+
+    @cached_property
+    def of_a_cluster(self) -> bool:
+        """Whether the snapshot shows a whole cluster: read from one, said to be one, or with its nodes in it."""
+        return not self.from_files or self.stated or bool(self.snapshot.of("Node", ""))
+
+    @cached_property
+    def _dumped_namespaces(self) -> frozenset[str]:
+        """Namespaces of pods that were scheduled: only a cluster makes these."""
+        return frozenset(o.namespace for o in self.snapshot.of("Pod", "") if text(o.raw, "spec", "nodeName"))
+
+    @cached_property
+    def _left_out(self) -> dict[str, LeftOut]:
+        return {item.kind: item for item in self.snapshot.left_out}
+
+    def unread(self, kind: str, namespace: str = "") -> str:
+        """Why a kind was not read; empty where it was. `namespace`: the objects of this one are enough."""
+        left_out = self._left_out.get(kind)
+        if left_out is None or (namespace and left_out.namespace == namespace):
+            return ""
+        return left_out.reason
+
+    def partial(self, kind: str, namespace: str = "") -> str:
+        """Why an object of a kind that is not in the snapshot may exist all the same; empty where it does not exist."""
+        reason = self.unread(kind, namespace)
+        if reason:
+            return f"{kind} could not be read: {reason}"
+        if not self.from_files or self.stated:
+            return ""
+        held = bool(self.snapshot.of(kind))
+        if self.of_a_cluster or namespace in self._dumped_namespaces:
+            return "" if held or kind in _MAY_BE_NONE else f"the manifests hold no {kind}"
+        return _PART if held else f"the manifests hold no {kind}"

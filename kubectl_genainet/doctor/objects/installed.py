@@ -1,0 +1,58 @@
+"""What is installed in a cluster, as its controllers tell: CNIs, distribution, cluster DNS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from kubectl_genainet.doctor.objects import platform
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.kube import KubeObject
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What the snapshot's controllers and configuration show to be installed."""
+
+    snapshot: ClusterSnapshot
+
+    @cached_property
+    def cnis(self) -> tuple[platform.Cni, ...]:
+        return platform.find_cnis(self.snapshot)
+
+    @cached_property
+    def cni_names(self) -> frozenset[str]:
+        return frozenset(c.name.split(" (")[0] for c in self.cnis)
+
+    def cni(self, name: str) -> platform.Cni | None:
+        return next((c for c in self.cnis if c.name.startswith(name)), None)
+
+    @cached_property
+    def distribution(self) -> platform.Distribution:
+        return platform.distribution(self.snapshot)[0]
+
+    @cached_property
+    def on_aws(self) -> bool:
+        return platform.on_aws(self.snapshot)
+
+    @cached_property
+    def _controllers(self) -> tuple[tuple[KubeObject, tuple[str, ...]], ...]:
+        found = (o for kind in ("Deployment", "DaemonSet", "StatefulSet") for o in self.snapshot.of(kind, "apps"))
+        return tuple((o, platform.marks(o)) for o in found)
+
+    def running(self, *words: str) -> KubeObject | None:
+        """The Deployment, DaemonSet or StatefulSet whose name, labels or images contain one of the words."""
+        return next((o for o, marks in self._controllers if any(w in m for w in words for m in marks)), None)
+
+    def daemonset(self, *names: str) -> KubeObject | None:
+        return next((o for o in self.snapshot.of("DaemonSet", "apps") if o.name.startswith(names)), None)
+
+    @cached_property
+    def coredns(self) -> KubeObject | None:
+        """The Deployment behind cluster DNS: labelled k8s-app=kube-dns, or called coredns."""
+        found = self.snapshot.of("Deployment", "apps")
+        system = [o for o in found if o.namespace == "kube-system"]
+        return next(
+            (o for o in system if o.name in ("coredns", "kube-dns")),
+            next((o for o in system if o.labels.get("k8s-app") == "kube-dns" and "autoscaler" not in o.name), None),
+        )

@@ -1,0 +1,64 @@
+"""Service meshes: which are installed, and how a workload takes part in one."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from kubectl_genainet.doctor.check import seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import items, text
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.model.finding import Evidence
+
+AMBIENT_LABEL = "istio.io/dataplane-mode"
+HBONE, XDS, LINKERD_INBOUND = 15008, 15012, 4143
+PROXY_PORTS = (15001, 15006, 4140, 4143)  # where sidecars' redirects lead
+
+
+class Mesh(Enum):
+    """How a workload takes part in a mesh."""
+
+    ISTIO_SIDECAR = "Istio sidecar"
+    LINKERD = "Linkerd proxy"
+    AMBIENT = "Istio Ambient"
+    NONE = ""
+
+
+def installed(cluster: Cluster) -> list[str]:
+    """The meshes whose controllers are installed."""
+    out = []
+    ambient = cluster.daemonset("ztunnel")
+    if cluster.running("istiod") is not None or ambient:
+        out.append("Istio Ambient" if ambient else "Istio")
+    if cluster.running("linkerd-destination") is not None:
+        out.append("Linkerd")
+    return out
+
+
+def no_mesh(cluster: Cluster) -> str:
+    if installed(cluster) or any(mesh_of(cluster, w)[0] is not Mesh.NONE for w, _ in cluster.genai_workloads):
+        return ""
+    return "no service mesh is installed"
+
+
+def mesh_of(cluster: Cluster, workload: Workload) -> tuple[Mesh, Evidence | None]:
+    """The mesh that a workload's pods are in, as their containers (or the namespace's label) show."""
+    for live in workload.pods[:1]:
+        spec = live.obj.raw.get("spec", {})
+        for where in ("containers", "initContainers"):
+            for index, container in enumerate(items(spec, where)):
+                name = text(container, "name")
+                field = f"spec.{where}[{index}].name"
+                if name == "istio-proxy":
+                    return Mesh.ISTIO_SIDECAR, seen(live.ref, field, name, f"{live.ref} has the sidecar istio-proxy")
+                if name == "linkerd-proxy":
+                    return Mesh.LINKERD, seen(live.ref, field, name, f"{live.ref} has the sidecar linkerd-proxy")
+    labels = cluster.snapshot.namespace_labels(workload.namespace)
+    own = workload.template.labels.get(AMBIENT_LABEL, "")
+    if own == "ambient" or (labels.get(AMBIENT_LABEL) == "ambient" and own != "none"):
+        field = workload.label_field(AMBIENT_LABEL) if own else f"metadata.labels[{AMBIENT_LABEL}]"
+        obj = next((n.ref for n in cluster.snapshot.of("Namespace", "") if n.name == workload.namespace), workload.ref)
+        return Mesh.AMBIENT, seen(
+            workload.ref if own else obj, field, "ambient", f"{workload.ref} is captured by ztunnel"
+        )
+    return Mesh.NONE, None

@@ -1,0 +1,70 @@
+"""Selectors that match nothing: whether that is a fault, or pods that the objects here do not show."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.workloads import Workload
+
+# Labels that people write into pod templates, whatever their prefix; other prefixed labels are a controller's own.
+_WRITTEN = (
+    "app.kubernetes.io/name",
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/component",
+    "app.kubernetes.io/part-of",
+    "app.kubernetes.io/version",
+)
+# Labels without a prefix that controllers add: Job, Zalando's and CloudNativePG's operators.
+_ADDED = frozenset(
+    ("job-name", "controller-uid", "pod-template-hash", "controller-revision-hash", "cluster-name", "spilo-role")
+)
+_ALIKE = 0.75
+
+
+def added_by_a_controller(cluster: Cluster, namespace: str, keys: Iterable[str]) -> str:
+    """The key among some that a controller adds to pods and no template here has; empty where there is none.
+
+    A prefixed label beyond the recommended ones is some controller's vocabulary, unless a template writes it.
+    """
+    written = {k for w in cluster.workloads_in.get(namespace, ()) for k in w.template.labels}
+    return next(
+        (k for k in keys if k not in written and (k in _ADDED or ("/" in k and k not in _WRITTEN))),
+        "",
+    )
+
+
+def nearly_selected(
+    cluster: Cluster, namespace: str, selector: Mapping[str, str], name: str
+) -> tuple[Workload, str] | None:
+    """A workload that a selector misses by one label, with that label's key: the one that was meant.
+
+    It has the name of what selects it, or the label's value is nearly the same, or stands under another key.
+    """
+    for workload in cluster.workloads_in.get(namespace, ()):
+        labels = workload.labels
+        differ = [k for k, v in selector.items() if labels.get(k) != str(v)]
+        if len(differ) != 1:
+            continue
+        key = differ[0]
+        if workload.name == _stem(name) or _alike(str(selector[key]), labels.get(key, "")):
+            return workload, key
+        if key not in labels and str(selector[key]) in labels.values():
+            return workload, key
+    return None
+
+
+def _stem(name: str) -> str:
+    for end in ("-service", "-svc", "-headless", "-lb"):
+        name = name.removesuffix(end)
+    return name
+
+
+def _alike(one: str, other: str) -> bool:
+    return bool(other) and difflib.SequenceMatcher(None, one, other).ratio() >= _ALIKE
+
+
+def alike(name: str, names: Iterable[str]) -> str:
+    """The name among some that one was probably written for; empty where none is near."""
+    return next(iter(difflib.get_close_matches(name, [n for n in names if n != name], 1, 0.8)), "")

@@ -1,0 +1,41 @@
+"""What a trace amounts to."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kubectl_genainet.model.finding import Finding
+from kubectl_genainet.model.results.losses import Losses
+from kubectl_genainet.model.results.measure import Quantiles
+from kubectl_genainet.model.results.path import Party
+
+
+class BackendSummary(msgspec.Struct, frozen=True):
+    """One backend (None: connections that got none). `path` is from the first hop to the last of a first packet."""
+
+    backend: Party | None
+    connections: int
+    share: float
+    path: Quantiles
+    handshake: Quantiles
+    response: Quantiles
+    retransmits: int
+    drops: int
+
+
+class TraceSummary(msgspec.Struct, frozen=True, tag_field="kind", tag="summary"):
+    """`events` are the probes' totals over all nodes: emitted = received + lost. Packets that were only counted are in
+    `counted`. `half_seen` connections began before every node on their way was watched, or too late to see their end:
+    they are in no other number."""
+
+    target: str
+    connections: int
+    verdicts: dict[str, int]
+    backends: tuple[BackendSummary, ...]
+    findings: tuple[Finding, ...]
+    events: dict[str, int | None]
+    counted: dict[str, int]
+    nodes: tuple[str, ...]
+    silent_nodes: tuple[str, ...]
+    lost: tuple[Losses, ...]
+    half_seen: int = 0

@@ -1,0 +1,112 @@
+"""Kinds of policies that have no compiler here: what each can do, and how one that is not known is told from its shape.
+
+Sources: API references of the projects named; Kubernetes deprecation guide (removed API versions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.model import Direction
+from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Tier
+
+OTHER_TIER = Tier("other", 0)  # before all tiers that are evaluated
+
+_EGRESS = (Direction.EGRESS,)
+_INGRESS = (Direction.INGRESS,)
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where policies of a kind are consulted and what they can do.
+
+    `admits`: let pass what others would drop. `denies`: drop what others of the tier admit. `isolates`: drop what no
+    policy of the tier admits. Without `directions`, these are read from the object. `by_order`: policies have an order
+    within the tier.
+    """
+
+    tier: Tier
+    admits: bool = True
+    denies: bool = True
+    isolates: bool = False
+    directions: tuple[Direction, ...] = ()
+    by_order: bool = False
+
+
+_ADDITIVE = Place(DEFAULT_TIER, denies=False, isolates=True)
+_CILIUM = Place(DEFAULT_TIER, isolates=True)
+_CALICO = Place(DEFAULT_TIER, isolates=True, by_order=True)
+
+# For refused policies by API group, for kinds that could not be read by kind; "" is any other.
+PLACES: Mapping[str, Place] = {
+    "": Place(OTHER_TIER),
+    "networking.k8s.io": _ADDITIVE,
+    "policy.networking.k8s.io": Place(ADMIN_TIER),
+    "cilium.io": _CILIUM,
+    "projectcalico.org": _CALICO,
+    "crd.projectcalico.org": _CALICO,
+    "NetworkPolicy": Place(DEFAULT_TIER, isolates=True),
+    "AdminNetworkPolicy": Place(ADMIN_TIER),
+    "BaselineAdminNetworkPolicy": Place(BASELINE_TIER),
+    "ClusterNetworkPolicy": Place(ADMIN_TIER),
+    "CiliumNetworkPolicy": _CILIUM,
+    "CiliumClusterwideNetworkPolicy": _CILIUM,
+    "GlobalNetworkPolicy": _CALICO,
+}
+
+OTHER_KINDS: Mapping[tuple[str, str], Place] = {
+    ("networking.gke.io", "FQDNNetworkPolicy"): Place(DEFAULT_TIER, denies=False, isolates=True, directions=_EGRESS),
+    ("networking.k8s.aws", "ApplicationNetworkPolicy"): _ADDITIVE,
+    ("networking.k8s.aws", "ClusterNetworkPolicy"): Place(ADMIN_TIER),
+    ("crd.antrea.io", "ClusterNetworkPolicy"): Place(OTHER_TIER),
+    ("crd.antrea.io", "NetworkPolicy"): Place(OTHER_TIER),
+    ("k8s.ovn.org", "EgressFirewall"): Place(OTHER_TIER, admits=False, directions=_EGRESS),
+    ("network.openshift.io", "EgressNetworkPolicy"): Place(OTHER_TIER, admits=False, directions=_EGRESS),
+    ("kubeovn.io", "SecurityGroup"): Place(OTHER_TIER, admits=False),
+    ("security.istio.io", "AuthorizationPolicy"): Place(OTHER_TIER, admits=False, directions=_INGRESS),
+    ("policy.linkerd.io", "Server"): Place(OTHER_TIER, admits=False, directions=_INGRESS),
+    ("kuma.io", "MeshTrafficPermission"): Place(OTHER_TIER, admits=False, directions=_INGRESS),
+}
+# Kinds that look like policies of the pods' network and are none.
+HARMLESS = frozenset(
+    {
+        ("networking.k8s.aws", "PolicyEndpoint"),  # what the controller makes of NetworkPolicies
+        ("k8s.cni.cncf.io", "MultiNetworkPolicy"),  # of further interfaces, never of the pod's own
+        ("cilium.io", "TracingPolicy"),
+        ("cilium.io", "TracingPolicyNamespaced"),
+        ("cilium.io", "CiliumEgressGatewayPolicy"),
+        ("cilium.io", "CiliumLocalRedirectPolicy"),
+        ("cilium.io", "CiliumBGPPeeringPolicy"),
+        ("cilium.io", "CiliumL2AnnouncementPolicy"),
+        ("projectcalico.org", "StagedNetworkPolicy"),
+        ("projectcalico.org", "StagedGlobalNetworkPolicy"),
+        ("projectcalico.org", "StagedKubernetesNetworkPolicy"),
+        ("crd.projectcalico.org", "StagedNetworkPolicy"),
+        ("crd.projectcalico.org", "StagedGlobalNetworkPolicy"),
+        ("crd.projectcalico.org", "StagedKubernetesNetworkPolicy"),
+    }
+)
+_SELECTS_PODS = ("podSelector", "subject", "endpointSelector", "appliedTo")
+
+
+def looks_like_a_policy(obj: KubeObject) -> bool:
+    """Whether an object of a kind that is not known may restrict the traffic of pods, by its kind and its fields."""
+    kind = obj.kind.lower()
+    if "networkpolicy" in kind or "egressfirewall" in kind:
+        return True
+    spec = obj.raw.get("spec")
+    return kind.endswith("policy") and isinstance(spec, dict) and any(f in spec for f in _SELECTS_PODS)
+
+
+def old_api(obj: KubeObject) -> str:
+    """What to say of an API version that no server offers any more, or of a kind spelt with the wrong case; else ""."""
+    if obj.group == "extensions" and obj.kind == "NetworkPolicy":
+        return (
+            f"{obj.api_version} has not been served since Kubernetes 1.16: the API server refuses it; "
+            "the current version is networking.k8s.io/v1"
+        )
+    if obj.group == "networking.k8s.io" and obj.kind != "NetworkPolicy" and obj.kind.lower() == "networkpolicy":
+        return f"there is no kind {obj.kind} in {obj.api_version}: the API server refuses it; the kind is NetworkPolicy"
+    return ""

@@ -1,0 +1,94 @@
+"""The programs of docs/library.md run as they stand there, and the functions answer what the commands answer."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import kubectl_genainet
+from kubectl_genainet import api
+from kubectl_genainet.assets import recordings
+from kubectl_genainet.cli import cli
+
+DOCS = Path(__file__).parents[3] / "docs" / "library.md"
+REPLAY, JUDGE = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+INCIDENT = recordings() / "policy-service-port.gnb"
+
+
+def run(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=60)
+
+
+def test_the_program_that_replays_a_bundle_prints_the_first_dropped_path(tmp_path: Path) -> None:
+    shutil.copy(INCIDENT, tmp_path / "incident.gnb")
+    done = run(REPLAY, tmp_path)
+    assert done.returncode == 0 and not done.stderr
+    first, *evidence = done.stdout.splitlines()
+    assert re.fullmatch(r"chatbot-ui-\S+ → my-llama-finetuned-\S+: .* by default/my-llama-ingress-policy, .*", first)
+    assert evidence[0].startswith("  NETFILTER_DROP in ") and evidence[0].endswith("[observed]")
+    assert len(REPLAY.splitlines()) <= 10
+
+
+def test_the_program_that_judges_manifests_fails_where_a_flow_is_not_admitted(tmp_path: Path) -> None:
+    manifests = Path(kubectl_genainet.__file__).parent / "lab" / "manifests" / "app"
+    shutil.copytree(manifests, tmp_path / "deploy")
+    done = run(JUDGE, tmp_path)
+    assert done.returncode == 0 and not done.stderr
+    assert re.search(r"chatbot-ui\S* → \S*my-llama\S* TCP 8080 allow", done.stdout)
+    isolate = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "nobody"},
+        "spec": {"podSelector": {}, "policyTypes": ["Egress"]},
+    }
+    (tmp_path / "deploy" / "nobody.json").write_text(json.dumps(isolate))
+    assert run(JUDGE, tmp_path).returncode == 1
+
+
+def test_trace_returns_what_the_command_prints() -> None:
+    source = api.BundleSource(INCIDENT)
+    result = api.trace(source, "svc/my-llama-svc")
+    done = CliRunner().invoke(cli, ["trace", "svc/my-llama-svc", "--from", str(INCIDENT), "-o", "json"])
+    printed = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [p["verdict"] for p in printed if p["kind"] == "path"] == [p.verdict.value for p in result.paths]
+    assert result.found and result.summary.connections == len(result.paths) > 0
+
+
+def test_replay_finds_the_verb_and_the_target_in_the_bundle() -> None:
+    replayed, traced = api.replay(INCIDENT), api.trace(api.BundleSource(INCIDENT), "svc/my-llama-svc")
+    assert replayed == traced
+
+
+def test_rules_of_a_bundle_are_those_that_were_recorded() -> None:
+    result = api.rules(api.BundleSource(recordings() / "healthy.gnb"), "svc/my-llama-svc")
+    assert {row.node for row in result.report.rows} == {"node-1", "node-2", "node-3"}
+    assert not result.report.found_something
+
+
+def test_a_bundle_of_packets_tells_doctor_about_nodes() -> None:
+    report = api.doctor(api.BundleSource(INCIDENT), areas=["policy"]).report
+    assert "my-llama-ingress-policy" in {f.object.name for f in report.findings if f.object}
+
+
+def test_matrix_has_a_cell_for_two_workloads() -> None:
+    grid = api.matrix(api.BundleSource(INCIDENT))
+    source = next(group for group in grid.groups if group.name.startswith("default/chatbot-ui"))
+    destination = next(group for group in grid.groups if group.name.startswith("default/my-llama"))
+    assert "deny" in {verdict.value for verdict in grid.cell(source, destination).values()}
+
+
+def test_manifests_have_no_packets_and_say_so(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text(
+        "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: 10.96.0.9, ports: [{port: 80}]}}"
+    )
+    source = api.ManifestsSource([str(tmp_path)])
+    for verb in (api.trace, api.drops, api.dns):
+        with pytest.raises(api.GenainetError, match="so no packets can be watched"):
+            verb(source, "svc/a")
