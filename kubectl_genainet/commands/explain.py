@@ -11,7 +11,7 @@ from kubectl_genainet.commands.options import Messages, output_option, source_op
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.policy import Verdict
 from kubectl_genainet.render.policy.json import explanation_json, flow_json, patch_json
-from kubectl_genainet.render.policy.text import grouped, patch_yaml, print_explanation, print_patch
+from kubectl_genainet.render.policy.text import grouped, isolates_text, patch_yaml, print_explanation, print_patch
 from kubectl_genainet.render.text import make_console
 from kubectl_genainet.run.explain import FlowsBetween, explain_lines, warn_of_unevaluated
 from kubectl_genainet.run.sources.base import Source
@@ -97,6 +97,8 @@ def _print_only_patch(between: FlowsBetween) -> ExitStatus:
     if option is None:
         raise GenainetError("no change of a policy was found that admits the flow", hint="Run it without --patch.")
     click.echo(patch_yaml(option), nl=False)
+    if option.isolates:
+        click.echo(isolates_text(option), err=True)
     if option.also_admits:
         click.echo(f"It also admits {len(option.also_admits)} other flows; without --patch they are listed.", err=True)
     return ExitStatus.FOUND

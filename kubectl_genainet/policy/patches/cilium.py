@@ -85,4 +85,3 @@ def _resolver_pods(context: Context) -> tuple[str, dict[str, str]]:
         if service.metadata.name in _RESOLVERS and service.spec.selector:
             return service.metadata.namespace, dict(service.spec.selector)
     return "kube-system", {"k8s-app": "kube-dns"}
-

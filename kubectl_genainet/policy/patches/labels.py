@@ -134,4 +134,3 @@ def _match_labels(obj: KubeObject) -> dict[str, str]:
     selector = (obj.raw.get("spec") or {}).get("selector") or {}
     labels = selector.get("matchLabels", selector) if isinstance(selector, dict) else {}
     return {str(k): str(v) for k, v in labels.items()} if isinstance(labels, dict) else {}
-

@@ -205,10 +205,7 @@ class _Proposals:
             yield _new(new_network_policy(self.context))
 
     def _object(self, result: PolicyResult) -> KubeObject | None:
-        ref = result.ref
-        groups = _GROUPS[result.family]
-        found = (o for o in self.engine.snapshot.by_kind.get(ref.kind, ()) if o.name == ref.name)
-        return next((o for o in found if o.namespace == ref.namespace and o.group in groups), None)
+        return self.engine.policy_object(result.ref, _GROUPS[result.family])
 
     def _rule_added(self, obj: KubeObject) -> Change:
         raw = cleaned(obj)

@@ -139,7 +139,7 @@ def _pods(context: Context, pod: Party) -> dict[str, Any]:
 def free_name(context: Context) -> str:
     """A free object name: allow-OWN-from-PEER or allow-OWN-to-PEER."""
     base = f"allow-{_plain(context.own)[:24].rstrip('-')}-{context.side}-{_plain(context.peer)[:24]}".rstrip("-")
-    taken = {o.name for o in context.engine.snapshot.objects if "Policy" in o.kind}
+    taken = context.engine.policy_names
     return next(name for i in range(len(taken) + 1) if (name := f"{base}-{i}" if i else base) not in taken)
 
 

@@ -71,6 +71,7 @@ class _Effect:
         self.rows: Rows = engine.rows
         self.classes = engine.rows.classes
         self._subjects = {d: self._selected((*removed, *added), d) for d in Direction}
+        self._isolated = {d: self._newly_isolated(d) for d in Direction}
         self._new_rows: dict[tuple[int, Direction], tuple[int, int]] = {}
 
     def _selected(self, policies: Sequence[Policy], direction: Direction) -> int:
@@ -83,37 +84,50 @@ class _Effect:
 
     def isolated(self) -> tuple[str, ...]:
         """The pods that a changed policy isolates and none did."""
-        newly = 0
-        for direction in Direction:
-            isolating = [p for p in self.added if p.isolates(direction)]
-            newly |= self._selected(isolating, direction) & ~self.rows.isolated(direction)
+        newly = self._isolated[Direction.EGRESS] | self._isolated[Direction.INGRESS]
         return tuple("/".join(pod) for i in bits(newly) for pod in self.classes.classes[i].pods)
 
+    def _newly_isolated(self, direction: Direction) -> int:
+        isolating = [p for p in self.added if p.isolates(direction)]
+        return self._selected(isolating, direction) & ~self.rows.isolated(direction) if isolating else 0
+
     def gained(self) -> list[tuple[str, str]] | None:
-        """The pairs of pods between which flows pass or may pass that did not; None where one is stopped."""
+        """The pairs of pods between which flows pass or may pass that did not; None where one is stopped, other than by
+        isolating a pod that was open."""
         pairs: set[tuple[int, int]] = set()
         for direction in Direction:
             for index in bits(self._subjects[direction]):
-                before, after = self._row(index, direction), self._new_row(index, direction)
-                for other in bits((before[0] ^ after[0]) | (before[1] ^ after[1])):
-                    pairs.add((index, other) if direction is Direction.EGRESS else (other, index))
+                if not self._compare(index, direction, pairs):
+                    return None
         gained: list[tuple[str, str]] = []
         for source, destination in sorted(pairs):
-            was, now = self._verdict(source, destination, new=False), self._verdict(source, destination, new=True)
-            if was is Verdict.ALLOW and now is not Verdict.ALLOW:
-                return None
-            if now is not was and (now is Verdict.ALLOW or was is Verdict.DENY):
-                pods = self.classes.classes[source].pods, self.classes.classes[destination].pods
-                gained += [("/".join(a), "/".join(b)) for a in pods[0] for b in pods[1] if a != b]
+            pods = self.classes.classes[source].pods, self.classes.classes[destination].pods
+            gained += [("/".join(a), "/".join(b)) for a in pods[0] for b in pods[1] if a != b]
         return gained
 
-    def _verdict(self, source: int, destination: int, *, new: bool) -> Verdict:
-        row = self._new_row if new else self._row
-        leave, enter = row(source, Direction.EGRESS), row(destination, Direction.INGRESS)
-        to, of = 1 << destination, 1 << source
-        if not (leave[0] & to and enter[0] & of):
-            return Verdict.DENY
-        return Verdict.UNKNOWN if leave[1] & to or enter[1] & of else Verdict.ALLOW
+    def _compare(self, index: int, direction: Direction, gained: set[tuple[int, int]]) -> bool:
+        """Notes the pairs that a class gains in one direction; False where one is stopped."""
+        before, after = self._row(index, direction), self._new_row(index, direction)
+        differ = (before[0] ^ after[0]) | (before[1] ^ after[1])
+        egress = direction is Direction.EGRESS
+        back = Direction.INGRESS if egress else Direction.EGRESS
+        changed, own = self._subjects[back], 1 << index
+        row, protocol, port = self.rows.row, self.flow.protocol, self.flow.port
+        for other in bits(differ):
+            bit = 1 << other
+            old = row(other, back, protocol, port)
+            new = self._new_row(other, back) if changed & bit else old
+            if not new[0] & own and not old[0] & own:
+                continue
+            was = _verdict(before, bit, old, own)
+            now = _verdict(after, bit, new, own)
+            if was is Verdict.ALLOW and now is not Verdict.ALLOW:
+                if not (self._isolated[direction] & own or self._isolated[back] & bit):
+                    return False
+                continue
+            if now is not was and (now is Verdict.ALLOW or was is Verdict.DENY):
+                gained.add((index, other) if egress else (other, index))
+        return True
 
     def _row(self, index: int, direction: Direction) -> tuple[int, int]:
         return self.rows.row(index, direction, self.flow.protocol, self.flow.port)
@@ -148,6 +162,13 @@ class _Effect:
                     ):
                         flows = [replace_end(flow, PolicyEndpoint(*pod), is_source) for pod in group]
                         yield from ((str(f.source), str(f.destination)) for f in flows)
+
+
+def _verdict(one: tuple[int, int], to: int, other: tuple[int, int], of: int) -> Verdict:
+    """The verdict between two classes from a row of each, with the bit of the other class."""
+    if not (one[0] & to and other[0] & of):
+        return Verdict.DENY
+    return Verdict.UNKNOWN if one[1] & to or other[1] & of else Verdict.ALLOW
 
 
 def replace_end(flow: PolicyFlow, pod: PolicyEndpoint, keep_source: bool) -> PolicyFlow:

@@ -44,7 +44,8 @@ def _option(option: Option | None) -> dict[str, Any] | None:
     if option is None:
         return None
     changes = [{"object": c.object, "new": c.is_new, "what": c.what} for c in option.changes]
-    return {"changes": changes, "also_admits": [{"from": a, "to": b} for a, b in option.also_admits]}
+    also = [{"from": a, "to": b} for a, b in option.also_admits]
+    return {"changes": changes, "also_admits": also, "isolates": list(option.isolates)}
 
 
 def _direction(result: DirectionResult, rules: bool) -> dict[str, Any]:

@@ -60,10 +60,14 @@ class CiliumCompiler:
         """The policies that an object stands for: for each spec one that allows and, if need be, one that denies. None
         where the object is refused or selects nodes."""
         try:
-            return tuple(self._compile(obj))
+            return self.compile_valid(obj)
         except InputError as error:
             self.refused.append(self._refused(obj, error))
             return ()
+
+    def compile_valid(self, obj: KubeObject) -> tuple[Policy, ...]:
+        """As `compile`. Raises InputError for what is refused."""
+        return tuple(self._compile(obj))
 
     def _compile(self, obj: KubeObject) -> Iterator[Policy]:
         raw = obj.decode(RawPolicy)
