@@ -1,11 +1,16 @@
 """Record and replay: everything a diagnosis needs in one file.
 
-A bundle is gzip'd NDJSON: a header, the cluster's objects, then the agents' records in the order they came.
+A bundle is gzip'd NDJSON: a header, the cluster's objects, then the agents' records in the order they came. It is written in
+whole gzip members, so that what is on the disk can be read however the recording ends; for its owner only, since it holds
+what the cluster's objects and packets say.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import os
+import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,6 +26,9 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged, Event
 
 SCHEMA = 1
+_MEMBER = 1 << 20  # bytes of records in a gzip member
+# What gzip makes of records is a tenth or a twentieth of them; it could make a thousandth of zeros.
+_PLAIN, _RATIO = 4 << 20, 100
 
 
 class Header(msgspec.Struct, frozen=True, tag_field="kind", tag="bundle"):
@@ -42,18 +50,51 @@ class Bundle:
 
 
 class BundleWriter:
-    """Writes a bundle as it happens; use as a context manager. The file is complete only when closed."""
+    """Writes a bundle as it happens; use as a context manager.
+
+    A disk that is full does not end the run: the file is finished with what it has, and `problem` says so.
+    """
 
     def __init__(self, path: str | Path, header: Header, snapshot: ClusterSnapshot) -> None:
+        self.problem = ""
+        self._path = path
+        self._waiting: list[bytes] = []
+        self._size = 0
         try:
-            self._file = gzip.open(path, "wb", compresslevel=6)  # noqa: SIM115 - closed by __exit__
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise GenainetError(f"can't write the bundle {path}: {error.strerror}") from None
-        self._file.write(msgspec.json.encode(header) + b"\n")
+        self._is_file = stat.S_ISREG(os.fstat(self._fd).st_mode)
+        if self._is_file:  # one that was there may be open to others
+            with contextlib.suppress(OSError):
+                os.fchmod(self._fd, 0o600)
+        self._put(msgspec.json.encode(header) + b"\n")
         self.write(ClusterChanged.of(snapshot))
 
     def write(self, event: Event) -> None:
-        self._file.write(wire.encode(event))
+        self._put(wire.encode(event))
+
+    def _put(self, line: bytes) -> None:
+        self._waiting.append(line)
+        self._size += len(line)
+        if self._size >= _MEMBER:
+            self._flush()
+
+    def _flush(self) -> None:
+        """What waits, as one gzip member: all of it is in the file, or nothing."""
+        data, self._waiting, self._size = b"".join(self._waiting), [], 0
+        if self.problem or not data:
+            return
+        before = os.lseek(self._fd, 0, os.SEEK_CUR) if self._is_file else 0
+        try:
+            rest = memoryview(gzip.compress(data, compresslevel=6))
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError as error:
+            self.problem = f"the bundle {self._path} ends early: {error.strerror}"
+            if self._is_file:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._fd, before)
 
     def __enter__(self) -> BundleWriter:
         return self
@@ -61,7 +102,13 @@ class BundleWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        try:
+            self._flush()
+        finally:
+            try:
+                os.close(self._fd)
+            except OSError as failed:  # a network file system tells it now
+                self.problem = self.problem or f"the bundle {self._path} may be incomplete: {failed.strerror}"
 
 
 def new_header(command: str, arguments: dict[str, Any], created: str, *, redacted: bool = False) -> Header:
@@ -72,7 +119,7 @@ def read_bundle(path: str | Path) -> Bundle:
     """Reads a whole bundle. Raises GenainetError, with what to do, for one that is damaged, cut short or newer."""
     try:
         with gzip.open(path, "rb") as file:
-            return _read(path, file)
+            return _read(path, _lines(path, file, os.path.getsize(path)))
     except FileNotFoundError:
         raise GenainetError(f"there is no bundle {path}") from None
     except (OSError, EOFError, zlib.error) as error:
@@ -80,6 +127,18 @@ def read_bundle(path: str | Path) -> Bundle:
             f"the bundle {path} is damaged or cut short: {error}",
             hint="Copy it again, or record it anew with --record.",
         ) from None
+
+
+def _lines(path: str | Path, file: gzip.GzipFile, size: int) -> Iterator[bytes]:
+    """The lines of the file. Raises GenainetError where they grow beyond what a recording of this size holds."""
+    left = _PLAIN + _RATIO * size
+    while line := file.readline(min(left, wire.MAX_RECORD) + 1):
+        left -= len(line)
+        if left < 0 or len(line) > wire.MAX_RECORD:
+            raise GenainetError(
+                f"the bundle {path} unpacks to more than a recording of its size can hold: it is damaged, or made to be so"
+            )
+        yield line
 
 
 def _read(path: str | Path, lines: Iterable[bytes]) -> Bundle:
@@ -98,5 +157,5 @@ def _read(path: str | Path, lines: Iterable[bytes]) -> Bundle:
 def _line(path: str | Path, reader: Iterator[bytes], what: str, shape: type[Any]) -> Any:
     try:
         return msgspec.json.decode(next(reader), type=shape)
-    except (StopIteration, msgspec.DecodeError, UnicodeDecodeError):
+    except (StopIteration, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise GenainetError(f"{path} is not a bundle of this tool: its {what} can't be read") from None

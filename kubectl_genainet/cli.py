@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import itertools
 import os
 import sys
@@ -84,21 +85,31 @@ def joined_target(arguments: list[str]) -> str:
     return next(pairs, "")
 
 
+def _tell_error(error: GenainetError) -> None:
+    from kubectl_genainet.render.text import printable, tell  # not before: it costs more than a --help
+
+    tell(f"error: {printable(error.message)}")
+    if error.hint:
+        tell(f"  {error.hint}")
+
+
 def main() -> None:
     """Runs the command line and turns errors into one message and an exit status."""
     arguments = sys.argv[1:] or ["--help"]
     try:
         status = cli.main(with_lab_named(arguments), prog_name="kubectl genainet", standalone_mode=False)
     except GenainetError as error:
-        click.echo(f"error: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"  {error.hint}", err=True)
+        _tell_error(error)
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        from kubectl_genainet.render.text import tell
+
+        shown = io.StringIO()
+        error.show(shown)
+        tell(shown.getvalue().rstrip())
         target = joined_target(arguments) if isinstance(error, click.UsageError) else ""
         if target:
-            click.echo(f"  A target is one word: {target}", err=True)
+            tell(f"  A target is one word: {target}")
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)

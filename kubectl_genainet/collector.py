@@ -1,4 +1,4 @@
-"""Python's garbage collector, where what is made is kept."""
+"""GC is paused while long-lived objects are built."""
 
 from __future__ import annotations
 

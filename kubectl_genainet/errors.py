@@ -13,6 +13,10 @@ class ExitStatus(IntEnum):
     FAILED = 2
     TIMED_OUT = 124
 
+    def with_failures(self, failed: bool) -> ExitStatus:
+        """The status of a run that a node was missing from: it has not found that nothing is wrong."""
+        return ExitStatus.FAILED if failed and self is ExitStatus.OK else self
+
 
 class GenainetError(Exception):
     """The command itself failed (exit status 2).

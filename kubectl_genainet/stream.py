@@ -58,6 +58,7 @@ class AgentConnection:
         self._version = response.getheader(wire.VERSION_HEADER, "")
         if response.status >= 400:
             text = response.read(65536)
+            response.close()
             try:
                 said = msgspec.json.decode(text, type=dict[str, str])
             except msgspec.DecodeError:
@@ -222,7 +223,7 @@ class Streams:
         for number, event in enumerate(events):
             if number == 0:
                 if not isinstance(event, Hello):
-                    raise GenainetError(f"what answers for node {node} is no agent of this tool")
+                    raise GenainetError(f"the process answering on node {node} is not a genainet agent")
                 wire.check_hello(event)
             elif isinstance(event, Progress) and event.stage == "attached":
                 self._ready(node)

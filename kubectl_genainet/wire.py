@@ -61,7 +61,7 @@ def decode(line: bytes) -> Event:
     """One line as a record. Raises GenainetError for a line that is none (damaged, or from a newer agent)."""
     try:
         return _decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise GenainetError(f"the stream holds a record that this version can't read: {error}") from None
 
 

@@ -15,7 +15,7 @@ from kubectl_genainet.kube.agents.base import (
     parse_tolerations,
     render,
 )
-from kubectl_genainet.render.text import printable
+from kubectl_genainet.render.text import printable, tell
 
 
 @click.command("deploy")
@@ -102,28 +102,28 @@ def command(
         options = msgspec.structs.replace(options, **found)
     for step in deploy(client, options, seconds, dry_run=dry_run == "server"):
         if step.outcome == "waiting":
-            click.echo(f"{step.object}: {step.note}; waiting", err=True)
+            tell(printable(f"{step.object}: {step.note}; waiting"))
             continue
         click.echo(f"{step.object} {step.outcome}" + (" (dry run)" if dry_run == "server" else ""))
         if step.note:
-            click.echo(f"warning: {step.object}: {step.note}", err=True)
+            tell(printable(f"warning: {step.object}: {step.note}"))
     if dry_run == "server" or not wait:
         return
     said: set[str] = set()
 
-    def tell(state: Rollout) -> None:
+    def show(state: Rollout) -> None:
         count = f"{state.ready} of {state.desired} agents ready"
         if state.desired and count not in said:
             said.add(count)
-            click.echo(count, err=True)
+            tell(count)
         for problem in state.problems:
             if problem.what not in said:
                 said.add(problem.what)
-                click.echo(printable(f"  {problem.node or 'all nodes'}: {problem.what}"), err=True)
+                tell(printable(f"  {problem.node or 'all nodes'}: {problem.what}"))
                 if problem.hint:
-                    click.echo(f"    {problem.hint}", err=True)
+                    tell(f"    {problem.hint}")
 
-    wait_for_rollout(client, namespace, seconds, tell)
+    wait_for_rollout(client, namespace, seconds, show)
 
 
 def _print_objects(options: DeployOptions, output: str) -> None:

@@ -117,7 +117,8 @@ def command(
     if write_baseline:
         _write(Path(write_baseline), report)
     _show(report, output, examined.snapshot)
-    return ExitStatus.FOUND if report.worst(Severity(fail_on)) else ExitStatus.OK
+    status = ExitStatus.FOUND if report.worst(Severity(fail_on)) else ExitStatus.OK
+    return status.with_failures(bool(source.failed_nodes))
 
 
 def _about_checks(explain: str | None, areas: tuple[Area, ...]) -> ExitStatus:

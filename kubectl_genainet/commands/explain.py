@@ -8,12 +8,14 @@ from typing import IO
 import click
 
 from kubectl_genainet.commands.options import Messages, output_option, source_options
+from kubectl_genainet.commands.policy_options import enforcer_option
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.policy import Verdict
+from kubectl_genainet.render.policy.circumstances import circumstances_json, print_circumstances, print_enforcer
 from kubectl_genainet.render.policy.json import explanation_json, flow_json, patch_json
 from kubectl_genainet.render.policy.text import grouped, isolates_text, patch_yaml, print_explanation, print_patch
-from kubectl_genainet.render.text import make_console
-from kubectl_genainet.run.explain import FlowsBetween, explain_lines, warn_of_unevaluated
+from kubectl_genainet.render.text import make_console, tell
+from kubectl_genainet.run.explain import FlowsBetween, LineError, explain_lines, warn_of_unevaluated
 from kubectl_genainet.run.sources.base import Source
 
 
@@ -29,6 +31,7 @@ from kubectl_genainet.run.sources.base import Source
 @click.option(
     "--flows", type=click.File("r"), help="Judge one flow a line (JSON) from a file, or - for standard input."
 )
+@enforcer_option
 @output_option("text", "json")
 @source_options(manifests=True)
 def command(
@@ -38,12 +41,14 @@ def command(
     protocol: str | None,
     only_patch: bool,
     flows: IO[str] | None,
+    enforcer: str | None,
     output: str,
 ) -> ExitStatus:
     """Say whether policies admit a flow, why, and what is the smallest change that would.
 
-    SRC is pod/NAME, deploy/NAME, svc/NAME or an IP address; DST also a domain name. A Service stands for its ready
-    backends and target ports, a workload for its pods. Without a port, those that the pod declares are judged.
+    SRC is pod/NAME, deploy/NAME, svc/NAME or an IP address; DST also a domain name. pod/NAMESPACE/NAME names another
+    namespace. A Service stands for its ready backends and target ports, a workload for its pods. Without a port, those that
+    the pod declares are judged. A destination by name also needs DNS: the client's way to its resolver is judged too.
 
     \b
     Examples:
@@ -60,10 +65,10 @@ def command(
     if flows is not None:
         if source_target or only_patch:
             raise click.UsageError("--flows takes the flows from the file: give no SRC, DST or --patch")
-        return _print_lines(source, flows, output)
+        return _print_lines(source, flows, enforcer or "", output)
     if source_target is None or target is None:
         raise click.UsageError("SRC and DST are missing (or --flows FILE)")
-    between = FlowsBetween(source, source_target, target, protocol=protocol or "")
+    between = FlowsBetween(source, source_target, target, protocol=protocol or "", enforcer=enforcer or "")
     warn_of_unevaluated(between.engine, Messages().warn)
     if only_patch:
         return _print_only_patch(between)
@@ -77,12 +82,16 @@ def _print(between: FlowsBetween, output: str) -> None:
         for flow in between.flows:
             found = between.patch(flow.explanation.flow)
             value = explanation_json(flow.explanation, flow.service)
+            value |= circumstances_json(between.engine.enforcer, flow.deviations, flow.dns)
             click.echo(json.dumps({**value, "patch": patch_json(found)} if found else value))
         return
     console = make_console()
+    print_enforcer(console, between.engine.enforcer)
+    about = {id(flow.explanation): flow for flow in between.flows}
     for group in grouped([(flow.explanation, flow.service) for flow in between.flows]):
         first, service = group[0]
         print_explanation(console, first, service, alike=len(group) - 1)
+        print_circumstances(console, between.engine.enforcer, about[id(first)].deviations, about[id(first)].dns)
         found = between.patch(first.flow)
         if found is not None:
             print_patch(console, found)
@@ -91,7 +100,7 @@ def _print(between: FlowsBetween, output: str) -> None:
 def _print_only_patch(between: FlowsBetween) -> ExitStatus:
     between.check_refused()
     if between.all_admitted:
-        click.echo("The flow passes already: there is nothing to change.", err=True)
+        tell("The flow passes already: there is nothing to change.")
         return ExitStatus.OK
     option = between.patch_all()
     if option is None:
@@ -100,18 +109,24 @@ def _print_only_patch(between: FlowsBetween) -> ExitStatus:
     if option.isolates:
         click.echo(isolates_text(option), err=True)
     if option.also_admits:
-        click.echo(f"It also admits {len(option.also_admits)} other flows; without --patch they are listed.", err=True)
+        tell(f"It also admits {len(option.also_admits)} other flows; without --patch they are listed.")
     return ExitStatus.FOUND
 
 
-def _print_lines(source: Source, lines: IO[str], output: str) -> ExitStatus:
+def _print_lines(source: Source, lines: IO[str], enforcer: str, output: str) -> ExitStatus:
     status = ExitStatus.OK
     console = make_console()
-    for explanation in explain_lines(source, lines, lines.name, Messages().warn):
+    for answer in explain_lines(source, lines, lines.name, Messages().warn, enforcer=enforcer):
+        if isinstance(answer, LineError):
+            tell(f"error: {answer.message}")
+            if output == "json":
+                click.echo(json.dumps({"line": answer.line, "error": answer.message}))
+            status = ExitStatus.FAILED
+            continue
         if output == "json":
-            click.echo(json.dumps(flow_json(explanation)))
+            click.echo(json.dumps(flow_json(answer)))
         else:
-            print_explanation(console, explanation)
-        if explanation.verdict is not Verdict.ALLOW:
+            print_explanation(console, answer)
+        if answer.verdict is not Verdict.ALLOW and status is ExitStatus.OK:
             status = ExitStatus.FOUND
     return status

@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 
 from kubectl_genainet.commands.options import output_option
 from kubectl_genainet.lab.spec import DEFAULT_NAME, Family, LabSpec, Overlay, ProxyMode
+from kubectl_genainet.render.text import tell
 
 _FAMILIES = {"ipv4": (Family.IPV4,), "dual": (Family.IPV4, Family.IPV6)}
 name_option = click.option("--name", default=DEFAULT_NAME, show_default=True, help="Name of the lab.")
@@ -81,10 +82,10 @@ def up(name: str, nodes: int, proxy_mode: str, overlay: str, ip_family: str, man
         families=_FAMILIES[ip_family],
         manifests=manifests or "",
     )
-    record = cluster.up(spec, lambda text: click.echo(text, err=True))
+    record = cluster.up(spec, tell)
     seconds = time.monotonic() - started
-    click.echo(f"lab {name} is up: {len(record.nodes)} nodes, {len(record.pods)} pods, {seconds:.1f} s", err=True)
-    click.echo(f"NetworkPolicies are enforced by {ENFORCER}", err=True)
+    tell(f"lab {name} is up: {len(record.nodes)} nodes, {len(record.pods)} pods, {seconds:.1f} s")
+    tell(f"NetworkPolicies are enforced by {ENFORCER}")
 
 
 @command.command("down")
@@ -100,7 +101,7 @@ def down(name: str, all_labs: bool) -> None:
 
     for each in lab_names() if all_labs else [name]:
         cluster.down(each)
-        click.echo(f"lab {each} is down", err=True)
+        tell(f"lab {each} is down")
 
 
 @command.command("status")
@@ -179,9 +180,9 @@ def incident(name: str, clear: bool, incident: str | None) -> None:
         print_incidents([(i.name, i.summary) for i in incidents.incidents().values()])
     elif clear:
         was_there = incidents.clear_incident(name, incident)
-        click.echo(f"incident {incident} is {'cleared' if was_there else 'not in the lab'}", err=True)
+        tell(f"incident {incident} is {'cleared' if was_there else 'not in the lab'}")
     else:
         made = incidents.make_incident(name, incident)
-        click.echo(f"incident {incident} is in the lab: {made.summary}\n\n{made.description}\n", err=True)
+        tell(f"incident {incident} is in the lab: {made.summary}\n\n{made.description}\n")
         option = "" if name == DEFAULT_NAME else f" --name {name}"
-        click.echo(f"Undo it: kubectl genainet lab incident {incident} --clear{option}", err=True)
+        tell(f"Undo it: kubectl genainet lab incident {incident} --clear{option}")

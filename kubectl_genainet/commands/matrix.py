@@ -18,7 +18,7 @@ from kubectl_genainet.render.policy.matrix import (
     print_grid,
 )
 from kubectl_genainet.render.table import table
-from kubectl_genainet.render.text import make_console
+from kubectl_genainet.render.text import make_console, tell
 from kubectl_genainet.run.matrix import MatrixOptions, matrix, matrix_changes
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.manifests import ManifestsSource
@@ -89,4 +89,4 @@ def _print_changes(changes: list[Difference], output: str, where: str) -> None:
         case _ if changes:
             make_console().print(table(DIFFERENCE_COLUMNS, changes))
         case _:
-            click.echo("No verdict differs.", err=True)
+            tell("No verdict differs.")

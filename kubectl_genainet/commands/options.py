@@ -174,11 +174,11 @@ class Messages:
     """Warnings and progress of a run, on stderr."""
 
     def warn(self, text: str) -> None:
-        from kubectl_genainet.render.text import printable
+        from kubectl_genainet.render.text import printable, tell
 
-        click.echo(f"warning: {printable(text)}", err=True)
+        tell(f"warning: {printable(text)}")
 
     def say(self, text: str) -> None:
-        from kubectl_genainet.render.text import printable
+        from kubectl_genainet.render.text import printable, tell
 
-        click.echo(printable(text), err=True)
+        tell(printable(text))

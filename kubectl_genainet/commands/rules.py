@@ -96,12 +96,13 @@ def command(
     if flows is not None:
         lines = read_argument(flows).splitlines()
         _show_flows(evaluate_lines(state, lines, flows, options, messages.warn), output)
-        return ExitStatus.OK
+        return ExitStatus.OK.with_failures(bool(source.failed_nodes))
     result = rules(state, parsed, options, messages.warn)
     if parsed is None and not files:
         messages.say("no target given: showing all Services")
     _show(result.report, result.dumps, output, saved=bool(files))
-    return ExitStatus.FOUND if result.report.found_something else ExitStatus.OK
+    status = ExitStatus.FOUND if result.report.found_something else ExitStatus.OK
+    return status.with_failures(bool(source.failed_nodes))
 
 
 def _exact(source: Source, target: Target, seconds: float, output: str, messages: Messages) -> ExitStatus:
@@ -115,7 +116,8 @@ def _exact(source: Source, target: Target, seconds: float, output: str, messages
                 click.echo(msgspec.json.encode(item))
     else:
         make_console().print(exact_table(counts, wide=output in ("wide", "tree")))
-    return ExitStatus.OK if counts else ExitStatus.TIMED_OUT
+    status = ExitStatus.OK if counts else ExitStatus.TIMED_OUT
+    return status.with_failures(bool(source.failed_nodes))
 
 
 def _show_flows(results: Iterator[FlowResult], output: str) -> None:

@@ -38,12 +38,12 @@ def command(namespace: str, output: str, context: str, kubeconfig: str) -> ExitS
     from kubectl_genainet.kube.agents.survey import survey
     from kubectl_genainet.kube.client import connect
     from kubectl_genainet.render.fleet import fleet_table
-    from kubectl_genainet.render.text import make_console, printable
+    from kubectl_genainet.render.text import make_console, printable, tell
 
     found = survey(connect(context=context, kubeconfig=kubeconfig), namespace)
     for warning in (*found.warnings, skew(__version__, found.agents)):
         if warning:
-            click.echo(f"warning: {printable(warning)}", err=True)
+            tell(f"warning: {printable(warning)}")
     rows = fleet(found.nodes, found.agents, found.answers, found.problems)
     match output:
         case "json":
@@ -54,5 +54,5 @@ def command(namespace: str, output: str, context: str, kubeconfig: str) -> ExitS
         case _:
             make_console().print(fleet_table(rows, wide=output == "wide"))
             for hint in dict.fromkeys(row.hint for row in rows if row.hint):
-                click.echo(f"  {printable(hint)}", err=True)
+                tell(f"  {printable(hint)}")
     return ExitStatus.FOUND if any(row.wrong for row in rows) else ExitStatus.OK

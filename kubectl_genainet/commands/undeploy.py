@@ -6,6 +6,7 @@ import click
 
 from kubectl_genainet.commands.options import cluster_options, parse_seconds
 from kubectl_genainet.kube.agents.base import NAMESPACE
+from kubectl_genainet.render.text import tell
 
 
 @click.command("undeploy")
@@ -30,6 +31,6 @@ def command(namespace: str, wait: bool, timeout: str, context: str, kubeconfig: 
         steps += 1
         click.echo(f"{step.object} {step.outcome}")
         if step.note:
-            click.echo(f"warning: {step.object}: {step.note}", err=True)
+            tell(f"warning: {step.object}: {step.note}")
     if not steps:
-        click.echo(f"nothing of deploy's is in the cluster (namespace {namespace})", err=True)
+        tell(f"nothing of deploy's is in the cluster (namespace {namespace})")

@@ -47,8 +47,11 @@ def command(client_only: bool, output: str, context: str, kubeconfig: str) -> No
         if isinstance(agents, dict):
             for version, count in agents.items():
                 click.echo(f"agents {version} on {counted(count, 'node')}")
-    for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+    if warnings:
+        from kubectl_genainet.render.text import tell
+
+        for warning in warnings:
+            tell(f"warning: {warning}")
 
 
 def _ask(found: dict[str, object], warnings: list[str], context: str, kubeconfig: str) -> None:

@@ -7,7 +7,7 @@ from kubectl_genainet.context.judging import engine_of
 from kubectl_genainet.context.rulesets import Rulesets
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged
-from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 
 
 class Context:
@@ -21,11 +21,11 @@ class Context:
         self.rulesets = Rulesets(self.identity)
         self.engine, self.not_judged = engine_of(snapshot)
 
-    def learn(self, event: NodeReport | RulesetDump | ClusterChanged) -> None:
+    def learn(self, event: NodeReport | RulesetDump | NetnsRules | ClusterChanged) -> None:
         match event:
             case NodeReport():
                 self.identity.learn(event)
-            case RulesetDump():
+            case RulesetDump() | NetnsRules():
                 self.rulesets.learn(event)
             case ClusterChanged():
                 self.identity.update(event.snapshot)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.node import NetNs, NodeReport
-from kubectl_genainet.model.packet import FiveTuple
+from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.path import Party, ServiceRef
 
 _HASHED_OWNERS = {"ReplicaSet"}  # named DEPLOYMENT-HASH
@@ -26,6 +28,7 @@ class Identity:
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self._pods: dict[tuple[str, int], Pod | None] = {}
         self._hosts: dict[str, int] = {}
+        self._host_addresses: dict[str, str] = {}  # of the nodes' own devices -> the node
         self.namespaces: dict[tuple[str, int], NetNs] = {}
         self._first_counters: dict[tuple[str, int], dict[str, int]] = {}
         self.update(snapshot)
@@ -34,6 +37,12 @@ class Identity:
         """The objects have changed. Namespaces keep the pods that they had: packets seen before were theirs."""
         self.snapshot = snapshot
         self._by_uid = {pod.metadata.uid: pod for pod in snapshot.pods if pod.metadata.uid}
+        self._endpoints = {
+            (backend.ip, backend.port, port.protocol)
+            for service in snapshot.services
+            for port in service.spec.ports
+            for backend in snapshot.backends(service, port)
+        }
 
     def learn(self, report: NodeReport) -> None:
         """Takes in a node's namespaces: a pod is found by its containers' cgroup, else by its address."""
@@ -43,6 +52,7 @@ class Identity:
             self._first_counters.setdefault(key, netns.counters)
             if netns.host:
                 self._hosts[report.node] = netns.inode
+                self._host_addresses |= dict.fromkeys(netns.addresses, report.node)
                 self._pods[key] = None
                 continue
             by_uid = (self._by_uid.get(uid) for uid in netns.pod_uids)
@@ -88,6 +98,26 @@ class Identity:
         found = self.namespaces.get((node, netns))
         return found is not None and canonical_ip(ip) in found.addresses
 
+    def next_hop(self, node: str, netns: int, ip: str) -> str | None:
+        """The address whose link address the namespace needs to send to `ip`: the gateway's of the longest matching route,
+        else `ip` itself; None where its routes are not known, or none matches."""
+        found = self.namespaces.get((node, netns))
+        if found is None or found.routes is None:
+            return None
+        address = ipaddress.ip_address(ip)
+        matching = [
+            (network.prefixlen, route)
+            for route in found.routes
+            if (network := ipaddress.ip_network(route.dst, strict=False)).version == address.version
+            and address in network
+        ]
+        best = max(matching, key=lambda m: m[0], default=None)
+        return None if best is None else best[1].via or ip
+
+    def is_endpoint(self, ip: str, port: int, protocol: Protocol) -> bool:
+        """Whether a Service has the address and port as an endpoint."""
+        return (canonical_ip(ip), port, protocol.value) in self._endpoints
+
     def host_of(self, node: str) -> NetNs | None:
         inode = self._hosts.get(node)
         return self.namespaces.get((node, inode)) if inode is not None else None
@@ -100,7 +130,7 @@ class Identity:
                 ip, port, pod.metadata.namespace, pod.metadata.name, pod.spec.node_name or None, workload_of(pod)
             )
         node = self.snapshot.node_at(ip)
-        return Party(ip, port, node=node.metadata.name if node else None)
+        return Party(ip, port, node=node.metadata.name if node else self._host_addresses.get(ip))
 
     def service(self, flow: FiveTuple) -> ServiceRef | None:
         """The Service port that the destination is an address of."""

@@ -25,7 +25,7 @@ from kubectl_genainet.model.events import (
     Point,
     Tick,
 )
-from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.exchange import DnsExchange, Outcome, Split
 from kubectl_genainet.model.results.path import Drop, Hop, Party
@@ -78,7 +78,7 @@ class DnsCorrelator:
             case Hello():
                 self.clocks.learn(event.node, event.boot_id)
                 self._nodes[event.node] = None
-            case NodeReport() | RulesetDump():
+            case NodeReport() | RulesetDump() | NetnsRules():
                 self.context.learn(event)
             case ClusterChanged():
                 self.context.learn(event)
@@ -297,7 +297,7 @@ class DnsCorrelator:
         if not pending.drops:
             return None
         event = pending.drops[0]
-        ruleset, error = self.context.rulesets.of(event.node)
+        ruleset, error = self.context.rulesets.of(event.node, event.netns)
         is_response = event.message is not None and event.message.qr
         return explain_drop(Case(event, is_response, self.identity, ruleset, error, self.context.engine))
 

@@ -8,7 +8,19 @@ from collections.abc import Iterator, Sequence
 from kubectl_genainet.dns.exchanges import client_name
 from kubectl_genainet.dns.resolv import ResolvConf
 from kubectl_genainet.dns.stats import DnsStatistics
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy, Severity
+from kubectl_genainet.model.diagnoses.dns import (
+    DNS_CONNTRACK_RACE,
+    DNS_DROPPED,
+    DNS_NDOTS_WASTE,
+    DNS_NXDOMAIN_STORM,
+    DNS_POLICY,
+    DNS_SERVER_FAILURE,
+    DNS_SLOW_NETWORK,
+    DNS_SLOW_SERVER,
+    DNS_SLOW_UPSTREAM,
+    DNS_TIMEOUT,
+)
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.dns import Lookup, ServerStats
 from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
@@ -47,10 +59,8 @@ class Failures:
             if exchanges:
                 yield _timeout(key, self._count[key], exchanges)
         for (server, rcode), count in self._rcodes.items():
-            yield Finding(
-                "dns-server-failure",
+            yield DNS_SERVER_FAILURE.finding(
                 f"{server} answered {count} queries with {rcode}",
-                Severity.WARNING,
                 (Evidence(f"{count} responses with {rcode}", Certainty.OBSERVED),),
             )
 
@@ -88,10 +98,8 @@ def _timeout(key: tuple[str, str, str, str], count: int, exchanges: Sequence[Dns
                 Certainty.OBSERVED,
             )
         )
-        return Finding(
-            "dns-conntrack-race",
+        return DNS_CONNTRACK_RACE.finding(
             f"{client} loses one of A and AAAA to the conntrack race",
-            Severity.ERROR,
             tuple(evidence),
             remedy=Remedy(
                 "Put single-request-reopen into the pods' dnsConfig.options, or run NodeLocal DNSCache, whose address is "
@@ -100,10 +108,8 @@ def _timeout(key: tuple[str, str, str, str], count: int, exchanges: Sequence[Dns
             ),
         )
     if kind == "silence":
-        return Finding(
-            "dns-timeout",
+        return DNS_TIMEOUT.finding(
             f"queries of {client} to {server} get no answer",
-            Severity.ERROR,
             tuple(evidence),
         )
     drop = first.drop
@@ -117,18 +123,14 @@ def _timeout(key: tuple[str, str, str, str], count: int, exchanges: Sequence[Dns
     evidence += drop.evidence[:6]
     if drop.policies:
         policies = ", ".join(drop.policies)
-        return Finding(
-            "dns-policy",
+        return DNS_POLICY.finding(
             f"a NetworkPolicy keeps {client} from DNS: isolated by {policies}, and no rule admits the query",
-            Severity.ERROR,
             tuple(evidence),
             remedy=Remedy("Admit DNS to the cluster's DNS pods.", yaml=_ADMIT_DNS),
         )
     hook = f" in {drop.hook}" if drop.hook else ""
-    return Finding(
-        "dns-dropped",
+    return DNS_DROPPED.finding(
         f"queries of {client} to {server} are dropped on {where}: {drop.reason}{hook}",
-        Severity.ERROR,
         tuple(evidence),
     )
 
@@ -150,10 +152,8 @@ def slow_servers(servers: Sequence[ServerStats]) -> Iterator[Finding]:
     for one in servers:
         upstream, own, way = one.upstream_time, one.server_time, one.way
         if upstream.p50 is not None and upstream.p50 >= SLOW_NS:
-            yield Finding(
-                "dns-slow-upstream",
+            yield DNS_SLOW_UPSTREAM.finding(
                 f"{one.server} waits for its upstream: the names outside the cluster are slow",
-                Severity.WARNING,
                 (
                     Evidence(
                         f"its queries upstream took {_ms(upstream.p50)} in the median ({upstream.count} measured)",
@@ -168,10 +168,8 @@ def slow_servers(servers: Sequence[ServerStats]) -> Iterator[Finding]:
                 ),
             )
         elif own.p50 is not None and own.p50 >= SLOW_NS:
-            yield Finding(
-                "dns-slow-server",
+            yield DNS_SLOW_SERVER.finding(
                 f"{one.server} answers slowly",
-                Severity.WARNING,
                 (
                     Evidence(
                         f"{_ms(own.p50)} in the median from query in to response out",
@@ -181,10 +179,8 @@ def slow_servers(servers: Sequence[ServerStats]) -> Iterator[Finding]:
                 ),
             )
         elif way.p50 is not None and way.p50 >= SLOW_NS:
-            yield Finding(
-                "dns-slow-network",
+            yield DNS_SLOW_NETWORK.finding(
                 f"the way to {one.server} is slow, not the server",
-                Severity.WARNING,
                 (Evidence(f"{_ms(way.p50)} in the median pass outside of it", Certainty.OBSERVED),),
             )
 
@@ -206,10 +202,8 @@ def habits(statistics: DnsStatistics) -> Iterator[Finding]:
 
 def _storm(client: str, missing: int, queries: int, lookups: Sequence[Lookup]) -> Finding:
     names = ", ".join(i.base for i in lookups[:5])
-    return Finding(
-        "dns-nxdomain-storm",
+    return DNS_NXDOMAIN_STORM.finding(
         f"{client} asks again and again for names that do not exist: {names}",
-        Severity.WARNING,
         (
             Evidence(
                 f"{missing} of {queries} queries ended in NXDOMAIN, and no candidate of these names resolved",
@@ -243,10 +237,8 @@ def _waste(client: str, wasted: int, queries: int, lookups: Sequence[Lookup], co
         yaml = 'dnsConfig:\n  options:\n    - {name: ndots, value: "1"}\n'
     else:
         text, yaml = f'Write "{worst.resolved_as}." with the dot at its end.', ""
-    return Finding(
-        "dns-ndots-waste",
+    return DNS_NDOTS_WASTE.finding(
         f"{wasted / queries:.0%} of the queries of {client} are wasted on search domains (ndots)",
-        Severity.WARNING,
         evidence,
         remedy=Remedy(text, yaml=yaml),
     )

@@ -11,8 +11,9 @@ from kubectl_genainet.dns.exchanges import client_name
 from kubectl_genainet.dns.findings import Failures, habits, slow_servers
 from kubectl_genainet.dns.resolv import ResolvConf, assumed_resolv_conf, parse_resolv_conf
 from kubectl_genainet.dns.stats import DnsStatistics
+from kubectl_genainet.model.diagnoses.dns import DNS_TCP_BLOCKED
 from kubectl_genainet.model.events import DnsDropped, Event, PacketSeen
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Severity, counted
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, counted
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
@@ -93,10 +94,8 @@ class _Connections:
                 evidence.append(
                     Evidence(f"the kernel dropped them: {drop.reason}{hook}", Certainty.OBSERVED, node=drop.node)
                 )
-            yield Finding(
-                "dns-tcp-blocked",
+            yield DNS_TCP_BLOCKED.finding(
                 f"{client} can't reach DNS over TCP, which truncated answers need",
-                Severity.ERROR,
                 tuple(evidence),
             )
 

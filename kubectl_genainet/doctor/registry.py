@@ -7,10 +7,18 @@ from collections.abc import Sequence
 from kubectl_genainet.doctor.check import Area, Check
 from kubectl_genainet.doctor.families.addresses import cni, ebpf, ip_space, pod_ip, vpc_cni
 from kubectl_genainet.doctor.families.dns import coredns, coredns_cpu, lookups, nodelocal
-from kubectl_genainet.doctor.families.entry import exposure, gateway, ingress, ingress_streams, mesh, nlb
-from kubectl_genainet.doctor.families.nodes import efa, gpu_nodes, placement, sriov
+from kubectl_genainet.doctor.families.entry import (
+    exposure,
+    gateway,
+    gateway_streams,
+    ingress,
+    ingress_streams,
+    mesh,
+    nlb,
+)
+from kubectl_genainet.doctor.families.nodes import dra, efa, gpu_nodes, multinode, nccl, placement, rdma, sriov
 from kubectl_genainet.doctor.families.nodes import packets as node_packets
-from kubectl_genainet.doctor.families.policies import global_policy, policy
+from kubectl_genainet.doctor.families.policies import coverage, credentials, global_policy, policy
 from kubectl_genainet.doctor.families.policies import peers as policy_peers
 from kubectl_genainet.doctor.families.policies import traffic as policy_traffic
 from kubectl_genainet.doctor.families.services import (
@@ -27,14 +35,18 @@ _FAMILIES = (
     node_packets,
     services,
     listening,
+    multinode,
     exposure,
     nlb,
     health,
     ingress,
     ingress_streams,
     gateway,
+    gateway_streams,
     mesh,
+    coverage,
     policy,
+    credentials,
     policy_peers,
     policy_traffic,
     global_policy,
@@ -44,12 +56,15 @@ _FAMILIES = (
     vpc_cni,
     ebpf,
     sriov,
+    rdma,
+    dra,
     coredns,
     coredns_cpu,
     nodelocal,
     lookups,
     placement,
     efa,
+    nccl,
     gpu_nodes,
 )
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from kubectl_genainet.context.context import Context
+from kubectl_genainet.context.ends import Ends
 from kubectl_genainet.context.judging import denied_directions
-from kubectl_genainet.drops.ends import Ends
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import (
     ClusterChanged,
@@ -26,8 +26,8 @@ from kubectl_genainet.model.events import (
     RetransmitCount,
     Tally,
 )
-from kubectl_genainet.model.node import NodeReport, RulesetDump
-from kubectl_genainet.model.packet import FiveTuple, Protocol, is_multicast
+from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
+from kubectl_genainet.model.packet import FiveTuple, Protocol, is_multicast, is_observers
 from kubectl_genainet.model.reasons import function_of, is_background
 from kubectl_genainet.why.case import Case
 
@@ -75,6 +75,12 @@ class Group:
         return self.flow.reversed if self.reply else self.flow
 
     @property
+    def opens(self) -> bool:
+        """Whether packets that open a connection are among them: a SYN, or the SYN-ACK that answers it."""
+        tcp = self.sample.tcp if self.sample is not None else None
+        return self.opening or (tcp is not None and tcp.syn)
+
+    @property
     def pair(self) -> tuple[str, str]:
         return self.request.src, self.request.dst
 
@@ -93,7 +99,7 @@ class DropCorrelator:
         self.identity = self.context.identity
         self.concerns = concerns
         self.everything = everything
-        self.background = self.forgotten = 0
+        self.background = self.forgotten = self.observers = 0
         self._groups: dict[Key, Group] = {}
         self._now: dict[str, int] = {}
         self._in_force: dict[str, int] = {}
@@ -112,7 +118,7 @@ class DropCorrelator:
                 self._icmp_sample(event)
             case DropCount() | IcmpCount() | ResetCount() | RetransmitCount() | EstablishedCount():
                 self._count(event)
-            case NodeReport() | RulesetDump():
+            case NodeReport() | RulesetDump() | NetnsRules():
                 self.context.learn(event)
             case ClusterChanged():
                 self.context.learn(event)
@@ -125,7 +131,7 @@ class DropCorrelator:
         self._in_force.setdefault(node, self._now[node])
 
     def _group(self, what: str, node: str, netns: int, flow: FiveTuple, reason: str, location: str) -> Group | None:
-        if not self.concerns(flow):
+        if not self.concerns(flow) or is_observers(flow):
             return None
         reply = what != "established" and self.ends.orient(flow).reply
         client, server = (flow.dst, flow.src) if reply else (flow.src, flow.dst)
@@ -160,6 +166,9 @@ class DropCorrelator:
             group.error = event
 
     def _count(self, event: Tally) -> None:
+        if is_observers(event.flow):
+            self.observers += event.packets
+            return
         what, reason, location = _place_of(event)
         if isinstance(event, DropCount) and self._is_background(
             event.flow, event.reason, event.location, opening=event.opening
@@ -217,7 +226,7 @@ class DropCorrelator:
     def case(self, group: Group) -> Case:
         """The drop as `explain` wants it."""
         event = group.sample or _without_sample(group)
-        ruleset, error = self.context.rulesets.of(group.node)
+        ruleset, error = self.context.rulesets.of(group.node, group.netns)
         opening = event.tcp is not None and event.tcp.syn and not event.tcp.is_ack
         established = group.reply or (group.flow.protocol is Protocol.TCP and not opening and not group.opening)
         return Case(
@@ -246,7 +255,7 @@ class DropCorrelator:
             location=error.location,
             hook=error.hook,
         )
-        ruleset, why = self.context.rulesets.of(group.node)
+        ruleset, why = self.context.rulesets.of(group.node, group.netns)
         return Case(packet, True, self.identity, ruleset, why, None, icmp=(error.type, error.code))
 
     def request_of(self, flow: FiveTuple) -> FiveTuple:

@@ -3,20 +3,21 @@ policies say."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
-from kubectl_genainet.context.account import Account
 from kubectl_genainet.context.judging import denied_directions, policy_flow
+from kubectl_genainet.drops.counters import CounterRows
 from kubectl_genainet.drops.drops import DropCorrelator, Group
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.diagnoses import DIAGNOSES
+from kubectl_genainet.model.diagnoses.connections import ICMP_DROPPED, ICMP_ERROR, RETRANSMITS
+from kubectl_genainet.model.diagnoses.rules import POLICY_NOT_ENFORCED
 from kubectl_genainet.model.events import IcmpCount, ResetCount
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity, counted
-from kubectl_genainet.model.node import NetNs
-from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.model.finding import Certainty, Evidence, Severity, counted
+from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.reasons import HARMLESS_REASONS, icmp_meaning
-from kubectl_genainet.model.results.drops import Agreement, DropRow, DropSummary, Outcome, PolicyView
-from kubectl_genainet.model.results.path import Drop, Party
+from kubectl_genainet.model.results.drops import Agreement, DropRow, Outcome, PolicyView
+from kubectl_genainet.model.results.path import Drop
 from kubectl_genainet.policy import Verdict
 from kubectl_genainet.why.explain import explain_drop
 
@@ -30,7 +31,6 @@ _JUDGED = {
     "ebpf-drop",
     "data-plane",
 }
-_MILD = {"tcp-out-of-place", "other-host", "late-answer"}
 _RESETS = {  # enum sk_rst_reason, include/net/rstreason.h
     "TCP_ABORT_ON_CLOSE": "it was closed with data that had not been read",
     "TCP_ABORT_ON_LINGER": "the other end's FIN did not come in time (TCP_LINGER2)",
@@ -50,7 +50,7 @@ class Rows:
     def __init__(self, correlator: DropCorrelator) -> None:
         self._of = correlator
         self._drops: dict[int, tuple[tuple[int, ...], Drop]] = {}
-        self._counter_ids: dict[tuple[str, int, str], int] = {}
+        self._counters = CounterRows(correlator)
 
     def build(self) -> list[DropRow]:
         """All rows by count, those that are no fault last; what is only evidence of another row has none of its own."""
@@ -61,7 +61,7 @@ class Rows:
             row = self._row(group, list(others.values()))
             if row is not None:
                 rows.append(row)
-        rows += self._counted()
+        rows += self._counters.rows(self.explained, self._beside)
         return sorted(rows, key=lambda r: (r.severity is Severity.INFO, -r.packets, r.id))
 
     def _related(self, group: Group, other: Group) -> bool:
@@ -108,7 +108,7 @@ class Rows:
 
     def explained(self, group: Group) -> Drop:
         """The group's drop. One without an explanation is looked at anew each time: settings may have changed."""
-        ruleset, _ = self._of.context.rulesets.of(group.node)
+        ruleset, _ = self._of.context.rulesets.of(group.node, group.netns)
         basis = (id(ruleset), id(self._of.identity.snapshot), id(group.sample))
         known = self._drops.get(group.id)
         if known is None or known[0] != basis or known[1].certainty is Certainty.UNKNOWN:
@@ -128,15 +128,13 @@ class Rows:
         if check == "packet-too-big" and blocked is not None:
             check = "mtu-blackhole"
             title += f"; the sender is not told, since the ICMP error about it is dropped too, on {blocked.node}"
-        severity = Severity.WARNING if check == "unexplained" else Severity.ERROR
-        if group.reason in HARMLESS_REASONS or check in _MILD:
-            severity = Severity.INFO
+        evidence += _how_many_were_told(group, drop, others)
         outcome = Outcome.REJECTED if drop.told else Outcome.REFUSED if check == "closed-port" else Outcome.DROPPED
         return self._base(
             group,
             outcome=outcome,
             check=check,
-            severity=severity,
+            severity=_severity(group, check, others),
             title=title,
             drop=drop,
             policy=self._policy(group, drop) if check in _JUDGED else None,
@@ -236,7 +234,7 @@ class Rows:
         return self._base(
             group,
             outcome=Outcome.TOLD,
-            check="icmp-error",
+            check=ICMP_ERROR.name,
             severity=Severity.WARNING,
             title=f"{self._where(group)} was told{by}: {meaning}{_mtu(group)}; where the packet died was not seen",
             evidence=(Evidence(f"ICMP type {event.type} code {event.code}", Certainty.OBSERVED, node=group.node),),
@@ -252,7 +250,7 @@ class Rows:
         return self._base(
             group,
             outcome=Outcome.DROPPED,
-            check="icmp-dropped",
+            check=ICMP_DROPPED.name,
             severity=Severity.ERROR,
             title=f"the ICMP error ({meaning}{_mtu(group)}) that would tell the sender is dropped{hook} on {group.node}{by}",
             evidence=(
@@ -268,7 +266,7 @@ class Rows:
         return self._base(
             group,
             outcome=Outcome.RETRANSMITTED,
-            check="retransmits",
+            check=RETRANSMITS.name,
             severity=Severity.INFO,
             title=title,
             evidence=(Evidence(f"tracepoint tcp_retransmit_skb: {states}", Certainty.OBSERVED, node=group.node),),
@@ -287,7 +285,7 @@ class Rows:
         return self._base(
             group,
             outcome=Outcome.PASSED,
-            check="policy-not-enforced",
+            check=POLICY_NOT_ENFORCED.name,
             severity=Severity.ERROR,
             title=f"{self._where(group)} accepts connections that {names} does not admit",
             policy=PolicyView("deny", Agreement.API_ISOLATES, by, causes),
@@ -302,106 +300,30 @@ class Rows:
             ),
         )
 
-    def _counted(self) -> Iterator[DropRow]:
-        """What the kernel counts and no tracepoint shows: overflown listen queues, the connection tracking table."""
-        identity = self._of.identity
-        for (node, inode), netns in list(identity.namespaces.items()):
-            pod = identity.pod_in(node, inode)
-            if netns.host:
-                yield from self._conntrack(node, inode, netns)
-            overflows = identity.grown(node, inode, "ListenOverflows")
-            ip = next(iter(netns.addresses), "")
-            if overflows > 0 and ip and self._of.concerns(FiveTuple("", 0, ip, 0, Protocol.TCP)):
-                place = identity.place(node, inode)
-                evidence = [
-                    Evidence(
-                        f"TcpExt ListenOverflows grew by {overflows}", Certainty.OBSERVED, node=node, value=overflows
-                    )
-                ]
-                for group in self._of.groups:
-                    if group.what == "retransmit" and self._leads_to(group, ip) and group.states["SYN_SENT"]:
-                        evidence += self._beside(group, [group])
-                yield self._counter_row(
-                    (node, inode, "ListenOverflows"),
-                    overflows,
-                    identity.party(ip, None),
-                    check="listen-overflow",
-                    pod=f"{pod.metadata.namespace}/{pod.metadata.name}" if pod else None,
-                    title=f"the listen queue of {place} is full: its application does not accept connections",
-                    evidence=tuple(evidence[:6]),
-                )
 
-    def _leads_to(self, group: Group, ip: str) -> bool:
-        """Whether the group's server is the address, or a Service with it as an endpoint."""
-        request, snapshot = group.request, self._of.identity.snapshot
-        found = snapshot.service_at(request.dst, request.dport, request.protocol.value)
-        return request.dst == ip or (
-            found is not None and any(b.ip == ip for b in snapshot.backends(found.service, found.port))
-        )
+def _severity(group: Group, check: str, others: list[Group]) -> Severity:
+    """By what came of it: a mild reason is none where it kept a connection from coming about."""
+    if group.reason in HARMLESS_REASONS:
+        return Severity.INFO
+    diagnosis = DIAGNOSES[check]
+    if diagnosis.mild:
+        waits = any(o.what == "retransmit" and (o.states["SYN_SENT"] or o.states["NEW_SYN_RECV"]) for o in others)
+        return Severity.ERROR if group.opens or waits else Severity.INFO
+    return diagnosis.severity
 
-    def _conntrack(self, node: str, inode: int, netns: NetNs) -> Iterator[DropRow]:
-        fill = f"nf_conntrack_count {netns.conntrack_count} of nf_conntrack_max {netns.conntrack_max}"
-        for counter, check, title in (
-            (
-                "drop",
-                "conntrack-full",
-                "the connection tracking table of node {node} is full: new connections are dropped",
-            ),
-            (
-                "insert_failed",
-                "conntrack-race",
-                "two packets of one connection raced for its entry in the connection table of node {node}, and one was "
-                "dropped: typical of A and AAAA queries from one socket",
-            ),
-        ):
-            grown = self._of.identity.grown(node, inode, f"conntrack_{counter}")
-            if counter == "drop":  # it counts the failed insertions too (nf_ct_resolve_clash, nf_conntrack_core.c)
-                grown -= self._of.identity.grown(node, inode, "conntrack_insert_failed")
-            if grown > 0:
-                stated = Evidence(
-                    f"conntrack -S: {counter} grew by {grown}", Certainty.OBSERVED, node=node, value=grown
-                )
-                yield self._counter_row(
-                    (node, inode, counter),
-                    grown,
-                    None,
-                    check=check,
-                    pod=None,
-                    title=title.format(node=node),
-                    evidence=(stated, Evidence(fill, Certainty.OBSERVED, node=node)),
-                )
 
-    def _counter_row(
-        self,
-        key: tuple[str, int, str],
-        count: int,
-        server: Party | None,
-        *,
-        check: str,
-        pod: str | None,
-        title: str,
-        evidence: tuple[Evidence, ...],
-    ) -> DropRow:
-        number = self._counter_ids.setdefault(key, -len(self._counter_ids) - 1)
-        protocol = Protocol.TCP if check == "listen-overflow" else Protocol.UNKNOWN
-        severity = Severity.WARNING if check == "conntrack-race" else Severity.ERROR
-        return DropRow(
-            id=number,
-            outcome=Outcome.DROPPED,
-            check=check,
-            severity=severity,
-            packets=count,
-            bytes=0,
-            client=None,
-            server=server,
-            service=None,
-            protocol=protocol,
-            direction="request",
-            node=key[0],
-            pod=pod,
-            title=title,
-            evidence=evidence,
-        )
+def _how_many_were_told(group: Group, drop: Drop, others: list[Group]) -> list[Evidence]:
+    """A rule that rejects tells the sender, as far as the kernel's limit of ICMP errors lets it."""
+    if drop.told is None or not drop.told.startswith("icmp"):
+        return []
+    told = max((o.packets for o in others if o.what == "icmp"), default=0)
+    if told >= group.packets:
+        return []
+    text = (
+        f"of {counted(group.packets, 'packet')} the sender was told of {told}: the kernel limits the ICMP errors that it sends "
+        "(net.ipv4.icmp_ratelimit, icmp_msgs_per_sec)"
+    )
+    return [Evidence(text, Certainty.OBSERVED, node=group.node, value=told)]
 
 
 def _has(others: list[Group], *kinds: str) -> bool:
@@ -418,33 +340,3 @@ def _causes(group: Group, drop: Drop) -> tuple[str, ...]:
         return ()
     lag, old = (_LAG.format(node=group.node),), () if group.opening else (_OLD,)
     return (*lag, *old) if drop.check == "policy-disagreement" else (*lag, *old, _OTHER)
-
-
-def summary_of(target: str, rows: list[DropRow], correlator: DropCorrelator, account: Account) -> DropSummary:
-    packets: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    by_flow: Counter[tuple[str, str]] = Counter()  # a node's own counter (id < 0) counts these packets again
-    for row in rows:
-        by_flow[row.node, row.check] += row.packets if row.id > 0 else 0
-    findings: dict[tuple[str, str], Finding] = {}
-    for row in rows:
-        packets[row.outcome.value] += row.packets if row.id > 0 else max(row.packets - by_flow[row.node, row.check], 0)
-        if row.drop is not None:
-            reasons[row.drop.reason] += row.packets
-        if row.severity.rank >= Severity.WARNING.rank:
-            pod = row.server.pod if row.server is not None else None
-            ref = ObjectRef("Pod", pod, row.server.namespace or "") if row.server is not None and pod else None
-            findings.setdefault((row.check, row.title), Finding(row.check, row.title, row.severity, row.evidence, ref))
-    return DropSummary(
-        target=target,
-        packets=dict(packets),
-        by_reason=dict(reasons.most_common()),
-        rows=len(rows),
-        background=correlator.background,
-        forgotten=correlator.forgotten,
-        findings=tuple(findings.values()),
-        events=account.events,
-        nodes=account.nodes,
-        silent_nodes=account.silent_nodes,
-        lost=account.lost,
-    )

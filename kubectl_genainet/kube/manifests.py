@@ -54,6 +54,14 @@ _CLUSTER_SCOPED = frozenset(
         "Profile",
         "Installation",
         "ClusterTrainingRuntime",
+        "ClusterServingRuntime",
+        "IngressClassParams",
+        "ENIConfig",
+        "CNINode",
+        "DeviceClass",
+        "ResourceSlice",
+        "EC2NodeClass",
+        "NodePool",
     }
 )
 

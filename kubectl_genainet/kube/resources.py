@@ -123,7 +123,21 @@ KINDS: tuple[Resource, ...] = (
     *_add_on("jobset.x-k8s.io", "JobSet/jobsets"),
     *_add_on("kubeflow.org", "PyTorchJob/pytorchjobs", version="v1"),
     *_add_on("kubeflow.org", "MPIJob/mpijobs"),
-    *_add_on("ray.io", "RayCluster/rayclusters"),
+    *_add_on("trainer.kubeflow.org", "TrainJob/trainjobs"),
+    *_add_on("batch.volcano.sh", "Job/jobs"),
+    *_add_on("ray.io", "RayCluster/rayclusters", "RayService/rayservices", "RayJob/rayjobs"),
+    *_add_on("serving.kserve.io", "InferenceService/inferenceservices", "LLMInferenceService/llminferenceservices"),
+    *_add_on("argoproj.io", "Rollout/rollouts"),
+    # Timeouts and targets of gateways, load balancers and meshes.
+    *_add_on("networking.istio.io", "VirtualService/virtualservices"),
+    *_add_on("gateway.envoyproxy.io", "BackendTrafficPolicy/backendtrafficpolicies"),
+    *_add_on("networking.gke.io", "GCPBackendPolicy/gcpbackendpolicies", "FQDNNetworkPolicy/fqdnnetworkpolicies"),
+    *_add_on("cloud.google.com", "BackendConfig/backendconfigs"),
+    *_add_on("elbv2.k8s.aws", "IngressClassParams/ingressclassparams", namespaced=False),
+    *_add_on("operator.tigera.io", "Installation/installations", namespaced=False),
+    # Dynamic resource allocation (v1 since Kubernetes 1.34).
+    *_add_on("resource.k8s.io", "ResourceClaim/resourceclaims", "ResourceClaimTemplate/resourceclaimtemplates"),
+    *_add_on("resource.k8s.io", "DeviceClass/deviceclasses", "ResourceSlice/resourceslices", namespaced=False),
     *_add_on(
         "security.istio.io", "PeerAuthentication/peerauthentications", "AuthorizationPolicy/authorizationpolicies"
     ),

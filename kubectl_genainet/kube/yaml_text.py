@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import yaml
 
 from kubectl_genainet.errors import InputError
 
+_TOO_DEEP = "nested too deep"
 Warn = Callable[[str], None]
+MAX_DEPTH = 200  # of lists and mappings in each other
+MAX_ALIASED = 100_000  # values that a text's aliases may stand for in all: a few lines of them can stand for billions
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -43,24 +46,50 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         return mapping
 
 
+def _construct_int(loader: Any, node: Any) -> int:
+    return _fitting(_Loader.construct_yaml_int(loader, node))
+
+
+def _fitting(value: int | str) -> int:
+    """A number that other programs read too. Raises ValueError."""
+    number = int(value)
+    if not -(1 << 63) <= number < 1 << 64:
+        raise ValueError("a whole number of more than 64 bits")
+    return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+
+
 def parse_text(source: str, text: str, warn: Warn) -> list[Any]:
-    """Every document (or JSON value) of a text; None for an empty one. Raises InputError that names `source`."""
+    """Every document (or JSON value) of a text; None for an empty one. Raises InputError that names `source`.
+
+    However the text is made, what comes out is not much larger than it, and not nested deeper than MAX_DEPTH.
+    """
+    try:
+        values = _values(source, text, warn)
+    except RecursionError:
+        raise InputError(_TOO_DEEP, source=source) from None
+    if problem := next(filter(None, map(_problem, values)), ""):
+        raise InputError(problem, source=source)
+    return values
+
+
+def _values(source: str, text: str, warn: Warn) -> list[Any]:
     if text.lstrip()[:1] in ("{", "["):
         try:
-            return [json.loads(text)]
+            return [json.loads(text, parse_int=_fitting)]
         except json.JSONDecodeError as error:
             if not error.msg.startswith("Extra data"):
                 try:
                     return _documents(source, text, warn)  # flow style, or JSON with comments
-                except (yaml.YAMLError, RecursionError):
+                except (yaml.YAMLError, ValueError):
                     raise InputError(f"not JSON: {error}", source=source) from None
             return _json_stream(source, text)
-        except RecursionError:
-            raise InputError("not JSON: nested too deep", source=source) from None
+        except ValueError as error:  # a number of more digits than Python converts
+            raise InputError(f"not JSON: {error}", source=source) from None
     try:
         return _documents(source, text, warn)
-    except RecursionError:
-        raise InputError("not YAML: nested too deep", source=source) from None
     except (yaml.YAMLError, ValueError) as error:
         hint = (
             "It looks like a template: `helm template CHART | kubectl genainet … --manifests -`" if "{{" in text else ""
@@ -68,7 +97,28 @@ def parse_text(source: str, text: str, warn: Warn) -> list[Any]:
         raise InputError(f"not YAML: {' '.join(str(error).split())}", source=source, hint=hint) from None
 
 
+def _problem(value: Any) -> str:
+    """Why a value can't be an object of Kubernetes; "" for one that can."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            return _TOO_DEEP
+        strange = next((v for v in level if not isinstance(v, dict | list | str | int | float | None)), None)
+        if strange is not None:
+            return f"a value that JSON does not have: {type(strange).__name__}"
+        level = [inner for outer in level for inner in _inside(outer)]
+    return ""
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
 def _documents(source: str, text: str, warn: Warn) -> list[Any]:
+    _check_aliases(source, text)
     loader = _Loader(text, source, warn)
     try:
         found = []
@@ -79,14 +129,42 @@ def _documents(source: str, text: str, warn: Warn) -> list[Any]:
         loader.dispose()
 
 
+def _check_aliases(source: str, text: str) -> None:
+    """Counts what the aliases stand for before any of it is made. Raises InputError, and what yaml.parse does."""
+    sizes: dict[str, int] = {}  # of what has an anchor, its aliases counted as what they stand for
+    begun: list[tuple[str | None, int]] = []  # (anchor, size before it) of the collections that are open
+    size = aliased = 0
+    for event in yaml.parse(text, Loader=_Loader.__base__):
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor not in sizes:
+                raise InputError(f"not YAML: *{str(event.anchor)[:64]} stands for itself or for nothing", source=source)
+            size += sizes[event.anchor]
+            aliased += sizes[event.anchor]
+            if aliased > MAX_ALIASED:
+                raise InputError(f"its aliases stand for more than {MAX_ALIASED} values", source=source)
+        elif isinstance(event, yaml.CollectionStartEvent):
+            begun.append((event.anchor, size))
+            sizes.pop(event.anchor or "", None)
+            size += 1
+        elif isinstance(event, yaml.ScalarEvent):
+            size += 1
+            if event.anchor:
+                sizes[event.anchor] = 1 + len(event.value) // 64
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = begun.pop()
+            if anchor:
+                sizes[anchor] = size - before
+
+
 def _json_stream(source: str, text: str) -> list[Any]:
     """JSON values one after the other, as `kubectl … -o json` of several commands gives them."""
-    decoder, found, position = json.JSONDecoder(), [], 0
+    decoder, found, position = json.JSONDecoder(parse_int=_fitting), [], 0
     while position < len(text):
         try:
             value, position = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise InputError(f"not JSON: {error}", source=source) from None
         found.append(value)
-        position += len(text[position:]) - len(text[position:].lstrip())
+        while position < len(text) and text[position].isspace():
+            position += 1
     return found

@@ -15,7 +15,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.dns import DnsMessage
 from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple
 
 
@@ -190,13 +190,15 @@ class DnsDropped(PacketDropped, frozen=True, kw_only=True, tag_field="kind", tag
 
 
 class TcpRetransmit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="retransmit"):
-    """tcp:tcp_retransmit_skb: the sender's TCP sent a segment again. `state` is the kernel's socket state name."""
+    """tcp:tcp_retransmit_skb: the sender's TCP sent segments again, as many at once as the sk_buff holds. `state` is the
+    kernel's socket state name."""
 
     node: str
     t_ns: int
     netns: int
     flow: FiveTuple
     state: str
+    segments: int = 1
 
 
 class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="flow"):
@@ -204,6 +206,10 @@ class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
 
     `hop_ns` is a histogram of the time since the same packet's previous point: element i counts times in
     [2**i, 2**(i+1)) ns; trailing zeros are left out.
+
+    Of TCP data, counted once however often it was sent: `data_bytes`, the times of the first and of the last that was new
+    here (`first_ns`, `last_ns`; 0: none), the longest silence between two and when it began (`silence_ns`,
+    `silence_at_ns`), and `gaps`, a histogram of all silences: element i counts those in [2**(i/4), 2**((i+1)/4)) µs.
     """
 
     node: str
@@ -216,6 +222,12 @@ class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
     packets: int
     bytes: int
     hop_ns: tuple[int, ...] = ()
+    data_bytes: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    silence_ns: int = 0
+    silence_at_ns: int = 0
+    gaps: tuple[int, ...] = ()
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -391,6 +403,7 @@ Event = (
     | AgentFailed
     | NodeReport
     | RulesetDump
+    | NetnsRules
     | ClusterChanged
     | Bye
 )

@@ -111,3 +111,12 @@ class RulesetDump(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     source: str
     text: str
     error: str = ""  # why it could not be read; `text` is then empty
+
+
+class NetnsRules(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="netns_rules"):
+    """Packet rules of another namespace than the host's: read once a packet died in it where its own rules may be why."""
+
+    node: str
+    t_ns: int
+    netns: int
+    dumps: tuple[RulesetDump, ...]

@@ -33,6 +33,14 @@ _NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132, Protocol.ICMP
 _BY_NUMBER = {number: protocol for protocol, number in _NUMBERS.items()}
 
 
+OBSERVER = "127.71.78.84"  # the loopback address from which an agent asks its own node's programs
+
+
+def is_observers(flow: FiveTuple) -> bool:
+    """Whether the packet is of an agent's own questions, and says nothing of the node's traffic."""
+    return OBSERVER in (flow.src, flow.dst)
+
+
 def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """An address as a value, for callers that hand it on: print it from the value, never from what was sent.
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
@@ -14,8 +16,10 @@ from kubectl_genainet.policy.dialects.calico import GROUPS as CALICO_GROUPS
 from kubectl_genainet.policy.dialects.calico import CalicoCompiler
 from kubectl_genainet.policy.dialects.cilium import CiliumCompiler
 from kubectl_genainet.policy.dialects.kubernetes import compile_network_policy
+from kubectl_genainet.policy.enforcers import Enforcer, EnforcerName
 from kubectl_genainet.policy.identity import Identities
 from kubectl_genainet.policy.other_kinds import OTHER_KINDS, OTHER_TIER
+from kubectl_genainet.policy.peers import AllOfPeer, OwnedPodPeer
 from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Refused, Tier
 from kubectl_genainet.policy.unevaluated import RefusedBy, Unevaluated, stand_in_for, unevaluated_policies
 
@@ -73,15 +77,13 @@ class Compiled:
                 self.unevaluated.append(stand_in.what)
 
 
-def compile_policies(snapshot: ClusterSnapshot) -> Compiled:
-    """Every policy of a snapshot. One that can't be compiled is in `unevaluated`, with the reason."""
-    cilium = CiliumCompiler(snapshot)
+def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
+    """Every policy of a snapshot, as the enforcer takes it. One that can't be compiled is in `unevaluated`."""
+    cilium = CiliumCompiler(snapshot, enforces=enforcer.name is EnforcerName.CILIUM)
     calico = CalicoCompiler(snapshot)
     found = Compiled(identities=cilium.identities if cilium.enforces else None)
     found.compilers = {
-        ("networking.k8s.io", "NetworkPolicy"): lambda o: [
-            cilium.as_enforced(compile_network_policy(o, every_rule=cilium.enforces))
-        ],
+        ("networking.k8s.io", "NetworkPolicy"): lambda o: [_network_policy(o, enforcer, cilium)],
         **{(ADMIN_GROUP, kind): lambda o: [compile_admin_policy(o)] for kind in _ADMIN_KINDS},
         **{("cilium.io", kind): cilium.compile_valid for kind in _CILIUM_KINDS},
         **{(g, kind): lambda o: filter(None, [calico.compile(o)]) for g in CALICO_GROUPS for kind in _CALICO_KINDS},
@@ -102,3 +104,11 @@ def compile_policies(snapshot: ClusterSnapshot) -> Compiled:
     own = (OTHER_TIER, ADMIN_TIER, DEFAULT_TIER, BASELINE_TIER)
     found.tiers = tuple(sorted((*own, *calico.tiers.values()), key=lambda t: t.order))
     return found
+
+
+def _network_policy(obj: KubeObject, enforcer: Enforcer, cilium: CiliumCompiler) -> Policy:
+    """A NetworkPolicy as the enforcer takes it."""
+    policy = cilium.as_enforced(compile_network_policy(obj, every_rule=cilium.enforces))
+    if not enforcer.owned_pods_only:
+        return policy
+    return msgspec.structs.replace(policy, subject=AllOfPeer((policy.subject, OwnedPodPeer())))

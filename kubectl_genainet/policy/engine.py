@@ -17,6 +17,7 @@ from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.cidr import address_of
 from kubectl_genainet.policy.compile import compile_policies
 from kubectl_genainet.policy.decide import Selected
+from kubectl_genainet.policy.enforcers import UNKNOWN_ENFORCER, Deviation, Enforcer, enforcer_of
 from kubectl_genainet.policy.explain import explain_direction
 from kubectl_genainet.policy.identity import IdentityPeer
 from kubectl_genainet.policy.model import (
@@ -44,13 +45,15 @@ class PolicyEngine:
     """Judges flows by the policies of a snapshot.
 
     A policy that is not valid or not of a kind that is evaluated does not end this: it is one of `unevaluated`.
+    `enforcer` is by default the one that the objects show.
     """
 
-    def __init__(self, snapshot: ClusterSnapshot) -> None:
+    def __init__(self, snapshot: ClusterSnapshot, enforcer: Enforcer | None = None) -> None:
         self._snapshot = snapshot
         self._applied: tuple[KubeObject, ...] = ()
         self.parties = Parties(snapshot)
-        compiled = compile_policies(snapshot)
+        self.enforcer = enforcer or enforcer_of(snapshot)
+        compiled = compile_policies(snapshot, self.enforcer)
         self.tiers = compiled.tiers
         self.policies = tuple(compiled.policies)
         self.host_policies = tuple(compiled.host_policies)
@@ -70,7 +73,8 @@ class PolicyEngine:
     @cached_property
     def rows(self) -> Rows:
         """The classes of pods and the sets that their policies admit; made when first needed."""
-        return Rows(PodClasses(self.parties, self.edges), self.policies, self.in_tiers)
+        in_force = () if self.enforcer.inert else self.policies
+        return Rows(PodClasses(self.parties, self.edges), in_force, self.in_tiers)
 
     def with_changes(self, objects: Sequence[KubeObject]) -> Changed | None:
         """The engine with objects applied; None for a kind that can't be compiled alone. Raises InputError for one that is
@@ -137,12 +141,34 @@ class PolicyEngine:
         """Who may reach whom on a port."""
         return matrix_of(self.rows, protocol, port)
 
-    def explain(self, flow: PolicyFlow) -> Explanation:
-        """The verdict of a flow and the reasons. Raises InputError for an endpoint that does not exist."""
+    def explain(self, flow: PolicyFlow, *, hairpin: bool = False) -> Explanation:
+        """The verdict of a flow and the reasons. Raises InputError for an endpoint that does not exist.
+
+        With `hairpin` a pod's flow to itself is judged as one between two pods.
+        """
         source, destination = self.ends(flow)
-        egress = self._direction(flow, Direction.EGRESS, source, destination)
-        ingress = self._direction(flow, Direction.INGRESS, destination, source)
+        egress = self._direction(flow, Direction.EGRESS, source, destination, hairpin)
+        ingress = self._direction(flow, Direction.INGRESS, destination, source, hairpin)
         return Explanation(flow, both(egress.verdict, ingress.verdict), egress, ingress)
+
+    def egress_to(self, flow: PolicyFlow, destination: Party) -> DirectionResult:
+        """What the source's policies say of a flow to a party that is no object of the cluster."""
+        return self._direction(flow, Direction.EGRESS, self.parties.of(flow.source), destination)
+
+    @cached_property
+    def _by_the_api(self) -> PolicyEngine:
+        return PolicyEngine(self.snapshot, UNKNOWN_ENFORCER)
+
+    def deviation(self, explanation: Explanation, direction: Direction) -> Deviation | None:
+        """The documented deviation of the enforcer that decides a direction: by the API alone its verdict is another."""
+        flow, result = explanation.flow, explanation.direction(direction)
+        source, destination = self.ends(flow)
+        own, peer = (source, destination) if direction is Direction.EGRESS else (destination, source)
+        own_node = peer.kind is PartyKind.HOST and peer.runs(own) is True
+        fitting = [d for d in self.enforcer.deviations if d.fits(direction, peer.kind, own_node, own.owned)]
+        if not fitting or own.kind is not PartyKind.POD:
+            return None
+        return fitting[0] if self._by_the_api.explain(flow).direction(direction).verdict is not result.verdict else None
 
     def verdict(self, flow: PolicyFlow) -> Verdict:
         """The verdict alone, as `explain` gives it, at the speed of a look-up where both ends are pods."""
@@ -209,8 +235,10 @@ class PolicyEngine:
         version = given.version if given else 0
         return self.parties.of(flow.source, version), self.parties.of(flow.destination, version)
 
-    def _direction(self, flow: PolicyFlow, direction: Direction, own: Party, peer: Party) -> DirectionResult:
-        early = self._exempt(direction, own, peer)
+    def _direction(
+        self, flow: PolicyFlow, direction: Direction, own: Party, peer: Party, hairpin: bool = False
+    ) -> DirectionResult:
+        early = self._exempt(direction, own, peer, hairpin)
         if early is not None:
             return early
         result = self._judged(flow, direction, own, peer)
@@ -228,7 +256,7 @@ class PolicyEngine:
         own_node = peer.runs(own) if peer.kind is PartyKind.HOST else False
         if own_node and direction is Direction.INGRESS:
             return self._from_own_node(flow, own, peer, plan)
-        if own_node and self.identities is None:
+        if own_node and self.enforcer.to_own_node_exempt:
             return self._to_own_node(flow, own, peer, plan)
         result = explain_direction(flow, direction, own, peer, plan)
         if flow.protocol not in PROTOCOLS and plan:
@@ -240,12 +268,14 @@ class PolicyEngine:
             return msgspec.structs.replace(result, not_evaluated=(*result.not_evaluated, note))
         return result
 
-    def _exempt(self, direction: Direction, own: Party, peer: Party) -> DirectionResult | None:
+    def _exempt(self, direction: Direction, own: Party, peer: Party, hairpin: bool) -> DirectionResult | None:
         """The result where no policy is consulted, or None."""
-        if own.same_pod(peer) or _loopback(own) or _loopback(peer):
+        if (own.same_pod(peer) and not hairpin) or _loopback(own) or _loopback(peer):
             return DirectionResult(Verdict.ALLOW, Reason.LOOPBACK)
         if own.kind is PartyKind.OUTSIDE:
             return DirectionResult(Verdict.ALLOW, Reason.OUTSIDE)
+        if self.enforcer.inert:
+            return DirectionResult(Verdict.ALLOW, Reason.INERT)
         if own.kind is PartyKind.HOST:
             reason = Reason.HOST_NETWORK if own.name else Reason.OUTSIDE
             notes = tuple(

@@ -78,6 +78,7 @@ class Reason(Enum):
     OWN_NODE = "own_node"  # between a pod and the node that runs it
     LOOPBACK = "loopback"  # a pod to itself
     NOT_EVALUATED = "not_evaluated"
+    INERT = "inert"  # nothing on the cluster enforces policies
 
 
 class PolicyEndpoint(msgspec.Struct, frozen=True):
@@ -187,12 +188,16 @@ class DirectionResult(msgspec.Struct, frozen=True):
 
 
 class Explanation(msgspec.Struct, frozen=True):
-    """The answer for one flow: it passes when the source's egress and the destination's ingress both allow it."""
+    """The answer for one flow: it passes when the source's egress and the destination's ingress both allow it.
+
+    `arrival` says where the packet that arrives is another than the one of `flow`, and why.
+    """
 
     flow: PolicyFlow
     verdict: Verdict
     egress: DirectionResult
     ingress: DirectionResult
+    arrival: str = ""
 
     @property
     def not_evaluated(self) -> tuple[NotEvaluated, ...]:

@@ -48,6 +48,8 @@ class Party:
     service_account: str = ""
     ports: tuple[NamedPort, ...] = ()
     domain: str = ""
+    owned: bool = True  # by a controller; of a pod
+    versions: tuple[int, ...] = ()  # the IP versions of a pod's addresses; empty where they are not known
 
     def same_pod(self, other: Party) -> bool:
         return bool(self.name) and (self.namespace, self.name) == (other.namespace, other.name)
@@ -128,6 +130,8 @@ class Parties:
             host_ip=host_ip,
             node_labels=self._node_labels.get(pod.spec.node_name),
             service_account=pod.spec.service_account_name or "default",
+            versions=tuple(sorted({a.version for a in map(address_of, pod.ips) if a is not None})),
+            owned=bool(meta.owner_references),
             ports=tuple(NamedPort(p.name, p.protocol, p.container_port) for p in pod.ports if p.name),
         )
 

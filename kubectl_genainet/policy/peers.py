@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from kubectl_genainet.policy.cidr import Address, Block
 from kubectl_genainet.policy.dialects.calico_selector import Expression, keys_of
+from kubectl_genainet.policy.domains import domain_matches
 from kubectl_genainet.policy.model import FailedTerm, Term
 from kubectl_genainet.policy.party import Party, PartyKind
 from kubectl_genainet.policy.selectors import EVERYTHING, NAMESPACE_NAME_LABEL, Selector, label_text
@@ -145,6 +145,12 @@ class BlockPeer(msgspec.Struct, frozen=True):
     outside_only: bool = False
     also: frozenset[PartyKind] = frozenset()
 
+    @property
+    def holds_all(self) -> bool:
+        """Whether it is every address of its family."""
+        bits = 32 if self.block.version == 4 else 128
+        return not self.excepts and (self.block.first, self.block.last) == (0, (1 << bits) - 1)
+
     def holds(self, address: Address) -> bool:
         return self.block.holds(address) and not any(e.holds(address) for e in self.excepts)
 
@@ -193,12 +199,11 @@ class NodesPeer(msgspec.Struct, frozen=True):
 class DomainsPeer(msgspec.Struct, frozen=True):
     """Destinations outside the cluster by domain name.
 
-    `*.example.com` selects every name below example.com (network-policy-api); Cilium's matchPattern, where `*` stands
-    for any characters except dots, comes as `patterns` already.
+    `patterns` are those of policy/domains.py; `names` are as the policy has them.
     """
 
     names: tuple[str, ...]
-    patterns: tuple[str, ...]  # regular expressions
+    patterns: tuple[str, ...]
     field: str
 
     def match(self, party: Party, own: Party) -> Match:
@@ -207,7 +212,7 @@ class DomainsPeer(msgspec.Struct, frozen=True):
             return no(Term.DOMAIN, wanted, f"{party.text}, inside the cluster", self.field)
         if not party.domain:
             return Match(None, why=f"whether {party.text} is an address of {wanted} depends on DNS")
-        if any(re.fullmatch(p, party.domain) for p in self.patterns):
+        if any(domain_matches(p, party.domain) for p in self.patterns):
             return YES
         return no(Term.DOMAIN, wanted, party.domain, self.field)
 
@@ -320,6 +325,17 @@ class UnknownPeer(msgspec.Struct, frozen=True):
 
     def match(self, party: Party, own: Party) -> Match:
         return Match(None, why=self.why)
+
+
+class OwnedPodPeer(msgspec.Struct, frozen=True):
+    """Pods that a controller made. Of others it is not known: they are outside what the enforcer documents."""
+
+    def match(self, party: Party, own: Party) -> Match:
+        if party.owned:
+            return YES
+        return Match(
+            None, why=f"{party.text} has no owner, and the enforcer applies policies to pods of controllers only"
+        )
 
 
 class AllOfPeer(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ import msgspec
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.policy.model import Action, Direction, Family, Term
 from kubectl_genainet.policy.party import Party, PartyKind
-from kubectl_genainet.policy.peers import YES, Match, Peer, best_match, no
+from kubectl_genainet.policy.peers import YES, BlockPeer, Match, Peer, best_match, no
 
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 
@@ -125,7 +125,15 @@ class Rule(msgspec.Struct, frozen=True):
                 return match
         if self.peers is None:
             return YES
-        return best_match([p.match(peer, own) for p in self.peers])
+        match = best_match([p.match(peer, own) for p in self.peers])
+        if match.value is None and peer.domain and peer.address is None and self._holds_every_address(own):
+            return YES
+        return match
+
+    def _holds_every_address(self, own: Party) -> bool:
+        """Whether blocks of the rule hold every address that the pod can send to, so that any name is admitted."""
+        held = {p.block.version for p in self.peers or () if isinstance(p, BlockPeer) and p.holds_all}
+        return bool(held) and held >= set(own.versions or (4, 6))
 
     def match_ports(self, protocol: str, port: int, destination: Party) -> Match:
         for alternatives in self.ports:

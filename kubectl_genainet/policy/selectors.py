@@ -131,13 +131,13 @@ def _requirement(raw: RawExpression, where: Where) -> Requirement:
 
 def check_label_key(key: str, where: Where) -> None:
     prefix, slash, name = key.rpartition("/")
-    if not _LABEL_NAME.fullmatch(name) or (slash and (not _LABEL_PREFIX.fullmatch(prefix) or len(prefix) > 253)):
-        raise where.error(f"{key!r} is not a label key")
+    if not _LABEL_NAME.fullmatch(name) or (slash and (len(prefix) > 253 or not _LABEL_PREFIX.fullmatch(prefix))):
+        raise where.error(f"{key[:400]!r} is not a label key")
 
 
 def check_label_value(value: str, where: Where) -> None:
     if value and not _LABEL_NAME.fullmatch(value):
-        raise where.error(f"{value!r} is not a label value")
+        raise where.error(f"{value[:400]!r} is not a label value")
 
 
 class LabelIndex:

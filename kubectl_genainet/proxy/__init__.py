@@ -10,7 +10,8 @@ from kubectl_genainet.proxy.enforcers import PolicyBehind, policy_behind
 from kubectl_genainet.proxy.evaluator.evaluate import evaluate, evaluate_hook
 from kubectl_genainet.proxy.evaluator.model import BackendChoice, Evaluation, NatAttribution, Outcome, Packet, Verdict
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook, RuleRef
-from kubectl_genainet.proxy.ruleset import Ruleset, detect_source, dump_of, parse_ruleset
+from kubectl_genainet.proxy.forms import detect_source, dump_of, dumps_of
+from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
 from kubectl_genainet.proxy.services import RuleAddress, RuleBackend, ServiceRules, proxy_modes, service_rules
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "configured_mode",
     "detect_source",
     "dump_of",
+    "dumps_of",
     "evaluate",
     "evaluate_hook",
     "parse_ruleset",

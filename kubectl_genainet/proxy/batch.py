@@ -11,7 +11,7 @@ import msgspec
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy.evaluator.evaluate import evaluate
-from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet
+from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet, Part, Verdict
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 from kubectl_genainet.proxy.ruleset import Ruleset
 
@@ -30,8 +30,22 @@ class RuleLine(msgspec.Struct, frozen=True):
     text: str
 
 
+class FlowPart(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One of the ways that connections of the flow go. `share` null: a hash or a scheduler's state decides."""
+
+    verdict: str
+    share: float | None
+    backends: tuple[str, ...]
+    masquerade: bool
+    rule: RuleLine | None = None  # that decides
+
+
 class FlowResult(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of the answer. `masquerade` null is not known; `unknown` names what would have to be known."""
+    """One line of the answer. `masquerade` null is not known; `unknown` names what would have to be known.
+
+    `outcomes` has every way where connections end in more than one (verdict MIXED); `rule` is the one that decides,
+    `redirected` where REDIRECT sends the packet on the node itself; `assumed` what was taken for granted.
+    """
 
     verdict: str
     backends: tuple[str, ...]
@@ -40,6 +54,10 @@ class FlowResult(msgspec.Struct, frozen=True, omit_defaults=True):
     rules: tuple[RuleLine, ...]
     unknown: tuple[str, ...] = ()
     node: str = ""
+    outcomes: tuple[FlowPart, ...] = ()
+    rule: RuleLine | None = None
+    redirected: str = ""
+    assumed: tuple[str, ...] = ()
 
 
 _KEYS = {
@@ -65,6 +83,12 @@ _KEYS = {
     "outdevice": "out_device",
     "ctstate": "ct_state",
     "mark": "mark",
+    "icmptype": "icmp_type",
+    "icmpcode": "icmp_code",
+    "uid": "uid",
+    "gid": "gid",
+    "bridgeport": "bridge_port",
+    "dscp": "dscp",
 }
 
 
@@ -104,13 +128,32 @@ def _flow(raw: Any) -> FlowRequest:
         protocol=_protocol(str(given.get("protocol", "TCP"))),
         mark=int(str(given["mark"]), 0) if "mark" in given else None,
         ct_state=str(given.get("ct_state", "NEW")),
-        in_device=given.get("in_device"),
-        out_device=given.get("out_device"),
+        in_device=_name(given.get("in_device")),
+        out_device=_name(given.get("out_device")),
+        bridge_port=_name(given.get("bridge_port")),
+        bridged="bridge_port" in given,
+        uid=_number(given.get("uid")),
+        gid=_number(given.get("gid")),
+        dscp=_number(given.get("dscp")),
+        icmp=_icmp(given),
     )
     nodes = given.get("node_ips")
     if isinstance(nodes, str):
         nodes = [nodes]
     return FlowRequest(packet, None if nodes is None else tuple(_address(ip) for ip in nodes))
+
+
+def _name(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _number(value: Any) -> int | None:
+    return None if value is None else int(str(value), 0)
+
+
+def _icmp(given: dict[str, Any]) -> tuple[int, int] | None:
+    kind, code = _number(given.get("icmp_type")), _number(given.get("icmp_code"))
+    return None if kind is None else (kind, code or 0)
 
 
 def _address(text: Any) -> str:
@@ -142,7 +185,31 @@ def result_of(evaluation: Evaluation, node: str = "") -> FlowResult:
         tuple(map(_line, evaluation.rules)),
         evaluation.unknown,
         node,
+        tuple(map(_part, evaluation.parts)) if evaluation.verdict is Verdict.MIXED else (),
+        _deciding(evaluation),
+        _redirected(evaluation),
+        evaluation.assumed,
     )
+
+
+def _part(part: Part) -> FlowPart:
+    backends = tuple(backend.address for backend in part.backends)
+    return FlowPart(part.verdict.value, part.share, backends, part.masquerade, _line(part.rule) if part.rule else None)
+
+
+def _deciding(evaluation: Evaluation) -> RuleLine | None:
+    """The one rule that decides for all of the ways; None where several do, or none."""
+    if evaluation.verdict is Verdict.UNKNOWN:
+        return None
+    rules = {part.rule for part in evaluation.parts}
+    rule = rules.pop() if len(rules) == 1 else None
+    return None if rule is None or len(evaluation.backends) > 1 else _line(rule)
+
+
+def _redirected(evaluation: Evaluation) -> str:
+    if evaluation.verdict is not Verdict.ACCEPT:
+        return ""
+    return next((o.backend.address for o in evaluation.outcomes if o.backend is not None), "")
 
 
 def _line(rule: RuleRef) -> RuleLine:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.node import RulesetDump
-from kubectl_genainet.proxy.evaluator.ir import Chain, Env, SetLookup, Table, address_number
+from kubectl_genainet.proxy.evaluator.ir import Chain, Env, Table, address_number
 from kubectl_genainet.proxy.evaluator.remember import Memory
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
-from kubectl_genainet.proxy.iptables.ipset import IpSet, parse_ipset
-from kubectl_genainet.proxy.iptables.read import BASE_CHAINS, family_of, parse_iptables
+from kubectl_genainet.proxy.iptables.ipset import IpSet, lookups, parse_ipset
+from kubectl_genainet.proxy.iptables.read import BASE_CHAINS, parse_iptables
 from kubectl_genainet.proxy.ipvs.read import VirtualServer, parse_ipvs
 from kubectl_genainet.proxy.nftables.read import NftTable, parse_nft_json
 from kubectl_genainet.proxy.nftables.text import parse_nft_text
-
-_HEAD = 1 << 16  # characters that tell what a text is; a ruleset may have 40 MB
-_SAVE_LINE = re.compile(r"^(?:\[\d+:\d+\] )?-A \S+", re.M)
-_IPVS_LINE = re.compile(r"^(?:(?:TCP|UDP|SCTP|FWM)\s+\S+|IP Virtual Server|Prot LocalAddress|-A -[tuf] )", re.M)
+from kubectl_genainet.proxy.unread import Scope, Unread
 
 
 @dataclass(frozen=True)
@@ -34,29 +30,45 @@ class Ruleset:
     node_ips: tuple[str, ...] | None = None
     sources: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()  # "source: why it could not be read"
+    unread: tuple[Unread, ...] = ()
     t_ns: int = 0
     memory: Memory = field(default_factory=Memory, repr=False, compare=False)
     _envs: dict[tuple[str, ...] | None, Env] = field(default_factory=dict, repr=False, compare=False)
     _asked: dict[int, frozenset[int] | None] = field(default_factory=dict, repr=False, compare=False)
-    _hooks: dict[tuple[int, Hook], tuple[Chain, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _hooks: dict[tuple[int, Hook, bool], tuple[Chain, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _ties: dict[int, bool] = field(default_factory=dict, repr=False, compare=False)
 
-    def chains_at(self, family: int, hook: Hook) -> tuple[Chain, ...]:
+    def chains_at(self, family: int, hook: Hook, *, reverse_ties: bool = False) -> tuple[Chain, ...]:
         """Base chains that a packet of the family (4 or 6) meets at a hook, in the kernel's order.
 
-        All nat chains of a hook run inside the one nat hook (nf_nat_inet_fn), at its priority, not at their own.
+        All nat chains of a hook run inside the one nat hook (nf_nat_inet_fn), at its priority, not at their own. Of
+        chains of one priority the one registered last runs first (nf_hook_entries_grow): nft lists tables and chains in
+        the order of their making. Legacy tables stand in no such order: they come last, or first with `reverse_ties`.
         """
-        found = self._hooks.get((family, hook))
+        key = (family, hook, reverse_ties)
+        found = self._hooks.get(key)
         if found is None:
             chains = [
-                (_effective_priority(chain), chain.priority, number, chain)
-                for number, table in enumerate(self.tables)
+                (*_order(chain), _is_legacy(chain) is not reverse_ties, -table.number, -number, chain)
+                for table in self.tables
                 if table.family in (0, family)
-                for chain in table.chains.values()
+                for number, chain in enumerate(table.chains.values())
                 if chain.hook is hook
             ]
-            found = tuple(entry[3] for entry in sorted(chains, key=lambda e: e[:3]))
-            self._hooks[(family, hook)] = found
+            found = tuple(entry[-1] for entry in sorted(chains, key=lambda e: e[:-1]))
+            self._hooks[key] = found
         return found
+
+    def ties(self, family: int) -> bool:
+        """Whether legacy chains and others with rules share a priority: their order is then in no dump."""
+        if family not in self._ties:
+            seen: dict[tuple[object, ...], set[bool]] = {}
+            for hook in Hook:
+                for chain in self.chains_at(family, hook):
+                    if chain.raw or chain.policy != "ACCEPT":
+                        seen.setdefault((hook, *_order(chain)), set()).add(_is_legacy(chain))
+            self._ties[family] = any(len(kinds) > 1 for kinds in seen.values())
+        return self._ties[family]
 
     def destinations_asked(self, family: int) -> frozenset[int] | None:
         """The destinations that the rules behind NAT ask for, for packets that leave the node; None: by more than that.
@@ -109,7 +121,7 @@ class Ruleset:
     def _make_env(self, node_ips: tuple[str, ...] | None) -> Env:
         always = {address for _, address, _ in self.ipvs_by_key}
         for table in self.tables:
-            accepting = table.sets.get("nodeport-ips") if isinstance(table, NftTable) else None
+            accepting = table.declared("nodeport-ips") if isinstance(table, NftTable) else None
             always |= {int(str(key[0])) for key in accepting.exact} if accepting else set()
         local = None if node_ips is None else frozenset(map(address_number, node_ips))
         return Env(local, frozenset(always))
@@ -125,70 +137,59 @@ class Ruleset:
         return None
 
 
-def _effective_priority(chain: Chain) -> int:
+def effective_priority(chain: Chain) -> int:
     if chain.kind != "nat":
         return chain.priority
     return -100 if chain.hook in (Hook.PRE_ROUTING, Hook.OUTPUT) else 100
 
 
-def detect_source(text: str) -> str:
-    """Which of RulesetDump's sources a saved text is. Raises InputError where it is none of them.
-
-    Listings and transactions of nft are told apart by their content, so both come back as "nft".
-    """
-    head = text[:_HEAD].lstrip()
-    if head.startswith("{") and '"nftables"' in head[:200]:
-        return "nft"
-    if re.search(r"^\*\w+$", head, re.M) or (_SAVE_LINE.search(head) and not _IPVS_LINE.search(head)):
-        variant = "legacy" if "(legacy)" in head[:200] or "xtables-save" in head[:200] else "nft"
-        return f"ip6tables-{variant}" if family_of(text) == 6 else f"iptables-{variant}"
-    if re.search(r"^Name: \S+\nType: \S+:", head, re.M) or re.search(r"^create \S+ \w+:", head, re.M):
-        return "ipset"
-    if re.search(r"^\s*(?:add )?table (?:\w+ )?\S+", head, re.M):
-        return "nft"
-    if re.search(r"^(?:ipv[46]\s+\d+\s+)?(?:tcp|udp|sctp)\s+\d+ .*\bsrc=\S+ dst=", head, re.M):
-        return "conntrack"
-    if _IPVS_LINE.search(head):
-        return "ipvs"
-    raise InputError(
-        "this is no ruleset that can be read",
-        hint="Save one with `iptables-save -c`, `nft -j list ruleset`, `ipvsadm -Sn` or `ipset list` "
-        "(and, for connections, `conntrack -L`).",
-    )
+def _order(chain: Chain) -> tuple[int, int]:
+    return effective_priority(chain), chain.priority
 
 
-def dump_of(text: str, *, node: str = "", name: str = "") -> RulesetDump:
-    """A saved text as a dump. `name` is the file's, for the error."""
-    try:
-        return RulesetDump(node=node, t_ns=0, source=detect_source(text), text=text)
-    except InputError as error:
-        raise InputError(error.problem, source=name, hint=error.hint) from None
+def _is_legacy(chain: Chain) -> bool:
+    return "legacy" in chain.table.source
 
 
 def parse_ruleset(dumps: Sequence[RulesetDump], *, node_ips: Iterable[str] | None = None) -> Ruleset:
     """All dumps of one node as one ruleset. A dump with an error, or a damaged one, is noted and left out."""
     sets = tuple(s for d in dumps if d.source == "ipset" for s in parse_ipset(d.text))
-    lookups: dict[str, SetLookup] = {s.name: s.lookup() for s in sets}
+    set_lookups = lookups(sets)
     tables: list[Table] = []
     native: list[NftTable] = []
     servers: list[VirtualServer] = []
     errors: list[str] = []
+    unread: list[Unread] = []
     for dump in sorted(dumps, key=lambda d: "legacy" in d.source):
         if dump.error:
             errors.append(f"{dump.source}: {dump.error}")
         elif dump.source.startswith(("iptables", "ip6tables")):
             family = 6 if dump.source.startswith("ip6") else 4
-            tables += parse_iptables(dump.text, dump.source, lookups, family)
+            read, parts = parse_iptables(dump.text, dump.source, set_lookups, family)
+            unread += [Unread(dump.source, part) for part in parts]
+            tables += read
         elif dump.source == "nft":
             is_json = dump.text.lstrip().startswith("{")
             try:
-                native += parse_nft_json(dump.text) if is_json else parse_nft_text(dump.text)
+                found, parts = parse_nft_json(dump.text) if is_json else parse_nft_text(dump.text)
+                native += found
+                unread += [Unread(dump.source, part) for part in parts]
             except InputError as error:
                 errors.append(f"{dump.source}: {error.problem}")
         elif dump.source == "ipvs":
-            servers += parse_ipvs(dump.text)
-    families = {t.family for t in tables if "nft" in t.source}
-    tables += [t for t in native if not (t.family in families and _is_iptables_own(t))]
+            found_servers, gaps = parse_ipvs(dump.text)
+            servers += found_servers
+            unread += gaps
+    unread += [Unread("ipset", s.unread, s.name, Scope.SET) for s in sets if s.unread]
+    if dumps and all(d.source.startswith(("ipset", "conntrack")) for d in dumps):
+        unread.append(Unread("dumps", "no rules are among them; save `iptables-save -c` or `nft -j list ruleset`"))
+    own = [t for t in native if _is_iptables_own(t)]
+    saved = {t.family for t in tables if "nft" in t.source}
+    for table in tables:
+        listed = next((t for t in own if (t.family, t.name) == (table.family, table.name)), None)
+        table.number = listed.number if listed is not None and "nft" in table.source else table.number
+    unread += [_lossy(t) for t in own if t.family not in saved and _leaves_out(t)]
+    tables += [t for t in native if not (t.family in saved and t in own)]
     return Ruleset(
         node=dumps[0].node if dumps else "",
         tables=tuple(tables),
@@ -197,6 +198,7 @@ def parse_ruleset(dumps: Sequence[RulesetDump], *, node_ips: Iterable[str] | Non
         node_ips=None if node_ips is None else tuple(node_ips),
         sources=tuple(dict.fromkeys(d.source for d in dumps if not d.error)),
         errors=tuple(errors),
+        unread=tuple(unread),
         t_ns=min((d.t_ns for d in dumps), default=0),
     )
 
@@ -205,3 +207,21 @@ def _is_iptables_own(table: NftTable) -> bool:
     """Whether iptables-nft made the table: it is then in the iptables dump too, with its extensions readable."""
     base = BASE_CHAINS.get(table.name)
     return base is not None and all(name in base for name, chain in table.chains.items() if chain.hook is not None)
+
+
+def _leaves_out(table: NftTable) -> bool:
+    """Whether the listing leaves out what it can't print: extensions of iptables."""
+    return any(
+        isinstance(entry, dict) and "xt" in entry
+        for chain in table.chains.values()
+        for rule in chain.raw
+        for entry in rule.get("expr") or ()
+    )
+
+
+def _lossy(table: NftTable) -> Unread:
+    what = (
+        "these are rules of iptables-nft, of which nft leaves out what it can't print (comments, random matches and "
+        "others); save them with `iptables-save -c`"
+    )
+    return Unread("nft", what, table.title, Scope.RULE)

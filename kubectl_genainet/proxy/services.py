@@ -221,7 +221,7 @@ _PROTOCOL_NAMES = {6: "TCP", 17: "UDP", 132: "SCTP"}
 def _nftables(table: NftTable) -> Iterator[Entry]:
     family = 6 if table.family_name == "ip6" else 4
     for name in _NFT_MAPS:
-        lookup = table.sets.get(name)
+        lookup = table.declared(name)
         for key, value in lookup.exact.items() if lookup is not None else ():
             assert isinstance(value, dict)
             ip, protocol, port = key if len(key) == 3 else (None, *key)

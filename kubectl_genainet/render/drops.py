@@ -164,7 +164,9 @@ def _account(summary: DropSummary) -> str:
         if events.get("emitted") is not None
         else "samples not accounted for: not every agent ended its stream"
     )
-    text = f"{packets}; {summary.background} freed without a loss left out (--all shows them); {seen}"
+    text = f"{packets}; {summary.background} frees that lost nothing hidden (--all shows them); {seen}"
+    if summary.observers:
+        text += f"; {summary.observers} of the agents' own questions to their nodes left out"
     if summary.forgotten:
         text += f"; {summary.forgotten} counts found no room"
     text += f"; nodes: {', '.join(summary.nodes) or 'none'}"

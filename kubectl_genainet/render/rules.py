@@ -109,14 +109,34 @@ def _finding(finding: Finding) -> RenderableType:
     return out
 
 
+def _backends(result: FlowResult) -> str:
+    """The endpoints; where connections go several ways, each way with its share and the rule that decides it."""
+    if not result.outcomes:
+        return ", ".join(result.backends) or result.redirected or "-"
+    ways = []
+    for part in result.outcomes:
+        share = "?" if part.share is None else f"{part.share:.0%}"
+        where = f" {', '.join(part.backends)}" if part.backends else ""
+        rule = f" ({part.rule.table} {part.rule.chain} {part.rule.index})" if part.rule is not None else ""
+        ways.append(f"{share} {part.verdict}{where}{rule}")
+    return "; ".join(ways)
+
+
+def _deciding_rule(result: FlowResult) -> str:
+    rule = result.rule
+    return "-" if rule is None else f"{rule.table} {rule.chain} {rule.index or rule.text}"
+
+
 FLOW_COLUMNS: tuple[Column[FlowResult], ...] = (
     Column("VERDICT", lambda r: r.verdict),
-    Column("BACKENDS", lambda r: ", ".join(r.backends) or "-"),
+    Column("BACKENDS", _backends),
+    Column("RULE", _deciding_rule),
     Column("MASQUERADE", lambda r: {True: "yes", False: "no", None: "?"}[r.masquerade]),
     Column("SERVICE PORT", lambda r: r.service or "-"),
     Column("NODE", lambda r: r.node or "-", wide=True),
     Column("CHAINS", lambda r: " → ".join(dict.fromkeys(rule.chain for rule in r.rules)) or "-", wide=True),
     Column("NOT KNOWN", lambda r: "; ".join(r.unknown) or "-"),
+    Column("ASSUMED", lambda r: "; ".join(r.assumed) or "-", wide=True),
 )
 
 

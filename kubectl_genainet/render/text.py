@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import unicodedata
 from typing import IO
 
@@ -27,6 +28,11 @@ def printable(text: str) -> str:
     return "".join(
         c if unicodedata.category(c)[0] not in "CZ" or c == " " else c.encode("unicode_escape").decode() for c in text
     )
+
+
+def tell(text: str) -> None:
+    """A line for a person, on stderr: what a name brought along does nothing to the terminal."""
+    print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)
 
 
 def markup_safe(text: str) -> str:

@@ -17,6 +17,7 @@ from kubectl_genainet.wire import FilterEntry, TraceRequest
 T = TypeVar("T")
 Warn = Callable[[str], None]
 GRACE_S = 10.0  # for the agents to load, and to end
+UNREADABLE = 5  # things at most that are said of a node
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +28,30 @@ class Agents:
     token: str = field(default="", repr=False)
 
 
-def read_rulesets(agents: Agents, warn: Warn, *, conntrack: bool = False) -> dict[str, list[RulesetDump]]:
-    """Every node's rulesets. A node that fails is warned of and left out; raises GenainetError where all fail."""
-    return _answered(rulesets(agents.dials, agents.token, conntrack=conntrack), warn)
+def read_rulesets(
+    agents: Agents, warn: Warn, failed: set[str], *, conntrack: bool = False
+) -> dict[str, list[RulesetDump]]:
+    """Every node's rulesets. A node that fails is warned of, left out and added to `failed`.
+
+    Raises GenainetError where all fail.
+    """
+    return _answered(rulesets(agents.dials, agents.token, conntrack=conntrack), warn, failed)
 
 
-def read_nodes(agents: Agents, warn: Warn) -> dict[str, NodeReport]:
-    """Every node's report; failures as in `read_rulesets`."""
-    return _answered(node_reports(agents.dials, agents.token), warn)
+def read_nodes(agents: Agents, warn: Warn, failed: set[str]) -> dict[str, NodeReport]:
+    """Every node's report; failures as in `read_rulesets`. What a node could not read is warned of."""
+    reports = _answered(node_reports(agents.dials, agents.token), warn, failed)
+    for node, report in reports.items():
+        for text in report.unreadable[:UNREADABLE]:
+            warn(f"node {node}: unreadable: {text}")
+        if len(report.unreadable) > UNREADABLE:
+            warn(f"node {node}: unreadable: {len(report.unreadable) - UNREADABLE} other things")
+    return reports
 
 
-def read_exact(agents: Agents, filters: tuple[FilterEntry, ...], seconds: float, warn: Warn) -> list[RuleHit]:
+def read_exact(
+    agents: Agents, filters: tuple[FilterEntry, ...], seconds: float, warn: Warn, failed: set[str]
+) -> list[RuleHit]:
     """The rules that the kernels of all nodes name for packets to these addresses within the time."""
     request = TraceRequest(filters=filters, probes=(), exact=True, rulesets=False, timeout_s=seconds)
     streams = Streams(agents.dials, dict.fromkeys(agents.dials, request), agents.token)
@@ -51,6 +65,7 @@ def read_exact(agents: Agents, filters: tuple[FilterEntry, ...], seconds: float,
                     hits.append(hit)
                 case AgentFailed() as failure:
                     failures.append(failure)
+                    failed.add(failure.node)
                     warn(f"node {failure.node}: {failure.message}")
                 case Progress(stage="missing") as progress:
                     warn(f"node {progress.node}: {progress.detail}")
@@ -63,12 +78,13 @@ def read_exact(agents: Agents, filters: tuple[FilterEntry, ...], seconds: float,
     return hits
 
 
-def _answered(answers: Mapping[str, T | GenainetError], warn: Warn) -> dict[str, T]:
+def _answered(answers: Mapping[str, T | GenainetError], warn: Warn, failed: set[str]) -> dict[str, T]:
     good: dict[str, T] = {}
     failures: list[GenainetError] = []
     for node, answer in sorted(answers.items()):
         if isinstance(answer, GenainetError):
             failures.append(answer)
+            failed.add(node)
         else:
             good[node] = answer
     if failures and not good:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from kubectl_genainet.context.account import Account
 from kubectl_genainet.context.scope import Scope, scope_of
 from kubectl_genainet.drops.drops import DropCorrelator
-from kubectl_genainet.drops.rows import Rows, summary_of
+from kubectl_genainet.drops.rows import Rows
+from kubectl_genainet.drops.summary import summary_of
 from kubectl_genainet.errors import ExitStatus, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged, Event, Progress

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.model.target import Target, parse_target
+from kubectl_genainet.model.target import Target, TargetKind, parse_target
 from kubectl_genainet.policy import (
     Explanation,
     Option,
@@ -22,7 +22,10 @@ from kubectl_genainet.policy import (
     patch_all,
     pod_endpoint,
 )
-from kubectl_genainet.policy.model import PolicyEndpoint
+from kubectl_genainet.policy.arrival import explain_arriving
+from kubectl_genainet.policy.dns_way import DnsWay, dns_way
+from kubectl_genainet.policy.enforcers import Deviation, named_enforcer
+from kubectl_genainet.policy.model import Direction, PolicyEndpoint, domain_endpoint
 from kubectl_genainet.policy.rules import PROTOCOLS
 from kubectl_genainet.policy.targets import flows_between
 from kubectl_genainet.policy.unevaluated import RefusedBy
@@ -30,6 +33,7 @@ from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 
 _MOST_NAMED = 20
+_DNS_PORT = 53
 # Its last part has a letter, so it is no address.
 _DOMAIN = re.compile(r"([A-Za-z0-9_-]+\.)+(?=[0-9-]*[A-Za-z])[A-Za-z0-9-]+\.?(:\w+)?")
 
@@ -40,6 +44,8 @@ class ExplainedFlow:
 
     explanation: Explanation
     service: str = ""
+    dns: DnsWay | None = None  # the client's way to its resolver, where the destination was given by name
+    deviations: tuple[Deviation, ...] = ()  # of the enforcer, that decide it
 
     @property
     def admitted(self) -> bool:
@@ -53,14 +59,26 @@ class FlowsBetween:
     with near matches, for what does not exist.
     """
 
-    def __init__(self, source: Source, start: str, end: str, *, protocol: str = "") -> None:
+    def __init__(self, source: Source, start: str, end: str, *, protocol: str = "", enforcer: str = "") -> None:
         ends = _end(start), _end(end)
         snapshot = source.snapshot()
         namespace = source.default_namespace
         chosen = flows_between(snapshot, *ends, namespace=namespace, protocol=protocol.upper())
-        self.engine = PolicyEngine(snapshot)
+        self.engine = PolicyEngine(snapshot, named_enforcer(enforcer) if enforcer else None)
         self._patcher = Patcher(self.engine)
-        self.flows = [ExplainedFlow(self.engine.explain(flow), service) for flow, service in chosen]
+        self._ways: dict[PolicyEndpoint, DnsWay | None] = {}
+        by_name = isinstance(ends[1], str) or ends[1].kind is TargetKind.SERVICE
+        self.flows = [self._explained(flow, service, by_name) for flow, service in chosen]
+
+    def _explained(self, flow: PolicyFlow, service: str, by_name: bool) -> ExplainedFlow:
+        explanation = explain_arriving(self.engine, flow, service)
+        found = [self.engine.deviation(explanation, d) for d in Direction]
+        way = None
+        if by_name and flow.port != _DNS_PORT:
+            if flow.source not in self._ways:
+                self._ways[flow.source] = dns_way(self.engine, flow.source)
+            way = self._ways[flow.source]
+        return ExplainedFlow(explanation, service, way, tuple(dict.fromkeys(d for d in found if d is not None)))
 
     @property
     def all_admitted(self) -> bool:
@@ -92,22 +110,29 @@ def warn_of_unevaluated(engine: PolicyEngine, warn: Warn) -> None:
         warn(f"{more} more policies are not evaluated")
 
 
+@dataclass(frozen=True, slots=True)
+class LineError:
+    """A line that can't be judged; the others are."""
+
+    line: int
+    message: str
+
+
 def explain_lines(
-    source: Source, lines: Iterable[str], name: str, warn: Warn = lambda _: None
-) -> Iterator[Explanation]:
-    """Explains one flow a line, in JSON. Raises InputError that names the line ("NAME, line 3")."""
-    engine = PolicyEngine(source.snapshot())
+    source: Source, lines: Iterable[str], name: str, warn: Warn = lambda _: None, *, enforcer: str = ""
+) -> Iterator[Explanation | LineError]:
+    """Explains one flow a line, in JSON; a line that can't be read or judged is a LineError ("NAME, line 3: …")."""
+    engine = PolicyEngine(source.snapshot(), named_enforcer(enforcer) if enforcer else None)
     warn_of_unevaluated(engine, warn)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         where = f"{name}, line {number}"
-        flow = _flow(line, where)
         try:
-            explanation = engine.explain(flow)
+            yield engine.explain(_flow(line, where))
         except InputError as error:
-            raise InputError(error.message, source=where, hint=error.hint) from None
-        yield explanation
+            text = error.message if error.source else f"{where}: {error.message}"
+            yield LineError(number, f"{text}. {error.hint}" if error.hint else text)
 
 
 def _end(text: str) -> Target | str:
@@ -126,11 +151,13 @@ def _flow(line: str, where: str) -> PolicyFlow:
     try:
         read = msgspec.json.decode(line, type=_Line)
     except msgspec.DecodeError as error:
-        raise InputError(
-            str(error),
-            source=where,
-            hint='A line is {"from": "ns/pod" or "IP", "to": "ns/pod" or "IP", "protocol": "TCP", "port": 80}.',
-        ) from None
+        quoted = re.search(r'"port"\s*:\s*"(\d+)"', line)
+        hint = (
+            f'A port is a number: drop the quotes, "port": {quoted.group(1)}.'
+            if quoted
+            else 'A line is {"from": "ns/pod" or "IP", "to": "ns/pod", "IP" or "name.example.com", "port": 80}.'
+        )
+        raise InputError(str(error), source=where, hint=hint) from None
     if not 1 <= read.port <= 65535:
         raise InputError(f"port {read.port} is not between 1 and 65535", source=where)
     if read.protocol not in PROTOCOLS:
@@ -139,5 +166,8 @@ def _flow(line: str, where: str) -> PolicyFlow:
 
 
 def _line_end(text: str) -> PolicyEndpoint:
-    namespace, slash, name = text.partition("/")
-    return pod_endpoint(namespace, name) if slash else ip_endpoint(text)
+    """NAMESPACE/POD (also pod/NAMESPACE/POD), an address, or a domain name."""
+    if "/" in text:
+        namespace, _, name = text.removeprefix("pod/").partition("/") if text.count("/") == 2 else text.partition("/")
+        return pod_endpoint(namespace, name)
+    return domain_endpoint(text) if _DOMAIN.fullmatch(text) else ip_endpoint(text)

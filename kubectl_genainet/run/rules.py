@@ -13,8 +13,9 @@ from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.target import Target
 from kubectl_genainet.proxy.batch import FlowResult, evaluate_flows, read_flows
 from kubectl_genainet.proxy.exact import RuleCount, exact_counts
+from kubectl_genainet.proxy.forms import dumps_of
 from kubectl_genainet.proxy.report import RulesReport, addresses_of, rules_report
-from kubectl_genainet.proxy.ruleset import dump_of, parse_ruleset
+from kubectl_genainet.proxy.ruleset import parse_ruleset
 from kubectl_genainet.run.agents import Warn, read_exact
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.view import Reporter
@@ -87,13 +88,13 @@ def exact_rules(source: Source, target: Target, seconds: float, reporter: Report
     filters = addresses_of(source.snapshot(), target, source.default_namespace)
     agents = source.agents()
     reporter.say(f"tracing {', '.join(address_text(f.ip, f.port) for f in filters)} for {seconds:g} s")
-    hits = read_exact(agents, filters, seconds, reporter.warn)
+    hits = read_exact(agents, filters, seconds, reporter.warn, source.failed_nodes)
     return list(exact_counts(source.rulesets(reporter.warn), hits))
 
 
 def saved_dumps(texts: Sequence[tuple[str, str]]) -> Dumps:
     """(name, text) of saved dumps, as one node's. Raises GenainetError for one that can't be read."""
-    dumps = [dump_of(text, name=name) for name, text in texts]
+    dumps = [dump for name, text in texts for dump in dumps_of(text, name=name)]
     if errors := parse_ruleset(dumps).errors:
         raise GenainetError(f"can't read the dump: {'; '.join(errors)}", hint="Save it again; it may be cut short.")
     return {"": dumps}

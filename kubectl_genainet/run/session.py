@@ -3,6 +3,7 @@ time, by Ctrl-C or because everything was seen."""
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
@@ -90,7 +91,7 @@ def check_recorded_by(bundle: Bundle, command: str) -> None:
     if recorded not in ("", command):
         raise GenainetError(
             f"the bundle was recorded by `{recorded}`: it has none of the events that `{command}` reads",
-            hint=f"kubectl genainet {recorded} --from FILE",
+            hint=f"kubectl genainet {shlex.quote(recorded)} --from FILE",
         )
 
 
@@ -101,7 +102,7 @@ def _replay(run: Run, bundle: Bundle, command: str) -> ExitStatus:
         _warn_of_unread_policies(run)
         for event in bundle.events:
             run.take(event)
-        return run.finish(live=False)
+        return run.finish(live=False).with_failures(any(isinstance(e, AgentFailed) for e in bundle.events))
 
 
 def _watch(run: Run, source: Source, watching: Watching) -> ExitStatus:
@@ -111,7 +112,7 @@ def _watch(run: Run, source: Source, watching: Watching) -> ExitStatus:
         session.watch()
         status = run.finish(live=True)
     session.check()
-    return status
+    return ExitStatus.FAILED if session.problem else status.with_failures(bool(session.failed))
 
 
 def _warn_of_unread_policies(run: Run) -> None:
@@ -125,6 +126,7 @@ class LiveSession:
     def __init__(self, run: Run, source: Source, watching: Watching) -> None:
         self.run, self.source, self.watching = run, source, watching
         self.failed: list[AgentFailed] = []  # nodes whose agent could not go on
+        self.problem = ""  # of the recording
         self._interrupts = Interrupts()
         self._nodes = 0
 
@@ -147,7 +149,10 @@ class LiveSession:
                 self.run.view.warn("stopped at once: the agents' accounts are missing")
             finally:
                 streams.close()
-        if self.watching.record:
+        if writer is not None and writer.problem:
+            self.problem = writer.problem
+            self.run.view.warn(self.problem)
+        elif self.watching.record:
             self.run.view.note(f"recorded in {self.watching.record}")
 
     def check(self) -> None:
@@ -179,6 +184,7 @@ class LiveSession:
                 writer.write(event)
             if isinstance(event, AgentFailed):
                 self.failed.append(event)
+                self.source.failed_nodes.add(event.node)
             self.run.take(event)
 
     def _records(self, streams: Streams, follower: Follower) -> Iterator[Event]:

@@ -1,17 +1,18 @@
 """Joins the sightings of packets to connections, across devices, network namespaces, nodes and NAT.
 
-What joins is what NAT leaves alone: the TCP sequence number of the first SYN, for other protocols the hash of the first
-payload bytes and its length. So it works the same where nodes do not share a kernel. A connection's further packets are
-found by any of the tuples that its first packet had on its way.
+What joins is the tuple on each side of a translation. The sides belong together where one sk_buff came into a namespace
+with one tuple and left it with the other; where that was not seen, by what NAT leaves alone: the sequence number of the
+SYN, of datagrams the sender with the same payload. Other nodes, which need not share the kernel, see a tuple that is
+known by then, or come to be known: connections that turn out to be one are put together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import Enum
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 
 from kubectl_genainet.context.clocks import Clocks
+from kubectl_genainet.context.ends import Ends
 from kubectl_genainet.model.events import (
     FlowCounters,
     IcmpError,
@@ -23,77 +24,34 @@ from kubectl_genainet.model.events import (
 )
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.reasons import HARMLESS_REASONS
-
-Key = tuple[str, int, int]  # of a first packet: what NAT leaves alone
+from kubectl_genainet.trace.connection import Connection, Direction, Dropped, Key, Resent, place_of
 
 MAX_CONNECTIONS = 200_000
+MAX_SKBS = 50_000  # whose last sighting is remembered
 _REPETITION_NS = 500_000_000  # half of TCP's first retransmission timeout for a SYN (RFC 6298: 1 s)
-
-
-class Direction(Enum):
-    REQUEST = "request"  # from the client
-    REPLY = "reply"
-
-
-@dataclass(slots=True)
-class Dropped:
-    """A drop that belongs to a connection, and which packet it was."""
-
-    event: PacketDropped
-    direction: Direction
-    first_packet: bool
-
-
-@dataclass(slots=True)
-class Connection:
-    """A connection, or a datagram's flow, as it was seen. `tuples` are in the client's direction, in order of sight."""
-
-    key: Key
-    protocol: Protocol
-    mid_stream: bool = False  # it was there before the probes were
-    number: int = 0  # among those with the same key
-    attempts: list[list[PacketSeen]] = field(default_factory=lambda: [[]])  # sightings of the first packet, by attempt
-    tuples: dict[FiveTuple, None] = field(default_factory=dict)
-    answer: list[PacketSeen] = field(default_factory=list)  # sightings of the SYN-ACK or of the first datagram back
-    request_data: dict[tuple[str, int, int, str], int] = field(default_factory=dict)  # place -> time, first data
-    reply_data: dict[tuple[str, int, int, str], int] = field(default_factory=dict)
-    drops: list[Dropped] = field(default_factory=list)
-    resets: list[tuple[PacketSeen, Direction]] = field(default_factory=list)
-    icmp: list[IcmpError] = field(default_factory=list)
-    retransmits: int = 0
-    ended: bool = False
-    last: dict[str, int] = field(default_factory=dict)  # node -> its latest record here, on its clock
-    reported: bool = False
-
-    @property
-    def first(self) -> list[PacketSeen]:
-        """Sightings of the first packet in the attempt that was seen at most places; of several, the earliest.
-
-        The probes of different nodes are attached at different moments: the earliest attempt may be half seen.
-        """
-        return max(self.attempts, key=len)
-
-    def heard(self, event: Seen | IcmpError) -> None:
-        """Notes when the node had the last to say of it."""
-        self.last[event.node] = max(event.t_ns, self.last.get(event.node, 0))
-
-    def direction(self, flow: FiveTuple) -> Direction:
-        return Direction.REPLY if flow.reversed in self.tuples else Direction.REQUEST
-
-
-def _place(event: PacketSeen) -> tuple[str, int, int, str]:
-    return (event.node, event.netns, event.ifindex, event.point.value)
+_CROSSING_NS = 5_000_000_000  # how long a packet may be on its way through one namespace
+_PORTLESS = (Protocol.ICMP, Protocol.ICMPV6)
 
 
 class Connections:
-    """All connections of a trace. `forgotten` counts those that were dropped from memory for want of room."""
+    """All connections of a trace. `forgotten` counts those that were dropped from memory for want of room; `absorbed` is
+    told of each that turned out to be another's part."""
 
-    def __init__(self, servers: set[tuple[str, int]], clocks: Clocks) -> None:
+    def __init__(
+        self,
+        servers: set[tuple[str, int]],
+        clocks: Clocks,
+        ends: Ends,
+        absorbed: Callable[[Connection, Connection], None] = lambda _, __: None,
+    ) -> None:
         self._clocks = clocks
         self.servers = servers  # (address, port) of the Service and its backends; port 0: any
+        self.ends = ends
         self.forgotten = 0
+        self._absorbed = absorbed
         self._by_key: dict[tuple[str, int, int, int], Connection] = {}
         self._by_tuple: dict[FiveTuple, Connection] = {}
+        self._by_skb: OrderedDict[tuple[str, int], tuple[Seen, Connection]] = OrderedDict()
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(self._by_key.values())
@@ -102,11 +60,17 @@ class Connections:
         return len(self._by_key)
 
     def _is_server(self, ip: str, port: int) -> bool:
-        return (ip, port) in self.servers or (ip, 0) in self.servers
+        return (ip, port) in self.servers
 
     def _towards_server(self, flow: FiveTuple) -> bool:
-        """Whether the packet goes to the traced end; where both or neither end is traced, it is taken for a request."""
-        return self._is_server(flow.dst, flow.dport) or not self._is_server(flow.src, flow.sport)
+        """Whether the packet goes to the traced end, where that is a port. Where it is a whole address, or both ends or
+        neither, the API's objects and the ports tell which end serves."""
+        towards, back = self._is_server(flow.dst, flow.dport), self._is_server(flow.src, flow.sport)
+        return towards if towards != back else not self.ends.orient(flow).reply
+
+    def _concerns(self, flow: FiveTuple) -> bool:
+        ends = ((flow.dst, flow.dport), (flow.src, flow.sport))
+        return any(self._is_server(*end) or self._is_server(end[0], 0) for end in ends)
 
     def find(self, flow: FiveTuple) -> Connection | None:
         return self._by_tuple.get(flow) or self._by_tuple.get(flow.reversed)
@@ -117,23 +81,50 @@ class Connections:
         return (event.flow.protocol.value, event.sig, event.payload)
 
     def _opens(self, event: Seen) -> bool:
-        """Whether this is a first packet: a SYN; of others, the first that is seen towards the server."""
+        """Whether this may be a first packet: a SYN; of others, any that is not seen to go back."""
         if event.tcp is not None:
             return event.tcp.syn and not event.tcp.is_ack
-        return event.flow.protocol not in (Protocol.ICMP, Protocol.ICMPV6) or event.flow.reversed not in self._by_tuple
+        return event.flow.protocol not in _PORTLESS or event.flow.reversed not in self._by_tuple
 
     def _connection_of_first(self, event: Seen) -> Connection | None:
         """The connection that this first packet opens; None for what is no first packet."""
         if not self._opens(event):
             return None
-        known = self.find(event.flow)
         key = self._key(event)
+        known = self.find(event.flow)
         if event.tcp is None:
-            if known is not None:
-                return known if known.key == key and known.direction(event.flow) is Direction.REQUEST else None
-            if not self._towards_server(event.flow):
+            if known is not None and known.direction(event.flow) is Direction.REPLY:
                 return None
-        return self._of_key(key, event) or self._new(key, event)
+            if known is None and not self._towards_server(event.flow):
+                return None
+        elif known is not None and known.key != key:
+            known = None  # the port is used again
+        crossed = self._same_skb(event, key)
+        if known is not None and crossed is not None and known is not crossed:
+            return self._merge(crossed, known)
+        found = known or crossed
+        if found is None:
+            found = self._of_key(key, event)
+        return found or self._new(key, event)
+
+    def _same_skb(self, event: Seen, key: Key) -> Connection | None:
+        """The connection whose packet came into this namespace as the same sk_buff, and now leaves it or dies."""
+        at = self._by_skb.get((self._clocks.kernel(event.node), event.skb))
+        if at is None or (isinstance(event, PacketSeen) and event.point is not Point.TX):
+            return None
+        before, connection = at
+        arrived = isinstance(before, PacketSeen) and before.point is Point.RX
+        same = (before.netns, before.flow.protocol) == (event.netns, event.flow.protocol) and self._key(before) == key
+        if not arrived or not same or not 0 <= event.t_ns - before.t_ns < _CROSSING_NS:
+            return None
+        return connection
+
+    def _remember_skb(self, event: Seen, connection: Connection) -> None:
+        key = (self._clocks.kernel(event.node), event.skb)
+        self._by_skb[key] = (event, connection)
+        self._by_skb.move_to_end(key)
+        if len(self._by_skb) > MAX_SKBS:
+            self._by_skb.popitem(last=False)
 
     def _of_key(self, key: Key, event: Seen) -> Connection | None:
         """The connection that the packet with this key belongs to; several may happen to have the same."""
@@ -146,14 +137,15 @@ class Connections:
 
     def _related(self, connection: Connection, event: Seen) -> bool:
         """A packet of this connection shares an end, or its sk_buff, with a sighting of it, and passes no place with two
-        tuples. One node may change both ends at once (kube-proxy masquerades what comes from outside, to random ports);
-        there it stays the same sk_buff."""
+        tuples. Of datagrams, whose payloads may all be equal, the sender must be the same."""
         flow = event.flow
         if flow in connection.tuples or not connection.tuples:
             return True
         seen = [s for attempt in connection.attempts for s in attempt]
-        if isinstance(event, PacketSeen) and any(_place(s) == _place(event) for s in seen):
+        if isinstance(event, PacketSeen) and any(place_of(s) == place_of(event) for s in seen):
             return False
+        if event.tcp is None:
+            return any((t.src, t.sport) == (flow.src, flow.sport) for t in connection.tuples)
         if any(s.skb == event.skb and self._clocks.same(s.node, event.node) for s in seen):
             return True
         return any(
@@ -175,15 +167,28 @@ class Connections:
 
     def _forget(self) -> None:
         """Makes room: the oldest tenth of the reported connections goes."""
-        old = [c for c in self._by_key.values() if c.reported][: MAX_CONNECTIONS // 10] or list(self._by_key.values())[
-            :1
-        ]
-        for connection in old:
-            del self._by_key[*connection.key, connection.number]
-            for flow in connection.tuples:
-                if self._by_tuple.get(flow) is connection:
-                    del self._by_tuple[flow]
-        self.forgotten += len(old)
+        old = [c for c in self._by_key.values() if c.reported][: MAX_CONNECTIONS // 10]
+        for connection in old or list(self._by_key.values())[:1]:
+            self._remove(connection)
+            self.forgotten += 1
+
+    def _remove(self, connection: Connection) -> None:
+        self._by_key.pop((*connection.key, connection.number), None)
+        for flow in connection.tuples:
+            if self._by_tuple.get(flow) is connection:
+                del self._by_tuple[flow]
+
+    def _merge(self, into: Connection, other: Connection) -> Connection:
+        """Two sides of a translation that were taken for two connections."""
+        self._remove(other)
+        into.absorb(other)
+        for attempt in other.attempts:
+            for seen in attempt:
+                self._add_sighting(into, seen)
+        for flow in other.tuples:
+            self._learn_tuple(into, flow)
+        self._absorbed(into, other)
+        return into
 
     def _learn_tuple(self, connection: Connection, flow: FiveTuple) -> None:
         connection.tuples.setdefault(flow)
@@ -196,12 +201,26 @@ class Connections:
             self._learn_tuple(connection, event.flow)
             self._add_sighting(connection, event)
         else:
-            connection = self.find(event.flow) or self._join_mid_stream(event)
+            connection = self._of_later(event)
             if connection is None:
                 return None
             self._later_packet(connection, event)
+        self._remember_skb(event, connection)
         connection.heard(event)
         return connection
+
+    def _of_later(self, event: PacketSeen) -> Connection | None:
+        """The connection of a packet that opens none: by its tuple, by its sk_buff, or one that is older than the trace."""
+        known = self.find(event.flow)
+        if event.tcp is None or event.tcp.syn:
+            return known
+        crossed = self._same_skb(event, self._key(event)) if known is None or known.mid_stream else None
+        if known is not None and crossed is not None and known is not crossed and crossed.mid_stream:
+            return self._merge(crossed, known)
+        if known is None and crossed is not None:
+            back = crossed.direction_of(event) is Direction.REPLY
+            self._learn_tuple(crossed, event.flow.reversed if back else event.flow)
+        return known or crossed or self._join_mid_stream(event)
 
     def _add_sighting(self, connection: Connection, event: PacketSeen) -> None:
         """Adds to the attempt that this packet is; a repeated first packet is another attempt."""
@@ -214,38 +233,42 @@ class Connections:
     def _same_packet(self, a: PacketSeen, b: PacketSeen) -> bool:
         """Whether two sightings of a connection's first packet are of one packet: it passes a place once, and keeps its
         IP id; without one (IPv6), where the clocks can be compared, repetitions are at least a second apart."""
-        if _place(a) == _place(b) and a.flow == b.flow:
+        if place_of(a) == place_of(b) and a.flow == b.flow:
             return False
         if a.ip_id or b.ip_id:
             return a.ip_id == b.ip_id
         return not self._clocks.same(a.node, b.node) or abs(a.t_ns - b.t_ns) < _REPETITION_NS
 
     def _join_mid_stream(self, event: PacketSeen) -> Connection | None:
-        """A connection older than the trace: its first data packet towards the server stands for it."""
-        if event.tcp is None or event.tcp.rst or event.tcp.fin or event.tcp.syn or not event.payload:
+        """A connection older than the trace: the first data that passes, in either direction, stands for it."""
+        tcp = event.tcp
+        if tcp is None or tcp.rst or tcp.fin or tcp.syn or not event.payload or not self._concerns(event.flow):
             return None
-        if not self._is_server(event.flow.dst, event.flow.dport):
-            return None
+        request = event.flow if self._towards_server(event.flow) else event.flow.reversed
         key = self._key(event)
         connection = self._of_key(key, event) or self._new(key, event, mid_stream=True)
-        self._learn_tuple(connection, event.flow)
+        self._learn_tuple(connection, request)
         return connection
 
     def _later_packet(self, connection: Connection, event: PacketSeen) -> None:
         direction = connection.direction(event.flow)
-        if connection.mid_stream and direction is Direction.REQUEST and self._key(event) == connection.key:
+        if connection.mid_stream and direction is Direction.REQUEST and self._stands_for(connection, event):
             self._add_sighting(connection, event)
         tcp = event.tcp
         if tcp is not None and tcp.rst:
             connection.resets.append((event, direction))
-            connection.ended = True
         elif tcp is not None and tcp.fin:
-            connection.ended = True
+            connection.fins.append((event, direction))
         elif direction is Direction.REPLY and (tcp is None or tcp.syn):
             connection.answer.append(event)
         if event.payload and not (tcp is not None and tcp.syn):
-            data = connection.request_data if direction is Direction.REQUEST else connection.reply_data
-            data.setdefault(_place(event), event.t_ns)
+            connection.data(event, direction)
+
+    def _stands_for(self, connection: Connection, event: PacketSeen) -> bool:
+        """Whether this is the packet by which a connection older than the trace is shown."""
+        if not any(connection.attempts):
+            return True
+        return any(self._key(seen) == self._key(event) for attempt in connection.attempts for seen in attempt)
 
     def dropped(self, event: PacketDropped) -> Connection | None:
         """Takes in a drop. Harmless ones, and those of packets of no known connection that open none, are ignored."""
@@ -275,8 +298,12 @@ class Connections:
     def retransmit(self, event: TcpRetransmit) -> Connection | None:
         connection = self.find(event.flow)
         if connection is not None:
-            connection.retransmits += 1
+            connection.resent(Resent(event.node, event.t_ns, connection.direction(event.flow), event.segments))
         return connection
 
     def counters(self, event: FlowCounters) -> Connection | None:
-        return self.find(event.flow)
+        """Takes in what a place counted of a connection's packets."""
+        connection = self.find(event.flow)
+        if connection is not None:
+            connection.counted(event)
+        return connection

@@ -7,11 +7,13 @@ decides as the live run did.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 import msgspec
 
 from kubectl_genainet.context.clocks import Clocks
 from kubectl_genainet.context.context import Context
+from kubectl_genainet.context.ends import Ends
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import (
     AgentFailed,
@@ -20,6 +22,7 @@ from kubectl_genainet.model.events import (
     FlowCounters,
     Hello,
     IcmpError,
+    LostEvents,
     PacketDropped,
     PacketSeen,
     Point,
@@ -30,12 +33,14 @@ from kubectl_genainet.model.events import (
 )
 from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.finding import Certainty
-from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
-from kubectl_genainet.model.results.path import Drop, Flow, Nat, PacketPath, Party, Verdict
+from kubectl_genainet.model.results.path import Drop, Flow, Nat, Outcome, PacketPath, Party, Verdict
 from kubectl_genainet.proxy import attribute_nat
-from kubectl_genainet.trace.connections import Connection, Connections, Direction, Dropped
+from kubectl_genainet.trace.connection import Connection, Direction, Dropped
+from kubectl_genainet.trace.connections import Connections
 from kubectl_genainet.trace.exact import ExactHits
+from kubectl_genainet.trace.fate import Around, fate_of
 from kubectl_genainet.trace.hops import Translation, hops_of, in_order, learn_crossings, translation_of
 from kubectl_genainet.trace.symptoms import symptoms
 from kubectl_genainet.trace.watches import Watches
@@ -44,13 +49,18 @@ from kubectl_genainet.why.explain import explain_drop
 from kubectl_genainet.why.remedies import Remedies
 
 SETTLED_NS = 400_000_000  # nothing new for so long: the agents poll every 20 ms, the rest is the way to the client
-UNANSWERED_NS = 1_500_000_000  # longer than TCP's first retransmission (1 s): a lost SYN is seen twice
+UNANSWERED_NS = 500_000_000  # beyond the moment when TCP would have sent its SYN again
+FIRST_RESEND_NS = 1_000_000_000  # TCP's first retransmission of a SYN (RFC 6298); each next takes twice as long
 EXACT_NS = 1_500_000_000  # the kernel's trace comes by another way than the packets, and its rules are looked up
-RESPONSE_NS = 5_000_000_000  # how long a response is waited for before the path is shown without it
+RULES_NS = 5_000_000_000  # how long a pod's rules are waited for, where a packet died by them
+LOSS_TOLD_NS = 2_000_000_000  # a loss is told within so long
+HALF_CLOSED_NS = 800_000_000  # one side has said FIN: the other follows, or has more to send
+DATAGRAMS_NS = 1_500_000_000  # a flow of datagrams has no end: it is told once it has been silent for so long
 
 
 class PathCorrelator:
-    """Feed it every record of every agent; it yields each connection's path once, when it has settled.
+    """Feed it every record of every agent; it yields each connection's path once: when the connection has ended or
+    failed, or at the end of the trace.
 
     `half_seen` counts the connections of which no path is told: they began before every node on their way was watched,
     or so late that nothing can be said of their end.
@@ -62,11 +72,12 @@ class PathCorrelator:
         self.clocks = Clocks()
         self.watches = Watches(self.clocks)
         self.half_seen = 0
-        self.connections = Connections(servers, self.clocks)
+        self.connections = Connections(servers, self.clocks, Ends(snapshot), self._absorbed)
         self.exact = ExactHits()
         self._now: dict[str, int] = {}
         self._open: dict[int, Connection] = {}
         self._looked_at: dict[str, int] = {}
+        self._losses: dict[str, list[int]] = {}  # node -> when it told of lost records, on its clock
         self._seek_remedies()
 
     def _seek_remedies(self) -> None:
@@ -93,14 +104,18 @@ class PathCorrelator:
             case Progress() | AgentFailed():
                 self.watches.learn(event)
                 return
-            case NodeReport() | RulesetDump():
+            case NodeReport() | RulesetDump() | NetnsRules():
                 self.context.learn(event)
             case ClusterChanged():
                 self.context.learn(event)
+                self.connections.ends = Ends(event.snapshot)
                 self._seek_remedies()
                 return
             case RuleHit():
                 self.exact.learn(event)
+                return
+            case LostEvents():
+                self._losses.setdefault(event.node, []).append(self._now.get(event.node, 0))
                 return
             case Tick():
                 pass
@@ -114,8 +129,14 @@ class PathCorrelator:
             self._looked_at[event.node] = time
             yield from self._settled()
 
+    def _absorbed(self, into: Connection, other: Connection) -> None:
+        """Two connections turned out to be one; what has been told is not told again."""
+        into.reported = into.reported or other.reported
+        other.reported = True
+        self._open.pop(id(other), None)
+
     def finish(self) -> Iterator[PacketPath]:
-        """The paths that had not settled when the stream ended."""
+        """The paths of what had not ended when the stream did."""
         for connection in list(self._open.values()):
             if self._cut_short(connection):
                 self.half_seen += 1
@@ -130,7 +151,7 @@ class PathCorrelator:
         if last is None:
             return False
         ended = self.watches.ended(last.node) or self._now.get(last.node, 0)
-        return ended - last.t_ns < UNANSWERED_NS and len(connection.attempts) < 2
+        return ended - last.t_ns < FIRST_RESEND_NS + UNANSWERED_NS and len(connection.attempts) < 2
 
     def _settled(self) -> Iterator[PacketPath]:
         for connection in list(self._open.values()):
@@ -155,13 +176,27 @@ class PathCorrelator:
         latest = max(self.watches.wall_clock(n, t) for n, t in connection.last.items())
         return self.watches.wall_clock(node, now) - latest
 
-    @staticmethod
-    def _patience(connection: Connection) -> int:
-        if any(d.first_packet for d in connection.drops) or connection.ended or connection.reply_data:
+    def _patience(self, connection: Connection) -> float:
+        """How long the connection must have been quiet before its fate is told."""
+        if self._waits_for_rules(connection):
+            return RULES_NS
+        if connection.ended:
             return SETTLED_NS
-        if connection.answer and not connection.request_data:
-            return UNANSWERED_NS
-        return RESPONSE_NS if connection.request_data else UNANSWERED_NS
+        if connection.closing:
+            return HALF_CLOSED_NS
+        if connection.protocol is not Protocol.TCP:
+            return DATAGRAMS_NS
+        served = connection.request_data or connection.reply_data or connection.mid_stream
+        if any(error.point is not Point.DROP for error in connection.icmp) and not connection.answer:
+            return SETTLED_NS
+        if served or connection.answer:
+            return inf  # it lives: its end, or the trace's, is waited for
+        return FIRST_RESEND_NS * (1 << len(connection.attempts) >> 1) + UNANSWERED_NS
+
+    def _waits_for_rules(self, connection: Connection) -> bool:
+        """Whether a packet died in a pod's namespace whose own rules are on their way."""
+        dying = (d.event for d in connection.drops if d.event.hook)
+        return any(not self.context.rulesets.known(event.node, event.netns) for event in dying)
 
     def _report(self, connection: Connection) -> Iterator[PacketPath]:
         connection.reported = True
@@ -170,6 +205,7 @@ class PathCorrelator:
             yield self.path_of(connection)
         else:
             self.half_seen += 1
+        connection.slim()
 
     def _wholly_watched(self, connection: Connection) -> bool:
         """Whether all nodes on its way were watched when it began."""
@@ -190,24 +226,35 @@ class PathCorrelator:
         client_party = self.identity.party(client.src, client.sport) if client else None
         ordered = in_order(first, self.clocks, client_party.node if client_party else None)
         learn_crossings(connection, self.clocks, ordered)
-        original = ordered[0].flow if ordered else client
+        original = ordered[0].flow if ordered else self._as_asked(connection)
         assert original is not None, "a connection has at least the tuple that it was made for"
-        dropped = next((d for d in connection.drops if d.first_packet), None)
-        final = dropped.event.flow if dropped else (ordered[-1].flow if ordered else original)
+        fate = fate_of(connection, self._around(connection))
+        dropped = fate.drop if fate.drop is not None and fate.drop.first_packet else None
+        entered = self._as_it_came_in(ordered, dropped)
+        served = ordered[-1].flow if ordered else self._as_served(connection, original)
+        final = entered or (dropped.event.flow if dropped else served)
+        outside = dropped if entered is None else None
         translation = translation_of(
-            ordered, dropped.event.flow if dropped else None, dropped.event.node if dropped else None
+            ordered, outside.event.flow if outside else None, outside.event.node if outside else None
         )
         service = self.identity.service(original)
         backend = self._backend(original, final, service is not None)
-        verdict = self._verdict(connection, ordered, dropped)
-        told = dropped or self._telling_drop(connection)
+        lost = self._lost_records(connection)
+        outcome, verdict, waited = fate.outcome, fate.verdict, fate.waited
+        if lost and outcome in (Outcome.UNANSWERED, Outcome.DROPPED) and fate.drop is None:
+            outcome, verdict = Outcome.UNKNOWN, Verdict.UNKNOWN
+            waited = f"{waited}; but records of {lost} were lost meanwhile, so an answer may have been among them"
         path = PacketPath(
             flow=Flow(self.identity.party(original.src, original.sport or None), service, original.protocol),
             backend=backend,
             nat=self._nat(translation),
             hops=hops_of(ordered, self.clocks, self.identity),
             verdict=verdict,
-            drop=self._explain(told) if told else None,
+            outcome=outcome,
+            waited=waited,
+            drop=self._explain(fate.drop, original, entered) if fate.drop else None,
+            recovered_drops=fate.recovered,
+            incomplete=bool(lost),
             handshake_ns=self._handshake(connection, ordered),
             response_ns=self._response(connection),
             established=self._established(connection),
@@ -215,6 +262,40 @@ class PathCorrelator:
             retransmits=connection.retransmits,
         )
         return msgspec.structs.replace(path, findings=tuple(symptoms(path, connection, self.identity)))
+
+    def _as_asked(self, connection: Connection) -> FiveTuple | None:
+        """The tuple that the client used, where its own packets were not seen: the Service's address, if one is known."""
+        service = (t for t in connection.tuples if self.identity.service(t) is not None)
+        return next(service, next(iter(connection.tuples), None))
+
+    def _as_served(self, connection: Connection, original: FiveTuple) -> FiveTuple:
+        """The tuple behind the translation, by the same."""
+        return next((t for t in connection.tuples if (t.dst, t.dport) != (original.dst, original.dport)), original)
+
+    def _around(self, connection: Connection) -> Around:
+        nodes = [n for n in connection.last if n in self._now] or list(self._now)
+        until = min((self.watches.wall_clock(n, self._now[n]) for n in nodes), default=0)
+        return Around(self.watches.wall_clock, self.identity.owns, until)
+
+    def _as_it_came_in(self, ordered: list[PacketSeen], dropped: Dropped | None) -> FiveTuple | None:
+        """The tuple with which the packet came into the namespace of its destination, where it died after that: what a pod's
+        own rules make of it is not what it was sent to."""
+        last = ordered[-1] if ordered else None
+        if last is None or dropped is None or (last.node, last.netns) != (dropped.event.node, dropped.event.netns):
+            return None
+        arrived = last.point is Point.RX and self.identity.owns(last.node, last.netns, last.flow.dst)
+        return last.flow if arrived and self.identity.pod_in(last.node, last.netns) is not None else None
+
+    def _lost_records(self, connection: Connection) -> str:
+        """The nodes on the connection's way that lost records while it was followed; "" for none."""
+        seen = [s for attempt in connection.attempts for s in attempt]
+        nodes = []
+        for node in self._way(connection):
+            began = min((s.t_ns for s in seen if s.node == node), default=0)
+            until = connection.last.get(node, self._now.get(node, 0)) + LOSS_TOLD_NS
+            if any(began <= moment <= until for moment in self._losses.get(node, ())):
+                nodes.append(node)
+        return ", ".join(sorted(nodes))
 
     def _backend(self, original: FiveTuple, final: FiveTuple, is_service: bool) -> Party | None:
         """The end that the packet was sent to; None where it never got past the Service's address."""
@@ -241,37 +322,23 @@ class PathCorrelator:
             masqueraded=translation.masqueraded,
         )
 
-    def _verdict(self, connection: Connection, ordered: list[PacketSeen], dropped: Dropped | None) -> Verdict:
-        refused = any(direction is Direction.REPLY for _, direction in connection.resets) and not connection.answer
-        told = any(error.point is not Point.DROP for error in connection.icmp)
-        if dropped is not None or (connection.icmp and not connection.answer):
-            return Verdict.REJECTED if refused or told else Verdict.DROPPED
-        if refused:
-            return Verdict.REJECTED
-        if self._telling_drop(connection) is not None:
-            return Verdict.DROPPED
-        if connection.answer or connection.reply_data:
-            return Verdict.FORWARDED
-        last = ordered[-1] if ordered else None
-        if last is not None and self.identity.owns(last.node, last.netns, last.flow.dst):
-            return Verdict.FORWARDED
-        return Verdict.UNKNOWN
-
-    @staticmethod
-    def _telling_drop(connection: Connection) -> Dropped | None:
-        """A drop of a later packet that the connection did not recover from: the same place, again and again, or for
-        want of an answer."""
-        telling = [d for d in connection.drops if not d.first_packet and d.event.reason != "NOT_SPECIFIED"]
-        if not telling:
-            return None
-        answered = bool(connection.reply_data)
-        return telling[0] if not answered or len(telling) > 2 else None
-
-    def _explain(self, dropped: Dropped) -> Drop:
-        ruleset, error = self.context.rulesets.of(dropped.event.node)
+    def _explain(self, dropped: Dropped, asked: FiveTuple, entered: FiveTuple | None) -> Drop:
         event, established = dropped.event, not dropped.first_packet
+        ruleset, error = self.context.rulesets.of(event.node, event.netns)
         named = self.exact.dropping_rule(ruleset, event.node, event.flow) if ruleset is not None else None
-        case = Case(event, established, self.identity, ruleset, error, self.context.engine, self._remedies, named)
+        case = Case(
+            event,
+            established,
+            self.identity,
+            ruleset,
+            error,
+            self.context.engine,
+            self._remedies,
+            named,
+            request=event.flow.reversed if dropped.direction is Direction.REPLY else event.flow,
+            asked=asked,
+            entered=entered,
+        )
         return explain_drop(case)
 
     @staticmethod

@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from kubectl_genainet.context.account import Account
+from kubectl_genainet.model.diagnoses.connections import SLOW_BACKEND
 from kubectl_genainet.model.events import Event, FlowCounters
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.measure import quantiles
 from kubectl_genainet.model.results.path import PacketPath, Verdict
@@ -105,10 +106,8 @@ def slow_backends(backends: Sequence[BackendSummary]) -> list[Finding]:
         party = one.backend
         name = party.pod or address_text(party.ip, party.port)
         found.append(
-            Finding(
-                "slow-backend",
+            SLOW_BACKEND.finding(
                 f"{name} answers slowly: the packets arrive, the application takes its time",
-                Severity.WARNING,
                 (
                     Evidence(
                         f"median time from request in to response out: {one.response.p50 / 1e6:.1f} ms "
@@ -125,5 +124,5 @@ def slow_backends(backends: Sequence[BackendSummary]) -> list[Finding]:
 
 def something_wrong(summary: TraceSummary) -> bool:
     """Whether a trace found a drop, a refusal, or anything else that is a finding (exit status 1)."""
-    bad = summary.verdicts.get(Verdict.DROPPED.value, 0) + summary.verdicts.get(Verdict.REJECTED.value, 0)
-    return bool(bad or summary.findings)
+    failed = (Verdict.DROPPED, Verdict.REJECTED, Verdict.UNANSWERED, Verdict.RESET)
+    return bool(any(summary.verdicts.get(verdict.value) for verdict in failed) or summary.findings)

@@ -5,11 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from kubectl_genainet.context.identity import Identity
-from kubectl_genainet.model.events import IcmpError, Point
+from kubectl_genainet.model.diagnoses.connections import (
+    ICMP_DROPPED,
+    ICMP_ERROR,
+    RESET_BY_APP,
+    RESET_BY_CLIENT,
+    RESET_ON_PATH,
+    STALE_ENDPOINT,
+    STOPPED_ARRIVING,
+    UNANSWERED,
+)
+from kubectl_genainet.model.diagnoses.rules import NO_ENDPOINTS
+from kubectl_genainet.model.events import FlowCounters, IcmpError, Point
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity, counted
+from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.reasons import icmp_meaning
-from kubectl_genainet.model.results.path import PacketPath, Verdict
-from kubectl_genainet.trace.connections import Connection, Direction
+from kubectl_genainet.model.results.path import Outcome, PacketPath, Verdict
+from kubectl_genainet.trace.connection import Connection, Direction
 
 
 def icmp_name(event: IcmpError) -> str:
@@ -29,10 +41,8 @@ def told_by_icmp(path: PacketPath, connection: Connection, identity: Identity) -
         return None
     first = seen[0]
     statement = f"{_icmp_words(first)}, seen on {first.device or 'no device'}"
-    return Finding(
-        "icmp-error",
+    return ICMP_ERROR.finding(
         f"the sender was told: {icmp_name(first)}",
-        Severity.ERROR,
         (Evidence(statement, Certainty.OBSERVED, node=first.node),),
     )
 
@@ -44,34 +54,39 @@ def icmp_dropped(path: PacketPath, connection: Connection, identity: Identity) -
         return None
     first = dropped[0]
     where = f"{f'in {first.hook} ' if first.hook else ''}on {first.node}"
-    return Finding(
-        "icmp-dropped",
+    return ICMP_DROPPED.finding(
         f"the sender was not told: the ICMP error ({icmp_name(first)}) was dropped {where}",
-        Severity.ERROR,
         (Evidence(f"{_icmp_words(first)}: {first.reason or 'dropped'}", Certainty.OBSERVED, node=first.node),),
     )
 
 
 def reset(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
-    """An established connection was reset from the server's side before it had answered: by the pod, or by a rule."""
-    replies = [event for event, direction in connection.resets if direction is Direction.REPLY]
-    if not replies or not connection.answer or connection.reply_data:
+    """The connection was reset before its end: by a pod's TCP, or by a packet that was made on the way."""
+    if path.outcome is not Outcome.RESET or not connection.resets:
         return None
-    first = min(replies, key=lambda e: e.t_ns)
+    first, direction = min(connection.resets, key=lambda r: r[0].t_ns)
     pod = identity.pod_in(first.node, first.netns)
-    evidence = (
-        Evidence(
-            f"RST first seen on {first.device or 'no device'} ({first.point.value})",
-            Certainty.OBSERVED,
-            node=first.node,
-        ),
-    )
-    if pod is not None and first.point is Point.TX:
-        name = f"{pod.metadata.namespace}/{pod.metadata.name}"
-        title = f"pod {name} reset the connection after the handshake, without an answer: its application closed it"
-        return Finding("reset-by-app", title, Severity.ERROR, evidence, object=pod.ref)
-    title = f"the connection was reset by a packet that was made on node {first.node}, not by the pod"
-    return Finding("reset-on-path", title, Severity.ERROR, evidence)
+    seen = f"RST first seen on {first.device or 'no device'} ({first.point.value})"
+    evidence = [Evidence(seen, Certainty.OBSERVED, node=first.node)]
+    if path.waited:
+        evidence.append(Evidence(path.waited, Certainty.OBSERVED))
+    host = identity.namespaces.get((first.node, first.netns))
+    at_an_end = first.point is Point.TX and (pod is not None or (host is not None and host.host))
+    if not (at_an_end and identity.owns(first.node, first.netns, first.flow.src)):
+        where = f"it was first seen on {first.node}"
+        title = f"the connection was reset by a packet that neither end's pod was seen to send: {where}"
+        return RESET_ON_PATH.finding(title, tuple(evidence))
+    name = f"pod {pod.metadata.namespace}/{pod.metadata.name}" if pod is not None else f"node {first.node}"
+    ref = pod.ref if pod is not None else None
+    if direction is Direction.REPLY:
+        when = "midway through its answer" if connection.reply_data else "after the handshake, without an answer"
+        return RESET_BY_APP.finding(f"{name} reset the connection {when}", tuple(evidence), object=ref)
+    if path.drop is not None and path.drop.check == "reply-not-translated":
+        title = f"{name} reset the connection: the answer came from another address than the one that it had asked"
+        return RESET_BY_CLIENT.finding(title, tuple(evidence), severity=Severity.ERROR, object=ref)
+    when = "midway through the answer" if connection.reply_data else "before it had an answer"
+    title = f"the client, {name}, reset the connection {when}"
+    return RESET_BY_CLIENT.finding(title, tuple(evidence), object=ref)
 
 
 def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
@@ -89,10 +104,8 @@ def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity)
         return None
     ref = ObjectRef("Service", service.name, service.namespace)
     chain = path.nat.endpoint_chain or "a rule"
-    return Finding(
-        "stale-endpoint",
+    return STALE_ENDPOINT.finding(
         f"{chain} sends {service.name} to {backend.ip}:{backend.port}, which is no endpoint of it",
-        Severity.ERROR,
         (
             Evidence(f"the packet was translated to {path.nat.after}", Certainty.OBSERVED),
             Evidence("no EndpointSlice of the Service has that address and port", Certainty.ASSUMED, object=ref),
@@ -115,57 +128,104 @@ def no_endpoints(path: PacketPath, connection: Connection, identity: Identity) -
     if ready:
         return None
     ref = ObjectRef("Service", service.name, service.namespace)
-    return Finding(
-        "no-endpoints",
+    return NO_ENDPOINTS.finding(
         f"Service {service.namespace}/{service.name} has no ready endpoint",
-        Severity.ERROR,
         (Evidence("its EndpointSlices hold no ready address", Certainty.ASSUMED, object=ref),),
         object=ref,
     )
 
 
+_QUEUES = {
+    "TCPReqQFullDrop": (
+        "syn-queue-full",
+        "the queue of half-open connections of {place} is full: SYNs are dropped there without a word",
+    ),
+    "ListenOverflows": (
+        "listen-overflow",
+        "the listen queue of {place} is full: its application does not accept connections",
+    ),
+}
+
+
 def listen_queue_full(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
     """First packets arrive in a pod whose listening sockets' queues have overflown, and nothing answers."""
-    if path.drop is not None or connection.answer or connection.resets or not path.hops:
-        return None
     last = max(connection.first, key=lambda e: e.t_ns, default=None)
-    counters = identity.listen_overflows(last.node, last.netns) if last is not None else None
-    if last is None or not counters:
+    if path.outcome is not Outcome.UNANSWERED or connection.answer or last is None:
         return None
-    pod = identity.pod_in(last.node, last.netns)
-    place = identity.place(last.node, last.netns)
-    return Finding(
-        "listen-overflow",
-        f"the listen queue of {place} is full: its application does not accept connections",
-        Severity.ERROR,
-        (
-            Evidence(f"the SYN arrived on {last.device}, no SYN-ACK left", Certainty.OBSERVED, node=last.node),
-            Evidence(f"TcpExt ListenOverflows grew by {counters} meanwhile", Certainty.OBSERVED, node=last.node),
-        ),
-        object=pod.ref if pod else None,
-    )
+    if connection.protocol is not Protocol.TCP or not identity.owns(last.node, last.netns, last.flow.dst):
+        return None
+    for counter, (check, title) in _QUEUES.items():
+        grown = identity.grown(last.node, last.netns, counter)
+        if grown > 0:
+            pod = identity.pod_in(last.node, last.netns)
+            arrived = f"the SYN arrived on {last.device}, no SYN-ACK left"
+            return Finding(
+                check,
+                title.format(place=identity.place(last.node, last.netns)),
+                Severity.ERROR,
+                (
+                    Evidence(arrived, Certainty.OBSERVED, node=last.node),
+                    Evidence(f"TcpExt {counter} grew by {grown} meanwhile", Certainty.OBSERVED, node=last.node),
+                ),
+                object=pod.ref if pod else None,
+            )
+    return None
 
 
 def unanswered(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
-    """The first packet was sent again and again and nothing came back; nothing says why."""
-    if (
-        path.drop is not None
-        or connection.icmp
-        or connection.resets
-        or connection.answer
-        or path.verdict is Verdict.FORWARDED
-    ):
+    """Nothing came back, or nothing new arrived any more, and no drop was seen that says why."""
+    if path.verdict is not Verdict.UNANSWERED or listen_queue_full(path, connection, identity) is not None:
         return None
+    waited = Evidence(path.waited, Certainty.OBSERVED)
+    if connection.answer or connection.reply_data or connection.mid_stream:
+        direction = Direction.REPLY if _stuck_in_reply(connection) else Direction.REQUEST
+        lost = lost_between(connection, direction, identity)
+        title = f"the {direction.value} stopped arriving, and no drop was seen: {lost}"
+        return STOPPED_ARRIVING.finding(title, (waited,))
     last = path.hops[-1] if path.hops else None
+    sent = Evidence(f"{counted(path.attempts, 'first packet')} sent, none answered", Certainty.OBSERVED)
     where = (
         f"last seen on {last.device} of {last.pod or last.node} ({last.point})" if last else "not seen on any device"
     )
-    return Finding(
-        "unanswered",
-        f"no answer, and no drop was seen: {where}",
-        Severity.WARNING,
-        (Evidence(f"{counted(path.attempts, 'first packet')} sent, none answered", Certainty.OBSERVED),),
-    )
+    title = f"no answer, and no drop was seen: {where}"
+    if last is not None and connection.first:
+        seen = max(connection.first, key=lambda e: e.t_ns)
+        if identity.owns(seen.node, seen.netns, seen.flow.dst):
+            place = identity.place(seen.node, seen.netns)
+            title = f"no answer: the SYN arrived in {place}, which did not answer it, and no drop was seen there"
+    return UNANSWERED.finding(title, (sent, waited))
+
+
+def _stuck_in_reply(connection: Connection) -> bool:
+    if connection.again:
+        return connection.again[-1].direction is Direction.REPLY
+    return bool(connection.answer) and not connection.request_data
+
+
+def lost_between(connection: Connection, direction: Direction, identity: Identity) -> str:
+    """Between which two places the packets of a direction went missing, by how many each counted."""
+    first = connection.request_data if direction is Direction.REQUEST else connection.reply_data
+    reached = sorted(connection.answer, key=lambda e: e.t_ns) if not first else []
+    if reached and direction is Direction.REPLY:
+        last = reached[-1]
+        return f"last seen on {last.device} of {identity.place(last.node, last.netns)} ({last.point.value})"
+    counts = [c.latest for (place, _), c in connection.counts.items() if c.direction is direction and place in first]
+    counts.sort(key=lambda c: first[c.node, c.netns, c.ifindex, c.point.value])
+    if not counts:
+        return "where is not known"
+    most = counts[0].packets
+    before = counts[0]
+    for count in counts:
+        if count.packets < most:
+            break
+        before = count
+    else:
+        return f"last seen on {_spot(before, identity)}"
+    return f"lost between {_spot(before, identity)} and {_spot(count, identity)} ({count.packets} of {most} packets)"
+
+
+def _spot(count: FlowCounters, identity: Identity) -> str:
+    return f"{count.device} of {identity.place(count.node, count.netns)} ({count.point.value})"
 
 
 SYMPTOMS: tuple[Callable[[PacketPath, Connection, Identity], Finding | None], ...] = (

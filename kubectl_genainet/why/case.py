@@ -17,7 +17,9 @@ from kubectl_genainet.why.remedies import Remedies
 class Case:
     """A drop and all that may explain it. `established` says whether the packet belonged to an existing connection.
 
-    `named` is the rule that the node's kernel itself named for the packet, where it was asked (`--exact`).
+    `ruleset` is the rules of the namespace that the packet was in. `named` is the rule that the node's kernel itself named
+    for the packet, where it was asked (`--exact`). `asked` is the connection's tuple as its client had it, where known;
+    `entered` the packet's as it came into the namespace.
     """
 
     event: PacketDropped
@@ -30,6 +32,8 @@ class Case:
     named: RuleRef | None = None  # the rule that the kernel itself named for this packet (`--exact`)
     icmp: tuple[int, int] | None = None  # type and code, where the packet is an ICMP error itself
     request: FiveTuple | None = None  # the flow that policies judge, where the packet itself is an answer
+    asked: FiveTuple | None = None
+    entered: FiveTuple | None = None
 
     @property
     def judged(self) -> FiveTuple:
@@ -43,6 +47,11 @@ class Case:
     def place(self) -> str:
         """The pod or node in whose namespace the packet was."""
         return self.identity.place(self.event.node, self.event.netns)
+
+    @property
+    def where(self) -> str:
+        """The same as it stands in sentences about rules: the node's name alone, but "pod NAMESPACE/NAME"."""
+        return self.place.removeprefix("node ")
 
     @property
     def destination(self) -> str:

@@ -6,155 +6,32 @@ settings is derived, what it takes from the API objects alone is assumed. Where 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-
-import msgspec
 
 from kubectl_genainet.context.judging import policy_flow
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence
+from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.reasons import SENTENCES, function_of
 from kubectl_genainet.model.results.path import Drop
-from kubectl_genainet.proxy import Packet, RuleRef, evaluate_hook
-from kubectl_genainet.proxy.enforcers import policy_behind
 from kubectl_genainet.why.case import Case, Reading, assumed, derived, observed
-from kubectl_genainet.why.policies import Words, policy_words
-
-
-def netfilter(case: Case) -> Reading:
-    """A netfilter hook said DROP: the node's rules are walked for this packet at that hook."""
-    event = case.event
-    words = policy_words(case)
-    said, policies, evidence = words.said, words.policies, words.evidence
-    if case.named is not None:
-        return _named_rule(case, case.named, words)
-    full = _conntrack_full(case)
-    if case.ruleset is None or not event.hook:
-        why = case.ruleset_error or (
-            "the hook could not be read from the stack" if not event.hook else "no ruleset was read"
-        )
-        note = f"a netfilter rule dropped it; which one is not known ({why})"
-        return Reading(
-            "netfilter-drop",
-            f"{note}. {said}" if said else note,
-            Certainty.ASSUMED if said else Certainty.UNKNOWN,
-            None,
-            policies,
-            evidence,
-        )
-    state = "RELATED" if case.icmp is not None else "ESTABLISHED" if case.established else "NEW"
-    packet = msgspec.structs.replace(Packet.of(case.flow, ct_state=state), icmp=case.icmp)
-    evaluation = evaluate_hook(case.ruleset, packet, event.hook)
-    rule = next(iter(evaluation.dropping_rules), None)
-    if rule is None:
-        known = full or _lost_insertion(case)
-        if known is not None:
-            return known
-        note = f"no rule that was read on {event.node} drops this packet in {event.hook}"
-        return Reading(
-            "netfilter-drop",
-            f"{note}: another table, or rules that changed since. {said}".rstrip(),
-            Certainty.UNKNOWN,
-            None,
-            policies,
-            (*evidence, derived(note, event.node)),
-        )
-    return _named_rule(case, rule, words)
-
-
-_REJECT_WITH = re.compile(r"--reject-with (\S+)|reject with (.+?)(?: comment|$)")
-
-
-def told_by(rule: RuleRef) -> str | None:
-    """How a rule answers the sender of what it takes: "icmp-port-unreachable", "tcp reset"; None for one that drops."""
-    if "reject" not in rule.text.lower():
-        return None
-    found = _REJECT_WITH.search(rule.text)
-    return (found[1] or found[2]).strip() if found else "icmp-port-unreachable"  # iptables-extensions(8), nft(8)
-
-
-def _named_rule(case: Case, rule: RuleRef, policy: Words) -> Reading:
-    text = f"{rule.table} {rule.chain} rule {rule.index}: {rule.text.removeprefix(f'-A {rule.chain} ')}"
-    known = [(o.namespace, o.name) for o in case.identity.snapshot.of("NetworkPolicy")]
-    behind = policy_behind(rule, case.ruleset, known)
-    told = told_by(rule)
-    certainty = Certainty.DERIVED if case.named is None else Certainty.OBSERVED
-    how = f"ends the walk in {case.event.hook}" if case.named is None else "dropped this packet: the kernel names it"
-    met = Evidence(f"rule {rule.index} of {rule.chain} {how}", certainty, node=case.event.node)
-
-    def reading(check: str, words: str, policies: tuple[str, ...] = ()) -> Reading:
-        return Reading(check, words, Certainty.DERIVED, text, policies, (met, *policy.evidence), told)
-
-    empty = _service_without_endpoints(case)
-    if empty and rule.chain.startswith(("KUBE-", "reject-", "endpoint", "services")):
-        return reading("no-endpoints", empty)
-    if policy.said and (behind is not None or not rule.chain.startswith("KUBE-")):
-        return reading("policy-drop", policy.said, policy.policies)
-    if behind is not None:
-        names = ", ".join(behind.policies) or "no policy that could be named"
-        whose = f"the rule is {behind.enforcer}'s, for {names}"
-        if not policy.admits:
-            return reading("policy-drop", whose, behind.policies)
-        note = f"{whose}, but by the API's objects the flow is admitted: the node's rules and the objects disagree"
-        return reading("policy-disagreement", note, behind.policies)
-    verb = "rejects" if told else "drops"
-    words = f"{case.event.node} {verb} it by a rule: {rule.comment or rule.text}"
-    if not rule.chain.startswith("KUBE-") and policy.admits:
-        words += "; by the API's objects the flow is admitted, so no NetworkPolicy is behind it"
-    return reading("rejected-by-rule" if told else "rule-drop", words)
-
-
-def _service_without_endpoints(case: Case) -> str:
-    """A sentence where the packet's destination is an address of a Service that has no ready endpoint."""
-    found = case.identity.snapshot.service_at(case.flow.dst, case.flow.dport, case.flow.protocol.value)
-    if found is None or any(b.ready for b in case.identity.snapshot.backends(found.service, found.port)):
-        return ""
-    meta = found.service.metadata
-    return f"Service {meta.namespace}/{meta.name} has no ready endpoint, so kube-proxy refuses its connections"
-
-
-def _conntrack_full(case: Case) -> Reading | None:
-    """The connection tracking table of the namespace was full when it was last looked at."""
-    netns = case.identity.namespaces.get((case.event.node, case.event.netns))
-    if netns is None or netns.conntrack_count is None or netns.conntrack_max is None:
-        return None
-    if netns.conntrack_count < netns.conntrack_max * 0.95 or case.event.hook not in ("PRE_ROUTING", "OUTPUT"):
-        return None
-    fill = f"nf_conntrack_count {netns.conntrack_count} of nf_conntrack_max {netns.conntrack_max}"
-    return Reading(
-        "conntrack-full",
-        f"the connection tracking table of {case.place} is full, so a new connection can't be entered ({fill})",
-        Certainty.DERIVED,
-        evidence=(observed(fill, case.event.node), derived("no rule explains the drop", case.event.node)),
-    )
-
-
-def _lost_insertion(case: Case) -> Reading | None:
-    """Another packet of the same flow entered the connection table between this one's lookup and its confirmation, which
-    is the last thing that happens in POST_ROUTING and INPUT (nf_confirm, net/netfilter/nf_conntrack_proto.c)."""
-    grown = case.identity.grown(case.event.node, case.event.netns, "conntrack_insert_failed")
-    if case.event.hook not in ("POST_ROUTING", "INPUT") or case.established or grown <= 0:
-        return None
-    return Reading(
-        "conntrack-race",
-        f"two packets of one flow raced for its entry in the connection table of {case.place}, and this one lost: typical "
-        "of A and AAAA queries from one socket",
-        Certainty.DERIVED,
-        evidence=(
-            observed(f"conntrack -S: insert_failed grew by {grown}", case.event.node),
-            derived("no rule explains the drop", case.event.node),
-        ),
-    )
+from kubectl_genainet.why.netfilter import netfilter
+from kubectl_genainet.why.policies import policy_words
+from kubectl_genainet.why.redirect import own_redirect
 
 
 def no_socket(case: Case) -> Reading:
-    """The packet arrived and nothing listens there: a closed port, or an answer to a client that has gone."""
+    """The packet arrived and no socket takes it: a closed port, a connection that is not known here, or an answer that
+    its client does not wait for (any more)."""
     if case.request is not None and case.request != case.flow:
-        words = f"an answer reached {case.place} after its client had closed the socket: it was late, or not waited for"
-        return Reading("late-answer", words, Certainty.OBSERVED)
+        return _unwanted_answer(case)
+    if case.established and case.flow.protocol is Protocol.TCP:
+        return unknown_connection(case)
     words = f"nothing listens on {case.flow.protocol.value} port {case.flow.dport} in {case.place}"
     evidence = [observed(f"kernel reason {case.event.reason}", case.event.node)]
+    redirected = own_redirect(case)
+    if redirected is not None:
+        return redirected
     pod = case.identity.pod_in(case.event.node, case.event.netns)
     if pod is not None and pod.ports:
         declared = sorted({p.container_port for p in pod.ports if p.protocol == case.flow.protocol.value})
@@ -163,6 +40,60 @@ def no_socket(case: Case) -> Reading:
             words += f"; its containers declare {listed}: is the Service's targetPort right?"
             evidence.append(assumed(f"containerPorts of the pod: {listed}"))
     return Reading("closed-port", words, Certainty.OBSERVED, evidence=tuple(evidence))
+
+
+def _unwanted_answer(case: Case) -> Reading:
+    """An answer reached its client's namespace, and no socket there waits for it."""
+    answer = f"an answer from {case.flow.source} reached {case.place}, where no socket waits for it"
+    seen = (observed(f"kernel reason {case.event.reason}", case.event.node),)
+    asked = case.asked
+    if asked is not None and (asked.dst, asked.dport) != (case.flow.src, case.flow.sport):
+        words = (
+            f"{answer}: the client had asked {asked.destination}, and the translation was not undone on the way back"
+        )
+        return Reading("reply-not-translated", words, Certainty.DERIVED, evidence=seen)
+    if asked is None and case.identity.is_endpoint(case.flow.src, case.flow.sport, case.flow.protocol):
+        words = (
+            f"{answer}: the client had closed it, or asked a Service whose translation was not undone on the way back"
+        )
+    else:
+        words = f"{answer}: the client had closed it"
+    return Reading("late-answer", words, Certainty.DERIVED, evidence=seen)
+
+
+def unknown_connection(case: Case) -> Reading:
+    """A segment of a connection reached a namespace that has no such connection."""
+    words = (
+        f"a segment of a running connection reached {case.place}, whose TCP has no such connection: it was closed or lost "
+        "there, or the connection's entry in a node's connection table was gone and the Service's rules chose anew"
+    )
+    return Reading(
+        "unknown-connection",
+        words,
+        Certainty.DERIVED,
+        evidence=(observed(f"kernel reason {case.event.reason}, no SYN", case.event.node),),
+    )
+
+
+def out_of_place(case: Case) -> Reading | None:
+    """TCP_FLAGS in the server's namespace: a segment without SYN met the listening socket (tcp_rcv_state_process)."""
+    towards_server = case.request is None or case.request == case.flow
+    pod = case.identity.pod_in(case.event.node, case.event.netns)
+    if case.established and towards_server and pod is not None and case.flow.dst in pod.ips:
+        return unknown_connection(case)
+    return sentence(case)
+
+
+def bad_header(case: Case) -> Reading | None:
+    """IP_INHDR: where packets are forwarded the TTL (hop limit) has run out, elsewhere the header is malformed
+    (ip_forward, ip6_forward; ip_rcv_core)."""
+    if function_of(case.event.location) not in ("ip_forward", "ip6_forward"):
+        return sentence(case)
+    words = (
+        f"the packet's TTL (hop limit) ran out in {case.place}: nodes or routers send it in a circle, or it came a longer "
+        f"way than its sender allowed"
+    )
+    return Reading("ttl-expired", words, Certainty.OBSERVED)
 
 
 def no_socket_perhaps(case: Case) -> Reading:
@@ -203,13 +134,24 @@ def unreachable(case: Case) -> Reading:
     pod = case.identity.snapshot.pod_at(case.flow.dst)
     known = "the API knows no pod with that address" if pod is None else f"the API has it as {case.destination}'s"
     if case.event.reason.startswith("NEIGH_"):
-        device = f" on {case.event.device}" if case.event.device else ""
-        check, words = "neighbour-failed", f"{case.place} gets no answer{device} to who has {case.flow.dst} (ARP, ND)"
-        if case.event.reason == "NEIGH_QUEUEFULL":
-            words += ", and more packets wait for it than there is room for"
-    else:
-        check, words = "no-route", f"{case.place} has no route to {case.flow.dst}"
-    return Reading(check, words, Certainty.OBSERVED, evidence=(assumed(known),))
+        return _neighbour_failed(case, known)
+    words = f"{case.place} has no route to {case.flow.dst}"
+    return Reading("no-route", words, Certainty.OBSERVED, evidence=(assumed(known),))
+
+
+def _neighbour_failed(case: Case, known: str) -> Reading:
+    """The kernel asks for the next hop's link address: the gateway's, where the route has one."""
+    device = f" on {case.event.device}" if case.event.device else ""
+    tail = ", and more packets wait for it than there is room for" if case.event.reason == "NEIGH_QUEUEFULL" else ""
+    seen = observed(f"kernel reason {case.event.reason}{device}: no link address of the next hop", case.event.node)
+    hop = case.identity.next_hop(case.event.node, case.event.netns, case.flow.dst)
+    if hop is None:
+        words = f"{case.place} gets no answer{device} to who has the next hop towards {case.flow.dst} (ARP, ND){tail}"
+        return Reading("neighbour-failed", words, Certainty.OBSERVED, evidence=(seen,))
+    way = f", the next hop towards {case.flow.dst}" if hop != case.flow.dst else ""
+    words = f"{case.place} gets no answer{device} to who has {hop}{way} (ARP, ND){tail}"
+    about = assumed(known) if hop == case.flow.dst else derived(f"its route to {case.flow.dst} goes by {hop}")
+    return Reading("neighbour-failed", words, Certainty.DERIVED, evidence=(seen, about))
 
 
 def ebpf(case: Case) -> Reading:
@@ -251,11 +193,13 @@ def _unknown(case: Case) -> Reading:
     return Reading("unexplained", words, Certainty.UNKNOWN)
 
 
-REASONS: Mapping[str, Callable[[Case], Reading]] = {
+REASONS: Mapping[str, Callable[[Case], Reading | None]] = {
     "NETFILTER_DROP": netfilter,
     "NO_SOCKET": no_socket,
     "IP_RPFILTER": rp_filter,
     "PKT_TOO_BIG": too_big,
+    "IP_INHDR": bad_header,
+    "TCP_FLAGS": out_of_place,
     **dict.fromkeys(
         (
             "NEIGH_FAILED",
@@ -274,7 +218,7 @@ REASONS: Mapping[str, Callable[[Case], Reading]] = {
 
 # Where the kernel gives no reason, the function that freed the packet tells (net/ipv4/route.c, net/ipv6/route.c; generic
 # XDP in net/core/dev.c).
-LOCATIONS: Mapping[str, Callable[[Case], Reading]] = {
+LOCATIONS: Mapping[str, Callable[[Case], Reading | None]] = {
     **dict.fromkeys(
         ("ip_error", "ip6_pkt_discard", "ip6_pkt_discard_out", "ip6_pkt_prohibit", "dst_discard"), unreachable
     ),
@@ -297,7 +241,7 @@ def explain_drop(case: Case) -> Drop:
     read = REASONS.get(event.reason) or LOCATIONS.get(function_of(event.location))
     if read is None and event.reason.startswith(("OPENVSWITCH_", "MAC80211_UNUSABLE_", "SUBSYS_")):
         read = subsystem
-    reading = read(case) if read else sentence(case) or _unknown(case)
+    reading = (read(case) if read else sentence(case)) or _unknown(case)
     certainty = reading.certainty
     if event.reason_derived and certainty is Certainty.OBSERVED:
         certainty = Certainty.DERIVED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import msgspec
 
 from kubectl_genainet.context.identity import Identity
@@ -24,7 +26,7 @@ class Remedies:
         if key not in self._known and len(self._known) < MAX_TRIED:
             self._known[key] = self._sought(flow)
         found = self._known.get(key)
-        return None if found is None else msgspec.structs.replace(found, command=_command(flow))
+        return None if found is None else msgspec.structs.replace(found, command=explain_command(flow))
 
     def _kind(self, end: PolicyEndpoint) -> object:
         pod = self._identity.snapshot.pod(end.namespace, end.name) if end.name else None
@@ -43,8 +45,9 @@ class Remedies:
         )
 
 
-def _command(flow: PolicyFlow) -> str:
-    return f"kubectl genainet explain {_spelled(flow.source)} {_spelled(flow.destination)}:{flow.port} --patch"
+def explain_command(flow: PolicyFlow) -> str:
+    ends = (_spelled(flow.source), f"{_spelled(flow.destination)}:{flow.port}")
+    return f"kubectl genainet explain {shlex.join(ends)} --patch"
 
 
 def _spelled(end: PolicyEndpoint) -> str:

@@ -128,7 +128,7 @@ def _calico() -> Ruleset:
     """The excerpt, with the chains that it leaves out (host endpoints, profiles) declared as empty."""
     left_out = ("cali-from-hep-forward", "cali-to-hep-forward", "cali-pi-_kxgQy6VBWOo3Mj1GNsy")
     head = "".join(f":{chain} - [0:0]\n" for chain in ("FORWARD", *left_out)).replace("FORWARD -", "FORWARD ACCEPT")
-    rules = "*filter\n" + head + "-A FORWARD -j cali-FORWARD\n" + (ENFORCERS / CALICO).read_text()
+    rules = "*filter\n" + head + "-A FORWARD -j cali-FORWARD\n" + (ENFORCERS / CALICO).read_text() + "\nCOMMIT\n"
     sets = (ENFORCERS / "calico_iptables_gke_ipsets.txt").read_text()
     return parse_ruleset([dump_of(rules), dump_of(sets)], node_ips=[])
 

@@ -6,11 +6,7 @@ GENAINET_GOLDEN=text writes the expected texts anew, GENAINET_GOLDEN=bundles rec
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -21,11 +17,8 @@ from kubectl_genainet.model.events import Bye, Event, Hello, PacketSeen
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.trace.paths import PathCorrelator
+from tests.golden.recordings import GOLDEN, LAB, MOST_BYTES, bundle_of, compare, run
 
-HERE = Path(__file__).parent
-GOLDEN = os.environ.get("GENAINET_GOLDEN", "")
-COMMAND = [sys.executable, "-m", "kubectl_genainet"]
-MOST_BYTES = 100_000
 # bundle -> (incident or "", target, options of `lab up`)
 RECORDINGS = {
     "healthy": ("", "svc/my-llama-svc", ()),
@@ -36,18 +29,6 @@ RECORDINGS = {
     "mtu-blackhole": ("mtu-blackhole", "svc/my-llama-svc", ()),
     "no-local-endpoint": ("no-local-endpoint", "svc/chatbot-ui", ()),
 }
-LAB = "golden"
-
-
-def run(*arguments: str, status: tuple[int, ...] = (0,)) -> str:
-    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"COLUMNS": "100"}
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, env=environment)
-    assert done.returncode in status, done.stderr
-    return done.stdout
-
-
-def bundle_of(name: str) -> Path:
-    return HERE / "bundles" / f"{name}.gnb"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,10 +55,7 @@ def test_recording_gives_the_expected_text(name: str, recorded: None) -> None:
     incident, target, _ = RECORDINGS[name]
     assert bundle_of(name).stat().st_size < MOST_BYTES
     text = run("trace", target, "--from", str(bundle_of(name)), status=(1,) if incident else (0,))
-    expected = HERE / f"trace-{name}.txt"
-    if GOLDEN:
-        expected.write_text(text)
-    assert text == expected.read_text()
+    compare(f"trace-{name}", text)
     assert all(len(line) <= 100 for line in text.splitlines())
 
 

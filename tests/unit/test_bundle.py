@@ -1,11 +1,15 @@
 """Bundles: what is written is read back; what is damaged or newer says so."""
 
+import errno
 import gzip
+import os
+import time
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from kubectl_genainet import bundle as bundle_module
 from kubectl_genainet.bundle import BundleWriter, new_header, read_bundle
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
@@ -62,4 +66,55 @@ def test_a_file_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
     with gzip.open(tmp_path / "b", "wb") as file:
         file.write(b"hello\n")
     with pytest.raises(GenainetError, match="is not a bundle"):
+        read_bundle(tmp_path / "b")
+
+
+def test_a_bundle_is_its_owners_only(tmp_path: Path) -> None:
+    (tmp_path / "b").write_text("was there, for everybody")
+    (tmp_path / "b").chmod(0o644)
+    for name in ("a", "b"):
+        write(tmp_path / name)
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_full_disk_leaves_a_bundle_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = [2]
+    really = os.write
+
+    def write_until_full(fd: int, data: bytes) -> int:
+        if room[0] == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        room[0] -= 1
+        return really(fd, data if room[0] else bytes(data[: len(data) // 2]))
+
+    monkeypatch.setattr(bundle_module, "_MEMBER", 1000)
+    monkeypatch.setattr(os, "write", write_until_full)
+    with BundleWriter(tmp_path / "b", new_header("trace", {}, ""), ClusterSnapshot((POD,))) as bundle:
+        for _ in range(100):
+            bundle.write(LOST)
+    monkeypatch.undo()
+    assert bundle.problem == f"the bundle {tmp_path / 'b'} ends early: No space left on device"
+    found = read_bundle(tmp_path / "b")
+    assert found.snapshot.objects == (POD,) and 0 < len(found.events) < 100
+
+
+def test_a_bundle_that_unpacks_without_end_is_refused_at_once(tmp_path: Path) -> None:
+    write(tmp_path / "b")
+    with gzip.open(tmp_path / "b", "ab") as file:
+        for _ in range(200):
+            file.write(b'{"kind":"lost","node":"' + b"0" * 1_000_000 + b'","probe":"","count":1,"where":""}\n')
+    begun = time.monotonic()
+    with pytest.raises(GenainetError, match="unpacks to more than"):
+        read_bundle(tmp_path / "b")
+    assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"kind":"lost","node":' + b"[" * 100_000, b"[" * 100_000, b"\xff\n", b"{}\n", b"1\n"]
+)
+def test_a_record_that_is_none_is_named(tmp_path: Path, line: bytes) -> None:
+    write(tmp_path / "b")
+    with gzip.open(tmp_path / "b", "ab") as file:
+        file.write(line)
+    with pytest.raises(GenainetError):
         read_bundle(tmp_path / "b")

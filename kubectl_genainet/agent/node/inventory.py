@@ -177,6 +177,15 @@ class Inventory:
         self._hanging = {i: h for i, h in self._hanging.items() if h and i in candidates}
         return {i: c for i, c in candidates.items() if self._hanging.get(i)}
 
+    @property
+    def host_inode(self) -> int:
+        return os.stat(self.host_netns).st_ino
+
+    def path_of(self, inode: int) -> str | None:
+        """The path of a namespace of the node; None where it is gone or another's."""
+        candidate = self._own().get(inode)
+        return candidate.path if candidate is not None else None
+
     def own_inodes(self) -> set[int]:
         """Inode numbers of the node's namespaces."""
         return set(self._own())

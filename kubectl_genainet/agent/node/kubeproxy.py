@@ -12,6 +12,7 @@ from collections import defaultdict
 
 from kubectl_genainet.agent.node.fields import whole_number
 from kubectl_genainet.model.node import KubeProxyState, Latency
+from kubectl_genainet.model.packet import OBSERVER
 
 # metricsBindAddress: 127.0.0.1:10249 unless configured otherwise (KubeProxyConfiguration v1alpha1).
 ADDRESS, PORT = "127.0.0.1", 10249
@@ -76,7 +77,7 @@ def _latency(buckets: dict[float, int]) -> Latency:
 
 
 def _get(path: str) -> str | None:
-    connection = http.client.HTTPConnection(ADDRESS, PORT, timeout=TIMEOUT_S)
+    connection = http.client.HTTPConnection(ADDRESS, PORT, timeout=TIMEOUT_S, source_address=(OBSERVER, 0))
     timer = None
     try:
         connection.connect()

@@ -114,7 +114,15 @@ def _read_int(path: str) -> int | None:
 
 def _netstat() -> dict[str, int]:
     """TcpExt counters of the namespace that the caller is in (/proc/net/netstat: a line of names, a line of values)."""
-    wanted = ("ListenOverflows", "ListenDrops", "TCPReqQFullDrop", "TCPBacklogDrop", "TCPRcvQDrop")
+    wanted = (
+        "ListenOverflows",
+        "ListenDrops",
+        "TCPReqQFullDrop",
+        "TCPReqQFullDoCookies",
+        "TCPBacklogDrop",
+        "TCPRcvQDrop",
+        "PAWSEstab",
+    )
     try:
         lines = Path("/proc/thread-self/net/netstat").read_text().splitlines()
     except OSError:
@@ -130,6 +138,7 @@ _CONNTRACK = {
     "CTA_STATS_DROP": "drop",
     "CTA_STATS_INSERT_FAILED": "insert_failed",
     "CTA_STATS_EARLY_DROP": "early_drop",
+    "CTA_STATS_INVALID": "invalid",
 }
 
 

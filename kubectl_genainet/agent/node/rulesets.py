@@ -1,4 +1,4 @@
-"""Reads the packet rules of the node's host namespace: with the system's own tools, without a shell; IPVS by netlink."""
+"""Reads the packet rules of a namespace: with the system's own tools, without a shell; IPVS by netlink."""
 
 from __future__ import annotations
 
@@ -26,15 +26,19 @@ _COMMANDS = {
     "ipset": ("ipset", "list"),
     "conntrack-stats": ("conntrack", "-S"),
 }
+_NODE_ONLY = {"ipset", "conntrack-stats"}
 _OPTIONAL = {"ipset", "conntrack-stats", "iptables-legacy", "ip6tables-legacy"}
 
 
-def read_rulesets(node: str, host_netns: str, *, conntrack: bool = False) -> Iterator[RulesetDump]:
-    """Every ruleset that this node has, one dump a source. A source that fails says why; empty ones are left out.
+def read_rulesets(node: str, netns: str, *, conntrack: bool = False, only_rules: bool = False) -> Iterator[RulesetDump]:
+    """Every ruleset of the namespace, one dump a source. A source that fails says why; empty ones are left out.
 
     With `conntrack`, the connections whose destination was translated too ("conntrack"), up to MAX_CONNTRACK_BYTES.
+    With `only_rules`, what a pod may have: no sets, no statistics, no virtual servers.
     """
     for source, command in _COMMANDS.items():
+        if only_rules and source in _NODE_ONLY:
+            continue
         now = time.monotonic_ns()
         if shutil.which(command[0]) is None:
             if source not in _OPTIONAL:
@@ -42,18 +46,20 @@ def read_rulesets(node: str, host_netns: str, *, conntrack: bool = False) -> Ite
                     node=node, t_ns=now, source=source, text="", error=f"{command[0]} is not in the agent's image"
                 )
             continue
-        text, error = _run(("nsenter", f"--net={host_netns}", *command))
+        text, error = _run(("nsenter", f"--net={netns}", *command))
         if source in _OPTIONAL and error:
             continue
         if _has_rules(source, text) or error:
             yield RulesetDump(node=node, t_ns=now, source=source, text=text, error=error)
+    if only_rules:
+        return
     now = time.monotonic_ns()
-    text, error = read_ipvs(host_netns)
+    text, error = read_ipvs(netns)
     if text or error:
         yield RulesetDump(node=node, t_ns=now, source="ipvs", text=text, error=error)
     if conntrack:
         now = time.monotonic_ns()
-        text, error = _translated_connections(host_netns)
+        text, error = _translated_connections(netns)
         yield RulesetDump(node=node, t_ns=now, source="conntrack", text=text, error=error)
 
 

@@ -26,6 +26,7 @@ from kubectl_genainet.agent.bpf.loader import LoadedProbe
 from kubectl_genainet.agent.dns.tcp import TcpTap
 from kubectl_genainet.agent.exact.tracing import ExactTracer
 from kubectl_genainet.agent.node.inventory import Inventory
+from kubectl_genainet.agent.node.podrules import PodRules
 from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.agent.serve.job import ALIVE_S, Job, hello
@@ -67,6 +68,7 @@ class Session:
         self.rulesets: dict[str, int] = {}  # hash of what was reported, by source
         self.probes: list[LoadedProbe] = []
         self.tap: TcpTap | None = None
+        self.pod_rules: PodRules | None = None
         self.exact: threading.Thread | None = None
         self.exact_runs = threading.Event()  # or can't run
         self.reported: dict[tuple[str, str], int] = {}
@@ -154,6 +156,7 @@ class Session:
         self._report_node()
         if request.rulesets:
             self._rulesets()
+            self.pod_rules = PodRules(self.node, self.inventory, lambda event: self.outbox.put(event, always=True))
         if request.exact:
             self.exact = self._thread(self._exact)
             self.exact_runs.wait(EXACT_START_S)
@@ -209,6 +212,8 @@ class Session:
 
     def _event(self, event: Event) -> None:
         self.received += 1
+        if self.pod_rules is not None:
+            self.pod_rules.see(event)
         if not self.outbox.put(event):
             self.lost += 1
 

@@ -13,9 +13,11 @@ from kubectl_genainet.doctor.inputs import NOTHING_MEASURED, DnsMeasurement, Dns
 from kubectl_genainet.doctor.objects.calls import Call, find_calls
 from kubectl_genainet.doctor.objects.extent import Extent
 from kubectl_genainet.doctor.objects.installed import Installed
+from kubectl_genainet.doctor.objects.podspec import Container
 from kubectl_genainet.doctor.objects.raw import items, moment, number, text
 from kubectl_genainet.doctor.objects.recognise import Override, Recognised, recognise_all, with_callers
 from kubectl_genainet.doctor.objects.stacks import PASSES_TOKENS, Role, Stack, stack_named
+from kubectl_genainet.doctor.objects.variables import Variable, from_command_line, variables
 from kubectl_genainet.doctor.objects.workloads import LivePod, Workload, WorkloadKey, fold
 from kubectl_genainet.model.events import Seen
 from kubectl_genainet.model.finding import Finding, ObjectRef
@@ -244,10 +246,22 @@ class Cluster(Installed):
         )
 
     @cached_property
+    def config_maps(self) -> Mapping[tuple[str, str], KubeObject]:
+        return {(o.namespace, o.name): o for o in self.snapshot.of("ConfigMap", "")}
+
+    def variables(self, workload: Workload, container: Container) -> dict[str, Variable]:
+        """The variables that a container runs with; a worker of an MPIJob also has those of its launcher's command."""
+        found = variables(workload, container, self.config_maps)
+        if workload.ref.kind == "MPIJob" and workload.part == "Worker":
+            for launcher in (w for w in self.workloads_in[workload.namespace] if w.ref == workload.ref):
+                for other in launcher.containers if launcher.part == "Launcher" else ():
+                    found |= {v.name: v for v in from_command_line(launcher, other)}
+        return found
+
+    @cached_property
     def calls(self) -> tuple[Call, ...]:
         """Every configured call of the cluster."""
-        maps = {(o.namespace, o.name): o for o in self.snapshot.of("ConfigMap", "")}
-        return tuple(c for w in self.workloads for c in find_calls(w, self.services_by_key, maps))
+        return tuple(c for w in self.workloads for c in find_calls(w, self.services_by_key, self.config_maps))
 
     @cached_property
     def genai_calls(self) -> tuple[Call, ...]:

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from kubectl_genainet.doctor.check import seen
 from kubectl_genainet.doctor.objects.podspec import Container
@@ -13,6 +14,7 @@ from kubectl_genainet.doctor.objects.raw import at, items, text
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Evidence
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.workload_kinds import TEMPLATE_PLACES
 
 
 class Distribution(Enum):
@@ -28,6 +30,7 @@ class Routing(Enum):
 
     NATIVE = "native"
     OVERLAY = "overlay"
+    CROSS_SUBNET = "native inside a subnet, overlay between subnets"
     UNKNOWN = "unknown"
 
 
@@ -81,7 +84,15 @@ def on_aws(snapshot: ClusterSnapshot) -> bool:
         or any(
             k.startswith("service.beta.kubernetes.io/aws-") for s in snapshot.of("Service", "") for k in s.annotations
         )
+        or any(_requests_efa(o.raw) for key in TEMPLATE_PLACES for o in snapshot.of(key[1], key[0]))
     )
+
+
+def _requests_efa(value: Any) -> bool:
+    """Whether a resource list below a value has vpc.amazonaws.com/efa, which only AWS has."""
+    if isinstance(value, dict):
+        return "vpc.amazonaws.com/efa" in value or any(_requests_efa(v) for v in value.values())
+    return isinstance(value, list) and any(_requests_efa(v) for v in value)
 
 
 def marks(obj: KubeObject) -> tuple[str, ...]:
@@ -151,12 +162,17 @@ def _flannel(snapshot: ClusterSnapshot, obj: KubeObject) -> Cni:
 
 
 def _calico(snapshot: ClusterSnapshot, obj: KubeObject) -> Cni:
+    across: Cni | None = None
     for pool in snapshot.of("IPPool"):
         for field, kind in (("vxlanMode", "vxlan"), ("ipipMode", "ipip")):
             mode = text(pool.raw, "spec", field) or "Never"
             if mode != "Never" and at(pool.raw, "spec", "disabled") is not True:
                 evidence = seen(pool.ref, f"spec.{field}", mode, f"Calico's pool {pool.name} uses {kind} ({mode})")
-                return Cni("Calico", obj, Routing.OVERLAY, kind, True, evidence)
+                if mode != "CrossSubnet":
+                    return Cni("Calico", obj, Routing.OVERLAY, kind, True, evidence)
+                across = Cni("Calico", obj, Routing.CROSS_SUBNET, kind, True, evidence)
+    if across is not None:
+        return across
     env = container_env(obj, "calico-node")
     for name, kind in (("CALICO_IPV4POOL_VXLAN", "vxlan"), ("CALICO_IPV4POOL_IPIP", "ipip")):
         value, field = env.get(name, ("Never", ""))

@@ -193,6 +193,24 @@ def q(value: object) -> str:
     return str(value) if plain and str(value).lower() not in words else json.dumps(str(value))
 
 
+def to_yaml(value: Any, indent: int = 0) -> str:
+    """A JSON value as YAML, block style."""
+    pad = "  " * indent
+    if isinstance(value, dict) and value:
+        return "".join(f"{pad}{q(k)}:{_below(v, indent + 1)}" for k, v in value.items())
+    if isinstance(value, list) and value:
+        return "".join(f"{pad}- {to_yaml(v, indent + 1).lstrip()}" for v in value)
+    return pad + _scalar(value) + "\n"
+
+
+def _below(value: Any, indent: int) -> str:
+    return f"\n{to_yaml(value, indent)}" if isinstance(value, dict | list) and value else f" {_scalar(value)}\n"
+
+
+def _scalar(value: Any) -> str:
+    return q(value) if isinstance(value, str) else json.dumps(value)
+
+
 def event_object(event: KubeObject) -> ObjectRef:
     """What an Event is about: `involvedObject` in core/v1, `regarding` in events.k8s.io/v1."""
     about = event.raw.get("involvedObject") or event.raw.get("regarding") or {}

@@ -54,6 +54,8 @@ def mesh_of(cluster: Cluster, workload: Workload) -> tuple[Mesh, Evidence | None
                 if name == "linkerd-proxy":
                     return Mesh.LINKERD, seen(live.ref, field, name, f"{live.ref} has the sidecar linkerd-proxy")
     labels = cluster.snapshot.namespace_labels(workload.namespace)
+    if cluster.from_files and (injected := _to_be_injected(cluster, workload, labels)) is not None:
+        return Mesh.ISTIO_SIDECAR, injected
     own = workload.template.labels.get(AMBIENT_LABEL, "")
     if own == "ambient" or (labels.get(AMBIENT_LABEL) == "ambient" and own != "none"):
         field = workload.label_field(AMBIENT_LABEL) if own else f"metadata.labels[{AMBIENT_LABEL}]"
@@ -62,3 +64,29 @@ def mesh_of(cluster: Cluster, workload: Workload) -> tuple[Mesh, Evidence | None
             workload.ref if own else obj, field, "ambient", f"{workload.ref} is captured by ztunnel"
         )
     return Mesh.NONE, None
+
+
+def opted_out(workload: Workload) -> bool:
+    """Whether a template says that it wants no sidecar."""
+    labels, notes = workload.template.labels, workload.template.annotations
+    return (
+        "false" in (labels.get("sidecar.istio.io/inject"), notes.get("sidecar.istio.io/inject"))
+        or notes.get("linkerd.io/inject") == "disabled"
+    )
+
+
+def _to_be_injected(cluster: Cluster, workload: Workload, labels: dict[str, str]) -> Evidence | None:
+    """What makes Istio inject a sidecar into a manifest's pods when they are made."""
+    if opted_out(workload) or workload.template.host_network:
+        return None
+    own = workload.template.labels.get("sidecar.istio.io/inject")
+    if own == "true":
+        field = workload.label_field("sidecar.istio.io/inject")
+        return seen(workload.ref, field, own, f"{workload.ref} asks for the sidecar istio-proxy")
+    for key, value in labels.items():
+        if (key, value) == ("istio-injection", "enabled") or key == "istio.io/rev":
+            obj = next((n.ref for n in cluster.snapshot.of("Namespace", "") if n.name == workload.namespace), None)
+            return seen(
+                obj, f"metadata.labels[{key}]", value, f"pods of {workload.namespace} get the sidecar istio-proxy"
+            )
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -252,7 +253,9 @@ def _not_in_time(state: Rollout, namespace: str, timeout_s: float) -> GenainetEr
         return GenainetError("no node is selected for the agent", "See --node-selector and --tolerations.")
     message = f"{state.ready} of {state.desired} agents are ready after {timeout_s:.0f} s"
     if not state.problems:
-        return GenainetError(message, f"See `kubectl -n {namespace} get pods`, or wait longer with --timeout.")
+        return GenainetError(
+            message, f"See `kubectl -n {shlex.quote(namespace)} get pods`, or wait longer with --timeout."
+        )
     first = state.problems[0]
     where = f"on {first.node}, " if first.node else ""
     return GenainetError(f"{message}; {where}{first.what}", first.hint)

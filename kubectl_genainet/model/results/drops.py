@@ -74,7 +74,7 @@ class DropRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
 class DropSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="drops_summary"):
     """The sum of a run. `packets` are those of the rows, by outcome, `by_reason` those of dropped packets. `background`
     were freed without anything being lost, and are left out of the rows. `events` are samples: emitted = received + lost.
-    `forgotten` counts what found no room among the rows."""
+    `forgotten` counts what found no room among the rows; `observers` are packets of the agents' own questions to their nodes."""
 
     target: str
     packets: dict[str, int]
@@ -87,3 +87,4 @@ class DropSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     nodes: tuple[str, ...]
     silent_nodes: tuple[str, ...]
     lost: tuple[Losses, ...]
+    observers: int = 0

@@ -14,11 +14,24 @@ from kubectl_genainet.model.packet import Protocol
 
 
 class Verdict(Enum):
-    """What became of a connection's first packet."""
+    """What the network did with the connection's packets."""
 
-    FORWARDED = "forwarded"  # seen arriving in the destination's network namespace
-    DROPPED = "dropped"  # the kernel freed it and told nobody
+    FORWARDED = "forwarded"  # there and back; of datagrams: seen arriving in the destination's network namespace
+    DROPPED = "dropped"  # the kernel freed them and told nobody, and the connection did not get over it
     REJECTED = "rejected"  # freed, and the sender was told (TCP RST or ICMP error)
+    UNANSWERED = "unanswered"  # nothing came back, and no drop was seen
+    RESET = "reset"  # a TCP reset ended it before its end
+    UNKNOWN = "unknown"
+
+
+class Outcome(Enum):
+    """What became of the connection itself."""
+
+    ANSWERED = "answered"  # it came about, and ended in order or is still open
+    UNANSWERED = "unanswered"
+    REFUSED = "refused"
+    RESET = "reset"
+    DROPPED = "dropped"
     UNKNOWN = "unknown"
 
 
@@ -117,5 +130,9 @@ class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     handshake_ns: int | None = None  # SYN out to SYN-ACK in, at the first device
     response_ns: int | None = None  # first request data in to first response data out, at the backend's device
     established: bool | None = None  # TCP: the handshake was seen to end; None for other protocols
+    outcome: Outcome = Outcome.UNKNOWN
+    waited: str = ""  # what the outcome waited for, and how long
+    recovered_drops: int = 0  # packets of it that the kernel freed, and that were sent again with success
+    incomplete: bool = False  # records of a node on its way were lost meanwhile: nothing is judged from what is missing
     attempts: int = 1  # first packets sent (a repeated SYN has the same sequence number)
     retransmits: int = 0

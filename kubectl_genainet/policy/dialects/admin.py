@@ -14,6 +14,7 @@ import msgspec
 
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.cidr import block_of
+from kubectl_genainet.policy.domains import MAX_DOMAIN
 from kubectl_genainet.policy.model import Action, Family
 from kubectl_genainet.policy.peers import BlockPeer, DomainsPeer, NodesPeer, Peer, PodsPeer, SameLabelsPeer, UnknownPeer
 from kubectl_genainet.policy.ports import check_port, check_port_name, check_protocol
@@ -29,6 +30,8 @@ from kubectl_genainet.policy.rules import (
 )
 from kubectl_genainet.policy.selectors import EVERYTHING, RawExpression, RawSelector, selector_of
 from kubectl_genainet.policy.where import Where, unknown_fields
+
+_DOMAIN_NAME = re.compile(r"(\*\.)?([a-z0-9]([-a-z0-9_]*[a-z0-9])?\.)+[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 
 class RawNamespaces(msgspec.Struct, frozen=True, rename="camel"):
@@ -232,11 +235,13 @@ def _peers(raw: RawPeer, where: Where, side: str) -> list[Peer]:
 
 
 def _domain_pattern(name: str, where: Where) -> str:
-    """A regular expression for a domain name; a leading `*.` stands for one label or more."""
+    """A pattern (policy/domains.py) for a domain name; a leading `*.` stands for one label or more."""
     plain = name.lower().rstrip(".")  # the API takes upper case; DNS compares without regard to case
-    if not re.fullmatch(r"(\*\.)?([a-z0-9]([-a-z0-9_]*[a-z0-9])?\.)+[a-z0-9]([-a-z0-9]*[a-z0-9])?", plain):
-        raise where.error(f"{name!r} is not a domain name", 'A name like "example.com", or "*.example.com".')
-    return r"[^.]+(\.[^.]+)*\." + re.escape(plain[2:]) if plain.startswith("*.") else re.escape(plain)
+    if len(plain) > MAX_DOMAIN or not _DOMAIN_NAME.fullmatch(plain):
+        raise where.error(
+            f"{name[:MAX_DOMAIN]!r} is not a domain name", 'A name like "example.com", or "*.example.com".'
+        )
+    return f"*{plain}" if plain.startswith("*.") else plain
 
 
 def _ports(raw: RawRule, where: Where) -> tuple[tuple[Ports, ...], ...]:

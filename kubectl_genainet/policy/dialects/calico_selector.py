@@ -13,6 +13,8 @@ import msgspec
 
 from kubectl_genainet.policy.where import Where
 
+_SHOWN = 200  # characters of a selector in an error
+MAX_DEPTH = 100  # of parentheses and negations; no selector that a person wrote has ten
 _TOKEN = re.compile(
     r"""\s*(?:(?P<op>&&|\|\||==|!=|!|\(|\)|\{|\}|,)|(?P<text>"[^"]*"|'[^']*')|(?P<word>[A-Za-z0-9_./:-]+))"""
 )
@@ -98,7 +100,7 @@ class _Parser:
     def __init__(self, text: str, where: Where) -> None:
         self._text, self._where = text, where
         self._tokens = self._split()
-        self._at = 0
+        self._at = self._depth = 0
 
     def _split(self) -> list[str]:
         tokens, position, text = [], 0, self._text.strip()
@@ -111,7 +113,8 @@ class _Parser:
         return tokens
 
     def _error(self, problem: str) -> Exception:
-        return self._where.error(f"{self._text!r} is not a selector: {problem}")
+        text = self._text if len(self._text) <= _SHOWN else f"{self._text[:_SHOWN]}…"
+        return self._where.error(f"{text!r} is not a selector: {problem}")
 
     def _peek(self) -> str:
         return self._tokens[self._at] if self._at < len(self._tokens) else ""
@@ -119,7 +122,9 @@ class _Parser:
     def _take(self, wanted: str = "") -> str:
         token = self._peek()
         if not token or (wanted and token != wanted):
-            raise self._error(f"{wanted or 'something'} is missing after {' '.join(self._tokens[: self._at])!r}")
+            raise self._error(
+                f"{wanted or 'something'} is missing after {' '.join(self._tokens[: self._at])[-_SHOWN:]!r}"
+            )
         self._at += 1
         return token
 
@@ -146,10 +151,16 @@ class _Parser:
         return parts[0] if len(parts) == 1 else And(tuple(parts))
 
     def _not(self) -> Expression:
-        if self._peek() == "!":
-            self._take()
-            return Not(self._not())
-        return self._atom()
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise self._error(f"it is nested deeper than {MAX_DEPTH}")
+        try:
+            if self._peek() == "!":
+                self._take()
+                return Not(self._not())
+            return self._atom()
+        finally:
+            self._depth -= 1
 
     def _atom(self) -> Expression:
         if self._peek() == "(":

@@ -247,6 +247,7 @@ def _key(party: Party, edges: Edges) -> object:
         frozenset(party.labels.items()),
         frozenset(party.ports),
         party.service_account,
+        party.owned,
         edges.key(party.address),
         party.node if party.kind is PartyKind.HOST else "",
     )

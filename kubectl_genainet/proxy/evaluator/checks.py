@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
-from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, Check, SetLookup, State
+from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, Check, State, address_of
+from kubectl_genainet.proxy.evaluator.sets import SetLookup
 
 PROTOCOLS = {
     "tcp": 6,
@@ -32,8 +34,36 @@ PROTOCOLS = {
 Getter = Callable[[State], Any]  # a field's value; None: not known
 
 
+class Question(NamedTuple):
+    """What a check asks that may be unknown: whether `field` is within the bounds (`inverted`: outside of them).
+
+    Two questions about one field exclude or imply each other where their bounds do.
+    """
+
+    field: str
+    low: Any
+    high: Any
+    inverted: bool = False
+
+
+_QUESTIONS: WeakKeyDictionary[Check, Question] = WeakKeyDictionary()
+
+
+def asking(check: Check, question: Question) -> Check:
+    _QUESTIONS[check] = question
+    return check
+
+
+def question_of(check: Check) -> Question | None:
+    return _QUESTIONS.get(check)
+
+
 def always_unknown(state: State) -> None:
     return None
+
+
+def always(state: State) -> bool:
+    return True
 
 
 def never(state: State) -> bool:
@@ -45,7 +75,29 @@ def negate(check: Check) -> Check:
         result = check(s)
         return None if result is None else not result
 
-    return negated
+    question = question_of(check)
+    return asking(negated, question._replace(inverted=not question.inverted)) if question else negated
+
+
+def assuming(what: str, answer: bool) -> Check:
+    """A check that is taken for granted, and said so: a limit that has room, a field that packets seldom set."""
+
+    def check(s: State) -> bool:
+        s.assume(what)
+        return answer
+
+    return check
+
+
+def any_of(options: list[Check]) -> Check:
+    if len(options) == 1:
+        return options[0]
+
+    def check(s: State) -> bool | None:
+        results = [option(s) for option in options]
+        return True if True in results else None if None in results else False
+
+    return check
 
 
 @cache
@@ -58,11 +110,19 @@ def family_is(family: int) -> Check:
     return lambda s: s.family == family
 
 
+def _is_prefix(mask: int, width: int) -> bool:
+    gap = ~mask & ((1 << width) - 1)
+    return gap & (gap + 1) == 0
+
+
 def source_in(net: int, mask: int, family: int) -> Check:
     def check(s: State) -> bool | None:
-        return None if s.src is None else s.src & mask == net and s.family == family
+        return False if s.family != family else None if s.src is None else s.src & mask == net
 
-    return check
+    width = 32 if family == 4 else 128
+    if not _is_prefix(mask, width):
+        return check
+    return asking(check, Question(f"source{family}", net, net | ~mask & ((1 << width) - 1)))
 
 
 def destination_in(net: int, mask: int, family: int) -> Check:
@@ -74,7 +134,7 @@ def dport_between(low: int, high: int) -> Check:
     def check(s: State) -> bool | None:
         return None if s.dport is None else low <= s.dport <= high
 
-    return check
+    return asking(check, Question("dport", low, high))
 
 
 @lru_cache(maxsize=4096)
@@ -82,7 +142,7 @@ def sport_between(low: int, high: int) -> Check:
     def check(s: State) -> bool | None:
         return None if s.sport is None else low <= s.sport <= high
 
-    return check
+    return asking(check, Question("sport", low, high))
 
 
 @lru_cache(maxsize=256)
@@ -109,8 +169,12 @@ def mark_is(value: int, mask: int) -> Check:
 
 @lru_cache(maxsize=256)
 def connmark_is(value: int, mask: int) -> Check:
+    """As `mark_is` for the connection's mark. A packet without a connection matches neither it nor its negation."""
+
     def check(s: State) -> bool | None:
-        return s.connmark & mask == value if s.ct == "NEW" else None
+        if not s.traced or (s.connmark ^ value) & mask & s.connmark_known:
+            return False
+        return True if mask & ~s.connmark_known & ALL_BITS == 0 else None
 
     return check
 
@@ -118,30 +182,88 @@ def connmark_is(value: int, mask: int) -> Check:
 @lru_cache(maxsize=256)
 def ct_state_in(states: frozenset[str]) -> Check:
     """Conntrack states, DNAT and SNAT (translated) among them. NEW, RELATED, ESTABLISHED, INVALID, UNTRACKED."""
-    translated = "DNAT" in states
-    return lambda s: s.ct in states or (translated and s.dnat)
+    dnat, snat = "DNAT" in states, "SNAT" in states
+    return lambda s: s.ct in states or (dnat and is_translated(s)) or (snat and s.masquerade)
+
+
+def is_translated(s: State) -> bool:
+    """IPS_DST_NAT: set where the translation changes something."""
+    return s.dnat and (s.dst, s.dport) != (s.orig_dst, s.orig_dport)
+
+
+# enum ip_conntrack_status, include/uapi/linux/netfilter/nf_conntrack_common.h
+STATUS_BITS = {"expected": 1, "seen-reply": 2, "assured": 4, "confirmed": 8, "snat": 16, "dnat": 32, "dying": 512}
+
+
+def get_ct_status(s: State) -> int | None:
+    """The status bits of a connection's first packet; of later ones they are not known."""
+    if s.ct not in ("NEW", "RELATED"):
+        return None
+    status = (32 if is_translated(s) else 0) | (16 if s.masquerade else 0)
+    # "done" bits: a NAT decision was taken for the direction (IPS_SRC_NAT_DONE 128, IPS_DST_NAT_DONE 256).
+    return status | (8 if s.looped else 0) | (1 if s.ct == "RELATED" else 0)
+
+
+def ct_status_has(bits: int) -> Check:
+    """Whether any of the bits is set. NAT bits of the first packet are known, others are 0."""
+
+    def check(s: State) -> bool | None:
+        if not s.traced:
+            return False
+        status = get_ct_status(s)
+        return None if status is None else status & bits != 0
+
+    return check
 
 
 @cache
 def source_type_is(kind: str) -> Check:
     """addrtype and fib: LOCAL can be told from the node's addresses, the rest only in part."""
-    return lambda s: None if s.src is None else _type_is(s, s.src, kind)
+
+    def check(s: State) -> bool | None:
+        return None if s.src is None else _type_is(s, s.src, kind)
+
+    return asking(check, Question("source is local", 1, 1)) if kind == "LOCAL" else check
 
 
 @cache
 def destination_type_is(kind: str) -> Check:
-    return lambda s: _type_is(s, s.dst, kind)
+    def check(s: State) -> bool | None:
+        return _type_is(s, s.dst, kind)
+
+    return asking(check, Question("destination is local", 1, 1)) if kind == "LOCAL" else check
 
 
 def _type_is(s: State, address: int, kind: str) -> bool | None:
     local = s.env.is_local(address, s.family)
     if kind == "LOCAL":
         return local
-    if kind == "UNICAST":
-        return None if local is None else not (local or _is_multicast(address, s.family))
+    multicast = _is_multicast(address, s.family)
     if kind == "MULTICAST":
-        return _is_multicast(address, s.family)
-    return False if local else None  # BROADCAST and the rest depend on the routing table
+        return multicast
+    if kind == "BROADCAST" and s.family == 4 and address == ALL_BITS:
+        return True
+    if kind == "UNICAST":
+        return None if local is None else not (local or multicast or (s.family == 4 and address == ALL_BITS))
+    if local or multicast:
+        return False
+    if kind in ("BROADCAST", "ANYCAST"):
+        s.assume(f"{address_of(address, s.family)} is not a {kind.lower()} address")
+        return False
+    return address == 0 if kind == "UNSPEC" else None  # the rest depends on the routing table
+
+
+def address_type(s: State, address: int | None) -> str | None:
+    """The type of an address as nft names it, for maps: local, multicast, broadcast, unicast."""
+    if address is None:
+        return None
+    for kind in ("LOCAL", "MULTICAST", "BROADCAST", "UNICAST"):
+        answer = _type_is(s, address, kind)
+        if answer:
+            return kind.lower()
+        if answer is None and kind == "LOCAL":
+            return None
+    return None
 
 
 def _is_multicast(address: int, family: int) -> bool:
@@ -150,21 +272,22 @@ def _is_multicast(address: int, family: int) -> bool:
 
 def device_is(name: str, *, out: bool, wildcard: str) -> Check:
     """`-i eth0`, `-o cali+`: `wildcard` is the character that makes the name a prefix ("+" or "*")."""
-    prefix = name[:-1] if name.endswith(wildcard) else None
+    if name.endswith(wildcard) and not name.endswith("\\*"):
+        low, high = name[:-1], name[:-1] + "\U0010ffff"
+    else:
+        low = high = name.replace("\\*", "*")
 
     def check(s: State) -> bool | None:
         device = s.oif if out else s.iif
-        if device is None:
-            return None
-        return device.startswith(prefix) if prefix is not None else device == name
+        return None if device is None else low <= device <= high
 
-    return check
+    return asking(check, Question("out device" if out else "in device", low, high))
 
 
 def in_set(getters: tuple[Getter, ...], members: SetLookup) -> Check:
     def check(s: State) -> bool | None:
         key = tuple(get(s) for get in getters)
-        return None if None in key else members.get(key) is not None
+        return members.may_have(key) if None in key else members.has(key)
 
     return check
 
@@ -202,4 +325,18 @@ def get_out_device(s: State) -> str | None:
 
 
 def get_connmark(s: State) -> int | None:
-    return s.connmark if s.ct == "NEW" else None
+    return s.connmark if s.connmark_known == ALL_BITS else None
+
+
+def get_packet_type(s: State) -> str:
+    """As the kernel classes the packet: "unicast" to this machine, or multicast and broadcast by its destination."""
+    if _is_multicast(s.dst, s.family):
+        return "multicast"
+    return "broadcast" if s.family == 4 and s.dst == ALL_BITS else "unicast"
+
+
+def get_dscp(s: State) -> int:
+    if s.dscp is None:
+        s.assume("the packet's DSCP is 0")
+        return 0
+    return s.dscp

@@ -46,15 +46,20 @@ class State:
 
     __slots__ = (
         "accepted",
+        "assumed",
         "bridged",
         "connmark",
+        "connmark_known",
         "ct",
+        "ct_later",
         "dnat",
         "doubts",
         "dport",
+        "dscp",
         "dst",
         "env",
         "family",
+        "gid",
         "icmp",
         "iif",
         "known",
@@ -62,14 +67,21 @@ class State:
         "mark",
         "masquerade",
         "oif",
+        "oif_routed",
         "orig_dport",
         "orig_dst",
         "own",
         "path",
+        "phys_in",
+        "phys_out",
         "probability",
         "proto",
+        "redirected",
+        "scheduled",
         "sport",
         "src",
+        "tcp_flags",
+        "uid",
     )
 
     env: Env
@@ -82,9 +94,18 @@ class State:
     mark: int
     known: int
     connmark: int
-    ct: str
-    iif: str | None
+    connmark_known: int
+    ct: str  # "INVALID" in chains that come before connection tracking
+    ct_later: str  # what `ct` becomes once conntrack has seen the packet; "" from then on
+    iif: str | None  # "" where there is none
     oif: str | None
+    oif_routed: str | None  # the device that it leaves by, once it is routed
+    phys_in: str | None  # ports of a bridge
+    phys_out: str | None
+    uid: int | None  # of the socket that sent it; -1: none
+    gid: int | None
+    tcp_flags: int | None
+    dscp: int | None
     icmp: tuple[int, int] | None
     orig_dst: int
     orig_dport: int | None
@@ -94,6 +115,9 @@ class State:
     bridged: bool | None
     own: bool  # made on the node
     looped: bool  # came back in through the loopback device
+    redirected: bool  # to a port of the node itself
+    scheduled: bool  # IPVS has sent it to a real server
+    assumed: tuple[str, ...]  # what was taken for granted on this way, in words
     probability: float | None
     path: Path | None
     doubts: tuple[tuple[str, bool], ...]
@@ -109,8 +133,20 @@ class State:
         new.orig_dst, new.orig_dport, new.dnat = self.orig_dst, self.orig_dport, self.dnat
         new.masquerade, new.accepted, new.probability = self.masquerade, self.accepted, self.probability
         new.path, new.doubts, new.own, new.looped = self.path, self.doubts, self.own, self.looped
-        new.bridged, new.icmp = self.bridged, self.icmp
+        new.bridged, new.icmp, new.assumed, new.scheduled = self.bridged, self.icmp, self.assumed, self.scheduled
+        new.connmark_known, new.ct_later, new.oif_routed = self.connmark_known, self.ct_later, self.oif_routed
+        new.phys_in, new.phys_out, new.uid, new.gid = self.phys_in, self.phys_out, self.uid, self.gid
+        new.tcp_flags, new.dscp, new.redirected = self.tcp_flags, self.dscp, self.redirected
         return new
+
+    @property
+    def traced(self) -> bool:
+        """Whether conntrack has an entry for the packet."""
+        return self.ct not in ("UNTRACKED", "INVALID")
+
+    def assume(self, what: str) -> None:
+        if what not in self.assumed:
+            self.assumed = (*self.assumed, what)
 
 
 Check = Callable[[State], bool | None]
@@ -149,6 +185,9 @@ class Act(Enum):
     SNAT = "snat"  # masquerade included
     MARK = "mark"
     CONNMARK = "connmark"
+    NOTRACK = "notrack"
+    DSCP = "dscp"
+    CHECK = "check"  # a match that stands behind another action
     SPLIT = "split"  # a random pick
     LOOKUP = "lookup"  # a verdict map
     UNKNOWN = "unknown"
@@ -162,10 +201,17 @@ class Action:
     chain: str = ""  # JUMP, GOTO
     detail: str = ""  # REJECT: with what; QUEUE: which; UNKNOWN: the target's name
     address: int | None = None  # DNAT: new destination; None keeps it
-    port: int | None = None
-    keep: int = ALL_BITS  # MARK: mark = (mark & keep) ^ flip
+    port: int | None = None  # the lowest of a range
+    last_address: int | None = None  # DNAT: the end of a range
+    last_port: int | None = None
+    persistent: bool = False
+    random_port: bool = False
+    keep: int = ALL_BITS  # MARK: mark = (mark & keep) ^ flip; CONNMARK alike
     flip: int = 0
-    choices: tuple[tuple[float, Action], ...] = ()  # SPLIT: a random pick
+    source: str = ""  # MARK, CONNMARK: "mark" or "connmark" XORs that one's bits of `source_mask` in, too
+    source_mask: int = ALL_BITS
+    check: Check | None = None
+    choices: tuple[tuple[float | None, Action], ...] = ()  # SPLIT: a random pick; None: by a hash
     lookup: Callable[[State], Action | None] | None = None  # LOOKUP; None for a miss
     element: RuleRef | None = None  # of a verdict that came from a commented map element
 
@@ -190,6 +236,7 @@ class Rule:
         "probability",
         "raw",
         "target",
+        "unread",
     )
 
     def __init__(self, chain: Chain, index: int, raw: Any) -> None:
@@ -197,6 +244,7 @@ class Rule:
         self.checks: tuple[Check, ...] = ()
         self.labels: tuple[str, ...] = ()
         self.actions: tuple[Action, ...] = ()
+        self.unread = ""  # what of it could not be read
         self.probability: float | None = None  # of a random match
         self.dst: int | None = None  # the only destination that can match
         self.dport: int | None = None  # the only destination port that can match
@@ -212,8 +260,14 @@ class Rule:
         action = self.actions[0]
         if action.kind in (Act.JUMP, Act.GOTO):
             self.target, self.goto = self.chain.table.chains.get(action.chain), action.kind is Act.GOTO
-        elif action.kind in (Act.ACCEPT, Act.DROP, Act.REJECT, Act.DNAT, Act.SNAT):
+        elif action.kind in (Act.ACCEPT, Act.DROP, Act.REJECT, Act.SNAT) or (
+            action.kind is Act.DNAT and action.last_address is None and action.last_port is None
+        ):
             self.final = action
+
+    def doubts(self, numbers: list[int]) -> list[tuple[Check, str]]:
+        """The checks that could not be answered, with their labels."""
+        return [(self.checks[number], self.labels[number]) for number in numbers]
 
     @property
     def ref(self) -> RuleRef:
@@ -236,6 +290,7 @@ class Table(ABC):
     def __init__(self, name: str, family: int, source: str) -> None:
         self.name, self.family, self.source = name, family, source
         self.chains: dict[str, Chain] = {}
+        self.number = 0  # its place among the tables of nf_tables, in the order of their making
 
     @property
     def title(self) -> str:
@@ -252,15 +307,21 @@ class Table(ABC):
 class Chain:
     """A chain and its rules, compiled on first use. `raw` is what the parser kept of each rule."""
 
-    __slots__ = ("_index", "_rules", "hook", "kind", "name", "policy", "priority", "raw", "table")
+    __slots__ = (
+        *("_index", "_rules", "devices", "drops_rest", "hook", "hook_name", "kind", "name", "policy", "priority"),
+        *("raw", "table"),
+    )
 
     def __init__(self, table: Table, name: str) -> None:
         self.table, self.name = table, name
         self.raw: list[Any] = []
         self.hook: Hook | None = None
+        self.hook_name = ""  # as the ruleset writes it
+        self.devices: tuple[str, ...] = ()  # of a hook of devices
+        self.drops_rest = False  # its policy, for packets of these devices
         self.kind = "filter"  # "nat" for a base chain that translates
         self.priority = 0
-        self.policy = "ACCEPT"
+        self.policy = "ACCEPT"  # "": not known
         self._rules: list[Rule] | None = None
         self._index: _Index | None = None
 
@@ -324,32 +385,3 @@ class _Index:
 
 def _position(rule: Rule) -> int:
     return rule.index
-
-
-class SetLookup:
-    """Members of a set or the keys of a map: exact ones hashed, intervals in a list. Keys are tuples of values.
-
-    `kind` is the type as listed ("hash:ip,port", "ipv4_addr . inet_proto"), `width` its number of components.
-    """
-
-    __slots__ = ("exact", "intervals", "kind", "width")
-
-    def __init__(self, kind: str, width: int) -> None:
-        self.kind, self.width = kind, width
-        self.exact: dict[tuple[object, ...], object] = {}
-        self.intervals: list[tuple[tuple[tuple[object, object], ...], object]] = []
-
-    def get(self, key: tuple[object, ...]) -> object | None:
-        found = self.exact.get(key)
-        if found is not None:
-            return found
-        for bounds, value in self.intervals:
-            if all(_within(k, low, high) for k, (low, high) in zip(key, bounds, strict=True)):
-                return value
-        return None
-
-
-def _within(value: object, low: object, high: object) -> bool:
-    if isinstance(value, int) and isinstance(low, int) and isinstance(high, int):
-        return low <= value <= high
-    return value == low

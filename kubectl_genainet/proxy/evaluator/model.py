@@ -21,6 +21,7 @@ class Verdict(Enum):
     DROP = "DROP"
     ACCEPT = "ACCEPT"  # a rule accepts the packet and leaves its destination alone
     NO_MATCH = "NO_MATCH"
+    MIXED = "MIXED"  # random ways end differently: `Evaluation.parts` has each with its share
     UNKNOWN = "UNKNOWN"
 
 
@@ -42,6 +43,10 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     out_device: str | None = None
     icmp: tuple[int, int] | None = None  # type and code
     bridged: bool | None = None  # came in through a bridge's port, with br_netfilter in between
+    bridge_port: str | None = None  # the port of the bridge that it came in through
+    uid: int | None = None  # of the process that sends it
+    gid: int | None = None
+    dscp: int | None = None
 
     @classmethod
     def of(cls, flow: FiveTuple, *, ct_state: str = "NEW") -> Packet:
@@ -72,7 +77,8 @@ class Outcome:
     probability: float | None
     masquerade: bool
     path: Path | None
-    presumed: tuple[str, ...] = ()  # what this way takes for granted, and is not known
+    presumed: tuple[str, ...] = ()  # the answers to open questions that this way goes by
+    reason: str = ""  # why the verdict is UNKNOWN
 
     @cached_property
     def rules(self) -> tuple[RuleRef, ...]:
@@ -84,13 +90,38 @@ class Outcome:
         """The rule that dropped or rejected the packet, where one did."""
         return self.rules[-1] if self.rules and self.verdict in (Verdict.DROP, Verdict.REJECT) else None
 
+    @property
+    def deciding_rule(self) -> RuleRef | None:
+        """The rule that decides: the one that drops or rejects, else the one that translates; None: no rule did."""
+        if self.final_rule is not None:
+            return self.final_rule
+        if self.backend is not None:
+            return next((r for r in reversed(self.rules) if translates(r)), None)
+        return self.rules[-1] if self.rules and self.verdict is Verdict.ACCEPT else None
+
+
+def translates(rule: RuleRef) -> bool:
+    """Whether the rule's target rewrites a destination."""
+    words = ("DNAT", "REDIRECT", "NETMAP", "dnat", "redirect")
+    return rule.table == "ipvs" or any(f"{word} " in f"{rule.text} " for word in words)
+
+
+class Part(msgspec.Struct, frozen=True):
+    """One of the ways that a packet may go, with its share of new connections (None: a hash or a state decides)."""
+
+    verdict: Verdict
+    share: float | None
+    masquerade: bool
+    backends: tuple[BackendChoice, ...]
+    rule: RuleRef | None  # that decides
+
 
 @dataclass(frozen=True)
 class Evaluation:
     """What a node's rules do with a packet. `unknown` names what would have to be known where the verdict is UNKNOWN.
 
-    With several outcomes, `verdict` is the one that all share; where only some of the backends' ways end in a
-    drop, it is DNAT and `outcomes` has the rest.
+    With several outcomes, `verdict` is the one that all share, else MIXED; `parts` has each with its share.
+    `assumed` is what was taken for granted (a limit that has room), in words.
     """
 
     verdict: Verdict
@@ -98,6 +129,8 @@ class Evaluation:
     masquerade: bool | None  # of at least one backend; None: not known
     unknown: tuple[str, ...] = ()
     tell: Callable[[], tuple[Outcome, ...]] = field(default=tuple, repr=False, compare=False)
+    assumed: tuple[str, ...] = ()
+    tell_parts: Callable[[], tuple[Outcome, ...]] = field(default=tuple, repr=False, compare=False)
 
     @cached_property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -110,6 +143,16 @@ class Evaluation:
         return tuple(dict.fromkeys(rule for outcome in self.outcomes for rule in outcome.rules))
 
     @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """The outcomes by verdict and deciding rule; those that pass untouched, and all that are translated, as one."""
+        grouped: dict[tuple[object, ...], list[Outcome]] = {}
+        for outcome in self.tell_parts():
+            refused = outcome.verdict in (Verdict.DROP, Verdict.REJECT)
+            key = (outcome.verdict, outcome.final_rule) if refused else (outcome.verdict,)
+            grouped.setdefault(key, []).append(outcome)
+        return tuple(_part(outcomes) for outcomes in grouped.values())
+
+    @cached_property
     def service(self) -> str | None:
         """ "ns/name:port" of the Service whose rules took the packet, as kube-proxy names it; None if none did."""
         return service_of(self.rules)
@@ -118,6 +161,18 @@ class Evaluation:
     def dropping_rules(self) -> tuple[RuleRef, ...]:
         """The rules that drop or reject the packet on some way, whatever is unknown."""
         return tuple(dict.fromkeys(r for o in self.outcomes if (r := o.final_rule) is not None))
+
+
+def _part(outcomes: list[Outcome]) -> Part:
+    backends: dict[tuple[str, int | None], BackendChoice] = {}
+    for outcome in outcomes:
+        if outcome.backend is not None and outcome.verdict is Verdict.DNAT:
+            backends.setdefault((outcome.backend.ip, outcome.backend.port), outcome.backend)
+    shares = [outcome.probability for outcome in outcomes]
+    share = None if None in shares else round(sum(s for s in shares if s is not None), 9)
+    first = outcomes[0]
+    masquerade = any(outcome.masquerade for outcome in outcomes)
+    return Part(first.verdict, share, masquerade, tuple(backends.values()), first.deciding_rule)
 
 
 class NatAttribution(msgspec.Struct, frozen=True):

@@ -41,11 +41,16 @@ class Asked:
             state.accepted,
             state.own,
             state.looped,
+            state.ct,
+            state.connmark_known,
+            state.iif,
+            state.oif,
+            state.dscp,
         )
         kept = self.states.get(key)
         if kept is None:
             kept = self.states[key] = State.copy(state)
-            kept.path, kept.doubts = None, ()
+            kept.path, kept.doubts, kept.assumed = None, (), ()
         self.answers.append((ask, kept, answer))
         self.touched = False
 

@@ -12,11 +12,13 @@ class Hook(Enum):
 
     __hash__ = object.__hash__  # Enum's own is written in Python, and every packet looks up its hooks' chains
 
+    INGRESS = "INGRESS"  # of one device, before PRE_ROUTING
     PRE_ROUTING = "PRE_ROUTING"
     INPUT = "INPUT"
     FORWARD = "FORWARD"
     OUTPUT = "OUTPUT"
     POST_ROUTING = "POST_ROUTING"
+    EGRESS = "EGRESS"  # of one device, after POST_ROUTING
 
     @classmethod
     def named(cls, text: str) -> Hook | None:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import product
+
 from kubectl_genainet.proxy.evaluator.ir import State, address_of
 from kubectl_genainet.proxy.evaluator.model import BackendChoice, Evaluation, Outcome, Verdict
+
+MAX_ANSWERS = 1024  # combinations of answers to open questions that are compared
+_PASSES = (Verdict.ACCEPT, Verdict.NO_MATCH)
+
+Doubts = tuple[tuple[str, bool], ...]
+Result = tuple[object, ...]
 
 
 class End:
@@ -14,6 +23,13 @@ class End:
     def __init__(self, state: State, verdict: Verdict, reason: str = "") -> None:
         self.state, self.verdict, self.reason = state, verdict, reason
 
+    @property
+    def result(self) -> Result:
+        """Where the packet ended, as far as it tells ways apart."""
+        if self.verdict is Verdict.DNAT or self.state.redirected:
+            return (self.verdict, self.state.dst, self.state.dport)
+        return ("pass",) if self.verdict in _PASSES else (self.verdict,)
+
 
 def summary(ends: list[End], family: int) -> Evaluation:
     """One evaluation of all ways. Where an open question changes the end, the verdict is UNKNOWN and names it."""
@@ -21,27 +37,35 @@ def summary(ends: list[End], family: int) -> Evaluation:
     def tell() -> tuple[Outcome, ...]:
         return tuple(_outcome(end, family) for end in ends)
 
-    if not any(end.state.doubts or end.verdict is Verdict.UNKNOWN for end in ends):
-        verdicts = {end.verdict for end in ends}
-        verdict = verdicts.pop() if len(verdicts) == 1 else _mixed(verdicts)
-        return Evaluation(verdict, _backends(ends, family), any(end.state.masquerade for end in ends), (), tell)
-    doubts = tuple(dict.fromkeys(label for end in ends for label, _ in end.state.doubts))
-    open_questions = [label for label in doubts if _matters(label, ends)]
+    assumed = tuple(dict.fromkeys(a for end in ends for a in end.state.assumed))
+    doubtful = any(end.state.doubts for end in ends)
     reasons = tuple(dict.fromkeys(end.reason for end in ends if end.verdict is Verdict.UNKNOWN))
-    if open_questions or reasons:
-        masquerade = {end.state.masquerade for end in ends}
-        return Evaluation(
-            Verdict.UNKNOWN,
-            (),
-            masquerade.pop() if len(masquerade) == 1 else None,
-            tuple(open_questions) + reasons,
-            tell,
-        )
-    told = [end for end in ends if not any(choice for _, choice in end.state.doubts)] if doubts else ends
-    verdicts = {end.verdict for end in told}
-    backends = _backends(told, family)
-    verdict = verdicts.pop() if len(verdicts) == 1 else _mixed(verdicts)
-    return Evaluation(verdict, backends, _masquerade(ends, told), (), tell)
+    results = {end.result for end in ends}
+    masquerades = {end.state.masquerade for end in ends}
+    masquerade: bool | None = True in masquerades
+    unknown = reasons
+    if doubtful and (len(results) > 1 or len(masquerades) > 1):
+        by_result, by_masquerade = open_questions(ends, of_masquerade=False), open_questions(ends, of_masquerade=True)
+        unknown = (*by_result, *(r for r in reasons if r not in by_result))
+        masquerade = None if by_masquerade else masquerade
+    if unknown:
+        masquerade = None if reasons and masquerades != {True} else masquerade
+        return Evaluation(Verdict.UNKNOWN, (), masquerade, unknown, tell, assumed)
+    told = _of_one_answer(ends) if doubtful else ends
+
+    def tell_parts() -> tuple[Outcome, ...]:
+        return tuple(_outcome(end, family) for end in told)
+
+    verdict = verdict_of(end.verdict for end in told)
+    return Evaluation(verdict, _backends(told, family), masquerade, (), tell, assumed, tell_parts)
+
+
+def verdict_of(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict that all ways share; MIXED where some end otherwise than others."""
+    found = set(verdicts)
+    if len(found) == 1:
+        return found.pop()
+    return Verdict.ACCEPT if found and found <= set(_PASSES) else Verdict.MIXED
 
 
 def _outcome(end: End, family: int) -> Outcome:
@@ -50,25 +74,59 @@ def _outcome(end: End, family: int) -> Outcome:
     if state.dnat:  # also where it was dropped afterwards: the translation was observable all the same
         backend = BackendChoice(address_of(state.dst, family), state.dport, state.probability, state.masquerade)
     labels = tuple(f"{label}: {'yes' if choice else 'no'}" for label, choice in state.doubts)
-    return Outcome(end.verdict, backend, state.probability, state.masquerade, state.path, labels)
+    return Outcome(end.verdict, backend, state.probability, state.masquerade, state.path, labels, end.reason)
 
 
-def _matters(label: str, ends: list[End]) -> bool:
-    """Whether the answer to an open question changes where the packet ends: then the verdict is not known."""
-    ways: tuple[set[object], set[object]] = (set(), set())
+def open_questions(ends: list[End], *, of_masquerade: bool) -> tuple[str, ...]:
+    """The questions whose answers change where the packet ends (or whether it is masqueraded).
+
+    All answers are judged together: for each combination, the set of ends that it leaves. Random ways of one
+    combination are no difference; a combination that no way has is impossible (two devices at once).
+    """
+    ways: dict[Doubts, set[Result]] = {}
     for end in ends:
-        answers = {choice for asked, choice in end.state.doubts if asked == label} or {True, False}
-        result = (end.verdict, end.state.dst, end.state.dport) if end.verdict is Verdict.DNAT else (end.verdict,)
-        for answer in answers:
-            ways[answer].add(result)
-    return ways[0] != ways[1]
+        result: Result = (end.state.masquerade,) if of_masquerade else end.result
+        ways.setdefault(end.state.doubts, set()).add(result)
+    if len({frozenset(results) for results in ways.values()}) == 1:
+        return ()
+    labels = tuple(dict.fromkeys(label for doubts in ways for label, _ in doubts))
+    if 1 << len(labels) > MAX_ANSWERS:
+        return labels
+    left: dict[tuple[bool, ...], frozenset[Result]] = {}
+    for answers in product((True, False), repeat=len(labels)):
+        chosen = dict(zip(labels, answers, strict=True))
+        fitting = [results for doubts, results in ways.items() if all(chosen[q] is choice for q, choice in doubts)]
+        if fitting:
+            left[answers] = frozenset().union(*fitting)
+    if of_masquerade:  # a Service of which some backends are masqueraded counts as masqueraded
+        left = {answers: frozenset([(True,)]) if (True,) in r else r for answers, r in left.items()}
+    if len(set(left.values())) == 1:
+        return ()
+    return tuple(label for i, label in enumerate(labels) if _turns(left, i)) or labels
 
 
-def _mixed(verdicts: set[Verdict]) -> Verdict:
-    for verdict in (Verdict.UNKNOWN, Verdict.DNAT, Verdict.REJECT, Verdict.DROP, Verdict.ACCEPT):
-        if verdict in verdicts:
-            return verdict
-    return Verdict.NO_MATCH
+def _turns(left: dict[tuple[bool, ...], frozenset[Result]], position: int) -> bool:
+    """Whether one question's answer alone changes the end, the others being equal."""
+    for answers, results in left.items():
+        other = (*answers[:position], not answers[position], *answers[position + 1 :])
+        if left.get(other, results) != results:
+            return True
+    return False
+
+
+def _of_one_answer(ends: list[End]) -> list[End]:
+    """The ways of one combination of answers, where every combination ends alike."""
+    chosen: dict[str, bool] = {}
+    for end in ends:
+        for label, choice in end.state.doubts:
+            chosen.setdefault(label, choice)
+        break
+    told = []
+    for end in ends:
+        if all(chosen.get(label, choice) is choice for label, choice in end.state.doubts):
+            chosen.update(end.state.doubts)
+            told.append(end)
+    return told
 
 
 def _backends(ends: list[End], family: int) -> tuple[BackendChoice, ...]:
@@ -86,10 +144,3 @@ def _backends(ends: list[End], family: int) -> tuple[BackendChoice, ...]:
         BackendChoice(address_of(dst, family), port, share if share is None else round(share, 9), masquerade)
         for (dst, port), (share, masquerade) in found.items()
     )
-
-
-def _masquerade(ends: list[End], told: list[End]) -> bool | None:
-    answer = any(end.state.masquerade for end in told)
-    if len(ends) == len(told):
-        return answer
-    return answer if answer == any(end.state.masquerade for end in ends) else None

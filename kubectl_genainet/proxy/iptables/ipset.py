@@ -1,4 +1,8 @@
-"""`ipset list` and `ipset save` text: the sets that kube-proxy's IPVS mode and policy enforcers match against."""
+"""`ipset list` and `ipset save` text: the sets that kube-proxy's IPVS mode and policy enforcers match against.
+
+Source: ipset(8); net/netfilter/ipset. A member that can't be read, and members that are missing, leave it open whether
+an address is in the set.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +11,54 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS
-from kubectl_genainet.proxy.evaluator.ir import SetLookup
-from kubectl_genainet.proxy.iptables.rule import network
+from kubectl_genainet.proxy.evaluator import checks
+from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Getter
+from kubectl_genainet.proxy.evaluator.ir import Check, State
+from kubectl_genainet.proxy.evaluator.sets import SetLookup
+from kubectl_genainet.proxy.iptables.reader import network
+
+Bounds = list[tuple[object, object]]
 
 
 class IpSet(msgspec.Struct, frozen=True):
-    """One set. `members` are as listed, without options such as timeout; `type` is ipset's ("hash:ip,port")."""
+    """One set. `members` are as listed, without options such as timeout; `type` is ipset's ("hash:ip,port").
+
+    `nomatch` are the members that are exceptions, `options` the words of its header ("family inet netmask 24"),
+    `unread` what of it is missing or can't be read.
+    """
 
     name: str
     type: str
     members: tuple[str, ...]
+    nomatch: tuple[str, ...] = ()
+    wildcards: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    unread: str = ""
+
+    def option(self, name: str) -> str:
+        at = self.options.index(name) + 1 if name in self.options else len(self.options)
+        return self.options[at] if at < len(self.options) else ""
 
     def lookup(self) -> SetLookup:
-        """The set as the evaluation asks it. Members that can't be read are left out."""
+        """The set as the evaluation asks it."""
         kinds = self.type.partition(":")[2].split(",")
         found = SetLookup(self.type, len(kinds))
+        found.unread, found.family = self.unread, 6 if self.option("family") == "inet6" else 4
+        if self.type.startswith("bitmap:port") or self.type == "list:set":
+            found.family = 0
+        if self.type == "list:set":
+            return found
+        if netmask := self.option("netmask") or self.option("bitmask"):
+            found.mask = _mask(netmask, found.family)
         for member in self._with_protocols():
             try:
-                bounds = _bounds(kinds, member.split(","))
+                bounds = _bounds(kinds, member.split(","), wildcard=member in self.wildcards)
             except (ValueError, KeyError):
+                found.unread = found.unread or f"member {member} of set {self.name} can't be read"
                 continue
-            if all(low == high for low, high in bounds):
+            if member in self.nomatch:
+                found.exceptions.append(tuple(bounds))
+            elif all(low == high for low, high in bounds):
                 found.exact[tuple(low for low, _ in bounds)] = True
             else:
                 found.intervals.append((tuple(bounds), True))
@@ -46,16 +76,40 @@ class IpSet(msgspec.Struct, frozen=True):
                 yield member
 
 
-def _bounds(kinds: list[str], parts: list[str]) -> list[tuple[object, object]]:
+def lookups(sets: tuple[IpSet, ...]) -> dict[str, SetLookup]:
+    """All sets by name, lists of sets with their members in place."""
+    found = {s.name: s.lookup() for s in sets}
+    for one in sets:
+        if one.type != "list:set":
+            continue
+        for member in one.members:
+            if member in found:
+                found[one.name].sets.append(found[member])
+            else:
+                found[one.name].unread = f"set {member} of list {one.name} is not in the dump"
+    return found
+
+
+def _mask(text: str, family: int) -> int:
+    if not text.isdigit():
+        return int(ipaddress.ip_address(text))
+    width = 32 if family == 4 else 128
+    return ((1 << width) - 1) ^ ((1 << (width - int(text))) - 1)
+
+
+def _bounds(kinds: list[str], parts: list[str], *, wildcard: bool) -> Bounds:
     """Low and high of each component; a port ("tcp:80") is two components, protocol and port."""
-    bounds: list[tuple[object, object]] = []
+    bounds: Bounds = []
     for kind, part in zip(kinds, parts, strict=True):
         if kind == "port":
             protocol, colon, port = part.partition(":")
-            number = PROTOCOLS[protocol] if colon else 6
+            number = (PROTOCOLS[protocol] if not protocol.isdigit() else int(protocol)) if colon else 6
             low, _, high = (port if colon else protocol).partition("-")
             bounds += [(number, number), (int(low), int(high or low))]
-        elif kind in ("iface", "mac"):
+        elif kind == "iface":
+            name = part.removeprefix("physdev:")
+            bounds.append((name, name + "\U0010ffff") if wildcard else (name, name))
+        elif kind == "mac":
             bounds.append((part, part))
         elif kind == "mark":
             bounds.append((int(part, 0), int(part, 0)))
@@ -69,24 +123,108 @@ def _bounds(kinds: list[str], parts: list[str]) -> list[tuple[object, object]]:
     return bounds
 
 
+class _Reading:
+    """A set while its lines are read."""
+
+    def __init__(self, name: str, kind: str = "", options: tuple[str, ...] = ()) -> None:
+        self.name, self.kind, self.options = name, kind, options
+        self.members: list[str] = []
+        self.nomatch: list[str] = []
+        self.wildcards: list[str] = []
+        self.entries: int | None = None
+        self.listed = False  # "Members:" was seen, or the set came from `ipset save`
+
+    def add(self, words: list[str]) -> None:
+        self.members.append(words[0])
+        if "nomatch" in words:
+            self.nomatch.append(words[0])
+        if "wildcard" in words:
+            self.wildcards.append(words[0])
+
+    def done(self) -> IpSet:
+        unread = ""
+        if not self.kind or not self.listed:
+            unread = f"set {self.name} is cut short: it has no members in the dump"
+        elif self.entries is not None and self.entries > len(self.members):
+            unread = f"set {self.name} is cut short: {len(self.members)} of {self.entries} entries are in the dump"
+        return IpSet(
+            self.name,
+            self.kind,
+            tuple(self.members),
+            tuple(self.nomatch),
+            tuple(self.wildcards),
+            self.options,
+            unread,
+        )
+
+
 def parse_ipset(text: str) -> tuple[IpSet, ...]:
     """The sets of an `ipset list` or `ipset save` text, in order."""
-    names: dict[str, tuple[str, list[str]]] = {}
-    name, in_members = "", False
+    found: dict[str, _Reading] = {}
+    current: _Reading | None = None
     for line in text.splitlines():
         key, _, value = line.partition(": ")
         words = line.split()
         if key == "Name":
-            name, in_members = value.strip(), False
-            names[name] = ("", [])
-        elif key == "Type" and name:
-            names[name] = (value.strip(), names[name][1])
-        elif line.startswith("Members:"):
-            in_members = True
+            current = found[value.strip()] = _Reading(value.strip())
         elif words[:1] == ["create"] and len(words) > 2:
-            names[words[1]] = (words[2], [])
-        elif words[:1] == ["add"] and len(words) > 2 and words[1] in names:
-            names[words[1]][1].append(words[2])
-        elif in_members and words and name:
-            names[name][1].append(words[0])
-    return tuple(IpSet(name, kind, tuple(members)) for name, (kind, members) in names.items())
+            made = found[words[1]] = _Reading(words[1], words[2], tuple(words[3:]))
+            made.listed = True
+        elif words[:1] == ["add"] and len(words) > 2 and words[1] in found:
+            found[words[1]].add(words[2:])
+        elif current is None:
+            continue
+        elif line.startswith("Members:"):
+            current.listed = True
+        elif current.listed and words:
+            current.add(words)
+        elif key == "Type":
+            current.kind = value.strip()
+        elif key == "Header":
+            current.options = tuple(value.split())
+        elif key == "Number of entries" and value.strip().isdigit():
+            current.entries = int(value)
+    return tuple(reading.done() for reading in found.values())
+
+
+def set_matches(members: SetLookup, flags: tuple[str, ...], family: int) -> Check:
+    """`--match-set NAME src,dst`. A set of more components than flags, or of the other family, has no packet."""
+    if members.sets or members.kind == "list:set":
+        options = [set_matches(member, flags, family) for member in members.sets]
+        inner = checks.any_of(options) if options else checks.never
+        return (lambda s: inner(s) or None) if members.unread else inner
+    if not members.kind:
+        return checks.always_unknown
+    if len(flags) < members.width or members.family not in (0, family):
+        return checks.never
+    kinds = members.kind.partition(":")[2].split(",")
+    getters = [g for kind, flag in zip(kinds, flags, strict=False) for g in _component(kind, flag == "dst", members)]
+    inner = checks.in_set(tuple(getters), members)
+    if "port" in kinds:
+        return lambda s: inner(s) if s.proto in _WITH_PORTS else False
+    return inner
+
+
+_WITH_PORTS = {PROTOCOLS[name] for name in ("tcp", "udp", "sctp", "udplite", "icmp", "icmpv6")}
+
+
+def _component(kind: str, destination: bool, members: SetLookup) -> list[Getter]:
+    """Getters for one component of an ipset's type: an address, or protocol and port."""
+    if kind == "port":
+        return [checks.get_protocol, checks.get_dport if destination else checks.get_sport]
+    if kind == "iface":
+        return [checks.get_out_device if destination else checks.get_in_device]
+    if kind == "mark":
+        return [checks.get_mark]
+    if kind == "mac":
+        return [checks.always_unknown]
+    getter: Getter = checks.get_destination if destination else checks.get_source
+    return [getter if members.mask is None else _masked(getter, members.mask)]
+
+
+def _masked(getter: Getter, mask: int) -> Getter:
+    def masked(s: State) -> int | None:
+        value = getter(s)
+        return None if value is None else value & mask
+
+    return masked

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 
-from kubectl_genainet.proxy.evaluator.ir import Chain, Rule, SetLookup, Table
+from kubectl_genainet.proxy.evaluator.ir import Chain, Rule, Table
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook, RuleRef
-from kubectl_genainet.proxy.iptables.rule import Compiler, split_words
+from kubectl_genainet.proxy.evaluator.sets import SetLookup
+from kubectl_genainet.proxy.iptables.reader import split_words
+from kubectl_genainet.proxy.iptables.rule import Compiler
 
 # Base chains: table -> chain -> (hook, priority). Source: linux/netfilter_ipv4.h, enum nf_ip_hook_priorities.
 _RAW, _MANGLE, _DNAT, _FILTER, _SECURITY, _SNAT = -300, -150, -100, 0, 50, 100
@@ -84,17 +86,19 @@ def family_of(text: str) -> int:
 
 def parse_iptables(
     text: str, source: str, sets: dict[str, SetLookup], family: int | None = None
-) -> list[IptablesTable]:
-    """The tables of an iptables-save text. `source` is carried along ("iptables-nft", "iptables-legacy", …).
+) -> tuple[list[IptablesTable], list[str]]:
+    """The tables of an iptables-save text, and what of it is missing. `source` is carried along ("iptables-nft", …).
 
     An excerpt without "*table" lines is taken for the nat table where its chains are kube-proxy's nat chains, else
-    for the filter table; see `_hook_roots` for where it is entered.
+    for the filter table; see `_hook_roots` for where it is entered. The policies of its chains are not known.
     """
     family = family or family_of(text)
     tables: dict[str, IptablesTable] = {}
     table: IptablesTable | None = None
     excerpt: IptablesTable | None = None
     chains: dict[str, Chain] = {}
+    missing: list[str] = []
+    is_open = False
     for line in text.splitlines():
         if line.startswith(("-A ", "[")):
             start = 3 if line[0] == "-" else line.find("] -A ") + 5
@@ -108,17 +112,26 @@ def parse_iptables(
                     )
                     chains = table.chains
                 chain = table.chain(name)
+                if table is excerpt and chain.hook is not None and table.name != "nat":  # nobody drops there
+                    chain.policy = ""
             chain.raw.append(line)
         elif line.startswith(":") and table is not None:
             name, _, rest = line[1:].partition(" ")
             policy = rest.partition(" ")[0]
-            table.chain(name).policy = policy if policy != "-" else ""
+            chain = table.chain(name)
+            chain.policy = policy if policy not in ("-", "") else "ACCEPT" if chain.hook is None else ""
         elif line.startswith("*"):
             table = _table(tables, line[1:].strip(), family, source, sets)
-            chains = table.chains
+            chains, is_open = table.chains, True
+        elif line.startswith("COMMIT"):
+            is_open = False
+        elif line.strip() and not line.startswith(("#", ":")):
+            missing.append(f"a line that is not read: {line.strip()[:80]}")
+    if is_open and table is not None:
+        missing.append(f"it is cut short: table {table.name} has no COMMIT")
     if excerpt is not None:
         _hook_roots(excerpt)
-    return list(tables.values())
+    return list(tables.values()), missing
 
 
 def _hook_roots(table: IptablesTable) -> None:

@@ -6,9 +6,12 @@ Sources: iptables-extensions(8), "TARGET EXTENSIONS"; a target that is not known
 from __future__ import annotations
 
 from collections.abc import Callable, Container
+from dataclasses import replace
+from itertools import pairwise
 
 from kubectl_genainet.model.packet import split_endpoint
 from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, CONTINUE_ACTION, Act, Action, address_number
+from kubectl_genainet.proxy.iptables.reader import network
 
 # Targets that leave the packet's way alone, as far as this tool looks at a packet.
 _NO_VERDICT = {
@@ -20,8 +23,6 @@ _NO_VERDICT = {
     "CHECKSUM",
     "CLASSIFY",
     "TCPMSS",
-    "TOS",
-    "DSCP",
     "ECN",
     "TTL",
     "HL",
@@ -32,7 +33,6 @@ _NO_VERDICT = {
     "SECMARK",
     "CONNSECMARK",
     "TEE",
-    "CT",
 }
 _VERDICTS = {"ACCEPT": Action(Act.ACCEPT), "DROP": Action(Act.DROP), "RETURN": Action(Act.RETURN)}
 
@@ -46,7 +46,7 @@ def actions_of(words: list[str], chains: Container[str]) -> tuple[Action, ...]:
         return (Action(Act.GOTO if kind == "-g" else Act.JUMP, chain=name),)
     if name in _VERDICTS:
         return (_VERDICTS[name],)
-    if name in _NO_VERDICT and "--notrack" not in options:
+    if name in _NO_VERDICT:
         return (CONTINUE_ACTION,)
     build = _TARGETS.get(name)
     return (build(options) if build else Action(Act.UNKNOWN, detail=f"target {name}"),)
@@ -79,17 +79,61 @@ def _set_mark(options: list[str]) -> Action:
 
 
 def _dnat(options: list[str]) -> Action:
-    if not options or options[0] != "--to-destination":
+    if not options or options[0] != "--to-destination" or "[unsupported" in options:
         return Action(Act.UNKNOWN, detail="target DNAT " + " ".join(options))
-    address, port = split_endpoint(options[1])
-    if "-" in address or "-" in port:
-        return Action(Act.UNKNOWN, detail=f"target DNAT to the range {options[1]}")
-    return Action(Act.DNAT, address=address_number(address) if address else None, port=int(port) if port else None)
+    text = options[1]
+    address, port = ("", text[1:]) if text.startswith(":") else split_endpoint(text)
+    if "/" in port:
+        return Action(Act.UNKNOWN, detail=f"target DNAT to {text}, a shifted range of ports")
+    return _translation(address.strip("[]"), port, options)
+
+
+def _translation(address: str, port: str, options: list[str]) -> Action:
+    low, _, high = address.partition("-")
+    first, _, last = port.partition("-")
+    return Action(
+        Act.DNAT,
+        address=address_number(low) if low else None,
+        last_address=address_number(high) if high else None,
+        port=int(first) if first else None,
+        last_port=int(last) if last else None,
+        persistent="--persistent" in options,
+        random_port="--random" in options,
+    )
 
 
 def _redirect(options: list[str]) -> Action:
-    port = options[1] if len(options) > 1 and options[0] == "--to-ports" else ""
-    return Action(Act.DNAT, address=-1, port=int(port) if port.isdigit() else None, detail="REDIRECT")
+    ports = options[options.index("--to-ports") + 1] if "--to-ports" in options else ""
+    first, _, last = ports.partition("-")
+    return Action(
+        Act.DNAT,
+        address=-1,
+        port=int(first) if first else None,
+        last_port=int(last) if last else None,
+        random_port="--random" in options,
+        detail="REDIRECT",
+    )
+
+
+def _netmap(options: list[str]) -> Action:
+    net, mask, family = network(options[options.index("--to") + 1])
+    full = ALL_BITS if family == 4 else (1 << 128) - 1
+    return Action(Act.DNAT, keep=~mask & full, flip=net, detail="NETMAP")
+
+
+def _dscp(options: list[str]) -> Action:
+    return Action(Act.DSCP, port=int(options[1], 0))
+
+
+def _tos(options: list[str]) -> Action:
+    value, mask = value_and_mask(options[1])
+    if options[0] == "--set-tos" and mask & 0xFC == 0xFC:
+        return Action(Act.DSCP, port=value >> 2)
+    return Action(Act.DSCP, port=None)  # some bits stay as they are
+
+
+def _ct(options: list[str]) -> Action:
+    return Action(Act.NOTRACK) if "--notrack" in options else CONTINUE_ACTION
 
 
 def _queue(options: list[str]) -> Action:
@@ -98,9 +142,18 @@ def _queue(options: list[str]) -> Action:
 
 
 def _connmark(options: list[str]) -> Action:
+    """CONNMARK: what is saved or restored is masked on both sides (connmark_tg, net/netfilter/xt_connmark.c)."""
+    if any("shift" in option for option in options):
+        return Action(Act.UNKNOWN, detail="target CONNMARK " + " ".join(options))
     if options[0] in ("--restore-mark", "--save-mark"):
-        return Action(Act.CONNMARK, detail=options[0])
-    return Action(Act.CONTINUE)
+        given = dict(pairwise(options))
+        both = int(given.get("--mask", hex(ALL_BITS)), 0)
+        packet, connection = int(given.get("--nfmask", hex(both)), 0), int(given.get("--ctmask", hex(both)), 0)
+        if options[0] == "--restore-mark":
+            return Action(Act.MARK, keep=~packet & ALL_BITS, source="connmark", source_mask=connection)
+        return Action(Act.CONNMARK, keep=~connection & ALL_BITS, source="mark", source_mask=packet)
+    marking = _set_mark(options)
+    return replace(marking, kind=Act.CONNMARK) if marking.kind is Act.MARK else marking
 
 
 _TARGETS: dict[str, Callable[[list[str]], Action]] = {
@@ -111,7 +164,11 @@ _TARGETS: dict[str, Callable[[list[str]], Action]] = {
     "REDIRECT": _redirect,
     "MASQUERADE": lambda options: Action(Act.SNAT),
     "SNAT": lambda options: Action(Act.SNAT),
-    "NETMAP": lambda options: Action(Act.UNKNOWN, detail="target NETMAP"),
+    "NETMAP": _netmap,
+    "CT": _ct,
+    "NOTRACK": lambda options: Action(Act.NOTRACK),
+    "DSCP": _dscp,
+    "TOS": _tos,
     "NFQUEUE": _queue,
     "QUEUE": _queue,
 }

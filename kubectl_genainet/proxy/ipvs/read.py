@@ -8,6 +8,7 @@ from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.packet import address_text, split_endpoint
 from kubectl_genainet.proxy.evaluator.ir import address_number
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
+from kubectl_genainet.proxy.unread import Scope, Unread
 
 
 class RealServer(msgspec.Struct, frozen=True):
@@ -48,6 +49,8 @@ class VirtualServer(msgspec.Struct, frozen=True):
         (ip_vs_rr.c, ip_vs_wrr.c). Least-connection schedulers depend on the connections of the moment.
         """
         servers = [server for server in self.real_servers if server.weight > 0]
+        if not servers:
+            return []
         if self.scheduler == "rr" or len(servers) == 1:
             return [(server, 1 / len(servers)) for server in servers]
         if self.scheduler == "wrr":
@@ -62,38 +65,60 @@ class VirtualServer(msgspec.Struct, frozen=True):
         return RuleRef("ipvs", self.title, self.real_servers.index(server) + 1, text)
 
 
+_COUNTERS = "a list of counters: schedulers and weights are not in it, so backends have no shares; save `ipvsadm -Sn`"
 _NAMED_PORTS = {"domain": 53, "http": 80, "https": 443, "ssh": 22}  # listings made without -n
 _FORWARD = {"-m": "Masq", "-g": "Route", "-i": "Tunnel"}
 _PROTOCOLS = {"-t": "TCP", "-u": "UDP", "--sctp-service": "SCTP", "-f": "FWM"}
 
 
-def parse_ipvs(text: str) -> tuple[VirtualServer, ...]:
-    """The virtual servers of an ipvsadm text, in order. Lines that are neither are skipped."""
+def parse_ipvs(text: str) -> tuple[tuple[VirtualServer, ...], list[Unread]]:
+    """The virtual servers of an ipvsadm text, in order, and what of it is not read.
+
+    Lists of counters (--stats, --rate) have no scheduler and no weights: backends are then even, without shares.
+    """
     servers: list[VirtualServer] = []
     real: list[list[RealServer]] = []
+    unread: list[Unread] = []
+    counters = False
     for line in text.splitlines():
         words = line.split()
-        if len(words) < 2:
+        if len(words) < 2 or line.startswith("#"):
             continue
-        if words[0] in ("TCP", "UDP", "SCTP", "FWM"):
-            servers.append(_listed(words))
-            real.append([])
-        elif words[0] == "->" and real and ":" in words[1] and not words[1].startswith("RemoteAddress"):
-            real[-1].append(_listed_real(words))
-        elif words[0] in ("-A", "--add-service"):
-            servers.append(_saved(words))
-            real.append([])
-        elif words[0] in ("-a", "--add-server"):
-            owner = _saved(words)
-            for i, server in enumerate(servers):
-                if (server.protocol, server.vip, server.port, server.fwmark) == (
-                    owner.protocol,
-                    owner.vip,
-                    owner.port,
-                    owner.fwmark,
-                ):
-                    real[i].append(_saved_real(words))
-    return tuple(msgspec.structs.replace(s, real_servers=tuple(r)) for s, r in zip(servers, real, strict=True))
+        try:
+            if words[0] == "Prot":
+                counters = "Scheduler" not in words
+                if counters:
+                    unread.append(Unread("ipvs", _COUNTERS, scope=Scope.NOTHING))
+            elif words[0] in ("TCP", "UDP", "SCTP", "FWM"):
+                servers.append(_server(words[0], words[1], "", []) if counters else _listed(words))
+                real.append([])
+            elif words[0] == "->" and ":" in words[1]:
+                if not words[1].startswith("RemoteAddress"):
+                    real[-1].append(_counted_real(words) if counters else _listed_real(words))
+            elif words[0] in ("-A", "--add-service"):
+                servers.append(_saved(words))
+                real.append([])
+            elif words[0] in ("-a", "--add-server"):
+                _add_saved(servers, real, words)
+            elif not line.startswith("IP Virtual Server"):
+                unread.append(Unread("ipvs", f"a line that is not read: {line.strip()[:80]}"))
+        except (ValueError, IndexError):
+            unread.append(Unread("ipvs", f"a line that is not read: {line.strip()[:80]}"))
+    found = tuple(msgspec.structs.replace(s, real_servers=tuple(r)) for s, r in zip(servers, real, strict=True))
+    return found, unread
+
+
+def _add_saved(servers: list[VirtualServer], real: list[list[RealServer]], words: list[str]) -> None:
+    owner = _saved(words)
+    key = (owner.protocol, owner.vip, owner.port, owner.fwmark)
+    for i, server in enumerate(servers):
+        if (server.protocol, server.vip, server.port, server.fwmark) == key:
+            real[i].append(_saved_real(words))
+
+
+def _counted_real(words: list[str]) -> RealServer:
+    ip, port = split_endpoint(words[1])
+    return RealServer(canonical_ip(ip), _port(port), "Masq", 1)
 
 
 def _port(text: str) -> int:

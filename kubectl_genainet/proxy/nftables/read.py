@@ -5,30 +5,56 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.proxy.evaluator.ir import Chain, Rule, SetLookup, Table
+from kubectl_genainet.proxy.evaluator.ir import Chain, Rule, Table
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook, RuleRef
-from kubectl_genainet.proxy.nftables.literals import Json, add_elements
+from kubectl_genainet.proxy.evaluator.sets import SetLookup
+from kubectl_genainet.proxy.nftables import values
+from kubectl_genainet.proxy.nftables.maps import add_elements
 from kubectl_genainet.proxy.nftables.rule import compile_rule
 from kubectl_genainet.proxy.nftables.show import show_expressions
+from kubectl_genainet.proxy.nftables.values import Convert, Json, Unsupported
+from kubectl_genainet.proxy.nftables.words import inline_chain
 
-_FAMILIES = {"ip": 4, "ip6": 6, "inet": 0}
-# Names that nft prints for standard priorities (nft(8), "Standard priority names"); the family is not bridge.
-PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
-_PRIORITY = re.compile(r"([a-z]*)\s*([+-]?)\s*(\d*)")
+_FAMILIES = {"ip": 4, "ip6": 6, "inet": 0, "netdev": 0}
+_DEVICE_HOOKS = {"ingress": Hook.INGRESS, "egress": Hook.EGRESS}
+# How the elements of a set are read where no rule says it: by the set's declared type.
+_TYPES: dict[str, Convert] = {
+    "inet_proto": values.protocol,
+    "inet_service": values.port,
+    "ifname": values.device,
+    "iface_index": values.device,
+    "ct_state": values.words,
+    "icmp_type": values.icmp_type,
+    "icmpv6_type": values.icmpv6_type,
+    "dscp": values.dscp,
+    "tcp_flag": values.tcp_flags,
+    "pkt_type": values.packet_type,
+    "nf_proto": values.family,
+    "ether_type": values.ether_type,
+    "fib_addrtype": values.words,
+}
+
+
+_POLICY_DROP: Json = {"expr": [{"drop": None}], "text": "policy drop"}
 
 
 class NftTable(Table):
-    """One table; `sets` has its named sets and maps. A map's values are verdict objects as JSON has them."""
+    """One table; `elements` has its named sets and maps. A map's values are verdict objects as JSON has them."""
 
     def __init__(self, family: str, name: str) -> None:
         super().__init__(name, _FAMILIES.get(family, 0), "nft")
         self.family_name = family
+        self.elements: dict[str, list[Any]] = {}
+        self.types: dict[str, list[str]] = {}
         self.sets: dict[str, SetLookup] = {}
+        self.dormant = False
+        self._lookups: dict[tuple[str, tuple[Convert, ...]], SetLookup] = {}
 
     @property
     def title(self) -> str:
@@ -38,73 +64,182 @@ class NftTable(Table):
         return self.chains.setdefault(name, Chain(self, name))
 
     def compile(self, chain: Chain) -> list[Rule]:
-        return [compile_rule(self, chain, number, raw) for number, raw in enumerate(chain.raw, 1)]
+        raws = [*chain.raw, *([_POLICY_DROP] if chain.drops_rest else ())]
+        return [compile_rule(self, chain, number, raw) for number, raw in enumerate(raws, 1)]
 
     def describe(self, rule: Rule) -> RuleRef:
         raw: Json = rule.raw
-        text = raw.get("text") or show_expressions(raw.get("expr", []))
-        counter: Json = next((e["counter"] for e in raw.get("expr", []) if isinstance(e.get("counter"), dict)), {})
-        return RuleRef(
-            self.title,
-            rule.chain.name,
-            rule.index,
-            text,
-            raw.get("comment", ""),
-            counter.get("packets"),
-            counter.get("bytes"),
-        )
+        expressions = raw.get("expr") if isinstance(raw.get("expr"), list) else []
+        text = raw.get("text") or show_expressions(expressions or [])
+        packets, size = counters_of(raw)
+        comment = str(raw.get("comment") or "")
+        return RuleRef(self.title, rule.chain.name, rule.index, text, comment, packets, size)
+
+    def lookup(self, name: str, converts: tuple[Convert, ...]) -> SetLookup:
+        """A named set or map, its constants read as the fields beside it are. Raises Unsupported."""
+        known = self._lookups.get((name, converts))
+        if known is None:
+            if name not in self.elements:
+                raise Unsupported(f"@{name}, which is not in the dump")
+            known = SetLookup(" . ".join(self.types.get(name, ())), len(converts))
+            try:
+                add_elements(known, self.elements[name], converts, title=self.title, name=name)
+            except (Unsupported, KeyError, TypeError, ValueError) as error:
+                known.unread = f"set {name} of table {self.title}: {error}"
+            self._lookups[(name, converts)] = known
+        return known
+
+    def declared(self, name: str) -> SetLookup | None:
+        """A named set or map as its own type reads it; None where there is none."""
+        if name not in self.elements:
+            return None
+        converts = tuple(_TYPES.get(kind, values.guessed) for kind in self.types.get(name) or ("",))
+        return self.lookup(name, converts)
+
+    def inline(self, rules: list[Json]) -> str:
+        """A chain without a name, as one with a name that no listing has."""
+        name = f"chain without a name {len(self.chains)}"
+        self.chain(name).raw.extend(rules)
+        return name
+
+    def inline_text(self, text: str) -> Json | None:
+        """`jump { … }`, which libnftables gives as text, as an expression; None where it is not that."""
+        return inline_chain(text)
 
 
-def parse_nft_json(text: str) -> list[NftTable]:
-    """The tables of `nft -j list ruleset`. Raises InputError for text that is not its output."""
+def counters_of(raw: Json) -> tuple[int | None, int | None]:
+    """(packets, bytes) of a rule's own counter; None where it has none, or one with a name."""
+    for entry in raw.get("expr") or ():
+        body = entry.get("counter") if isinstance(entry, dict) else None
+        if isinstance(body, dict):
+            packets, size = body.get("packets"), body.get("bytes")
+            return packets if isinstance(packets, int) else None, size if isinstance(size, int) else None
+    return None, None
+
+
+def parse_nft_json(text: str) -> tuple[list[NftTable], list[str]]:
+    """The tables of `nft -j list ruleset`, and what could not be read. Raises InputError for other text."""
     try:
         objects = msgspec.json.decode(text)["nftables"]
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
+    except (msgspec.DecodeError, KeyError, TypeError, RecursionError, UnicodeError) as error:
         raise InputError(f"this is no output of `nft -j list ruleset`: {error}") from None
+    if not isinstance(objects, list):
+        raise InputError("this is no output of `nft -j list ruleset`: its objects are no list")
     return build_tables(objects)
 
 
-def build_tables(objects: list[Json]) -> list[NftTable]:
-    """Tables from JSON objects, in order. Tables of families other than ip, ip6 and inet are left out."""
-    tables: dict[tuple[str, str], NftTable] = {}
+def build_tables(objects: Iterable[Any]) -> tuple[list[NftTable], list[str]]:
+    """Tables from JSON objects, in order, and what could not be read. Families arp and bridge are left out."""
+    builder = _Builder()
+    for entry in objects:
+        if not isinstance(entry, dict) or not entry:
+            builder.unread.append(f"an entry that is no object: {str(entry)[:80]}")
+            continue
+        (command, obj), *_ = entry.items()
+        if command in ("add", "insert", "create", "delete", "destroy", "flush", "replace") and isinstance(obj, dict):
+            (kind, body), *_ = obj.items() if obj else (("", None),)
+        else:
+            command, kind, body = "add", command, obj
+        try:
+            builder.apply(command, kind, body)
+        except (KeyError, TypeError, ValueError, AttributeError, Unsupported):
+            builder.unread.append(f"{kind} that can't be read: {str(body)[:80]}")
+    return [t for t in builder.tables.values() if not t.dormant], builder.unread
 
-    def table(obj: Json) -> NftTable | None:
-        family, name = obj.get("family", "ip"), obj.get("table", "")
+
+class _Builder:
+    """Applies the commands of a listing or of a transaction to tables."""
+
+    def __init__(self) -> None:
+        self.tables: dict[tuple[str, str], NftTable] = {}
+        self.unread: list[str] = []
+
+    def table(self, family: str, name: str) -> NftTable | None:
         if family not in _FAMILIES:
             return None
-        return tables.setdefault((family, name), NftTable(family, name))
+        found = self.tables.get((family, name))
+        if found is None:
+            found = self.tables[(family, name)] = NftTable(family, name)
+            found.number = len(self.tables)
+        return found
 
-    for entry in objects:
-        entry = entry.get("add", entry)
-        for kind, obj in entry.items():
-            if kind == "table" and obj.get("family") in _FAMILIES:
-                table({"family": obj["family"], "table": obj["name"]})
-                continue
-            owner = table(obj) if kind in ("chain", "rule", "set", "map", "element") else None
-            if owner is not None:
-                _add(owner, kind, obj)
-    return list(tables.values())
+    def apply(self, command: str, kind: str, obj: Any) -> None:
+        if command in ("delete", "destroy", "flush"):
+            self._remove(command, kind, obj or {})
+            return
+        if not isinstance(obj, dict):
+            return
+        if kind == "table":
+            table = self.table(obj.get("family", "ip"), obj["name"])
+            flags = obj.get("flags") or ()
+            if table is not None and "dormant" in ([flags] if isinstance(flags, str) else flags):
+                table.dormant = True
+            return
+        if kind not in ("chain", "rule", "set", "map", "element", "meter"):
+            return
+        table = self.table(obj.get("family", "ip"), obj.get("table", ""))
+        if table is None:
+            return
+        if kind == "chain":
+            _chain(table, obj)
+        elif kind == "rule":
+            chain = table.chain(obj["chain"])
+            if command == "replace" or "index" in obj or ("position" in obj and command != "add"):
+                self.unread.append("a rule that is put in at a position")
+            if command == "insert":
+                chain.raw.insert(0, obj)
+            else:
+                chain.raw.append(obj)
+        else:
+            kinds = obj.get("type", [])
+            table.types.setdefault(obj["name"], [kinds] if isinstance(kinds, str) else list(map(str, kinds)))
+            elements = obj.get("elem") or []
+            table.elements.setdefault(obj["name"], []).extend(elements if isinstance(elements, list) else [elements])
+
+    def _remove(self, command: str, kind: str, obj: Json) -> None:
+        family, name = obj.get("family", "ip"), str(obj.get("name") or obj.get("table") or "")
+        if kind == "ruleset":
+            self.tables = {k: t for k, t in self.tables.items() if obj.get("family") not in (None, k[0])}
+        elif kind == "table":
+            if command == "flush" and (family, name) in self.tables:
+                for chain in self.tables[(family, name)].chains.values():
+                    chain.raw.clear()
+            elif command != "flush":
+                self.tables.pop((family, name), None)
+        else:
+            table = self.tables.get((family, str(obj.get("table", ""))))
+            if table is None:
+                return
+            if kind == "chain" and command == "flush":
+                table.chain(obj["name"]).raw.clear()
+            elif kind == "chain":
+                table.chains.pop(obj["name"], None)
+            elif kind in ("set", "map") and command == "flush":
+                table.elements[obj["name"]] = []
+            elif kind in ("set", "map"):
+                table.elements.pop(obj["name"], None)
+            elif kind == "element":
+                gone = obj.get("elem") or []
+                kept = table.elements.get(obj["name"], [])
+                table.elements[obj["name"]] = [e for e in kept if e not in gone and _key(e) not in gone]
+            else:
+                self.unread.append(f"{command} {kind}: which one it names is not in the text")
 
 
-def _add(table: NftTable, kind: str, obj: Json) -> None:
-    if kind == "chain":
-        chain = table.chain(obj["name"])
-        if "hook" in obj:
-            chain.hook, chain.kind = Hook.named(obj["hook"]), obj.get("type", "filter")
-            chain.priority, chain.policy = int(obj.get("prio", 0)), obj.get("policy", "accept").upper()
-    elif kind == "rule":
-        table.chain(obj["chain"]).raw.append(obj)
-    else:
-        kinds = obj.get("type", [])
-        kinds = [kinds] if isinstance(kinds, str) else kinds
-        found = table.sets.setdefault(obj["name"], SetLookup(" . ".join(map(str, kinds)), len(kinds)))
-        add_elements(found, obj.get("elem", []), title=table.title, name=obj["name"])
+def _key(element: Any) -> Any:
+    return element[0] if isinstance(element, list) and element else element
 
 
-def priority_number(text: str) -> int:
-    """ "dstnat - 10", "srcnat + 1", "-110" or "filter" as a number; 0 where it can't be read."""
-    match = _PRIORITY.fullmatch(text.strip())
-    if match is None:
-        return 0
-    name, sign, digits = match.groups()
-    return PRIORITIES.get(name, 0) + (int(digits) if digits else 0) * (-1 if sign == "-" else 1)
+def _chain(table: NftTable, obj: Json) -> None:
+    chain = table.chain(obj["name"])
+    if "hook" not in obj:
+        return
+    chain.hook_name = str(obj["hook"])
+    chain.hook = _DEVICE_HOOKS.get(chain.hook_name) or Hook.named(chain.hook_name)
+    chain.kind = str(obj.get("type", "filter"))
+    chain.priority, chain.policy = int(obj.get("prio", 0)), str(obj.get("policy") or "accept").upper()
+    devices = obj.get("dev") or ()
+    chain.devices = (devices,) if isinstance(devices, str) else tuple(map(str, devices))
+    if chain.devices and chain.policy == "DROP":  # of what passes these devices: a rule that asks for them
+        chain.policy = "ACCEPT"
+        chain.drops_rest = True

@@ -6,343 +6,279 @@ can't be answered.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from kubectl_genainet.proxy.evaluator import checks
-from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Getter
-from kubectl_genainet.proxy.evaluator.ir import (
-    ALL_BITS,
-    CONTINUE_ACTION,
-    Act,
-    Action,
-    Chain,
-    Check,
-    Rule,
-    SetLookup,
-    State,
-)
-from kubectl_genainet.proxy.nftables.literals import Json, add_elements, bounds_of, number_of
+from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Question, asking
+from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, CONTINUE_ACTION, Act, Action, Chain, Check, Rule
+from kubectl_genainet.proxy.nftables import values
+from kubectl_genainet.proxy.nftables.fields import field_of
+from kubectl_genainet.proxy.nftables.maps import is_random, members_of, picked, question_bounds, share_of
+from kubectl_genainet.proxy.nftables.marks import mark_action
+from kubectl_genainet.proxy.nftables.nat import dnat, snat
 from kubectl_genainet.proxy.nftables.show import show_expressions
+from kubectl_genainet.proxy.nftables.values import Json, Unsupported
 
 if TYPE_CHECKING:
     from kubectl_genainet.proxy.nftables.read import NftTable
 
 _NO_EFFECT = {
-    "counter",
-    "log",
-    "set",
-    "notrack",
-    "flow",
-    "synproxy",
-    "quota last",
-    "last",
-    "secmark",
-    "ct helper",
-    "comment",
-    "dup",
-    "tcp option",
-    "reset",
+    *("counter", "log", "flow", "last", "secmark", "ct helper", "ct timeout", "ct expectation", "comment", "dup"),
+    *("tcp option", "nfacct", "delete"),
 }
 _STATES = {"new", "established", "related", "invalid", "untracked"}
+_CHANGES = (Act.MARK, Act.CONNMARK, Act.DSCP, Act.NOTRACK, Act.LOOKUP, Act.SPLIT, Act.UNKNOWN)
+_ENDING = {Act.JUMP, Act.GOTO, Act.RETURN, Act.ACCEPT, Act.DROP, Act.REJECT, Act.DNAT, Act.SNAT, Act.QUEUE}
+_ENDING |= {Act.UNKNOWN, Act.LOOKUP, Act.SPLIT}
+_XT_CONTINUES = {"LOG", "NFLOG", "TRACE", "AUDIT", "CHECKSUM", "CLASSIFY", "TCPMSS", "SET", "TEE", "comment"}
 
 
-class _Unsupported(Exception):
-    """An expression that this compiler does not read; the text names it."""
+class _Compiler:
+    """Gathers the checks and actions of one rule, in order."""
+
+    def __init__(self, table: NftTable, rule: Rule) -> None:
+        self.table, self.rule = table, rule
+        self.found: list[tuple[Check, str]] = []
+        self.actions: list[Action] = []
+        self.unread = ""  # a statement that is not read
+
+    def check(self, check: Check, label: str) -> None:
+        """A check; behind a change of the packet it is one of the actions, since it may ask for what was changed."""
+        if any(action.kind in _CHANGES for action in self.actions):
+            self.actions.append(Action(Act.CHECK, check=check, detail=label))
+        else:
+            self.found.append((check, label))
+
+    def add(self, kind: str, body: Any, label: str) -> None:
+        if kind == "match":
+            for check in _match(self.table, self.rule, body):
+                self.check(check, label)
+        elif kind in ("limit", "quota", "ct count", "connlimit"):
+            self.check(_limit(kind, body, label), label)
+        elif kind in ("set", "meter", "map") and isinstance(body, dict):
+            for inner in body.get("stmt") or ():
+                (inner_kind, inner_body), *_ = inner.items()
+                if inner_kind not in _NO_EFFECT:
+                    self.add(inner_kind, inner_body, show_expressions([inner]))
+        elif kind not in _NO_EFFECT:
+            action, needs = _statement(self.table, kind, body, label)
+            for need in needs:
+                self.check(need, label)
+            self.actions.append(action)
 
 
 def compile_rule(table: NftTable, chain: Chain, number: int, raw: Json) -> Rule:
     rule = Rule(chain, number, raw)
-    found: list[tuple[Check, str]] = []
-    actions: list[Action] = []
-    for entry in raw.get("expr", []):
-        (kind, body), *_ = entry.items()
-        label = show_expressions([entry])
-        try:
-            if kind == "match":
-                if any(a.kind in (Act.MARK, Act.UNKNOWN) for a in actions):
-                    raise _Unsupported(f"match after a change: {label}")
-                found += [(check, label) for check in _match(table, rule, body)]
-            elif kind not in _NO_EFFECT:
-                actions.append(_statement(table, found, kind, body, label))
-        except (_Unsupported, KeyError, TypeError, ValueError):
-            found.append((checks.always_unknown, label))
-    rule.checks, rule.labels = tuple(c for c, _ in found), tuple(text for _, text in found)
-    rule.actions = tuple(actions)
+    compiler = _Compiler(table, rule)
+    if chain.devices:
+        tests = [checks.device_is(d, out=chain.hook_name == "egress", wildcard="*") for d in chain.devices]
+        compiler.check(checks.any_of(tests), f"device {', '.join(chain.devices)}")
+    entries = raw.get("expr")
+    for entry in entries if isinstance(entries, list) else ["a rule without expressions"]:
+        _add(table, compiler, entry)
+    rule.checks, rule.labels = tuple(c for c, _ in compiler.found), tuple(text for _, text in compiler.found)
+    if compiler.unread and not any(action.kind in _ENDING for action in compiler.actions):
+        compiler.actions.append(Action(Act.UNKNOWN, detail=compiler.unread))  # it may be what decides
+    rule.actions = tuple(compiler.actions)
     rule.by_destination = True  # which of nftables' expressions ask for it is not looked into
     rule.finish()
     return rule
 
 
-def _statement(table: NftTable, found: list[tuple[Check, str]], kind: str, body: Any, label: str) -> Action:
+def _add(table: NftTable, compiler: _Compiler, entry: Any) -> None:
+    if isinstance(entry, str):  # what libnftables has no JSON for, as text: a chain without a name
+        entry = table.inline_text(entry) or {entry: None}
+    if not isinstance(entry, dict) or not entry:
+        compiler.check(checks.always_unknown, str(entry)[:200])
+        compiler.unread = str(entry)[:200]
+        return
+    (kind, body), *_ = entry.items()
+    label = show_expressions([entry])
+    try:
+        compiler.add(kind, body, label)
+    except (Unsupported, KeyError, TypeError, ValueError, IndexError, AttributeError):
+        compiler.check(checks.always_unknown, label)
+        if kind not in _MATCHES:
+            compiler.unread = compiler.unread or label
+
+
+_MATCHES = {"match", "limit", "quota", "ct count", "set", "meter", "mangle"}
+
+
+def _statement(table: NftTable, kind: str, body: Any, label: str) -> tuple[Action, tuple[Check, ...]]:
     match kind:
         case "vmap":
-            return _vmap(table, found, body, label)
+            return picked(table, body["key"], body["data"], lambda v: _element_action(table, v), label)
         case "mangle":
-            return _mangle(body)
+            return mark_action(table, body, label)
         case "dnat" | "redirect":
-            return _dnat(kind, body or {}, label)
+            return dnat(table, kind, body or {}, label)
         case "snat" | "masquerade":
-            return Action(Act.SNAT)
+            return snat(table, body or {}, label)
+        case "notrack":
+            return Action(Act.NOTRACK), ()
         case "queue":
-            return Action(Act.QUEUE, detail=label)
-        case "limit":
-            raise _Unsupported(label)
-    return verdict(kind, body, label)
+            return Action(Act.QUEUE, detail=label), ()
+        case "reject":
+            return _reject(body)
+        case "xt":
+            return _xt(body, label)
+    return verdict(table, kind, body, label), ()
 
 
-def verdict(kind: str, body: Any, label: str = "") -> Action:
+def _reject(body: Any) -> tuple[Action, tuple[Check, ...]]:
+    """A TCP reset is for TCP alone, an ICMP error for its own family: nft puts that in front (stmt_evaluate_reject)."""
+    body = body if isinstance(body, dict) else {}
+    kind = str(body.get("type", ""))
+    needs: tuple[Check, ...] = ()
+    if kind.startswith("tcp"):
+        needs = (checks.protocol_is(PROTOCOLS["tcp"]),)
+    elif kind in ("icmp", "icmpv6"):
+        needs = (checks.family_is(4 if kind == "icmp" else 6),)
+    return Action(Act.REJECT, detail=str(body.get("expr", "port-unreachable"))), needs
+
+
+def _xt(body: Any, label: str) -> tuple[Action, tuple[Check, ...]]:
+    """An extension of iptables that nft does not print: a match may fail, a target may do anything."""
+    if isinstance(body, dict) and body.get("type") == "target":
+        if body.get("name") in _XT_CONTINUES:
+            return CONTINUE_ACTION, ()
+        return Action(Act.UNKNOWN, detail=label), ()
+    if isinstance(body, dict) and body.get("name") in ("comment",):
+        return CONTINUE_ACTION, ()
+    raise Unsupported(label)
+
+
+def verdict(table: NftTable, kind: str, body: Any, label: str = "") -> Action:
     match kind:
         case "accept":
             return Action(Act.ACCEPT)
         case "drop":
             return Action(Act.DROP)
         case "reject":
-            return Action(Act.REJECT, detail=(body or {}).get("expr", "port-unreachable"))
+            return _reject(body)[0]
         case "return":
             return Action(Act.RETURN)
         case "continue":
             return CONTINUE_ACTION
-        case "jump":
-            return Action(Act.JUMP, chain=body["target"])
-        case "goto":
-            return Action(Act.GOTO, chain=body["target"])
+        case "jump" | "goto":
+            target = body["target"] if "rules" not in body else table.inline(body["rules"])
+            return Action(Act.JUMP if kind == "jump" else Act.GOTO, chain=target)
+    if kind not in _STATEMENTS_WITHOUT_VERDICT:
+        raise Unsupported(label or kind)
     return Action(Act.UNKNOWN, detail=label or kind)
+
+
+# Statements that decide in ways that are not followed: the verdict is then not known, whatever comes after.
+_STATEMENTS_WITHOUT_VERDICT = {"tproxy", "synproxy", "fwd"}
+
+
+def _element_action(table: NftTable, value: Any) -> Action:
+    if not isinstance(value, dict):
+        raise Unsupported(str(value))
+    element = value.get("element")
+    (kind, body), *_ = value.items()
+    return replace(verdict(table, kind, body), element=element)
+
+
+def _limit(kind: str, body: Any, label: str) -> Check:
+    """A limit of rate, volume or number that the first packet does not reach. This is said."""
+    if isinstance(body, str):  # of a named object: whether it is inverted stands there
+        return checks.always_unknown
+    inverted = bool(body.get("inv"))
+    if kind == "ct count":
+        over = int(body["val"]) < 1
+        return checks.assuming("the client has no other connection", over if inverted else not over)
+    return checks.assuming(f"{label} is not reached", not inverted)
 
 
 def _match(table: NftTable, rule: Rule, body: Json) -> list[Check]:
     left, op, right = body["left"], body["op"], body["right"]
-    positive, needs = _positive(table, rule, left, op, right)
-    return [*needs, checks.negate(positive) if op == "!=" else positive]
+    if isinstance(left, dict) and is_random(left) == "numgen":
+        if rule.probability is not None:
+            raise Unsupported("a second random number")
+        rule.probability = share_of(left["numgen"], op, right)
+        return []
+    if isinstance(left, dict) and (special := _special(left, op, right)) is not None:
+        return special
+    field = field_of(left)
+    needs = list(field.needs)
+    if op in ("<", ">", "<=", ">="):
+        return [*needs, _compare(field.getters[0], op, values.single(right, field.converts[0]))]
+    in_set = isinstance(right, dict) and "set" in right
+    if field.bits and op in ("in", "!") and not in_set and not (isinstance(right, str) and right.startswith("@")):
+        return [*needs, _has_bits(field.getters[0], values.single(right, field.converts[0]), op == "!")]
+    if isinstance(right, list) and not in_set:
+        right = right if field.bits else {"set": right}
+        members = members_of(table, {"set": [{"|": right}]} if field.bits else right, field.converts)
+    else:
+        members = members_of(table, right, field.converts)
+    positive = checks.in_set(field.getters, members)
+    bounds = question_bounds(field, right)
+    if bounds is not None:
+        positive = asking(positive, Question(field.question, *bounds))
+    _index(rule, left, op, right)
+    return [*needs, checks.negate(positive) if op in ("!=", "!") else positive]
 
 
-def _positive(table: NftTable, rule: Rule, left: Json, op: str, right: Any) -> tuple[Check, list[Check]]:
-    """The check for `left == right` and those that the left side brings along (a protocol)."""
-    if not isinstance(left, dict):
-        raise _Unsupported(str(left))
+def _index(rule: Rule, left: Any, op: str, right: Any) -> None:
+    """The only destination, where the rule asks for one: long chains are then looked up, not walked."""
+    if op != "==" or not isinstance(left, dict) or not isinstance(right, str) or right.startswith("@"):
+        return
+    payload = left.get("payload")
+    if isinstance(payload, dict) and payload.get("field") == "daddr" and payload.get("protocol") in ("ip", "ip6"):
+        rule.dst = values.single(right, values.plain)
+
+
+def _special(left: Json, op: str, right: Any) -> list[Check] | None:
+    """Fields of which a part may be known: marks bit by bit, connection states, address types."""
     (kind, body), *_ = left.items()
-    if kind == "numgen":
-        return _numgen_match(rule, body, op, right), []
-    if kind == "fib":
-        if body["result"] != "type" or not isinstance(right, str):
-            raise _Unsupported("fib")
-        side = checks.source_type_is if "saddr" in body["flags"] else checks.destination_type_is
-        return side(right.upper()), []
+    negative = op in ("!=", "!")
     if kind == "ct" and body["key"] == "state":
         states = {right} if isinstance(right, str) else set(right["set"] if isinstance(right, dict) else right)
-        return checks.ct_state_in(frozenset(s.upper() for s in states & _STATES)), []
-    if kind == "&" and "meta" in body[0] and body[0]["meta"]["key"] == "mark" and not isinstance(right, dict):
-        return checks.mark_is(number_of(right), number_of(body[1])), []
-    if kind == "meta" and body["key"] == "mark" and isinstance(right, int):
-        return checks.mark_is(right, ALL_BITS), []
-    if kind == "meta" and body["key"] in ("iifname", "oifname") and isinstance(right, str) and right[0] != "@":
-        return checks.device_is(right, out=body["key"] == "oifname", wildcard="*"), []
-    getters, needs = _getters(left)
-    if op in ("<", ">", "<=", ">="):
-        return _compare(getters[0], op, number_of(right)), needs
-    members = _members(table, right, len(getters))
-    if kind == "payload" and body.get("field") == "daddr" and op == "==" and isinstance(number_of(right), int):
-        rule.dst = number_of(right)
-    return checks.in_set(getters, members), needs
+        if not all(isinstance(state, str) for state in states) or not states <= _STATES:
+            return None
+        check = checks.ct_state_in(frozenset(str(s).upper() for s in states))
+    elif kind == "fib" and body.get("result") == "type" and not {"iif", "oif"} & set(body["flags"]):
+        kinds = [right] if isinstance(right, str) else right["set"] if isinstance(right, dict) else right
+        side = checks.source_type_is if "saddr" in body["flags"] else checks.destination_type_is
+        check = checks.any_of([side(str(k).upper()) for k in kinds])
+    else:
+        of_mark = _mark_is(kind, body, right)
+        if of_mark is None:
+            return None
+        check, needs = of_mark
+        return [*needs, checks.negate(check) if negative else check]
+    return [checks.negate(check) if negative else check]
 
 
-def _members(table: NftTable, right: Any, width: int) -> SetLookup:
-    if isinstance(right, str) and right.startswith("@"):
-        found = table.sets.get(right[1:])
-        if found is None:
-            raise _Unsupported(right)
-        return found
-    members = SetLookup("", width)
-    literal = right["set"] if isinstance(right, dict) and "set" in right else right
-    add_elements(members, literal if isinstance(literal, list) else [literal])
-    return members
+def _mark_is(kind: str, body: Any, right: Any) -> tuple[Check, list[Check]] | None:
+    mask, field = ALL_BITS, {kind: body}
+    if kind == "&" and isinstance(body[0], dict):
+        field, mask = body[0], values.single(body[1], values.plain)
+    if isinstance(right, dict | list) or (isinstance(right, str) and right.startswith("@")):
+        return None
+    if field == {"meta": {"key": "mark"}}:
+        return checks.mark_is(values.single(right, values.plain), mask), []
+    if field == {"ct": {"key": "mark"}}:
+        return checks.connmark_is(values.single(right, values.plain), mask), [lambda s: s.traced]
+    return None
 
 
-def _getters(expression: Any) -> tuple[tuple[Getter, ...], list[Check]]:
-    """Getters of a field or a concatenation, and the checks for the protocol that a field belongs to."""
-    (kind, body), *_ = expression.items()
-    if kind == "concat":
-        parts = [_getters(part) for part in body]
-        return tuple(g for getters, _ in parts for g in getters), [c for _, needs in parts for c in needs]
-    if kind == "payload":
-        return _payload(body["protocol"], body["field"])
-    if kind == "meta":
-        return (_META[body["key"]],), []
-    if kind == "ct" and body["key"] in _CT:
-        return (_CT[body["key"]],), []
-    raise _Unsupported(kind)
+def _has_bits(getter: checks.Getter, bits: int, inverted: bool) -> Check:
+    def check(s: Any) -> bool | None:
+        value = getter(s)
+        return None if value is None else (value & bits != 0) is not inverted
+
+    return check
 
 
-def _payload(protocol: str, name: str) -> tuple[tuple[Getter, ...], list[Check]]:
-    if protocol in ("ip", "ip6"):
-        needs = [checks.family_is(4 if protocol == "ip" else 6)]
-        getter: Getter = {
-            "saddr": checks.get_source,
-            "daddr": checks.get_destination,
-            "protocol": checks.get_protocol,
-            "nexthdr": checks.get_protocol,
-        }[name]
-        return (getter,), needs
-    ports: dict[str, Getter] = {"sport": checks.get_sport, "dport": checks.get_dport}
-    getter = ports.get(name, checks.always_unknown)
-    if protocol in ("icmp", "icmpv6"):
-        getter = {"type": _icmp_type, "code": _icmp_code}.get(name, checks.always_unknown)
-    return (getter,), [] if protocol == "th" else [checks.protocol_is(PROTOCOLS[protocol])]
-
-
-# Errors' types and codes as nft(8) names them, for IPv4 and IPv6.
-_ICMP_TYPES = (
-    {3: "destination-unreachable", 4: "source-quench", 5: "redirect", 11: "time-exceeded", 12: "parameter-problem"},
-    {1: "destination-unreachable", 2: "packet-too-big", 3: "time-exceeded", 4: "parameter-problem"},
-)
-_ICMP_CODES = (
-    {
-        0: "net-unreachable",
-        1: "host-unreachable",
-        2: "prot-unreachable",
-        3: "port-unreachable",
-        4: "frag-needed",
-        9: "net-prohibited",
-        10: "host-prohibited",
-        13: "admin-prohibited",
-    },
-    {
-        0: "no-route",
-        1: "admin-prohibited",
-        3: "addr-unreachable",
-        4: "port-unreachable",
-        5: "policy-fail",
-        6: "reject-route",
-    },
-)
-
-
-def _icmp_type(s: State) -> str | int | None:
-    return None if s.icmp is None else _ICMP_TYPES[s.family == 6].get(s.icmp[0], s.icmp[0])
-
-
-def _icmp_code(s: State) -> str | int | None:
-    return None if s.icmp is None else _ICMP_CODES[s.family == 6].get(s.icmp[1], s.icmp[1])
-
-
-_META: dict[str, Getter] = {
-    "l4proto": checks.get_protocol,
-    "mark": checks.get_mark,
-    "iifname": checks.get_in_device,
-    "oifname": checks.get_out_device,
-    "nfproto": lambda s: "ipv4" if s.family == 4 else "ipv6",
-    "protocol": lambda s: "ip" if s.family == 4 else "ip6",
-}
-_CT: dict[str, Getter] = {
-    "mark": checks.get_connmark,
-    "state": lambda s: s.ct.lower(),
-    "direction": lambda s: "original" if s.ct == "NEW" else None,
-    "ip daddr": lambda s: s.orig_dst,
-    "proto-dst": lambda s: s.orig_dport,
-}
-
-
-def _compare(getter: Getter, op: str, value: int) -> Check:
-    def check(s: State) -> bool | None:
+def _compare(getter: checks.Getter, op: str, value: int) -> Check:
+    def check(s: Any) -> bool | None:
         have = getter(s)
         if have is None:
             return None
         return bool({"<": have < value, ">": have > value, "<=": have <= value, ">=": have >= value}[op])
 
     return check
-
-
-def _numgen_match(rule: Rule, body: Json, op: str, right: Any) -> Check:
-    low, high = bounds_of(right)
-    share = {"==": high - low + 1, "<": low, "<=": low + 1}.get(op)
-    if share is None:
-        raise _Unsupported("numgen")
-    rule.probability = share / body["mod"]
-    return lambda s: True
-
-
-def _vmap(table: NftTable, found: list[tuple[Check, str]], body: Json, label: str) -> Action:
-    key, data = body["key"], body["data"]
-    if isinstance(key, dict) and "numgen" in key:
-        return _split(table, key["numgen"], data)
-    getters, needs = _getters(key)
-    found += [(check, label) for check in needs]
-    members = _members(table, data, len(getters))
-    compiled: dict[int, Action] = {}
-
-    def lookup(s: State) -> Action | None:
-        values = tuple(get(s) for get in getters)
-        if None in values:
-            return Action(Act.UNKNOWN, detail=label)
-        value = members.get(values)
-        if not isinstance(value, dict):
-            return None
-        action = compiled.get(id(value))
-        if action is None:
-            action = compiled[id(value)] = _element_action(value)
-        return action
-
-    return Action(Act.LOOKUP, lookup=lookup)
-
-
-def _element_action(value: Json) -> Action:
-    element = value.get("element")
-    (kind, body), *_ = value.items()
-    action = verdict(kind, body)
-    return Action(action.kind, chain=action.chain, detail=action.detail, element=element)
-
-
-def _split(table: NftTable, numgen: Json, data: Any) -> Action:
-    """`numgen random mod N vmap { 0 : goto …, 1 : goto … }`: each entry with its share of N."""
-    members = _members(table, data, 1)
-    entries: list[tuple[tuple[Any, Any], Any]] = [((key[0], key[0]), value) for key, value in members.exact.items()]
-    entries += [(bounds[0], value) for bounds, value in members.intervals]
-    choices: list[tuple[float, Action]] = []
-    for (low, high), value in sorted(entries, key=lambda e: int(e[0][0])):
-        choices.append(((high - low + 1) / numgen["mod"], _element_action(value)))
-    rest = 1 - sum(share for share, _ in choices)
-    if rest > 1e-9:
-        choices.append((rest, CONTINUE_ACTION))
-    return Action(Act.SPLIT, choices=tuple(choices))
-
-
-def _mangle(body: Json) -> Action:
-    key, value = body["key"], body["value"]
-    if "meta" not in key or key["meta"]["key"] != "mark":
-        return CONTINUE_ACTION
-    if isinstance(value, dict) and "ct" in value:
-        return Action(Act.CONNMARK, detail="--restore-mark")
-    keep, flip = _mark_function(value)
-    return Action(Act.MARK, keep=keep, flip=flip)
-
-
-def _mark_function(value: Any) -> tuple[int, int]:
-    """(keep, flip) of an expression over the mark: new mark = (mark & keep) ^ flip."""
-    if isinstance(value, int):
-        return 0, value
-    if isinstance(value, str):
-        return 0, int(value, 0)
-    (op, body), *_ = value.items()
-    if op == "meta" and body["key"] == "mark":
-        return ALL_BITS, 0
-    if op not in ("&", "|", "^"):
-        raise _Unsupported(op)
-    keep, flip = _mark_function(body[0])
-    number = number_of(body[1])
-    if op == "&":
-        return keep & number, flip & number
-    if op == "^":
-        return keep, flip ^ number
-    return keep & ~number, (flip & ~number) | number
-
-
-def _dnat(kind: str, body: Json, label: str) -> Action:
-    address, port = body.get("addr"), body.get("port")
-    if isinstance(address, dict) and "concat" in address:
-        address, port = address["concat"]
-    port = number_of(port)
-    if kind == "redirect":
-        return Action(Act.DNAT, address=-1, port=port if isinstance(port, int) else None, detail="REDIRECT")
-    number = number_of(address)
-    if not isinstance(number, int | None) or not isinstance(port, int | None):
-        return Action(Act.UNKNOWN, detail=label)
-    return Action(Act.DNAT, address=number, port=port)

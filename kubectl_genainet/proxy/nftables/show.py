@@ -6,11 +6,19 @@ from typing import Any
 
 
 def show_expressions(expressions: list[Any]) -> str:
-    return " ".join(filter(None, (_statement(e) for e in expressions)))
+    return " ".join(filter(None, map(_shown, expressions)))
+
+
+def _shown(entry: Any) -> str:
+    """A statement as text; as its JSON where it is not as libnftables writes it."""
+    try:
+        return _statement(entry)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        return str(entry)
 
 
 def _statement(entry: Any) -> str:
-    if not isinstance(entry, dict):
+    if not isinstance(entry, dict) or not entry:
         return str(entry)
     (kind, body), *_ = entry.items()
     match kind:
@@ -19,8 +27,17 @@ def _statement(entry: Any) -> str:
             return f"{_value(body['left'])} {op}{_value(body['right'])}"
         case "vmap":
             return f"{_value(body['key'])} vmap {_value(body['data'])}"
+        case "jump" | "goto" if "rules" in body:
+            return f"{kind} {{ {'; '.join(str(rule.get('text', '')) for rule in body['rules'])} }}"
         case "jump" | "goto":
             return f"{kind} {body['target']}"
+        case "log":
+            options = [
+                f'{key} "{value}"' if key == "prefix" else f"{key} {value}" for key, value in (body or {}).items()
+            ]
+            return " ".join(["log", *options])
+        case "limit" | "quota" | "ct count":
+            return _amount(kind, body)
         case "accept" | "drop" | "return" | "continue" | "notrack":
             return str(kind)
         case "mangle":
@@ -40,6 +57,19 @@ def _statement(entry: Any) -> str:
     return str(kind) if body is None else f"{kind} {_value(body)}"
 
 
+def _amount(kind: str, body: Any) -> str:
+    if not isinstance(body, dict):
+        return f'{kind} name "{body}"'
+    if "text" in body:
+        return f"{kind} {body['text']}"
+    over = "over " if body.get("inv") else ""
+    if kind == "limit":
+        unit = body.get("rate_unit", "packets")
+        rate = f"{body.get('rate')}{'' if unit == 'packets' else f' {unit}'}/{body.get('per', 'second')}"
+        return f"limit rate {over}{rate}"
+    return f"{kind} {over}{body.get('val')} {body.get('val_unit', '')}".rstrip()
+
+
 def _nat(kind: str, body: dict[str, Any]) -> str:
     to = _value(body["addr"]) if "addr" in body else ""
     if "port" in body:
@@ -53,7 +83,7 @@ def _nat(kind: str, body: dict[str, Any]) -> str:
 def _value(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(_value, value))
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not value:
         return str(value)
     (kind, body), *_ = value.items()
     match kind:

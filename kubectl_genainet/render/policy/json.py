@@ -32,7 +32,10 @@ def explanation_json(explanation: Explanation, service: str = "") -> dict[str, A
     """The flow and the whole answer for it."""
     flow = explanation.flow
     ends = {"from": str(flow.source), "to": str(flow.destination), "protocol": flow.protocol, "port": flow.port}
-    return {**ends, **({"service": service} if service else {}), **flow_json(explanation, rules=True)}
+    more = {"service": service} if service else {}
+    if explanation.arrival:
+        more["arrival"] = explanation.arrival
+    return {**ends, **more, **flow_json(explanation, rules=True)}
 
 
 def patch_json(patch: Patch) -> dict[str, Any]:

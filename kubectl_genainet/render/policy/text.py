@@ -34,6 +34,8 @@ def print_explanation(console: Console, explanation: Explanation, service: str =
     text = f"{flow.source} → {flow.destination} {flow.protocol} {flow.port}{via}{more}"
     style = VERDICT_STYLE[explanation.verdict]
     console.print(f"[{style}]{explanation.verdict.value.upper()}[/] {markup_safe(text)}", soft_wrap=True)
+    if explanation.arrival:
+        console.print(f"  [yellow]{markup_safe(explanation.arrival)}[/]", soft_wrap=True)
     _print_direction(console, Direction.EGRESS, str(flow.source), explanation.egress)
     _print_direction(console, Direction.INGRESS, str(flow.destination), explanation.ingress)
 
@@ -55,6 +57,8 @@ def _why(result: DirectionResult) -> str:
     match result.reason:
         case Reason.DEFAULT:
             return "no policy selects the pod, or none of their rules applies"
+        case Reason.INERT:
+            return "nothing on the cluster enforces policies, so all of them are inert"
         case Reason.OUTSIDE:
             return "not a pod, so no policy governs this end"
         case Reason.HOST_NETWORK:

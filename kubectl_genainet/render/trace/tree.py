@@ -19,6 +19,8 @@ _VERDICT_STYLE = {
     Verdict.FORWARDED: "green",
     Verdict.DROPPED: "bold red",
     Verdict.REJECTED: "bold red",
+    Verdict.UNANSWERED: "bold red",
+    Verdict.RESET: "bold red",
     Verdict.UNKNOWN: "yellow",
 }
 
@@ -77,6 +79,12 @@ def _times(path: PacketPath) -> str:
         parts.append(counted(path.attempts, "attempt"))
     if path.retransmits:
         parts.append(counted(path.retransmits, "retransmit"))
+    if path.recovered_drops:
+        parts.append(f"{counted(path.recovered_drops, 'drop')} made good")
+    if path.incomplete:
+        parts.append("incomplete: records were lost")
+    if path.waited and path.verdict is not Verdict.FORWARDED:
+        parts.append(path.waited)
     return "  " + ", ".join(parts) if parts else ""
 
 
@@ -228,7 +236,7 @@ def _account(summary: TraceSummary) -> str:
     text = f"{counted(summary.connections, 'connection')} ({verdicts}); {seen}; {sightings}"
     text += f"; nodes: {', '.join(summary.nodes) or 'none'}"
     if summary.half_seen:
-        text += f"; {summary.half_seen} more half seen, at the trace's begin or end"
+        text += f"; {summary.half_seen} were already open when the trace started, or still open when it ended"
     if summary.silent_nodes:
         text += f"; broke off: {', '.join(summary.silent_nodes)}"
     return printable(text)

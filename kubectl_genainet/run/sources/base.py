@@ -34,6 +34,7 @@ class Source(ABC):
     def __init__(self, *, namespace: str = "", all_namespaces: bool = False) -> None:
         load_extensions()
         self.namespace, self.all_namespaces = namespace, all_namespaces
+        self.failed_nodes: set[str] = set()  # whose agent did not answer, or could not go on
         self._snapshot: ClusterSnapshot | None = None
 
     def snapshot(self) -> ClusterSnapshot:
@@ -83,11 +84,11 @@ class Source(ABC):
 
     def node_reports(self, warn: Warn) -> Mapping[str, NodeReport]:
         """Every node's report. A node that fails is warned of and left out; raises GenainetError where all fail."""
-        return read_nodes(self.agents(), warn)
+        return read_nodes(self.agents(), warn, self.failed_nodes)
 
     def rulesets(self, warn: Warn, *, conntrack: bool = False) -> Mapping[str, Sequence[RulesetDump]]:
         """Every node's rulesets, with its translated connections if asked; failures as in `node_reports`."""
-        return read_rulesets(self.agents(), warn, conntrack=conntrack)
+        return read_rulesets(self.agents(), warn, self.failed_nodes, conntrack=conntrack)
 
     def node_addresses(self) -> Mapping[str, Sequence[str]]:
         """The nodes' own addresses, as far as the source knows them."""

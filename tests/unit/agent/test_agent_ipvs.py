@@ -28,7 +28,7 @@ def servers() -> list[tuple[Attributes, list[Attributes]]]:
         decoded.append((name, _attributes(message, name)))
     services = [a for name, a in decoded if name == "IPVS_CMD_ATTR_SERVICE"]
     destinations = iter([a for name, a in decoded if name == "IPVS_CMD_ATTR_DEST"])
-    counts = [len(s.real_servers) for s in parse_ipvs(RECORDED["ipvsadm"])]
+    counts = [len(s.real_servers) for s in parse_ipvs(RECORDED["ipvsadm"])[0]]
     # ipvsadm sorts, the kernel does not: how many destinations a service has is told by its line there.
     names = [line for line in RECORDED["ipvsadm"].splitlines() if line.startswith("-A")]
     by_name = dict(zip(names, counts, strict=True))
@@ -53,7 +53,7 @@ def test_ipv4_and_ipv6_persistence_marks_and_tunnels_are_among_them() -> None:
         "-b sh-fallback,sh-port",
     ):
         assert part in text
-    assert len(parse_ipvs(text)) == text.count("-A ")
+    assert len(parse_ipvs(text)[0]) == text.count("-A ")
 
 
 def test_an_unknown_protocol_is_an_error_not_a_guess() -> None:
@@ -84,4 +84,4 @@ def test_where_both_ways_fail_both_reasons_are_named(tmp_path: Path, monkeypatch
     (tmp_path / "ipvsadm").write_text("#!/bin/sh\necho -A -t 10.96.0.1:443 -s rr\n")
     text, error = _by_ipvsadm("/proc/self/ns/net", "netlink: EPERM")
     assert (text.splitlines()[0], error) == ("# read by ipvsadm, because of netlink: EPERM", "")
-    assert [s.title for s in parse_ipvs(text)] == ["TCP 10.96.0.1:443"]
+    assert [s.title for s in parse_ipvs(text)[0]] == ["TCP 10.96.0.1:443"]

@@ -257,6 +257,7 @@ def sriov(world: World, network: str = "rdma-net", resource: str = "openshift.io
     template["metadata"]["annotations"] = {"k8s.v1.cni.cncf.io/networks": network}
     for spec in each(world, "Deployment", "my-llama-finetuned"):
         spec["containers"][0]["resources"]["limits"]["openshift.io/mlx_rdma"] = "1"
+        spec["containers"][0]["securityContext"] = {"capabilities": {"add": ["IPC_LOCK"]}}
     definition = meta("rdma-net", NS)
     definition["annotations"]["k8s.v1.cni.cncf.io/resourceName"] = resource
     world.add(

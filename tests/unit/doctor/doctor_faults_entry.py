@@ -169,7 +169,13 @@ def route_to_no_port(world: World) -> None:
     world.get("HTTPRoute", "my-llama")["spec"]["rules"][0]["backendRefs"] = [{"name": "my-llama-svc", "port": 8080}]
 
 
-@fault("reference-grant", gke, "HTTPRoute edge/my-llama", "spec.rules[0].backendRefs[0].namespace")
+@fault(
+    "reference-grant",
+    gke,
+    "HTTPRoute edge/my-llama",
+    "spec.rules[0].backendRefs[0].namespace",
+    also=("route-stream-timeout",),
+)
 def route_without_a_grant(world: World) -> None:
     world.add(
         {

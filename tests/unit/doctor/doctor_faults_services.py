@@ -136,7 +136,13 @@ def target_type_instance(world: World) -> None:
     notes(world)[AWS + "nlb-target-type"] = "instance"
 
 
-@fault("nlb-legacy", eks, "Service chatbot/chatbot-ui", f"metadata.annotations[{AWS}type]")
+@fault(
+    "nlb-legacy",
+    eks,
+    "Service chatbot/chatbot-ui",
+    f"metadata.annotations[{AWS}type]",
+    also=("nlb-idle-timeout",),
+)
 def in_tree_nlb(world: World) -> None:
     del world.get("Service", "chatbot-ui")["spec"]["loadBalancerClass"]
     notes(world)[AWS + "type"] = "nlb"

@@ -15,6 +15,7 @@ from tests.unit.doctor import (
     doctor_faults_dataplane,
     doctor_faults_dns,
     doctor_faults_entry,
+    doctor_faults_fabric,
     doctor_faults_gpu,
     doctor_faults_nodes,
     doctor_faults_policy,
@@ -36,6 +37,7 @@ FAULTS = (
     doctor_faults_dns,
     doctor_faults_gpu,
     doctor_faults_nodes,
+    doctor_faults_fabric,
 )
 CASES = [found for module in FAULTS for found in vars(module).values() if isinstance(found, Case)]
 

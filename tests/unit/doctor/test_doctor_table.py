@@ -224,10 +224,26 @@ CLUSTERS = (
     Faults(kubeadm, ("a_thousand_services_in_iptables",)),
     Faults(kubeadm, ("unknown_scheduler",)),
     Faults(kubeadm, ("ipvs_modules_missing",)),
-    Faults(BY_NAME["efa_not_requested"].base, ("efa_not_requested",), frozenset({"efa-invisible"})),
+    *(
+        Faults(BY_NAME[name].base, (name,), frozenset({"efa-invisible"}))
+        for name in ("efa_not_requested", "rdma_without_locked_memory", "device_files_of_the_node")
+    ),
     *(
         Faults(BY_NAME[name].base, (name,))
-        for name in ("strict_mtls_and_a_plain_client", "policy_forgets_istiod", "nginx_and_mesh_both_balance")
+        for name in (
+            "little_shared_memory",
+            "gpudirect_without_its_networks",
+            "node_resolver_asked_for_a_service",
+            "names_wait_for_readiness",
+            "class_that_no_slice_serves",
+            "network_device_anywhere",
+            "claim_that_no_container_names",
+            "mesh_cuts_streams",
+            "agent_of_pod_identity_closed_off",
+            "strict_mtls_and_a_plain_client",
+            "policy_forgets_istiod",
+            "nginx_and_mesh_both_balance",
+        )
     ),
 )
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import msgspec
 import pytest
 from rich.console import Console
 
 from kubectl_genainet.context.account import Account
+from kubectl_genainet.context.ends import Ends
 from kubectl_genainet.drops.drops import DropCorrelator
-from kubectl_genainet.drops.ends import Ends
-from kubectl_genainet.drops.rows import Rows, summary_of
+from kubectl_genainet.drops.rows import Rows
+from kubectl_genainet.drops.summary import summary_of
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import (
     ClusterChanged,
@@ -24,18 +26,19 @@ from kubectl_genainet.model.events import (
     Point,
     ResetCount,
     RetransmitCount,
+    TcpFlags,
     Tick,
 )
-from kubectl_genainet.model.finding import Severity
+from kubectl_genainet.model.finding import Certainty, Severity
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.model.node import Device, NetNs, NodeReport, RulesetDump
-from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.model.node import Device, NetNs, NetnsRules, NodeReport, Route, RulesetDump
+from kubectl_genainet.model.packet import OBSERVER, FiveTuple, Protocol
 from kubectl_genainet.model.reasons import SENTENCES, is_background
 from kubectl_genainet.model.results.drops import Agreement, DropRow, Outcome
 from kubectl_genainet.proxy import RuleRef
 from kubectl_genainet.render.drops import COLUMNS, details
 from kubectl_genainet.render.table import table
-from kubectl_genainet.why.explain import told_by
+from kubectl_genainet.why.netfilter import told_by
 
 UI, LLAMA, VIP, NODE = "10.244.1.2", "10.244.2.3", "10.96.0.65", "172.18.0.2"
 HOST, UI_NS, LLAMA_NS = 1, 2, 3
@@ -345,7 +348,9 @@ def test_answer_to_a_client_that_has_gone_is_no_closed_port() -> None:
     late = dropped(REQUEST.reversed, reason="NO_SOCKET", location="tcp_v4_rcv", netns=UI_NS, opening=False)
     (row,) = rows(late)
     assert (row.check, row.severity, row.outcome) == ("late-answer", Severity.INFO, Outcome.DROPPED)
-    assert row.title.startswith("an answer reached pod default/chatbot-ui after its client had closed the socket")
+    assert row.title.startswith(
+        f"an answer from {LLAMA}:8080 reached pod default/chatbot-ui, where no socket waits for it"
+    )
 
 
 @pytest.mark.parametrize(
@@ -417,7 +422,7 @@ def test_counters_of_the_node_become_rows_by_how_much_they_grew() -> None:
     assert {r.check: r.packets for r in Rows(correlator).build()} == {
         "listen-overflow": 2,
         "conntrack-full": 2,
-        "conntrack-race": 1,  # a failed insertion counts as a drop too
+        "conntrack-insert-failed": 1,  # counts as a drop too; what failed is not known without a packet
     }
 
 
@@ -492,3 +497,129 @@ def test_hostile_names_are_escaped_and_the_table_fits() -> None:
     assert "\x1b" not in text and "\u202e" not in text and "\\x1b[31mred" in text
     assert max(map(len, text.splitlines())) <= 100
     assert "chatbot-ui" in text and "the policies admit it: the kernel and the API disagree [assumed]" in text
+
+
+# --- what a drop is, beyond the kernel's word for it ------------------------------------------------------------------
+
+
+def sampled(reason: str, **rest: Any) -> list[Event]:
+    """A count and its sample, of one packet."""
+    values: dict[str, Any] = {"flow": REQUEST, "netns": HOST, "location": "f", "hook": "", "flags": 2} | rest
+    tcp = None if values["flow"].protocol is not Protocol.TCP else TcpFlags(1, 0, values["flags"])
+    packet = msgspec.structs.replace(
+        sample(values["flow"], hook=values["hook"]),
+        reason=reason,
+        netns=values["netns"],
+        location=values["location"],
+        tcp=tcp,
+    )
+    opening = values["flags"] == 2
+    count = dropped(
+        values["flow"], reason=reason, netns=values["netns"], location=values["location"], opening=opening, packets=1
+    )
+    return [packet, count]
+
+
+def test_rule_that_takes_only_invalid_packets_is_named_as_such() -> None:
+    invalid = rules("-A FORWARD -m conntrack --ctstate INVALID -j DROP", "-A FORWARD -j ACCEPT")
+    (row,) = rows(invalid, *sampled("NETFILTER_DROP", flow=REQUEST.reversed, hook="FORWARD", flags=24))
+    assert row.check == "conntrack-invalid" and row.drop is not None and row.policy is None
+    assert row.drop.rule is not None and "INVALID" in row.drop.rule and row.drop.certainty is Certainty.DERIVED
+
+
+@pytest.mark.parametrize(("location", "check"), [("ip_forward", "ttl-expired"), ("ip_rcv_core", "bad-header")])
+def test_header_error_where_packets_are_forwarded_is_the_ttl(location: str, check: str) -> None:
+    (row,) = rows(*sampled("IP_INHDR", location=location))
+    assert row.check == check
+
+
+def test_failed_insertion_of_a_connection_on_its_way_out_is_want_of_a_port_and_no_race() -> None:
+    nat = RulesetDump(
+        node="node-1",
+        t_ns=1,
+        source="iptables-nft",
+        text="*nat\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -p tcp -j MASQUERADE --to-ports 61000-61009\nCOMMIT\n",
+    )
+    before, after = report(1, conntrack_insert_failed=0), report(2, conntrack_insert_failed=9)
+    outside = tcp(UI, 40000, "192.0.2.7", 443)
+    correlator = DropCorrelator(snapshot())
+    for event in (before, nat, *sampled("NETFILTER_DROP", flow=outside, hook="POST_ROUTING"), after):
+        correlator.feed(event)
+    found = Rows(correlator).build()
+    assert {r.check for r in found} == {"snat-ports-exhausted"}
+    assert all("race" not in r.title for r in found)
+
+
+def test_neighbour_that_does_not_answer_is_the_next_hop() -> None:
+    gateway = Route("10.9.0.0/16", "eth0", "172.18.0.77")
+    device = Device(name="eth0", ifindex=2, mtu=1500, addresses=(NODE,))
+    host = NetNs(inode=HOST, host=True, devices=(device,), routes=(gateway, Route("172.18.0.0/16", "eth0")))
+    told = NodeReport(node="node-1", t_ns=2, namespaces=(host,))
+    (row,) = rows(told, *sampled("NEIGH_FAILED", flow=tcp(UI, 40000, "10.9.0.4", 80)))
+    assert "who has 172.18.0.77, the next hop towards 10.9.0.4" in row.title
+    (row,) = rows(told, *sampled("NEIGH_FAILED", flow=tcp(UI, 40000, "172.18.0.9", 80)))
+    assert "who has 172.18.0.9 (ARP" in row.title
+
+
+def test_rules_of_a_pods_own_namespace_are_read_for_what_dies_in_it() -> None:
+    own = rules("-A INPUT -p tcp --dport 8080 -j DROP")
+    nodes = rules("-A INPUT -j ACCEPT")
+    died = sampled("NETFILTER_DROP", netns=LLAMA_NS, hook="INPUT")
+    (row,) = rows(nodes, NetnsRules(node="node-1", t_ns=2, netns=LLAMA_NS, dumps=(own,)), *died)
+    assert row.check == "rule-drop" and row.drop is not None and "--dport 8080 -j DROP" in (row.drop.rule or "")
+    assert row.title.startswith("pod default/my-llama drops it by a rule")
+    (row,) = rows(nodes, *died)
+    assert row.check == "netfilter-drop" and "the rules of pod default/my-llama were not read" in row.title
+
+
+def test_port_that_the_pod_itself_redirects_to_is_its_proxys() -> None:
+    own = RulesetDump(
+        node="node-1",
+        t_ns=1,
+        source="iptables-nft",
+        text="*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -j REDIRECT --to-ports 15006\nCOMMIT\n",
+    )
+    redirected = tcp(UI, 40000, LLAMA, 15006)
+    died = sampled("NO_SOCKET", flow=redirected, netns=LLAMA_NS, location="tcp_v4_rcv")
+    (row,) = rows(NetnsRules(node="node-1", t_ns=2, netns=LLAMA_NS, dumps=(own,)), *died)
+    assert row.check == "redirect-without-listener" and "targetPort" not in row.title
+    assert row.drop is not None and "REDIRECT --to-ports 15006" in (row.drop.rule or "")
+
+
+def test_mild_reason_is_an_error_where_it_keeps_connections_from_opening() -> None:
+    severities = {flags: rows(*sampled("OTHERHOST", flags=flags))[0].severity for flags in (2, 18, 24)}
+    assert severities == {2: Severity.ERROR, 18: Severity.ERROR, 24: Severity.INFO}
+
+
+def test_segment_without_a_connection_is_no_closed_port() -> None:
+    (row,) = rows(*sampled("NO_SOCKET", netns=LLAMA_NS, location="tcp_v4_rcv", flags=24))
+    assert row.check == "unknown-connection" and "nothing listens" not in row.title
+
+
+def test_sender_is_told_of_as_many_as_came_to_it() -> None:
+    reject = rules("-A FORWARD -p tcp --dport 8080 -j REJECT --reject-with icmp-port-unreachable")
+    icmp = IcmpCount(node="node-1", t_ns=3, netns=UI_NS, flow=REQUEST, packets=2, family=4, type=3, code=3)
+    (row,) = rows(reject, dropped(packets=14), sample(), icmp)
+    assert any("of 14 packets the sender was told of 2" in e.statement for e in row.evidence)
+
+
+def test_full_queue_of_half_open_connections_is_a_row() -> None:
+    def with_counter(t: int, value: int) -> NodeReport:
+        device = Device(name="eth0", ifindex=2, mtu=1500, addresses=(LLAMA,))
+        space = NetNs(inode=LLAMA_NS, host=False, devices=(device,), counters={"TCPReqQFullDrop": value})
+        return NodeReport(node="node-1", t_ns=t, namespaces=(space,))
+
+    correlator = DropCorrelator(snapshot())
+    for event in (with_counter(1, 3), with_counter(2, 134)):
+        correlator.feed(event)
+    (row,) = Rows(correlator).build()
+    assert (row.check, row.packets, row.severity) == ("syn-queue-full", 131, Severity.ERROR)
+
+
+def test_agents_own_questions_are_no_drops() -> None:
+    correlator = DropCorrelator(snapshot())
+    asked = FiveTuple(OBSERVER, 50000, "127.0.0.1", 10249, Protocol.TCP)
+    for event in (report(), dropped(asked, reason="NO_SOCKET", packets=2)):
+        correlator.feed(event)
+    built = Rows(correlator).build()
+    assert built == [] and summary_of("all", built, correlator, Account()).observers == 2

@@ -146,11 +146,29 @@ def test_a_batch_answers_line_by_line_in_order(manifests: Path) -> None:
         ('{"from": "ai/rag", "to": "10.0.0.1", "port": 1, "protocol": "tcp"}', "protocol 'tcp' is none of TCP"),
     ],
 )
-def test_a_bad_line_of_a_batch_is_named(manifests: Path, line: str, problem: str) -> None:
-    with pytest.raises(InputError) as caught:
-        run("explain", "--manifests", str(manifests), "--flows", "-", text=line)
-    assert problem in caught.value.message
-    assert caught.value.message.startswith("<stdin>, line 1")
+def test_a_bad_line_of_a_batch_is_named_and_the_others_are_judged(manifests: Path, line: str, problem: str) -> None:
+    good = '{"from": "ai/rag", "to": "ai/llama-0", "port": 80}'
+    result = run("explain", "--manifests", str(manifests), "--flows", "-", "-o", "json", text=f"{line}\n{good}\n")
+    first, second = map(json.loads, result.stdout.splitlines())
+    assert first["line"] == 1 and problem in first["error"] and first["error"].startswith("<stdin>, line 1")
+    assert second["verdict"] == "deny"
+    assert result.return_value == 2
+
+
+def test_a_quoted_port_says_to_drop_the_quotes(manifests: Path) -> None:
+    line = '{"from": "ai/rag", "to": "ai/llama-0", "port": "80"}'
+    result = run("explain", "--manifests", str(manifests), "--flows", "-", text=line)
+    assert 'drop the quotes, "port": 80' in result.stderr
+
+
+def test_a_batch_takes_names(manifests: Path) -> None:
+    lines = [
+        {"from": "pod/ai/rag", "to": "huggingface.co", "port": 443},
+        {"from": "huggingface.co", "to": "ai/rag", "port": 1},
+    ]
+    text = "\n".join(map(json.dumps, lines))
+    result = run("explain", "--manifests", str(manifests), "--flows", "-", "-o", "json", text=text)
+    assert [json.loads(line)["verdict"] for line in result.stdout.splitlines()] == ["allow", "allow"]
 
 
 @pytest.mark.parametrize(
@@ -204,3 +222,24 @@ def test_matrix_and_its_difference(manifests: Path, tmp_path: Path) -> None:
     }
     assert changed.return_value == 1
     assert run("matrix", "--manifests", str(manifests), "-A", "--diff", str(manifests)).return_value == 0
+
+
+def test_a_destination_by_name_is_told_of_dns_and_of_the_enforcer(tmp_path: Path) -> None:
+    egress = netpol(
+        "ai/out", podSelector=labels(app="rag"), policyTypes=["Egress"], egress=[{"ports": [{"port": 443}]}]
+    )
+    path = write(tmp_path / "x.json", *PODS, egress)
+    arguments = ("--manifests", str(path), "-n", "ai", "--enforcer", "calico", "pod/rag", "huggingface.co:443")
+    record = json.loads(run("explain", *arguments, "-o", "json").stdout)
+    assert (record["verdict"], record["dns"]["verdict"], record["enforcer"]["name"]) == ("allow", "deny", "calico")
+    text = run("explain", *arguments).stdout
+    assert text.startswith("Policies are enforced by Calico.")
+    assert "DNS: ai/rag may not ask" in text and "would never start" in text
+    by_address = run("explain", "--manifests", str(path), "-n", "ai", "pod/rag", "203.0.113.1:443", "-o", "json")
+    assert "dns" not in json.loads(by_address.stdout)
+
+
+def test_without_an_enforcer_it_is_said_first_that_policies_are_inert(manifests: Path) -> None:
+    result = run("explain", "--manifests", str(manifests), "-n", "ai", "--enforcer", "none", "pod/rag", "svc/llama")
+    assert result.stdout.startswith("Nothing enforces policies on this cluster: every policy is inert")
+    assert result.return_value == 0

@@ -163,7 +163,8 @@ COMMIT
 
 def test_random_ways_have_the_probabilities_of_their_rules() -> None:
     result = evaluate(ruleset(NAT), packet("10.96.0.1"))
-    assert result.verdict is Verdict.DNAT
+    assert result.verdict is Verdict.MIXED
+    assert [(p.verdict, p.share) for p in result.parts] == [(Verdict.DNAT, 0.625), (Verdict.DROP, 0.375)]
     assert [(b.address, b.probability) for b in result.backends] == [("10.1.0.1:8080", 0.25), ("10.1.0.2:8080", 0.375)]
     dropped = next(o for o in result.outcomes if o.verdict is Verdict.DROP)
     assert dropped.probability == pytest.approx(0.375)
@@ -283,9 +284,9 @@ def test_nft_matches(rule: str, matches: bool) -> None:
 
 
 def test_nft_what_is_not_known_is_named() -> None:
-    assert "skuid" in evaluate(nft_chain("meta skuid 0 drop"), packet()).unknown[0]
+    assert "cgroup" in evaluate(nft_chain("meta cgroup 7 drop"), packet()).unknown[0]
     assert "osf" in evaluate(nft_chain('osf name "Linux" drop'), packet()).unknown[0]
-    result = evaluate(nft_chain('meta skuid 0 log prefix "x" counter', "ip daddr 10.1.0.9 reject"), packet())
+    result = evaluate(nft_chain('meta cgroup 7 log prefix "x" counter', "ip daddr 10.1.0.9 reject"), packet())
     assert result.verdict is Verdict.REJECT
 
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Packet, Ruleset, dump_of, evaluate, parse_ruleset
-from kubectl_genainet.proxy.evaluator.evaluate import _Walk
 from kubectl_genainet.proxy.evaluator.ir import Chain
+from kubectl_genainet.proxy.evaluator.walk import Walk
 
 ADDRESSES = [f"10.0.0.{n}" for n in range(1, 5)]
 MATCHES = st.lists(
@@ -112,7 +112,7 @@ def test_a_source_that_no_rule_tells_apart_is_not_walked_again(monkeypatch: pyte
     def walked(*_: object) -> None:
         pytest.fail("walked again")
 
-    monkeypatch.setattr(_Walk, "run", walked)
+    monkeypatch.setattr(Walk, "run", walked)
     again = [
         evaluate(ruleset, Packet(src=ip, dst="10.0.0.1", dport=80, protocol=Protocol.TCP))
         for ip in ("10.244.9.9", "198.51.100.1")

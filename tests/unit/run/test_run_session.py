@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import signal
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from kubectl_genainet import wire
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import BundleWriter, read_bundle
 from kubectl_genainet.cli import cli
+from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import AgentFailed
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.node import NodeReport
+from kubectl_genainet.run.agents import Agents, read_nodes
 from kubectl_genainet.run.interrupts import Interrupts
+from kubectl_genainet.stream import Dial
 
 
 def test_ctrl_c_waits_until_a_record_is_taken_in() -> None:
@@ -97,3 +108,66 @@ def test_a_field_that_is_not_evaluated_leaves_the_verdict_open(tmp_path: Path) -
     done = CliRunner().invoke(cli, ["trace", "svc/my-llama-svc", "--from", str(tmp_path / "l7.gnb")])
     assert "the policies' verdict is not known: CiliumNetworkPolicy default/l7" in done.stdout
     assert "by the API's objects" not in done.stdout
+
+
+def _with_failure(path: Path) -> str:
+    recorded = read_bundle(recordings() / "healthy.gnb")
+    with BundleWriter(path, recorded.header, recorded.snapshot) as bundle:
+        for event in recorded.events:
+            bundle.write(event)
+        bundle.write(AgentFailed(node="node-9", message="the probe packet can't make its maps"))
+    return str(path)
+
+
+def test_a_run_with_a_failed_node_does_not_end_as_if_nothing_were_wrong(tmp_path: Path) -> None:
+    def status(bundle: str) -> object:
+        arguments = ["trace", "svc/my-llama-svc", "--from", bundle]
+        return CliRunner().invoke(cli, arguments, standalone_mode=False).return_value
+
+    assert status(str(recordings() / "healthy.gnb")) == ExitStatus.OK
+    assert status(_with_failure(tmp_path / "b")) == ExitStatus.FAILED
+
+
+def test_failures_change_no_other_status() -> None:
+    assert [status.with_failures(True) for status in ExitStatus] == [2, 1, 2, 124]
+    assert [status.with_failures(False) for status in ExitStatus] == list(ExitStatus)
+
+
+def test_nodes_that_do_not_answer_are_remembered_and_unreadable_things_are_said() -> None:
+    report = NodeReport(node="good", t_ns=0, namespaces=(), unreadable=tuple(f"namespace {n}" for n in range(7)))
+    said: list[str] = []
+    failed: set[str] = set()
+    with agents_that_say({"good": report}) as dials:
+        answers = read_nodes(Agents({**dials, "bad": _dead}), said.append, failed)
+    assert set(answers) == {"good"} and failed == {"bad"}
+    assert said[0].startswith("the agent on node bad can't be reached")
+    assert said[1:] == [f"node good: unreadable: namespace {n}" for n in range(5)] + [
+        "node good: unreadable: 2 other things"
+    ]
+
+
+def _dead() -> socket.socket:
+    raise ConnectionRefusedError("refused")
+
+
+@contextlib.contextmanager
+def agents_that_say(reports: dict[str, NodeReport]) -> Iterator[dict[str, Dial]]:
+    """Diallers of agents that answer any request with a report."""
+    threads = []
+
+    def dial(report: NodeReport) -> socket.socket:
+        ours, theirs = socket.socketpair()
+
+        def answer() -> None:
+            with theirs:
+                theirs.recv(65536)
+                body = wire.encode(report)
+                theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+        threads.append(threading.Thread(target=answer))
+        threads[-1].start()
+        return ours
+
+    yield {node: functools.partial(dial, report) for node, report in reports.items()}
+    for thread in threads:
+        thread.join(5)

@@ -7,7 +7,7 @@ import pytest
 
 from kubectl_genainet.model.events import AgentFailed, IcmpError, PacketSeen, Point, Progress, TcpRetransmit
 from kubectl_genainet.model.packet import FiveTuple
-from kubectl_genainet.model.results.path import Verdict
+from kubectl_genainet.model.results.path import Outcome, Verdict
 from tests.unit.trace_world import (
     FIN,
     HOST,
@@ -96,9 +96,17 @@ def test_connection_older_than_the_trace_is_shown_by_its_first_data() -> None:
     assert path.handshake_ns is None and path.response_ns == 1_000_000 - 50_000
 
 
-def test_replies_and_bare_acks_alone_open_nothing() -> None:
+def test_bare_acks_alone_open_nothing() -> None:
     world = World()
-    assert world.tell(world.request(40000, T, 16), world.reply(40000, T, DATA, payload=10)) == []
+    assert world.tell(world.request(40000, T, 16)) == []
+
+
+def test_stream_older_than_the_trace_is_joined_by_what_comes_back() -> None:
+    world = World()
+    (path,) = world.tell(world.request(40000, T, 16), world.reply(40000, T, DATA, payload=10))
+    assert path.hops == () and path.verdict is Verdict.FORWARDED and path.waited.startswith("still open")
+    assert path.flow.service is not None and path.flow.client.pod == "chat"
+    assert path.backend is not None and (path.backend.pod, path.backend.port) == ("llm-0", 8080)
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
@@ -196,18 +204,20 @@ def test_icmp_error_tells_the_sender_unless_it_is_dropped_too(point: Point, verd
     assert "host unreachable" in path.findings[0].title
 
 
-def test_silence_is_unknown_and_says_where_the_packet_was_last() -> None:
+def test_silence_is_unanswered_and_says_where_the_packet_was_last() -> None:
     world = World()
     (path,) = world.tell(world.request(40000, T)[:5], world.request(40000, T + SECOND, ip_id=9)[:5])
-    assert path.verdict is Verdict.UNKNOWN and path.drop is None
+    assert path.verdict is Verdict.UNANSWERED and path.drop is None and path.waited == "no SYN-ACK in 11.0 s"
     (finding,) = path.findings
     assert finding.check == "unanswered" and "last seen on veth of node-2 (tx)" in finding.title
 
 
-def test_first_packet_in_the_destinations_namespace_has_arrived() -> None:
+def test_arrival_is_no_answer() -> None:
     world = World()
     (path,) = world.tell(world.request(40000, T), world.request(40000, T + SECOND, ip_id=9))
-    assert path.verdict is Verdict.FORWARDED and path.established is False
+    assert (path.verdict, path.outcome) == (Verdict.UNANSWERED, Outcome.UNANSWERED) and path.established is False
+    (finding,) = path.findings
+    assert finding.title.startswith("no answer: the SYN arrived in pod default/llm-0, which did not answer it")
 
 
 def test_harmless_frees_are_no_drops() -> None:
@@ -221,7 +231,7 @@ def test_harmless_frees_are_no_drops() -> None:
 def test_later_drops_count_when_the_connection_does_not_recover() -> None:
     def tell(answered: bool) -> tuple[Verdict, str | None, int]:
         world = World()
-        data = world.request(40000, T + SECOND, DATA, payload=1400, seq=1001)
+        data = world.request(40000, T + SECOND, DATA, payload=1400, seq=1001)[:4]
         drop = world.dropped(data[3], "PKT_TOO_BIG", location="ip_forward")
         again = TcpRetransmit(
             node="node-1", t_ns=T + SECOND, netns=POD["node-1"], flow=data[0].flow, state="ESTABLISHED"

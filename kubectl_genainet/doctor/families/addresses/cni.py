@@ -10,12 +10,12 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import TUNNELS, pod_namespaces
 from kubectl_genainet.doctor.objects.nodes import uplink as uplink_of
 from kubectl_genainet.doctor.objects.platform import Routing, config_map, container_env
-from kubectl_genainet.doctor.objects.raw import kubectl, number, sh, text
+from kubectl_genainet.doctor.objects.raw import kubectl, number, patch, sh, text
 from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.node import Device, NodeReport
 
 
-@check(Area.CNI, Severity.WARNING, needs=("DaemonSet", "ConfigMap"))
+@check(Area.CNI, Severity.WARNING, needs=("DaemonSet",))
 def cni_overlay(cluster: Cluster) -> Problems:
     """GenAI traffic between nodes is encapsulated.
 
@@ -250,12 +250,23 @@ def mtu_nodes_differ(cluster: Cluster) -> Problems:
             )
 
 
-@check(Area.CNI, Severity.WARNING, needs=("DaemonSet", "ConfigMap"))
+def _calico_mtu(cluster: Cluster) -> tuple[ObjectRef, str, str] | None:
+    """(object, field, MTU) as Calico is told it: by its operator's Installation, or by calico-config."""
+    for installation in cluster.snapshot.of("Installation", "operator.tigera.io"):
+        value = text(installation.raw, "spec", "calicoNetwork", "mtu")
+        if value:
+            return installation.ref, "spec.calicoNetwork.mtu", value
+    config = config_map(cluster.snapshot, "calico-config")
+    return (config.ref, "data[veth_mtu]", text(config.raw, "data", "veth_mtu")) if config else None
+
+
+@check(Area.CNI, Severity.WARNING, needs=("DaemonSet",))
 def mtu_configured(cluster: Cluster) -> Problems:
     """The CNI is configured with an MTU that leaves no room for its encapsulation.
 
-    Looks at veth_mtu in calico-config and AWS_VPC_ENI_MTU of aws-node. Only values that cannot be right are
-    reported: an overlay with 1500 or 9001 bytes, which are the sizes of bare networks; an ENI beyond its limits.
+    Looks at calicoNetwork.mtu of the operator's Installation, veth_mtu in calico-config and AWS_VPC_ENI_MTU of aws-node.
+    Only values that cannot be right are reported: an overlay with 1500 or 9001 bytes, which are the sizes of bare
+    networks; an ENI beyond its limits.
 
     Why: a packet of the configured size does not fit once the tunnel's headers are added.
 
@@ -263,8 +274,8 @@ def mtu_configured(cluster: Cluster) -> Problems:
     """
     for cni in cluster.cnis:
         found = None
-        if cni.name == "Calico" and (config := config_map(cluster.snapshot, "calico-config")):
-            found = (config.ref, "data[veth_mtu]", text(config.raw, "data", "veth_mtu"))
+        if cni.name == "Calico":
+            found = _calico_mtu(cluster)
         elif cni.name == "Amazon VPC CNI":
             value, field = container_env(cni.daemonset, "aws-node").get("AWS_VPC_ENI_MTU", ("", ""))
             if re.fullmatch(r"[0-9]+", value) and not 576 <= int(value) <= 9001:
@@ -276,7 +287,7 @@ def mtu_configured(cluster: Cluster) -> Problems:
                         "Use 9001.", command="kubectl -n kube-system set env daemonset/aws-node AWS_VPC_ENI_MTU=9001"
                     ),
                 )
-        # Calico takes the overhead off only where veth_mtu is 0 (auto).
+        # Calico takes the overhead off only where the MTU is not given (veth_mtu 0, no mtu in the Installation).
         if found and cni.overhead and found[2] in ("1500", "9001"):
             right = int(found[2]) - cni.overhead
             yield Problem(
@@ -284,7 +295,12 @@ def mtu_configured(cluster: Cluster) -> Problems:
                 found[0],
                 (derived(found[0], found[1], found[2], f"{cni.encapsulation} adds {cni.overhead} bytes"), cni.evidence),
                 Remedy(
-                    f"Set it to {right}, or to 0 to let Calico detect it, and restart the pods.",
-                    command=kubectl(found[0], "patch", "--type=merge", "-p", f'{{"data":{{"veth_mtu":"{right}"}}}}'),
+                    f"Set it to {right}, or leave it to Calico's own detection, and restart the pods.",
+                    command=patch(
+                        found[0],
+                        {"data": {"veth_mtu": str(right)}}
+                        if found[0].kind == "ConfigMap"
+                        else {"spec": {"calicoNetwork": {"mtu": right}}},
+                    ),
                 ),
             )

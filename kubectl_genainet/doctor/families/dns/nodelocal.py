@@ -8,9 +8,11 @@ from kubectl_genainet.doctor.objects.nodes import netns_of, pods_on_reported_nod
 from kubectl_genainet.doctor.objects.raw import kubectl, patch, sh, strings
 from kubectl_genainet.doctor.objects.workloads import LivePod, Workload
 from kubectl_genainet.doctor.predicates import kube_proxy
-from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
+from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 
 ADDRESS = "169.254.20.10"
+# Of NodeLocal DNSCache's own manifest, and of Kubespray (nodelocaldns_ip).
+ADDRESSES = (ADDRESS, "169.254.25.10")
 LARGE = 50
 
 
@@ -66,7 +68,7 @@ def nodelocal_bypassed(cluster: Cluster) -> Problems:
     for workload, _ in cluster.genai_workloads:
         servers = _nameservers(workload)
         none = workload.template.spec.get("dnsPolicy") == "None"
-        if none and servers and ADDRESS not in servers:
+        if none and servers and not set(ADDRESSES) & set(servers):
             through_service = set(servers) & service_ips and not (config and config.mode == "ipvs")
             if through_service:
                 continue
@@ -77,9 +79,9 @@ def nodelocal_bypassed(cluster: Cluster) -> Problems:
                 Remedy("Ask the cache first.", command=_nameserver_patch(workload, [ADDRESS, *servers][:3])),
             )
     if config is not None and config.mode == "ipvs" and not cluster.from_files:
-        using = [w for w, _ in cluster.genai_workloads if ADDRESS in _nameservers(w)]
+        using = [w for w, _ in cluster.genai_workloads if set(ADDRESSES) & set(_nameservers(w))]
         kubelet = _kubelet_dns(cluster)
-        if cluster.genai_workloads and not using and kubelet and ADDRESS not in kubelet[1]:
+        if cluster.genai_workloads and not using and kubelet and not set(ADDRESSES) & set(kubelet[1]):
             yield Problem(
                 "with IPVS the pods ask the DNS Service, not the node's cache",
                 ObjectRef(*kubelet[0]),
@@ -123,8 +125,8 @@ def _kubelet_dns(cluster: Cluster) -> tuple[tuple[str, str, str], list[str]] | N
 def nodelocal_listener(cluster: Cluster) -> Problems:
     """A pod's resolver asks the node's DNS cache, and none runs there.
 
-    Looks at dnsConfig.nameservers with 169.254.20.10, and for DaemonSet node-local-dns with a ready pod on the nodes
-    of those pods.
+    Looks at dnsConfig.nameservers with 169.254.20.10 (Kubespray: 169.254.25.10), and for DaemonSet node-local-dns with a
+    ready pod on the nodes of those pods.
 
     Why: nothing answers on the link-local address: every lookup times out before the next nameserver is asked.
 
@@ -134,17 +136,20 @@ def nodelocal_listener(cluster: Cluster) -> Problems:
     cache = cluster.workload(found.ref) if found else None
     ready = {p.node for p in cache.pods if p.pod.ready} if cache else set()
     for workload in cluster.workloads:
-        if not cluster.in_scope(workload.namespace) or ADDRESS not in _nameservers(workload):
+        asked = next((a for a in _nameservers(workload) if a in ADDRESSES), "")
+        if not cluster.in_scope(workload.namespace) or not asked:
             continue
         field = workload.field("dnsConfig.nameservers")
         without = sorted(workload.nodes - ready) if found else []
-        if found is None or (without and not cluster.from_files):
+        if found is None and cluster.partial("DaemonSet"):
+            yield NotChecked(str(workload.ref), cluster.partial("DaemonSet"))
+        elif found is None or (without and not cluster.from_files):
             where = f" on {', '.join(without[:5])}" if without else ""
             yield Problem(
-                f"its resolver asks {ADDRESS}, where nothing listens{where}",
+                f"its resolver asks {asked}, where nothing listens{where}",
                 workload.ref,
                 (
-                    seen(workload.ref, field, ADDRESS, f"asks {ADDRESS}"),
+                    seen(workload.ref, field, asked, f"asks {asked}"),
                     seen(found.ref if found else None, "", None, f"no ready pod of node-local-dns{where}"),
                 ),
                 Remedy(
@@ -169,20 +174,22 @@ def nodelocal_address(cluster: Cluster) -> Problems:
     asking: dict[str, LivePod] = {}
     for report, live in pods_on_reported_nodes(cluster):
         netns = netns_of(report, live)
-        if netns is not None and ["nameserver", ADDRESS] in [line.split() for line in netns.resolv_conf.splitlines()]:
+        lines = [line.split() for line in netns.resolv_conf.splitlines()] if netns is not None else []
+        if any(["nameserver", a] in lines for a in ADDRESSES):
             asking.setdefault(report.node, live)
     installed = _installed(cluster)
     for report in cluster.reports:
         host, asker = cluster.host_netns(report), asking.get(report.node)
         if host is None or not (installed or asker):
             continue
-        if ADDRESS not in host.addresses:
+        own = next((a for a in ADDRESSES if a in host.addresses), "")
+        if not own:
             title = f"it has no device with {ADDRESS}"
             evidence = [on_node(report.node, f"no device of the host has {ADDRESS}", field="devices")]
         elif host.udp_listeners is not None and not any(
-            i.port == 53 and i.ip in (ADDRESS, "0.0.0.0", "::") for i in host.udp_listeners
+            i.port == 53 and i.ip in (own, "0.0.0.0", "::") for i in host.udp_listeners
         ):
-            title = f"nothing listens on UDP port 53 of {ADDRESS}"
+            title = f"nothing listens on UDP port 53 of {own}"
             evidence = [on_node(report.node, "no socket of the host is bound to it", field="listeners")]
         else:
             continue

@@ -7,7 +7,7 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, condition, items, kubectl, mapping, number, q, seconds, sh, text
+from kubectl_genainet.doctor.objects.raw import at, condition, items, kubectl, mapping, number, q, sh, text
 from kubectl_genainet.doctor.predicates.inference import INFERENCE, pool_labels, pools
 from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, alike, nearly_selected
 from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
@@ -15,7 +15,6 @@ from kubectl_genainet.model.kube import KubeObject
 
 GROUP = "gateway.networking.k8s.io"
 ROUTES = ("HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute")
-STREAM_S = 300
 
 
 def _routes(cluster: Cluster) -> list[KubeObject]:
@@ -226,43 +225,6 @@ def reference_grant(cluster: Cluster) -> Problems:
                     ),
                     severity=Severity.WARNING if elsewhere else None,
                 )
-
-
-@check(Area.GATEWAY, Severity.WARNING, needs=("HTTPRoute",))
-def route_stream_timeout(cluster: Cluster) -> Problems:
-    """A route's timeout is shorter than a token stream.
-
-    Looks at timeouts.request and timeouts.backendRequest of HTTPRoute rules that lead to model servers or
-    InferencePools; five minutes is taken as enough.
-
-    Why: `request` covers the whole response: the Gateway cuts a stream in the middle, however fast the tokens come.
-
-    Source: https://gateway-api.sigs.k8s.io/reference/spec/#httproutetimeouts
-    """
-    for route in cluster.snapshot.of("HTTPRoute", GROUP):
-        if not cluster.in_scope(route.namespace):
-            continue
-        for r, rule in enumerate(items(route.raw, "spec", "rules")):
-            to_model = any(
-                text(b, "kind") == "InferencePool"
-                or cluster.serves_models(
-                    cluster.services_by_key.get((text(b, "namespace") or route.namespace, text(b, "name")))
-                )
-                for b in items(rule, "backendRefs")
-            )
-            for name in ("request", "backendRequest"):
-                value = at(rule, "timeouts", name)
-                timeout = seconds(value) if value is not None else None
-                if to_model and timeout is not None and 0 < timeout < STREAM_S:
-                    yield Problem(
-                        f"streams of a model are cut after {value}",
-                        route.ref,
-                        (seen(route.ref, f"spec.rules[{r}].timeouts.{name}", value, "covers the whole response"),),
-                        Remedy(
-                            "Allow the longest answer (0s switches the timeout off).",
-                            command=kubectl(route.ref, "edit"),
-                        ),
-                    )
 
 
 def _picker(pool: KubeObject) -> tuple[str, dict[str, Any]]:

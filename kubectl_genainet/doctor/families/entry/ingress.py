@@ -73,8 +73,16 @@ def controller_of(cluster: Cluster, ingress: KubeObject) -> str:
     return {
         "nginx": "k8s.io/ingress-nginx",
         "alb": "ingress.k8s.aws/alb",
+        "gce": "ingress.gcp.kubernetes.io/gce",
+        "gce-internal": "ingress.gcp.kubernetes.io/gce",
         "haproxy": "haproxy.org/ingress-controller",
     }.get(name, "")
+
+
+def controller_marks(cluster: Cluster, ingress: KubeObject) -> tuple[str, ...]:
+    """The words that the controller of an Ingress is known by; none where it is no workload of the cluster."""
+    controller = controller_of(cluster, ingress)
+    return () if controller == "ingress.k8s.aws/alb" else _CONTROLLERS.get(controller, ())
 
 
 @check(Area.INGRESS, Severity.ERROR, needs=("Ingress",))

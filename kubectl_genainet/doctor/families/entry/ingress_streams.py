@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import re
-
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.entry.ingress import ALB, NGINX, backends, controller_of, ingresses
+from kubectl_genainet.doctor.families.entry.ingress_settings import (
+    AWS,
+    F5_NGINX,
+    INGRESS_NGINX,
+    StreamTimeout,
+    has_unread_params,
+    nginx_config,
+    stream_timeout,
+    target_type,
+)
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import annotate, annotation, number, seconds, text
-from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.doctor.objects.raw import annotate, annotation, text
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 
 STREAM_S = 300
+F5_BUFFERING = "nginx.org/proxy-buffering"
 
 
 def _model_backend(cluster: Cluster, ingress: KubeObject) -> tuple[str, Service] | None:
@@ -23,108 +32,98 @@ def _model_backend(cluster: Cluster, ingress: KubeObject) -> tuple[str, Service]
     return None
 
 
-def _nginx_config(cluster: Cluster) -> KubeObject | None:
-    return next((c for c in cluster.snapshot.of("ConfigMap", "") if c.name == "ingress-nginx-controller"), None)
-
-
 @check(Area.INGRESS, Severity.WARNING, needs=("Ingress",))
 def ingress_buffering(cluster: Cluster) -> Problems:
     """An Ingress buffers the tokens of a model.
 
     Looks at nginx.ingress.kubernetes.io/proxy-buffering: "on" of Ingresses that lead to model servers, and at
-    proxy-buffering in ingress-nginx's ConfigMap.
+    proxy-buffering in ingress-nginx's ConfigMap (off by default); for F5's NGINX controller at nginx.org/proxy-buffering,
+    which is on by default. A warning: answers arrive, but whole.
 
     Why: nginx collects the response (server-sent events, chunks) before it passes it on: the user waits for the whole
     answer, and time to first token becomes time to last.
 
-    Source: https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#proxy-buffering
+    Source: https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#proxy-buffering,
+    https://docs.nginx.com/nginx-ingress-controller/configuration/ingress-resources/advanced-configuration-with-annotations/
     """
-    key = NGINX + "proxy-buffering"
     for ingress in ingresses(cluster):
         found = _model_backend(cluster, ingress)
-        if found is None or controller_of(cluster, ingress) != "k8s.io/ingress-nginx":
+        controller = controller_of(cluster, ingress)
+        if found is None or controller not in (INGRESS_NGINX, F5_NGINX):
             continue
+        said = f"responses of {found[1].ref} are buffered"
+        key, off = (NGINX + "proxy-buffering", "off") if controller == INGRESS_NGINX else (F5_BUFFERING, "False")
         value = ingress.annotations.get(key)
-        if value == "on":
-            evidence = seen(ingress.ref, annotation(key), value, f"responses of {found[1].ref} are buffered")
+        config = nginx_config(cluster) if controller == INGRESS_NGINX else None
+        if value is not None and value.lower() in ("on", "true"):
+            evidence = seen(ingress.ref, annotation(key), value, said)
+        elif value is None and controller == F5_NGINX:
+            evidence = seen(ingress.ref, annotation(key), None, f"absent: the default is on; {said}")
+        elif value is None and config is not None and text(config.raw, "data", "proxy-buffering") == "on":
+            evidence = seen(config.ref, "data[proxy-buffering]", "on", said)
         else:
-            config = _nginx_config(cluster)
-            if value is not None or config is None or text(config.raw, "data", "proxy-buffering") != "on":
-                continue
-            evidence = seen(config.ref, "data[proxy-buffering]", "on", f"responses of {found[1].ref} are buffered")
+            continue
         yield Problem(
             "it buffers the tokens of a model",
             ingress.ref,
             (evidence,),
-            Remedy("Switch buffering off for this Ingress.", command=annotate(ingress.ref, key, "off")),
+            Remedy("Switch buffering off for this Ingress.", command=annotate(ingress.ref, key, off)),
         )
-
-
-def _alb_attribute(ingress: KubeObject, name: str) -> str:
-    found = re.search(rf"{re.escape(name)}=([^,]*)", ingress.annotations.get(ALB + "load-balancer-attributes", ""))
-    return found[1] if found else ""
 
 
 @check(Area.INGRESS, Severity.WARNING, needs=("Ingress",))
 def ingress_stream_timeout(cluster: Cluster) -> Problems:
     """An Ingress cuts a token stream after a minute of silence.
 
-    Looks, for Ingresses that lead to model servers, at ingress-nginx's proxy-read-timeout (60 s by default), the
-    ALB's idle_timeout.timeout_seconds (60 s) and HAProxy's timeout-server (50 s); five minutes is taken as enough.
+    Looks, for Ingresses that lead to model servers, at ingress-nginx's proxy-read-timeout (60 s by default; a value with a
+    unit is ignored), F5 NGINX's (60 s), the ALB's idle_timeout.timeout_seconds (60 s; of the Ingress, its group or
+    IngressClassParams), HAProxy's timeout-server (50 s, each controller by its own annotation) and timeoutSec of GKE's
+    BackendConfig (30 s for the whole response). Five minutes is taken as enough. A warning: short answers pass.
 
     Why: a long prompt, a cold model or a queue sends nothing for longer than that; the user gets 504 or half an
     answer.
 
     Source: https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#custom-timeouts,
     https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html,
-    https://www.haproxy.com/documentation/kubernetes-ingress/
+    https://www.haproxy.com/documentation/kubernetes-ingress/, https://haproxy-ingress.github.io/docs/configuration/keys/#timeout,
+    https://cloud.google.com/kubernetes-engine/docs/how-to/ingress-configuration#timeout
     """
     for ingress in ingresses(cluster):
         found = _model_backend(cluster, ingress)
-        if found is None:
+        timeout = stream_timeout(cluster, ingress, found[1]) if found else None
+        if found is None or timeout is None or timeout.in_force >= STREAM_S:
             continue
-        controller = controller_of(cluster, ingress)
-        if controller == "k8s.io/ingress-nginx":
-            key, default = NGINX + "proxy-read-timeout", 60.0
-            config = _nginx_config(cluster)
-            fallback = number(config.raw, "data", "proxy-read-timeout") if config else 0
-            value, wanted = seconds(ingress.annotations.get(key, "")), "3600"
-            default = float(fallback or default)
-        elif controller == "ingress.k8s.aws/alb":
-            key, default = ALB + "load-balancer-attributes", 60.0
-            value, wanted = (
-                seconds(_alb_attribute(ingress, "idle_timeout.timeout_seconds")),
-                "idle_timeout.timeout_seconds=3600",
-            )
-        elif controller.startswith("haproxy"):
-            key, default = "haproxy.org/timeout-server", 50.0
-            value, wanted = seconds(ingress.annotations.get(key, "")), "3600s"
-        else:
+        setting = timeout.setting
+        if setting.seconds is None and has_unread_params(cluster, ingress):
+            yield NotChecked(str(ingress.ref), "the parameters of its class are not here")
             continue
-        timeout = value if value is not None else default
-        if timeout < STREAM_S:
-            given = ingress.annotations.get(key)
-            yield Problem(
-                f"a stream of {found[1].ref} is cut after {timeout:.0f} s without a token",
-                ingress.ref,
-                (
-                    seen(
-                        ingress.ref,
-                        annotation(key),
-                        given,
-                        f"{'default' if value is None else 'set to'} {timeout:.0f} s",
-                    ),
-                ),
-                Remedy("Allow the longest silence of a stream.", command=annotate(ingress.ref, key, wanted)),
-            )
+        said = setting.note or ("default" if setting.seconds is None else "set to")
+        yield Problem(
+            f"a stream of {found[1].ref} is cut after {timeout.in_force:.0f} s without a token",
+            ingress.ref,
+            (seen(setting.object, setting.field, setting.value, f"{said} {timeout.in_force:.0f} s"),),
+            _longer(ingress, timeout),
+        )
+
+
+def _longer(ingress: KubeObject, timeout: StreamTimeout) -> Remedy:
+    """The annotation that sets it; what else the annotation holds is kept."""
+    if not timeout.key:
+        return Remedy("Set timeoutSec in a BackendConfig that the Service names.")
+    given, wanted = ingress.annotations.get(timeout.key, ""), timeout.wanted
+    if "=" in wanted and given:
+        name = wanted.partition("=")[0]
+        wanted = ",".join([*(a for a in given.split(",") if a.partition("=")[0].strip() != name), wanted])
+    return Remedy("Allow the longest silence of a stream.", command=annotate(ingress.ref, timeout.key, wanted))
 
 
 @check(Area.INGRESS, Severity.WARNING, needs=("Ingress",))
 def alb_target_type(cluster: Cluster) -> Problems:
     """An ALB sends to instances, not to pods.
 
-    Looks at alb.ingress.kubernetes.io/target-type of ALB Ingresses that lead to recognised workloads; absent means
-    instance. With instance targets a ClusterIP Service does not work at all, which is reported as an error.
+    Looks at alb.ingress.kubernetes.io/target-type of ALB Ingresses that lead to recognised workloads (or of the Service, or
+    targetType of the class's IngressClassParams); absent means instance. With instance targets a ClusterIP Service does
+    not work at all, which is reported as an error.
 
     Why: the NodePort hop through kube-proxy adds latency and may cross zones; sticky sessions then stick to nodes.
 
@@ -132,19 +131,22 @@ def alb_target_type(cluster: Cluster) -> Problems:
     """
     key = ALB + "target-type"
     for ingress in ingresses(cluster):
-        if controller_of(cluster, ingress) != "ingress.k8s.aws/alb" or ingress.annotations.get(key) == "ip":
-            continue
-        found = _model_backend(cluster, ingress)
+        found = _model_backend(cluster, ingress) if controller_of(cluster, ingress) == AWS else None
         if found is None:
             continue
-        value = ingress.annotations.get(key)
+        setting = target_type(cluster, ingress, found[1])
+        if setting.value == "ip":
+            continue
+        if setting.value is None and has_unread_params(cluster, ingress):
+            yield NotChecked(str(ingress.ref), "the parameters of its class are not here")
+            continue
         broken = found[1].spec.type == "ClusterIP"
-        said = "absent: the default is instance" if value is None else value
+        said = "absent: the default is instance" if setting.value is None else setting.value
         yield Problem(
             f"the ALB sends to node ports, and {found[1].ref} has none" if broken else "the ALB sends to node ports",
             ingress.ref,
             (
-                seen(ingress.ref, annotation(key), value, said),
+                seen(setting.object, setting.field, setting.value, said),
                 seen(found[1].ref, "spec.type", found[1].spec.type, f"{found[1].ref} is {found[1].spec.type}"),
             ),
             Remedy("Register the pods themselves.", command=annotate(ingress.ref, key, "ip")),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, on_node, seen
+from kubectl_genainet.doctor.families.entry.ingress import backends, controller_marks, ingresses
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import netns_of
 from kubectl_genainet.doctor.objects.raw import (
@@ -12,7 +13,6 @@ from kubectl_genainet.doctor.objects.raw import (
     annotation,
     items,
     mapping,
-    patch,
     q,
     restart,
     selector_matches,
@@ -20,6 +20,8 @@ from kubectl_genainet.doctor.objects.raw import (
 )
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.inference import INFERENCE
+from kubectl_genainet.doctor.predicates.labels import selecting_labels
+from kubectl_genainet.doctor.predicates.load_balancers import TARGET_TYPE, TYPE, by_controller, load_balancers
 from kubectl_genainet.doctor.predicates.mesh import (
     HBONE,
     LINKERD_INBOUND,
@@ -28,9 +30,11 @@ from kubectl_genainet.doctor.predicates.mesh import (
     Mesh,
     mesh_of,
     no_mesh,
+    opted_out,
 )
-from kubectl_genainet.model.finding import Evidence, Remedy, Severity
-from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.doctor.predicates.policy_text import network_policy, peer
+from kubectl_genainet.model.finding import Evidence, ObjectRef, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject, Service
 from kubectl_genainet.policy.model import Direction, Verdict
 
 
@@ -137,12 +141,7 @@ def mesh_sidecar_missing(cluster: Cluster) -> Problems:
         field, value = next(wanted, ("", ""))
         if obj.annotations.get("linkerd.io/inject") == "enabled":
             field, value = annotation("linkerd.io/inject"), "enabled"
-        opted_out = (
-            workload.template.labels.get("sidecar.istio.io/inject") == "false"
-            or workload.template.annotations.get("sidecar.istio.io/inject") == "false"
-            or workload.template.annotations.get("linkerd.io/inject") == "disabled"
-        )
-        if field and not opted_out and mesh_of(cluster, workload)[0] is Mesh.NONE:
+        if field and not opted_out(workload) and mesh_of(cluster, workload)[0] is Mesh.NONE:
             yield Problem(
                 "its pods have no sidecar",
                 workload.ref,
@@ -178,30 +177,68 @@ def mesh_strict(cluster: Cluster) -> Problems:
     """mTLS is STRICT, and a client has no mesh.
 
     Looks at the PeerAuthentications that apply to the callee (the workload's own before the namespace's before the
-    mesh's) and at whether the pods of its configured callers are in the mesh; an NLB with pod targets is a client
-    without one too.
+    mesh's) and at who comes without a mesh: its configured callers, the controller of an Ingress that leads to it, an NLB
+    with pod targets. A port that the policy exempts (portLevelMtls) is not reported. An error: every request fails.
 
     Why: the callee's proxy resets plain connections: "connection reset by peer", before the application sees anything.
 
     Source: https://istio.io/latest/docs/reference/config/security/peer_authentication/
     """
-    for call in cluster.calls:
-        if call.service is None or not cluster.in_scope(call.service.metadata.namespace):
-            continue
-        if mesh_of(cluster, call.client)[0] is not Mesh.NONE:
-            continue
-        for workload in cluster.workloads_of(call.service):
+    for service, client, evidence in _plain_clients(cluster):
+        for workload in cluster.workloads_of(service):
             strict = _strict(cluster, workload)
-            if strict is not None and mesh_of(cluster, workload)[0] in (Mesh.ISTIO_SIDECAR, Mesh.AMBIENT):
-                yield Problem(
-                    f"{call.client.ref} calls it without mTLS, and mTLS is STRICT",
-                    workload.ref,
-                    (seen(strict[0].ref, strict[1], "STRICT", f"{strict[0].ref} admits mTLS only"), call.evidence),
-                    Remedy(
-                        "Bring the client into the mesh, or admit both while you do.",
-                        command=patch(strict[0].ref, {"spec": {"mtls": {"mode": "PERMISSIVE"}}}),
-                    ),
-                )
+            if strict is None or mesh_of(cluster, workload)[0] not in (Mesh.ISTIO_SIDECAR, Mesh.AMBIENT):
+                continue
+            ports = {str(cluster.target_port(workload, p)) for p in service.spec.ports}
+            modes = mapping(strict[0].raw, "spec", "portLevelMtls")
+            if ports and all(text(modes, p, "mode") in ("PERMISSIVE", "DISABLE") for p in ports):
+                continue
+            yield Problem(
+                f"{client} reaches it without mTLS, and mTLS is STRICT",
+                workload.ref,
+                (seen(strict[0].ref, strict[1], "STRICT", f"{strict[0].ref} admits mTLS only"), evidence),
+                Remedy(
+                    "Bring the client into the mesh, or admit plain connections to this workload alone.",
+                    yaml=_permissive(workload),
+                ),
+            )
+
+
+def _permissive(workload: Workload) -> str:
+    """A PeerAuthentication for one workload: the namespace's and the mesh's stay as they are."""
+    labels = "".join(f"      {q(k)}: {q(v)}\n" for k, v in selecting_labels(workload).items())
+    return (
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata:\n"
+        f"  name: {q(workload.name + '-permissive')}\n  namespace: {q(workload.namespace)}\nspec:\n"
+        f"  selector:\n    matchLabels:\n{labels}  mtls:\n    mode: PERMISSIVE\n"
+    )
+
+
+def _plain_clients(cluster: Cluster) -> Iterator[tuple[Service, str, Evidence]]:
+    """(Service, client, evidence) of everything in scope that reaches a Service's pods without a mesh."""
+    for call in cluster.calls:
+        judged = call.service is not None and cluster.in_scope(call.service.metadata.namespace)
+        if judged and call.service is not None and mesh_of(cluster, call.client)[0] is Mesh.NONE:
+            yield call.service, str(call.client.ref), call.evidence
+    for service, _, lb_class in load_balancers(cluster):
+        notes = service.metadata.annotations
+        if by_controller(service, lb_class) and (notes.get(TARGET_TYPE) == "ip" or notes.get(TYPE) == "nlb-ip"):
+            evidence = seen(
+                service.ref, annotation(TARGET_TYPE), "ip", f"the NLB of {service.ref} connects to the pods"
+            )
+            yield service, "its NLB", evidence
+    for ingress in ingresses(cluster):
+        controller = (
+            cluster.running(*controller_marks(cluster, ingress)) if controller_marks(cluster, ingress) else None
+        )
+        front = cluster.workload(controller.ref) if controller is not None else None
+        if front is None or mesh_of(cluster, front)[0] is not Mesh.NONE:
+            continue
+        for field, backend, _, _ in backends(ingress):
+            found = cluster.services_by_key.get((ingress.namespace, text(backend, "service", "name")))
+            if found is not None:
+                said = f"{front.ref} serves {ingress.ref} and has no sidecar"
+                yield found, str(front.ref), seen(ingress.ref, f"{field}.service.name", found.metadata.name, said)
 
 
 def _mesh_port(mesh: Mesh) -> int:
@@ -246,10 +283,7 @@ def mesh_policy_ports(cluster: Cluster) -> Problems:
                         ),
                         evidence,
                     ),
-                    Remedy(
-                        f"Admit TCP {port} beside the application's port.",
-                        yaml=_admit_yaml(policies[0].name if policies else "mesh", workload, port),
-                    ),
+                    _admit_mesh_port(policies, call.client, workload, port, direction),
                 )
     yield from _istiod_blocked(cluster)
 
@@ -284,14 +318,23 @@ def _istiod_blocked(cluster: Cluster) -> Problems:
             )
 
 
-def _admit_yaml(name: str, workload: Workload, port: int) -> str:
-    labels = "".join(
-        f"      {q(k)}: {q(v)}\n" for k, v in sorted(workload.template.labels.items()) if k != "pod-template-hash"
-    )
-    return (
-        f"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: {q(name + '-mesh')}\n"
-        f"  namespace: {q(workload.namespace)}\nspec:\n  podSelector:\n    matchLabels:\n{labels}"
-        f"  policyTypes: [Ingress]\n  ingress:\n  - ports:\n    - {{protocol: TCP, port: {port}}}\n"
+def _admit_mesh_port(
+    policies: tuple[ObjectRef, ...], client: Workload, server: Workload, port: int, direction: Direction
+) -> Remedy:
+    """A policy for the callee that admits the mesh's port from this caller: with HBONE it stands for every port."""
+    if direction is not Direction.INGRESS:
+        return Remedy(f"Admit egress to {server.ref} on TCP {port}, beside the application's port.")
+    name = policies[0].name if policies else "admit"
+    rule = {"from": [peer(server.namespace, client)], "ports": [{"protocol": "TCP", "port": port}]}
+    spec = {
+        "podSelector": {"matchLabels": selecting_labels(server)},
+        "policyTypes": ["Ingress"],
+        "ingress": [rule],
+    }
+    return Remedy(
+        f"Admit TCP {port} from {client.ref}; on that port every port of the pod is reached, so keep what a caller may do "
+        "in an AuthorizationPolicy.",
+        yaml=network_policy(f"{name}-mesh", server.namespace, spec),
     )
 
 

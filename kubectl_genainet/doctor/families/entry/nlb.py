@@ -133,6 +133,24 @@ def nlb_controller(cluster: Cluster) -> Problems:
         )
 
 
+def _terminates_tls(service: Service, port: int) -> bool:
+    """Whether the load balancer ends TLS on a port: ssl-cert is set, and ssl-ports names the port or is absent.
+
+    Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/annotations/#ssl-ports
+    """
+    notes = service.metadata.annotations
+    if PREFIX + "ssl-cert" not in notes:
+        return False
+    names = {p.strip() for p in notes.get(PREFIX + "ssl-ports", "*").split(",")}
+    return bool({"*", str(port)} & names or names & {p.name for p in service.spec.ports if p.port == port and p.name})
+
+
+def _with_idle_timeout(given: str) -> str:
+    """A listener's attributes with the longest idle timeout; the others are kept."""
+    others = [a for a in given.split(",") if a and not a.strip().startswith("tcp.idle_timeout.seconds=")]
+    return ",".join([*others, f"tcp.idle_timeout.seconds={MAX_IDLE_S}"])
+
+
 def idle_timeouts(service: Service) -> list[tuple[int, str, int | None]]:
     """(port, annotation, seconds or None for the default) of every TCP port of an NLB's Service."""
     out: list[tuple[int, str, int | None]] = []
@@ -159,17 +177,19 @@ def nlb_idle_timeout(cluster: Cluster) -> Problems:
     Source: https://docs.aws.amazon.com/elasticloadbalancing/latest/network/update-idle-timeout.html
     """
     for service, _, lb_class in load_balancers(cluster):
-        is_nlb = by_controller(service, lb_class) or service.metadata.annotations.get(TYPE) == "nlb"
+        in_tree = not by_controller(service, lb_class) and service.metadata.annotations.get(TYPE) == "nlb"
+        is_nlb = by_controller(service, lb_class) or in_tree
         if not is_nlb or not cluster.serves_models(service):
             continue
-        tls = service.metadata.annotations.get(PREFIX + "ssl-cert")
         for port, key, timeout in idle_timeouts(service):
-            if tls:
+            if _terminates_tls(service, port):
                 yield NotChecked(
                     str(service.ref),
-                    "it terminates TLS: the idle timeout of a TLS listener is 350 s and can't be changed",
+                    f"port {port} terminates TLS: the idle timeout of a TLS listener is 350 s and can't be changed",
                 )
-                break
+                continue
+            if in_tree:  # attributes of listeners are the controller's: an in-tree NLB keeps the default
+                timeout = None
             if timeout is None or timeout <= DEFAULT_IDLE_S:
                 yield Problem(
                     f"port {port}: the NLB forgets connections after {timeout or DEFAULT_IDLE_S} s of silence",
@@ -179,14 +199,21 @@ def nlb_idle_timeout(cluster: Cluster) -> Problems:
                             service.ref,
                             annotation(key),
                             service.metadata.annotations.get(key),
-                            f"idle timeout {timeout} s" if timeout else f"absent: the default is {DEFAULT_IDLE_S} s",
+                            f"idle timeout {timeout} s"
+                            if timeout
+                            else f"without effect on an in-tree NLB: {DEFAULT_IDLE_S} s"
+                            if in_tree
+                            else f"absent: the default is {DEFAULT_IDLE_S} s",
                         ),
                     ),
-                    Remedy(
-                        f"Set it to the longest silence of a stream (60 to {MAX_IDLE_S} s), or send TCP "
-                        "keepalives more "
+                    Remedy("Let the aws-load-balancer-controller make the NLB (see nlb-legacy), then set it there.")
+                    if in_tree
+                    else Remedy(
+                        f"Set it to the longest silence of a stream (60 to {MAX_IDLE_S} s), or send TCP keepalives more "
                         "often than that.",
-                        command=annotate(service.ref, key, f"tcp.idle_timeout.seconds={MAX_IDLE_S}"),
+                        command=annotate(
+                            service.ref, key, _with_idle_timeout(service.metadata.annotations.get(key, ""))
+                        ),
                     ),
                 )
 

@@ -8,7 +8,6 @@ from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
 from kubectl_genainet.doctor.objects.eni import EFA_TYPES
 from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE
 from kubectl_genainet.doctor.objects.raw import items, kubectl, mapping, number, quantity, sh, text
-from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.load_balancers import only_on_aws
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -73,6 +72,9 @@ def efa_plugin(cluster: Cluster) -> Problems:
     )
     if plugin is None:
         if any(quantity(mapping(n.raw, "status", "allocatable").get(EFA_RESOURCE, 0)) for n in cluster.nodes):
+            return
+        if elsewhere := cluster.partial("DaemonSet"):
+            yield NotChecked("", elsewhere)
             return
         yield Problem(
             "pods request EFA, and there is no device plugin",
@@ -164,60 +166,6 @@ def efa_hugepages(cluster: Cluster) -> Problems:
                         "requests: {hugepages-2Mi: 5120Mi, memory: 8Gi}\n",
                     ),
                 )
-
-
-def _nccl_pitfalls(workload: Workload) -> list[tuple[str, str, str, str]]:
-    """(variable, value, why, field) of the settings that slow a job down or stop it."""
-    out = []
-    for container in workload.containers:
-        env, efa = container.env, container.amount(EFA_RESOURCE) > 0
-        interface, provider = env.get("NCCL_SOCKET_IFNAME", ""), env.get("FI_PROVIDER", "")
-        wrong = {}
-        if interface and not interface.startswith("^"):
-            devices = [i.lstrip("=") for i in interface.split(",")]
-            if "lo" in devices or "docker0" in devices:
-                wrong["NCCL_SOCKET_IFNAME"] = "this device does not reach other nodes"
-            elif not workload.template.host_network and not any("eth0".startswith(d) for d in devices):
-                wrong["NCCL_SOCKET_IFNAME"] = "a pod's device is eth0"
-        if efa and provider not in ("", "efa"):
-            wrong["FI_PROVIDER"] = "EFA is requested and another provider is chosen"
-        if not efa and provider == "efa":
-            wrong["FI_PROVIDER"] = "the EFA provider is chosen and no EFA device is requested"
-        if efa and env.get("NCCL_NET") == "Socket":
-            wrong["NCCL_NET"] = "NCCL is told to use TCP"
-        if env.get("NCCL_P2P_DISABLE") == "1":
-            wrong["NCCL_P2P_DISABLE"] = "GPUs of a node talk through host memory"
-        out += [(name, env[name], why, workload.field(container.env_field(name))) for name, why in wrong.items()]
-    return out
-
-
-@check(Area.EFA, Severity.WARNING, needs=("Pod",))
-def nccl_settings(cluster: Cluster) -> Problems:
-    """NCCL or libfabric is configured so that a job is slow or does not start.
-
-    Looks at NCCL_SOCKET_IFNAME (lo, docker0, or a device that pods don't have), FI_PROVIDER against the EFA request,
-    NCCL_NET=Socket with EFA, and NCCL_P2P_DISABLE=1, in the variables of pods with accelerators.
-
-    Why: NCCL takes such settings at their word: it hangs at its first collective, or runs over TCP.
-
-    Source: https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/env.html,
-    https://github.com/aws/aws-ofi-nccl, https://ofiwg.github.io/libfabric/main/man/fi_provider.7.html
-    """
-    for workload in cluster.workloads:
-        if not cluster.in_scope(workload.namespace) or not workload.template.accelerated:
-            continue
-        for name, value, why, field in _nccl_pitfalls(workload):
-            unset = f"{name}-"
-            yield Problem(
-                f"{name}={value}: {why}",
-                workload.ref,
-                (seen(workload.ref, field, value, f"{name}={value}"),),
-                Remedy(
-                    "Leave it to NCCL and libfabric, or exclude devices (^lo,docker0) instead of naming one.",
-                    command=f"kubectl -n {sh(workload.namespace)} set env "
-                    f"{sh(workload.ref.kind.lower())}/{sh(workload.name)} {sh(unset)}",
-                ),
-            )
 
 
 @check(Area.EFA, Severity.INFO, needs=("Pod",), applies=only_on_aws)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import kubectl, mapping, q, quantity, text
 from kubectl_genainet.doctor.objects.workloads import Workload
-from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject
 
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
 RESOURCE = "k8s.v1.cni.cncf.io/resourceName"
@@ -84,6 +86,30 @@ def sriov_invisible(cluster: Cluster) -> Problems:
         )
 
 
+def _too_few(workload: Workload, definitions: dict[tuple[str, str], KubeObject]) -> Problems:
+    """A pod with more networks of a resource than devices: one of them is left without."""
+    known = [d for key in networks(workload) if (d := definitions.get(key)) is not None]
+    wanted = Counter(d.annotations.get(RESOURCE, "") for d in known)
+    for resource, count in wanted.items():
+        amount = sum(c.amount(resource) for c in workload.containers) if resource else 0
+        if resource and 0 < amount < count:
+            field = workload.annotation_field(NETWORKS)
+            yield Problem(
+                f"{count} of its networks need {resource}, and it requests {amount:g}",
+                workload.ref,
+                (
+                    seen(
+                        workload.ref, field, workload.template.annotations[NETWORKS], f"{count} networks of {resource}"
+                    ),
+                ),
+                Remedy(
+                    "Request one device for each network.",
+                    yaml=f'# in the container\'s resources\nrequests: {{{q(resource)}: "{count}"}}\nlimits: '
+                    f'{{{q(resource)}: "{count}"}}\n',
+                ),
+            )
+
+
 @check(Area.SRIOV, Severity.ERROR, needs=("Pod", "NetworkAttachmentDefinition"))
 def sriov_network(cluster: Cluster) -> Problems:
     """A pod asks for a secondary network that does not exist, or without the device it needs.
@@ -102,8 +128,12 @@ def sriov_network(cluster: Cluster) -> Problems:
             continue
         field = workload.annotation_field(NETWORKS)
         requested = {name for c in workload.containers for name in c.requests}
+        yield from _too_few(workload, definitions)
         for namespace, name in networks(workload):
             definition = definitions.get((namespace, name))
+            if definition is None and (elsewhere := cluster.partial("NetworkAttachmentDefinition", namespace)):
+                yield NotChecked(str(workload.ref), f"network {namespace}/{name} is not here: {elsewhere}")
+                continue
             if definition is None:
                 yield Problem(
                     f"its network {namespace}/{name} does not exist",

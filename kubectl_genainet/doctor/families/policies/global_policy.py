@@ -123,10 +123,11 @@ def _fqdn_names(cluster: Cluster) -> set[str]:
         ("AdminNetworkPolicy", ADMIN_GROUP),
         ("ClusterNetworkPolicy", ADMIN_GROUP),
         ("ApplicationNetworkPolicy", AWS_GROUP),
+        ("FQDNNetworkPolicy", "networking.gke.io"),
     ):
         for policy in cluster.snapshot.of(kind, group):
-            for path, value in walk(policy.raw.get("spec") or {}):
-                if any(word in path for word in ("matchName", "matchPattern", "domains", "domainNames")):
+            for path, value in walk([policy.raw.get("spec"), policy.raw.get("specs")]):
+                if any(word in path for word in ("matchName", "matchPattern", "domains", "domainNames", "matches")):
                     out.add(str(value).rstrip("."))
     return out
 

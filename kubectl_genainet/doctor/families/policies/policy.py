@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import items, mapping, number, q, selector_matches, sh, strings
+from kubectl_genainet.doctor.objects.raw import items, mapping, number, selector_matches, sh, strings
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
-from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, nearly_selected
+from kubectl_genainet.doctor.predicates.policy_text import network_policy
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import Direction, Verdict
@@ -19,105 +17,6 @@ GROUP = "networking.k8s.io"
 
 def _policies(cluster: Cluster) -> list[KubeObject]:
     return [p for p in cluster.snapshot.of("NetworkPolicy", GROUP) if cluster.in_scope(p.namespace)]
-
-
-@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Pod"), own_namespace=True)
-def policy_none(cluster: Cluster) -> Problems:
-    """A GenAI workload is isolated by no policy.
-
-    Asks the policy engine which policies (NetworkPolicy, and the cluster-wide kinds that it evaluates) isolate the
-    pods of model servers, vector databases and the applications between them, for ingress; one finding a namespace.
-    A front end that no other workload calls is left out: the outside is its client.
-
-    Why: every pod of the cluster may reach the model's unauthenticated API and the vector database's contents.
-    Segment by component, ingress first.
-
-    Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#the-two-sorts-of-pod-isolation
-    """
-    called = {w.ref for c in cluster.calls if c.service for w in cluster.workloads_of(c.service)}
-    open_workloads: dict[str, list[Workload]] = defaultdict(list)
-    for workload, found in cluster.genai_workloads:
-        live = next((p for p in workload.pods if not p.terminating), None)
-        if live is None or workload.template.host_network or found.role in (Role.TRAINING, Role.ACCELERATED):
-            continue
-        if found.role is Role.APPLICATION and workload.ref not in called:
-            continue
-        key = (live.ref.namespace, live.ref.name)
-        if not cluster.policy.isolating(key, Direction.INGRESS):
-            open_workloads[workload.namespace].append(workload)
-    for namespace, workloads in open_workloads.items():
-        first = workloads[0]
-        labels = "".join(f"      {q(k)}: {q(v)}\n" for k, v in _own_labels(first).items())
-        ports = sorted({n for c in first.containers for n, _, _ in c.ports if n})
-        names = ", ".join(str(w.ref) for w in workloads[:5]) + (
-            f" and {len(workloads) - 5} more" if len(workloads) > 5 else ""
-        )
-        yield Problem(
-            f"no policy isolates {len(workloads)} GenAI workload{'s' if len(workloads) > 1 else ''} for ingress",
-            ObjectRef("Namespace", namespace),
-            tuple(
-                derived(
-                    w.ref, w.label_field("*"), _own_labels(w), f"no policy that isolates for ingress selects {w.ref}"
-                )
-                for w in workloads[:5]
-            ),
-            Remedy(
-                f"Admit only the callers, for each of {names}.",
-                yaml=f"apiVersion: {GROUP}/v1\nkind: NetworkPolicy\nmetadata:\n  name: {q(first.name + '-ingress')}\n"
-                f"  namespace: {q(namespace)}\nspec:\n  podSelector:\n    matchLabels:\n{labels}  policyTypes: "
-                "[Ingress]\n"
-                "  ingress:\n  - from:\n    - podSelector:\n        matchLabels:\n          "
-                "app.kubernetes.io/name: CALLER\n"
-                f"    ports:\n    - {{protocol: TCP, port: {ports[0] if ports else 'PORT'}}}\n",
-            ),
-        )
-
-
-def _own_labels(workload: Workload) -> dict[str, str]:
-    labels = workload.template.labels
-    for key in ("app.kubernetes.io/name", "app"):
-        if key in labels:
-            return {key: labels[key]}
-    return {k: v for k, v in sorted(labels.items()) if "hash" not in k and "revision" not in k}
-
-
-@check(Area.POLICY, Severity.WARNING, needs=("NetworkPolicy", "Pod"), own_namespace=True)
-def policy_selects_nothing(cluster: Cluster) -> Problems:
-    """A NetworkPolicy selects no pod.
-
-    Looks at spec.podSelector against the labels of pods and of workloads' templates in its namespace. The empty
-    selector, which means all pods, is not reported.
-
-    Why: the policy does nothing, and the pods that it was meant for are as open (or as closed) as before.
-
-    Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
-    """
-    by_namespace = cluster.workloads_in
-    for policy in _policies(cluster):
-        selector = mapping(policy.raw, "spec", "podSelector")
-        workloads = by_namespace.get(policy.namespace, ())
-        if not selector or any(selector_matches(selector, w.labels) for w in workloads):
-            continue
-        if any(selector_matches(selector, p.obj.labels) for w in workloads for p in w.pods):
-            continue
-        labels = {k: str(v) for k, v in mapping(selector, "matchLabels").items()}
-        added = added_by_a_controller(cluster, policy.namespace, labels)
-        near = None if added else nearly_selected(cluster, policy.namespace, labels, policy.name)
-        if added or (near is None and cluster.partial("Pod", policy.namespace)):
-            reason = (
-                f"a controller adds the label {added}" if added else "the pods that it selects may be made elsewhere"
-            )
-            yield NotChecked(str(policy.ref), reason)
-            continue
-        yield Problem(
-            "it selects no pod",
-            policy.ref,
-            (seen(policy.ref, "spec.podSelector", selector, f"no pod in {policy.namespace} has these labels"),),
-            Remedy(
-                "Use the labels that the pods have.",
-                command=f"kubectl -n {sh(policy.namespace)} get pods --show-labels",
-            ),
-        )
 
 
 def _dns_targets(cluster: Cluster) -> tuple[list[Workload], set[int]]:
@@ -161,7 +60,6 @@ def egress_without_dns(cluster: Cluster) -> Problems:
         if found is None or found.egress.verdict is not Verdict.DENY:
             continue
         reported.add((workload.namespace, isolated_by))
-        first = isolated_by[0]
         yield Problem(
             f"it may not reach DNS: isolated for egress by {', '.join(p.name for p in isolated_by)}",
             workload.ref,
@@ -169,16 +67,30 @@ def egress_without_dns(cluster: Cluster) -> Problems:
                 derived(p, "spec.egress", port, f"{p} isolates it for egress, and no rule admits UDP {port} to DNS")
                 for p in isolated_by
             ),
-            Remedy(
-                "Admit DNS to kube-system for all pods of the namespace.",
-                yaml=f"apiVersion: {GROUP}/v1\nkind: NetworkPolicy\nmetadata:\n  name: allow-dns\n"
-                f"  namespace: {q(first.namespace or workload.namespace)}\nspec:\n  podSelector: {{}}\n"
-                "  policyTypes: [Egress]\n  egress:\n  - to:\n    - namespaceSelector:\n        matchLabels:\n"
-                "          kubernetes.io/metadata.name: kube-system\n      podSelector:\n        matchLabels:\n"
-                "          k8s-app: kube-dns\n    ports:\n"
-                f"    - {{protocol: UDP, port: {port}}}\n    - {{protocol: TCP, port: {port}}}\n",
-            ),
+            _admit_dns(cluster, isolated_by, port),
         )
+
+
+def _admit_dns(cluster: Cluster, isolated_by: tuple[ObjectRef, ...], port: int) -> Remedy:
+    """A policy beside the first one that isolates, for the same pods: it isolates none that was not isolated before."""
+    policy = next((p for p in _policies(cluster) for ref in isolated_by if p.ref == ref), None)
+    if policy is None:
+        return Remedy(f"Admit UDP and TCP {port} to the cluster's DNS in the policy that isolates it.")
+    dns = cluster.dns_service
+    to = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+        "podSelector": {"matchLabels": dict(dns.spec.selector) if dns else {"k8s-app": "kube-dns"}},
+    }
+    ports = [{"protocol": "UDP", "port": port}, {"protocol": "TCP", "port": port}]
+    spec = {
+        "podSelector": mapping(policy.raw, "spec", "podSelector"),
+        "policyTypes": ["Egress"],
+        "egress": [{"to": [to], "ports": ports}],
+    }
+    return Remedy(
+        f"Admit DNS for the pods that {policy.name} isolates.",
+        yaml=network_policy(f"{policy.name}-dns", policy.namespace, spec),
+    )
 
 
 @check(Area.POLICY, Severity.ERROR, needs=("NetworkPolicy", "DaemonSet"))

@@ -150,7 +150,7 @@ def startup_budget(cluster: Cluster) -> Problems:
             continue
         kind = "startupProbe" if container.probe("startupProbe") else "livenessProbe"
         probe = container.probe(kind)
-        if probe is None:
+        if probe is None or not _asks_the_model(probe):
             continue
         field = workload.field(f"{container.field}.{kind}")
         measured = max(load_times(workload, container), key=lambda m: m[1], default=None)
@@ -179,6 +179,11 @@ def startup_budget(cluster: Cluster) -> Problems:
                 command=_probe_patch(workload, container, "startupProbe", probe.path or path, target),
             ),
         )
+
+
+def _asks_the_model(probe: Probe) -> bool:
+    """Whether a probe can fail because the model is not loaded: an exec probe asks what its author wrote."""
+    return probe.handler in ("httpGet", "grpc", "tcpSocket")
 
 
 def _restarts(workload: Workload, container: Container) -> int:

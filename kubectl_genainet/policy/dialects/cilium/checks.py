@@ -11,6 +11,7 @@ from typing import Any
 
 from kubectl_genainet.policy.cidr import Block, block_of
 from kubectl_genainet.policy.dialects.cilium.shapes import RawCidrRule, RawFqdn, RawPortProtocol, RawPortRule, RawRule
+from kubectl_genainet.policy.domains import MAX_DOMAIN
 from kubectl_genainet.policy.model import Action, Direction
 from kubectl_genainet.policy.where import Where
 
@@ -33,8 +34,8 @@ ENTITIES = frozenset(
 PROTOCOLS = frozenset(["TCP", "UDP", "SCTP", "ANY", "VRRP", "IGMP", "GRE", "IPIP", "IPV6", "ESP", "AH"])
 _MOST_PORTS = 40
 _SERVICE_NAME = re.compile(r"(?=.{1,15}$)([a-zA-Z0-9]-?)*[a-zA-Z](-?[a-zA-Z0-9])*")
-_NAME = re.compile(r"([-a-zA-Z0-9_]+[.]?)+")
-_PATTERN = re.compile(r"([-a-zA-Z0-9_*]+[.]?)+")
+_NAME = re.compile(r"[-a-zA-Z0-9_]+([.][-a-zA-Z0-9_]+)*[.]?")
+_PATTERN = re.compile(r"[-a-zA-Z0-9_*]+([.][-a-zA-Z0-9_*]+)*[.]?")
 
 
 def check_rule(raw: RawRule, where: Where, direction: Direction, action: Action) -> None:
@@ -132,10 +133,10 @@ def port_number(text: str) -> int | None:
 def check_fqdn(raw: RawFqdn, where: Where) -> None:
     if bool(raw.match_name) == bool(raw.match_pattern):
         raise where.error("exactly one of matchName and matchPattern is needed")
-    if raw.match_name and not _NAME.fullmatch(raw.match_name):
-        raise where.at("matchName").error(f"{raw.match_name!r} is not a domain name")
-    if raw.match_pattern and not _PATTERN.fullmatch(raw.match_pattern):
-        raise where.at("matchPattern").error(f"{raw.match_pattern!r} is not a pattern of domain names")
+    if raw.match_name and not (len(raw.match_name) <= MAX_DOMAIN and _NAME.fullmatch(raw.match_name)):
+        raise where.at("matchName").error(f"{raw.match_name[:MAX_DOMAIN]!r} is not a domain name")
+    if raw.match_pattern and not (len(raw.match_pattern) <= MAX_DOMAIN and _PATTERN.fullmatch(raw.match_pattern)):
+        raise where.at("matchPattern").error(f"{raw.match_pattern[:MAX_DOMAIN]!r} is not a pattern of domain names")
 
 
 def check_cidr_rule(raw: RawCidrRule, where: Where) -> None:

@@ -11,11 +11,11 @@ from collections import defaultdict
 import msgspec
 
 from kubectl_genainet.policy.dialects.cilium.shapes import RawFqdn
+from kubectl_genainet.policy.domains import domain_matches
 from kubectl_genainet.policy.model import Term
 from kubectl_genainet.policy.party import Party, PartyKind
 from kubectl_genainet.policy.peers import YES, Match, Peer, no
 
-_CHARACTER = "[-a-zA-Z0-9_]"
 _EVERY_NAME = re.compile(r"\*+\.?")
 
 
@@ -33,7 +33,7 @@ class Lookups:
         answer: bool | None = False
         for namespace in ("", own.namespace):
             for subject, pattern in self._by_namespace.get(namespace, ()):
-                if re.fullmatch(pattern, name):
+                if domain_matches(pattern, name):
                     selected = subject.match(own, own).value
                     if selected:
                         return True
@@ -54,7 +54,7 @@ class NamePeer(msgspec.Struct, frozen=True):
             return no(Term.DOMAIN, self.name, f"{party.text}, inside the cluster", self.field)
         if not party.domain:
             return Match(None, why=f"whether {party.text} is an address of {self.name} depends on DNS")
-        if not re.fullmatch(self.pattern, party.domain):
+        if not domain_matches(self.pattern, party.domain):
             return no(Term.DOMAIN, self.name, party.domain, self.field)
         if self.lookups.learn(own, party.domain):
             return YES
@@ -66,15 +66,11 @@ class NamePeer(msgspec.Struct, frozen=True):
 
 
 def name_pattern(raw: RawFqdn) -> str:
-    """A regular expression for matchName or matchPattern: `*` stands for any characters of one label, a leading `**.` for
-    one label or more, and stars alone for every name."""
+    """matchName or matchPattern as a pattern of policy/domains.py: `*` stands for any characters of one label, a leading
+    `**.` for one label or more, and stars alone for every name."""
     text = (raw.match_name or raw.match_pattern).strip().lower()
-    if raw.match_name:
-        return re.escape(text.rstrip("."))
     if _EVERY_NAME.fullmatch(text):
-        return rf"{_CHARACTER}+(\.{_CHARACTER}+)*"
+        return "*"
     text = text.rstrip(".")
     prefix = re.match(r"\*{2,}\.", text)
-    head = rf"({_CHARACTER}+\.)+" if prefix else ""
-    rest = text[prefix.end() :] if prefix else text
-    return head + re.sub(r"(\\\*)+", f"{_CHARACTER}*", re.escape(rest))
+    return ("**." if prefix else "") + re.sub(r"\*+", "*", text[prefix.end() :] if prefix else text)

@@ -1,0 +1,200 @@
+"""Gateways and the mesh's routes in front of model servers: timeouts and retries that cut or repeat a stream of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import at, items, kubectl, seconds, text
+from kubectl_genainet.model.finding import Evidence, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject, Service
+
+GROUP = "gateway.networking.k8s.io"
+STREAM_S = 300
+ENVOY_GATEWAY = "gateway.envoyproxy.io/"
+# Controllers with a timeout for the whole response where a route sets none.
+# Sources: Envoy's RouteAction.timeout (15 s), https://gateway.envoyproxy.io/docs/tasks/traffic/http-timeouts/,
+# https://cloud.google.com/kubernetes-engine/docs/how-to/configure-gateway-resources (30 s)
+ENVOY_DEFAULT_S, GKE_DEFAULT_S = 15.0, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Timeout:
+    """A timeout for a response in force on a rule of a route."""
+
+    seconds: float
+    evidence: Evidence
+
+
+def _backends_of(cluster: Cluster, route: KubeObject, rule: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """(kind, namespace, name) of a rule's backends that serve models."""
+    return [
+        (kind, namespace, name)
+        for b in items(rule, "backendRefs")
+        if (kind := text(b, "kind") or "Service")
+        and (namespace := text(b, "namespace") or route.namespace)
+        and (name := text(b, "name"))
+        and (kind == "InferencePool" or cluster.serves_models(cluster.services_by_key.get((namespace, name))))
+    ]
+
+
+@check(Area.GATEWAY, Severity.WARNING, needs=("HTTPRoute",))
+def route_stream_timeout(cluster: Cluster) -> Problems:
+    """A route's timeout is shorter than a token stream.
+
+    Looks, for HTTPRoute rules that lead to model servers or InferencePools, at timeouts.request and
+    timeouts.backendRequest, at requestTimeout of Envoy Gateway's BackendTrafficPolicy (15 s where nothing is set) and at
+    timeoutSec of GKE's GCPBackendPolicy (30 s where nothing is set); five minutes is taken as enough. A warning: short
+    answers pass.
+
+    Why: the timeout covers the whole response: the Gateway cuts a stream in the middle, however fast the tokens come.
+
+    Source: https://gateway-api.sigs.k8s.io/reference/spec/#httproutetimeouts,
+    https://gateway.envoyproxy.io/docs/tasks/traffic/http-timeouts/,
+    https://cloud.google.com/kubernetes-engine/docs/how-to/configure-gateway-resources
+    """
+    for route in cluster.snapshot.of("HTTPRoute", GROUP):
+        if not cluster.in_scope(route.namespace):
+            continue
+        for index, rule in enumerate(items(route.raw, "spec", "rules")):
+            backends = _backends_of(cluster, route, rule)
+            for timeout in _timeouts(cluster, route, index, rule, backends) if backends else ():
+                if 0 < timeout.seconds < STREAM_S:
+                    yield Problem(
+                        f"streams of a model are cut after {timeout.seconds:g} s",
+                        route.ref,
+                        (timeout.evidence,),
+                        Remedy(
+                            "Allow the longest answer in the rule's timeouts.request (0s switches it off).",
+                            command=kubectl(route.ref, "edit"),
+                        ),
+                    )
+
+
+def _timeouts(
+    cluster: Cluster, route: KubeObject, index: int, rule: dict[str, Any], backends: list[tuple[str, str, str]]
+) -> Iterator[_Timeout]:
+    """The timeouts in force: those that the rule sets, else the policy's, else the controller's default."""
+    classes = _classes(cluster, route)
+    field = f"spec.rules[{index}].timeouts"
+    gke = any(name.startswith("gke-l7") for name, _ in classes)
+    own = [
+        _Timeout(found, seen(route.ref, f"{field}.{name}", value, "covers the whole response"))
+        for name in ("request", "backendRequest")
+        if (value := at(rule, "timeouts", name)) is not None and (found := seconds(value)) is not None
+    ]
+    if own and not gke:
+        yield from own
+        return
+    if gke:
+        yield from _gke(cluster, backends, own, field, route)
+    elif any(controller.startswith(ENVOY_GATEWAY) for _, controller in classes):
+        policy = _traffic_policy(cluster, route)
+        value = text(policy.raw, "spec", "timeout", "http", "requestTimeout") if policy else ""
+        found = seconds(value) if value else None
+        if policy is not None and found is not None:
+            yield _Timeout(
+                found, seen(policy.ref, "spec.timeout.http.requestTimeout", value, "covers the whole response")
+            )
+        else:
+            yield _Timeout(
+                ENVOY_DEFAULT_S,
+                seen(route.ref, f"{field}.request", None, "absent: Envoy's default is 15 s for the whole response"),
+            )
+
+
+def _classes(cluster: Cluster, route: KubeObject) -> set[tuple[str, str]]:
+    """(class, controller) of the Gateways that a route names, as far as they are here."""
+    controllers = {c.name: text(c.raw, "spec", "controllerName") for c in cluster.snapshot.of("GatewayClass", GROUP)}
+    gateways = {
+        (g.namespace, g.name): text(g.raw, "spec", "gatewayClassName") for g in cluster.snapshot.of("Gateway", GROUP)
+    }
+    keys = ((text(p, "namespace") or route.namespace, text(p, "name")) for p in items(route.raw, "spec", "parentRefs"))
+    return {(name, controllers.get(name, "")) for key in keys if (name := gateways.get(key, ""))}
+
+
+def _targets(policy: KubeObject, kind: str, namespace: str, name: str) -> bool:
+    """Whether a policy attachment names an object (of its own namespace)."""
+    refs = [*items(policy.raw, "spec", "targetRefs"), at(policy.raw, "spec", "targetRef") or {}]
+    return policy.namespace == namespace and any((text(r, "kind"), text(r, "name")) == (kind, name) for r in refs)
+
+
+def _traffic_policy(cluster: Cluster, route: KubeObject) -> KubeObject | None:
+    """The BackendTrafficPolicy for a route, before that of one of its Gateways."""
+    wanted = [("HTTPRoute", route.namespace, route.name)]
+    wanted += [
+        ("Gateway", text(p, "namespace") or route.namespace, text(p, "name"))
+        for p in items(route.raw, "spec", "parentRefs")
+    ]
+    policies = cluster.snapshot.of("BackendTrafficPolicy")
+    return next((p for target in wanted for p in policies if _targets(p, *target)), None)
+
+
+def _gke(
+    cluster: Cluster, backends: list[tuple[str, str, str]], own: list[_Timeout], field: str, route: KubeObject
+) -> Iterator[_Timeout]:
+    """timeoutSec of the GCPBackendPolicy of each backend; the load balancer's own default is 30 s."""
+    for kind, namespace, name in backends:
+        policy = next((p for p in cluster.snapshot.of("GCPBackendPolicy") if _targets(p, kind, namespace, name)), None)
+        value = text(policy.raw, "spec", "default", "timeoutSec") if policy else ""
+        if policy is not None and value:
+            said = "covers the whole response"
+            yield _Timeout(seconds(value) or 0.0, seen(policy.ref, "spec.default.timeoutSec", value, said))
+        elif own:
+            yield from own
+        else:
+            said = f"absent: without a GCPBackendPolicy for {kind} {namespace}/{name} the load balancer waits 30 s"
+            yield _Timeout(GKE_DEFAULT_S, seen(route.ref, f"{field}.request", None, said))
+
+
+def _host(cluster: Cluster, namespace: str, host: str) -> Service | None:
+    """The Service that a host of a VirtualService names."""
+    labels = host.split(".")
+    return cluster.services_by_key.get((labels[1] if len(labels) > 1 else namespace, labels[0]))
+
+
+@check(Area.MESH, Severity.WARNING, needs=("VirtualService",))
+def mesh_stream_timeout(cluster: Cluster) -> Problems:
+    """A VirtualService cuts or repeats a token stream.
+
+    Looks at http[].timeout and http[].retries.perTryTimeout of Istio's VirtualServices that lead to model servers, in the
+    mesh or behind its gateway; five minutes is taken as enough. Istio sets no timeout itself.
+
+    Why: the timeout covers the whole response: the proxy cuts a stream in the middle. A try that timed out is sent again,
+    and the model computes the same prompt twice.
+
+    Source: https://istio.io/latest/docs/reference/config/networking/virtual-service/#HTTPRoute
+    """
+    for virtual in cluster.snapshot.of("VirtualService", "networking.istio.io"):
+        if not cluster.in_scope(virtual.namespace):
+            continue
+        for index, http in enumerate(items(virtual.raw, "spec", "http")):
+            hosts = [text(r, "destination", "host") for r in items(http, "route")]
+            if not any(cluster.serves_models(_host(cluster, virtual.namespace, h)) for h in hosts):
+                continue
+            for path in (("timeout",), ("retries", "perTryTimeout")):
+                value = at(http, *path)
+                timeout = seconds(value) if value is not None else None
+                if timeout is None or not 0 < timeout < STREAM_S:
+                    continue
+                yield Problem(
+                    f"streams of a model are cut after {value}"
+                    + (", and the prompt is sent again" if path[0] == "retries" else ""),
+                    virtual.ref,
+                    (
+                        seen(
+                            virtual.ref,
+                            f"spec.http[{index}].{'.'.join(path)}",
+                            value,
+                            "covers the whole response",
+                        ),
+                    ),
+                    Remedy(
+                        "Allow the longest answer (timeout: 0s switches it off), and retry only what failed to connect "
+                        "(retryOn: connect-failure,refused-stream).",
+                        command=kubectl(virtual.ref, "edit"),
+                    ),
+                )

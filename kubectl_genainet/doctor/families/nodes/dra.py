@@ -1,0 +1,178 @@
+"""Dynamic resource allocation: claims of network devices, classes, and the slices that serve them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import at, items, mapping, text
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.edits import edit
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject
+
+GROUP = "resource.k8s.io"
+_NETWORK = re.compile(r"(^|[^a-z])(dra\.?net|sriov|rdma|nic|roce|infiniband|efa|mrdma|netdev)([^a-z]|$)", re.I)
+_GPU = re.compile(r"(^|[^a-z])(gpu|mig|tpu|neuron|gaudi)([^a-z]|$)", re.I)
+_DRIVER = re.compile(r"device\.driver\s*==\s*['\"]([^'\"]+)['\"]")
+_TOGETHER = ("pcieRoot", "numa", "node")
+
+
+def _requests(claim_spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(request, class) of a claim's requests: `exactly` and `firstAvailable` since v1, the request itself before."""
+    for request in items(claim_spec, "devices", "requests"):
+        options = [mapping(request, "exactly") or request, *items(request, "firstAvailable")]
+        for option in options:
+            if text(option, "deviceClassName"):
+                yield text(request, "name"), text(option, "deviceClassName")
+
+
+def _claims(cluster: Cluster) -> Iterator[tuple[KubeObject, dict[str, Any], str]]:
+    """(object, spec of the claim, path of that spec) of claims and claim templates in scope."""
+    for claim in cluster.snapshot.of("ResourceClaim", GROUP):
+        if cluster.in_scope(claim.namespace):
+            yield claim, mapping(claim.raw, "spec"), "spec"
+    for template in cluster.snapshot.of("ResourceClaimTemplate", GROUP):
+        if cluster.in_scope(template.namespace):
+            yield template, mapping(template.raw, "spec", "spec"), "spec.spec"
+
+
+def _drivers(device_class: KubeObject) -> set[str]:
+    """The drivers that a class's selectors name; none where they name no driver."""
+    selectors = items(device_class.raw, "spec", "selectors")
+    return {d for s in selectors for d in _DRIVER.findall(text(s, "cel", "expression"))}
+
+
+@check(Area.SRIOV, Severity.ERROR)
+def dra_device_class(cluster: Cluster) -> Problems:
+    """A resource claim names a device class that does not exist, or that no node serves.
+
+    Looks at deviceClassName in ResourceClaims and ResourceClaimTemplates, at the DeviceClasses, at the driver that their
+    selectors name, and at the drivers of the ResourceSlices. An error: the pods stay Pending.
+
+    Why: the scheduler finds no device: a class without slices means that its driver (DRANET, an SR-IOV or a GPU driver)
+    does not run, or found nothing on the nodes.
+
+    Source: https://kubernetes.io/docs/concepts/scheduling-eviction/dynamic-resource-allocation/
+    """
+    classes = {c.name: c for c in cluster.snapshot.of("DeviceClass", GROUP)}
+    served = {text(s.raw, "spec", "driver") for s in cluster.snapshot.of("ResourceSlice", GROUP)}
+    for claim, spec, path in _claims(cluster):
+        for request, name in _requests(spec):
+            found, elsewhere = classes.get(name), cluster.partial("DeviceClass")
+            if found is None and elsewhere:
+                yield NotChecked(str(claim.ref), f"DeviceClass {name} is not here: {elsewhere}")
+                continue
+            drivers = _drivers(found) if found is not None else set()
+            field = f"{path}.devices.requests[{request}].deviceClassName"
+            if found is None:
+                said = f"there is no DeviceClass {name}"
+                evidence = [seen(claim.ref, field, name, said)]
+            elif drivers and not drivers & served and not cluster.partial("ResourceSlice"):
+                said = f"no ResourceSlice is of driver {', '.join(sorted(drivers))}"
+                evidence = [
+                    seen(claim.ref, field, name, said),
+                    seen(found.ref, "spec.selectors", sorted(drivers), said),
+                ]
+            else:
+                continue
+            yield Problem(
+                f"request {request} can't be met: {said}",
+                claim.ref,
+                tuple(evidence),
+                Remedy(
+                    "Name an existing class, or repair the driver that serves it.",
+                    command="kubectl get deviceclasses,resourceslices",
+                ),
+            )
+
+
+def _claims_of(cluster: Cluster, workload: Workload) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(field, claim spec) of the claims that a pod template names."""
+    for index, entry in enumerate(items(workload.template.spec, "resourceClaims")):
+        template, claim = text(entry, "resourceClaimTemplateName"), text(entry, "resourceClaimName")
+        kind, name = ("ResourceClaimTemplate", template) if template else ("ResourceClaim", claim)
+        for obj in cluster.snapshot.of(kind, GROUP):
+            if (obj.namespace, obj.name) == (workload.namespace, name):
+                spec = mapping(obj.raw, "spec", "spec") if template else mapping(obj.raw, "spec")
+                yield workload.field(f"resourceClaims[{index}]"), spec
+
+
+@check(Area.SRIOV, Severity.WARNING)
+def dra_nic_and_gpu(cluster: Cluster) -> Problems:
+    """A pod claims a network device that need not be near its GPUs.
+
+    Looks at pods with GPUs that claim a network device (DRANET, SR-IOV, RDMA): the GPUs come from a device plugin, or
+    from a claim of their own, or no constraint of the common claim (matchAttribute on the PCIe root, the NUMA node) ties
+    the two together. A warning: the pod starts, and is slow on some nodes.
+
+    Why: GPUDirect RDMA runs between devices below one PCIe root; across roots or sockets each transfer goes through the
+    CPU's interconnect, at a part of the bandwidth.
+
+    Source: https://kubernetes.io/docs/concepts/scheduling-eviction/dynamic-resource-allocation/,
+    https://github.com/google/dranet
+    """
+    for workload in cluster.workloads:
+        if not cluster.in_scope(workload.namespace):
+            continue
+        claims = list(_claims_of(cluster, workload))
+        network = next(((f, s) for f, s in claims if any(_NETWORK.search(c) for _, c in _requests(s))), None)
+        gpus = workload.template.accelerated or any(_GPU.search(c) for _, s in claims for _, c in _requests(s))
+        if network is None or not gpus:
+            continue
+        field, spec = network
+        tied = any(
+            any(w in text(c, "matchAttribute") for w in _TOGETHER) for c in items(spec, "devices", "constraints")
+        )
+        together = any(_GPU.search(c) for _, c in _requests(spec))
+        if tied and together:
+            continue
+        said = "no constraint ties it to the GPUs" if together else "the GPUs are not in the same claim"
+        yield Problem(
+            f"its network device need not be near its GPUs: {said}",
+            workload.ref,
+            (seen(workload.ref, field, at(spec, "devices", "constraints"), said),),
+            Remedy(
+                "Claim both in one ResourceClaimTemplate, with a constraint matchAttribute on the PCIe root.",
+                command=edit(workload),
+            ),
+        )
+
+
+@check(Area.SRIOV, Severity.WARNING)
+def dra_claim_missing(cluster: Cluster) -> Problems:
+    """A pod names a resource claim that no container uses, or that does not exist.
+
+    Looks at spec.resourceClaims, at resources.claims of the containers, and at the ResourceClaims and
+    ResourceClaimTemplates of the namespace.
+
+    Why: without the claim the pod is not scheduled; a device that no container names is allocated and not there.
+
+    Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodSpec
+    """
+    for workload in cluster.workloads:
+        entries = items(workload.template.spec, "resourceClaims") if cluster.in_scope(workload.namespace) else []
+        used = {text(c, "name") for k in workload.template.all_containers for c in items(k.raw, "resources", "claims")}
+        for index, entry in enumerate(entries):
+            field, name = workload.field(f"resourceClaims[{index}]"), text(entry, "name")
+            template, claim = text(entry, "resourceClaimTemplateName"), text(entry, "resourceClaimName")
+            kind, wanted = ("ResourceClaimTemplate", template) if template else ("ResourceClaim", claim)
+            exists = any(
+                (o.namespace, o.name) == (workload.namespace, wanted) for o in cluster.snapshot.of(kind, GROUP)
+            )
+            elsewhere = cluster.partial(kind, workload.namespace)
+            if wanted and not exists and not elsewhere:
+                said = f"there is no {kind} {workload.namespace}/{wanted}"
+            elif name not in used:
+                said = f"no container names the claim {name}"
+            else:
+                continue
+            yield Problem(
+                said,
+                workload.ref,
+                (seen(workload.ref, field, wanted, said),),
+                Remedy("Name it.", command=edit(workload)),
+            )

@@ -1,0 +1,128 @@
+"""Jobs and model servers over several nodes: the names by which their parts find each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.raw import patch, text
+from kubectl_genainet.doctor.objects.stacks import Role
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.edits import edit_spec
+from kubectl_genainet.model.finding import Evidence, Remedy, Severity
+from kubectl_genainet.model.kube import Service
+
+_CLUSTER_NAME = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.svc\b")
+_RENDEZVOUS = ("MASTER_ADDR", "PET_RDZV_ENDPOINT", "RAY_ADDRESS", "LEADER_ADDR", "COORDINATOR_ADDRESS")
+
+
+def _settings(cluster: Cluster, workload: Workload, container: Container) -> Iterator[Evidence]:
+    """Every configured string of a container, as evidence."""
+    for variable in cluster.variables(workload, container).values():
+        said = f"{variable.name}={variable.value}"
+        yield seen(variable.object, variable.field, variable.value, said)
+    for key in ("command", "args"):
+        for index, word in enumerate(container.raw.get(key) or ()):
+            yield seen(workload.ref, workload.field(f"{container.field}.{key}[{index}]"), str(word), str(word)[:200])
+
+
+def _asks_cluster_dns(cluster: Cluster, workload: Workload) -> Evidence | None:
+    """A configured name that only the cluster's DNS knows."""
+    names = {s.metadata.name for s in cluster.snapshot.services if s.metadata.namespace == workload.namespace}
+    for container in workload.containers:
+        for said in _settings(cluster, workload, container):
+            value = str(said.value)
+            host = value.rpartition("=")[2].partition("://")[2] or value
+            if _CLUSTER_NAME.search(value) or host.partition("/")[0].partition(":")[0] in names:
+                return said
+    call = next((c for c in cluster.calls if c.client.key == workload.key and c.service is not None), None)
+    return call.evidence if call is not None else None
+
+
+@check(Area.LOOKUPS, Severity.WARNING)
+def host_network_dns(cluster: Cluster) -> Problems:
+    """A pod on the node's network asks for names that its resolver does not know.
+
+    Looks at pods with hostNetwork and dnsPolicy ClusterFirst (the default) whose variables, ConfigMaps or command line
+    hold a Service's name. DaemonSets, which mostly talk to their own node, are left out. A warning: a node may itself use
+    the cluster's DNS.
+
+    Why: with hostNetwork the kubelet takes ClusterFirst for Default: the pod asks the node's resolver, for which the
+    cluster's names do not exist. Rendezvous by MASTER_ADDR then never happens.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/#pod-s-dns-policy
+    """
+    for workload in cluster.workloads:
+        policy = text(workload.template.spec, "dnsPolicy")
+        if not cluster.in_scope(workload.namespace) or workload.ref.kind == "DaemonSet":
+            continue
+        if not workload.template.host_network or policy not in ("", "ClusterFirst"):
+            continue
+        asked = _asks_cluster_dns(cluster, workload)
+        if asked is None:
+            continue
+        said = f"dnsPolicy is {policy or 'ClusterFirst (the default)'} with hostNetwork: the node's resolver is asked"
+        yield Problem(
+            "its resolver does not know the cluster's names",
+            workload.ref,
+            (seen(workload.ref, workload.field("dnsPolicy"), policy or None, said), asked),
+            Remedy(
+                "Use dnsPolicy ClusterFirstWithHostNet.",
+                command=edit_spec(workload, "dnsPolicy", "ClusterFirstWithHostNet"),
+            ),
+        )
+
+
+def _peers_by_name(cluster: Cluster, workload: Workload, service: Service) -> Evidence | None:
+    """What shows that the pods of a workload find each other by a headless Service's names."""
+    name = service.metadata.name
+    if text(workload.template.spec, "subdomain") == name:
+        return seen(workload.ref, workload.field("subdomain"), name, f"its pods have names below {name}")
+    for container in workload.containers:
+        for variable in cluster.variables(workload, container).values():
+            if variable.name in _RENDEZVOUS and name in variable.value.partition(":")[0].split("."):
+                said = f"{variable.name}={variable.value}"
+                return seen(variable.object, variable.field, variable.value, said)
+    return None
+
+
+@check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
+def headless_not_ready(cluster: Cluster) -> Problems:
+    """The parts of a distributed job can't look each other up before they are ready.
+
+    Looks at headless Services without publishNotReadyAddresses whose pods find each other by its names (the template's
+    subdomain, MASTER_ADDR and the like) in a job or a model server over several pods. With a readiness probe it is a
+    warning; without one, where pods are ready as soon as they run, information.
+
+    Why: a pod that is not ready has no name yet. Where readiness waits for the others, and the others wait for the name,
+    nobody starts; elsewhere the first look-ups fail and are cached as failures.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/#a-aaaa-records-1,
+    https://kubernetes.io/docs/reference/kubernetes-api/service-resources/service-v1/#ServiceSpec
+    """
+    for service in cluster.services:
+        if service.spec.cluster_ip != "None" or service.spec.publish_not_ready_addresses:
+            continue
+        for workload in cluster.workloads_of(service):
+            if cluster.role(workload) not in (Role.TRAINING, Role.ACCELERATED, Role.MODEL_SERVER):
+                continue
+            by_name = _peers_by_name(cluster, workload, service)
+            if by_name is None:
+                continue
+            waits = any(c.probe("readinessProbe") for c in workload.containers)
+            yield Problem(
+                f"pods of {workload.ref} have no name before they are ready",
+                service.ref,
+                (
+                    seen(service.ref, "spec.publishNotReadyAddresses", None, "names are given to ready pods only"),
+                    by_name,
+                ),
+                Remedy(
+                    "Publish the names of pods that are not ready.",
+                    command=patch(service.ref, {"spec": {"publishNotReadyAddresses": True}}),
+                ),
+                severity=None if waits else Severity.INFO,
+            )

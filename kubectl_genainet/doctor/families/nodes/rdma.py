@@ -1,0 +1,157 @@
+"""RDMA in pods: locked memory, device nodes, shared memory."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.raw import at, items, quantity, strings, text
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.devices import privileged, rdma_requests
+from kubectl_genainet.doctor.predicates.edits import edit_container
+from kubectl_genainet.model.finding import Remedy, Severity
+
+DEVICE_NODES = "/dev/infiniband"
+_ALL = ("IPC_LOCK", "CAP_IPC_LOCK", "ALL", "SYS_ADMIN")
+
+
+def _containers(cluster: Cluster) -> Iterator[tuple[Workload, Container]]:
+    for workload in cluster.workloads:
+        if cluster.in_scope(workload.namespace):
+            for container in workload.containers:
+                yield workload, container
+
+
+@check(Area.SRIOV, Severity.WARNING)
+def rdma_memlock(cluster: Cluster) -> Problems:
+    """A pod with an RDMA device may not lock memory.
+
+    Looks at containers that request an RDMA resource of the SR-IOV or the shared device plugin, and at
+    securityContext.capabilities.add: IPC_LOCK, unless they are privileged. EFA's provider registers memory without it and
+    is left out.
+
+    Why: RDMA registers pinned memory. Without the capability the limit of the container runtime (RLIMIT_MEMLOCK) holds;
+    registration fails with ENOMEM, and NCCL stops or falls back to TCP. A warning: a runtime may be set to no limit.
+
+    Source: https://github.com/Mellanox/k8s-rdma-shared-dev-plugin#readme, man 2 mlock, man 7 capabilities
+    """
+    for workload, container in _containers(cluster):
+        requests = rdma_requests(container)
+        added = strings(container.raw, "securityContext", "capabilities", "add")
+        if not requests or privileged(container) or any(c in _ALL for c in added):
+            continue
+        field = workload.field(f"{container.field}.securityContext.capabilities.add")
+        change = dict(at(container.raw, "securityContext") or {})
+        change["capabilities"] = {**(at(change, "capabilities") or {}), "add": [*added, "IPC_LOCK"]}
+        yield Problem(
+            "it asks for RDMA and lacks the capability IPC_LOCK",
+            workload.ref,
+            (seen(workload.ref, field, added or None, f"container {container.name} requests {requests[0]}"),),
+            Remedy("Add IPC_LOCK.", command=edit_container(workload, container, "securityContext", change)),
+        )
+
+
+@check(Area.SRIOV, Severity.WARNING)
+def rdma_host_path(cluster: Cluster) -> Problems:
+    """A pod mounts the node's RDMA devices instead of requesting one.
+
+    Looks at hostPath volumes of /dev/infiniband (or below) that a container without privileges mounts and that requests no
+    RDMA resource.
+
+    Why: the device files are there, and the container's device cgroup does not let it open them: ibv_open_device fails.
+    A device plugin (or DRA) adds both.
+
+    Source: https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device-plugins/
+    """
+    for workload in cluster.workloads:
+        if not cluster.in_scope(workload.namespace):
+            continue
+        for index, volume in enumerate(items(workload.template.spec, "volumes")):
+            path = text(volume, "hostPath", "path")
+            if not path.startswith(DEVICE_NODES):
+                continue
+            users = [c for c in workload.containers if text(volume, "name") in _mounted(c)]
+            barred = [
+                c for c in users if not privileged(c) and not rdma_requests(c) and not c.amount("vpc.amazonaws.com/efa")
+            ]
+            if barred:
+                yield Problem(
+                    f"container {barred[0].name} mounts {path} and may not open its devices",
+                    workload.ref,
+                    (
+                        seen(
+                            workload.ref,
+                            workload.field(f"volumes[{index}].hostPath.path"),
+                            path,
+                            "no device is requested",
+                        ),
+                    ),
+                    Remedy("Request the device of an RDMA device plugin instead of mounting the node's files."),
+                )
+
+
+def _mounted(container: Container) -> set[str]:
+    return {text(m, "name") for m in items(container.raw, "volumeMounts")}
+
+
+_SHARDS = re.compile(
+    r"--(?:tensor-parallel-size|tp-size|tp|num-shard|tensor-parallel)[= ]+([0-9]+)|(?:^| )-tp[= ]+([0-9]+)"
+)
+ENOUGH = 2**30
+
+
+@check(Area.GPU_NODES, Severity.WARNING)
+def shared_memory(cluster: Cluster) -> Problems:
+    """A model server or a job over several GPUs has too little shared memory.
+
+    Looks at containers that request two or more GPUs: a memory volume at /dev/shm with a sizeLimit below 1 GiB, or none
+    at all (64 MiB) where the command line shards one model over GPUs (--tensor-parallel-size, --num-shard). hostIPC is the
+    node's.
+
+    Why: the processes of one server exchange data through /dev/shm; with 64 MiB they stop with "No space left on device" or
+    a bus error. A warning: NCCL over NVLink needs little of it.
+
+    Source: https://docs.vllm.ai/en/latest/deployment/k8s.html,
+    https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html#shared-memory
+    """
+    for workload, container in _containers(cluster):
+        if container.amount("nvidia.com/gpu", "amd.com/gpu") < 2 or at(workload.template.spec, "hostIPC") is True:
+            continue
+        found = _shared_memory(workload, container)
+        line = " ".join(container.words)
+        shards = max((int(a or b) for a, b in _SHARDS.findall(line)), default=0)
+        if found is not None and (found[1] == 0 or found[1] >= ENOUGH):
+            continue
+        if found is None and shards < 2:
+            continue
+        field = found[0] if found else workload.field(f"{container.field}.volumeMounts")
+        said = (
+            f"/dev/shm is limited to {found[1] / 2**20:.0f} MiB" if found else "nothing is mounted at /dev/shm: 64 MiB"
+        )
+        yield Problem(
+            f"container {container.name} works on several GPUs with little shared memory",
+            workload.ref,
+            (seen(workload.ref, field, found[1] if found else None, said),),
+            Remedy(
+                "Mount an emptyDir in memory at /dev/shm.",
+                yaml="# in the pod's spec\nvolumes:\n- name: shm\n  emptyDir: {medium: Memory}\n"
+                "# in the container\n# volumeMounts:\n# - {name: shm, mountPath: /dev/shm}\n",
+            ),
+        )
+
+
+def _shared_memory(workload: Workload, container: Container) -> tuple[str, float] | None:
+    """(field, bytes) of the volume at /dev/shm; 0 bytes where it has no limit, or is no emptyDir."""
+    mounted = {text(m, "name") for m in items(container.raw, "volumeMounts") if _is_shm(text(m, "mountPath"))}
+    for index, volume in enumerate(items(workload.template.spec, "volumes")):
+        if text(volume, "name") in mounted:
+            limit = at(volume, "emptyDir", "sizeLimit")
+            return workload.field(f"volumes[{index}].emptyDir.sizeLimit"), quantity(limit) if limit is not None else 0.0
+    return ("", 0.0) if mounted else None
+
+
+def _is_shm(path: str) -> bool:
+    return path.rstrip("/") in ("/dev/shm", "/dev")

@@ -1,0 +1,68 @@
+"""The variables that a container runs with, wherever they are set: its env, ConfigMaps, command lines, an MPI launcher."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.raw import items, mapping, text
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.model.kube import KubeObject
+
+ConfigMaps = Mapping[tuple[str, str], KubeObject]
+_ASSIGNED = re.compile(r"(?:^|[\s;&'\"])(?:export\s+)?([A-Z][A-Z0-9_]+)=([^\s;&'\"]+|\"[^\"]*\"|'[^']*')")
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A variable's value and where it is set."""
+
+    name: str
+    value: str
+    object: ObjectRef
+    field: str
+
+
+def variables(workload: Workload, container: Container, config_maps: ConfigMaps) -> dict[str, Variable]:
+    """By name; what the API server's order makes win wins: envFrom, then env, then the command line."""
+    found: dict[str, Variable] = {}
+    for item in (
+        *_from_config_maps(workload, container, config_maps),
+        *_from_env(workload, container, config_maps),
+        *from_command_line(workload, container),
+    ):
+        found[item.name] = item
+    return found
+
+
+def _from_config_maps(workload: Workload, container: Container, config_maps: ConfigMaps) -> Iterator[Variable]:
+    for entry in items(container.raw, "envFrom"):
+        config = config_maps.get((workload.namespace, text(entry, "configMapRef", "name")))
+        for key, value in mapping(config.raw, "data").items() if config is not None else ():
+            if config is not None:
+                yield Variable(f"{text(entry, 'prefix')}{key}", str(value), config.ref, f"data[{key}]")
+
+
+def _from_env(workload: Workload, container: Container, config_maps: ConfigMaps) -> Iterator[Variable]:
+    for index, entry in enumerate(items(container.raw, "env")):
+        name, field = text(entry, "name"), workload.field(f"{container.field}.env[{index}].value")
+        if "value" in entry:
+            yield Variable(name, text(entry, "value"), workload.ref, field)
+            continue
+        reference = mapping(entry, "valueFrom", "configMapKeyRef")
+        config = config_maps.get((workload.namespace, text(reference, "name"))) if reference else None
+        key = text(reference, "key")
+        if config is not None and key in mapping(config.raw, "data"):
+            yield Variable(name, text(config.raw, "data", key), config.ref, f"data[{key}]")
+
+
+def from_command_line(workload: Workload, container: Container) -> Iterator[Variable]:
+    """What a command line sets: `mpirun -x NAME=VALUE`, `export NAME=VALUE` and NAME=VALUE before a command."""
+    for key in ("command", "args"):
+        for index, word in enumerate(container.raw.get(key) or ()):
+            field = workload.field(f"{container.field}.{key}[{index}]")
+            for match in _ASSIGNED.finditer(str(word)):
+                yield Variable(match[1], match[2].strip("\"'"), workload.ref, field)

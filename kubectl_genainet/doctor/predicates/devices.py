@@ -1,0 +1,56 @@
+"""The network devices of a pod, and what it asks for of RDMA."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.raw import at, items, text
+from kubectl_genainet.doctor.objects.workloads import Workload
+
+NETWORKS = "k8s.v1.cni.cncf.io/networks"
+GKE_INTERFACES = "networking.gke.io/interfaces"
+_RDMA = re.compile(r"^rdma/|^mellanox\.com/|rdma|roce|infiniband|(^|[/_-])ib([/_-]|$)", re.I)
+
+
+def pod_devices(workload: Workload) -> tuple[str, ...] | None:
+    """The names of a pod's network devices, as far as its template tells; None where it does not: the node's own
+    devices (hostNetwork), or devices that a resource claim brings.
+
+    The CNI's device is eth0. Multus calls its own net1, net2, … unless a name is given (Network Custom Resource
+    Definition De-facto Standard, section 4.1.2); GKE's multi-networking names them in networking.gke.io/interfaces.
+    """
+    if workload.template.host_network or items(workload.template.spec, "resourceClaims"):
+        return None
+    notes = workload.template.annotations
+    return ("eth0", *_multus(notes.get(NETWORKS, "")), *_gke(notes.get(GKE_INTERFACES, "")))
+
+
+def _multus(value: str) -> list[str]:
+    value = value.strip()
+    if value.startswith("["):
+        entries = _objects(value)
+        return [text(e, "interface") or f"net{i}" for i, e in enumerate(entries, start=1)]
+    parts = [p.strip() for p in value.split(",") if p.strip()]
+    return [p.partition("@")[2] or f"net{i}" for i, p in enumerate(parts, start=1)]
+
+
+def _gke(value: str) -> list[str]:
+    return [name for e in _objects(value) if (name := text(e, "interfaceName"))]
+
+
+def _objects(value: str) -> list[dict[str, object]]:
+    try:
+        return items(json.loads(value))
+    except ValueError:
+        return []
+
+
+def rdma_requests(container: Container) -> list[str]:
+    """The RDMA resources that a container asks for; EFA, which needs other things, is not among them."""
+    return [name for name in container.requests if _RDMA.search(name) and not name.startswith("vpc.amazonaws.com/")]
+
+
+def privileged(container: Container) -> bool:
+    return at(container.raw, "securityContext", "privileged") is True

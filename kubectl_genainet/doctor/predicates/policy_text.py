@@ -1,0 +1,29 @@
+"""NetworkPolicies that remedies give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubectl_genainet.doctor.objects.raw import to_yaml
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.labels import selecting_labels
+
+
+def network_policy(name: str, namespace: str, spec: dict[str, Any]) -> str:
+    """A NetworkPolicy as YAML."""
+    return to_yaml(
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": spec,
+        }
+    )
+
+
+def peer(namespace: str, workload: Workload) -> dict[str, Any]:
+    """The peer that is a workload's pods, for a policy of a namespace."""
+    found: dict[str, Any] = {"podSelector": {"matchLabels": selecting_labels(workload)}}
+    if workload.namespace != namespace:
+        found["namespaceSelector"] = {"matchLabels": {"kubernetes.io/metadata.name": workload.namespace}}
+    return found

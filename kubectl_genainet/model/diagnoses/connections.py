@@ -1,0 +1,109 @@
+"""What becomes of a connection, beyond a drop that was seen."""
+
+from __future__ import annotations
+
+from kubectl_genainet.model.diagnoses.diagnosis import Diagnosis
+from kubectl_genainet.model.finding import Severity
+
+ICMP_ERROR = Diagnosis(
+    "icmp-error",
+    Severity.ERROR,
+    "an ICMP error reached the sender; where the packet died was not seen",
+    "A router or a host on the way does not let the packet pass, and says so.",
+    "The error's source is who decided it.",
+    "RFC 792, RFC 4443",
+)
+ICMP_DROPPED = Diagnosis(
+    "icmp-dropped",
+    Severity.ERROR,
+    "an ICMP error that would have told the sender was itself dropped",
+    "The sender waits for its timeout: a black hole.",
+    "Let ICMP errors pass (RELATED connections).",
+    "RFC 2923",
+)
+RESET_BY_APP = Diagnosis(
+    "reset-by-app",
+    Severity.ERROR,
+    "the server's TCP reset an established connection, and no rule or closed port did",
+    "The application ended it: it closed with data unread, crashed, or hit a limit.",
+    "Look at the server's log and restarts at that time.",
+    "enum sk_rst_reason, include/net/rstreason.h",
+)
+RESET_BY_CLIENT = Diagnosis(
+    "reset-by-client",
+    Severity.WARNING,
+    "the client's TCP reset the connection",
+    "The client gave up: its timeout ended, or the answer came from another address than it had asked.",
+    "Compare the client's timeout with the server's response time.",
+)
+RESET_BY_KERNEL = Diagnosis(
+    "reset-by-kernel",
+    Severity.INFO,
+    "TCP answered a packet with a reset",
+    "The packet fits no connection there.",
+    "Nothing, unless its client complains.",
+    "enum sk_rst_reason, include/net/rstreason.h",
+)
+RESET_FROM_OUTSIDE = Diagnosis(
+    "reset-from-outside",
+    Severity.WARNING,
+    "a reset reached a socket; what sent it was not seen",
+    "It was made where no agent looks: another machine, a load balancer, a firewall.",
+    "Look at the devices between; idle timeouts of load balancers are a usual cause.",
+)
+RESET_ON_PATH = Diagnosis(
+    "reset-on-path",
+    Severity.ERROR,
+    "a reset that neither end's pod was seen to send",
+    "Something on the way made it: a proxy, a firewall, a policy enforcer that rejects.",
+    "The node where it was first seen is where to look.",
+)
+RETRANSMITS = Diagnosis(
+    "retransmits",
+    Severity.INFO,
+    "TCP sent segments again; where they were lost was not seen",
+    "They were lost outside of what is watched, or only late.",
+    "Nothing, unless the connection is slow.",
+)
+STALE_ENDPOINT = Diagnosis(
+    "stale-endpoint",
+    Severity.ERROR,
+    "the rules sent the packet to an address that no EndpointSlice of the Service has",
+    "The node's rules are older than the API's objects.",
+    "`rules svc/NAME` compares them; look at kube-proxy on that node.",
+)
+STOPPED_ARRIVING = Diagnosis(
+    "stopped-arriving",
+    Severity.ERROR,
+    "packets of an established connection stopped arriving, and no drop was seen",
+    "They are lost between the two places that the finding names, or outside of what is watched.",
+    "Look at what is between the two places: a cloud network, a tunnel, an MTU.",
+)
+UNANSWERED = Diagnosis(
+    "unanswered",
+    Severity.WARNING,
+    "first packets were sent, none was answered, and no drop was seen",
+    "They were lost after the last place that saw them, or the server did not answer.",
+    "The last place is where to look on from.",
+)
+SLOW_BACKEND = Diagnosis(
+    "slow-backend",
+    Severity.WARNING,
+    "a backend's responses take five times the others' median and 50 ms or more",
+    "One pod of the Service is slow: its node, its load, its GPU.",
+    "Compare the pod with the others.",
+)
+CONNECTIONS: tuple[Diagnosis, ...] = (
+    ICMP_ERROR,
+    ICMP_DROPPED,
+    RESET_BY_APP,
+    RESET_BY_CLIENT,
+    RESET_BY_KERNEL,
+    RESET_FROM_OUTSIDE,
+    RESET_ON_PATH,
+    RETRANSMITS,
+    STALE_ENDPOINT,
+    STOPPED_ARRIVING,
+    UNANSWERED,
+    SLOW_BACKEND,
+)

@@ -1,0 +1,176 @@
+"""The packet that arrives: where it is another one than the client sent, the flow is judged as it arrives.
+
+A mesh's tunnel changes the port, masquerading the source, a node's DNS cache the destination. Where it is not known which
+of several packets arrives, each is judged, and the verdict is UNKNOWN unless all agree.
+Sources: Istio, "Ambient and Kubernetes NetworkPolicy"; Kubernetes, "Source IP" and "NodeLocal DNSCache".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.kube import KubeObject, Service
+from kubectl_genainet.policy.enforcers import EnforcerName
+from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.model import (
+    Direction,
+    DirectionResult,
+    Explanation,
+    NotEvaluated,
+    PolicyEndpoint,
+    PolicyFlow,
+    Reason,
+    Verdict,
+    both,
+    ip_endpoint,
+)
+from kubectl_genainet.policy.party import PartyKind
+
+_HBONE = 15008
+_AMBIENT_LABEL = "istio.io/dataplane-mode"
+_LOCAL_DNS = "169.254.20.10"
+_WHAT = "the packet that arrives"
+
+
+def explain_arriving(engine: PolicyEngine, flow: PolicyFlow, service: str = "") -> Explanation:
+    """The verdict of a flow as it arrives. `service` ("namespace/name") is the Service that it is sent to, if any.
+
+    Raises InputError for an endpoint that does not exist.
+    """
+    snapshot = engine.snapshot
+    target = snapshot.service(*service.split("/", 1)) if service else None
+    if flow.protocol == "TCP" and _in_ambient(snapshot, flow.source) and _in_ambient(snapshot, flow.destination):
+        return _in_tunnel(engine, flow)
+    if target is not None and flow.source.name and flow.source.name == flow.destination.name:
+        return _hairpin(engine, flow)
+    if target is not None and not flow.source.name and _is_masqueraded(engine, flow, target):
+        return _through_a_node(engine, flow)
+    if target is not None and flow.source.name and flow.port == 53 and is_cluster_dns(target):
+        cache = node_local_dns(snapshot)
+        if cache is not None:
+            return to_node_local_dns(engine, flow, *cache)
+    return engine.explain(flow)
+
+
+def _in_ambient(snapshot: ClusterSnapshot, end: PolicyEndpoint) -> bool:
+    """Whether a pod is in Istio's ambient mesh: by its own label, else by that of its namespace."""
+    pod = snapshot.pod(end.namespace, end.name) if end.name else None
+    if pod is None or pod.spec.host_network:
+        return False
+    labels = pod.metadata.labels
+    mode = labels.get(_AMBIENT_LABEL, snapshot.namespace_labels(end.namespace).get(_AMBIENT_LABEL))
+    sidecar = any(c.name == "istio-proxy" for c in (*pod.spec.containers, *pod.spec.init_containers))
+    return mode == "ambient" and not sidecar
+
+
+def _in_tunnel(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
+    found = engine.explain(msgspec.structs.replace(flow, port=_HBONE))
+    note = (
+        f"both pods are in the ambient mesh: the connection to port {flow.port} arrives in its tunnel (HBONE), "
+        f"on port {_HBONE}, and that is what the policies see"
+    )
+    return msgspec.structs.replace(found, arrival=note)
+
+
+def _hairpin(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
+    note = (
+        "the Service sends the pod's connection back to the pod itself, masqueraded (hairpin): whether policies see the "
+        "node's address or the pod's depends on the enforcer"
+    )
+    return _combined([engine.explain(flow, hairpin=True), engine.explain(flow)], note)
+
+
+def _is_masqueraded(engine: PolicyEngine, flow: PolicyFlow, service: Service) -> bool:
+    """Whether a client outside the cluster comes through a node that hides its address."""
+    spec = service.spec
+    if spec.type not in ("NodePort", "LoadBalancer") and not service.external_addresses:
+        return False
+    outside = engine.ends(flow)[0].kind is PartyKind.OUTSIDE
+    return outside and spec.external_traffic_policy != "Local"
+
+
+def _through_a_node(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
+    note = (
+        "externalTrafficPolicy is Cluster: the node that takes the packet in masquerades it, so policies see a node's "
+        f"address and not {flow.source}"
+    )
+    as_sent = engine.explain(flow)
+    nodes = [ip for node in engine.snapshot.nodes for ip in node.ips[:1]]
+    version = 6 if ":" in flow.source.ip else 4
+    sources = [ip for ip in nodes if (":" in ip) == (version == 6)]
+    arriving = [engine.explain(msgspec.structs.replace(flow, source=ip_endpoint(ip))) for ip in sources]
+    if engine.enforcer.name is EnforcerName.CILIUM:  # may keep the client's identity, or its address (DSR)
+        arriving.append(as_sent)
+    if arriving:
+        return _combined(arriving, note)
+    if as_sent.ingress.reason in (Reason.DEFAULT, Reason.HOST_NETWORK, Reason.OUTSIDE, Reason.INERT):
+        return msgspec.structs.replace(as_sent, arrival=note)
+    why = f"{note}; the nodes are not among the objects"
+    return _opened(msgspec.structs.replace(as_sent, arrival=note), (Direction.INGRESS,), why)
+
+
+def is_cluster_dns(service: Service) -> bool:
+    """Whether a Service is the cluster's DNS, by the label that all distributions set, or by its well-known name."""
+    meta = service.metadata
+    return meta.labels.get("k8s-app") == "kube-dns" or (meta.namespace, meta.name) in (
+        ("kube-system", "kube-dns"),
+        ("kube-system", "coredns"),
+        ("openshift-dns", "dns-default"),
+    )
+
+
+def node_local_dns(snapshot: ClusterSnapshot) -> tuple[str, str] | None:
+    """The DNS cache that runs on every node: its address there, and the object that shows it. None: there is none."""
+    for obj in snapshot.of("DaemonSet", "apps"):
+        for container in _containers(obj):
+            if "k8s-dns-node-cache" in str(container.get("image", "")):
+                text = " ".join(str(a) for a in [*(container.get("args") or ()), *(container.get("command") or ())])
+                found = re.search(r"-localip[ =]([0-9a-fA-F.:]+)", text)
+                return (found.group(1) if found else _LOCAL_DNS), str(obj.ref)
+    return None
+
+
+def _containers(obj: KubeObject) -> list[dict[str, Any]]:
+    value: Any = obj.raw
+    for step in ("spec", "template", "spec", "containers"):
+        value = value.get(step) if isinstance(value, dict) else None
+    return [c for c in value or () if isinstance(c, dict)]
+
+
+def to_node_local_dns(engine: PolicyEngine, flow: PolicyFlow, address: str, evidence: str) -> Explanation:
+    """A query that the DNS cache of the pod's own node answers, on an address of that node alone."""
+    to_cache = engine.explain(msgspec.structs.replace(flow, destination=ip_endpoint(address)))
+    own_node = DirectionResult(Verdict.ALLOW, Reason.OWN_NODE)
+    exempt = msgspec.structs.replace(to_cache, verdict=Verdict.ALLOW, egress=own_node)
+    note = (
+        f"the node's own DNS cache answers ({evidence}, {address}): the query does not reach the pods behind the Service, "
+        "and whether the pod's own node is exempt from its policies depends on the enforcer"
+    )
+    return _combined([to_cache, exempt], note)
+
+
+def _combined(explained: Sequence[Explanation], note: str) -> Explanation:
+    """The answer for one of several packets: that of all, or UNKNOWN."""
+    first = msgspec.structs.replace(explained[0], arrival=note)
+    if all(e.verdict is first.verdict for e in explained):
+        return first
+    differing = [d for d in Direction if len({e.direction(d).verdict for e in explained}) > 1]
+    return _opened(first, differing, note)
+
+
+def _opened(explanation: Explanation, directions: Sequence[Direction], why: str) -> Explanation:
+    """The explanation with the verdict of these directions left open."""
+    changed = {}
+    for direction in directions:
+        result = explanation.direction(direction)
+        notes = (*result.not_evaluated, NotEvaluated(_WHAT, "", why))
+        changed[direction.value] = msgspec.structs.replace(
+            result, verdict=Verdict.UNKNOWN, reason=Reason.NOT_EVALUATED, admitted_by=(), not_evaluated=notes
+        )
+    found = msgspec.structs.replace(explanation, **changed)
+    return msgspec.structs.replace(found, verdict=both(found.egress.verdict, found.ingress.verdict))

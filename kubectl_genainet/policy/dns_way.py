@@ -1,0 +1,142 @@
+"""The way of a client to its resolver: a connection by name never starts where policies close it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.kube import Pod
+from kubectl_genainet.policy.arrival import is_cluster_dns, node_local_dns, to_node_local_dns
+from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.model import (
+    Explanation,
+    PolicyEndpoint,
+    PolicyFlow,
+    Reason,
+    Verdict,
+    ip_endpoint,
+    pod_endpoint,
+)
+from kubectl_genainet.policy.party import Party, PartyKind
+from kubectl_genainet.policy.selectors import NAMESPACE_NAME_LABEL
+
+_PORT = 53
+_GCE_RESOLVER = "169.254.169.254"
+_DNS_LABEL = ("k8s-app", "kube-dns")
+
+
+class DnsWay(msgspec.Struct, frozen=True):
+    """Whether a pod reaches its resolver. `text` is a sentence for people."""
+
+    verdict: Verdict
+    resolver: str
+    text: str
+
+
+def dns_way(engine: PolicyEngine, source: PolicyEndpoint) -> DnsWay | None:
+    """Judges the queries of a pod; None for what is no pod."""
+    pod = engine.snapshot.pod(source.namespace, source.name) if source.name else None
+    if pod is None:
+        return None
+    resolver, found = _queries(engine, source, pod)
+    verdicts = {verdict for verdict, _ in found}
+    if not found:
+        verdict = Verdict.ALLOW if _open(engine, source) else Verdict.UNKNOWN
+    else:
+        verdict = verdicts.pop() if len(verdicts) == 1 else Verdict.UNKNOWN
+    reasons = next((why for v, why in found if v is not Verdict.ALLOW and why), "")
+    return DnsWay(verdict, resolver, _text(source, resolver, verdict, reasons))
+
+
+def _text(source: PolicyEndpoint, resolver: str, verdict: Verdict, reasons: str) -> str:
+    match verdict:
+        case Verdict.ALLOW:
+            return f"DNS: {source} may ask {resolver}"
+        case Verdict.DENY:
+            why = f" ({reasons})" if reasons else ""
+            return f"DNS: {source} may not ask {resolver}{why}: a connection by name would never start"
+        case _:
+            why = f": {reasons}" if reasons else ""
+            return f"DNS: whether {source} may ask {resolver} is not known{why}"
+
+
+def _queries(engine: PolicyEngine, source: PolicyEndpoint, pod: Pod) -> tuple[str, list[tuple[Verdict, str]]]:
+    """The resolver, and the verdict on each address that a query may go to, with the reason where it is not admitted."""
+    spec = pod.spec
+    if spec.dns_policy == "None" and spec.dns_config.nameservers:
+        servers = spec.dns_config.nameservers
+        return f"{', '.join(servers)} (dnsConfig)", [_judged(engine, source, ip_endpoint(ip)) for ip in servers]
+    host = spec.host_network and spec.dns_policy != "ClusterFirstWithHostNet"
+    if spec.dns_policy == "Default" or host:
+        if any(n.spec.provider_id.startswith("gce://") for n in engine.snapshot.nodes):
+            return f"the node's resolver {_GCE_RESOLVER}", [_judged(engine, source, ip_endpoint(_GCE_RESOLVER))]
+        return "the resolver of its node", []
+    cache = node_local_dns(engine.snapshot)
+    if cache is not None:
+        flow = PolicyFlow(source, ip_endpoint(cache[0]), "UDP", _PORT)
+        return f"the DNS cache of its node ({cache[0]})", [_said(to_node_local_dns(engine, flow, *cache))]
+    pods = list(_dns_pods(engine.snapshot))
+    if pods:
+        return "the cluster's DNS (kube-dns)", [_judged(engine, source, end, port) for end, port in pods]
+    return "the cluster's DNS (a pod k8s-app=kube-dns of kube-system; it is not among the objects)", [
+        _to_usual_dns(engine, source)
+    ]
+
+
+def _judged(
+    engine: PolicyEngine, source: PolicyEndpoint, resolver: PolicyEndpoint, port: int = _PORT
+) -> tuple[Verdict, str]:
+    return _said(engine.explain(PolicyFlow(source, resolver, "UDP", port)))
+
+
+def _said(explanation: Explanation) -> tuple[Verdict, str]:
+    """The verdict and what stops the query."""
+    isolating = (*explanation.egress.isolated_by, *explanation.ingress.isolated_by)
+    why = "; ".join(map(str, explanation.not_evaluated)) if explanation.verdict is Verdict.UNKNOWN else ""
+    if explanation.verdict is Verdict.DENY:
+        names = ", ".join(dict.fromkeys(map(str, isolating)))
+        why = f"isolated by {names}; no rule admits UDP {explanation.flow.port}" if names else "a rule denies it"
+    return explanation.verdict, why
+
+
+def _dns_pods(snapshot: ClusterSnapshot) -> Iterator[tuple[PolicyEndpoint, int]]:
+    """The pods behind the cluster's DNS, each with the port that queries arrive at."""
+    services = [s for s in snapshot.services if is_cluster_dns(s)]
+    for service in services:
+        targets = [p.target_port for p in service.spec.ports if p.port == _PORT]
+        port = next((t for t in targets if isinstance(t, int) and t), _PORT)
+        wanted = service.spec.selector.items()
+        for pod in snapshot.pods:
+            meta = pod.metadata
+            if wanted and meta.namespace == service.metadata.namespace and wanted <= meta.labels.items():
+                named = next((p.container_port for p in pod.ports if p.name in targets and p.protocol == "UDP"), port)
+                yield pod_endpoint(meta.namespace, meta.name), named
+    if not services:
+        for pod in snapshot.pods:
+            if pod.metadata.labels.get(_DNS_LABEL[0]) == _DNS_LABEL[1] and not pod.finished:
+                yield pod_endpoint(pod.metadata.namespace, pod.metadata.name), _PORT
+
+
+def _to_usual_dns(engine: PolicyEngine, source: PolicyEndpoint) -> tuple[Verdict, str]:
+    """The verdict on a query to kube-dns as every cluster runs it, judged by the client's side alone."""
+    usual = Party(
+        PartyKind.POD,
+        "kube-system/kube-dns",
+        namespace="kube-system",
+        name="kube-dns",
+        labels={_DNS_LABEL[0]: _DNS_LABEL[1]},
+        namespace_labels=engine.snapshot.namespace_labels("kube-system") | {NAMESPACE_NAME_LABEL: "kube-system"},
+    )
+    flow = PolicyFlow(source, pod_endpoint("kube-system", "kube-dns"), "UDP", _PORT)
+    result = engine.egress_to(flow, usual)
+    names = ", ".join(map(str, result.isolated_by))
+    why = f"isolated by {names}; no rule admits UDP {_PORT}" if result.verdict is Verdict.DENY and names else ""
+    return result.verdict, why or "; ".join(map(str, result.not_evaluated))
+
+
+def _open(engine: PolicyEngine, source: PolicyEndpoint) -> bool:
+    """Whether no policy bears on what the pod sends."""
+    result = engine.explain(PolicyFlow(source, ip_endpoint("192.0.2.53"), "UDP", _PORT)).egress
+    return result.reason in (Reason.DEFAULT, Reason.HOST_NETWORK, Reason.INERT) and not result.not_evaluated

@@ -1,0 +1,54 @@
+"""Who enforces the policies of a cluster, found from its objects, with the documented deviations of each."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.policy.enforcers.antrea import ANTREA
+from kubectl_genainet.policy.enforcers.base import UNKNOWN, Deviation, Enforcer, EnforcerName, Known
+from kubectl_genainet.policy.enforcers.calico import CALICO
+from kubectl_genainet.policy.enforcers.cilium import CILIUM
+from kubectl_genainet.policy.enforcers.kube_router import KUBE_ROUTER
+from kubectl_genainet.policy.enforcers.none import NONE
+from kubectl_genainet.policy.enforcers.others import AZURE_NPM, KUBE_NETWORK_POLICIES, WEAVE
+from kubectl_genainet.policy.enforcers.ovn import OVN
+from kubectl_genainet.policy.enforcers.vpc_cni import VPC_CNI
+
+UNKNOWN_ENFORCER = UNKNOWN
+
+__all__ = ["UNKNOWN_ENFORCER", "Deviation", "Enforcer", "EnforcerName", "enforcer_of", "named_enforcer"]
+
+# In the order in which they are looked for: a network that enforces nothing counts only where no enforcer is found.
+_KNOWN: tuple[Known, ...] = (
+    CILIUM,
+    CALICO,
+    ANTREA,
+    OVN,
+    KUBE_ROUTER,
+    VPC_CNI,
+    AZURE_NPM,
+    WEAVE,
+    KUBE_NETWORK_POLICIES,
+    NONE,
+)
+
+
+def enforcer_of(snapshot: ClusterSnapshot) -> Enforcer:
+    """The enforcer that the objects of a cluster show."""
+    for known in _KNOWN:
+        evidence = known.find(snapshot)
+        if evidence:
+            return msgspec.structs.replace(known.enforcer, evidence=evidence)
+    return UNKNOWN
+
+
+def named_enforcer(name: str) -> Enforcer:
+    """The enforcer that a user names. Raises InputError for a name that there is not."""
+    try:
+        wanted = EnforcerName(name)
+    except ValueError:
+        names = ", ".join(n.value for n in EnforcerName)
+        raise InputError(f"{name!r} is no enforcer", hint=f"Enforcers are {names}.") from None
+    return next((k.enforcer for k in _KNOWN if k.enforcer.name is wanted), UNKNOWN)

@@ -1,0 +1,129 @@
+"""What an enforcer is to the policy engine: how it is found, and where it deviates from the API, as data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.model import Direction, Family
+from kubectl_genainet.policy.party import PartyKind
+
+
+class EnforcerName(Enum):
+    """As --enforcer takes it."""
+
+    CILIUM = "cilium"
+    CALICO = "calico"
+    ANTREA = "antrea"
+    OVN = "ovn"
+    KUBE_ROUTER = "kube-router"
+    VPC_CNI = "vpc-cni"
+    KUBE_NETWORK_POLICIES = "kube-network-policies"
+    AZURE_NPM = "azure-npm"
+    WEAVE = "weave"
+    NONE = "none"
+    UNKNOWN = "unknown"  # judged by the API alone
+
+
+class Deviation(msgspec.Struct, frozen=True):
+    """One documented way in which an enforcer does not do what the API says, and the flows that it can decide."""
+
+    text: str
+    source: str
+    family: Family = Family.NETWORK_POLICY
+    directions: tuple[Direction, ...] = (Direction.EGRESS, Direction.INGRESS)
+    peers: tuple[PartyKind, ...] = (PartyKind.POD, PartyKind.HOST, PartyKind.OUTSIDE)
+    own_node: bool | None = None  # True: only between a pod and its node; False: only between others
+    not_owned: bool = False  # only for pods that no controller made
+
+    def fits(self, direction: Direction, peer: PartyKind, own_node: bool, owned: bool) -> bool:
+        """Whether the deviation can have decided a direction of a flow."""
+        return (
+            direction in self.directions
+            and peer in self.peers
+            and self.own_node in (None, own_node)
+            and not (self.not_owned and owned)
+        )
+
+
+class Enforcer(msgspec.Struct, frozen=True):
+    """A program that enforces policies. `evidence` names the object that shows it; empty where it was given by name.
+
+    `to_own_node_exempt`: a flow from a pod to the node that runs it passes, whatever NetworkPolicy isolates the pod.
+    `owned_pods_only`: a NetworkPolicy reaches only pods that a controller made.
+    """
+
+    name: EnforcerName
+    title: str
+    evidence: str = ""
+    deviations: tuple[Deviation, ...] = ()
+    to_own_node_exempt: bool = True
+    owned_pods_only: bool = False
+    remark: str = ""
+
+    @property
+    def inert(self) -> bool:
+        """Whether no policy has any effect."""
+        return self.name is EnforcerName.NONE
+
+
+class Known(msgspec.Struct, frozen=True):
+    """An enforcer that can be recognised. `find` gives the evidence in a snapshot, or an empty string."""
+
+    enforcer: Enforcer
+    find: Callable[[ClusterSnapshot], str]
+
+
+UNKNOWN = Enforcer(EnforcerName.UNKNOWN, "an enforcer that is not known from these objects")
+
+
+def containers_of(obj: KubeObject) -> Iterator[dict[str, Any]]:
+    """The containers in the pod template of a DaemonSet or Deployment, or of a pod."""
+    spec = obj.raw.get("spec")
+    template = spec.get("template") if isinstance(spec, dict) and obj.kind != "Pod" else obj.raw
+    pod = template.get("spec") if isinstance(template, dict) else None
+    containers = pod.get("containers") if isinstance(pod, dict) else None
+    yield from (c for c in containers or () if isinstance(c, dict))
+
+
+def running(snapshot: ClusterSnapshot, image: str, container: str = "") -> Iterator[tuple[KubeObject, dict[str, Any]]]:
+    """DaemonSets, and the pods of such, with a container of this image (a regular expression over its path, without
+    registry and tag) and, if given, of this name."""
+    for obj in (*snapshot.of("DaemonSet", "apps"), *snapshot.of("Pod", "")):
+        for one in containers_of(obj):
+            path = re.sub(r"(:[^/]*)?(@.*)?$", "", str(one.get("image", "")))
+            if re.search(rf"(^|/)({image})$", path) and (not container or one.get("name") == container):
+                yield obj, one
+
+
+def agent(image: str, container: str = "") -> Callable[[ClusterSnapshot], str]:
+    """Finds an enforcer by the image of its agent."""
+
+    def find(snapshot: ClusterSnapshot) -> str:
+        return next((str(obj.ref) for obj, _ in running(snapshot, image, container)), "")
+
+    return find
+
+
+def first_of(*finders: Callable[[ClusterSnapshot], str]) -> Callable[[ClusterSnapshot], str]:
+    return lambda snapshot: next(filter(None, (find(snapshot) for find in finders)), "")
+
+
+def any_object(group: str, *kinds: str) -> Callable[[ClusterSnapshot], str]:
+    """Finds an enforcer by objects of its own kinds."""
+
+    def find(snapshot: ClusterSnapshot) -> str:
+        return next((str(o.ref) for kind in kinds for o in snapshot.of(kind, group)), "")
+
+    return find
+
+
+def arguments_of(container: dict[str, Any]) -> list[str]:
+    values = [*(container.get("command") or ()), *(container.get("args") or ())]
+    return [str(v) for v in values]

@@ -1,0 +1,51 @@
+"""Cilium. Policies are judged by identity (policy/dialects/cilium); here is what that changes for a NetworkPolicy.
+
+Source: Cilium documentation, "Kubernetes NetworkPolicy" (known missing features); pkg/k8s/network_policy.go.
+"""
+
+from __future__ import annotations
+
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.policy.dialects.cilium.options import enforces
+from kubectl_genainet.policy.enforcers.base import Deviation, Enforcer, EnforcerName, Known, agent, any_object, first_of
+from kubectl_genainet.policy.model import Direction
+from kubectl_genainet.policy.party import PartyKind
+
+_DOCS = "Cilium documentation, Kubernetes NetworkPolicy"
+_EVIDENCE = first_of(
+    agent("cilium/cilium(-ci)?|cilium|anetd"),
+    any_object("cilium.io", "CiliumNode", "CiliumEndpoint", "CiliumIdentity"),
+    any_object("cilium.io", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"),
+)
+
+
+def _find(snapshot: ClusterSnapshot) -> str:
+    return (_EVIDENCE(snapshot) or "ConfigMap cilium-config") if enforces(snapshot) else ""
+
+
+CILIUM = Known(
+    Enforcer(
+        EnforcerName.CILIUM,
+        "Cilium",
+        deviations=(
+            Deviation(
+                "to the node that runs the pod, egress is not exempt from NetworkPolicy",
+                _DOCS,
+                directions=(Direction.EGRESS,),
+                peers=(PartyKind.HOST,),
+                own_node=True,
+            ),
+            Deviation(
+                "an ipBlock selects neither pods nor nodes: these are selected by their labels or as entities",
+                _DOCS,
+                peers=(PartyKind.POD, PartyKind.HOST),
+            ),
+            Deviation(
+                "rules apply to pods by the labels of their identity",
+                "Cilium documentation, Limiting Identity-Relevant Labels",
+            ),
+        ),
+        to_own_node_exempt=False,
+    ),
+    _find,
+)

@@ -1,0 +1,24 @@
+"""Networks of pods that enforce no policy: every policy is inert where one of them is the only network there is.
+
+Source: Flannel, README ("Flannel does not control how containers are networked to the host … no network policy").
+"""
+
+from __future__ import annotations
+
+from kubectl_genainet.policy.enforcers.base import Enforcer, EnforcerName, Known, agent, first_of
+
+_FIND = first_of(
+    agent(r"flannel|flannel/flannel|coreos/flannel|flannelcni/flannel"),
+    agent(r"amazon-k8s-cni"),
+    agent(r"kindnetd"),
+)
+
+
+NONE = Known(
+    Enforcer(
+        EnforcerName.NONE,
+        "no enforcer",
+        remark="policies are inert: the network of the pods alone does not enforce them",
+    ),
+    _FIND,
+)

@@ -1,0 +1,128 @@
+"""What a matching rule does to the packet and to its way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Union
+
+from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, Act, Action, Chain, Rule, State
+from kubectl_genainet.proxy.evaluator.model import Verdict
+from kubectl_genainet.proxy.evaluator.nat import destinations
+from kubectl_genainet.proxy.evaluator.rule_ref import Hook
+
+if TYPE_CHECKING:
+    from kubectl_genainet.proxy.evaluator.walk import Walk
+
+CONNTRACK = -200  # the priority at which connection tracking sees a packet (NF_IP_PRI_CONNTRACK)
+Frames = Union[tuple[Sequence[Rule], int, "Frames"], None]  # noqa: UP007 - it names itself
+Here = tuple[Sequence[Rule], int, Frames]
+
+
+def perform(walk: Walk, state: State, rule: Rule, hook: Hook, at: int, chain: Chain, here: Here) -> Here | bool | None:
+    """Does what a matching rule says: where to go on, how the base chain ended, or None for the next rule."""
+    before = state.path
+    state.path = (rule, before)
+    for given in rule.actions:
+        action = given
+        if action.lookup is not None:
+            found = action.lookup(state)
+            if walk.asked.touched:
+                walk.asked.note(action.lookup, state, found)
+            if found is None:  # no such element: the rule does not match after all (nft_lookup_eval)
+                state.path = before
+                return None
+            action = found
+            if action.element is not None:
+                state.path = (action.element, state.path)
+        if action.kind is Act.DNAT:
+            ask = partial(destinations, action=action)
+            places = ask(state)
+            if walk.asked.touched:
+                walk.asked.note(ask, state, places)
+            if len(places) > 1:
+                choices = [(None, Action(Act.DNAT, address=ip, port=port)) for ip, port in places]
+                action = Action(Act.SPLIT, choices=tuple(choices))
+        match action.kind:
+            case Act.CHECK:
+                if not walk.presume_check(state, action, hook, at, here):
+                    state.path = before
+                    return None
+            case Act.MARK | Act.CONNMARK:
+                if not _mark(state, action):
+                    state.path = before
+                    return None
+            case Act.NOTRACK:
+                if state.ct_later:  # a packet that has been tracked already stays so
+                    state.ct, state.ct_later = "UNTRACKED", ""
+            case Act.DSCP:
+                state.dscp = action.port
+            case Act.SPLIT:
+                for share, choice in reversed(action.choices):
+                    way = state.copy()
+                    way.probability = None if state.probability is None or share is None else state.probability * share
+                    walk.put_off(way, choice, hook, at, chain, here)
+                return False
+            case Act.CONTINUE:
+                pass
+            case _:
+                return step(walk, state, action, hook, chain, here)
+    return None
+
+
+def _mark(state: State, action: Action) -> bool:
+    """Writes the packet's or the connection's mark. False: there is no connection, and nft ends the rule there."""
+    if not state.traced and (action.kind is Act.CONNMARK or action.source == "connmark"):
+        return action.detail != "nft" or action.kind is Act.CONNMARK
+    from_connection = action.source == "connmark"
+    bits, known = (state.connmark, state.connmark_known) if from_connection else (state.mark, state.known)
+    used = action.source_mask if action.source else 0
+    if action.kind is Act.MARK:
+        state.mark = (state.mark & action.keep) ^ action.flip ^ (bits & used)
+        state.known = (state.known | ~action.keep & ALL_BITS) & (known | ~used & ALL_BITS)
+    else:
+        state.connmark = (state.connmark & action.keep) ^ action.flip ^ (bits & used)
+        state.connmark_known = (state.connmark_known | ~action.keep & ALL_BITS) & (known | ~used & ALL_BITS)
+    return True
+
+
+def step(walk: Walk, state: State, action: Action, hook: Hook, chain: Chain, here: Here) -> Here | bool:
+    """A jump, a return, or what ends the base chain."""
+    kind = action.kind
+    if kind is Act.JUMP or kind is Act.GOTO:
+        target = chain.table.chains.get(action.chain)
+        if target is None:
+            walk.end(state, Verdict.UNKNOWN, f"chain {action.chain} is not in the dump")
+            return False
+        walk.steps += 1
+        return target.candidates(state), 0, here if kind is Act.JUMP else here[2]
+    if kind is Act.RETURN:
+        return (), 0, here[2]
+    return final(walk, state, action, hook)
+
+
+def final(walk: Walk, state: State, action: Action, hook: Hook) -> bool:
+    """A verdict that ends the base chain. True: the packet goes on to the next one."""
+    match action.kind:
+        case Act.ACCEPT:
+            state.accepted = True
+            return True
+        case Act.DNAT if action.detail == "NETMAP" and hook not in (Hook.PRE_ROUTING, Hook.OUTPUT):
+            state.masquerade = True
+            return True
+        case Act.DNAT:
+            state.dst, state.dport = destinations(state, action)[0]
+            state.dnat, state.redirected = True, action.detail == "REDIRECT"
+            return True
+        case Act.SNAT:
+            state.masquerade = True
+            return True
+        case Act.DROP:
+            walk.end(state, Verdict.DROP)
+        case Act.REJECT:
+            walk.end(state, Verdict.REJECT)
+        case Act.QUEUE:
+            walk.end(state, Verdict.UNKNOWN, f"a program decides ({action.detail})")
+        case _:
+            walk.end(state, Verdict.UNKNOWN, action.detail)
+    return False

@@ -1,0 +1,379 @@
+"""Walks a packet through a node's rules as the kernel does, every random or unknown way of it.
+
+Order of the hooks and what NAT does between them: net/netfilter/core.c, nf_nat_core.c, ip_input.c, ip_output.c. The
+packet is the first of its client's first connection: nothing has been remembered of it (recent, affinity sets).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.proxy.evaluator import actions, doubts
+from kubectl_genainet.proxy.evaluator.actions import CONNTRACK, Frames
+from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, Act, Action, Chain, Passed, Path, Rule, State, address_number
+from kubectl_genainet.proxy.evaluator.model import Verdict
+from kubectl_genainet.proxy.evaluator.remember import Asked
+from kubectl_genainet.proxy.evaluator.rule_ref import Hook
+from kubectl_genainet.proxy.evaluator.summary import End
+from kubectl_genainet.proxy.ipvs.read import VirtualServer
+from kubectl_genainet.proxy.ruleset import Ruleset, effective_priority
+
+MAX_WAYS = 20_000  # ways of one packet that are followed; the largest Service has one per endpoint
+MAX_STEPS = 400_000  # rules that one packet may meet on all of its ways
+_IPVS_LOCAL_OUT = -98  # ip_vs_local_request4, net/netfilter/ipvs/ip_vs_core.c
+# A way's rest, from where it has its new destination: what decides it, and what came of it (None: it forked).
+_TailKey = tuple[object, ...]
+_Tail = tuple[End, tuple[Passed, ...]]
+
+
+class Walk:
+    """One packet's walk. `pending` has the ways still to be followed, each with where to go on."""
+
+    def __init__(
+        self,
+        ruleset: Ruleset,
+        state: State,
+        only: Hook | None = None,
+        asked: Asked | None = None,
+        *,
+        reverse_ties: bool = False,
+    ) -> None:
+        self.ruleset, self.state, self.only, self.asked = ruleset, state, only, asked or Asked()
+        self.reverse_ties = reverse_ties
+        self.pending: list[tuple[State, Hook, int, Frames]] = []
+        self.ends: list[End] = []
+        self.tails: dict[_TailKey, _Tail | None] = {}
+        self.questions = doubts.Questions()
+        self.steps = 0
+
+    def run(self, entry: Hook) -> list[End]:
+        state = self.state
+        if self.only is None:
+            self._enter(state, entry)
+            if entry is Hook.PRE_ROUTING and self._chains(state, Hook.INGRESS):
+                entry = Hook.INGRESS
+        state.own = entry is Hook.OUTPUT
+        if state.own:
+            state.bridged = False
+        self.pending.append((state, entry, 0, None))
+        while self.pending:
+            if len(self.ends) + len(self.pending) > MAX_WAYS or self.steps > MAX_STEPS:
+                self.end(self.pending[-1][0], Verdict.UNKNOWN, f"more than {MAX_WAYS} ways or {MAX_STEPS} rules")
+                break
+            self._follow(*self.pending.pop())
+        return self.ends
+
+    def _enter(self, state: State, entry: Hook) -> None:
+        """Sets what depends on where the packet comes from: no device yet, or none at all."""
+        if entry is Hook.OUTPUT:
+            state.iif = ""
+            if state.env.is_local(state.dst, state.family):
+                state.oif = state.oif_routed = "lo"
+        else:
+            state.oif = ""
+            state.uid = state.gid = -1
+        if state.ct != "UNTRACKED":
+            state.ct, state.ct_later = "INVALID", state.ct
+
+    def end(self, state: State, verdict: Verdict, reason: str = "") -> None:
+        self.ends.append(End(state, verdict, reason))
+
+    def _chains(self, state: State, hook: Hook) -> tuple[Chain, ...]:
+        return self.ruleset.chains_at(state.family, hook, reverse_ties=self.reverse_ties)
+
+    def _follow(self, state: State, hook: Hook, at: int, frames: Frames) -> None:
+        """Follows one way from a base chain (or from inside of it, with `frames`) to its end or to a fork."""
+        chains = self._chains(state, hook)
+        while True:
+            while at < len(chains):
+                chain = chains[at]
+                if frames is None:
+                    if state.ct_later and effective_priority(chain) > CONNTRACK and hook is not Hook.INGRESS:
+                        _track(state)
+                    if self._schedules_now(state, hook, chain) and self._schedule(state, hook):
+                        return
+                    if self._skips(chain, hook, state):
+                        at += 1
+                        continue
+                if not self._chain(state, hook, at, chain, frames):
+                    return
+                frames = None
+                at += 1
+                if state.dnat and chain.kind == "nat" and self._share(state, hook, at):
+                    return
+            following = self._after(state, hook)
+            if following is None:
+                return
+            hook, at = following, 0
+            chains = self._chains(state, hook)
+
+    def _share(self, state: State, hook: Hook, at: int) -> bool:
+        """Follows the rest of a translated way once for all backends that no rule tells apart. True: it is done."""
+        asked = self.ruleset.destinations_asked(state.family)
+        if asked is None or state.dst in asked or state.env.is_local(state.dst, state.family) is not False:
+            return False
+        changed = (state.dst, state.dport) != (state.orig_dst, state.orig_dport)
+        key = (
+            *(hook, at, state.mark, state.known, state.connmark, state.connmark_known, state.ct, state.accepted),
+            *(state.doubts, state.dscp, state.masquerade, changed),
+        )
+        if key not in self.tails:
+            started, ends, waiting = state.path, len(self.ends), len(self.pending)
+            self.tails[key] = None
+            self._follow(state, hook, at, None)
+            if len(self.ends) == ends + 1 and len(self.pending) == waiting:
+                self.tails[key] = (self.ends[-1], _since(self.ends[-1].state.path, started))
+            return True
+        tail = self.tails[key]
+        if tail is None:
+            return False
+        end, rules = tail
+        state.masquerade, state.accepted, state.mark = end.state.masquerade, end.state.accepted, end.state.mark
+        state.assumed = tuple(dict.fromkeys((*state.assumed, *end.state.assumed)))
+        state.path = (rules, state.path)
+        self.end(state, end.verdict, end.reason)
+        return True
+
+    def _skips(self, chain: Chain, hook: Hook, state: State) -> bool:
+        """NAT happens once, for a new connection (nf_nat_inet_fn); a single hook is looked at for its filters."""
+        if chain.kind != "nat":
+            return False
+        if self.only is not None or state.ct not in ("NEW", "RELATED"):
+            return True
+        if hook in (Hook.PRE_ROUTING, Hook.OUTPUT):
+            return state.dnat or state.looped or (state.scheduled and hook is Hook.OUTPUT)
+        return state.masquerade
+
+    def _after(self, state: State, hook: Hook) -> Hook | None:
+        """The next hook, or None where the way ends (or was put off to be followed later)."""
+        if self.only is not None:
+            self.end(state, Verdict.ACCEPT if state.accepted else Verdict.NO_MATCH)
+            return None
+        if state.ct_later and hook is not Hook.INGRESS:
+            _track(state)
+        if hook in (Hook.INPUT, Hook.OUTPUT) and self._schedule(state, hook):
+            return None
+        match hook:
+            case Hook.INGRESS:
+                return Hook.PRE_ROUTING
+            case Hook.FORWARD | Hook.OUTPUT:
+                if state.own:
+                    local = state.env.is_local(state.dst, state.family)
+                    state.oif = "lo" if local else state.oif_routed if state.oif_routed != "lo" else None
+                return Hook.POST_ROUTING
+            case Hook.PRE_ROUTING:
+                return self._route(state)
+            case Hook.POST_ROUTING if state.own and state.env.is_local(state.dst, state.family):
+                state.own, state.looped = False, True  # back in through the loopback device, its NAT decided
+                state.iif, state.oif = "lo", ""
+                return Hook.PRE_ROUTING
+            case Hook.POST_ROUTING if self._chains(state, Hook.EGRESS):
+                return Hook.EGRESS
+        if state.dnat and not state.redirected:
+            verdict = Verdict.DNAT
+        else:
+            verdict = Verdict.ACCEPT if state.accepted or state.redirected else Verdict.NO_MATCH
+        self.end(state, verdict)
+        return None
+
+    def _route(self, state: State) -> Hook | None:
+        local = state.env.is_local(state.dst, state.family)
+        if local is None:
+            label = doubts.local_question(state.dst, state.family)
+            local = dict(state.doubts).get(label)
+            if local is None:
+                other = state.copy()
+                other.doubts += ((label, True),)
+                state.doubts += ((label, False),)
+                self.pending.append((other, Hook.INPUT, 0, None))
+                local = False
+        if not local:
+            state.oif = state.oif_routed
+        return Hook.INPUT if local else Hook.FORWARD
+
+    def _schedules_now(self, state: State, hook: Hook, chain: Chain) -> bool:
+        return (
+            hook is Hook.OUTPUT
+            and state.own
+            and bool(self.ruleset.virtual_servers)
+            and self.only is None
+            and effective_priority(chain) > _IPVS_LOCAL_OUT
+        )
+
+    def _schedule(self, state: State, hook: Hook) -> bool:
+        """IPVS takes a packet to a virtual server at LOCAL_IN and LOCAL_OUT (ip_vs_core.c) and sends it on.
+
+        What is masqueraded passes LOCAL_OUT again, as what is routed and tunnelled does, which keeps its destination
+        (ip_vs_xmit.c); a real server on the node itself gets it at once.
+        """
+        server = None if state.scheduled else self._virtual_server(state)
+        if server is None:
+            return False
+        choices = server.probabilities()
+        if not choices:
+            state.path = (server.ref(), state.path)
+            self.end(state, Verdict.REJECT)
+            return True
+        for real, share in reversed(choices):
+            way = state.copy()
+            way.path, way.scheduled = (server.ref(real), state.path), True
+            if real.forward == "Masq":
+                way.dst, way.dport, way.dnat = address_number(real.ip), real.port or state.dport, True
+            way.probability = None if share is None or state.probability is None else share * state.probability
+            if hook is Hook.INPUT and way.env.is_local(address_number(real.ip), way.family):
+                self.end(way, Verdict.DNAT if way.dnat else Verdict.ACCEPT)
+                continue
+            way.iif, way.oif = ("" if state.own else state.iif), state.oif_routed if not state.own else None
+            self.pending.append((way, Hook.OUTPUT, 0, None))
+        return True
+
+    def _virtual_server(self, state: State) -> VirtualServer | None:
+        if not self.ruleset.virtual_servers or state.dnat:
+            return None
+        by_mark = self.ruleset.ipvs_by_mark.get(state.mark) if state.known == ALL_BITS else None
+        name = Protocol.from_number(state.proto).value
+        return by_mark or (
+            self.ruleset.ipvs_by_key.get((name, state.dst, state.dport)) if state.dport is not None else None
+        )
+
+    def _chain(self, state: State, hook: Hook, at: int, chain: Chain, frames: Frames) -> bool:
+        """Runs one base chain. True: go on with the next one; False: this way ended, or goes on in `pending`."""
+        if frames is None:
+            frames = (chain.candidates(state), 0, None)
+        asked = self.asked
+        while frames is not None:
+            rules, position, parent = frames
+            count = len(rules)
+            self.steps += 1
+            while position < count:
+                rule = rules[position]
+                position += 1
+                unsure: list[int] | None = None
+                for number, check in enumerate(rule.checks):
+                    result = check(state)
+                    if asked.touched:
+                        asked.note(check, state, result)
+                    if not result:
+                        if result is not None:
+                            break
+                        unsure = [*(unsure or ()), number]
+                else:
+                    if unsure and not self._presume(state, rule.doubts(unsure), hook, at, (rules, position, parent)):
+                        continue
+                    if rule.probability is not None:
+                        self._chance(state, rule.probability, hook, at, (rules, position, parent))
+                    target = rule.target
+                    if target is not None:
+                        self.steps += 1
+                        if self.steps > MAX_STEPS or _depth(parent) > 64:
+                            self.end(state, Verdict.UNKNOWN, f"the jumps at chain {rule.chain.name} do not end")
+                            return False
+                        state.path = (rule, state.path)
+                        parent = parent if rule.goto else (rules, position, parent)
+                        rules, position = target.candidates(state), 0
+                        count = len(rules)
+                        continue
+                    if rule.final is not None:
+                        state.path = (rule, state.path)
+                        return actions.final(self, state, rule.final, hook)
+                    step = actions.perform(self, state, rule, hook, at, chain, (rules, position, parent))
+                    if step is None:
+                        continue
+                    if isinstance(step, bool):
+                        return step
+                    rules, position, parent = step
+                    count = len(rules)
+            frames = parent
+        return self._policy(state, hook, at, chain)
+
+    def _policy(self, state: State, hook: Hook, at: int, chain: Chain) -> bool:
+        if chain.policy == "":
+            label = f"the policy of {chain.name} in table {chain.table.title}, which is not in the dump"
+            known = dict(state.doubts).get(label)
+            if known is None:
+                other = state.copy()
+                other.doubts += ((label, False),)
+                state.doubts += ((label, True),)
+                self.pending.append((other, hook, at + 1, None))
+            elif not known:
+                return True
+        elif chain.policy != "DROP":
+            return True
+        state.path = (chain, state.path)
+        self.end(state, Verdict.DROP)
+        return False
+
+    def put_off(
+        self, way: State, action: Action, hook: Hook, at: int, chain: Chain, here: tuple[Sequence[Rule], int, Frames]
+    ) -> None:
+        """Puts a way that begins with `action` among those to be followed."""
+        if action.kind is Act.CONTINUE:
+            self.pending.append((way, hook, at, here))
+            return
+        step = actions.step(self, way, action, hook, chain, here)
+        if step is True:
+            self.pending.append((way, hook, at + 1, None))
+        elif step is not False:
+            self.pending.append((way, hook, at, step))
+
+    def _presume(
+        self, state: State, asked: Sequence[doubts.Doubt], hook: Hook, at: int, here: tuple[Sequence[Rule], int, Frames]
+    ) -> bool:
+        """Takes matches that can't be known for true, and puts off the ways where one is not."""
+        for doubt in asked:
+            label, matches = self.questions.of(state, doubt)
+            answer = self.questions.answered(state, label)
+            if answer is None:
+                other = state.copy()
+                other.doubts += ((label, not matches),)
+                state.doubts += ((label, matches),)
+                self.pending.append((other, hook, at, here))
+            elif answer is not matches:
+                return False
+        return True
+
+    def presume_check(
+        self, state: State, action: Action, hook: Hook, at: int, here: tuple[Sequence[Rule], int, Frames]
+    ) -> bool:
+        """A match that stands behind another action: whether the rule goes on."""
+        assert action.check is not None
+        result = action.check(state)
+        if self.asked.touched:
+            self.asked.note(action.check, state, result)
+        if result is None:
+            return self._presume(state, ((action.check, action.detail),), hook, at, here)
+        return result
+
+    def _chance(
+        self, state: State, share: float, hook: Hook, at: int, here: tuple[Sequence[Rule], int, Frames]
+    ) -> None:
+        if share >= 1:
+            return
+        other = state.copy()
+        if state.probability is not None:
+            other.probability, state.probability = state.probability * (1 - share), state.probability * share
+        self.pending.append((other, hook, at, here))
+
+
+def _track(state: State) -> None:
+    """Connection tracking has seen the packet (nf_conntrack_in, priority -200)."""
+    if state.ct != "UNTRACKED":
+        state.ct = state.ct_later
+    state.ct_later = ""
+
+
+def _depth(frames: Frames) -> int:
+    depth = 0
+    while frames is not None:
+        depth, frames = depth + 1, frames[2]
+    return depth
+
+
+def _since(path: Path | None, start: Path | None) -> tuple[Passed, ...]:
+    """The rules of a path after `start`, oldest first."""
+    found: list[Passed] = []
+    while path is not None and path is not start:
+        passed, path = path
+        found += reversed(passed) if isinstance(passed, tuple) else [passed]
+    return tuple(reversed(found))

@@ -1,0 +1,242 @@
+"""What a rule of nft looks at: a field, a concatenation or arithmetic over one, as getters on the packet's state.
+
+Source: libnftables-json(5), "EXPRESSIONS"; nft(8). A field of another protocol or of no connection ends the rule
+(NFT_BREAK), whatever it is compared with: such conditions are the field's `needs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from kubectl_genainet.proxy.evaluator import checks
+from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Getter
+from kubectl_genainet.proxy.evaluator.ir import Check, State
+from kubectl_genainet.proxy.nftables import values
+from kubectl_genainet.proxy.nftables.values import Convert, Unsupported
+
+Json = dict[str, Any]
+
+
+class Field(NamedTuple):
+    """One or more components. `bits`: constants beside it are flags; `question` names it where it may be unknown."""
+
+    getters: tuple[Getter, ...]
+    converts: tuple[Convert, ...]
+    needs: tuple[Check, ...] = ()
+    bits: bool = False
+    question: str = ""
+
+
+def field_of(expression: Any) -> Field:
+    """Raises Unsupported for what is not read, named."""
+    if not isinstance(expression, dict) or not expression:
+        raise Unsupported(str(expression))
+    (kind, body), *_ = expression.items()
+    if kind == "concat":
+        parts = [field_of(part) for part in body]
+        return Field(
+            tuple(g for part in parts for g in part.getters),
+            tuple(c for part in parts for c in part.converts),
+            tuple(n for part in parts for n in part.needs),
+        )
+    if kind == "payload" and isinstance(body, dict) and "field" in body:
+        return _payload(str(body.get("protocol")), str(body["field"]))
+    if kind == "meta":
+        return _meta(str(body["key"]))
+    if kind == "ct":
+        return _ct(str(body["key"]), str(body.get("dir", "")), str(body.get("family", "")))
+    if kind == "fib":
+        return _fib(body)
+    if kind in ("&", "|", "^", "<<", ">>"):
+        return _arithmetic(kind, body)
+    if kind in ("jhash", "symhash", "numgen") and isinstance(body, dict) and body.get("mod") == 1:
+        offset = int(body.get("offset", 0))
+        return Field((lambda s: offset,), (values.plain,))
+    raise Unsupported(kind)
+
+
+def _arithmetic(kind: str, body: Any) -> Field:
+    inner = field_of(body[0])
+    if len(inner.getters) != 1:
+        raise Unsupported(kind)
+    number = 0
+    for part in body[1:]:
+        number |= values.single(part, inner.converts[0])
+    if kind == "&" and _key(body[0]) in ("meta mark", "ct mark"):
+        return Field((_masked_mark(number, of_connection=_key(body[0]) == "ct mark"),), inner.converts, inner.needs)
+    apply: dict[str, Callable[[int], int]] = {
+        "&": lambda v: v & number,
+        "|": lambda v: v | number,
+        "^": lambda v: v ^ number,
+        "<<": lambda v: v << number,
+        ">>": lambda v: v >> number,
+    }
+    get, change = inner.getters[0], apply[kind]
+
+    def changed(s: State) -> int | None:
+        value = get(s)
+        return change(value) if isinstance(value, int) else None
+
+    return Field((changed,), inner.converts, inner.needs)
+
+
+def _key(expression: Any) -> str:
+    """ "meta mark" of {"meta": {"key": "mark"}}."""
+    (kind, body), *_ = expression.items()
+    return f"{kind} {body.get('key', '')}" if isinstance(body, dict) else kind
+
+
+def _masked_mark(mask: int, *, of_connection: bool) -> Getter:
+    def masked(s: State) -> int | None:
+        value, known = (s.connmark, s.connmark_known) if of_connection else (s.mark, s.known)
+        return None if mask & ~known else value & mask
+
+    return masked
+
+
+_IP: dict[str, tuple[Getter, Convert]] = {
+    "saddr": (checks.get_source, values.plain),
+    "daddr": (checks.get_destination, values.plain),
+    "protocol": (checks.get_protocol, values.protocol),
+    "nexthdr": (checks.get_protocol, values.protocol),
+    "dscp": (checks.get_dscp, values.dscp),
+}
+_PORTS: dict[str, Getter] = {"sport": checks.get_sport, "dport": checks.get_dport}
+
+
+def _payload(protocol: str, name: str) -> Field:
+    if protocol in ("ip", "ip6"):
+        version = 4 if protocol == "ip" else 6
+        of_family = (checks.family_is(version),)
+        if name == "version":
+            return Field((lambda s: version,), (values.plain,), of_family)
+        getter, convert = _IP.get(name, (checks.always_unknown, values.plain))
+        question = f"source{version}" if name == "saddr" else ""
+        return Field((getter,), (convert,), of_family, question=question)
+    if protocol not in PROTOCOLS and protocol != "th":
+        raise Unsupported(f"{protocol} {name}")
+    needs: tuple[Check, ...] = () if protocol == "th" else (checks.protocol_is(PROTOCOLS[protocol]),)
+    if protocol in ("icmp", "icmpv6"):
+        return _icmp(name, needs, v6=protocol == "icmpv6")
+    if protocol == "tcp" and name == "flags":
+        return Field((lambda s: s.tcp_flags,), (values.tcp_flags,), needs, bits=True)
+    if name in _PORTS:
+        return Field((_PORTS[name],), (values.port,), needs, question=name)
+    return Field((checks.always_unknown,), (values.plain,), needs)
+
+
+def _icmp(name: str, needs: tuple[Check, ...], *, v6: bool) -> Field:
+    if name == "type":
+        convert = values.icmpv6_type if v6 else values.icmp_type
+        return Field((lambda s: None if s.icmp is None else s.icmp[0],), (convert,), needs)
+    if name == "code":
+        convert = values.icmpv6_code if v6 else values.icmp_code
+        return Field((lambda s: None if s.icmp is None else s.icmp[1],), (convert,), needs)
+    return Field((checks.always_unknown,), (values.plain,), needs)
+
+
+def _uid(s: State) -> int | None:
+    return s.uid
+
+
+def _gid(s: State) -> int | None:
+    return s.gid
+
+
+def _sent_by_a_socket(s: State) -> bool:
+    return s.uid != -1 or s.gid != -1
+
+
+_META: dict[str, tuple[Getter, Convert, str]] = {
+    "l4proto": (checks.get_protocol, values.protocol, ""),
+    "mark": (checks.get_mark, values.plain, ""),
+    "iifname": (checks.get_in_device, values.device, "in device"),
+    "oifname": (checks.get_out_device, values.device, "out device"),
+    "iif": (checks.get_in_device, values.device, "in device"),
+    "oif": (checks.get_out_device, values.device, "out device"),
+    "nfproto": (lambda s: 2 if s.family == 4 else 10, values.family, ""),
+    "protocol": (lambda s: 0x0800 if s.family == 4 else 0x86DD, values.ether_type, ""),
+    "skuid": (_uid, values.user, "uid"),
+    "skgid": (_gid, values.user, "gid"),
+    "pkttype": (checks.get_packet_type, values.packet_type, ""),
+}
+
+
+def _meta(key: str) -> Field:
+    if key in ("ipsec", "secpath"):
+        return Field((_without_ipsec,), (values.numbers({"exists": 1, "missing": 0}),))
+    if key not in _META:
+        return Field((checks.always_unknown,), (_anything,))
+    getter, convert, question = _META[key]
+    needs = (_sent_by_a_socket,) if key in ("skuid", "skgid") else ()
+    return Field((getter,), (convert,), needs, question=question)
+
+
+def _without_ipsec(s: State) -> int:
+    s.assume("no IPsec policy applies")
+    return 0
+
+
+def _anything(value: Any) -> tuple[Any, Any]:
+    return 0, 0
+
+
+def _traced(s: State) -> bool:
+    return s.traced
+
+
+def _first(get: Getter) -> Getter:
+    """Of a connection's first packet only: what conntrack keeps of others is not known."""
+    return lambda s: get(s) if s.ct in ("NEW",) else None
+
+
+def _ct(key: str, direction: str, family: str) -> Field:
+    if key == "state":
+        return Field((lambda s: s.ct.lower(),), (values.words,), bits=True)
+    needs: tuple[Check, ...] = (_traced,)
+    key = key.removeprefix(family).strip() if family else key
+    for prefix, version in (("ip6 ", 6), ("ip ", 4)):
+        if key.startswith(prefix) or family == prefix.strip():
+            needs = (*needs, checks.family_is(version))
+            key = key.removeprefix(prefix)
+            break
+    fields: dict[tuple[str, str], tuple[Getter, Convert]] = {
+        ("status", ""): (checks.get_ct_status, values.ct_status),
+        ("mark", ""): (checks.get_connmark, values.plain),
+        ("direction", ""): (_first(lambda s: "original"), values.words),
+        ("zone", ""): (_first(lambda s: 0), values.plain),
+        ("l3proto", ""): (lambda s: 2 if s.family == 4 else 10, values.family),
+        ("protocol", ""): (checks.get_protocol, values.protocol),
+        ("saddr", "original"): (_first(checks.get_source), values.plain),
+        ("daddr", "original"): (_first(lambda s: s.orig_dst), values.plain),
+        ("proto-src", "original"): (_first(checks.get_sport), values.port),
+        ("proto-dst", "original"): (_first(lambda s: s.orig_dport), values.port),
+        ("saddr", "reply"): (_first(checks.get_destination), values.plain),
+        ("proto-src", "reply"): (_first(checks.get_dport), values.port),
+    }
+    if key in ("protocol", "l3proto"):
+        direction = ""
+    getter, convert = fields.get((key, direction), (checks.always_unknown, _anything))
+    return Field((getter,), (convert,), needs, bits=key in ("status", "label"))
+
+
+def _fib(body: Json) -> Field:
+    flags = body.get("flags", [])
+    flags = [flags] if isinstance(flags, str) else flags
+    if body["result"] == "type" and not {"iif", "oif"} & set(flags):
+        get = checks.get_source if "saddr" in flags else checks.get_destination
+        return Field((lambda s: checks.address_type(s, get(s)),), (values.words,))
+    if body["result"] in ("oif", "oifname", "check") and "saddr" in flags:
+        return Field((_route_back,), (_route_exists,))
+    return Field((checks.always_unknown,), (_anything,))
+
+
+def _route_back(s: State) -> bool:
+    s.assume("the reverse-path test passes")
+    return True
+
+
+def _route_exists(value: Any) -> tuple[bool, bool]:
+    missing = value in (False, 0, "0", "missing")
+    return not missing, not missing

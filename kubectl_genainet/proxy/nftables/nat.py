@@ -1,0 +1,74 @@
+"""dnat, redirect, snat and masquerade of nft: to a constant, a range, or what a map gives for any key."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from kubectl_genainet.proxy.evaluator import checks
+from kubectl_genainet.proxy.evaluator.ir import Act, Action, Check
+from kubectl_genainet.proxy.nftables import values
+from kubectl_genainet.proxy.nftables.maps import picked
+from kubectl_genainet.proxy.nftables.values import Json, Unsupported
+
+if TYPE_CHECKING:
+    from kubectl_genainet.proxy.nftables.read import NftTable
+
+
+def dnat(table: NftTable, kind: str, body: Json, label: str) -> tuple[Action, tuple[Check, ...]]:
+    """The action of a translation of the destination, and the family that it is for."""
+    flags = body.get("flags") or ()
+    flags = {flags} if isinstance(flags, str) else set(flags)
+    options = Action(Act.DNAT, persistent="persistent" in flags, random_port="random" in flags)
+    port = body.get("port")
+    if kind == "redirect":
+        low, high = _bounds(port, values.port) if port is not None else (None, None)
+        return replace(options, address=-1, port=low, last_port=high, detail="REDIRECT"), ()
+    address = body.get("addr")
+    needs = _family(body, address)
+    if isinstance(address, dict) and "map" in address:
+        chosen = address["map"]
+        action, more = picked(table, chosen["key"], chosen["data"], lambda v: _to(v, port, options), label)
+        return action, (*needs, *more)
+    if isinstance(port, dict) and "map" in port:
+        chosen = port["map"]
+        action, more = picked(table, chosen["key"], chosen["data"], lambda v: _to(address, v, options), label)
+        return action, (*needs, *more)
+    return _to(address, port, options), needs
+
+
+def _family(body: Json, address: Any) -> tuple[Check, ...]:
+    family = body.get("family")
+    if family in ("ip", "ip6"):
+        return (checks.family_is(4 if family == "ip" else 6),)
+    if isinstance(address, str):
+        return (checks.family_is(6 if ":" in address else 4),)
+    return ()
+
+
+def _to(address: Any, port: Any, options: Action) -> Action:
+    """To an address (or a range of them) and a port, or to both as one value "10.0.0.1 . 80"."""
+    if isinstance(address, dict) and "concat" in address:
+        address, port = address["concat"]
+    if isinstance(address, dict) and "prefix" in address:
+        raise Unsupported("a prefix is translated")
+    low, high = _bounds(address, values.plain) if address is not None else (None, None)
+    first, last = _bounds(port, values.port) if port is not None else (None, None)
+    return replace(options, address=low, last_address=high, port=first, last_port=last)
+
+
+def _bounds(value: Any, convert: values.Convert) -> tuple[int | None, int | None]:
+    low, high = convert(value)
+    return low, None if high == low else high
+
+
+def snat(table: NftTable, body: Json, label: str) -> tuple[Action, tuple[Check, ...]]:
+    """The source is translated; to what is not followed. A map without the key translates nothing."""
+    address = body.get("addr")
+    needs = _family(body, address)
+    for value in (address, body.get("port")):
+        if isinstance(value, dict) and "map" in value:
+            chosen = value["map"]
+            action, more = picked(table, chosen["key"], chosen["data"], lambda v: Action(Act.SNAT), label)
+            return action, (*needs, *more)
+    return Action(Act.SNAT), needs

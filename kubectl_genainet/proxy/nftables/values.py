@@ -1,0 +1,191 @@
+"""Constants of nft by the type of the field that they stand beside: numbers, or names of devices and states."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, STATUS_BITS
+from kubectl_genainet.proxy.evaluator.icmp import ICMP_NAMES, ICMPV6_NAMES
+from kubectl_genainet.proxy.evaluator.sets import ANY
+
+Json = dict[str, Any]
+Bounds = tuple[Any, Any]
+Convert = Callable[[Any], Bounds]  # lowest and highest value of a constant; raises Unsupported
+
+_SERVICES = {
+    "domain": 53,
+    "http": 80,
+    "https": 443,
+    "ssh": 22,
+    "bootps": 67,
+    "bootpc": 68,
+    "ntp": 123,
+    "mdns": 5353,
+    "smtp": 25,
+    "dhcpv6-client": 546,
+    "dhcpv6-server": 547,
+    "netbios-ns": 137,
+    "snmp": 161,
+    "ldap": 389,
+}  # only where a listing was made without -n
+
+
+class Unsupported(Exception):
+    """An expression that this compiler does not read; the text names it."""
+
+
+def numbers(names: Mapping[str, int]) -> Convert:
+    """Constants that are numbers or one of `names`, or several of them as bits."""
+
+    def convert(value: Any) -> Bounds:
+        if isinstance(value, dict):
+            return _composite(value, convert)
+        if isinstance(value, list):
+            bits = [single(part, convert) for part in value]
+            total = 0
+            for bit in bits:
+                total |= bit
+            return total, total
+        number = _number(value, names)
+        return number, number
+
+    return convert
+
+
+def _number(value: Any, names: Mapping[str, int]) -> int:
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        if value in names:
+            return names[value]
+        try:
+            return int(value, 0)
+        except ValueError:
+            pass
+        try:
+            return int(ipaddress.ip_address(value))
+        except ValueError:
+            pass
+    raise Unsupported(f"value {value}")
+
+
+def _composite(value: Json, convert: Convert) -> Bounds:
+    (kind, body), *_ = value.items()
+    if kind == "prefix":
+        return _prefix(body)
+    if kind == "range":
+        return single(body[0], convert), single(body[1], convert)
+    if kind == "elem":
+        return convert(body["val"])
+    if kind in ("|", "&", "^"):
+        parts = [single(part, convert) for part in body]
+        result = parts[0]
+        for part in parts[1:]:
+            result = result | part if kind == "|" else result & part if kind == "&" else result ^ part
+        return result, result
+    raise Unsupported(f"value {kind}")
+
+
+def _prefix(body: Json) -> Bounds:
+    if not isinstance(body, dict) or not isinstance(body.get("addr"), str):
+        raise Unsupported("prefix")
+    try:
+        net = ipaddress.ip_network(f"{body['addr']}/{body['len']}", strict=False)
+    except (ValueError, KeyError):
+        raise Unsupported("prefix") from None
+    return int(net.network_address), int(net.broadcast_address)
+
+
+def single(value: Any, convert: Convert) -> int:
+    low, high = convert(value)
+    if low != high or not isinstance(low, int):
+        raise Unsupported(f"value {value}")
+    return low
+
+
+def words(value: Any) -> Bounds:
+    """Names that stay names: conntrack states, directions."""
+    if isinstance(value, dict) and "elem" in value:
+        return words(value["elem"]["val"])
+    if not isinstance(value, str):
+        raise Unsupported(f"value {value}")
+    return value, value
+
+
+def device(value: Any) -> Bounds:
+    """A device's name; "eth*" is every name that begins so."""
+    low, _ = words(value)
+    name = str(low)
+    if name.endswith("*") and not name.endswith("\\*"):
+        return name[:-1], name[:-1] + "\U0010ffff"
+    return name.replace("\\*", "*"), name.replace("\\*", "*")
+
+
+def bounds_of(value: Any, convert: Convert) -> Bounds:
+    return (ANY, ANY) if value == "*" else convert(value)
+
+
+def guessed(value: Any) -> Bounds:
+    """A constant beside no field: a number, a protocol's or a service's name, else the word itself."""
+    try:
+        return numbers({**PROTOCOLS, **_SERVICES})(value)
+    except Unsupported:
+        return words(value)
+
+
+_TCP_FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32, "ecn": 64, "cwr": 128}
+_DSCP = {
+    **{f"cs{n}": n * 8 for n in range(8)},
+    **{f"af{c}{d}": c * 8 + d * 2 for c in range(1, 5) for d in range(1, 4)},
+    "df": 0,
+    "be": 0,
+    "ef": 46,
+    "va": 44,
+    "lephb": 1,
+}
+_ICMP_CODES = {
+    "net-unreachable": 0,
+    "host-unreachable": 1,
+    "prot-unreachable": 2,
+    "port-unreachable": 3,
+    "frag-needed": 4,
+    "net-prohibited": 9,
+    "host-prohibited": 10,
+    "admin-prohibited": 13,
+}
+_ICMPV6_CODES = {
+    "no-route": 0,
+    "admin-prohibited": 1,
+    "addr-unreachable": 3,
+    "port-unreachable": 4,
+    "policy-fail": 5,
+    "reject-route": 6,
+}
+
+
+def _types(names: Mapping[str, str]) -> dict[str, int]:
+    return {name: int(text) for name, text in names.items() if text.isdigit()}
+
+
+plain = numbers({})
+port = numbers(_SERVICES)
+protocol = numbers(PROTOCOLS)
+tcp_flags = numbers(_TCP_FLAGS)
+dscp = numbers(_DSCP)
+icmp_type = numbers(_types(ICMP_NAMES))
+icmpv6_type = numbers(_types(ICMPV6_NAMES))
+icmp_code = numbers(_ICMP_CODES)
+icmpv6_code = numbers(_ICMPV6_CODES)
+ct_status = numbers(STATUS_BITS)
+ether_type = numbers({"ip": 0x0800, "ip6": 0x86DD, "arp": 0x0806, "vlan": 0x8100})
+family = numbers({"ipv4": 2, "ipv6": 10})
+user = numbers({"root": 0})
+
+
+def packet_type(value: Any) -> Bounds:
+    low, _ = words(value)
+    return ("unicast", "unicast") if low == "host" else (low, low)

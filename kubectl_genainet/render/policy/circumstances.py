@@ -1,0 +1,56 @@
+"""What stands around a verdict: who enforces the policies, which deviation of it decided, and the way to DNS."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from kubectl_genainet.policy.dns_way import DnsWay
+from kubectl_genainet.policy.enforcers import Deviation, Enforcer, EnforcerName
+from kubectl_genainet.policy.model import Verdict
+from kubectl_genainet.render.text import markup_safe
+
+_DNS_STYLE = {Verdict.ALLOW: "dim", Verdict.DENY: "bold red", Verdict.UNKNOWN: "yellow"}
+
+
+def enforcer_text(enforcer: Enforcer) -> str:
+    """One sentence on who enforces the policies."""
+    evidence = f" ({enforcer.evidence})" if enforcer.evidence else ""
+    if enforcer.inert:
+        return f"Nothing enforces policies on this cluster{evidence}: every policy is inert, every flow passes."
+    if enforcer.name is EnforcerName.UNKNOWN:
+        return "The objects do not show who enforces the policies (--enforcer names it): judged by the API."
+    return f"Policies are enforced by {enforcer.title}{evidence}."
+
+
+def print_enforcer(console: Console, enforcer: Enforcer) -> None:
+    style = "bold yellow" if enforcer.inert else "dim"
+    console.print(f"[{style}]{markup_safe(enforcer_text(enforcer))}[/]", soft_wrap=True)
+
+
+def print_circumstances(
+    console: Console, enforcer: Enforcer, deviations: Sequence[Deviation], dns: DnsWay | None
+) -> None:
+    """The deviations that decided one flow, and whether its client can look up the name."""
+    for one in deviations:
+        text = f"decided by how {enforcer.title} deviates from the API: {one.text} ({one.source})"
+        console.print(f"  [yellow]{markup_safe(text)}[/]", soft_wrap=True)
+    if dns is not None:
+        console.print(f"  [{_DNS_STYLE[dns.verdict]}]{markup_safe(dns.text)}[/]", soft_wrap=True)
+
+
+def circumstances_json(enforcer: Enforcer, deviations: Sequence[Deviation], dns: DnsWay | None) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "enforcer": {
+            "name": enforcer.name.value,
+            "evidence": enforcer.evidence,
+            "inert": enforcer.inert,
+            "says": enforcer_text(enforcer),
+            "deviations": [{"text": d.text, "source": d.source} for d in deviations],
+        }
+    }
+    if dns is not None:
+        value["dns"] = {"verdict": dns.verdict.value, "resolver": dns.resolver, "says": dns.text}
+    return value

@@ -1,0 +1,147 @@
+"""A connection, or a datagram's flow, as it was seen: everything that its path and its fate are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from kubectl_genainet.model.events import FlowCounters, IcmpError, PacketDropped, PacketSeen, Seen
+from kubectl_genainet.model.packet import FiveTuple, Protocol
+
+Key = tuple[str, int, int]  # of a first packet: what NAT leaves alone
+Place = tuple[str, int, int, str]  # node, netns, ifindex, point
+
+MAX_LISTED = 1000  # of a connection's drops and retransmits; more are counted only
+
+
+class Direction(Enum):
+    REQUEST = "request"  # from the client
+    REPLY = "reply"
+
+
+def place_of(event: PacketSeen | FlowCounters) -> Place:
+    return (event.node, event.netns, event.ifindex, event.point.value)
+
+
+@dataclass(slots=True)
+class Dropped:
+    """A drop that belongs to a connection, and which packet it was."""
+
+    event: PacketDropped
+    direction: Direction
+    first_packet: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resent:
+    """A retransmission: `segments` that the sender's TCP sent again at once."""
+
+    node: str
+    t_ns: int
+    direction: Direction
+    segments: int
+
+
+@dataclass(slots=True)
+class Counted:
+    """What one place has counted of one direction. `grown_ns` is when data last advanced there, on the node's clock."""
+
+    direction: Direction
+    latest: FlowCounters
+    grown_ns: int
+
+
+@dataclass(slots=True)
+class Connection:
+    """`tuples` are in the client's direction, in order of sight. Times are on the nodes' own clocks."""
+
+    key: Key
+    protocol: Protocol
+    mid_stream: bool = False  # it was there before the probes were
+    number: int = 0  # among those with the same key
+    attempts: list[list[PacketSeen]] = field(default_factory=lambda: [[]])  # sightings of the first packet, by attempt
+    tuples: dict[FiveTuple, None] = field(default_factory=dict)
+    answer: list[PacketSeen] = field(default_factory=list)  # sightings of the SYN-ACK or of the first datagrams back
+    request_data: dict[Place, int] = field(default_factory=dict)  # place -> time, first data
+    reply_data: dict[Place, int] = field(default_factory=dict)
+    first_reply: list[PacketSeen] = field(default_factory=list)  # sightings of the first data back
+    drops: list[Dropped] = field(default_factory=list)
+    resets: list[tuple[PacketSeen, Direction]] = field(default_factory=list)
+    fins: list[tuple[PacketSeen, Direction]] = field(default_factory=list)
+    icmp: list[IcmpError] = field(default_factory=list)
+    again: list[Resent] = field(default_factory=list)
+    counts: dict[tuple[Place, FiveTuple], Counted] = field(default_factory=dict)
+    retransmits: int = 0
+    last: dict[str, int] = field(default_factory=dict)  # node -> its latest record here, on its clock
+    reported: bool = False
+
+    @property
+    def first(self) -> list[PacketSeen]:
+        """Sightings of the first packet in the attempt that was seen at most places; of several, the earliest.
+
+        The probes of different nodes are attached at different moments: the earliest attempt may be half seen.
+        """
+        return max(self.attempts, key=len)
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.resets) or {direction for _, direction in self.fins} == set(Direction)
+
+    @property
+    def closing(self) -> bool:
+        """One side has ended it."""
+        return bool(self.resets or self.fins)
+
+    def heard(self, event: Seen | IcmpError) -> None:
+        """Notes when the node had the last to say of it."""
+        self.last[event.node] = max(event.t_ns, self.last.get(event.node, 0))
+
+    def direction(self, flow: FiveTuple) -> Direction:
+        return Direction.REPLY if flow.reversed in self.tuples else Direction.REQUEST
+
+    def direction_of(self, event: Seen) -> Direction:
+        """The direction of a packet whose tuple is not known yet: one of its ends may be."""
+        ends = {(t.src, t.sport) for t in self.tuples}
+        return Direction.REPLY if (event.flow.dst, event.flow.dport) in ends else Direction.REQUEST
+
+    def data(self, event: PacketSeen, direction: Direction) -> None:
+        seen = self.request_data if direction is Direction.REQUEST else self.reply_data
+        seen.setdefault(place_of(event), event.t_ns)
+        if direction is Direction.REPLY and len(self.first_reply) < MAX_LISTED:
+            self.first_reply.append(event)
+
+    def resent(self, again: Resent) -> None:
+        self.retransmits += again.segments
+        if len(self.again) >= MAX_LISTED:
+            self.again.pop(0)
+        self.again.append(again)
+
+    def counted(self, event: FlowCounters) -> None:
+        key = (place_of(event), event.flow)
+        known = self.counts.get(key)
+        grown = known is None or event.bytes > known.latest.bytes
+        when = event.last_ns or (event.t_ns if grown else 0)
+        if known is None:
+            self.counts[key] = Counted(self.direction(event.flow), event, when)
+        else:
+            known.latest = event
+            known.grown_ns = max(known.grown_ns, when)
+        self.last[event.node] = max(when, self.last.get(event.node, 0))
+
+    def absorb(self, other: Connection) -> None:
+        """Takes over all that is known of another, but its tuples and the sightings of its first packet."""
+        for name in ("answer", "first_reply", "drops", "resets", "fins", "icmp", "again"):
+            getattr(self, name).extend(getattr(other, name))
+        for places, more in ((self.request_data, other.request_data), (self.reply_data, other.reply_data)):
+            for place, t_ns in more.items():
+                places[place] = min(t_ns, places.get(place, t_ns))
+        self.counts |= other.counts
+        self.retransmits += other.retransmits
+        for node, t_ns in other.last.items():
+            self.last[node] = max(t_ns, self.last.get(node, 0))
+
+    def slim(self) -> None:
+        """Lets go of what is not needed once the path has been told; the tuples still find late records."""
+        self.attempts, self.answer, self.first_reply = [[]], [], []
+        self.drops, self.resets, self.fins, self.icmp, self.again = [], [], [], [], []
+        self.request_data, self.reply_data, self.counts = {}, {}, {}

@@ -1,0 +1,193 @@
+"""Why a netfilter hook dropped a packet: a rule, the connection table, or what connection tracking made of the packet."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from kubectl_genainet.model.finding import Certainty, Evidence
+from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.proxy import Evaluation, Packet, RuleRef, Ruleset, evaluate, evaluate_hook
+from kubectl_genainet.proxy.enforcers import policy_behind
+from kubectl_genainet.why.case import Case, Reading, derived, observed
+from kubectl_genainet.why.policies import Words, policy_words
+
+_DNS_PORT = 53
+
+
+def netfilter(case: Case) -> Reading:
+    """A netfilter hook said DROP: the rules of its namespace are walked for this packet at that hook."""
+    event = case.event
+    policy = policy_words(case)
+    if case.named is not None:
+        return _named_rule(case, case.named, policy)
+    if case.ruleset is None or not event.hook:
+        why = case.ruleset_error or (
+            "the hook could not be read from the stack"
+            if not event.hook
+            else f"the rules of {case.place} were not read"
+        )
+        note = f"a netfilter rule dropped it; which one is not known ({why})"
+        return _unnamed(note, policy)
+    rule = next(iter(_evaluated(case, case.ruleset, _usual_state(case)).dropping_rules), None)
+    if rule is not None:
+        return _named_rule(case, rule, policy)
+    known = _conntrack_full(case) or _failed_insertion(case) or _invalid(case, case.ruleset)
+    if known is not None:
+        return known
+    note = f"no rule that was read in {case.place} drops this packet in {event.hook}"
+    return Reading(
+        "netfilter-drop",
+        f"{note}: another table, or rules that changed since. {policy.said}".rstrip(),
+        Certainty.UNKNOWN,
+        None,
+        policy.policies,
+        (*policy.evidence, derived(note, event.node)),
+    )
+
+
+def _unnamed(note: str, policy: Words) -> Reading:
+    return Reading(
+        "netfilter-drop",
+        f"{note}. {policy.said}" if policy.said else note,
+        Certainty.ASSUMED if policy.said else Certainty.UNKNOWN,
+        None,
+        policy.policies,
+        policy.evidence,
+    )
+
+
+def _usual_state(case: Case) -> str:
+    if case.icmp is not None:
+        return "RELATED"
+    return "ESTABLISHED" if case.established else "NEW"
+
+
+def _evaluated(case: Case, ruleset: Ruleset, state: str) -> Evaluation:
+    packet = msgspec.structs.replace(Packet.of(case.flow, ct_state=state), icmp=case.icmp)
+    return evaluate_hook(ruleset, packet, case.event.hook)
+
+
+def _invalid(case: Case, ruleset: Ruleset) -> Reading | None:
+    """Only as INVALID does a rule drop the packet: connection tracking did not take it for part of a connection."""
+    rule = next(iter(_evaluated(case, ruleset, "INVALID").dropping_rules), None)
+    if rule is None:
+        return None
+    grown = case.identity.grown(case.event.node, case.event.netns, "conntrack_invalid")
+    counted = (observed(f"conntrack -S: invalid grew by {grown}", case.event.node),) if grown > 0 else ()
+    words = (
+        f"connection tracking in {case.place} took it for INVALID (outside the window, a wrong checksum, or no connection "
+        "that it knows), and a rule drops what is INVALID"
+    )
+    met = derived(f"no rule drops it as {_usual_state(case)}; rule {rule.index} of {rule.chain} drops INVALID")
+    return Reading("conntrack-invalid", words, Certainty.DERIVED, rule_text(rule), evidence=(met, *counted))
+
+
+_REJECT_WITH = re.compile(r"--reject-with (\S+)|reject with (.+?)(?: comment|$)")
+
+
+def told_by(rule: RuleRef) -> str | None:
+    """How a rule answers the sender of what it takes: "icmp-port-unreachable", "tcp reset"; None for one that drops."""
+    if "reject" not in rule.text.lower():
+        return None
+    found = _REJECT_WITH.search(rule.text)
+    return (found[1] or found[2]).strip() if found else "icmp-port-unreachable"  # iptables-extensions(8), nft(8)
+
+
+def rule_text(rule: RuleRef) -> str:
+    return f"{rule.table} {rule.chain} rule {rule.index}: {rule.text.removeprefix(f'-A {rule.chain} ')}"
+
+
+def _named_rule(case: Case, rule: RuleRef, policy: Words) -> Reading:
+    text = rule_text(rule)
+    known = [(o.namespace, o.name) for o in case.identity.snapshot.of("NetworkPolicy")]
+    behind = policy_behind(rule, case.ruleset, known)
+    told = told_by(rule)
+    certainty = Certainty.DERIVED if case.named is None else Certainty.OBSERVED
+    how = f"ends the walk in {case.event.hook}" if case.named is None else "dropped this packet: the kernel names it"
+    met = Evidence(f"rule {rule.index} of {rule.chain} {how}", certainty, node=case.event.node)
+
+    def reading(check: str, words: str, policies: tuple[str, ...] = ()) -> Reading:
+        return Reading(check, words, Certainty.DERIVED, text, policies, (met, *policy.evidence), told)
+
+    empty = _service_without_endpoints(case)
+    if empty and rule.chain.startswith(("KUBE-", "reject-", "endpoint", "services")):
+        return reading("no-endpoints", empty)
+    if policy.said and (behind is not None or not rule.chain.startswith("KUBE-")):
+        return reading("policy-drop", policy.said, policy.policies)
+    if behind is not None:
+        names = ", ".join(behind.policies) or "no policy that could be named"
+        whose = f"the rule is {behind.enforcer}'s, for {names}"
+        if not policy.admits:
+            return reading("policy-drop", whose, behind.policies)
+        note = f"{whose}, but by the API's objects the flow is admitted: the node's rules and the objects disagree"
+        return reading("policy-disagreement", note, behind.policies)
+    verb = "rejects" if told else "drops"
+    words = f"{case.where} {verb} it by a rule: {rule.comment or rule.text}"
+    if not rule.chain.startswith("KUBE-") and policy.admits:
+        words += "; by the API's objects the flow is admitted, so no NetworkPolicy is behind it"
+    return reading("rejected-by-rule" if told else "rule-drop", words)
+
+
+def _service_without_endpoints(case: Case) -> str:
+    """A sentence where the packet's destination is an address of a Service that has no ready endpoint."""
+    found = case.identity.snapshot.service_at(case.flow.dst, case.flow.dport, case.flow.protocol.value)
+    if found is None or any(b.ready for b in case.identity.snapshot.backends(found.service, found.port)):
+        return ""
+    meta = found.service.metadata
+    return f"Service {meta.namespace}/{meta.name} has no ready endpoint, so kube-proxy refuses its connections"
+
+
+def _conntrack_full(case: Case) -> Reading | None:
+    """The connection tracking table of the namespace was full when it was last looked at."""
+    netns = case.identity.namespaces.get((case.event.node, case.event.netns))
+    if netns is None or netns.conntrack_count is None or netns.conntrack_max is None:
+        return None
+    if netns.conntrack_count < netns.conntrack_max * 0.95 or case.event.hook not in ("PRE_ROUTING", "OUTPUT"):
+        return None
+    fill = f"nf_conntrack_count {netns.conntrack_count} of nf_conntrack_max {netns.conntrack_max}"
+    return Reading(
+        "conntrack-full",
+        f"the connection tracking table of {case.place} is full, so a new connection can't be entered ({fill})",
+        Certainty.DERIVED,
+        evidence=(observed(fill, case.event.node), derived("no rule explains the drop", case.event.node)),
+    )
+
+
+def _failed_insertion(case: Case) -> Reading | None:
+    """The connection's entry could not be made when it was confirmed, the last thing that happens in POST_ROUTING and
+    INPUT (nf_confirm, net/netfilter/nf_conntrack_proto.c): its tuple was taken meanwhile."""
+    event = case.event
+    grown = case.identity.grown(event.node, event.netns, "conntrack_insert_failed")
+    if event.hook not in ("POST_ROUTING", "INPUT") or case.established or grown <= 0:
+        return None
+    evidence = (
+        observed(f"conntrack -S: insert_failed grew by {grown}", event.node),
+        derived("no rule explains the drop", event.node),
+    )
+    rule = _source_rule(case) if event.hook == "POST_ROUTING" else None
+    if case.flow.protocol is Protocol.TCP and event.hook == "POST_ROUTING":
+        words = (
+            f"{case.place} found no free source port for a connection to {case.flow.destination}: the addresses and ports "
+            "that its source NAT may use are all taken for this destination"
+        )
+        text = rule_text(rule) if rule is not None else None
+        return Reading("snat-ports-exhausted", words, Certainty.DERIVED, text, evidence=evidence)
+    race = f"two packets of one flow raced for its entry in the connection table of {case.place}, and this one lost"
+    if case.flow.protocol is Protocol.UDP and case.flow.dport == _DNS_PORT:
+        race += ": typical of A and AAAA queries from one socket"
+    elif rule is not None:
+        race += ", or its source NAT found no free port"
+    return Reading("conntrack-race", race, Certainty.DERIVED, evidence=evidence)
+
+
+def _source_rule(case: Case) -> RuleRef | None:
+    """The rule that translates the packet's source on its way out; None where that is not known."""
+    if case.ruleset is None:
+        return None
+    for outcome in evaluate(case.ruleset, Packet.of(case.flow)).outcomes:
+        for rule in outcome.rules:
+            if any(word in f"{rule.text} ".lower() for word in (" masquerade", " snat ")):
+                return rule
+    return None

@@ -1,0 +1,45 @@
+"""Packets that a pod's own rules send to another port of it, as a service mesh's sidecar has it."""
+
+from __future__ import annotations
+
+from kubectl_genainet.model.finding import Certainty
+from kubectl_genainet.proxy import RuleRef
+from kubectl_genainet.proxy.evaluator.ir import Act
+from kubectl_genainet.why.case import Case, Reading, derived, observed
+from kubectl_genainet.why.netfilter import rule_text
+
+_ITSELF = -1  # the address that REDIRECT stands for
+
+
+def own_redirect(case: Case) -> Reading | None:
+    """Nothing listens on the port to which the pod's own rules redirected the packet; None where they did not.
+
+    Without the tuple with which the packet came in, a rule that redirects to the port must lie in the pod.
+    """
+    pod = case.identity.pod_in(case.event.node, case.event.netns)
+    if pod is None:
+        return None
+    port, entered = case.flow.dport, case.entered
+    came_by = f"port {entered.dport}" if entered is not None and entered.dport != port else ""
+    rule = _rule_to(case, port)
+    if not came_by and rule is None:
+        return None
+    words = (
+        f"nothing listens on {case.flow.protocol.value} port {port} in {case.place}, to which the pod's own rules redirect "
+        f"{came_by or 'what comes in'}: its proxy (a sidecar) does not run"
+    )
+    seen = observed(f"kernel reason {case.event.reason} on port {port}", case.event.node)
+    how = derived(f"the packet came in for {entered.destination}", case.event.node) if came_by and entered else None
+    evidence = (seen, *((how,) if how else ()))
+    text = rule_text(rule) if rule is not None else None
+    return Reading("redirect-without-listener", words, Certainty.DERIVED, text, evidence=evidence)
+
+
+def _rule_to(case: Case, port: int) -> RuleRef | None:
+    """The rule of the pod's namespace that redirects to the port."""
+    for table in case.ruleset.tables if case.ruleset is not None else ():
+        for chain in table.chains.values():
+            for rule in chain.rules:
+                if any(a.kind is Act.DNAT and a.port == port and a.address in (None, _ITSELF) for a in rule.actions):
+                    return rule.ref
+    return None

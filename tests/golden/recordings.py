@@ -1,0 +1,37 @@
+"""What the golden tests share: bundles recorded in the lab, and the command run on them at a width of 100.
+
+GENAINET_GOLDEN=text writes the expected texts anew, GENAINET_GOLDEN=bundles records the bundles (as root) and the texts.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+GOLDEN = os.environ.get("GENAINET_GOLDEN", "")
+COMMAND = [sys.executable, "-m", "kubectl_genainet"]
+MOST_BYTES = 250_000
+LAB = "golden"
+
+
+def run(*arguments: str, status: tuple[int, ...] = (0,)) -> str:
+    """The command's standard output; fails where it ends with another status."""
+    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"COLUMNS": "100"}
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode in status, done.stderr
+    return done.stdout
+
+
+def bundle_of(name: str) -> Path:
+    return HERE / "bundles" / f"{name}.gnb"
+
+
+def compare(name: str, text: str) -> None:
+    """Compares a text with the golden one of that name, or writes it where that is asked for."""
+    expected = HERE / f"{name}.txt"
+    if GOLDEN:
+        expected.write_text(text)
+    assert text == expected.read_text()

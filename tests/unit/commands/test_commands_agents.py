@@ -1,0 +1,171 @@
+"""deploy, status, version and undeploy, against an API server in memory; the agents are replaced at their sockets."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from kubectl_genainet import __version__, wire
+from kubectl_genainet.cli import cli
+from kubectl_genainet.errors import ExitStatus, GenainetError
+from kubectl_genainet.kube.agents.base import AGENT, NAMESPACE, VERSION_LABEL
+from kubectl_genainet.model.events import Hello
+from tests.unit.commands.fake_api import VERSION, FakeApi, fake_api
+
+DAEMONSET = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{AGENT}"
+
+
+class Cluster:
+    def __init__(self, api: FakeApi, kubeconfig: str) -> None:
+        self.api, self.kubeconfig = api, kubeconfig
+
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(cli, [*arguments, "--kubeconfig", self.kubeconfig], standalone_mode=False)
+
+    def deploy(self) -> Result:
+        return self.run("deploy", "--image", "registry.example/agent:1", "--no-wait")
+
+    def node(self, name: str, *, ready: bool, version: str = __version__) -> None:
+        """A node, and its agent as the DaemonSet's controller would make it."""
+        self.api.put(f"/api/v1/nodes/{name}", {"kind": "Node", "metadata": {"name": name}})
+        labels = {"app.kubernetes.io/name": AGENT, VERSION_LABEL: version}
+        pod = {
+            "kind": "Pod",
+            "metadata": {"name": f"{AGENT}-{name}", "namespace": NAMESPACE, "labels": labels},
+            "spec": {"nodeName": name, "containers": [{"name": "agent"}]},
+            "status": {
+                "phase": "Running",
+                "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+                "containerStatuses": [{"name": "agent", "ready": ready, "state": {"running": {}}}],
+            },
+        }
+        self.api.put(f"/api/v1/namespaces/{NAMESPACE}/pods/{AGENT}-{name}", pod)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    monkeypatch.delenv("GENAINET_NAMESPACE", raising=False)
+    with fake_api(tmp_path) as (api, kubeconfig):
+        yield Cluster(api, kubeconfig)
+
+
+def answering(node: str) -> Callable[[], socket.socket]:
+    """An agent that says who it is."""
+    hello = Hello(
+        node=node,
+        protocol=wire.PROTOCOL,
+        version=__version__,
+        kernel="6.18.0",
+        boot_id=node,
+        t_ns=0,
+        realtime_ns=0,
+        tier="kprobe",
+    )
+
+    def serve(sock: socket.socket) -> None:
+        with sock:
+            sock.recv(65536)
+            body = wire.encode(hello)
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    def dial() -> socket.socket:
+        here, there = socket.socketpair()
+        threading.Thread(target=serve, args=(there,), daemon=True).start()
+        return here
+
+    return dial
+
+
+def test_deploy_applies_everything_and_makes_the_capability_once(cluster: Cluster) -> None:
+    first = cluster.deploy()
+    assert first.exception is None and f"daemonset {NAMESPACE}/{AGENT} created" in first.stdout
+    secrets = [path for method, path in cluster.api.requests if method == "POST" and path.endswith("/secrets")]
+    assert DAEMONSET in cluster.api.objects and len(secrets) == 1
+    again = cluster.deploy()
+    assert again.exception is None
+    assert len([p for m, p in cluster.api.requests if m == "POST" and p.endswith("/secrets")]) == 1
+
+
+def test_undeploy_leaves_nothing_of_deploys_and_nothing_else_goes(cluster: Cluster) -> None:
+    other = f"/api/v1/namespaces/{NAMESPACE}/configmaps/mine"
+    cluster.api.put("/api/v1/namespaces/default", {"kind": "Namespace", "metadata": {"name": "default"}})
+    cluster.deploy()
+    cluster.api.put(other, {"kind": "ConfigMap", "metadata": {"name": "mine", "namespace": NAMESPACE}})
+    done = cluster.run("undeploy", "--no-wait")
+    assert done.exception is None and "deleted" in done.stdout
+    left = set(cluster.api.objects)
+    assert DAEMONSET not in left and {other, "/api/v1/namespaces/default"} <= left
+    assert not any("genainet" in path.rpartition("/")[2] for path in left - {f"/api/v1/namespaces/{NAMESPACE}"})
+
+
+def test_undeploy_without_a_deployment_says_so(cluster: Cluster) -> None:
+    done = cluster.run("undeploy")
+    assert done.exception is None and done.stdout == ""
+    assert f"nothing of deploy's is in the cluster (namespace {NAMESPACE})" in done.stderr
+
+
+def test_undeploy_waits_for_agents_and_names_the_node_that_does_not_end(cluster: Cluster) -> None:
+    cluster.deploy()
+    cluster.node("node-7", ready=True)
+    done = cluster.run("undeploy", "--timeout", "1s")
+    assert isinstance(done.exception, GenainetError) and "node-7" in done.exception.message
+
+
+def test_status_tells_the_agent_that_answers_from_the_one_that_is_not_ready(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubectl_genainet.kube.agents.survey.dialler", lambda _, agent: answering(agent.node))
+    cluster.deploy()
+    cluster.node("node-1", ready=True)
+    cluster.node("node-2", ready=False)
+    cluster.api.put("/api/v1/nodes/node-3", {"kind": "Node", "metadata": {"name": "node-3"}})
+    done = cluster.run("status", "-o", "json")
+    rows = {row["node"]: row for row in map(json.loads, done.stdout.splitlines())}
+    assert {node: row["state"] for node, row in rows.items()} == {
+        "node-1": "ready",
+        "node-2": "not ready",
+        "node-3": "none",
+    }
+    assert (rows["node-1"]["kernel"], rows["node-1"]["tier"]) == ("6.18.0", "kprobe")
+    assert done.return_value is ExitStatus.FOUND
+
+
+def test_status_of_a_cluster_where_all_answer_is_ok(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubectl_genainet.kube.agents.survey.dialler", lambda _, agent: answering(agent.node))
+    cluster.deploy()
+    cluster.node("node-1", ready=True)
+    for output in ("table", "wide", "yaml"):
+        done = cluster.run("status", "-o", output)
+        assert done.exception is None and "node-1" in done.stdout and done.return_value is ExitStatus.OK
+
+
+def test_status_without_agents_is_an_error_that_names_deploy(cluster: Cluster) -> None:
+    done = cluster.run("status")
+    assert isinstance(done.exception, GenainetError) and "deploy" in done.exception.hint
+
+
+def test_version_names_client_server_and_agents(cluster: Cluster) -> None:
+    cluster.deploy()
+    cluster.node("node-1", ready=True)
+    cluster.node("node-2", ready=True, version="0.0.1")
+    done = cluster.run("version")
+    assert f"client {__version__} (protocol {wire.PROTOCOL})" in done.stdout
+    assert f"server {VERSION}" in done.stdout and "agents 0.0.1 on 1 node" in done.stdout
+    assert "warning:" in done.stderr and "0.0.1" in done.stderr
+
+
+def test_version_answers_without_a_cluster(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["version", "-o", "json", "--kubeconfig", str(tmp_path / "none")])
+    assert json.loads(done.stdout) == {"client": __version__, "protocol": wire.PROTOCOL, "server": None, "agents": None}
+    assert "warning: there is no kubeconfig" in done.stderr
+
+
+def test_version_of_the_client_asks_nobody(cluster: Cluster) -> None:
+    done = cluster.run("version", "--client")
+    assert done.stdout == f"client {__version__} (protocol {wire.PROTOCOL})\n" and done.stderr == ""

@@ -1,0 +1,140 @@
+"""The live verbs, with the outside world replaced at its border: a lab's files and its agents' sockets."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from kubectl_genainet.assets import recordings
+from kubectl_genainet.bundle import read_bundle
+from kubectl_genainet.cli import cli
+from kubectl_genainet.errors import ExitStatus, GenainetError
+from tests.unit.commands.fake_lab import NAME, FakeLab, fake_lab
+
+TARGET = "svc/my-llama-svc"
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLab]:
+    with fake_lab(tmp_path / "labs", read_bundle(recordings() / "healthy.gnb"), monkeypatch) as made:
+        yield made
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, [*arguments, f"--lab={NAME}"], standalone_mode=False)
+
+
+def records(done: Result) -> list[dict[str, Any]]:
+    assert done.exception is None, done.exception
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_a_live_trace_says_what_the_replay_of_the_same_records_says(lab: FakeLab) -> None:
+    live = records(run("trace", TARGET, "-o", "json", "--timeout", "3s"))
+    replayed = CliRunner().invoke(cli, ["trace", TARGET, "--from", str(recordings() / "healthy.gnb"), "-o", "json"])
+    again = [json.loads(line) for line in replayed.stdout.splitlines()]
+    key = "connections"
+    assert live[-1][key] == again[-1][key] > 0
+    assert live[-1]["verdicts"] == again[-1]["verdicts"]
+    assert {node for node, request in lab.requests.items() if request.filters} == set(lab.nodes)
+
+
+def test_a_recorded_run_can_be_replayed(lab: FakeLab, tmp_path: Path) -> None:
+    file = tmp_path / "run.gnb"
+    done = run("trace", TARGET, "--timeout", "3s", "--record", str(file))
+    assert done.return_value is ExitStatus.OK and f"recorded in {file}" in done.stderr
+    assert read_bundle(file).header.command == "trace"
+    assert "FORWARDED" in CliRunner().invoke(cli, ["trace", TARGET, "--from", str(file)]).stdout
+
+
+@pytest.mark.parametrize("verb", ["trace", "drops", "dns"])
+def test_a_service_deleted_while_a_live_run_goes_on_does_not_end_it(
+    verb: str, lab: FakeLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubectl_genainet.run.session.REFRESH_S", 0.05)
+    left = [o.raw for o in lab.bundle.snapshot.objects if (o.kind, o.name) != ("Service", "my-llama-svc")]
+
+    def delete() -> None:
+        lab.write_objects(left)
+        time.sleep(1.0)
+
+    lab.before_end = delete
+    done = run(verb, TARGET, "-o", "json", "--timeout", "5s")
+    summary = next(r for r in records(done) if r["kind"].endswith("summary"))
+    assert summary["nodes"] == lab.nodes and summary["silent_nodes"] == []
+    assert "its last addresses are followed" in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["drops", "dns"])
+def test_a_verb_asks_the_agents_for_its_own_probe(verb: str, lab: FakeLab) -> None:
+    done = run(verb, "--timeout", "3s", "-n", "default")
+    assert done.exception is None
+    assert {request.probes for request in lab.requests.values()} == {(verb,)}
+
+
+def test_dns_without_a_query_ends_as_timed_out(lab: FakeLab) -> None:
+    done = run("dns", "--timeout", "3s")
+    assert done.return_value is ExitStatus.TIMED_OUT
+    assert "no DNS query of the cluster was seen" in done.stderr
+
+
+def test_names_are_hashed_where_that_is_asked_for(lab: FakeLab) -> None:
+    run("dns", "--timeout", "3s", "--redact")
+    options = [request.options for request in lab.requests.values()]
+    assert all(o["redact"] and o["search"] and "cluster.local" not in o["search"].split(".")[0] for o in options)
+
+
+def test_one_agent_that_fails_is_warned_of_and_the_others_go_on(lab: FakeLab) -> None:
+    lab.refuses = {"node-2"}
+    done = run("trace", TARGET, "--timeout", "3s", "-o", "json")
+    assert "node node-2" in done.stderr and "out of order" in done.stderr
+    assert records(done)[-1]["nodes"] == ["node-1", "node-3"]
+
+
+def test_where_every_agent_fails_the_command_has_failed(lab: FakeLab) -> None:
+    lab.refuses = set(lab.nodes)
+    done = run("drops", "--timeout", "3s", "-n", "default")
+    assert isinstance(done.exception, GenainetError) and "out of order" in done.exception.message
+
+
+def test_a_node_without_an_agent_is_named_with_those_that_have_one(lab: FakeLab) -> None:
+    done = run("trace", TARGET, "--node", "node-9")
+    assert isinstance(done.exception, GenainetError) and "node-1" in done.exception.hint
+
+
+def test_a_client_pod_limits_the_trace_to_its_packets_and_opens_connections_on_its_node(lab: FakeLab) -> None:
+    snapshot = lab.bundle.snapshot
+    client = next(p for p in snapshot.pods if p.metadata.name.startswith("chatbot-ui"))
+    arguments = ("--from-pod", f"pod/{client.metadata.name}", "--probe", "--probe-count", "2", "--path", "/healthz")
+    paths = records(run("trace", TARGET, *arguments, "-o", "json", "--timeout", "3s"))
+    asked = {node: request.probe for node, request in lab.requests.items() if request.probe is not None}
+    assert set(asked) == {client.spec.node_name}
+    (check,) = asked.values()
+    assert check is not None and (check.count, check.path, check.from_ip) == (2, "/healthz", client.ips[0])
+    assert {p["flow"]["client"]["pod"] for p in paths if p["kind"] == "path"} <= {client.metadata.name}
+
+
+def test_rules_of_live_nodes_are_compared_with_the_api(lab: FakeLab) -> None:
+    done = run("rules", TARGET, "-o", "json")
+    rows = [r for r in records(done) if r["kind"] == "rules"]
+    assert {row["node"] for row in rows} == set(lab.nodes) and done.return_value is ExitStatus.OK
+
+
+def test_rules_warns_of_a_node_that_does_not_answer(lab: FakeLab) -> None:
+    lab.refuses = {"node-3"}
+    done = run("rules", TARGET, "-o", "json")
+    assert "warning:" in done.stderr and "out of order" in done.stderr
+    assert {r["node"] for r in records(done) if r["kind"] == "rules"} == {"node-1", "node-2"}
+
+
+def test_doctor_asks_the_nodes_and_measures_dns(lab: FakeLab) -> None:
+    done = run("doctor", "--only", "lookups", "--measure", "3s", "-o", "json")
+    checked = [r for r in records(done) if r["kind"] == "check"]
+    assert checked and "measuring DNS for 3 s" in done.stderr
+    assert {request.probes for request in lab.requests.values()} == {("dns",)}

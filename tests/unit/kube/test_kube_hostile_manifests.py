@@ -1,0 +1,70 @@
+"""Manifests that unpack, nest or count without end: one InputError, and little time and memory."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import tracemalloc
+
+import pytest
+
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.kube.yaml_text import MAX_ALIASED, MAX_DEPTH, parse_text
+
+HEAD = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n"
+NINE = "abcdefghij"
+
+
+def _bomb(repeat: str) -> str:
+    steps = itertools.pairwise(NINE)
+    return (
+        HEAD
+        + "a: &a {x: 1}\n"
+        + "".join(f"{new}: &{new} {repeat.format(','.join([f'*{old}'] * 9))}\n" for old, new in steps)
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _bomb("[{}]"),
+        _bomb("{{<<: [{}]}}"),
+        HEAD + "data: &a [*a]\n",
+        HEAD + "data: &a " + "x" * 60_000 + "\nmore: [" + "*a," * 500 + "]\n",
+        "[" * 900 + "]" * 900,
+        "- " * 900 + "x",
+        '{"a":' * 900 + "1" + "}" * 900,
+        '{"a":' * 100_000,
+        '{"a":' + "9" * 60_000 + "}",
+        '{} {"a":' + "9" * 60_000 + "}",
+        "a: 0x" + "f" * 60_000,
+        "a: " + "9" * 60_000,
+        "a: !!set {x, y}",
+        "a: !!binary eA==",
+        "a: !!python/object/apply:os.system [true]",
+    ],
+    ids=range(15),
+)
+def test_it_is_refused_soon_and_cheaply(text: str) -> None:
+    tracemalloc.start()
+    begun = time.monotonic()
+    try:
+        with pytest.raises(InputError) as refused:
+            parse_text("file.yaml", text, lambda _: None)
+        assert time.monotonic() - begun < 3  # with tracemalloc, which makes it slow
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
+    assert refused.value.message.startswith("file.yaml: ")
+
+
+def test_anchors_as_people_use_them_are_read() -> None:
+    text = "a: &labels {app: rag}\nb: *labels\nc: {<<: *labels, tier: web}\n"
+    (found,) = parse_text("file.yaml", text, lambda _: None)
+    assert found["b"] == {"app": "rag"} and found["c"] == {"app": "rag", "tier": "web"}
+
+
+def test_what_is_allowed_is_allowed_to_its_bound() -> None:
+    (found,) = parse_text("f", "[" * MAX_DEPTH + "]" * MAX_DEPTH, lambda _: None)
+    assert isinstance(found, list)
+    parse_text("f", "a: &a [" + "x," * 99 + "]\nb: [" + "*a," * (MAX_ALIASED // 100 - 1) + "]", lambda _: None)

@@ -1,0 +1,112 @@
+"""Who enforces the policies, and what that changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kubectl_genainet.model.kube import without_nulls
+from kubectl_genainet.policy import Direction, PolicyEngine, Reason
+from kubectl_genainet.policy.enforcers import EnforcerName, enforcer_of, named_enforcer
+from tests.unit.policy.policy_cluster import (
+    Raw,
+    ask,
+    end,
+    engine,
+    labels,
+    namespace,
+    netpol,
+    node,
+    pod,
+    snapshot,
+    verdict,
+)
+
+PODS = (
+    namespace("ai"),
+    node("n1", "192.168.0.1"),
+    node("n2", "192.168.0.2"),
+    pod("ai/rag", "10.1.0.2", node="n1"),
+    pod("ai/llama", "10.1.0.3", node="n2"),
+)
+CLOSED = netpol("ai/closed", policyTypes=["Ingress", "Egress"])
+
+
+def daemon_set(image: str, container: str = "c", *arguments: str, name: str = "net") -> Raw:
+    spec = {"containers": [{"name": container, "image": image, "args": list(arguments)}]}
+    template = {"metadata": {"labels": {"app": name}}, "spec": spec}
+    metadata = {"name": name, "namespace": "kube-system"}
+    return {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": metadata, "spec": {"template": template}}
+
+
+@pytest.mark.parametrize(
+    ("image", "arguments", "found"),
+    [
+        ("quay.io/calico/node:v3.30.1", (), EnforcerName.CALICO),
+        ("docker.io/cloudnativelabs/kube-router:v2.1", (), EnforcerName.KUBE_ROUTER),
+        ("docker.io/cloudnativelabs/kube-router:v2.1", ("--run-firewall=false",), EnforcerName.UNKNOWN),
+        ("602.dkr.ecr.eu-west-1.example/amazon/aws-network-policy-agent:v1", (), EnforcerName.UNKNOWN),
+        (
+            "602.dkr.ecr.eu-west-1.example/amazon/aws-network-policy-agent:v1",
+            ("--enable-network-policy=true",),
+            EnforcerName.VPC_CNI,
+        ),
+        ("602.dkr.ecr.eu-west-1.example/amazon-k8s-cni:v1.19", (), EnforcerName.NONE),
+        ("ghcr.io/flannel-io/flannel:v0.26", (), EnforcerName.NONE),
+        ("docker.io/kindest/kindnetd:v20230511-dc714da8", (), EnforcerName.NONE),
+        ("docker.io/kindest/kindnetd:v20250214-acbabc1a", (), EnforcerName.KUBE_NETWORK_POLICIES),
+        ("registry.example/team/exporter:1", (), EnforcerName.UNKNOWN),
+    ],
+)
+def test_an_enforcer_is_found_by_its_agent(image: str, arguments: tuple[str, ...], found: EnforcerName) -> None:
+    enforcer = enforcer_of(snapshot(*PODS, daemon_set(image, "c", *arguments)))
+    assert enforcer.name is found
+    assert enforcer.evidence == ("" if found is EnforcerName.UNKNOWN else "DaemonSet kube-system/net")
+
+
+def test_a_name_alone_shows_nothing() -> None:
+    assert enforcer_of(snapshot(daemon_set("registry.example/x:1", name="calico-node"))).name is EnforcerName.UNKNOWN
+
+
+def test_a_network_that_enforces_nothing_counts_only_alone() -> None:
+    canal = (daemon_set("ghcr.io/flannel-io/flannel:v1", name="a"), daemon_set("quay.io/calico/node:v3", name="b"))
+    assert enforcer_of(snapshot(*canal)).name is EnforcerName.CALICO
+
+
+def test_without_an_enforcer_every_policy_is_inert() -> None:
+    e = engine(*PODS, CLOSED, daemon_set("docker.io/flannel/flannel:v0.25"))
+    answer = ask(e, "ai/rag", "ai/llama")
+    assert (answer.verdict.value, answer.ingress.reason) == ("allow", Reason.INERT)
+    assert e.enforcer.evidence == "DaemonSet kube-system/net"
+
+
+@pytest.mark.parametrize(("name", "expected"), [("unknown", "allow"), ("calico", "deny"), ("cilium", "deny")])
+def test_the_own_node_is_exempt_from_egress_by_the_api_but_not_everywhere(name: str, expected: str) -> None:
+    e = PolicyEngine(snapshot(*PODS, CLOSED), named_enforcer(name))
+    answer = ask(e, "ai/rag", "192.168.0.1")
+    assert answer.verdict.value == expected
+    deviation = e.deviation(answer, Direction.EGRESS)
+    assert (deviation is not None) == (expected == "deny")
+
+
+def test_a_deviation_is_named_only_where_it_decides() -> None:
+    block = netpol("ai/out", policyTypes=["Egress"], egress=[{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}])
+    e = PolicyEngine(snapshot(*PODS, block), named_enforcer("cilium"))
+    to_pod, outside = ask(e, "ai/rag", "ai/llama"), ask(e, "ai/rag", "203.0.113.1")
+    deviation = e.deviation(to_pod, Direction.EGRESS)
+    assert to_pod.verdict.value == "deny"
+    assert deviation is not None and deviation.text.startswith("an ipBlock selects neither pods nor nodes")
+    assert (outside.verdict.value, e.deviation(outside, Direction.EGRESS)) == ("allow", None)
+
+
+def test_pods_without_an_owner_are_outside_what_the_vpc_cni_documents() -> None:
+    def owned(raw: dict[str, Any]) -> dict[str, Any]:
+        return {**raw, "metadata": {**raw["metadata"], "ownerReferences": [{"kind": "ReplicaSet", "name": "r"}]}}
+
+    closed = netpol("ai/in", podSelector=labels(app="llama"))
+    bare, made = (*PODS, closed), (*PODS[:-1], owned(PODS[-1]), closed)
+    for objects, expected in ((bare, "unknown"), (made, "deny")):
+        e = PolicyEngine(snapshot(*map(without_nulls, objects)), named_enforcer("vpc-cni"))
+        assert verdict(e, "ai/rag", "ai/llama") == expected
+    assert end("ai/rag").name == "rag"

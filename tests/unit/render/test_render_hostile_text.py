@@ -1,0 +1,65 @@
+"""What a name brought along does nothing to the terminal, nor to the shell that a printed command is pasted into."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+import kubectl_genainet
+from kubectl_genainet import cli
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.policy import PolicyEndpoint, PolicyFlow
+from kubectl_genainet.render.text import tell
+from kubectl_genainet.why.remedies import explain_command
+
+HOSTILE = "a\x1b]0;owned\x07\x9b2J\u202e\u2066b\x7f"
+
+
+def _clean(text: str) -> bool:
+    return all(c.isprintable() or c == "\n" for c in text)
+
+
+@pytest.mark.parametrize("error", [GenainetError(f"no pod {HOSTILE}\nerror: fake", HOSTILE), click.UsageError(HOSTILE)])
+def test_an_error_is_escaped_with_its_hint(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli.cli, "main", fails)
+    monkeypatch.setattr(sys, "argv", ["kubectl-genainet", "trace"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert _clean(said) and "\\x1b" in said and "\\u202e" in said
+    assert "\nerror: fake" not in said
+
+
+def test_what_is_told_is_escaped_line_by_line(capsys: pytest.CaptureFixture[str]) -> None:
+    tell(f"one {HOSTILE}\ntwo")
+    said = capsys.readouterr().err
+    assert _clean(said) and len(said.splitlines()) == 2
+
+
+def test_nothing_writes_to_stderr_past_the_escaping() -> None:
+    package = Path(kubectl_genainet.__file__).parent
+    raw = [
+        str(path.relative_to(package))
+        for folder in ("commands", "run", "kube", "render")
+        for path in (package / folder).rglob("*.py")
+        if "echo(" in path.read_text() and "err=True" in path.read_text().replace("stderr=True", "")
+    ]
+    assert raw == []
+
+
+def test_a_printed_command_quotes_what_a_name_brought_along() -> None:
+    flow = PolicyFlow(
+        PolicyEndpoint(namespace="a", name="x;reboot"), PolicyEndpoint(namespace="b", name="$(reboot)"), "TCP", 80
+    )
+    words = shlex.split(explain_command(flow))
+    assert words == ["kubectl", "genainet", "explain", "pod/a/x;reboot", "pod/b/$(reboot):80", "--patch"]
