@@ -17,6 +17,14 @@ from kubectl_genainet.policy.cidr import Address, address_of
 from kubectl_genainet.policy.identity import Identities
 
 _CONFIG = "cilium-config"
+_AGENT_KINDS = (
+    "CiliumNode",
+    "CiliumEndpoint",
+    "CiliumIdentity",
+    "CiliumNetworkPolicy",
+    "CiliumClusterwideNetworkPolicy",
+)
+_AGENT_LABEL = ("k8s-app", "cilium")
 
 # The default list of identity labels. The longest pattern that takes a key is weighed against the shortest that leaves it.
 _TAKEN = (
@@ -57,6 +65,30 @@ class Options(msgspec.Struct, frozen=True):
     allow_localhost: str = "auto"
     enable_policy: str = "default"
     enable_ipv6: bool | None = None
+
+
+def enforces(snapshot: ClusterSnapshot) -> bool:
+    """Whether Cilium enforces this cluster's policies: objects of its own kinds, its configuration or its agent are there."""
+    if any(snapshot.of(kind, "cilium.io") for kind in _AGENT_KINDS):
+        return True
+    if _config(snapshot) is not None:
+        return True
+    workloads = (*snapshot.of("DaemonSet", "apps"), *snapshot.of("Pod", ""))
+    return any(_is_agent(obj) for obj in workloads)
+
+
+def _is_agent(obj: KubeObject) -> bool:
+    """An agent's DaemonSet or pod: its label, and a container of its name or image."""
+    spec = obj.raw.get("spec") or {}
+    pod = spec.get("template") if obj.kind == "DaemonSet" else obj.raw
+    if not isinstance(pod, dict):
+        return False
+    labels = (pod.get("metadata") or {}).get("labels") or {}
+    containers = (pod.get("spec") or {}).get("containers") or []
+    key, value = _AGENT_LABEL
+    return labels.get(key) == value and any(
+        c.get("name") == "cilium-agent" or "/cilium" in str(c.get("image", "")) for c in containers
+    )
 
 
 def _config(snapshot: ClusterSnapshot) -> KubeObject | None:
