@@ -16,6 +16,7 @@ from kubectl_genainet.errors import GenainetError
 
 # verb -> (module in commands/, one line for the list of commands)
 VERBS = {
+    "diagnose": ("diagnose", "Say what is broken, for whom, because of what, and what to do"),
     "trace": ("trace", "Show the path of real packets through a Service, hop by hop"),
     "drops": ("drops", "Show what is being dropped now, where and why"),
     "dns": ("dns", "Show who waits for DNS, for which names, at which hop"),

@@ -82,8 +82,13 @@ def _print(between: FlowsBetween, output: str) -> None:
         for flow in between.flows:
             found = between.patch(flow.explanation.flow)
             value = explanation_json(flow.explanation, flow.service)
-            value |= circumstances_json(between.engine.enforcer, flow.deviations, flow.dns)
-            click.echo(json.dumps({**value, "patch": patch_json(found)} if found else value))
+            around = circumstances_json(between.engine.enforcer, flow.deviations, flow.dns)
+            value["enforcer"] = around["enforcer"]
+            if "dns" in around:
+                value["dns"] = around["dns"]
+            if found is not None:
+                value["patch"] = patch_json(found)
+            click.echo(json.dumps(value))
         return
     console = make_console()
     print_enforcer(console, between.engine.enforcer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TypedDict
 
 import click
 import msgspec
@@ -14,6 +15,15 @@ from kubectl_genainet.model.finding import counted
 from kubectl_genainet.wire import PROTOCOL
 
 _TIMEOUT_S = 5.0
+
+
+class VersionJson(TypedDict):
+    """`server` and `agents` (nodes by version) are null where they were not asked, or did not answer."""
+
+    client: str
+    protocol: int
+    server: str | None
+    agents: dict[str, int] | None
 
 
 @click.command("version")
@@ -30,7 +40,7 @@ def command(client_only: bool, output: str, context: str, kubeconfig: str) -> No
       kubectl genainet version
       kubectl genainet version --client -o json
     """
-    found: dict[str, object] = {"client": __version__, "protocol": PROTOCOL, "server": None, "agents": None}
+    found: VersionJson = {"client": __version__, "protocol": PROTOCOL, "server": None, "agents": None}
     warnings: list[str] = []
     if not client_only:
         try:
@@ -43,10 +53,8 @@ def command(client_only: bool, output: str, context: str, kubeconfig: str) -> No
         click.echo(f"client {__version__} (protocol {PROTOCOL})")
         if found["server"]:
             click.echo(f"server {found['server']}")
-        agents = found["agents"]
-        if isinstance(agents, dict):
-            for version, count in agents.items():
-                click.echo(f"agents {version} on {counted(count, 'node')}")
+        for version, count in (found["agents"] or {}).items():
+            click.echo(f"agents {version} on {counted(count, 'node')}")
     if warnings:
         from kubectl_genainet.render.text import tell
 
@@ -54,7 +62,7 @@ def command(client_only: bool, output: str, context: str, kubeconfig: str) -> No
             tell(f"warning: {warning}")
 
 
-def _ask(found: dict[str, object], warnings: list[str], context: str, kubeconfig: str) -> None:
+def _ask(found: VersionJson, warnings: list[str], context: str, kubeconfig: str) -> None:
     from kubectl_genainet.kube.agents.fleet import skew
     from kubectl_genainet.kube.agents.forward import agent_namespace, find_agents
     from kubectl_genainet.kube.client import connect

@@ -32,6 +32,18 @@ WASTE_LEAST = 20
 WASTE_SHARE = 0.4
 MAX_KEPT = 2000  # exchanges without an answer that are kept for their evidence
 
+_ADMIT_DNS_YAML = """egress:
+  - to:
+      - namespaceSelector:
+          matchLabels: {kubernetes.io/metadata.name: kube-system}
+        podSelector:
+          matchLabels: {k8s-app: kube-dns}
+    ports:
+      - {protocol: UDP, port: 53}
+      - {protocol: TCP, port: 53}
+"""
+ADMIT_DNS = Remedy("Admit DNS to the cluster's DNS pods.", yaml=_ADMIT_DNS_YAML)
+
 
 class Failures:
     """Keeps what the findings need of exchanges that went wrong."""
@@ -126,25 +138,13 @@ def _timeout(key: tuple[str, str, str, str], count: int, exchanges: Sequence[Dns
         return DNS_POLICY.finding(
             f"a NetworkPolicy keeps {client} from DNS: isolated by {policies}, and no rule admits the query",
             tuple(evidence),
-            remedy=Remedy("Admit DNS to the cluster's DNS pods.", yaml=_ADMIT_DNS),
+            remedy=ADMIT_DNS,
         )
     hook = f" in {drop.hook}" if drop.hook else ""
     return DNS_DROPPED.finding(
         f"queries of {client} to {server} are dropped on {where}: {drop.reason}{hook}",
         tuple(evidence),
     )
-
-
-_ADMIT_DNS = """egress:
-  - to:
-      - namespaceSelector:
-          matchLabels: {kubernetes.io/metadata.name: kube-system}
-        podSelector:
-          matchLabels: {k8s-app: kube-dns}
-    ports:
-      - {protocol: UDP, port: 53}
-      - {protocol: TCP, port: 53}
-"""
 
 
 def slow_servers(servers: Sequence[ServerStats]) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from kubectl_genainet.context.targets import Resolved, resolve
+from kubectl_genainet.context.targets import Resolved, resolve, resolve_namespace
 from kubectl_genainet.errors import ExitStatus, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.events import ClusterChanged, Event, ProbeResult
@@ -45,13 +45,15 @@ class TraceOptions:
     record: str = ""
 
 
-def trace(source: Source, target: Target, options: TraceOptions, make_view: MakeView[TraceView]) -> ExitStatus:
-    """Tells the view the paths of the target's packets. FOUND where something was dropped, refused or slow.
+def trace(source: Source, target: Target | None, options: TraceOptions, make_view: MakeView[TraceView]) -> ExitStatus:
+    """Tells the view the paths of the target's packets; without one, of the source's namespace.
+
+    FOUND where something was dropped, refused or slow.
 
     Raises GenainetError, with what to do, for a target or a pod that does not exist and a source without packets.
     """
     snapshot = source.snapshot()
-    resolved = resolve(target, snapshot, source.default_namespace)
+    resolved = _resolved(target, snapshot, source.default_namespace)
     client = client_pod(options.from_pod, snapshot, resolved.namespace)
     request = TraceRequest(
         filters=resolved.filters,
@@ -59,20 +61,26 @@ def trace(source: Source, target: Target, options: TraceOptions, make_view: Make
         exact=options.exact,
         probe=_probe_request(options.check, resolved, snapshot, client) if source.live else None,
     )
-    view = make_view(str(target), live=source.live)
+    name = str(resolved.target)
+    view = make_view(name, live=source.live)
     for warning in resolved.warnings:
         view.warn(warning)
     watching = Watching(
         "trace",
         lambda node: _request_for(node, request, client),
         options.timeout_s,
-        {"target": str(target), "timeout": options.timeout_s},
+        {"target": name, "timeout": options.timeout_s},
         node=options.node,
         nodes=frozenset({client.spec.node_name}) | resolved.nodes if client is not None else frozenset(),
         enough=lambda event: SETTLED_S if isinstance(event, ProbeResult) else None,
         record=options.record,
     )
-    return perform(TraceRun(snapshot, resolved, client, view), source, watching)
+    held = HeldTarget(name, lambda now: _resolved(target, now, resolved.namespace), snapshot, view.warn)
+    return perform(TraceRun(snapshot, held, client, view), source, watching)
+
+
+def _resolved(target: Target | None, snapshot: ClusterSnapshot, namespace: str) -> Resolved:
+    return resolve(target, snapshot, namespace) if target is not None else resolve_namespace(namespace, snapshot)
 
 
 def client_pod(text: str, snapshot: ClusterSnapshot, namespace: str) -> Pod | None:
@@ -136,12 +144,12 @@ def _request_for(node: str, request: TraceRequest, client: Pod | None) -> TraceR
 class TraceRun:
     """Records in, paths to the view, an exit status out."""
 
-    def __init__(self, snapshot: ClusterSnapshot, resolved: Resolved, client: Pod | None, view: TraceView) -> None:
-        self.client, self.view = client, view
-        target, namespace = resolved.target, resolved.namespace
-        self.target = HeldTarget(str(target), lambda now: resolve(target, now, namespace), snapshot, view.warn)
-        self.correlator = PathCorrelator(snapshot, set(resolved.servers))
-        self.summary = SummaryBuilder(str(target))
+    def __init__(
+        self, snapshot: ClusterSnapshot, target: HeldTarget[Resolved], client: Pod | None, view: TraceView
+    ) -> None:
+        self.target, self.client, self.view = target, client, view
+        self.correlator = PathCorrelator(snapshot, set(target.current.servers))
+        self.summary = SummaryBuilder(target.name)
 
     @property
     def filters(self) -> tuple[FilterEntry, ...]:

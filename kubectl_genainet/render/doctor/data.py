@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 import yaml
@@ -35,7 +35,17 @@ def json_lines(report: Report) -> Iterator[bytes]:
     yield msgspec.json.encode({"kind": "summary", **_counts(report)})
 
 
-def _counts(report: Report) -> dict[str, Any]:
+class SummaryJson(TypedDict):
+    """The last line: findings by severity, checks by outcome."""
+
+    findings: dict[str, int]
+    accepted: int
+    checks: dict[str, int]
+    namespace: str
+    taken_at: str
+
+
+def _counts(report: Report) -> SummaryJson:
     return {
         "findings": {s.value: sum(f.severity is s for f in report.findings) for s in Severity},
         "accepted": len(report.accepted),

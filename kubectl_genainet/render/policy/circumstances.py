@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from rich.console import Console
 
@@ -13,6 +13,34 @@ from kubectl_genainet.policy.model import Verdict
 from kubectl_genainet.render.text import markup_safe
 
 _DNS_STYLE = {Verdict.ALLOW: "dim", Verdict.DENY: "bold red", Verdict.UNKNOWN: "yellow"}
+
+
+class DeviationJson(TypedDict):
+    text: str
+    source: str
+
+
+class EnforcerJson(TypedDict):
+    """Who enforces the policies; `deviations` are those that decide this flow."""
+
+    name: str
+    evidence: str
+    inert: bool
+    says: str
+    deviations: list[DeviationJson]
+
+
+class DnsWayJson(TypedDict):
+    """Whether the client may ask its resolver."""
+
+    verdict: str
+    resolver: str
+    says: str
+
+
+class CircumstancesJson(TypedDict):
+    enforcer: EnforcerJson
+    dns: NotRequired[DnsWayJson]
 
 
 def enforcer_text(enforcer: Enforcer) -> str:
@@ -41,8 +69,8 @@ def print_circumstances(
         console.print(f"  [{_DNS_STYLE[dns.verdict]}]{markup_safe(dns.text)}[/]", soft_wrap=True)
 
 
-def circumstances_json(enforcer: Enforcer, deviations: Sequence[Deviation], dns: DnsWay | None) -> dict[str, Any]:
-    value: dict[str, Any] = {
+def circumstances_json(enforcer: Enforcer, deviations: Sequence[Deviation], dns: DnsWay | None) -> CircumstancesJson:
+    value: CircumstancesJson = {
         "enforcer": {
             "name": enforcer.name.value,
             "evidence": enforcer.evidence,

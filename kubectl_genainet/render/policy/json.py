@@ -6,11 +6,104 @@ policy bears on a direction it has a `reason`, where something could not be eval
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.policy.model import DirectionResult, Explanation, PolicyResult, Reason, RuleResult
 from kubectl_genainet.policy.patches.patch import Option, Patch
+from kubectl_genainet.render.policy.circumstances import DnsWayJson, EnforcerJson
+
+FlowEnds = TypedDict("FlowEnds", {"from": str, "to": str})
+
+
+class FailedTermJson(TypedDict):
+    """The first term of a rule that the flow does not meet."""
+
+    term: str
+    wanted: str
+    actual: str
+    field: str
+
+
+class RuleJson(TypedDict):
+    rule: int
+    action: str
+    matches: bool | None
+    name: NotRequired[str]
+    failed: NotRequired[FailedTermJson]
+
+
+class PolicyJson(TypedDict):
+    """A policy that selects the pod, and the rule that decided (null where none did)."""
+
+    kind: str
+    name: str
+    effect: str
+    rule: int | None
+    rule_name: NotRequired[str]
+    rules: NotRequired[list[RuleJson]]
+
+
+class DirectionJson(TypedDict):
+    verdict: str
+    isolated_by: list[str]
+    admitted_by: list[str]
+    policies: list[PolicyJson]
+    reason: NotRequired[str]
+    not_evaluated: NotRequired[list[str]]
+
+
+class FlowJson(TypedDict):
+    """A line of `explain --flows`."""
+
+    verdict: str
+    egress: DirectionJson
+    ingress: DirectionJson
+
+
+class ChangeJson(TypedDict):
+    object: dict[str, Any]
+    new: bool
+    what: str
+
+
+class OptionJson(TypedDict):
+    """One way to admit the flow, what else it would admit, and the open pods that it would isolate."""
+
+    changes: list[ChangeJson]
+    also_admits: list[FlowEnds]
+    isolates: list[str]
+
+
+class LineErrorJson(TypedDict):
+    """A line of `explain --flows` that could not be read, in its place."""
+
+    line: int
+    error: str
+
+
+class PatchJson(TypedDict):
+    edit: OptionJson | None
+    new: OptionJson | None
+
+
+ExplanationJson = TypedDict(
+    "ExplanationJson",
+    {
+        "from": str,
+        "to": str,
+        "protocol": str,
+        "port": int,
+        "service": NotRequired[str],
+        "verdict": str,
+        "egress": DirectionJson,
+        "ingress": DirectionJson,
+        "arrival": NotRequired[str],
+        "enforcer": NotRequired[EnforcerJson],
+        "dns": NotRequired[DnsWayJson],
+        "patch": NotRequired[PatchJson],
+    },
+)
 
 
 def ref_text(ref: ObjectRef) -> str:
@@ -19,7 +112,7 @@ def ref_text(ref: ObjectRef) -> str:
     return name if ref.kind == "NetworkPolicy" else f"{ref.kind}/{name}"
 
 
-def flow_json(explanation: Explanation, *, rules: bool = False) -> dict[str, Any]:
+def flow_json(explanation: Explanation, *, rules: bool = False) -> FlowJson:
     """One line of the batch output; with `rules`, each policy's rules and their failing terms too."""
     return {
         "verdict": explanation.verdict.value,
@@ -28,31 +121,43 @@ def flow_json(explanation: Explanation, *, rules: bool = False) -> dict[str, Any
     }
 
 
-def explanation_json(explanation: Explanation, service: str = "") -> dict[str, Any]:
+def explanation_json(explanation: Explanation, service: str = "") -> ExplanationJson:
     """The flow and the whole answer for it."""
-    flow = explanation.flow
-    ends = {"from": str(flow.source), "to": str(flow.destination), "protocol": flow.protocol, "port": flow.port}
-    more = {"service": service} if service else {}
+    flow, answer = explanation.flow, flow_json(explanation, rules=True)
+    value: ExplanationJson = {
+        "from": str(flow.source),
+        "to": str(flow.destination),
+        "protocol": flow.protocol,
+        "port": flow.port,
+        "verdict": answer["verdict"],
+        "egress": answer["egress"],
+        "ingress": answer["ingress"],
+    }
+    if service:
+        value["service"] = service
     if explanation.arrival:
-        more["arrival"] = explanation.arrival
-    return {**ends, **more, **flow_json(explanation, rules=True)}
+        value["arrival"] = explanation.arrival
+    return value
 
 
-def patch_json(patch: Patch) -> dict[str, Any]:
+def patch_json(patch: Patch) -> PatchJson:
     """Both options: the objects to apply, and what else each admits."""
     return {"edit": _option(patch.edit), "new": _option(patch.new)}
 
 
-def _option(option: Option | None) -> dict[str, Any] | None:
+def _option(option: Option | None) -> OptionJson | None:
     if option is None:
         return None
-    changes = [{"object": c.object, "new": c.is_new, "what": c.what} for c in option.changes]
-    also = [{"from": a, "to": b} for a, b in option.also_admits]
-    return {"changes": changes, "also_admits": also, "isolates": list(option.isolates)}
+    changes: list[ChangeJson] = [{"object": c.object, "new": c.is_new, "what": c.what} for c in option.changes]
+    return {
+        "changes": changes,
+        "also_admits": [{"from": a, "to": b} for a, b in option.also_admits],
+        "isolates": list(option.isolates),
+    }
 
 
-def _direction(result: DirectionResult, rules: bool) -> dict[str, Any]:
-    out: dict[str, Any] = {
+def _direction(result: DirectionResult, rules: bool) -> DirectionJson:
+    out: DirectionJson = {
         "verdict": result.verdict.value,
         "isolated_by": [ref_text(r) for r in result.isolated_by],
         "admitted_by": [ref_text(r) for r in result.admitted_by],
@@ -66,8 +171,8 @@ def _direction(result: DirectionResult, rules: bool) -> dict[str, Any]:
     return out
 
 
-def _policy(result: PolicyResult, rules: bool) -> dict[str, Any]:
-    out: dict[str, Any] = {
+def _policy(result: PolicyResult, rules: bool) -> PolicyJson:
+    out: PolicyJson = {
         "kind": result.ref.kind,
         "name": result.name,
         "effect": result.effect.value,
@@ -80,8 +185,8 @@ def _policy(result: PolicyResult, rules: bool) -> dict[str, Any]:
     return out
 
 
-def _rule(result: RuleResult) -> dict[str, Any]:
-    out: dict[str, Any] = {"rule": result.number, "action": result.action.value, "matches": result.matches}
+def _rule(result: RuleResult) -> RuleJson:
+    out: RuleJson = {"rule": result.number, "action": result.action.value, "matches": result.matches}
     if result.name:
         out["name"] = result.name
     if result.failed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TypedDict
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 from rich.console import Console
@@ -81,7 +81,34 @@ def _block(grid: Grid, cells: list[list[tuple[str, str]]], start: int, end: int)
     return table
 
 
-def grid_json(grid: Grid) -> Iterator[dict[str, Any]]:
+CellJson = TypedDict(
+    "CellJson",
+    {
+        "from": str,
+        "to": str,
+        "protocol": str,
+        "port": int,
+        "verdict": str,
+        "from_pods": list[str],
+        "to_pods": list[str],
+    },
+)
+DifferenceJson = TypedDict(
+    "DifferenceJson",
+    {
+        "from": str,
+        "to": str,
+        "protocol": str,
+        "port": int,
+        "before": str,
+        "after": str,
+        "from_pods": list[str],
+        "to_pods": list[str],
+    },
+)
+
+
+def grid_json(grid: Grid) -> Iterator[CellJson]:
     """One object for each source, destination and port."""
     for source in grid.groups:
         for destination in grid.groups:
@@ -99,7 +126,7 @@ def grid_json(grid: Grid) -> Iterator[dict[str, Any]]:
                 }
 
 
-def difference_json(difference: Difference) -> dict[str, Any]:
+def difference_json(difference: Difference) -> DifferenceJson:
     return {
         "from": difference.source,
         "to": difference.destination,

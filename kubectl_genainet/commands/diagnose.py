@@ -1,0 +1,55 @@
+"""`diagnose`: what is broken, for whom, because of what, and what to do, in one run."""
+
+from __future__ import annotations
+
+import click
+
+from kubectl_genainet.commands.options import Messages, duration_argument, output_option, source_options
+from kubectl_genainet.errors import ExitStatus
+from kubectl_genainet.model.target import parse_target
+from kubectl_genainet.render.diagnose import make_view
+from kubectl_genainet.run.diagnose import DiagnoseOptions, diagnose, status_of
+from kubectl_genainet.run.sources.base import Source
+
+
+def _watch_time(_: click.Context, __: click.Parameter, text: str) -> float:
+    seconds = duration_argument(text)
+    if not 1 <= seconds <= 600:
+        raise click.BadParameter(f"{text!r} is not a time from 1s to 10m")
+    return seconds
+
+
+@click.command("diagnose")
+@click.argument("target", required=False)
+@click.option("--from-pod", default="", metavar="pod/NAME", help="Only what this client pod does.")
+@click.option(
+    "--for",
+    "watch_s",
+    default="15s",
+    show_default=True,
+    metavar="TIME",
+    callback=_watch_time,
+    help="How long to watch.",
+)
+@click.option("--node", default="", help="Only what this node sees.")
+@output_option("text", "markdown", "json", "yaml")
+@source_options()
+def command(source: Source, target: str | None, from_pod: str, watch_s: float, node: str, output: str) -> ExitStatus:
+    """Say what is broken, for whom, because of what, and what to do.
+
+    Watches the paths, the drops and the DNS of TARGET and its callers together (without TARGET: of the namespace), folds
+    what was felt under its causes, and says what else was looked at and is fine.
+
+    \b
+    Examples:
+      kubectl genainet diagnose svc/my-llama-svc
+      kubectl genainet diagnose svc/my-llama-svc -n prod --for 1m -o markdown
+      kubectl genainet diagnose -n prod
+      kubectl genainet diagnose deploy/rag-app --from-pod pod/chatbot-ui-0
+
+    Exit status: 0 nothing wrong was seen, 1 a cause was found, 2 the command failed, 124 nothing at all was seen.
+    """
+    wanted = parse_target(target) if target else None
+    conclusion = diagnose(source, wanted, DiagnoseOptions(from_pod, watch_s, node), Messages())
+    make_view(output).show(conclusion)
+    return status_of(conclusion)

@@ -1,0 +1,118 @@
+"""The JSON Schema of every record that `-o json` prints: docs/schema.json.
+
+python -m kubectl_genainet.commands.records > docs/schema.json
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from kubectl_genainet.commands.version import VersionJson
+from kubectl_genainet.doctor.facts import Fact
+from kubectl_genainet.doctor.objects.recognise import Recognised
+from kubectl_genainet.doctor.report import Accepted, CheckResult
+from kubectl_genainet.lab.status import LabStatus
+from kubectl_genainet.model.finding import Finding, NotChecked
+from kubectl_genainet.model.fleet import NodeStatus
+from kubectl_genainet.model.results.dns import DnsSummary
+from kubectl_genainet.model.results.drops import DropRow, DropSummary
+from kubectl_genainet.model.results.exchange import DnsExchange
+from kubectl_genainet.model.results.losses import Losses
+from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.results.trace import TraceSummary
+from kubectl_genainet.proxy.batch import FlowResult
+from kubectl_genainet.proxy.exact import RuleCount
+from kubectl_genainet.proxy.iptables.ipset import IpSet
+from kubectl_genainet.proxy.ipvs.read import VirtualServer
+from kubectl_genainet.proxy.report import RulesRow
+from kubectl_genainet.render.doctor.data import SummaryJson
+from kubectl_genainet.render.policy.json import ExplanationJson, FlowJson, LineErrorJson
+from kubectl_genainet.render.policy.matrix import CellJson, DifferenceJson
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A type of record. `kind` is what the command puts before its fields; "" where the type has its own, or none."""
+
+    type: Any
+    kind: str = ""
+
+    def roundtrip(self, value: dict[str, Any]) -> dict[str, Any]:
+        """The value read as this type and written again. Raises msgspec.ValidationError where it is none of it."""
+        if self.kind and value.get("kind") != self.kind:
+            raise msgspec.ValidationError(f"kind is {value.get('kind')!r}, not {self.kind!r}")
+        fields = {name: part for name, part in value.items() if name != "kind"} if self.kind else value
+        written: dict[str, Any] = msgspec.to_builtins(msgspec.convert(fields, self.type, strict=False))
+        return {"kind": self.kind, **written} if self.kind else written
+
+
+# command line -> what its lines are
+RECORDS: dict[str, tuple[Record, ...]] = {
+    "trace": (Record(PacketPath), Record(TraceSummary), Record(Losses)),
+    "drops": (Record(DropRow), Record(DropSummary)),
+    "dns": (Record(DnsExchange), Record(DnsSummary)),
+    "explain": (Record(ExplanationJson),),
+    "explain --flows": (Record(FlowJson), Record(LineErrorJson)),
+    "matrix": (Record(CellJson),),
+    "matrix --diff": (Record(DifferenceJson),),
+    "rules": (
+        Record(RulesRow),
+        Record(Finding, "finding"),
+        Record(NotChecked, "not-checked"),
+        Record(VirtualServer, "virtual-server"),
+        Record(IpSet, "ipset"),
+    ),
+    "rules --exact": (Record(RuleCount),),
+    "rules --flows": (Record(FlowResult),),
+    "doctor": (
+        Record(Fact, "fact"),
+        Record(Recognised, "workload"),
+        Record(Finding, "finding"),
+        Record(Accepted, "accepted"),
+        Record(NotChecked, "not_checked"),
+        Record(CheckResult, "check"),
+        Record(SummaryJson, "summary"),
+    ),
+    "status": (Record(NodeStatus),),
+    "version": (Record(VersionJson),),
+    "lab status": (Record(LabStatus),),
+}
+
+
+def schema() -> dict[str, Any]:
+    """For each command the schema of one line, and the types that they share in `$defs`."""
+    types = list({record.type: None for records in RECORDS.values() for record in records})
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
+    by_type = dict(zip(types, schemas, strict=True))
+    commands = {
+        command: {"anyOf": [_of_kind(by_type[record.type], record.kind) for record in records]}
+        for command, records in RECORDS.items()
+    }
+    return {
+        "$schema": DIALECT,
+        "title": "The records of kubectl genainet -o json: one object a line",
+        "description": "`properties` has the schema of a line for each command.",
+        "properties": commands,
+        "$defs": components,
+    }
+
+
+def _of_kind(one: dict[str, Any], kind: str) -> dict[str, Any]:
+    if not kind:
+        return one
+    return {"allOf": [one, {"properties": {"kind": {"const": kind}}, "required": ["kind"]}]}
+
+
+def schema_text() -> str:
+    """docs/schema.json, with its last newline."""
+    return json.dumps(schema(), indent=1, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    print(schema_text(), end="")

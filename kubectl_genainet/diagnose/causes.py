@@ -1,0 +1,175 @@
+"""Felt things folded to causes: one cause a key, symptoms under the cause that explains them, the worst first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from kubectl_genainet.diagnose.felt import Felt
+from kubectl_genainet.model.finding import Evidence, Remedy, Severity
+from kubectl_genainet.model.results.diagnosis import Cause, Symptom
+
+MAX_CAUSES = 500
+MAX_EVIDENCE = 8
+# What shows that packets were lost or refused, and says nothing of why: folded under a cause of the same flow or place.
+CONSEQUENCES = frozenset(
+    {
+        "icmp-dropped",
+        "icmp-error",
+        "netfilter-drop",
+        "packet-too-big",
+        "retransmitted",
+        "retransmits",
+        "slow-backend",
+        "told",
+        "tcp-out-of-place",
+        "unanswered",
+        "unexplained",
+        "dns-dropped",
+        "dns-policy",
+        "dns-timeout",
+        "late-answer",
+    }
+)
+# Rejects that follow from a Service without a ready endpoint.
+_NO_ENDPOINTS = frozenset({"no-endpoints", "no-local-endpoint"})
+_OF_ENDPOINTS = frozenset({"rejected-by-rule", "no-endpoints", "no-local-endpoint", "closed-port"})
+# What happens to a packet for an address that nobody has any more.
+_OF_STALE = frozenset({"closed-port", "neighbour-failed", "no-route"})
+# Units of what users feel, most telling first.
+_UNITS = ("connections", "queries", "packets", "findings")
+
+
+@dataclass(slots=True)
+class Gathered:
+    """All that was felt with one key."""
+
+    key: tuple[str, ...]
+    check: str
+    title: str
+    severity: Severity
+    pairs: set[tuple[str, str]] = field(default_factory=set)
+    places: set[str] = field(default_factory=set)
+    counts: Counter[str] = field(default_factory=Counter)
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    remedy: Remedy | None = None
+    dns: bool = False
+    first_s: float | None = None
+    last_s: float | None = None
+    folded: list[Gathered] = field(default_factory=list)
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        return tuple(sorted({client for client, _ in self.pairs if client != "?"}))
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        return tuple(sorted({server for _, server in self.pairs if server != "?"}))
+
+    @property
+    def unit(self) -> str:
+        return next((unit for unit in _UNITS if self.counts[unit]), "findings")
+
+
+class Gathering:
+    """Takes in what was felt as it comes. `forgotten` counts what found no room."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[tuple[str, ...], Gathered] = {}
+        self.forgotten = 0
+
+    def add(self, felt: Felt, at_s: float | None = None, *, total: bool = False) -> None:
+        """`total`: the count replaces that of earlier calls with this unit, as a counter's does."""
+        found = self._by_key.get(felt.key)
+        if found is None:
+            if len(self._by_key) >= MAX_CAUSES:
+                self.forgotten += 1
+                return
+            found = self._by_key[felt.key] = Gathered(felt.key, felt.check, felt.title, felt.severity)
+        if felt.check not in CONSEQUENCES and found.check in CONSEQUENCES:
+            found.check, found.title = felt.check, felt.title  # the more telling name
+        if felt.severity.rank > found.severity.rank:
+            found.severity = felt.severity
+        found.pairs |= felt.pairs
+        found.places.add(felt.place)
+        if total:
+            found.counts[felt.unit] = max(found.counts[felt.unit], felt.count)
+        else:
+            found.counts[felt.unit] += felt.count
+        for evidence in felt.evidence:
+            if len(found.evidence) < MAX_EVIDENCE:
+                found.evidence.setdefault(evidence.statement, evidence)
+        found.remedy = found.remedy or felt.remedy
+        found.dns = found.dns or felt.dns
+        if at_s is not None:
+            found.first_s = at_s if found.first_s is None else min(found.first_s, at_s)
+            found.last_s = at_s if found.last_s is None else max(found.last_s, at_s)
+
+    def causes(self) -> tuple[Cause, ...]:
+        """Each cause once, its consequences folded in, the worst and most felt first."""
+        everything = sorted(self._by_key.values(), key=_rank)
+        for gathered in everything:
+            gathered.folded = []
+        kept: list[Gathered] = []
+        for gathered in everything:  # roots come first, so a consequence finds the cause that it follows from
+            owner = next((root for root in kept if _explains(root, gathered)), None)
+            if owner is None:
+                kept.append(gathered)
+            else:
+                owner.folded.append(gathered)
+        return tuple(_cause(g) for g in kept)
+
+
+def _explains(root: Gathered, other: Gathered) -> bool:
+    """Whether `other` is only another sight of the root's fault."""
+    if other.check in CONSEQUENCES and root.check not in CONSEQUENCES:
+        of_one_kind = root.dns == other.dns or root.check.startswith("conntrack-")
+        return of_one_kind and (_share_a_flow(root, other) or bool(root.places & other.places))
+    if root.check in _NO_ENDPOINTS and other.check in _OF_ENDPOINTS:
+        return _share_a_flow(root, other)
+    if root.check == "stale-endpoint" and other.check in _OF_STALE:
+        return _share_a_flow(root, other)
+    named = ("policies", "rule")  # what decided is known, and is another for each
+    if root.check == other.check and root.key[0] not in named and other.key[0] not in named:
+        return _share_a_flow(root, other) or bool(root.places & other.places)
+    return False
+
+
+def _share_a_flow(a: Gathered, b: Gathered) -> bool:
+    """Whether both hit the same client and server; "?" is any."""
+    return any(
+        (c == d or "?" in (c, d)) and (s == t or "?" in (s, t))
+        for c, s in a.pairs
+        for d, t in b.pairs
+        if (c, s) != ("?", "?")
+    )
+
+
+def _rank(gathered: Gathered) -> tuple[bool, int, int, str]:
+    felt = gathered.counts["connections"] + gathered.counts["queries"] or gathered.counts["packets"]
+    return (gathered.check in CONSEQUENCES, -gathered.severity.rank, -felt, gathered.title)
+
+
+def _cause(gathered: Gathered) -> Cause:
+    unit = gathered.unit
+    evidence = list(gathered.evidence.values())
+    for folded in gathered.folded:
+        evidence += [e for e in folded.evidence.values() if e.statement not in gathered.evidence]
+    pairs = set(gathered.pairs).union(*(f.pairs for f in gathered.folded)) if gathered.folded else gathered.pairs
+    symptoms = tuple(Symptom(f.check, f.title, f.counts[f.unit], f.unit) for f in sorted(gathered.folded, key=_rank))
+    times = [g for g in (gathered, *gathered.folded) if g.first_s is not None]
+    return Cause(
+        check=gathered.check,
+        title=gathered.title,
+        severity=gathered.severity,
+        clients=tuple(sorted({client for client, _ in pairs if client != "?"})),
+        backends=tuple(sorted({server for _, server in pairs if server != "?"})),
+        nodes=tuple(sorted({e.node for e in evidence if e.node})),
+        count=gathered.counts[unit],
+        unit=unit,
+        first_s=min((g.first_s for g in times if g.first_s is not None), default=None),
+        last_s=max((g.last_s for g in times if g.last_s is not None), default=None),
+        evidence=tuple(evidence[:MAX_EVIDENCE]),
+        remedy=gathered.remedy or next((f.remedy for f in gathered.folded if f.remedy), None),
+        symptoms=symptoms,
+    )

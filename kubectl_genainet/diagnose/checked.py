@@ -1,0 +1,142 @@
+"""What could have been the cause: looked at one by one, and said to be fine, faulty, or not checked and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from kubectl_genainet.context.context import Context
+from kubectl_genainet.model.finding import Severity, counted
+from kubectl_genainet.model.kube import Service
+from kubectl_genainet.model.results.diagnosis import Cause, Checked, CheckState
+from kubectl_genainet.proxy import compare
+
+FULL = 0.9  # of a node's connection table, from which it is not called fine
+
+_POLICIES = ("policy-", "dns-policy", "policies")
+_RULES = ("rule-drop", "rejected-by-rule", "stale-endpoint", "missing-endpoint", "policy-disagreement")
+_ENDPOINTS = ("no-endpoints", "no-local-endpoint", "closed-port", "nothing-listens", "stale-endpoint")
+_MTU = ("packet-too-big", "mtu", "icmp-dropped")
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What one run saw, as far as the checks ask for it. `failures` says why a part of it is missing, by verb."""
+
+    context: Context
+    services: tuple[Service, ...]
+    nodes: tuple[str, ...]
+    silent_nodes: tuple[str, ...]
+    lost: int | None
+    connections: int
+    queries: int
+    unanswered: int
+    failures: dict[str, str]
+
+
+def checked(watched: Watched, causes: Sequence[Cause]) -> tuple[Checked, ...]:
+    """Each thing that could have been the cause, in the order of a packet's way."""
+    checks: tuple[tuple[str, Callable[[Watched], tuple[CheckState, str]], tuple[str, ...]], ...] = (
+        ("dns", _dns, ("dns-", "ndots")),
+        ("policies", _policies, _POLICIES),
+        ("endpoints", _endpoints, _ENDPOINTS),
+        ("rules", _rules, _RULES),
+        ("mtu", _mtu, _MTU),
+        ("conntrack", _conntrack, ("conntrack-",)),
+        ("nodes", _nodes, ()),
+    )
+    results = []
+    for what, look, prefixes in checks:
+        blamed = next((c for c in causes for name in _names(c) if prefixes and name.startswith(prefixes)), None)
+        state, why = (CheckState.FAULTY, blamed.title) if blamed is not None else look(watched)
+        results.append(Checked(what, state, why))
+    return tuple(results)
+
+
+def _names(cause: Cause) -> Iterator[str]:
+    yield cause.check
+    yield from (symptom.check for symptom in cause.symptoms)
+
+
+def _dns(watched: Watched) -> tuple[CheckState, str]:
+    if "dns" in watched.failures:
+        return CheckState.NOT_CHECKED, watched.failures["dns"]
+    if not watched.queries:
+        return CheckState.NOT_CHECKED, "no query of a caller was seen"
+    if watched.unanswered:
+        return CheckState.FAULTY, f"{watched.unanswered} of {watched.queries} queries got no answer"
+    return (
+        CheckState.FINE,
+        f"{counted(watched.queries, 'query') if watched.queries == 1 else f'{watched.queries} queries'} answered",
+    )
+
+
+def _policies(watched: Watched) -> tuple[CheckState, str]:
+    context = watched.context
+    if context.engine is None:
+        return CheckState.NOT_CHECKED, context.not_judged
+    if not watched.connections:
+        return CheckState.NOT_CHECKED, "no connection was seen that they could be compared with"
+    return (
+        CheckState.FINE,
+        f"they admit the {counted(watched.connections, 'connection')} seen, and nothing was dropped by one",
+    )
+
+
+def _endpoints(watched: Watched) -> tuple[CheckState, str]:
+    if not watched.services:
+        return CheckState.NOT_CHECKED, "the target is no Service"
+    snapshot, said = watched.context.identity.snapshot, []
+    for service in watched.services:
+        backends = {(b.ip, b.port): b.ready for port in service.spec.ports for b in snapshot.backends(service, port)}
+        ready = sum(backends.values())
+        said.append(f"{service.metadata.name}: {ready} of {len(backends)} ready")
+        if not ready:
+            return CheckState.FAULTY, said[-1]
+    return CheckState.FINE, ", ".join(said)
+
+
+def _rules(watched: Watched) -> tuple[CheckState, str]:
+    if not watched.services:
+        return CheckState.NOT_CHECKED, "the target is no Service"
+    read = {node: watched.context.rulesets.of(node) for node in watched.nodes}
+    parsed = {node: rules for node, (rules, _) in read.items() if rules is not None}
+    if not parsed:
+        why = "; ".join(dict.fromkeys(error for _, error in read.values() if error)) or "no node reported its rules"
+        return CheckState.NOT_CHECKED, why
+    findings = compare(watched.context.identity.snapshot, parsed, services=watched.services)
+    wrong = [f for f in findings if f.severity is Severity.ERROR]
+    if wrong:
+        return CheckState.FAULTY, wrong[0].title
+    missing = len(read) - len(parsed)
+    unread = f"; those of {counted(missing, 'node')} could not be read" if missing else ""
+    return CheckState.FINE, f"they match the EndpointSlices on {counted(len(parsed), 'node')}{unread}"
+
+
+def _mtu(watched: Watched) -> tuple[CheckState, str]:
+    if not watched.connections:
+        return CheckState.NOT_CHECKED, "no connection was seen"
+    return CheckState.FINE, "no packet was too large for its way"
+
+
+def _conntrack(watched: Watched) -> tuple[CheckState, str]:
+    fills = []
+    for node in watched.nodes:
+        host = watched.context.identity.host_of(node)
+        if host is not None and host.conntrack_count is not None and host.conntrack_max:
+            fills.append((host.conntrack_count / host.conntrack_max, node))
+    if not fills:
+        return CheckState.NOT_CHECKED, "no node said how full its connection table is"
+    share, node = max(fills)
+    state = CheckState.FAULTY if share >= FULL else CheckState.FINE
+    return state, f"the fullest connection table is {share:.0%} full ({node})"
+
+
+def _nodes(watched: Watched) -> tuple[CheckState, str]:
+    if watched.silent_nodes:
+        return CheckState.NOT_CHECKED, f"the agents of {', '.join(watched.silent_nodes)} stopped reporting"
+    if not watched.nodes:
+        return CheckState.NOT_CHECKED, "no agent reported"
+    if watched.lost:
+        return CheckState.NOT_CHECKED, f"{counted(watched.lost, 'event')} lost: what was not seen may have been wrong"
+    return CheckState.FINE, f"{counted(len(watched.nodes), 'agent')} reported, nothing lost"

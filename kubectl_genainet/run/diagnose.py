@@ -1,0 +1,384 @@
+"""`diagnose`: paths, drops and DNS of a target watched together, and one ranked conclusion."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from kubectl_genainet.bundle import Header
+from kubectl_genainet.context.context import Context
+from kubectl_genainet.context.targets import resolve
+from kubectl_genainet.diagnose.causes import Gathering
+from kubectl_genainet.diagnose.checked import Watched, checked
+from kubectl_genainet.diagnose.felt import DNS_PORT, name_of, of_exchange, of_finding, of_path, of_row
+from kubectl_genainet.dns.summary import DnsSummaryBuilder
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.errors import ExitStatus, GenainetError
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import ClusterChanged, Event, Progress
+from kubectl_genainet.model.finding import Severity
+from kubectl_genainet.model.kube import Service
+from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.results.diagnosis import Cause, Conclusion
+from kubectl_genainet.model.results.dns import DnsSummary
+from kubectl_genainet.model.results.drops import DropRow, DropSummary
+from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
+from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.results.trace import TraceSummary
+from kubectl_genainet.model.target import Target, TargetKind
+from kubectl_genainet.run.dns import DnsOptions, dns
+from kubectl_genainet.run.drops import DropsOptions, drops
+from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.trace import TraceOptions, trace
+from kubectl_genainet.run.view import Reporter
+
+MAX_KEPT = 50_000  # paths and exchanges of one run
+HABITS = frozenset({"dns-ndots-waste", "dns-nxdomain-storm"})
+COSTLY_PER_S = 20  # NXDOMAIN responses to one client from which its habits are a fault, and not only worth knowing
+_COVERED = frozenset({"dns-policy", "dns-dropped"})  # findings over queries whose drop was seen: the drops say more
+
+
+@dataclass(frozen=True, slots=True)
+class DiagnoseOptions:
+    """`from_pod` ("pod/NAME"): only what this client does."""
+
+    from_pod: str = ""
+    watch_s: float = 15.0
+    node: str = ""
+
+
+@dataclass(slots=True)
+class Collected:
+    """What the three watches saw. `failures` says why one of them saw nothing, by verb."""
+
+    paths: list[tuple[float, PacketPath]] = field(default_factory=list)
+    exchanges: list[DnsExchange] = field(default_factory=list)
+    rows: list[DropRow] = field(default_factory=list)
+    rows_at: dict[int, float] = field(default_factory=dict)
+    reports: list[NodeReport | RulesetDump | ClusterChanged] = field(default_factory=list)
+    trace: TraceSummary | None = None
+    drops: DropSummary | None = None
+    dns: DnsSummary | None = None
+    failures: dict[str, str] = field(default_factory=dict)
+    not_kept: int = 0
+
+
+class _Collector:
+    """The View of one watch: keeps what it is told. `stop` ends the watch as Ctrl-C does."""
+
+    def __init__(self, collected: Collected, stop: threading.Event, reporter: Reporter) -> None:
+        self.collected, self.reporter = collected, reporter
+        self._stop, self._stopped = stop, False
+        self._started: float | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def warn(self, text: str) -> None:
+        if text != "stopped":
+            self.reporter.warn(text)
+
+    def note(self, text: str) -> None: ...
+
+    def replaying(self, header: Header) -> None: ...
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, Progress) and event.stage == "attached":
+            self._started = min(self._started or time.monotonic(), time.monotonic())
+
+    def refresh(self) -> None:
+        if self._stop.is_set() and not self._stopped:
+            self._stopped = True
+            raise KeyboardInterrupt
+
+    @property
+    def now_s(self) -> float:
+        """Seconds since the first agent began to watch."""
+        return time.monotonic() - self._started if self._started is not None else 0.0
+
+
+class _TraceCollector(_Collector):
+    def event(self, event: Event) -> None:
+        super().event(event)
+        if isinstance(event, NodeReport | RulesetDump | ClusterChanged):
+            self.collected.reports.append(event)
+
+    def path(self, path: PacketPath) -> None:
+        if len(self.collected.paths) < MAX_KEPT:
+            self.collected.paths.append((self.now_s, path))
+        else:
+            self.collected.not_kept += 1
+
+    def finish(self, summary: TraceSummary) -> None:
+        self.collected.trace = summary
+
+
+class _DropsCollector(_Collector):
+    source: Callable[[], list[DropRow]] = staticmethod(list)
+
+    def __init__(self, collected: Collected, stop: threading.Event, reporter: Reporter) -> None:
+        super().__init__(collected, stop, reporter)
+        self._next = 0.0
+
+    def refresh(self) -> None:
+        super().refresh()
+        if self.now_s >= self._next:  # rows have no times of their own
+            self._note_times()
+            self._next = self.now_s + 1.0
+
+    def _note_times(self) -> None:
+        for row in self.source():
+            self.collected.rows_at.setdefault(row.id, self.now_s)
+
+    def finish(self, rows: list[DropRow], summary: DropSummary) -> None:
+        self._note_times()
+        self.collected.rows, self.collected.drops = rows, summary
+
+
+class _DnsCollector(_Collector):
+    source: DnsSummaryBuilder | None = None
+
+    def exchange(self, exchange: DnsExchange) -> None:
+        if len(self.collected.exchanges) < MAX_KEPT:
+            self.collected.exchanges.append(exchange)
+        else:
+            self.collected.not_kept += 1
+
+    def finish(self, summary: DnsSummary) -> None:
+        self.collected.dns = summary
+
+
+def diagnose(source: Source, target: Target | None, options: DiagnoseOptions, reporter: Reporter) -> Conclusion:
+    """Watches the target (without one, the source's namespace, or all) and concludes.
+
+    Raises GenainetError for a target that does not exist, and where no agent could be asked.
+    """
+    snapshot = source.snapshot()
+    if target is not None:
+        resolve(target, snapshot, source.default_namespace)  # before three watches begin
+    started = time.monotonic()
+    collected = _watch(source, target, options, reporter)
+    return conclude(source, target, collected, time.monotonic() - started)
+
+
+def status_of(conclusion: Conclusion) -> ExitStatus:
+    """FOUND where there is a cause; TIMED_OUT where nothing at all was seen."""
+    if any(cause.severity is not Severity.INFO for cause in conclusion.causes):
+        return ExitStatus.FOUND
+    if not conclusion.connections and not conclusion.queries:
+        return ExitStatus.TIMED_OUT
+    return ExitStatus.OK
+
+
+def _watch(source: Source, target: Target | None, options: DiagnoseOptions, reporter: Reporter) -> Collected:
+    """Three sessions at once: the events of one probe would be taken for another's in one stream."""
+    collected, stop = Collected(), threading.Event()
+    seconds, node = options.watch_s, options.node
+    arguments = (collected, stop, reporter)
+    followed = TraceOptions(from_pod=options.from_pod, timeout_s=seconds, node=node)
+    watches: dict[str, Callable[[], object]] = {
+        "trace": lambda: trace(source, target, followed, lambda _, live: _TraceCollector(*arguments)),
+        "drops": lambda: drops(
+            source, None, DropsOptions(timeout_s=seconds, node=node), lambda _, live: _DropsCollector(*arguments)
+        ),
+        "dns": lambda: dns(
+            source, None, DnsOptions(timeout_s=seconds, node=node), lambda _, live: _DnsCollector(*arguments)
+        ),
+    }
+
+    def run(verb: str) -> None:
+        try:
+            watches[verb]()
+        except GenainetError as error:
+            collected.failures[verb] = error.message
+
+    threads = [threading.Thread(target=run, args=(verb,), name=verb) for verb in watches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive():
+            try:
+                thread.join(0.2)
+            except KeyboardInterrupt:
+                stop.set()
+    if len(collected.failures) == len(watches):
+        raise GenainetError(collected.failures["trace"])
+    for verb, why in collected.failures.items():
+        reporter.warn(f"{verb} saw nothing: {why}")
+    return collected
+
+
+def conclude(source: Source, target: Target | None, collected: Collected, seconds: float) -> Conclusion:
+    """What the watches saw, as ranked causes and what else was looked at."""
+    context = Context(source.snapshot())
+    for report in collected.reports:
+        context.learn(report)
+    about = _about(context.identity.snapshot, target, source, collected)
+    queries = [e for e in collected.exchanges if not e.upstream and (about.all or name_of(e.client) in about.asking)]
+    gathering = Gathering()
+    _gather_packets(gathering, collected, about)
+    habits = _gather_dns(gathering, queries, collected, context)
+    causes = gathering.causes()
+    traced = collected.trace
+    watched = Watched(
+        context,
+        about.services,
+        traced.nodes if traced else (),
+        traced.silent_nodes if traced else (),
+        traced.events.get("lost") if traced else None,
+        len(collected.paths),
+        len(queries),
+        sum(q.outcome is Outcome.TIMEOUT for q in queries),
+        collected.failures,
+    )
+    return Conclusion(
+        target=str(target) if target else source.scope_namespace or "the cluster",
+        seconds=round(seconds, 1),
+        connections=watched.connections,
+        failed=sum(path.drop is not None for _, path in collected.paths),
+        queries=watched.queries,
+        causes=causes,
+        checked=checked(watched, causes),
+        notes=(*habits, *_notes(about.callers, queries, collected)),
+        callers=about.callers,
+        next=tuple(_next(causes, target, collected)),
+        nodes=watched.nodes,
+        silent_nodes=watched.silent_nodes,
+        lost=watched.lost,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """Whom a run is about: everybody, or the target's own pods and Services (by `name_of`) and who calls them."""
+
+    all: bool
+    services: tuple[Service, ...]
+    own: frozenset[str]
+    callers: dict[str, int]
+
+    @property
+    def asking(self) -> frozenset[str]:
+        return self.own | self.callers.keys()
+
+    def concerns(self, row: DropRow) -> bool:
+        """Whether a row is about the target, or a caller's name lookup; a row without ends is a node's, and concerns all."""
+        if self.all or (row.client is None and row.server is None):
+            return True
+        service = f"{row.service.namespace}/{row.service.name}" if row.service else ""
+        client = name_of(row.client)
+        if {client, name_of(row.server), service} & self.own:
+            return True
+        return client in self.callers and row.server is not None and row.server.port == DNS_PORT
+
+
+def _about(snapshot: ClusterSnapshot, target: Target | None, source: Source, collected: Collected) -> _About:
+    services = _services(snapshot, target, source)
+    own = _pods(snapshot, target, source) | {name_of(p.backend) for _, p in collected.paths if p.backend}
+    own |= {f"{s.metadata.namespace}/{s.metadata.name}" for s in services}
+    return _About(target is None, services, frozenset(own), _callers(snapshot, services, collected.paths))
+
+
+def _gather_packets(gathering: Gathering, collected: Collected, about: _About) -> None:
+    for at_s, path in collected.paths:
+        for felt in of_path(path):
+            gathering.add(felt, at_s)
+    for row in collected.rows:
+        felt_row = of_row(row)
+        if felt_row is not None and about.concerns(row):
+            gathering.add(felt_row, collected.rows_at.get(row.id))
+    for finding in collected.trace.findings if collected.trace is not None else ():
+        if finding.check == "slow-backend":  # the others are of single paths
+            gathering.add(of_finding(finding))
+
+
+def _gather_dns(gathering: Gathering, queries: list[DnsExchange], collected: Collected, context: Context) -> list[str]:
+    """Adds what is wrong with name lookup, client by client. Returns habits that cost too little to be felt."""
+    habits: list[str] = []
+    by_client: dict[str, list[DnsExchange]] = defaultdict(list)
+    for exchange in queries:
+        by_client[name_of(exchange.client)].append(exchange)
+        felt = of_exchange(exchange)
+        if felt is not None:
+            gathering.add(felt)
+    upstream = [e for e in collected.exchanges if e.upstream]  # the servers' own queries: their time is the clients'
+    for client, asked in by_client.items():
+        builder = DnsSummaryBuilder("", context.identity, {})
+        for exchange in (*asked, *upstream):
+            builder.exchange(exchange)
+        missing = sum(e.rcode == "NXDOMAIN" for e in asked)
+        span_s = max(1.0, (max(e.t_ns for e in asked) - min(e.t_ns for e in asked)) / 1e9)
+        for finding in builder.findings():
+            if finding.check in HABITS and missing < COSTLY_PER_S * span_s:
+                habits.append(finding.title)
+            elif finding.check not in _COVERED:
+                gathering.add(of_finding(finding, client=client))
+    return habits
+
+
+def _services(snapshot: ClusterSnapshot, target: Target | None, source: Source) -> tuple[Service, ...]:
+    if target is None:
+        namespace = source.scope_namespace
+        return tuple(s for s in snapshot.services if not namespace or s.metadata.namespace == namespace)
+    if target.kind is not TargetKind.SERVICE:
+        return ()
+    service = snapshot.service(target.namespace or source.default_namespace, target.name)
+    return (service,) if service is not None else ()
+
+
+def _pods(snapshot: ClusterSnapshot, target: Target | None, source: Source) -> set[str]:
+    """The target's own pods, by the names of `name_of`."""
+    if target is None or target.kind is TargetKind.ADDRESS:
+        return set()
+    from kubectl_genainet.context.identity import workload_of
+
+    resolved = resolve(target, snapshot, source.default_namespace)
+    addresses = {ip for ip, _ in resolved.servers}
+    return {
+        f"{pod.metadata.namespace}/{workload_of(pod) or pod.metadata.name}"
+        for pod in snapshot.pods
+        if addresses & set(pod.ips)
+    }
+
+
+def _callers(
+    snapshot: ClusterSnapshot, services: tuple[Service, ...], paths: list[tuple[float, PacketPath]]
+) -> dict[str, int]:
+    """Who calls the Services: workloads configured to, and those whose packets were seen, with their connections."""
+    refs = {service.ref for service in services}
+    callers = {
+        f"{call.client.namespace}/{call.client.ref.name}": 0
+        for call in Cluster(snapshot).calls
+        if call.service is not None and call.service.ref in refs
+    }
+    for _, path in paths:
+        name = name_of(path.flow.client)
+        callers[name] = callers.get(name, 0) + 1
+    return callers
+
+
+def _notes(callers: dict[str, int], queries: list[DnsExchange], collected: Collected) -> Iterator[str]:
+    asked = {name_of(q.client) for q in queries}
+    for name, connections in callers.items():
+        if not connections:
+            looked = "it asked DNS for names" if name in asked else "it asked DNS for nothing either"
+            yield f"{name} is configured to call the target and did not connect to it; {looked}"
+    if collected.not_kept:
+        yield f"{collected.not_kept} paths and queries beyond the first {MAX_KEPT} were not kept"
+
+
+def _next(causes: tuple[Cause, ...], target: Target | None, collected: Collected) -> Iterator[str]:
+    name = f" {target}" if target else ""
+    if not causes and not collected.paths:
+        yield f"kubectl genainet trace{name} --probe --from-pod pod/NAME"
+    if any(c.check in ("unexplained", "netfilter-drop", "rule-drop") for c in causes):
+        yield f"kubectl genainet trace{name} --exact"

@@ -1,0 +1,79 @@
+"""What `-o json` prints is what docs/schema.json says: no field more, no field less."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+import kubectl_genainet
+from kubectl_genainet.assets import recordings
+from kubectl_genainet.cli import cli
+from kubectl_genainet.commands.records import RECORDS, schema, schema_text
+
+ROOT = Path(kubectl_genainet.__file__).parents[1]
+BUNDLES = ROOT / "tests" / "golden" / "bundles"
+APP = str(Path(kubectl_genainet.__file__).parent / "lab" / "manifests" / "app")
+RECORDED = str(recordings() / "policy-service-port.gnb")
+POLICY = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: x}, spec: {podSelector: {}}}"
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "trace": ("trace", "svc/my-llama-svc", "--from", RECORDED),
+    "drops": ("drops", "svc/my-llama-svc", "--from", str(BUNDLES / "drops-policy-drop.gnb")),
+    "dns": ("dns", "--from", str(BUNDLES / "dns-timeout.gnb")),
+    "explain": ("explain", "deploy/rag-app", "svc/my-llama-svc", "--manifests", APP),
+    "explain --flows": ("explain", "--manifests", APP, "--flows", "FLOWS"),
+    "matrix": ("matrix", "--manifests", APP),
+    "matrix --diff": ("matrix", "--manifests", APP, "--diff", "POLICIES"),
+    "rules": ("rules", "svc/my-llama-svc", "--from", str(BUNDLES / "stale-endpoint.gnb")),
+    "doctor": ("doctor", "--from", RECORDED),
+    "version": ("version", "--client"),
+}
+
+
+def lines(command: str, folder: Path) -> list[dict[str, Any]]:
+    (folder / "flows.json").write_text('{"from": "default/rag-app-0", "to": "8.8.8.8", "port": 443}\n')
+    (folder / "policies").mkdir()
+    (folder / "policies" / "x.yaml").write_text(POLICY)
+    files = {"FLOWS": str(folder / "flows.json"), "POLICIES": str(folder / "policies")}
+    arguments = [files.get(word, word) for word in COMMANDS[command]]
+    done = CliRunner().invoke(cli, [*arguments, "-o", "json"], standalone_mode=False)
+    assert done.exception is None, done.exception
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def read_back(command: str, value: dict[str, Any]) -> dict[str, Any]:
+    for record in RECORDS[command]:
+        try:
+            return json.loads(msgspec.json.encode(record.roundtrip(value)))  # type: ignore[no-any-return]
+        except msgspec.ValidationError:
+            continue
+    raise AssertionError(f"{command} printed a record of no documented type: {value}")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_line_is_of_a_documented_type_and_loses_nothing_in_it(command: str, tmp_path: Path) -> None:
+    printed = lines(command, tmp_path)
+    assert printed
+    for value in printed:
+        assert read_back(command, value) == value
+
+
+def test_docs_have_the_schema_of_these_types() -> None:
+    made = "python -m kubectl_genainet.commands.records > docs/schema.json"
+    assert (ROOT / "docs" / "schema.json").read_text() == schema_text(), f"make it anew: {made}"
+
+
+def test_every_command_with_json_is_in_the_schema() -> None:
+    verbs = {command.split()[0] for command in RECORDS}
+    assert verbs >= {"trace", "drops", "dns", "explain", "matrix", "rules", "doctor", "status", "version", "lab"}
+    assert set(schema()["properties"]) == set(RECORDS)
+
+
+def test_references_of_the_schema_lead_somewhere() -> None:
+    text = schema_text()
+    named = {part.split('"')[0] for part in text.split('"#/$defs/')[1:]}
+    assert named <= set(schema()["$defs"])
