@@ -112,7 +112,7 @@ def _print_only_patch(between: FlowsBetween) -> ExitStatus:
         raise GenainetError("no change of a policy was found that admits the flow", hint="Run it without --patch.")
     click.echo(patch_yaml(option), nl=False)
     if option.isolates:
-        click.echo(isolates_text(option), err=True)
+        tell(isolates_text(option))
     if option.also_admits:
         tell(f"It also admits {len(option.also_admits)} other flows; without --patch they are listed.")
     return ExitStatus.FOUND
