@@ -253,7 +253,7 @@ def explain(source: Source, start: str, end: str, *, protocol: str = "") -> tupl
 
 def matrix(source: Source, *, port: int | None = None, protocol: str = "") -> Grid:
     """Who may reach whom by the policies, in the source's namespace or in all; by default on the ports that are declared."""
-    return run_matrix(source, MatrixOptions(port, protocol))
+    return run_matrix(source, MatrixOptions(port, protocol)).grid
 
 
 def rules(source: Source, target: str = "", *, node: str = "", conntrack: bool = False) -> RulesResult:

@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from kubectl_genainet import __version__
-from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.errors import ExitStatus, GenainetError
 
+NODE_PACKAGES = ("dns", "h11", "prometheus_client", "pyroute2")  # of the extras "agent" and "lab"
 # verb -> (module in commands/, one line for the list of commands)
 VERBS = {
     "diagnose": ("diagnose", "Say what is broken, for whom, because of what, and what to do"),
@@ -112,6 +113,13 @@ def main() -> None:
         if target:
             tell(f"  A target is one word: {target}")
         sys.exit(2)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in NODE_PACKAGES:
+            raise
+        what = f"the Python package {package} is not installed, and this command needs it"
+        _tell_error(GenainetError(what, "pip install 'kubectl-genainet[lab]'"))
+        sys.exit(ExitStatus.FAILED)
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
     except BrokenPipeError:  # `| head`: the reader has what it wanted

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator
 
 import click
-from click.shell_completion import CompletionItem, _resolve_context, _resolve_incomplete
+from click.shell_completion import CompletionItem
 
 from kubectl_genainet.cli import VERBS, cli
 
@@ -40,8 +40,8 @@ def main() -> None:
 
 def complete(words: list[str], incomplete: str) -> tuple[list[str], str]:
     """The candidates for the last word and cobra's directive, given the words before it."""
-    context = _resolve_context(cli, {}, "kubectl genainet", words)
-    param, incomplete = _resolve_incomplete(context, words, incomplete)
+    context = _context(words)
+    param, incomplete = _wanted(context, words, incomplete)
     if param is cli and not incomplete.startswith("-"):
         return [f"{verb}\t{text}" for verb, (_, text) in VERBS.items() if verb.startswith(incomplete)], NO_FILES
     if isinstance(param, click.Parameter):
@@ -52,6 +52,41 @@ def complete(words: list[str], incomplete: str) -> tuple[list[str], str]:
     if any(item.type in ("file", "dir") for item in items):
         return [], FILES
     return [_line(item) for item in items], NO_FILES
+
+
+def _context(words: list[str]) -> click.Context:
+    """The context of the innermost command that the words name, its parameters as far as they are given."""
+    context = cli.make_context("kubectl genainet", [], resilient_parsing=True)
+    command: click.Command = cli
+    while isinstance(command, click.Group):
+        at = next((i for i, word in enumerate(words) if not word.startswith("-")), None)
+        found = command.get_command(context, words[at]) if at is not None else None
+        if found is None or at is None:
+            return context
+        name, words, command = words[at], words[at + 1 :], found
+        own = [] if isinstance(found, click.Group) else list(words)
+        context = found.make_context(name, own, parent=context, resilient_parsing=True)
+    return context
+
+
+def _wanted(context: click.Context, words: list[str], incomplete: str) -> tuple[click.Command | click.Parameter, str]:
+    """What the unfinished word is: the value of an option or an argument, or the command's own (an option, a verb)."""
+    options = [p for p in context.command.get_params(context) if isinstance(p, click.Option)]
+
+    def takes_value(word: str) -> click.Option | None:
+        return next((o for o in options if word in o.opts and not o.is_flag and not o.count), None)
+
+    name, equals, value = incomplete.partition("=")
+    if equals and name.startswith("--") and (given := takes_value(name)) is not None:
+        return given, value
+    if incomplete.startswith("-") and "--" not in words:
+        return context.command, incomplete
+    if words and (before := takes_value(words[-1])) is not None:
+        return before, incomplete
+    for param in context.command.get_params(context):
+        if isinstance(param, click.Argument) and (param.nargs == -1 or not context.params.get(param.name or "")):
+            return param, incomplete
+    return context.command, incomplete
 
 
 def _line(item: CompletionItem) -> str:

@@ -18,7 +18,7 @@ if [[ ! -f $venv/.installed || -n $newest ]]; then
   rm -rf dist
   "$venv/bin/python" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --force-reinstall --no-deps dist/*.whl
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check dist/*.whl
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$(echo dist/*.whl)[lab]"
   touch "$venv/.installed"
 fi
 

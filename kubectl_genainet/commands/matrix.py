@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import click
 
 from kubectl_genainet.commands.options import Messages, output_option, source_options
+from kubectl_genainet.commands.policy_options import enforcer_option
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.policy.reach.grid import Difference
+from kubectl_genainet.render.policy.beyond import beyond_json, print_beyond
+from kubectl_genainet.render.policy.circumstances import enforcer_text, print_enforcer
 from kubectl_genainet.render.policy.matrix import (
     DIFFERENCE_COLUMNS,
     difference_json,
@@ -19,7 +23,7 @@ from kubectl_genainet.render.policy.matrix import (
 )
 from kubectl_genainet.render.table import table
 from kubectl_genainet.render.text import make_console, tell
-from kubectl_genainet.run.matrix import MatrixOptions, matrix, matrix_changes
+from kubectl_genainet.run.matrix import MatrixAnswer, MatrixOptions, matrix, matrix_changes
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.manifests import ManifestsSource
 
@@ -38,13 +42,17 @@ from kubectl_genainet.run.sources.manifests import ManifestsSource
     metavar="DIR",
     help="Show only what is different with the manifests of DIR: applied on top, or, if they hold pods, by themselves.",
 )
+@enforcer_option
 @output_option("table", "json", "html")
 @source_options(manifests=True)
-def command(source: Source, port: int | None, protocol: str | None, diff: str | None, output: str) -> ExitStatus:
+def command(
+    source: Source, port: int | None, protocol: str | None, diff: str | None, enforcer: str | None, output: str
+) -> ExitStatus:
     """Show who may reach whom, by the policies.
 
     Rows are sources, columns destinations, of one namespace or (-A) of all. Pods with the same labels and named ports
-    are one row. With --diff the exit status is 1 if any verdict differs.
+    are one row. Below them stand the nodes, the API server, clients outside and the internet. With --diff, only ports that
+    the destination declares count (or --port), and the exit status is 1 if any verdict differs.
 
     \b
     Examples:
@@ -53,21 +61,39 @@ def command(source: Source, port: int | None, protocol: str | None, diff: str | 
       kubectl genainet matrix -n ai --diff ./new-policies
       kubectl genainet matrix --manifests ./deploy -A -o json
     """
-    chosen = MatrixOptions(port, protocol or "")
+    chosen = MatrixOptions(port, protocol or "", enforcer or "", reasons=output == "html")
     if diff:
         changes = matrix_changes(source, _manifests(diff, source), chosen, Messages().warn)
         _print_changes(changes, output, _where(source))
         return ExitStatus.FOUND if changes else ExitStatus.OK
-    grid = matrix(source, chosen, Messages().warn)
+    answer = matrix(source, chosen, Messages().warn)
     match output:
         case "json":
-            for line in grid_json(grid):
+            for line in (*grid_json(answer.grid), *beyond_json(answer.beyond)):
                 click.echo(json.dumps(line))
         case "html":
-            click.echo(grid_html(grid, f"Who may reach whom: {_where(source)}"))
+            click.echo(_page(answer, f"Who may reach whom: {_where(source)}"))
         case _:
-            print_grid(make_console(), grid)
+            console = make_console()
+            print_enforcer(console, answer.enforcer)
+            print_grid(console, answer.grid)
+            print_beyond(console, answer.grid, answer.beyond)
     return ExitStatus.OK
+
+
+def _page(answer: MatrixAnswer, title: str) -> str:
+    return grid_html(
+        answer.grid,
+        title,
+        beyond=answer.beyond,
+        reasons=answer.reasons,
+        enforcer=enforcer_text(answer.enforcer),
+        made=_made(),
+    )
+
+
+def _made() -> str:
+    return f"Made {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC from API objects: what may pass, not what was seen to pass."
 
 
 def _manifests(path: str, source: Source) -> Source:
@@ -85,7 +111,7 @@ def _print_changes(changes: list[Difference], output: str, where: str) -> None:
             for one in changes:
                 click.echo(json.dumps(difference_json(one)))
         case "html":
-            click.echo(differences_html(changes, f"What would change: {where}"))
+            click.echo(differences_html(changes, f"What would change: {where}", made=_made()))
         case _ if changes:
             make_console().print(table(DIFFERENCE_COLUMNS, changes))
         case _:

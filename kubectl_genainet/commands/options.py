@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from kubectl_genainet.errors import GenainetError, InputError
+from kubectl_genainet.model.units import seconds
 from kubectl_genainet.run.sources.base import Source
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -152,11 +152,9 @@ def duration_argument(text: str) -> float:
 
 def parse_seconds(text: str) -> float:
     """A duration as kubectl takes it ("90s", "2m", "1h30m", "1.5s", "500ms"; a bare number is seconds), in seconds."""
-    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)", text)
-    if parts and "".join(a + b for a, b in parts) == text:
-        return sum(float(value) * {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}[unit] for value, unit in parts)
-    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
-        return float(text)
+    value = seconds(text)
+    if value is not None:
+        return value
     raise InputError(f"{text!r} is not a duration", hint="Durations are 30s, 2m, 1h30m or 500ms.")
 
 

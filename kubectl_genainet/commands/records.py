@@ -30,8 +30,9 @@ from kubectl_genainet.proxy.iptables.ipset import IpSet
 from kubectl_genainet.proxy.ipvs.read import VirtualServer
 from kubectl_genainet.proxy.report import RulesRow
 from kubectl_genainet.render.doctor.data import SummaryJson
+from kubectl_genainet.render.policy.beyond import CellJson
 from kubectl_genainet.render.policy.json import ExplanationJson, FlowJson, LineErrorJson
-from kubectl_genainet.render.policy.matrix import CellJson, DifferenceJson
+from kubectl_genainet.render.policy.matrix import DifferenceJson
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -11,6 +11,7 @@ from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.policy.arrival import is_cluster_dns, node_local_dns, to_node_local_dns
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.model import (
+    Direction,
     Explanation,
     PolicyEndpoint,
     PolicyFlow,
@@ -130,7 +131,7 @@ def _to_usual_dns(engine: PolicyEngine, source: PolicyEndpoint) -> tuple[Verdict
         namespace_labels=engine.snapshot.namespace_labels("kube-system") | {NAMESPACE_NAME_LABEL: "kube-system"},
     )
     flow = PolicyFlow(source, pod_endpoint("kube-system", "kube-dns"), "UDP", _PORT)
-    result = engine.egress_to(flow, usual)
+    result = engine.direction_of(flow, Direction.EGRESS, engine.parties.of(source), usual)
     names = ", ".join(map(str, result.isolated_by))
     why = f"isolated by {names}; no rule admits UDP {_PORT}" if result.verdict is Verdict.DENY and names else ""
     return result.verdict, why or "; ".join(map(str, result.not_evaluated))

@@ -151,9 +151,12 @@ class PolicyEngine:
         ingress = self._direction(flow, Direction.INGRESS, destination, source, hairpin)
         return Explanation(flow, both(egress.verdict, ingress.verdict), egress, ingress)
 
-    def egress_to(self, flow: PolicyFlow, destination: Party) -> DirectionResult:
-        """What the source's policies say of a flow to a party that is no object of the cluster."""
-        return self._direction(flow, Direction.EGRESS, self.parties.of(flow.source), destination)
+    def direction_of(self, flow: PolicyFlow, direction: Direction, own: Party, peer: Party) -> DirectionResult:
+        """What the policies of `own` say of a flow with a party that may be no object of the cluster.
+
+        Of `flow` the protocol and the port count.
+        """
+        return self._direction(flow, direction, own, peer)
 
     @cached_property
     def _by_the_api(self) -> PolicyEngine:

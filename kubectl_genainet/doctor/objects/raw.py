@@ -62,52 +62,6 @@ def annotation(key: str) -> str:
     return f"metadata.annotations[{key}]"
 
 
-_SUFFIX = {
-    "m": 1e-3,
-    "k": 1e3,
-    "M": 1e6,
-    "G": 1e9,
-    "T": 1e12,
-    "P": 1e15,
-    "Ki": 2**10,
-    "Mi": 2**20,
-    "Gi": 2**30,
-    "Ti": 2**40,
-    "Pi": 2**50,
-}
-
-
-def quantity(value: Any) -> float:
-    """A resource quantity in its unit (cores, bytes, devices); 0 for what is none.
-
-    Source: apimachinery/pkg/api/resource, "Quantity".
-    """
-    found = re.fullmatch(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([A-Za-z]*)", str(value))
-    if not found:
-        return 0.0
-    try:
-        return float(found[1]) * _SUFFIX.get(found[2], 1.0)
-    except ValueError:
-        return 0.0
-
-
-_DURATION = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def seconds(value: Any) -> float | None:
-    """A Go or Gateway API duration ("1m30s") in seconds; a plain number is seconds; None for what is neither."""
-    found = str(value)
-    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", found):
-        return float(found)
-    parts = re.findall(r"([0-9.]+)(ms|s|m|h)", found)
-    if not parts or "".join(a + b for a, b in parts) != found:
-        return None
-    try:
-        return sum(float(a) * _DURATION[b] for a, b in parts)
-    except ValueError:
-        return None
-
-
 def moment(value: Any) -> float | None:
     """An RFC 3339 time as seconds since the epoch; None for what is none."""
     try:

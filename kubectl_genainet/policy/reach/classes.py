@@ -217,6 +217,10 @@ class Edges:
             (b.version, b.first) in points and (b.version, b.last + 1) in points for b in (peer.block, *peer.excepts)
         )
 
+    def samples(self) -> list[Address]:
+        """The first address of each range that blocks tell apart."""
+        return [Address(v, p) for v, points in self._points.items() for p in points if p < 1 << (32 if v == 4 else 128)]
+
     def key(self, address: Address | None) -> tuple[int, int]:
         if address is None:
             return NO_ADDRESS

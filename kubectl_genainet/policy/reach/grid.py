@@ -139,20 +139,32 @@ def group_name(pods: Sequence[tuple[str, str]]) -> str:
 
 
 def differences(
-    before: PolicyEngine, after: PolicyEngine, *, namespace: str, ports: Collection[Port]
+    before: PolicyEngine, after: PolicyEngine, *, namespace: str, ports: Collection[Port], declared_only: bool = False
 ) -> list[Difference]:
-    """Every verdict between pods of both states that is not the same in both, alike pods folded."""
+    """Every verdict between pods of both states that is not the same in both, alike pods folded.
+
+    With `declared_only` a destination is judged on the ports that it declares, in one state or the other.
+    """
     old, new = before.rows.classes, after.rows.classes
     shared: dict[tuple[int, int], list[tuple[str, str]]] = {}
     for pod, index in old.of_pod.items():
         if pod in new.of_pod:
             shared.setdefault((index, new.of_pod[pod]), []).append(pod)
     found: list[_Change] = []
+    declared = {
+        key: {
+            *declared_ports(before, before.rows.classes.classes[key[0]]),
+            *declared_ports(after, after.rows.classes.classes[key[1]]),
+        }
+        for key in shared
+    }
     for protocol, port in sorted(ports):
         first, second = before.matrix(protocol, port), after.matrix(protocol, port)
         for source, source_pods in shared.items():
             for destination, pods in shared.items():
                 if namespace and namespace not in (source_pods[0][0], pods[0][0]):
+                    continue
+                if declared_only and (protocol, port) not in declared[destination]:
                     continue
                 was = first.verdict(source[0], destination[0])
                 now = second.verdict(source[1], destination[1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypedDict
 
 from jinja2 import Environment, PackageLoader, select_autoescape
@@ -12,6 +12,8 @@ from rich.text import Text
 
 from kubectl_genainet.policy.model import Verdict
 from kubectl_genainet.policy.reach.grid import Difference, Grid, Group, Port
+from kubectl_genainet.policy.reach.outside import BeyondCell
+from kubectl_genainet.render.policy.beyond import CellJson, beyond_rows
 from kubectl_genainet.render.table import Column
 from kubectl_genainet.render.text import printable
 
@@ -81,18 +83,6 @@ def _block(grid: Grid, cells: list[list[tuple[str, str]]], start: int, end: int)
     return table
 
 
-CellJson = TypedDict(
-    "CellJson",
-    {
-        "from": str,
-        "to": str,
-        "protocol": str,
-        "port": int,
-        "verdict": str,
-        "from_pods": list[str],
-        "to_pods": list[str],
-    },
-)
 DifferenceJson = TypedDict(
     "DifferenceJson",
     {
@@ -143,17 +133,40 @@ def _pods(pods: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{namespace}/{name}" for namespace, name in pods]
 
 
-def grid_html(grid: Grid, title: str) -> str:
-    """A page of its own; every text from the cluster is escaped."""
-    cells = [[cell_text(grid, a, b) for b in grid.groups] for a in grid.groups]
-    names = [printable(g.name) for g in grid.groups]
-    return _environment().get_template("matrix.html").render(title=title, names=names, cells=cells, legend=_LEGEND)
+def grid_html(
+    grid: Grid,
+    title: str,
+    *,
+    beyond: Sequence[BeyondCell] = (),
+    reasons: Mapping[tuple[int, int], str] | None = None,
+    enforcer: str = "",
+    made: str = "",
+) -> str:
+    """A page of its own; every text from the cluster is escaped. `made` says of when the objects are."""
+    reasons = reasons or {}
+    cells = [
+        [(*cell_text(grid, a, b), printable(reasons.get((i, j), ""))) for j, b in enumerate(grid.groups)]
+        for i, a in enumerate(grid.groups)
+    ]
+    return (
+        _environment()
+        .get_template("matrix.html")
+        .render(
+            title=title,
+            names=[printable(g.name) for g in grid.groups],
+            cells=cells,
+            beyond=list(beyond_rows(grid, beyond)),
+            legend=_LEGEND,
+            enforcer=enforcer,
+            made=made,
+        )
+    )
 
 
-def differences_html(found: list[Difference], title: str) -> str:
+def differences_html(found: list[Difference], title: str, *, made: str = "") -> str:
     rows = [[printable(c.cell(d)) for c in DIFFERENCE_COLUMNS] for d in found]
     heads = [c.title for c in DIFFERENCE_COLUMNS]
-    return _environment().get_template("differences.html").render(title=title, heads=heads, rows=rows)
+    return _environment().get_template("differences.html").render(title=title, heads=heads, rows=rows, made=made)
 
 
 def _environment() -> Environment:

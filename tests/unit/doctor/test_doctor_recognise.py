@@ -8,8 +8,9 @@ import pytest
 
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.eni import max_pods
-from kubectl_genainet.doctor.objects.raw import quantity, seconds, selector_matches
+from kubectl_genainet.doctor.objects.raw import selector_matches
 from kubectl_genainet.doctor.objects.stacks import Role
+from kubectl_genainet.model.units import quantity, seconds
 from tests.unit.doctor.doctor_clusters import eks, gke, kubeadm
 from tests.unit.doctor.doctor_world import NS, Builder, World, container, node
 

@@ -10,8 +10,11 @@ from rich.console import Console
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.policy import PolicyEngine, Verdict
 from kubectl_genainet.policy.reach.grid import differences, grid_of, with_applied
+from kubectl_genainet.policy.reach.outside import beyond_of
+from kubectl_genainet.policy.reach.reasons import reasons_of
+from kubectl_genainet.render.policy.beyond import print_beyond
 from kubectl_genainet.render.policy.matrix import grid_html, grid_json, print_grid
-from tests.unit.policy.policy_cluster import engine, labels, namespace, netpol, pod, snapshot
+from tests.unit.policy.policy_cluster import Raw, engine, labels, namespace, netpol, node, pod, snapshot
 
 HTTP = (("http", "TCP", 8080), ("metrics", "TCP", 9090))
 PODS = (
@@ -75,9 +78,9 @@ def test_json_has_one_object_for_each_source_destination_and_port() -> None:
 
 
 def test_the_page_escapes_what_comes_from_the_cluster() -> None:
-    hostile = pod("ai/x", "10.1.0.9") | {"metadata": {"name": "<script>", "namespace": "ai", "labels": {}}}
+    hostile = pod("ai/x", "10.1.0.9") | {"metadata": {"name": "<script>x", "namespace": "ai", "labels": {}}}
     page = grid_html(grid_of(engine(*PODS, hostile), namespace="ai", protocol="TCP", port=80), "<b>")
-    assert "<script>" not in page and "&lt;script&gt;" in page
+    assert "<script>x" not in page and "&lt;script&gt;x" in page
     assert "<title>&lt;b&gt;</title>" in page
 
 
@@ -103,3 +106,86 @@ def test_a_namespace_without_pods_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(InputError) as caught:
         grid_of(engine(*PODS), namespace="nope", protocol="TCP", port=80)
     assert caught.value.message == "there are no pods in namespace nope"
+
+
+def test_a_difference_is_about_ports_that_the_destination_declares() -> None:
+    before = engine(*PODS)
+    after = PolicyEngine(with_applied(before.snapshot, snapshot(netpol("ai/closed"))))
+    ports = {("TCP", 8080), ("TCP", 9090)}
+    every = differences(before, after, namespace="", ports=ports)
+    declared = differences(before, after, namespace="", ports=ports, declared_only=True)
+    assert "ai/rag-5c9-* (2)" in {d.destination for d in every}
+    assert {d.destination for d in declared} == {"ai/llama-* (2)"}
+
+
+def beyond(*objects: Raw) -> dict[tuple[str, str], str]:
+    e = engine(*objects)
+    grid = grid_of(e, namespace="ai", protocol="", port=None)
+    cells = beyond_of(e, grid)
+    return {(c.beyond.name, c.direction.value): c.verdict.value for c in cells if c.group.pods[0][1] == "llama"}
+
+
+LLAMA = pod("ai/llama", "10.1.0.1", ports=HTTP, node="n1", labels={"app": "llama"})
+NODES = (node("n1", "192.168.0.1"), node("n2", "192.168.0.2"))
+
+
+def test_nodes_the_api_server_clients_and_the_internet_are_rows() -> None:
+    closed = netpol("ai/closed", policyTypes=["Ingress", "Egress"])
+    found = beyond(namespace("ai"), *NODES, LLAMA, closed)
+    assert found == {
+        ("OWN_NODE", "ingress"): "allow",
+        ("OWN_NODE", "egress"): "allow",
+        ("OTHER_NODES", "ingress"): "deny",
+        ("OTHER_NODES", "egress"): "deny",
+        ("API_SERVER", "ingress"): "deny",
+        ("API_SERVER", "egress"): "deny",
+        ("CLIENT", "ingress"): "unknown",
+        ("INTERNET", "ingress"): "deny",
+        ("INTERNET", "egress"): "deny",
+    }
+    assert set(beyond(namespace("ai"), *NODES, LLAMA).values()) == {"allow"}
+
+
+def test_a_block_that_is_a_part_of_the_internet_leaves_it_open_which_address() -> None:
+    some = netpol("ai/out", policyTypes=["Egress"], egress=[{"to": [{"ipBlock": {"cidr": "9.9.9.0/24"}}]}])
+    private = netpol("ai/out", policyTypes=["Egress"], egress=[{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}])
+    every = netpol("ai/out", policyTypes=["Egress"], egress=[{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}])
+    verdicts = [beyond(namespace("ai"), LLAMA, policy)["INTERNET", "egress"] for policy in (some, private, every)]
+    assert verdicts == ["unknown", "deny", "allow"]
+
+
+def test_the_api_server_is_known_by_its_endpoints() -> None:
+    item = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": "kubernetes", "namespace": "default"},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": ["192.168.0.9"]}],
+        "ports": [{"port": 6443}],
+    }
+    rule = {"to": [{"ipBlock": {"cidr": "192.168.0.9/32"}}], "ports": [{"port": 6443}]}
+    policy = netpol("ai/api", policyTypes=["Egress"], egress=[rule])
+    assert beyond(namespace("ai"), item, LLAMA, policy)["API_SERVER", "egress"] == "allow"
+    assert beyond(namespace("ai"), LLAMA, policy)["API_SERVER", "egress"] == "unknown"
+
+
+def test_the_page_has_reasons_filters_a_dark_mode_a_viewport_and_the_time() -> None:
+    e = engine(*PODS, POLICY)
+    grid = grid_of(e, namespace="", protocol="", port=None)
+    page = grid_html(
+        grid, "t", beyond=beyond_of(e, grid), reasons=reasons_of(e, grid), made="Made 2026-01-02 03:04:05 UTC"
+    )
+    assert 'data-why="8080/TCP deny: ingress isolated by NetworkPolicy ai/llama' in page
+    assert "prefers-color-scheme: dark" in page and 'name="viewport"' in page and "03:04:05 UTC" in page
+    assert "from API server" in page and 'name="closed"' in page
+
+
+def test_rows_beyond_the_pods_have_the_numbers_of_the_grid() -> None:
+    e = engine(*PODS, POLICY)
+    grid = grid_of(e, namespace="", protocol="", port=None)
+    out = StringIO()
+    print_beyond(Console(file=out, width=120), grid, beyond_of(e, grid))
+    lines = [line.split() for line in out.getvalue().splitlines() if line.strip()]
+    assert lines[0] == ["BEYOND", "THE", "PODS", "1", "2", "3"]
+    assert ["from", "internet", "✗", "·", "·"] in lines
+    assert ["to", "internet", "(443)", "✓", "✓", "✓"] in lines

@@ -8,9 +8,10 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, items, kubectl, seconds, text
+from kubectl_genainet.doctor.objects.raw import at, items, kubectl, text
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
+from kubectl_genainet.model.units import seconds
 
 GROUP = "gateway.networking.k8s.io"
 STREAM_S = 300

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from kubectl_genainet.doctor.families.entry.ingress import ALB, NGINX, controller_of, ingress_class
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.platform import Distribution
-from kubectl_genainet.doctor.objects.raw import annotation, at, items, number, seconds, text
+from kubectl_genainet.doctor.objects.raw import annotation, at, items, number, text
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject, Service
+from kubectl_genainet.model.units import seconds
 
 INGRESS_NGINX, F5_NGINX, AWS = "k8s.io/ingress-nginx", "nginx.org/ingress-controller", "ingress.k8s.aws/alb"
 GCE = "ingress.gcp.kubernetes.io/gce"

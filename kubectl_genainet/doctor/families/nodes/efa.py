@@ -7,10 +7,11 @@ from kubectl_genainet.doctor.families.nodes.placement import distributed_jobs
 from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
 from kubectl_genainet.doctor.objects.eni import EFA_TYPES
 from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE
-from kubectl_genainet.doctor.objects.raw import items, kubectl, mapping, number, quantity, sh, text
+from kubectl_genainet.doctor.objects.raw import items, kubectl, mapping, number, sh, text
 from kubectl_genainet.doctor.predicates.load_balancers import only_on_aws
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.units import quantity
 
 
 def _efa_nodes(cluster: Cluster) -> list[KubeObject]:

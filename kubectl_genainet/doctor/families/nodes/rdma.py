@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import Container
-from kubectl_genainet.doctor.objects.raw import at, items, quantity, strings, text
+from kubectl_genainet.doctor.objects.raw import at, items, strings, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.devices import privileged, rdma_requests
 from kubectl_genainet.doctor.predicates.edits import edit_container
 from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.model.units import quantity
 
 DEVICE_NODES = "/dev/infiniband"
 _ALL = ("IPC_LOCK", "CAP_IPC_LOCK", "ALL", "SYS_ADMIN")

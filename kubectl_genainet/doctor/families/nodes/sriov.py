@@ -7,10 +7,11 @@ from collections import Counter
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import kubectl, mapping, q, quantity, text
+from kubectl_genainet.doctor.objects.raw import kubectl, mapping, q, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.units import quantity
 
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
 RESOURCE = "k8s.v1.cni.cncf.io/resourceName"

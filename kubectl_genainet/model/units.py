@@ -1,0 +1,41 @@
+"""Quantities and durations, as Kubernetes and Go write them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+_BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
+_DECIMAL = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+_SUFFIX = {**_DECIMAL, **{suffix: 2.0 ** (10 * power) for power, suffix in enumerate(_BINARY, start=1)}}
+_QUANTITY = re.compile(r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?:([eE][+-]?[0-9]+)|([A-Za-z]*))")
+_DURATION = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
+
+
+def quantity(value: Any) -> float:
+    """A resource quantity in its unit (cores, bytes, devices): "100n" is 1e-7, "1.5Gi" 1610612736; 0 for what is none.
+
+    Source: apimachinery/pkg/api/resource, "Quantity".
+    """
+    found = _QUANTITY.fullmatch(str(value))
+    if not found:
+        return 0.0
+    number, exponent, suffix = found.groups()
+    if exponent:
+        return float(number + exponent)
+    return float(number) * _SUFFIX.get(suffix, 0.0)
+
+
+def seconds(value: Any) -> float | None:
+    """A Go or Gateway API duration ("1m30s", "500ms") in seconds; a plain number is seconds; None for what is neither.
+
+    Source: time.ParseDuration of Go.
+    """
+    text = str(value)
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
+        return float(text)
+    parts = _PART.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    return float(sum(float(number) * _DURATION[unit] for number, unit in parts))

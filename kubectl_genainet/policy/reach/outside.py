@@ -1,0 +1,153 @@
+"""The matrix beyond the pods: the API server, the nodes, a client that comes through a node, and the internet.
+
+Each is judged against every row of pods, in both directions where both have a meaning. Addresses are judged by samples: one
+from each range that some policy tells apart; where these differ, it depends on the address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from enum import Enum
+
+import msgspec
+
+from kubectl_genainet.policy.cidr import Address, address_of
+from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.model import Direction, DirectionResult, PolicyEndpoint, PolicyFlow, Verdict
+from kubectl_genainet.policy.party import Party, PartyKind
+from kubectl_genainet.policy.reach.grid import Grid, Group, Port
+
+_MOST_SAMPLES = 48
+_MOST_GROUPS = 1000
+_SOME_NODE = "(a node)"
+_KUBELET: Port = ("TCP", 10250)
+_HTTPS: Port = ("TCP", 443)
+
+
+class Beyond(Enum):
+    """What is judged besides pods, as output names it."""
+
+    OWN_NODE = "its own node"
+    OTHER_NODES = "other nodes"
+    API_SERVER = "API server"
+    CLIENT = "client outside, through a node"
+    INTERNET = "internet"
+
+
+class BeyondCell(msgspec.Struct, frozen=True):
+    """What policies say between a row of pods and something beyond, on one port."""
+
+    beyond: Beyond
+    group: Group
+    direction: Direction  # of the pods: INGRESS is from beyond
+    port: Port
+    verdict: Verdict
+    why: str
+
+
+def beyond_of(engine: PolicyEngine, grid: Grid) -> tuple[BeyondCell, ...]:
+    """The cells of a grid beyond its pods; none for a grid that is too large for a page."""
+    if len(grid.groups) > _MOST_GROUPS:
+        return ()
+    judge = _Beyond(engine, grid)
+    return tuple(cell for group in grid.groups if not group.host_network for cell in judge.cells(group))
+
+
+class _Beyond:
+    def __init__(self, engine: PolicyEngine, grid: Grid) -> None:
+        self._engine, self._grid = engine, grid
+        self._nodes = [n for n in map(engine.parties.of_address, _addresses(engine)) if n.kind is PartyKind.HOST]
+        self._internet = [Party(PartyKind.OUTSIDE, str(a), address=a) for a in _public_samples(engine)]
+        self._api_servers, self._api_port = _api_servers(engine)
+
+    def cells(self, group: Group) -> Iterable[BeyondCell]:
+        namespace, name = group.pods[0]
+        own = self._engine.parties.of(PolicyEndpoint(namespace, name))
+        if not own.node:
+            own = replace(own, node=_SOME_NODE)
+        into = tuple(self._grid.matrices) if self._grid.given_port else group.ports
+        given = tuple(self._grid.matrices) if self._grid.given_port else ()
+        for beyond in Beyond:
+            peers = self._peers(beyond, own)
+            for port in into:
+                yield self._cell(beyond, group, Direction.INGRESS, port, own, peers)
+            if beyond is Beyond.CLIENT:
+                continue  # a way in only
+            for port in given or (self._port_of(beyond),):
+                yield self._cell(beyond, group, Direction.EGRESS, port, own, peers)
+
+    def _port_of(self, beyond: Beyond) -> Port:
+        match beyond:
+            case Beyond.API_SERVER:
+                return self._api_port
+            case Beyond.INTERNET:
+                return _HTTPS
+            case _:
+                return _KUBELET
+
+    def _peers(self, beyond: Beyond, own: Party) -> Sequence[Party]:
+        others = [n for n in self._nodes if n.node != own.node] or [
+            Party(PartyKind.HOST, "another node", node="(other)")
+        ]
+        match beyond:
+            case Beyond.OWN_NODE:
+                return [Party(PartyKind.HOST, "its own node", address=own.host_ip, node=own.node)]
+            case Beyond.OTHER_NODES:
+                return others
+            case Beyond.API_SERVER:
+                return self._api_servers
+            case Beyond.CLIENT:
+                return [*others, Party(PartyKind.HOST, "its own node", address=own.host_ip, node=own.node)]
+            case Beyond.INTERNET:
+                return self._internet
+
+    def _cell(
+        self, beyond: Beyond, group: Group, direction: Direction, port: Port, own: Party, peers: Sequence[Party]
+    ) -> BeyondCell:
+        flow = PolicyFlow(PolicyEndpoint(own.namespace, own.name), PolicyEndpoint(ip="0.0.0.0"), *port)
+        results = [self._engine.direction_of(flow, direction, own, peer) for peer in peers]
+        verdicts = {r.verdict for r in results}
+        if len(verdicts) == 1:
+            return BeyondCell(beyond, group, direction, port, verdicts.pop(), _why(results[0]))
+        return BeyondCell(beyond, group, direction, port, Verdict.UNKNOWN, "it depends on which address it is")
+
+
+def _why(result: DirectionResult) -> str:
+    if result.verdict is Verdict.UNKNOWN:
+        return "; ".join(map(str, result.not_evaluated))
+    if result.isolated_by and result.verdict is Verdict.DENY:
+        return "isolated by " + ", ".join(map(str, result.isolated_by))
+    deciding = [str(p.ref) for p in result.policies]
+    return ", ".join(deciding) or result.reason.value
+
+
+def _addresses(engine: PolicyEngine) -> list[Address]:
+    found = [address_of(ip) for node in engine.snapshot.nodes for ip in node.ips[:1]]
+    return [a for a in found if a is not None]
+
+
+def _public_samples(engine: PolicyEngine) -> list[Address]:
+    """One public address of each range that blocks of policies tell apart; IPv4, and IPv6 where pods have it."""
+    versions = {a.version for pod in engine.snapshot.pods for a in map(address_of, pod.ips) if a is not None}
+    found = [Address(4, int(ipaddress.IPv4Address("8.8.8.8")))]
+    if 6 in versions:
+        found.append(Address(6, int(ipaddress.IPv6Address("2001:4860:4860::8888"))))
+    for address in engine.edges.samples():
+        text = ipaddress.ip_address(str(address))
+        if text.is_global and not text.is_multicast and (address.version == 4 or 6 in versions):
+            found.append(address)
+    return found[:_MOST_SAMPLES]
+
+
+def _api_servers(engine: PolicyEngine) -> tuple[list[Party], Port]:
+    """The API servers behind the Service default/kubernetes; one at an unknown address where that was not read."""
+    for item in engine.snapshot.endpoint_slices:
+        if (item.metadata.namespace, item.service or item.metadata.name) == ("default", "kubernetes"):
+            addresses = [address_of(text) for endpoint in item.endpoints for text in endpoint.addresses]
+            port = next((p.port for p in item.ports if p.port), 6443)
+            parties = [engine.parties.of_address(a) for a in addresses if a is not None]
+            if parties:
+                return parties, ("TCP", port)
+    return [Party(PartyKind.HOST, "API server", node="(control plane)")], ("TCP", 6443)
