@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: setup demo test test-vm check bench clean
+.PHONY: setup demo oracles test test-vm check bench clean
 
 setup: $(VENV)/.installed
 
@@ -18,9 +18,13 @@ check: setup
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+# What verdicts are compared with: minutes of building the first time, cached after that.
+oracles: setup
+	scripts/build-cilium-oracle.sh
+
 # The lab's tests mostly wait for packets: two files at a time. What counts the node's probes runs alone.
-test: setup
-	$(PY) -m pytest tests/unit tests/conformance
+test: setup oracles
+	$(PY) -m pytest tests/unit tests/conformance tests/oracles
 	$(PY) -m pytest tests/lab tests/golden -n 2 --dist loadfile
 	$(PY) -m pytest tests/kernel tests/cluster
 
