@@ -18,7 +18,7 @@ from kubectl_genainet.doctor.families.entry import (
 )
 from kubectl_genainet.doctor.families.nodes import dra, efa, gpu_nodes, multinode, nccl, placement, rdma, sriov
 from kubectl_genainet.doctor.families.nodes import packets as node_packets
-from kubectl_genainet.doctor.families.policies import coverage, credentials, global_policy, policy
+from kubectl_genainet.doctor.families.policies import coverage, credentials, global_policy, policy, refused
 from kubectl_genainet.doctor.families.policies import peers as policy_peers
 from kubectl_genainet.doctor.families.policies import traffic as policy_traffic
 from kubectl_genainet.doctor.families.services import (
@@ -49,6 +49,7 @@ _FAMILIES = (
     credentials,
     policy_peers,
     policy_traffic,
+    refused,
     global_policy,
     kube_proxy,
     kube_proxy_latency,

@@ -36,6 +36,29 @@ _KINDS = {
     "ds": (TargetKind.WORKLOAD, "DaemonSet"),
     "daemonset": (TargetKind.WORKLOAD, "DaemonSet"),
     "job": (TargetKind.WORKLOAD, "Job"),
+    "rs": (TargetKind.WORKLOAD, "ReplicaSet"),
+    "replicaset": (TargetKind.WORKLOAD, "ReplicaSet"),
+    "rc": (TargetKind.WORKLOAD, "ReplicationController"),
+    "replicationcontroller": (TargetKind.WORKLOAD, "ReplicationController"),
+    "cj": (TargetKind.WORKLOAD, "CronJob"),
+    "lws": (TargetKind.WORKLOAD, "LeaderWorkerSet"),
+    "isvc": (TargetKind.WORKLOAD, "InferenceService"),
+    # Kinds of other projects by their names, as kubectl takes them.
+    **{
+        kind.lower(): (TargetKind.WORKLOAD, kind)
+        for kind in (
+            *("CronJob", "Rollout", "LeaderWorkerSet", "JobSet", "RayCluster", "RayService", "RayJob", "TrainJob"),
+            *(
+                "InferenceService",
+                "LLMInferenceService",
+                "PyTorchJob",
+                "MPIJob",
+                "TFJob",
+                "DeploymentConfig",
+                "CloneSet",
+            ),
+        )
+    },
 }
 KIND_WORDS = frozenset(_KINDS)
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -72,7 +95,7 @@ def parse_target(text: str) -> Target:
     if not slash or kind.lower() not in _KINDS:
         raise InputError(
             f"{text!r} is not a target",
-            hint="Targets are svc/NAME[:PORT], pod/NAME, deploy/NAME (also sts/, ds/, job/) or IP[:PORT].",
+            hint="Targets are svc/NAME[:PORT], pod/NAME, pod/NAMESPACE/NAME, deploy/NAME (also sts/, ds/, job/, …) or IP[:PORT].",
         )
     namespace, _, rest = rest.rpartition("/")
     name, colon, port = rest.partition(":")

@@ -21,5 +21,7 @@ def check_port(port: int, where: Where) -> None:
 def check_port_name(name: str, where: Where) -> None:
     """IANA service name (RFC 6335): at most 15 of a-z, 0-9 and -, at least one letter, no "--", no - at the ends."""
     fits = re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?", name) and re.search("[a-z]", name) and "--" not in name
+    if name.isdigit():
+        raise where.error(f"the port number {name!r} is quoted, which makes it a name", f"Drop the quotes: {name}.")
     if not fits:
         raise where.error(f"{name!r} is not a port name")

@@ -11,9 +11,12 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, Pod, Service, ServicePort
 from kubectl_genainet.model.target import Target, TargetKind, not_found, pod_named, service_named
+from kubectl_genainet.model.workload_kinds import pod_templates
 from kubectl_genainet.policy.model import PolicyEndpoint, PolicyFlow, domain_endpoint, ip_endpoint, pod_endpoint
 from kubectl_genainet.policy.selectors import RawSelector, selector_of
 from kubectl_genainet.policy.where import Where
+
+_LONGEST_CHAIN = 5
 
 
 class _WorkloadSpec(msgspec.Struct, frozen=True):
@@ -134,18 +137,44 @@ def pods_named(snapshot: ClusterSnapshot, target: Target, namespace: str) -> lis
     workload = next((o for o in workloads if o.name == target.name), None)
     if workload is None:
         raise not_found(target.api_kind, target.name, [o.name for o in workloads], namespace=where)
-    pods = list(_pods_of(workload, [p for p in snapshot.pods if p.metadata.namespace == where and not p.finished]))
+    pods = list(
+        _pods_of(snapshot, workload, [p for p in snapshot.pods if p.metadata.namespace == where and not p.finished])
+    )
     if not pods:
         raise InputError(f"{workload.ref} has no pods", hint="Is it scaled to zero?")
     return pods
 
 
-def _pods_of(workload: KubeObject, pods: Iterable[Pod]) -> Iterable[Pod]:
-    selector = selector_of(workload.decode(_Workload).spec.selector, Where(workload).at("spec").at("selector"))
+def _pods_of(snapshot: ClusterSnapshot, workload: KubeObject, pods: Iterable[Pod]) -> Iterable[Pod]:
+    """The pods of a workload: those that it owns, if only through others, that it selects, or that its controller labels."""
+    raw = workload.decode(_Workload).spec.selector
+    selector = selector_of(raw, Where(workload).at("spec").at("selector"))
+    added = [t.added_labels.items() for t in pod_templates(workload, snapshot.by_kind) if t.added_labels]
     for pod in pods:
-        owned = any((o.kind, o.name) == (workload.kind, workload.name) for o in pod.metadata.owner_references)
-        if owned or (selector.requirements and selector.matches(pod.metadata.labels)):
+        labels = pod.metadata.labels
+        owners = [(o.kind, o.name) for o in pod.metadata.owner_references]
+        if (
+            _leads_to(snapshot, owners, workload)
+            or (selector.requirements and selector.matches(labels))
+            or any(wanted <= labels.items() for wanted in added)
+        ):
             yield pod
+
+
+def _leads_to(snapshot: ClusterSnapshot, owners: list[tuple[str, str]], workload: KubeObject) -> bool:
+    """Whether a chain of owners leads to a workload."""
+    for _ in range(_LONGEST_CHAIN):
+        if (workload.kind, workload.name) in owners:
+            return True
+        above = [o for kind, name in owners for o in snapshot.by_kind.get(kind, ()) if o.name == name]
+        owners = [
+            (str(ref.get("kind")), str(ref.get("name")))
+            for obj in above
+            if obj.namespace == workload.namespace
+            for ref in obj.raw["metadata"].get("ownerReferences") or ()
+            if isinstance(ref, dict)
+        ]
+    return False
 
 
 def _pod_ports(pod: Pod, target: Target, protocol: str) -> list[Destination]:

@@ -20,7 +20,7 @@ UNKNOWN_ENFORCER = UNKNOWN
 
 __all__ = ["UNKNOWN_ENFORCER", "Deviation", "Enforcer", "EnforcerName", "enforcer_of", "named_enforcer"]
 
-# In the order in which they are looked for: a network that enforces nothing counts only where no enforcer is found.
+# In the order in which they are looked for: a network that enforces nothing counts only where no enforcer runs.
 _KNOWN: tuple[Known, ...] = (
     CILIUM,
     CALICO,
@@ -39,6 +39,10 @@ def enforcer_of(snapshot: ClusterSnapshot) -> Enforcer:
     """The enforcer that the objects of a cluster show."""
     for known in _KNOWN:
         evidence = known.find(snapshot)
+        if evidence:
+            return msgspec.structs.replace(known.enforcer, evidence=evidence)
+    for known in _KNOWN:
+        evidence = known.traces(snapshot)
         if evidence:
             return msgspec.structs.replace(known.enforcer, evidence=evidence)
     return UNKNOWN

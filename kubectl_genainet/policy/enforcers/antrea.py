@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from kubectl_genainet.policy.enforcers.base import Enforcer, EnforcerName, Known, agent, any_object, first_of
+from kubectl_genainet.policy.enforcers.base import Enforcer, EnforcerName, Known, agent, any_object
 
 ANTREA = Known(
     Enforcer(EnforcerName.ANTREA, "Antrea"),
-    first_of(
-        agent("antrea/antrea-(ubuntu|ubi|agent-ubuntu|agent-ubi)|antrea-agent-.*|antrea-(ubuntu|ubi)", "antrea-agent"),
-        any_object("crd.antrea.io", "ClusterNetworkPolicy", "NetworkPolicy", "Tier", "AntreaAgentInfo"),
-    ),
+    agent("antrea-(ubuntu|ubi|agent-ubuntu|agent-ubi)", "antrea-agent"),
+    any_object("crd.antrea.io", "ClusterNetworkPolicy", "NetworkPolicy", "Tier", "AntreaAgentInfo"),
 )

@@ -74,10 +74,14 @@ class Enforcer(msgspec.Struct, frozen=True):
 
 
 class Known(msgspec.Struct, frozen=True):
-    """An enforcer that can be recognised. `find` gives the evidence in a snapshot, or an empty string."""
+    """An enforcer that can be recognised: each function gives the evidence in a snapshot, or an empty string.
+
+    `find` looks for what runs, `traces` for objects of its kinds, which may be left over from an enforcer that has gone.
+    """
 
     enforcer: Enforcer
     find: Callable[[ClusterSnapshot], str]
+    traces: Callable[[ClusterSnapshot], str] = lambda snapshot: ""
 
 
 UNKNOWN = Enforcer(EnforcerName.UNKNOWN, "an enforcer that is not known from these objects")

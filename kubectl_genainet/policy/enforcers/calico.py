@@ -23,8 +23,8 @@ CALICO = Known(
         ),
         to_own_node_exempt=False,
     ),
+    agent("calico/node|calico-node"),
     first_of(
-        agent("calico/node|calico-node"),
         any_object("operator.tigera.io", "Installation"),
         any_object("crd.projectcalico.org", *_KINDS),
         any_object("projectcalico.org", *_KINDS),

@@ -6,21 +6,15 @@ Source: Cilium documentation, "Kubernetes NetworkPolicy" (known missing features
 from __future__ import annotations
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.policy.dialects.cilium.options import enforces
 from kubectl_genainet.policy.enforcers.base import Deviation, Enforcer, EnforcerName, Known, agent, any_object, first_of
 from kubectl_genainet.policy.model import Direction
 from kubectl_genainet.policy.party import PartyKind
 
 _DOCS = "Cilium documentation, Kubernetes NetworkPolicy"
-_EVIDENCE = first_of(
-    agent("cilium/cilium(-ci)?|cilium|anetd"),
-    any_object("cilium.io", "CiliumNode", "CiliumEndpoint", "CiliumIdentity"),
-    any_object("cilium.io", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"),
-)
 
 
-def _find(snapshot: ClusterSnapshot) -> str:
-    return (_EVIDENCE(snapshot) or "ConfigMap cilium-config") if enforces(snapshot) else ""
+def _config(snapshot: ClusterSnapshot) -> str:
+    return next((str(o.ref) for o in snapshot.of("ConfigMap", "") if o.name == "cilium-config"), "")
 
 
 CILIUM = Known(
@@ -47,5 +41,10 @@ CILIUM = Known(
         ),
         to_own_node_exempt=False,
     ),
-    _find,
+    first_of(
+        agent("cilium/cilium(-ci)?|cilium|anetd"),
+        _config,
+        any_object("cilium.io", "CiliumNode", "CiliumEndpoint"),
+    ),
+    any_object("cilium.io", "CiliumIdentity", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"),
 )

@@ -6,8 +6,8 @@ from kubectl_genainet.policy.enforcers.base import Enforcer, EnforcerName, Known
 
 OVN = Known(
     Enforcer(EnforcerName.OVN, "OVN"),
+    agent("ovn-kube(rnetes)?(-[a-z]+)?|ovnkube|kube-ovn|.*ovn-kubernetes.*"),
     first_of(
-        agent("ovn-kube(rnetes)?(-[a-z]+)?|ovnkube|kube-ovn|.*ovn-kubernetes.*"),
         any_object("k8s.ovn.org", "EgressFirewall", "EgressIP", "UserDefinedNetwork"),
         any_object("kubeovn.io", "Subnet", "Vpc"),
     ),

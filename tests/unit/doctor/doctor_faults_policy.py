@@ -26,6 +26,20 @@ def egress_without_dns(world: World) -> None:
     world.add(egress_policy("rag-egress", "rag-app", {"to": [{"podSelector": {}}]}))
 
 
+@fault("policy-refused", kubeadm, "NetworkPolicy chatbot/odd", "spec.policyTypes[0]")
+def misspelt_policy_type(world: World) -> None:
+    odd = policy("odd", "nobody-has-this-name", 80, "chatbot-ui")
+    odd["spec"] |= {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "qdrant"}}, "policyTypes": ["Ingres"]}
+    world.add(odd)
+
+
+@fault("policy-refused", eks, "NetworkPolicy chatbot/odd", "spec.podSelectr")
+def misspelt_field(world: World) -> None:
+    odd = policy("odd", "qdrant", 6333, "rag-app")
+    odd["spec"]["podSelectr"] = odd["spec"].pop("podSelector")
+    world.add(odd)
+
+
 @fault("policy-not-enforced", eks, "DaemonSet kube-system/aws-node", "spec.template.spec.containers")
 def policy_agent_off(world: World) -> None:
     world.spec("DaemonSet", "aws-node", "kube-system")["containers"][1]["args"][1] = "--enable-network-policy=false"

@@ -169,6 +169,7 @@ CLUSTERS = (
             "model_with_a_sidecar",
             "injection_wanted_and_not_done",
             "cilium_policy_under_calico",
+            "misspelt_policy_type",
             "rules_lag_for_a_minute",
             "a_sync_takes_seconds",
             "twenty_thousand_rules",

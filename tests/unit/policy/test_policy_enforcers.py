@@ -74,6 +74,13 @@ def test_a_network_that_enforces_nothing_counts_only_alone() -> None:
     assert enforcer_of(snapshot(*canal)).name is EnforcerName.CALICO
 
 
+def test_an_agent_that_runs_goes_before_objects_that_are_left_over() -> None:
+    left = {"apiVersion": "cilium.io/v2", "kind": "CiliumNetworkPolicy", "metadata": {"name": "l", "namespace": "ai"}}
+    assert enforcer_of(snapshot(left)).name is EnforcerName.CILIUM
+    assert enforcer_of(snapshot(left, daemon_set("quay.io/calico/node:v3"))).name is EnforcerName.CALICO
+    assert enforcer_of(snapshot(left, daemon_set("docker.io/flannel/flannel:v0.25"))).name is EnforcerName.NONE
+
+
 def test_without_an_enforcer_every_policy_is_inert() -> None:
     e = engine(*PODS, CLOSED, daemon_set("docker.io/flannel/flannel:v0.25"))
     answer = ask(e, "ai/rag", "ai/llama")

@@ -66,6 +66,7 @@ PORT = "spec.ingress[0].ports[0]"
         (ports(port="http", endPort=80), f"{PORT}.endPort", "endPort needs a numeric port"),
         (ports(endPort=80), f"{PORT}.endPort", "endPort needs a numeric port"),
         (ports(port=70000), f"{PORT}.port", "port 70000 is not between 1 and 65535"),
+        (ports(port="80"), f"{PORT}.port", "the port number '80' is quoted, which makes it a name"),
         (ports(port="Not_A_Name"), f"{PORT}.port", "'Not_A_Name' is not a port name"),
         (ports(port=80, protocol="tcp"), f"{PORT}.protocol", "'tcp' is none of TCP, UDP, SCTP"),
         ({"policyTypes": ["ingress"]}, "spec.policyTypes[0]", "'ingress' is neither Ingress nor Egress"),

@@ -1,0 +1,52 @@
+"""Policies that are not in force as they are written: refused, misspelt, or of a version that is no longer served."""
+
+from __future__ import annotations
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.policy.unevaluated import RefusedBy
+
+_NO_SUCH_FIELD = "no such field"
+
+
+@check(Area.POLICY, Severity.ERROR)
+def policy_refused(cluster: Cluster) -> Problems:
+    """A policy is refused by its API or by the agent that enforces it, or has a field that its kind does not have.
+
+    Looks at every policy as its API server validates it (types, selectors, blocks, ports, required fields) and, for Cilium and
+    Calico, as their agents do; names API versions that are no longer served and kinds spelt wrongly.
+
+    Why: a manifest that is refused segments nothing, and a misspelt field is dropped in silence where the client does not
+    validate: `podSelectr` selects every pod, `egres` isolates nothing.
+
+    Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation,
+    https://kubernetes.io/docs/reference/using-api/deprecation-guide/
+    """
+    for one in cluster.policy.unevaluated:
+        if one.refused_by is RefusedBy.NOBODY or not cluster.in_scope(one.ref.namespace):
+            continue
+        yield Problem(
+            f"the {one.refused_by.value} refuses it: {one.reason}",
+            one.ref,
+            (seen(one.ref, one.field, None, one.reason),),
+            Remedy(
+                one.hint
+                or f"Correct {one.field or 'the policy'}; `kubectl apply --dry-run=server` shows what is refused."
+            ),
+        )
+    told = set()
+    for policy in cluster.policy.policies:
+        for field, reason in policy.not_evaluated:
+            if (
+                reason.startswith(_NO_SUCH_FIELD)
+                and cluster.in_scope(policy.ref.namespace)
+                and (policy.ref, field) not in told
+            ):
+                told.add((policy.ref, field))
+                yield Problem(
+                    f"there is {reason}: {field}",
+                    policy.ref,
+                    (seen(policy.ref, field, None, reason),),
+                    Remedy(f"Correct the spelling of {field}: the API server drops fields that it does not know."),
+                )
