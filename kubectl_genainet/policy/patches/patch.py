@@ -140,7 +140,8 @@ class Patcher:
         the shortest."""
         best: tuple[tuple[int, int, int, int], Option] | None = None
         for chosen in product(*proposals):
-            option = tried(self._engine, flow, _merged(chosen))
+            at_most = len(best[1].also_admits) if best and not best[1].isolates else None
+            option = tried(self._engine, flow, _merged(chosen), at_most=at_most)
             if option is not None:
                 size = sum(len(msgspec.json.encode(c.object)) for c in option.changes)
                 breadth = sum(_breadth(self._engine, c.ref) for c in option.changes)

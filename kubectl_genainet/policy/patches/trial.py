@@ -38,8 +38,11 @@ class Option(msgspec.Struct, frozen=True):
     isolates: tuple[str, ...] = ()
 
 
-def tried(engine: PolicyEngine, flow: PolicyFlow, changes: Sequence[Change]) -> Option | None:
-    """The option of these changes, if they admit the flow and stop no other on its port; None otherwise."""
+def tried(
+    engine: PolicyEngine, flow: PolicyFlow, changes: Sequence[Change], *, at_most: int | None = None
+) -> Option | None:
+    """The option of these changes, if they admit the flow and stop no other on its port; None otherwise, and where they
+    admit more than `at_most` other flows between pods."""
     try:
         changed = engine.with_changes([KubeObject(c.object) for c in changes])
     except InputError:
@@ -47,7 +50,7 @@ def tried(engine: PolicyEngine, flow: PolicyFlow, changes: Sequence[Change]) -> 
     if changed is None or changed.engine.explain(flow).verdict is not Verdict.ALLOW:
         return None
     effect = _Effect(engine, changed.engine, changed.removed, changed.added, flow)
-    gained = effect.gained()
+    gained = effect.gained(at_most)
     if gained is None:
         return None
     own = (str(flow.source), str(flow.destination))
@@ -91,42 +94,61 @@ class _Effect:
         isolating = [p for p in self.added if p.isolates(direction)]
         return self._selected(isolating, direction) & ~self.rows.isolated(direction) if isolating else 0
 
-    def gained(self) -> list[tuple[str, str]] | None:
-        """The pairs of pods between which flows pass or may pass that did not; None where one is stopped, other than by
-        isolating a pod that was open."""
+    def gained(self, at_most: int | None) -> list[tuple[str, str]] | None:
+        """The pairs of pods between which flows pass or may pass that did not.
+
+        None where one is stopped, other than by isolating a pod that was open, and where there are more than `at_most`
+        besides the flow itself.
+        """
         pairs: set[tuple[int, int]] = set()
         for direction in Direction:
-            for index in bits(self._subjects[direction]):
-                if not self._compare(index, direction, pairs):
+            for (before, after), alike in self._groups(direction).items():
+                if not self._compare(alike, before, after, direction, pairs):
                     return None
+        classes = self.classes.classes
+        if at_most is not None:
+            size = sum(len(classes[a].pods) * (len(classes[b].pods) - (a == b)) for a, b in pairs)
+            if size - 1 > at_most:
+                return None
         gained: list[tuple[str, str]] = []
         for source, destination in sorted(pairs):
-            pods = self.classes.classes[source].pods, self.classes.classes[destination].pods
+            pods = classes[source].pods, classes[destination].pods
             gained += [("/".join(a), "/".join(b)) for a in pods[0] for b in pods[1] if a != b]
         return gained
 
-    def _compare(self, index: int, direction: Direction, gained: set[tuple[int, int]]) -> bool:
-        """Notes the pairs that a class gains in one direction; False where one is stopped."""
-        before, after = self._row(index, direction), self._new_row(index, direction)
-        differ = (before[0] ^ after[0]) | (before[1] ^ after[1])
+    def _groups(self, direction: Direction) -> dict[tuple[tuple[int, int], tuple[int, int]], int]:
+        """The changed classes of a direction by their rows before and after."""
+        groups: dict[tuple[tuple[int, int], tuple[int, int]], int] = {}
+        for index in bits(self._subjects[direction]):
+            rows = self._row(index, direction), self._new_row(index, direction)
+            groups[rows] = groups.get(rows, 0) | 1 << index
+        return groups
+
+    def _compare(
+        self,
+        alike: int,
+        before: tuple[int, int],
+        after: tuple[int, int],
+        direction: Direction,
+        gained: set[tuple[int, int]],
+    ) -> bool:
+        """Notes the pairs that classes with the same rows gain in one direction; False where one is stopped."""
         egress = direction is Direction.EGRESS
         back = Direction.INGRESS if egress else Direction.EGRESS
-        changed, own = self._subjects[back], 1 << index
+        changed = self._subjects[back]
         row, protocol, port = self.rows.row, self.flow.protocol, self.flow.port
-        for other in bits(differ):
+        for other in bits((before[0] ^ after[0]) | (before[1] ^ after[1])):
             bit = 1 << other
             old = row(other, back, protocol, port)
             new = self._new_row(other, back) if changed & bit else old
-            if not new[0] & own and not old[0] & own:
-                continue
-            was = _verdict(before, bit, old, own)
-            now = _verdict(after, bit, new, own)
-            if was is Verdict.ALLOW and now is not Verdict.ALLOW:
-                if not (self._isolated[direction] & own or self._isolated[back] & bit):
-                    return False
-                continue
-            if now is not was and (now is Verdict.ALLOW or was is Verdict.DENY):
-                gained.add((index, other) if egress else (other, index))
+            for index in bits((old[0] | new[0]) & alike):
+                own = 1 << index
+                was, now = _verdict(before, bit, old, own), _verdict(after, bit, new, own)
+                if was is Verdict.ALLOW and now is not Verdict.ALLOW:
+                    if not (self._isolated[direction] & own or self._isolated[back] & bit):
+                        return False
+                elif now is not was and (now is Verdict.ALLOW or was is Verdict.DENY):
+                    gained.add((index, other) if egress else (other, index))
         return True
 
     def _row(self, index: int, direction: Direction) -> tuple[int, int]:
