@@ -25,6 +25,7 @@ oracles: setup
 # The lab's tests mostly wait for packets: two files at a time. What counts the node's probes runs alone.
 test: setup oracles
 	$(PY) -m pytest tests/unit tests/conformance tests/oracles
+	$(PY) scripts/fuzz.py 45
 	$(PY) -m pytest tests/lab tests/golden -n 2 --dist loadfile
 	$(PY) -m pytest tests/kernel tests/cluster
 

@@ -153,9 +153,9 @@ static __always_inline int look(struct look *s, __u64 skb, int received, int err
 	int icmp_error = 0;
 
 	__u64 l3 = ip_header(&sh, skb, received);
-	if (!l3 || !read_headers(&h, l3)) /* or a later fragment */
-		return 0;
 	__u64 end = sh.head + sh.tail;
+	if (!l3 || !read_headers(&h, l3) || !clip(&h, l3, end)) /* or a later fragment */
+		return 0;
 	__u64 inner = inner_of(&h, l3, &icmp_error);
 	if (inner + 28 > end)
 		inner = icmp_error = 0;
@@ -171,7 +171,7 @@ static __always_inline int look(struct look *s, __u64 skb, int received, int err
 	s->icmp_code = s->p.icmp_code;
 	s->icmp_rest = s->p.icmp_rest;
 	int is_wanted = !filtered || matches(&s->p.t);
-	if (inner && read_headers(&h, inner)) {
+	if (inner && (icmp_error || is_tunnel(skb, &s->p.t)) && read_headers(&h, inner) && clip(&h, inner, end)) {
 		s->outer = s->p.t;
 		parse(&s->p, &h, inner);
 		if (!filtered || matches(&s->p.t)) {

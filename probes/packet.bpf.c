@@ -232,9 +232,12 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 	__u64 outer_l3 = l3;
 #pragma nounroll
 	for (int depth = 0; depth < 2; depth++) {
-		if (!read_headers(&h, l3))
+		__u64 end = sh.head + sh.tail;
+		if (!read_headers(&h, l3) || !clip(&h, l3, end))
 			return 0;
 		__u64 inner = depth ? 0 : inner_of(&h, l3, &icmp_error);
+		if (inner + 28 > end)
+			inner = icmp_error = 0;
 		int follows = 0;
 		if (!depth) {
 			follows = known && known->skb == skb && known->sig == signature(&h);
@@ -251,7 +254,7 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 			icmp_error = icmp_error && depth;
 			break;
 		}
-		if (!inner)
+		if (!inner || (!icmp_error && !is_tunnel(skb, &s->p.t)))
 			return 0;
 		s->outer = s->p.t;
 		s->icmp_type = s->p.icmp_type;

@@ -145,7 +145,7 @@ def _show(report: RulesReport, dumps: Dumps, output: str, *, saved: bool) -> Non
             click.echo(msgspec.json.encode(item))
         return
     console = make_console()
-    if report.rows or report.findings or not sets:
+    if report.rows or report.findings or report.not_checked or not sets:
         console.print(rules_tree(report) if output == "tree" else rules_table(report, wide=output == "wide"))
     if sets:
         console.print(ipsets_table(sets))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from kubectl_genainet.diagnose.felt import Felt
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.results.diagnosis import Cause, Symptom
+from kubectl_genainet.model.results.path import PacketPath
 
 MAX_CAUSES = 500
 MAX_EVIDENCE = 8
@@ -57,6 +58,8 @@ class Gathered:
     first_s: float | None = None
     last_s: float | None = None
     folded: list[Gathered] = field(default_factory=list)
+    timeline: Counter[int] = field(default_factory=Counter)
+    example: PacketPath | None = None
 
     @property
     def clients(self) -> tuple[str, ...]:
@@ -101,6 +104,9 @@ class Gathering:
                 found.evidence.setdefault(evidence.statement, evidence)
         found.remedy = found.remedy or felt.remedy
         found.dns = found.dns or felt.dns
+        found.example = found.example or felt.path
+        if at_s is not None and felt.unit == "connections":
+            found.timeline[int(at_s)] += felt.count
         if at_s is not None:
             found.first_s = at_s if found.first_s is None else min(found.first_s, at_s)
             found.last_s = at_s if found.last_s is None else max(found.last_s, at_s)
@@ -172,4 +178,6 @@ def _cause(gathered: Gathered) -> Cause:
         evidence=tuple(evidence[:MAX_EVIDENCE]),
         remedy=gathered.remedy or next((f.remedy for f in gathered.folded if f.remedy), None),
         symptoms=symptoms,
+        timeline=dict(sorted(gathered.timeline.items())),
+        example=gathered.example or next((f.example for f in gathered.folded if f.example), None),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kubectl_genainet.dns.findings import ADMIT_DNS
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy, Severity
@@ -35,6 +35,7 @@ class Felt:
     evidence: tuple[Evidence, ...]
     remedy: Remedy | None = None
     dns: bool = False
+    path: PacketPath | None = None
 
 
 def name_of(party: Party | None) -> str:
@@ -53,7 +54,7 @@ def of_path(path: PacketPath) -> Iterator[Felt]:
     server = name_of(path.backend) if path.backend else f"{service.namespace}/{service.name}" if service else "?"
     pairs = frozenset({(client, server)})
     if path.drop is not None:
-        yield _of_drop(path.drop, pairs, 1, "connections")
+        yield replace(_of_drop(path.drop, pairs, 1, "connections"), path=path)
     for finding in path.findings:
         place = _place_of(finding) or server
         yield Felt(
@@ -67,6 +68,7 @@ def of_path(path: PacketPath) -> Iterator[Felt]:
             "connections",
             finding.evidence,
             finding.remedy,
+            path=path,
         )
 
 

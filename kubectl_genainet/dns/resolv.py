@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.kube import Pod
+from kubectl_genainet.model.numbers import whole_number
 
 CLUSTER_DOMAIN = "cluster.local"  # kubelet's default; a cluster may have another, which only resolv.conf tells
 DEFAULT_NDOTS = 1
@@ -47,8 +48,8 @@ def parse_resolv_conf(text: str) -> ResolvConf:
         elif word == "options":
             for option in rest:
                 name, _, value = option.partition(":")
-                if name == "ndots" and value.isdigit():
-                    ndots = min(int(value), 15)
+                if name == "ndots" and (number := whole_number(value)) is not None:
+                    ndots = min(number, 15)
     return ResolvConf(search, ndots, tuple(servers), Certainty.OBSERVED)
 
 
@@ -71,8 +72,8 @@ def assumed_resolv_conf(pod: Pod, snapshot: ClusterSnapshot) -> ResolvConf | Non
         servers = service.cluster_ips[:1] if service else ()
         ndots = 5
     search += tuple(s.rstrip(".").lower() for s in config.searches)
-    if options.get("ndots", "").isdigit():
-        ndots = int(options["ndots"])
+    if (number := whole_number(options.get("ndots", ""))) is not None:
+        ndots = number
     return ResolvConf(tuple(dict.fromkeys(search)), ndots, (*servers, *config.nameservers), Certainty.ASSUMED)
 
 

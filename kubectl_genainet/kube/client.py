@@ -199,6 +199,8 @@ def _read_kubeconfig(kubeconfig: str) -> _Kubeconfig:
     from kubernetes.config import ConfigException
     from kubernetes.config.kube_config import KubeConfigMerger
 
+    from kubectl_genainet.kube.yaml_text import parse_text
+
     paths = _kubeconfig_paths(kubeconfig)
     files = tuple(p for p in paths if p.is_file())
     if not files:
@@ -206,13 +208,18 @@ def _read_kubeconfig(kubeconfig: str) -> _Kubeconfig:
             f"there is no kubeconfig: {', '.join(map(str, paths))} {'does' if len(paths) == 1 else 'do'} not exist",
             "Give --kubeconfig FILE or set KUBECONFIG; --lab, --manifests and --from work without a cluster.",
         )
+    for file in files:  # the library reads whatever depth and however many aliases
+        try:
+            parse_text(str(file), file.read_text(errors="replace"), lambda _: None)
+        except OSError as error:
+            raise GenainetError(f"the kubeconfig {file} can't be read: {error.strerror}") from None
     try:
         node = KubeConfigMerger(os.pathsep.join(map(str, files))).config
         content = node.value
         listed = [getattr(c, "value", c) for c in content.get("contexts") or ()]
         contexts = tuple(c for c in listed if isinstance(c, dict) and c.get("name"))
         return _Kubeconfig(node, contexts, str(content.get("current-context") or ""), files)
-    except (ConfigException, yaml.YAMLError, AttributeError, TypeError, OSError, UnicodeDecodeError) as error:
+    except (ConfigException, yaml.YAMLError, AttributeError, TypeError, OSError, ValueError, RecursionError) as error:
         problem = " ".join(str(error).split())
         raise GenainetError(f"the kubeconfig {files[0]} can't be read: {problem}") from None
 

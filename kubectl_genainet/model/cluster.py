@@ -52,6 +52,10 @@ class Backend(msgspec.Struct, frozen=True):
     pod: str  # name of the pod in the Service's namespace; empty when the slice names none
 
 
+def _usefulness(backend: Backend) -> tuple[bool, bool, bool]:
+    return backend.ready, backend.serving, not backend.terminating
+
+
 class ServiceAddress(msgspec.Struct, frozen=True):
     """A Service port, found by one of its addresses. `via` is clusterIP, externalIP, loadBalancer or nodePort."""
 
@@ -169,18 +173,19 @@ class ClusterSnapshot:
                     conditions = endpoint.conditions
                     target = endpoint.target_ref
                     for address in endpoint.addresses[:1]:  # the API allows several, kube-proxy uses the first
-                        found.setdefault(
-                            (address, slice_port.port),
-                            Backend(
-                                ip=canonical_ip(address),
-                                port=slice_port.port,
-                                ready=conditions.ready,
-                                serving=conditions.ready if conditions.serving is None else conditions.serving,
-                                terminating=conditions.terminating,
-                                node=endpoint.node,
-                                pod=target.name if target and target.kind in ("Pod", "") else "",
-                            ),
+                        backend = Backend(
+                            ip=canonical_ip(address),
+                            port=slice_port.port,
+                            ready=conditions.ready,
+                            serving=conditions.ready if conditions.serving is None else conditions.serving,
+                            terminating=conditions.terminating,
+                            node=endpoint.node,
+                            pod=target.name if target and target.kind in ("Pod", "") else "",
                         )
+                        # Of two endpoints at one address (hostNetwork pods in a rollout) the ready one counts.
+                        key = (backend.ip, backend.port)
+                        if key not in found or _usefulness(backend) > _usefulness(found[key]):
+                            found[key] = backend
         return tuple(found.values())
 
     @cached_property

@@ -193,6 +193,7 @@ class SessionAffinityConfig(msgspec.Struct, frozen=True, rename="camel"):
 class LoadBalancerIngress(msgspec.Struct, frozen=True, rename="camel"):
     ip: str = ""
     hostname: str = ""
+    ip_mode: str = "VIP"  # Proxy: the balancer's address is not the nodes' business
 
 
 class LoadBalancerStatus(msgspec.Struct, frozen=True, rename="camel"):

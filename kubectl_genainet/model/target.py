@@ -13,6 +13,7 @@ import msgspec
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Pod, Service
+from kubectl_genainet.model.numbers import whole_number
 
 
 class TargetKind(Enum):
@@ -123,11 +124,12 @@ def _parse_address(text: str) -> Target | None:
 
 def _parse_port(port: str, text: str) -> int | str:
     if port.isdigit():
-        if not 1 <= int(port) <= 65535:
-            raise InputError(f"{text!r}: port {port} is not between 1 and 65535")
-        return int(port)
+        number = whole_number(port)
+        if number is None or not 1 <= number <= 65535:
+            raise InputError(f"{text[:300]!r}: port {port[:20]} is not between 1 and 65535")
+        return number
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", port):
-        raise InputError(f"{text!r}: {port!r} is neither a port number nor a port name")
+        raise InputError(f"{text[:300]!r}: {port[:300]!r} is neither a port number nor a port name")
     return port
 
 

@@ -54,7 +54,29 @@ def explain_arriving(engine: PolicyEngine, flow: PolicyFlow, service: str = "") 
         cache = node_local_dns(snapshot)
         if cache is not None:
             return to_node_local_dns(engine, flow, *cache)
+    redirect = _redirect(snapshot, flow, service)
+    if redirect:
+        found = engine.explain(flow)
+        open_ = (Reason.DEFAULT, Reason.INERT)
+        closed = [d for d in Direction if found.direction(d).reason not in open_]
+        note = f"{redirect} sends it to a pod on the client's own node instead, and which one is not evaluated"
+        return _opened(msgspec.structs.replace(found, arrival=note), closed, note)
     return engine.explain(flow)
+
+
+def _redirect(snapshot: ClusterSnapshot, flow: PolicyFlow, service: str) -> str:
+    """The CiliumLocalRedirectPolicy that takes the flow, or an empty string."""
+    for obj in snapshot.of("CiliumLocalRedirectPolicy", "cilium.io"):
+        spec = obj.raw.get("spec")
+        front = spec.get("redirectFrontend") if isinstance(spec, dict) else None
+        if not isinstance(front, dict):
+            continue
+        by_name, by_address = front.get("serviceMatcher"), front.get("addressMatcher")
+        if isinstance(by_name, dict) and f"{by_name.get('namespace')}/{by_name.get('serviceName')}" == service:
+            return str(obj.ref)
+        if isinstance(by_address, dict) and flow.destination.ip and by_address.get("ip") == flow.destination.ip:
+            return str(obj.ref)
+    return ""
 
 
 def _in_ambient(snapshot: ClusterSnapshot, end: PolicyEndpoint) -> bool:
@@ -82,7 +104,7 @@ def _hairpin(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
         "the Service sends the pod's connection back to the pod itself, masqueraded (hairpin): whether policies see the "
         "node's address or the pod's depends on the enforcer"
     )
-    return _combined([engine.explain(flow, hairpin=True), engine.explain(flow)], note)
+    return _combined(flow, [engine.explain(flow, hairpin=True), engine.explain(flow)], note)
 
 
 def _is_masqueraded(engine: PolicyEngine, flow: PolicyFlow, service: Service) -> bool:
@@ -107,7 +129,7 @@ def _through_a_node(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
     if engine.enforcer.name is EnforcerName.CILIUM:  # may keep the client's identity, or its address (DSR)
         arriving.append(as_sent)
     if arriving:
-        return _combined(arriving, note)
+        return _combined(flow, arriving, note)
     if as_sent.ingress.reason in (Reason.DEFAULT, Reason.HOST_NETWORK, Reason.OUTSIDE, Reason.INERT):
         return msgspec.structs.replace(as_sent, arrival=note)
     why = f"{note}; the nodes are not among the objects"
@@ -151,16 +173,16 @@ def to_node_local_dns(engine: PolicyEngine, flow: PolicyFlow, address: str, evid
         f"the node's own DNS cache answers ({evidence}, {address}): the query does not reach the pods behind the Service, "
         "and whether the pod's own node is exempt from its policies depends on the enforcer"
     )
-    return _combined([to_cache, exempt], note)
+    return _combined(flow, [to_cache, exempt], note)
 
 
-def _combined(explained: Sequence[Explanation], note: str) -> Explanation:
-    """The answer for one of several packets: that of all, or UNKNOWN."""
+def _combined(asked: PolicyFlow, explained: Sequence[Explanation], note: str) -> Explanation:
+    """The answer for one of several packets: that of all, or UNKNOWN for the flow that was asked for."""
     first = msgspec.structs.replace(explained[0], arrival=note)
     if all(e.verdict is first.verdict for e in explained):
         return first
     differing = [d for d in Direction if len({e.direction(d).verdict for e in explained}) > 1]
-    return _opened(first, differing, note)
+    return _opened(msgspec.structs.replace(first, flow=asked), differing, note)
 
 
 def _opened(explanation: Explanation, directions: Sequence[Direction], why: str) -> Explanation:

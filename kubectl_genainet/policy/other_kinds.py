@@ -101,12 +101,17 @@ def looks_like_a_policy(obj: KubeObject) -> bool:
 
 
 def old_api(obj: KubeObject) -> str:
-    """What to say of an API version that no server offers any more, or of a kind spelt with the wrong case; else ""."""
+    """What to say of an API version that no server offers any more; else ""."""
     if obj.group == "extensions" and obj.kind == "NetworkPolicy":
         return (
             f"{obj.api_version} has not been served since Kubernetes 1.16: the API server refuses it; "
             "the current version is networking.k8s.io/v1"
         )
-    if obj.group == "networking.k8s.io" and obj.kind != "NetworkPolicy" and obj.kind.lower() == "networkpolicy":
-        return f"there is no kind {obj.kind} in {obj.api_version}: the API server refuses it; the kind is NetworkPolicy"
+    return ""
+
+
+def misspelt(obj: KubeObject) -> str:
+    """What to say of the kind NetworkPolicy spelt with the wrong case; else ""."""
+    if obj.group in ("networking.k8s.io", "extensions") and obj.kind.lower() in ("networkpolicy", "networkpolicies"):
+        return f"there is no kind {obj.kind} in {obj.api_version}: the kind is NetworkPolicy of networking.k8s.io/v1"
     return ""

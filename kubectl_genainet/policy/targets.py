@@ -10,6 +10,7 @@ import msgspec
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, Pod, Service, ServicePort
+from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.model.target import Target, TargetKind, not_found, pod_named, service_named
 from kubectl_genainet.model.workload_kinds import pod_templates
 from kubectl_genainet.policy.model import PolicyEndpoint, PolicyFlow, domain_endpoint, ip_endpoint, pod_endpoint
@@ -203,7 +204,7 @@ def _at_address(snapshot: ClusterSnapshot, target: Target, protocol: str) -> lis
 
 def _host_and_port(text: str) -> tuple[str, int]:
     host, _, port = text.partition(":")
-    if not port.isdigit() or not 1 <= int(port) <= 65535:
+    if not 1 <= (whole_number(port) or 0) <= 65535:
         raise InputError(f"{text} needs a port number", hint=f"Give one: {host}:443")
     return host, int(port)
 

@@ -18,7 +18,15 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import Action, Direction, Family
-from kubectl_genainet.policy.other_kinds import HARMLESS, OTHER_KINDS, PLACES, Place, looks_like_a_policy, old_api
+from kubectl_genainet.policy.other_kinds import (
+    HARMLESS,
+    OTHER_KINDS,
+    PLACES,
+    Place,
+    looks_like_a_policy,
+    misspelt,
+    old_api,
+)
 from kubectl_genainet.policy.peers import AnyPeer, Peer, PodsPeer
 from kubectl_genainet.policy.rules import DEFAULT_TIER, NETWORK_POLICY_ORDER, Policy, Rule
 from kubectl_genainet.policy.selectors import Operator, RawSelector, Requirement, Selector, selector_of
@@ -32,6 +40,7 @@ class RefusedBy(Enum):
 
     API = "API server"
     AGENT = "agent"
+    CLIENT = "client"  # there is no such kind: it is never sent
     NOBODY = "nobody"  # it is in force, but of a kind that is not evaluated
 
 
@@ -88,10 +97,10 @@ def unevaluated_policies(snapshot: ClusterSnapshot, evaluated: frozenset[tuple[s
 
 
 def _other(obj: KubeObject, place: Place | None) -> StandIn:
-    old = old_api(obj)
-    if old:
-        what = Unevaluated(obj.ref, old, "apiVersion", obj.source, RefusedBy.API)
-        return StandIn(_policy(obj, PLACES["networking.k8s.io"], "apiVersion", old), what)
+    for problem, field, by in ((old_api(obj), "apiVersion", RefusedBy.API), (misspelt(obj), "kind", RefusedBy.CLIENT)):
+        if problem:
+            what = Unevaluated(obj.ref, problem, field, obj.source, by)
+            return StandIn(_policy(obj, PLACES["networking.k8s.io"], field, problem), what)
     reason = f"{obj.kind} ({obj.group or 'v1'}) is not evaluated"
     policy = _policy(obj, place or PLACES[""], "", reason)
     return StandIn(policy, Unevaluated(obj.ref, reason, source=obj.source))

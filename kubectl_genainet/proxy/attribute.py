@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.packet import FiveTuple
 from kubectl_genainet.proxy.evaluator.evaluate import evaluate
-from kubectl_genainet.proxy.evaluator.model import NatAttribution, Packet
+from kubectl_genainet.proxy.evaluator.model import NatAttribution, Packet, translates
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 from kubectl_genainet.proxy.names import parse_nftables_chain, service_of
 from kubectl_genainet.proxy.ruleset import Ruleset
@@ -38,7 +38,7 @@ def attribute_nat(
 
 def attribution_of(rules: Sequence[RuleRef], masquerade: bool | None = None) -> NatAttribution | None:
     """What the rules that a packet passed, in order, say of its translation; None where none of them translates."""
-    at = next((i for i in reversed(range(len(rules))) if _translates(rules[i])), None)
+    at = next((i for i in reversed(range(len(rules))) if translates(rules[i])), None)
     if at is None:
         return None
     rule, passed = rules[at], tuple(rules[: at + 1])
@@ -50,16 +50,10 @@ def attribution_of(rules: Sequence[RuleRef], masquerade: bool | None = None) -> 
     return NatAttribution(
         "nftables" if nft else "iptables",
         services[-1] if services else None,
-        rule.chain,
+        None if services and services[-1] == rule.chain else rule.chain,
         service_of(reversed(passed)),
         passed,
         masquerade,
-    )
-
-
-def _translates(rule: RuleRef) -> bool:
-    return rule.table == "ipvs" or any(
-        f"{word} " in f"{rule.text} " for word in ("DNAT", "REDIRECT", "dnat", "redirect")
     )
 
 

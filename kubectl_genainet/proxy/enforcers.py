@@ -32,7 +32,9 @@ class PolicyBehind(msgspec.Struct, frozen=True):
 
 Recognise = Callable[[RuleRef], PolicyBehind | None]
 _REGISTERED: list[Recognise] = []
-_ROUTER_POLICY = re.compile(r"policy name:? ?(\S+) namespace:? ?(\S+)")
+_ROUTER_POLICY = re.compile(r"policy name:? ?([^\s;]+) namespace:? ?([^\s;]+)")
+_ROUTER_NFT = re.compile(r"^([^\s/]+)/([^\s/]+) (ingress|egress)\b")  # kube-router's nft mode: "ns/policy ingress any"
+_ROUTER_SIDE = re.compile(r"(-[sd]|[sd]addr) ([0-9a-fA-F.:]+)")
 _ROUTER_RUN = re.compile(r"run through nw policy (\S+)")
 _ROUTER_POD = re.compile(r"POD name: ?(\S+) namespace: ?(\S+)")
 _TARGET = re.compile(r" -[jg] (\S+)")
@@ -46,15 +48,19 @@ def register_enforcer(recognise: Recognise) -> Recognise:
 
 
 def policy_behind(
-    rule: RuleRef, ruleset: Ruleset | None = None, policies: Iterable[tuple[str, str]] = ()
+    rule: RuleRef,
+    ruleset: Ruleset | None = None,
+    policies: Iterable[tuple[str, str]] = (),
+    packet: tuple[str, str] | None = None,
 ) -> PolicyBehind | None:
     """The policies behind a rule; None where no known enforcer wrote it.
 
     `ruleset` lets the other rules of the chain be read, which a drop rule needs (Calico, kube-router). `policies` are
-    the (namespace, name) of the cluster's NetworkPolicies: Calico's hashed chain names are looked up among them.
+    the (namespace, name) of the cluster's NetworkPolicies: Calico's hashed chain names are looked up among them. With a
+    `packet` (source and destination address), only policies of its direction are named where the chain tells them apart.
     """
     if rule.chain.startswith(("KUBE-POD-FW-", "KUBE-NWPLCY-")):
-        return _kube_router(rule, _chain(ruleset, rule))
+        return _kube_router(rule, _chain(ruleset, rule), packet)
     if rule.chain.startswith(("cali-", "filter-cali-")):
         return _calico(rule, _chain(ruleset, rule), policies)
     if rule.table.endswith("kube-network-policies"):
@@ -71,9 +77,11 @@ def _chain(ruleset: Ruleset | None, rule: RuleRef) -> Chain | None:
     return ruleset.chain(rule.table, rule.chain, 4) or ruleset.chain(rule.table, rule.chain, 6)
 
 
-def _kube_router(rule: RuleRef, chain: Chain | None) -> PolicyBehind:
+def _kube_router(rule: RuleRef, chain: Chain | None, packet: tuple[str, str] | None) -> PolicyBehind:
     if match := _ROUTER_POLICY.search(rule.comment):
         return PolicyBehind("kube-router", (f"{match.group(2)}/{match.group(1)}",))
+    if match := _ROUTER_NFT.match(rule.comment):
+        return PolicyBehind("kube-router", (f"{match.group(1)}/{match.group(2)}",), match.group(3))
     comments = [r.ref.comment for r in chain.rules] if chain is not None else [rule.comment]
     pod = next((m for c in (rule.comment, *comments) if (m := _ROUTER_POD.search(c))), None)
     if rule.chain.startswith("KUBE-NWPLCY-"):
@@ -81,8 +89,28 @@ def _kube_router(rule: RuleRef, chain: Chain | None) -> PolicyBehind:
         names: Sequence[str] = [f"{named.group(2)}/{named.group(1)}"] if named else []
     else:
         namespace = pod.group(2) if pod else "?"
-        names = [f"{namespace}/{m.group(1)}" for c in comments if (m := _ROUTER_RUN.search(c))]
+        names = [f"{namespace}/{name}" for name in _router_policies(rule, chain, packet)]
     return PolicyBehind("kube-router", tuple(dict.fromkeys(names)), pod=f"{pod.group(2)}/{pod.group(1)}" if pod else "")
+
+
+def _router_policies(rule: RuleRef, chain: Chain | None, packet: tuple[str, str] | None) -> list[str]:
+    """The policies that a pod's chain runs through: `-d POD` those of ingress, `-s POD` those of egress.
+
+    Of a packet (source, destination) only those of its own direction.
+    """
+    refs = [r.ref for r in chain.rules] if chain is not None else [rule]
+    found = []
+    for ref in refs:
+        match = _ROUTER_RUN.search(ref.comment)
+        side = _ROUTER_SIDE.search(ref.text)
+        if match is None:
+            continue
+        if packet is not None and side is not None:
+            address = packet[0] if side.group(1) in ("-s", "saddr") else packet[1]
+            if side.group(2) != address:
+                continue
+        found.append(match.group(1))
+    return found
 
 
 def _calico(rule: RuleRef, chain: Chain | None, policies: Iterable[tuple[str, str]]) -> PolicyBehind:

@@ -13,7 +13,8 @@ from kubectl_genainet.model.finding import Finding, NotChecked, Severity
 from kubectl_genainet.model.kube import Service, ServicePort
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import Target, TargetKind, not_found
-from kubectl_genainet.proxy.drift import compare
+from kubectl_genainet.proxy.drift import comparison
+from kubectl_genainet.proxy.drift.connections import stale_connections
 from kubectl_genainet.proxy.hits import Connection, begun, connections_by_backend, parse_conntrack, since
 from kubectl_genainet.proxy.names import service_port_name
 from kubectl_genainet.proxy.ruleset import parse_ruleset
@@ -71,7 +72,12 @@ def rules_report(
         node: parse_ruleset(found, node_ips=(node_ips or {}).get(node)) for node, found in dumps.items() if found
     }
     services = None if snapshot is None or target is None else _services(snapshot, target, namespace)
-    findings = [] if snapshot is None else compare(snapshot, rulesets, services=services)
+    compared = [] if snapshot is None else comparison(snapshot, rulesets, services=services)
+    findings = [item for item in compared if isinstance(item, Finding)]
+    silent = [item for item in compared if isinstance(item, NotChecked)]
+    if snapshot is not None:
+        for node, of_node in dumps.items():
+            findings += stale_connections(snapshot, node, _connections(of_node) or (), services)
     wanted = _wanted(snapshot, services, target, namespace)
     rows: list[RulesRow] = []
     for node, ruleset in rulesets.items():
@@ -83,7 +89,14 @@ def rules_report(
             then = _connections(earlier[node])
             new = begun(then, now) if now is not None and then is not None else None
         rows += _rows(node, rules, snapshot, wanted, findings, (_by_address(now), _by_address(new)), target)
-    silent = [NotChecked(f"rules of node {r.node or n}", e) for n, r in rulesets.items() for e in r.errors]
+    silent += [NotChecked(f"rules of node {r.node or n}", e) for n, r in rulesets.items() for e in r.errors]
+    said = {item.reason for item in silent}
+    silent += [
+        NotChecked(f"rules of node {n}" if n else "the rules", str(part))
+        for n, r in rulesets.items()
+        for part in r.unread
+        if str(part) not in said
+    ]
     if snapshot is None and target is not None and any(r.virtual_servers for r in rulesets.values()):
         silent.append(NotChecked("names of IPVS services", "IPVS keeps none; give the address, or --manifests"))
     silent += [NotChecked(f"rules of node {node}", "no dump came from it") for node in dumps if node not in rulesets]
@@ -161,7 +174,8 @@ def _rows(
         if wanted is not None and service is None and not _wanted_without_api(wanted, name):
             continue
         expected = None
-        if snapshot is not None and service is not None and port is not None:
+        has_slices = snapshot is not None and bool(snapshot.of("EndpointSlice", "discovery.k8s.io"))
+        if snapshot is not None and service is not None and port is not None and has_slices:
             families = {":" in a.ip for a in entry.addresses if a.ip}
             expected = sum(1 for b in snapshot.backends(service, port) if b.ready and (":" in b.ip) in families)
         for address in entry.addresses:
@@ -178,7 +192,7 @@ def _rows(
                     expected=expected,
                     conntrack=_count(connections[0], entry.protocol, address),
                     begun=_count(connections[1], entry.protocol, address),
-                    state=_state(node, name, findings) if snapshot is not None else "",
+                    state=_state(node, name, findings, address.unread) if snapshot is not None else "",
                 )
             )
     return rows
@@ -228,7 +242,7 @@ def _wanted_without_api(wanted: Wanted, name: str) -> bool:
     return (name.partition(":")[0], "") in wanted
 
 
-def _state(node: str, name: str, findings: Sequence[Finding]) -> str:
+def _state(node: str, name: str, findings: Sequence[Finding], unread: str) -> str:
     """What the findings say of a Service on a node, in short."""
     marks = [
         f.check.replace("-endpoint-rules", " endpoints").replace("-", " ")
@@ -238,4 +252,5 @@ def _state(node: str, name: str, findings: Sequence[Finding]) -> str:
         and (f.check == "nodes-disagree" or any(e.node == node for e in f.evidence))
         and (":" not in name or name in f.title or str(f.object) in f.title)
     ]
+    marks += ["endpoints unknown"] if unread else []
     return ", ".join(dict.fromkeys(marks)) or "in step"

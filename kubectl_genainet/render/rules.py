@@ -24,7 +24,8 @@ def _number(value: int | None) -> str:
 
 def _endpoints(row: RulesRow) -> str:
     have = len({b.address for b in row.address.backends})
-    return f"{have}" if row.expected is None else f"{have}/{row.expected}"
+    have_text = "?" if row.address.unread else f"{have}"
+    return have_text if row.expected is None else f"{have_text}/{row.expected}"
 
 
 def _hits(row: RulesRow) -> str:

@@ -102,7 +102,7 @@ def rule_text(rule: RuleRef) -> str:
 def _named_rule(case: Case, rule: RuleRef, policy: Words) -> Reading:
     text = rule_text(rule)
     known = [(o.namespace, o.name) for o in case.identity.snapshot.of("NetworkPolicy")]
-    behind = policy_behind(rule, case.ruleset, known)
+    behind = policy_behind(rule, case.ruleset, known, (case.flow.src, case.flow.dst))
     told = told_by(rule)
     certainty = Certainty.DERIVED if case.named is None else Certainty.OBSERVED
     how = f"ends the walk in {case.event.hook}" if case.named is None else "dropped this packet: the kernel names it"

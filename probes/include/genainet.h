@@ -82,6 +82,15 @@ struct tuple {
 	__u8 pad[3];
 };
 
+struct tunnel_device {
+	__u32 netns;
+	__u32 ifindex;
+};
+
+struct tunnel_end {
+	__u8 addr[16];
+};
+
 struct filter_key {
 	__u8 addr[16];
 	__u16 port; /* host byte order; 0: any port */
@@ -125,6 +134,8 @@ struct budget {
 
 BPF_ARRAY(config, struct config, 1);
 BPF_HASH(filter, struct filter_key, __u8, 65536);
+BPF_HASH(tunnel_devices, struct tunnel_device, __u8, 4096); /* on which a tunnel is believed (agent/node/tunnels.py) */
+BPF_HASH(tunnel_ends, struct tunnel_end, __u8, 4096);	    /* addresses of the node's, of which a tunnel has one */
 BPF_ARRAY(port_bits, __u64, 1024); /* one bit a port that some filter names: most packets stop here */
 BPF_HASH(own, __u32, __u8, 16384);
 BPF_PERCPU_ARRAY(account, __u64, ACCOUNT_MAX);
@@ -419,6 +430,37 @@ static __always_inline __u64 inner_of(struct headers *h, __u64 l3, int *icmp_err
 		return inner + 8;
 	}
 	return 0;
+}
+
+/* Zeroes what of a transport header stands behind the linear part's end: it is some other packet's. Returns 0 where not even
+ * the ports are there. */
+static __always_inline int clip(struct headers *h, __u64 l3, __u64 end)
+{
+	__u64 l4 = l3 + h->l4_offset;
+
+	if (l4 + (h->proto == P_TCP ? 20 : 16) > end) {
+		*(__u64 *)(h->l4 + 8) = 0;
+		*(__u64 *)(h->l4 + 16) = 0;
+	}
+	return l4 + 8 <= end;
+}
+
+/* Whether the packet of an skb is a tunnel of the node's own: on a device between nodes, with an address of the node's. */
+static __always_inline int is_tunnel(__u64 skb, struct tuple *outer)
+{
+	struct skb_place at;
+	struct dev_place place = {};
+	struct net_ino ino = {};
+
+	READ_VIEW(at, skb_place, skb);
+	if (!at.dev)
+		return 0;
+	READ_VIEW(place, dev_place, at.dev);
+	READ_VIEW(ino, net_ino, place.nd_net_net);
+	struct tunnel_device key = {.netns = ino.ns_inum, .ifindex = place.ifindex};
+	if (!tunnel_devices.lookup(&key))
+		return 0;
+	return tunnel_ends.lookup((struct tunnel_end *)outer->saddr) || tunnel_ends.lookup((struct tunnel_end *)outer->daddr);
 }
 
 #define FIRST_INODE 0xefffff00u /* inode numbers of namespaces start here (PROC_DYNAMIC_FIRST and the fixed ones below) */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -289,33 +290,77 @@ def counted_at(watch: Watch, point: tuple[str, str], direction: str, ends: list[
     return sum(f.packets for f in flows) + len(news), sum(f.bytes for f in flows) + sum(e.length for e in news)
 
 
-def test_packets_inside_vxlan_are_matched_and_name_their_tunnel(row: Row) -> None:
-    ends = ((row.client, CLIENT_IP, SERVER_IP, "10.66.0.1"), (row.server, SERVER_IP, CLIENT_IP, "10.66.0.2"))
-    for name, local, remote, inner in ends:
-        tunnel = ("type", "vxlan", "id", "7", "local", local, "remote", remote, "dstport", "8472")
-        row.run(name, "ip", "link", "add", "vx0", *tunnel)
-        row.run(name, "ip", "addr", "add", f"{inner}/24", "dev", "vx0")
-        row.run(name, "ip", "link", "set", "vx0", "up")
+@contextlib.contextmanager
+def tunnel_to_another_node(row: Row) -> Iterator[None]:
+    """VXLAN between the row's router and its server, which has a link elsewhere and so is no pod of the router's."""
+    router_ip = "10.88.2.1"
+    ends = ((row.router, router_ip, SERVER_IP, "10.66.0.1"), (row.server, SERVER_IP, router_ip, "10.66.0.2"))
+    elsewhere = f"{row.server}-2"
+    netns.create([elsewhere])
     try:
-        with watching(row, FilterEntry("10.66.0.2", PORT, "UDP")) as watch, udp_socket(row, row.server, 4) as sink:
-            sink.bind(("10.66.0.2", PORT))
-            sink.settimeout(20)
-            with udp_socket(row, row.client, 4) as sock:
-                sock.sendto(b"inside the tunnel", ("10.66.0.2", PORT))
-                assert sink.recv(100) == b"inside the tunnel"
-            watch.settle()
-            watch.end()
+        row.run(row.server, "ip", "link", "add", "other", "type", "veth", "peer", "name", "other", "netns", elsewhere)
+        for name, local, remote, inner in ends:
+            tunnel = ("type", "vxlan", "id", "7", "local", local, "remote", remote, "dstport", "8472")
+            row.run(name, "ip", "link", "add", "vx0", *tunnel)
+            row.run(name, "ip", "addr", "add", f"{inner}/24", "dev", "vx0")
+            row.run(name, "ip", "link", "set", "vx0", "up")
+        row.run(row.server, "ip", "route", "add", CLIENT_IP, "via", "10.66.0.1")
+        yield
     finally:
         for name, *_ in ends:
             row.run(name, "ip", "link", "del", "vx0")
-    inside = [((row.client, "vx0"), "tx"), *way(row), ((row.server, "vx0"), "rx")]
-    assert places(row, watch.seen) == inside
-    tunnels = [e.tunnel for e in sorted(watch.seen, key=lambda e: e.t_ns)]
-    assert tunnels[0] is None and tunnels[-1] is None
-    assert {(t.src, t.dst, t.dport, t.protocol) for t in tunnels[1:-1] if t} == {
-        (CLIENT_IP, SERVER_IP, 8472, Protocol.UDP)
-    }
-    assert {(e.flow.dst, e.flow.dport, e.payload) for e in watch.seen} == {("10.66.0.2", PORT, 17)}
+        netns.remove(elsewhere)
+
+
+def test_packets_inside_a_tunnel_of_the_nodes_are_matched_and_name_it(row: Row) -> None:
+    with (
+        tunnel_to_another_node(row),
+        watching(row, FilterEntry("10.66.0.2", PORT, "UDP")) as watch,
+        udp_socket(row, row.server, 4) as sink,
+    ):
+        sink.bind(("10.66.0.2", PORT))
+        sink.settimeout(20)
+        with udp_socket(row, row.client, 4) as sock:
+            sock.sendto(b"inside the tunnel", ("10.66.0.2", PORT))
+            assert sink.recv(100) == b"inside the tunnel"
+        watch.settle()
+        watch.end()
+    router = row.router
+    way_in = [((row.client, "eth0"), "tx"), ((router, "to-client"), "rx")]
+    assert places(row, watch.seen) == [*way_in, ((router, "vx0"), "tx"), ((router, "to-server"), "tx")]
+    *outside, inside = [e.tunnel for e in sorted(watch.seen, key=lambda e: e.t_ns)]
+    assert outside == [None, None, None] and inside is not None
+    assert (inside.src, inside.dst, inside.dport, inside.protocol) == ("10.88.2.1", SERVER_IP, 8472, Protocol.UDP)
+
+
+def test_what_a_pod_sends_to_a_tunnels_port_is_not_taken_for_a_tunnel(row: Row) -> None:
+    inner = struct.pack(
+        "!BBHHHBBH4s4s", 0x45, 0, 40, 7, 0, 64, 6, 0, socket.inet_aton("10.1.1.1"), socket.inet_aton(SERVER_IP)
+    )
+    syn = struct.pack("!HHIIBBHHH", 40000, PORT, 1, 0, 5 << 4, 2, 1000, 0, 0)
+    forged = bytes(8) + bytes(12) + b"\x08\x00" + inner + syn
+    with tunnel_to_another_node(row), watching(row, FilterEntry(SERVER_IP, PORT, "TCP")) as watch:
+        with udp_socket(row, row.client, 4) as sock:
+            for destination in (SERVER_IP, "10.88.1.1", "10.88.2.1"):
+                for port in (4789, 8472, 6081):
+                    sock.sendto(forged, (destination, port))
+        watch.settle()
+        watch.end()
+    assert watch.seen == []
+
+
+def test_nothing_is_read_behind_the_end_of_a_packet(row: Row) -> None:
+    with (
+        tunnel_to_another_node(row),
+        watching(row, FilterEntry("10.66.0.2", 0, ""), FilterEntry("0.0.0.0", 0, "")) as watch,
+    ):
+        with udp_socket(row, row.router, 4) as sock, udp_socket(row, row.client, 4) as pod:
+            for _ in range(200):
+                sock.sendto(b"x", (SERVER_IP, 8472))  # from the tunnel's own end, with nothing inside
+                pod.sendto(b"x", ("10.88.2.1", 8472))
+        watch.settle()
+        watch.end()
+    assert [e for e in watch.seen if e.tcp or e.tunnel] == []
 
 
 def test_other_nodes_namespaces_are_not_reported(row: Row) -> None:

@@ -239,7 +239,7 @@ class ScrapeServer:
 def listen_address(text: str) -> tuple[str | None, int]:
     """ "127.0.0.1:9913", "[::1]:9913", ":9913" (all addresses, as None). Raises GenainetError."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or not int(port) < 65536:
+    if not colon or not port.isdecimal() or not int(port) < 65536:
         raise GenainetError(
             f"{text!r} is not ADDRESS:PORT", hint="For example 127.0.0.1:9913, or :9913 for all addresses."
         )

@@ -18,6 +18,7 @@ from kubectl_genainet.agent.bpf import syscalls as bpfsys
 from kubectl_genainet.agent.bpf.headers import KernelFacts, header_tree, kernel_facts
 from kubectl_genainet.agent.bpf.image import CompileJob, Image, image_of, private_folder
 from kubectl_genainet.agent.bpf.symbols import Symbols
+from kubectl_genainet.agent.node.tunnels import Tunnels
 from kubectl_genainet.agent.probes.declare import DecodeContext, Probe
 from kubectl_genainet.agent.serve.limits import Budget
 from kubectl_genainet.assets import asset_dir
@@ -31,6 +32,7 @@ NO_REASONS = (
     "this kernel gives no reasons of drops (Linux has them from 5.17): those that the function which freed the packet "
     "leaves no doubt about are named"
 )
+MOST_TUNNELS = 4096  # entries of the tables of genainet.h
 ACCOUNT_NAMES = ("emitted", "ring buffer", "event budget", "flows created", "flow table")
 _PROTOCOLS = tuple(p for p in Protocol if p.number)
 _CONFIG = struct.Struct("=5I")  # struct config: any_port, own_netns, budget, filtered, live
@@ -199,12 +201,19 @@ class LoadedProbe:
         if self._ring is not None:
             self._ring.consume()
 
-    def configure(self, filters: Iterable[FilterEntry], own: Iterable[int] | None) -> None:
+    def configure(
+        self,
+        filters: Iterable[FilterEntry],
+        own: Iterable[int] | None,
+        tunnels: Tunnels = Tunnels(),  # noqa: B008 - frozen
+    ) -> None:
         """Sets what is matched, while running. `own` are the namespaces of this node, None for all of the kernel's."""
         wanted = {key for entry in filters for key in self._keys(entry)}
         any_port = any(not port for _, port, _ in wanted)
         self._sync("filter", {addr + port.to_bytes(2, "little") + bytes([proto, 0]) for addr, port, proto in wanted})
         self._sync("own", {_word(inode) for inode in own or ()})
+        self._sync("tunnel_devices", {_word(inode) + _word(index) for inode, index in tunnels.devices}, MOST_TUNNELS)
+        self._sync("tunnel_ends", {_mapped(ip) for ip in tunnels.ends}, MOST_TUNNELS)
         bits = [(1 << 64) - 1 if any_port else 0] * 1024
         for _, port, _ in wanted:
             bits[port >> 6] |= 1 << (port & 63)
@@ -229,8 +238,9 @@ class LoadedProbe:
             if not (icmp and entry.port):
                 yield _mapped(entry.ip), entry.port, protocol.number
 
-    def _sync(self, name: str, wanted: set[bytes]) -> None:
+    def _sync(self, name: str, wanted: set[bytes], most: int | None = None) -> None:
         table = self.maps[name]
+        wanted = set(sorted(wanted)[:most])
         have = set(table.keys())
         for key in have - wanted:
             table.delete(key)

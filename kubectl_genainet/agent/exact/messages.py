@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kubectl_genainet.model.cluster import canonical_ip
+from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
 NETLINK_NETFILTER = 12
@@ -92,11 +93,11 @@ def _number(value: bytes | None) -> int | None:
 def decode_trace(data: bytes) -> Iterator[TraceMessage]:
     """Trace events in a datagram of the NFNLGRP_NFTRACE group."""
     for kind, payload in messages(data):
-        if kind != _TRACE_MESSAGE:
+        if kind != _TRACE_MESSAGE or len(payload) < 4:
             continue
         found = attributes(payload[4:])
         verdict = attributes(found.get(5, b""))
-        code = struct.unpack(">i", verdict[1])[0] if 1 in verdict else None
+        code = struct.unpack(">i", verdict[1])[0] if len(verdict.get(1, b"")) == 4 else None
         name = _VERDICTS.get(code, str(code)) if code is not None else ""
         target = _text(verdict.get(2))
         yield TraceMessage(
@@ -131,7 +132,7 @@ def decode_log(data: bytes) -> Iterator[TraceMessage]:
             table=table,
             chain=chain,
             handle=0,
-            index=int(number) if number.isdigit() and what == "rule" else 0,
+            index=(whole_number(number) or 0) if what == "rule" else 0,
             verdict="",
             flow=flow_of(packet),
             mark=_number(found.get(2)),

@@ -1,4 +1,4 @@
-"""What the agent takes out of text that a container or another program wrote: numbers that fit, words of a known form."""
+"""What the agent takes out of text that a container wrote: words of a known form."""
 
 from __future__ import annotations
 
@@ -6,20 +6,10 @@ import re
 
 from kubectl_genainet.model.packet import parse_address
 
-MOST = (1 << 63) - 1  # what a record can carry
 _DOMAIN = re.compile(r"[A-Za-z0-9_.-]{1,254}")
 _OPTION = re.compile(r"[a-z][a-z0-9-]{0,31}(:[0-9]{1,9})?")
 _ZONE = re.compile(r"%[A-Za-z0-9_.-]{1,15}")
 _MOST_WORDS = 64
-
-
-def whole_number(text: str) -> int | None:
-    """A decimal number of ASCII digits that fits a record; None for anything else."""
-    text = text.strip()
-    if not (text.isascii() and text.isdigit() and len(text) < 20):
-        return None
-    number = int(text)
-    return number if number <= MOST else None
 
 
 def resolv_conf_fields(text: str) -> str:

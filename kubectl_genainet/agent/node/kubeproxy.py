@@ -10,8 +10,8 @@ import socket
 import threading
 from collections import defaultdict
 
-from kubectl_genainet.agent.node.fields import whole_number
 from kubectl_genainet.model.node import KubeProxyState, Latency
+from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.model.packet import OBSERVER
 
 # metricsBindAddress: 127.0.0.1:10249 unless configured otherwise (KubeProxyConfiguration v1alpha1).

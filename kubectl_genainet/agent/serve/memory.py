@@ -20,7 +20,7 @@ def limit_mib(files: Iterable[Path] = _LIMITS) -> int | None:
             text = file.read_text().strip()
         except OSError:
             continue
-        if text.isdigit():
+        if text.isdecimal():
             return int(text) >> 20
     return None
 

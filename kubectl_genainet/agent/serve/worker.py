@@ -28,6 +28,7 @@ from kubectl_genainet.agent.exact.tracing import ExactTracer
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.podrules import PodRules
 from kubectl_genainet.agent.node.rulesets import read_rulesets
+from kubectl_genainet.agent.node.tunnels import Tunnels, tunnels_of
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.agent.serve.job import ALIVE_S, Job, hello
 from kubectl_genainet.agent.serve.outbox import Outbox
@@ -65,6 +66,7 @@ class Session:
         self.filters = job.request.filters
         self.filters_changed = threading.Event()
         self.namespaces: set[int] = set()
+        self.tunnels = Tunnels()
         self.rulesets: dict[str, int] = {}  # hash of what was reported, by source
         self.probes: list[LoadedProbe] = []
         self.tap: TcpTap | None = None
@@ -154,6 +156,7 @@ class Session:
             self._open_tap()
         # The namespaces and rules come before the first packet, so that no reader has to wait for them.
         self._report_node()
+        self._configure()
         if request.rulesets:
             self._rulesets()
             self.pod_rules = PodRules(self.node, self.inventory, lambda event: self.outbox.put(event, always=True))
@@ -181,6 +184,10 @@ class Session:
         """Reports the namespaces, and says once of each thing that it can't be read."""
         report = self.inventory.report(fresh=fresh)
         self.outbox.put(report, always=True)
+        tunnels = tunnels_of(report, shared=self.inventory.shared)
+        if tunnels != self.tunnels:
+            self.tunnels = tunnels
+            self.filters_changed.set()
         for text in report.unreadable:
             if text not in self.unreadable and len(self.unreadable) < UNREADABLE:
                 self.unreadable.add(text)
@@ -305,7 +312,7 @@ class Session:
         if self.tap is not None:
             self.tap.configure(self.filters)
         for probe in self.probes:
-            probe.configure(self._filters(probe), self._own())
+            probe.configure(self._filters(probe), self._own(), self.tunnels)
 
     def _watch_namespaces(self) -> None:
         """Pods come and go, tables fill: the namespaces are reported anew, and followed where the kernel is shared.

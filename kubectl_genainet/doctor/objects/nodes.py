@@ -100,5 +100,5 @@ class RouteTable:
 def rp_filter(host: NetNs, device: str) -> int | None:
     """The reverse-path filter of a device: the larger of its own value and that of "all" (ip-sysctl.rst, rp_filter)."""
     values = [host.sysctls.get(f"net.ipv4.conf.{name}.rp_filter", "") for name in ("all", device)]
-    known = [int(v) for v in values if v.isdigit()]
+    known = [int(v) for v in values if v.isdecimal()]
     return max(known) if len(known) == 2 else None

@@ -157,6 +157,6 @@ class Template:
 
     def port_number(self, port: int | str) -> int:
         """A probe's or Service's port as a number; 0 where no container declares the name."""
-        if isinstance(port, int) or str(port).isdigit():
+        if isinstance(port, int) or str(port).isdecimal():
             return int(port)
         return next((n for c in self.all_containers for n, name, _ in c.ports if name == port), 0)

@@ -7,6 +7,7 @@ from enum import Enum
 import msgspec
 
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
+from kubectl_genainet.model.results.path import PacketPath
 
 
 class CheckState(Enum):
@@ -54,6 +55,8 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     evidence: tuple[Evidence, ...]
     remedy: Remedy | None = None
     symptoms: tuple[Symptom, ...] = ()
+    timeline: dict[int, int] = {}  # second of the watch -> how many connections failed then
+    example: PacketPath | None = None  # one connection that the cause hit
 
 
 class Conclusion(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="diagnosis"):

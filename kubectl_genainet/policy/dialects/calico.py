@@ -16,6 +16,7 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.policy.cidr import block_of
 from kubectl_genainet.policy.dialects.calico_selector import parse_selector
 from kubectl_genainet.policy.model import Action, Direction, Family, Term
@@ -328,8 +329,10 @@ def _ports(raw: RawRule, where: Where) -> tuple[tuple[Ports, ...], ...]:
 def _protocol(value: str | int | None) -> str:
     if value is None:
         return ""
-    if isinstance(value, int) or value.isdigit():
-        return _NUMBERS.get(int(value), str(value))
+    number = whole_number(str(value))
+    if number is not None:
+        return _NUMBERS.get(number, str(value))
+    value = str(value)
     return value if value == "ICMPv6" else value.upper()
 
 
@@ -337,8 +340,9 @@ def _port_terms(ports: tuple[int | str, ...], protocol: str, where: Where) -> tu
     found: list[Ports] = []
     for i, port in enumerate(ports):
         first, colon, last = str(port).partition(":")
-        if first.isdigit() and (last.isdigit() or not colon):
-            low, high = int(first), int(last or first)
+        low = whole_number(first)
+        high = whole_number(last) if colon else low
+        if low is not None and high is not None:
             if not 0 <= low <= high <= 65535:
                 raise where.item(i).error(f"{port!r} is not a port or a range of ports")
             found.append(NumberedPorts(protocol, low, high, where.item(i).field))

@@ -234,6 +234,7 @@ class Rule:
         "index",
         "labels",
         "probability",
+        "proto",
         "raw",
         "target",
         "unread",
@@ -246,6 +247,7 @@ class Rule:
         self.actions: tuple[Action, ...] = ()
         self.unread = ""  # what of it could not be read
         self.probability: float | None = None  # of a random match
+        self.proto: int | None = None  # the only protocol that can match
         self.dst: int | None = None  # the only destination that can match
         self.dport: int | None = None  # the only destination port that can match
         self.by_destination = False  # whether it asks for the destination in any other way

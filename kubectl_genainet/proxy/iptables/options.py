@@ -46,6 +46,8 @@ def _destination(c: Node, r: Reader, rule: Rule) -> Check:
 def _protocol(c: Node, r: Reader, rule: Rule) -> Check | None:
     name = r.next().lower()
     number = PROTOCOLS[name] if name in PROTOCOLS else int(name)
+    if number and not r.negated:
+        rule.proto = number
     return checks.protocol_is(number) if number else None
 
 

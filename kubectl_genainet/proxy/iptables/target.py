@@ -49,7 +49,7 @@ def actions_of(words: list[str], chains: Container[str]) -> tuple[Action, ...]:
     if name in _NO_VERDICT:
         return (CONTINUE_ACTION,)
     build = _TARGETS.get(name)
-    return (build(options) if build else Action(Act.UNKNOWN, detail=f"target {name}"),)
+    return (build(options) if build else Action(Act.UNKNOWN, chain=name, detail=f"target {name}"),)
 
 
 def value_and_mask(text: str) -> tuple[int, int]:

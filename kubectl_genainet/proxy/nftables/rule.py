@@ -255,7 +255,7 @@ def _special(left: Json, op: str, right: Any) -> list[Check] | None:
 
 def _mark_is(kind: str, body: Any, right: Any) -> tuple[Check, list[Check]] | None:
     mask, field = ALL_BITS, {kind: body}
-    if kind == "&" and isinstance(body[0], dict):
+    if kind == "&" and body[0] in ({"meta": {"key": "mark"}}, {"ct": {"key": "mark"}}):
         field, mask = body[0], values.single(body[1], values.plain)
     if isinstance(right, dict | list) or (isinstance(right, str) and right.startswith("@")):
         return None

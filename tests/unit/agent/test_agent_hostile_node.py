@@ -15,12 +15,13 @@ import pytest
 
 from kubectl_genainet.agent.node import inroot, inventory, kubeproxy, namespace
 from kubectl_genainet.agent.node.containers import parse_cpu_stat
-from kubectl_genainet.agent.node.fields import resolv_conf_fields, whole_number
+from kubectl_genainet.agent.node.fields import resolv_conf_fields
 from kubectl_genainet.agent.node.inroot import Process, open_in_root, open_without_links, read_plain
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.kubeproxy import parse_metrics, read_kube_proxy
 from kubectl_genainet.agent.node.namespace import Candidate, device_name
 from kubectl_genainet.model.node import KubeProxyState
+from kubectl_genainet.model.numbers import whole_number
 
 SECRET = "root:secret:19000\n"
 

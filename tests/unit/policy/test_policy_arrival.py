@@ -153,3 +153,18 @@ def test_blocks_that_hold_every_address_admit_any_name() -> None:
     assert verdict(engine(*dual, out("0.0.0.0/0")), "ai/rag", "huggingface.co") == "unknown"
     assert verdict(engine(*PODS, out("0.0.0.0/0")), "ai/rag", "huggingface.co") == "allow"  # it has IPv4 only
     assert verdict(engine(*PODS, out("0.0.0.0/1")), "ai/rag", "huggingface.co") == "unknown"
+
+
+def test_a_local_redirect_leaves_open_where_the_flow_goes() -> None:
+    matcher = {"serviceMatcher": {"serviceName": "llama", "namespace": "ai"}}
+    redirect = {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumLocalRedirectPolicy",
+        "metadata": {"name": "r", "namespace": "ai"},
+        "spec": {"redirectFrontend": matcher},
+    }
+    objects = (*PODS, service("ai/llama", {"app": "llama"}), redirect)
+    closed = netpol("ai/in", podSelector=labels(app="llama"))
+    assert arriving(engine(*objects, closed), "ai/rag", "ai/llama", 80, "ai/llama") == "unknown"
+    assert arriving(engine(*objects, closed), "ai/rag", "ai/llama", 80) == "deny"
+    assert arriving(engine(*objects), "ai/rag", "ai/llama", 80, "ai/llama") == "allow"

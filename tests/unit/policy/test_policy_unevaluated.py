@@ -132,3 +132,9 @@ def test_addresses_have_no_place_in_an_ingress_rule_of_administrators() -> None:
     answer = ask(engine(*PODS, policy), "203.0.113.9", "ai/llama")
     assert answer.verdict.value == "unknown"
     assert answer.not_evaluated[0].reason == "peers of an ingress rule have no field networks"
+
+
+def test_a_kind_in_the_wrong_case_is_named() -> None:
+    found = unevaluated(*PODS, other("networking.k8s.io/v1", "Networkpolicy", "ai/p", podSelector={}))
+    assert (found.field, found.refused_by) == ("kind", RefusedBy.CLIENT)
+    assert "the kind is NetworkPolicy" in found.reason

@@ -109,7 +109,7 @@ def warm_targets(cluster: Cluster) -> Problems:
                 Remedy("Keep one.", command=set_env(name, "1")),
             )
     warm_eni, eni_field = env.get("WARM_ENI_TARGET", ("", ""))
-    if warm_eni.isdigit() and int(warm_eni) > 1 and not prefix and not warm_ip:
+    if warm_eni.isdecimal() and int(warm_eni) > 1 and not prefix and not warm_ip:
         yield Problem(
             f"WARM_ENI_TARGET={warm_eni}: each node holds {warm_eni} spare interfaces with all their addresses",
             found.daemonset.ref,

@@ -229,7 +229,7 @@ def nlb_health_check(cluster: Cluster) -> Problems:
         port = notes.get(HEALTHCHECK + "port", "traffic-port")
         probe_port = workload.template.port_number(probe.port)
         targets = {cluster.target_port(workload, p) for p in service.spec.ports}
-        asked = int(port) if port.isdigit() else next(iter(targets), 0)
+        asked = int(port) if port.isdecimal() else next(iter(targets), 0)
         if (protocol or "tcp").lower() == "tcp":
             key, value, said = HEALTHCHECK + "protocol", protocol, "a TCP connect passes while the model loads"
         elif path != probe.path and (path or "/") != probe.path:

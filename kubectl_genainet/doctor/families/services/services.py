@@ -87,7 +87,7 @@ def service_target_port(cluster: Cluster) -> Problems:
             target = port.target_port or port.port
             declared = [p for w in workloads for c in w.template.all_containers for p in c.ports]
             same = sorted({n for n, _, protocol in declared if protocol == port.protocol})
-            named = isinstance(target, str) and not target.isdigit()
+            named = isinstance(target, str) and not target.isdecimal()
             if named and any(name == target and p == port.protocol for _, name, p in declared):
                 continue
             if not named and (not same or int(target) in {n for n, _, _ in declared}):

@@ -16,7 +16,7 @@ from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, make_c
 AT_START_S = 2.5  # what is seen so early was there before the watch began
 _MARK = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.INFO: "·"}
 _STATE = {CheckState.FINE: "✓", CheckState.FAULTY: "✗", CheckState.NOT_CHECKED: "?"}
-_STATE_WORDS = {CheckState.FINE: "fine", CheckState.FAULTY: "at fault", CheckState.NOT_CHECKED: "not checked"}
+STATE_WORDS = {CheckState.FINE: "fine", CheckState.FAULTY: "at fault", CheckState.NOT_CHECKED: "not checked"}
 
 
 def headline(conclusion: Conclusion) -> str:
@@ -126,7 +126,7 @@ class MarkdownView:
                     if text:
                         yield from ("", f"```{language}", printable_block(text), "```")
         yield from ("", "| checked | | |", "|---|---|---|")
-        yield from (f"| {c.what} | {_STATE_WORDS[c.state]} | {_md(c.why)} |" for c in conclusion.checked)
+        yield from (f"| {c.what} | {STATE_WORDS[c.state]} | {_md(c.why)} |" for c in conclusion.checked)
         if conclusion.notes or conclusion.next:
             yield ""
         yield from (f"- {_md(note)}" for note in conclusion.notes)

@@ -1,0 +1,63 @@
+"""Connections that conntrack holds against what the API says: entries that outlived their endpoint, or their rules.
+
+An entry is asked before any rule: as long as a client keeps sending (UDP, above all), its packets go where the entry
+says, whatever kube-proxy has programmed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy, Severity
+from kubectl_genainet.model.kube import Service
+from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.proxy.hits import Connection
+from kubectl_genainet.proxy.names import service_port_name
+
+
+def stale_connections(
+    snapshot: ClusterSnapshot, node: str, connections: Iterable[Connection], services: Sequence[Service] | None = None
+) -> Iterator[Finding]:
+    """Entries to a Service's address that go to no endpoint of it, or that are not translated at all."""
+    refs = None if services is None else {s.ref for s in services}
+    found: dict[tuple[str, str, bool], list[Connection]] = {}
+    for one in connections:
+        original = one.original
+        at = snapshot.service_at(original.dst, original.dport, original.protocol.value)
+        if at is None or (refs is not None and at.service.ref not in refs):
+            continue
+        endpoints = {(b.ip, b.port) for b in snapshot.backends(at.service, at.port) if b.ready or b.serving}
+        to = (one.translated.dst, one.translated.dport)
+        if endpoints and (not one.has_dnat or to not in endpoints):
+            name = service_port_name(at.service.metadata.namespace, at.service.metadata.name, at.port.name)
+            key = (name, address_text(*to) if one.has_dnat else "", one.has_dnat)
+            found.setdefault(key, []).append(one)
+    for (name, to_text, translated), entries in found.items():
+        yield _finding(snapshot, node, name, to_text if translated else "", entries)
+
+
+def _finding(snapshot: ClusterSnapshot, node: str, name: str, to: str, entries: list[Connection]) -> Finding:
+    first = entries[0].original
+    where = (
+        f"go to {to}, which is no endpoint of it," if to else "are not translated: they leave for the Service's address"
+    )
+    at = snapshot.service_at(first.dst, first.dport, first.protocol.value)
+    sources = ", ".join(address_text(e.original.src, e.original.sport) for e in entries[:3])
+    target = address_text(first.dst, first.dport)
+    on_node = f"node {node}: " if node else ""
+    return Finding(
+        "stale-connection",
+        f"{on_node}{len(entries)} of {name}'s connections ({sources} to {target}) {where} by an entry of conntrack",
+        Severity.ERROR,
+        (
+            Evidence(f"conntrack holds {first} -> {to or target}", Certainty.OBSERVED, node=node),
+            Evidence("an entry of conntrack is asked before the rules", Certainty.DERIVED),
+        ),
+        at.service.ref if at is not None else None,
+        remedy=Remedy(
+            "Delete the entries on the node: the next packet meets the rules. Clients that keep sending from one port "
+            "keep such an entry alive.",
+            command=f"conntrack -D -p {first.protocol.value.lower()} --orig-dst {first.dst} --orig-port-dst {first.dport}",
+        ),
+    )

@@ -1,0 +1,1 @@
+"""A diagnosis as text, Markdown, data, and a page for the ticket."""
