@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: setup demo oracles test test-vm check bench clean
+.PHONY: setup demo kubernetes test test-vm check bench clean
 
 setup: $(VENV)/.installed
 
@@ -18,21 +18,28 @@ check: setup
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-# What verdicts are compared with: minutes of building the first time, cached after that.
-oracles: setup
-	scripts/build-cilium-oracle.sh
+# Kubernetes and Debian's kernels for the tests, built and unpacked into ~/.cache/kubectl-genainet; nothing where they are there.
+kubernetes: setup
+	scripts/kubernetes.sh
+	scripts/kernels.sh >/dev/null
 
 # The lab's tests mostly wait for packets: two files at a time. What counts the node's probes runs alone.
-test: setup oracles
-	$(PY) -m pytest tests/unit tests/conformance tests/oracles
+test: setup kubernetes
+	$(PY) -m pytest tests/unit tests/conformance
 	$(PY) scripts/fuzz.py 45
 	$(PY) -m pytest tests/lab tests/golden -n 2 --dist loadfile
 	$(PY) -m pytest tests/kernel tests/cluster
 
-# What the machine's own kernel lacks (IPVS), in a virtual machine with Debian's kernel: minutes, so not part of `test`.
-test-vm: setup
+# Other kernels (5.10, 6.1, 6.12) and IPVS, in virtual machines: an hour without KVM, so not part of `test`.
+test-vm: setup kubernetes
 	scripts/packages.sh vm
 	$(PY) -m pytest -m vm tests/vm
+
+# Programs that verdicts are compared with, and the comparison: minutes of building the first time, cached after that.
+test: oracles
+oracles: setup
+	scripts/build-cilium-oracle.sh
+	$(PY) -m pytest tests/oracles
 
 bench: setup
 	$(PY) -m benchmarks
@@ -43,3 +50,5 @@ demo:
 
 clean:
 	rm -rf $(VENV) .venv-demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: oracles

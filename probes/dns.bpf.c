@@ -102,7 +102,7 @@ static __always_inline int locate(struct sighting *s, char *device)
 {
 	struct place place;
 
-	find_place(&place, s->skb, s->dev);
+	find_place(&place, s->skb, s->dev, 0);
 	s->netns = place.netns;
 	s->ifindex = place.ifindex;
 	if (device)
@@ -139,7 +139,7 @@ static __always_inline int read_message(struct sighting *s, __u64 skb, __u32 poi
 	__u8 start[16];
 
 	__u64 l3 = ip_header(&sh, skb, point == POINT_RX);
-	if (!l3 || !read_headers(&h, l3))
+	if (!l3 || !read_headers(&h, l3) || h.later)
 		return 0;
 	if (h.proto != P_UDP && (point != POINT_DROP || h.proto != P_TCP))
 		return 0;

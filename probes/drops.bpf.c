@@ -99,14 +99,14 @@ static __always_inline int wanted(struct tuple *t)
 }
 
 /* Counts in the active table. Returns whether the key is new there. */
-static __always_inline int tally(struct drop_key *key, __u32 len)
+static __always_inline int tally(struct drop_key *key, __u32 len, __u32 packets)
 {
-	struct tally first = {.packets = 1, .bytes = len};
+	struct tally first = {.packets = packets, .bytes = len};
 	int active = setting(SETTING_ACTIVE);
 	struct tally *found = active ? counts1.lookup(key) : counts0.lookup(key);
 
 	if (found) {
-		found->packets++;
+		found->packets += packets;
 		found->bytes += len;
 		return 0;
 	}
@@ -117,7 +117,7 @@ static __always_inline int tally(struct drop_key *key, __u32 len)
 	key->t.sport = 0;
 	found = active ? coarse1.lookup(key) : coarse0.lookup(key);
 	if (found) {
-		found->packets++;
+		found->packets += packets;
 		found->bytes += len;
 	} else if (active ? coarse1.update(key, &first) : coarse0.update(key, &first)) {
 		count(ACCOUNT_FLOWS_FULL);
@@ -154,9 +154,9 @@ static __always_inline int look(struct look *s, __u64 skb, int received, int err
 
 	__u64 l3 = ip_header(&sh, skb, received);
 	__u64 end = sh.head + sh.tail;
-	if (!l3 || !read_headers(&h, l3) || !clip(&h, l3, end)) /* or a later fragment */
+	if (!l3 || !read_headers(&h, l3) || !clip(&h, l3, end))
 		return 0;
-	__u64 inner = inner_of(&h, l3, &icmp_error);
+	__u64 inner = h.later ? 0 : inner_of(&h, l3, &icmp_error);
 	if (inner + 28 > end)
 		inner = icmp_error = 0;
 	if (errors_only && !icmp_error)
@@ -171,7 +171,7 @@ static __always_inline int look(struct look *s, __u64 skb, int received, int err
 	s->icmp_code = s->p.icmp_code;
 	s->icmp_rest = s->p.icmp_rest;
 	int is_wanted = !filtered || matches(&s->p.t);
-	if (inner && (icmp_error || is_tunnel(skb, &s->p.t)) && read_headers(&h, inner) && clip(&h, inner, end)) {
+	if (inner && (icmp_error || is_tunnel(skb, &s->p.t)) && read_headers(&h, inner) && clip(&h, inner, end) && !h.later) {
 		s->outer = s->p.t;
 		parse(&s->p, &h, inner);
 		if (!filtered || matches(&s->p.t)) {
@@ -205,6 +205,7 @@ static __always_inline void report(void *ctx, struct look *s, struct drop_key *k
 	e->ip_id = s->p.ip_id;
 	e->tcp_flags = s->p.tcp_flags;
 	__builtin_memset(e->pad, 0, sizeof(e->pad));
+	e->pad[0] = s->p.later;
 	__builtin_memcpy(e->device, s->place.device, 16);
 	e->depth = 0;
 	if (with_stack) {
@@ -215,13 +216,13 @@ static __always_inline void report(void *ctx, struct look *s, struct drop_key *k
 }
 
 /* Where the packet is; 0 where that is another node's namespace. */
-static __always_inline int place_of(struct look *s, __u64 skb)
+static __always_inline int place_of(struct look *s, __u64 skb, __u64 receiver)
 {
 	struct skb_place at;
 
 	READ_VIEW(at, skb_place, skb);
 	s->len = at.len;
-	find_place(&s->place, skb, at.dev);
+	find_place(&s->place, skb, at.dev, receiver);
 	return is_own(s->place.netns);
 }
 
@@ -257,10 +258,10 @@ int on_free(struct bpf_raw_tracepoint_args *ctx) /* skb:kfree_skb(skb, location,
 		s->outer.proto = s->icmp_type = s->icmp_code = s->p.tcp_flags = 0;
 		s->p.seq = s->p.ack = s->icmp_rest = s->p.ip_id = 0;
 	}
-	if (!place_of(s, skb))
+	if (!place_of(s, skb, receiving_socket(ctx)))
 		return 0;
 	key.netns = s->place.netns;
-	if (!tally(&key, s->len))
+	if (!tally(&key, s->len, 1))
 		return 0;
 	__u64 now = bpf_ktime_get_ns();
 	if (may_sample(&key, now))
@@ -274,13 +275,13 @@ int on_receive(struct bpf_raw_tracepoint_args *ctx) /* net:netif_receive_skb: IC
 	int slot = 1;
 	struct look *s = looks.lookup(&slot);
 
-	if (!s || !look(s, skb, 1, 1) || !place_of(s, skb))
+	if (!s || !look(s, skb, 1, 1) || !place_of(s, skb, 0))
 		return 0;
 	struct drop_key key = {.kind = KIND_ICMP, .netns = s->place.netns};
 	key.t = s->p.t;
 	key.icmp_type = s->icmp_type;
 	key.icmp_code = s->icmp_code;
-	if (!tally(&key, s->len))
+	if (!tally(&key, s->len, 1))
 		return 0;
 	__u64 now = bpf_ktime_get_ns();
 	if (may_sample(&key, now))
@@ -297,10 +298,10 @@ static __always_inline void turn(struct tuple *t)
 	t->dport = was.sport;
 }
 
-static __always_inline void tally_socket(struct drop_key *key)
+static __always_inline void tally_socket(struct drop_key *key, __u32 packets)
 {
 	if (wanted(&key->t) && is_own(key->netns))
-		tally(key, 0);
+		tally(key, 0, packets);
 }
 
 /* tcp:tcp_send_reset(sk, skb, reason). `skb` is what provoked the reset; without it, the socket's owner wanted it. */
@@ -317,7 +318,7 @@ int on_send_reset(struct bpf_raw_tracepoint_args *ctx)
 	key.reason = ctx->args[2];
 #endif
 	if (skb && look(s, skb, 0, 0)) {
-		place_of(s, skb);
+		place_of(s, skb, sk);
 		key.t = s->p.t;
 		turn(&key.t);
 		key.netns = s->place.netns;
@@ -333,7 +334,7 @@ int on_send_reset(struct bpf_raw_tracepoint_args *ctx)
 	} else {
 		return 0;
 	}
-	tally_socket(&key);
+	tally_socket(&key, 1);
 	return 0;
 }
 
@@ -344,7 +345,7 @@ int on_receive_reset(struct bpf_raw_tracepoint_args *ctx) /* tcp:tcp_receive_res
 	socket_tuple(&key.t, ctx->args[0]);
 	turn(&key.t);
 	key.netns = socket_netns(ctx->args[0]);
-	tally_socket(&key);
+	tally_socket(&key, 1);
 	return 0;
 }
 
@@ -354,7 +355,7 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx) /* tcp:tcp_retransmit_skb
 
 	key.reason = socket_tuple(&key.t, ctx->args[0]);
 	key.netns = socket_netns(ctx->args[0]);
-	tally_socket(&key);
+	tally_socket(&key, segments_of(ctx->args[1]));
 	return 0;
 }
 
@@ -368,6 +369,6 @@ int on_state(struct bpf_raw_tracepoint_args *ctx) /* sock:inet_sock_set_state(sk
 	turn(&key.t);
 	key.t.sport = 0; /* one entry for all connections of a client */
 	key.netns = socket_netns(ctx->args[0]);
-	tally_socket(&key);
+	tally_socket(&key, 1);
 	return 0;
 }

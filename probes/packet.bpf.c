@@ -8,6 +8,8 @@
  */
 #define FOLLOWED 4096
 #define HOP_BUCKETS 32
+#define GAP_BUCKETS 112
+#define MAX_LEVEL 12
 #define FIRST_DATAGRAMS 4 /* of each flow and CPU, reported one by one */
 
 enum event_kind { EVENT_PACKET = 1, EVENT_DROP = 2, EVENT_ICMP = 3, EVENT_RETRANSMIT = 4, EVENT_ICMP_DROP = 5 };
@@ -34,7 +36,7 @@ struct packet_event {
 	__u32 icmp_rest; /* as on the wire */
 	char device[16];
 	__u32 cpu;
-	__u32 pad;
+	__u32 later; /* a later fragment */
 };
 _Static_assert(sizeof(struct packet_event) == 160, "mirrored in agent/probes/packet.py");
 
@@ -69,9 +71,34 @@ struct flow {
 	__u32 hop_ns[HOP_BUCKETS]; /* element i: times in [2^i, 2^(i+1)) ns */
 };
 
+/* Data of one TCP flow at one place, each byte once however often it was sent. Of all CPUs: what is between two segments
+ * is seen by one. */
+struct stream {
+	__u64 bytes;
+	__u64 first_ns;
+	__u64 last_ns;
+	__u64 silence_ns; /* the longest time without anything new, and when it began */
+	__u64 silence_at_ns;
+	__u32 next; /* the sequence number behind the last byte */
+	__u32 pad;
+	__u32 gaps[GAP_BUCKETS]; /* element 4 * l + s: times in [2^l * (1 + s/4), 2^l * (1 + (s+1)/4)) us */
+};
+
+BPF_TABLE("lru_hash", struct flow_key, struct stream, streams, STREAM_ENTRIES);
+BPF_PERCPU_ARRAY(fresh_stream, struct stream, 1); /* its gaps stay zero */
+BPF_PERCPU_ARRAY(fresh_flow, struct flow, 1);	  /* all of it does */
 BPF_ARRAY(followed, struct followed, FOLLOWED);
 BPF_TABLE("lru_percpu_hash", struct flow_key, struct flow, flows, FLOW_ENTRIES);
 BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
+
+/* Of connections, one in 2^level is followed, the same on all nodes: chosen by its higher port, the client's, which a
+ * translation of the destination leaves alone. `soft` events in a second and CPU raise the level at once, and so do each
+ * as many more; user space lowers it. */
+struct sampling {
+	__u32 level;
+	__u32 soft; /* 0: never raised here */
+};
+BPF_ARRAY(sampling, struct sampling, 1);
 
 /* A packet at a place. */
 struct sighting {
@@ -79,6 +106,7 @@ struct sighting {
 	struct tuple outer;
 	__u64 skb;
 	__u64 dev;
+	__u64 receiver; /* of a drop: the socket that was to get it */
 	__u64 now;
 	__u64 l3;	/* address of the outermost IP header */
 	__u32 netns;
@@ -106,7 +134,7 @@ static __always_inline int locate(struct sighting *s)
 {
 	struct place place;
 
-	find_place(&place, s->skb, s->dev);
+	find_place(&place, s->skb, s->dev, s->receiver);
 	s->netns = place.netns;
 	s->ifindex = place.ifindex;
 	__builtin_memcpy(s->device, place.device, 16);
@@ -136,13 +164,36 @@ static __always_inline void fill(struct packet_event *e, struct sighting *s, __u
 	e->icmp_rest = s->icmp_rest;
 	__builtin_memcpy(e->device, s->device, 16);
 	e->cpu = bpf_get_smp_processor_id();
-	e->pad = 0;
+	e->later = s->p.later;
+}
+
+static __always_inline int is_left_out(struct tuple *t)
+{
+	int zero = 0;
+	struct sampling *s = sampling.lookup(&zero);
+	__u32 port = t->sport > t->dport ? t->sport : t->dport;
+
+	if (!s || !s->level || !has_ports(t->proto))
+		return 0;
+	return (((port * 0x9e3779b1u) >> 16) & ((1u << (s->level & 15)) - 1)) != 0;
+}
+
+/* After an event was granted: many in one second are a reason to follow fewer connections. */
+static __always_inline void press(void)
+{
+	int zero = 0;
+	struct sampling *s = sampling.lookup(&zero);
+	struct budget *b = budgets.lookup(&zero);
+
+	if (s && b && s->soft && b->used % s->soft == 0 && s->level < MAX_LEVEL)
+		__sync_fetch_and_add(&s->level, 1);
 }
 
 static __always_inline void emit(struct sighting *s, __u8 kind)
 {
 	if (!may_emit(s->now))
 		return;
+	press();
 	struct packet_event *e = ring.ringbuf_reserve(sizeof(*e));
 	if (!e) {
 		count(ACCOUNT_RING_FULL);
@@ -164,6 +215,50 @@ static __always_inline __u32 log2_bucket(__u64 v)
 	return (r + (v >> 1)) & (HOP_BUCKETS - 1);
 }
 
+static __always_inline __u32 gap_bucket(__u64 ns)
+{
+	__u64 us = ns / 1000;
+	__u32 l = log2_bucket(us), quarter = 0;
+
+	if (l >= 2)
+		quarter = (us >> (l - 2)) & 3;
+	l = l * 4 + quarter;
+	return l < GAP_BUCKETS ? l : GAP_BUCKETS - 1;
+}
+
+/* Adds a segment to its flow's data here, as far as it brings anything new. */
+static __always_inline void count_stream(struct sighting *s, struct flow_key *key)
+{
+	__u32 end = s->p.seq + s->payload;
+	struct stream *d = streams.lookup(key);
+
+	if (!d) {
+		int slot = 0;
+		struct stream *fresh = fresh_stream.lookup(&slot); /* too large for the stack */
+		if (!fresh)
+			return;
+		fresh->bytes = s->payload;
+		fresh->first_ns = fresh->last_ns = s->now;
+		fresh->next = end;
+		streams.update(key, fresh);
+		return;
+	}
+	__s32 more = end - d->next;
+	if (more <= 0)
+		return;
+	__u64 silence = s->now > d->last_ns ? s->now - d->last_ns : 0;
+	if (silence > d->silence_ns) {
+		d->silence_ns = silence;
+		d->silence_at_ns = d->last_ns;
+	}
+	__u32 bucket = gap_bucket(silence);
+	if (bucket < GAP_BUCKETS)
+		d->gaps[bucket]++;
+	d->bytes += more;
+	d->next = end;
+	d->last_ns = s->now;
+}
+
 /* Counts the packet; returns whether it is the first data (or one of the first datagrams) here. */
 static __always_inline int count_flow(struct sighting *s, __u64 since)
 {
@@ -171,8 +266,9 @@ static __always_inline int count_flow(struct sighting *s, __u64 since)
 	key.t.pad[0] = s->point;
 	struct flow *f = flows.lookup(&key);
 	if (!f) {
-		struct flow zero = {};
-		if (!flows.insert(&key, &zero)) /* another CPU may have come first */
+		int slot = 0;
+		struct flow *fresh = fresh_flow.lookup(&slot);
+		if (fresh && !flows.insert(&key, fresh)) /* another CPU may have come first */
 			count(ACCOUNT_FLOWS_CREATED);
 		f = flows.lookup(&key);
 		if (!f) {
@@ -194,6 +290,8 @@ static __always_inline int count_flow(struct sighting *s, __u64 since)
 		f->hop_ns[log2_bucket(since)]++;
 	if (s->p.t.proto != P_TCP)
 		return f->packets <= FIRST_DATAGRAMS;
+	if (s->payload)
+		count_stream(s, &key);
 	if (!s->payload || f->data_seen)
 		return 0;
 	f->data_seen = 1;
@@ -235,7 +333,7 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 		__u64 end = sh.head + sh.tail;
 		if (!read_headers(&h, l3) || !clip(&h, l3, end))
 			return 0;
-		__u64 inner = depth ? 0 : inner_of(&h, l3, &icmp_error);
+		__u64 inner = depth || h.later ? 0 : inner_of(&h, l3, &icmp_error);
 		if (inner + 28 > end)
 			inner = icmp_error = 0;
 		int follows = 0;
@@ -262,6 +360,8 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 		s->icmp_rest = s->p.icmp_rest;
 		l3 = inner;
 	}
+	if (is_left_out(&s->p.t))
+		return 0;
 	struct skb_place place;
 	READ_VIEW(place, skb_place, skb);
 	s->skb = skb;
@@ -271,9 +371,30 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 	s->headroom = sh.data - outer_l3;
 	s->payload = payload_of(s);
 	s->point = point;
+	s->receiver = 0;
 	s->now = bpf_ktime_get_ns();
 	*slot = s;
 	return icmp_error ? EVENT_ICMP : EVENT_PACKET;
+}
+
+/* What the sending socket asked for, where the node's own rules have translated that already: into `outer`, marked by its
+ * padding. Of TCP the socket in SYN_SENT, of UDP a connected one. */
+static __always_inline void ask_socket(struct sighting *s)
+{
+	struct skb_sk sk = {};
+	__u8 proto = s->p.t.proto;
+
+	if (proto == P_TCP ? (s->p.tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN : proto != P_UDP)
+		return;
+	READ_VIEW(sk, skb_sk, s->skb);
+	if (!sk.sk)
+		return;
+	__u8 state = socket_tuple(&s->outer, sk.sk);
+	s->outer.proto = proto;
+	s->outer.pad[0] = 1;
+	int same = s->outer.dport == s->p.t.dport && same_address(s->outer.daddr, s->p.t.daddr);
+	if (same || !s->outer.dport || !s->outer.sport || (proto == P_TCP && state != TCP_SYN_SENT))
+		s->outer.proto = 0;
 }
 
 static __always_inline int seen(__u64 skb, __u32 point)
@@ -292,10 +413,13 @@ static __always_inline int seen(__u64 skb, __u32 point)
 		f->t_ns = s->now;
 	}
 	int news = kind == EVENT_ICMP || (s->p.t.proto == P_TCP && (s->p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)));
-	if (!news && !count_flow(s, since))
+	if (!news && (!count_flow(s, since) || s->p.later))
 		return 0;
-	if (locate(s))
+	if (locate(s)) {
+		if (point == POINT_TX && kind == EVENT_PACKET && !s->outer.proto)
+			ask_socket(s);
 		emit(s, kind);
+	}
 	return 0;
 }
 
@@ -313,7 +437,10 @@ int on_free(struct bpf_raw_tracepoint_args *ctx) /* skb:kfree_skb(skb, location,
 {
 	struct sighting *s;
 	int kind = interesting(&s, ctx->args[0], POINT_DROP);
-	if (!kind || !locate(s) || !may_emit(s->now))
+	if (!kind)
+		return 0;
+	s->receiver = receiving_socket(ctx);
+	if (!locate(s) || !may_emit(s->now))
 		return 0;
 	struct drop_event *e = ring.ringbuf_reserve(sizeof(*e));
 	if (!e) {
@@ -333,7 +460,7 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx) /* tcp:tcp_retransmit_skb
 	__u8 state = socket_tuple(&t, sk);
 	__u32 netns = socket_netns(sk);
 
-	if (!matches(&t) || !is_own(netns))
+	if (!matches(&t) || is_left_out(&t) || !is_own(netns))
 		return 0;
 	__u64 now = bpf_ktime_get_ns();
 	if (!may_emit(now))
@@ -349,6 +476,7 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx) /* tcp:tcp_retransmit_skb
 	e->netns = netns;
 	e->kind = EVENT_RETRANSMIT;
 	e->state = state;
+	e->len = segments_of(ctx->args[1]);
 	ring.ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 	return 0;
 }

@@ -9,10 +9,10 @@ packages=(python3 python3-venv python3-bpfcc iproute2 iptables nftables conntrac
 wanted=${1:-all}
 if [[ $wanted != lab ]]; then
   packages+=(bpftool bpftrace iperf3 iputils-ping ethtool tcpdump chromium
-             openssl dpkg-dev patch xz-utils podman debootstrap) # for scripts/build-kubernetes.sh, tests/cluster
+             openssl podman debootstrap) # for tests/cluster
 fi
 if [[ $wanted == vm ]]; then
-  packages+=(qemu-system-x86 busybox-static ipvsadm)
+  packages+=(qemu-system-x86 busybox-static kmod ipvsadm)
 fi
 
 if ! command -v dpkg-query >/dev/null; then

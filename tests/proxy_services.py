@@ -171,6 +171,11 @@ def all_flows(services: Mapping[str, dict[str, Any]], node_ip: str, node_ip6: st
     return found
 
 
+def from_another_node(flow: dict[str, Any]) -> bool:
+    """Endpoints from .100 on are pods of another node: their way to themselves does not lead over this one."""
+    return flow["from"] == "pods" and ":" not in flow["src"] and int(flow["src"].rpartition(".")[2]) >= 100
+
+
 def packet_of(flow: dict[str, Any]) -> Packet:
     return Packet(
         src=flow["src"], dst=flow["dst"], dport=flow["dport"], protocol=Protocol(flow["protocol"]), bridged=False

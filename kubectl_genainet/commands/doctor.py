@@ -31,11 +31,12 @@ _FORMATS = ("table", "wide", "json", "yaml", "html", "sarif")
 @source_options(manifests=True)
 @click.option(
     "--only",
-    "areas",
+    "only",
     multiple=True,
-    type=click.Choice([a.value for a in Area]),
-    metavar="AREA",
-    help="Only the checks of an area (repeatable): " + ", ".join(a.value for a in Area) + ".",
+    callback=lambda _, __, values: tuple(map(_area_or_check, values)),
+    shell_complete=lambda _, __, start: [n for n in _areas_and_checks() if n.startswith(start)],
+    metavar="AREA|CHECK",
+    help="Only the checks of an area, or one check (repeatable). Areas: " + ", ".join(a.value for a in Area) + ".",
 )
 @click.option("-o", "--output", type=click.Choice(_FORMATS), default="table", show_default=True, help="Output format.")
 @click.option(
@@ -80,7 +81,7 @@ _FORMATS = ("table", "wide", "json", "yaml", "html", "sarif")
 @click.option("--explain", metavar="CHECK", help="Say what a check looks at, why, and by which source.")
 def command(
     source: Source,
-    areas: tuple[str, ...],
+    only: tuple[Area | str, ...],
     output: str,
     fail_on: str,
     ignores: tuple[str, ...],
@@ -107,10 +108,9 @@ def command(
       kubectl genainet doctor --only coredns --only lookups --measure 1m
       kubectl genainet doctor --explain egress-without-dns
     """
-    chosen_areas = tuple(Area(a) for a in areas)
     if list_checks or explain:
-        return _about_checks(explain, chosen_areas)
-    options = DoctorOptions(chosen_areas, tuple(_acceptances(ignores, baseline)), workloads, measure, complete)
+        return _about_checks(explain, only)
+    options = DoctorOptions(only, tuple(_acceptances(ignores, baseline)), workloads, measure, complete)
     with _progress() as reporter:
         examined = doctor(source, options, reporter)
     report = examined.report
@@ -121,12 +121,26 @@ def command(
     return status.with_failures(bool(source.failed_nodes))
 
 
-def _about_checks(explain: str | None, areas: tuple[Area, ...]) -> ExitStatus:
+def _areas_and_checks() -> list[str]:
+    return [*(a.value for a in Area), *(c.name for c in all_checks())]
+
+
+def _area_or_check(name: str) -> Area | str:
+    """What --only names. Raises BadParameter for what is neither an area nor a check."""
+    if name in {a.value for a in Area}:
+        return Area(name)
+    if check_named(name) is None:
+        wrong = not_found("area or check", name, _areas_and_checks())
+        raise click.BadParameter(f"{wrong.message}. {wrong.hint}")
+    return name
+
+
+def _about_checks(explain: str | None, only: tuple[Area | str, ...]) -> ExitStatus:
     from kubectl_genainet.render.doctor.docs import explanation, list_table
 
     console = make_console()
     if explain is None:
-        console.print(list_table(chosen(areas)))
+        console.print(list_table(chosen(only)))
         return ExitStatus.OK
     check = check_named(explain)
     if check is None:
@@ -215,7 +229,7 @@ def _show(report: Report, output: str, snapshot: ClusterSnapshot) -> None:
     elif output == "sarif":
         from kubectl_genainet.render.doctor.data import sarif
 
-        sources = {o.ref: o.source for o in snapshot.objects if o.source}
+        sources = {o.ref: (o.source, o.line) for o in snapshot.objects if o.source}
         click.echo(sarif(report, all_checks(), sources))
     else:
         from kubectl_genainet.render.doctor.data import json_lines

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kubectl_genainet.commands.options import output_option, source_options, watch_options
+from kubectl_genainet.commands.options import output_option, parse_seconds, source_options, watch_options
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.render.trace.view import make_view
@@ -33,6 +33,20 @@ from kubectl_genainet.run.trace import CheckConnections, TraceOptions, trace
     is_flag=True,
     help="Have the nodes' kernels name the rules that the packets meet. Changes the nodes while it runs (an nft table, "
     "or TRACE rules), and undoes it.",
+)
+@click.option(
+    "--slow",
+    default="1s",
+    show_default=True,
+    help="Replies that begin later than this are told as slow, whatever the other backends do; 0s: none.",
+)
+@click.option(
+    "--budget",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(0.1, 400),
+    help="Per cent of one core that following packets may take on each node. Beyond it fewer connections are followed, "
+    "each of them whole.",
 )
 @watch_options("30s")
 @output_option("tree", "wide", "json", "yaml")
@@ -62,6 +76,8 @@ def command(source: Source, target: str, timeout: float, output: str, **options:
         from_pod=options["from_pod"],
         check=CheckConnections(options["probe_count"], options["path"]) if options["probe"] else None,
         exact=options["exact"],
+        slow_s=0.0 if options["slow"] in ("0", "0s") else parse_seconds(options["slow"]),
+        cpu_percent=options["budget"],
         timeout_s=timeout,
         node=options["node"],
         record=options["record"],

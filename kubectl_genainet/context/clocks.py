@@ -31,10 +31,6 @@ class Clocks:
     def same(self, a: str, b: str) -> bool:
         return a == b or (a in self._boot and self._boot[a] == self._boot.get(b))
 
-    def kernel(self, node: str) -> str:
-        """What names the node's running kernel, within which sk_buff addresses mean something."""
-        return self._boot.get(node) or node
-
     def crossed(self, sender: str, sent_ns: int, receiver: str, received_ns: int) -> None:
         """A packet left `sender` and arrived at `receiver`, each on its own clock."""
         if not self.same(sender, receiver):

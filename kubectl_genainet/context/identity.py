@@ -114,6 +114,12 @@ class Identity:
         best = max(matching, key=lambda m: m[0], default=None)
         return None if best is None else best[1].via or ip
 
+    def ready_endpoints(self, service: ServiceRef) -> int:
+        """How many endpoints of the Service's port are ready; 0 for one that is not known."""
+        found = self.snapshot.service(service.namespace, service.name)
+        ports = [p for p in found.spec.ports if (p.port, p.name) == (service.port, service.port_name)] if found else []
+        return sum(b.ready for port in ports for b in self.snapshot.backends(found, port)) if found else 0
+
     def is_endpoint(self, ip: str, port: int, protocol: Protocol) -> bool:
         """Whether a Service has the address and port as an endpoint."""
         return (canonical_ip(ip), port, protocol.value) in self._endpoints

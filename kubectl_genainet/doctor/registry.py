@@ -77,9 +77,9 @@ def all_checks() -> tuple[Check, ...]:
     return tuple(sorted(found, key=lambda c: order.index(c.area)))
 
 
-def chosen(areas: Sequence[Area]) -> tuple[Check, ...]:
-    """The checks of some areas; all where none is named."""
-    return tuple(c for c in all_checks() if not areas or c.area in areas)
+def chosen(only: Sequence[Area | str]) -> tuple[Check, ...]:
+    """The checks of some areas and those of some names; all where nothing is named."""
+    return tuple(c for c in all_checks() if not only or c.area in only or c.name in only)
 
 
 def check_named(name: str) -> Check | None:

@@ -14,6 +14,7 @@ from kubectl_genainet.doctor.facts import Fact
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.recognise import Recognised
 from kubectl_genainet.doctor.picture import Picture, draw
+from kubectl_genainet.doctor.trial import tried
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, NotChecked, Severity
 
@@ -91,9 +92,9 @@ def examine(
         found += findings
         if result.outcome is not Outcome.NOT_APPLICABLE:
             not_checked += [NotChecked(item.name, reason) for reason in result.reasons]
-    progress(total, total, "done")
+    progress(total, total, "trying remedies")
     left, accepted = [], []
-    for finding in found:
+    for finding in tried(cluster, found, lambda after: _findings(checks, after)):
         by = accepted_by(finding, acceptances)
         if by:
             accepted.append(Accepted(finding, by))
@@ -110,6 +111,10 @@ def examine(
         namespace=cluster.namespace,
         taken_at=cluster.snapshot.taken_at,
     )
+
+
+def _findings(checks: Sequence[Check], cluster: Cluster) -> list[Finding]:
+    return [finding for item in checks for finding in _run(item, cluster)[1]]
 
 
 def _run(item: Check, cluster: Cluster) -> tuple[CheckResult, list[Finding]]:

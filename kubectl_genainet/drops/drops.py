@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.ends import Ends
@@ -230,7 +231,14 @@ class DropCorrelator:
         opening = event.tcp is not None and event.tcp.syn and not event.tcp.is_ack
         established = group.reply or (group.flow.protocol is Protocol.TCP and not opening and not group.opening)
         return Case(
-            event, established, self.identity, ruleset, error, self.context.engine, request=self.request_of(event.flow)
+            event,
+            established,
+            self.identity,
+            ruleset,
+            error,
+            self.context.engine,
+            request=self.request_of(event.flow),
+            earlier=partial(self.context.rulesets.earlier, group.node, group.netns),
         )
 
     def case_of_error(self, group: Group) -> Case | None:

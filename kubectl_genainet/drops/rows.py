@@ -200,12 +200,16 @@ class Rows:
             case _:
                 return PolicyView("unknown", Agreement.UNKNOWN)
 
+    def _explains(self, other: Group) -> bool:
+        """Whether a drop is the reason of what came with it, and not itself a consequence."""
+        return other.what == "drop" and not DIAGNOSES[self.explained(other).check].mild
+
     def _reset(self, group: Group, others: list[Group]) -> DropRow | None:
         event = group.event
         assert isinstance(event, ResetCount)
         if not event.sent and any(isinstance(o.event, ResetCount) and o.event.sent for o in others):
             return None
-        if not (event.sent and event.active) and _has(others, "drop"):
+        if not (event.sent and event.active) and any(self._explains(other) for other in others):
             return None
         where, reason = self._where(group), event.reason or "no reason"
         if event.sent and event.active:

@@ -11,12 +11,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.kube.generated_pods import pods_of_workloads
 from kubectl_genainet.kube.kustomize import Kustomizations
+from kubectl_genainet.kube.places import Places
 from kubectl_genainet.kube.yaml_text import parse_text
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.kube import KubeObject, without_nulls
+from kubectl_genainet.model.kube import EndpointSlice, KubeObject, Namespace, Node, Pod, Service, without_nulls
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 # A kind that is not here is taken for one with a namespace.
@@ -79,7 +82,13 @@ def load_manifests(paths: Sequence[str], namespace: str = "default") -> ClusterS
     if not objects:
         where = ", ".join("standard input" if path == "-" else path for path in paths)
         raise loading.first_problem or InputError(f"there is no Kubernetes object in {where}")
-    pods = tuple(pods_of_workloads(objects, loading.notes.append))
+    pods = []
+    for pod in pods_of_workloads(objects, loading.notes.append):
+        problem = _unreadable(pod)
+        if problem is None:
+            pods.append(pod)
+        else:
+            loading.notes.append(f"{problem.message}: left out")
     return ClusterSnapshot((*objects, *pods), notes=tuple(loading.notes))
 
 
@@ -124,12 +133,18 @@ class _Loading:
         self.notes.append(f"{error.message}: left out" + (f". {error.hint}" if error.hint else ""))
 
     def _text(self, source: str, text: str) -> None:
+        places = Places(text)
         for number, document in enumerate(parse_text(source, text, self.notes.append), start=1):
             if document is not None:
-                self._value(document, f"{source}, document {number}")
+                self._value(document, f"{source}, document {number}", places, number)
 
-    def _value(self, value: Any, source: str) -> None:
+    def _value(self, value: Any, source: str, places: Places | None = None, document: int = 0) -> None:
         for obj in self._read_objects(value, source):
+            if places is not None:
+                obj = msgspec.structs.replace(obj, line=places.line(document, obj.name))
+            if (problem := _unreadable(obj)) is not None:
+                self._left_out(problem)
+                continue
             key = (obj.group, obj.kind, obj.namespace, obj.name)
             before = self._objects.pop(key, None)
             if before is not None:
@@ -163,6 +178,28 @@ class _Loading:
         elif not isinstance(metadata.get("namespace"), str) or not metadata["namespace"]:
             metadata["namespace"] = self.namespace
         yield KubeObject(raw, source)
+
+
+# Kinds that are read with their types: an object of another shape is left out, not the others with it.
+_SHAPES: dict[tuple[str, str], type] = {
+    ("", "Pod"): Pod,
+    ("", "Service"): Service,
+    ("", "Node"): Node,
+    ("", "Namespace"): Namespace,
+    ("discovery.k8s.io", "EndpointSlice"): EndpointSlice,
+}
+
+
+def _unreadable(obj: KubeObject) -> InputError | None:
+    """What is wrong with the types of an object's fields, if something is."""
+    shape = _SHAPES.get((obj.group, obj.kind))
+    if shape is None:
+        return None
+    try:
+        obj.decode(shape)
+    except InputError as error:
+        return error
+    return None
 
 
 def _text_of(file: Path) -> str:

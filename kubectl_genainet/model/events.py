@@ -64,6 +64,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     `length` is skb->len in bytes (a GSO packet is one), `payload` the transport payload's length, `sig` a hash of
     the first bytes of a datagram's payload (0 for TCP). `flow` is the tuple as it was here, `tunnel` the outer tuple
     where the packet was inside VXLAN, Geneve or IPIP.
+    `asked` is the tuple that the sending socket has, where the node's own rules had translated the packet before it was seen.
     `device` is empty where the packet had none (locally made, not yet routed).
     """
 
@@ -80,6 +81,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     sig: int = 0
     tcp: TcpFlags | None = None
     tunnel: FiveTuple | None = None
+    asked: FiveTuple | None = None
     cpu: int = 0
 
 
@@ -94,6 +96,7 @@ class PacketDropped(Seen, frozen=True, kw_only=True, tag_field="kind", tag="drop
 
     `reason` is the kernel's name without its prefix ("NETFILTER_DROP"; "" where the kernel gives none); `location`
     and `stack` are symbols, innermost first; `hook` is the netfilter hook read from the stack ("FORWARD"), or "".
+    `fragment`: a later fragment, whose ports are those of the first.
     With `reason_derived` this kernel gives no reasons, and `reason` follows from `location`.
     """
 
@@ -101,6 +104,7 @@ class PacketDropped(Seen, frozen=True, kw_only=True, tag_field="kind", tag="drop
     location: str
     stack: tuple[str, ...] = ()
     hook: str = ""
+    fragment: bool = False
     reason_derived: bool = False
 
 
@@ -209,7 +213,8 @@ class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
 
     Of TCP data, counted once however often it was sent: `data_bytes`, the times of the first and of the last that was new
     here (`first_ns`, `last_ns`; 0: none), the longest silence between two and when it began (`silence_ns`,
-    `silence_at_ns`), and `gaps`, a histogram of all silences: element i counts those in [2**(i/4), 2**((i+1)/4)) µs.
+    `silence_at_ns`), and `gaps`, a histogram of all silences: element 4 * l + s counts those in
+    [2**l * (1 + s / 4), 2**l * (1 + (s + 1) / 4)) µs.
     """
 
     node: str
@@ -328,6 +333,15 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
     t_ns: int = 0
 
 
+class Sampled(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="sampled"):
+    """The agent keeps within its budget: of connections it follows one in 2**level, the same as other nodes at that level
+    (`followed`). In force since the last Tick at the latest; 0: all."""
+
+    node: str
+    t_ns: int
+    level: int
+
+
 class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tick"):
     """The agent is alive and has sent all that it saw until `t_ns`. Once a second; a reader's clock."""
 
@@ -397,6 +411,7 @@ Event = (
     | LostEvents
     | Hello
     | Progress
+    | Sampled
     | Tick
     | ProbeResult
     | RuleHit

@@ -57,11 +57,15 @@ class Evidence(msgspec.Struct, frozen=True):
 
 
 class Remedy(msgspec.Struct, frozen=True):
-    """What the user may do. `command` and `yaml` can be pasted as they are; the tool never runs them."""
+    """What the user may do. `command` and `yaml` can be pasted as they are; the tool never runs them.
+
+    `trial` is what came of applying them to a copy ("tried: …", "not tried"); empty where there is nothing to apply.
+    """
 
     text: str
     command: str = ""
     yaml: str = ""
+    trial: str = ""
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -45,10 +45,12 @@ class OwnerReference(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class KubeObject(msgspec.Struct, frozen=True):
-    """One object as the API (or a file) gave it. `source` names the file and document; empty for the API."""
+    """One object as the API (or a file) gave it. `source` names the file and document; empty for the API. `line` is where
+    it begins in the file; 0 where that is not known."""
 
     raw: dict[str, Any]
     source: str = ""
+    line: int = 0
 
     @property
     def kind(self) -> str:

@@ -52,6 +52,14 @@ def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return address
 
 
+def followed(flow: FiveTuple, level: int) -> bool:
+    """Whether agents that sample at the level follow the connection (is_left_out, probes/packet.bpf.c)."""
+    if not level or flow.protocol not in (Protocol.TCP, Protocol.UDP, Protocol.SCTP):
+        return True
+    hashed = (max(flow.sport, flow.dport) * 0x9E3779B1 & 0xFFFFFFFF) >> 16
+    return not hashed & ((1 << level) - 1)
+
+
 def address_text(ip: str, port: int | None) -> str:
     """ "10.0.0.1:80", "[2001:db8::1]:80", or the address alone where there is no port."""
     if port is None:

@@ -139,6 +139,9 @@ REASON_OF_LOCATION = {
     "ip_fragment": "PKT_TOO_BIG",
 }
 
+# Before 6.3 an ICMPv6 packet that was taken ends here as one that was not (net/ipv6/icmp.c).
+TAKEN_AT = {"icmpv6_rcv": "CONSUMED"}
+
 # Where a packet without a reason is freed in the normal course of things: the last packets of a closed connection
 # (TIME_WAIT, net/ipv4/tcp_ipv4.c), segments out of order that a closed socket still held
 # (tcp_disconnect, inet_csk_destroy_sock), multicast that nobody here listens to (net/ipv6/ip6_input.c).

@@ -35,11 +35,11 @@ class DoctorReporter(Reporter, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DoctorOptions:
-    """`areas`: only these checks (empty: all). `measure_s`: how long to watch the cluster's DNS; 0 for not at all.
-    `workloads` ("deploy/NAME=ROLE") are taken for the GenAI workloads instead of recognising them. `complete`: manifests
-    are the whole cluster."""
+    """`only`: the checks of these areas, and those of these names (empty: all). `measure_s`: how long to watch the cluster's
+    DNS; 0 for not at all. `workloads` ("deploy/NAME=ROLE") are taken for the GenAI workloads instead of recognising them.
+    `complete`: manifests are the whole cluster."""
 
-    areas: tuple[Area, ...] = ()
+    only: tuple[Area | str, ...] = ()
     acceptances: tuple[Acceptance, ...] = ()
     workloads: tuple[str, ...] = ()
     measure_s: float = MEASURE_S
@@ -68,7 +68,7 @@ class Knowledge:
 def doctor(source: Source, options: DoctorOptions, reporter: DoctorReporter) -> Examined:
     """Runs the checks. Raises GenainetError for a namespace or a workload that does not exist."""
     with collector_paused():
-        checks: Sequence[Check] = chosen(list(options.areas))
+        checks: Sequence[Check] = chosen(options.only)
         overrides = tuple(map(parse_override, options.workloads))
         wanted = options.measure_s if any(Need.DNS in c.needs for c in checks) else 0.0
         known = gather(source, wanted, reporter)

@@ -35,7 +35,8 @@ class CheckConnections:
 
 @dataclass(frozen=True, slots=True)
 class TraceOptions:
-    """`from_pod` ("pod/NAME"): only this client's packets, and where `check` connections come from."""
+    """`from_pod` ("pod/NAME"): only this client's packets, and where `check` connections come from. `slow_s`: replies that
+    begin later are slow. `cpu_percent` of one core may be spent on following packets on each node."""
 
     from_pod: str = ""
     check: CheckConnections | None = None
@@ -43,6 +44,8 @@ class TraceOptions:
     timeout_s: float = 30.0
     node: str = ""
     record: str = ""
+    slow_s: float = 1.0
+    cpu_percent: float = 5.0
 
 
 def trace(source: Source, target: Target | None, options: TraceOptions, make_view: MakeView[TraceView]) -> ExitStatus:
@@ -59,6 +62,7 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
         filters=resolved.filters,
         timeout_s=options.timeout_s,
         exact=options.exact,
+        cpu_percent=options.cpu_percent,
         probe=_probe_request(options.check, resolved, snapshot, client) if source.live else None,
     )
     name = str(resolved.target)
@@ -76,7 +80,8 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
         record=options.record,
     )
     held = HeldTarget(name, lambda now: _resolved(target, now, resolved.namespace), snapshot, view.warn)
-    return perform(TraceRun(snapshot, held, client, view), source, watching)
+    run = TraceRun(snapshot, held, client, view, slow_s=options.slow_s)
+    return perform(run, source, watching)
 
 
 def _resolved(target: Target | None, snapshot: ClusterSnapshot, namespace: str) -> Resolved:
@@ -145,11 +150,17 @@ class TraceRun:
     """Records in, paths to the view, an exit status out."""
 
     def __init__(
-        self, snapshot: ClusterSnapshot, target: HeldTarget[Resolved], client: Pod | None, view: TraceView
+        self,
+        snapshot: ClusterSnapshot,
+        target: HeldTarget[Resolved],
+        client: Pod | None,
+        view: TraceView,
+        *,
+        slow_s: float = 1.0,
     ) -> None:
         self.target, self.client, self.view = target, client, view
-        self.correlator = PathCorrelator(snapshot, set(target.current.servers))
-        self.summary = SummaryBuilder(target.name)
+        self.correlator = PathCorrelator(snapshot, set(target.current.servers), slow_ns=int(slow_s * 1e9))
+        self.summary = SummaryBuilder(target.name, self.correlator.identity.ready_endpoints)
 
     @property
     def filters(self) -> tuple[FilterEntry, ...]:
@@ -179,7 +190,9 @@ class TraceRun:
 
     def finish(self, *, live: bool) -> ExitStatus:
         self._show(self.correlator.finish())
-        summary = self.summary.build(self.correlator.half_seen)
+        summary = self.summary.build(
+            self.correlator.half_seen, self.correlator.left_out, 1 << self.correlator.sampling.highest
+        )
         self.view.finish(summary)
         if something_wrong(summary):
             return ExitStatus.FOUND

@@ -74,6 +74,7 @@ class Connection:
     retransmits: int = 0
     last: dict[str, int] = field(default_factory=dict)  # node -> its latest record here, on its clock
     reported: bool = False
+    part_of: Connection | None = None  # the one that it turned out to be a part of
 
     @property
     def first(self) -> list[PacketSeen]:

@@ -51,7 +51,7 @@ class Connections:
         self._absorbed = absorbed
         self._by_key: dict[tuple[str, int, int, int], Connection] = {}
         self._by_tuple: dict[FiveTuple, Connection] = {}
-        self._by_skb: OrderedDict[tuple[str, int], tuple[Seen, Connection]] = OrderedDict()
+        self._by_skb: OrderedDict[tuple[str, int, int], tuple[PacketSeen, Connection]] = OrderedDict()
 
     def __iter__(self) -> Iterator[Connection]:
         return iter(self._by_key.values())
@@ -109,18 +109,23 @@ class Connections:
 
     def _same_skb(self, event: Seen, key: Key) -> Connection | None:
         """The connection whose packet came into this namespace as the same sk_buff, and now leaves it or dies."""
-        at = self._by_skb.get((self._clocks.kernel(event.node), event.skb))
+        at = self._by_skb.get((event.node, event.netns, event.skb))
         if at is None or (isinstance(event, PacketSeen) and event.point is not Point.TX):
             return None
         before, connection = at
-        arrived = isinstance(before, PacketSeen) and before.point is Point.RX
-        same = (before.netns, before.flow.protocol) == (event.netns, event.flow.protocol) and self._key(before) == key
-        if not arrived or not same or not 0 <= event.t_ns - before.t_ns < _CROSSING_NS:
+        same = before.flow.protocol is event.flow.protocol and self._key(before) == key
+        while connection.part_of is not None:
+            connection = connection.part_of
+        if not same or not 0 <= event.t_ns - before.t_ns < _CROSSING_NS:
             return None
         return connection
 
-    def _remember_skb(self, event: Seen, connection: Connection) -> None:
-        key = (self._clocks.kernel(event.node), event.skb)
+    def _remember_skb(self, event: PacketSeen, connection: Connection) -> None:
+        """A packet that came into a namespace may leave it as another; once it has left, its address is free again."""
+        key = (event.node, event.netns, event.skb)
+        if event.point is not Point.RX:
+            self._by_skb.pop(key, None)
+            return
         self._by_skb[key] = (event, connection)
         self._by_skb.move_to_end(key)
         if len(self._by_skb) > MAX_SKBS:
@@ -181,6 +186,7 @@ class Connections:
     def _merge(self, into: Connection, other: Connection) -> Connection:
         """Two sides of a translation that were taken for two connections."""
         self._remove(other)
+        other.part_of = into
         into.absorb(other)
         for attempt in other.attempts:
             for seen in attempt:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from kubectl_genainet.model.events import PacketSeen, Point
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.model.reasons import NO_REASON, SENTENCES
+from kubectl_genainet.model.reasons import BACKGROUND_LOCATIONS, NO_REASON, SENTENCES, function_of
 from kubectl_genainet.model.results.path import Outcome, Verdict
 from kubectl_genainet.trace.connection import Connection, Counted, Direction, Dropped
 
@@ -54,6 +54,12 @@ def fate_of(connection: Connection, around: Around) -> Fate:
     if not served and not _accepted(connection, around):
         return _half_open(connection, around)
     return _opened(connection, around)
+
+
+def is_loss(dropped: Dropped) -> bool:
+    """Whether something was lost: without a reason the kernel also frees what nobody misses, as repeated SYNs."""
+    event = dropped.event
+    return event.reason not in NO_REASON or function_of(event.location) not in BACKGROUND_LOCATIONS
 
 
 def telling(drops: Iterable[Dropped]) -> Dropped | None:
@@ -118,7 +124,7 @@ def _half_open(connection: Connection, around: Around) -> Fate:
     if any(direction is Direction.REQUEST for _, direction in connection.resets):
         return Fate(Outcome.RESET, Verdict.RESET, drop, "the client answered the SYN-ACK with a reset")
     waited = _waited(connection, around, "the SYN-ACK did not reach the client")
-    if drop is not None and drop.event.reason not in NO_REASON:
+    if drop is not None and is_loss(drop):
         return Fate(Outcome.DROPPED, Verdict.DROPPED, drop, waited)
     return Fate(Outcome.UNANSWERED, Verdict.UNANSWERED, None, waited)
 
@@ -130,7 +136,7 @@ def _opened(connection: Connection, around: Around) -> Fate:
         if lost is not None:
             return lost
     broken = broken_by(connection, around)
-    recovered = sum(d.event.reason not in NO_REASON for d in connection.drops)
+    recovered = sum(map(is_loss, connection.drops))
     if broken is not None:
         event, direction = broken
         side = "client" if direction is Direction.REQUEST else "server"
@@ -167,7 +173,7 @@ def _lost_for_good(connection: Connection, direction: Direction, around: Around)
         d
         for d in connection.drops
         if d.direction is direction and not d.first_packet and around.wall(d.event.node, d.event.t_ns) > progress
-        if d.event.reason not in NO_REASON and (again or not _is_duplicate(d))
+        if is_loss(d) and (again or not _is_duplicate(d))
     ]
     moments = [around.wall(d.event.node, d.event.t_ns) for d in drops] + [around.wall(r.node, r.t_ns) for r in again]
     if not drops and len(again) < RESENT_TELLS:
@@ -216,7 +222,7 @@ def _tells(count: Counted, around: Around) -> bool:
 
 def _of_datagrams(connection: Connection, around: Around) -> Fate:
     """Datagrams need no answer: those that arrived have arrived."""
-    lost = [d for d in connection.drops if d.event.reason not in NO_REASON]
+    lost = [d for d in connection.drops if is_loss(d)]
     requests = [d for d in lost if d.direction is Direction.REQUEST]
     answered = bool(connection.answer)
     if not answered and (_told(connection) or connection.icmp or requests):

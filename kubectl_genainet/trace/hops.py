@@ -82,10 +82,14 @@ class Translation:
 
 
 def translation_of(
-    ordered: Sequence[PacketSeen], dropped_as: FiveTuple | None, drop_node: str | None
+    ordered: Sequence[PacketSeen], dropped_as: FiveTuple | None, drop_node: str | None, asked: FiveTuple | None = None
 ) -> Translation | None:
-    """Where the destination changed. `dropped_as` is the tuple with which the packet was dropped after its last hop."""
+    """Where the destination changed. `dropped_as` is the tuple with which the packet was dropped after its last hop,
+    `asked` the one that its socket has, where it was translated before its first."""
     flows = [(seen.flow, seen.node) for seen in ordered]
+    if asked is not None and flows:
+        masqueraded = (asked.src, asked.sport) != (flows[-1][0].src, flows[-1][0].sport)
+        return Translation(asked, flows[0][0], -1, flows[0][1], masqueraded)
     if dropped_as is not None and drop_node is not None:
         flows.append((dropped_as, drop_node))
     for i in range(len(flows) - 1):

@@ -7,6 +7,7 @@ decides as the live run did.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from math import inf
 
 import msgspec
@@ -27,6 +28,7 @@ from kubectl_genainet.model.events import (
     PacketSeen,
     Point,
     Progress,
+    Sampled,
     Seen,
     TcpRetransmit,
     Tick,
@@ -35,13 +37,16 @@ from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
-from kubectl_genainet.model.results.path import Drop, Flow, Nat, Outcome, PacketPath, Party, Verdict
+from kubectl_genainet.model.results.path import Drop, Flow, Hop, Nat, Outcome, PacketPath, Party, Verdict
 from kubectl_genainet.proxy import attribute_nat
-from kubectl_genainet.trace.connection import Connection, Direction, Dropped
+from kubectl_genainet.trace.connection import Connection, Direction, Dropped, Place, place_of
 from kubectl_genainet.trace.connections import Connections
 from kubectl_genainet.trace.exact import ExactHits
 from kubectl_genainet.trace.fate import Around, fate_of
 from kubectl_genainet.trace.hops import Translation, hops_of, in_order, learn_crossings, translation_of
+from kubectl_genainet.trace.sampling import Sampling
+from kubectl_genainet.trace.stalls import SLOW_NS, stream_findings
+from kubectl_genainet.trace.streams import stream_of
 from kubectl_genainet.trace.symptoms import symptoms
 from kubectl_genainet.trace.watches import Watches
 from kubectl_genainet.why.case import Case
@@ -63,19 +68,23 @@ class PathCorrelator:
     failed, or at the end of the trace.
 
     `half_seen` counts the connections of which no path is told: they began before every node on their way was watched,
-    or so late that nothing can be said of their end.
+    or so late that nothing can be said of their end. `left_out` counts those that not all nodes followed, being within
+    their budgets.
     """
 
-    def __init__(self, snapshot: ClusterSnapshot, servers: set[tuple[str, int]]) -> None:
+    def __init__(self, snapshot: ClusterSnapshot, servers: set[tuple[str, int]], *, slow_ns: int = SLOW_NS) -> None:
+        self.slow_ns = slow_ns
         self.context = Context(snapshot)
         self.identity = self.context.identity
         self.clocks = Clocks()
         self.watches = Watches(self.clocks)
-        self.half_seen = 0
+        self.half_seen = self.left_out = 0
+        self.sampling = Sampling()
         self.connections = Connections(servers, self.clocks, Ends(snapshot), self._absorbed)
         self.exact = ExactHits()
         self._now: dict[str, int] = {}
         self._open: dict[int, Connection] = {}
+        self._ticked: dict[str, int] = {}  # node -> up to when it has told all, its losses and its level too
         self._looked_at: dict[str, int] = {}
         self._losses: dict[str, list[int]] = {}  # node -> when it told of lost records, on its clock
         self._seek_remedies()
@@ -114,11 +123,14 @@ class PathCorrelator:
             case RuleHit():
                 self.exact.learn(event)
                 return
+            case Sampled():
+                self.sampling.learn(event, self._ticked.get(event.node, 0))
+                return
             case LostEvents():
                 self._losses.setdefault(event.node, []).append(self._now.get(event.node, 0))
                 return
             case Tick():
-                pass
+                self._ticked[event.node] = event.t_ns
             case _:
                 return
         if connection is not None and not connection.reported:
@@ -158,8 +170,13 @@ class PathCorrelator:
             patience = self._patience(connection)
             if self.exact:
                 patience = max(patience, EXACT_NS)
-            if all(self._quiet(connection, node) > patience for node in self._way(connection)):
+            way = self._way(connection)
+            if all(self._quiet(connection, node) > patience for node in way) and self._told_all(connection, way):
                 yield from self._report(connection)
+
+    def _told_all(self, connection: Connection, way: set[str]) -> bool:
+        """Whether the nodes have said what they lost, and left out, until the connection's last record."""
+        return all(self._ticked[n] >= connection.last.get(n, 0) for n in way if n in self._ticked)
 
     def _way(self, connection: Connection) -> set[str]:
         """The nodes that may have something to say of the connection: those that did, and those of its addresses."""
@@ -201,11 +218,30 @@ class PathCorrelator:
     def _report(self, connection: Connection) -> Iterator[PacketPath]:
         connection.reported = True
         self._open.pop(id(connection), None)
-        if self._wholly_watched(connection):
+        if not self._wholly_followed(connection):
+            self.left_out += 1
+        elif self._wholly_watched(connection):
             yield self.path_of(connection)
         else:
             self.half_seen += 1
         connection.slim()
+
+    def _wholly_followed(self, connection: Connection) -> bool:
+        """Whether no node left the connection out while it lasted."""
+        flow = next(iter(connection.tuples), None)
+        if flow is None or not self.sampling:
+            return True
+        began: dict[str, int] = {}
+        for seen in (s for attempt in connection.attempts for s in attempt):
+            began[seen.node] = min(seen.t_ns, began.get(seen.node, seen.t_ns))
+        # A node that saw nothing may have left it out: its level is asked for as of the other nodes' moments.
+        first = min((self.watches.wall_clock(n, t) for n, t in began.items()), default=0)
+        spans = []
+        for node in self._way(connection):
+            ahead = self.watches.wall_clock(node, 0)
+            last = connection.last.get(node, self._now.get(node, 0))
+            spans.append((node, began.get(node, first - ahead), last))
+        return self.sampling.whole(flow, spans)
 
     def _wholly_watched(self, connection: Connection) -> bool:
         """Whether all nodes on its way were watched when it began."""
@@ -226,16 +262,18 @@ class PathCorrelator:
         client_party = self.identity.party(client.src, client.sport) if client else None
         ordered = in_order(first, self.clocks, client_party.node if client_party else None)
         learn_crossings(connection, self.clocks, ordered)
-        original = ordered[0].flow if ordered else self._as_asked(connection)
+        asked = next((seen.asked for seen in ordered if seen.asked is not None), None)
+        original = asked or (ordered[0].flow if ordered else self._as_asked(connection))
         assert original is not None, "a connection has at least the tuple that it was made for"
-        fate = fate_of(connection, self._around(connection))
+        around = self._around(connection)
+        fate = fate_of(connection, around)
         dropped = fate.drop if fate.drop is not None and fate.drop.first_packet else None
         entered = self._as_it_came_in(ordered, dropped)
         served = ordered[-1].flow if ordered else self._as_served(connection, original)
         final = entered or (dropped.event.flow if dropped else served)
         outside = dropped if entered is None else None
         translation = translation_of(
-            ordered, outside.event.flow if outside else None, outside.event.node if outside else None
+            ordered, outside.event.flow if outside else None, outside.event.node if outside else None, asked
         )
         service = self.identity.service(original)
         backend = self._backend(original, final, service is not None)
@@ -261,7 +299,17 @@ class PathCorrelator:
             attempts=len(connection.attempts),
             retransmits=connection.retransmits,
         )
-        return msgspec.structs.replace(path, findings=tuple(symptoms(path, connection, self.identity)))
+        path = msgspec.structs.replace(path, stream=stream_of(connection, around), back=self._way_back(connection))
+        found = (*symptoms(path, connection, self.identity), *stream_findings(path, self.slow_ns))
+        return msgspec.structs.replace(path, findings=found)
+
+    def _way_back(self, connection: Connection) -> tuple[Hop, ...]:
+        """The hops of the answer: of the first SYN-ACK, else of the first data or datagram back; its last place may be where
+        it died."""
+        seen: dict[Place, PacketSeen] = {}
+        for event in connection.answer or connection.first_reply:
+            seen.setdefault(place_of(event), event)
+        return hops_of(in_order(list(seen.values()), self.clocks, None), self.clocks, self.identity)
 
     def _as_asked(self, connection: Connection) -> FiveTuple | None:
         """The tuple that the client used, where its own packets were not seen: the Service's address, if one is known."""
@@ -338,6 +386,7 @@ class PathCorrelator:
             request=event.flow.reversed if dropped.direction is Direction.REPLY else event.flow,
             asked=asked,
             entered=entered,
+            earlier=partial(self.context.rulesets.earlier, event.node, event.netns),
         )
         return explain_drop(case)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kubectl_genainet.context.account import Account
 from kubectl_genainet.model.diagnoses.connections import SLOW_BACKEND
@@ -11,8 +11,9 @@ from kubectl_genainet.model.events import Event, FlowCounters
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.measure import quantiles
-from kubectl_genainet.model.results.path import PacketPath, Verdict
+from kubectl_genainet.model.results.path import PacketPath, ServiceRef, Verdict
 from kubectl_genainet.model.results.trace import BackendSummary, TraceSummary
+from kubectl_genainet.trace.pinned import pinned
 
 SLOW_FACTOR = 5  # a backend is called slow from so many times the median of the others
 SLOW_LEAST_NS = 50_000_000  # and from so long a response time
@@ -23,7 +24,8 @@ MAX_SAMPLES = 20_000  # per backend and measure
 class SummaryBuilder:
     """Collects paths and records as they come."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, ready: Callable[[ServiceRef], int] = lambda _: 0) -> None:
+        self._ready = ready  # how many endpoints of a Service's port are ready
         self.target = target
         self.paths = 0
         self._verdicts: Counter[str] = Counter()
@@ -52,7 +54,7 @@ class SummaryBuilder:
         if len(self._backends[key]) < MAX_SAMPLES:
             self._backends[key].append(path)
 
-    def build(self, half_seen: int = 0) -> TraceSummary:
+    def build(self, half_seen: int = 0, left_out: int = 0, sampled: int = 1) -> TraceSummary:
         backends = tuple(self._backend(key) for key in sorted(self._backends, key=lambda k: (k is None, str(k))))
         first_points = self._flows.values()
         return TraceSummary(
@@ -60,7 +62,7 @@ class SummaryBuilder:
             connections=self.paths,
             verdicts=dict(self._verdicts),
             backends=backends,
-            findings=(*self._findings.values(), *slow_backends(backends)),
+            findings=(*self._findings.values(), *slow_backends(backends), *self._pinned()),
             events=self.account.events,
             counted={
                 "packets": sum(f.packets for f in first_points),
@@ -71,7 +73,12 @@ class SummaryBuilder:
             silent_nodes=self.account.silent_nodes,
             lost=self.account.lost,
             half_seen=half_seen,
+            left_out=left_out,
+            sampled=sampled,
         )
+
+    def _pinned(self) -> list[Finding]:
+        return pinned((path for paths in self._backends.values() for path in paths), self._ready)
 
     def _backend(self, key: tuple[str, int | None] | None) -> BackendSummary:
         paths = self._backends[key]

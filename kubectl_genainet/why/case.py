@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kubectl_genainet.context.identity import Identity
@@ -34,6 +35,7 @@ class Case:
     request: FiveTuple | None = None  # the flow that policies judge, where the packet itself is an answer
     asked: FiveTuple | None = None
     entered: FiveTuple | None = None
+    earlier: Callable[[], tuple[Ruleset, ...]] = tuple  # the namespace's rules as they were before, the latest first
 
     @property
     def judged(self) -> FiveTuple:

@@ -96,8 +96,20 @@ def bad_header(case: Case) -> Reading | None:
     return Reading("ttl-expired", words, Certainty.OBSERVED)
 
 
-def no_socket_perhaps(case: Case) -> Reading:
-    """A kernel without reasons (before 5.17) freed a datagram, or the packet of a connection, where it looks for a socket."""
+def no_socket_perhaps(case: Case) -> Reading | None:
+    """A kernel without reasons (before 5.17) freed a datagram, or the packet of a connection, where it looks for a socket.
+
+    One with reasons that gives none here (NOT_SPECIFIED) has freed a segment that a half-open or closing connection had no
+    use for, as a repeated SYN (tcp_check_req).
+    """
+    if case.event.reason:
+        if case.flow.protocol is not Protocol.TCP:
+            return None
+        words = (
+            f"TCP of {case.place} had no use for the segment and gives no reason, as with a repeated SYN of a connection that "
+            "is half open: its SYN-ACK was lost, or is late"
+        )
+        return Reading("repeated-segment", words, Certainty.DERIVED)
     certain = no_socket(case)
     words = (
         f"most likely {certain.explanation}: this kernel gives no reason, and {function_of(case.event.location)} frees "
@@ -115,6 +127,16 @@ def rp_filter(case: Case) -> Reading:
     words = f"the reverse path filter of {case.place} dropped it: the way back to {case.flow.src} does not go out by {device}"
     evidence = tuple(observed(f"{name} = {value}", case.event.node) for name, value in set_to.items())
     return Reading("rp-filter", words, Certainty.OBSERVED, evidence=evidence)
+
+
+def peer_refused(case: Case) -> Reading:
+    """A veth's other end takes no packet that is larger than its MTU, nor any while it is down (is_skb_forwardable)."""
+    device = case.event.device or "a device"
+    words = (
+        f"the other end of {device} in {case.place} did not take the packet ({case.event.length} bytes): it is larger than "
+        "that end's MTU, or that end is down; the sender is not told"
+    )
+    return Reading("peer-refused", words, Certainty.DERIVED)
 
 
 def too_big(case: Case) -> Reading:
@@ -222,6 +244,7 @@ LOCATIONS: Mapping[str, Callable[[Case], Reading | None]] = {
     **dict.fromkeys(
         ("ip_error", "ip6_pkt_discard", "ip6_pkt_discard_out", "ip6_pkt_prohibit", "dst_discard"), unreachable
     ),
+    **dict.fromkeys(("__dev_forward_skb2", "__dev_forward_skb", "dev_forward_skb", "veth_xmit"), peer_refused),
     **dict.fromkeys(("do_xdp_generic", "netif_receive_generic_xdp", "bpf_prog_run_generic_xdp"), ebpf),
     **dict.fromkeys(("tcp_v4_rcv", "tcp_v6_rcv", "__udp4_lib_rcv", "__udp6_lib_rcv"), no_socket_perhaps),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import msgspec
@@ -22,6 +23,10 @@ def netfilter(case: Case) -> Reading:
     policy = policy_words(case)
     if case.named is not None:
         return _named_rule(case, case.named, policy)
+    if event.hook in ("INGRESS", "EGRESS"):
+        note = f"a rule of a netdev table dropped it at the {event.hook.lower()} of {event.device or 'a device'} in {case.place}"
+        how = "nft list ruleset, or what the node's firewall or security agent sets up; these rules are not evaluated"
+        return Reading("device-rule-drop", f"{note} ({how})", Certainty.DERIVED)
     if case.ruleset is None or not event.hook:
         why = case.ruleset_error or (
             "the hook could not be read from the stack"
@@ -33,7 +38,7 @@ def netfilter(case: Case) -> Reading:
     rule = next(iter(_evaluated(case, case.ruleset, _usual_state(case)).dropping_rules), None)
     if rule is not None:
         return _named_rule(case, rule, policy)
-    known = _conntrack_full(case) or _failed_insertion(case) or _invalid(case, case.ruleset)
+    known = _conntrack_full(case) or _failed_insertion(case) or _invalid(case, case.ruleset) or _gone(case, policy)
     if known is not None:
         return known
     note = f"no rule that was read in {case.place} drops this packet in {event.hook}"
@@ -45,6 +50,16 @@ def netfilter(case: Case) -> Reading:
         policy.policies,
         (*policy.evidence, derived(note, event.node)),
     )
+
+
+def _gone(case: Case, policy: Words) -> Reading | None:
+    """A rule that drops the packet was there before, and is gone now."""
+    for ruleset in case.earlier():
+        rule = next(iter(_evaluated(case, ruleset, _usual_state(case)).dropping_rules), None)
+        if rule is not None:
+            reading = _named_rule(case, rule, policy)
+            return dataclasses.replace(reading, explanation=f"{reading.explanation} (the rule is gone now)")
+    return None
 
 
 def _unnamed(note: str, policy: Words) -> Reading:
@@ -75,6 +90,9 @@ def _invalid(case: Case, ruleset: Ruleset) -> Reading | None:
     if rule is None:
         return None
     grown = case.identity.grown(case.event.node, case.event.netns, "conntrack_invalid")
+    host = case.identity.host_of(case.event.node)
+    if grown <= 0 and host is not None and "conntrack_invalid" in host.counters:
+        return None  # nothing was INVALID
     counted = (observed(f"conntrack -S: invalid grew by {grown}", case.event.node),) if grown > 0 else ()
     words = (
         f"connection tracking in {case.place} took it for INVALID (outside the window, a wrong checksum, or no connection "

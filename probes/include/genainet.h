@@ -48,6 +48,8 @@
 #define TCP_RST 4
 #define TCP_ACK 16
 
+#define TCP_SYN_SENT 2 /* include/net/tcp_states.h */
+
 #define STACK_DEPTH 20
 
 /* Where and why the kernel freed a packet. */
@@ -120,6 +122,8 @@ struct packet {
 	__u8 icmp_type;
 	__u8 icmp_code;
 	__u32 icmp_rest; /* bytes 4 to 7 of the ICMP header, as on the wire */
+	__u8 later;	 /* a later fragment: its ports are the first one's */
+	__u8 pad[3];
 };
 
 /* What became of the events: one slot a cause. */
@@ -178,6 +182,11 @@ static __always_inline void map_ipv4(__u8 *to, const __u8 *from)
 	*(__u32 *)(to + 12) = *(__u32 *)from;
 }
 
+static __always_inline int same_address(const __u8 *a, const __u8 *b)
+{
+	return *(__u64 *)a == *(__u64 *)b && *(__u64 *)(a + 8) == *(__u64 *)(b + 8);
+}
+
 static __always_inline __u16 be16(const __u8 *p)
 {
 	return ((__u16)p[0] << 8) | p[1];
@@ -200,6 +209,7 @@ struct headers {
 	__u16 l4_offset; /* from the IP header */
 	__u8 proto;
 	__u8 version;
+	__u8 later; /* a later fragment: of the transport header only the ports are known */
 };
 
 static __always_inline int read_ip(struct headers *h, __u64 from)
@@ -225,23 +235,71 @@ static __always_inline int read_l4(struct headers *h, __u64 from)
 #endif
 }
 
-/* Reads the headers at `l3`. Returns 0 for what is no first fragment of an IP packet. */
+/* Fragments of one packet: later ones have no ports, and are known by the first one's. */
+struct fragment_key {
+	__u8 saddr[16];
+	__u8 daddr[16];
+	__u32 id;
+	__u32 proto;
+};
+struct fragment_ports {
+	__u8 ports[4]; /* as on the wire */
+};
+BPF_TABLE("lru_hash", struct fragment_key, struct fragment_ports, fragments, 4096);
+/* Too large for the stack. A program that interrupts another here may cost it one fragment, no more. */
+BPF_PERCPU_ARRAY(fragment_scratch, struct fragment_key, 1);
+
+/* Notes the ports of a first fragment, or gives a later one those of its first. Returns 0 for a later one whose first was
+ * not seen. What stands behind the ports is not the transport header in a later one: it is zeroed. */
+static __always_inline int defragment(struct headers *h, __u32 id, int first)
+{
+	int slot = 0;
+	struct fragment_key *key = fragment_scratch.lookup(&slot);
+
+	if (!key)
+		return first;
+	key->id = id;
+	key->proto = h->proto;
+	if (h->version == 4) {
+		map_ipv4(key->saddr, h->ip + 12);
+		map_ipv4(key->daddr, h->ip + 16);
+	} else {
+		__builtin_memcpy(key->saddr, h->ip + 8, 16);
+		__builtin_memcpy(key->daddr, h->ip + 24, 16);
+	}
+	if (first) {
+		struct fragment_ports ports;
+		__builtin_memcpy(ports.ports, h->l4, 4);
+		fragments.update(key, &ports);
+		return 1;
+	}
+	struct fragment_ports *known = fragments.lookup(key);
+	if (!known)
+		return 0;
+	__builtin_memset(h->l4, 0, 24);
+	__builtin_memcpy(h->l4, known->ports, 4);
+	h->later = 1;
+	return 1;
+}
+
+/* Reads the headers at `l3`. Returns 0 for what is no IP packet, and for a later fragment whose first was not seen. */
 static __always_inline int read_headers(struct headers *h, __u64 l3)
 {
 	if (read_ip(h, l3))
 		return 0;
+	h->later = 0;
 	h->version = h->ip[0] >> 4;
 	if (h->version == 4) {
-		if (be16(h->ip + 6) & 0x1fff) /* a later fragment: no ports */
-			return 0;
+		__u16 fragment = be16(h->ip + 6) & 0x3fff; /* more fragments, and the offset */
 		h->proto = h->ip[9];
 		h->l4_offset = (h->ip[0] & 15) * 4;
 		if (h->l4_offset == 20) {
 			__builtin_memcpy(h->l4, h->ip + 20, 20);
 			*(__u32 *)(h->l4 + 20) = 0;
-			return 1;
+		} else if (read_l4(h, l3 + h->l4_offset)) {
+			return 0;
 		}
-		return !read_l4(h, l3 + h->l4_offset);
+		return !fragment || defragment(h, be16(h->ip + 4), !(fragment & 0x1fff));
 	}
 	if (h->version != 6)
 		return 0;
@@ -250,11 +308,14 @@ static __always_inline int read_headers(struct headers *h, __u64 l3)
 	if (read_l4(h, l3 + 40))
 		return 0;
 	if (h->proto == 0 || h->proto == 60 || h->proto == 43 || h->proto == 44) { /* one extension header */
-		if (h->proto == 44 && (be16(h->l4 + 2) & 0xfff8))
-			return 0;
-		h->l4_offset += h->proto == 44 ? 8 : (h->l4[1] + 1) * 8;
+		int is_fragment = h->proto == 44;
+		__u16 offset = be16(h->l4 + 2) & 0xfff8;
+		__u32 id = be32(h->l4 + 4);
+		h->l4_offset += is_fragment ? 8 : (h->l4[1] + 1) * 8;
 		h->proto = h->l4[0];
-		return !read_l4(h, l3 + h->l4_offset);
+		if (read_l4(h, l3 + h->l4_offset))
+			return 0;
+		return !is_fragment || defragment(h, id, !offset);
 	}
 	return 1;
 }
@@ -277,6 +338,8 @@ static __always_inline int has_ports(__u8 proto)
 /* What NAT leaves alone in a packet, hashed: TCP seq, ack and IP id, or the first payload bytes. */
 static __always_inline __u32 signature(struct headers *h)
 {
+	if (h->later)
+		return 0;
 	if (h->proto == P_TCP)
 		return *(__u32 *)(h->l4 + 4) ^ (*(__u32 *)(h->l4 + 8) * 0x9e3779b1u) ^
 		       (h->version == 4 ? be16(h->ip + 4) : 0);
@@ -296,6 +359,7 @@ static __always_inline void parse(struct packet *p, struct headers *h, __u64 l3)
 	p->t.pad[0] = p->t.pad[1] = p->t.pad[2] = 0;
 	p->t.sport = p->t.dport = 0;
 	p->sig = signature(h);
+	p->later = h->later;
 	p->seq = p->ack = p->icmp_rest = 0;
 	p->tcp_flags = p->tcp_doff = p->icmp_type = p->icmp_code = 0;
 	if (h->version == 4) {
@@ -483,8 +547,19 @@ static __always_inline __u32 socket_netns(__u64 sk)
 	return ino.ns_inum >= FIRST_INODE ? ino.ns_inum : 0;
 }
 
-/* The place of an skb by its device, else its namespace by its socket. */
-static __always_inline void find_place(struct place *p, __u64 skb, __u64 dev)
+/* The receiving socket of a dropped skb, where the tracepoint names it (Linux 6.11, ba8de796baf4): inside TCP an skb has
+ * no device any more, and no socket yet. */
+static __always_inline __u64 receiving_socket(struct bpf_raw_tracepoint_args *ctx)
+{
+#if ARGS_kfree_skb >= 4
+	return ctx->args[3];
+#else
+	return 0;
+#endif
+}
+
+/* The place of an skb by its device, else its namespace by its socket: its own or, of a drop, the receiving one. */
+static __always_inline void find_place(struct place *p, __u64 skb, __u64 dev, __u64 receiver)
 {
 	struct dev_place place = {};
 	struct net_ino ino = {};
@@ -504,6 +579,20 @@ static __always_inline void find_place(struct place *p, __u64 skb, __u64 dev)
 	READ_VIEW(sk, skb_sk, skb);
 	if (sk.sk)
 		p->netns = socket_netns(sk.sk);
+	if (!p->netns && receiver)
+		p->netns = socket_netns(receiver);
+}
+
+/* How many segments an skb of TCP's send queue holds: tcp_skb_cb.tcp_gso_segs stands behind seq and end_seq in skb->cb. */
+static __always_inline __u32 segments_of(__u64 skb)
+{
+	struct skb_cb cb = {};
+
+	if (!skb)
+		return 1;
+	READ_VIEW(cb, skb_cb, skb);
+	__u16 segments = *(__u16 *)(cb.cb + 8);
+	return segments ? segments : 1;
 }
 
 /* The tuple of a TCP socket, its own end as the source. Returns the socket's state. */

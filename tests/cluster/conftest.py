@@ -1,6 +1,6 @@
 """Fixtures for tests against a real Kubernetes.
 
-    kubernetes_binaries   the folder of scripts/build-kubernetes.sh (session)
+    kubernetes_binaries   what scripts/kubernetes.sh has built: harness.binaries.Binaries (session)
     control_plane         etcd and kube-apiserver, shared by the session: harness.controlplane.ControlPlane
     cluster               two whole nodes with the chatbot application: harness.cluster.Cluster (session)
     kube_proxy            a factory: kube_proxy("node-1", {"clusterCIDR": …}) -> harness.kubeproxy.KubeProxy
@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.cluster import Cluster, install_application
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.image import AGENT, ImageBuilder
@@ -26,24 +25,22 @@ from tests.cluster.harness.kubeproxy import KubeProxy
 from tests.cluster.harness.node import start_nodes
 from tests.cluster.harness.processes import remove_leftovers
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope="session")
-def kubernetes_binaries() -> Path:
-    """Skips where it can't be had (no root, no Debian); a build that breaks is a failure, not a skip."""
+def kubernetes_binaries() -> Binaries:
+    """Skips where it can't be used (no root); what is not built is a failure, not a skip."""
     if os.geteuid() != 0:
         pytest.skip("a control plane of its own needs root, for network namespaces")
-    for tool in ("apt-get", "dpkg-source", "openssl", "ip", "nsenter", "setpriv"):
+    for tool in ("openssl", "ip", "nsenter", "setpriv"):
         if not shutil.which(tool):
             pytest.skip(f"{tool} is missing")
-    built = subprocess.run([ROOT / "scripts/build-kubernetes.sh"], stdout=subprocess.PIPE, text=True, check=True)
+    built = Binaries.built()
     remove_leftovers()
-    return Path(built.stdout.strip())
+    return built
 
 
 @pytest.fixture(scope="session")
-def control_plane(kubernetes_binaries: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+def control_plane(kubernetes_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     with ControlPlane(kubernetes_binaries, tmp_path_factory.mktemp("control-plane")) as plane:
         yield plane
 
@@ -62,7 +59,7 @@ def kube_proxy(control_plane: ControlPlane) -> Iterator[Callable[..., KubeProxy]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test may have to build Kubernetes."""
+    """The first test waits for two whole nodes and the agent's image."""
     for item in items:
         if item.get_closest_marker("cluster") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(900))
@@ -83,6 +80,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     folder = tmp_path_factory.mktemp("cluster")
     # With ServiceAccount admission, which a control plane without controllers has to leave out.
     with ControlPlane(binaries, folder, "cluster", {"disable-admission-plugins": ""}) as plane:
+        plane.proxy_mode = os.environ.get("GENAINET_TEST_PROXY_MODE", "iptables")
         plane.start_controllers()
         nodes = start_nodes(plane, 2, images)
         images.unlink()

@@ -181,7 +181,7 @@ def test_faults_that_only_nodes_know_of_are_found_as_observed(faulty: Cluster) -
     }
     assert told["listen-loopback"][0]["statement"] == "listens on port 11434 of 127.0.0.1 only"
     stopped = told["coredns-cpu-limit"][0]
-    assert stopped["field"] == "cpu.stat[nr_throttled]" and stopped["value"] > 5
+    assert stopped["field"] == "cpu.stat[nr_throttled]" and stopped["value"] > 0
     assert told["dns-nxdomain"][0]["value"] >= 20
     fact = next(r["value"] for r in records if r["kind"] == "fact" and r["name"] == "DNS measured")
     assert "of 2 workloads in 8 s" in fact

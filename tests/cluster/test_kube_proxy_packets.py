@@ -6,9 +6,11 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, without_nulls
 from kubectl_genainet.model.node import RulesetDump
@@ -23,9 +25,10 @@ from kubectl_genainet.proxy import (
     parse_ruleset,
     service_rules,
 )
+from tests.cluster.harness.binaries import NEWEST, RELEASES
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.kubeproxy import KubeProxy, endpoint_slice
-from tests.cluster.harness.services import KUBELET, install_services, slices
+from tests.cluster.harness.services import KUBELET, install_services
 from tests.proxy_services import (
     NAMESPACE,
     NODE,
@@ -33,6 +36,7 @@ from tests.proxy_services import (
     all_flows,
     disagreement,
     endpoints,
+    from_another_node,
     packet_of,
     write_dump,
 )
@@ -50,20 +54,18 @@ class Node:
         self.services = {s["metadata"]["name"]: s for s in listed}
         self.traffic = Traffic(proxy.netns.name, endpoints())
 
+    def dumps(self) -> list[RulesetDump]:
+        return list(read_rulesets(NODE, str(self.proxy.netns.path)))
+
     def ruleset(self) -> Ruleset:
-        netns = self.proxy.netns.name
-        dumps = [
-            RulesetDump(node=NODE, t_ns=0, source=source, text=inside(netns, command, "-c"))
-            for source, command in (("iptables-nft", "iptables-save"), ("ip6tables-nft", "ip6tables-save"))
-        ]
-        return parse_ruleset(dumps, node_ips=self.traffic.node_ips())
+        return parse_ruleset(self.dumps(), node_ips=self.traffic.node_ips())
 
     def snapshot(self) -> ClusterSnapshot:
         api = self.plane.api()
         objects = []
         for path, version, kind in (
             ("/api/v1/services", "v1", "Service"),
-            ("/apis/discovery.k8s.io/v1beta1/endpointslices", "discovery.k8s.io/v1beta1", "EndpointSlice"),
+            ("/apis/discovery.k8s.io/v1/endpointslices", "discovery.k8s.io/v1", "EndpointSlice"),
             ("/api/v1/nodes", "v1", "Node"),
         ):
             for item in api.get(path)["items"]:
@@ -71,35 +73,54 @@ class Node:
         return ClusterSnapshot(tuple(objects))
 
 
+# Endpoint chains up to 1.35, a map of endpoints since 1.36, a plain dnat where there is one since 1.37.
+PROXIES = (
+    ("iptables", RELEASES[0]),
+    ("iptables", NEWEST),
+    ("nftables", "1.35.4"),
+    ("nftables", "1.36.3"),
+    ("nftables", NEWEST),
+)
+
+
 @pytest.fixture(scope="module")
-def node(control_plane: ControlPlane) -> Iterator[Node]:
+def services(control_plane: ControlPlane) -> Iterator[None]:
     api = control_plane.api()
     install_services(api)
-    with KubeProxy(control_plane, NODE) as proxy:
-        proxy.wait_for_rules("dual-node-port:http")
-        proxy.wait_for_rules(f"{NAMESPACE}/dual-empty:http has no endpoints", ipv6=True)
+    yield
+    api.delete(f"/api/v1/namespaces/{NAMESPACE}")
+
+
+@pytest.fixture(scope="module", params=PROXIES, ids=" ".join)
+def node(request: pytest.FixtureRequest, control_plane: ControlPlane, services: None) -> Iterator[Node]:
+    mode, release = request.param
+    with KubeProxy(control_plane, NODE, {"mode": mode}, release) as proxy:
+        proxy.wait_for_rules("dual-node-port:http" if mode == "iptables" else "dual-node-port/tcp/http")
+        empty = f"{NAMESPACE}/dual-empty:http"
+        proxy.wait_for_rules(f"{empty} has no endpoints" if mode == "iptables" else empty, ipv6=True)
         inside(proxy.netns.name, "iptables-restore", "--noflush", stdin=KUBELET)
         found = Node(control_plane, proxy)
         try:
             yield found
         finally:
             found.traffic.stop()
-    api.delete(f"/api/v1/namespaces/{NAMESPACE}")
 
 
 def test_every_evaluation_agrees_with_real_packets(node: Node) -> None:
     ruleset = node.ruleset()
-    flows = all_flows(node.services, node.proxy.ip, node.proxy.ip6)
+    flows = [f for f in all_flows(node.services, node.proxy.ip, node.proxy.ip6) if not from_another_node(f)]
     came = node.traffic.send(flows)
     wrong = []
     for flow, result in zip(flows, came, strict=True):
         problem = disagreement(flow, evaluate(ruleset, packet_of(flow)), result)
         if problem:
             wrong.append(f"{flow}: {result['end']}, {problem}")
-    assert wrong == []
     if folder := os.environ.get("GENAINET_WRITE_DUMPS"):
-        texts = {"iptables.txt": node.proxy.rules(), "ip6tables.txt": node.proxy.rules(ipv6=True)}
-        write_dump(Path(folder), "kube-proxy-1.20", texts, node.traffic.node_ips(), flows, came)
+        files = {"iptables-nft": "iptables.txt", "ip6tables-nft": "ip6tables.txt", "nft": "nft.json"}
+        texts = {files[dump.source]: dump.text for dump in node.dumps() if dump.source in files}
+        stem = f"kube-proxy-{node.proxy.release}-{node.proxy.mode}"
+        write_dump(Path(folder), stem, texts, node.traffic.node_ips(), flows, came)
+    assert wrong == []
     ends = {result["end"] for result in came}
     verdicts = {evaluate(ruleset, packet_of(flow)).verdict for flow in flows}
     assert ends >= {"answer", "refused", "timeout"}
@@ -117,27 +138,41 @@ def test_every_backend_that_is_said_is_reached_in_time(node: Node) -> None:
     assert [round(b.probability or 0, 3) for b in said.backends] == [0.333, 0.333, 0.333]
 
 
+def iptables_chains(name: str, spec: dict[str, Any], suffixes: list[int], balancer: list[str]) -> Iterator[str]:
+    """The chains of a Service since 1.24: KUBE-EXT- for what comes from outside, KUBE-SVL- for endpoints of the node."""
+    for port in spec["ports"]:
+        protocol = port.get("protocol", "TCP")
+        service_port = names.service_port_name(NAMESPACE, name, port.get("name", ""))
+        outside = spec.get("type") in ("NodePort", "LoadBalancer") or "externalIPs" in spec
+        local = spec.get("externalTrafficPolicy") == "Local"
+        yield names.iptables_service_chain(service_port, protocol)
+        if outside:
+            yield names.iptables_service_chain(service_port, protocol, "KUBE-EXT-")
+        if local and any(suffix < 100 for suffix in suffixes):
+            yield names.iptables_service_chain(service_port, protocol, "KUBE-SVL-")
+        if balancer and "loadBalancerSourceRanges" in spec:
+            yield names.iptables_service_chain(service_port, protocol, "KUBE-FW-")
+        for suffix in suffixes:
+            yield names.iptables_endpoint_chain(service_port, protocol, f"10.244.1.{suffix}:{port['targetPort']}")
+
+
+def nftables_chains(name: str, spec: dict[str, Any], suffixes: list[int], balancer: list[str]) -> Iterator[str]:
+    for port in spec["ports"]:
+        yield names.nftables_service_chain(NAMESPACE, name, port.get("name", ""), port.get("protocol", "TCP"))
+
+
 def test_chain_names_are_those_that_kube_proxy_writes(node: Node) -> None:
     rules = node.proxy.rules()
-    written = set(re.findall(r"^:(KUBE-(?:SVC|SEP|FW|XLB)-\S+)", rules, re.M))
-    computed = set()
-    for name, spec, suffixes, balancer in SERVICES:
-        for port in spec["ports"]:
-            protocol = port.get("protocol", "TCP")
-            service_port = names.service_port_name(NAMESPACE, name, port.get("name", ""))
-            if not suffixes or spec.get("clusterIP") == "None":
-                continue
-            computed.add(names.iptables_service_chain(service_port, protocol))
-            if spec.get("externalTrafficPolicy") == "Local":
-                computed.add(names.iptables_service_chain(service_port, protocol, "KUBE-XLB-"))
-            if balancer:
-                computed.add(names.iptables_service_chain(service_port, protocol, "KUBE-FW-"))
-            for suffix in suffixes:
-                endpoint = f"10.244.1.{suffix}:{port['targetPort']}"
-                computed.add(names.iptables_endpoint_chain(service_port, protocol, endpoint))
-    assert {c for c in written if c in computed} == computed
+    with_endpoints = [s for s in SERVICES if s[2] and s[1].get("clusterIP") != "None"]
+    if node.proxy.mode == "nftables":
+        written = set(re.findall(r"^\tchain (service-\S+)", rules, re.M))
+        computed = {chain for service in with_endpoints for chain in nftables_chains(*service)}
+    else:
+        written = set(re.findall(r"^:(KUBE-(?:SVC|SVL|EXT|SEP|FW)-\S+)", rules, re.M))
+        computed = {chain for service in with_endpoints for chain in iptables_chains(*service)}
+    assert computed - written == set()
     others = [
-        c for c in written - computed if NAMESPACE in next((x for x in rules.splitlines() if f"-A {c} " in x), "")
+        c for c in written - computed if re.search(rf"(-A {re.escape(c)} .*{NAMESPACE}|^service-\S+{NAMESPACE})", rules)
     ]
     assert others == []
 
@@ -154,9 +189,12 @@ def test_an_observed_translation_leads_to_its_chains(node: Node) -> None:
     found = attribute_nat(ruleset, before, after)
     assert found is not None
     service_port = f"{NAMESPACE}/two-ports:metrics"
-    assert (found.mode, found.service) == ("iptables", service_port)
-    assert found.service_chain == names.iptables_service_chain(service_port, "TCP")
-    assert found.endpoint_chain == names.iptables_endpoint_chain(service_port, "TCP", backend)
+    assert (found.mode, found.service) == (node.proxy.mode, service_port)
+    if node.proxy.mode == "iptables":
+        assert found.service_chain == names.iptables_service_chain(service_port, "TCP")
+        assert found.endpoint_chain == names.iptables_endpoint_chain(service_port, "TCP", backend)
+    else:
+        assert found.service_chain == names.nftables_service_chain(NAMESPACE, "two-ports", "metrics", "TCP")
     reply = attribute_nat(ruleset, after.reversed, before.reversed)
     assert reply is not None
     assert reply.endpoint_chain == found.endpoint_chain
@@ -188,5 +226,4 @@ def test_rules_in_step_give_no_findings_and_a_frozen_proxy_does(node: Node) -> N
         now = compare(node.snapshot(), {NODE: node.ruleset()}, services=ours[:1])
         assert now == []
     finally:
-        name, spec, suffixes, _ = SERVICES[0]
-        api.apply(list(slices(name, spec, suffixes)))
+        install_services(api, {"cluster-one", "udp"})

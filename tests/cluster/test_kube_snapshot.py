@@ -3,7 +3,6 @@
 import queue
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from kubectl_genainet.kube.snapshot import list_objects, read_cluster
 from kubectl_genainet.kube.watch import Change, ChangeKind, Expired, Selection, Watch, watch_once
 from kubectl_genainet.model.kube import KubeObject
 from tests.cluster.harness.api import ApiError
+from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.kubeproxy import endpoint_slice
 from tests.cluster.harness.processes import wait_for
@@ -105,7 +105,7 @@ def test_refused_kinds_are_named_and_a_namespace_that_is_allowed_is_read(plane: 
 
 @pytest.fixture(scope="module")
 def forgetful(
-    kubernetes_binaries: Path, tmp_path_factory: pytest.TempPathFactory
+    kubernetes_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[ControlPlane, KubeClient]]:
     """An API server that forgets old versions within a second or two, instead of five minutes."""
     flags = {"watch-cache": "false", "etcd-compaction-interval": "1s"}

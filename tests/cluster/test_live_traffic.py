@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -167,30 +168,39 @@ def test_rules_shows_what_kube_proxy_has_and_which_node_is_out_of_step(own: Clus
     assert done.status == 0, done.out + done.err
     found = rows(done.out)
     assert [(r["node"], r["mode"], r["state"]) for r in found] == [
-        ("node-1", "iptables", "in step"),
-        ("node-2", "iptables", "in step"),
+        ("node-1", own.proxy_mode, "in step"),
+        ("node-2", own.proxy_mode, "in step"),
     ]
     for row in found:
         assert {(b["ip"], b["port"], b["probability"]) for b in row["address"]["backends"]} == {
             (ip, 8080, 0.5) for ip in backends
         }
-        assert row["address"]["chain"] in own.node(row["node"]).run("iptables-save", "-t", "nat")
-    assert found[0]["address"]["packets"] > 0  # the client is there
+        assert row["address"]["chain"] in own.node(row["node"]).proxy_rules()
+    if own.proxy_mode == "iptables":  # nftables mode has no counters
+        assert found[0]["address"]["packets"] > 0  # the client is there
     # kube-proxy of one node stands still, and an endpoint goes: what its rules say is stale from then on.
     stale = own.node("node-2")
     stale.kube_proxy.kill()
     own.api().patch("/apis/apps/v1/namespaces/chat/deployments/my-llama-finetuned", {"spec": {"replicas": 1}})
     try:
 
-        def nat() -> int:
-            return own.node("node-1").run("iptables-save", "-t", "nat").count(":8080")
+        def listed() -> list[str]:
+            selector = "labelSelector=kubernetes.io/service-name%3Dmy-llama-svc"
+            slices = own.api().get(f"/apis/discovery.k8s.io/v1/namespaces/chat/endpointslices?{selector}")["items"]
+            return [a for s in slices for e in s["endpoints"] or () for a in e["addresses"]]
 
-        wait_for("the other node's rules", lambda: nat() == 1, 30)
+        def endpoints() -> int:
+            """Of the other node; nft prints an address and a port of a map as "IP . PORT"."""
+            return len(set(re.findall(r"(10\.244\.\d+\.\d+)(?::| \. )8080", own.node("node-1").proxy_rules())))
+
+        wait_for("the other node's rules", lambda: endpoints() == 1, 30)
+        # Until then its slice has it as terminating, and a rule for it is not stale.
+        wait_for("the pod's end", lambda: len(listed()) == 1, 60)
         done = own.cli("rules", "svc/my-llama-svc", "-n", "chat", "-o", "json")
     finally:
         stale.kube_proxy.start()
         own.api().patch("/apis/apps/v1/namespaces/chat/deployments/my-llama-finetuned", {"spec": {"replicas": 2}})
-        wait_for("both backends again", lambda: nat() == 2, 150)
+        wait_for("both backends again", lambda: endpoints() == 2, 150)
     assert done.status == 1, done.out
     found = [r for r in rows(done.out) if r["kind"] == "rules"]
     states = {r["node"]: (len(r["address"]["backends"]), r["expected"], r["state"]) for r in found}

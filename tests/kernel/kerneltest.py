@@ -20,6 +20,7 @@ import msgspec
 from pyroute2 import IPRoute
 
 from kubectl_genainet import wire
+from kubectl_genainet.agent.bpf.btf import Btf
 from kubectl_genainet.agent.serve.job import Job
 from kubectl_genainet.agent.serve.limits import Budget
 from kubectl_genainet.lab.datapath import netns
@@ -46,6 +47,27 @@ def other_kernel(release: str) -> Path:
     """The type information of a kernel that does not run here."""
     done = subprocess.run([_ROOT / "scripts/kernels.sh", release], stdout=subprocess.PIPE, text=True, check=True)
     return Path(done.stdout.strip()) / release / "vmlinux.btf"
+
+
+def gives_reasons() -> bool:
+    """Whether the running kernel gives reasons of drops (Linux 5.17)."""
+    return bool(Btf().enum("skb_drop_reason"))
+
+
+def here(reason: str) -> str:
+    """The reason as it is on the running kernel, where no function alone tells it."""
+    return reason if gives_reasons() else ""
+
+
+def tells_every_reset() -> bool:
+    """Whether tcp:tcp_send_reset is called without a full socket too (Linux 6.10)."""
+    return (Btf().tracepoint_arguments("tcp_send_reset") or 0) >= 3
+
+
+def missing_here(probe: str) -> set[str]:
+    """The beginnings of what a probe says this kernel can't give it."""
+    resets = {"tcp:tcp_send_reset"} if probe == "drops" and not tells_every_reset() else set()
+    return resets | (set() if gives_reasons() else {"this kernel gives no reasons of drops (Linux has them from 5.17)"})
 
 
 @dataclass(frozen=True)
@@ -136,7 +158,7 @@ class Watch:
     """A worker, run as the agent runs it. `events` holds all that it has sent so far."""
 
     def __init__(self, row: Row, filters: tuple[FilterEntry, ...], budget: Budget, timeout_s: float = 600) -> None:
-        request = TraceRequest(filters=filters, timeout_s=timeout_s, rulesets=False)
+        request = TraceRequest(cpu_percent=400.0, filters=filters, timeout_s=timeout_s, rulesets=False)
         self.row = row
         self.process = subprocess.Popen(
             [sys.executable, "-m", "kubectl_genainet.agent.serve.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE

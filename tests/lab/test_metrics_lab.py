@@ -232,7 +232,7 @@ def test_the_agents_own_cost_is_measured(scraped: Scraped) -> None:
 def test_a_session_that_is_killed_is_started_again_and_its_counters_go_on(scraped: Scraped) -> None:
     connections, cpu = scraped.total("genainet_connections_total"), scraped.total("genainet_agent_cpu_seconds_total")
     children = Path(f"/proc/{scraped.process.pid}/task/{scraped.process.pid}/children").read_text().split()
-    (worker,) = [c for c in children if b"agent.worker" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    (worker,) = [c for c in children if b"serve.worker" in Path(f"/proc/{c}/cmdline").read_bytes()]
     os.kill(int(worker), signal.SIGKILL)
     scraped.wait(lambda: scraped.total("genainet_session_restarts_total", reason="died") == 1, "the end is noticed")
     scraped.wait(lambda: scraped.total("genainet_session_up") == 1, "it is up again", ATTACHED_S)

@@ -15,10 +15,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.proxy import evaluate, parse_ruleset, service_rules
+from tests.cluster.harness.binaries import NEWEST, Binaries
 from tests.cluster.harness.kubeproxy import KubeProxy
 from tests.cluster.harness.processes import Daemon, NetNs, run
 from tests.cluster.harness.services import KUBELET
-from tests.proxy_services import NODE, all_flows, disagreement, endpoints, packet_of
+from tests.proxy_services import NODE, all_flows, disagreement, endpoints, from_another_node, packet_of
 from tests.proxy_traffic import Traffic, inside
 
 IPVS = {"mode": "ipvs", "ipvs": {"scheduler": "rr", "minSyncPeriod": "0s", "syncPeriod": "5s"}}
@@ -28,8 +29,8 @@ NODE_IPS = ("10.0.2.15", "fd31::2")
 class HostsPlane:
     """The control plane that runs on the host, as far as kube-proxy needs one."""
 
-    def __init__(self, binaries: str, kubeconfig: str) -> None:
-        self.binaries, self.config = Path(binaries), Path(kubeconfig)
+    def __init__(self, kubeconfig: str) -> None:
+        self.binaries, self.config = Binaries.built(), Path(kubeconfig)
         self.folder = Path(tempfile.mkdtemp())
 
     def join(self, node: NetNs) -> tuple[str, str]:
@@ -42,8 +43,10 @@ class HostsPlane:
     def kubeconfig(self, user: str) -> Path:
         return self.config
 
-    def daemon(self, name: str, *argv: str, netns: NetNs) -> Daemon:
-        return Daemon(name, [str(self.binaries / "bin" / argv[0]), *argv[1:]], self.folder / f"{name}.log", netns=netns)
+    def daemon(self, name: str, *argv: str, netns: NetNs, release: str = NEWEST) -> Daemon:
+        return Daemon(
+            name, [str(self.binaries.path(argv[0], release)), *argv[1:]], self.folder / f"{name}.log", netns=netns
+        )
 
 
 class IpvsProxy(KubeProxy):
@@ -51,11 +54,6 @@ class IpvsProxy(KubeProxy):
 
     def _create_node(self) -> None:
         self.netns.sysctl("net.ipv4.vs.conntrack", "1")
-
-
-def from_another_node(flow: dict[str, Any]) -> bool:
-    """Endpoints from .100 on are pods of another node: their way to themselves does not lead over this one."""
-    return flow["from"] == "pods" and ":" not in flow["src"] and int(flow["src"].rpartition(".")[2]) >= 100
 
 
 def report(proxy: KubeProxy, services: dict[str, Any], traffic: Traffic) -> dict[str, Any]:
@@ -86,10 +84,10 @@ def report(proxy: KubeProxy, services: dict[str, Any], traffic: Traffic) -> dict
     }
 
 
-def main(binaries: str, kubeconfig: str, services_file: str) -> None:
+def main(kubeconfig: str, services_file: str) -> None:
     services = json.loads(Path(services_file).read_text())
     with (
-        IpvsProxy(cast(Any, HostsPlane(binaries, kubeconfig)), NODE, IPVS) as proxy,
+        IpvsProxy(cast(Any, HostsPlane(kubeconfig)), NODE, IPVS) as proxy,
         Traffic(proxy.netns.name, endpoints()) as traffic,
     ):
         # The addresses of the node that came with the traffic's devices are taken up at the next turn.

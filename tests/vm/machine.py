@@ -1,4 +1,4 @@
-"""A virtual machine with the distribution's kernel, for what the test machine's own kernel lacks (IPVS, kprobes).
+"""A virtual machine with one of Debian's kernels, for what the test machine's own kernel lacks (IPVS, kprobes).
 
 The kernel package is unpacked, never installed. The machine's root is this machine's, read-only over 9p, under a
 tmpfs: a script runs there with the same interpreter and the same packages, and its files are gone with it.
@@ -6,20 +6,19 @@ tmpfs: a script runs there with the same interpreter and the same packages, and 
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kubectl-genainet" / "vm"
-TOOLS = ("qemu-system-x86_64", "apt-get", "apt-cache", "dpkg", "busybox")
+ROOT = Path(__file__).parents[2]
+TOOLS = ("qemu-system-x86_64", "apt-get", "apt-cache", "dpkg", "busybox", "depmod")
 BOOT_MODULES = ("9p", "9pnet_virtio", "overlay", "virtio_pci", "crc32c_generic")  # the last: by a softdep of libcrc32c
 INIT = """#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /host /top /root
@@ -32,7 +31,11 @@ cd /root
 for d in proc sys dev; do /bin/busybox mount -o move /$d /root/$d; done
 /bin/busybox mount -t tmpfs run /root/run
 /bin/busybox mount -t tmpfs tmp /root/tmp
-/bin/busybox mkdir -p /root/run/netns /root/lib/modules
+/bin/busybox mkdir -p /root/dev/shm; /bin/busybox mount -t tmpfs shm /root/dev/shm
+/bin/busybox mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
+/bin/busybox mkdir -p /root/run/netns /root/usr/lib/modules
+/bin/busybox ln -s MODULES /root/usr/lib/modules/
+/bin/busybox mount -t bpf bpf /root/sys/fs/bpf; /bin/busybox mount -t tracefs tracefs /root/sys/kernel/tracing
 exec /bin/busybox switch_root /root /bin/sh -c 'export PATH=/usr/sbin:/usr/bin:/sbin:/bin; ip link set lo up; GUEST; echo "exit status $?"; echo o > /proc/sysrq-trigger; while :; do :; done'
 """  # noqa: E501
 
@@ -71,46 +74,41 @@ class Kernel:
         return [self.modules / file for file in found]
 
 
-def kernel() -> Kernel:
-    """Debian's kernel of this release, unpacked once into the cache. Skips the test where it can't be had."""
+@cache
+def kernel(version: str = "6.1") -> Kernel:
+    """One of Debian's kernels (scripts/kernels.sh). Skips the test where it can't be had."""
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
-    listed = subprocess.run(
-        ["apt-cache", "depends", "linux-image-amd64"], capture_output=True, text=True, check=False
-    ).stdout
-    package = re.search(r"Depends: (linux-image-(\S+))", listed)
-    if package is None:
-        pytest.skip("apt knows no package linux-image-amd64")
-    root = CACHE / package.group(1)
-    if not (root / "done").exists():
-        shutil.rmtree(root, ignore_errors=True)
-        root.mkdir(parents=True)
-        with tempfile.TemporaryDirectory() as folder:
-            done = subprocess.run(
-                ["apt-get", "download", "-qq", package.group(1)], cwd=folder, check=False, timeout=300
-            )
-            files = list(Path(folder).glob("*.deb"))
-            if done.returncode or not files:
-                pytest.skip(f"{package.group(1)} can't be downloaded")
-            subprocess.run(["dpkg", "-x", str(files[0]), str(root)], check=True, timeout=300)
-        found = Kernel(package.group(2), root)
-        subprocess.run(["busybox", "depmod", "-b", str(root), found.release], check=True, timeout=120)
-        (root / "done").touch()
-    return Kernel(package.group(2), root)
+    done = subprocess.run([ROOT / "scripts/kernels.sh", version], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"Linux {version} can't be fetched")
+    root = Path(done.stdout.strip()) / version
+    (image,) = (root / "boot").glob("vmlinuz-*")
+    found = Kernel(image.name.removeprefix("vmlinuz-"), root)
+    if not (found.modules / "modules.dep").exists():
+        subprocess.run(["depmod", "-b", str(root), found.release], check=True, timeout=120)
+    return found
 
 
 def run_in_vm(
-    script: Path, arguments: str, modules: Sequence[str], *, python: str, timeout: float = 240, network: bool = False
+    command: str,
+    modules: Sequence[str] = (),
+    *,
+    version: str = "6.1",
+    memory: int = 1024,
+    timeout: float = 240,
+    network: bool = False,
 ) -> str:
-    """The console's text of a machine that loads the modules, runs the script with the interpreter, and powers off.
+    """The console's text of a machine that loads the modules, runs the command, and powers off.
 
     With `network` it has an eth0 by which it reaches this machine's loopback as 10.0.2.2, and nothing else is needed.
+    modprobe finds the kernel's other modules.
     """
-    found = kernel()
+    found = kernel(version)
     with tempfile.TemporaryDirectory() as folder:
         initramfs = Path(folder) / "initramfs"
         modules = [*modules, *(["virtio_net"] if network else [])]
-        _initramfs(Path(folder) / "tree", found, modules, f"{python} {script} {arguments}", initramfs)
+        _initramfs(Path(folder) / "tree", found, modules, command, initramfs)
         argv = [
             "qemu-system-x86_64",
             "-accel",
@@ -120,7 +118,7 @@ def run_in_vm(
             "-smp",
             "2",
             "-m",
-            "1024",
+            str(memory),
             "-nographic",
             "-no-reboot",
             "-nic",
@@ -135,8 +133,14 @@ def run_in_vm(
             "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
         ]
         started = time.monotonic()
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
-        return done.stdout + done.stderr + f"\nthe machine ran {time.monotonic() - started:.1f} s\n"
+        console = Path(folder) / "console"
+        with console.open("wb") as out:
+            try:
+                subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=timeout, check=False)
+                end = f"the machine ran {time.monotonic() - started:.1f} s"
+            except subprocess.TimeoutExpired:
+                end = f"the machine had not powered off after {timeout:.0f} s"
+        return f"{console.read_text(errors='replace')}\n{end}\n"
 
 
 def _initramfs(tree: Path, found: Kernel, modules: Sequence[str], command: str, target: Path) -> None:
@@ -148,7 +152,7 @@ def _initramfs(tree: Path, found: Kernel, modules: Sequence[str], command: str, 
         shutil.copy(file, tree / "modules" / file.name)
     (tree / "modules" / "order").write_text(" ".join(file.name for file in files))
     init = tree / "init"
-    init.write_text(INIT.replace("GUEST", command))
+    init.write_text(INIT.replace("GUEST", command).replace("MODULES", str(found.modules)))
     init.chmod(0o755)
     names = "\n".join(["init", "bin", "bin/busybox", "modules", "modules/order", *(f"modules/{f.name}" for f in files)])
     with target.open("wb") as out:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,14 +13,14 @@ from typing import Any
 import pytest
 
 from kubectl_genainet.model.packet import address_text
+from tests.cluster.harness.binaries import NEWEST, Binaries
 from tests.cluster.harness.controlplane import VM_HOST, ControlPlane
 from tests.cluster.harness.services import install_services
 from tests.proxy_services import NAMESPACE, NODE, SERVICES, write_dump
 from tests.vm.guest_kube_proxy import NODE_IPS
-from tests.vm.machine import CACHE, run_in_vm
+from tests.vm.machine import run_in_vm
 
 pytestmark = pytest.mark.vm
-ROOT = Path(__file__).parents[2]
 MODULES = (
     "veth",
     "dummy",
@@ -60,11 +59,9 @@ MODULES = (
 def report() -> Iterator[dict[str, Any]]:
     if os.geteuid() != 0:
         pytest.skip("needs root, to read all of / over 9p")
-    built = subprocess.run([ROOT / "scripts/build-kubernetes.sh"], stdout=subprocess.PIPE, text=True, check=True)
-    binaries = Path(built.stdout.strip())
-    CACHE.mkdir(parents=True, exist_ok=True)
+    binaries = Binaries.built()
     # Not below /tmp, which is the machine's own in there.
-    with tempfile.TemporaryDirectory(dir=CACHE) as folder, ControlPlane(binaries, Path(folder), "vm") as plane:
+    with tempfile.TemporaryDirectory(dir=binaries.root) as folder, ControlPlane(binaries, Path(folder), "vm") as plane:
         api = plane.api()
         install_services(api)
         api.apply([{"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE}, "spec": {}}])
@@ -76,10 +73,8 @@ def report() -> Iterator[dict[str, Any]]:
         port = plane.server.rpartition(":")[2]
         kubeconfig.write_text(kubeconfig.read_text().replace(f"{plane.ip}:6443", f"{VM_HOST}:{port}"))
         text = run_in_vm(
-            Path(__file__).with_name("guest_kube_proxy.py"),
-            f"{binaries} {kubeconfig} {folder}/services.json",
+            f"{sys.executable} {Path(__file__).with_name('guest_kube_proxy.py')} {kubeconfig} {folder}/services.json",
             MODULES,
-            python=sys.executable,
             timeout=420,
             network=True,
         )
@@ -88,7 +83,7 @@ def report() -> Iterator[dict[str, Any]]:
     found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
     if kept := os.environ.get("GENAINET_WRITE_DUMPS"):
         texts = {f"{source}.txt": text for source, text in found["dumps"].items() if source != "nft"}
-        write_dump(Path(kept), "kube-proxy-1.20-ipvs", texts, found["node_ips"], found["flows"], found["came"])
+        write_dump(Path(kept), f"kube-proxy-{NEWEST}-ipvs", texts, found["node_ips"], found["flows"], found["came"])
     yield {**found, "services": services}
 
 

@@ -32,6 +32,7 @@ NO_REASONS = (
     "this kernel gives no reasons of drops (Linux has them from 5.17): those that the function which freed the packet "
     "leaves no doubt about are named"
 )
+STREAM_ENTRIES = 8192  # of about 600 bytes each, of all CPUs
 MOST_TUNNELS = 4096  # entries of the tables of genainet.h
 ACCOUNT_NAMES = ("emitted", "ring buffer", "event budget", "flows created", "flow table")
 _PROTOCOLS = tuple(p for p in Protocol if p.number)
@@ -112,7 +113,14 @@ class LoadedProbe:
         facts = kernel_facts(probe.views, cache, probe.enums, [a.tracepoint for a in probe.attachments])
         self._context = DecodeContext(node, facts.drop_reasons, Symbols().name, facts.enums, options or {})
         self._has_reasons = self._has_drop_reason(facts.drop_reasons)
-        self.missing = [] if self._has_reasons else [NO_REASONS]
+        self.missing = [
+            *([] if self._has_reasons else [NO_REASONS]),
+            *(
+                f"{a.group}:{a.tracepoint}: {a.with_fewer}"
+                for a in probe.attachments
+                if facts.tracepoints.get(a.tracepoint, a.arguments) < a.arguments
+            ),
+        ]
         self._attached: list[int] = []
         self._ring: bpfsys.RingBuffer | None = None
         self._evicted = 0
@@ -134,6 +142,7 @@ class LoadedProbe:
         flags = (
             f"-DRING_PAGES={self.budget.ring_pages}",
             f"-DFLOW_ENTRIES={max(1024, min(16384, entries))}",
+            f"-DSTREAM_ENTRIES={STREAM_ENTRIES}",
             *(["-DHAS_DROP_REASON"] if self._has_reasons else []),
         )
         job = compile_job(self.probe, facts, header_tree(facts, cache), flags, typed_loads=self.typed_loads)

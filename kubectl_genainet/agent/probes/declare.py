@@ -41,6 +41,8 @@ class Attachment:
     function: str
     required: bool = True
     without: str = ""  # what the user misses where the kernel lacks it
+    arguments: int = 0  # a kernel whose tracepoint has fewer gives less: `with_fewer`
+    with_fewer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Probe:
 # What genainet.h reads; every probe declares them.
 COMMON_VIEWS = (
     View("skb_sk", "sk_buff", ("sk",)),
+    View("skb_cb", "sk_buff", ("cb",)),
     View("dev_place", "net_device", ("nd_net.net", "ifindex", "name")),
     View("net_ino", "net", ("ns.inum",)),
     View("sock_net", "sock", ("__sk_common.skc_net.net",)),

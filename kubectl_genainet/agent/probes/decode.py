@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from kubectl_genainet.agent.bpf.headers import SUBSYSTEMS
 from kubectl_genainet.model.packet import FiveTuple, Protocol
-from kubectl_genainet.model.reasons import REASON_OF_LOCATION, function_of
+from kubectl_genainet.model.reasons import NO_REASON, REASON_OF_LOCATION, TAKEN_AT, function_of
 
 # struct tuple: saddr, daddr, sport, dport, proto
 TUPLE = "16s16sHHB3x"
@@ -40,6 +40,12 @@ _HOOKS = {
     **dict.fromkeys(("ip_output", "ip_mc_output", "ip6_output"), "POST_ROUTING"),
 }
 
+# The same where a netdev table's hook runs, right below it (include/linux/netfilter_netdev.h).
+_DEVICE_HOOKS = {
+    **dict.fromkeys(("__netif_receive_skb_core", "nf_hook_ingress"), "INGRESS"),
+    **dict.fromkeys(("__dev_queue_xmit", "nf_hook_egress"), "EGRESS"),
+}
+
 
 @lru_cache(maxsize=65536)
 def address(raw: bytes) -> str:
@@ -66,7 +72,9 @@ def hook_of(stack: Sequence[str]) -> str:
     names = [frame.partition("+")[0].partition(".")[0] for frame in stack]
     if not any(name.startswith("nf_hook_slow") for name in names):
         return ""
-    return next((_HOOKS[name] for name in names if name in _HOOKS), "")
+    found = next((_HOOKS[name] for name in names if name in _HOOKS), "")
+    at = next(i for i, name in enumerate(names) if name.startswith("nf_hook_slow"))
+    return _DEVICE_HOOKS.get(names[at + 1] if at + 1 < len(names) else "", found)
 
 
 def icmp_mtu(protocol: int, kind: int, code: int, rest: int) -> int:
@@ -92,10 +100,11 @@ def drop_reason(number: int, names: dict[int, str]) -> str:
 
 def reason_at(number: int, location: str, names: dict[int, str]) -> tuple[str, bool]:
     """(name, derived): the kernel's name of a reason; where it gives none, that of the function that freed the packet."""
-    if names:
-        return drop_reason(number, names), False
-    found = REASON_OF_LOCATION.get(function_of(location), "")
-    return found, bool(found)
+    name, function = drop_reason(number, names), function_of(location)
+    if name in NO_REASON:
+        found = TAKEN_AT.get(function) or ("" if names else REASON_OF_LOCATION.get(function, ""))
+        return found or name, bool(found)
+    return name, False
 
 
 def _of_subsystem(number: int, names: dict[int, str]) -> str:

@@ -49,7 +49,7 @@ assert KEY.size == 64
 # struct tally: packets, bytes
 TALLY = struct.Struct("<QQ")
 # struct sample: t_ns, skb, key, outer, ifindex, len, seq, ack, icmp_rest, depth, ip_id, tcp_flags, device, stack
-_SAMPLE = struct.Struct(f"<QQ{_KEY}{TUPLE}6IHB5x16s20Q")
+_SAMPLE = struct.Struct(f"<QQ{_KEY}{TUPLE}6IHBB4x16s20Q")
 assert _SAMPLE.size == 328
 
 REASON_BITS = 256  # reasons that the kernel's bitmap has room for; those above are never harmless
@@ -116,6 +116,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
         depth,
         ip_id,
         tcp_flags,
+        later,
         device,
         *frames,
     ) = _SAMPLE.unpack_from(data)
@@ -161,6 +162,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
         location=freed_at,
         stack=stack,
         hook=hook_of(stack),
+        fragment=bool(later),
     )
 
 
@@ -223,7 +225,16 @@ PROBE = Probe(
             required=False,
             without="ICMP errors that tell a sender are not seen",
         ),
-        Attachment("tcp", "tcp_send_reset", "on_send_reset", required=False, without=_RST),
+        # Linux 6.10 (19822a980e19) calls it for a reset without a full socket too, and gave it a third argument then.
+        Attachment(
+            "tcp",
+            "tcp_send_reset",
+            "on_send_reset",
+            required=False,
+            without=_RST,
+            arguments=3,
+            with_fewer="a refused connection is not counted as a reset before Linux 6.10; the packet's drop is",
+        ),
         Attachment("tcp", "tcp_receive_reset", "on_receive_reset", required=False, without=_RST),
         Attachment("tcp", "tcp_retransmit_skb", "on_retransmit", required=False, without="retransmits are not counted"),
         Attachment(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 from kubectl_genainet.agent.probes.declare import (
     COMMON_VIEWS,
@@ -36,14 +37,17 @@ from kubectl_genainet.model.events import (
 )
 
 # struct packet_event: t_ns, skb, tuple, outer, netns, ifindex, seq, ack, len, payload, sig, ip_id, kind, point,
-# tcp_flags, icmp_type, icmp_code, state, icmp_rest, device, cpu
-_PACKET = struct.Struct(f"<QQ{TUPLE}{TUPLE}7IH6BI16sI4x")
+# tcp_flags, icmp_type, icmp_code, state, icmp_rest, device, cpu, later
+_OUTER = "16s16sHHBB2x"  # a tuple whose first byte of padding says that it is the socket's
+_PACKET = struct.Struct(f"<QQ{TUPLE}{_OUTER}7IH6BI16sII")
 assert _PACKET.size == 160
 # struct drop_event after its packet_event: location, reason, depth, stack
 _DROP = struct.Struct("<QII20Q")
 # struct flow_key (the point stands in the tuple's padding), struct flow
 FLOW_KEY = struct.Struct("<16s16sHHBB2xQ")
 FLOW = struct.Struct("<QQ4I16s32I")
+# struct stream: bytes, first_ns, last_ns, silence_ns, silence_at_ns, next, gaps
+STREAM = struct.Struct("<5QI4x112I")
 
 _POINTS = (Point.RX, Point.TX, Point.DROP)
 
@@ -63,6 +67,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
         outer_sport,
         outer_dport,
         outer_proto,
+        is_sockets,
         netns,
         ifindex,
         seq,
@@ -80,11 +85,13 @@ def decode(data: bytes, context: DecodeContext) -> Event:
         icmp_rest,
         device,
         cpu,
+        later,
     ) = _PACKET.unpack_from(data)
     flow = five_tuple(src, dst, sport, dport, proto)
     node = context.node
     if kind == 4:
-        return TcpRetransmit(node=node, t_ns=t_ns, netns=netns, flow=flow, state=TCP_STATES[state % len(TCP_STATES)])
+        name = TCP_STATES[state % len(TCP_STATES)]
+        return TcpRetransmit(node=node, t_ns=t_ns, netns=netns, flow=flow, state=name, segments=length or 1)
     if kind in (3, 5):
         hook, reason = "", ""
         if kind == 5:
@@ -109,7 +116,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
             reason=reason,
         )
     tcp = TcpFlags(seq, ack, flags) if proto == 6 else None
-    tunnel = five_tuple(outer_src, outer_dst, outer_sport, outer_dport, outer_proto) if outer_proto else None
+    outer = five_tuple(outer_src, outer_dst, outer_sport, outer_dport, outer_proto) if outer_proto else None
     seen = {
         "node": node,
         "t_ns": t_ns,
@@ -123,7 +130,8 @@ def decode(data: bytes, context: DecodeContext) -> Event:
         "ip_id": ip_id,
         "sig": 0 if tcp else sig,
         "tcp": tcp,
-        "tunnel": tunnel,
+        "tunnel": None if is_sockets else outer,
+        "asked": outer if is_sockets else None,
         "cpu": cpu,
     }
     if kind == 1:
@@ -138,6 +146,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
         location=location,
         stack=stack,
         hook=hook_of(stack),
+        fragment=bool(later),
         **seen,
     )
 
@@ -145,6 +154,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
 def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) -> Iterator[FlowCounters]:
     """The flow table, summed over the CPUs; flows that did not change since `seen` are left out."""
     created, present = maps.accounts()["flows created"], 0
+    streams = dict(maps.pairs("streams", FLOW_KEY.size, STREAM.size))
     for key, values in maps.take("flows", FLOW_KEY.size, FLOW.size):
         present += 1
         own = [value for value in FLOW.iter_unpack(values) if value[3] == 1]  # WHOSE_OWN; 0 where a CPU has not seen it
@@ -168,8 +178,26 @@ def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) 
             packets=packets,
             bytes=sum(value[1] for value in own),
             hop_ns=tuple(buckets),
+            **_stream(streams.get(key)),
         )
     maps.evicted(created - present)
+
+
+def _stream(value: bytes | None) -> dict[str, Any]:
+    """What the kernel knows of a flow's data, as FlowCounters has it."""
+    if value is None:
+        return {}
+    data_bytes, first, last, silence, silence_at, _, *gaps = STREAM.unpack(value)
+    while gaps and not gaps[-1]:
+        gaps.pop()
+    return {
+        "data_bytes": data_bytes,
+        "first_ns": first,
+        "last_ns": last,
+        "silence_ns": silence,
+        "silence_at_ns": silence_at,
+        "gaps": tuple(gaps),
+    }
 
 
 PROBE = Probe(

@@ -17,6 +17,7 @@ MAX_TIMEOUT_S = 3600.0
 MAX_EVENTS = 10_000_000
 MAX_BYTES = 8 << 30
 MAX_PROBES = 1000
+MAX_CPU_PERCENT = 400.0  # of one core
 MAX_OPTIONS = 16
 MAX_OPTION = 256 << 10  # characters: the search domains of all namespaces
 
@@ -87,6 +88,7 @@ def checked_request(request: TraceRequest) -> TraceRequest:
         ("timeout_s", request.timeout_s, MAX_TIMEOUT_S),
         ("max_events", request.max_events, MAX_EVENTS),
         ("max_bytes", request.max_bytes, MAX_BYTES),
+        ("cpu_percent", request.cpu_percent, MAX_CPU_PERCENT),
     ):
         if not 0 < value <= most:
             raise InputError(f"{value} is not between 0 and {most:g}", field=field)

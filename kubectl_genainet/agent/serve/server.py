@@ -7,7 +7,7 @@
     POST /v1/trace                  wire.TraceRequest -> NDJSON of events, until the time is over or the client goes
     PUT  /v1/trace/ID/filters       list of wire.FilterEntry: changes a running session (ID is in the response header)
 
-Each trace runs in a process of its own (agent.worker), which is ended when the client goes away.
+Each trace runs in a process of its own (agent.serve.worker), which is ended when the client goes away.
 """
 
 from __future__ import annotations

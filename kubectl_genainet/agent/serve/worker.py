@@ -33,8 +33,9 @@ from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.agent.serve.job import ALIVE_S, Job, hello
 from kubectl_genainet.agent.serve.outbox import Outbox
 from kubectl_genainet.agent.serve.prober import run_probes
+from kubectl_genainet.agent.serve.sampler import Sampler
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.model.events import AgentFailed, Bye, Event, LostEvents, Progress, Tick
+from kubectl_genainet.model.events import AgentFailed, Bye, Event, LostEvents, Progress, Sampled, Tick
 from kubectl_genainet.wire import FilterEntry
 
 POLL_S = 0.02
@@ -47,7 +48,7 @@ EXACT_END_S = 15.0  # taking it back runs a few commands
 UNREADABLE = 100  # texts at most about what can't be read
 RULESETS_S = 15.0
 NODE_SHARE = 50  # looking at the namespaces may take one part in so many of the time
-DRAIN_SHARE = 20  # reading the flow table may take one part in so many of the time
+DRAIN_SHARE = 60  # reading the flow table may take one part in so many of the time
 _COUNTERS = re.compile(
     r"\[\d+:\d+\]|\"(packets|bytes)\": *\d+|^#.*$", re.MULTILINE
 )  # change without the rules changing
@@ -71,6 +72,7 @@ class Session:
         self.probes: list[LoadedProbe] = []
         self.tap: TcpTap | None = None
         self.pod_rules: PodRules | None = None
+        self.sampler: Sampler | None = None
         self.exact: threading.Thread | None = None
         self.exact_runs = threading.Event()  # or can't run
         self.reported: dict[tuple[str, str], int] = {}
@@ -159,10 +161,15 @@ class Session:
         self._configure()
         if request.rulesets:
             self._rulesets()
-            self.pod_rules = PodRules(self.node, self.inventory, lambda event: self.outbox.put(event, always=True))
+            self.pod_rules = PodRules(
+                self.node, self.inventory, lambda event: self.outbox.put(event, always=True), self._rulesets
+            )
         if request.exact:
             self.exact = self._thread(self._exact)
             self.exact_runs.wait(EXACT_START_S)
+        packets = next((p for p in self.probes if p.probe.name == "packet"), None)
+        if packets is not None:
+            self.sampler = Sampler(packets, request.cpu_percent)
         for probe in self.probes:
             probe.attach()
         for text in dict.fromkeys(text for probe in self.probes for text in probe.missing):
@@ -245,6 +252,7 @@ class Session:
                 self._configure()
             if now >= accounts_at:
                 self._report_losses()
+                self._sample()
                 self.outbox.put(Tick(node=self.node, t_ns=seen_until), always=True)
                 accounts_at = now + ACCOUNT_S
             if now >= drain_at:
@@ -293,9 +301,17 @@ class Session:
         finally:
             self.exact_runs.set()
 
+    def _sample(self) -> None:
+        if self.sampler is not None and self.sampler.look():
+            level = self.sampler.level
+            self.outbox.put(Sampled(node=self.node, t_ns=time.monotonic_ns(), level=level), always=True)
+
     def _consume(self) -> None:
+        began = time.thread_time()
         for probe in self.probes:
             probe.consume()
+        if self.sampler is not None:
+            self.sampler.took(time.thread_time() - began)
         for event in self.tap.poll() if self.tap is not None else ():
             self._from_user_space(event)
 

@@ -26,6 +26,7 @@ class Probe(msgspec.Struct, frozen=True):
     initial_delay: int
     period: int
     failures: int
+    raw: dict[str, Any] = {}
 
     @property
     def budget(self) -> int:
@@ -105,6 +106,7 @@ class Container(msgspec.Struct, frozen=True):
             initial_delay=number(raw, "initialDelaySeconds"),
             period=number(raw, "periodSeconds", default=10),
             failures=number(raw, "failureThreshold", default=3),
+            raw=raw,
         )
 
 

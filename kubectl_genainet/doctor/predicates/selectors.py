@@ -20,7 +20,7 @@ _WRITTEN = (
 _ADDED = frozenset(
     ("job-name", "controller-uid", "pod-template-hash", "controller-revision-hash", "cluster-name", "spilo-role")
 )
-_ALIKE = 0.75
+_ALIKE = 0.8
 
 
 def added_by_a_controller(cluster: Cluster, namespace: str, keys: Iterable[str]) -> str:
@@ -62,9 +62,12 @@ def _stem(name: str) -> str:
 
 
 def _alike(one: str, other: str) -> bool:
-    return bool(other) and difflib.SequenceMatcher(None, one, other).ratio() >= _ALIKE
+    """Whether one name is a slip of the pen for another: a letter or two differ. A word more is another name."""
+    if one == other or abs(len(one) - len(other)) > 2:
+        return False
+    return difflib.SequenceMatcher(None, one, other).ratio() >= _ALIKE
 
 
 def alike(name: str, names: Iterable[str]) -> str:
     """The name among some that one was probably written for; empty where none is near."""
-    return next(iter(difflib.get_close_matches(name, [n for n in names if n != name], 1, 0.8)), "")
+    return next((n for n in names if _alike(name, n)), "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from kubectl_genainet.kube.agents.rollout import (
 from kubectl_genainet.kube.client import FIELD_MANAGER, KubeClient
 from kubectl_genainet.kube.failures import ApiError, Unreachable
 
+_APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
 _PODS = f"app.kubernetes.io/name={AGENT}"
 _NO_LOG = b"unable to retrieve container logs"  # what the kubelet answers for a container that it has removed
 _DAEMONSET = "/apis/apps/v1/namespaces/{}/daemonsets/" + AGENT
@@ -89,8 +91,11 @@ def deploy(
     nothing.
     """
     deadline = time.monotonic() + timeout_s
+    has_profiles = has_apparmor_profiles(client)
     for obj in render(options):
         if obj["kind"] == "DaemonSet":
+            if has_profiles:
+                name_apparmor_profile(obj)
             yield _ensure_capability(client, options.namespace, dry_run)
         existing = _existing(client, obj)
         if _is_going(existing) and not dry_run:
@@ -111,6 +116,25 @@ def deploy(
         yield Step(describe(obj), _outcome(existing, applied))
     if not dry_run:
         yield from filter(None, (_remove_extra(client, obj) for obj in always_on_extras(options)))
+
+
+def has_apparmor_profiles(client: KubeClient) -> bool:
+    """Whether the API server knows the field appArmorProfile (Kubernetes 1.30); no where that can't be read."""
+    try:
+        minor = str((client.json("GET", "/version") or {}).get("minor", ""))
+    except ApiError:
+        return False
+    digits = re.match(r"\d+", minor)
+    return digits is not None and int(digits[0]) >= 30
+
+
+def name_apparmor_profile(daemonset: dict[str, Any]) -> None:
+    """Puts the field in place of the annotation, which newer releases warn of and will ignore."""
+    template = daemonset["spec"]["template"]
+    annotations = template["metadata"].get("annotations", {})
+    for container in template["spec"]["containers"]:
+        if annotations.pop(_APPARMOR + container["name"], "") == "unconfined":
+            container.setdefault("securityContext", {})["appArmorProfile"] = {"type": "Unconfined"}
 
 
 def _existing(client: KubeClient, obj: dict[str, Any]) -> Any:

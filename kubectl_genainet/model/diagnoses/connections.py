@@ -93,6 +93,48 @@ SLOW_BACKEND = Diagnosis(
     "One pod of the Service is slow: its node, its load, its GPU.",
     "Compare the pod with the others.",
 )
+STREAM_STALLED = Diagnosis(
+    "stream-stalled",
+    Severity.WARNING,
+    "a reply stopped for 3 s and more in its middle, and the server sent nothing meanwhile",
+    "The server had nothing to send: it waited for a GPU, a queue, another service, or its garbage collector.",
+    "Look at the server's own metrics for that time; compare with the other backends.",
+)
+STREAM_HELD_UP = Diagnosis(
+    "stream-held-up",
+    Severity.ERROR,
+    "a reply stopped for 3 s and more at the client, while the server had sent",
+    "Packets were lost or dropped on the way, and sent again until they passed.",
+    "Look for a rule, a policy or a device that changed at that time: `kubectl genainet drops`.",
+)
+SLOW_FIRST_REPLY = Diagnosis(
+    "slow-first-reply",
+    Severity.WARNING,
+    "the first data of a reply left the server later than --slow (1 s) after the first of its request came in",
+    "The network delivered; the application takes its time, as a model does whose queue is full.",
+    "Compare with the queue and the load of the server; --slow sets what is slow.",
+)
+NO_REPLY = Diagnosis(
+    "no-reply",
+    Severity.WARNING,
+    "the client closed a connection that had carried a request and no reply",
+    "The client gave up, or the protocol knows no reply.",
+    "Compare the client's timeout with the time that the server needs.",
+)
+IDLE_TIME = Diagnosis(
+    "idle-time",
+    Severity.WARNING,
+    "a connection was lost after a silence as long as a well-known idle time (15, 60, 350, 600 s)",
+    "Something on the way forgets connections that are idle for so long.",
+    "Have the server send something in between, or set keepalives below that time.",
+)
+PINNED_CONNECTION = Diagnosis(
+    "pinned-connection",
+    Severity.WARNING,
+    "one connection carries four fifths and more of what a Service is asked, though several backends are ready",
+    "HTTP/2 and gRPC keep a connection, and a Service chooses a backend once for each: the others idle.",
+    "Balance requests, not connections: a proxy that knows HTTP/2, a headless Service with client-side balancing, or max age.",
+)
 CONNECTIONS: tuple[Diagnosis, ...] = (
     ICMP_ERROR,
     ICMP_DROPPED,
@@ -106,4 +148,10 @@ CONNECTIONS: tuple[Diagnosis, ...] = (
     STOPPED_ARRIVING,
     UNANSWERED,
     SLOW_BACKEND,
+    STREAM_STALLED,
+    STREAM_HELD_UP,
+    SLOW_FIRST_REPLY,
+    NO_REPLY,
+    IDLE_TIME,
+    PINNED_CONNECTION,
 )

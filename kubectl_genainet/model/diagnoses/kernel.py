@@ -255,6 +255,22 @@ UNEXPLAINED = Diagnosis(
     "The kernel's source at `drop.location` says when.",
     _REASONS,
 )
+REPEATED_SEGMENT = Diagnosis(
+    "repeated-segment",
+    Severity.INFO,
+    "TCP freed a segment without a reason, as it does with a repeated SYN of a half-open connection",
+    "Its sender has not seen the answer: that was lost, or is late.",
+    "Look for where the SYN-ACK went: `kubectl genainet trace`.",
+    mild=True,
+)
+PEER_REFUSED = Diagnosis(
+    "peer-refused",
+    Severity.ERROR,
+    "the other end of a veth did not take the packet (__dev_forward_skb)",
+    "The packet is larger than that end's MTU, or that end is down. Nobody tells the sender: a black hole.",
+    "Compare the MTU of both ends of the pair.",
+    "net/core/dev.c (is_skb_forwardable)",
+)
 KERNEL: tuple[Diagnosis, ...] = (
     CLOSED_PORT,
     UNKNOWN_CONNECTION,
@@ -287,4 +303,6 @@ KERNEL: tuple[Diagnosis, ...] = (
     FRAGMENTS,
     TCP_OUT_OF_PLACE,
     UNEXPLAINED,
+    REPEATED_SEGMENT,
+    PEER_REFUSED,
 )

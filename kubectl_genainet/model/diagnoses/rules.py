@@ -103,6 +103,13 @@ REDIRECT_WITHOUT_LISTENER = Diagnosis(
     "A service mesh's rules are there, and its proxy is not.",
     "Look at the pod's sidecar: it has not started, or has ended before the application.",
 )
+DEVICE_RULE_DROP = Diagnosis(
+    "device-rule-drop",
+    Severity.ERROR,
+    "a rule of a netdev table dropped the packet where it came in or went out by a device",
+    "A firewall or a security agent of the node works below the network stack.",
+    "`nft list ruleset` on the node shows the netdev tables; this tool does not evaluate them.",
+)
 RULES: tuple[Diagnosis, ...] = (
     POLICY_DROP,
     POLICY_DISAGREEMENT,
@@ -117,4 +124,5 @@ RULES: tuple[Diagnosis, ...] = (
     CONNTRACK_INVALID,
     SNAT_PORTS_EXHAUSTED,
     REDIRECT_WITHOUT_LISTENER,
+    DEVICE_RULE_DROP,
 )

@@ -117,6 +117,34 @@ class Drop(msgspec.Struct, frozen=True):
     rule_certainty: Certainty | None = None  # OBSERVED where the kernel itself named the rule (`--exact`)
 
 
+class Silence(msgspec.Struct, frozen=True):
+    """The longest time without anything new of a reply. `at_ns` counts from the connection's first packet (or from the first
+    data that was seen of one older than the trace); `waited_for` is whose turn it was: "server", "client", "network"."""
+
+    length_ns: int
+    at_ns: int
+    waited_for: str
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True):
+    """What a TCP connection carried, from sizes and times alone: bytes once each, however often they were sent.
+
+    `first_reply_ns` is from the first request data in to the first reply data out, at the server. Gaps are between new
+    data of the reply there; quantiles are within a quarter of a power of two. `ended` is "fin", "reset" or "open", `ended_by`
+    "client", "server" or "" and `lasted_ns` from the first packet to the end.
+    """
+
+    request_bytes: int
+    reply_bytes: int
+    first_reply_ns: int | None
+    silence: Silence | None
+    gap_p50_ns: int | None
+    gap_p99_ns: int | None
+    ended: str
+    ended_by: str
+    lasted_ns: int
+
+
 class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="path"):
     """One connection (or one datagram's flow) as its first packet went. Times in ns; None where not observed."""
 
@@ -134,5 +162,7 @@ class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     waited: str = ""  # what the outcome waited for, and how long
     recovered_drops: int = 0  # packets of it that the kernel freed, and that were sent again with success
     incomplete: bool = False  # records of a node on its way were lost meanwhile: nothing is judged from what is missing
+    back: tuple[Hop, ...] = ()  # the answer's hops: of the SYN-ACK, or of the first datagram or data back
+    stream: Stream | None = None  # of TCP, where data passed
     attempts: int = 1  # first packets sent (a repeated SYN has the same sequence number)
     retransmits: int = 0

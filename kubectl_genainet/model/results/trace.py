@@ -39,3 +39,5 @@ class TraceSummary(msgspec.Struct, frozen=True, tag_field="kind", tag="summary")
     silent_nodes: tuple[str, ...]
     lost: tuple[Losses, ...]
     half_seen: int = 0
+    left_out: int = 0  # connections that not all nodes followed, as they kept within their budgets of CPU time
+    sampled: int = 1  # at the busiest moment one connection in so many was followed

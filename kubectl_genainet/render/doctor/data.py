@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypedDict
 
@@ -61,8 +62,8 @@ def yaml_text(report: Report) -> str:
     return text
 
 
-def sarif(report: Report, checks: Sequence[Check], sources: Mapping[ObjectRef, str]) -> bytes:
-    """SARIF 2.1.0, for code scanning in CI. `sources` are the files of objects that came from manifests.
+def sarif(report: Report, checks: Sequence[Check], sources: Mapping[ObjectRef, tuple[str, int]]) -> bytes:
+    """SARIF 2.1.0, for code scanning in CI. `sources` are the file and line of objects that came from manifests.
 
     Source: OASIS, Static Analysis Results Interchange Format 2.1.0.
     """
@@ -103,21 +104,24 @@ def _rule(check: Check) -> dict[str, Any]:
     }
 
 
-def _result(finding: Finding, index: Mapping[str, int], sources: Mapping[ObjectRef, str]) -> dict[str, Any]:
+def _result(finding: Finding, index: Mapping[str, int], sources: Mapping[ObjectRef, tuple[str, int]]) -> dict[str, Any]:
     field = finding.evidence[0].field if finding.evidence else ""
     key = object_key(finding)
     fingerprint = hashlib.sha256(f"{finding.check}\0{key}\0{field}".encode()).hexdigest()[:32]
     said = [f"{finding.object}: {finding.title}" if finding.object else finding.title]
     said += [f"({e.certainty.value}) {e.statement}" for e in finding.evidence]
     if finding.remedy is not None:
-        said += [finding.remedy.text, finding.remedy.command, finding.remedy.yaml]
+        trial = f"({finding.remedy.trial})" if finding.remedy.trial else ""
+        said += [finding.remedy.text, trial, finding.remedy.command, finding.remedy.yaml]
     location: dict[str, Any] = {
         "logicalLocations": [{"fullyQualifiedName": f"{key}:{field}" if field else key, "kind": "resource"}]
     }
     source = sources.get(finding.object) if finding.object else None
     if source:
-        path, line = _place(source)
-        location["physicalLocation"] = {"artifactLocation": {"uri": path}, "region": {"startLine": line}}
+        location["physicalLocation"] = {
+            "artifactLocation": {"uri": _uri(source[0])},
+            "region": {"startLine": max(source[1], 1)},
+        }
     return {
         "ruleId": finding.check,
         "ruleIndex": index.get(finding.check, -1),
@@ -128,8 +132,10 @@ def _result(finding: Finding, index: Mapping[str, int], sources: Mapping[ObjectR
     }
 
 
-def _place(source: str) -> tuple[str, int]:
-    """(path, line) of an object's source, which names the file and may name the document in it."""
-    path = re.split(r"[ #(:,](?=document|line|item|doc)", source, maxsplit=1)[0].rstrip(" :,(#")
-    line = re.search(r"line (\d+)", source)
-    return path, int(line[1]) if line else 1
+def _uri(source: str) -> str:
+    """A URI reference of an object's file: what is no letter of RFC 3986 is percent-encoded; a path stays relative.
+
+    A source is "FILE, document N", with what follows for items of lists and pods of workloads.
+    """
+    path = re.split(r", (?=(?:document|item|pod of) )", source, maxsplit=1)[0]
+    return urllib.parse.quote(path.replace("\\", "/"), safe="/")

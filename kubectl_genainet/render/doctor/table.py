@@ -106,6 +106,8 @@ def _print_finding(console: Console, finding: Finding, *, wide: bool) -> None:
         _hanging(console, Text(), Text(printable(finding.detail)), 8)
     if finding.remedy is not None:
         _hanging(console, Text("→ "), Text(printable(finding.remedy.text)), 8)
+        if finding.remedy.trial:
+            _hanging(console, Text(), Text(f"({printable(finding.remedy.trial)})", style="dim"), 10)
         _print_pasteable(console, finding.remedy.command)
         if wide:
             _print_pasteable(console, finding.remedy.yaml)

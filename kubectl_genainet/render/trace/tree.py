@@ -10,7 +10,7 @@ from rich.tree import Tree
 from kubectl_genainet.model.finding import Certainty, Evidence, counted
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.measure import Quantiles
-from kubectl_genainet.model.results.path import Hop, PacketPath, Party, Verdict
+from kubectl_genainet.model.results.path import Hop, PacketPath, Party, Stream, Verdict
 from kubectl_genainet.model.results.trace import BackendSummary, TraceSummary
 from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import CERTAINTY_STYLE, duration, printable
@@ -63,6 +63,8 @@ def path_tree(path: PacketPath, count: int, width: int) -> RenderableType:
         branch = branch.add(_line(f"{path.nat.mode} {chains} ", certainty(path.nat.certainty)))
     verdict = Text(path.verdict.value.upper(), style=_VERDICT_STYLE[path.verdict])
     branch = branch.add(_line(Text(party_text(path.backend), style="bold"), "  ", verdict, _times(path)))
+    if path.stream is not None:
+        branch.add(_line(Text(stream_text(path.stream), style="dim")))
     if path.hops:
         branch.add(hop_table(path, width))
     _add_ending(branch, path)
@@ -86,6 +88,21 @@ def _times(path: PacketPath) -> str:
     if path.waited and path.verdict is not Verdict.FORWARDED:
         parts.append(path.waited)
     return "  " + ", ".join(parts) if parts else ""
+
+
+def stream_text(stream: Stream) -> str:
+    """What a connection carried, in a line."""
+    parts = [f"{stream.request_bytes} bytes asked, {stream.reply_bytes} back"]
+    if stream.first_reply_ns is not None:
+        parts.append(f"the first after {duration(stream.first_reply_ns)}")
+    if stream.gap_p50_ns is not None:
+        parts.append(f"gaps up to {duration(stream.gap_p50_ns)} (p50), {duration(stream.gap_p99_ns or 0)} (p99)")
+    if stream.silence is not None:
+        silence = stream.silence
+        parts.append(f"longest silence {duration(silence.length_ns)} (waiting for the {silence.waited_for})")
+    ending = f"ended by the {stream.ended_by} ({stream.ended})" if stream.ended_by else "still open"
+    parts.append(f"{ending} after {duration(stream.lasted_ns)}")
+    return ", ".join(parts)
 
 
 def hop_table(path: PacketPath, width: int) -> Table:
@@ -237,6 +254,11 @@ def _account(summary: TraceSummary) -> str:
     text += f"; nodes: {', '.join(summary.nodes) or 'none'}"
     if summary.half_seen:
         text += f"; {summary.half_seen} were already open when the trace started, or still open when it ended"
+    if summary.sampled > 1:
+        text += (
+            f"; the agents kept within their budget of CPU time (--budget): at times one connection in {summary.sampled} was "
+            f"followed, and {summary.left_out} that were seen in part are left out"
+        )
     if summary.silent_nodes:
         text += f"; broke off: {', '.join(summary.silent_nodes)}"
     return printable(text)

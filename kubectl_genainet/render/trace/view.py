@@ -15,6 +15,7 @@ from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.trace.tree import path_tree, summary_block
 from kubectl_genainet.render.trace.wide import WIDE_COLUMNS, wide_line
 
+REFRESH_S = 0.25  # drawing takes long beside what a record takes
 GroupKey = tuple[object, ...]
 
 
@@ -107,7 +108,7 @@ class TreeView(TraceView):
             self.console.print(path_tree(path, 1, self.console.width))
 
     def refresh(self) -> None:
-        if self.screen.on:
+        if self.screen.due(REFRESH_S):
             self.screen.draw(self._render_live())
 
     def _ordered(self) -> list[tuple[PacketPath, int]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.results.path import Hop, PacketPath
 from kubectl_genainet.render.table import Column
 from kubectl_genainet.render.text import duration, printable
 
@@ -21,9 +21,37 @@ WIDE_COLUMNS: tuple[Column[PacketPath], ...] = (
     Column("HANDSHAKE", lambda p: duration(p.handshake_ns) if p.handshake_ns is not None else "-"),
     Column("RESPONSE", lambda p: duration(p.response_ns) if p.response_ns is not None else "-"),
     Column("CHAIN", lambda p: (p.nat.service_chain or "-") if p.nat else "-"),
+    Column("BYTES BACK", lambda p: str(p.stream.reply_bytes) if p.stream else "-"),
+    Column("SILENCE", lambda p: _silence(p)),
+    Column("END", lambda p: _ending(p)),
+    Column("WAY BACK", lambda p: way_back(p.back)),
     Column("ENDPOINT CHAIN", lambda p: (p.nat.endpoint_chain or "-") if p.nat else "-"),
 )
-_WIDTHS = (28, 24, 30, 10, 18, 13, 5, 10, 10, 28, 0)
+_WIDTHS = (28, 24, 30, 10, 18, 13, 5, 10, 10, 28, 10, 18, 14, 40, 0)
+
+
+def way_back(hops: Sequence[Hop]) -> str:
+    """The answer's way: each pod and node with the devices by which it came and went."""
+    parts: list[str] = []
+    for hop in hops:
+        where = hop.pod or hop.node
+        step = f"{'→' if hop.point == 'tx' else '←'}{hop.device}"
+        if parts and parts[-1].startswith(f"{where} "):
+            parts[-1] += step
+        else:
+            parts.append(f"{where} {step}")
+    return " · ".join(parts) or "-"
+
+
+def _silence(path: PacketPath) -> str:
+    silence = path.stream.silence if path.stream else None
+    return f"{duration(silence.length_ns)} {silence.waited_for}" if silence else "-"
+
+
+def _ending(path: PacketPath) -> str:
+    if path.stream is None:
+        return "-"
+    return f"{path.stream.ended} {path.stream.ended_by}".rstrip()
 
 
 def wide_line(cells: Sequence[str]) -> Text:

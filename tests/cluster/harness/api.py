@@ -49,7 +49,7 @@ class Api:
     def apply(self, objects: str | Iterable[dict[str, Any]]) -> list[Any]:
         """Creates the objects of YAML text or of a list, in order; those that exist are merge-patched.
 
-        Not server-side apply: in 1.20 that wants defaulted keys such as a Service port's protocol spelled out.
+        Not server-side apply, which wants defaulted keys of a list such as a Service port's protocol spelled out.
         """
         documents = yaml.safe_load_all(objects) if isinstance(objects, str) else objects
         return [self._create_or_patch(o) for o in documents if o]

@@ -76,9 +76,14 @@ class Cluster:
         return finish(self.start(*argv, user=user), timeout)
 
     def deploy(self, *argv: str, user: str = "admin") -> Done:
-        # Kubernetes 1.20 may keep an ended pod for 80 s, and a changed DaemonSet is rolled out node by node.
+        # An ended pod may be kept for a while, and a changed DaemonSet is rolled out node by node.
         argv = ("deploy", "--image", self.image, "--timeout", "200s", *argv)
         return self.cli(*argv, user=user, timeout=420)
+
+    @property
+    def proxy_mode(self) -> str:
+        """kube-proxy's, on nodes of the harness's own."""
+        return self.plane.proxy_mode if self.plane is not None else ""
 
     def node(self, name: str) -> KubeNode:
         return next(node for node in self.nodes if node.name == name)

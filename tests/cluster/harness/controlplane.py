@@ -16,6 +16,7 @@ from pathlib import Path
 import urllib3
 
 from tests.cluster.harness.api import Api
+from tests.cluster.harness.binaries import NEWEST, Binaries
 from tests.cluster.harness.processes import Daemon, NetNs, run, wait_for
 
 SERVICE_CIDRS = "10.96.0.0/16,fd96::/112"
@@ -39,9 +40,12 @@ USERS = {
 class ControlPlane:
     """A running API server. Use as a context manager."""
 
-    def __init__(self, binaries: Path, folder: Path, name: str = "cp", flags: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, binaries: Binaries, folder: Path, name: str = "cp", flags: Mapping[str, str] | None = None
+    ) -> None:
         self.binaries, self.folder, self.name = binaries, folder, name
         self.flags = dict(flags or {})
+        self.proxy_mode = "iptables"  # of the nodes that join
         self.netns = NetNs(name)
         self.daemons: dict[str, Daemon] = {}
         self._joined = 1
@@ -134,7 +138,6 @@ class ControlPlane:
             "service-account-issuer": "https://kubernetes.default.svc",
             "authorization-mode": "Node,RBAC",
             "service-cluster-ip-range": SERVICE_CIDRS,
-            "feature-gates": "IPv6DualStack=true",
             "allow-privileged": "true",
             "kubelet-preferred-address-types": "InternalIP",
             "disable-admission-plugins": "ServiceAccount",  # it needs the controller-manager
@@ -145,9 +148,9 @@ class ControlPlane:
         }
         return [f"--{name}={value}" for name, value in flags.items()]
 
-    def daemon(self, name: str, *argv: str, netns: NetNs | None = None) -> Daemon:
+    def daemon(self, name: str, *argv: str, netns: NetNs | None = None, release: str = NEWEST) -> Daemon:
         """Starts one of the built binaries in the control plane's namespace (or another)."""
-        argv = (str(self.binaries / "bin" / argv[0]), *argv[1:])
+        argv = (str(self.binaries.path(argv[0], release)), *argv[1:])
         found = Daemon(name, argv, self.folder / f"{name}.log", netns=netns or self.netns)
         self.daemons[name] = found
         return found
@@ -171,20 +174,17 @@ class ControlPlane:
             f"--service-account-private-key-file={self.folder / 'sa.key'}",
             f"--root-ca-file={self.ca}",
             "--leader-elect=false",
-            "--feature-gates=IPv6DualStack=true",
             "--allocate-node-cidrs=false",
             "--node-monitor-grace-period=12s",
             "--use-service-account-credentials",
-            "--port=0",
-            f"--cert-dir={self.folder}",
+            "--secure-port=0",
         )
         self.daemon(
             "kube-scheduler",
             "kube-scheduler",
             f"--kubeconfig={self.kubeconfig('system:kube-scheduler')}",
             "--leader-elect=false",
-            "--port=0",
-            f"--cert-dir={self.folder}",
+            "--secure-port=0",
         )
 
     def api(self, user: str = "admin") -> Api:

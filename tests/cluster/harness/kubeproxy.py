@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from tests.cluster.harness.binaries import NEWEST
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.processes import Daemon, NetNs, wait_for
 
@@ -14,11 +15,14 @@ class KubeProxy:
 
     `config` overrides fields of KubeProxyConfiguration, merged one level deep:
     KubeProxy(control_plane, "n1", {"iptables": {"masqueradeAll": True}, "clusterCIDR": "10.244.0.0/16"}).
-    Use as a context manager.
+    `release` is that of the binary. Use as a context manager.
     """
 
-    def __init__(self, control_plane: ControlPlane, name: str, config: dict[str, Any] | None = None) -> None:
-        self.control_plane, self.name = control_plane, name
+    def __init__(
+        self, control_plane: ControlPlane, name: str, config: dict[str, Any] | None = None, release: str = NEWEST
+    ) -> None:
+        self.control_plane, self.name, self.release = control_plane, name, release
+        self.mode: str = (config or {}).get("mode", "iptables")
         self.netns = NetNs(name)
         self.daemon: Daemon | None = None
         try:
@@ -49,21 +53,22 @@ class KubeProxy:
             "bindAddress": "0.0.0.0",
             "clientConnection": {"kubeconfig": str(plane.kubeconfig("system:kube-proxy"))},
             "clusterCIDR": "10.244.0.0/16,fd44::/64",
-            "featureGates": {"IPv6DualStack": True},
             "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
             "iptables": {"minSyncPeriod": "0s", "syncPeriod": "30s"},
+            "nftables": {"minSyncPeriod": "0s", "syncPeriod": "30s"},
         }
         for key, value in overrides.items():
             config[key] = {**config[key], **value} if isinstance(config.get(key), dict) else value
         path = plane.folder / f"kube-proxy-{self.name}.json"
         path.write_text(json.dumps(config))
-        self.daemon = plane.daemon(
-            f"kube-proxy-{self.name}", "kube-proxy", f"--config={path}", "--v=2", netns=self.netns
-        )
-        self.wait_for_rules("KUBE-SERVICES")
+        argv = ("kube-proxy", f"--config={path}", "--v=2")
+        self.daemon = plane.daemon(f"kube-proxy-{self.name}", *argv, netns=self.netns, release=self.release)
+        self.wait_for_rules("table ip kube-proxy" if self.mode == "nftables" else "KUBE-SERVICES")
 
     def rules(self, *, ipv6: bool = False) -> str:
-        """What `iptables-save -c` prints in the node's namespace."""
+        """What `iptables-save -c`, or in nftables mode `nft list ruleset`, prints in the node's namespace."""
+        if self.mode == "nftables":
+            return self.netns.run("nft", "list", "ruleset", "ip6" if ipv6 else "ip")
         return self.netns.run("ip6tables-save" if ipv6 else "iptables-save", "-c")
 
     def wait_for_server(self, address: str, timeout: float = 120) -> None:
@@ -113,9 +118,9 @@ def endpoint_slice(
     ready: bool = True,
     suffix: str = "1",
 ) -> dict[str, Any]:
-    """An EndpointSlice (v1beta1, as the built API server has it) for a Service without a controller-manager."""
+    """An EndpointSlice for a Service without a controller-manager."""
     return {
-        "apiVersion": "discovery.k8s.io/v1beta1",
+        "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
             "name": f"{service}-{suffix}",
@@ -127,7 +132,7 @@ def endpoint_slice(
             {
                 "addresses": [address],
                 "conditions": {"ready": ready},
-                **({"topology": {"kubernetes.io/hostname": node}} if node else {}),
+                **({"nodeName": node} if node else {}),
             }
             for address in addresses
         ],

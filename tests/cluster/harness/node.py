@@ -101,8 +101,9 @@ class KubeNode:
         return run(*self.call(*argv), check=check, timeout=timeout)
 
     def daemon(self, name: str, *argv: str) -> Daemon:
-        path = f"{self.plane.binaries}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        inner = ["setpriv", "--pdeathsig", "KILL", "--", f"{self.plane.binaries}/bin/{argv[0]}", *argv[1:]]
+        tools = self.plane.binaries.tools
+        path = f"{tools}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        inner = ["setpriv", "--pdeathsig", "KILL", "--", str(self.plane.binaries.path(argv[0])), *argv[1:]]
         started = Daemon(name, self.call(*inner), self.folder / f"{name}.log", env={"PATH": path})
         self.daemons.append(started)
         return started
@@ -128,21 +129,21 @@ class KubeNode:
         (self.folder / "cni" / "pods.conflist").write_text(json.dumps(network))
         runc = self.folder / "runc"
         drop = " ".join(f"""-e 's/"{c}",//g' -e 's/,"{c}"//g'""" for c in missing_capabilities())
-        runc.write_text(_RUNC.format(expressions=drop or "-e ''", binaries=self.plane.binaries))
+        runc.write_text(_RUNC.format(expressions=drop or "-e ''", binaries=self.plane.binaries.tools))
         runc.chmod(0o755)
         config = self.folder / "containerd.toml"
-        config.write_text(_CONTAINERD.format(pause=PAUSE, binaries=self.plane.binaries, folder=self.folder))
+        config.write_text(_CONTAINERD.format(pause=PAUSE, binaries=self.plane.binaries.tools, folder=self.folder))
         self.containerd = self.daemon("containerd", "containerd", "--config", str(config))
 
         def answers() -> str:
             self.containerd.check()
-            return self.run(f"{self.plane.binaries}/bin/ctr", "version")
+            return self.run(f"{self.plane.binaries.tools}/bin/ctr", "version")
 
         wait_for("containerd", answers)
 
     def _import(self, images: Path) -> None:
         """In the background: it takes ten seconds and a core."""
-        ctr = [f"{self.plane.binaries}/bin/ctr", "--namespace", "k8s.io", "images", "import", str(images)]
+        ctr = [f"{self.plane.binaries.tools}/bin/ctr", "--namespace", "k8s.io", "images", "import", str(images)]
         self._importing = Daemon("import", self.call(*ctr), self.folder / "import.log")
 
     def start(self) -> None:
@@ -163,6 +164,8 @@ class KubeNode:
             "enforceNodeAllocatable": [],
             "oomScoreAdj": 0,
             "failSwapOn": False,
+            "failCgroupV1": False,
+            "containerRuntimeEndpoint": "unix:///run/containerd/containerd.sock",
             "clusterDomain": "cluster.local",
             "clusterDNS": ["10.96.0.10"],
             "resolvConf": "",
@@ -179,8 +182,6 @@ class KubeNode:
             "kubelet",
             f"--config={path}",
             f"--kubeconfig={kubeconfig}",
-            "--container-runtime=remote",
-            "--container-runtime-endpoint=unix:///run/containerd/containerd.sock",
             f"--hostname-override={self.name}",
             f"--node-ip={self.ip}",
             f"--cert-dir={self.folder}/pki",
@@ -191,16 +192,22 @@ class KubeNode:
         config = {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
-            "mode": "iptables",
+            "mode": self.plane.proxy_mode,
             "hostnameOverride": self.name,
             "clientConnection": {"kubeconfig": str(self.plane.kubeconfig("system:kube-proxy"))},
             "clusterCIDR": "10.244.0.0/16",
             "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
             "iptables": {"minSyncPeriod": "0s", "syncPeriod": "30s"},
+            "nftables": {"minSyncPeriod": "0s", "syncPeriod": "30s"},
         }
         path = self.folder / "kube-proxy.json"
         path.write_text(json.dumps(config))
         self.kube_proxy = self.daemon("kube-proxy", "kube-proxy", f"--config={path}")
+
+    def proxy_rules(self) -> str:
+        """What kube-proxy has programmed, as the node's own tool prints it."""
+        nftables = self.plane.proxy_mode == "nftables"
+        return self.run(*(("nft", "list", "table", "ip", "kube-proxy") if nftables else ("iptables-save", "-t", "nat")))
 
     def wait_ready(self, timeout: float = 60) -> None:
         def ready() -> bool:

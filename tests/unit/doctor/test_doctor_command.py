@@ -100,6 +100,34 @@ def test_sarif_names_rules_levels_and_places(faulty: str) -> None:
     assert any("no agent told" in n["message"]["text"] for n in run_["invocations"][0]["toolExecutionNotifications"])
 
 
+def test_sarif_points_at_the_line_of_the_object_by_a_uri(tmp_path: Path) -> None:
+    folder = tmp_path / "all of it"
+    folder.mkdir()
+    (folder / "ключ #1.yaml").write_text(
+        "# a comment\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\n\napiVersion: apps/v1\n"
+        "kind: Deployment\nmetadata: {name: m, namespace: a}\nspec:\n  template:\n    metadata: {labels: {app: m}}\n"
+        "    spec: {containers: [{name: m, image: 'vllm/vllm-openai:v0.9.2'}]}\n"
+    )
+    run_ = json.loads(run("--manifests", str(folder), "-o", "sarif").stdout)["runs"][0]
+    found = next(r for r in run_["results"] if r["ruleId"] == "readiness-probe")
+    place = found["locations"][0]["physicalLocation"]
+    assert place["region"] == {"startLine": 8}
+    assert place["artifactLocation"]["uri"].endswith("/all%20of%20it/%D0%BA%D0%BB%D1%8E%D1%87%20%231.yaml")
+
+
+def test_only_takes_a_check_or_an_area(faulty: str) -> None:
+    checks = {
+        r["check"]
+        for r in json_records(run("--from", faulty, "-o", "json", "--only", "ndots", "--only", "nlb"))
+        if r["kind"] == "check"
+    }
+    assert "ndots" in checks
+    assert "nlb-idle-timeout" in checks
+    assert "service-selector" not in checks
+    with pytest.raises(click.BadParameter, match="service-selectr"):
+        run("--from", faulty, "--only", "service-selectr")
+
+
 @pytest.mark.parametrize(
     ("ignore", "accepted"),
     [

@@ -49,6 +49,8 @@ def test_a_kernel_without_reasons_has_them_from_functions_that_free_packets_for_
     assert reason_at(0, "nf_hook_slow+0xa3", {}) == ("NETFILTER_DROP", True)
     assert reason_at(0, "arp_error_report", {}) == ("NEIGH_FAILED", True)
     assert reason_at(0, "tcp_v4_rcv", {}) == ("", False)  # no socket, or a wrong checksum, or an IPsec policy
+    assert reason_at(0, "icmpv6_rcv", {}) == ("CONSUMED", True)
+    assert reason_at(2, "icmpv6_rcv", NAMES) == ("CONSUMED", True)  # taken, before 6.3; since then it says so itself
     assert reason_at(12, "arp_error_report", NAMES) == ("NETFILTER_DROP", False)  # what the kernel says goes first
 
 

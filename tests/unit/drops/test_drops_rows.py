@@ -623,3 +623,24 @@ def test_agents_own_questions_are_no_drops() -> None:
         correlator.feed(event)
     built = Rows(correlator).build()
     assert built == [] and summary_of("all", built, correlator, Account()).observers == 2
+
+
+def test_packet_that_the_other_end_of_a_pair_refuses_is_named() -> None:
+    (row,) = rows(*sampled("NOT_SPECIFIED", location="__dev_forward_skb2", flags=24))
+    assert row.check == "peer-refused" and "larger than that end's MTU" in row.title
+
+
+def test_segment_that_a_half_open_connection_has_no_use_for_is_mild() -> None:
+    found = rows(*sampled("NOT_SPECIFIED", netns=LLAMA_NS, location="tcp_v4_rcv"))
+    assert [r.check for r in found] == ["repeated-segment"]
+
+
+def test_rule_that_is_gone_is_found_in_what_was_read_before() -> None:
+    before, now = rules("-A FORWARD -p tcp --dport 8080 -j DROP"), rules("-A FORWARD -j ACCEPT")
+    (row,) = rows(before, now, *sampled("NETFILTER_DROP", hook="FORWARD"))
+    assert row.check == "rule-drop" and row.title.endswith("(the rule is gone now)")
+
+
+def test_rule_of_a_device_is_told_from_the_stacks() -> None:
+    (row,) = rows(rules("-A FORWARD -j ACCEPT"), *sampled("NETFILTER_DROP", hook="INGRESS"))
+    assert row.check == "device-rule-drop" and "ingress of eth0" in row.title

@@ -195,3 +195,17 @@ def test_the_api_servers_port_is_found_or_not_known(
     if found is not None:
         api.put(ENDPOINTS, {**found, "metadata": {"name": "kubernetes"}})
     assert api_server_port(client) == port
+
+
+@pytest.mark.parametrize(("minor", "has_field"), [("37", True), ("30+", True), ("29", False), ("20", False)])
+def test_the_apparmor_profile_is_a_field_where_the_api_has_it(
+    api: Remembering, client: KubeClient, minor: str, has_field: bool
+) -> None:
+    api.objects["/version"] = {"major": "1", "minor": minor}
+    list(deploy(client, DeployOptions()))
+    (daemonset,) = [o for path, o in api.objects.items() if path.endswith("/daemonsets/genainet-agent")]
+    template = daemonset["spec"]["template"]
+    agent = next(c for c in template["spec"]["containers"] if c["name"] == "agent")
+    field = agent["securityContext"].get("appArmorProfile")
+    annotated = any("apparmor" in key for key in template["metadata"].get("annotations", {}))
+    assert (field, annotated) == (({"type": "Unconfined"}, False) if has_field else (None, True))

@@ -1,7 +1,7 @@
 """Rules that the real kube-proxy and the lab wrote, and what real packets then did.
 
-Made anew with GENAINET_WRITE_DUMPS=tests/data/proxy on tests/cluster/test_kube_proxy_packets.py (kube-proxy-1.20),
-tests/vm/test_kube_proxy_ipvs.py (kube-proxy-1.20-ipvs) and tests/lab/test_proxy_lab_rules.py (lab-*).
+Made anew with GENAINET_WRITE_DUMPS=tests/data/proxy on tests/cluster/test_kube_proxy_packets.py (kube-proxy-1.3x),
+tests/vm/test_kube_proxy_ipvs.py (ipvs) and tests/lab/test_proxy_lab_rules.py (lab-*); those of 1.20 are kept as they were.
 """
 
 import json
@@ -30,7 +30,16 @@ def ruleset() -> Ruleset:
 
 
 def test_there_is_a_dump_of_the_real_kube_proxy_and_of_each_mode_of_the_lab() -> None:
-    assert STEMS == ["kube-proxy-1.20", "kube-proxy-1.20-ipvs", "lab-iptables", "lab-nftables"]
+    assert STEMS == [
+        "kube-proxy-1.20",
+        "kube-proxy-1.20-ipvs",
+        "kube-proxy-1.35.4-nftables",
+        "kube-proxy-1.36.3-nftables",
+        "kube-proxy-1.37.2-iptables",
+        "kube-proxy-1.37.2-nftables",
+        "lab-iptables",
+        "lab-nftables",
+    ]
 
 
 def _ends(flow: dict[str, Any]) -> set[Verdict]:

@@ -8,8 +8,10 @@ from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, 
 from kubectl_genainet.doctor.measured import client_of, judged, too_few, too_short
 from kubectl_genainet.doctor.objects.calls import Call
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import items, number, patch, sh, strings, text
+from kubectl_genainet.doctor.objects.raw import items, mapping, number, sh, strings, text
+from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.edits import edit_spec
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
 
 DEFAULT_NDOTS = 5
@@ -40,11 +42,11 @@ def _wasted(host: str, ndots: int, searches: int) -> int:
     return searches
 
 
-def _ndots_patch(workload: Workload) -> str:
-    change: dict[str, object] = {"spec": {"dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}}}
-    if workload.path.startswith("spec.template"):
-        change = {"spec": {"template": change}}
-    return patch(workload.ref, change)
+def _ndots_edit(workload: Workload) -> str:
+    """Sets ndots; the other options of dnsConfig are kept."""
+    options = [o for o in items(workload.template.spec, "dnsConfig", "options") if text(o, "name") != "ndots"]
+    value = {**mapping(workload.template.spec, "dnsConfig"), "options": [*options, {"name": "ndots", "value": "2"}]}
+    return edit_spec(workload, "dnsConfig", value)
 
 
 @check(Area.LOOKUPS, Severity.WARNING, needs=("Pod",), own_namespace=True)
@@ -53,7 +55,8 @@ def ndots(cluster: Cluster) -> Problems:
 
     Looks at hosts outside the cluster, and at full Service names (NAME.NS.svc.cluster.local) without a trailing dot, in
     the configuration of GenAI workloads, and at ndots and the search domains of their pods (dnsPolicy, dnsConfig). A
-    name with fewer dots than ndots (5 by default) is first asked below every search domain.
+    name with fewer dots than ndots (5 by default) is first asked below every search domain. Of a training job, which looks
+    up few names, it is information.
 
     Why: api.openai.com becomes four names, eight queries; six of them are wasted, on every new connection, and each
     can stall.
@@ -88,8 +91,9 @@ def ndots(cluster: Cluster) -> Problems:
                 "Set ndots to 2 (names of other namespaces' Services then need NAME.NAMESPACE.svc), or end the "
                 "names with a "
                 "dot.",
-                command=_ndots_patch(client),
+                command=_ndots_edit(client),
             ),
+            severity=Severity.INFO if cluster.role(client) in (Role.TRAINING, Role.ACCELERATED) else None,
         )
 
 
@@ -159,7 +163,7 @@ def dns_search_waste(cluster: Cluster) -> Problems:
                 f"{stats.searched} of {stats.queries} lookups by {stats.client} only tried search domains",
                 client.ref if client else ObjectRef("Service", "kube-dns", "kube-system"),
                 (on_node(stats.node, f"{stats.searched} search-domain attempts", stats.searched, field="searched"),),
-                Remedy(advice, command=_ndots_patch(client))
+                Remedy(advice, command=_ndots_edit(client))
                 if client
                 else Remedy(
                     advice, yaml='# in the pod\'s spec\ndnsConfig:\n  options:\n  - name: ndots\n    value: "2"\n'

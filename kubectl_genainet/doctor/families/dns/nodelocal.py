@@ -5,9 +5,10 @@ from __future__ import annotations
 from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.nodes import netns_of, pods_on_reported_nodes
-from kubectl_genainet.doctor.objects.raw import kubectl, patch, sh, strings
+from kubectl_genainet.doctor.objects.raw import kubectl, mapping, sh, strings
 from kubectl_genainet.doctor.objects.workloads import LivePod, Workload
 from kubectl_genainet.doctor.predicates import kube_proxy
+from kubectl_genainet.doctor.predicates.edits import edit_spec
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 
 ADDRESS = "169.254.20.10"
@@ -18,6 +19,12 @@ LARGE = 50
 
 def _installed(cluster: Cluster) -> bool:
     return cluster.daemonset("node-local-dns", "nodelocaldns") is not None
+
+
+def _ask_first(workload: Workload, servers: list[str]) -> str:
+    """Puts the cache before the servers that are asked now; what else dnsConfig holds is kept."""
+    value = {**mapping(workload.template.spec, "dnsConfig"), "nameservers": [ADDRESS, *servers][:3]}
+    return edit_spec(workload, "dnsConfig", value)
 
 
 def _nameservers(workload: Workload) -> list[str]:
@@ -76,7 +83,7 @@ def nodelocal_bypassed(cluster: Cluster) -> Problems:
                 f"its resolver asks {', '.join(servers)}, not the node's cache",
                 workload.ref,
                 (seen(workload.ref, workload.field("dnsConfig.nameservers"), servers, f"asks {', '.join(servers)}"),),
-                Remedy("Ask the cache first.", command=_nameserver_patch(workload, [ADDRESS, *servers][:3])),
+                Remedy("Ask the cache first.", command=_ask_first(workload, servers)),
             )
     if config is not None and config.mode == "ipvs" and not cluster.from_files:
         using = [w for w, _ in cluster.genai_workloads if set(ADDRESSES) & set(_nameservers(w))]
@@ -96,13 +103,6 @@ def nodelocal_bypassed(cluster: Cluster) -> Problems:
                 ),
                 Remedy(f"Set the kubelets' clusterDNS to {ADDRESS}, and make the pods anew."),
             )
-
-
-def _nameserver_patch(workload: Workload, servers: list[str]) -> str:
-    change: dict[str, object] = {"spec": {"dnsConfig": {"nameservers": servers}}}
-    if workload.path.startswith("spec.template"):
-        change = {"spec": {"template": change}}
-    return patch(workload.ref, change)
 
 
 def _kubelet_dns(cluster: Cluster) -> tuple[tuple[str, str, str], list[str]] | None:

@@ -7,8 +7,9 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, condition, items, kubectl, mapping, number, q, sh, text
+from kubectl_genainet.doctor.objects.raw import at, condition, items, kubectl, mapping, number, sh, text
 from kubectl_genainet.doctor.predicates.inference import INFERENCE, pool_labels, pools
+from kubectl_genainet.doctor.predicates.policy_text import adding
 from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, alike, nearly_selected
 from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -216,15 +217,24 @@ def reference_grant(cluster: Cluster) -> Problems:
                     f"no ReferenceGrant in {namespace} lets it use {kind} {name}",
                     route.ref,
                     (seen(route.ref, f"{field}.namespace", namespace, f"the route is in {route.namespace}"),),
-                    Remedy(
-                        f"Grant it in namespace {namespace}.",
-                        yaml=f"apiVersion: {GROUP}/v1beta1\nkind: ReferenceGrant\nmetadata:\n"
-                        f"  name: {q(route.namespace + '-to-' + name)}\n  namespace: {q(namespace)}\nspec:\n  from:\n"
-                        f"  - {{group: {GROUP}, kind: {route.kind}, namespace: {q(route.namespace)}}}\n  to:\n"
-                        f"  - {{group: {q(group)}, kind: {q(kind)}, name: {q(name)}}}\n",
-                    ),
+                    _grant(route, group, kind, namespace, name),
                     severity=Severity.WARNING if elsewhere else None,
                 )
+
+
+def _grant(route: KubeObject, group: str, kind: str, namespace: str, name: str) -> Remedy:
+    return adding(
+        f"Grant it in namespace {namespace}.",
+        {
+            "apiVersion": f"{GROUP}/v1beta1",
+            "kind": "ReferenceGrant",
+            "metadata": {"name": f"{route.namespace}-to-{name}", "namespace": namespace},
+            "spec": {
+                "from": [{"group": GROUP, "kind": route.kind, "namespace": route.namespace}],
+                "to": [{"group": group, "kind": kind, "name": name}],
+            },
+        },
+    )
 
 
 def _picker(pool: KubeObject) -> tuple[str, dict[str, Any]]:

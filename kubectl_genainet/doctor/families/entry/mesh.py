@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, on_node, seen
 from kubectl_genainet.doctor.families.entry.ingress import backends, controller_marks, ingresses
@@ -32,7 +33,7 @@ from kubectl_genainet.doctor.predicates.mesh import (
     no_mesh,
     opted_out,
 )
-from kubectl_genainet.doctor.predicates.policy_text import network_policy, peer
+from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy, peer
 from kubectl_genainet.model.finding import Evidence, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 from kubectl_genainet.policy.model import Direction, Verdict
@@ -197,21 +198,24 @@ def mesh_strict(cluster: Cluster) -> Problems:
                 f"{client} reaches it without mTLS, and mTLS is STRICT",
                 workload.ref,
                 (seen(strict[0].ref, strict[1], "STRICT", f"{strict[0].ref} admits mTLS only"), evidence),
-                Remedy(
+                adding(
                     "Bring the client into the mesh, or admit plain connections to this workload alone.",
-                    yaml=_permissive(workload),
+                    _permissive(workload),
                 ),
             )
 
 
-def _permissive(workload: Workload) -> str:
+def _permissive(workload: Workload) -> dict[str, Any]:
     """A PeerAuthentication for one workload: the namespace's and the mesh's stay as they are."""
-    labels = "".join(f"      {q(k)}: {q(v)}\n" for k, v in selecting_labels(workload).items())
-    return (
-        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata:\n"
-        f"  name: {q(workload.name + '-permissive')}\n  namespace: {q(workload.namespace)}\nspec:\n"
-        f"  selector:\n    matchLabels:\n{labels}  mtls:\n    mode: PERMISSIVE\n"
-    )
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "PeerAuthentication",
+        "metadata": {"name": f"{workload.name}-permissive", "namespace": workload.namespace},
+        "spec": {
+            "selector": {"matchLabels": selecting_labels(workload)},
+            "mtls": {"mode": "PERMISSIVE"},
+        },
+    }
 
 
 def _plain_clients(cluster: Cluster) -> Iterator[tuple[Service, str, Evidence]]:
@@ -331,10 +335,10 @@ def _admit_mesh_port(
         "policyTypes": ["Ingress"],
         "ingress": [rule],
     }
-    return Remedy(
+    return adding(
         f"Admit TCP {port} from {client.ref}; on that port every port of the pod is reached, so keep what a caller may do "
         "in an AuthorizationPolicy.",
-        yaml=network_policy(f"{name}-mesh", server.namespace, spec),
+        network_policy(f"{name}-mesh", server.namespace, spec),
     )
 
 

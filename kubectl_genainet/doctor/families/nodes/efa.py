@@ -140,7 +140,7 @@ def efa_requested(cluster: Cluster) -> Problems:
 def efa_hugepages(cluster: Cluster) -> Problems:
     """A pod with EFA requests no huge pages.
 
-    Looks at containers that request vpc.amazonaws.com/efa and not hugepages-2Mi.
+    Looks at containers with GPUs that request vpc.amazonaws.com/efa and not hugepages-2Mi.
 
     Why: libfabric's EFA provider allocates its buffers from 2 MiB pages; without them it fails to open the device or
     falls back to small pages.
@@ -149,7 +149,8 @@ def efa_hugepages(cluster: Cluster) -> Problems:
     """
     for workload in cluster.workloads:
         for container in workload.containers if cluster.in_scope(workload.namespace) else ():
-            if container.amount(EFA_RESOURCE) and not container.amount("hugepages-2Mi"):
+            gpus = container.amount("nvidia.com/gpu")
+            if gpus and container.amount(EFA_RESOURCE) and not container.amount("hugepages-2Mi"):
                 yield Problem(
                     "it requests EFA without huge pages",
                     workload.ref,

@@ -6,8 +6,9 @@ from collections import Counter, defaultdict
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import ZONE, Cluster
-from kubectl_genainet.doctor.objects.raw import patch, sh, text
+from kubectl_genainet.doctor.objects.raw import mapping, patch, sh, text
 from kubectl_genainet.doctor.objects.workloads import LivePod, Workload
+from kubectl_genainet.doctor.predicates.edits import edit_spec
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 
 # EC2's network topology: nodes with the same layer-3 value share the lowest network node (a cluster placement group's
@@ -72,22 +73,14 @@ def training_zones(cluster: Cluster) -> Problems:
             yield NotChecked(str(workload.ref), "the nodes of its pods have no zone label")
         elif len(zones) > 1:
             common = zones.most_common(1)[0][0]
-            spec: dict[str, object] = {"nodeSelector": {ZONE: common}}
+            selector = {**mapping(workload.template.spec, "nodeSelector"), ZONE: common}
             yield Problem(
                 f"its {len(pods)} pods are spread over {', '.join(sorted(zones))}",
                 workload.ref,
                 tuple(
                     seen(p.ref, "spec.nodeName", p.node, f"{p.ref.name} in {cluster.zone(p.node)}") for p in pods[:6]
                 ),
-                Remedy(
-                    "Keep the job in one zone.",
-                    command=patch(
-                        workload.ref,
-                        {"spec": {"template": {"spec": spec}}}
-                        if workload.path.startswith("spec.template")
-                        else {"spec": spec},
-                    ),
-                ),
+                Remedy("Keep the job in one zone.", command=edit_spec(workload, "nodeSelector", selector)),
             )
 
 

@@ -10,7 +10,7 @@ from kubectl_genainet.doctor.objects.raw import mapping, selector_matches, sh
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload, WorkloadKey
 from kubectl_genainet.doctor.predicates.labels import selecting_labels
-from kubectl_genainet.doctor.predicates.policy_text import network_policy, peer
+from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy, peer
 from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, nearly_selected
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.policy.model import Direction
@@ -93,10 +93,10 @@ def _isolate(cluster: Cluster, namespace: str, workloads: list[Workload]) -> Rem
         policies.append(network_policy(f"{workload.name}-ingress", namespace, spec))
     if not policies:
         return Remedy("Write a policy for each that admits its callers, and those only.")
-    return Remedy(
+    return adding(
         "Admit the callers that are configured; everything else is then closed to these workloads, so add callers that "
         "no configuration shows.",
-        yaml="---\n".join(policies),
+        *policies,
     )
 
 

@@ -8,7 +8,7 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derive
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import mapping, text
 from kubectl_genainet.doctor.objects.workloads import Workload
-from kubectl_genainet.doctor.predicates.policy_text import network_policy
+from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
 from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
 from kubectl_genainet.policy.model import Verdict
 
@@ -84,9 +84,9 @@ def egress_to_credentials(cluster: Cluster) -> Problems:
                 ),
                 asks,
             ),
-            Remedy(
+            adding(
                 f"Admit TCP 80 of {POD_IDENTITY}/32 for the pods that {policy.name} isolates.",
-                yaml=network_policy(f"{policy.name}-pod-identity", policy.namespace, spec),
+                network_policy(f"{policy.name}-pod-identity", policy.namespace, spec),
             )
             if policy is not None
             else Remedy(f"Admit TCP 80 of {POD_IDENTITY}/32."),

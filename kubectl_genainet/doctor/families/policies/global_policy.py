@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import items, mapping, q, selector_matches, sh, text, walk
+from kubectl_genainet.doctor.objects.raw import items, mapping, selector_matches, sh, text, walk
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.labels import selecting_labels
+from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import Verdict
@@ -169,35 +172,39 @@ def fqdn_egress(cluster: Cluster) -> Problems:
                 f"egress to {call.host} is not admitted",
                 call.client.ref,
                 tuple(evidence),
-                _admit_host(cluster, call.client.namespace, call.client.labels, call.host, call.port or 443),
+                _admit_host(cluster, call.client, call.host, call.port or 443),
             )
 
 
-def _admit_host(cluster: Cluster, namespace: str, labels: dict[str, str], host: str, port: int) -> Remedy:
-    chosen = {k: v for k, v in labels.items() if k in ("app.kubernetes.io/name", "app")} or labels
-    shown = "".join(f"      {q(k)}: {q(v)}\n" for k, v in sorted(chosen.items()))
+def _admit_host(cluster: Cluster, client: Workload, host: str, port: int) -> Remedy:
+    """A policy for the client's own pods, which are isolated for egress already."""
+    labels, name = {"matchLabels": selecting_labels(client)}, f"egress-{host.strip('*.').replace('.', '-')}"
     if "Cilium" in cluster.cni_names:
-        return Remedy(
+        dns = {"k8s:io.kubernetes.pod.namespace": "kube-system", "k8s-app": "kube-dns"}
+        learn = {"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": [{"matchPattern": "*"}]}}
+        egress = [
+            {"toEndpoints": [{"matchLabels": dns}], "toPorts": [learn]},
+            {"toFQDNs": [{"matchName": host}], "toPorts": [{"ports": [{"port": str(port), "protocol": "TCP"}]}]},
+        ]
+        return adding(
             "Admit the name, with the DNS rule that Cilium learns its addresses from.",
-            yaml=f"apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata:\n  name: "
-            f"egress-{host.replace('.', '-')}\n"
-            f"  namespace: {q(namespace)}\nspec:\n  endpointSelector:\n    matchLabels:\n{shown}  egress:\n"
-            "  - toEndpoints:\n    - matchLabels:\n        k8s:io.kubernetes.pod.namespace: kube-system\n"
-            '        k8s-app: kube-dns\n    toPorts:\n    - ports:\n      - {port: "53", protocol: ANY}\n      rules:\n'
-            '        dns:\n        - matchPattern: "*"\n'
-            f'  - toFQDNs:\n    - matchName: {host}\n    toPorts:\n    - ports:\n      - {{port: "{port}", '
-            f"protocol: TCP}}\n",
+            {
+                "apiVersion": "cilium.io/v2",
+                "kind": "CiliumNetworkPolicy",
+                "metadata": {"name": name, "namespace": client.namespace},
+                "spec": {"endpointSelector": labels, "egress": egress},
+            },
         )
-    return Remedy(
+    internet = {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"]}
+    spec = {
+        "podSelector": labels,
+        "policyTypes": ["Egress"],
+        "egress": [{"to": [{"ipBlock": internet}], "ports": [{"protocol": "TCP", "port": port}]}],
+    }
+    return adding(
         "Upstream policy cannot name a domain: admit the port to the internet but not to private ranges, or use a CNI "
         "with FQDN policies or an egress proxy.",
-        yaml=f"apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: "
-        f"egress-{host.replace('.', '-')}\n"
-        f"  namespace: {q(namespace)}\nspec:\n  podSelector:\n    matchLabels:\n{shown}  policyTypes: [Egress]\n  "
-        "egress:\n"
-        "  - to:\n    - ipBlock:\n        cidr: 0.0.0.0/0\n        except: [10.0.0.0/8, 172.16.0.0/12, "
-        "192.168.0.0/16]\n"
-        f"    ports:\n    - {{protocol: TCP, port: {port}}}\n",
+        network_policy(name, client.namespace, spec),
     )
 
 
@@ -242,7 +249,7 @@ def fqdn_pinned(cluster: Cluster) -> Problems:
                         ),
                         call.evidence,
                     ),
-                    _admit_host(cluster, policy.namespace, call.client.labels, call.host, call.port or 443),
+                    _admit_host(cluster, call.client, call.host, call.port or 443),
                 )
                 break
 

@@ -7,7 +7,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import items, mapping, number, selector_matches, sh, strings
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
-from kubectl_genainet.doctor.predicates.policy_text import network_policy
+from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import Direction, Verdict
@@ -87,9 +87,9 @@ def _admit_dns(cluster: Cluster, isolated_by: tuple[ObjectRef, ...], port: int) 
         "policyTypes": ["Egress"],
         "egress": [{"to": [to], "ports": ports}],
     }
-    return Remedy(
+    return adding(
         f"Admit DNS for the pods that {policy.name} isolates.",
-        yaml=network_policy(f"{policy.name}-dns", policy.namespace, spec),
+        network_policy(f"{policy.name}-dns", policy.namespace, spec),
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from kubectl_genainet.doctor.check import Area, Problem, Problems, assumed, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import Container, Probe
-from kubectl_genainet.doctor.objects.raw import annotate, annotation, at, condition, items, moment, number, patch, sh
+from kubectl_genainet.doctor.objects.raw import annotate, annotation, at, condition, items, moment, number, sh
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.edits import edit, edit_container
 from kubectl_genainet.doctor.predicates.load_balancers import PREFIX, by_controller, load_balancers
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import Service
@@ -23,23 +24,32 @@ def serving_container(cluster: Cluster, workload: Workload) -> Container | None:
     return found or next((c for c in containers if c.name not in sidecars), None)
 
 
-def _good_path(cluster: Cluster, workload: Workload) -> tuple[str, int]:
+# Operators that give their pods' containers probes of their own.
+_PROBED_BY_OPERATOR = ("ray.io", "serving.kserve.io")
+# Stacks that listen before their model is loaded; the others open the port once it is.
+_LISTEN_EARLY = ("Ollama", "TorchServe", "llama.cpp", "Ray Serve", "DJL Serving", "NIM")
+
+
+def _ready_path(cluster: Cluster, workload: Workload) -> str:
+    """The path that answers 200 only when the model is loaded; empty for a stack that is not known."""
     stack = cluster.stack(workload)
-    return (stack.ready[0] if stack and stack.ready else "/healthz"), (stack.port if stack else 8080)
+    return stack.ready[0] if stack and stack.ready else ""
 
 
-def _probe_patch(workload: Workload, container: Container, probe: str, path: str, port: int | str) -> str:
-    value: dict[str, object] = {"httpGet": {"path": path, "port": port}, "periodSeconds": 10, "failureThreshold": 3}
-    if probe == "startupProbe":
-        value["failureThreshold"] = 180
-    change: dict[str, object] = {"spec": {"containers": [{"name": container.name, probe: value}]}}
-    if workload.path.startswith("spec.template"):
-        change = {"spec": {"template": change}}
-    return patch(workload.ref, change, kind="strategic")
-
-
-def _port(workload: Workload, container: Container, default: int) -> int | str:
-    return container.ports[0][0] if container.ports else default
+def _probe(cluster: Cluster, workload: Workload, container: Container, name: str, port: int | str = 0) -> Remedy:
+    """A probe of the stack's own readiness path; for a server that is not known, no path is made up."""
+    path, stack = _ready_path(cluster, workload), cluster.stack(workload)
+    if not path:
+        return Remedy(
+            "Probe a path of the server that answers 200 only when its model is loaded; what it has, its own "
+            "documentation tells.",
+            command=edit(workload),
+        )
+    failures = 180 if name == "startupProbe" else 3
+    where = port or (container.ports[0][0] if container.ports else 0) or (stack.port if stack else 0)
+    value = {"httpGet": {"path": path, "port": where}, "periodSeconds": 10, "failureThreshold": failures}
+    command = edit_container(workload, container, name, value)
+    return Remedy(f"Probe {path}, which answers 200 only when the model is loaded.", command=command)
 
 
 @check(Area.HEALTH, Severity.WARNING, needs=("Pod",), own_namespace=True)
@@ -55,18 +65,14 @@ def readiness_probe(cluster: Cluster) -> Problems:
     """
     for workload, found in cluster.model_servers:
         container = serving_container(cluster, workload)
-        if container is None or container.probe("readinessProbe"):
+        if container is None or container.probe("readinessProbe") or workload.group in _PROBED_BY_OPERATOR:
             continue
-        path, port = _good_path(cluster, workload)
         field = workload.field(f"{container.field}.readinessProbe")
         yield Problem(
             f"{found.stack or 'the model server'} counts as ready before its model is loaded",
             workload.ref,
             (seen(workload.ref, field, None, f"container {container.name} has no readinessProbe"),),
-            Remedy(
-                f"Probe {path}, which answers 200 only when the model is loaded.",
-                command=_probe_patch(workload, container, "readinessProbe", path, _port(workload, container, port)),
-            ),
+            _probe(cluster, workload, container, "readinessProbe"),
         )
 
 
@@ -75,9 +81,10 @@ def readiness_probe_model(cluster: Cluster) -> Problems:
     """A model server's readiness probe does not tell whether the model is loaded.
 
     Looks at the handler and path of the readinessProbe: a TCP connect, or a path that the recognised stack answers
-    before the model is loaded (Triton's /v2/health/live, NIM's /v1/health/live).
+    before the model is loaded (Triton's /v2/health/live, NIM's /v1/health/live). A TCP connect is a warning for stacks that
+    listen before the model is loaded (Ollama, llama.cpp, TorchServe, …) and information for the others.
 
-    Why: the server listens long before it can answer.
+    Why: the server listens, or answers, long before its model can; and a port says nothing of a model that hangs.
 
     Source: https://docs.vllm.ai/en/latest/deployment/k8s.html,
     https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_model_repository.html,
@@ -88,7 +95,7 @@ def readiness_probe_model(cluster: Cluster) -> Problems:
         probe = container.probe("readinessProbe") if container else None
         if container is None or probe is None or probe.handler in ("exec", "grpc", ""):
             continue
-        path, _ = _good_path(cluster, workload)
+        early = found.stack in _LISTEN_EARLY
         field = workload.field(f"{container.field}.readinessProbe")
         if probe.handler == "tcpSocket":
             evidence = seen(workload.ref, f"{field}.tcpSocket", probe.port, "only asks whether the port is open")
@@ -102,10 +109,8 @@ def readiness_probe_model(cluster: Cluster) -> Problems:
             f"its readiness does not wait for the model ({found.stack or 'model server'})",
             workload.ref,
             (evidence,),
-            Remedy(
-                f"Probe {path}.",
-                command=_probe_patch(workload, container, "readinessProbe", path, probe.port),
-            ),
+            _probe(cluster, workload, container, "readinessProbe", probe.port),
+            severity=None if early or probe.handler == "httpGet" else Severity.INFO,
         )
 
 
@@ -168,17 +173,16 @@ def startup_budget(cluster: Cluster) -> Problems:
             title = f"{kind} gives a model {probe.budget} s to load"
         else:
             continue
-        path, port = _good_path(cluster, workload)
-        target: int | str = probe.port or _port(workload, container, port)
-        yield Problem(
-            title,
-            workload.ref,
-            evidence,
-            Remedy(
-                "Give loading its own, longer startup probe; liveness only starts after it.",
-                command=_probe_patch(workload, container, "startupProbe", probe.path or path, target),
-            ),
-        )
+        yield Problem(title, workload.ref, evidence, _more_time(cluster, workload, container, probe))
+
+
+def _more_time(cluster: Cluster, workload: Workload, container: Container, probe: Probe) -> Remedy:
+    """A startup probe that asks what the probe asks, for half an hour."""
+    asked = {k: v for k, v in probe.raw.items() if k in ("httpGet", "tcpSocket", "grpc")}
+    command = edit_container(
+        workload, container, "startupProbe", {**asked, "periodSeconds": 10, "failureThreshold": 180}
+    )
+    return Remedy("Give loading its own, longer startup probe; liveness only starts after it.", command=command)
 
 
 def _asks_the_model(probe: Probe) -> bool:

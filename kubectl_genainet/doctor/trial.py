@@ -1,0 +1,126 @@
+"""Remedies tried on a copy before they are given: the change is applied, the checks and the policies are run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import msgspec
+
+from kubectl_genainet.doctor.changes import CannotApplyError, applied, changes_something
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.model.finding import Finding, Remedy, Severity
+from kubectl_genainet.policy.model import Verdict
+
+# Trials run every check again: in a cluster of more objects, and beyond so many in all of them together, none is made.
+_BUDGET = 40_000
+_LARGEST = 3000
+_MOST_FLOWS = 4000
+NOT_TRIED = "not tried"
+Key = tuple[str, str, str]
+Flow = tuple[str, str, str, int]
+
+
+def tried(cluster: Cluster, findings: Sequence[Finding], run: Callable[[Cluster], Iterable[Finding]]) -> list[Finding]:
+    """The findings with remedies that were tried; `run` runs all checks over a cluster.
+
+    A remedy that does not heal its finding, gives rise to an error, or closes a call that is configured, loses what could
+    be pasted.
+    """
+    size, left = len(cluster.snapshot.objects), _BUDGET
+    known = {_key(f): f.severity for f in findings}
+    out = []
+    for finding in findings:
+        remedy = finding.remedy
+        if remedy is not None and changes_something(remedy):
+            affordable = size <= min(left, _LARGEST)
+            if affordable:
+                left -= size
+            judged = _tried(cluster, finding, remedy, known, run) if affordable else _said(remedy, NOT_TRIED)
+            finding = msgspec.structs.replace(finding, remedy=judged)
+        elif remedy is not None:
+            finding = msgspec.structs.replace(finding, remedy=_said(remedy, ""))
+        out.append(finding)
+    return out
+
+
+def _key(finding: Finding) -> Key:
+    return finding.check, str(finding.object), finding.evidence[0].field if finding.evidence else ""
+
+
+def _said(remedy: Remedy, trial: str) -> Remedy:
+    return Remedy(remedy.text, remedy.command, remedy.yaml, trial)
+
+
+def _tried(
+    cluster: Cluster,
+    finding: Finding,
+    remedy: Remedy,
+    known: dict[Key, Severity],
+    run: Callable[[Cluster], Iterable[Finding]],
+) -> Remedy:
+    try:
+        after = replace(cluster, snapshot=applied(cluster.snapshot, remedy))
+        found = {_key(f): f for f in run(after)}
+    except (CannotApplyError, InputError):
+        return _said(remedy, NOT_TRIED)
+    stays = [
+        f for key, f in found.items() if key[:2] == _key(finding)[:2] and (key == _key(finding) or key not in known)
+    ]
+    if stays and _is_a_state(cluster, finding):
+        return _said(remedy, NOT_TRIED)
+    if stays:
+        return Remedy(remedy.text, trial="tried: a change of this kind alone does not heal it, so none is given")
+    new = [
+        f
+        for key, f in found.items()
+        if key not in known and f.severity is not Severity.INFO and not _is_a_state(after, f)
+    ]
+    closed = [] if finding.check == "policy-none" else _closed(cluster, after)
+    if closed or any(f.severity is Severity.ERROR for f in new):
+        what = f"it closes {closed[0]}" if closed else f"it gives rise to {new[0].check} of {new[0].object}"
+        return Remedy(remedy.text, trial=f"tried: {what}, so no change is given")
+    more = f"; then {new[0].check} of {new[0].object} is found" if new else " and causes no other finding"
+    return _said(remedy, f"tried: heals it{more}")
+
+
+def _is_a_state(cluster: Cluster, finding: Finding) -> bool:
+    """Whether a finding is about what nodes report or controllers have made, which a change of a copy does not alter."""
+    made = finding.object is not None and finding.object.kind in ("Service", "Node") and not cluster.from_files
+    return made or any(e.node or e.field.startswith(("status", "spec.nodeName")) for e in finding.evidence)
+
+
+def _closed(before: Cluster, after: Cluster) -> list[str]:
+    """The flows between workloads that were admitted before and are not after; none where policies are the same."""
+    if _policies(before) == _policies(after):
+        return []
+    was, now = _flows(before), _flows(after)
+    return [
+        f"{f[0]} → {f[1]} {f[2]} {f[3]}"
+        for f, verdict in was.items()
+        if verdict is Verdict.ALLOW and now.get(f) is Verdict.DENY
+    ]
+
+
+def _policies(cluster: Cluster) -> list[object]:
+    return [o.raw for o in cluster.snapshot.objects if o.kind.endswith("NetworkPolicy")]
+
+
+def _flows(cluster: Cluster) -> dict[Flow, Verdict]:
+    """The verdict of every flow from a workload to a declared port of another, up to a number."""
+    found: dict[Flow, Verdict] = {}
+    for client in cluster.workloads:
+        for server in cluster.workloads:
+            for protocol, port in _ports(server):
+                if len(found) >= _MOST_FLOWS:
+                    return found
+                explained = cluster.admits(client, server, protocol, port)
+                if explained is not None:
+                    found[(str(client.ref), str(server.ref), protocol, port)] = explained.verdict
+    return found
+
+
+def _ports(workload: Workload) -> set[tuple[str, int]]:
+    return {(protocol, number) for c in workload.containers for number, _, protocol in c.ports if number}

@@ -1,0 +1,106 @@
+"""What is wrong with a stream: it stalls, it is cut off, it starts late, it is held up on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity
+from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.results.path import Outcome, PacketPath, Party, Stream
+from kubectl_genainet.trace.fate import seconds
+
+STALL_NS = 3_000_000_000  # a silence in a reply that is told of, where the pace before was another
+STALL_FACTOR = 20  # times the 99th percentile of the gaps
+SLOW_NS = 1_000_000_000  # the first reply data is late in itself
+CLIENTS_GAVE_UP_NS = 1_000_000_000
+# Seconds after which well-known parts of the way close what is idle, by their documentation.
+IDLE_TIMES = {
+    15: "Envoy closes idle upstream connections of some set-ups after 15 s",
+    60: "nginx and AWS ALB close idle connections after 60 s",
+    350: "AWS NLB and NAT gateways forget idle connections after 350 s",
+    600: "some load balancers (Google Cloud) forget idle connections after 600 s",
+}
+_NEAR = 0.02
+
+
+def name_of(party: Party | None) -> str:
+    if party is None:
+        return "the server"
+    return party.pod or address_text(party.ip, party.port)
+
+
+def known_idle_time(ns: int) -> str:
+    """What is known to close connections after about so long; "" for nothing."""
+    for known, text in IDLE_TIMES.items():
+        if abs(ns / 1e9 - known) <= max(0.5, _NEAR * known):
+            return text
+    return ""
+
+
+def stream_findings(path: PacketPath, slow_ns: int = SLOW_NS) -> Iterator[Finding]:
+    """Everything that is wrong with the path's stream; nothing is said of what may still come."""
+    stream = path.stream
+    if stream is None:
+        return
+    ref = (
+        ObjectRef("Pod", path.backend.pod, path.backend.namespace or "") if path.backend and path.backend.pod else None
+    )
+    yield from _stalled(path, stream, ref)
+    yield from _late(path, stream, ref, slow_ns)
+    yield from _idle(path, stream)
+
+
+def _carried(stream: Stream) -> Evidence:
+    pace = f", gaps {seconds(stream.gap_p50_ns)} (p50)" if stream.gap_p50_ns is not None else ""
+    text = f"{stream.request_bytes} bytes asked, {stream.reply_bytes} bytes back in {seconds(stream.lasted_ns)}{pace}"
+    return Evidence(text, Certainty.OBSERVED)
+
+
+def _stalled(path: PacketPath, stream: Stream, ref: ObjectRef | None) -> Iterator[Finding]:
+    silence = stream.silence
+    if silence is None or silence.length_ns < STALL_NS or stream.gap_p99_ns is None:
+        return
+    if silence.waited_for == "client" or (
+        stream.ended == "open" and silence.at_ns + silence.length_ns >= stream.lasted_ns
+    ):
+        return
+    if stream.gap_p50_ns is not None and silence.length_ns < STALL_FACTOR * stream.gap_p50_ns:
+        return
+    length, at = seconds(silence.length_ns), seconds(silence.at_ns)
+    if silence.waited_for == "network":
+        title = (
+            f"the reply was held up on its way for {length}, {at} after the begin: packets of it were lost, and the client "
+            "got nothing new"
+        )
+        lost = f"{path.retransmits} retransmits, {path.recovered_drops} drops of it seen"
+        evidence = (_carried(stream), Evidence(lost, Certainty.OBSERVED))
+        yield Finding("stream-held-up", title, Severity.ERROR, evidence)
+        return
+    title = f"{name_of(path.backend)} stalled: {length} of silence in the middle of its reply, {at} after the begin"
+    yield Finding("stream-stalled", title, Severity.WARNING, (_carried(stream),), object=ref)
+
+
+def _late(path: PacketPath, stream: Stream, ref: ObjectRef | None, slow_ns: int) -> Iterator[Finding]:
+    if stream.first_reply_ns is None:
+        if path.outcome is Outcome.ANSWERED and stream.ended_by == "client" and stream.request_bytes:
+            if stream.lasted_ns < CLIENTS_GAVE_UP_NS:
+                return
+            after = seconds(stream.lasted_ns)
+            title = f"the client closed the connection after {after}, without a reply from {name_of(path.backend)}"
+            yield Finding("no-reply", title, Severity.WARNING, (_carried(stream),), object=ref)
+        return
+    if slow_ns and stream.first_reply_ns >= slow_ns:
+        title = f"{name_of(path.backend)} is slow: its replies begin after {slow_ns / 1e9:g} s and more"
+        first = Evidence(f"first reply data after {seconds(stream.first_reply_ns)}", Certainty.OBSERVED)
+        yield Finding("slow-first-reply", title, Severity.WARNING, (first,), object=ref)
+
+
+def _idle(path: PacketPath, stream: Stream) -> Iterator[Finding]:
+    """The connection died after a silence as long as a well-known idle time."""
+    silence = stream.silence
+    if silence is None or path.outcome not in (Outcome.RESET, Outcome.UNANSWERED):
+        return
+    known = known_idle_time(silence.length_ns)
+    if known:
+        title = f"the connection was lost after {seconds(silence.length_ns)} without data: {known}"
+        yield Finding("idle-time", title, Severity.WARNING, (_carried(stream),))

