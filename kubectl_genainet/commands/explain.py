@@ -8,7 +8,7 @@ from typing import IO
 import click
 
 from kubectl_genainet.commands.options import Messages, output_option, source_options
-from kubectl_genainet.commands.policy_options import enforcer_option
+from kubectl_genainet.commands.options.policies import enforcer_option
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.policy import Verdict
 from kubectl_genainet.render.policy.circumstances import circumstances_json, print_circumstances, print_enforcer

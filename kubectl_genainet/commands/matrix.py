@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import click
 
 from kubectl_genainet.commands.options import Messages, output_option, source_options
-from kubectl_genainet.commands.policy_options import enforcer_option
+from kubectl_genainet.commands.options.policies import enforcer_option
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.policy.reach.grid import Difference
 from kubectl_genainet.render.policy.beyond import beyond_json, print_beyond

@@ -10,7 +10,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Pod, Service, ServicePort
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import Target, TargetKind, not_found, service_named
-from kubectl_genainet.policy.targets import pods_named
+from kubectl_genainet.policy.flows.targets import pods_named
 from kubectl_genainet.wire import FilterEntry
 
 

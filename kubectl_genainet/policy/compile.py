@@ -17,11 +17,11 @@ from kubectl_genainet.policy.dialects.calico import CalicoCompiler
 from kubectl_genainet.policy.dialects.cilium import CiliumCompiler
 from kubectl_genainet.policy.dialects.kubernetes import compile_network_policy
 from kubectl_genainet.policy.enforcers import Enforcer, EnforcerName
+from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS, OTHER_TIER
+from kubectl_genainet.policy.left_out.unevaluated import RefusedBy, Unevaluated, stand_in_for, unevaluated_policies
 from kubectl_genainet.policy.model import Family
-from kubectl_genainet.policy.other_kinds import OTHER_KINDS, OTHER_TIER
 from kubectl_genainet.policy.peers import AllOfPeer, OwnedPodPeer
 from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Refused, Tier
-from kubectl_genainet.policy.unevaluated import RefusedBy, Unevaluated, stand_in_for, unevaluated_policies
 
 ADMIN_GROUP = "policy.networking.k8s.io"
 _ADMIN_KINDS = ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy")

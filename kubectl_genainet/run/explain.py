@@ -22,13 +22,13 @@ from kubectl_genainet.policy import (
     patch_all,
     pod_endpoint,
 )
-from kubectl_genainet.policy.arrival import explain_arriving
-from kubectl_genainet.policy.dns_way import DnsWay, dns_way
 from kubectl_genainet.policy.enforcers import Deviation, named_enforcer
+from kubectl_genainet.policy.flows.arrival import explain_arriving
+from kubectl_genainet.policy.flows.dns_way import DnsWay, dns_way
+from kubectl_genainet.policy.flows.targets import flows_between
+from kubectl_genainet.policy.left_out.unevaluated import RefusedBy
 from kubectl_genainet.policy.model import Direction, PolicyEndpoint, domain_endpoint
 from kubectl_genainet.policy.rules import PROTOCOLS
-from kubectl_genainet.policy.targets import flows_between
-from kubectl_genainet.policy.unevaluated import RefusedBy
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 

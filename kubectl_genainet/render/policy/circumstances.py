@@ -7,8 +7,8 @@ from typing import NotRequired, TypedDict
 
 from rich.console import Console
 
-from kubectl_genainet.policy.dns_way import DnsWay
 from kubectl_genainet.policy.enforcers import Deviation, Enforcer, EnforcerName
+from kubectl_genainet.policy.flows.dns_way import DnsWay
 from kubectl_genainet.policy.model import Verdict
 from kubectl_genainet.render.text import markup_safe
 

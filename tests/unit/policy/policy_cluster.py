@@ -16,7 +16,7 @@ from kubectl_genainet.policy import (
     ip_endpoint,
     pod_endpoint,
 )
-from kubectl_genainet.policy.unevaluated import Unevaluated
+from kubectl_genainet.policy.left_out.unevaluated import Unevaluated
 
 Raw = dict[str, Any]
 

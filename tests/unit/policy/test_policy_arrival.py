@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from kubectl_genainet.policy import PolicyEngine, PolicyFlow
-from kubectl_genainet.policy.arrival import explain_arriving
-from kubectl_genainet.policy.dns_way import dns_way
+from kubectl_genainet.policy.flows.arrival import explain_arriving
+from kubectl_genainet.policy.flows.dns_way import dns_way
 from tests.unit.policy.policy_cluster import Raw, admin, end, engine, labels, namespace, netpol, node, pod, verdict
 
 PODS = (

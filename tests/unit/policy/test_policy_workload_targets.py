@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubectl_genainet.model.target import parse_target
-from kubectl_genainet.policy.targets import pods_named
+from kubectl_genainet.policy.flows.targets import pods_named
 from tests.unit.policy.policy_cluster import Raw, namespace, pod, snapshot
 
 

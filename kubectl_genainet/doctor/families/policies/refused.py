@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.model.finding import Remedy, Severity
-from kubectl_genainet.policy.unevaluated import RefusedBy
+from kubectl_genainet.policy.left_out.unevaluated import RefusedBy
 
 _NO_SUCH_FIELD = "no such field"
 

@@ -1,6 +1,6 @@
 """The JSON Schema of every record that `-o json` prints: docs/schema.json.
 
-python -m kubectl_genainet.commands.records > docs/schema.json
+python -m kubectl_genainet.records > docs/schema.json
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from kubectl_genainet.doctor.report import Accepted, CheckResult
 from kubectl_genainet.lab.status import LabStatus
 from kubectl_genainet.model.finding import Finding, NotChecked
 from kubectl_genainet.model.fleet import NodeStatus
+from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
@@ -57,6 +58,7 @@ class Record:
 RECORDS: dict[str, tuple[Record, ...]] = {
     "trace": (Record(PacketPath), Record(TraceSummary), Record(Losses)),
     "drops": (Record(DropRow), Record(DropSummary)),
+    "diagnose": (Record(Conclusion),),
     "dns": (Record(DnsExchange), Record(DnsSummary)),
     "explain": (Record(ExplanationJson),),
     "explain --flows": (Record(FlowJson), Record(LineErrorJson)),

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import kubectl_genainet
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.cli import cli
-from kubectl_genainet.commands.records import RECORDS, schema, schema_text
+from kubectl_genainet.records import RECORDS, schema, schema_text
 
 ROOT = Path(kubectl_genainet.__file__).parents[1]
 BUNDLES = ROOT / "tests" / "golden" / "bundles"
@@ -23,6 +23,7 @@ POLICY = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {nam
 COMMANDS: dict[str, tuple[str, ...]] = {
     "trace": ("trace", "svc/my-llama-svc", "--from", RECORDED),
     "drops": ("drops", "svc/my-llama-svc", "--from", str(BUNDLES / "drops-policy-drop.gnb")),
+    "diagnose": ("diagnose", "svc/my-llama-svc", "--from", RECORDED),
     "dns": ("dns", "--from", str(BUNDLES / "dns-timeout.gnb")),
     "explain": ("explain", "deploy/rag-app", "svc/my-llama-svc", "--manifests", APP),
     "explain --flows": ("explain", "--manifests", APP, "--flows", "FLOWS"),
@@ -63,7 +64,7 @@ def test_every_line_is_of_a_documented_type_and_loses_nothing_in_it(command: str
 
 
 def test_docs_have_the_schema_of_these_types() -> None:
-    made = "python -m kubectl_genainet.commands.records > docs/schema.json"
+    made = "python -m kubectl_genainet.records > docs/schema.json"
     assert (ROOT / "docs" / "schema.json").read_text() == schema_text(), f"make it anew: {made}"
 
 

@@ -17,8 +17,7 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.model import Action, Direction, Family
-from kubectl_genainet.policy.other_kinds import (
+from kubectl_genainet.policy.left_out.other_kinds import (
     HARMLESS,
     OTHER_KINDS,
     PLACES,
@@ -27,6 +26,7 @@ from kubectl_genainet.policy.other_kinds import (
     misspelt,
     old_api,
 )
+from kubectl_genainet.policy.model import Action, Direction, Family
 from kubectl_genainet.policy.peers import AnyPeer, Peer, PodsPeer
 from kubectl_genainet.policy.rules import DEFAULT_TIER, NETWORK_POLICY_ORDER, Policy, Rule
 from kubectl_genainet.policy.selectors import Operator, RawSelector, Requirement, Selector, selector_of

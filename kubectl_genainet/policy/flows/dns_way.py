@@ -8,8 +8,8 @@ import msgspec
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import Pod
-from kubectl_genainet.policy.arrival import is_cluster_dns, node_local_dns, to_node_local_dns
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.flows.arrival import is_cluster_dns, node_local_dns, to_node_local_dns
 from kubectl_genainet.policy.model import (
     Direction,
     Explanation,
