@@ -264,6 +264,15 @@ class Cluster(Installed):
         return tuple(c for w in self.workloads for c in find_calls(w, self.services_by_key, self.config_maps))
 
     @cached_property
+    def calls_to(self) -> Mapping[ObjectRef, tuple[Call, ...]]:
+        """The configured calls of each Service."""
+        index: dict[ObjectRef, list[Call]] = defaultdict(list)
+        for call in self.calls:
+            if call.service is not None:
+                index[call.service.ref].append(call)
+        return {ref: tuple(found) for ref, found in index.items()}
+
+    @cached_property
     def genai_calls(self) -> tuple[Call, ...]:
         """The calls that GenAI workloads in scope make."""
         return tuple(c for c in self.calls if c.client.key in self.genai and self.in_scope(c.client.namespace))

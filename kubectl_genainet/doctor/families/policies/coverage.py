@@ -104,16 +104,10 @@ def _callers(cluster: Cluster, workload: Workload) -> tuple[list[Workload], list
     """Who is configured to call a workload, and on which of its ports."""
     callers: dict[WorkloadKey, Workload] = {}
     ports = set()
-    for call in cluster.calls:
-        port = call.service_port
-        if (
-            call.service is None
-            or port is None
-            or workload.key not in {w.key for w in cluster.workloads_of(call.service)}
-        ):
-            continue
-        callers[call.client.key] = call.client
-        ports.add(cluster.target_port(workload, port))
+    for call in (c for s in cluster.services_of(workload) for c in cluster.calls_to.get(s.ref, ())):
+        if call.service_port is not None:
+            callers[call.client.key] = call.client
+            ports.add(cluster.target_port(workload, call.service_port))
     return list(callers.values()), sorted(ports - {0})
 
 
