@@ -25,9 +25,9 @@ VERBS = {
     "matrix": ("matrix", "Show who may reach whom"),
     "rules": ("rules", "Show what kube-proxy has programmed for a Service on each node"),
     "doctor": ("doctor", "Check a cluster's network against the practice for GenAI workloads"),
-    "deploy": ("deploy", "Put the agent on the nodes of a cluster"),
-    "undeploy": ("undeploy", "Remove all that deploy made"),
-    "status": ("status", "Show the agents, node by node"),
+    "deploy": ("agents.deploy", "Put the agent on the nodes of a cluster"),
+    "undeploy": ("agents.undeploy", "Remove all that deploy made"),
+    "status": ("agents.status", "Show the agents, node by node"),
     "lab": ("lab", "A cluster on this machine, with a real datapath"),
     "version": ("version", "Show the versions of the client and of the agents"),
 }

@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 os=$(uname -s | tr '[:upper:]' '[:lower:]')
 case $(uname -m) in x86_64 | amd64) arch=amd64 ;; aarch64 | arm64) arch=arm64 ;; *) echo "no such machine: $(uname -m)" >&2; exit 1 ;; esac
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)} PYTHONHASHSEED=0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/venv"
@@ -27,5 +28,8 @@ PY
 cp LICENSE "$work/dist/kubectl-genainet/"
 ln -s kubectl-genainet "$work/dist/kubectl-genainet/kubectl_complete-genainet"
 mkdir -p dist
-tar -C "$work/dist/kubectl-genainet" -czf "dist/kubectl-genainet-$os-$arch.tar.gz" .
+# The same commit gives the same bytes: names in order, one time, one owner, no name and time in gzip's header.
+tar -C "$work/dist/kubectl-genainet" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
+  --mode=u+rwX,go+rX,go-w -cf - . | gzip -n >"dist/kubectl-genainet-$os-$arch.tar.gz"
+"$work/venv/bin/python" scripts/sbom.py >"dist/kubectl-genainet-$os-$arch.spdx.json"
 echo "dist/kubectl-genainet-$os-$arch.tar.gz"

@@ -11,7 +11,7 @@ from prometheus_client.exposition import choose_encoder
 
 from kubectl_genainet import __version__
 from kubectl_genainet.agent.always.owners import Owners
-from kubectl_genainet.agent.always.series import Catalogue
+from kubectl_genainet.agent.always.series import OTHER, Catalogue
 from kubectl_genainet.model.events import (
     DnsEnd,
     DnsTransaction,
@@ -37,6 +37,16 @@ MAX_HOOKS = 4096
 DNS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
+
+
+# What resolvers answer (RFC 1035, RFC 2136). A response has 12 bits for it, and anybody can answer with any: the rest is one.
+_RCODES = frozenset({"NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED", "NOTAUTH"})
+
+
+def _rcode(event: DnsTransaction) -> str:
+    if event.answer is None:
+        return UNKNOWN
+    return event.answer.rcode if event.answer.rcode in _RCODES else OTHER
 
 
 class Metrics:
@@ -196,7 +206,7 @@ class Metrics:
         whose = (owner.namespace, owner.workload)
         if event.end is DnsEnd.ANSWERED and event.response:
             seconds = (event.response[-1].t_ns - event.query[0].t_ns) / 1e9
-            self._dns.observe((*whose, event.answer.rcode if event.answer else UNKNOWN), seconds)
+            self._dns.observe((*whose, _rcode(event)), seconds)
         elif event.end in (DnsEnd.REPEATED, DnsEnd.EXPIRED):
             self._dns_failures.add((*whose, event.end.value), 1)
 

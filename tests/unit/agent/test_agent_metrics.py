@@ -146,6 +146,16 @@ def exchange(end: DnsEnd, point: Point = Point.TX) -> DnsTransaction:
     )
 
 
+def test_what_a_resolver_makes_up_is_one_series(metrics: Metrics) -> None:
+    answered = exchange(DnsEnd.ANSWERED)
+    assert answered.answer is not None
+    for number in range(300):
+        answer = msgspec.structs.replace(answered.answer, rcode=str(number))
+        metrics.feed(msgspec.structs.replace(answered, answer=answer))
+    ((labels, count),) = values(metrics, "genainet_dns_duration_seconds_count").items()
+    assert "other" in labels and count == 300
+
+
 def test_a_drop_on_the_node_is_its_destinations_with_reason_and_hook(metrics: Metrics) -> None:
     metrics.feed(sample("FORWARD"))
     metrics.feed(drop(3))
