@@ -35,6 +35,12 @@ test-vm: setup kubernetes
 	scripts/packages.sh vm
 	$(PY) -m pytest -m vm tests/vm
 
+# Programs that verdicts are compared with, and the comparison: minutes of building the first time, cached after that.
+test: oracles
+oracles: setup
+	scripts/build-cilium-oracle.sh
+	$(PY) -m pytest tests/oracles
+
 bench: setup
 	$(PY) -m benchmarks
 
@@ -44,3 +50,5 @@ demo:
 
 clean:
 	rm -rf $(VENV) .venv-demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: oracles

@@ -13,7 +13,7 @@ from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.policy import Verdict
 from kubectl_genainet.render.policy.circumstances import circumstances_json, print_circumstances, print_enforcer
 from kubectl_genainet.render.policy.json import explanation_json, flow_json, patch_json
-from kubectl_genainet.render.policy.text import grouped, patch_yaml, print_explanation, print_patch
+from kubectl_genainet.render.policy.text import grouped, isolates_text, patch_yaml, print_explanation, print_patch
 from kubectl_genainet.render.text import make_console, tell
 from kubectl_genainet.run.explain import FlowsBetween, LineError, explain_lines, warn_of_unevaluated
 from kubectl_genainet.run.sources.base import Source
@@ -111,6 +111,8 @@ def _print_only_patch(between: FlowsBetween) -> ExitStatus:
     if option is None:
         raise GenainetError("no change of a policy was found that admits the flow", hint="Run it without --patch.")
     click.echo(patch_yaml(option), nl=False)
+    if option.isolates:
+        tell(isolates_text(option))
     if option.also_admits:
         tell(f"It also admits {len(option.also_admits)} other flows; without --patch they are listed.")
     return ExitStatus.FOUND

@@ -312,7 +312,9 @@ def _severity(group: Group, check: str, others: list[Group]) -> Severity:
     diagnosis = DIAGNOSES[check]
     if diagnosis.mild:
         waits = any(o.what == "retransmit" and (o.states["SYN_SENT"] or o.states["NEW_SYN_RECV"]) for o in others)
-        return Severity.ERROR if group.opens or waits else Severity.INFO
+        # A repeated SYN is freed where its connection is about to open: that is no fault in itself.
+        fatal = (group.opens or waits) and check != "repeated-segment"
+        return Severity.ERROR if fatal else Severity.INFO
     return diagnosis.severity
 
 

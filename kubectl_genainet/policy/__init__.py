@@ -28,7 +28,7 @@ from kubectl_genainet.policy.model import (
     ip_endpoint,
     pod_endpoint,
 )
-from kubectl_genainet.policy.patches.patch import Change, Option, Patch, patch, patch_all
+from kubectl_genainet.policy.patches.patch import Change, Option, Patch, Patcher, patch, patch_all
 from kubectl_genainet.policy.reach.matrix import Matrix
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "NotEvaluated",
     "Option",
     "Patch",
+    "Patcher",
     "PolicyEndpoint",
     "PolicyEngine",
     "PolicyFlow",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from functools import cached_property
+from typing import NamedTuple
 
 import msgspec
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.cidr import address_of
 from kubectl_genainet.policy.compile import compile_policies
 from kubectl_genainet.policy.decide import Selected
@@ -45,7 +49,8 @@ class PolicyEngine:
     """
 
     def __init__(self, snapshot: ClusterSnapshot, enforcer: Enforcer | None = None) -> None:
-        self.snapshot = snapshot
+        self._snapshot = snapshot
+        self._applied: tuple[KubeObject, ...] = ()
         self.parties = Parties(snapshot)
         self.enforcer = enforcer or enforcer_of(snapshot)
         compiled = compile_policies(snapshot, self.enforcer)
@@ -54,11 +59,11 @@ class PolicyEngine:
         self.host_policies = tuple(compiled.host_policies)
         self.unevaluated = tuple(compiled.unevaluated)
         self.refused = tuple(compiled.refused)
-        self.by_identity = compiled.by_identity
+        self.identities = compiled.identities
+        self._compilers = compiled.compilers
         self._by_namespace: dict[str, list[Policy]] = defaultdict(list)
         for policy in self.policies:
-            subject = policy.subject
-            self._by_namespace[subject.namespace if isinstance(subject, PodsPeer | IdentityPeer) else ""].append(policy)
+            self._by_namespace[_namespace_of(policy)].append(policy)
         self._plans: dict[tuple[str, str, Direction], Plan] = {}
 
     @cached_property
@@ -70,6 +75,67 @@ class PolicyEngine:
         """The classes of pods and the sets that their policies admit; made when first needed."""
         in_force = () if self.enforcer.inert else self.policies
         return Rows(PodClasses(self.parties, self.edges), in_force, self.in_tiers)
+
+    def with_changes(self, objects: Sequence[KubeObject]) -> Changed | None:
+        """The engine with objects applied; None for a kind that can't be compiled alone. Raises InputError for one that is
+        not valid. Everything else is shared: only the objects are compiled."""
+        added: list[Policy] = []
+        for obj in objects:
+            compiler = self._compilers.get((obj.group, obj.kind))
+            if compiler is None:
+                return None
+            added += compiler(obj)
+        refs = {p.ref: p.family for p in added}
+        removed = [p for ref, family in refs.items() for p in self._by_ref.get(ref, ()) if p.family is family]
+        gone = {id(p) for p in removed}
+        changed = copy.copy(self)
+        kept = tuple(p for p in self.policies if id(p) not in gone) if gone else self.policies
+        changed.policies = (*kept, *added)
+        changed._by_namespace = self._by_namespace.copy()
+        for namespace in {_namespace_of(p) for p in (*removed, *added)}:
+            here = [p for p in self._by_namespace.get(namespace, ()) if id(p) not in gone]
+            changed._by_namespace[namespace] = here + [p for p in added if _namespace_of(p) == namespace]
+        changed._plans = {}
+        changed._applied = (*self._applied, *objects)
+        for made in ("rows", "edges", "snapshot", "_by_ref", "_objects", "policy_names"):
+            changed.__dict__.pop(made, None)
+        return Changed(changed, tuple(removed), tuple(added))
+
+    @cached_property
+    def snapshot(self) -> ClusterSnapshot:
+        """The objects, with those applied by `with_changes`."""
+        if not self._applied:
+            return self._snapshot
+        objects = {(o.group, o.ref): o for o in (*self._snapshot.objects, *self._applied)}
+        return replace(self._snapshot, objects=tuple(objects.values()))
+
+    @cached_property
+    def _by_ref(self) -> dict[ObjectRef, list[Policy]]:
+        found: dict[ObjectRef, list[Policy]] = defaultdict(list)
+        for policy in self.policies:
+            found[policy.ref].append(policy)
+        return found
+
+    def policy_named(self, ref: ObjectRef) -> Policy | None:
+        """A policy by its object's name."""
+        return next(iter(self._by_ref.get(ref, ())), None)
+
+    @cached_property
+    def _objects(self) -> dict[ObjectRef, list[KubeObject]]:
+        found: dict[ObjectRef, list[KubeObject]] = defaultdict(list)
+        for obj in self.snapshot.objects:
+            if "Policy" in obj.kind:
+                found[obj.ref].append(obj)
+        return found
+
+    def policy_object(self, ref: ObjectRef, groups: Collection[str]) -> KubeObject | None:
+        """The object of a policy, of one of some API groups."""
+        return next((o for o in self._objects.get(ref, ()) if o.group in groups), None)
+
+    @cached_property
+    def policy_names(self) -> frozenset[str]:
+        """The names of all policies, of whatever kind."""
+        return frozenset(ref.name for ref in self._objects)
 
     def matrix(self, protocol: str, port: int) -> Matrix:
         """Who may reach whom on a port."""
@@ -242,6 +308,20 @@ class PolicyEngine:
         others = [s for _, chosen in plan for s in chosen if s.policy.family is not Family.NETWORK_POLICY]
         result = explain_direction(flow, Direction.EGRESS, own, peer, self.in_tiers(others))
         return DirectionResult(Verdict.ALLOW, Reason.OWN_NODE) if result.reason is Reason.DEFAULT else result
+
+
+class Changed(NamedTuple):
+    """An engine with policies changed, and the compiled policies that differ."""
+
+    engine: PolicyEngine
+    removed: tuple[Policy, ...]
+    added: tuple[Policy, ...]
+
+
+def _namespace_of(policy: Policy) -> str:
+    """The only namespace whose pods a policy can select, "" for any."""
+    subject = policy.subject
+    return subject.namespace if isinstance(subject, PodsPeer | IdentityPeer) else ""
 
 
 def _unknown(result: DirectionResult, note: NotEvaluated) -> DirectionResult:

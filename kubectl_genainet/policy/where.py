@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
@@ -22,10 +22,10 @@ class Where:
     field: str = ""
 
     def at(self, name: str) -> Where:
-        return replace(self, field=f"{self.field}.{name}" if self.field else name)
+        return Where(self.obj, f"{self.field}.{name}" if self.field else name)
 
     def item(self, index: int) -> Where:
-        return replace(self, field=f"{self.field}[{index}]")
+        return Where(self.obj, f"{self.field}[{index}]")
 
     def error(self, problem: str, hint: str = "") -> InputError:
         return InputError(problem, source=self.obj.source, obj=str(self.obj.ref), field=self.field, hint=hint)

@@ -14,11 +14,11 @@ from kubectl_genainet.policy import (
     Explanation,
     Option,
     Patch,
+    Patcher,
     PolicyEngine,
     PolicyFlow,
     Verdict,
     ip_endpoint,
-    patch,
     patch_all,
     pod_endpoint,
 )
@@ -65,6 +65,7 @@ class FlowsBetween:
         namespace = source.default_namespace
         chosen = flows_between(snapshot, *ends, namespace=namespace, protocol=protocol.upper())
         self.engine = PolicyEngine(snapshot, named_enforcer(enforcer) if enforcer else None)
+        self._patcher = Patcher(self.engine)
         self._ways: dict[PolicyEndpoint, DnsWay | None] = {}
         by_name = isinstance(ends[1], str) or ends[1].kind is TargetKind.SERVICE
         self.flows = [self._explained(flow, service, by_name) for flow, service in chosen]
@@ -93,7 +94,7 @@ class FlowsBetween:
 
     def patch(self, flow: PolicyFlow) -> Patch | None:
         """What would admit one flow; None where nothing is needed or nothing helps."""
-        return patch(self.engine, flow)
+        return self._patcher.patch(flow)
 
     def patch_all(self) -> Option | None:
         """One change that admits every flow that is not admitted now; None where none was found."""

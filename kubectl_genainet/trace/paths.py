@@ -59,6 +59,7 @@ FIRST_RESEND_NS = 1_000_000_000  # TCP's first retransmission of a SYN (RFC 6298
 EXACT_NS = 1_500_000_000  # the kernel's trace comes by another way than the packets, and its rules are looked up
 RULES_NS = 5_000_000_000  # how long a pod's rules are waited for, where a packet died by them
 LOSS_TOLD_NS = 2_000_000_000  # a loss is told within so long
+COUNTED_NS = 2_500_000_000  # until the counters tell whether what was lost has arrived after all
 HALF_CLOSED_NS = 800_000_000  # one side has said FIN: the other follows, or has more to send
 DATAGRAMS_NS = 1_500_000_000  # a flow of datagrams has no end: it is told once it has been silent for so long
 
@@ -198,7 +199,7 @@ class PathCorrelator:
         if self._waits_for_rules(connection):
             return RULES_NS
         if connection.ended:
-            return SETTLED_NS
+            return COUNTED_NS if connection.again or connection.drops else SETTLED_NS
         if connection.closing:
             return HALF_CLOSED_NS
         if connection.protocol is not Protocol.TCP:

@@ -150,7 +150,7 @@ class PodClasses:
         return self._pods(peer)[0]
 
     def _block(self, peer: BlockPeer, own: Party) -> Sets:
-        if peer.outside_only:
+        if peer.outside_only or not self._edges.know(peer):
             return self._scan(peer, own)
         sure = 0
         for address, classes in self._by_address.values():
@@ -208,6 +208,14 @@ class Edges:
                         for block in (block_peer.block, *block_peer.excepts):
                             points[block.version] |= {block.first, block.last + 1}
         self._points = {version: sorted(found) for version, found in points.items()}
+        self._known = frozenset((version, point) for version, found in points.items() for point in found)
+
+    def know(self, peer: BlockPeer) -> bool:
+        """Whether a block begins and ends at such points; another one may tell addresses apart that are alike here."""
+        points = self._known
+        return all(
+            (b.version, b.first) in points and (b.version, b.last + 1) in points for b in (peer.block, *peer.excepts)
+        )
 
     def samples(self) -> list[Address]:
         """The first address of each range that blocks tell apart."""

@@ -13,7 +13,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.model import Verdict
 from kubectl_genainet.policy.party import PartyKind
-from kubectl_genainet.policy.patches.proposal import lasting_labels
+from kubectl_genainet.policy.patches.labels import lasting_labels
 from kubectl_genainet.policy.reach.classes import PodClass
 from kubectl_genainet.policy.reach.matrix import Matrix, transposed
 from kubectl_genainet.policy.rules import PROTOCOLS

@@ -33,6 +33,9 @@ class Rows:
         self, classes: PodClasses, policies: Sequence[Policy], in_tiers: Callable[[Sequence[Selected]], Plan]
     ) -> None:
         self.classes = classes
+        self._in_tiers = in_tiers
+        self._kept: list[Policy] = []
+        self._isolated: dict[Direction, int] = {}
         self._port_edges = _port_edges(policies, classes)
         self._egress = _Side(Direction.EGRESS, classes, policies, in_tiers)
         self._ingress = _Side(Direction.INGRESS, classes, policies, in_tiers)
@@ -62,6 +65,32 @@ class Rows:
         to, of = 1 << destination, 1 << source
         return bool(leave[0] & to and enter[0] & of), bool(leave[1] & to or enter[1] & of)
 
+    def row_with(
+        self,
+        index: int,
+        direction: Direction,
+        protocol: str,
+        port: int,
+        *,
+        removed: Sequence[Policy],
+        added: Sequence[Policy],
+    ) -> tuple[int, int]:
+        """The row as it would be without some policies and with others; nothing of it is kept."""
+        self._kept += added  # sets of classes are kept by the identity of rules and peers: these must not be reused
+        side = self._egress if direction is Direction.EGRESS else self._ingress
+        gone = {id(policy) for policy in removed}
+        chosen = [s for _, tier in side.plans[index].tiers for s in tier if id(s.policy) not in gone]
+        for policy in added:
+            if policy.applies(direction):
+                sure, unsure = self.classes.peer(policy.subject, NOBODY)
+                if (sure | unsure) >> index & 1:
+                    chosen.append(Selected(policy, bool(sure >> index & 1) and not policy.not_evaluated))
+        if not chosen:
+            return self.classes.all, 0
+        own = self.classes.classes[index].party
+        matcher = self._matcher(own, direction, protocol, port)
+        return run_tiers(self._in_tiers(chosen), direction, self.classes.all, matcher)
+
     def _table(self, protocol: str, port: int) -> _Table:
         """The rows of a protocol and port; ports that are alike share them."""
         table = self._tables.get((protocol, port))
@@ -82,12 +111,14 @@ class Rows:
 
     def isolated(self, direction: Direction) -> int:
         """The classes that some policy isolates."""
-        side = self._egress if direction is Direction.EGRESS else self._ingress
-        found = 0
-        for index, plan in enumerate(side.plans):
-            if any(s.policy.isolates(direction) for _, tier in plan.tiers for s in tier):
-                found |= 1 << index
-        return found
+        if direction not in self._isolated:
+            side = self._egress if direction is Direction.EGRESS else self._ingress
+            found = 0
+            for index, plan in enumerate(side.plans):
+                if any(s.policy.isolates(direction) for _, tier in plan.tiers for s in tier):
+                    found |= 1 << index
+            self._isolated[direction] = found
+        return self._isolated[direction]
 
     def _row(self, side: _Side, index: int, protocol: str, port: int) -> tuple[int, int]:
         plan = side.plans[index]

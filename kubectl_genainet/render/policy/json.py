@@ -68,10 +68,11 @@ class ChangeJson(TypedDict):
 
 
 class OptionJson(TypedDict):
-    """One way to admit the flow, and what else it would admit."""
+    """One way to admit the flow, what else it would admit, and the open pods that it would isolate."""
 
     changes: list[ChangeJson]
     also_admits: list[FlowEnds]
+    isolates: list[str]
 
 
 class LineErrorJson(TypedDict):
@@ -148,7 +149,11 @@ def _option(option: Option | None) -> OptionJson | None:
     if option is None:
         return None
     changes: list[ChangeJson] = [{"object": c.object, "new": c.is_new, "what": c.what} for c in option.changes]
-    return {"changes": changes, "also_admits": [{"from": a, "to": b} for a, b in option.also_admits]}
+    return {
+        "changes": changes,
+        "also_admits": [{"from": a, "to": b} for a, b in option.also_admits],
+        "isolates": list(option.isolates),
+    }
 
 
 def _direction(result: DirectionResult, rules: bool) -> DirectionJson:

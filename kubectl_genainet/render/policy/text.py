@@ -118,6 +118,8 @@ def print_patch(console: Console, patch: Patch) -> None:
             what = "; ".join(f"{c.ref}: {c.what}" for c in option.changes)
             console.print(f"  [bold]to admit it, {title}[/]: {markup_safe(what)}", soft_wrap=True)
             console.print(f"    {markup_safe(_also(option))}", soft_wrap=True)
+            if option.isolates:
+                console.print(f"    [yellow]{markup_safe(isolates_text(option))}[/]", soft_wrap=True)
             for line in patch_yaml(option).splitlines():
                 console.print(f"    {markup_safe(line)}", soft_wrap=True)
 
@@ -128,6 +130,14 @@ def _also(option: Option) -> str:
     shown = ", ".join(f"{a} → {b}" for a, b in option.also_admits[:_MOST_LISTED])
     more = len(option.also_admits) - _MOST_LISTED
     return f"also admits: {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+def isolates_text(option: Option) -> str:
+    """What an option stops: pods that were open are isolated by it."""
+    number = len(option.isolates)
+    shown = ", ".join(option.isolates[:_MOST_LISTED]) + (", …" if number > _MOST_LISTED else "")
+    were = "pod that was" if number == 1 else "pods that were"
+    return f"Adding this policy isolates {number} {were} open: {shown}. Whatever else they exchange stops."
 
 
 def patch_yaml(option: Option) -> str:

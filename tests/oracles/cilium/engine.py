@@ -16,7 +16,6 @@ class Answer:
 
     verdict: str
     proxied: bool
-    by: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ def _answers(raw: Raw) -> Answers:
 
 
 def _answer(raw: Raw) -> Answer:
-    return Answer(raw["verdict"], bool(raw.get("l7") or raw.get("auth")), tuple(raw.get("by", ())))
+    return Answer(raw["verdict"], bool(raw.get("l7") or raw.get("auth")))
 
 
 def _document(cluster: Cluster) -> Raw:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from kubectl_genainet.policy import Option, PolicyEngine, PolicyFlow, patch, patch_all
-from tests.unit.policy.policy_cluster import admin, end, engine, labels, namespace, netpol, pod, snapshot, verdict
+from tests.unit.policy.policy_cluster import admin, end, engine, labels, namespace, netpol, node, pod, snapshot, verdict
 
 PODS = (
     namespace("ai"),
@@ -125,31 +127,171 @@ def test_the_baseline_and_cluster_network_policies_are_patched_in_their_own_word
     assert (new["tier"], new["priority"], new["egress"][0]["action"]) == ("Admin", 1, "Accept")
 
 
-def test_there_is_no_patch_for_what_passes_is_unknown_or_is_denied_by_others() -> None:
-    calico: dict[str, Any] = {
+def calico_policy(**spec: Any) -> dict[str, Any]:
+    spec = {"types": ["Ingress"], "ingress": [{"action": "Deny"}], **spec}
+    return {
         "apiVersion": "projectcalico.org/v3",
         "kind": "GlobalNetworkPolicy",
         "metadata": {"name": "g"},
-        "spec": {"order": 1, "ingress": [{"action": "Deny"}]},
+        "spec": spec,
     }
+
+
+def cilium_policy(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": "c", "namespace": "ai"},
+        "spec": {"endpointSelector": {}, **spec},
+    }
+
+
+def test_there_is_no_patch_for_what_passes_is_unknown_or_is_denied_by_cilium() -> None:
+    deny = cilium_policy(ingressDeny=[{"fromEntities": ["all"]}])
     assert patch(engine(*PODS), flow("ai/rag", "ai/llama-0")) is None
-    assert patch(engine(*PODS, calico), flow("ai/rag", "ai/llama-0")) is None
+    assert patch(engine(*PODS, deny), flow("ai/rag", "ai/llama-0")) is None
     unknown = engine(*PODS, pod("ai/new"), netpol("ai/p", ingress=[{"from": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]))
     assert patch(unknown, flow("ai/new", "ai/rag")) is None
     assert patch(engine(*PODS, netpol("ai/p", policyTypes=["Egress"])), flow("ai/rag", "example.com")) is None
 
 
 def test_a_new_network_policy_admits_what_cilium_isolates() -> None:
-    cilium = {
-        "apiVersion": "cilium.io/v2",
-        "kind": "CiliumNetworkPolicy",
-        "metadata": {"name": "c", "namespace": "ai"},
-        "spec": {"endpointSelector": {}, "ingress": [{}]},
-    }
-    judge = engine(*PODS, cilium)
+    judge = engine(*PODS, cilium_policy(ingress=[{}]))
     found = patch(judge, flow("web/chat", "ai/rag"))
-    assert found is not None and found.new is not None and found.edit is None
-    assert verdict(after(judge, found.new), "web/chat", "ai/rag") == "allow"
+    assert found is not None and found.new is not None and found.edit is not None
+    assert found.smallest.changes[0].object["kind"] == "NetworkPolicy"
+    for option in (found.edit, found.new):
+        assert verdict(after(judge, option), "web/chat", "ai/rag") == "allow"
+    rule = found.edit.changes[0].object["spec"]["ingress"][1]
+    assert rule["fromEndpoints"] == [labels(**{"k8s:io.kubernetes.pod.namespace": "web", "app": "chat"})]
+
+
+@pytest.mark.parametrize(("order", "kinds"), [(2000, {"NetworkPolicy"}), (500, {"NetworkPolicy"}), (0, set())])
+def test_calico_gets_an_allow_rule_before_the_one_that_denies(order: int, kinds: set[str]) -> None:
+    """Of order 1000 or more the one that denies comes after NetworkPolicies; before order 0 there is nothing."""
+    judge = engine(*PODS, calico_policy(order=order, selector="all()"))
+    found = patch(judge, flow("web/chat", "ai/rag"))
+    assert found is not None and found.edit is not None
+    rule = found.edit.changes[0].object["spec"]["ingress"][0]
+    entity = {"selector": "app == 'chat'", "namespaceSelector": "projectcalico.org/name == 'web'"}
+    assert rule == {"action": "Allow", "protocol": "TCP", "source": entity, "destination": {"ports": [80]}}
+    assert {c.object["kind"] for c in found.new.changes} == kinds if found.new else not kinds
+    for option in filter(None, (found.edit, found.new)):
+        assert verdict(after(judge, option), "web/chat", "ai/rag") == "allow"
+        assert verdict(after(judge, option), "web/chat", "ai/rag", 81) == "deny"
+
+
+def test_nodes_and_api_servers_are_entities_under_cilium() -> None:
+    endpoints = {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "addressType": "IPv4",
+        "metadata": {"name": "kubernetes", "namespace": "default"},
+        "endpoints": [{"addresses": ["192.168.0.2"]}],
+        "ports": [{"port": 6443}],
+    }
+    nodes = (node("n1", "192.168.0.1"), node("n2", "192.168.0.2"), node("n3", "192.168.0.3"))
+    here = pod("ai/here", "10.1.0.9", node="n1")
+    judge = engine(*PODS, *nodes, here, endpoints, cilium_policy(egress=[{}]))
+    targets = (("192.168.0.1", "host"), ("192.168.0.2", "kube-apiserver"), ("192.168.0.3", "remote-node"))
+    for target, entity in targets:
+        found = patch(judge, flow("ai/here", target, 6443))
+        assert found is not None and found.edit is not None and found.new is not None
+        spec = found.new.changes[0].object["spec"]
+        assert spec["egress"][0]["toEntities"] == [entity]
+        for option in (found.edit, found.new):
+            assert verdict(after(judge, option), "ai/here", target, 6443) == "allow"
+            assert verdict(after(judge, option), "ai/here", "203.0.113.9", 6443) == "deny"
+
+
+def test_a_domain_name_gets_its_dns_rule_under_cilium() -> None:
+    judge = engine(*PODS, cilium_policy(egress=[{}]))
+    found = patch(judge, flow("ai/rag", "huggingface.co", 443))
+    assert found is not None and found.new is not None
+    names, dns = found.new.changes[0].object["spec"]["egress"]
+    assert names["toFQDNs"] == [{"matchName": "huggingface.co"}]
+    assert dns["toPorts"][0]["rules"] == {"dns": [{"matchPattern": "*"}]}
+    assert verdict(after(judge, found.new), "ai/rag", "huggingface.co", 443) == "allow"
+
+
+CHANGING = {
+    "app.kubernetes.io/version": "1.2",
+    "helm.sh/chart": "web-1.2",
+    "rollouts-pod-template-hash": "a",
+    "leaderworkerset.sigs.k8s.io/group-index": "0",
+    "apps.kubernetes.io/pod-index": "0",
+    "service.istio.io/canonical-revision": "v2",
+    "git-commit": "abc",
+}
+
+
+def test_a_patch_names_no_label_that_a_release_or_a_replica_changes() -> None:
+    web = pod("web/web-0", "10.2.0.7", labels={**CHANGING, "app.kubernetes.io/name": "web", "app": "web"})
+    judge = engine(*PODS, web, netpol("ai/p", ingress=[]))
+    found = patch(judge, flow("web/web-0", "ai/rag"))
+    assert found is not None and found.edit is not None
+    peer = found.edit.changes[0].object["spec"]["ingress"][0]["from"][0]
+    assert peer["podSelector"] == labels(**{"app.kubernetes.io/name": "web"})
+
+
+def test_labels_that_differ_between_replicas_are_left_out_and_the_owners_come_first() -> None:
+    def replica(number: int) -> dict[str, Any]:
+        made = pod(f"web/db-{number}", f"10.2.1.{number}", labels={"shard": str(number), "zz": "db", "aa": "x"})
+        made["metadata"]["ownerReferences"] = [{"kind": "StatefulSet", "name": "db"}]
+        return made
+
+    owner = {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": "db", "namespace": "web"},
+        "spec": {"selector": labels(zz="db")},
+    }
+    judge = engine(*PODS, replica(0), replica(1), owner, netpol("ai/p", ingress=[]))
+    found = patch(judge, flow("web/db-0", "ai/rag"))
+    assert found is not None and found.edit is not None
+    peer = found.edit.changes[0].object["spec"]["ingress"][0]["from"][0]
+    assert peer["podSelector"] == labels(zz="db")
+
+
+def test_as_many_labels_as_it_takes() -> None:
+    ui = {"app": "shop", "part": "ui", "zone": "a"}
+    others = [{**ui, "app": "x"}, {**ui, "part": "api"}, {**ui, "zone": "b"}]
+    pods = [pod(f"web/p{i}", f"10.2.2.{i + 1}", labels=found) for i, found in enumerate([ui, *others])]
+    found = patch(engine(*PODS, *pods, netpol("ai/p", ingress=[])), flow("web/p0", "ai/rag"))
+    assert found is not None and found.edit is not None
+    peer = found.edit.changes[0].object["spec"]["ingress"][0]["from"][0]
+    assert peer["podSelector"] == labels(**ui)
+
+
+@pytest.mark.parametrize(("kind", "most"), [("AdminNetworkPolicy", 100), ("ClusterNetworkPolicy", 25)])
+def test_a_policy_that_is_full_gets_no_further_rule(kind: str, most: int) -> None:
+    rules = [{"name": f"r{i}", "action": "Deny", "from": [{"namespaces": {}}]} for i in range(most)]
+    spec = {"priority": 0, "subject": EVERYWHERE, **({"tier": "Admin"} if kind == "ClusterNetworkPolicy" else {})}
+    full = engine(*PODS, admin(kind, "a", **spec, ingress=rules))
+    assert patch(full, flow("web/chat", "ai/rag")) is None
+    room = engine(*PODS, admin(kind, "a", **spec, ingress=rules[1:]))
+    found = patch(room, flow("web/chat", "ai/rag"))
+    assert found is not None and found.edit is not None
+
+
+def test_a_policy_that_isolates_open_pods_is_the_last_resort_and_says_so() -> None:
+    """The only pod that is isolated has no label of its own."""
+    bare = pod("ai/bare", "10.1.0.9", labels={})
+    only_bare = {"matchExpressions": [{"key": "app", "operator": "DoesNotExist"}]}
+    several = cilium_policy(ingress=[])
+    del several["spec"]
+    several["specs"] = [{"endpointSelector": only_bare, "ingress": [{}]}] * 2
+    found = patch(engine(*PODS, bare, several), flow("web/chat", "ai/bare"))
+    assert found is not None and found.edit is None and found.new is not None
+    assert set(found.new.isolates) == {"ai/llama-0", "ai/llama-1", "ai/rag"}
+
+
+def test_the_pod_selector_is_always_there() -> None:
+    policy = netpol("ai/p", policyTypes=["Ingress"])
+    del policy["spec"]["podSelector"]
+    found = patch(engine(*PODS, policy), flow("web/chat", "ai/rag"))
+    assert found is not None and found.edit is not None
+    assert found.edit.changes[0].object["spec"]["podSelector"] == {}
 
 
 def test_the_edited_object_is_fit_to_be_applied() -> None:

@@ -139,6 +139,18 @@ def test_losses_that_were_made_good_decide_nothing() -> None:
     assert path.outcome is Outcome.ANSWERED and path.drop is None and path.recovered_drops == 3
 
 
+def test_counters_that_come_after_the_end_are_waited_for_where_something_was_lost() -> None:
+    world = World()
+    reply = world.reply(40000, T + 2 * MS, DATA, payload=500, seq=9001)
+    again = [resent(world, 40000, T + i * SECOND) for i in range(1, 4)]
+    drops = [world.dropped(reply[1], "NETFILTER_DROP", "FORWARD")]
+    late = [counted(e, data_bytes=90_000, last_ns=T + 9 * SECOND) for e in reply]
+    ended = [*world.begin(), *exchange(world, 40000, T), *drops, *again, *fins(world, 40000, T + 10 * SECOND)]
+    assert world.feed([*ended, *world.ticks(T + 11 * SECOND)]) == []
+    (path,) = world.feed([*late, *world.ticks(T + 16 * SECOND)])
+    assert path.outcome is Outcome.ANSWERED and path.drop is None
+
+
 # --- what a connection carried ----------------------------------------------------------------------------------------
 
 

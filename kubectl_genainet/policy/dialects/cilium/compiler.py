@@ -20,7 +20,7 @@ from kubectl_genainet.policy.dialects.cilium.blocks import groups_of
 from kubectl_genainet.policy.dialects.cilium.checks import check_rule, dns_rules
 from kubectl_genainet.policy.dialects.cilium.names import Lookups, name_pattern
 from kubectl_genainet.policy.dialects.cilium.netpol import as_enforced
-from kubectl_genainet.policy.dialects.cilium.options import enforces, identities_of, options_of
+from kubectl_genainet.policy.dialects.cilium.options import identities_of, options_of
 from kubectl_genainet.policy.dialects.cilium.rules import RuleReader
 from kubectl_genainet.policy.dialects.cilium.selectors import subject_peer
 from kubectl_genainet.policy.dialects.cilium.shapes import RawFqdn, RawPolicy, RawRule, RawSpec
@@ -43,8 +43,8 @@ class CiliumCompiler:
     `refused` those that are not in force.
     """
 
-    def __init__(self, snapshot: ClusterSnapshot) -> None:
-        self.enforces = enforces(snapshot)
+    def __init__(self, snapshot: ClusterSnapshot, *, enforces: bool) -> None:
+        self.enforces = enforces
         self.options = options_of(snapshot)
         self.identities = identities_of(snapshot, self.options)
         self.host_policies: list[ObjectRef] = []
@@ -60,10 +60,14 @@ class CiliumCompiler:
         """The policies that an object stands for: for each spec one that allows and, if need be, one that denies. None
         where the object is refused or selects nodes."""
         try:
-            return tuple(self._compile(obj))
+            return self.compile_valid(obj)
         except InputError as error:
             self.refused.append(self._refused(obj, error))
             return ()
+
+    def compile_valid(self, obj: KubeObject) -> tuple[Policy, ...]:
+        """As `compile`. Raises InputError for what is refused."""
+        return tuple(self._compile(obj))
 
     def _compile(self, obj: KubeObject) -> Iterator[Policy]:
         raw = obj.decode(RawPolicy)
