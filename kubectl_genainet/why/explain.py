@@ -12,7 +12,7 @@ from kubectl_genainet.context.judging import policy_flow
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.model.reasons import SENTENCES, function_of
+from kubectl_genainet.model.reasons import NO_REASON, SENTENCES, function_of
 from kubectl_genainet.model.results.path import Drop
 from kubectl_genainet.why.case import Case, Reading, assumed, derived, observed
 from kubectl_genainet.why.netfilter import netfilter
@@ -100,8 +100,10 @@ def no_socket_perhaps(case: Case) -> Reading | None:
     """A kernel without reasons (before 5.17) freed a datagram, or the packet of a connection, where it looks for a socket.
 
     One with reasons that gives none here (NOT_SPECIFIED) has freed a segment that a half-open or closing connection had no
-    use for, as a repeated SYN (tcp_check_req).
+    use for, as a repeated SYN (tcp_check_req). A reason that the kernel gives says more than the place.
     """
+    if case.event.reason not in NO_REASON:
+        return sentence(case)
     if case.event.reason:
         if case.flow.protocol is not Protocol.TCP:
             return None

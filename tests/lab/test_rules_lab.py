@@ -236,7 +236,11 @@ def test_stale_endpoint_is_found_on_its_node_with_its_age(lab: RunningLab) -> No
         answer = rules(lab, SERVICE, "-o", "json")
         node = lab.record.lagging or ["node-1"]
     found = answer.findings()
-    assert (answer.status, sorted(found)) == (1, ["nodes-disagree", "stale-endpoint-rules"])
+    # Connections to the endpoint that went, from before, may still be in a node's connection table.
+    assert (answer.status, sorted(found.keys() - {"stale-connection"})) == (
+        1,
+        ["nodes-disagree", "stale-endpoint-rules"],
+    )
     (title,) = found["stale-endpoint-rules"]
     assert f"node {node[0]} still sends to" in title
     assert all(e in title for e in gone)
@@ -244,7 +248,7 @@ def test_stale_endpoint_is_found_on_its_node_with_its_age(lab: RunningLab) -> No
     assert age is not None
     assert 1 <= int(age[1]) < 30
     states = {r["node"]: r["state"] for r in answer.rows}
-    assert states[node[0]] == "stale endpoints, nodes disagree"
+    assert states[node[0]].startswith("stale endpoints, nodes disagree")
     assert rules(lab, SERVICE).status == 0  # cleared
 
 

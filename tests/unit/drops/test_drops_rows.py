@@ -635,6 +635,11 @@ def test_segment_that_a_half_open_connection_has_no_use_for_is_mild() -> None:
     assert [(r.check, r.severity) for r in found] == [("repeated-segment", Severity.INFO)]
 
 
+def test_reason_that_the_kernel_gives_says_more_than_the_place() -> None:
+    (row,) = rows(*sampled("TCP_CSUM", netns=LLAMA_NS, location="tcp_v4_rcv"))
+    assert row.check == "checksum"
+
+
 def test_rule_that_is_gone_is_found_in_what_was_read_before() -> None:
     before, now = rules("-A FORWARD -p tcp --dport 8080 -j DROP"), rules("-A FORWARD -j ACCEPT")
     (row,) = rows(before, now, *sampled("NETFILTER_DROP", hook="FORWARD"))
