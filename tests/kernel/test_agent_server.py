@@ -172,7 +172,8 @@ def test_what_a_slow_client_does_not_take_is_counted_and_the_probes_go_on(row: R
     process = subprocess.Popen([sys.executable, "-c", SMALL_OUTBOX, *arguments])
     try:
         wait_for(lambda: listens(str(path)), "the agent's socket")
-        request = TraceRequest(filters=(FilterEntry(SERVER_IP, PORT, "UDP"),), timeout_s=600, rulesets=False)
+        filters = (FilterEntry(SERVER_IP, PORT, "UDP"),)
+        request = TraceRequest(filters=filters, timeout_s=600, rulesets=False, cpu_percent=400.0)  # nothing is sampled
         client = Client(str(path), request)
         client.until(Progress, "attached")
         with udp_sink(row):

@@ -30,7 +30,12 @@ def facts_of(release: str, name: str) -> KernelFacts:
 def test_probe_compiles_against_the_types_of_the_kernel(release: str, name: str) -> None:
     facts = facts_of(release, name)
     cache: Path = cache_folder()
-    flags = ("-DRING_PAGES=16", "-DFLOW_ENTRIES=1024", *(["-DHAS_DROP_REASON"] if facts.drop_reasons else []))
+    flags = (
+        "-DRING_PAGES=16",
+        "-DFLOW_ENTRIES=1024",
+        "-DSTREAM_ENTRIES=1024",
+        *(["-DHAS_DROP_REASON"] if facts.drop_reasons else []),
+    )
     functions = {attachment.function for attachment in PROBES[name].attachments}
     for typed_loads in (False, True) if facts.typed_cast else (False,):
         job = compile_job(PROBES[name], facts, header_tree(facts, cache), flags, typed_loads=typed_loads)

@@ -65,6 +65,8 @@ def picked(
     """The action for what a map gives, and what the key needs. A key that no element has ends the rule."""
     if isinstance(key, dict) and (generator := is_random(key)):
         return _by_chance(table, generator, key, data, act), ()
+    if isinstance(key, dict) and (constant := constant_of(key)) is not None:
+        return _of_constant(table, constant, data, act), ()
     field = field_of(key)
     members = members_of(table, data, field.converts)
     compiled: dict[int, Action] = {}
@@ -90,6 +92,24 @@ def is_random(key: Json) -> str:
     body = key.get(kind)
     random = kind in ("numgen", "jhash", "symhash") and isinstance(body, dict) and body.get("mod", 1) != 1
     return kind if random else ""
+
+
+def constant_of(key: Json) -> int | None:
+    """The only number of a generator of one value ("numgen random mod 1", as kube-proxy writes for a single endpoint)."""
+    kind = next(iter(key), "")
+    body = key.get(kind)
+    if kind not in ("numgen", "jhash", "symhash") or not isinstance(body, dict) or body.get("mod") != 1:
+        return None
+    return int(body.get("offset", 0) or 0)
+
+
+def _of_constant(table: NftTable, number: int, data: Any, act: Callable[[Any], Action]) -> Action:
+    """What a map gives for a number that is known when the rule is read; without an element, the rule ends."""
+    members = members_of(table, data, (values.plain,))
+    value = members.get((number,))
+    if value is not None:
+        return act(value)
+    return Action(Act.UNKNOWN, detail=members.unread) if members.unread else CONTINUE_ACTION
 
 
 def _by_chance(table: NftTable, generator: str, key: Json, data: Any, act: Callable[[Any], Action]) -> Action:

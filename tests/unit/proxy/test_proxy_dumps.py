@@ -93,3 +93,12 @@ def test_every_service_port_is_read_with_its_backends(ruleset: Ruleset) -> None:
     empty = found["proxy-rules/dual-empty:http", "TCP", "ip6tables-nft"]
     assert [(a.via, a.verdict) for a in empty.addresses] == [("clusterIP", "REJECT")]
     assert ("proxy-rules/headless:http", "TCP", "iptables-nft") not in found
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_endpoints_of_every_service_are_read_whole(stem: str) -> None:
+    """A single endpoint is a map of one element (1.35, 1.36) or a plain dnat (1.37)."""
+    rules = service_rules(_read(stem)[0])
+    assert [(r.service, r.unread) for r in rules if r.unread] == []
+    single = [r for r in rules if r.service and r.service.endswith("/cluster-one:http")]
+    assert {tuple(b.address for b in r.backends) for r in single} <= {("10.244.1.10:8080",)}
