@@ -56,6 +56,7 @@ from kubectl_genainet.why.remedies import Remedies
 SETTLED_NS = 400_000_000  # nothing new for so long: the agents poll every 20 ms, the rest is the way to the client
 UNANSWERED_NS = 500_000_000  # beyond the moment when TCP would have sent its SYN again
 FIRST_RESEND_NS = 1_000_000_000  # TCP's first retransmission of a SYN (RFC 6298); each next takes twice as long
+LOST_TELLS = 4  # so many SYNs of a connection were seen dropped: it is told, though its client may go on trying
 EXACT_NS = 1_500_000_000  # the kernel's trace comes by another way than the packets, and its rules are looked up
 RULES_NS = 5_000_000_000  # how long a pod's rules are waited for, where a packet died by them
 LOSS_TOLD_NS = 2_000_000_000  # a loss is told within so long
@@ -209,7 +210,19 @@ class PathCorrelator:
             return SETTLED_NS
         if served or connection.answer:
             return inf  # it lives: its end, or the trace's, is waited for
-        return FIRST_RESEND_NS * (1 << len(connection.attempts) >> 1) + UNANSWERED_NS
+        if sum(drop.first_packet for drop in connection.drops) >= LOST_TELLS:
+            return SETTLED_NS
+        return self._next_attempt(connection) + UNANSWERED_NS
+
+    def _next_attempt(self, connection: Connection) -> int:
+        """How long after its last SYN the client sends the next, at the latest: TCP at most doubles the time between two
+        (tcp_syn_linear_timeouts keeps it the same at first)."""
+        began = [
+            min(self.watches.wall_clock(s.node, s.t_ns) for s in attempt) for attempt in connection.attempts if attempt
+        ]
+        if len(began) < 2:
+            return FIRST_RESEND_NS
+        return max(FIRST_RESEND_NS, 2 * (began[-1] - began[-2]))
 
     def _waits_for_rules(self, connection: Connection) -> bool:
         """Whether a packet died in a pod's namespace whose own rules are on their way."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.proxy.evaluator import checks
 from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Getter
 from kubectl_genainet.proxy.evaluator.ir import Check, State
@@ -182,8 +183,8 @@ def parse_ipset(text: str) -> tuple[IpSet, ...]:
             current.kind = value.strip()
         elif key == "Header":
             current.options = tuple(value.split())
-        elif key == "Number of entries" and value.strip().isdigit():
-            current.entries = int(value)
+        elif key == "Number of entries":
+            current.entries = whole_number(value)
     return tuple(reading.done() for reading in found.values())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_genainet.model.cluster import canonical_ip
+from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.model.packet import address_text, split_endpoint
 from kubectl_genainet.proxy.evaluator.ir import address_number
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
@@ -122,7 +123,7 @@ def _counted_real(words: list[str]) -> RealServer:
 
 
 def _port(text: str) -> int:
-    return int(text) if text.isdigit() else _NAMED_PORTS.get(text, 0)
+    return number if (number := whole_number(text)) is not None else _NAMED_PORTS.get(text, 0)
 
 
 def _server(protocol: str, address: str, scheduler: str, flags: list[str]) -> VirtualServer:
@@ -130,7 +131,8 @@ def _server(protocol: str, address: str, scheduler: str, flags: list[str]) -> Vi
     for option in ("persistent", "-p"):
         if option in flags:
             value = flags[flags.index(option) + 1 : flags.index(option) + 2]
-            timeout = int(value[0]) if value and value[0].isdigit() else 360  # ipvsadm's default, in seconds
+            given = whole_number(value[0] if value else "")
+            timeout = 360 if given is None else given  # ipvsadm's default, in seconds
     if protocol == "FWM":
         return VirtualServer("FWM", "", 0, scheduler, timeout, (), int(address))
     ip, port = split_endpoint(address)
@@ -150,9 +152,9 @@ def _listed_real(words: list[str]) -> RealServer:
         canonical_ip(ip),
         _port(port),
         forward or "Masq",
-        int(weight) if weight.isdigit() else 1,
-        int(active) if active.isdigit() else None,
-        int(inactive) if inactive.isdigit() else None,
+        number if (number := whole_number(weight)) is not None else 1,
+        whole_number(active),
+        whole_number(inactive),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from kubectl_genainet.model.numbers import whole_number
+
 Json = dict[str, Any]
 
 _TOKEN = re.compile(r'"[^"\n]*"|[{}()]|[;,\n]|[^\s{}(),;"]+|"')
@@ -75,16 +77,17 @@ def literal(word: str) -> Any:
     """A number, prefix, range or word as JSON has it."""
     if word.startswith('"'):
         return unquoted(word)
-    if word.isdigit() and word.isascii():
-        return int(word)
+    number = whole_number(word)
+    if number is not None:
+        return number
     if word.startswith("0x"):
         try:
             return int(word, 16)
         except ValueError:
             pass
     address, slash, length = word.partition("/")
-    if slash and length.isdigit():
-        return {"prefix": {"addr": address, "len": int(length)}}
+    if slash and (bits := whole_number(length)) is not None:
+        return {"prefix": {"addr": address, "len": bits}}
     low, dash, high = word.partition("-")
     if dash and (_HEX_RANGE.fullmatch(word) or (_is_address(low) and _is_address(high))):
         return {"range": [literal(low), literal(high)]}

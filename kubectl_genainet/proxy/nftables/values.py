@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, STATUS_BITS
 from kubectl_genainet.proxy.evaluator.icmp import ICMP_NAMES, ICMPV6_NAMES
 from kubectl_genainet.proxy.evaluator.sets import ANY
@@ -168,7 +169,7 @@ _ICMPV6_CODES = {
 
 
 def _types(names: Mapping[str, str]) -> dict[str, int]:
-    return {name: int(text) for name, text in names.items() if text.isdigit()}
+    return {name: number for name, text in names.items() if (number := whole_number(text)) is not None}
 
 
 plain = numbers({})
