@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from kubectl_genainet.bundle import Header
 from kubectl_genainet.context.context import Context
@@ -35,8 +35,9 @@ from kubectl_genainet.run.dns import DnsOptions, dns
 from kubectl_genainet.run.drops import DropsOptions, drops
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.trace import TraceOptions, trace
-from kubectl_genainet.run.view import Reporter
+from kubectl_genainet.run.view import DnsView, DropsView, Reporter, TraceView
 
+BEGIN_S = 10.0  # how long the next watch waits for the first record of the one before
 MAX_KEPT = 50_000  # paths and exchanges of one run
 HABITS = frozenset({"dns-ndots-waste", "dns-nxdomain-storm"})
 COSTLY_PER_S = 20  # NXDOMAIN responses to one client from which its habits are a fault, and not only worth knowing
@@ -75,6 +76,7 @@ class _Collector:
         self.collected, self.reporter = collected, reporter
         self._stop, self._stopped = stop, False
         self._started: float | None = None
+        self.begun = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -92,6 +94,7 @@ class _Collector:
     def replaying(self, header: Header) -> None: ...
 
     def event(self, event: Event) -> None:
+        self.begun.set()
         if isinstance(event, Progress) and event.stage == "attached":
             self._started = min(self._started or time.monotonic(), time.monotonic())
 
@@ -183,16 +186,18 @@ def _watch(source: Source, target: Target | None, options: DiagnoseOptions, repo
     """Three sessions at once: the events of one probe would be taken for another's in one stream."""
     collected, stop = Collected(), threading.Event()
     seconds, node = options.watch_s, options.node
-    arguments = (collected, stop, reporter)
+    _use_types_once(source)
+    views = {
+        "trace": _TraceCollector(collected, stop, reporter),
+        "drops": _DropsCollector(collected, stop, reporter),
+        "dns": _DnsCollector(collected, stop, reporter),
+    }
     followed = TraceOptions(from_pod=options.from_pod, timeout_s=seconds, node=node)
+    counted, asked = DropsOptions(timeout_s=seconds, node=node), DnsOptions(timeout_s=seconds, node=node)
     watches: dict[str, Callable[[], object]] = {
-        "trace": lambda: trace(source, target, followed, lambda _, live: _TraceCollector(*arguments)),
-        "drops": lambda: drops(
-            source, None, DropsOptions(timeout_s=seconds, node=node), lambda _, live: _DropsCollector(*arguments)
-        ),
-        "dns": lambda: dns(
-            source, None, DnsOptions(timeout_s=seconds, node=node), lambda _, live: _DnsCollector(*arguments)
-        ),
+        "trace": lambda: trace(source, target, followed, lambda _, live: cast(TraceView, views["trace"])),
+        "drops": lambda: drops(source, None, counted, lambda _, live: cast(DropsView, views["drops"])),
+        "dns": lambda: dns(source, None, asked, lambda _, live: cast(DnsView, views["dns"])),
     }
 
     def run(verb: str) -> None:
@@ -200,10 +205,16 @@ def _watch(source: Source, target: Target | None, options: DiagnoseOptions, repo
             watches[verb]()
         except GenainetError as error:
             collected.failures[verb] = error.message
+        finally:
+            views[verb].begun.set()
 
     threads = [threading.Thread(target=run, args=(verb,), name=verb) for verb in watches]
-    for thread in threads:
-        thread.start()
+    try:
+        for thread in threads:
+            thread.start()
+            views[thread.name].begun.wait(BEGIN_S)  # one after the other: see _use_types_once
+    except KeyboardInterrupt:
+        stop.set()
     for thread in threads:
         while thread.is_alive():
             try:
@@ -215,6 +226,16 @@ def _watch(source: Source, target: Target | None, options: DiagnoseOptions, repo
     for verb, why in collected.failures.items():
         reporter.warn(f"{verb} saw nothing: {why}")
     return collected
+
+
+def _use_types_once(source: Source) -> None:
+    """Decodes what all watches decode, before there are threads: msgspec builds its description of a type when the type is
+    first used, and two threads that do so at the same time crash the process."""
+    snapshot = source.snapshot()
+    Context(snapshot)
+    _ = Cluster(snapshot).calls
+    if source.live:
+        source.agents()
 
 
 def conclude(source: Source, target: Target | None, collected: Collected, seconds: float) -> Conclusion:
