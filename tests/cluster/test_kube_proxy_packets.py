@@ -222,7 +222,7 @@ def test_rules_in_step_give_no_findings_and_a_frozen_proxy_does(node: Node) -> N
         assert "10.244.1.10:8080" in found["stale-endpoint-rules"].title
         assert "10.244.1.77:8080" in found["missing-endpoint-rules"].title
         assert f"{NAMESPACE}/udp:dns" in found["rules-without-service"].title
-        node.proxy.wait_for_rules("10.244.1.77:8080")
+        node.proxy.wait_for_rules("10.244.1.77")  # a port follows in another form in each version
         now = compare(node.snapshot(), {NODE: node.ruleset()}, services=ours[:1])
         assert now == []
     finally:
