@@ -62,14 +62,6 @@ class Gathered:
     example: PacketPath | None = None
 
     @property
-    def clients(self) -> tuple[str, ...]:
-        return tuple(sorted({client for client, _ in self.pairs if client != "?"}))
-
-    @property
-    def servers(self) -> tuple[str, ...]:
-        return tuple(sorted({server for _, server in self.pairs if server != "?"}))
-
-    @property
     def unit(self) -> str:
         return next((unit for unit in _UNITS if self.counts[unit]), "findings")
 
@@ -81,8 +73,8 @@ class Gathering:
         self._by_key: dict[tuple[str, ...], Gathered] = {}
         self.forgotten = 0
 
-    def add(self, felt: Felt, at_s: float | None = None, *, total: bool = False) -> None:
-        """`total`: the count replaces that of earlier calls with this unit, as a counter's does."""
+    def add(self, felt: Felt, at_s: float | None = None) -> None:
+        """Takes in one; `at_s` is the second of the watch at which it was seen, where that is known."""
         found = self._by_key.get(felt.key)
         if found is None:
             if len(self._by_key) >= MAX_CAUSES:
@@ -95,19 +87,16 @@ class Gathering:
             found.severity = felt.severity
         found.pairs |= felt.pairs
         found.places.add(felt.place)
-        if total:
-            found.counts[felt.unit] = max(found.counts[felt.unit], felt.count)
-        else:
-            found.counts[felt.unit] += felt.count
+        found.counts[felt.unit] += felt.count
         for evidence in felt.evidence:
             if len(found.evidence) < MAX_EVIDENCE:
                 found.evidence.setdefault(evidence.statement, evidence)
         found.remedy = found.remedy or felt.remedy
         found.dns = found.dns or felt.dns
         found.example = found.example or felt.path
-        if at_s is not None and felt.unit == "connections":
-            found.timeline[int(at_s)] += felt.count
         if at_s is not None:
+            if felt.unit == "connections":
+                found.timeline[int(at_s)] += felt.count
             found.first_s = at_s if found.first_s is None else min(found.first_s, at_s)
             found.last_s = at_s if found.last_s is None else max(found.last_s, at_s)
 

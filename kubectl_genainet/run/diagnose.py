@@ -269,7 +269,7 @@ def conclude(source: Source, target: Target | None, collected: Collected, second
         queries=watched.queries,
         causes=causes,
         checked=checked(watched, causes),
-        notes=(*habits, *_notes(about.callers, queries, collected)),
+        notes=(*habits, *_notes(about.callers, queries, collected, gathering.forgotten)),
         callers=about.callers,
         next=tuple(_next(causes, target, collected)),
         nodes=watched.nodes,
@@ -387,12 +387,14 @@ def _callers(
     return callers
 
 
-def _notes(callers: dict[str, int], queries: list[DnsExchange], collected: Collected) -> Iterator[str]:
+def _notes(callers: dict[str, int], queries: list[DnsExchange], collected: Collected, forgotten: int) -> Iterator[str]:
     asked = {name_of(q.client) for q in queries}
     for name, connections in callers.items():
         if not connections:
             looked = "it asked DNS for names" if name in asked else "it asked DNS for nothing either"
             yield f"{name} is configured to call the target and did not connect to it; {looked}"
+    if forgotten:
+        yield f"{forgotten} more things that went wrong found no room among the causes"
     if collected.not_kept:
         yield f"{collected.not_kept} paths and queries beyond the first {MAX_KEPT} were not kept"
 
