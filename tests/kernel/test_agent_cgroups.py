@@ -85,14 +85,16 @@ def netns_of(pid: int) -> int:
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_a_namespace_is_of_the_pod_whose_cgroup_its_processes_are_in(version: str, layout: str) -> None:
     with pod_process(version, layout) as pid:
-        candidate = _candidates()[netns_of(pid)]
+        netns = netns_of(pid)  # first: what is read before unshare has done its work lacks the namespace
+        candidate = _candidates()[netns]
         assert candidate.pod_uids == {UID}
         assert candidate.container_pids == [str(pid)]
 
 
 def test_a_service_of_the_node_is_of_no_pod() -> None:
     with pod_process("v2" if "v2" in ROOTS else "v1", "system.slice/podman.service") as pid:
-        assert _candidates()[netns_of(pid)].pod_uids == set()
+        netns = netns_of(pid)
+        assert _candidates()[netns].pod_uids == set()
 
 
 IN_A_CGROUP_NAMESPACE = """

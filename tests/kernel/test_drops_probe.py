@@ -161,7 +161,8 @@ def test_flood_is_counted_and_not_reported_one_by_one(watch: Watch) -> None:
     watch.clear()
     send(30_000, 4)
     assert sum(c.packets for c in drops(watch.counts())) == 30_000
-    assert len([e for e in watch.samples if isinstance(e, PacketDropped)]) <= 2
+    # The flood's own: the namespaces' neighbour discovery loses packets of its own.
+    assert len([e for e in watch.samples if isinstance(e, PacketDropped) and e.flow.dport == BLOCKED]) <= 2
     assert watch.probe.accounts()["ring buffer"] == 0
 
 
