@@ -12,6 +12,7 @@ from kubectl_genainet.errors import ExitStatus, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.events import ClusterChanged, Event, ProbeResult
 from kubectl_genainet.model.kube import Pod
+from kubectl_genainet.model.packet import ALL_KEPT
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import Target, TargetKind, parse_target, pod_named
 from kubectl_genainet.run.session import Watching, perform
@@ -60,6 +61,7 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
     client = client_pod(options.from_pod, snapshot, resolved.namespace)
     request = TraceRequest(
         filters=resolved.filters,
+        probes=("packet", "connections"),
         timeout_s=options.timeout_s,
         exact=options.exact,
         cpu_percent=options.cpu_percent,
@@ -191,7 +193,7 @@ class TraceRun:
     def finish(self, *, live: bool) -> ExitStatus:
         self._show(self.correlator.finish())
         summary = self.summary.build(
-            self.correlator.half_seen, self.correlator.left_out, 1 << self.correlator.sampling.highest
+            self.correlator.half_seen, self.correlator.left_out, round(ALL_KEPT / self.correlator.sampling.fewest)
         )
         self.view.finish(summary)
         if something_wrong(summary):

@@ -242,8 +242,7 @@ class PathCorrelator:
 
     def _wholly_followed(self, connection: Connection) -> bool:
         """Whether no node left the connection out while it lasted."""
-        flow = next(iter(connection.tuples), None)
-        if flow is None or not self.sampling:
+        if not self.sampling:
             return True
         began: dict[str, int] = {}
         for seen in (s for attempt in connection.attempts for s in attempt):
@@ -255,7 +254,8 @@ class PathCorrelator:
             ahead = self.watches.wall_clock(node, 0)
             last = connection.last.get(node, self._now.get(node, 0))
             spans.append((node, began.get(node, first - ahead), last))
-        return self.sampling.whole(flow, spans)
+        ports = {port for _, port in self.connections.servers}
+        return self.sampling.whole(connection.tuples, () if 0 in ports else ports, spans)
 
     def _wholly_watched(self, connection: Connection) -> bool:
         """Whether all nodes on its way were watched when it began."""

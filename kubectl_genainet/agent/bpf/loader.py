@@ -24,7 +24,7 @@ from kubectl_genainet.agent.serve.limits import Budget
 from kubectl_genainet.assets import asset_dir
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import Event
-from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.model.packet import ALL_KEPT, Protocol
 from kubectl_genainet.wire import FilterEntry
 
 FLOW_BYTES = 16 << 20  # what the flow table may take in all, over all CPUs
@@ -123,7 +123,7 @@ class LoadedProbe:
         ]
         self._attached: list[int] = []
         self._ring: bpfsys.RingBuffer | None = None
-        self._evicted = 0
+        self._evicted = self._taken_out = 0
         self._bits = [0] * 1024  # port_bits as they are in the kernel
         self.maps: dict[str, bpfsys.BpfMap] = {}
         self._programs: dict[str, int] = {}
@@ -200,10 +200,18 @@ class LoadedProbe:
                 self.missing.append(f"{where}: {attachment.without}")
         self._set_live(True)
 
-    def on_event(self, handle: Callable[[Event], None]) -> None:
-        """Calls `handle` with each decoded event, from `consume`."""
-        decode, context = self.probe.decode, self._context
-        self._ring = bpfsys.RingBuffer(self.maps["ring"], lambda data: handle(decode(data, context)))
+    def on_event(self, handle: Callable[[Event], None], undecoded: Callable[[bytes], None] | None = None) -> None:
+        """Calls `handle` with each decoded event, from `consume`; `undecoded`, if given, with those that travel as they are."""
+        decode, context, travels = self.probe.decode, self._context, self.probe.travels
+
+        def take(data: bytes) -> None:
+            if undecoded is not None and travels(data):
+                undecoded(data)
+            else:
+                handle(decode(data, context))
+
+        if "ring" in self.maps:
+            self._ring = bpfsys.RingBuffer(self.maps["ring"], take)
 
     def consume(self) -> None:
         """Handles all events that are in the ring buffer now."""
@@ -266,7 +274,16 @@ class LoadedProbe:
         return totals
 
     def evicted(self, flows: int) -> None:
-        self._evicted = max(self._evicted, flows)
+        self._evicted = max(self._evicted, flows - self._taken_out)
+
+    def took_out(self, flows: int) -> None:
+        self._taken_out += flows
+
+    def sampling(self) -> bool:
+        return (
+            "sampling" in self.maps
+            and int.from_bytes((self.maps["sampling"].get(_word(0)) or b"")[:4], "little") < ALL_KEPT
+        )
 
     def statistics(self) -> dict[str, bpfsys.ProgramStatistics]:
         """What the kernel counts for each program, by function. `missed` are packets that no probe has looked at."""

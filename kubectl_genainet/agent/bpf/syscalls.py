@@ -16,6 +16,7 @@ _SYSCALL = {"x86_64": 321, "aarch64": 280}
 # enum bpf_cmd, include/uapi/linux/bpf.h
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY, _PROG_LOAD = range(6)
 _OBJ_GET_INFO_BY_FD, _RAW_TRACEPOINT_OPEN, _LOOKUP_BATCH, _LOOKUP_AND_DELETE_BATCH = 15, 17, 24, 25
+_ENABLE_STATS = 32
 _RAW_TRACEPOINT = 17  # enum bpf_prog_type
 _PER_CPU = {5, 6, 10}  # enum bpf_map_type: percpu hash, percpu array, lru percpu hash
 _LOG_BYTES = 1 << 20
@@ -164,6 +165,15 @@ class _BatchAttr(ctypes.Structure):
         ("elem_flags", ctypes.c_uint64),
         ("flags", ctypes.c_uint64),
     ]
+
+
+def enable_statistics() -> int | None:
+    """Has the kernel measure the time of all its BPF programs until the descriptor is closed (Linux 5.8); None where it
+    refuses."""
+    try:
+        return _bpf(_ENABLE_STATS, struct.pack("=I12x", 0), "BPF_ENABLE_STATS")
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

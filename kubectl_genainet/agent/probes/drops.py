@@ -16,17 +16,7 @@ from kubectl_genainet.agent.probes.declare import (
     Maps,
     Probe,
 )
-from kubectl_genainet.agent.probes.decode import (
-    TCP_STATES,
-    TUPLE,
-    address,
-    drop_reason,
-    five_tuple,
-    hook_of,
-    icmp_mtu,
-    reason_at,
-    text,
-)
+from kubectl_genainet.agent.probes.decode import TCP_STATES, drop_reason, hook_of, icmp_mtu, reason_at
 from kubectl_genainet.model.events import (
     DropCount,
     EstablishedCount,
@@ -41,6 +31,7 @@ from kubectl_genainet.model.events import (
 )
 from kubectl_genainet.model.packet import FiveTuple
 from kubectl_genainet.model.reasons import HARMLESS_REASONS
+from kubectl_genainet.wire.sightings import TUPLE, address, five_tuple, text
 
 # struct drop_key: tuple, location, netns, reason, kind, flags, icmp_type, icmp_code
 _KEY = f"{TUPLE}QIIBBBB4x"
