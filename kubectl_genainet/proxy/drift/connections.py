@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy, Severity
+from kubectl_genainet.model.diagnoses.kube_proxy import STALE_CONNECTION
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.proxy.hits import ConntrackEntry
@@ -49,10 +50,8 @@ def _finding(snapshot: ClusterSnapshot, node: str, name: str, to: str, entries: 
     sources = ", ".join(address_text(e.original.src, e.original.sport) for e in entries[:3])
     target = address_text(first.dst, first.dport)
     on_node = f"node {node}: " if node else ""
-    return Finding(
-        "stale-connection",
+    return STALE_CONNECTION.finding(
         f"{on_node}{len(entries)} of {name}'s connections ({sources} to {target}) {where} by an entry of conntrack",
-        Severity.ERROR,
         (
             Evidence(f"conntrack holds {first} -> {to or target}", Certainty.OBSERVED, node=node),
             Evidence("an entry of conntrack is asked before the rules", Certainty.DERIVED),
