@@ -12,7 +12,7 @@ from rich.console import Console
 from kubectl_genainet.commands.options import Messages, output_option, source_options
 from kubectl_genainet.commands.options.policies import enforcer_option
 from kubectl_genainet.errors import ExitStatus, GenainetError
-from kubectl_genainet.policy import Patch, PolicyFlow, Verdict
+from kubectl_genainet.policy import Patch, PolicyFlow, PolicyVerdict
 from kubectl_genainet.policy.enforcers import Enforcer
 from kubectl_genainet.render.policy.circumstances import circumstances_json, print_circumstances, print_enforcer
 from kubectl_genainet.render.policy.json import FlowJson, explanation_json, flow_json, patch_json
@@ -135,7 +135,7 @@ def _print_lines(source: Source, lines: IO[str], enforcer: str, output: str) -> 
                 print_enforcer(console, answer.enforcer)
                 first = False
             _print_flows(console, answer.flows, answer.enforcer)
-        if answer.deciding.explanation.verdict is not Verdict.ALLOW and status is ExitStatus.OK:
+        if answer.deciding.explanation.verdict is not PolicyVerdict.ALLOW and status is ExitStatus.OK:
             status = ExitStatus.FOUND
     return status
 

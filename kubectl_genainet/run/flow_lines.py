@@ -14,7 +14,7 @@ from kubectl_genainet.model.target import KIND_WORDS, Target, parse_target
 from kubectl_genainet.policy.cidr import address_of
 from kubectl_genainet.policy.enforcers import Enforcer
 from kubectl_genainet.policy.flows.targets import destinations_of, flows_between
-from kubectl_genainet.policy.model import PolicyFlow, Verdict, domain_endpoint
+from kubectl_genainet.policy.model import PolicyFlow, PolicyVerdict, domain_endpoint
 from kubectl_genainet.policy.rules import PROTOCOLS
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.explain import ExplainedFlow, Explainer, end_of, is_name, warn_of_unevaluated
@@ -43,7 +43,7 @@ class LineAnswer:
     @property
     def deciding(self) -> ExplainedFlow:
         """The flow that decides the line: one that is denied, else one that is not known, else the first."""
-        order = (Verdict.DENY, Verdict.UNKNOWN, Verdict.ALLOW)
+        order = (PolicyVerdict.DENY, PolicyVerdict.UNKNOWN, PolicyVerdict.ALLOW)
         return min(self.flows, key=lambda flow: order.index(flow.explanation.verdict))
 
 
