@@ -185,6 +185,19 @@ class Trace:
         return [json.loads(line) for line in (self.folder / "out").read_text().splitlines() if line.startswith("{")]
 
 
+def attached() -> set[int]:
+    """The programs that are attached to the last tracepoint of the last probe."""
+    links = json.loads(subprocess.run(["bpftool", "-j", "link", "list"], capture_output=True, check=True).stdout)
+    return {link["id"] for link in links if link.get("tp_name") == "inet_sock_set_state"}
+
+
+def wait_until_attached(process: subprocess.Popen[bytes], before: set[int]) -> None:
+    end = time.monotonic() + 90
+    while len(attached() - before) < 3 and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.2)
+    time.sleep(0.5)
+
+
 @contextmanager
 def tracing(lab: Lab, output: str) -> Iterator[Trace]:
     """Runs `trace` for the time of the load and a little more; yields when all nodes are watched."""
@@ -193,6 +206,7 @@ def tracing(lab: Lab, output: str) -> Iterator[Trace]:
     command += ["--timeout", f"{SECONDS + SETTLE_S}s", "-o", output]
     environment = {**os.environ, "COLUMNS": "160", "LINES": "50", "TERM": "xterm-256color"}
     environment.pop("NO_COLOR", None)
+    before = attached()
     terminal, other = pty.openpty() if output == "tree" else (-1, -1)
     with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
         process = subprocess.Popen(command, stdout=other if other >= 0 else out, stderr=err, env=environment)
@@ -201,7 +215,7 @@ def tracing(lab: Lab, output: str) -> Iterator[Trace]:
         os.close(other)
         threading.Thread(target=trace.read_terminal, daemon=True).start()
     try:
-        time.sleep(4.0)  # the probes are loaded
+        wait_until_attached(process, before)
         yield trace
     finally:
         trace.wait()
@@ -218,11 +232,11 @@ def whole(record: dict[str, Any]) -> bool:
 def describe(state: str, rate: int, load: Load, base: Load | None) -> None:
     calls = load.calls
     ratio = f"{load.mean_ms / base.mean_ms:.2f} x off" if base is not None else "-"
-    worst = max(p99 for _, _, p99 in load.latencies)
+    middle, worst = (max(latency[i] for latency in load.latencies) for i in (1, 2))
     print(
         f"{state:5} {rate:5}/s: opened {calls['opened']}, answered {calls['answered']}, timeouts {calls['timeouts']}, failed "
-        f"{calls['failed']}; latency mean {load.mean_ms:.2f} ms ({ratio}), p99 {worst:.1f} ms; servers accepted "
-        f"{load.servers['accepted']}",
+        f"{calls['failed']}; latency mean {load.mean_ms:.2f} ms ({ratio}), p50 {middle:.1f}, p99 {worst:.1f} ms; servers "
+        f"accepted {load.servers['accepted']}",
         flush=True,
     )
 
@@ -246,6 +260,8 @@ def describe_trace(trace: Trace, load: Load, cpu: dict[str, float]) -> None:
     good = sum(map(whole, paths))
     wrong = sum(p["verdict"] not in ("forwarded", "unknown") for p in paths)
     lacking = sum(not whole(p) and not p["incomplete"] for p in paths)
+    if example := next((p for p in paths if not whole(p) and not p["incomplete"]), None):
+        print(f"      for example {json.dumps(example)[:3000]}")
     print(
         f"      paths {len(paths)} ({dict(verdicts)}), whole {good}: {good / SECONDS:.0f} a second; marked incomplete "
         f"{sum(p['incomplete'] for p in paths)}, lacking something and not marked {lacking}, wrong verdicts {wrong}"
@@ -254,12 +270,22 @@ def describe_trace(trace: Trace, load: Load, cpu: dict[str, float]) -> None:
         f"      events {summary.get('events')}, lost {[(x['where'], x['count']) for x in summary.get('lost', [])]}; half seen "
         f"{summary.get('half_seen')}, left out {summary.get('left_out')}, one in {summary.get('sampled')}"
     )
-    totals = summary.get("totals")
-    if totals:
-        counted = Counter[str]()
-        for row in totals:
-            counted.update({k: v for k, v in row.items() if isinstance(v, int)})
-        print(f"      totals {dict(counted)} beside the workload's own {dict(load.calls)} {dict(load.servers)}")
+    print(
+        f"      agents while watching: {[(a['processes'], a['programs'], a['highest']) for a in summary.get('agents', [])]}"
+    )
+    counted: dict[str, Counter[str]] = {"client": Counter(), "server": Counter()}
+    for row in summary.get("totals") or []:
+        counted[row["counted_at"]].update({k: v for k, v in row.items() if isinstance(v, int)})
+    clients, servers = counted["client"], counted["server"]
+    pairs = {
+        "opened": (clients["opened"], load.calls["opened"]),
+        "established": (servers["established"], load.servers["accepted"]),
+        "bytes asked": (servers["received"], load.servers["received"]),
+        "bytes back": (servers["sent"], load.servers["sent"]),
+        "received": (clients["received"], load.calls["received"]),
+    }
+    off = [f"{name} {told} of {true}" for name, (told, true) in pairs.items() if told != true]
+    print(f"      totals: {'all as the workload counted them' if not off else '; '.join(off)}")
 
 
 def main() -> None:

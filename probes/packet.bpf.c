@@ -93,10 +93,10 @@ BPF_ARRAY(followed, struct followed, FOLLOWED);
 BPF_TABLE("lru_percpu_hash", struct flow_key, struct flow, flows, FLOW_ENTRIES);
 BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
 
-/* How many connections in 65536 are followed, the same on all nodes (is_left_out_port). `soft` events in a second and CPU halve
- * the number at once, and so do each as many more; user space sets it by what was spent. */
+/* How many connections in 65536 are left out, the same on all nodes (is_left_out_port). `soft` events in a second and CPU
+ * halve the number of the others at once, and so do each as many more; user space sets it by what was spent. */
 struct sampling {
-	__u32 kept;
+	__u32 left_out;
 	__u32 soft; /* 0: never changed here */
 };
 BPF_ARRAY(sampling, struct sampling, 1);
@@ -183,12 +183,12 @@ static __always_inline int is_left_out_port(__u16 port)
 	struct sampling *s = sampling.lookup(&zero);
 	__u32 h = (port * 0x9e3779b1u) >> 16;
 
-	if (!s || s->kept >= ALL_KEPT)
+	if (!s || !s->left_out)
 		return 0;
 	h = (h & 0x5555) << 1 | (h >> 1 & 0x5555);
 	h = (h & 0x3333) << 2 | (h >> 2 & 0x3333);
 	h = (h & 0x0f0f) << 4 | (h >> 4 & 0x0f0f);
-	return ((h & 0xff) << 8 | h >> 8) >= s->kept;
+	return ((h & 0xff) << 8 | h >> 8) >= ALL_KEPT - s->left_out;
 }
 
 static __always_inline int is_left_out(struct tuple *t)
@@ -205,8 +205,8 @@ static __always_inline void press(void)
 	struct sampling *s = sampling.lookup(&zero);
 	struct budget *b = budgets.lookup(&zero);
 
-	if (s && b && s->soft && b->used % s->soft == 0 && s->kept >= 2 * FEWEST_KEPT)
-		s->kept /= 2;
+	if (s && b && s->soft && b->used % s->soft == 0 && s->left_out <= ALL_KEPT - 2 * FEWEST_KEPT)
+		s->left_out += (ALL_KEPT - s->left_out) / 2;
 }
 
 static __always_inline void emit(struct sighting *s, __u8 kind)
@@ -288,12 +288,14 @@ static __always_inline int count_flow(struct sighting *s, __u64 since)
 	if (!f) {
 		int slot = 0;
 		struct flow *fresh = fresh_flow.lookup(&slot);
+		if (!locate(s))
+			return 0; /* another node's on this kernel */
 		if (fresh && !flows.insert(&key, fresh)) /* another CPU may have come first */
 			count(ACCOUNT_FLOWS_CREATED);
 		f = flows.lookup(&key);
 		if (!f) {
 			count(ACCOUNT_FLOWS_FULL);
-			return locate(s);
+			return 1;
 		}
 	}
 	if (!f->whose) {

@@ -191,9 +191,12 @@ class TraceRun:
         return (client.namespace, client.pod) == (self.client.metadata.namespace, self.client.metadata.name)
 
     def finish(self, *, live: bool) -> ExitStatus:
-        self._show(self.correlator.finish())
+        self._show(self.correlator.finish(self.summary.account.unfinished))
         summary = self.summary.build(
-            self.correlator.half_seen, self.correlator.left_out, round(ALL_KEPT / self.correlator.sampling.fewest)
+            self.correlator.identity,
+            self.correlator.half_seen,
+            self.correlator.left_out,
+            round(ALL_KEPT / self.correlator.sampling.fewest),
         )
         self.view.finish(summary)
         if something_wrong(summary):

@@ -24,7 +24,7 @@ from kubectl_genainet.agent.serve.limits import Budget
 from kubectl_genainet.assets import asset_dir
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import Event
-from kubectl_genainet.model.packet import ALL_KEPT, Protocol
+from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.wire import FilterEntry
 
 FLOW_BYTES = 16 << 20  # what the flow table may take in all, over all CPUs
@@ -280,10 +280,7 @@ class LoadedProbe:
         self._taken_out += flows
 
     def sampling(self) -> bool:
-        return (
-            "sampling" in self.maps
-            and int.from_bytes((self.maps["sampling"].get(_word(0)) or b"")[:4], "little") < ALL_KEPT
-        )
+        return "sampling" in self.maps and any((self.maps["sampling"].get(_word(0)) or b"")[:4])
 
     def statistics(self) -> dict[str, bpfsys.ProgramStatistics]:
         """What the kernel counts for each program, by function. `missed` are packets that no probe has looked at."""
@@ -306,6 +303,9 @@ class LoadedProbe:
 
     def delete(self, name: str, key: bytes) -> None:
         self.maps[name].delete(key)
+
+    def delete_all(self, name: str, keys: list[bytes]) -> None:
+        bpfsys.delete_entries(self.maps[name].fd, keys)
 
     def set_word(self, name: str, index: int, value: int) -> None:
         self.maps[name].set(_word(index), value.to_bytes(8, "little"))

@@ -25,6 +25,9 @@ class Maps(Protocol):
     def evicted(self, flows: int) -> None:
         """Tells how many flows the kernel has put out of the table for others; their last counts are lost."""
 
+    def delete_all(self, name: str, keys: list[bytes]) -> None:
+        """Removes many entries of a map, whichever are there."""
+
     def took_out(self, flows: int) -> None:
         """Tells how many flows were taken out of the table, their counts being reported."""
 

@@ -37,6 +37,8 @@ _DROP = struct.Struct("<QII20Q")
 # struct flow_key (the point stands in the tuple's padding), struct flow
 FLOW_KEY = struct.Struct("<16s16sHHBB2xQ")
 FLOW = struct.Struct("<QQ2H3I16s32I")
+_HEAD = struct.Struct("<Q10xHI")  # of struct flow: packets, ended, whose
+_OWN = 1  # WHOSE_OWN; 0 where a CPU has not seen it
 # struct stream: bytes, first_ns, last_ns, silence_ns, silence_at_ns, next, gaps
 STREAM = struct.Struct("<5QI4x112I")
 
@@ -150,10 +152,10 @@ def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) 
     gone: list[bytes] = []
     for key, values in maps.take("flows", FLOW_KEY.size, FLOW.size):
         present += 1
-        own = [value for value in FLOW.iter_unpack(values) if value[4] == 1]  # WHOSE_OWN; 0 where a CPU has not seen it
-        packets = sum(value[0] for value in own)
+        heads = [_HEAD.unpack_from(values, at) for at in range(0, len(values), FLOW.size)]
+        packets = sum(packets for packets, _, whose in heads if whose == _OWN)
         known = seen.get(key)
-        ended = any(value[3] for value in own)
+        ended = any(ended for _, ended, _ in heads)
         if ended:
             gone.append(key)
             seen.pop(key, None)
@@ -161,10 +163,10 @@ def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) 
             continue
         if not ended:
             seen[key] = packets
+        own = [value for value in FLOW.iter_unpack(values) if value[4] == _OWN]
         yield _counters(key, own, context, now, _stream(streams.get(key)))
-    for key in gone:
-        maps.delete("flows", key)
-        maps.delete("streams", key)
+    maps.delete_all("flows", gone)
+    maps.delete_all("streams", [key for key in gone if key in streams])
     maps.evicted(created - present)
     maps.took_out(len(gone))
 

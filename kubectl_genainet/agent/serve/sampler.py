@@ -85,13 +85,14 @@ class Sampler:
         self.kept = kept
         room = min(self.budget * EVENTS_SHARE / self._event_s, self._most_events)
         soft = max(50, int(BURST * room / (os.cpu_count() or 1)))
-        self._map.set(_ZERO, _SAMPLING.pack(kept, soft))
+        self._map.set(_ZERO, _SAMPLING.pack(ALL_KEPT - kept, soft))
 
     def look(self, events: int) -> bool:
         """Once a second, with the number of events since the start: adjusts how many connections are followed. Returns
         whether that has changed since the last look."""
         now, before = time.monotonic(), self.kept
-        current: int = _SAMPLING.unpack(self._map.get(_ZERO) or _SAMPLING.pack(before, 0))[0]
+        left_out: int = _SAMPLING.unpack(self._map.get(_ZERO) or bytes(_SAMPLING.size))[0]
+        current = ALL_KEPT - left_out
         seconds = max(now - self._looked_at, 1e-3)
         own, kernel = self.own_s, self.kernel.spent_s or 0.0
         spent = (own - self._own + kernel - self._kernel) / seconds / self.budget

@@ -48,8 +48,8 @@ EXACT_START_S = 10.0  # a node with many rules takes seconds to list them
 EXACT_END_S = 15.0  # taking it back runs a few commands
 UNREADABLE = 100  # texts at most about what can't be read
 RULESETS_S = 15.0
-NODE_SHARE = 50  # looking at the namespaces may take one part in so many of the time
-DRAIN_SHARE = 60  # reading the flow table may take one part in so many of the time
+NODE_SHARE = 8  # looking at the namespaces, and at the rules, may take one part in so many of the budget
+DRAIN_SHARE = 4  # reading the tables may take one part in so many of the budget
 _COUNTERS = re.compile(
     r"\[\d+:\d+\]|\"(packets|bytes)\": *\d+|^#.*$", re.MULTILINE
 )  # change without the rules changing
@@ -224,7 +224,7 @@ class Session:
         while not self.stop.wait(pause):
             began = time.monotonic()
             self._rulesets()
-            pause = max(RULESETS_S, NODE_SHARE * (time.monotonic() - began))
+            pause = max(RULESETS_S, self._rest(NODE_SHARE, time.monotonic() - began))
 
     def _event(self, event: Event) -> None:
         self._send_sightings()  # what was seen before it comes before it
@@ -275,12 +275,13 @@ class Session:
                 if self.sampler is not None:
                     self.sampler.kernel.begin()
             if now >= drain_at:
+                began = time.thread_time()
                 self._drain(drained)
-                drain_at = time.monotonic() + max(1.0, DRAIN_SHARE * (time.monotonic() - now))
+                drain_at = time.monotonic() + max(1.0, self._rest(DRAIN_SHARE, time.thread_time() - began))
             if now >= sweep_at:
                 started = time.monotonic()
                 self._sweep()
-                sweep_at = started + max(SWEEP_S, DRAIN_SHARE * (time.monotonic() - started))
+                sweep_at = started + max(SWEEP_S, self._rest(DRAIN_SHARE, time.monotonic() - started))
             if now >= deadline:
                 self.end("timeout")
             if self.received >= request.max_events or self.outbox.bytes >= request.max_bytes:
@@ -319,6 +320,10 @@ class Session:
             self.outbox.put(Progress(node=self.node, stage="missing", detail=detail), always=True)
         finally:
             self.exact_runs.set()
+
+    def _rest(self, share: int, took_s: float) -> float:
+        """How long to pause after something that took so long and may take one part in `share` of the budget."""
+        return took_s * share * 100 / self.job.request.cpu_percent
 
     def _sample(self) -> None:
         if self.sampler is not None and self.sampler.look(self.received):
@@ -379,7 +384,7 @@ class Session:
                 self._report_node(fresh=False)
             except OSError:
                 raise GenainetError("the node's network namespace is gone") from None
-            pause = max(self.job.namespaces_s, NODE_SHARE * (time.monotonic() - begun))
+            pause = max(self.job.namespaces_s, self._rest(NODE_SHARE, time.monotonic() - begun))
 
     def _drain(self, drained: dict[bytes, int]) -> None:
         for probe in self.probes:

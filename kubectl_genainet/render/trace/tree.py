@@ -11,7 +11,7 @@ from kubectl_genainet.model.finding import Certainty, Evidence, counted
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.measure import Quantiles
 from kubectl_genainet.model.results.path import Hop, PacketPath, Party, Stream, Verdict
-from kubectl_genainet.model.results.trace import BackendSummary, TraceSummary
+from kubectl_genainet.model.results.trace import BackendSummary, ConnectionTotals, TraceSummary
 from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import CERTAINTY_STYLE, duration, printable
 
@@ -198,6 +198,22 @@ BACKEND_COLUMNS: tuple[Column[BackendSummary], ...] = (
 )
 
 
+def _number_of(name: str) -> Column[ConnectionTotals]:
+    return Column(name.upper().replace("_", " "), lambda totals: str(getattr(totals, name)), right=True)
+
+
+TOTALS_TITLE = "All TCP connections of the trace, counted in the kernel at the clients' and at the servers' sockets:"
+TOTALS_COLUMNS: tuple[Column[ConnectionTotals], ...] = (
+    Column("COUNTED AT", lambda t: t.counted_at),
+    Column("CLIENT", lambda t: t.client),
+    Column("TO", lambda t: f"svc/{t.service.name}:{t.service.port}" if t.service else (t.backend or "-")),
+    *map(
+        _number_of,
+        ("opened", "established", "ended", "refused", "timed_out", "given_up", "reset", "sent", "received"),
+    ),
+)
+
+
 def _backend_lines(backend: BackendSummary) -> RenderableType:
     """The row of a backend where its table does not fit."""
     name = "no backend"
@@ -233,6 +249,8 @@ def summary_block(summary: TraceSummary, width: int) -> RenderableType:
             Text(""),
             *([table(BACKEND_COLUMNS, summary.backends)] if fits else map(_backend_lines, summary.backends)),
         ]
+    if summary.sampled > 1 and summary.totals:
+        parts += [Text(""), Text(TOTALS_TITLE, style="dim"), table(TOTALS_COLUMNS, summary.totals)]
     for finding in summary.findings[:20]:
         parts.append(_line(Text("! ", style="bold yellow"), finding.title))
         parts += [_line("  ", _evidence(item)) for item in finding.evidence]
@@ -257,8 +275,13 @@ def _account(summary: TraceSummary) -> str:
     if summary.sampled > 1:
         text += (
             f"; the agents kept within their budget of CPU time (--budget): at times one connection in {summary.sampled} was "
-            f"followed, and {summary.left_out} that were seen in part are left out"
+            f"followed, and {summary.left_out} that were seen in part are left out; totals are of all"
         )
+    if summary.agents:
+        most = max(summary.agents, key=lambda a: a.processes + (a.programs or 0.0))
+        taken = f"{most.processes + (most.programs or 0.0):.1f} % of a core"
+        what = "" if most.programs is not None else ", its BPF programs not counted"
+        text += f"; the busiest agent ({most.node}) took {taken} of {most.budget:g} %{what}"
     if summary.silent_nodes:
         text += f"; broke off: {', '.join(summary.silent_nodes)}"
     return printable(text)
