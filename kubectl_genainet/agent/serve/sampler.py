@@ -24,6 +24,7 @@ ROOM = 0.75  # of the budget: below it more are followed
 MOST_MORE = 2.0  # times as many as before, at once
 FEWEST_LESS = 0.25
 CALM = 2  # looks in a row with room, before more are followed
+WORTH = 0.25  # of the budget, that following connections takes: below it fewer of them save nothing
 SMOOTH = 0.3  # the part of the last second in the average: rules are read every few seconds, which takes much of one
 _SAMPLING = struct.Struct("=II")
 _ZERO = bytes(4)
@@ -73,7 +74,8 @@ class Sampler:
         self._began_s = _own_s()
         self._looked_at, self._own, self._kernel, self._events = time.monotonic(), 0.0, 0.0, 0
         self._calm = 0
-        self._average = 0.0
+        self._average = self._following = 0.0
+        self._took = 0.0
         self._set(ALL_KEPT)
 
     @property
@@ -87,6 +89,10 @@ class Sampler:
         soft = max(50, int(BURST * room / (os.cpu_count() or 1)))
         self._map.set(_ZERO, _SAMPLING.pack(ALL_KEPT - kept, soft))
 
+    def took(self, seconds: float) -> None:
+        """CPU time that following connections took: handling events, reading tables."""
+        self._took += seconds
+
     def look(self, events: int) -> bool:
         """Once a second, with the number of events since the start: adjusts how many connections are followed. Returns
         whether that has changed since the last look."""
@@ -96,7 +102,12 @@ class Sampler:
         seconds = max(now - self._looked_at, 1e-3)
         own, kernel = self.own_s, self.kernel.spent_s or 0.0
         spent = (own - self._own + kernel - self._kernel) / seconds / self.budget
+        following = (self._took + kernel - self._kernel) / seconds / self.budget
+        self._took = 0.0
+        self._following += SMOOTH * (following - self._following)
         used = self._average = self._average + SMOOTH * (spent - self._average)
+        if self._following < WORTH:
+            used = min(used, AIM)
         used = max(used, (events - self._events) / seconds / self._most_events)
         self._looked_at, self._own, self._kernel, self._events = now, own, kernel, events
         self._calm = self._calm + 1 if used < ROOM else 0
