@@ -87,5 +87,5 @@ def test_a_written_file_keeps_its_mode_its_link_and_what_is_no_file(tmp_path: Pa
     assert (tmp_path / "real").stat().st_mode & 0o777 == 0o640
     write_whole("/dev/null", b"x", "the page")
     assert Path("/dev/null").is_char_device()
-    with pytest.raises(GenainetError, match="the page .* can't be written: No such file"):
+    with pytest.raises(GenainetError, match="can't be written: No such file"):
         write_whole(tmp_path / "no" / "folder", b"x", "the page")
