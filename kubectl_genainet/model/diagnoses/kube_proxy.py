@@ -80,9 +80,10 @@ STALE_CONNECTION = Diagnosis(
     Topic.KUBE_PROXY,
     "stale-connection",
     Severity.ERROR,
-    "conntrack sends connections to what is no endpoint, or does not translate them (needs `conntrack -L`)",
-    "An entry of the connection table is asked before the rules: the client keeps its dead backend.",
-    "Delete the entries with the command of the finding; clients then meet the rules.",
+    "conntrack sends open connections to what is no endpoint, or does not translate them (needs `conntrack -L`)",
+    "The kernel asks the connection table before the rules: the client keeps its dead backend. Info for TCP, whose next "
+    "connection meets the rules.",
+    "Delete the entries with the command of the finding; the next packet meets the rules.",
     "conntrack(8)",
 )
 PROXY_MODE_MISMATCH = Diagnosis(
