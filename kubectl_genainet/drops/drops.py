@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
+from kubectl_genainet.context.clocks import WallClocks
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.ends import Ends
 from kubectl_genainet.context.judging import denied_directions
@@ -19,6 +20,7 @@ from kubectl_genainet.model.events import (
     DropCount,
     EstablishedCount,
     Event,
+    Hello,
     IcmpCount,
     IcmpError,
     PacketDropped,
@@ -54,6 +56,8 @@ class Group:
     sample: PacketDropped | None = None
     error: IcmpError | None = None
     states: Counter[str] = field(default_factory=Counter)
+    first_ns: int = 0
+    last_ns: int = 0
 
     @property
     def node(self) -> str:
@@ -100,6 +104,7 @@ class DropCorrelator:
         self.identity = self.context.identity
         self.concerns = concerns
         self.everything = everything
+        self.walls = WallClocks()
         self.background = self.forgotten = self.observers = 0
         self._groups: dict[Key, Group] = {}
         self._now: dict[str, int] = {}
@@ -113,6 +118,8 @@ class DropCorrelator:
     def feed(self, event: Event) -> None:
         """Takes in one record."""
         match event:
+            case Hello():
+                self.walls.learn(event)
             case PacketDropped():
                 self._sample(event)
             case IcmpError():
@@ -183,6 +190,7 @@ class DropCorrelator:
         if group is None:
             return
         group.packets += event.packets
+        group.first_ns, group.last_ns = group.first_ns or event.t_ns, event.t_ns
         group.event = group.event or event
         if isinstance(event, DropCount):
             group.bytes += event.bytes
