@@ -9,9 +9,10 @@ from collections.abc import Callable
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from kubectl_genainet.model.diagnoses.rules import CONNTRACK_FULL
 from kubectl_genainet.model.finding import Certainty, Severity
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.model.results.drops import Agreement, DropRow, DropSummary, Outcome
+from kubectl_genainet.model.results.drops import Agreement, DropOutcome, DropRow, DropSummary
 from kubectl_genainet.model.results.path import Party
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.paragraphs import hanging
@@ -124,7 +125,7 @@ def alike(rows: list[DropRow]) -> list[tuple[DropRow, int]]:
     """The first row of each kind (check, workloads, Service, direction), and how many more are like it."""
     kinds: dict[tuple[object, ...], list[DropRow]] = {}
     for row in rows:
-        if row.check == "conntrack-full":
+        if row.check == CONNTRACK_FULL.name:
             kinds.setdefault((row.check, row.node), []).append(row)
             continue
         ends = tuple((p.workload or p.pod or p.ip) if p is not None else None for p in (row.client, row.server))
@@ -140,7 +141,7 @@ def details(row: DropRow, width: int, more: int = 0) -> RenderableType:
     head = Text(f"{mark} ", style=SEVERITY_STYLE[row.severity], overflow="fold")
     head.append(printable(f"{ends} {row.protocol.value if row.client else ''}".rstrip()), style="bold")
     way = ", in the reply's direction" if row.direction == "reply" else ""
-    unit = "connection" if row.outcome is Outcome.PASSED else "packet"
+    unit = "connection" if row.outcome is DropOutcome.PASSED else "packet"
     unit += "s" if row.packets != 1 else ""
     others = f"; {more} more like it" if more else ""
     head.append(printable(f"  {row.outcome.value}, {row.packets} {unit}{way}{others}"))

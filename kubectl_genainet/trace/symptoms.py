@@ -16,11 +16,12 @@ from kubectl_genainet.model.diagnoses.connections import (
     UNANSWERED,
 )
 from kubectl_genainet.model.diagnoses.rules import NO_ENDPOINTS
+from kubectl_genainet.model.diagnoses.sockets import LISTEN_OVERFLOW, REPLY_NOT_TRANSLATED, SYN_QUEUE_FULL
 from kubectl_genainet.model.events import FlowCounters, IcmpError, Point
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity, counted
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.reasons import icmp_meaning
-from kubectl_genainet.model.results.path import Outcome, PacketPath, Verdict
+from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Verdict
 from kubectl_genainet.trace.connection import Connection, Direction
 
 
@@ -62,7 +63,7 @@ def icmp_dropped(path: PacketPath, connection: Connection, identity: Identity) -
 
 def reset(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
     """The connection was reset before its end: by a pod's TCP, or by a packet that was made on the way."""
-    if path.outcome is not Outcome.RESET or not connection.resets:
+    if path.outcome is not ConnectionOutcome.RESET or not connection.resets:
         return None
     first, direction = min(connection.resets, key=lambda r: r[0].t_ns)
     pod = identity.pod_in(first.node, first.netns)
@@ -81,7 +82,7 @@ def reset(path: PacketPath, connection: Connection, identity: Identity) -> Findi
     if direction is Direction.REPLY:
         when = "midway through its answer" if connection.reply_data else "after the handshake, without an answer"
         return RESET_BY_APP.finding(f"{name} reset the connection {when}", tuple(evidence), object=ref)
-    if path.drop is not None and path.drop.check == "reply-not-translated":
+    if path.drop is not None and path.drop.check == REPLY_NOT_TRANSLATED.name:
         title = f"{name} reset the connection: the answer came from another address than the one that it had asked"
         return RESET_BY_CLIENT.finding(title, tuple(evidence), severity=Severity.ERROR, object=ref)
     when = "midway through the answer" if connection.reply_data else "before it had an answer"
@@ -137,11 +138,11 @@ def no_endpoints(path: PacketPath, connection: Connection, identity: Identity) -
 
 _QUEUES = {
     "TCPReqQFullDrop": (
-        "syn-queue-full",
+        SYN_QUEUE_FULL,
         "the queue of half-open connections of {place} is full: SYNs are dropped there without a word",
     ),
     "ListenOverflows": (
-        "listen-overflow",
+        LISTEN_OVERFLOW,
         "the listen queue of {place} is full: its application does not accept connections",
     ),
 }
@@ -150,19 +151,17 @@ _QUEUES = {
 def listen_queue_full(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
     """First packets arrive in a pod whose listening sockets' queues have overflown, and nothing answers."""
     last = max(connection.first, key=lambda e: e.t_ns, default=None)
-    if path.outcome is not Outcome.UNANSWERED or connection.answer or last is None:
+    if path.outcome is not ConnectionOutcome.UNANSWERED or connection.answer or last is None:
         return None
     if connection.protocol is not Protocol.TCP or not identity.owns(last.node, last.netns, last.flow.dst):
         return None
-    for counter, (check, title) in _QUEUES.items():
+    for counter, (diagnosis, title) in _QUEUES.items():
         grown = identity.grown(last.node, last.netns, counter)
         if grown > 0:
             pod = identity.pod_in(last.node, last.netns)
             arrived = f"the SYN arrived on {last.device}, no SYN-ACK left"
-            return Finding(
-                check,
+            return diagnosis.finding(
                 title.format(place=identity.place(last.node, last.netns)),
-                Severity.ERROR,
                 (
                     Evidence(arrived, Certainty.OBSERVED, node=last.node),
                     Evidence(f"TcpExt {counter} grew by {grown} meanwhile", Certainty.OBSERVED, node=last.node),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kubectl_genainet.context.identity import Identity
+from kubectl_genainet.model.diagnoses import Diagnosis
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import FiveTuple, address_text
@@ -15,7 +16,7 @@ from kubectl_genainet.why.remedies import Remedies
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class DropContext:
     """A drop and all that may explain it. `established` says whether the packet belonged to an existing connection.
 
     `ruleset` is the rules of the namespace that the packet was in. `named` is the rule that the node's kernel itself named
@@ -62,10 +63,10 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class DropExplanation:
     """What is made of a drop. `certainty` is that of `rule` and `policies`; `told` is how a rule answers the sender."""
 
-    check: str
+    diagnosis: Diagnosis
     explanation: str
     certainty: Certainty
     rule: str | None = None
