@@ -107,8 +107,8 @@ class Rows:
             node=group.node,
             pod=f"{pod.metadata.namespace}/{pod.metadata.name}" if pod else None,
             t_ns=group.first_ns,
-            time=self._of.walls.time(group.node, group.first_ns),
-            last_time=self._of.walls.time(group.node, group.last_ns),
+            time=self._correlator.walls.time(group.node, group.first_ns),
+            last_time=self._correlator.walls.time(group.node, group.last_ns),
             **fields,  # type: ignore[arg-type]
         )
 

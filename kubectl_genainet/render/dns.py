@@ -37,9 +37,9 @@ def _count_columns(_: type[R]) -> tuple[Column[R], ...]:
         Column("QUERIES", lambda r: str(r.counts.queries), right=True),
         Column("P50", lambda r: _time(r.counts.latency.p50), right=True),
         Column("P99", lambda r: _time(r.counts.latency.p99), right=True),
-        Column("MAX", lambda r: _time(r.counts.latency.max), right=True, spare=True),
+        Column("MAX", lambda r: _time(r.counts.latency.max), right=True, spare=1),
         Column("TIMEOUTS", lambda r: str(r.counts.timeouts), right=True, style=_bad(lambda c: c.timeouts)),
-        Column("RETRIES", lambda r: str(r.counts.retries), right=True, spare=True),
+        Column("RETRIES", lambda r: str(r.counts.retries), right=True, spare=1),
         Column("NXDOMAIN", lambda r: str(r.counts.rcodes.get("NXDOMAIN", 0)), right=True),
         Column(
             "SERVFAIL",
@@ -47,8 +47,8 @@ def _count_columns(_: type[R]) -> tuple[Column[R], ...]:
             right=True,
             style=_bad(lambda c: c.rcodes.get("SERVFAIL", 0)),
         ),
-        Column("TRUNCATED", lambda r: str(r.counts.truncated), right=True, spare=True),
-        Column("TCP", lambda r: str(r.counts.tcp_retries), right=True, spare=True),
+        Column("TRUNCATED", lambda r: str(r.counts.truncated), right=True, spare=1),
+        Column("TCP", lambda r: str(r.counts.tcp_retries), right=True, spare=1),
     )
 
 

@@ -23,15 +23,15 @@ INDENT = 4
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[T]):
-    """A column: its title, how to get the cell's text, whether only `-o wide` shows it, and whether it is left out
-    (`spare`) where the table is wider than the terminal."""
+    """A column: its title, how to get the cell's text, whether only `-o wide` shows it, and how soon it is left out
+    where the table is wider than the terminal (`spare`: the highest first, 0 never)."""
 
     title: str
     cell: Callable[[T], str]
     wide: bool = False
     right: bool = False
     style: Callable[[T], str] | None = None
-    spare: bool = False
+    spare: int = 0
 
 
 class FittedTable(Generic[T]):
@@ -60,23 +60,29 @@ class FittedTable(Generic[T]):
 
     def fits(self, width: int) -> bool:
         """Whether the rows are lines at that width, and not paragraphs."""
-        kept = [c for c in self._columns if not c.spare]
+        kept = self._choices()[-1]
         return not self._rows or sum(self._widths(kept)) + GAPS[1] * (len(kept) - 1) <= width
 
     def lines(self, width: int) -> Iterator[Text]:
-        telling = [c for c in self._columns if not c.right or c.title in self._always or self._says_something(c)]
-        kept = [c for c in telling if not c.spare]
-        for columns, gap in ((self._columns, 3), (telling, 3), (telling, 2), (kept, 2)):
+        telling, *fewer = self._choices()
+        for columns, gap in ((self._columns, 3), (telling, 3), (telling, 2), *((kept, 2) for kept in fewer)):
             widths = self._widths(columns)
             if sum(widths) + gap * (len(widths) - 1) <= width:
                 yield from self._aligned(columns, widths, gap, 0)
                 return
+        kept = [telling, *fewer][-1]
         widths = self._widths(kept)
         room = width - sum(widths[:-1]) - GAPS[1] * (len(widths) - 1)
         if room >= LAST_COLUMN and not kept[-1].right:
             yield from self._aligned(kept, widths, GAPS[1], room)
         else:
             yield from self._paragraphs(telling, width)
+
+    def _choices(self) -> list[list[Column[T]]]:
+        """Fewer and fewer columns: those that say something, then without the spare ones, step by step."""
+        telling = [c for c in self._columns if not c.right or c.title in self._always or self._says_something(c)]
+        ranks = sorted({c.spare for c in telling if c.spare}, reverse=True)
+        return [telling, *([c for c in telling if c.spare < rank] for rank in ranks)]
 
     def _says_something(self, column: Column[T]) -> bool:
         return any(column.cell(row) not in EMPTY for row in self._rows)

@@ -88,7 +88,8 @@ class Connection:
     @property
     def moments(self) -> Iterator[tuple[str, int]]:
         """When each node saw something of it, on its clock: the first packet, else what ended it, or its data."""
-        seen: list[Seen] = [s for attempt in self.attempts for s in attempt] or [d.event for d in self.drops]
+        seen: list[PacketSeen | PacketDropped] = [s for attempt in self.attempts for s in attempt]
+        seen += [d.event for d in self.drops] if not seen else []
         yield from ((s.node, s.t_ns) for s in seen)
         if not seen:
             yield from ((place[0], t_ns) for place, t_ns in (*self.request_data.items(), *self.reply_data.items()))

@@ -21,16 +21,17 @@ from kubectl_genainet.trace.groups import Group, service_name
 EVIDENCE = 4  # of a block; `--each` and `-o json` have all
 NAMED = 4  # workloads by name
 NARROW = 60
+RULE = 20  # a rule is cut so that it stays on its line beside so many characters
 HOPS_FOR = 2  # so many blocks show their example hop by hop, the others its ends
 
 
 def blocks(groups: list[Group], total: int, width: int) -> list[RenderableType]:
-    """A block a group, with a blank line between."""
+    """A block a group; a blank line stands around those with which something is wrong."""
     shown: list[RenderableType] = []
     wrong = sum(group.wrong for group in groups)
     for number, group in enumerate(groups):
         hops = number < HOPS_FOR if group.wrong else not wrong and number < HOPS_FOR
-        if shown:
+        if shown and (group.wrong or groups[number - 1].wrong):
             shown.append(Text())
         shown.append(block(group, total, width, hops=hops))
     return shown
@@ -39,6 +40,8 @@ def blocks(groups: list[Group], total: int, width: int) -> list[RenderableType]:
 def block(group: Group, total: int, width: int, *, hops: bool) -> RenderableType:
     """One group; `total` is the number of all connections, `hops` shows the example device by device."""
     lines = [*hanging(_head(group, total), width, hang=2), *hanging(_ends(group), width, indent=2, hang=2)]
+    if not group.wrong and not hops:
+        lines = list(hanging(_in_one_line(group), width, hang=2))
     lines += [part for text in _times(group) for part in hanging(line(text), width, indent=2)]
     lines += _cause(group.example, width)
     if hops and group.example.hops and width >= NARROW:
@@ -60,6 +63,11 @@ def _head(group: Group, total: int) -> Text:
         until = f" to {moment(group.last)}" if moment(group.last) != moment(group.first) else ""
         head.append(f"  {moment(group.first)}{until}", style="dim")
     return head
+
+
+def _in_one_line(group: Group) -> Text:
+    mark = Text(f"✓ {group.verdict.value.upper()}", style=VERDICT_STYLE[group.verdict])
+    return line(mark, f"  {group.count}  ", _ends(group))
 
 
 def _ends(group: Group) -> Text:
@@ -92,7 +100,7 @@ def _quantiles(what: str, of: Quantiles) -> str:
 
 def _cause(path: PacketPath, width: int) -> Iterator[Text]:
     drop = path.drop
-    for text in _reasons(drop) if drop is not None else ():
+    for text in _reasons(drop, width) if drop is not None else ():
         yield from hanging(text, width, indent=2, hang=2)
     if drop is not None and drop.remedy is not None:
         yield from hanging(line(Text("do: ", style="green"), drop.remedy.text), width, indent=2, hang=4)
@@ -103,20 +111,22 @@ def _cause(path: PacketPath, width: int) -> Iterator[Text]:
             yield from hanging(evidence(item), width, indent=4, hang=2)
 
 
-def _reasons(drop: Drop) -> Iterator[Text]:
+def _reasons(drop: Drop, width: int) -> Iterator[Text]:
     if drop.explanation:
         yield line(Text(printable(drop.explanation), style="bold"), " ", certainty(drop.certainty))
     yield line(Text(drop_place(drop), style="red"), " ", certainty(Certainty.OBSERVED))
     yield from map(evidence, drop.evidence[1 : 1 + EVIDENCE])
     if drop.rule:
-        yield line(Text(printable(drop.rule), style="cyan"), " ", certainty(drop.rule_certainty or drop.certainty))
+        room = max(RULE, width - RULE)
+        rule = drop.rule if len(drop.rule) <= room else f"{drop.rule[:room]}…"
+        yield line(Text(printable(rule), style="cyan"), " ", certainty(drop.rule_certainty or drop.certainty))
 
 
 def drop_place(drop: Drop) -> str:
     """The kernel's reason, and where it freed the packet."""
     place = [
         f"hook {drop.hook}" if drop.hook else "",
-        f"device {drop.device}" if drop.device else "",
+        drop.device or "",
         drop.location,
     ]
     return printable(f"{drop.reason} in {drop.pod or drop.node or '?'} ({', '.join(p for p in place if p)})")
@@ -132,7 +142,6 @@ def _example(path: PacketPath) -> Text:
     if service is not None:
         ends.append(address_text(service.ip, service.port))
     if backend is not None:
-        ends.append(f"{address_text(backend.ip, backend.port)}{f' on {backend.node}' if backend.node else ''}")
-    where = f" of {client.pod} on {client.node}" if client.pod else ""
+        ends.append(address_text(backend.ip, backend.port))
     at = f", {moment(path.time, whole=False)}" if path.time else ""
-    return line(Text(printable(f"for example {' → '.join(ends)}{where}{at}"), style="dim"))
+    return line(Text(printable(f"for example {' → '.join(ends)}{at}"), style="dim"))

@@ -15,7 +15,7 @@ from kubectl_genainet.render.text import duration, printable
 from kubectl_genainet.render.trace.blocks import evidence
 from kubectl_genainet.render.trace.parts import line
 
-BACKENDS_SHOWN = 10
+BACKENDS_SHOWN = 5
 FINDINGS_SHOWN = 20
 
 
@@ -30,7 +30,7 @@ def _quantiles(which: str) -> tuple[Column[BackendSummary], ...]:
         found: Quantiles = getattr(b, which)
         return found
 
-    spare = which != "response"
+    spare = {"response": 0, "handshake": 2, "path": 3}[which]
     return (
         Column(f"{which.upper()} P50", lambda b: duration(of(b).p50) if of(b).count else "-", right=True, spare=spare),
         Column("P99", lambda b: duration(of(b).p99) if of(b).count else "-", right=True, spare=spare),
@@ -41,9 +41,9 @@ BACKEND_COLUMNS: tuple[Column[BackendSummary], ...] = (
     Column("BACKEND", _name),
     Column("NODE", lambda b: (b.backend.node or "?") if b.backend else "-"),
     Column("CONNS", lambda b: str(b.connections), right=True),
-    Column("SHARE", lambda b: f"{b.share:.0%}", right=True),
+    Column("SHARE", lambda b: f"{b.share:.0%}", right=True, spare=1),
     Column("DROPS", lambda b: str(b.drops), right=True, style=lambda b: "bold red" if b.drops else ""),
-    Column("RETRANS", lambda b: str(b.retransmits), right=True),
+    Column("RETRANS", lambda b: str(b.retransmits), right=True, spare=1),
     *_quantiles("response"),
     *_quantiles("handshake"),
     *_quantiles("path"),
@@ -81,7 +81,7 @@ def _account(summary: TraceSummary) -> str:
     text = f"{counted(summary.connections, 'connection')} ({verdicts}); {seen}; {sightings}"
     text += f"; nodes: {', '.join(summary.nodes) or 'none'}"
     if summary.half_seen:
-        text += f"; {summary.half_seen} were already open when the trace started, or still open when it ended"
+        text += f"; {summary.half_seen} began before the trace or were open at its end"
     if summary.not_shown:
         text += f"; {summary.not_shown} left out by the filters"
     if summary.sampled > 1:

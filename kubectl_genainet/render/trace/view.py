@@ -128,12 +128,11 @@ class GroupView(TraceView):
     def _drawn(self) -> list[RenderableType]:
         shown: list[RenderableType] = []
         room, groups = self.console.height - 3, self.grouping.groups
-        for number, one in enumerate(blocks(groups, self.grouping.connections, self.console.width)):
-            lines = len(self.console.render_lines(one))
-            if lines > room:
-                shown.append(Text(f"… and {len(groups) - (number + 1) // 2} more groups", style="dim"))
+        for one in blocks(groups, self.grouping.connections, self.console.width):
+            room -= len(self.console.render_lines(one))
+            if room < 0:
+                shown.append(Text("… and more; what went wrong comes first", style="dim"))
                 break
-            room -= lines
             shown.append(one)
         return [*shown, self.state(counted(self.grouping.connections, "connection"))]
 

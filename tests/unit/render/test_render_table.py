@@ -13,7 +13,7 @@ from kubectl_genainet.render.table import Column, table
 Row = tuple[str, str, str]
 COLUMNS: tuple[Column[Row], ...] = (
     Column("NAME", lambda r: r[0]),
-    Column("NODE", lambda r: r[1], spare=True),
+    Column("NODE", lambda r: r[1], spare=1),
     Column("HITS", lambda r: "0", right=True),
     Column("PROBLEM", lambda r: r[2]),
 )
