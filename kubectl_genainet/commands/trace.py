@@ -14,8 +14,7 @@ from kubectl_genainet.model.results.path import Verdict
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.render.trace.view import make_view
 from kubectl_genainet.run.sources.base import Source
-from kubectl_genainet.run.trace import CheckConnections, TraceOptions, trace
-from kubectl_genainet.trace.filters import path_filter
+from kubectl_genainet.run.trace import CheckConnections, PathFilterTexts, TraceOptions, trace
 
 FOLLOW_S = 3600.0  # the agents end a session after so long
 
@@ -112,7 +111,7 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
         timeout_s=FOLLOW_S if follow and given("timeout") is None else timeout,
         node=options["node"],
         record=options["record"],
-        only=path_filter(
+        only=PathFilterTexts(
             verdicts=options["verdicts"],
             clients=options["clients"],
             servers=options["servers"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import msgspec
 
@@ -19,7 +19,7 @@ from kubectl_genainet.run.session import Watching, perform
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.target import HeldTarget
 from kubectl_genainet.run.view import MakeView, TraceView
-from kubectl_genainet.trace.filters import PathFilter
+from kubectl_genainet.trace.filters import path_filter
 from kubectl_genainet.trace.paths import PathCorrelator
 from kubectl_genainet.trace.summary import SummaryBuilder, something_wrong
 from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
@@ -33,6 +33,17 @@ class CheckConnections:
 
     count: int = 3
     path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PathFilterTexts:
+    """Which connections are told, as a command line says it: verdicts by name, ends as "deploy/NAME", "ns/NAME",
+    "10.0.0.0/8" or "app=rag" (several are alternatives), and a selector for the pod at either end."""
+
+    verdicts: tuple[str, ...] = ()
+    clients: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
+    labels: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +61,7 @@ class TraceOptions:
     slow_s: float = 1.0
     cpu_percent: float = 5.0
     last: int | None = None
-    only: PathFilter = field(default_factory=PathFilter)
+    only: PathFilterTexts = field(default_factory=PathFilterTexts)
 
 
 def trace(source: Source, target: Target | None, options: TraceOptions, make_view: MakeView[TraceView]) -> ExitStatus:
@@ -162,7 +173,7 @@ class TraceRun:
         view: TraceView,
         options: TraceOptions,
     ) -> None:
-        self.target, self.client, self.view, self.only = target, client, view, options.only
+        self.target, self.client, self.view, self.only = target, client, view, path_filter(**asdict(options.only))
         self.correlator = PathCorrelator(snapshot, set(target.current.servers), slow_ns=int(options.slow_s * 1e9))
         self._not_shown = 0
         self._last: deque[PacketPath] | None = deque(maxlen=options.last) if options.last else None

@@ -10,12 +10,10 @@ from kubectl_genainet.context.selector import parse_selector
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.results.path import PacketPath, Party, ServiceRef, Verdict
-from kubectl_genainet.model.target import KIND_WORDS, TargetKind, parse_target
+from kubectl_genainet.model.target import KIND_WORDS, NAMESPACE_WORDS, NODE_WORDS, TargetKind, parse_target
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Matches = Callable[[Party, ServiceRef | None, ClusterSnapshot], bool]
-_NAMESPACE_WORDS = frozenset({"ns", "namespace", "namespaces"})
-_NODE_WORDS = frozenset({"node", "no", "nodes"})
 _FORMS = "Ends are pod/NAME, deploy/NAME (sts/, ds/, …), svc/NAME, ns/NAME, node/NAME, an address, a CIDR or a label (app=rag)."
 
 
@@ -67,23 +65,15 @@ def _verdict(name: str) -> Verdict:
         ) from None
 
 
-def is_end(text: str) -> bool:
-    """Whether the text has the form of an end: a kind and a name, an address, a CIDR, a label."""
-    kind = text.partition("/")[0].lower()
-    if "/" in text and kind in KIND_WORDS | _NAMESPACE_WORDS | _NODE_WORDS:
-        return True
-    return _network(text) is not None or "=" in text
-
-
 def end_filter(text: str, namespace: str = "") -> Matches:
     """What "pod/NAME", "ns/NAME", "10.0.0.0/8" or "app=rag" matches. Raises InputError for what is none of the forms."""
     network = _network(text)
     if network is not None:
         return lambda end, _, __: _within(end.ip, network)
     kind, slash, name = text.partition("/")
-    if slash and kind.lower() in _NAMESPACE_WORDS:
+    if slash and kind.lower() in NAMESPACE_WORDS:
         return lambda end, _, __: end.namespace == name
-    if slash and kind.lower() in _NODE_WORDS:
+    if slash and kind.lower() in NODE_WORDS:
         return lambda end, _, __: end.node == name
     if slash and kind.lower() in KIND_WORDS:
         return _object(text, namespace)

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import click
 
 from kubectl_genainet.errors import GenainetError, InputError
+from kubectl_genainet.model.target import is_connection_end
 from kubectl_genainet.model.units import seconds
 from kubectl_genainet.run.sources.base import Source
-from kubectl_genainet.trace.filters import is_end
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -72,7 +72,7 @@ _from_clients = click.option(
 def split_from(values: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
     """(the bundle, the clients) among the values of --from: what has the form of a connection's end, and is no file, is a
     client. Raises click.UsageError for two bundles."""
-    bundles = [v for v in values if not is_end(v) or v.endswith(".gnb") or Path(v).is_file()]
+    bundles = [v for v in values if not is_connection_end(v) or v.endswith(".gnb") or Path(v).is_file()]
     if len(bundles) > 1:
         raise click.UsageError(f"--from takes one bundle, not {' and '.join(bundles)}")
     return next(iter(bundles), None), tuple(v for v in values if v not in bundles)

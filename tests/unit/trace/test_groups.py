@@ -13,9 +13,10 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.results.path import Drop, Flow, Hop, PacketPath, Party, ServiceRef, Verdict
+from kubectl_genainet.model.target import is_connection_end
 from kubectl_genainet.model.units import rfc3339
 from kubectl_genainet.render.trace.blocks import blocks
-from kubectl_genainet.trace.filters import is_end, path_filter
+from kubectl_genainet.trace.filters import path_filter
 from kubectl_genainet.trace.groups import Grouping
 from tests.unit.trace_world import pod
 
@@ -72,7 +73,7 @@ def test_thirty_clients_and_eight_backends_are_two_blocks_with_the_failure_first
     assert [g.count for g in grouping.groups] == [8, 240]
     assert lines[0].startswith("✗ DROPPED  8 of 248 connections  22:13:27Z")
     assert any("pod labels is app=chta, wanted app=chat" in line for line in lines[:24])
-    assert "  ai/chat (30 pods) → svc/vllm:80 → ai/vllm (8 pods)" in lines
+    assert "✓ FORWARDED  240  ai/chat (30 pods) → svc/vllm:80 → ai/vllm (8 pods)" in lines
     assert len(lines) <= 30 and all(len(line) <= 80 and line == line.rstrip() for line in lines)
 
 
@@ -146,5 +147,5 @@ def test_what_is_no_filter_is_named() -> None:
         with pytest.raises(InputError) as error:
             path_filter(**wrong)
         assert error.value.hint
-    assert is_end("10.0.0.0/8") and is_end("app=rag") and is_end("ns/prod")
-    assert not is_end("incident.gnb") and not is_end("recordings/prod")
+    assert is_connection_end("10.0.0.0/8") and is_connection_end("app=rag") and is_connection_end("ns/prod")
+    assert not is_connection_end("incident.gnb") and not is_connection_end("recordings/prod")
