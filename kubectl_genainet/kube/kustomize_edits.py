@@ -16,7 +16,7 @@ import yaml
 
 from kubectl_genainet.kube.yaml_text import Warn
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.model.workload_kinds import pod_templates
+from kubectl_genainet.model.workload_kinds.kinds import pod_templates
 
 Item = tuple[dict[str, Any], str]
 
