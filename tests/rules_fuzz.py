@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kubectl_genainet.proxy import Evaluation, Packet, Verdict, dumps_of, evaluate, parse_ruleset
+from kubectl_genainet.proxy import Evaluation, Packet, RulesetVerdict, dumps_of, evaluate, parse_ruleset
 from tests.rules_wire import NODE_IPS, Flow, Wire
 
 BACKENDS = ("10.8.0.11", "10.8.0.12", "10.8.0.13")
@@ -31,11 +31,11 @@ class Count:
 
 def said(evaluation: Evaluation, flow: Flow) -> set[str]:
     """What an evaluation allows a flow to do, in the words of `Wire.send`."""
-    if evaluation.verdict is Verdict.UNKNOWN:
+    if evaluation.verdict is RulesetVerdict.UNKNOWN:
         return {"UNKNOWN"}
     ways = set()
     for outcome in evaluation.outcomes:
-        if outcome.verdict in (Verdict.DROP, Verdict.REJECT):
+        if outcome.verdict in (RulesetVerdict.DROP, RulesetVerdict.REJECT):
             ways.add(outcome.verdict.value)
         else:
             at = outcome.backend.address if outcome.backend is not None else f"{flow.dst}:{flow.dport}"

@@ -10,7 +10,7 @@ import click
 from kubectl_genainet.commands.options import Messages, output_option, source_options
 from kubectl_genainet.commands.options.policies import enforcer_option
 from kubectl_genainet.errors import ExitStatus, GenainetError
-from kubectl_genainet.policy import Verdict
+from kubectl_genainet.policy import PolicyVerdict
 from kubectl_genainet.render.policy.circumstances import circumstances_json, print_circumstances, print_enforcer
 from kubectl_genainet.render.policy.json import explanation_json, flow_json, patch_json
 from kubectl_genainet.render.policy.text import grouped, isolates_text, patch_yaml, print_explanation, print_patch
@@ -132,6 +132,6 @@ def _print_lines(source: Source, lines: IO[str], enforcer: str, output: str) -> 
             click.echo(json.dumps(flow_json(answer)))
         else:
             print_explanation(console, answer)
-        if answer.verdict is not Verdict.ALLOW and status is ExitStatus.OK:
+        if answer.verdict is not PolicyVerdict.ALLOW and status is ExitStatus.OK:
             status = ExitStatus.FOUND
     return status

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from kubectl_genainet.drops.drops import DropCorrelator, Group
+from kubectl_genainet.drops.drops import DropCorrelator, EventGroup
 from kubectl_genainet.model.finding import Certainty, Evidence, Severity
 from kubectl_genainet.model.node import NetNs
 from kubectl_genainet.model.packet import FiveTuple, Protocol
-from kubectl_genainet.model.results.drops import DropRow, Outcome
+from kubectl_genainet.model.results.drops import DropOutcome, DropRow
 from kubectl_genainet.model.results.path import Drop, Party
 
-Explain = Callable[[Group], Drop]
-Beside = Callable[[Group, list[Group]], Iterable[Evidence]]
+Explain = Callable[[EventGroup], Drop]
+Beside = Callable[[EventGroup, list[EventGroup]], Iterable[Evidence]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class CounterRows:
                 evidence=tuple(evidence[:6]),
             )
 
-    def _leads_to(self, group: Group, ip: str) -> bool:
+    def _leads_to(self, group: EventGroup, ip: str) -> bool:
         """Whether the group's server is the address, or a Service with it as an endpoint."""
         request, snapshot = group.request, self._of.identity.snapshot
         found = snapshot.service_at(request.dst, request.dport, request.protocol.value)
@@ -131,7 +131,7 @@ class CounterRows:
         raced = check in ("conntrack-race", "conntrack-insert-failed")
         return DropRow(
             id=self._ids.setdefault(key, -len(self._ids) - 1),
-            outcome=Outcome.DROPPED,
+            outcome=DropOutcome.DROPPED,
             check=check,
             severity=Severity.WARNING if raced else Severity.ERROR,
             packets=count,

@@ -30,7 +30,7 @@ from kubectl_genainet.model.events import (
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol, is_multicast, is_observers
 from kubectl_genainet.model.reasons import function_of, is_background
-from kubectl_genainet.why.case import Case
+from kubectl_genainet.why.drop_context import DropContext
 
 MAX_GROUPS = 20_000
 SETTLED_NS = 5_000_000_000  # how long objects must have been in force before a connection is held against them
@@ -40,7 +40,7 @@ Key = tuple[str, str, str, int, Protocol, bool, str, int, str, str]
 
 
 @dataclass(slots=True)
-class Group:
+class EventGroup:
     """Events with one key, added up. `flow` is one of their tuples, in the packets' own direction."""
 
     id: int
@@ -101,7 +101,7 @@ class DropCorrelator:
         self.concerns = concerns
         self.everything = everything
         self.background = self.forgotten = self.observers = 0
-        self._groups: dict[Key, Group] = {}
+        self._groups: dict[Key, EventGroup] = {}
         self._now: dict[str, int] = {}
         self._in_force: dict[str, int] = {}
         self._judge_by(snapshot)
@@ -131,7 +131,9 @@ class DropCorrelator:
         self._now[node] = max(self._now.get(node, 0), getattr(event, "t_ns", 0))
         self._in_force.setdefault(node, self._now[node])
 
-    def _group(self, what: str, node: str, netns: int, flow: FiveTuple, reason: str, location: str) -> Group | None:
+    def _group(
+        self, what: str, node: str, netns: int, flow: FiveTuple, reason: str, location: str
+    ) -> EventGroup | None:
         if not self.concerns(flow) or is_observers(flow):
             return None
         reply = what != "established" and self.ends.orient(flow).reply
@@ -143,7 +145,7 @@ class DropCorrelator:
             if len(self._groups) >= MAX_GROUPS:
                 self.forgotten += 1
                 return None
-            found = self._groups[key] = Group(len(self._groups) + 1, what, key, flow)
+            found = self._groups[key] = EventGroup(len(self._groups) + 1, what, key, flow)
         return found
 
     def _is_background(self, flow: FiveTuple, reason: str, location: str, *, opening: bool) -> bool:
@@ -203,20 +205,20 @@ class DropCorrelator:
         return bool(denied_directions(event.flow, self.identity, self.context.engine))
 
     @property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[EventGroup]:
         """Groups that have been counted, the largest first."""
         return sorted((g for g in self._groups.values() if g.packets), key=lambda g: (-g.packets, g.id))
 
-    def by_pair(self) -> dict[tuple[str, str], list[Group]]:
+    def by_pair(self) -> dict[tuple[str, str], list[EventGroup]]:
         """The counted groups by (client, server) address; a server's address also stands for its Service's."""
-        found: dict[tuple[str, str], list[Group]] = defaultdict(list)
+        found: dict[tuple[str, str], list[EventGroup]] = defaultdict(list)
         for group in self._groups.values():
             if group.packets:
                 for pair in self.pairs(group):
                     found[pair].append(group)
         return found
 
-    def pairs(self, group: Group) -> Iterator[tuple[str, str]]:
+    def pairs(self, group: EventGroup) -> Iterator[tuple[str, str]]:
         """(client, server) of the group: by address and, so that both sides of a Service's translation meet, by Service."""
         request = group.request
         yield group.pair
@@ -224,13 +226,13 @@ class DropCorrelator:
         if service is not None:
             yield request.src, f"{service.namespace}/{service.name}"
 
-    def case(self, group: Group) -> Case:
+    def case(self, group: EventGroup) -> DropContext:
         """The drop as `explain` wants it."""
         event = group.sample or _without_sample(group)
         ruleset, error = self.context.rulesets.of(group.node, group.netns)
         opening = event.tcp is not None and event.tcp.syn and not event.tcp.is_ack
         established = group.reply or (group.flow.protocol is Protocol.TCP and not opening and not group.opening)
-        return Case(
+        return DropContext(
             event,
             established,
             self.identity,
@@ -241,7 +243,7 @@ class DropCorrelator:
             earlier=partial(self.context.rulesets.earlier, group.node, group.netns),
         )
 
-    def case_of_error(self, group: Group) -> Case | None:
+    def case_of_error(self, group: EventGroup) -> DropContext | None:
         """An ICMP error that was dropped itself, as a packet of its own; None where no sample of it came. Policies have
         nothing to say of it: connection tracking relates it to the connection that it is about."""
         error = group.error
@@ -264,7 +266,7 @@ class DropCorrelator:
             hook=error.hook,
         )
         ruleset, why = self.context.rulesets.of(group.node, group.netns)
-        return Case(packet, True, self.identity, ruleset, why, None, icmp=(error.type, error.code))
+        return DropContext(packet, True, self.identity, ruleset, why, None, icmp=(error.type, error.code))
 
     def request_of(self, flow: FiveTuple) -> FiveTuple:
         return self.ends.orient(flow).request
@@ -290,7 +292,7 @@ def _place_of(event: Tally) -> tuple[str, str, str]:
             return "established", "", ""
 
 
-def _without_sample(group: Group) -> PacketDropped:
+def _without_sample(group: EventGroup) -> PacketDropped:
     """What the counter alone knows, where no sample came: no device, no stack, no hook."""
     event = group.event
     location = event.location if isinstance(event, DropCount) else ""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from kubectl_genainet.context.judging import denied_directions, policy_flow
 from kubectl_genainet.drops.counters import CounterRows
-from kubectl_genainet.drops.drops import DropCorrelator, Group
+from kubectl_genainet.drops.drops import DropCorrelator, EventGroup
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.diagnoses import DIAGNOSES
 from kubectl_genainet.model.diagnoses.connections import ICMP_DROPPED, ICMP_ERROR, RETRANSMITS
@@ -16,9 +16,9 @@ from kubectl_genainet.model.events import IcmpCount, ResetCount
 from kubectl_genainet.model.finding import Certainty, Evidence, Severity, counted
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.reasons import HARMLESS_REASONS, icmp_meaning
-from kubectl_genainet.model.results.drops import Agreement, DropRow, Outcome, PolicyView
+from kubectl_genainet.model.results.drops import Agreement, DropOutcome, DropRow, PolicyView
 from kubectl_genainet.model.results.path import Drop
-from kubectl_genainet.policy import Verdict
+from kubectl_genainet.policy import PolicyVerdict
 from kubectl_genainet.why.explain import explain_drop
 
 # Where a policy may be behind a drop: elsewhere the policies have nothing to say.
@@ -64,7 +64,7 @@ class Rows:
         rows += self._counters.rows(self.explained, self._beside)
         return sorted(rows, key=lambda r: (r.severity is Severity.INFO, -r.packets, r.id))
 
-    def _related(self, group: Group, other: Group) -> bool:
+    def _related(self, group: EventGroup, other: EventGroup) -> bool:
         """Whether both are of one client and server. A Service's address and an endpoint of it may be the same server, two
         endpoints are not."""
         if other is group or other.pair == group.pair:
@@ -73,7 +73,7 @@ class Rows:
         ends = (group.request, other.request)
         return any(snapshot.service_at(r.dst, r.dport, r.protocol.value) is not None for r in ends)
 
-    def _row(self, group: Group, others: list[Group]) -> DropRow | None:
+    def _row(self, group: EventGroup, others: list[EventGroup]) -> DropRow | None:
         match group.what:
             case "drop":
                 return self._drop(group, others)
@@ -88,7 +88,7 @@ class Rows:
             case _:
                 return self._passed(group)
 
-    def _base(self, group: Group, **fields: object) -> DropRow:
+    def _base(self, group: EventGroup, **fields: object) -> DropRow:
         request = group.request
         identity = self._of.identity
         pod = identity.pod_in(group.node, group.netns)
@@ -106,7 +106,7 @@ class Rows:
             **fields,  # type: ignore[arg-type]
         )
 
-    def explained(self, group: Group) -> Drop:
+    def explained(self, group: EventGroup) -> Drop:
         """The group's drop. One without an explanation is looked at anew each time: settings may have changed."""
         ruleset, _ = self._of.context.rulesets.of(group.node, group.netns)
         basis = (id(ruleset), id(self._of.identity.snapshot), id(group.sample))
@@ -115,12 +115,12 @@ class Rows:
             self._drops[group.id] = known = (basis, explain_drop(self._of.case(group)))
         return known[1]
 
-    def explained_error(self, group: Group) -> Drop | None:
+    def explained_error(self, group: EventGroup) -> Drop | None:
         """The drop of an ICMP error; None where no sample of it came."""
         case = self._of.case_of_error(group)
         return explain_drop(case) if case is not None else None
 
-    def _drop(self, group: Group, others: list[Group]) -> DropRow:
+    def _drop(self, group: EventGroup, others: list[EventGroup]) -> DropRow:
         drop = self.explained(group)
         title, check = drop.explanation, drop.check
         evidence = [*drop.evidence, *self._beside(group, others)]
@@ -129,7 +129,13 @@ class Rows:
             check = "mtu-blackhole"
             title += f"; the sender is not told, since the ICMP error about it is dropped too, on {blocked.node}"
         evidence += _how_many_were_told(group, drop, others)
-        outcome = Outcome.REJECTED if drop.told else Outcome.REFUSED if check == "closed-port" else Outcome.DROPPED
+        outcome = (
+            DropOutcome.REJECTED
+            if drop.told
+            else DropOutcome.REFUSED
+            if check == "closed-port"
+            else DropOutcome.DROPPED
+        )
         return self._base(
             group,
             outcome=outcome,
@@ -141,7 +147,7 @@ class Rows:
             evidence=tuple(evidence),
         )
 
-    def _beside(self, group: Group, others: list[Group]) -> Iterator[Evidence]:
+    def _beside(self, group: EventGroup, others: list[EventGroup]) -> Iterator[Evidence]:
         """What else was observed of the same client and server."""
         for other in others:
             where = self._where(other)
@@ -167,10 +173,10 @@ class Rows:
                     text = f"TCP of {where} sent again: {states}"
                     yield Evidence(text, Certainty.OBSERVED, node=other.node, value=other.packets)
 
-    def _where(self, group: Group) -> str:
+    def _where(self, group: EventGroup) -> str:
         return self._of.identity.place(group.node, group.netns)
 
-    def _policy(self, group: Group, drop: Drop) -> PolicyView | None:
+    def _policy(self, group: EventGroup, drop: Drop) -> PolicyView | None:
         """The policies' verdict on the flow beside the drop; None where neither end is a pod, or a Service's address is
         the destination, which policies do not know."""
         request, snapshot = group.request, self._of.identity.snapshot
@@ -188,23 +194,23 @@ class Rows:
             dict.fromkeys(
                 f"{ref.namespace}/{ref.name}"
                 for result in (answer.egress, answer.ingress)
-                if result.verdict is Verdict.DENY
+                if result.verdict is PolicyVerdict.DENY
                 for ref in result.isolated_by
             )
         )
         match answer.verdict:
-            case Verdict.DENY:
+            case PolicyVerdict.DENY:
                 return PolicyView("deny", Agreement.AGREE, isolated)
-            case Verdict.ALLOW:
+            case PolicyVerdict.ALLOW:
                 return PolicyView("allow", Agreement.API_ADMITS, (), _causes(group, drop))
             case _:
                 return PolicyView("unknown", Agreement.UNKNOWN)
 
-    def _explains(self, other: Group) -> bool:
+    def _explains(self, other: EventGroup) -> bool:
         """Whether a drop is the reason of what came with it, and not itself a consequence."""
         return other.what == "drop" and not DIAGNOSES[self.explained(other).check].mild
 
-    def _reset(self, group: Group, others: list[Group]) -> DropRow | None:
+    def _reset(self, group: EventGroup, others: list[EventGroup]) -> DropRow | None:
         event = group.event
         assert isinstance(event, ResetCount)
         if not event.sent and any(isinstance(o.event, ResetCount) and o.event.sent for o in others):
@@ -228,23 +234,25 @@ class Rows:
             *self._beside(group, others),
         )
         severity = Severity.INFO if check == "reset-by-kernel" else Severity.WARNING
-        return self._base(group, outcome=Outcome.RESET, check=check, severity=severity, title=title, evidence=evidence)
+        return self._base(
+            group, outcome=DropOutcome.RESET, check=check, severity=severity, title=title, evidence=evidence
+        )
 
-    def _told(self, group: Group) -> DropRow:
+    def _told(self, group: EventGroup) -> DropRow:
         event, error = group.event, group.error
         assert isinstance(event, IcmpCount)
         meaning = icmp_meaning(event.family, event.type, event.code)
         by = f" by {error.src}" if error else ""
         return self._base(
             group,
-            outcome=Outcome.TOLD,
+            outcome=DropOutcome.TOLD,
             check=ICMP_ERROR.name,
             severity=Severity.WARNING,
             title=f"{self._where(group)} was told{by}: {meaning}{_mtu(group)}; where the packet died was not seen",
             evidence=(Evidence(f"ICMP type {event.type} code {event.code}", Certainty.OBSERVED, node=group.node),),
         )
 
-    def _icmp_dropped(self, group: Group) -> DropRow:
+    def _icmp_dropped(self, group: EventGroup) -> DropRow:
         event, error = group.event, group.error
         assert isinstance(event, IcmpCount)
         hook = f" in {error.hook}" if error and error.hook else ""
@@ -253,7 +261,7 @@ class Rows:
         by = f": {drop.explanation}" if drop is not None else ""
         return self._base(
             group,
-            outcome=Outcome.DROPPED,
+            outcome=DropOutcome.DROPPED,
             check=ICMP_DROPPED.name,
             severity=Severity.ERROR,
             title=f"the ICMP error ({meaning}{_mtu(group)}) that would tell the sender is dropped{hook} on {group.node}{by}",
@@ -264,19 +272,19 @@ class Rows:
             drop=drop,
         )
 
-    def _retransmitted(self, group: Group, others: list[Group]) -> DropRow:
+    def _retransmitted(self, group: EventGroup, others: list[EventGroup]) -> DropRow:
         states = ", ".join(f"{n} in {state}" for state, n in group.states.most_common())
         title = f"TCP of {self._where(group)} sent segments again ({states}); where they were lost was not seen"
         return self._base(
             group,
-            outcome=Outcome.RETRANSMITTED,
+            outcome=DropOutcome.RETRANSMITTED,
             check=RETRANSMITS.name,
             severity=Severity.INFO,
             title=title,
             evidence=(Evidence(f"tracepoint tcp_retransmit_skb: {states}", Certainty.OBSERVED, node=group.node),),
         )
 
-    def _passed(self, group: Group) -> DropRow:
+    def _passed(self, group: EventGroup) -> DropRow:
         request, engine = group.request, self._of.context.engine
         denied = denied_directions(request, self._of.identity, engine) if engine is not None else []
         by = tuple(dict.fromkeys(f"{r.namespace}/{r.name}" for _, result in denied for r in result.isolated_by))
@@ -288,7 +296,7 @@ class Rows:
         )
         return self._base(
             group,
-            outcome=Outcome.PASSED,
+            outcome=DropOutcome.PASSED,
             check=POLICY_NOT_ENFORCED.name,
             severity=Severity.ERROR,
             title=f"{self._where(group)} accepts connections that {names} does not admit",
@@ -305,7 +313,7 @@ class Rows:
         )
 
 
-def _severity(group: Group, check: str, others: list[Group]) -> Severity:
+def _severity(group: EventGroup, check: str, others: list[EventGroup]) -> Severity:
     """By what came of it: a mild reason is none where it kept a connection from coming about."""
     if group.reason in HARMLESS_REASONS:
         return Severity.INFO
@@ -318,7 +326,7 @@ def _severity(group: Group, check: str, others: list[Group]) -> Severity:
     return diagnosis.severity
 
 
-def _how_many_were_told(group: Group, drop: Drop, others: list[Group]) -> list[Evidence]:
+def _how_many_were_told(group: EventGroup, drop: Drop, others: list[EventGroup]) -> list[Evidence]:
     """A rule that rejects tells the sender, as far as the kernel's limit of ICMP errors lets it."""
     if drop.told is None or not drop.told.startswith("icmp"):
         return []
@@ -332,15 +340,15 @@ def _how_many_were_told(group: Group, drop: Drop, others: list[Group]) -> list[E
     return [Evidence(text, Certainty.OBSERVED, node=group.node, value=told)]
 
 
-def _has(others: list[Group], *kinds: str) -> bool:
+def _has(others: list[EventGroup], *kinds: str) -> bool:
     return any(other.what in kinds for other in others)
 
 
-def _mtu(group: Group) -> str:
+def _mtu(group: EventGroup) -> str:
     return f", MTU {group.error.mtu}" if group.error is not None and group.error.mtu else ""
 
 
-def _causes(group: Group, drop: Drop) -> tuple[str, ...]:
+def _causes(group: EventGroup, drop: Drop) -> tuple[str, ...]:
     """What may be behind a drop that the policies do not ask for. A rule that is no enforcer's is a cause of its own."""
     if drop.check in ("rule-drop", "rejected-by-rule"):
         return ()

@@ -58,7 +58,7 @@ class TcpFlags(msgspec.Struct, frozen=True):
         return ",".join(names) or "-"
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class PacketSighting(msgspec.Struct, frozen=True, kw_only=True):
     """What every packet observation has in common.
 
     `length` is skb->len in bytes (a GSO packet is one), `payload` the transport payload's length, `sig` a hash of
@@ -85,13 +85,13 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     cpu: int = 0
 
 
-class PacketSeen(Seen, frozen=True, kw_only=True, tag_field="kind", tag="packet"):
+class PacketSeen(PacketSighting, frozen=True, kw_only=True, tag_field="kind", tag="packet"):
     """A packet passed a device."""
 
     point: Point
 
 
-class PacketDropped(Seen, frozen=True, kw_only=True, tag_field="kind", tag="drop"):
+class PacketDropped(PacketSighting, frozen=True, kw_only=True, tag_field="kind", tag="drop"):
     """The kernel freed a packet with a reason.
 
     `reason` is the kernel's name without its prefix ("NETFILTER_DROP"; "" where the kernel gives none); `location`

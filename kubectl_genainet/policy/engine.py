@@ -29,8 +29,8 @@ from kubectl_genainet.policy.model import (
     NotEvaluated,
     PolicyEndpoint,
     PolicyFlow,
+    PolicyVerdict,
     Reason,
-    Verdict,
     both,
 )
 from kubectl_genainet.policy.party import Parties, Party, PartyKind
@@ -173,7 +173,7 @@ class PolicyEngine:
             return None
         return fitting[0] if self._by_the_api.explain(flow).direction(direction).verdict is not result.verdict else None
 
-    def verdict(self, flow: PolicyFlow) -> Verdict:
+    def verdict(self, flow: PolicyFlow) -> PolicyVerdict:
         """The verdict alone, as `explain` gives it, at the speed of a look-up where both ends are pods."""
         source, destination = flow.source, flow.destination
         if flow.protocol in PROTOCOLS and source.name and destination.name and not (source.ip or destination.ip):
@@ -183,8 +183,8 @@ class PolicyEngine:
             if from_class is not None and to_class is not None and self._between(classes, from_class, to_class, flow):
                 may_allow, may_deny = self.rows.may(from_class, to_class, flow.protocol, flow.port)
                 if may_allow:
-                    return Verdict.UNKNOWN if may_deny else Verdict.ALLOW
-                return Verdict.DENY
+                    return PolicyVerdict.UNKNOWN if may_deny else PolicyVerdict.ALLOW
+                return PolicyVerdict.DENY
         return self.explain(flow).verdict
 
     @staticmethod
@@ -265,7 +265,7 @@ class PolicyEngine:
         if flow.protocol not in PROTOCOLS and plan:
             why = f"they say nothing about {flow.protocol}, only about TCP, UDP and SCTP"
             return _unknown(result, NotEvaluated("policies", "", why))
-        if own_node is None and result.verdict is not Verdict.ALLOW:
+        if own_node is None and result.verdict is not PolicyVerdict.ALLOW:
             why = "it has no node yet; the node that will run it may always talk with it"
             note = NotEvaluated(f"Pod {own.text}", "spec.nodeName", why)
             return msgspec.structs.replace(result, not_evaluated=(*result.not_evaluated, note))
@@ -274,11 +274,11 @@ class PolicyEngine:
     def _exempt(self, direction: Direction, own: Party, peer: Party, hairpin: bool) -> DirectionResult | None:
         """The result where no policy is consulted, or None."""
         if (own.same_pod(peer) and not hairpin) or _loopback(own) or _loopback(peer):
-            return DirectionResult(Verdict.ALLOW, Reason.LOOPBACK)
+            return DirectionResult(PolicyVerdict.ALLOW, Reason.LOOPBACK)
         if own.kind is PartyKind.OUTSIDE:
-            return DirectionResult(Verdict.ALLOW, Reason.OUTSIDE)
+            return DirectionResult(PolicyVerdict.ALLOW, Reason.OUTSIDE)
         if self.enforcer.inert:
-            return DirectionResult(Verdict.ALLOW, Reason.INERT)
+            return DirectionResult(PolicyVerdict.ALLOW, Reason.INERT)
         if own.kind is PartyKind.HOST:
             reason = Reason.HOST_NETWORK if own.name else Reason.OUTSIDE
             notes = tuple(
@@ -286,8 +286,8 @@ class PolicyEngine:
                 for ref in self.host_policies
             )
             if notes:
-                return DirectionResult(Verdict.UNKNOWN, Reason.NOT_EVALUATED, not_evaluated=notes)
-            return DirectionResult(Verdict.ALLOW, reason)
+                return DirectionResult(PolicyVerdict.UNKNOWN, Reason.NOT_EVALUATED, not_evaluated=notes)
+            return DirectionResult(PolicyVerdict.ALLOW, reason)
         return None
 
     def _from_own_node(self, flow: PolicyFlow, own: Party, peer: Party, plan: Plan) -> DirectionResult:
@@ -300,14 +300,14 @@ class PolicyEngine:
             if one.policy.family is Family.CILIUM and any(r.action is Action.DENY for r in one.policy.ingress)
         ]
         result = explain_direction(flow, Direction.INGRESS, own, peer, self.in_tiers(denying))
-        return DirectionResult(Verdict.ALLOW, Reason.OWN_NODE) if result.reason is Reason.DEFAULT else result
+        return DirectionResult(PolicyVerdict.ALLOW, Reason.OWN_NODE) if result.reason is Reason.DEFAULT else result
 
     def _to_own_node(self, flow: PolicyFlow, own: Party, peer: Party, plan: Plan) -> DirectionResult:
         """A flow to the node that runs the pod: "traffic to and from the node where a Pod is running is always allowed"
         is said of NetworkPolicy only (Kubernetes documentation, "Network Policies"), so the other kinds are judged."""
         others = [s for _, chosen in plan for s in chosen if s.policy.family is not Family.NETWORK_POLICY]
         result = explain_direction(flow, Direction.EGRESS, own, peer, self.in_tiers(others))
-        return DirectionResult(Verdict.ALLOW, Reason.OWN_NODE) if result.reason is Reason.DEFAULT else result
+        return DirectionResult(PolicyVerdict.ALLOW, Reason.OWN_NODE) if result.reason is Reason.DEFAULT else result
 
 
 class Changed(NamedTuple):
@@ -326,7 +326,7 @@ def _namespace_of(policy: Policy) -> str:
 
 def _unknown(result: DirectionResult, note: NotEvaluated) -> DirectionResult:
     notes = (*result.not_evaluated, note)
-    return DirectionResult(Verdict.UNKNOWN, Reason.NOT_EVALUATED, result.isolated_by, (), result.policies, notes)
+    return DirectionResult(PolicyVerdict.UNKNOWN, Reason.NOT_EVALUATED, result.isolated_by, (), result.policies, notes)
 
 
 def _loopback(party: Party) -> bool:

@@ -16,7 +16,7 @@ _FIELD = re.compile(r"(src|dst|sport|dport)=(\S+)")
 _NUMBERS = {"tcp": Protocol.TCP, "udp": Protocol.UDP, "sctp": Protocol.SCTP}
 
 
-class Connection(msgspec.Struct, frozen=True):
+class ConntrackEntry(msgspec.Struct, frozen=True):
     """A conntrack entry: the tuple as the client sent it, and the tuple of the replies."""
 
     original: FiveTuple
@@ -32,9 +32,9 @@ class Connection(msgspec.Struct, frozen=True):
         return (self.reply.src, self.reply.sport) != (self.original.dst, self.original.dport)
 
 
-def parse_conntrack(text: str) -> tuple[Connection, ...]:
+def parse_conntrack(text: str) -> tuple[ConntrackEntry, ...]:
     """Entries of `conntrack -L` or /proc/net/nf_conntrack. Entries without ports are left out."""
-    found: list[Connection] = []
+    found: list[ConntrackEntry] = []
     for line in text.splitlines():
         protocol = next((_NUMBERS[word] for word in line.split()[:4] if word in _NUMBERS), None)
         fields = _FIELD.findall(line)
@@ -48,14 +48,14 @@ def parse_conntrack(text: str) -> tuple[Connection, ...]:
             ]
         except (KeyError, ValueError):
             continue
-        found.append(Connection(*tuples))
+        found.append(ConntrackEntry(*tuples))
     return tuple(found)
 
 
 BackendKey = tuple[str, str, int, str, int]  # protocol, Service address and port, backend address and port
 
 
-def connections_by_backend(connections: Iterable[Connection]) -> Counter[BackendKey]:
+def connections_by_backend(connections: Iterable[ConntrackEntry]) -> Counter[BackendKey]:
     """How many translated connections each pair of Service address and backend has in conntrack now."""
     return Counter(
         (c.original.protocol.value, c.original.dst, c.original.dport, c.translated.dst, c.translated.dport)
@@ -64,7 +64,7 @@ def connections_by_backend(connections: Iterable[Connection]) -> Counter[Backend
     )
 
 
-def begun(before: Iterable[Connection], after: Iterable[Connection]) -> tuple[Connection, ...]:
+def begun(before: Iterable[ConntrackEntry], after: Iterable[ConntrackEntry]) -> tuple[ConntrackEntry, ...]:
     """Connections of `after` that were not there before. Those that came and went in between are in neither."""
     known = {c.original for c in before}
     return tuple(c for c in after if c.original not in known)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from kubectl_genainet.model.finding import Certainty, Severity
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.model.results.drops import Agreement, DropRow, DropSummary, Outcome
+from kubectl_genainet.model.results.drops import Agreement, DropOutcome, DropRow, DropSummary
 from kubectl_genainet.model.results.path import Party
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.table import Column, table
@@ -138,7 +138,7 @@ def details(row: DropRow, more: int = 0) -> RenderableType:
     head = Text(f"{mark} ", style=SEVERITY_STYLE[row.severity], overflow="fold")
     head.append(printable(f"{ends} {row.protocol.value if row.client else ''}".rstrip()), style="bold")
     way = ", in the reply's direction" if row.direction == "reply" else ""
-    unit = "connection" if row.outcome is Outcome.PASSED else "packet"
+    unit = "connection" if row.outcome is DropOutcome.PASSED else "packet"
     unit += "s" if row.packets != 1 else ""
     others = f"; {more} more like it" if more else ""
     head.append(printable(f"  {row.outcome.value}, {row.packets} {unit}{way}{others}"))

@@ -27,7 +27,7 @@ from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.results.diagnosis import Cause, Conclusion
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
-from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
+from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.model.target import Target, TargetKind
@@ -258,7 +258,7 @@ def conclude(source: Source, target: Target | None, collected: Collected, second
         traced.events.get("lost") if traced else None,
         len(collected.paths),
         len(queries),
-        sum(q.outcome is Outcome.TIMEOUT for q in queries),
+        sum(q.outcome is QueryOutcome.TIMEOUT for q in queries),
         collected.failures,
     )
     return Conclusion(

@@ -17,7 +17,7 @@ from kubectl_genainet.policy import (
     Patcher,
     PolicyEngine,
     PolicyFlow,
-    Verdict,
+    PolicyVerdict,
     ip_endpoint,
     patch_all,
     pod_endpoint,
@@ -49,7 +49,7 @@ class ExplainedFlow:
 
     @property
     def admitted(self) -> bool:
-        return self.explanation.verdict is Verdict.ALLOW
+        return self.explanation.verdict is PolicyVerdict.ALLOW
 
 
 class FlowsBetween:
@@ -86,7 +86,7 @@ class FlowsBetween:
 
     def check_refused(self) -> None:
         """Raises InputError where an answer hangs on a policy of a file that the API server would not take."""
-        unknown = [f.explanation for f in self.flows if f.explanation.verdict is Verdict.UNKNOWN]
+        unknown = [f.explanation for f in self.flows if f.explanation.verdict is PolicyVerdict.UNKNOWN]
         named = {note.policy for explanation in unknown for note in explanation.not_evaluated}
         for one in self.engine.unevaluated:
             if one.source and one.refused_by is RefusedBy.API and str(one.ref) in named:

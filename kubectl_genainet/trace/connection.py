@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from kubectl_genainet.model.events import FlowCounters, IcmpError, PacketDropped, PacketSeen, Seen
+from kubectl_genainet.model.events import FlowCounters, IcmpError, PacketDropped, PacketSeen, PacketSighting
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
-Key = tuple[str, int, int]  # of a first packet: what NAT leaves alone
+FirstPacketKey = tuple[str, int, int]  # of a first packet: what NAT leaves alone
 Place = tuple[str, int, int, str]  # node, netns, ifindex, point
 
 MAX_LISTED = 1000  # of a connection's drops and retransmits; more are counted only
@@ -55,7 +55,7 @@ class Counted:
 class Connection:
     """`tuples` are in the client's direction, in order of sight. Times are on the nodes' own clocks."""
 
-    key: Key
+    key: FirstPacketKey
     protocol: Protocol
     mid_stream: bool = False  # it was there before the probes were
     number: int = 0  # among those with the same key
@@ -93,14 +93,14 @@ class Connection:
         """One side has ended it."""
         return bool(self.resets or self.fins)
 
-    def heard(self, event: Seen | IcmpError) -> None:
+    def heard(self, event: PacketSighting | IcmpError) -> None:
         """Notes when the node had the last to say of it."""
         self.last[event.node] = max(event.t_ns, self.last.get(event.node, 0))
 
     def direction(self, flow: FiveTuple) -> Direction:
         return Direction.REPLY if flow.reversed in self.tuples else Direction.REQUEST
 
-    def direction_of(self, event: Seen) -> Direction:
+    def direction_of(self, event: PacketSighting) -> Direction:
         """The direction of a packet whose tuple is not known yet: one of its ends may be."""
         ends = {(t.src, t.sport) for t in self.tuples}
         return Direction.REPLY if (event.flow.dst, event.flow.dport) in ends else Direction.REQUEST

@@ -18,13 +18,13 @@ from kubectl_genainet.model.events import (
     IcmpError,
     PacketDropped,
     PacketSeen,
+    PacketSighting,
     Point,
-    Seen,
     TcpRetransmit,
 )
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.reasons import HARMLESS_REASONS
-from kubectl_genainet.trace.connection import Connection, Direction, Dropped, Key, Resent, place_of
+from kubectl_genainet.trace.connection import Connection, Direction, Dropped, FirstPacketKey, Resent, place_of
 
 MAX_CONNECTIONS = 200_000
 MAX_SKBS = 50_000  # whose last sighting is remembered
@@ -75,18 +75,18 @@ class Connections:
     def find(self, flow: FiveTuple) -> Connection | None:
         return self._by_tuple.get(flow) or self._by_tuple.get(flow.reversed)
 
-    def _key(self, event: Seen) -> Key:
+    def _key(self, event: PacketSighting) -> FirstPacketKey:
         if event.tcp is not None:
             return ("tcp", event.tcp.seq, event.payload)
         return (event.flow.protocol.value, event.sig, event.payload)
 
-    def _opens(self, event: Seen) -> bool:
+    def _opens(self, event: PacketSighting) -> bool:
         """Whether this may be a first packet: a SYN; of others, any that is not seen to go back."""
         if event.tcp is not None:
             return event.tcp.syn and not event.tcp.is_ack
         return event.flow.protocol not in _PORTLESS or event.flow.reversed not in self._by_tuple
 
-    def _connection_of_first(self, event: Seen) -> Connection | None:
+    def _connection_of_first(self, event: PacketSighting) -> Connection | None:
         """The connection that this first packet opens; None for what is no first packet."""
         if not self._opens(event):
             return None
@@ -107,7 +107,7 @@ class Connections:
             found = self._of_key(key, event)
         return found or self._new(key, event)
 
-    def _same_skb(self, event: Seen, key: Key) -> Connection | None:
+    def _same_skb(self, event: PacketSighting, key: FirstPacketKey) -> Connection | None:
         """The connection whose packet came into this namespace as the same sk_buff, and now leaves it or dies."""
         at = self._by_skb.get((event.node, event.netns, event.skb))
         if at is None or (isinstance(event, PacketSeen) and event.point is not Point.TX):
@@ -131,7 +131,7 @@ class Connections:
         if len(self._by_skb) > MAX_SKBS:
             self._by_skb.popitem(last=False)
 
-    def _of_key(self, key: Key, event: Seen) -> Connection | None:
+    def _of_key(self, key: FirstPacketKey, event: PacketSighting) -> Connection | None:
         """The connection that the packet with this key belongs to; several may happen to have the same."""
         number = 0
         while (found := self._by_key.get((*key, number))) is not None:
@@ -140,7 +140,7 @@ class Connections:
             number += 1
         return None
 
-    def _related(self, connection: Connection, event: Seen) -> bool:
+    def _related(self, connection: Connection, event: PacketSighting) -> bool:
         """A packet of this connection shares an end, or its sk_buff, with a sighting of it, and passes no place with two
         tuples. Of datagrams, whose payloads may all be equal, the sender must be the same."""
         flow = event.flow
@@ -160,7 +160,7 @@ class Connections:
             for t in connection.tuples
         )
 
-    def _new(self, key: Key, event: Seen, *, mid_stream: bool = False) -> Connection:
+    def _new(self, key: FirstPacketKey, event: PacketSighting, *, mid_stream: bool = False) -> Connection:
         if len(self._by_key) >= MAX_CONNECTIONS:
             self._forget()
         number = 0

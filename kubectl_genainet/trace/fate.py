@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from kubectl_genainet.model.events import PacketSeen, Point
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.reasons import BACKGROUND_LOCATIONS, NO_REASON, SENTENCES, function_of
-from kubectl_genainet.model.results.path import Outcome, Verdict
+from kubectl_genainet.model.results.path import ConnectionOutcome, Verdict
 from kubectl_genainet.trace.connection import Connection, Counted, Direction, Dropped
 
 FRESH_NS = 500_000_000  # a loss so shortly before the end of the trace may still be made good
@@ -23,7 +23,7 @@ RESENT_TELLS = 2  # so many retransmissions in a row without anything new
 class Fate:
     """`drop` is the one that decided, `recovered` counts those that did not."""
 
-    outcome: Outcome
+    outcome: ConnectionOutcome
     verdict: Verdict
     drop: Dropped | None = None
     waited: str = ""
@@ -89,11 +89,11 @@ def _unopened(connection: Connection, around: Around) -> Fate:
     """No answer to the SYN was seen anywhere."""
     drop = telling(d for d in connection.drops if d.first_packet)
     if _refused(connection) or _told(connection):
-        return Fate(Outcome.REFUSED, Verdict.REJECTED, drop)
+        return Fate(ConnectionOutcome.REFUSED, Verdict.REJECTED, drop)
     waited = _waited(connection, around, "no SYN-ACK")
     if drop is not None or connection.icmp:
-        return Fate(Outcome.DROPPED, Verdict.DROPPED, drop, waited)
-    return Fate(Outcome.UNANSWERED, Verdict.UNANSWERED, None, waited)
+        return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, drop, waited)
+    return Fate(ConnectionOutcome.UNANSWERED, Verdict.UNANSWERED, None, waited)
 
 
 def _accepted(connection: Connection, around: Around) -> bool:
@@ -122,11 +122,11 @@ def _half_open(connection: Connection, around: Around) -> Fate:
     """A SYN-ACK was sent, and the client did not get it, or had no use for it."""
     drop = telling(d for d in connection.drops if d.direction is Direction.REPLY)
     if any(direction is Direction.REQUEST for _, direction in connection.resets):
-        return Fate(Outcome.RESET, Verdict.RESET, drop, "the client answered the SYN-ACK with a reset")
+        return Fate(ConnectionOutcome.RESET, Verdict.RESET, drop, "the client answered the SYN-ACK with a reset")
     waited = _waited(connection, around, "the SYN-ACK did not reach the client")
     if drop is not None and is_loss(drop):
-        return Fate(Outcome.DROPPED, Verdict.DROPPED, drop, waited)
-    return Fate(Outcome.UNANSWERED, Verdict.UNANSWERED, None, waited)
+        return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, drop, waited)
+    return Fate(ConnectionOutcome.UNANSWERED, Verdict.UNANSWERED, None, waited)
 
 
 def _opened(connection: Connection, around: Around) -> Fate:
@@ -142,9 +142,9 @@ def _opened(connection: Connection, around: Around) -> Fate:
         side = "client" if direction is Direction.REQUEST else "server"
         after = seconds(around.wall(event.node, event.t_ns) - _began(connection, around))
         waited = f"a reset from the {side}'s side {after} after its begin"
-        return Fate(Outcome.RESET, Verdict.RESET, None, waited, recovered)
+        return Fate(ConnectionOutcome.RESET, Verdict.RESET, None, waited, recovered)
     waited = "" if connection.closing else f"still open after {seconds(_span(connection, around))}"
-    return Fate(Outcome.ANSWERED, Verdict.FORWARDED, None, waited, recovered)
+    return Fate(ConnectionOutcome.ANSWERED, Verdict.FORWARDED, None, waited, recovered)
 
 
 def _began(connection: Connection, around: Around) -> int:
@@ -184,8 +184,8 @@ def _lost_for_good(connection: Connection, direction: Direction, around: Around)
     what = "request" if direction is Direction.REQUEST else "reply"
     waited = f"nothing new of the {what} arrived{f' for {silence}' if silence else ''}"
     if drops:
-        return Fate(Outcome.DROPPED, Verdict.DROPPED, telling(drops), waited)
-    return Fate(Outcome.UNANSWERED, Verdict.UNANSWERED, None, waited)
+        return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, telling(drops), waited)
+    return Fate(ConnectionOutcome.UNANSWERED, Verdict.UNANSWERED, None, waited)
 
 
 def _is_duplicate(dropped: Dropped) -> bool:
@@ -228,18 +228,21 @@ def _of_datagrams(connection: Connection, around: Around) -> Fate:
     if not answered and (_told(connection) or connection.icmp or requests):
         told = _told(connection)
         verdict = Verdict.REJECTED if told else Verdict.DROPPED
-        return Fate(Outcome.REFUSED if told else Outcome.DROPPED, verdict, telling(requests))
+        return Fate(ConnectionOutcome.REFUSED if told else ConnectionOutcome.DROPPED, verdict, telling(requests))
     if answered:
         last_answer = max(around.wall(a.node, a.t_ns) for a in connection.answer)
         after = [d for d in lost if around.wall(d.event.node, d.event.t_ns) > last_answer]
         if after:
             return Fate(
-                Outcome.DROPPED, Verdict.DROPPED, telling(after), "datagrams after the last answer were dropped"
+                ConnectionOutcome.DROPPED,
+                Verdict.DROPPED,
+                telling(after),
+                "datagrams after the last answer were dropped",
             )
-        return Fate(Outcome.ANSWERED, Verdict.FORWARDED, None, "", len(lost))
+        return Fate(ConnectionOutcome.ANSWERED, Verdict.FORWARDED, None, "", len(lost))
     back = telling(d for d in lost if d.direction is Direction.REPLY)
     if back is not None:
-        return Fate(Outcome.DROPPED, Verdict.DROPPED, back)
+        return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, back)
     waited = f"no datagram back in {seconds(_span(connection, around))}; none may be meant to come"
     arrived = any(around.owns(s.node, s.netns, s.flow.dst) for attempt in connection.attempts for s in attempt)
-    return Fate(Outcome.UNANSWERED, Verdict.FORWARDED if arrived else Verdict.UNKNOWN, None, waited)
+    return Fate(ConnectionOutcome.UNANSWERED, Verdict.FORWARDED if arrived else Verdict.UNKNOWN, None, waited)

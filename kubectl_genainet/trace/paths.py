@@ -26,10 +26,10 @@ from kubectl_genainet.model.events import (
     LostEvents,
     PacketDropped,
     PacketSeen,
+    PacketSighting,
     Point,
     Progress,
     Sampled,
-    Seen,
     TcpRetransmit,
     Tick,
 )
@@ -37,7 +37,7 @@ from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
-from kubectl_genainet.model.results.path import Drop, Flow, Hop, Nat, Outcome, PacketPath, Party, Verdict
+from kubectl_genainet.model.results.path import ConnectionOutcome, Drop, Flow, Hop, Nat, PacketPath, Party, Verdict
 from kubectl_genainet.proxy import attribute_nat
 from kubectl_genainet.trace.connection import Connection, Direction, Dropped, Place, place_of
 from kubectl_genainet.trace.connections import Connections
@@ -49,7 +49,7 @@ from kubectl_genainet.trace.stalls import SLOW_NS, stream_findings
 from kubectl_genainet.trace.streams import stream_of
 from kubectl_genainet.trace.symptoms import symptoms
 from kubectl_genainet.trace.watches import Watches
-from kubectl_genainet.why.case import Case
+from kubectl_genainet.why.drop_context import DropContext
 from kubectl_genainet.why.explain import explain_drop
 from kubectl_genainet.why.remedies import Remedies
 
@@ -261,7 +261,7 @@ class PathCorrelator:
         """Whether all nodes on its way were watched when it began."""
         if connection.mid_stream:
             return True
-        seen: list[Seen] = [s for attempt in connection.attempts for s in attempt] or [
+        seen: list[PacketSighting] = [s for attempt in connection.attempts for s in attempt] or [
             d.event for d in connection.drops
         ]
         if not seen:
@@ -293,8 +293,8 @@ class PathCorrelator:
         backend = self._backend(original, final, service is not None)
         lost = self._lost_records(connection)
         outcome, verdict, waited = fate.outcome, fate.verdict, fate.waited
-        if lost and outcome in (Outcome.UNANSWERED, Outcome.DROPPED) and fate.drop is None:
-            outcome, verdict = Outcome.UNKNOWN, Verdict.UNKNOWN
+        if lost and outcome in (ConnectionOutcome.UNANSWERED, ConnectionOutcome.DROPPED) and fate.drop is None:
+            outcome, verdict = ConnectionOutcome.UNKNOWN, Verdict.UNKNOWN
             waited = f"{waited}; but records of {lost} were lost meanwhile, so an answer may have been among them"
         path = PacketPath(
             flow=Flow(self.identity.party(original.src, original.sport or None), service, original.protocol),
@@ -388,7 +388,7 @@ class PathCorrelator:
         event, established = dropped.event, not dropped.first_packet
         ruleset, error = self.context.rulesets.of(event.node, event.netns)
         named = self.exact.dropping_rule(ruleset, event.node, event.flow) if ruleset is not None else None
-        case = Case(
+        case = DropContext(
             event,
             established,
             self.identity,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.model.results.path import Outcome, PacketPath, Party, Stream
+from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Party, Stream
 from kubectl_genainet.trace.fate import seconds
 
 STALL_NS = 3_000_000_000  # a silence in a reply that is told of, where the pace before was another
@@ -82,7 +82,7 @@ def _stalled(path: PacketPath, stream: Stream, ref: ObjectRef | None) -> Iterato
 
 def _late(path: PacketPath, stream: Stream, ref: ObjectRef | None, slow_ns: int) -> Iterator[Finding]:
     if stream.first_reply_ns is None:
-        if path.outcome is Outcome.ANSWERED and stream.ended_by == "client" and stream.request_bytes:
+        if path.outcome is ConnectionOutcome.ANSWERED and stream.ended_by == "client" and stream.request_bytes:
             if stream.lasted_ns < CLIENTS_GAVE_UP_NS:
                 return
             after = seconds(stream.lasted_ns)
@@ -98,7 +98,7 @@ def _late(path: PacketPath, stream: Stream, ref: ObjectRef | None, slow_ns: int)
 def _idle(path: PacketPath, stream: Stream) -> Iterator[Finding]:
     """The connection died after a silence as long as a well-known idle time."""
     silence = stream.silence
-    if silence is None or path.outcome not in (Outcome.RESET, Outcome.UNANSWERED):
+    if silence is None or path.outcome not in (ConnectionOutcome.RESET, ConnectionOutcome.UNANSWERED):
         return
     known = known_idle_time(silence.length_ns)
     if known:

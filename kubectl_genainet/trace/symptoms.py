@@ -20,7 +20,7 @@ from kubectl_genainet.model.events import FlowCounters, IcmpError, Point
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity, counted
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.reasons import icmp_meaning
-from kubectl_genainet.model.results.path import Outcome, PacketPath, Verdict
+from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Verdict
 from kubectl_genainet.trace.connection import Connection, Direction
 
 
@@ -62,7 +62,7 @@ def icmp_dropped(path: PacketPath, connection: Connection, identity: Identity) -
 
 def reset(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
     """The connection was reset before its end: by a pod's TCP, or by a packet that was made on the way."""
-    if path.outcome is not Outcome.RESET or not connection.resets:
+    if path.outcome is not ConnectionOutcome.RESET or not connection.resets:
         return None
     first, direction = min(connection.resets, key=lambda r: r[0].t_ns)
     pod = identity.pod_in(first.node, first.netns)
@@ -150,7 +150,7 @@ _QUEUES = {
 def listen_queue_full(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
     """First packets arrive in a pod whose listening sockets' queues have overflown, and nothing answers."""
     last = max(connection.first, key=lambda e: e.t_ns, default=None)
-    if path.outcome is not Outcome.UNANSWERED or connection.answer or last is None:
+    if path.outcome is not ConnectionOutcome.UNANSWERED or connection.answer or last is None:
         return None
     if connection.protocol is not Protocol.TCP or not identity.owns(last.node, last.netns, last.flow.dst):
         return None

@@ -13,7 +13,7 @@ from kubectl_genainet.model.events import AgentFailed, Hello, Progress
 
 
 @dataclass(slots=True)
-class Watch:
+class NodeWatch:
     """One node's; times on its own clock, None while not known. `ahead_ns` turns them into wall-clock times."""
 
     ahead_ns: int
@@ -26,11 +26,11 @@ class Watches:
 
     def __init__(self, clocks: Clocks) -> None:
         self._clocks = clocks
-        self._nodes: dict[str, Watch] = {}
+        self._nodes: dict[str, NodeWatch] = {}
 
     def learn(self, event: Hello | Progress | AgentFailed) -> None:
         if isinstance(event, Hello):
-            self._nodes[event.node] = Watch(event.realtime_ns - event.t_ns)
+            self._nodes[event.node] = NodeWatch(event.realtime_ns - event.t_ns)
         elif isinstance(event, AgentFailed):
             self._nodes.pop(event.node, None)  # it sees nothing more; what it saw stands
         elif event.node in self._nodes and event.stage == "attached":

@@ -11,22 +11,22 @@ from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Evaluation, Packet, RuleRef, Ruleset, evaluate, evaluate_hook
 from kubectl_genainet.proxy.enforcers import policy_behind
-from kubectl_genainet.why.case import Case, Reading, derived, observed
-from kubectl_genainet.why.policies import Words, policy_words
+from kubectl_genainet.why.drop_context import DropContext, DropExplanation, derived, observed
+from kubectl_genainet.why.policies import PolicyStatement, policy_statement
 
 _DNS_PORT = 53
 
 
-def netfilter(case: Case) -> Reading:
+def netfilter(case: DropContext) -> DropExplanation:
     """A netfilter hook said DROP: the rules of its namespace are walked for this packet at that hook."""
     event = case.event
-    policy = policy_words(case)
+    policy = policy_statement(case)
     if case.named is not None:
         return _named_rule(case, case.named, policy)
     if event.hook in ("INGRESS", "EGRESS"):
         note = f"a rule of a netdev table dropped it at the {event.hook.lower()} of {event.device or 'a device'} in {case.place}"
         how = "nft list ruleset, or what the node's firewall or security agent sets up; these rules are not evaluated"
-        return Reading("device-rule-drop", f"{note} ({how})", Certainty.DERIVED)
+        return DropExplanation("device-rule-drop", f"{note} ({how})", Certainty.DERIVED)
     if case.ruleset is None or not event.hook:
         why = case.ruleset_error or (
             "the hook could not be read from the stack"
@@ -42,7 +42,7 @@ def netfilter(case: Case) -> Reading:
     if known is not None:
         return known
     note = f"no rule that was read in {case.place} drops this packet in {event.hook}"
-    return Reading(
+    return DropExplanation(
         "netfilter-drop",
         f"{note}: another table, or rules that changed since. {policy.said}".rstrip(),
         Certainty.UNKNOWN,
@@ -52,7 +52,7 @@ def netfilter(case: Case) -> Reading:
     )
 
 
-def _gone(case: Case, policy: Words) -> Reading | None:
+def _gone(case: DropContext, policy: PolicyStatement) -> DropExplanation | None:
     """A rule that drops the packet was there before, and is gone now."""
     for ruleset in case.earlier():
         rule = next(iter(_evaluated(case, ruleset, _usual_state(case)).dropping_rules), None)
@@ -62,8 +62,8 @@ def _gone(case: Case, policy: Words) -> Reading | None:
     return None
 
 
-def _unnamed(note: str, policy: Words) -> Reading:
-    return Reading(
+def _unnamed(note: str, policy: PolicyStatement) -> DropExplanation:
+    return DropExplanation(
         "netfilter-drop",
         f"{note}. {policy.said}" if policy.said else note,
         Certainty.ASSUMED if policy.said else Certainty.UNKNOWN,
@@ -73,18 +73,18 @@ def _unnamed(note: str, policy: Words) -> Reading:
     )
 
 
-def _usual_state(case: Case) -> str:
+def _usual_state(case: DropContext) -> str:
     if case.icmp is not None:
         return "RELATED"
     return "ESTABLISHED" if case.established else "NEW"
 
 
-def _evaluated(case: Case, ruleset: Ruleset, state: str) -> Evaluation:
+def _evaluated(case: DropContext, ruleset: Ruleset, state: str) -> Evaluation:
     packet = msgspec.structs.replace(Packet.of(case.flow, ct_state=state), icmp=case.icmp)
     return evaluate_hook(ruleset, packet, case.event.hook)
 
 
-def _invalid(case: Case, ruleset: Ruleset) -> Reading | None:
+def _invalid(case: DropContext, ruleset: Ruleset) -> DropExplanation | None:
     """Only as INVALID does a rule drop the packet: connection tracking did not take it for part of a connection."""
     rule = next(iter(_evaluated(case, ruleset, "INVALID").dropping_rules), None)
     if rule is None:
@@ -99,7 +99,7 @@ def _invalid(case: Case, ruleset: Ruleset) -> Reading | None:
         "that it knows), and a rule drops what is INVALID"
     )
     met = derived(f"no rule drops it as {_usual_state(case)}; rule {rule.index} of {rule.chain} drops INVALID")
-    return Reading("conntrack-invalid", words, Certainty.DERIVED, rule_text(rule), evidence=(met, *counted))
+    return DropExplanation("conntrack-invalid", words, Certainty.DERIVED, rule_text(rule), evidence=(met, *counted))
 
 
 _REJECT_WITH = re.compile(r"--reject-with (\S+)|reject with (.+?)(?: comment|$)")
@@ -117,7 +117,7 @@ def rule_text(rule: RuleRef) -> str:
     return f"{rule.table} {rule.chain} rule {rule.index}: {rule.text.removeprefix(f'-A {rule.chain} ')}"
 
 
-def _named_rule(case: Case, rule: RuleRef, policy: Words) -> Reading:
+def _named_rule(case: DropContext, rule: RuleRef, policy: PolicyStatement) -> DropExplanation:
     text = rule_text(rule)
     known = [(o.namespace, o.name) for o in case.identity.snapshot.of("NetworkPolicy")]
     behind = policy_behind(rule, case.ruleset, known, (case.flow.src, case.flow.dst))
@@ -126,8 +126,8 @@ def _named_rule(case: Case, rule: RuleRef, policy: Words) -> Reading:
     how = f"ends the walk in {case.event.hook}" if case.named is None else "dropped this packet: the kernel names it"
     met = Evidence(f"rule {rule.index} of {rule.chain} {how}", certainty, node=case.event.node)
 
-    def reading(check: str, words: str, policies: tuple[str, ...] = ()) -> Reading:
-        return Reading(check, words, Certainty.DERIVED, text, policies, (met, *policy.evidence), told)
+    def reading(check: str, words: str, policies: tuple[str, ...] = ()) -> DropExplanation:
+        return DropExplanation(check, words, Certainty.DERIVED, text, policies, (met, *policy.evidence), told)
 
     empty = _service_without_endpoints(case)
     if empty and rule.chain.startswith(("KUBE-", "reject-", "endpoint", "services")):
@@ -148,7 +148,7 @@ def _named_rule(case: Case, rule: RuleRef, policy: Words) -> Reading:
     return reading("rejected-by-rule" if told else "rule-drop", words)
 
 
-def _service_without_endpoints(case: Case) -> str:
+def _service_without_endpoints(case: DropContext) -> str:
     """A sentence where the packet's destination is an address of a Service that has no ready endpoint."""
     found = case.identity.snapshot.service_at(case.flow.dst, case.flow.dport, case.flow.protocol.value)
     if found is None or any(b.ready for b in case.identity.snapshot.backends(found.service, found.port)):
@@ -157,7 +157,7 @@ def _service_without_endpoints(case: Case) -> str:
     return f"Service {meta.namespace}/{meta.name} has no ready endpoint, so kube-proxy refuses its connections"
 
 
-def _conntrack_full(case: Case) -> Reading | None:
+def _conntrack_full(case: DropContext) -> DropExplanation | None:
     """The connection tracking table of the namespace was full when it was last looked at."""
     netns = case.identity.namespaces.get((case.event.node, case.event.netns))
     if netns is None or netns.conntrack_count is None or netns.conntrack_max is None:
@@ -165,7 +165,7 @@ def _conntrack_full(case: Case) -> Reading | None:
     if netns.conntrack_count < netns.conntrack_max * 0.95 or case.event.hook not in ("PRE_ROUTING", "OUTPUT"):
         return None
     fill = f"nf_conntrack_count {netns.conntrack_count} of nf_conntrack_max {netns.conntrack_max}"
-    return Reading(
+    return DropExplanation(
         "conntrack-full",
         f"the connection tracking table of {case.place} is full, so a new connection can't be entered ({fill})",
         Certainty.DERIVED,
@@ -173,7 +173,7 @@ def _conntrack_full(case: Case) -> Reading | None:
     )
 
 
-def _failed_insertion(case: Case) -> Reading | None:
+def _failed_insertion(case: DropContext) -> DropExplanation | None:
     """The connection's entry could not be made when it was confirmed, the last thing that happens in POST_ROUTING and
     INPUT (nf_confirm, net/netfilter/nf_conntrack_proto.c): its tuple was taken meanwhile."""
     event = case.event
@@ -191,16 +191,16 @@ def _failed_insertion(case: Case) -> Reading | None:
             "that its source NAT may use are all taken for this destination"
         )
         text = rule_text(rule) if rule is not None else None
-        return Reading("snat-ports-exhausted", words, Certainty.DERIVED, text, evidence=evidence)
+        return DropExplanation("snat-ports-exhausted", words, Certainty.DERIVED, text, evidence=evidence)
     race = f"two packets of one flow raced for its entry in the connection table of {case.place}, and this one lost"
     if case.flow.protocol is Protocol.UDP and case.flow.dport == _DNS_PORT:
         race += ": typical of A and AAAA queries from one socket"
     elif rule is not None:
         race += ", or its source NAT found no free port"
-    return Reading("conntrack-race", race, Certainty.DERIVED, evidence=evidence)
+    return DropExplanation("conntrack-race", race, Certainty.DERIVED, evidence=evidence)
 
 
-def _source_rule(case: Case) -> RuleRef | None:
+def _source_rule(case: DropContext) -> RuleRef | None:
     """The rule that translates the packet's source on its way out; None where that is not known."""
     if case.ruleset is None:
         return None

@@ -18,7 +18,7 @@ from kubectl_genainet.lab.datapath.kube_proxy_nft import write_nftables
 from kubectl_genainet.lab.datapath.rules import snapshot_of
 from kubectl_genainet.lab.spec import Family, LabSpec, ProxyMode
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.proxy import Verdict, compare, evaluate
+from kubectl_genainet.proxy import RulesetVerdict, compare, evaluate
 from kubectl_genainet.proxy.forms import dump_of
 from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
 from tests.proxy_services import (
@@ -128,7 +128,7 @@ def test_every_evaluation_agrees_with_real_packets(loaded: Loaded) -> None:
     if folder := os.environ.get("GENAINET_WRITE_DUMPS"):
         write(Path(folder), f"lab-{loaded.mode.value}", loaded.texts(), loaded.traffic.node_ips(), flows, came)
     assert {c["end"] for c in came} >= {"answer", "refused", "timeout"}
-    assert {s.verdict for s in said} >= {Verdict.DNAT, Verdict.REJECT, Verdict.DROP}
+    assert {s.verdict for s in said} >= {RulesetVerdict.DNAT, RulesetVerdict.REJECT, RulesetVerdict.DROP}
     assert len(flows) > 200
 
 

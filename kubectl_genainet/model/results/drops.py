@@ -13,7 +13,7 @@ from kubectl_genainet.model.results.losses import Losses
 from kubectl_genainet.model.results.path import Drop, Party, ServiceRef
 
 
-class Outcome(Enum):
+class DropOutcome(Enum):
     """What became of the packets of a row."""
 
     DROPPED = "dropped"  # freed, and the sender was not told
@@ -53,7 +53,7 @@ class DropRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     """
 
     id: int
-    outcome: Outcome
+    outcome: DropOutcome
     check: str
     severity: Severity
     packets: int

@@ -24,7 +24,7 @@ class Verdict(Enum):
     UNKNOWN = "unknown"
 
 
-class Outcome(Enum):
+class ConnectionOutcome(Enum):
     """What became of the connection itself."""
 
     ANSWERED = "answered"  # it came about, and ended in order or is still open
@@ -158,7 +158,7 @@ class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     handshake_ns: int | None = None  # SYN out to SYN-ACK in, at the first device
     response_ns: int | None = None  # first request data in to first response data out, at the backend's device
     established: bool | None = None  # TCP: the handshake was seen to end; None for other protocols
-    outcome: Outcome = Outcome.UNKNOWN
+    outcome: ConnectionOutcome = ConnectionOutcome.UNKNOWN
     waited: str = ""  # what the outcome waited for, and how long
     recovered_drops: int = 0  # packets of it that the kernel freed, and that were sent again with success
     incomplete: bool = False  # records of a node on its way were lost meanwhile: nothing is judged from what is missing

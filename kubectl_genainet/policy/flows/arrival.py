@@ -24,8 +24,8 @@ from kubectl_genainet.policy.model import (
     NotEvaluated,
     PolicyEndpoint,
     PolicyFlow,
+    PolicyVerdict,
     Reason,
-    Verdict,
     both,
     ip_endpoint,
 )
@@ -167,8 +167,8 @@ def _containers(obj: KubeObject) -> list[dict[str, Any]]:
 def to_node_local_dns(engine: PolicyEngine, flow: PolicyFlow, address: str, evidence: str) -> Explanation:
     """A query that the DNS cache of the pod's own node answers, on an address of that node alone."""
     to_cache = engine.explain(msgspec.structs.replace(flow, destination=ip_endpoint(address)))
-    own_node = DirectionResult(Verdict.ALLOW, Reason.OWN_NODE)
-    exempt = msgspec.structs.replace(to_cache, verdict=Verdict.ALLOW, egress=own_node)
+    own_node = DirectionResult(PolicyVerdict.ALLOW, Reason.OWN_NODE)
+    exempt = msgspec.structs.replace(to_cache, verdict=PolicyVerdict.ALLOW, egress=own_node)
     note = (
         f"the node's own DNS cache answers ({evidence}, {address}): the query does not reach the pods behind the Service, "
         "and whether the pod's own node is exempt from its policies depends on the enforcer"
@@ -192,7 +192,7 @@ def _opened(explanation: Explanation, directions: Sequence[Direction], why: str)
         result = explanation.direction(direction)
         notes = (*result.not_evaluated, NotEvaluated(_WHAT, "", why))
         changed[direction.value] = msgspec.structs.replace(
-            result, verdict=Verdict.UNKNOWN, reason=Reason.NOT_EVALUATED, admitted_by=(), not_evaluated=notes
+            result, verdict=PolicyVerdict.UNKNOWN, reason=Reason.NOT_EVALUATED, admitted_by=(), not_evaluated=notes
         )
     found = msgspec.structs.replace(explanation, **changed)
     return msgspec.structs.replace(found, verdict=both(found.egress.verdict, found.ingress.verdict))

@@ -12,16 +12,19 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy, Severity
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.proxy.hits import Connection
+from kubectl_genainet.proxy.hits import ConntrackEntry
 from kubectl_genainet.proxy.names import service_port_name
 
 
 def stale_connections(
-    snapshot: ClusterSnapshot, node: str, connections: Iterable[Connection], services: Sequence[Service] | None = None
+    snapshot: ClusterSnapshot,
+    node: str,
+    connections: Iterable[ConntrackEntry],
+    services: Sequence[Service] | None = None,
 ) -> Iterator[Finding]:
     """Entries to a Service's address that go to no endpoint of it, or that are not translated at all."""
     refs = None if services is None else {s.ref for s in services}
-    found: dict[tuple[str, str, bool], list[Connection]] = {}
+    found: dict[tuple[str, str, bool], list[ConntrackEntry]] = {}
     for one in connections:
         original = one.original
         at = snapshot.service_at(original.dst, original.dport, original.protocol.value)
@@ -37,7 +40,7 @@ def stale_connections(
         yield _finding(snapshot, node, name, to_text if translated else "", entries)
 
 
-def _finding(snapshot: ClusterSnapshot, node: str, name: str, to: str, entries: list[Connection]) -> Finding:
+def _finding(snapshot: ClusterSnapshot, node: str, name: str, to: str, entries: list[ConntrackEntry]) -> Finding:
     first = entries[0].original
     where = (
         f"go to {to}, which is no endpoint of it," if to else "are not translated: they leave for the Service's address"

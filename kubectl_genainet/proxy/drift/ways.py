@@ -17,13 +17,13 @@ from kubectl_genainet.proxy.authors import author_of, is_kube_proxys
 from kubectl_genainet.proxy.drift.node_rules import NodeRules
 from kubectl_genainet.proxy.enforcers import policy_behind
 from kubectl_genainet.proxy.evaluator.evaluate import evaluate
-from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet, Verdict
+from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet, RulesetVerdict
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 from kubectl_genainet.proxy.names import service_port_name
 
 MAX_WAYS = 4000  # of all Services on one node that are looked at
 _OUTSIDE = {4: "192.0.2.1", 6: "2001:db8::1"}  # addresses of nobody (RFC 5737, RFC 3849)
-_REFUSALS = (Verdict.DROP, Verdict.REJECT)
+_REFUSALS = (RulesetVerdict.DROP, RulesetVerdict.REJECT)
 
 Way = tuple[Service, ServicePort, str, str, int]  # client kind, address, port
 
@@ -103,7 +103,7 @@ def _taken(
     """Another program's translation takes the packets before kube-proxy's rules."""
     for part in evaluation.parts:
         rule = part.rule
-        if part.verdict is not Verdict.DNAT or rule is None or is_kube_proxys(rule) or rule.table == "ipvs":
+        if part.verdict is not RulesetVerdict.DNAT or rule is None or is_kube_proxys(rule) or rule.table == "ipvs":
             continue
         where = ", ".join(b.address for b in part.backends)
         at = address_text(packet.dst, packet.dport)
@@ -127,7 +127,7 @@ def _partly(
 ) -> Finding | None:
     """A part of the connections is refused: one endpoint of three, or at random."""
     refused = [part for part in evaluation.parts if part.verdict in _REFUSALS and not _is_policy(node, part.rule)]
-    if evaluation.verdict is not Verdict.MIXED or not refused or len(refused) == len(evaluation.parts):
+    if evaluation.verdict is not RulesetVerdict.MIXED or not refused or len(refused) == len(evaluation.parts):
         return None
     shares = [part.share for part in refused]
     known = [share for share in shares if share is not None]

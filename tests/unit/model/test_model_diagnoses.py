@@ -37,11 +37,11 @@ def test_the_docs_are_what_the_registry_says() -> None:
 
 
 def said(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Names of checks that a module writes out: arguments of Finding and Reading, and whatever is called `check`."""
+    """Names of checks that a module writes out: arguments of Finding and DropExplanation, and whatever is called `check`."""
     for node in ast.walk(tree):
         values: list[ast.expr] = []
         if isinstance(node, ast.Call):
-            named = isinstance(node.func, ast.Name) and node.func.id in ("Finding", "Reading", "reading")
+            named = isinstance(node.func, ast.Name) and node.func.id in ("Finding", "DropExplanation", "reading")
             values += [node.args[0]] if named and node.args else []
             values += [k.value for k in node.keywords if k.arg == "check"]
         elif isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "check" for t in node.targets):

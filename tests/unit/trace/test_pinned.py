@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.model.results.path import Flow, Outcome, PacketPath, Party, ServiceRef, Stream, Verdict
+from kubectl_genainet.model.results.path import ConnectionOutcome, Flow, PacketPath, Party, ServiceRef, Stream, Verdict
 from kubectl_genainet.trace.pinned import pinned
 
 SERVICE = ServiceRef("default", "llm", 80, "http", "10.96.0.10")
@@ -27,7 +27,7 @@ def path(client: str, backend: str, asked: int, lasted_s: float = 5.0) -> Packet
         nat=None,
         hops=(),
         verdict=Verdict.FORWARDED,
-        outcome=Outcome.ANSWERED,
+        outcome=ConnectionOutcome.ANSWERED,
         stream=stream,
     )
 

@@ -15,7 +15,7 @@ from kubectl_genainet.why.remedies import Remedies
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class DropContext:
     """A drop and all that may explain it. `established` says whether the packet belonged to an existing connection.
 
     `ruleset` is the rules of the namespace that the packet was in. `named` is the rule that the node's kernel itself named
@@ -62,7 +62,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class DropExplanation:
     """What is made of a drop. `certainty` is that of `rule` and `policies`; `told` is how a rule answers the sender."""
 
     check: str
