@@ -318,7 +318,7 @@ def _gather_packets(gathering: Gathering, collected: Collected, about: _About) -
         if felt_row is not None and about.concerns(row):
             gathering.add(felt_row, collected.rows_at.get(row.id))
     for finding in collected.trace.findings if collected.trace is not None else ():
-        if finding.check == "slow-backend":  # the others are of single paths
+        if finding.check in ("slow-backend", "pinned-connection"):  # the others are of single paths
             gathering.add(of_finding(finding))
 
 
