@@ -15,17 +15,26 @@ from kubectl_genainet.proxy.services import ServiceRules
 _FIELD = re.compile(r"(src|dst|sport|dport)=(\S+)")
 _NUMBERS = {"tcp": Protocol.TCP, "udp": Protocol.UDP, "sctp": Protocol.SCTP}
 
+# TCP states after a FIN or a RST, as nf_conntrack prints them. Source: net/netfilter/nf_conntrack_proto_tcp.c.
+_ENDED = frozenset(("FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE"))
+
 
 class ConntrackEntry(msgspec.Struct, frozen=True):
-    """A conntrack entry: the tuple as the client sent it, and the tuple of the replies."""
+    """A conntrack entry: the tuple as the client sent it, the tuple of the replies, and TCP's state ("" for UDP)."""
 
     original: FiveTuple
     reply: FiveTuple
+    state: str = ""
 
     @property
     def translated(self) -> FiveTuple:
         """The client's tuple after destination NAT."""
         return self.reply.reversed
+
+    @property
+    def has_ended(self) -> bool:
+        """One side has closed it. A new SYN from the same port replaces the entry, and so meets the rules."""
+        return self.state in _ENDED
 
     @property
     def has_dnat(self) -> bool:
@@ -36,7 +45,8 @@ def parse_conntrack(text: str) -> tuple[ConntrackEntry, ...]:
     """Entries of `conntrack -L` or /proc/net/nf_conntrack. Entries without ports are left out."""
     found: list[ConntrackEntry] = []
     for line in text.splitlines():
-        protocol = next((_NUMBERS[word] for word in line.split()[:4] if word in _NUMBERS), None)
+        words = line.split(maxsplit=7)[:7]
+        protocol = next((_NUMBERS[word] for word in words[:4] if word in _NUMBERS), None)
         fields = _FIELD.findall(line)
         if protocol is None or len(fields) < 8:
             continue
@@ -48,7 +58,8 @@ def parse_conntrack(text: str) -> tuple[ConntrackEntry, ...]:
             ]
         except (KeyError, ValueError):
             continue
-        found.append(ConntrackEntry(*tuples))
+        state = next((word for word in words if word.isupper()), "")
+        found.append(ConntrackEntry(tuples[0], tuples[1], state))
     return tuple(found)
 
 

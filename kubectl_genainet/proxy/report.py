@@ -248,6 +248,7 @@ def _state(node: str, name: str, findings: Sequence[Finding], unread: str) -> st
         f.check.replace("-endpoint-rules", " endpoints").replace("-", " ")
         for f in findings
         if f.object is not None
+        and f.severity is not Severity.INFO
         and f"{f.object.namespace}/{f.object.name}" == name.partition(":")[0]
         and (f.check == "nodes-disagree" or any(e.node == node for e in f.evidence))
         and (":" not in name or name in f.title or str(f.object) in f.title)

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from kubectl_genainet.model.diagnoses.rules import CONNTRACK_FULL
 from kubectl_genainet.model.finding import Certainty, Severity
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.drops import Agreement, DropOutcome, DropRow, DropSummary
@@ -122,7 +123,7 @@ def alike(rows: list[DropRow]) -> list[tuple[DropRow, int]]:
     """The first row of each kind (check, workloads, Service, direction), and how many more are like it."""
     kinds: dict[tuple[object, ...], list[DropRow]] = {}
     for row in rows:
-        if row.check == "conntrack-full":
+        if row.check == CONNTRACK_FULL.name:
             kinds.setdefault((row.check, row.node), []).append(row)
             continue
         ends = tuple((p.workload or p.pod or p.ip) if p is not None else None for p in (row.client, row.server))

@@ -20,6 +20,10 @@ from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.diagnoses.connections import PINNED_CONNECTION, SLOW_BACKEND
+from kubectl_genainet.model.diagnoses.dns import DNS_DROPPED, DNS_NDOTS_WASTE, DNS_NXDOMAIN_STORM, DNS_POLICY
+from kubectl_genainet.model.diagnoses.kernel import UNEXPLAINED
+from kubectl_genainet.model.diagnoses.rules import NETFILTER_DROP, RULE_DROP
 from kubectl_genainet.model.events import ClusterChanged, Event, Progress
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.kube import Service
@@ -39,9 +43,12 @@ from kubectl_genainet.run.view import DnsView, DropsView, Reporter, TraceView
 
 BEGIN_S = 10.0  # how long the next watch waits for the first record of the one before
 MAX_KEPT = 50_000  # paths and exchanges of one run
-HABITS = frozenset({"dns-ndots-waste", "dns-nxdomain-storm"})
+HABITS = frozenset({DNS_NDOTS_WASTE.name, DNS_NXDOMAIN_STORM.name})
 COSTLY_PER_S = 20  # NXDOMAIN responses to one client from which its habits are a fault, and not only worth knowing
-_COVERED = frozenset({"dns-policy", "dns-dropped"})  # findings over queries whose drop was seen: the drops say more
+_NAMED_BY_EXACT = frozenset({UNEXPLAINED.name, NETFILTER_DROP.name, RULE_DROP.name})
+_COVERED = frozenset(
+    {DNS_POLICY.name, DNS_DROPPED.name}
+)  # findings over queries whose drop was seen: the drops say more
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +325,7 @@ def _gather_packets(gathering: Gathering, collected: Collected, about: _About) -
         if felt_row is not None and about.concerns(row):
             gathering.add(felt_row, collected.rows_at.get(row.id))
     for finding in collected.trace.findings if collected.trace is not None else ():
-        if finding.check in ("slow-backend", "pinned-connection"):  # the others are of single paths
+        if finding.check in (SLOW_BACKEND.name, PINNED_CONNECTION.name):  # the others are of single paths
             gathering.add(of_finding(finding))
 
 
@@ -403,5 +410,5 @@ def _next(causes: tuple[Cause, ...], target: Target | None, collected: Collected
     name = f" {target}" if target else ""
     if not causes and not collected.paths:
         yield f"kubectl genainet trace{name} --probe --from-pod pod/NAME"
-    if any(c.check in ("unexplained", "netfilter-drop", "rule-drop") for c in causes):
+    if any(c.check in _NAMED_BY_EXACT for c in causes):
         yield f"kubectl genainet trace{name} --exact"

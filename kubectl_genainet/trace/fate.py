@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from kubectl_genainet.model.diagnoses import BY_REASON
+from kubectl_genainet.model.diagnoses.sockets import TCP_OUT_OF_PLACE
 from kubectl_genainet.model.events import PacketSeen, Point
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.model.reasons import BACKGROUND_LOCATIONS, NO_REASON, SENTENCES, function_of
+from kubectl_genainet.model.reasons import BACKGROUND_LOCATIONS, NO_REASON, function_of
 from kubectl_genainet.model.results.path import ConnectionOutcome, Verdict
 from kubectl_genainet.trace.connection import Connection, Counted, Direction, Dropped
 
@@ -219,8 +221,8 @@ def _lost_for_good(connection: Connection, direction: Direction, around: Around)
 
 def _is_duplicate(dropped: Dropped) -> bool:
     """Whether the receiving TCP had no use for the segment: without a retransmission after it, nothing is missing."""
-    sentence = SENTENCES.get(dropped.event.reason)
-    return sentence is not None and sentence.check == "tcp-out-of-place"
+    known = BY_REASON.get(dropped.event.reason)
+    return known is not None and known[0] is TCP_OUT_OF_PLACE
 
 
 def last_progress(connection: Connection, around: Around) -> int:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kubectl_genainet.model.diagnoses.connections import SLOW_FIRST_TOKEN
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity
+from kubectl_genainet.model.diagnoses.connections import (
+    IDLE_TIME,
+    NO_REPLY,
+    SLOW_FIRST_REPLY,
+    SLOW_FIRST_TOKEN,
+    STREAM_HELD_UP,
+    STREAM_STALLED,
+)
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Party, Stream
 from kubectl_genainet.trace.fate import seconds
@@ -100,10 +107,10 @@ def _stalled(path: PacketPath, stream: Stream, ref: ObjectRef | None, slow_ns: i
         )
         lost = f"{path.retransmits} retransmits, {path.recovered_drops} drops of it seen"
         evidence = (_carried(stream), Evidence(lost, Certainty.OBSERVED))
-        yield Finding("stream-held-up", title, Severity.ERROR, evidence)
+        yield STREAM_HELD_UP.finding(title, evidence)
         return
     title = f"{name_of(path.backend)} stalled: {length} of silence in the middle of its reply, {at}"
-    yield Finding("stream-stalled", title, Severity.WARNING, (_carried(stream),), object=ref)
+    yield STREAM_STALLED.finding(title, (_carried(stream),), object=ref)
 
 
 def _late(path: PacketPath, stream: Stream, ref: ObjectRef | None, slow_ns: int) -> Iterator[Finding]:
@@ -113,12 +120,12 @@ def _late(path: PacketPath, stream: Stream, ref: ObjectRef | None, slow_ns: int)
                 return
             after = seconds(stream.lasted_ns)
             title = f"the client closed the connection after {after}, without a reply from {name_of(path.backend)}"
-            yield Finding("no-reply", title, Severity.WARNING, (_carried(stream),), object=ref)
+            yield NO_REPLY.finding(title, (_carried(stream),), object=ref)
         return
     if slow_ns and stream.first_reply_ns >= slow_ns:
         title = f"{name_of(path.backend)} is slow: its replies begin after {slow_ns / 1e9:g} s and more"
         first = Evidence(f"first reply data after {seconds(stream.first_reply_ns)}", Certainty.OBSERVED)
-        yield Finding("slow-first-reply", title, Severity.WARNING, (first,), object=ref)
+        yield SLOW_FIRST_REPLY.finding(title, (first,), object=ref)
 
 
 def _idle(path: PacketPath, stream: Stream) -> Iterator[Finding]:
@@ -129,4 +136,4 @@ def _idle(path: PacketPath, stream: Stream) -> Iterator[Finding]:
     known = known_idle_time(silence.length_ns)
     if known:
         title = f"the connection was lost after {seconds(silence.length_ns)} without data: {known}"
-        yield Finding("idle-time", title, Severity.WARNING, (_carried(stream),))
+        yield IDLE_TIME.finding(title, (_carried(stream),))

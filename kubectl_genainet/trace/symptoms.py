@@ -18,8 +18,13 @@ from kubectl_genainet.model.diagnoses.connections import (
     STOPPED_ARRIVING,
     UNANSWERED,
 )
-from kubectl_genainet.model.diagnoses.kernel import UNKNOWN_CONNECTION
 from kubectl_genainet.model.diagnoses.rules import NO_ENDPOINTS
+from kubectl_genainet.model.diagnoses.sockets import (
+    LISTEN_OVERFLOW,
+    REPLY_NOT_TRANSLATED,
+    SYN_QUEUE_FULL,
+    UNKNOWN_CONNECTION,
+)
 from kubectl_genainet.model.events import FlowCounters, IcmpError, Point
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity, counted
 from kubectl_genainet.model.packet import Protocol, address_text
@@ -88,7 +93,7 @@ def reset(path: PacketPath, connection: Connection, identity: Identity) -> Findi
     if direction is Direction.REPLY:
         when = "midway through its answer" if connection.reply_data else "after the handshake, without an answer"
         return RESET_BY_APP.finding(f"{name} reset the connection {when}", tuple(evidence), object=ref)
-    if path.drop is not None and path.drop.check == "reply-not-translated":
+    if path.drop is not None and path.drop.check == REPLY_NOT_TRANSLATED.name:
         title = f"{name} reset the connection: the answer came from another address than the one that it had asked"
         return RESET_BY_CLIENT.finding(title, tuple(evidence), severity=Severity.ERROR, object=ref)
     when = "midway through the answer" if connection.reply_data else "before it had an answer"
@@ -178,11 +183,11 @@ def no_endpoints(path: PacketPath, connection: Connection, identity: Identity) -
 
 _QUEUES = {
     "TCPReqQFullDrop": (
-        "syn-queue-full",
+        SYN_QUEUE_FULL,
         "the queue of half-open connections of {place} is full: SYNs are dropped there without a word",
     ),
     "ListenOverflows": (
-        "listen-overflow",
+        LISTEN_OVERFLOW,
         "the listen queue of {place} is full: its application does not accept connections",
     ),
 }
@@ -195,15 +200,13 @@ def listen_queue_full(path: PacketPath, connection: Connection, identity: Identi
         return None
     if connection.protocol is not Protocol.TCP or not identity.owns(last.node, last.netns, last.flow.dst):
         return None
-    for counter, (check, title) in _QUEUES.items():
+    for counter, (diagnosis, title) in _QUEUES.items():
         grown = identity.grown(last.node, last.netns, counter)
         if grown > 0:
             pod = identity.pod_in(last.node, last.netns)
             arrived = f"the SYN arrived on {last.device}, no SYN-ACK left"
-            return Finding(
-                check,
+            return diagnosis.finding(
                 title.format(place=identity.place(last.node, last.netns)),
-                Severity.ERROR,
                 (
                     Evidence(arrived, Certainty.OBSERVED, node=last.node),
                     Evidence(f"TcpExt {counter} grew by {grown} meanwhile", Certainty.OBSERVED, node=last.node),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kubectl_genainet.context.identity import Identity
+from kubectl_genainet.model.diagnoses import Diagnosis
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import FiveTuple, address_text
@@ -65,7 +66,7 @@ class DropContext:
 class DropExplanation:
     """What is made of a drop. `certainty` is that of `rule` and `policies`; `told` is how a rule answers the sender."""
 
-    check: str
+    diagnosis: Diagnosis
     explanation: str
     certainty: Certainty
     rule: str | None = None

@@ -9,10 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from kubectl_genainet.context.judging import policy_flow
+from kubectl_genainet.model.diagnoses import BY_REASON
+from kubectl_genainet.model.diagnoses.kernel import (
+    DATA_PLANE,
+    EBPF_DROP,
+    NEIGHBOUR_FAILED,
+    NO_ROUTE,
+    PACKET_TOO_BIG,
+    PEER_REFUSED,
+    RP_FILTER,
+    TTL_EXPIRED,
+    UNEXPLAINED,
+)
+from kubectl_genainet.model.diagnoses.sockets import (
+    CLOSED_PORT,
+    LATE_ANSWER,
+    REPEATED_SEGMENT,
+    REPLY_NOT_TRANSLATED,
+    UNKNOWN_CONNECTION,
+)
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.model.reasons import NO_REASON, SENTENCES, function_of
+from kubectl_genainet.model.reasons import NO_REASON, function_of
 from kubectl_genainet.model.results.path import Drop
 from kubectl_genainet.why.drop_context import DropContext, DropExplanation, assumed, derived, observed
 from kubectl_genainet.why.netfilter import netfilter
@@ -39,7 +58,7 @@ def no_socket(case: DropContext) -> DropExplanation:
             listed = ", ".join(map(str, declared))
             words += f"; its containers declare {listed}: is the Service's targetPort right?"
             evidence.append(assumed(f"containerPorts of the pod: {listed}"))
-    return DropExplanation("closed-port", words, Certainty.OBSERVED, evidence=tuple(evidence))
+    return DropExplanation(CLOSED_PORT, words, Certainty.OBSERVED, evidence=tuple(evidence))
 
 
 def _unwanted_answer(case: DropContext) -> DropExplanation:
@@ -51,14 +70,14 @@ def _unwanted_answer(case: DropContext) -> DropExplanation:
         words = (
             f"{answer}: the client had asked {asked.destination}, and the translation was not undone on the way back"
         )
-        return DropExplanation("reply-not-translated", words, Certainty.DERIVED, evidence=seen)
+        return DropExplanation(REPLY_NOT_TRANSLATED, words, Certainty.DERIVED, evidence=seen)
     if asked is None and case.identity.is_endpoint(case.flow.src, case.flow.sport, case.flow.protocol):
         words = (
             f"{answer}: the client had closed it, or asked a Service whose translation was not undone on the way back"
         )
     else:
         words = f"{answer}: the client had closed it"
-    return DropExplanation("late-answer", words, Certainty.DERIVED, evidence=seen)
+    return DropExplanation(LATE_ANSWER, words, Certainty.DERIVED, evidence=seen)
 
 
 def unknown_connection(case: DropContext) -> DropExplanation:
@@ -68,7 +87,7 @@ def unknown_connection(case: DropContext) -> DropExplanation:
         "there, or the connection's entry in a node's connection table was gone and the Service's rules chose anew"
     )
     return DropExplanation(
-        "unknown-connection",
+        UNKNOWN_CONNECTION,
         words,
         Certainty.DERIVED,
         evidence=(observed(f"kernel reason {case.event.reason}, no SYN", case.event.node),),
@@ -93,7 +112,7 @@ def bad_header(case: DropContext) -> DropExplanation | None:
         f"the packet's TTL (hop limit) ran out in {case.place}: nodes or routers send it in a circle, or it came a longer "
         f"way than its sender allowed"
     )
-    return DropExplanation("ttl-expired", words, Certainty.OBSERVED)
+    return DropExplanation(TTL_EXPIRED, words, Certainty.OBSERVED)
 
 
 def no_socket_perhaps(case: DropContext) -> DropExplanation | None:
@@ -111,13 +130,13 @@ def no_socket_perhaps(case: DropContext) -> DropExplanation | None:
             f"TCP of {case.place} had no use for the segment and gives no reason, as with a repeated SYN of a connection that "
             "is half open: its SYN-ACK was lost, or is late"
         )
-        return DropExplanation("repeated-segment", words, Certainty.DERIVED)
+        return DropExplanation(REPEATED_SEGMENT, words, Certainty.DERIVED)
     certain = no_socket(case)
     words = (
         f"most likely {certain.explanation}: this kernel gives no reason, and {function_of(case.event.location)} frees "
     )
     words += "packets with a wrong checksum, or by an IPsec policy, as well"
-    return DropExplanation(certain.check, words, Certainty.ASSUMED, evidence=tuple(e for e in certain.evidence[1:]))
+    return DropExplanation(certain.diagnosis, words, Certainty.ASSUMED, evidence=tuple(e for e in certain.evidence[1:]))
 
 
 def rp_filter(case: DropContext) -> DropExplanation:
@@ -128,7 +147,7 @@ def rp_filter(case: DropContext) -> DropExplanation:
     device = case.event.device or "the device it came in by"
     words = f"the reverse path filter of {case.place} dropped it: the way back to {case.flow.src} does not go out by {device}"
     evidence = tuple(observed(f"{name} = {value}", case.event.node) for name, value in set_to.items())
-    return DropExplanation("rp-filter", words, Certainty.OBSERVED, evidence=evidence)
+    return DropExplanation(RP_FILTER, words, Certainty.OBSERVED, evidence=evidence)
 
 
 def peer_refused(case: DropContext) -> DropExplanation:
@@ -138,7 +157,7 @@ def peer_refused(case: DropContext) -> DropExplanation:
         f"the other end of {device} in {case.place} did not take the packet ({case.event.length} bytes): it is larger than "
         "that end's MTU, or that end is down; the sender is not told"
     )
-    return DropExplanation("peer-refused", words, Certainty.DERIVED)
+    return DropExplanation(PEER_REFUSED, words, Certainty.DERIVED)
 
 
 def too_big(case: DropContext) -> DropExplanation:
@@ -150,7 +169,7 @@ def too_big(case: DropContext) -> DropExplanation:
     evidence = (
         (observed(f"smallest MTU in {case.place}: {least.mtu} on {least.name}", case.event.node),) if least else ()
     )
-    return DropExplanation("packet-too-big", words, Certainty.OBSERVED, evidence=evidence)
+    return DropExplanation(PACKET_TOO_BIG, words, Certainty.OBSERVED, evidence=evidence)
 
 
 def unreachable(case: DropContext) -> DropExplanation:
@@ -160,7 +179,7 @@ def unreachable(case: DropContext) -> DropExplanation:
     if case.event.reason.startswith("NEIGH_"):
         return _neighbour_failed(case, known)
     words = f"{case.place} has no route to {case.flow.dst}"
-    return DropExplanation("no-route", words, Certainty.OBSERVED, evidence=(assumed(known),))
+    return DropExplanation(NO_ROUTE, words, Certainty.OBSERVED, evidence=(assumed(known),))
 
 
 def _neighbour_failed(case: DropContext, known: str) -> DropExplanation:
@@ -171,11 +190,11 @@ def _neighbour_failed(case: DropContext, known: str) -> DropExplanation:
     hop = case.identity.next_hop(case.event.node, case.event.netns, case.flow.dst)
     if hop is None:
         words = f"{case.place} gets no answer{device} to who has the next hop towards {case.flow.dst} (ARP, ND){tail}"
-        return DropExplanation("neighbour-failed", words, Certainty.OBSERVED, evidence=(seen,))
+        return DropExplanation(NEIGHBOUR_FAILED, words, Certainty.OBSERVED, evidence=(seen,))
     way = f", the next hop towards {case.flow.dst}" if hop != case.flow.dst else ""
     words = f"{case.place} gets no answer{device} to who has {hop}{way} (ARP, ND){tail}"
     about = assumed(known) if hop == case.flow.dst else derived(f"its route to {case.flow.dst} goes by {hop}")
-    return DropExplanation("neighbour-failed", words, Certainty.DERIVED, evidence=(seen, about))
+    return DropExplanation(NEIGHBOUR_FAILED, words, Certainty.DERIVED, evidence=(seen, about))
 
 
 def ebpf(case: DropContext) -> DropExplanation:
@@ -184,7 +203,7 @@ def ebpf(case: DropContext) -> DropExplanation:
     reason = case.event.reason if case.event.reason in REASONS else "XDP"
     words = f"an eBPF program dropped it ({reason}): an eBPF data plane decides here, not iptables"
     return DropExplanation(
-        "ebpf-drop",
+        EBPF_DROP,
         f"{words}. {policy.said}" if policy.said else words,
         Certainty.ASSUMED if policy.said else Certainty.UNKNOWN,
         None,
@@ -195,11 +214,12 @@ def ebpf(case: DropContext) -> DropExplanation:
 
 def sentence(case: DropContext) -> DropExplanation | None:
     """The reasons that say all by themselves."""
-    found = SENTENCES.get(case.event.reason)
-    if found is None:
+    known = BY_REASON.get(case.event.reason)
+    if known is None:
         return None
-    text = found.text.format(place=case.place, device=case.event.device or "a device")
-    return DropExplanation(found.check, text, Certainty.OBSERVED)
+    diagnosis, text = known
+    said = text.format(place=case.place, device=case.event.device or "a device")
+    return DropExplanation(diagnosis, said, Certainty.OBSERVED)
 
 
 def subsystem(case: DropContext) -> DropExplanation:
@@ -208,13 +228,13 @@ def subsystem(case: DropContext) -> DropExplanation:
     words = (
         f"the {name.replace('_', ' ').lower()} subsystem dropped it (its reason {number}): this data plane decides here"
     )
-    return DropExplanation("data-plane", words, Certainty.OBSERVED)
+    return DropExplanation(DATA_PLANE, words, Certainty.OBSERVED)
 
 
 def _unknown(case: DropContext) -> DropExplanation:
     reason = case.event.reason or "no reason"
     words = f"the kernel says {reason} in {case.event.location}; what caused it is not known"
-    return DropExplanation("unexplained", words, Certainty.UNKNOWN)
+    return DropExplanation(UNEXPLAINED, words, Certainty.UNKNOWN)
 
 
 REASONS: Mapping[str, Callable[[DropContext], DropExplanation | None]] = {
@@ -283,7 +303,7 @@ def explain_drop(case: DropContext) -> Drop:
         node=event.node,
         pod=pod.metadata.name if pod else None,
         explanation=reading.explanation,
-        check=reading.check,
+        check=reading.diagnosis.name,
         told=reading.told,
         evidence=(_freed(event), *reading.evidence),
         remedy=case.remedies.of(policy_flow(case.judged, case.identity)) if stopped and case.remedies else None,

@@ -7,6 +7,20 @@ import re
 
 import msgspec
 
+from kubectl_genainet.model.diagnoses import Diagnosis
+from kubectl_genainet.model.diagnoses.rules import (
+    CONNTRACK_FULL,
+    CONNTRACK_INVALID,
+    CONNTRACK_RACE,
+    DEVICE_RULE_DROP,
+    NETFILTER_DROP,
+    NO_ENDPOINTS,
+    POLICY_DISAGREEMENT,
+    POLICY_DROP,
+    REJECTED_BY_RULE,
+    RULE_DROP,
+    SNAT_PORTS_EXHAUSTED,
+)
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Evaluation, Packet, RuleRef, Ruleset, evaluate, evaluate_hook
@@ -26,7 +40,7 @@ def netfilter(case: DropContext) -> DropExplanation:
     if event.hook in ("INGRESS", "EGRESS"):
         note = f"a rule of a netdev table dropped it at the {event.hook.lower()} of {event.device or 'a device'} in {case.place}"
         how = "nft list ruleset, or what the node's firewall or security agent sets up; these rules are not evaluated"
-        return DropExplanation("device-rule-drop", f"{note} ({how})", Certainty.DERIVED)
+        return DropExplanation(DEVICE_RULE_DROP, f"{note} ({how})", Certainty.DERIVED)
     if case.ruleset is None or not event.hook:
         why = case.ruleset_error or (
             "the hook could not be read from the stack"
@@ -43,7 +57,7 @@ def netfilter(case: DropContext) -> DropExplanation:
         return known
     note = f"no rule that was read in {case.place} drops this packet in {event.hook}"
     return DropExplanation(
-        "netfilter-drop",
+        NETFILTER_DROP,
         f"{note}: another table, or rules that changed since. {policy.said}".rstrip(),
         Certainty.UNKNOWN,
         None,
@@ -64,7 +78,7 @@ def _gone(case: DropContext, policy: PolicyStatement) -> DropExplanation | None:
 
 def _unnamed(note: str, policy: PolicyStatement) -> DropExplanation:
     return DropExplanation(
-        "netfilter-drop",
+        NETFILTER_DROP,
         f"{note}. {policy.said}" if policy.said else note,
         Certainty.ASSUMED if policy.said else Certainty.UNKNOWN,
         None,
@@ -99,7 +113,7 @@ def _invalid(case: DropContext, ruleset: Ruleset) -> DropExplanation | None:
         "that it knows), and a rule drops what is INVALID"
     )
     met = derived(f"no rule drops it as {_usual_state(case)}; rule {rule.index} of {rule.chain} drops INVALID")
-    return DropExplanation("conntrack-invalid", words, Certainty.DERIVED, rule_text(rule), evidence=(met, *counted))
+    return DropExplanation(CONNTRACK_INVALID, words, Certainty.DERIVED, rule_text(rule), evidence=(met, *counted))
 
 
 _REJECT_WITH = re.compile(r"--reject-with (\S+)|reject with (.+?)(?: comment|$)")
@@ -126,26 +140,26 @@ def _named_rule(case: DropContext, rule: RuleRef, policy: PolicyStatement) -> Dr
     how = f"ends the walk in {case.event.hook}" if case.named is None else "dropped this packet: the kernel names it"
     met = Evidence(f"rule {rule.index} of {rule.chain} {how}", certainty, node=case.event.node)
 
-    def reading(check: str, words: str, policies: tuple[str, ...] = ()) -> DropExplanation:
-        return DropExplanation(check, words, Certainty.DERIVED, text, policies, (met, *policy.evidence), told)
+    def reading(diagnosis: Diagnosis, words: str, policies: tuple[str, ...] = ()) -> DropExplanation:
+        return DropExplanation(diagnosis, words, Certainty.DERIVED, text, policies, (met, *policy.evidence), told)
 
     empty = _service_without_endpoints(case)
     if empty and rule.chain.startswith(("KUBE-", "reject-", "endpoint", "services")):
-        return reading("no-endpoints", empty)
+        return reading(NO_ENDPOINTS, empty)
     if policy.said and (behind is not None or not rule.chain.startswith("KUBE-")):
-        return reading("policy-drop", policy.said, policy.policies)
+        return reading(POLICY_DROP, policy.said, policy.policies)
     if behind is not None:
         names = ", ".join(behind.policies) or "no policy that could be named"
         whose = f"the rule is {behind.enforcer}'s, for {names}"
         if not policy.admits:
-            return reading("policy-drop", whose, behind.policies)
+            return reading(POLICY_DROP, whose, behind.policies)
         note = f"{whose}, but by the API's objects the flow is admitted: the node's rules and the objects disagree"
-        return reading("policy-disagreement", note, behind.policies)
+        return reading(POLICY_DISAGREEMENT, note, behind.policies)
     verb = "rejects" if told else "drops"
     words = f"{case.where} {verb} it by a rule: {rule.comment or rule.text}"
     if not rule.chain.startswith("KUBE-") and policy.admits:
         words += "; by the API's objects the flow is admitted, so no NetworkPolicy is behind it"
-    return reading("rejected-by-rule" if told else "rule-drop", words)
+    return reading(REJECTED_BY_RULE if told else RULE_DROP, words)
 
 
 def _service_without_endpoints(case: DropContext) -> str:
@@ -166,7 +180,7 @@ def _conntrack_full(case: DropContext) -> DropExplanation | None:
         return None
     fill = f"nf_conntrack_count {netns.conntrack_count} of nf_conntrack_max {netns.conntrack_max}"
     return DropExplanation(
-        "conntrack-full",
+        CONNTRACK_FULL,
         f"the connection tracking table of {case.place} is full, so a new connection can't be entered ({fill})",
         Certainty.DERIVED,
         evidence=(observed(fill, case.event.node), derived("no rule explains the drop", case.event.node)),
@@ -191,13 +205,13 @@ def _failed_insertion(case: DropContext) -> DropExplanation | None:
             "that its source NAT may use are all taken for this destination"
         )
         text = rule_text(rule) if rule is not None else None
-        return DropExplanation("snat-ports-exhausted", words, Certainty.DERIVED, text, evidence=evidence)
+        return DropExplanation(SNAT_PORTS_EXHAUSTED, words, Certainty.DERIVED, text, evidence=evidence)
     race = f"two packets of one flow raced for its entry in the connection table of {case.place}, and this one lost"
     if case.flow.protocol is Protocol.UDP and case.flow.dport == _DNS_PORT:
         race += ": typical of A and AAAA queries from one socket"
     elif rule is not None:
         race += ", or its source NAT found no free port"
-    return DropExplanation("conntrack-race", race, Certainty.DERIVED, evidence=evidence)
+    return DropExplanation(CONNTRACK_RACE, race, Certainty.DERIVED, evidence=evidence)
 
 
 def _source_rule(case: DropContext) -> RuleRef | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kubectl_genainet.model.diagnoses.rules import REDIRECT_WITHOUT_LISTENER
 from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.proxy import RuleRef
 from kubectl_genainet.proxy.evaluator.ir import Act
@@ -32,7 +33,7 @@ def own_redirect(case: DropContext) -> DropExplanation | None:
     how = derived(f"the packet came in for {entered.destination}", case.event.node) if came_by and entered else None
     evidence = (seen, *((how,) if how else ()))
     text = rule_text(rule) if rule is not None else None
-    return DropExplanation("redirect-without-listener", words, Certainty.DERIVED, text, evidence=evidence)
+    return DropExplanation(REDIRECT_WITHOUT_LISTENER, words, Certainty.DERIVED, text, evidence=evidence)
 
 
 def _rule_to(case: DropContext, port: int) -> RuleRef | None:

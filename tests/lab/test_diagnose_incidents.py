@@ -26,13 +26,17 @@ FIRST_CAUSE = {
     "no-endpoints": (LLAMA, "no-endpoints", "has no ready endpoint"),
     "no-local-endpoint": ("svc/chatbot-ui", "rule-drop", "has no local endpoints"),
     "nothing-listens": (LLAMA, "closed-port", "nothing listens on TCP port 8081"),
+    "pinned-connections": (LLAMA, "pinned-connection", "one connection carries"),
     "policy-bypassed": (LLAMA, "policy-not-enforced", "default/my-llama-ingress-policy does not admit"),
     "policy-drop": (LLAMA, "policy-drop", "isolated for ingress by default/my-llama-ingress-policy"),
     "policy-drop-egress": (LLAMA, "policy-drop", "isolated for egress by default/chatbot-ui-egress-policy"),
     "policy-service-port": (LLAMA, "policy-drop", "isolated for ingress by default/my-llama-ingress-policy"),
     "reset-by-app": (LLAMA, "reset-by-app", "reset the connection after the handshake"),
     "rp-filter": (LLAMA, "rp-filter", "reverse path filter of node"),
+    "slow-first-token": (LLAMA, "slow-first-token", "nothing came for 3.0 s"),
     "slow-backend": (LLAMA, "slow-backend", "answers slowly"),
+    "stream-reset": (LLAMA, "reset-by-app", "midway through its answer"),
+    "stream-stall": (LLAMA, "stream-stalled", "4.0 s of silence in the middle of its reply"),
     "stale-endpoint": (LLAMA, "stale-endpoint", "which is no endpoint of it"),
 }
 

@@ -1,7 +1,8 @@
 """Connections that conntrack holds against what the API says: entries that outlived their endpoint, or their rules.
 
-An entry is asked before any rule: as long as a client keeps sending (UDP, above all), its packets go where the entry
-says, whatever kube-proxy has programmed since.
+The kernel asks an entry before any rule. A UDP client that keeps one port keeps its entry alive, and its packets go
+where the entry says, whatever kube-proxy has programmed since: an error. A TCP connection is its own entry: what it
+sends goes astray until it ends, and the client's next connection meets the rules.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.diagnoses.kube_proxy import STALE_CONNECTION
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy, Severity
 from kubectl_genainet.model.kube import Service
-from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.proxy.hits import ConntrackEntry
 from kubectl_genainet.proxy.names import service_port_name
 
@@ -26,6 +28,8 @@ def stale_connections(
     refs = None if services is None else {s.ref for s in services}
     found: dict[tuple[str, str, bool], list[ConntrackEntry]] = {}
     for one in connections:
+        if one.has_ended:
+            continue
         original = one.original
         at = snapshot.service_at(original.dst, original.dport, original.protocol.value)
         if at is None or (refs is not None and at.service.ref not in refs):
@@ -49,18 +53,20 @@ def _finding(snapshot: ClusterSnapshot, node: str, name: str, to: str, entries: 
     sources = ", ".join(address_text(e.original.src, e.original.sport) for e in entries[:3])
     target = address_text(first.dst, first.dport)
     on_node = f"node {node}: " if node else ""
-    return Finding(
-        "stale-connection",
+    is_tcp = first.protocol is Protocol.TCP
+    return STALE_CONNECTION.finding(
         f"{on_node}{len(entries)} of {name}'s connections ({sources} to {target}) {where} by an entry of conntrack",
-        Severity.ERROR,
         (
             Evidence(f"conntrack holds {first} -> {to or target}", Certainty.OBSERVED, node=node),
             Evidence("an entry of conntrack is asked before the rules", Certainty.DERIVED),
         ),
         at.service.ref if at is not None else None,
+        severity=Severity.INFO if is_tcp else None,
         remedy=Remedy(
-            "Delete the entries on the node: the next packet meets the rules. Clients that keep sending from one port "
-            "keep such an entry alive.",
+            "Only connections that are already open are affected: a client that still uses one has to connect again."
+            if is_tcp
+            else "Delete the entries on the node: the next packet meets the rules. Clients that keep sending from one "
+            "port keep such an entry alive.",
             command=f"conntrack -D -p {first.protocol.value.lower()} --orig-dst {first.dst} --orig-port-dst {first.dport}",
         ),
     )

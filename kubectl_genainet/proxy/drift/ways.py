@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, NotChecked, Severity
+from kubectl_genainet.model.diagnoses.kube_proxy import SERVICE_PARTLY_REFUSED, SERVICE_TAKEN_BY_OTHERS
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, NotChecked
 from kubectl_genainet.model.kube import Service, ServicePort
 from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.proxy.authors import author_of, is_kube_proxys
@@ -107,11 +108,9 @@ def _taken(
             continue
         where = ", ".join(b.address for b in part.backends)
         at = address_text(packet.dst, packet.dport)
-        return Finding(
-            "service-taken-by-others",
+        return SERVICE_TAKEN_BY_OTHERS.finding(
             f"{node.title}: packets to {at} of {name} go to {where} by {rule.table} {rule.chain}"
             f"{_by(rule)}, before kube-proxy's rules",
-            Severity.ERROR,
             (
                 Evidence(f"rule {rule.index} of {rule.chain}: {rule.text}", Certainty.OBSERVED, node=node.node),
                 Evidence(f"a packet from {packet.src} was followed through the rules", Certainty.DERIVED),
@@ -137,10 +136,8 @@ def _partly(
     )
     at = address_text(packet.dst, packet.dport)
     who = {"pod": "pods", "node": "the node itself", "outside": "outside"}[client]
-    return Finding(
-        "service-partly-refused",
+    return SERVICE_PARTLY_REFUSED.finding(
         f"{node.title}: {share} of the connections from {who} to {at} of {name} fail: {rules}",
-        Severity.WARNING,
         tuple(
             Evidence(f"rule {p.rule.index} of {p.rule.chain}: {p.rule.text}", Certainty.OBSERVED, node=node.node)
             for p in refused

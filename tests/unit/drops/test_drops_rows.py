@@ -15,6 +15,7 @@ from kubectl_genainet.drops.drops import DropCorrelator
 from kubectl_genainet.drops.rows import Rows
 from kubectl_genainet.drops.summary import summary_of
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.diagnoses import BY_REASON
 from kubectl_genainet.model.events import (
     ClusterChanged,
     DropCount,
@@ -33,7 +34,7 @@ from kubectl_genainet.model.finding import Certainty, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import Device, NetNs, NetnsRules, NodeReport, Route, RulesetDump
 from kubectl_genainet.model.packet import OBSERVER, FiveTuple, Protocol
-from kubectl_genainet.model.reasons import SENTENCES, is_background
+from kubectl_genainet.model.reasons import is_background
 from kubectl_genainet.model.results.drops import Agreement, DropOutcome, DropRow
 from kubectl_genainet.proxy import RuleRef
 from kubectl_genainet.render.drops import COLUMNS, details
@@ -474,11 +475,11 @@ def test_syn_without_a_reason_is_no_background() -> None:
 
 
 def test_every_sentence_reads_with_any_place_and_device() -> None:
-    for reason, sentence in SENTENCES.items():
-        text = sentence.text.format(place="pod default/x", device="eth0")
+    for reason, (diagnosis, sentence) in BY_REASON.items():
+        text = sentence.format(place="pod default/x", device="eth0")
         assert "{" not in text and not text.endswith("."), reason
         (row,) = rows(dropped(reason=reason, location="somewhere"))
-        assert row.check == sentence.check
+        assert row.check == diagnosis.name
 
 
 def test_scope_leaves_other_flows_out() -> None:
