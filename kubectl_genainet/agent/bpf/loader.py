@@ -290,6 +290,9 @@ class LoadedProbe:
     def delete(self, name: str, key: bytes) -> None:
         self.maps[name].delete(key)
 
+    def put(self, name: str, key: bytes, value: bytes) -> None:
+        self.maps[name].set(key, value)
+
     def set_word(self, name: str, index: int, value: int) -> None:
         self.maps[name].set(_word(index), value.to_bytes(8, "little"))
         bpfsys.wait_for_programs()
