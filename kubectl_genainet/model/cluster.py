@@ -158,6 +158,10 @@ class ClusterSnapshot:
             found[(item.metadata.namespace, item.service)].append(item)
         return {key: tuple(slices) for key, slices in found.items()}
 
+    def has_slices(self, service: Service) -> bool:
+        """Whether any EndpointSlice of a Service was read, if only an empty one."""
+        return (service.metadata.namespace, service.metadata.name) in self._slices_by_service
+
     def backends(self, service: Service, port: ServicePort) -> tuple[Backend, ...]:
         """Every endpoint of a Service port, ready or not, in the slices' order, without repeats.
 

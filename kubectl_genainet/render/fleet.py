@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
-from kubectl_genainet.model.fleet import NodeStatus
+from kubectl_genainet.model.results.fleet import NodeStatus
 from kubectl_genainet.render.table import Column, table
 
 _STYLE = {"ready": "green", "not ready": "red", "silent": "red", "none": "yellow"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import unicodedata
@@ -31,8 +32,10 @@ def printable(text: str) -> str:
 
 
 def tell(text: str) -> None:
-    """A line for a person, on stderr: what a name brought along does nothing to the terminal."""
-    print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)
+    """A line for a person, on stderr: what a name brought along does nothing to the terminal. Where stderr can't be written
+    the exit status still says how the command ended."""
+    with contextlib.suppress(OSError):
+        print("\n".join(map(printable, text.split("\n"))), file=sys.stderr)
 
 
 def markup_safe(text: str) -> str:

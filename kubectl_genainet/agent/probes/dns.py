@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
@@ -36,16 +37,19 @@ EXPIRES_NS = 5_000_000_000  # glibc's and musl's resolvers wait for 5 s (resolv.
 ANSWERS_PER_SECOND = 500  # messages whose answers are decoded; those of the others are not looked at
 
 # struct dns_record up to its tuples: kind, id, skb, query_len, response_len, query_captured, response_captured,
-# flow_count, query_count, response_count
-_RECORD = struct.Struct("<IH2xQ4I3B5x")
+# flow_count, query_count, response_count; and its client
+_HEAD = struct.Struct("<IH2xQ4I3B5x")
+_CLIENT_SIZE = 24
+_COUNT = struct.Struct("<q")
+_RECORD_HEAD = _HEAD.size + _CLIENT_SIZE
 _TUPLE = struct.Struct("<16s16sHHB3x")
 _PLACE = struct.Struct("<QIIBB6x")
 _FLOWS, _PLACES = 4, 8
-_QUERY_AT = _RECORD.size + _FLOWS * _TUPLE.size
+_QUERY_AT = _RECORD_HEAD + _FLOWS * _TUPLE.size
 _RESPONSE_AT = _QUERY_AT + _PLACES * _PLACE.size
 _DATA_AT = _RESPONSE_AT + _PLACES * _PLACE.size
 RECORD_SIZE = _DATA_AT + 288 + 512
-assert RECORD_SIZE == 1384
+assert RECORD_SIZE == 1408
 # struct dns_drop up to its data: kind, id, ip_id, skb, t_ns, tuple, netns, ifindex, len, captured, seq, ack, device,
 # location, reason, depth, stack, tcp_flags
 _DROP = struct.Struct("<IHHQQ16s16sHHB3x6I16sQII20QB7x")
@@ -108,7 +112,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
 
 
 def _flow(data: bytes, index: int) -> FiveTuple:
-    return five_tuple(*_TUPLE.unpack_from(data, _RECORD.size + index * _TUPLE.size))
+    return five_tuple(*_TUPLE.unpack_from(data, _RECORD_HEAD + index * _TUPLE.size))
 
 
 def _places(data: bytes, at: int, count: int) -> tuple[DnsPlace, ...]:
@@ -119,7 +123,7 @@ def _places(data: bytes, at: int, count: int) -> tuple[DnsPlace, ...]:
 
 
 def _transaction(data: bytes, end: DnsEnd, context: DecodeContext) -> DnsTransaction:
-    (_, number, _, query_len, response_len, query_got, response_got, flows, queries, responses) = _RECORD.unpack_from(
+    (_, number, _, query_len, response_len, query_got, response_got, flows, queries, responses) = _HEAD.unpack_from(
         data
     )
     query, response = _places(data, _QUERY_AT, queries), _places(data, _RESPONSE_AT, responses)
@@ -140,7 +144,7 @@ def _transaction(data: bytes, end: DnsEnd, context: DecodeContext) -> DnsTransac
 
 
 def _lone(data: bytes, context: DecodeContext) -> DnsMessageSeen:
-    (_, number, _, query_len, response_len, query_got, response_got, _, _, responses) = _RECORD.unpack_from(data)
+    (_, number, _, query_len, response_len, query_got, response_got, _, _, responses) = _HEAD.unpack_from(data)
     place = _places(data, _RESPONSE_AT if responses else _QUERY_AT, 1)[0]
     flow = _flow(data, 0)
     return DnsMessageSeen(
@@ -207,14 +211,31 @@ def _drop(data: bytes, context: DecodeContext) -> DnsDropped:
 
 def sweep(maps: Maps, context: DecodeContext, now: int, final: bool) -> Iterator[DnsTransaction]:
     """Takes the exchanges out of the kernel that got no response in time; at the end of the session, all."""
+    open_by_client: Counter[bytes] = Counter()
     for key, value in list(maps.pairs("pending", _KEY_SIZE, RECORD_SIZE)):
-        queries = value[_RECORD.size - 7]
+        client = value[_HEAD.size : _RECORD_HEAD]
+        queries = value[_HEAD.size - 7]
         first = _PLACE.unpack_from(value, _QUERY_AT)[0]
         if not queries or (now - first < EXPIRES_NS and not final):
+            open_by_client[client] += 1
             continue
         maps.delete("pending", key)
         expired = now - first >= EXPIRES_NS
         yield _transaction(value, DnsEnd.EXPIRED if expired else DnsEnd.STOPPED, context)
+    _set_open(maps, open_by_client)
+
+
+def _set_open(maps: Maps, open_by_client: Counter[bytes]) -> None:
+    """Sets the kernel's counts of open exchanges, from which it takes each client's share.
+
+    What begins or ends meanwhile makes them wrong by as much, until the next sweep.
+    """
+    for client, _ in list(maps.pairs("open_by_client", _CLIENT_SIZE, _COUNT.size)):
+        if client not in open_by_client:
+            maps.delete("open_by_client", client)
+    for client, number in open_by_client.items():
+        maps.put("open_by_client", client, _COUNT.pack(number))
+    maps.put("open_count", bytes(4), _COUNT.pack(open_by_client.total()))
 
 
 def _words(_: DecodeContext, options: Mapping[str, str]) -> dict[str, tuple[int, ...]]:

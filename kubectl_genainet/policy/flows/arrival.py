@@ -54,6 +54,8 @@ def explain_arriving(engine: PolicyEngine, flow: PolicyFlow, service: str = "") 
         cache = node_local_dns(snapshot)
         if cache is not None:
             return to_node_local_dns(engine, flow, *cache)
+    if target is not None and engine.enforcer.service_ports:
+        return _by_service_port(engine, flow, target)
     redirect = _redirect(snapshot, flow, service)
     if redirect:
         found = engine.explain(flow)
@@ -77,6 +79,21 @@ def _redirect(snapshot: ClusterSnapshot, flow: PolicyFlow, service: str) -> str:
         if isinstance(by_address, dict) and flow.destination.ip and by_address.get("ip") == flow.destination.ip:
             return str(obj.ref)
     return ""
+
+
+def _by_service_port(engine: PolicyEngine, flow: PolicyFlow, service: Service) -> Explanation:
+    """A flow whose egress is judged before address translation: with the Service's port, not with the target port."""
+    found = engine.explain(flow)
+    ports = sorted({p.port for p in service.spec.ports if p.protocol == flow.protocol})
+    judged = found.egress.reason is Reason.RULE and found.egress.verdict is PolicyVerdict.ALLOW
+    if not judged or flow.port in ports or not service.cluster_ips:
+        return found
+    note = (
+        f"{engine.enforcer.title} judges what a pod sends before address translation, with the Service's port "
+        f"({', '.join(map(str, ports))}) instead of the target port {flow.port}: the two must be the same (Amazon EKS user "
+        "guide, network policies, considerations)"
+    )
+    return _opened(msgspec.structs.replace(found, arrival=note), (Direction.EGRESS,), note)
 
 
 def _in_ambient(snapshot: ClusterSnapshot, end: PolicyEndpoint) -> bool:

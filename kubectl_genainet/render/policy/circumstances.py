@@ -46,6 +46,8 @@ class CircumstancesJson(TypedDict):
 def enforcer_text(enforcer: Enforcer) -> str:
     """One sentence on who enforces the policies."""
     evidence = f" ({enforcer.evidence})" if enforcer.evidence else ""
+    if enforcer.stopped:
+        return f"{enforcer.title}{evidence} enforces no policy: {enforcer.stopped}. Every flow passes."
     if enforcer.inert:
         return f"Nothing enforces policies on this cluster{evidence}: every policy is inert, every flow passes."
     if enforcer.name is EnforcerName.UNKNOWN:

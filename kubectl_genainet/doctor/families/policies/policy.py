@@ -226,6 +226,8 @@ def policy_blocks_call(cluster: Cluster) -> Problems:
             policies = found.direction(direction).isolated_by or tuple(
                 p.ref for p in found.direction(direction).policies
             )
+            if policies and cluster.policy.by_option.issuperset(policies):
+                continue  # an option of the enforcer isolates every pod, and that is a finding of its own
             evidence = [call.evidence]
             evidence += [
                 derived(

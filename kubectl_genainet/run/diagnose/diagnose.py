@@ -6,12 +6,11 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self, cast
+from dataclasses import dataclass
+from typing import cast
 
-from kubectl_genainet.bundle import Header
 from kubectl_genainet.context.context import Context
+from kubectl_genainet.context.identity import workload_of
 from kubectl_genainet.context.targets import resolve
 from kubectl_genainet.diagnose.causes import Gathering
 from kubectl_genainet.diagnose.checked import Watched, checked
@@ -20,35 +19,32 @@ from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.diagnoses.connections import SLOW_BACKEND
+from kubectl_genainet.model.diagnoses.connections import PINNED_CONNECTION, SLOW_BACKEND
 from kubectl_genainet.model.diagnoses.dns import DNS_DROPPED, DNS_NDOTS_WASTE, DNS_NXDOMAIN_STORM, DNS_POLICY
 from kubectl_genainet.model.diagnoses.kernel import UNEXPLAINED
 from kubectl_genainet.model.diagnoses.rules import NETFILTER_DROP, RULE_DROP
-from kubectl_genainet.model.events import ClusterChanged, Event, Progress
+from kubectl_genainet.model.events import ClusterChanged
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.kube import Service
-from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.results.diagnosis import Cause, Conclusion
-from kubectl_genainet.model.results.dns import DnsSummary
-from kubectl_genainet.model.results.drops import DropRow, DropSummary
+from kubectl_genainet.model.results.drops import DropRow
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
 from kubectl_genainet.model.results.path import PacketPath
-from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.model.target import Target, TargetKind
+from kubectl_genainet.run.diagnose.watching import MAX_KEPT, Collected, DnsWatch, DropsWatch, PathWatch
 from kubectl_genainet.run.dns import DnsOptions, dns
 from kubectl_genainet.run.drops import DropsOptions, drops
 from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.target import HeldTarget
 from kubectl_genainet.run.trace import TraceOptions, trace
 from kubectl_genainet.run.view import DnsView, DropsView, Reporter, TraceView
 
 BEGIN_S = 10.0  # how long the next watch waits for the first record of the one before
-MAX_KEPT = 50_000  # paths and exchanges of one run
 HABITS = frozenset({DNS_NDOTS_WASTE.name, DNS_NXDOMAIN_STORM.name})
 COSTLY_PER_S = 20  # NXDOMAIN responses to one client from which its habits are a fault, and not only worth knowing
 _NAMED_BY_EXACT = frozenset({UNEXPLAINED.name, NETFILTER_DROP.name, RULE_DROP.name})
-_COVERED = frozenset(
-    {DNS_POLICY.name, DNS_DROPPED.name}
-)  # findings over queries whose drop was seen: the drops say more
+# findings over queries whose drop was seen: the drops say more
+_COVERED = frozenset({DNS_POLICY.name, DNS_DROPPED.name})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,113 +54,6 @@ class DiagnoseOptions:
     from_pod: str = ""
     watch_s: float = 15.0
     node: str = ""
-
-
-@dataclass(slots=True)
-class Collected:
-    """What the three watches saw. `failures` says why one of them saw nothing, by verb."""
-
-    paths: list[tuple[float, PacketPath]] = field(default_factory=list)
-    exchanges: list[DnsExchange] = field(default_factory=list)
-    rows: list[DropRow] = field(default_factory=list)
-    rows_at: dict[int, float] = field(default_factory=dict)
-    reports: list[NodeReport | RulesetDump | ClusterChanged] = field(default_factory=list)
-    trace: TraceSummary | None = None
-    drops: DropSummary | None = None
-    dns: DnsSummary | None = None
-    failures: dict[str, str] = field(default_factory=dict)
-    not_kept: int = 0
-
-
-class _Collector:
-    """The View of one watch: keeps what it is told. `stop` ends the watch as Ctrl-C does."""
-
-    def __init__(self, collected: Collected, stop: threading.Event, reporter: Reporter) -> None:
-        self.collected, self.reporter = collected, reporter
-        self._stop, self._stopped = stop, False
-        self._started: float | None = None
-        self.begun = threading.Event()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def warn(self, text: str) -> None:
-        if text != "stopped":
-            self.reporter.warn(text)
-
-    def note(self, text: str) -> None: ...
-
-    def replaying(self, header: Header) -> None: ...
-
-    def event(self, event: Event) -> None:
-        self.begun.set()
-        if isinstance(event, Progress) and event.stage == "attached":
-            self._started = min(self._started or time.monotonic(), time.monotonic())
-
-    def refresh(self) -> None:
-        if self._stop.is_set() and not self._stopped:
-            self._stopped = True
-            raise KeyboardInterrupt
-
-    @property
-    def now_s(self) -> float:
-        """Seconds since the first agent began to watch."""
-        return time.monotonic() - self._started if self._started is not None else 0.0
-
-
-class _TraceCollector(_Collector):
-    def event(self, event: Event) -> None:
-        super().event(event)
-        if isinstance(event, NodeReport | RulesetDump | ClusterChanged):
-            self.collected.reports.append(event)
-
-    def path(self, path: PacketPath) -> None:
-        if len(self.collected.paths) < MAX_KEPT:
-            self.collected.paths.append((self.now_s, path))
-        else:
-            self.collected.not_kept += 1
-
-    def finish(self, summary: TraceSummary) -> None:
-        self.collected.trace = summary
-
-
-class _DropsCollector(_Collector):
-    source: Callable[[], list[DropRow]] = staticmethod(list)
-
-    def __init__(self, collected: Collected, stop: threading.Event, reporter: Reporter) -> None:
-        super().__init__(collected, stop, reporter)
-        self._next = 0.0
-
-    def refresh(self) -> None:
-        super().refresh()
-        if self.now_s >= self._next:  # rows have no times of their own
-            self._note_times()
-            self._next = self.now_s + 1.0
-
-    def _note_times(self) -> None:
-        for row in self.source():
-            self.collected.rows_at.setdefault(row.id, self.now_s)
-
-    def finish(self, rows: list[DropRow], summary: DropSummary) -> None:
-        self._note_times()
-        self.collected.rows, self.collected.drops = rows, summary
-
-
-class _DnsCollector(_Collector):
-    source: DnsSummaryBuilder | None = None
-
-    def exchange(self, exchange: DnsExchange) -> None:
-        if len(self.collected.exchanges) < MAX_KEPT:
-            self.collected.exchanges.append(exchange)
-        else:
-            self.collected.not_kept += 1
-
-    def finish(self, summary: DnsSummary) -> None:
-        self.collected.dns = summary
 
 
 def diagnose(source: Source, target: Target | None, options: DiagnoseOptions, reporter: Reporter) -> Conclusion:
@@ -195,9 +84,9 @@ def _watch(source: Source, target: Target | None, options: DiagnoseOptions, repo
     seconds, node = options.watch_s, options.node
     _use_types_once(source)
     views = {
-        "trace": _TraceCollector(collected, stop, reporter),
-        "drops": _DropsCollector(collected, stop, reporter),
-        "dns": _DnsCollector(collected, stop, reporter),
+        "trace": PathWatch(collected, stop, reporter),
+        "drops": DropsWatch(collected, stop, reporter),
+        "dns": DnsWatch(collected, stop, reporter),
     }
     followed = TraceOptions(from_pod=options.from_pod, timeout_s=seconds, node=node)
     counted, asked = DropsOptions(timeout_s=seconds, node=node), DnsOptions(timeout_s=seconds, node=node)
@@ -248,9 +137,12 @@ def _use_types_once(source: Source) -> None:
 def conclude(source: Source, target: Target | None, collected: Collected, seconds: float) -> Conclusion:
     """What the watches saw, as ranked causes and what else was looked at."""
     context = Context(source.snapshot())
+    held = HeldTarget(str(target), lambda now: _of_target(now, target, source), source.snapshot(), lambda _: None)
     for report in collected.reports:
         context.learn(report)
-    about = _about(context.identity.snapshot, target, source, collected)
+        if isinstance(report, ClusterChanged):
+            held.update(report.snapshot)
+    about = _about(context, target, source, collected, held)
     queries = [e for e in collected.exchanges if not e.upstream and (about.all or name_of(e.client) in about.asking)]
     gathering = Gathering()
     _gather_packets(gathering, collected, about)
@@ -309,11 +201,14 @@ class _About:
         return client in self.callers and row.server is not None and row.server.port == DNS_PORT
 
 
-def _about(snapshot: ClusterSnapshot, target: Target | None, source: Source, collected: Collected) -> _About:
-    services = _services(snapshot, target, source)
-    own = _pods(snapshot, target, source) | {name_of(p.backend) for _, p in collected.paths if p.backend}
+def _about(
+    context: Context, target: Target | None, source: Source, collected: Collected, held: HeldTarget[_OfTarget]
+) -> _About:
+    services, pods = held.current.services, held.current.pods
+    own = pods | {name_of(p.backend) for _, p in collected.paths if p.backend}
     own |= {f"{s.metadata.namespace}/{s.metadata.name}" for s in services}
-    return _About(target is None, services, frozenset(own), _callers(snapshot, services, collected.paths))
+    callers = _callers(context.identity.snapshot, services, collected.paths)
+    return _About(target is None, services, frozenset(own), callers)
 
 
 def _gather_packets(gathering: Gathering, collected: Collected, about: _About) -> None:
@@ -325,7 +220,7 @@ def _gather_packets(gathering: Gathering, collected: Collected, about: _About) -
         if felt_row is not None and about.concerns(row):
             gathering.add(felt_row, collected.rows_at.get(row.id))
     for finding in collected.trace.findings if collected.trace is not None else ():
-        if finding.check == SLOW_BACKEND.name:  # the others are of single paths
+        if finding.check in (SLOW_BACKEND.name, PINNED_CONNECTION.name):  # the others are of single paths
             gathering.add(of_finding(finding))
 
 
@@ -353,29 +248,33 @@ def _gather_dns(gathering: Gathering, queries: list[DnsExchange], collected: Col
     return habits
 
 
-def _services(snapshot: ClusterSnapshot, target: Target | None, source: Source) -> tuple[Service, ...]:
+@dataclass(frozen=True, slots=True)
+class _OfTarget:
+    """The target's Services (without a target: those of the namespace), and its pods by the names of `name_of`."""
+
+    services: tuple[Service, ...]
+    pods: frozenset[str]
+
+
+def _of_target(snapshot: ClusterSnapshot, target: Target | None, source: Source) -> _OfTarget:
+    """Raises InputError for a target that does not exist."""
     if target is None:
         namespace = source.scope_namespace
-        return tuple(s for s in snapshot.services if not namespace or s.metadata.namespace == namespace)
-    if target.kind is not TargetKind.SERVICE:
-        return ()
-    service = snapshot.service(target.namespace or source.default_namespace, target.name)
-    return (service,) if service is not None else ()
-
-
-def _pods(snapshot: ClusterSnapshot, target: Target | None, source: Source) -> set[str]:
-    """The target's own pods, by the names of `name_of`."""
-    if target is None or target.kind is TargetKind.ADDRESS:
-        return set()
-    from kubectl_genainet.context.identity import workload_of
-
-    resolved = resolve(target, snapshot, source.default_namespace)
-    addresses = {ip for ip, _ in resolved.servers}
-    return {
+        return _OfTarget(
+            tuple(s for s in snapshot.services if not namespace or s.metadata.namespace == namespace), frozenset()
+        )
+    addresses = {ip for ip, _ in resolve(target, snapshot, source.default_namespace).servers}
+    service = (
+        snapshot.service(target.namespace or source.default_namespace, target.name)
+        if target.kind is TargetKind.SERVICE
+        else None
+    )
+    pods = frozenset(
         f"{pod.metadata.namespace}/{workload_of(pod) or pod.metadata.name}"
         for pod in snapshot.pods
-        if addresses & set(pod.ips)
-    }
+        if target.kind is not TargetKind.ADDRESS and addresses & set(pod.ips)
+    )
+    return _OfTarget((service,) if service is not None else (), pods)
 
 
 def _callers(

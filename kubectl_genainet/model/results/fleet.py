@@ -1,4 +1,4 @@
-"""The agents of a cluster, as `status` shows them."""
+"""The agents of a cluster, and the versions of all that takes part."""
 
 from __future__ import annotations
 
@@ -20,3 +20,12 @@ class NodeStatus(msgspec.Struct, frozen=True):
     @property
     def wrong(self) -> bool:
         return self.state != "ready"
+
+
+class Versions(msgspec.Struct, frozen=True):
+    """`server` and `agents` (nodes by version) are None where they were not asked, or did not answer."""
+
+    client: str
+    protocol: int
+    server: str | None = None
+    agents: dict[str, int] | None = None
