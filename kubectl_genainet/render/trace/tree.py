@@ -65,7 +65,7 @@ def stream_text(stream: Stream) -> str:
     if stream.first_reply_ns is not None:
         parts.append(f"the first after {duration(stream.first_reply_ns)}")
     if stream.gap_p50_ns is not None:
-        parts.append(f"gaps up to {duration(stream.gap_p50_ns)} (p50), {duration(stream.gap_p99_ns or 0)} (p99)")
+        parts.append(f"gaps {duration(stream.gap_p50_ns)} (p50), {duration(stream.gap_p99_ns or 0)} (p99)")
     if stream.silence is not None:
         silence = stream.silence
         parts.append(f"longest silence {duration(silence.length_ns)} (waiting for the {silence.waited_for})")

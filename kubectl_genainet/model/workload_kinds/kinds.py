@@ -2,7 +2,8 @@
 
 A kind is its API group and its name: a Job of batch.volcano.sh is not a Job of batch. Sources: the API references of
 Kubernetes, Argo Rollouts, LeaderWorkerSet, JobSet, Kubeflow Training Operator and Trainer, KubeRay, KServe, Knative
-Serving, Volcano, OpenKruise, OpenShift and Grove.
+Serving, Volcano, OpenKruise, OpenShift, Grove, AIBrix, KAITO, Seldon Core and Kubeflow Notebooks; those of kinds without a
+template are in `composed`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.workload_kinds.composed import (
+    Compose,
+    Composed,
+    dynamo_service,
+    kserve_model,
+    kubeai_model,
+    nim_service,
+)
 
 EACH = "*"  # a step of a path: every item of a list, every value of a mapping
 Path = tuple[str | int, ...]
@@ -21,15 +30,18 @@ Path = tuple[str | int, ...]
 class TemplatePlace:
     """Where a kind holds one of its pod templates.
 
-    `bare` is set where the place holds a pod's spec and no metadata. `fallback` is read where `path` is absent. `labels`
-    are those that the controller adds; "{name}" stands for the object's name and "{part}" for the part's. `part_field`
-    names the field with the part's name in a list; in a mapping the part's name is the key.
+    `bare` is set where the place holds a pod's spec and no metadata; `compose` makes the spec of what else it holds.
+    `inherits`: the pods carry the object's own annotations. `fallback` is read where `path` is absent. `labels` are those
+    that the controller adds; "{name}" stands for the object's name and "{part}" for the part's. `part_field` names the
+    field with the part's name in a list; in a mapping the part's name is the key.
     """
 
     path: Path
     part: str = ""
     part_field: str = "name"
     bare: bool = False
+    compose: Compose | None = None
+    inherits: bool = False
     fallback: Path = ()
     replicas: Path = ()
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -37,7 +49,8 @@ class TemplatePlace:
 
 @dataclass(frozen=True, slots=True)
 class PodTemplate:
-    """One pod template of one object. `path` leads to it in the object; `spec` is the pod's spec as it is written."""
+    """One pod template of one object. `path` leads to it in the object; `spec` is the pod's spec as it is written, or as an
+    operator composes it: `container` then leads to what its first container is made of, below `path`."""
 
     path: Path
     part: str
@@ -46,6 +59,7 @@ class PodTemplate:
     added_labels: Mapping[str, str]
     replicas: int
     bare: bool = False
+    container: str | None = None
 
     @property
     def labels(self) -> dict[str, str]:
@@ -78,13 +92,27 @@ def _ray(*cluster: str) -> tuple[TemplatePlace, ...]:
     )
 
 
+_LLM_LABELS = {"app.kubernetes.io/name": "{name}", "app.kubernetes.io/part-of": "llminferenceservice"}
+
+
 def _inference(component: str) -> TemplatePlace:
     labels = {
         "serving.kserve.io/inferenceservice": "{name}",
         "component": component,
         "app": f"isvc.{{name}}-{component}",
     }
-    return TemplatePlace(("spec", component), part=component, bare=True, labels=labels)
+    place = ("spec", component)
+    return TemplatePlace(place, part=component, bare=True, compose=kserve_model, inherits=True, labels=labels)
+
+
+def _llm_inference(part: str, *path: str) -> TemplatePlace:
+    replicas = ("spec", "replicas") if part == "main" else ()
+    return TemplatePlace(("spec", *path), part, bare=True, inherits=True, labels=_LLM_LABELS, replicas=replicas)
+
+
+def _roles(*spec: str, labels: Mapping[str, str]) -> tuple[TemplatePlace, ...]:
+    roles = (*spec, "roles", EACH)
+    return (TemplatePlace((*roles, "template"), labels=labels, replicas=(*roles, "replicas")),)
 
 
 _TEMPLATE = (TemplatePlace(("spec", "template"), replicas=("spec", "replicas")),)
@@ -94,7 +122,7 @@ _JOBSET_LABELS = {
     "jobset.sigs.k8s.io/jobset-name": "{name}",
     "jobset.sigs.k8s.io/replicatedjob-name": "{part}",
 }
-_LLM_LABELS = {"app.kubernetes.io/name": "{name}", "app.kubernetes.io/part-of": "llminferenceservice"}
+_NIM_LABELS = {"app": "{name}", "app.kubernetes.io/name": "{name}", "app.kubernetes.io/part-of": "nim-service"}
 
 TEMPLATE_PLACES: Mapping[tuple[str, str], tuple[TemplatePlace, ...]] = {
     ("apps", "Deployment"): _TEMPLATE,
@@ -139,11 +167,44 @@ TEMPLATE_PLACES: Mapping[tuple[str, str], tuple[TemplatePlace, ...]] = {
     ),
     ("serving.kserve.io", "InferenceService"): tuple(map(_inference, ("predictor", "transformer", "explainer"))),
     ("serving.kserve.io", "LLMInferenceService"): (
-        TemplatePlace(("spec", "template"), part="main", bare=True, labels=_LLM_LABELS, replicas=("spec", "replicas")),
-        TemplatePlace(("spec", "worker"), part="worker", bare=True, labels=_LLM_LABELS),
-        TemplatePlace(("spec", "prefill", "template"), part="prefill", bare=True, labels=_LLM_LABELS),
-        TemplatePlace(("spec", "prefill", "worker"), part="prefill-worker", bare=True, labels=_LLM_LABELS),
+        _llm_inference("main", "template"),
+        _llm_inference("worker", "worker"),
+        _llm_inference("prefill", "prefill", "template"),
+        _llm_inference("prefill-worker", "prefill", "worker"),
     ),
+    ("apps.nvidia.com", "NIMService"): (
+        TemplatePlace(("spec",), bare=True, compose=nim_service, labels=_NIM_LABELS, replicas=("spec", "replicas")),
+    ),
+    ("nvidia.com", "DynamoGraphDeployment"): (
+        TemplatePlace(
+            ("spec", "services", EACH),
+            bare=True,
+            compose=dynamo_service,
+            labels={"nvidia.com/dynamo-component": "{Part}"},
+            replicas=("spec", "services", EACH, "replicas"),
+        ),
+    ),
+    ("nvidia.com", "DynamoComponentDeployment"): (
+        TemplatePlace(("spec",), bare=True, compose=dynamo_service, replicas=("spec", "replicas")),
+    ),
+    ("kubeai.org", "Model"): (
+        TemplatePlace(("spec",), bare=True, compose=kubeai_model, labels={"model": "{name}", "app": "model"}),
+    ),
+    ("orchestration.aibrix.ai", "StormService"): _roles(
+        *("spec", "template", "spec"), labels={"storm-service-name": "{name}", "role-name": "{Part}"}
+    ),
+    ("orchestration.aibrix.ai", "RoleSet"): _roles("spec", labels={"roleset-name": "{name}", "role-name": "{Part}"}),
+    ("orchestration.aibrix.ai", "RayClusterFleet"): _ray("spec", "template", "spec"),
+    ("orchestration.aibrix.ai", "RayClusterReplicaSet"): _ray("spec", "template", "spec"),
+    ("kaito.sh", "Workspace"): (TemplatePlace(("inference", "template"), labels={"kaito.sh/workspace": "{name}"}),),
+    ("llm-d.ai", "ModelService"): tuple(
+        TemplatePlace(("spec", part), part, bare=True, replicas=("spec", part, "replicas"))
+        for part in ("decode", "prefill", "endpointPicker")
+    ),
+    ("machinelearning.seldon.io", "SeldonDeployment"): (
+        TemplatePlace(("spec", "predictors", EACH, "componentSpecs", EACH, "spec"), bare=True),
+    ),
+    ("kubeflow.org", "Notebook"): (TemplatePlace(("spec", "template"), labels={"notebook-name": "{name}"}),),
     ("serving.knative.dev", "Service"): (
         TemplatePlace(("spec", "template"), labels={"serving.knative.dev/service": "{name}"}),
     ),
@@ -206,13 +267,14 @@ def _templates_at(obj: KubeObject, place: TemplatePlace, owner: str = "") -> Ite
     for concrete, value, part in _walk(obj.raw, path, (), place.part, place.part_field) if path else ():
         if not isinstance(value, dict):
             continue
-        names = {"{name}": owner or obj.name, "{part}": part.lower()}
+        names = {"{name}": owner or obj.name, "{part}": part.lower(), "{Part}": part}
         labels = {key: _filled(text, names) for key, text in place.labels.items()}
         replicas = _at(obj.raw, _follow(place.replicas, concrete)) if place.replicas else 1
+        composed = place.compose(value) if place.compose is not None else None
         metadata: Any = value.get("metadata", {})
+        spec: Any = composed.spec if composed is not None else value if place.bare else value.get("spec", {})
         if place.bare:
-            metadata = {"labels": value["labels"]} if isinstance(value.get("labels"), dict) else {}
-        spec: Any = _serving_spec(value) if place.bare else value.get("spec", {})
+            metadata = _carried(obj, place, composed or Composed({}, "", value.get("labels"), value.get("annotations")))
         yield PodTemplate(
             concrete,
             part,
@@ -221,15 +283,19 @@ def _templates_at(obj: KubeObject, place: TemplatePlace, owner: str = "") -> Ite
             labels,
             replicas if isinstance(replicas, int) and not isinstance(replicas, bool) else 1,
             place.bare,
+            composed.container if composed is not None else None,
         )
 
 
-def _serving_spec(component: dict[str, Any]) -> dict[str, Any]:
-    """A pod's spec; the `model` of an InferenceService's predictor is the container that KServe makes of it."""
-    model = component.get("model")
-    if component.get("containers") or not isinstance(model, dict):
-        return component
-    return {**component, "containers": [{"name": "kserve-container", **model}]}
+def _carried(obj: KubeObject, place: TemplatePlace, composed: Composed) -> dict[str, Any]:
+    """The metadata of pods for which the object has none of their own."""
+    own = obj.raw["metadata"].get("annotations") if place.inherits else None
+    pairs = {"labels": (composed.labels,), "annotations": (own, composed.annotations)}
+    found = {
+        name: {k: v for some in given if isinstance(some, dict) for k, v in some.items()}
+        for name, given in pairs.items()
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def _filled(text: str, names: Mapping[str, str]) -> str:
