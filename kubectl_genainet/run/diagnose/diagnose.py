@@ -19,7 +19,7 @@ from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.diagnoses.connections import SLOW_BACKEND
+from kubectl_genainet.model.diagnoses.connections import PINNED_CONNECTION, SLOW_BACKEND
 from kubectl_genainet.model.diagnoses.dns import DNS_DROPPED, DNS_NDOTS_WASTE, DNS_NXDOMAIN_STORM, DNS_POLICY
 from kubectl_genainet.model.diagnoses.kernel import UNEXPLAINED
 from kubectl_genainet.model.diagnoses.rules import NETFILTER_DROP, RULE_DROP
@@ -220,7 +220,7 @@ def _gather_packets(gathering: Gathering, collected: Collected, about: _About) -
         if felt_row is not None and about.concerns(row):
             gathering.add(felt_row, collected.rows_at.get(row.id))
     for finding in collected.trace.findings if collected.trace is not None else ():
-        if finding.check == SLOW_BACKEND.name:  # the others are of single paths
+        if finding.check in (SLOW_BACKEND.name, PINNED_CONNECTION.name):  # the others are of single paths
             gathering.add(of_finding(finding))
 
 
