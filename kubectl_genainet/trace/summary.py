@@ -58,7 +58,9 @@ class SummaryBuilder:
         if len(self._backends[key]) < MAX_SAMPLES:
             self._backends[key].append(path)
 
-    def build(self, identity: Identity, half_seen: int = 0, left_out: int = 0, sampled: int = 1) -> TraceSummary:
+    def build(
+        self, identity: Identity, half_seen: int = 0, left_out: int = 0, sampled: int = 1, *, not_shown: int = 0
+    ) -> TraceSummary:
         backends = tuple(self._backend(key) for key in sorted(self._backends, key=lambda k: (k is None, str(k))))
         first_points = self._flows.values()
         return TraceSummary(
@@ -81,6 +83,7 @@ class SummaryBuilder:
             sampled=sampled,
             totals=self._totals.rows(identity),
             agents=self.account.costs,
+            not_shown=not_shown,
         )
 
     def _pinned(self) -> list[Finding]:
