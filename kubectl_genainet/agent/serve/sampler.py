@@ -24,7 +24,8 @@ ROOM = 0.75  # of the budget: below it more are followed
 MOST_MORE = 2.0  # times as many as before, at once
 FEWEST_LESS = 0.25
 CALM = 2  # looks in a row with room, before more are followed
-WORTH = 0.25  # of the budget, that following connections takes: below it fewer of them save nothing
+EVENT_MOST_S = 50e-6  # what an event takes on a slow node
+WORTH = 0.25  # of the budget, that following connections may be taking: below it fewer of them save nothing
 SMOOTH = 0.3  # the part of the last second in the average: rules are read every few seconds, which takes much of one
 _SAMPLING = struct.Struct("=II")
 _ZERO = bytes(4)
@@ -75,7 +76,6 @@ class Sampler:
         self._looked_at, self._own, self._kernel, self._events = time.monotonic(), 0.0, 0.0, 0
         self._calm = 0
         self._average = self._following = 0.0
-        self._took = 0.0
         self._set(ALL_KEPT)
 
     @property
@@ -89,10 +89,6 @@ class Sampler:
         soft = max(50, int(BURST * room / (os.cpu_count() or 1)))
         self._map.set(_ZERO, _SAMPLING.pack(ALL_KEPT - kept, soft))
 
-    def took(self, seconds: float) -> None:
-        """CPU time that following connections took: handling events, reading tables."""
-        self._took += seconds
-
     def look(self, events: int) -> bool:
         """Once a second, with the number of events since the start: adjusts how many connections are followed. Returns
         whether that has changed since the last look."""
@@ -102,8 +98,7 @@ class Sampler:
         seconds = max(now - self._looked_at, 1e-3)
         own, kernel = self.own_s, self.kernel.spent_s or 0.0
         spent = (own - self._own + kernel - self._kernel) / seconds / self.budget
-        following = (self._took + kernel - self._kernel) / seconds / self.budget
-        self._took = 0.0
+        following = ((events - self._events) * EVENT_MOST_S + kernel - self._kernel) / seconds / self.budget
         self._following += SMOOTH * (following - self._following)
         used = self._average = self._average + SMOOTH * (spent - self._average)
         if self._following < WORTH:

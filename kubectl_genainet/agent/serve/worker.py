@@ -278,10 +278,7 @@ class Session:
             if now >= drain_at:
                 began = time.thread_time()
                 self._drain(drained)
-                took = time.thread_time() - began
-                if self.sampler is not None:
-                    self.sampler.took(took)
-                drain_at = time.monotonic() + max(1.0, self._rest(DRAIN_SHARE, took))
+                drain_at = time.monotonic() + max(1.0, self._rest(DRAIN_SHARE, time.thread_time() - began))
             if now >= sweep_at:
                 started = time.monotonic()
                 self._sweep()
@@ -354,12 +351,9 @@ class Session:
         self.outbox.put(tick, always=True)
 
     def _consume(self) -> None:
-        began = time.thread_time()
         for probe in self.probes:
             probe.consume()
         self._send_sightings()
-        if self.sampler is not None:
-            self.sampler.took(time.thread_time() - began)
         for event in self.tap.poll() if self.tap is not None else ():
             self._from_user_space(event)
 
