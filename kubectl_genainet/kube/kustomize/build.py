@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.kube import kustomize_edits as edits
+from kubectl_genainet.kube.kustomize import edits
 from kubectl_genainet.kube.yaml_text import Warn, parse_text, problem_of
 
 FILE_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
