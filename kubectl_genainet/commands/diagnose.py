@@ -13,7 +13,7 @@ from kubectl_genainet.files import write_whole
 from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.render.diagnose.text import make_view
-from kubectl_genainet.run.diagnose import DiagnoseOptions, diagnose, status_of
+from kubectl_genainet.run.diagnose.diagnose import DiagnoseOptions, diagnose, status_of
 from kubectl_genainet.run.sources.base import Source
 
 
