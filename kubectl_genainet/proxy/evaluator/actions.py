@@ -57,6 +57,8 @@ def perform(walk: Walk, state: State, rule: Rule, hook: Hook, at: int, chain: Ch
                     state.ct, state.ct_later = "UNTRACKED", ""
             case Act.DSCP:
                 state.dscp = action.port
+            case Act.ADD:
+                state.added = (*state.added, (action.detail, tuple(get(state) for get in action.keys)))
             case Act.SPLIT:
                 for share, choice in reversed(action.choices):
                     way = state.copy()
@@ -108,14 +110,14 @@ def final(walk: Walk, state: State, action: Action, hook: Hook) -> bool:
             state.accepted = True
             return True
         case Act.DNAT if action.detail == "NETMAP" and hook not in (Hook.PRE_ROUTING, Hook.OUTPUT):
-            state.masquerade = True
+            state.translate_source(None)
             return True
         case Act.DNAT:
             state.dst, state.dport = destinations(state, action)[0]
             state.dnat, state.redirected = True, action.detail == "REDIRECT"
             return True
         case Act.SNAT:
-            state.masquerade = True
+            state.translate_source(action.address)
             return True
         case Act.DROP:
             walk.end(state, Verdict.DROP)

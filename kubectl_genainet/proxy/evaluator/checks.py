@@ -200,8 +200,7 @@ def get_ct_status(s: State) -> int | None:
     if s.ct not in ("NEW", "RELATED"):
         return None
     status = (32 if is_translated(s) else 0) | (16 if s.masquerade else 0)
-    # "done" bits: a NAT decision was taken for the direction (IPS_SRC_NAT_DONE 128, IPS_DST_NAT_DONE 256).
-    return status | (8 if s.looped else 0) | (1 if s.ct == "RELATED" else 0)
+    return status | s.nat_done | (8 if s.looped else 0) | (1 if s.ct == "RELATED" else 0)
 
 
 def ct_status_has(bits: int) -> Check:
@@ -221,7 +220,9 @@ def source_type_is(kind: str) -> Check:
     """addrtype and fib: LOCAL can be told from the node's addresses, the rest only in part."""
 
     def check(s: State) -> bool | None:
-        return None if s.src is None else _type_is(s, s.src, kind)
+        if s.src is None:
+            return kind == "LOCAL" or None if s.masquerade else None
+        return _type_is(s, s.src, kind)
 
     return asking(check, Question("source is local", 1, 1)) if kind == "LOCAL" else check
 
@@ -292,8 +293,24 @@ def in_set(getters: tuple[Getter, ...], members: SetLookup) -> Check:
     return check
 
 
+def in_changing_set(name: str, getters: tuple[Getter, ...], members: SetLookup) -> Check:
+    """As `in_set`, for a set that rules on the packet's way may have added it to."""
+
+    def check(s: State) -> bool | None:
+        key = tuple(get(s) for get in getters)
+        if s.added and (name, key) in s.added:
+            return True if None not in key else None
+        return members.may_have(key) if None in key else members.has(key)
+
+    return check
+
+
 def get_source(s: State) -> int | None:
     return s.src
+
+
+def get_original_source(s: State) -> int | None:
+    return s.orig_src if s.masquerade else s.src
 
 
 def get_destination(s: State) -> int:

@@ -116,7 +116,13 @@ def _ct_original_destination(c: Node, r: Reader, rule: Rule) -> Check:
 
 
 def _ct_original_source(c: Node, r: Reader, rule: Rule) -> Check:
-    return _unless_traced(r, checks.source_in(*network(r.next())))
+    net, mask, _ = network(r.next())
+
+    def check(s: State) -> bool | None:
+        source = checks.get_original_source(s)
+        return None if source is None else source & mask == net
+
+    return _unless_traced(r, check)
 
 
 def _ct_reply_source(c: Node, r: Reader, rule: Rule) -> Check:
@@ -127,6 +133,11 @@ def _ct_reply_source(c: Node, r: Reader, rule: Rule) -> Check:
 def _ct_original_dport(c: Node, r: Reader, rule: Rule) -> Check:
     low, high = ports(r.next())
     return _unless_traced(r, lambda s: None if s.orig_dport is None else low <= s.orig_dport <= high)
+
+
+def _ct_protocol(c: Node, r: Reader, rule: Rule) -> Check:
+    name = r.next().lower()
+    return _unless_traced(r, checks.protocol_is(PROTOCOLS[name] if name in PROTOCOLS else int(name)))
 
 
 def _ct_direction(c: Node, r: Reader, rule: Rule) -> Check:
@@ -148,9 +159,28 @@ def _every(c: Node, r: Reader, rule: Rule) -> None:
     rule.probability = 1 - share if r.negated else share
 
 
+def _recent_list(r: Reader) -> str:
+    """The list that the options after this one name."""
+    rest = r.words[r.at :]
+    return rest[rest.index("--name") + 1] if "--name" in rest[:-1] else "DEFAULT"
+
+
+def _recent_set(c: Node, r: Reader, rule: Rule) -> Check:
+    name = f"recent {_recent_list(r)}"
+
+    def check(s: State) -> bool:
+        s.added = (*s.added, (name, ()))
+        return True
+
+    return check
+
+
 def _recent_seen(c: Node, r: Reader, rule: Rule) -> Check:
-    # A client's first connection: it is in no list yet. kube-proxy's session affinity asks this.
-    return checks.never
+    """A client's first connection is in no list yet, unless a rule has just put it there: kube-proxy's affinity asks."""
+    name = f"recent {_recent_list(r)}"
+    rest = r.words[r.at :]
+    hits = int(rest[rest.index("--hitcount") + 1]) if "--hitcount" in rest[:-1] else 1
+    return lambda s: hits <= 1 and (name, ()) in s.added
 
 
 def _match_set(c: Node, r: Reader, rule: Rule) -> Check:
@@ -326,7 +356,7 @@ OPTIONS: dict[str, Option] = {
     "--mark": _mark,
     **dict.fromkeys(("--ctstate", "--state"), _ct_state),
     "--ctstatus": _ct_status,
-    "--ctproto": _protocol,
+    "--ctproto": _ct_protocol,
     "--ctorigsrc": _ct_original_source,
     "--ctorigdst": _ct_original_destination,
     "--ctorigdstport": _ct_original_dport,
@@ -339,7 +369,7 @@ OPTIONS: dict[str, Option] = {
     "--probability": _probability,
     "--every": _every,
     "--packet": _skip(1),
-    "--set": _skip(0),
+    "--set": _recent_set,
     **dict.fromkeys(("--rcheck", "--update", "--remove"), _recent_seen),
     **dict.fromkeys(("--reap", "--rttl", "--rsource", "--rdest"), _skip(0)),
     **dict.fromkeys(("--seconds", "--hitcount", "--name", "--mask"), _skip(1)),

@@ -121,9 +121,22 @@ def _payload(protocol: str, name: str) -> Field:
         return _icmp(name, needs, v6=protocol == "icmpv6")
     if protocol == "tcp" and name == "flags":
         return Field((lambda s: s.tcp_flags,), (values.tcp_flags,), needs, bits=True)
+    if name in _PORTS and protocol == "th":
+        return Field((_first_words(name),), (values.port,), needs, question=name)
     if name in _PORTS:
         return Field((_PORTS[name],), (values.port,), needs, question=name)
     return Field((checks.always_unknown,), (values.plain,), needs)
+
+
+def _first_words(name: str) -> Getter:
+    """The first or second 16 bits of any protocol's header: of ICMP type and code, and the checksum."""
+
+    def get(s: State) -> int | None:
+        if s.proto not in (PROTOCOLS["icmp"], PROTOCOLS["icmpv6"]):
+            return _PORTS[name](s)
+        return s.icmp[0] << 8 | s.icmp[1] if name == "sport" and s.icmp is not None else None
+
+    return get
 
 
 def _icmp(name: str, needs: tuple[Check, ...], *, v6: bool) -> Field:
@@ -208,7 +221,7 @@ def _ct(key: str, direction: str, family: str) -> Field:
         ("zone", ""): (_first(lambda s: 0), values.plain),
         ("l3proto", ""): (lambda s: 2 if s.family == 4 else 10, values.family),
         ("protocol", ""): (checks.get_protocol, values.protocol),
-        ("saddr", "original"): (_first(checks.get_source), values.plain),
+        ("saddr", "original"): (_first(checks.get_original_source), values.plain),
         ("daddr", "original"): (_first(lambda s: s.orig_dst), values.plain),
         ("proto-src", "original"): (_first(checks.get_sport), values.port),
         ("proto-dst", "original"): (_first(lambda s: s.orig_dport), values.port),
