@@ -115,9 +115,7 @@ def differences(wire: Wire, seed: int, rulesets: int, flows: int, count: Count) 
             yield Difference(variant, text, as_json, flow, did, tuple(sorted(ways)))
 
 
-def judged(
-    wire: Wire, ruleset: Ruleset, flows: list[Flow], count: Count
-) -> Iterator[tuple[Flow, str, set[str]]]:
+def judged(wire: Wire, ruleset: Ruleset, flows: list[Flow], count: Count) -> Iterator[tuple[Flow, str, set[str]]]:
     """Sends flows through what is loaded: those that did something else than was said, twice, with both."""
     did = wire.send(flows)
     for flow in flows:
@@ -127,9 +125,10 @@ def judged(
         if ways == {"UNKNOWN"}:
             count.unknown += 1
             count.reasons += evaluation.unknown
-        elif did[flow.sport] not in ways | silent(ruleset, flow, ways):
-            if (again := differs(wire, ruleset, flow)) is not None:
-                yield flow, *again
+            continue
+        expected = ways | silent(ruleset, flow, ways)
+        if did[flow.sport] not in expected and (again := differs(wire, ruleset, flow)) is not None:
+            yield flow, *again
 
 
 def differs(wire: Wire, ruleset: Ruleset, flow: Flow) -> tuple[str, set[str]] | None:
@@ -175,11 +174,11 @@ def _without_refused(wire: Wire, variant: str, text: str) -> str:
 
 def load(wire: Wire, variant: str, text: str) -> None:
     """Makes a text the node's only rules. Raises RuntimeError if it is refused."""
-    wire.inside(wire.node, "nft", "flush", "ruleset")
-    wire.inside(wire.node, "iptables-legacy-restore", text=EMPTY)
-    if variant == "nft":
-        wire.inside(wire.node, "nft", "-f", "-", text=text)
-    else:
+    if wire.legacy:
+        wire.inside(wire.node, "iptables-legacy-restore", text=EMPTY)
+    wire.legacy = variant == "iptables-legacy"
+    wire.inside(wire.node, "nft", "-f", "-", text=f"flush ruleset; {text}" if variant == "nft" else "flush ruleset")
+    if variant != "nft":
         wire.inside(wire.node, f"{variant}-restore", text=text)
 
 

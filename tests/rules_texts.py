@@ -81,13 +81,22 @@ _MATCHES = (
 )
 _IN = ("-i cli0", "! -i cli0", "-i cli+", "-i lo", "! -i lo", "! -i srv+")
 _OUT = ("-o srv0", "! -o srv0", "-o srv+", "-o lo", "! -o lo", "! -o cli0")
-_OWNER = ("-m owner --uid-owner 0", "-m owner ! --uid-owner 0-99", "-m owner --gid-owner 1000", "-m owner --socket-exists")
+_OWNER = (
+    "-m owner --uid-owner 0",
+    "-m owner ! --uid-owner 0-99",
+    "-m owner --gid-owner 1000",
+    "-m owner --socket-exists",
+)
 _MARKS = (
     *("MARK --set-xmark 0x4000/0x4000", "MARK --set-xmark 0x1/0x3", "MARK --set-mark 0x4001", "MARK --or-mark 0x2"),
     *("MARK --and-mark 0xfff0", "MARK --xor-mark 0x4001"),
 )
 _CONNMARKS = (
-    *("CONNMARK --set-xmark 0x80/0x80", "CONNMARK --save-mark --nfmask 0x4000 --ctmask 0x4000", "CONNMARK --set-mark 0x81"),
+    *(
+        "CONNMARK --set-xmark 0x80/0x80",
+        "CONNMARK --save-mark --nfmask 0x4000 --ctmask 0x4000",
+        "CONNMARK --set-mark 0x81",
+    ),
     *("CONNMARK --restore-mark --nfmask 0x80 --ctmask 0x80", "CONNMARK --restore-mark", "CONNMARK --save-mark"),
     *("CONNMARK --save-mark --nfmask 0x1 --ctmask 0xf0", "CONNMARK --or-mark 0x4000"),
 )
@@ -134,7 +143,10 @@ def _iptables_rule(chance: random.Random, table: str, chain: str) -> str:
     if sum("-s " in m for m in matches) > 1 or sum("-d " in m for m in matches) > 1:
         matches.pop()
     protocol = ""
-    if any("ports " in m or "pairs" in m or "triples" in m or "netports" in m for m in matches) or chance.random() < 0.4:
+    if (
+        any("ports " in m or "pairs" in m or "triples" in m or "netports" in m for m in matches)
+        or chance.random() < 0.4
+    ):
         protocol = chance.choice(_PROTOCOLS)
     device = ""
     if chance.random() < 0.25:
@@ -204,9 +216,13 @@ _NFT_MATCHES = (
     *("limit rate 1000/second burst 10000 packets", "limit rate over 9000/second", "counter", "counter name hits"),
     *("meta skuid 0", "meta skuid != 0", "meta skgid 1000", "meter fzm { ip saddr limit rate over 9000/second }"),
     *('log prefix "a: b; drop"', "quota over 500 mbytes", "ct count over 5000", "add @seen { ip saddr . udp sport }"),
-    *("ip saddr . udp sport @seen", "ip saddr . udp sport != @seen", "meta mark . ip saddr { 0x0 . 10.7.0.2, 0x1 . 10.7.0.3 }"),
+    *(
+        "ip saddr . udp sport @seen",
+        "ip saddr . udp sport != @seen",
+        "meta mark . ip saddr { 0x0 . 10.7.0.2, 0x1 . 10.7.0.3 }",
+    ),
 )
-_NFT_SETS = """	set nets {
+NFT_SETS = """	set nets {
 		type ipv4_addr
 		flags interval
 		elements = { 10.8.0.0/24, 10.96.0.2 }
@@ -270,7 +286,9 @@ def nft_text(chance: random.Random) -> str:
             )
         )
         device = chance.choice(("device cli0", 'devices = { "cli0", "srv0" }'))
-        text += f"table netdev dz {{\n\tchain in {{\n\t\ttype filter hook ingress {device} priority 0\n{rules}\t}}\n}}\n"
+        text += (
+            f"table netdev dz {{\n\tchain in {{\n\t\ttype filter hook ingress {device} priority 0\n{rules}\t}}\n}}\n"
+        )
     return text
 
 
@@ -281,7 +299,7 @@ def _nft_table(chance: random.Random, family: str, name: str, *, dormant: bool =
         policy = f"; policy {'drop' if drops else 'accept'};"
         blocks.append(f"\tchain {chain} {{\n\t\t{hook}{policy}\n{_nft_rules(chance, chain)}\t}}\n")
     flags = "\tflags dormant\n" if dormant else ""
-    return f"table {family} {name} {{\n{flags}{_NFT_SETS}{''.join(blocks)}}}\n"
+    return f"table {family} {name} {{\n{flags}{NFT_SETS}{''.join(blocks)}}}\n"
 
 
 def _nft_rules(chance: random.Random, chain: str) -> str:
@@ -309,11 +327,20 @@ _NFT_COMMON = (
 )
 _NFT_JUMPS = (
     *("jump a", "goto a", "ip daddr vmap @v", "meta l4proto vmap { tcp : jump a, udp : return }"),
-    *("ip saddr . tcp dport vmap { 10.7.0.2 . 80 : jump a, 10.7.0.3 . 443 : drop }", "jump { ip saddr 10.7.0.2 drop; accept; }"),
+    *(
+        "ip saddr . tcp dport vmap { 10.7.0.2 . 80 : jump a, 10.7.0.3 . 443 : drop }",
+        "jump { ip saddr 10.7.0.2 drop; accept; }",
+    ),
     *("fib daddr type vmap { local : jump a, unicast : continue }", "ip dscp vmap { cs0 : jump b, ef : accept }"),
-    *("meta pkttype vmap { host : jump a, broadcast : drop }", "meta mark vmap { 0x0 : jump a, 0x4000 : accept, * : return }"),
+    *(
+        "meta pkttype vmap { host : jump a, broadcast : drop }",
+        "meta mark vmap { 0x0 : jump a, 0x4000 : accept, * : return }",
+    ),
     *("symhash mod 1 vmap { 0 : jump a }", "numgen random mod 2 vmap { 0 : jump a, 1 : return }"),
-    *("jhash ip saddr . tcp sport mod 2 vmap { 0 : jump a, 1 : jump b }", "tcp dport vmap { 80-443 : jump b, * : jump a }"),
+    *(
+        "jhash ip saddr . tcp sport mod 2 vmap { 0 : jump a, 1 : jump b }",
+        "tcp dport vmap { 80-443 : jump b, * : jump a }",
+    ),
     *("ct state vmap { established : accept, related : accept, new : jump a, invalid : drop }",),
     *('iifname vmap { "cli*" : jump a, "lo" : accept }', "tcp flags vmap { syn : jump b, ack : drop }"),
 )
@@ -321,7 +348,12 @@ _NFT_SPECIAL = {
     "raw": ("notrack", "notrack", "drop", "ip saddr 10.7.0.3 notrack return"),
     "mangle": ("drop",),
     "onward": ("drop", "reject", "reject with tcp reset", "ip daddr vmap @v", "reject with icmp type host-prohibited"),
-    "onward2": ("drop", "reject with icmpx type admin-prohibited", "accept", "meta l4proto vmap { tcp : drop, udp : accept }"),
+    "onward2": (
+        "drop",
+        "reject with icmpx type admin-prohibited",
+        "accept",
+        "meta l4proto vmap { tcp : drop, udp : accept }",
+    ),
     "inp": ("drop", "reject", "meta l4proto tcp reject with tcp reset"),
     "out": ("drop", "reject"),
     "last": ("drop", "accept"),
@@ -335,7 +367,10 @@ _NFT_DNAT = (
     *("dnat ip addr . port to tcp dport map @to", "redirect", "dnat ip to ip daddr map { 10.96.0.1 : 10.8.0.13 }"),
     *("dnat ip to numgen random mod 2 map { 0 : 10.8.0.11, 1 : 10.8.0.12 }", "udp dport 80 redirect to :53"),
     "dnat ip addr . port to ip daddr . tcp dport map { 10.96.0.1 . 80 : 10.8.0.11 . 8080, 10.96.0.2 . 443 : 10.8.0.12 . 80 }",
-    *("meta l4proto udp dnat ip to ip saddr map { 10.7.0.2 : 10.8.0.12 }:53", "dnat ip to 10.8.0.11-10.8.0.13 persistent"),
+    *(
+        "meta l4proto udp dnat ip to ip saddr map { 10.7.0.2 : 10.8.0.12 }:53",
+        "dnat ip to 10.8.0.11-10.8.0.13 persistent",
+    ),
     "meta l4proto tcp dnat ip addr . port to jhash ip saddr mod 2 map { 0 : 10.8.0.11 . 80, 1 : 10.8.0.12 . 8080 }",
     "dnat ip to symhash mod 2 map { 0 : 10.8.0.11, 1 : 10.8.0.13 }",
     "meta l4proto tcp dnat ip to 10.8.0.11 : tcp dport map { 80 : 8080, 443 : 53 }",

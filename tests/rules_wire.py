@@ -55,6 +55,7 @@ class Wire:
         self.name = f"fz{uuid.uuid4().hex[:6]}"
         self.client, self.node, self.servers = (f"{self.name}-{end}" for end in "cns")
         self.sport = 20000
+        self.legacy = False  # whether rules of iptables-legacy are loaded
         self.sockets: list[socket.socket] = []
         self.cpus = os.sched_getaffinity(0)
 
@@ -254,7 +255,7 @@ def _sum(data: bytes) -> int:
 
 
 def _seen(data: bytes, marks: dict[bytes, Flow]) -> tuple[Flow, str] | None:
-    """The flow of a packet that arrived, and where: "ADDRESS:PORT" (or an ICMP type), with " masq" where its source was changed."""
+    """The flow of a packet that arrived, and where: "ADDRESS:PORT" (or an ICMP type), " masq" if its source was changed."""
     head = (data[0] & 15) * 4
     protocol, body = data[9], data[head:]
     mark = body[4:8] if protocol == 6 else body[8:12]

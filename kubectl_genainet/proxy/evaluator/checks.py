@@ -117,12 +117,20 @@ def _is_prefix(mask: int, width: int) -> bool:
 
 def source_in(net: int, mask: int, family: int) -> Check:
     def check(s: State) -> bool | None:
+        if s.src is None and s.by_node and s.family == family:
+            return _one_of_the_nodes(s, lambda ip: ip & mask == net)
         return False if s.family != family else None if s.src is None else s.src & mask == net
 
     width = 32 if family == 4 else 128
     if not _is_prefix(mask, width):
         return check
     return asking(check, Question(f"source{family}", net, net | ~mask & ((1 << width) - 1)))
+
+
+def _one_of_the_nodes(s: State, holds: Callable[[int], bool]) -> bool | None:
+    """What holds of all of the node's addresses, or of none; None where it holds of some."""
+    answers = {holds(ip) for ip in s.env.local or ()}
+    return answers.pop() if len(answers) == 1 else None
 
 
 def destination_in(net: int, mask: int, family: int) -> Check:
@@ -183,7 +191,14 @@ def connmark_is(value: int, mask: int) -> Check:
 def ct_state_in(states: frozenset[str]) -> Check:
     """Conntrack states, DNAT and SNAT (translated) among them. NEW, RELATED, ESTABLISHED, INVALID, UNTRACKED."""
     dnat, snat = "DNAT" in states, "SNAT" in states
-    return lambda s: s.ct in states or (dnat and is_translated(s)) or (snat and s.masquerade)
+    return lambda s: s.ct in states or (dnat and is_translated(s)) or (snat and source_changed(s))
+
+
+def source_changed(s: State) -> bool | None:
+    """IPS_SRC_NAT: set where the translation changes something, which masquerading one's own packets may not."""
+    if not s.masquerade or (s.src is not None and s.orig_src is not None):
+        return s.masquerade and s.src != s.orig_src
+    return True if s.orig_src is None or s.env.is_local(s.orig_src, s.family) is False else None
 
 
 def is_translated(s: State) -> bool:
@@ -199,7 +214,10 @@ def get_ct_status(s: State) -> int | None:
     """The status bits of a connection's first packet; of later ones they are not known."""
     if s.ct not in ("NEW", "RELATED"):
         return None
-    status = (32 if is_translated(s) else 0) | (16 if s.masquerade else 0)
+    changed = source_changed(s)
+    if changed is None:
+        return None
+    status = (32 if is_translated(s) else 0) | (16 if changed else 0)
     return status | s.nat_done | (8 if s.looped else 0) | (1 if s.ct == "RELATED" else 0)
 
 
@@ -288,6 +306,8 @@ def device_is(name: str, *, out: bool, wildcard: str) -> Check:
 def in_set(getters: tuple[Getter, ...], members: SetLookup) -> Check:
     def check(s: State) -> bool | None:
         key = tuple(get(s) for get in getters)
+        if key == (None,) and s.by_node and getters[0] is get_source:
+            return _one_of_the_nodes(s, lambda ip: members.has((ip,)) is True)
         return members.may_have(key) if None in key else members.has(key)
 
     return check

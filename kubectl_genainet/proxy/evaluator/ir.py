@@ -49,6 +49,7 @@ class State:
         "added",
         "assumed",
         "bridged",
+        "by_node",
         "connmark",
         "connmark_known",
         "ct",
@@ -115,6 +116,7 @@ class State:
     orig_dport: int | None
     dnat: bool
     masquerade: bool  # its source was translated: `src` is the new one, None where it is any address of the node
+    by_node: bool  # masqueraded: the new source is one of the node's addresses
     nat_done: int  # status bits of the directions that NAT has decided about
     accepted: bool
     bridged: bool | None
@@ -144,6 +146,7 @@ class State:
         new.phys_in, new.phys_out, new.uid, new.gid = self.phys_in, self.phys_out, self.uid, self.gid
         new.tcp_flags, new.dscp, new.redirected = self.tcp_flags, self.dscp, self.redirected
         new.orig_src, new.nat_done, new.added = self.orig_src, self.nat_done, self.added
+        new.by_node = self.by_node
         return new
 
     @property
@@ -279,6 +282,12 @@ class Rule:
             action.kind is Act.DNAT and action.last_address is None and action.last_port is None
         ):
             self.final = action
+
+    def rest(self, number: int, choice: Action) -> Rule:
+        """What is left of the rule from the action `number` on, of which a random pick has made `choice`."""
+        rest = Rule(self.chain, self.index, self.raw)
+        rest.actions = (choice, *self.actions[number + 1 :])
+        return rest
 
     def doubts(self, numbers: list[int]) -> list[tuple[Check, str]]:
         """The checks that could not be answered, with their labels."""

@@ -169,7 +169,7 @@ _TARGETS: dict[str, Callable[[list[str]], Action]] = {
     "CONNMARK": _connmark,
     "DNAT": _dnat,
     "REDIRECT": _redirect,
-    "MASQUERADE": lambda options: Action(Act.SNAT),
+    "MASQUERADE": lambda options: Action(Act.SNAT, detail="MASQUERADE"),
     "SNAT": _snat,
     "NETMAP": _netmap,
     "CT": _ct,

@@ -50,8 +50,9 @@ def _to(address: Any, port: Any, options: Action) -> Action:
     """To an address (or a range of them) and a port, or to both as one value "10.0.0.1 . 80"."""
     if isinstance(address, dict) and "concat" in address:
         address, port = address["concat"]
-    if isinstance(address, dict) and "prefix" in address:
-        raise Unsupported("a prefix is translated")
+    if isinstance(address, dict) and "prefix" in address:  # net to net: the host's bits stay
+        first, last = values.plain(address)
+        return replace(options, keep=first ^ last, flip=first, port=None, detail="NETMAP")
     low, high = _bounds(address, values.plain) if address is not None else (None, None)
     first, last = _bounds(port, values.port) if port is not None else (None, None)
     return replace(options, address=low, last_address=high, port=first, last_port=last)

@@ -110,7 +110,7 @@ def _add(table: NftTable, compiler: _Compiler, entry: Any) -> None:
             compiler.unread = compiler.unread or label
 
 
-_MATCHES = {"match", "limit", "quota", "ct count", "set", "meter", "mangle"}
+_MATCHES = {"match", "limit", "quota", "ct count", "set", "meter"}
 
 
 def _key_of(kind: str, body: Json) -> Field | None:
@@ -132,8 +132,10 @@ def _statement(table: NftTable, kind: str, body: Any, label: str) -> tuple[Actio
             return mark_action(table, body, label)
         case "dnat" | "redirect":
             return dnat(table, kind, body or {}, label)
-        case "snat" | "masquerade":
+        case "snat":
             return snat(table, body or {}, label)
+        case "masquerade":
+            return Action(Act.SNAT, detail="MASQUERADE"), ()
         case "notrack":
             return Action(Act.NOTRACK), ()
         case "queue":

@@ -278,7 +278,7 @@ def _nat_target(reader: Words, body: Json) -> None:
             last, _, port = port[2:].partition("]")
             address = f"{address}-{last}"
         port = port.removeprefix(":") if port else ""
-        colon = word.endswith(":") or bool(port)
+        colon = ":" if word.endswith(":") or port else ""
     else:
         address, colon, port = word.partition(":") if word.count(":") == 1 else (word, "", "")
     if address:
@@ -293,7 +293,11 @@ def _nat_target(reader: Words, body: Json) -> None:
 
 def _nat_port(reader: Words, word: str) -> Any:
     """A port, a range of them, or what a map gives for an expression; `word` is what stood at the colon."""
-    if word and reader.peek() not in ("sport", "dport") and word not in ("meta", "ct", "ip", "numgen", "jhash", "symhash"):
+    if (
+        word
+        and reader.peek() not in ("sport", "dport")
+        and word not in ("meta", "ct", "ip", "numgen", "jhash", "symhash")
+    ):
         return literal(word)
     if word:
         reader.at -= 1
