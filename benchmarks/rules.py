@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.proxy import Packet, Verdict, dump_of, evaluate, parse_ruleset
+from kubectl_genainet.proxy import Packet, RulesetVerdict, dump_of, evaluate, parse_ruleset
 from kubectl_genainet.proxy.names import iptables_endpoint_chain, iptables_service_chain
 
 SERVICES, ENDPOINTS, EVALUATIONS, REPEATS = 10_000, 5, 60_000, 3
@@ -135,7 +135,7 @@ def measure(path: str, services: int) -> dict[str, float]:
     packets = [Packet(src="10.244.1.1", dst=service_ip(n), dport=80, protocol=Protocol.TCP) for n in range(services)]
     watch = Stopwatch()
     for packet in packets:  # every Service once: its chains are compiled here
-        assert evaluate(ruleset, packet).verdict is Verdict.DNAT
+        assert evaluate(ruleset, packet).verdict is RulesetVerdict.DNAT
     found |= watch.read("first")
     packets = list(flows(services, EVALUATIONS))
     watch = Stopwatch()

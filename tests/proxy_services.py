@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.proxy import Evaluation, Packet, Verdict
+from kubectl_genainet.proxy import Evaluation, Packet, RulesetVerdict
 from tests.proxy_traffic import CALLER, CALLER6
 
 NAMESPACE = "proxy-rules"
@@ -184,7 +184,7 @@ def packet_of(flow: dict[str, Any]) -> Packet:
 
 def disagreement(flow: dict[str, Any], said: Evaluation, came: dict[str, Any]) -> str:
     """What is wrong with the evaluation, by what the real packet did; empty if nothing."""
-    if said.verdict is Verdict.UNKNOWN:
+    if said.verdict is RulesetVerdict.UNKNOWN:
         return f"unknown: {said.unknown}"
     if came["end"] == "answer":
         backends = {b.address: b for b in said.backends}
@@ -194,14 +194,14 @@ def disagreement(flow: dict[str, Any], said: Evaluation, came: dict[str, Any]) -
         if backends[came["backend"]].masquerade is not masqueraded:
             return f"said masquerade {backends[came['backend']].masquerade}"
         return ""
-    if said.verdict is Verdict.DNAT:
+    if said.verdict is RulesetVerdict.DNAT:
         return f"said DNAT to {[b.address for b in said.backends]}"
     if came["end"] == "forbidden":
-        return "" if said.verdict in (Verdict.REJECT, Verdict.DROP) else f"said {said.verdict.value}"
+        return "" if said.verdict in (RulesetVerdict.REJECT, RulesetVerdict.DROP) else f"said {said.verdict.value}"
     # No answer. A REJECT comes back as "refused"; SCTP's raw socket is not told of it.
-    if said.verdict is Verdict.REJECT and came["end"] != "refused" and flow["protocol"] != "SCTP":
+    if said.verdict is RulesetVerdict.REJECT and came["end"] != "refused" and flow["protocol"] != "SCTP":
         return "said REJECT"
-    if said.verdict is Verdict.DROP and came["end"] != "timeout":
+    if said.verdict is RulesetVerdict.DROP and came["end"] != "timeout":
         return "said DROP"
     return ""
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.proxy import Evaluation, Hook, Packet, Ruleset, Verdict, dumps_of, evaluate, parse_ruleset
+from kubectl_genainet.proxy import Evaluation, Hook, Packet, Ruleset, RulesetVerdict, dumps_of, evaluate, parse_ruleset
 from kubectl_genainet.proxy.evaluator.ir import Act
 from kubectl_genainet.proxy.iptables.read import BASE_CHAINS
 from tests.rules_texts import IPSETS, iptables_text, nft_text
@@ -45,11 +45,11 @@ class Count:
 
 def said(evaluation: Evaluation, flow: Flow) -> set[str]:
     """What an evaluation allows a flow to do, in the words of `Wire.send`."""
-    if evaluation.verdict is Verdict.UNKNOWN:
+    if evaluation.verdict is RulesetVerdict.UNKNOWN:
         return {"UNKNOWN"}
     ways = set()
     for outcome in evaluation.outcomes:
-        if outcome.verdict in (Verdict.DROP, Verdict.REJECT):
+        if outcome.verdict in (RulesetVerdict.DROP, RulesetVerdict.REJECT):
             ways.add(outcome.verdict.value)
         else:
             backend = outcome.backend
@@ -80,7 +80,7 @@ def silent(ruleset: Ruleset, flow: Flow, ways: set[str]) -> set[str]:
 
     It belongs to the refused connection (nf_ct_attach), so any of the rules at OUTPUT and POSTROUTING may be meant.
     """
-    if Verdict.REJECT.value not in ways:
+    if RulesetVerdict.REJECT.value not in ways:
         return set()
     waiting = [chain for hook in (Hook.OUTPUT, Hook.POST_ROUTING) for chain in ruleset.chains_at(4, hook)]
     refuses = flow.local or any(chain.policy == "DROP" for chain in waiting)
@@ -92,7 +92,7 @@ def silent(ruleset: Ruleset, flow: Flow, ways: set[str]) -> set[str]:
         refuses = any(action.kind in (Act.DROP, Act.REJECT, Act.LOOKUP, Act.SPLIT) for action in actions)
         targets = {chain.table.chains[action.chain] for action in actions if action.chain in chain.table.chains}
         waiting += targets - seen
-    return {Verdict.DROP.value} if refuses else set()
+    return {RulesetVerdict.DROP.value} if refuses else set()
 
 
 def differences(wire: Wire, seed: int, rulesets: int, flows: int, count: Count) -> Iterator[Difference]:

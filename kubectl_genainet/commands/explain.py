@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from typing import IO
 
 import click
+from rich.console import Console
 
 from kubectl_genainet.commands.options import Messages, output_option, source_options
 from kubectl_genainet.commands.options.policies import enforcer_option
 from kubectl_genainet.errors import ExitStatus, GenainetError
-from kubectl_genainet.policy import Verdict
+from kubectl_genainet.policy import Patch, PolicyFlow, PolicyVerdict
+from kubectl_genainet.policy.enforcers import Enforcer
 from kubectl_genainet.render.policy.circumstances import circumstances_json, print_circumstances, print_enforcer
-from kubectl_genainet.render.policy.json import explanation_json, flow_json, patch_json
+from kubectl_genainet.render.policy.json import FlowJson, explanation_json, flow_json, patch_json
 from kubectl_genainet.render.policy.text import grouped, isolates_text, patch_yaml, print_explanation, print_patch
 from kubectl_genainet.render.text import make_console, tell
-from kubectl_genainet.run.explain import FlowsBetween, LineError, explain_lines, warn_of_unevaluated
+from kubectl_genainet.run.explain import ExplainedFlow, FlowsBetween, warn_of_unevaluated
+from kubectl_genainet.run.flow_lines import LineAnswer, LineError, explain_lines
 from kubectl_genainet.run.sources.base import Source
 
 
@@ -29,7 +33,9 @@ from kubectl_genainet.run.sources.base import Source
 )
 @click.option("--patch", "only_patch", is_flag=True, help="Print only the YAML that would admit the flow.")
 @click.option(
-    "--flows", type=click.File("r"), help="Judge one flow a line (JSON) from a file, or - for standard input."
+    "--flows",
+    type=click.File("r"),
+    help="Judge one flow a line of a file (- for standard input): JSON, or SRC DST:PORT [PROTOCOL].",
 )
 @enforcer_option
 @output_option("text", "json")
@@ -92,14 +98,7 @@ def _print(between: FlowsBetween, output: str) -> None:
         return
     console = make_console()
     print_enforcer(console, between.engine.enforcer)
-    about = {id(flow.explanation): flow for flow in between.flows}
-    for group in grouped([(flow.explanation, flow.service) for flow in between.flows]):
-        first, service = group[0]
-        print_explanation(console, first, service, alike=len(group) - 1)
-        print_circumstances(console, between.engine.enforcer, about[id(first)].deviations, about[id(first)].dns)
-        found = between.patch(first.flow)
-        if found is not None:
-            print_patch(console, found)
+    _print_flows(console, between.flows, between.engine.enforcer, between.patch)
 
 
 def _print_only_patch(between: FlowsBetween) -> ExitStatus:
@@ -121,6 +120,7 @@ def _print_only_patch(between: FlowsBetween) -> ExitStatus:
 def _print_lines(source: Source, lines: IO[str], enforcer: str, output: str) -> ExitStatus:
     status = ExitStatus.OK
     console = make_console()
+    first = True
     for answer in explain_lines(source, lines, lines.name, Messages().warn, enforcer=enforcer):
         if isinstance(answer, LineError):
             tell(f"error: {answer.message}")
@@ -129,9 +129,40 @@ def _print_lines(source: Source, lines: IO[str], enforcer: str, output: str) -> 
             status = ExitStatus.FAILED
             continue
         if output == "json":
-            click.echo(json.dumps(flow_json(answer)))
+            click.echo(json.dumps(_line_json(answer)))
         else:
-            print_explanation(console, answer)
-        if answer.verdict is not Verdict.ALLOW and status is ExitStatus.OK:
+            if first:
+                print_enforcer(console, answer.enforcer)
+                first = False
+            _print_flows(console, answer.flows, answer.enforcer)
+        if answer.deciding.explanation.verdict is not PolicyVerdict.ALLOW and status is ExitStatus.OK:
             status = ExitStatus.FOUND
     return status
+
+
+def _line_json(answer: LineAnswer) -> FlowJson:
+    """The answer of the flow that decides; with the number of flows, where a line stands for several."""
+    one = answer.deciding
+    value = flow_json(one.explanation)
+    if one.dns is not None:
+        value["dns"] = circumstances_json(answer.enforcer, one.deviations, one.dns)["dns"]
+    if len(answer.flows) > 1:
+        flow = one.explanation.flow
+        value["from"], value["to"], value["flows"] = str(flow.source), str(flow.destination), len(answer.flows)
+    return value
+
+
+def _print_flows(
+    console: Console,
+    flows: Sequence[ExplainedFlow],
+    enforcer: Enforcer,
+    patch: Callable[[PolicyFlow], Patch | None] = lambda _: None,
+) -> None:
+    about = {id(flow.explanation): flow for flow in flows}
+    for group in grouped([(flow.explanation, flow.service) for flow in flows]):
+        first, service = group[0]
+        print_explanation(console, first, service, alike=len(group) - 1)
+        print_circumstances(console, enforcer, about[id(first)].deviations, about[id(first)].dns)
+        found = patch(first.flow)
+        if found is not None:
+            print_patch(console, found)

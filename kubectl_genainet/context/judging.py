@@ -6,7 +6,14 @@ from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.packet import FiveTuple
-from kubectl_genainet.policy import DirectionResult, Explanation, PolicyEndpoint, PolicyEngine, PolicyFlow, Verdict
+from kubectl_genainet.policy import (
+    DirectionResult,
+    Explanation,
+    PolicyEndpoint,
+    PolicyEngine,
+    PolicyFlow,
+    PolicyVerdict,
+)
 
 
 def engine_of(snapshot: ClusterSnapshot) -> tuple[PolicyEngine | None, str]:
@@ -36,4 +43,4 @@ def denied_directions(flow: FiveTuple, identity: Identity, engine: PolicyEngine)
 def denied_of(answer: Explanation) -> list[tuple[str, DirectionResult]]:
     """The directions that an answer of the engine denies."""
     both = (("egress", answer.egress), ("ingress", answer.ingress))
-    return [(name, result) for name, result in both if result.verdict is Verdict.DENY]
+    return [(name, result) for name, result in both if result.verdict is PolicyVerdict.DENY]

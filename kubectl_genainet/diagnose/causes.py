@@ -6,37 +6,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from kubectl_genainet.diagnose.felt import Felt
+from kubectl_genainet.model.diagnoses import DIAGNOSES, Suspect, suspects_of
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.results.diagnosis import Cause, Symptom
 from kubectl_genainet.model.results.path import PacketPath
 
 MAX_CAUSES = 500
 MAX_EVIDENCE = 8
-# What shows that packets were lost or refused, and says nothing of why: folded under a cause of the same flow or place.
-CONSEQUENCES = frozenset(
-    {
-        "icmp-dropped",
-        "icmp-error",
-        "netfilter-drop",
-        "packet-too-big",
-        "retransmitted",
-        "retransmits",
-        "slow-backend",
-        "told",
-        "tcp-out-of-place",
-        "unanswered",
-        "unexplained",
-        "dns-dropped",
-        "dns-policy",
-        "dns-timeout",
-        "late-answer",
-    }
-)
-# Rejects that follow from a Service without a ready endpoint.
-_NO_ENDPOINTS = frozenset({"no-endpoints", "no-local-endpoint"})
-_OF_ENDPOINTS = frozenset({"rejected-by-rule", "no-endpoints", "no-local-endpoint", "closed-port"})
-# What happens to a packet for an address that nobody has any more.
-_OF_STALE = frozenset({"closed-port", "neighbour-failed", "no-route"})
 # Units of what users feel, most telling first.
 _UNITS = ("connections", "queries", "packets", "findings")
 
@@ -81,7 +57,7 @@ class Gathering:
                 self.forgotten += 1
                 return
             found = self._by_key[felt.key] = Gathered(felt.key, felt.check, felt.title, felt.severity)
-        if felt.check not in CONSEQUENCES and found.check in CONSEQUENCES:
+        if _is_symptom(found.check) and not _is_symptom(felt.check):
             found.check, found.title = felt.check, felt.title  # the more telling name
         if felt.severity.rank > found.severity.rank:
             found.severity = felt.severity
@@ -117,17 +93,22 @@ class Gathering:
 
 def _explains(root: Gathered, other: Gathered) -> bool:
     """Whether `other` is only another sight of the root's fault."""
-    if other.check in CONSEQUENCES and root.check not in CONSEQUENCES:
-        of_one_kind = root.dns == other.dns or root.check.startswith("conntrack-")
+    if _is_symptom(other.check) and not _is_symptom(root.check):
+        of_one_kind = root.dns == other.dns or Suspect.CONNTRACK in suspects_of(root.check)
         return of_one_kind and (_share_a_flow(root, other) or bool(root.places & other.places))
-    if root.check in _NO_ENDPOINTS and other.check in _OF_ENDPOINTS:
-        return _share_a_flow(root, other)
-    if root.check == "stale-endpoint" and other.check in _OF_STALE:
+    followed = DIAGNOSES.get(other.check)
+    if followed is not None and root.check in followed.follows:
         return _share_a_flow(root, other)
     named = ("policies", "rule")  # what decided is known, and is another for each
     if root.check == other.check and root.key[0] not in named and other.key[0] not in named:
         return _share_a_flow(root, other) or bool(root.places & other.places)
     return False
+
+
+def _is_symptom(check: str) -> bool:
+    """Whether it shows that packets were lost or refused, and not why."""
+    diagnosis = DIAGNOSES.get(check)
+    return diagnosis is not None and diagnosis.symptom
 
 
 def _share_a_flow(a: Gathered, b: Gathered) -> bool:
@@ -142,7 +123,7 @@ def _share_a_flow(a: Gathered, b: Gathered) -> bool:
 
 def _rank(gathered: Gathered) -> tuple[bool, int, int, str]:
     felt = gathered.counts["connections"] + gathered.counts["queries"] or gathered.counts["packets"]
-    return (gathered.check in CONSEQUENCES, -gathered.severity.rank, -felt, gathered.title)
+    return (_is_symptom(gathered.check), -gathered.severity.rank, -felt, gathered.title)
 
 
 def _cause(gathered: Gathered) -> Cause:

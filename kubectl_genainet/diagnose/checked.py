@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kubectl_genainet.context.context import Context
+from kubectl_genainet.model.diagnoses import Suspect, suspects_of
 from kubectl_genainet.model.finding import Severity, counted
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.model.results.diagnosis import Cause, Checked, CheckState
 from kubectl_genainet.proxy import compare
 
 FULL = 0.9  # of a node's connection table, from which it is not called fine
-
-_POLICIES = ("policy-", "dns-policy", "policies")
-_RULES = ("rule-drop", "rejected-by-rule", "stale-endpoint", "missing-endpoint", "policy-disagreement")
-_ENDPOINTS = ("no-endpoints", "no-local-endpoint", "closed-port", "nothing-listens", "stale-endpoint")
-_MTU = ("packet-too-big", "mtu", "icmp-dropped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +32,11 @@ class Watched:
 
 def checked(watched: Watched, causes: Sequence[Cause]) -> tuple[Checked, ...]:
     """Each thing that could have been the cause, in the order of a packet's way."""
-    checks: tuple[tuple[str, Callable[[Watched], tuple[CheckState, str]], tuple[str, ...]], ...] = (
-        ("dns", _dns, ("dns-", "ndots")),
-        ("policies", _policies, _POLICIES),
-        ("endpoints", _endpoints, _ENDPOINTS),
-        ("rules", _rules, _RULES),
-        ("mtu", _mtu, _MTU),
-        ("conntrack", _conntrack, ("conntrack-",)),
-        ("nodes", _nodes, ()),
-    )
     results = []
-    for what, look, prefixes in checks:
-        blamed = next((c for c in causes for name in _names(c) if prefixes and name.startswith(prefixes)), None)
+    for suspect, look in _LOOKS.items():
+        blamed = next((c for c in causes for name in _names(c) if suspect in suspects_of(name)), None)
         state, why = (CheckState.FAULTY, blamed.title) if blamed is not None else look(watched)
-        results.append(Checked(what, state, why))
+        results.append(Checked(suspect.value, state, why))
     return tuple(results)
 
 
@@ -138,3 +125,14 @@ def _nodes(watched: Watched) -> tuple[CheckState, str]:
     if watched.lost:
         return CheckState.NOT_CHECKED, f"{counted(watched.lost, 'event')} lost: what was not seen may have been wrong"
     return CheckState.FINE, f"{counted(len(watched.nodes), 'agent')} reported, nothing lost"
+
+
+_LOOKS: Mapping[Suspect, Callable[[Watched], tuple[CheckState, str]]] = {
+    Suspect.DNS: _dns,
+    Suspect.POLICIES: _policies,
+    Suspect.ENDPOINTS: _endpoints,
+    Suspect.RULES: _rules,
+    Suspect.MTU: _mtu,
+    Suspect.CONNTRACK: _conntrack,
+    Suspect.NODES: _nodes,
+}

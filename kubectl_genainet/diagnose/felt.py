@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from kubectl_genainet.dns.findings import ADMIT_DNS
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy, Severity
 from kubectl_genainet.model.results.drops import DropRow
-from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
+from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
 from kubectl_genainet.model.results.path import Drop, PacketPath, Party
 
 DNS_PORT = 53
@@ -88,7 +88,7 @@ def of_row(row: DropRow) -> Felt | None:
 
 def of_exchange(exchange: DnsExchange) -> Felt | None:
     """A query whose packet was seen dropped; None for any other, which the DNS findings judge over all queries."""
-    if exchange.outcome is not Outcome.TIMEOUT or exchange.drop is None or exchange.race:
+    if exchange.outcome is not QueryOutcome.TIMEOUT or exchange.drop is None or exchange.race:
         return None
     client, server = name_of(exchange.client), name_of(exchange.server or exchange.asked)
     drop = exchange.drop

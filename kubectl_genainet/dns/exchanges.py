@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import msgspec
 
-from kubectl_genainet.context.clocks import Clocks
+from kubectl_genainet.context.clocks import Clocks, WallClocks
 from kubectl_genainet.context.context import Context
-from kubectl_genainet.dns.join import EXPIRES_NS, SETTLED_NS, Exchanges, Pending, Remembered, Sight
+from kubectl_genainet.dns.join import EXPIRES_NS, SETTLED_NS, Exchanges, Pending, Remembered, Sighting
 from kubectl_genainet.dns.targets import dns_servers
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.dns import Question
@@ -27,9 +27,9 @@ from kubectl_genainet.model.events import (
 )
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
-from kubectl_genainet.model.results.exchange import DnsExchange, Outcome, Split
+from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome, Split
 from kubectl_genainet.model.results.path import Drop, Hop, Party
-from kubectl_genainet.why.case import Case
+from kubectl_genainet.why.drop_context import DropContext
 from kubectl_genainet.why.explain import explain_drop
 
 RETRY_NS = 30_000_000_000  # so long after it was asked in vain the same question from the same socket is a retry
@@ -41,7 +41,7 @@ PAIR_NS = 5_000_000  # A and AAAA of one lookup leave within so much of each oth
 REMEMBERED = 10_000
 _PAIRS = {"A": "AAAA", "AAAA": "A"}
 
-Placed = tuple[Sight, int, int | None]  # a sight, its time on the reference's clock, that time's error
+AlignedSighting = tuple[Sighting, int, int | None]  # a sight, its time on the reference's clock, that time's error
 
 
 class DnsCorrelator:
@@ -50,7 +50,7 @@ class DnsCorrelator:
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self.context = Context(snapshot)
         self.identity = self.context.identity
-        self.clocks = Clocks()
+        self.clocks, self.walls = Clocks(), WallClocks()
         self.exchanges = Exchanges()
         self._now: dict[str, int] = {}
         self._nodes: dict[str, None] = {}
@@ -77,6 +77,7 @@ class DnsCorrelator:
                 self._learn_recent(self.exchanges.dropped(event))
             case Hello():
                 self.clocks.learn(event.node, event.boot_id)
+                self.walls.learn(event)
                 self._nodes[event.node] = None
             case NodeReport() | RulesetDump() | NetnsRules():
                 self.context.learn(event)
@@ -102,7 +103,7 @@ class DnsCorrelator:
 
     # --- one exchange -----------------------------------------------------------------------------------------------
 
-    def _ordered(self, sights: Sequence[Sight], reference: str) -> list[Placed]:
+    def _ordered(self, sights: Sequence[Sighting], reference: str) -> list[AlignedSighting]:
         """In order; the error is None where the clocks can't be compared."""
         placed = []
         for sight in sights:
@@ -141,6 +142,7 @@ class DnsCorrelator:
             outcome=outcome,
             rcode=rcode,
             t_ns=start,
+            time=self.walls.time(reference or pending.client_node, start),
             latency_ns=latency,
             split=self._split(pending, query, response),
             upstream=first.src in self.exchanges.servers,
@@ -152,7 +154,7 @@ class DnsCorrelator:
             hops=self._hops(query),
             way_back=self._hops(response),
         )
-        if outcome is Outcome.TIMEOUT:
+        if outcome is QueryOutcome.TIMEOUT:
             exchange = self._explained(exchange, pending, query, response)
         return exchange
 
@@ -183,9 +185,9 @@ class DnsCorrelator:
     def _outcome(
         self,
         pending: Pending,
-        query: list[Placed],
-        response: list[Placed],
-    ) -> tuple[Outcome, str | None, int | None]:
+        query: list[AlignedSighting],
+        response: list[AlignedSighting],
+    ) -> tuple[QueryOutcome, str | None, int | None]:
         """Outcome, response code, and the time from the query to the response at the place that saw the query first."""
         latency = None
         if query and response:
@@ -200,28 +202,28 @@ class DnsCorrelator:
         lost_back = any(d.message is not None and d.message.qr for d in pending.drops)
         if response and not lost_back and (arrived or not self._home_tells(pending)):
             rcode = pending.answer.rcode if pending.answer else None
-            return (Outcome.ANSWERED if rcode == "NOERROR" else Outcome.FAILED), rcode, latency
+            return (QueryOutcome.ANSWERED if rcode == "NOERROR" else QueryOutcome.FAILED), rcode, latency
         age = max(self._now.values(), default=0) - pending.first_ns
         if pending.has(DnsEnd.EXPIRED) or pending.has(DnsEnd.REPEATED) or age >= EXPIRES_NS:
-            return Outcome.TIMEOUT, None, None
-        return Outcome.OPEN, None, None
+            return QueryOutcome.TIMEOUT, None, None
+        return QueryOutcome.OPEN, None, None
 
-    def _is_home(self, sight: Sight) -> bool:
+    def _is_home(self, sight: Sighting) -> bool:
         return sight.point is Point.RX and self.identity.owns(sight.node, sight.netns, sight.flow.src)
 
     def _home_tells(self, pending: Pending) -> bool:
         """Whether the client's own node has reported this query."""
         return self._homes.get(next(iter(pending.flows)).src) in pending.nodes
 
-    def _late(self, pending: Pending, outcome: Outcome, start: int) -> int | None:
-        came = self.exchanges.late_answer(pending.key) if outcome is Outcome.TIMEOUT else None
+    def _late(self, pending: Pending, outcome: QueryOutcome, start: int) -> int | None:
+        came = self.exchanges.late_answer(pending.key) if outcome is QueryOutcome.TIMEOUT else None
         return came - start if came is not None and came > start else None
 
     def _split(
         self,
         pending: Pending,
-        query: list[Placed],
-        response: list[Placed],
+        query: list[AlignedSighting],
+        response: list[AlignedSighting],
     ) -> Split:
         if not query:
             return Split()
@@ -246,10 +248,10 @@ class DnsCorrelator:
             to_client=_between(left, end),
         )
 
-    def _owns_server(self, sight: Sight) -> bool:
+    def _owns_server(self, sight: Sighting) -> bool:
         return self.identity.owns(sight.node, sight.netns, sight.flow.dst)
 
-    def _hops(self, placed: list[Placed]) -> tuple[Hop, ...]:
+    def _hops(self, placed: list[AlignedSighting]) -> tuple[Hop, ...]:
         hops = []
         for sight, time, error in placed:
             pod = self.identity.pod_in(sight.node, sight.netns)
@@ -273,8 +275,8 @@ class DnsCorrelator:
         self,
         exchange: DnsExchange,
         pending: Pending,
-        query: list[Placed],
-        response: list[Placed],
+        query: list[AlignedSighting],
+        response: list[AlignedSighting],
     ) -> DnsExchange:
         drop = self._drop(pending)
         last = exchange.way_back[-1] if exchange.way_back else (exchange.hops[-1] if exchange.hops else None)
@@ -299,7 +301,7 @@ class DnsCorrelator:
         event = pending.drops[0]
         ruleset, error = self.context.rulesets.of(event.node, event.netns)
         is_response = event.message is not None and event.message.qr
-        return explain_drop(Case(event, is_response, self.identity, ruleset, error, self.context.engine))
+        return explain_drop(DropContext(event, is_response, self.identity, ruleset, error, self.context.engine))
 
     def _learn_pair(self, pending: Pending) -> None:
         question = pending.question
@@ -346,7 +348,7 @@ class DnsCorrelator:
         if len(pending.nodes) < 2:
             return
         for sights in (pending.query, pending.response):
-            by_node: dict[str, list[Sight]] = {}
+            by_node: dict[str, list[Sighting]] = {}
             for sight in sights:
                 by_node.setdefault(sight.node, []).append(sight)
             order = list(pending.nodes) if sights is pending.query else list(reversed(pending.nodes))
@@ -358,7 +360,7 @@ class DnsCorrelator:
                 self.clocks.crossed(sender, sent, receiver, got)
 
 
-def _between(a: Placed | None, b: Placed | None) -> int | None:
+def _between(a: AlignedSighting | None, b: AlignedSighting | None) -> int | None:
     """ns from one sight to another; None where one is missing or their clocks can't be compared."""
     if a is None or b is None:
         return None

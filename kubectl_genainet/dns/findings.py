@@ -23,7 +23,7 @@ from kubectl_genainet.model.diagnoses.dns import (
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.dns import Lookup, ServerStats
-from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
+from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
 
 SLOW_NS = 200_000_000  # a median from which a server, or what is behind it, is called slow
 STORM_LEAST = 40  # NXDOMAIN responses to one client for names that do not exist …
@@ -55,10 +55,10 @@ class Failures:
         self.kept = 0
 
     def add(self, exchange: DnsExchange) -> None:
-        if exchange.outcome is Outcome.FAILED and exchange.rcode not in ("NXDOMAIN", None):
+        if exchange.outcome is QueryOutcome.FAILED and exchange.rcode not in ("NXDOMAIN", None):
             server = exchange.server or exchange.asked
             self._rcodes[server.pod or address_text(server.ip, server.port), exchange.rcode or "?"] += 1
-        if exchange.outcome is not Outcome.TIMEOUT:
+        if exchange.outcome is not QueryOutcome.TIMEOUT:
             return
         key = (client_name(exchange.client), *_reason(exchange))
         self._count[key] += 1

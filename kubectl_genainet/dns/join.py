@@ -20,12 +20,12 @@ SWEEP_NS = 2_000_000_000  # until all agents have looked for what they give up
 PATIENCE_NS = 10_000_000_000  # until the agents' last word on a query is in
 MEMORY = 5_000  # questions asked upstream, and responses to nothing open, that are remembered
 
-Key = tuple[Protocol, int, str, str]
+QueryKey = tuple[Protocol, int, str, str]
 SNAT_NS = 50_000_000  # so long after its first sight a query may take its node's address
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Sighting:
     """A message at a place of a node."""
 
     node: str
@@ -40,11 +40,11 @@ class Sight:
 class Pending:
     """One query, as it becomes known. `nodes` are those that have had their say."""
 
-    key: Key
+    key: QueryKey
     nodes: dict[str, DnsEnd | None] = field(default_factory=dict)
     flows: dict[FiveTuple, None] = field(default_factory=dict)
-    query: list[Sight] = field(default_factory=list)
-    response: list[Sight] = field(default_factory=list)
+    query: list[Sighting] = field(default_factory=list)
+    response: list[Sighting] = field(default_factory=list)
     asked: DnsMessage | None = None
     answer: DnsMessage | None = None
     drops: list[DnsDropped] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Pending:
         return end in self.nodes.values()
 
 
-def key_of(flow: FiveTuple, number: int, messages: Iterable[DnsMessage | None]) -> Key:
+def key_of(flow: FiveTuple, number: int, messages: Iterable[DnsMessage | None]) -> QueryKey:
     """`flow` is from client to server."""
     question = next((m.question for m in messages if m is not None and m.question is not None), None)
     name, kind = (question.name.lower(), question.type) if question else ("", "")
@@ -99,11 +99,11 @@ class Exchanges:
 
     def __init__(self) -> None:
         self.servers: set[str] = set()  # addresses that answer, or should
-        self._open: dict[Key, list[Pending]] = {}
+        self._open: dict[QueryKey, list[Pending]] = {}
         self.count = 0
         self.unmatched = 0  # responses whose query was not seen
         self.malformed = 0
-        self._late: OrderedDict[Key, int] = OrderedDict()  # responses to nothing open, by when they were last seen
+        self._late: OrderedDict[QueryKey, int] = OrderedDict()  # responses to nothing open, by when they were last seen
         self._asked_upstream = Remembered(MEMORY)
 
     def __len__(self) -> int:
@@ -121,7 +121,7 @@ class Exchanges:
         pending.flows = {**flows, **pending.flows} if earlier else {**pending.flows, **flows}
         pending.nodes[event.node] = event.end
         for places, into in ((event.query, pending.query), (event.response, pending.response)):
-            into.extend(Sight(event.node, p.t_ns, p.netns, p.ifindex, p.point, event.flows[p.flow]) for p in places)
+            into.extend(Sighting(event.node, p.t_ns, p.netns, p.ifindex, p.point, event.flows[p.flow]) for p in places)
         pending.asked = pending.asked or event.asked
         pending.answer = pending.answer or event.answer
         self._touch(pending, event.query[0].t_ns, event.t_ns)
@@ -129,7 +129,7 @@ class Exchanges:
         self._remember(pending)
         return pending
 
-    def _nothing_open(self, key: Key, t_ns: int) -> None:
+    def _nothing_open(self, key: QueryKey, t_ns: int) -> None:
         """A response to no open query: seen at each hop, counted once."""
         before = self._late.pop(key, None)
         self._late[key] = t_ns
@@ -138,7 +138,7 @@ class Exchanges:
         if len(self._late) > MEMORY:
             self._late.popitem(last=False)
 
-    def late_answer(self, key: Key) -> int | None:
+    def late_answer(self, key: QueryKey) -> int | None:
         """When the response to a query came that had timed out before; None where none was seen."""
         came = self._late.pop(key, None)
         if came is not None:
@@ -160,7 +160,7 @@ class Exchanges:
         pending = pending or self._new(key)
         pending.nodes.setdefault(event.node, None)
         pending.flows[flow] = None
-        sight = Sight(event.node, event.t_ns, event.netns, event.ifindex, event.point, flow)
+        sight = Sighting(event.node, event.t_ns, event.netns, event.ifindex, event.point, flow)
         if message.qr:
             pending.response.append(sight)
             pending.answer = pending.answer or message
@@ -196,13 +196,13 @@ class Exchanges:
         pending.first_ns = min(pending.first_ns or first, first)
         pending.last_ns = max(pending.last_ns, last)
 
-    def _new(self, key: Key) -> Pending:
+    def _new(self, key: QueryKey) -> Pending:
         pending = Pending(key)
         self._open.setdefault(key, []).append(pending)
         self.count += 1
         return pending
 
-    def _find(self, key: Key, node: str, flows: Iterable[FiveTuple], t_ns: int) -> Pending | None:
+    def _find(self, key: QueryKey, node: str, flows: Iterable[FiveTuple], t_ns: int) -> Pending | None:
         """The query that these tuples belong to: of several that are alike (repetitions), the nearest in time."""
         found = [
             p
@@ -215,7 +215,7 @@ class Exchanges:
     def _same_client(pending: Pending, flows: Iterable[FiveTuple]) -> bool:
         return any((a.src, a.sport) == (b.src, b.sport) for a in pending.flows for b in flows)
 
-    def _masqueraded(self, key: Key, event: DnsTransaction) -> Pending | None:
+    def _masqueraded(self, key: QueryKey, event: DnsTransaction) -> Pending | None:
         """The same query before or after source NAT gave it another port on this node: one lies within the other."""
         mine = event.flows[0]
         for pending in self._open.get(key, ()):

@@ -9,7 +9,7 @@ from typing import TypeVar
 from kubectl_genainet.dns.exchanges import client_name
 from kubectl_genainet.dns.resolv import ResolvConf, split_search
 from kubectl_genainet.model.results.dns import ClientStats, Counts, Lookup, NameStats, ServerStats
-from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
+from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
 from kubectl_genainet.model.results.measure import quantiles
 
 K = TypeVar("K")
@@ -20,10 +20,10 @@ MAX_LOOKUPS = 100_000
 
 
 @dataclass(slots=True)
-class Group:
+class ExchangeTally:
     """Counts exchanges as they come."""
 
-    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    outcomes: Counter[QueryOutcome] = field(default_factory=Counter)
     rcodes: Counter[str] = field(default_factory=Counter)
     retries: int = 0
     truncated: int = 0
@@ -36,7 +36,7 @@ class Group:
 
     def add(self, exchange: DnsExchange) -> None:
         self.outcomes[exchange.outcome] += 1
-        if exchange.outcome is Outcome.FAILED:
+        if exchange.outcome is QueryOutcome.FAILED:
             self.rcodes[exchange.rcode or "?"] += 1
         self.retries += exchange.retry
         self.truncated += exchange.truncated
@@ -57,10 +57,10 @@ class Group:
         outcomes = self.outcomes
         return Counts(
             queries=sum(outcomes.values()),
-            answered=outcomes[Outcome.ANSWERED],
-            failed=outcomes[Outcome.FAILED],
-            timeouts=outcomes[Outcome.TIMEOUT],
-            open=outcomes[Outcome.OPEN],
+            answered=outcomes[QueryOutcome.ANSWERED],
+            failed=outcomes[QueryOutcome.FAILED],
+            timeouts=outcomes[QueryOutcome.TIMEOUT],
+            open=outcomes[QueryOutcome.OPEN],
             retries=self.retries,
             truncated=self.truncated,
             tcp_retries=self.tcp_retries,
@@ -79,11 +79,11 @@ class _Candidates:
     kinds: set[str] = field(default_factory=set)
 
 
-def _row(groups: OrderedDict[K, Group], key: K) -> Group | None:
+def _row(groups: OrderedDict[K, ExchangeTally], key: K) -> ExchangeTally | None:
     """The group of a key, made if need be; None where there are too many."""
     found = groups.get(key)
     if found is None and len(groups) < MAX_GROUPS:
-        found = groups[key] = Group()
+        found = groups[key] = ExchangeTally()
     return found
 
 
@@ -91,11 +91,11 @@ class DnsStatistics:
     """Collects exchanges of clients; what DNS servers ask upstream is counted apart, in `upstream`."""
 
     def __init__(self) -> None:
-        self.all = Group()
-        self.upstream = Group()
-        self._clients: OrderedDict[str, Group] = OrderedDict()
-        self._names: OrderedDict[tuple[str, str, str], Group] = OrderedDict()
-        self._servers: OrderedDict[tuple[str, str | None], Group] = OrderedDict()
+        self.all = ExchangeTally()
+        self.upstream = ExchangeTally()
+        self._clients: OrderedDict[str, ExchangeTally] = OrderedDict()
+        self._names: OrderedDict[tuple[str, str, str], ExchangeTally] = OrderedDict()
+        self._servers: OrderedDict[tuple[str, str | None], ExchangeTally] = OrderedDict()
         self._lookups: dict[tuple[str, str], _Candidates] = defaultdict(_Candidates)
         self._conf: dict[str, ResolvConf] = {}
         self.not_grouped = 0  # exchanges that lack a row of their own: there are too many others
@@ -119,7 +119,7 @@ class DnsStatistics:
         if conf is not None:
             self._conf[client] = conf
         whole = None not in rows
-        if exchange.name and not exchange.upstream and exchange.outcome in (Outcome.ANSWERED, Outcome.FAILED):
+        if exchange.name and not exchange.upstream and exchange.outcome in (QueryOutcome.ANSWERED, QueryOutcome.FAILED):
             whole &= self._learn_lookup(client, exchange, conf)
         self.not_grouped += not whole
 
@@ -133,7 +133,7 @@ class DnsStatistics:
             return False
         candidates = self._lookups[client, base]
         candidates.kinds.add(exchange.type or "?")
-        if exchange.outcome is Outcome.ANSWERED:
+        if exchange.outcome is QueryOutcome.ANSWERED:
             candidates.found[plain] += 1
         elif exchange.rcode == "NXDOMAIN":
             candidates.missing[plain] += 1

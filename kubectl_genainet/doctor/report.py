@@ -19,7 +19,7 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, NotChecked, Severity
 
 
-class Outcome(Enum):
+class CheckOutcome(Enum):
     """What became of a check."""
 
     FOUND = "found"
@@ -34,7 +34,7 @@ class CheckResult(msgspec.Struct, frozen=True):
     check: str
     area: Area
     title: str
-    outcome: Outcome
+    outcome: CheckOutcome
     findings: int = 0
     reasons: tuple[str, ...] = ()
 
@@ -90,7 +90,7 @@ def examine(
         result, findings = _run(item, cluster)
         results.append(result)
         found += findings
-        if result.outcome is not Outcome.NOT_APPLICABLE:
+        if result.outcome is not CheckOutcome.NOT_APPLICABLE:
             not_checked += [NotChecked(item.name, reason) for reason in result.reasons]
     progress(total, total, "trying remedies")
     left, accepted = [], []
@@ -118,20 +118,20 @@ def _findings(checks: Sequence[Check], cluster: Cluster) -> list[Finding]:
 
 
 def _run(item: Check, cluster: Cluster) -> tuple[CheckResult, list[Finding]]:
-    def result(outcome: Outcome, findings: int = 0, reasons: tuple[str, ...] = ()) -> CheckResult:
+    def result(outcome: CheckOutcome, findings: int = 0, reasons: tuple[str, ...] = ()) -> CheckResult:
         return CheckResult(item.name, item.area, item.title, outcome, findings, reasons)
 
     try:
         why_not = item.applies(cluster)
         if why_not:
-            return result(Outcome.NOT_APPLICABLE, reasons=(why_not,)), []
+            return result(CheckOutcome.NOT_APPLICABLE, reasons=(why_not,)), []
         missing = tuple(
             dict.fromkeys(
                 reason for need in item.needs if (reason := cluster.missing(need, own_namespace=item.own_namespace))
             )
         )
         if missing:
-            return result(Outcome.NOT_CHECKED, reasons=missing), []
+            return result(CheckOutcome.NOT_CHECKED, reasons=missing), []
         findings, reasons = [], []
         for said in item.run(cluster):
             if isinstance(said, Problem):
@@ -139,9 +139,9 @@ def _run(item: Check, cluster: Cluster) -> tuple[CheckResult, list[Finding]]:
             else:
                 reasons.append(f"{said.what}: {said.reason}" if said.what else said.reason)
     except InputError as error:
-        return result(Outcome.NOT_CHECKED, reasons=(error.message,)), []
+        return result(CheckOutcome.NOT_CHECKED, reasons=(error.message,)), []
     findings.sort(key=lambda f: (-f.severity.rank, str(f.object), f.evidence[0].field if f.evidence else ""))
-    outcome = Outcome.FOUND if findings else Outcome.NOT_CHECKED if reasons else Outcome.PASSED
+    outcome = CheckOutcome.FOUND if findings else CheckOutcome.NOT_CHECKED if reasons else CheckOutcome.PASSED
     return result(outcome, len(findings), tuple(dict.fromkeys(reasons))), findings
 
 

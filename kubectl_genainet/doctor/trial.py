@@ -12,7 +12,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.finding import Finding, Remedy, Severity
-from kubectl_genainet.policy.model import Verdict
+from kubectl_genainet.policy.model import PolicyVerdict
 
 # Trials run every check again: in a cluster of more objects, and beyond so many in all of them together, none is made.
 _BUDGET = 40_000
@@ -100,7 +100,7 @@ def _closed(before: Cluster, after: Cluster) -> list[str]:
     return [
         f"{f[0]} → {f[1]} {f[2]} {f[3]}"
         for f, verdict in was.items()
-        if verdict is Verdict.ALLOW and now.get(f) is Verdict.DENY
+        if verdict is PolicyVerdict.ALLOW and now.get(f) is PolicyVerdict.DENY
     ]
 
 
@@ -108,9 +108,9 @@ def _policies(cluster: Cluster) -> list[object]:
     return [o.raw for o in cluster.snapshot.objects if o.kind.endswith("NetworkPolicy")]
 
 
-def _flows(cluster: Cluster) -> dict[Flow, Verdict]:
+def _flows(cluster: Cluster) -> dict[Flow, PolicyVerdict]:
     """The verdict of every flow from a workload to a declared port of another, up to a number."""
-    found: dict[Flow, Verdict] = {}
+    found: dict[Flow, PolicyVerdict] = {}
     for client in cluster.workloads:
         for server in cluster.workloads:
             for protocol, port in _ports(server):

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import partial
 
+from kubectl_genainet.context.clocks import WallClocks
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.ends import Ends
 from kubectl_genainet.context.judging import denied_directions
@@ -19,6 +21,7 @@ from kubectl_genainet.model.events import (
     DropCount,
     EstablishedCount,
     Event,
+    Hello,
     IcmpCount,
     IcmpError,
     PacketDropped,
@@ -30,22 +33,45 @@ from kubectl_genainet.model.events import (
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol, is_multicast, is_observers
 from kubectl_genainet.model.reasons import function_of, is_background
-from kubectl_genainet.why.case import Case
+from kubectl_genainet.why.drop_context import DropContext
 
 MAX_GROUPS = 20_000
 SETTLED_NS = 5_000_000_000  # how long objects must have been in force before a connection is held against them
 
-# (what, client, server address, server port, protocol, reply, node, netns, reason, function)
-Key = tuple[str, str, str, int, Protocol, bool, str, int, str, str]
+
+class GroupKind(Enum):
+    """What the events of a group are."""
+
+    DROP = "drop"
+    ICMP = "icmp"  # an ICMP error that arrived
+    ICMP_DROPPED = "dropped icmp"  # an ICMP error that was dropped itself
+    RESET = "reset"
+    RETRANSMIT = "retransmit"
+    ESTABLISHED = "established"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupKey:
+    """What the events of a group have in common. `function` is the kernel function that freed the packets, "" for none."""
+
+    kind: GroupKind
+    client: str
+    server: str
+    server_port: int
+    protocol: Protocol
+    reply: bool
+    node: str
+    netns: int
+    reason: str
+    function: str
 
 
 @dataclass(slots=True)
-class Group:
+class EventGroup:
     """Events with one key, added up. `flow` is one of their tuples, in the packets' own direction."""
 
     id: int
-    what: str  # "drop", "icmp", "icmp-drop", "reset", "retransmit", "established", "counter"
-    key: Key
+    key: GroupKey
     flow: FiveTuple
     event: Tally | None = None
     packets: int = 0
@@ -54,22 +80,28 @@ class Group:
     sample: PacketDropped | None = None
     error: IcmpError | None = None
     states: Counter[str] = field(default_factory=Counter)
+    first_ns: int = 0
+    last_ns: int = 0
+
+    @property
+    def kind(self) -> GroupKind:
+        return self.key.kind
 
     @property
     def node(self) -> str:
-        return self.key[6]
+        return self.key.node
 
     @property
     def netns(self) -> int:
-        return self.key[7]
+        return self.key.netns
 
     @property
     def reply(self) -> bool:
-        return self.key[5]
+        return self.key.reply
 
     @property
     def reason(self) -> str:
-        return self.key[8]
+        return self.key.reason
 
     @property
     def request(self) -> FiveTuple:
@@ -100,8 +132,9 @@ class DropCorrelator:
         self.identity = self.context.identity
         self.concerns = concerns
         self.everything = everything
+        self.walls = WallClocks()
         self.background = self.forgotten = self.observers = 0
-        self._groups: dict[Key, Group] = {}
+        self._groups: dict[GroupKey, EventGroup] = {}
         self._now: dict[str, int] = {}
         self._in_force: dict[str, int] = {}
         self._judge_by(snapshot)
@@ -113,6 +146,8 @@ class DropCorrelator:
     def feed(self, event: Event) -> None:
         """Takes in one record."""
         match event:
+            case Hello():
+                self.walls.learn(event)
             case PacketDropped():
                 self._sample(event)
             case IcmpError():
@@ -131,20 +166,22 @@ class DropCorrelator:
         self._now[node] = max(self._now.get(node, 0), getattr(event, "t_ns", 0))
         self._in_force.setdefault(node, self._now[node])
 
-    def _group(self, what: str, node: str, netns: int, flow: FiveTuple, reason: str, location: str) -> Group | None:
+    def _group(
+        self, kind: GroupKind, node: str, netns: int, flow: FiveTuple, reason: str, location: str
+    ) -> EventGroup | None:
         if not self.concerns(flow) or is_observers(flow):
             return None
-        reply = what != "established" and self.ends.orient(flow).reply
+        reply = kind is not GroupKind.ESTABLISHED and self.ends.orient(flow).reply
         client, server = (flow.dst, flow.src) if reply else (flow.src, flow.dst)
         port = flow.sport if reply else flow.dport
-        key = (what, client, server, port, flow.protocol, reply, node, netns, reason, function_of(location))
-        found = self._groups.get(key)
-        if found is None:
+        key = GroupKey(kind, client, server, port, flow.protocol, reply, node, netns, reason, function_of(location))
+        group = self._groups.get(key)
+        if group is None:
             if len(self._groups) >= MAX_GROUPS:
                 self.forgotten += 1
                 return None
-            found = self._groups[key] = Group(len(self._groups) + 1, what, key, flow)
-        return found
+            group = self._groups[key] = EventGroup(len(self._groups) + 1, key, flow)
+        return group
 
     def _is_background(self, flow: FiveTuple, reason: str, location: str, *, opening: bool) -> bool:
         return not self.everything and is_background(
@@ -155,14 +192,14 @@ class DropCorrelator:
         opening = event.tcp is not None and event.tcp.syn and not event.tcp.is_ack
         if self._is_background(event.flow, event.reason, event.location, opening=opening):
             return
-        group = self._group("drop", event.node, event.netns, event.flow, event.reason, event.location)
+        group = self._group(GroupKind.DROP, event.node, event.netns, event.flow, event.reason, event.location)
         if group is not None and (group.sample is None or (opening and not group.opening)):
             group.sample = event
 
     def _icmp_sample(self, event: IcmpError) -> None:
-        what = "icmp-drop" if event.point is Point.DROP else "icmp"
-        kind = f"{event.type}/{event.code}"
-        group = self._group(what, event.node, event.netns, event.quoted, f"{kind} {event.reason}".strip(), "")
+        kind = GroupKind.ICMP_DROPPED if event.point is Point.DROP else GroupKind.ICMP
+        reason = f"{event.type}/{event.code} {event.reason}".strip()
+        group = self._group(kind, event.node, event.netns, event.quoted, reason, "")
         if group is not None and group.error is None:
             group.error = event
 
@@ -170,7 +207,7 @@ class DropCorrelator:
         if is_observers(event.flow):
             self.observers += event.packets
             return
-        what, reason, location = _place_of(event)
+        kind, reason, location = _kind_of(event)
         if isinstance(event, DropCount) and self._is_background(
             event.flow, event.reason, event.location, opening=event.opening
         ):
@@ -179,10 +216,11 @@ class DropCorrelator:
             return
         if isinstance(event, EstablishedCount) and not self._against_policy(event):
             return
-        group = self._group(what, event.node, event.netns, event.flow, reason, location)
+        group = self._group(kind, event.node, event.netns, event.flow, reason, location)
         if group is None:
             return
         group.packets += event.packets
+        group.first_ns, group.last_ns = group.first_ns or event.t_ns, event.t_ns
         group.event = group.event or event
         if isinstance(event, DropCount):
             group.bytes += event.bytes
@@ -203,20 +241,20 @@ class DropCorrelator:
         return bool(denied_directions(event.flow, self.identity, self.context.engine))
 
     @property
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[EventGroup]:
         """Groups that have been counted, the largest first."""
         return sorted((g for g in self._groups.values() if g.packets), key=lambda g: (-g.packets, g.id))
 
-    def by_pair(self) -> dict[tuple[str, str], list[Group]]:
+    def by_pair(self) -> dict[tuple[str, str], list[EventGroup]]:
         """The counted groups by (client, server) address; a server's address also stands for its Service's."""
-        found: dict[tuple[str, str], list[Group]] = defaultdict(list)
+        groups: dict[tuple[str, str], list[EventGroup]] = defaultdict(list)
         for group in self._groups.values():
             if group.packets:
                 for pair in self.pairs(group):
-                    found[pair].append(group)
-        return found
+                    groups[pair].append(group)
+        return groups
 
-    def pairs(self, group: Group) -> Iterator[tuple[str, str]]:
+    def pairs(self, group: EventGroup) -> Iterator[tuple[str, str]]:
         """(client, server) of the group: by address and, so that both sides of a Service's translation meet, by Service."""
         request = group.request
         yield group.pair
@@ -224,13 +262,13 @@ class DropCorrelator:
         if service is not None:
             yield request.src, f"{service.namespace}/{service.name}"
 
-    def case(self, group: Group) -> Case:
+    def case(self, group: EventGroup) -> DropContext:
         """The drop as `explain` wants it."""
         event = group.sample or _without_sample(group)
         ruleset, error = self.context.rulesets.of(group.node, group.netns)
         opening = event.tcp is not None and event.tcp.syn and not event.tcp.is_ack
         established = group.reply or (group.flow.protocol is Protocol.TCP and not opening and not group.opening)
-        return Case(
+        return DropContext(
             event,
             established,
             self.identity,
@@ -241,7 +279,7 @@ class DropCorrelator:
             earlier=partial(self.context.rulesets.earlier, group.node, group.netns),
         )
 
-    def case_of_error(self, group: Group) -> Case | None:
+    def case_of_error(self, group: EventGroup) -> DropContext | None:
         """An ICMP error that was dropped itself, as a packet of its own; None where no sample of it came. Policies have
         nothing to say of it: connection tracking relates it to the connection that it is about."""
         error = group.error
@@ -264,33 +302,30 @@ class DropCorrelator:
             hook=error.hook,
         )
         ruleset, why = self.context.rulesets.of(group.node, group.netns)
-        return Case(packet, True, self.identity, ruleset, why, None, icmp=(error.type, error.code))
+        return DropContext(packet, True, self.identity, ruleset, why, None, icmp=(error.type, error.code))
 
     def request_of(self, flow: FiveTuple) -> FiveTuple:
         return self.ends.orient(flow).request
 
 
-def _place_of(event: Tally) -> tuple[str, str, str]:
-    """(what, reason, location) of a count."""
+def _kind_of(event: Tally) -> tuple[GroupKind, str, str]:
+    """(kind, reason, location) of a count."""
     match event:
         case DropCount():
-            return "drop", event.reason, event.location
+            return GroupKind.DROP, event.reason, event.location
         case IcmpCount():
-            what = "icmp-drop" if event.reason else "icmp"
-            return what, f"{event.type}/{event.code} {event.reason}".strip(), ""
+            kind = GroupKind.ICMP_DROPPED if event.reason else GroupKind.ICMP
+            return kind, f"{event.type}/{event.code} {event.reason}".strip(), ""
         case ResetCount():
-            return (
-                "reset",
-                f"{'active ' if event.active else ''}{'sent' if event.sent else 'received'} {event.reason}",
-                "",
-            )
+            active, way = "active " if event.active else "", "sent" if event.sent else "received"
+            return GroupKind.RESET, f"{active}{way} {event.reason}", ""
         case RetransmitCount():
-            return "retransmit", "", ""
+            return GroupKind.RETRANSMIT, "", ""
         case _:
-            return "established", "", ""
+            return GroupKind.ESTABLISHED, "", ""
 
 
-def _without_sample(group: Group) -> PacketDropped:
+def _without_sample(group: EventGroup) -> PacketDropped:
     """What the counter alone knows, where no sample came: no device, no stack, no hook."""
     event = group.event
     location = event.location if isinstance(event, DropCount) else ""

@@ -7,30 +7,29 @@ from collections.abc import Iterator
 
 from kubectl_genainet.context.judging import denied_directions, policy_flow
 from kubectl_genainet.drops.counters import CounterRows
-from kubectl_genainet.drops.drops import DropCorrelator, Group
+from kubectl_genainet.drops.drops import DropCorrelator, EventGroup, GroupKind
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.model.diagnoses import DIAGNOSES
-from kubectl_genainet.model.diagnoses.connections import ICMP_DROPPED, ICMP_ERROR, RETRANSMITS
-from kubectl_genainet.model.diagnoses.rules import POLICY_NOT_ENFORCED
+from kubectl_genainet.model.diagnoses import DIAGNOSES, Diagnosis
+from kubectl_genainet.model.diagnoses.connections import (
+    ICMP_DROPPED,
+    ICMP_ERROR,
+    RESET_BY_APP,
+    RESET_BY_KERNEL,
+    RESET_FROM_OUTSIDE,
+    RETRANSMITS,
+)
+from kubectl_genainet.model.diagnoses.kernel import MTU_BLACKHOLE, PACKET_TOO_BIG
+from kubectl_genainet.model.diagnoses.rules import POLICY_DISAGREEMENT, POLICY_NOT_ENFORCED, REJECTED_BY_RULE, RULE_DROP
+from kubectl_genainet.model.diagnoses.sockets import CLOSED_PORT, REPEATED_SEGMENT
 from kubectl_genainet.model.events import IcmpCount, ResetCount
 from kubectl_genainet.model.finding import Certainty, Evidence, Severity, counted
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.reasons import HARMLESS_REASONS, icmp_meaning
-from kubectl_genainet.model.results.drops import Agreement, DropRow, Outcome, PolicyView
+from kubectl_genainet.model.results.drops import Agreement, DropOutcome, DropRow, PolicyView
 from kubectl_genainet.model.results.path import Drop
-from kubectl_genainet.policy import Verdict
+from kubectl_genainet.policy import PolicyVerdict
 from kubectl_genainet.why.explain import explain_drop
 
-# Where a policy may be behind a drop: elsewhere the policies have nothing to say.
-_JUDGED = {
-    "policy-drop",
-    "policy-disagreement",
-    "rule-drop",
-    "rejected-by-rule",
-    "netfilter-drop",
-    "ebpf-drop",
-    "data-plane",
-}
 _RESETS = {  # enum sk_rst_reason, include/net/rstreason.h
     "TCP_ABORT_ON_CLOSE": "it was closed with data that had not been read",
     "TCP_ABORT_ON_LINGER": "the other end's FIN did not come in time (TCP_LINGER2)",
@@ -48,49 +47,53 @@ class Rows:
     """Builds rows from what a correlator knows. Explanations are kept as long as nothing that they rest on changes."""
 
     def __init__(self, correlator: DropCorrelator) -> None:
-        self._of = correlator
+        self._correlator = correlator
         self._drops: dict[int, tuple[tuple[int, ...], Drop]] = {}
         self._counters = CounterRows(correlator)
 
     def build(self) -> list[DropRow]:
         """All rows by count, those that are no fault last; what is only evidence of another row has none of its own."""
-        beside = self._of.by_pair()
+        beside = self._correlator.by_pair()
         rows = []
-        for group in self._of.groups:
-            others = {id(g): g for pair in self._of.pairs(group) for g in beside[pair] if self._related(group, g)}
+        for group in self._correlator.groups:
+            others = {
+                id(g): g for pair in self._correlator.pairs(group) for g in beside[pair] if self._related(group, g)
+            }
             row = self._row(group, list(others.values()))
             if row is not None:
                 rows.append(row)
         rows += self._counters.rows(self.explained, self._beside)
         return sorted(rows, key=lambda r: (r.severity is Severity.INFO, -r.packets, r.id))
 
-    def _related(self, group: Group, other: Group) -> bool:
+    def _related(self, group: EventGroup, other: EventGroup) -> bool:
         """Whether both are of one client and server. A Service's address and an endpoint of it may be the same server, two
         endpoints are not."""
         if other is group or other.pair == group.pair:
             return other is not group
-        snapshot = self._of.identity.snapshot
+        snapshot = self._correlator.identity.snapshot
         ends = (group.request, other.request)
         return any(snapshot.service_at(r.dst, r.dport, r.protocol.value) is not None for r in ends)
 
-    def _row(self, group: Group, others: list[Group]) -> DropRow | None:
-        match group.what:
-            case "drop":
+    def _row(self, group: EventGroup, others: list[EventGroup]) -> DropRow | None:
+        match group.kind:
+            case GroupKind.DROP:
                 return self._drop(group, others)
-            case "reset":
+            case GroupKind.RESET:
                 return self._reset(group, others)
-            case "icmp":
-                return None if _has(others, "drop", "icmp") else self._told(group)
-            case "icmp-drop":
-                return None if _has(others, "drop") else self._icmp_dropped(group)
-            case "retransmit":
-                return None if _has(others, "drop", "reset", "icmp-drop") else self._retransmitted(group, others)
+            case GroupKind.ICMP:
+                return None if _has(others, GroupKind.DROP, GroupKind.ICMP) else self._told(group)
+            case GroupKind.ICMP_DROPPED:
+                return None if _has(others, GroupKind.DROP) else self._icmp_dropped(group)
+            case GroupKind.RETRANSMIT:
+                if _has(others, GroupKind.DROP, GroupKind.RESET, GroupKind.ICMP_DROPPED):
+                    return None
+                return self._retransmitted(group, others)
             case _:
                 return self._passed(group)
 
-    def _base(self, group: Group, **fields: object) -> DropRow:
+    def _base(self, group: EventGroup, **fields: object) -> DropRow:
         request = group.request
-        identity = self._of.identity
+        identity = self._correlator.identity
         pod = identity.pod_in(group.node, group.netns)
         return DropRow(
             id=group.id,
@@ -98,59 +101,68 @@ class Rows:
             bytes=group.bytes,
             client=identity.party(request.src, None) if request.src else None,
             server=identity.party(request.dst, request.dport or None) if request.dst else None,
-            service=self._of.ends.service(request.dst, request.dport, request.protocol.value),
+            service=self._correlator.ends.service(request.dst, request.dport, request.protocol.value),
             protocol=request.protocol,
             direction="reply" if group.reply else "request",
             node=group.node,
             pod=f"{pod.metadata.namespace}/{pod.metadata.name}" if pod else None,
+            t_ns=group.first_ns,
+            time=self._correlator.walls.time(group.node, group.first_ns),
+            last_time=self._correlator.walls.time(group.node, group.last_ns),
             **fields,  # type: ignore[arg-type]
         )
 
-    def explained(self, group: Group) -> Drop:
+    def explained(self, group: EventGroup) -> Drop:
         """The group's drop. One without an explanation is looked at anew each time: settings may have changed."""
-        ruleset, _ = self._of.context.rulesets.of(group.node, group.netns)
-        basis = (id(ruleset), id(self._of.identity.snapshot), id(group.sample))
+        ruleset, _ = self._correlator.context.rulesets.of(group.node, group.netns)
+        basis = (id(ruleset), id(self._correlator.identity.snapshot), id(group.sample))
         known = self._drops.get(group.id)
         if known is None or known[0] != basis or known[1].certainty is Certainty.UNKNOWN:
-            self._drops[group.id] = known = (basis, explain_drop(self._of.case(group)))
+            self._drops[group.id] = known = (basis, explain_drop(self._correlator.case(group)))
         return known[1]
 
-    def explained_error(self, group: Group) -> Drop | None:
+    def explained_error(self, group: EventGroup) -> Drop | None:
         """The drop of an ICMP error; None where no sample of it came."""
-        case = self._of.case_of_error(group)
+        case = self._correlator.case_of_error(group)
         return explain_drop(case) if case is not None else None
 
-    def _drop(self, group: Group, others: list[Group]) -> DropRow:
+    def _drop(self, group: EventGroup, others: list[EventGroup]) -> DropRow:
         drop = self.explained(group)
-        title, check = drop.explanation, drop.check
+        title, diagnosis = drop.explanation, DIAGNOSES[drop.check]
         evidence = [*drop.evidence, *self._beside(group, others)]
-        blocked = next((o for o in others if o.what == "icmp-drop"), None)
-        if check == "packet-too-big" and blocked is not None:
-            check = "mtu-blackhole"
+        blocked = next((o for o in others if o.kind is GroupKind.ICMP_DROPPED), None)
+        if diagnosis is PACKET_TOO_BIG and blocked is not None:
+            diagnosis = MTU_BLACKHOLE
             title += f"; the sender is not told, since the ICMP error about it is dropped too, on {blocked.node}"
         evidence += _how_many_were_told(group, drop, others)
-        outcome = Outcome.REJECTED if drop.told else Outcome.REFUSED if check == "closed-port" else Outcome.DROPPED
+        outcome = (
+            DropOutcome.REJECTED
+            if drop.told
+            else DropOutcome.REFUSED
+            if diagnosis is CLOSED_PORT
+            else DropOutcome.DROPPED
+        )
         return self._base(
             group,
             outcome=outcome,
-            check=check,
-            severity=_severity(group, check, others),
+            check=diagnosis.name,
+            severity=_severity(group, diagnosis, others),
             title=title,
             drop=drop,
-            policy=self._policy(group, drop) if check in _JUDGED else None,
+            policy=self._policy(group, drop) if diagnosis.policies_judge else None,
             evidence=tuple(evidence),
         )
 
-    def _beside(self, group: Group, others: list[Group]) -> Iterator[Evidence]:
+    def _beside(self, group: EventGroup, others: list[EventGroup]) -> Iterator[Evidence]:
         """What else was observed of the same client and server."""
         for other in others:
             where = self._where(other)
-            match other.what, other.event:
-                case "icmp", IcmpCount() as icmp:
+            match other.kind, other.event:
+                case GroupKind.ICMP, IcmpCount() as icmp:
                     told = f"ICMP {icmp_meaning(icmp.family, icmp.type, icmp.code)}{_mtu(other)}"
                     text = f"{other.packets} times {told} reached {where}"
                     yield Evidence(text, Certainty.OBSERVED, node=other.node, value=other.packets)
-                case "icmp-drop", IcmpCount() as icmp:
+                case GroupKind.ICMP_DROPPED, IcmpCount() as icmp:
                     told = f"ICMP {icmp_meaning(icmp.family, icmp.type, icmp.code)}{_mtu(other)}"
                     hook = f" in {other.error.hook}" if other.error and other.error.hook else ""
                     text = f"{other.packets} times {told} was dropped in {where}{hook} ({icmp.reason})"
@@ -158,53 +170,57 @@ class Rows:
                     error = self.explained_error(other)
                     if error is not None and error.rule:
                         yield Evidence(f"the ICMP error is dropped by {error.rule}", error.certainty, node=other.node)
-                case "reset", ResetCount() as reset:
+                case GroupKind.RESET, ResetCount() as reset:
                     by = "sent by" if reset.sent else "received in"
                     text = f"{other.packets} TCP resets {by} {where}{f' ({reset.reason})' if reset.reason else ''}"
                     yield Evidence(text, Certainty.OBSERVED, node=other.node, value=other.packets)
-                case "retransmit", _:
+                case GroupKind.RETRANSMIT, _:
                     states = ", ".join(f"{n} in {state}" for state, n in other.states.most_common())
                     text = f"TCP of {where} sent again: {states}"
                     yield Evidence(text, Certainty.OBSERVED, node=other.node, value=other.packets)
 
-    def _where(self, group: Group) -> str:
-        return self._of.identity.place(group.node, group.netns)
+    def _where(self, group: EventGroup) -> str:
+        return self._correlator.identity.place(group.node, group.netns)
 
-    def _policy(self, group: Group, drop: Drop) -> PolicyView | None:
+    def _policy(self, group: EventGroup, drop: Drop) -> PolicyView | None:
         """The policies' verdict on the flow beside the drop; None where neither end is a pod, or a Service's address is
         the destination, which policies do not know."""
-        request, snapshot = group.request, self._of.identity.snapshot
+        request, snapshot = group.request, self._correlator.identity.snapshot
         if snapshot.pod_at(request.src) is None and snapshot.pod_at(request.dst) is None:
             return None
         if snapshot.service_at(request.dst, request.dport, request.protocol.value) is not None:
             return None
-        if self._of.context.engine is None or request.protocol not in (Protocol.TCP, Protocol.UDP, Protocol.SCTP):
+        if self._correlator.context.engine is None or request.protocol not in (
+            Protocol.TCP,
+            Protocol.UDP,
+            Protocol.SCTP,
+        ):
             return PolicyView("unknown", Agreement.UNKNOWN)
         try:
-            answer = self._of.context.engine.explain(policy_flow(request, self._of.identity))
+            answer = self._correlator.context.engine.explain(policy_flow(request, self._correlator.identity))
         except GenainetError:
             return PolicyView("unknown", Agreement.UNKNOWN)
         isolated = tuple(
             dict.fromkeys(
                 f"{ref.namespace}/{ref.name}"
                 for result in (answer.egress, answer.ingress)
-                if result.verdict is Verdict.DENY
+                if result.verdict is PolicyVerdict.DENY
                 for ref in result.isolated_by
             )
         )
         match answer.verdict:
-            case Verdict.DENY:
+            case PolicyVerdict.DENY:
                 return PolicyView("deny", Agreement.AGREE, isolated)
-            case Verdict.ALLOW:
+            case PolicyVerdict.ALLOW:
                 return PolicyView("allow", Agreement.API_ADMITS, (), _causes(group, drop))
             case _:
                 return PolicyView("unknown", Agreement.UNKNOWN)
 
-    def _explains(self, other: Group) -> bool:
+    def _explains(self, other: EventGroup) -> bool:
         """Whether a drop is the reason of what came with it, and not itself a consequence."""
-        return other.what == "drop" and not DIAGNOSES[self.explained(other).check].mild
+        return other.kind is GroupKind.DROP and not DIAGNOSES[self.explained(other).check].mild
 
-    def _reset(self, group: Group, others: list[Group]) -> DropRow | None:
+    def _reset(self, group: EventGroup, others: list[EventGroup]) -> DropRow | None:
         event = group.event
         assert isinstance(event, ResetCount)
         if not event.sent and any(isinstance(o.event, ResetCount) and o.event.sent for o in others):
@@ -213,12 +229,12 @@ class Rows:
             return None
         where, reason = self._where(group), event.reason or "no reason"
         if event.sent and event.active:
-            check, words = "reset-by-app", _RESETS.get(event.reason, "its socket was ended")
+            diagnosis, words = RESET_BY_APP, _RESETS.get(event.reason, "its socket was ended")
             title = f"{where} reset the connection: {words}. No rule and no closed port did"
         elif event.sent:
-            check, title = "reset-by-kernel", f"TCP of {where} answered a packet with a reset ({reason})"
+            diagnosis, title = RESET_BY_KERNEL, f"TCP of {where} answered a packet with a reset ({reason})"
         else:
-            check, title = "reset-from-outside", f"a reset reached {where}; what sent it was not seen"
+            diagnosis, title = RESET_FROM_OUTSIDE, f"a reset reached {where}; what sent it was not seen"
         evidence = (
             Evidence(
                 f"tracepoint tcp_{'send' if event.sent else 'receive'}_reset: {reason}",
@@ -227,24 +243,26 @@ class Rows:
             ),
             *self._beside(group, others),
         )
-        severity = Severity.INFO if check == "reset-by-kernel" else Severity.WARNING
-        return self._base(group, outcome=Outcome.RESET, check=check, severity=severity, title=title, evidence=evidence)
+        severity = Severity.INFO if diagnosis is RESET_BY_KERNEL else Severity.WARNING
+        return self._base(
+            group, outcome=DropOutcome.RESET, check=diagnosis.name, severity=severity, title=title, evidence=evidence
+        )
 
-    def _told(self, group: Group) -> DropRow:
+    def _told(self, group: EventGroup) -> DropRow:
         event, error = group.event, group.error
         assert isinstance(event, IcmpCount)
         meaning = icmp_meaning(event.family, event.type, event.code)
         by = f" by {error.src}" if error else ""
         return self._base(
             group,
-            outcome=Outcome.TOLD,
+            outcome=DropOutcome.TOLD,
             check=ICMP_ERROR.name,
             severity=Severity.WARNING,
             title=f"{self._where(group)} was told{by}: {meaning}{_mtu(group)}; where the packet died was not seen",
             evidence=(Evidence(f"ICMP type {event.type} code {event.code}", Certainty.OBSERVED, node=group.node),),
         )
 
-    def _icmp_dropped(self, group: Group) -> DropRow:
+    def _icmp_dropped(self, group: EventGroup) -> DropRow:
         event, error = group.event, group.error
         assert isinstance(event, IcmpCount)
         hook = f" in {error.hook}" if error and error.hook else ""
@@ -253,7 +271,7 @@ class Rows:
         by = f": {drop.explanation}" if drop is not None else ""
         return self._base(
             group,
-            outcome=Outcome.DROPPED,
+            outcome=DropOutcome.DROPPED,
             check=ICMP_DROPPED.name,
             severity=Severity.ERROR,
             title=f"the ICMP error ({meaning}{_mtu(group)}) that would tell the sender is dropped{hook} on {group.node}{by}",
@@ -264,21 +282,21 @@ class Rows:
             drop=drop,
         )
 
-    def _retransmitted(self, group: Group, others: list[Group]) -> DropRow:
+    def _retransmitted(self, group: EventGroup, others: list[EventGroup]) -> DropRow:
         states = ", ".join(f"{n} in {state}" for state, n in group.states.most_common())
         title = f"TCP of {self._where(group)} sent segments again ({states}); where they were lost was not seen"
         return self._base(
             group,
-            outcome=Outcome.RETRANSMITTED,
+            outcome=DropOutcome.RETRANSMITTED,
             check=RETRANSMITS.name,
             severity=Severity.INFO,
             title=title,
             evidence=(Evidence(f"tracepoint tcp_retransmit_skb: {states}", Certainty.OBSERVED, node=group.node),),
         )
 
-    def _passed(self, group: Group) -> DropRow:
-        request, engine = group.request, self._of.context.engine
-        denied = denied_directions(request, self._of.identity, engine) if engine is not None else []
+    def _passed(self, group: EventGroup) -> DropRow:
+        request, engine = group.request, self._correlator.context.engine
+        denied = denied_directions(request, self._correlator.identity, engine) if engine is not None else []
         by = tuple(dict.fromkeys(f"{r.namespace}/{r.name}" for _, result in denied for r in result.isolated_by))
         names = " and ".join(by) or "the policies"
         causes = (
@@ -288,7 +306,7 @@ class Rows:
         )
         return self._base(
             group,
-            outcome=Outcome.PASSED,
+            outcome=DropOutcome.PASSED,
             check=POLICY_NOT_ENFORCED.name,
             severity=Severity.ERROR,
             title=f"{self._where(group)} accepts connections that {names} does not admit",
@@ -305,24 +323,25 @@ class Rows:
         )
 
 
-def _severity(group: Group, check: str, others: list[Group]) -> Severity:
+def _severity(group: EventGroup, diagnosis: Diagnosis, others: list[EventGroup]) -> Severity:
     """By what came of it: a mild reason is none where it kept a connection from coming about."""
     if group.reason in HARMLESS_REASONS:
         return Severity.INFO
-    diagnosis = DIAGNOSES[check]
     if diagnosis.mild:
-        waits = any(o.what == "retransmit" and (o.states["SYN_SENT"] or o.states["NEW_SYN_RECV"]) for o in others)
+        waits = any(
+            o.kind is GroupKind.RETRANSMIT and (o.states["SYN_SENT"] or o.states["NEW_SYN_RECV"]) for o in others
+        )
         # A repeated SYN is freed where its connection is about to open: that is no fault in itself.
-        fatal = (group.opens or waits) and check != "repeated-segment"
+        fatal = (group.opens or waits) and diagnosis is not REPEATED_SEGMENT
         return Severity.ERROR if fatal else Severity.INFO
     return diagnosis.severity
 
 
-def _how_many_were_told(group: Group, drop: Drop, others: list[Group]) -> list[Evidence]:
+def _how_many_were_told(group: EventGroup, drop: Drop, others: list[EventGroup]) -> list[Evidence]:
     """A rule that rejects tells the sender, as far as the kernel's limit of ICMP errors lets it."""
     if drop.told is None or not drop.told.startswith("icmp"):
         return []
-    told = max((o.packets for o in others if o.what == "icmp"), default=0)
+    told = max((o.packets for o in others if o.kind is GroupKind.ICMP), default=0)
     if told >= group.packets:
         return []
     text = (
@@ -332,17 +351,17 @@ def _how_many_were_told(group: Group, drop: Drop, others: list[Group]) -> list[E
     return [Evidence(text, Certainty.OBSERVED, node=group.node, value=told)]
 
 
-def _has(others: list[Group], *kinds: str) -> bool:
-    return any(other.what in kinds for other in others)
+def _has(others: list[EventGroup], *kinds: GroupKind) -> bool:
+    return any(other.kind in kinds for other in others)
 
 
-def _mtu(group: Group) -> str:
+def _mtu(group: EventGroup) -> str:
     return f", MTU {group.error.mtu}" if group.error is not None and group.error.mtu else ""
 
 
-def _causes(group: Group, drop: Drop) -> tuple[str, ...]:
+def _causes(group: EventGroup, drop: Drop) -> tuple[str, ...]:
     """What may be behind a drop that the policies do not ask for. A rule that is no enforcer's is a cause of its own."""
-    if drop.check in ("rule-drop", "rejected-by-rule"):
+    if drop.check in (RULE_DROP.name, REJECTED_BY_RULE.name):
         return ()
     lag, old = (_LAG.format(node=group.node),), () if group.opening else (_OLD,)
-    return (*lag, *old) if drop.check == "policy-disagreement" else (*lag, *old, _OTHER)
+    return (*lag, *old) if drop.check == POLICY_DISAGREEMENT.name else (*lag, *old, _OTHER)

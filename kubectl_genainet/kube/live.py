@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.resources import ENDPOINT_SLICE, KINDS, POD, SERVICE
 from kubectl_genainet.kube.snapshot import Listing, read_listings
-from kubectl_genainet.kube.watch import Selection, Watch
+from kubectl_genainet.kube.watch import ObjectWatch, Selection
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
 
@@ -39,7 +39,7 @@ class LiveCluster:
         followed = [one for one in listings if one.served.resource in FOLLOWED and one.version]
         self._watches = [self._follow(client, one, on_problem) for one in followed]
 
-    def _follow(self, client: KubeClient, listing: Listing, on_problem: Callable[[str], None]) -> Watch:
+    def _follow(self, client: KubeClient, listing: Listing, on_problem: Callable[[str], None]) -> ObjectWatch:
         kind = listing.served.resource.kind
 
         def changed(objects: tuple[KubeObject, ...]) -> None:
@@ -47,7 +47,7 @@ class LiveCluster:
                 self._changed[kind] = objects
 
         selection = Selection(listing.served, listing.namespace)
-        return Watch(client, selection, changed, on_problem, known=listing.objects, version=listing.version)
+        return ObjectWatch(client, selection, changed, on_problem, known=listing.objects, version=listing.version)
 
     def newer(self) -> ClusterSnapshot | None:
         """The cluster as it is now, where something has changed since the last call; else None."""

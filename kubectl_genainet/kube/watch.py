@@ -17,7 +17,7 @@ from kubectl_genainet.kube.snapshot import clean, list_pages
 from kubectl_genainet.model.kube import KubeObject
 
 T = TypeVar("T")
-Key = tuple[str, str]  # namespace and name
+ObjectKey = tuple[str, str]  # namespace and name
 
 _SERVER_TIMEOUT_S = 300  # the server ends the watch then; a new one goes on from the last version
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0)
@@ -107,7 +107,7 @@ class Follower(Generic[T]):
         client: KubeClient,
         selection: Selection,
         keep: Callable[[KubeObject], T | None],
-        on_change: Callable[[Mapping[Key, T]], None],
+        on_change: Callable[[Mapping[ObjectKey, T]], None],
         on_problem: Callable[[str], None] = lambda message: None,
         *,
         known: Iterable[KubeObject] = (),
@@ -116,7 +116,7 @@ class Follower(Generic[T]):
     ) -> None:
         self._client, self._selection = client, selection
         self._keep, self._on_change, self._on_problem = keep, on_change, on_problem
-        self._kept: dict[Key, T] = {}
+        self._kept: dict[ObjectKey, T] = {}
         self._take(self._kept, known)
         self._version = version
         self._persistent = persistent
@@ -135,7 +135,7 @@ class Follower(Generic[T]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _take(self, kept: dict[Key, T], objects: Iterable[KubeObject]) -> None:
+    def _take(self, kept: dict[ObjectKey, T], objects: Iterable[KubeObject]) -> None:
         for obj in objects:
             reduced = self._keep(obj)
             if reduced is not None:
@@ -161,7 +161,7 @@ class Follower(Generic[T]):
                 self._version = ""
 
     def _list(self) -> None:
-        kept: dict[Key, T] = {}
+        kept: dict[ObjectKey, T] = {}
         version = ""
         selection = self._selection
         for page in list_pages(self._client, selection.served, selection.namespace, selection.query):
@@ -204,7 +204,7 @@ class Follower(Generic[T]):
         self._failures += 1
 
 
-class Watch(Follower[KubeObject]):
+class ObjectWatch(Follower[KubeObject]):
     """Keeps the objects whole. `on_change` is called with all of the selection, sorted, where any differs."""
 
     def __init__(
@@ -220,7 +220,7 @@ class Watch(Follower[KubeObject]):
         known = tuple(known)
         told = _sorted({(o.namespace, o.name): o for o in known}) if version else None
 
-        def changed(objects: Mapping[Key, KubeObject]) -> None:
+        def changed(objects: Mapping[ObjectKey, KubeObject]) -> None:
             nonlocal told
             found = _sorted(objects)
             if found != told:
@@ -230,5 +230,5 @@ class Watch(Follower[KubeObject]):
         super().__init__(client, selection, lambda obj: obj, changed, on_problem, known=known, version=version)
 
 
-def _sorted(objects: Mapping[Key, KubeObject]) -> tuple[KubeObject, ...]:
+def _sorted(objects: Mapping[ObjectKey, KubeObject]) -> tuple[KubeObject, ...]:
     return tuple(objects[key] for key in sorted(objects))

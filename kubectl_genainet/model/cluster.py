@@ -158,6 +158,10 @@ class ClusterSnapshot:
             found[(item.metadata.namespace, item.service)].append(item)
         return {key: tuple(slices) for key, slices in found.items()}
 
+    def has_slices(self, service: Service) -> bool:
+        """Whether any EndpointSlice of a Service was read, if only an empty one."""
+        return (service.metadata.namespace, service.metadata.name) in self._slices_by_service
+
     def backends(self, service: Service, port: ServicePort) -> tuple[Backend, ...]:
         """Every endpoint of a Service port, ready or not, in the slices' order, without repeats.
 
@@ -204,6 +208,11 @@ class ClusterSnapshot:
     @cached_property
     def _services_by_node_port(self) -> Mapping[tuple[int, str], tuple[Service, ServicePort]]:
         return {(p.node_port, p.protocol): (s, p) for s in self.services for p in s.spec.ports if p.node_port}
+
+    def service_with(self, ip: str) -> Service | None:
+        """The Service that has the address, whatever its ports."""
+        wanted = canonical_ip(ip)
+        return next((at.service for (found, *_), at in self._services_by_address.items() if found == wanted), None)
 
     def service_at(self, ip: str, port: int, protocol: str) -> ServiceAddress | None:
         """The Service port behind an address; `protocol` is the API's name ("TCP", "UDP", "SCTP")."""

@@ -123,6 +123,7 @@ class PodDnsConfig(msgspec.Struct, frozen=True):
 class PodSpec(msgspec.Struct, frozen=True, rename="camel"):
     node_name: str = ""
     host_network: bool = False
+    hostname: str = ""
     dns_policy: str = "ClusterFirst"
     dns_config: PodDnsConfig = PodDnsConfig()
     containers: tuple[Container, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -16,12 +16,16 @@ from kubectl_genainet.policy.dialects.calico import GROUPS as CALICO_GROUPS
 from kubectl_genainet.policy.dialects.calico import CalicoCompiler
 from kubectl_genainet.policy.dialects.cilium import CiliumCompiler
 from kubectl_genainet.policy.dialects.kubernetes import compile_network_policy
-from kubectl_genainet.policy.enforcers import Enforcer, EnforcerName
+from kubectl_genainet.policy.enforcers import Enforcer, EnforcerName, Trait
+from kubectl_genainet.policy.enforcers.base import Unread
 from kubectl_genainet.policy.identity import Identities
 from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS, OTHER_TIER
 from kubectl_genainet.policy.left_out.unevaluated import RefusedBy, Unevaluated, stand_in_for, unevaluated_policies
-from kubectl_genainet.policy.peers import AllOfPeer, OwnedPodPeer
-from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Refused, Tier
+from kubectl_genainet.policy.model import Action, Direction, Family
+from kubectl_genainet.policy.node_peers import OwnNodePeer
+from kubectl_genainet.policy.peers import AllOfPeer, AnyPeer, NodesPeer, OwnedPodPeer, PodsPeer
+from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Refused, Rule, Tier
+from kubectl_genainet.policy.selectors import EVERYTHING, NAMESPACE_NAME_LABEL
 
 ADMIN_GROUP = "policy.networking.k8s.io"
 _ADMIN_KINDS = ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy")
@@ -47,6 +51,9 @@ POLICY_KINDS: tuple[tuple[str, str], ...] = (
 )
 
 
+# By which NetworkPolicies select what the nodes of OpenShift send (OpenShift documentation, Network policy).
+HOST_GROUP_LABEL = "policy-group.network.openshift.io/host-network"
+
 Compiler = Callable[[KubeObject], Iterable[Policy]]
 
 
@@ -56,6 +63,8 @@ class Compiled:
 
     `refused` are not in force; `unevaluated` names these and those that a stand-in in `policies` takes the place of.
     `identities` are there where Cilium enforces the policies; `compilers`, by group and kind, compile one object more.
+    `unread` are policies of kinds that the enforcer does not read, `made` those that an option of it amounts to;
+    `network_policy` compiles a NetworkPolicy as if the enforcer kept to the API in some respects.
     """
 
     tiers: tuple[Tier, ...] = ()
@@ -65,16 +74,34 @@ class Compiled:
     refused: list[Refused] = field(default_factory=list)
     identities: Identities | None = None
     compilers: dict[tuple[str, str], Compiler] = field(default_factory=dict)
+    unread: list[Policy] = field(default_factory=list)
+    made: list[tuple[Trait, Policy]] = field(default_factory=list)
+    network_policy: Callable[[KubeObject, frozenset[Trait]], Policy] = lambda obj, _: compile_network_policy(obj)
 
-    def take(self, objects: Iterable[KubeObject], compiler: Compiler, by: RefusedBy) -> None:
+    def take(self, objects: Iterable[KubeObject], compiler: Compiler, by: RefusedBy, unread: Unread | None) -> None:
         """Compiles objects; one that is not valid is refused by its API or agent, and the others are compiled."""
         for obj in objects:
             try:
-                self.policies += compiler(obj)
+                if unread is None:
+                    self.policies += compiler(obj)
+                else:
+                    self._take_unread(obj, compiler, unread)
             except InputError as error:
                 stand_in = stand_in_for(obj, error, by)
                 self.policies.append(stand_in.policy)
                 self.unevaluated.append(stand_in.what)
+
+    def _take_unread(self, obj: KubeObject, compiler: Compiler, unread: Unread) -> None:
+        """A policy that the enforcer does not read is not in force; where that is not certain, it is not known."""
+        for policy in compiler(obj):
+            if not unread.certain:
+                notes = (*policy.not_evaluated, ("", unread.why))
+                self.policies.append(msgspec.structs.replace(policy, not_evaluated=notes))
+                continue
+            self.unread.append(policy)
+            directions = frozenset(d for d in Direction if policy.applies(d))
+            self.refused.append(Refused(obj.ref, policy.subject, directions, "", unread.why, obj.source))
+        self.unevaluated.append(Unevaluated(obj.ref, unread.why, source=obj.source))
 
 
 def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
@@ -83,18 +110,24 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
     calico = CalicoCompiler(snapshot)
     found = Compiled(identities=cilium.identities if cilium.enforces else None)
     found.compilers = {
-        ("networking.k8s.io", "NetworkPolicy"): lambda o: [_network_policy(o, enforcer, cilium)],
+        ("networking.k8s.io", "NetworkPolicy"): lambda o: [_network_policy(o, enforcer, cilium, frozenset())],
         **{(ADMIN_GROUP, kind): lambda o: [compile_admin_policy(o)] for kind in _ADMIN_KINDS},
         **{("cilium.io", kind): cilium.compile_valid for kind in _CILIUM_KINDS},
         **{(g, kind): lambda o: filter(None, [calico.compile(o)]) for g in CALICO_GROUPS for kind in _CALICO_KINDS},
     }
-    for group, kind in (("networking.k8s.io", "NetworkPolicy"), *((ADMIN_GROUP, kind) for kind in _ADMIN_KINDS)):
-        found.take(snapshot.of(kind, group), found.compilers[(group, kind)], RefusedBy.API)
+    found.network_policy = lambda o, without: _network_policy(o, enforcer, cilium, without)
+    unread = {(one.group, kind): one for one in enforcer.unread for kind in one.kinds}
+    for key in (("networking.k8s.io", "NetworkPolicy"), *((ADMIN_GROUP, kind) for kind in _ADMIN_KINDS)):
+        found.take(snapshot.of(key[1], key[0]), found.compilers[key], RefusedBy.API, unread.get(key))
     for kind in _CILIUM_KINDS:
-        found.take(snapshot.of(kind, "cilium.io"), cilium.compile, RefusedBy.AGENT)
+        found.take(snapshot.of(kind, "cilium.io"), cilium.compile, RefusedBy.AGENT, unread.get(("cilium.io", kind)))
     for obj in calico.policies():
         by = RefusedBy.API if obj.group == CALICO_GROUPS[0] else RefusedBy.AGENT
-        found.take((obj,), found.compilers[(obj.group, obj.kind)], by)
+        key = (obj.group, obj.kind)
+        found.take((obj,), found.compilers[key], by, unread.get(key))
+    found.compilers = {key: compiler for key, compiler in found.compilers.items() if key not in unread}
+    found.made += _made(enforcer)
+    found.policies += [policy for _, policy in found.made]
     for stand_in in unevaluated_policies(snapshot, _EVALUATED):
         found.policies.append(stand_in.policy)
         found.unevaluated.append(stand_in.what)
@@ -106,9 +139,57 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
     return found
 
 
-def _network_policy(obj: KubeObject, enforcer: Enforcer, cilium: CiliumCompiler) -> Policy:
-    """A NetworkPolicy as the enforcer takes it."""
-    policy = cilium.as_enforced(compile_network_policy(obj, every_rule=cilium.enforces))
-    if not enforcer.owned_pods_only:
+def _network_policy(obj: KubeObject, enforcer: Enforcer, cilium: CiliumCompiler, without: frozenset[Trait]) -> Policy:
+    """A NetworkPolicy as the enforcer takes it, less some of its deviations."""
+    every_rule = cilium.enforces and Trait.EVERY_RULE not in without
+    policy = cilium.as_enforced(compile_network_policy(obj, every_rule=every_rule), without)
+    if enforcer.host_namespace and Trait.HOST_GROUP not in without:
+        policy = _with_host_group(policy, enforcer.host_namespace)
+    if not enforcer.owned_pods_only or Trait.OWNED_PODS in without:
         return policy
     return msgspec.structs.replace(policy, subject=AllOfPeer((policy.subject, OwnedPodPeer())))
+
+
+def _with_host_group(policy: Policy, namespace: str) -> Policy:
+    """With the nodes as peers where a rule selects the namespace that stands for them."""
+    labels = {HOST_GROUP_LABEL: "", NAMESPACE_NAME_LABEL: namespace}
+
+    def widened(rule: Rule) -> Rule:
+        chosen = [
+            peer
+            for peer in rule.peers or ()
+            if isinstance(peer, PodsPeer) and not peer.namespace and peer.namespaces.requirements
+        ]
+        if not any(peer.namespaces.matches(labels) and not peer.pods.requirements for peer in chosen):
+            return rule
+        nodes = NodesPeer(EVERYTHING, chosen[0].namespaces_field)
+        return msgspec.structs.replace(rule, peers=(*(rule.peers or ()), nodes))
+
+    return msgspec.structs.replace(policy, ingress=tuple(map(widened, policy.ingress)))
+
+
+def _made(enforcer: Enforcer) -> Iterator[tuple[Trait, Policy]]:
+    """Policies that no object is, but that an option of the enforcer amounts to."""
+    family = Family.CILIUM if enforcer.name is EnforcerName.CILIUM else Family.NETWORK_POLICY
+    if enforcer.isolates_all is not None:
+        order = (2, float("inf"), enforcer.isolates_all.name, "")
+        yield (
+            Trait.ALL_ISOLATED,
+            Policy(
+                enforcer.isolates_all,
+                family,
+                DEFAULT_TIER.name,
+                AnyPeer(),
+                order,
+                isolates_egress=True,
+                isolates_ingress=True,
+            ),
+        )
+    if enforcer.node_closed is not None:
+        field = "spec.defaultEndpointToHostAction"
+        rule = Rule(1, Action.DENY, field, peers=(OwnNodePeer(field),))
+        order = (0, 0.0, enforcer.node_closed.name, "")
+        yield (
+            Trait.NODE_CLOSED,
+            Policy(enforcer.node_closed, Family.CALICO, OTHER_TIER.name, AnyPeer(), order, egress=(rule,)),
+        )

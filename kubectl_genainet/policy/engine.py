@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
 import msgspec
 
+from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.cidr import address_of
 from kubectl_genainet.policy.compile import compile_policies
 from kubectl_genainet.policy.decide import Selected
-from kubectl_genainet.policy.enforcers import UNKNOWN_ENFORCER, Deviation, Enforcer, enforcer_of
+from kubectl_genainet.policy.enforcers import Deviation, Enforcer, Trait, as_configured, enforcer_of
 from kubectl_genainet.policy.explain import explain_direction
 from kubectl_genainet.policy.identity import IdentityPeer
 from kubectl_genainet.policy.model import (
@@ -29,8 +31,8 @@ from kubectl_genainet.policy.model import (
     NotEvaluated,
     PolicyEndpoint,
     PolicyFlow,
+    PolicyVerdict,
     Reason,
-    Verdict,
     both,
 )
 from kubectl_genainet.policy.party import Parties, Party, PartyKind
@@ -52,19 +54,19 @@ class PolicyEngine:
         self._snapshot = snapshot
         self._applied: tuple[KubeObject, ...] = ()
         self.parties = Parties(snapshot)
-        self.enforcer = enforcer or enforcer_of(snapshot)
-        compiled = compile_policies(snapshot, self.enforcer)
+        self.enforcer = as_configured(enforcer or enforcer_of(snapshot), snapshot)
+        self._compiled = compiled = compile_policies(snapshot, self.enforcer)
         self.tiers = compiled.tiers
         self.policies = tuple(compiled.policies)
         self.host_policies = tuple(compiled.host_policies)
         self.unevaluated = tuple(compiled.unevaluated)
         self.refused = tuple(compiled.refused)
         self.identities = compiled.identities
-        self._compilers = compiled.compilers
         self._by_namespace: dict[str, list[Policy]] = defaultdict(list)
         for policy in self.policies:
             self._by_namespace[_namespace_of(policy)].append(policy)
         self._plans: dict[tuple[str, str, Direction], Plan] = {}
+        self._variants: dict[tuple[frozenset[Trait], str], PolicyEngine] = {}
 
     @cached_property
     def edges(self) -> Edges:
@@ -81,7 +83,7 @@ class PolicyEngine:
         not valid. Everything else is shared: only the objects are compiled."""
         added: list[Policy] = []
         for obj in objects:
-            compiler = self._compilers.get((obj.group, obj.kind))
+            compiler = self._compiled.compilers.get((obj.group, obj.kind))
             if compiler is None:
                 return None
             added += compiler(obj)
@@ -96,6 +98,7 @@ class PolicyEngine:
             here = [p for p in self._by_namespace.get(namespace, ()) if id(p) not in gone]
             changed._by_namespace[namespace] = here + [p for p in added if _namespace_of(p) == namespace]
         changed._plans = {}
+        changed._variants = {}
         changed._applied = (*self._applied, *objects)
         for made in ("rows", "edges", "snapshot", "_by_ref", "_objects", "policy_names"):
             changed.__dict__.pop(made, None)
@@ -158,22 +161,57 @@ class PolicyEngine:
         """
         return self._direction(flow, direction, own, peer)
 
-    @cached_property
-    def _by_the_api(self) -> PolicyEngine:
-        return PolicyEngine(self.snapshot, UNKNOWN_ENFORCER)
+    def without(self, traits: frozenset[Trait], namespace: str) -> PolicyEngine:
+        """An engine for the pods of one namespace, as if the enforcer kept to the API in some respects."""
+        key = (traits, namespace)
+        found = self._variants.get(key)
+        if found is None:
+            changed = copy.copy(self)
+            changed._plans = {}
+            exempt = self.enforcer.to_own_node_exempt or Trait.OWN_NODE in traits
+            changed.enforcer = msgspec.structs.replace(self.enforcer, to_own_node_exempt=exempt)
+            policies = list(self._less(traits, namespace))
+            changed._by_namespace = defaultdict(list, {"": policies})
+            found = self._variants[key] = changed
+        return found
 
-    def deviation(self, explanation: Explanation, direction: Direction) -> Deviation | None:
-        """The documented deviation of the enforcer that decides a direction: by the API alone its verdict is another."""
+    def _less(self, traits: frozenset[Trait], namespace: str) -> Iterator[Policy]:
+        """The policies that may select pods of a namespace, with some traits of the enforcer undone."""
+        undone = {id(policy) for trait, policy in self._compiled.made if trait in traits}
+        for policy in (*self._by_namespace[""], *self._by_namespace[namespace]):
+            network_policy = policy.family is Family.NETWORK_POLICY and policy.ref.kind == "NetworkPolicy"
+            if id(policy) not in undone and not network_policy:
+                yield policy
+        for obj in self.snapshot.of("NetworkPolicy", "networking.k8s.io"):
+            if obj.namespace == namespace:
+                with contextlib.suppress(InputError):  # refused: its stand-in is among the others
+                    yield self._compiled.network_policy(obj, traits)
+        if Trait.UNREAD in traits:
+            yield from self._compiled.unread
+
+    def deviations(self, explanation: Explanation, direction: Direction) -> tuple[Deviation, ...]:
+        """The documented deviations of the enforcer that decide a direction: by the API alone its verdict is another.
+
+        One, where it decides alone; else all that can have a part in it.
+        """
         flow, result = explanation.flow, explanation.direction(direction)
         source, destination = self.ends(flow)
         own, peer = (source, destination) if direction is Direction.EGRESS else (destination, source)
         own_node = peer.kind is PartyKind.HOST and peer.runs(own) is True
         fitting = [d for d in self.enforcer.deviations if d.fits(direction, peer.kind, own_node, own.owned)]
         if not fitting or own.kind is not PartyKind.POD:
-            return None
-        return fitting[0] if self._by_the_api.explain(flow).direction(direction).verdict is not result.verdict else None
+            return ()
 
-    def verdict(self, flow: PolicyFlow) -> Verdict:
+        def verdict(traits: frozenset[Trait]) -> PolicyVerdict:
+            return self.without(traits, own.namespace).direction_of(flow, direction, own, peer).verdict
+
+        by_the_api = verdict(self.enforcer.traits)
+        if by_the_api is result.verdict:
+            return ()
+        alone = [d for d in fitting if verdict(frozenset((d.trait,))) is by_the_api]
+        return tuple(alone[:1] or fitting)
+
+    def verdict(self, flow: PolicyFlow) -> PolicyVerdict:
         """The verdict alone, as `explain` gives it, at the speed of a look-up where both ends are pods."""
         source, destination = flow.source, flow.destination
         if flow.protocol in PROTOCOLS and source.name and destination.name and not (source.ip or destination.ip):
@@ -183,8 +221,8 @@ class PolicyEngine:
             if from_class is not None and to_class is not None and self._between(classes, from_class, to_class, flow):
                 may_allow, may_deny = self.rows.may(from_class, to_class, flow.protocol, flow.port)
                 if may_allow:
-                    return Verdict.UNKNOWN if may_deny else Verdict.ALLOW
-                return Verdict.DENY
+                    return PolicyVerdict.UNKNOWN if may_deny else PolicyVerdict.ALLOW
+                return PolicyVerdict.DENY
         return self.explain(flow).verdict
 
     @staticmethod
@@ -197,11 +235,22 @@ class PolicyEngine:
     def isolating(self, pod: PolicyEndpoint | tuple[str, str], direction: Direction) -> tuple[ObjectRef, ...]:
         """The policies that isolate a pod (an endpoint, or namespace and name) in a direction, as they are consulted.
 
-        Raises InputError for a pod that isn't there.
+        What an option of the enforcer amounts to is no policy. Raises InputError for a pod that isn't there.
         """
         endpoint = PolicyEndpoint(*pod) if isinstance(pod, tuple) else pod
         plan = self.plan(self.parties.of(endpoint), direction)
-        return tuple(s.policy.ref for _, tier in plan for s in tier if s.certain and s.policy.isolates(direction))
+        made = self.by_option
+        return tuple(
+            s.policy.ref
+            for _, tier in plan
+            for s in tier
+            if s.certain and s.policy.isolates(direction) and s.policy.ref not in made
+        )
+
+    @property
+    def by_option(self) -> frozenset[ObjectRef]:
+        """The objects that set an option of the enforcer which acts like a policy."""
+        return frozenset(policy.ref for _, policy in self._compiled.made)
 
     def plan(self, own: Party, direction: Direction) -> Plan:
         """The tiers, and in each the policies that select a pod, in the order in which they are consulted."""
@@ -265,7 +314,7 @@ class PolicyEngine:
         if flow.protocol not in PROTOCOLS and plan:
             why = f"they say nothing about {flow.protocol}, only about TCP, UDP and SCTP"
             return _unknown(result, NotEvaluated("policies", "", why))
-        if own_node is None and result.verdict is not Verdict.ALLOW:
+        if own_node is None and result.verdict is not PolicyVerdict.ALLOW:
             why = "it has no node yet; the node that will run it may always talk with it"
             note = NotEvaluated(f"Pod {own.text}", "spec.nodeName", why)
             return msgspec.structs.replace(result, not_evaluated=(*result.not_evaluated, note))
@@ -274,11 +323,11 @@ class PolicyEngine:
     def _exempt(self, direction: Direction, own: Party, peer: Party, hairpin: bool) -> DirectionResult | None:
         """The result where no policy is consulted, or None."""
         if (own.same_pod(peer) and not hairpin) or _loopback(own) or _loopback(peer):
-            return DirectionResult(Verdict.ALLOW, Reason.LOOPBACK)
+            return DirectionResult(PolicyVerdict.ALLOW, Reason.LOOPBACK)
         if own.kind is PartyKind.OUTSIDE:
-            return DirectionResult(Verdict.ALLOW, Reason.OUTSIDE)
+            return DirectionResult(PolicyVerdict.ALLOW, Reason.OUTSIDE)
         if self.enforcer.inert:
-            return DirectionResult(Verdict.ALLOW, Reason.INERT)
+            return DirectionResult(PolicyVerdict.ALLOW, Reason.INERT)
         if own.kind is PartyKind.HOST:
             reason = Reason.HOST_NETWORK if own.name else Reason.OUTSIDE
             notes = tuple(
@@ -286,8 +335,8 @@ class PolicyEngine:
                 for ref in self.host_policies
             )
             if notes:
-                return DirectionResult(Verdict.UNKNOWN, Reason.NOT_EVALUATED, not_evaluated=notes)
-            return DirectionResult(Verdict.ALLOW, reason)
+                return DirectionResult(PolicyVerdict.UNKNOWN, Reason.NOT_EVALUATED, not_evaluated=notes)
+            return DirectionResult(PolicyVerdict.ALLOW, reason)
         return None
 
     def _from_own_node(self, flow: PolicyFlow, own: Party, peer: Party, plan: Plan) -> DirectionResult:
@@ -300,14 +349,14 @@ class PolicyEngine:
             if one.policy.family is Family.CILIUM and any(r.action is Action.DENY for r in one.policy.ingress)
         ]
         result = explain_direction(flow, Direction.INGRESS, own, peer, self.in_tiers(denying))
-        return DirectionResult(Verdict.ALLOW, Reason.OWN_NODE) if result.reason is Reason.DEFAULT else result
+        return DirectionResult(PolicyVerdict.ALLOW, Reason.OWN_NODE) if result.reason is Reason.DEFAULT else result
 
     def _to_own_node(self, flow: PolicyFlow, own: Party, peer: Party, plan: Plan) -> DirectionResult:
         """A flow to the node that runs the pod: "traffic to and from the node where a Pod is running is always allowed"
         is said of NetworkPolicy only (Kubernetes documentation, "Network Policies"), so the other kinds are judged."""
         others = [s for _, chosen in plan for s in chosen if s.policy.family is not Family.NETWORK_POLICY]
         result = explain_direction(flow, Direction.EGRESS, own, peer, self.in_tiers(others))
-        return DirectionResult(Verdict.ALLOW, Reason.OWN_NODE) if result.reason is Reason.DEFAULT else result
+        return DirectionResult(PolicyVerdict.ALLOW, Reason.OWN_NODE) if result.reason is Reason.DEFAULT else result
 
 
 class Changed(NamedTuple):
@@ -326,7 +375,7 @@ def _namespace_of(policy: Policy) -> str:
 
 def _unknown(result: DirectionResult, note: NotEvaluated) -> DirectionResult:
     notes = (*result.not_evaluated, note)
-    return DirectionResult(Verdict.UNKNOWN, Reason.NOT_EVALUATED, result.isolated_by, (), result.policies, notes)
+    return DirectionResult(PolicyVerdict.UNKNOWN, Reason.NOT_EVALUATED, result.isolated_by, (), result.policies, notes)
 
 
 def _loopback(party: Party) -> bool:

@@ -13,9 +13,9 @@ from kubectl_genainet.policy.model import (
     NotEvaluated,
     PolicyFlow,
     PolicyResult,
+    PolicyVerdict,
     Reason,
     RuleResult,
-    Verdict,
 )
 from kubectl_genainet.policy.party import Party
 from kubectl_genainet.policy.rules import Policy, Rule, Tier
@@ -116,12 +116,14 @@ def explain_direction(
         if not active:
             break
     may_allow = may_allow or bool(active)
-    verdict = Verdict.UNKNOWN if may_allow and may_deny else Verdict.DENY if may_deny else Verdict.ALLOW
+    verdict = (
+        PolicyVerdict.UNKNOWN if may_allow and may_deny else PolicyVerdict.DENY if may_deny else PolicyVerdict.ALLOW
+    )
     return DirectionResult(
         verdict=verdict,
         reason=_reason(verdict, listed),
         isolated_by=tuple(r.ref for r in isolating),
-        admitted_by=tuple(r.ref for r in listed if r.effect is Effect.ALLOWS) if verdict is Verdict.ALLOW else (),
+        admitted_by=tuple(r.ref for r in listed if r.effect is Effect.ALLOWS) if verdict is PolicyVerdict.ALLOW else (),
         policies=tuple(listed),
         not_evaluated=tuple(dict.fromkeys(notes)),
     )
@@ -172,9 +174,9 @@ def _notes(
     return notes
 
 
-def _reason(verdict: Verdict, listed: Sequence[PolicyResult]) -> Reason:
-    if verdict is Verdict.UNKNOWN:
+def _reason(verdict: PolicyVerdict, listed: Sequence[PolicyResult]) -> Reason:
+    if verdict is PolicyVerdict.UNKNOWN:
         return Reason.NOT_EVALUATED
     if any(r.effect in (Effect.ALLOWS, Effect.DENIES) for r in listed):
         return Reason.RULE
-    return Reason.ISOLATED if verdict is Verdict.DENY else Reason.DEFAULT
+    return Reason.ISOLATED if verdict is PolicyVerdict.DENY else Reason.DEFAULT

@@ -9,7 +9,7 @@ import msgspec
 from kubectl_genainet.model.finding import ObjectRef
 
 
-class Verdict(Enum):
+class PolicyVerdict(Enum):
     """Whether a new connection passes. UNKNOWN: it depends on something that could not be evaluated."""
 
     ALLOW = "allow"
@@ -179,7 +179,7 @@ class DirectionResult(msgspec.Struct, frozen=True):
     decides before them). A NetworkPolicy never denies: a pod is isolated, and no rule admits the flow.
     """
 
-    verdict: Verdict
+    verdict: PolicyVerdict
     reason: Reason
     isolated_by: tuple[ObjectRef, ...] = ()
     admitted_by: tuple[ObjectRef, ...] = ()
@@ -194,7 +194,7 @@ class Explanation(msgspec.Struct, frozen=True):
     """
 
     flow: PolicyFlow
-    verdict: Verdict
+    verdict: PolicyVerdict
     egress: DirectionResult
     ingress: DirectionResult
     arrival: str = ""
@@ -207,8 +207,8 @@ class Explanation(msgspec.Struct, frozen=True):
         return self.egress if direction is Direction.EGRESS else self.ingress
 
 
-def both(egress: Verdict, ingress: Verdict) -> Verdict:
+def both(egress: PolicyVerdict, ingress: PolicyVerdict) -> PolicyVerdict:
     """The verdict of a flow from those of its two directions."""
-    if Verdict.DENY in (egress, ingress):
-        return Verdict.DENY
-    return Verdict.UNKNOWN if Verdict.UNKNOWN in (egress, ingress) else Verdict.ALLOW
+    if PolicyVerdict.DENY in (egress, ingress):
+        return PolicyVerdict.DENY
+    return PolicyVerdict.UNKNOWN if PolicyVerdict.UNKNOWN in (egress, ingress) else PolicyVerdict.ALLOW

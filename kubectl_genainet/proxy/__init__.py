@@ -8,7 +8,14 @@ from kubectl_genainet.proxy.attribute import attribute_nat
 from kubectl_genainet.proxy.drift import compare, configured_mode
 from kubectl_genainet.proxy.enforcers import PolicyBehind, policy_behind
 from kubectl_genainet.proxy.evaluator.evaluate import evaluate, evaluate_hook
-from kubectl_genainet.proxy.evaluator.model import BackendChoice, Evaluation, NatAttribution, Outcome, Packet, Verdict
+from kubectl_genainet.proxy.evaluator.model import (
+    BackendChoice,
+    Evaluation,
+    NatAttribution,
+    Packet,
+    RulesetVerdict,
+    WalkOutcome,
+)
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook, RuleRef
 from kubectl_genainet.proxy.forms import detect_source, dump_of, dumps_of
 from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
@@ -19,15 +26,15 @@ __all__ = [
     "Evaluation",
     "Hook",
     "NatAttribution",
-    "Outcome",
     "Packet",
     "PolicyBehind",
     "RuleAddress",
     "RuleBackend",
     "RuleRef",
     "Ruleset",
+    "RulesetVerdict",
     "ServiceRules",
-    "Verdict",
+    "WalkOutcome",
     "attribute_nat",
     "compare",
     "configured_mode",

@@ -11,7 +11,7 @@ import msgspec
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy.evaluator.evaluate import evaluate
-from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet, Part, Verdict
+from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet, Part, RulesetVerdict
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 from kubectl_genainet.proxy.ruleset import Ruleset
 
@@ -185,7 +185,7 @@ def result_of(evaluation: Evaluation, node: str = "") -> FlowResult:
         tuple(map(_line, evaluation.rules)),
         evaluation.unknown,
         node,
-        tuple(map(_part, evaluation.parts)) if evaluation.verdict is Verdict.MIXED else (),
+        tuple(map(_part, evaluation.parts)) if evaluation.verdict is RulesetVerdict.MIXED else (),
         _deciding(evaluation),
         _redirected(evaluation),
         evaluation.assumed,
@@ -199,7 +199,7 @@ def _part(part: Part) -> FlowPart:
 
 def _deciding(evaluation: Evaluation) -> RuleLine | None:
     """The one rule that decides for all of the ways; None where several do, or none."""
-    if evaluation.verdict is Verdict.UNKNOWN:
+    if evaluation.verdict is RulesetVerdict.UNKNOWN:
         return None
     rules = {part.rule for part in evaluation.parts}
     rule = rules.pop() if len(rules) == 1 else None
@@ -207,7 +207,7 @@ def _deciding(evaluation: Evaluation) -> RuleLine | None:
 
 
 def _redirected(evaluation: Evaluation) -> str:
-    if evaluation.verdict is not Verdict.ACCEPT:
+    if evaluation.verdict is not RulesetVerdict.ACCEPT:
         return ""
     return next((o.backend.address for o in evaluation.outcomes if o.backend is not None), "")
 

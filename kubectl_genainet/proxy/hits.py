@@ -15,12 +15,16 @@ from kubectl_genainet.proxy.services import ServiceRules
 _FIELD = re.compile(r"(src|dst|sport|dport)=(\S+)")
 _NUMBERS = {"tcp": Protocol.TCP, "udp": Protocol.UDP, "sctp": Protocol.SCTP}
 
+# TCP states after a FIN or a RST, as nf_conntrack prints them. Source: net/netfilter/nf_conntrack_proto_tcp.c.
+_ENDED = frozenset(("FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE"))
 
-class Connection(msgspec.Struct, frozen=True):
-    """A conntrack entry: the tuple as the client sent it, and the tuple of the replies."""
+
+class ConntrackEntry(msgspec.Struct, frozen=True):
+    """A conntrack entry: the tuple as the client sent it, the tuple of the replies, and TCP's state ("" for UDP)."""
 
     original: FiveTuple
     reply: FiveTuple
+    state: str = ""
 
     @property
     def translated(self) -> FiveTuple:
@@ -28,15 +32,21 @@ class Connection(msgspec.Struct, frozen=True):
         return self.reply.reversed
 
     @property
+    def has_ended(self) -> bool:
+        """One side has closed it. A new SYN from the same port replaces the entry, and so meets the rules."""
+        return self.state in _ENDED
+
+    @property
     def has_dnat(self) -> bool:
         return (self.reply.src, self.reply.sport) != (self.original.dst, self.original.dport)
 
 
-def parse_conntrack(text: str) -> tuple[Connection, ...]:
+def parse_conntrack(text: str) -> tuple[ConntrackEntry, ...]:
     """Entries of `conntrack -L` or /proc/net/nf_conntrack. Entries without ports are left out."""
-    found: list[Connection] = []
+    found: list[ConntrackEntry] = []
     for line in text.splitlines():
-        protocol = next((_NUMBERS[word] for word in line.split()[:4] if word in _NUMBERS), None)
+        words = line.split(maxsplit=7)[:7]
+        protocol = next((_NUMBERS[word] for word in words[:4] if word in _NUMBERS), None)
         fields = _FIELD.findall(line)
         if protocol is None or len(fields) < 8:
             continue
@@ -48,14 +58,15 @@ def parse_conntrack(text: str) -> tuple[Connection, ...]:
             ]
         except (KeyError, ValueError):
             continue
-        found.append(Connection(*tuples))
+        state = next((word for word in words if word.isupper()), "")
+        found.append(ConntrackEntry(tuples[0], tuples[1], state))
     return tuple(found)
 
 
 BackendKey = tuple[str, str, int, str, int]  # protocol, Service address and port, backend address and port
 
 
-def connections_by_backend(connections: Iterable[Connection]) -> Counter[BackendKey]:
+def connections_by_backend(connections: Iterable[ConntrackEntry]) -> Counter[BackendKey]:
     """How many translated connections each pair of Service address and backend has in conntrack now."""
     return Counter(
         (c.original.protocol.value, c.original.dst, c.original.dport, c.translated.dst, c.translated.dport)
@@ -64,7 +75,7 @@ def connections_by_backend(connections: Iterable[Connection]) -> Counter[Backend
     )
 
 
-def begun(before: Iterable[Connection], after: Iterable[Connection]) -> tuple[Connection, ...]:
+def begun(before: Iterable[ConntrackEntry], after: Iterable[ConntrackEntry]) -> tuple[ConntrackEntry, ...]:
     """Connections of `after` that were not there before. Those that came and went in between are in neither."""
     known = {c.original for c in before}
     return tuple(c for c in after if c.original not in known)

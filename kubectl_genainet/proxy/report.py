@@ -15,7 +15,7 @@ from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import Target, TargetKind, not_found
 from kubectl_genainet.proxy.drift import comparison
 from kubectl_genainet.proxy.drift.connections import stale_connections
-from kubectl_genainet.proxy.hits import Connection, begun, connections_by_backend, parse_conntrack, since
+from kubectl_genainet.proxy.hits import ConntrackEntry, begun, connections_by_backend, parse_conntrack, since
 from kubectl_genainet.proxy.names import service_port_name
 from kubectl_genainet.proxy.ruleset import parse_ruleset
 from kubectl_genainet.proxy.services import RuleAddress, ServiceRules, service_rules
@@ -83,7 +83,7 @@ def rules_report(
     for node, ruleset in rulesets.items():
         rules = service_rules(ruleset)
         now = _connections(dumps[node])
-        new: tuple[Connection, ...] | None = None
+        new: tuple[ConntrackEntry, ...] | None = None
         if earlier and node in earlier:
             rules = since(service_rules(parse_ruleset(earlier[node])), rules)
             then = _connections(earlier[node])
@@ -204,12 +204,12 @@ def _is_at(address: RuleAddress, target: Target) -> bool:
     return address.ip == target.name and target.port in (None, address.port)
 
 
-def _connections(dumps: Sequence[RulesetDump]) -> tuple[Connection, ...] | None:
+def _connections(dumps: Sequence[RulesetDump]) -> tuple[ConntrackEntry, ...] | None:
     texts = [d.text for d in dumps if d.source == "conntrack" and not d.error]
     return tuple(c for text in texts for c in parse_conntrack(text)) if texts else None
 
 
-def _by_address(connections: Sequence[Connection] | None) -> Counts | None:
+def _by_address(connections: Sequence[ConntrackEntry] | None) -> Counts | None:
     if connections is None:
         return None
     found: Counter[tuple[str, str, int]] = Counter()
@@ -248,6 +248,7 @@ def _state(node: str, name: str, findings: Sequence[Finding], unread: str) -> st
         f.check.replace("-endpoint-rules", " endpoints").replace("-", " ")
         for f in findings
         if f.object is not None
+        and f.severity is not Severity.INFO
         and f"{f.object.namespace}/{f.object.name}" == name.partition(":")[0]
         and (f.check == "nodes-disagree" or any(e.node == node for e in f.evidence))
         and (":" not in name or name in f.title or str(f.object) in f.title)

@@ -1,18 +1,23 @@
-"""docs/diagnoses.md: everything that `trace`, `drops` and `dns` can say, from the registry.
+"""docs/diagnoses.md: everything that `trace`, `drops`, `dns`, `rules` and `diagnose` can say, from the registry.
 
 python -m kubectl_genainet.render.diagnoses > docs/diagnoses.md
 """
 
 from __future__ import annotations
 
-from kubectl_genainet.model.diagnoses import GROUPS, Diagnosis
+import importlib
+import pkgutil
+
+from kubectl_genainet import diagnose, dns, drops, proxy, trace, why
+from kubectl_genainet.model.diagnoses import DIAGNOSES, Diagnosis, Topic
 
 _HEAD = """# Diagnoses
 
 <!-- Made from the registry by `python -m kubectl_genainet.render.diagnoses > docs/diagnoses.md`. -->
 
-Everything that `trace`, `drops` and `dns` can say. The name is the `check` of the JSON. The severity is the usual one: where the
-evidence of a case makes it lighter or heavier, the case has another. What `doctor` can say is in [checks.md](checks.md).
+Everything that `trace`, `drops`, `dns`, `rules` and `diagnose` can say. The name is the `check` of the JSON. The severity is the
+usual one: where the evidence of a case makes it lighter or heavier, the case has another. What `doctor` can say is in
+[checks.md](checks.md).
 """
 
 
@@ -27,12 +32,21 @@ def _row(one: Diagnosis) -> str:
     return f"| {' | '.join(map(_cell, cells))} |"
 
 
+def _import_all() -> None:
+    """A diagnosis may be made beside the function that says it."""
+    for package in (diagnose, dns, drops, proxy, trace, why):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+
+
 def diagnoses_markdown() -> str:
     """The page, with its last newline."""
     parts = [_HEAD]
-    for title, group in GROUPS.items():
-        table = ["| check | severity | observed | meaning | what to do |", "|---|---|---|---|---|", *map(_row, group)]
-        parts.append(f"## {title}\n\n" + "\n".join(table) + "\n")
+    _import_all()
+    for topic in Topic:
+        rows = [_row(one) for one in DIAGNOSES.values() if one.topic is topic]
+        table = ["| check | severity | observed | meaning | what to do |", "|---|---|---|---|---|", *rows]
+        parts.append(f"## {topic.value}\n\n" + "\n".join(table) + "\n")
     return "\n".join(parts)
 
 

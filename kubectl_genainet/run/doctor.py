@@ -18,7 +18,7 @@ from kubectl_genainet.doctor.registry import chosen
 from kubectl_genainet.doctor.report import Report, examine
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.events import Event, Seen
+from kubectl_genainet.model.events import Event, PacketSighting
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.target import TargetKind, not_found, parse_target
 from kubectl_genainet.run.measure import measure_dns, recorded_dns
@@ -61,7 +61,7 @@ class Knowledge:
     snapshot: ClusterSnapshot
     reports: tuple[NodeReport, ...] = ()
     rulesets: tuple[RulesetDump, ...] = ()
-    packets: tuple[Seen, ...] = ()
+    packets: tuple[PacketSighting, ...] = ()
     measured: DnsMeasurement = NOTHING_MEASURED
 
 
@@ -104,7 +104,7 @@ def _recorded(bundle: Bundle) -> Knowledge:
         bundle.snapshot,
         _latest_reports(bundle.events),
         _first_rulesets(bundle.events),
-        tuple(e for e in bundle.events if isinstance(e, Seen)),
+        tuple(e for e in bundle.events if isinstance(e, PacketSighting)),
         recorded_dns(bundle),
     )
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import msgspec
-
 from kubectl_genainet.errors import InputError
+from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.target import Target, TargetKind, parse_target
 from kubectl_genainet.policy import (
     Explanation,
@@ -17,18 +15,15 @@ from kubectl_genainet.policy import (
     Patcher,
     PolicyEngine,
     PolicyFlow,
-    Verdict,
-    ip_endpoint,
+    PolicyVerdict,
     patch_all,
-    pod_endpoint,
 )
 from kubectl_genainet.policy.enforcers import Deviation, named_enforcer
 from kubectl_genainet.policy.flows.arrival import explain_arriving
 from kubectl_genainet.policy.flows.dns_way import DnsWay, dns_way
 from kubectl_genainet.policy.flows.targets import flows_between
 from kubectl_genainet.policy.left_out.unevaluated import RefusedBy
-from kubectl_genainet.policy.model import Direction, PolicyEndpoint, domain_endpoint
-from kubectl_genainet.policy.rules import PROTOCOLS
+from kubectl_genainet.policy.model import Direction, PolicyEndpoint
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 
@@ -49,7 +44,31 @@ class ExplainedFlow:
 
     @property
     def admitted(self) -> bool:
-        return self.explanation.verdict is Verdict.ALLOW
+        return self.explanation.verdict is PolicyVerdict.ALLOW
+
+
+class Explainer:
+    """Explains flows as they arrive, with what goes with them."""
+
+    def __init__(self, snapshot: ClusterSnapshot, enforcer: str = "") -> None:
+        self.engine = PolicyEngine(snapshot, named_enforcer(enforcer) if enforcer else None)
+        self._ways: dict[PolicyEndpoint, DnsWay | None] = {}
+
+    def explained(self, flow: PolicyFlow, service: str, *, by_name: bool) -> ExplainedFlow:
+        """`by_name`: the client has the destination's name, and looks it up first."""
+        explanation = explain_arriving(self.engine, flow, service)
+        found = dict.fromkeys(d for side in Direction for d in self.engine.deviations(explanation, side))
+        way = None
+        if by_name and flow.port != _DNS_PORT:
+            if flow.source not in self._ways:
+                self._ways[flow.source] = dns_way(self.engine, flow.source)
+            way = self._ways[flow.source]
+        return ExplainedFlow(explanation, service, way, tuple(found))
+
+
+def is_name(end: Target | str) -> bool:
+    """Whether clients reach this destination by a name that they look up."""
+    return isinstance(end, str) or end.kind is TargetKind.SERVICE
 
 
 class FlowsBetween:
@@ -60,25 +79,14 @@ class FlowsBetween:
     """
 
     def __init__(self, source: Source, start: str, end: str, *, protocol: str = "", enforcer: str = "") -> None:
-        ends = _end(start), _end(end)
+        ends = end_of(start), end_of(end)
         snapshot = source.snapshot()
         namespace = source.default_namespace
         chosen = flows_between(snapshot, *ends, namespace=namespace, protocol=protocol.upper())
-        self.engine = PolicyEngine(snapshot, named_enforcer(enforcer) if enforcer else None)
+        explainer = Explainer(snapshot, enforcer)
+        self.engine = explainer.engine
         self._patcher = Patcher(self.engine)
-        self._ways: dict[PolicyEndpoint, DnsWay | None] = {}
-        by_name = isinstance(ends[1], str) or ends[1].kind is TargetKind.SERVICE
-        self.flows = [self._explained(flow, service, by_name) for flow, service in chosen]
-
-    def _explained(self, flow: PolicyFlow, service: str, by_name: bool) -> ExplainedFlow:
-        explanation = explain_arriving(self.engine, flow, service)
-        found = [self.engine.deviation(explanation, d) for d in Direction]
-        way = None
-        if by_name and flow.port != _DNS_PORT:
-            if flow.source not in self._ways:
-                self._ways[flow.source] = dns_way(self.engine, flow.source)
-            way = self._ways[flow.source]
-        return ExplainedFlow(explanation, service, way, tuple(dict.fromkeys(d for d in found if d is not None)))
+        self.flows = [explainer.explained(flow, service, by_name=is_name(ends[1])) for flow, service in chosen]
 
     @property
     def all_admitted(self) -> bool:
@@ -86,7 +94,7 @@ class FlowsBetween:
 
     def check_refused(self) -> None:
         """Raises InputError where an answer hangs on a policy of a file that the API server would not take."""
-        unknown = [f.explanation for f in self.flows if f.explanation.verdict is Verdict.UNKNOWN]
+        unknown = [f.explanation for f in self.flows if f.explanation.verdict is PolicyVerdict.UNKNOWN]
         named = {note.policy for explanation in unknown for note in explanation.not_evaluated}
         for one in self.engine.unevaluated:
             if one.source and one.refused_by is RefusedBy.API and str(one.ref) in named:
@@ -110,64 +118,6 @@ def warn_of_unevaluated(engine: PolicyEngine, warn: Warn) -> None:
         warn(f"{more} more policies are not evaluated")
 
 
-@dataclass(frozen=True, slots=True)
-class LineError:
-    """A line that can't be judged; the others are."""
-
-    line: int
-    message: str
-
-
-def explain_lines(
-    source: Source, lines: Iterable[str], name: str, warn: Warn = lambda _: None, *, enforcer: str = ""
-) -> Iterator[Explanation | LineError]:
-    """Explains one flow a line, in JSON; a line that can't be read or judged is a LineError ("NAME, line 3: …")."""
-    engine = PolicyEngine(source.snapshot(), named_enforcer(enforcer) if enforcer else None)
-    warn_of_unevaluated(engine, warn)
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{name}, line {number}"
-        try:
-            yield engine.explain(_flow(line, where))
-        except InputError as error:
-            text = error.message if error.source else f"{where}: {error.message}"
-            yield LineError(number, f"{text}. {error.hint}" if error.hint else text)
-
-
-def _end(text: str) -> Target | str:
-    """A target, or a domain name as text."""
+def end_of(text: str) -> Target | str:
+    """A target, or a domain name as text. Raises InputError for what is neither."""
     return text if _DOMAIN.fullmatch(text) else parse_target(text)
-
-
-class _Line(msgspec.Struct, frozen=True):
-    source: str = msgspec.field(name="from")
-    to: str
-    port: int
-    protocol: str = "TCP"
-
-
-def _flow(line: str, where: str) -> PolicyFlow:
-    try:
-        read = msgspec.json.decode(line, type=_Line)
-    except msgspec.DecodeError as error:
-        quoted = re.search(r'"port"\s*:\s*"(\d+)"', line)
-        hint = (
-            f'A port is a number: drop the quotes, "port": {quoted.group(1)}.'
-            if quoted
-            else 'A line is {"from": "ns/pod" or "IP", "to": "ns/pod", "IP" or "name.example.com", "port": 80}.'
-        )
-        raise InputError(str(error), source=where, hint=hint) from None
-    if not 1 <= read.port <= 65535:
-        raise InputError(f"port {read.port} is not between 1 and 65535", source=where)
-    if read.protocol not in PROTOCOLS:
-        raise InputError(f"protocol {read.protocol!r} is none of {', '.join(PROTOCOLS)}", source=where)
-    return PolicyFlow(_line_end(read.source), _line_end(read.to), read.protocol, read.port)
-
-
-def _line_end(text: str) -> PolicyEndpoint:
-    """NAMESPACE/POD (also pod/NAMESPACE/POD), an address, or a domain name."""
-    if "/" in text:
-        namespace, _, name = text.removeprefix("pod/").partition("/") if text.count("/") == 2 else text.partition("/")
-        return pod_endpoint(namespace, name)
-    return domain_endpoint(text) if _DOMAIN.fullmatch(text) else ip_endpoint(text)

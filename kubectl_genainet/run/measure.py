@@ -21,7 +21,7 @@ from kubectl_genainet.model.events import (
 )
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.dns import ClientStats
-from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
+from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
 from kubectl_genainet.run.collect import Quiet
 from kubectl_genainet.run.session import LiveSession, Watching
 from kubectl_genainet.run.sources.base import Source
@@ -153,7 +153,7 @@ class _Servers:
         client = client_name(exchange.client)
         self._asked[client][address_text(exchange.asked.ip, exchange.asked.port)] += 1
         self._nodes[client][exchange.client.node or ""] += 1
-        if exchange.outcome is Outcome.TIMEOUT:
+        if exchange.outcome is QueryOutcome.TIMEOUT:
             server = exchange.server or exchange.asked
             self._silent[client][server.pod or address_text(server.ip, server.port)] += 1
 

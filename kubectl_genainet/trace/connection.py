@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from kubectl_genainet.model.events import FlowCounters, IcmpError, PacketDropped, PacketSeen, Seen
+from kubectl_genainet.model.events import FlowCounters, IcmpError, PacketDropped, PacketSeen, PacketSighting
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
-Key = tuple[str, int, int]  # of a first packet: what NAT leaves alone
+FirstPacketKey = tuple[str, int, int]  # of a first packet: what NAT leaves alone
 Place = tuple[str, int, int, str]  # node, netns, ifindex, point
 
 MAX_LISTED = 1000  # of a connection's drops and retransmits; more are counted only
@@ -55,7 +57,7 @@ class Counted:
 class Connection:
     """`tuples` are in the client's direction, in order of sight. Times are on the nodes' own clocks."""
 
-    key: Key
+    key: FirstPacketKey
     protocol: Protocol
     mid_stream: bool = False  # it was there before the probes were
     number: int = 0  # among those with the same key
@@ -72,7 +74,14 @@ class Connection:
     again: list[Resent] = field(default_factory=list)
     counts: dict[tuple[Place, FiveTuple], Counted] = field(default_factory=dict)
     retransmits: int = 0
+    passed_again: Counter[Place] = field(
+        default_factory=Counter
+    )  # how often the first packet came by a place once more
+    moved: dict[FiveTuple, PacketSeen] = field(
+        default_factory=dict
+    )  # tuples that a new translation gave to later packets
     last: dict[str, int] = field(default_factory=dict)  # node -> its latest record here, on its clock
+    unexplained: bool | None = None  # whether its drop had no explanation when it was first looked for
     reported: bool = False
     part_of: Connection | None = None  # the one that it turned out to be a part of
 
@@ -85,6 +94,16 @@ class Connection:
         return max(self.attempts, key=len)
 
     @property
+    def moments(self) -> Iterator[tuple[str, int]]:
+        """When each node saw something of it, on its clock: the first packet, else what ended it, or its data."""
+        seen: list[PacketSeen | PacketDropped] = [s for attempt in self.attempts for s in attempt]
+        seen += [d.event for d in self.drops] if not seen else []
+        yield from ((s.node, s.t_ns) for s in seen)
+        if not seen:
+            yield from ((place[0], t_ns) for place, t_ns in (*self.request_data.items(), *self.reply_data.items()))
+            yield from ((counted.latest.node, counted.latest.first_ns) for counted in self.counts.values())
+
+    @property
     def ended(self) -> bool:
         return bool(self.resets) or {direction for _, direction in self.fins} == set(Direction)
 
@@ -93,14 +112,14 @@ class Connection:
         """One side has ended it."""
         return bool(self.resets or self.fins)
 
-    def heard(self, event: Seen | IcmpError) -> None:
+    def heard(self, event: PacketSighting | IcmpError) -> None:
         """Notes when the node had the last to say of it."""
         self.last[event.node] = max(event.t_ns, self.last.get(event.node, 0))
 
     def direction(self, flow: FiveTuple) -> Direction:
         return Direction.REPLY if flow.reversed in self.tuples else Direction.REQUEST
 
-    def direction_of(self, event: Seen) -> Direction:
+    def direction_of(self, event: PacketSighting) -> Direction:
         """The direction of a packet whose tuple is not known yet: one of its ends may be."""
         ends = {(t.src, t.sport) for t in self.tuples}
         return Direction.REPLY if (event.flow.dst, event.flow.dport) in ends else Direction.REQUEST
@@ -137,6 +156,8 @@ class Connection:
             for place, t_ns in more.items():
                 places[place] = min(t_ns, places.get(place, t_ns))
         self.counts |= other.counts
+        self.passed_again.update(other.passed_again)
+        self.moved |= other.moved
         self.retransmits += other.retransmits
         for node, t_ns in other.last.items():
             self.last[node] = max(t_ns, self.last.get(node, 0))

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from kubectl_genainet.model.diagnoses import BY_REASON
+from kubectl_genainet.model.diagnoses.sockets import TCP_OUT_OF_PLACE
 from kubectl_genainet.model.events import PacketSeen, Point
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.model.reasons import BACKGROUND_LOCATIONS, NO_REASON, SENTENCES, function_of
-from kubectl_genainet.model.results.path import Outcome, Verdict
+from kubectl_genainet.model.reasons import BACKGROUND_LOCATIONS, NO_REASON, function_of
+from kubectl_genainet.model.results.path import ConnectionOutcome, Verdict
 from kubectl_genainet.trace.connection import Connection, Counted, Direction, Dropped
 
 FRESH_NS = 500_000_000  # a loss so shortly before the end of the trace may still be made good
+ANSWERED_AT_ONCE_NS = 50_000_000  # a TCP frees what it answers with a reset in one go
 RESENT_TELLS = 2  # so many retransmissions in a row without anything new
 
 
@@ -23,7 +26,7 @@ RESENT_TELLS = 2  # so many retransmissions in a row without anything new
 class Fate:
     """`drop` is the one that decided, `recovered` counts those that did not."""
 
-    outcome: Outcome
+    outcome: ConnectionOutcome
     verdict: Verdict
     drop: Dropped | None = None
     waited: str = ""
@@ -69,8 +72,8 @@ def telling(drops: Iterable[Dropped]) -> Dropped | None:
 
 def _span(connection: Connection, around: Around) -> int:
     """From the first packet to now, in ns."""
-    began = [around.wall(s.node, s.t_ns) for attempt in connection.attempts for s in attempt]
-    return around.until_ns - min(began) if began else 0
+    began = _began(connection, around)
+    return around.until_ns - began if began else 0
 
 
 def _waited(connection: Connection, around: Around, what: str) -> str:
@@ -89,11 +92,20 @@ def _unopened(connection: Connection, around: Around) -> Fate:
     """No answer to the SYN was seen anywhere."""
     drop = telling(d for d in connection.drops if d.first_packet)
     if _refused(connection) or _told(connection):
-        return Fate(Outcome.REFUSED, Verdict.REJECTED, drop)
+        return Fate(ConnectionOutcome.REFUSED, Verdict.REJECTED, drop)
     waited = _waited(connection, around, "no SYN-ACK")
+    refused_way_back = telling(d for d in connection.drops if _is_syn_ack(d))
+    if drop is None and refused_way_back is not None:
+        waited = _waited(connection, around, "the SYN-ACK was dropped where it was made, and none arrived")
+        return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, refused_way_back, waited)
     if drop is not None or connection.icmp:
-        return Fate(Outcome.DROPPED, Verdict.DROPPED, drop, waited)
-    return Fate(Outcome.UNANSWERED, Verdict.UNANSWERED, None, waited)
+        return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, drop, waited)
+    return Fate(ConnectionOutcome.UNANSWERED, Verdict.UNANSWERED, None, waited)
+
+
+def _is_syn_ack(dropped: Dropped) -> bool:
+    tcp = dropped.event.tcp
+    return dropped.direction is Direction.REPLY and tcp is not None and tcp.syn and is_loss(dropped)
 
 
 def _accepted(connection: Connection, around: Around) -> bool:
@@ -122,11 +134,11 @@ def _half_open(connection: Connection, around: Around) -> Fate:
     """A SYN-ACK was sent, and the client did not get it, or had no use for it."""
     drop = telling(d for d in connection.drops if d.direction is Direction.REPLY)
     if any(direction is Direction.REQUEST for _, direction in connection.resets):
-        return Fate(Outcome.RESET, Verdict.RESET, drop, "the client answered the SYN-ACK with a reset")
+        return Fate(ConnectionOutcome.RESET, Verdict.RESET, drop, "the client answered the SYN-ACK with a reset")
     waited = _waited(connection, around, "the SYN-ACK did not reach the client")
     if drop is not None and is_loss(drop):
-        return Fate(Outcome.DROPPED, Verdict.DROPPED, drop, waited)
-    return Fate(Outcome.UNANSWERED, Verdict.UNANSWERED, None, waited)
+        return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, drop, waited)
+    return Fate(ConnectionOutcome.UNANSWERED, Verdict.UNANSWERED, None, waited)
 
 
 def _opened(connection: Connection, around: Around) -> Fate:
@@ -141,14 +153,33 @@ def _opened(connection: Connection, around: Around) -> Fate:
         event, direction = broken
         side = "client" if direction is Direction.REQUEST else "server"
         after = seconds(around.wall(event.node, event.t_ns) - _began(connection, around))
-        waited = f"a reset from the {side}'s side {after} after its begin"
-        return Fate(Outcome.RESET, Verdict.RESET, None, waited, recovered)
+        since = "its first packet that was seen (it is older than the trace)" if connection.mid_stream else "its begin"
+        waited = f"a reset from the {side}'s side {after} after {since}"
+        provoking = _answered_by_reset(connection, direction, around)
+        recovered -= provoking is not None
+        return Fate(ConnectionOutcome.RESET, Verdict.RESET, provoking, waited, recovered)
     waited = "" if connection.closing else f"still open after {seconds(_span(connection, around))}"
-    return Fate(Outcome.ANSWERED, Verdict.FORWARDED, None, waited, recovered)
+    return Fate(ConnectionOutcome.ANSWERED, Verdict.FORWARDED, None, waited, recovered)
+
+
+def _answered_by_reset(connection: Connection, direction: Direction, around: Around) -> Dropped | None:
+    """The packet that the resetting TCP had no connection for, and freed just before it sent the reset."""
+    for drop in connection.drops:
+        event = drop.event
+        freed = around.wall(event.node, event.t_ns)
+        if drop.direction is direction or drop.first_packet or not is_loss(drop):
+            continue
+        for reset, way in connection.resets:
+            here = (reset.node, reset.netns) == (event.node, event.netns)
+            if here and way is direction and abs(around.wall(reset.node, reset.t_ns) - freed) < ANSWERED_AT_ONCE_NS:
+                return drop
+    return None
 
 
 def _began(connection: Connection, around: Around) -> int:
     began = [around.wall(s.node, s.t_ns) for attempt in connection.attempts for s in attempt]
+    if connection.mid_stream:  # its first packet is one of many, and the other direction's may have come before
+        began += [around.wall(place[0], t) for place, t in connection.reply_data.items()]
     return min(began, default=0)
 
 
@@ -184,14 +215,14 @@ def _lost_for_good(connection: Connection, direction: Direction, around: Around)
     what = "request" if direction is Direction.REQUEST else "reply"
     waited = f"nothing new of the {what} arrived{f' for {silence}' if silence else ''}"
     if drops:
-        return Fate(Outcome.DROPPED, Verdict.DROPPED, telling(drops), waited)
-    return Fate(Outcome.UNANSWERED, Verdict.UNANSWERED, None, waited)
+        return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, telling(drops), waited)
+    return Fate(ConnectionOutcome.UNANSWERED, Verdict.UNANSWERED, None, waited)
 
 
 def _is_duplicate(dropped: Dropped) -> bool:
     """Whether the receiving TCP had no use for the segment: without a retransmission after it, nothing is missing."""
-    sentence = SENTENCES.get(dropped.event.reason)
-    return sentence is not None and sentence.check == "tcp-out-of-place"
+    known = BY_REASON.get(dropped.event.reason)
+    return known is not None and known[0] is TCP_OUT_OF_PLACE
 
 
 def last_progress(connection: Connection, around: Around) -> int:
@@ -228,18 +259,21 @@ def _of_datagrams(connection: Connection, around: Around) -> Fate:
     if not answered and (_told(connection) or connection.icmp or requests):
         told = _told(connection)
         verdict = Verdict.REJECTED if told else Verdict.DROPPED
-        return Fate(Outcome.REFUSED if told else Outcome.DROPPED, verdict, telling(requests))
+        return Fate(ConnectionOutcome.REFUSED if told else ConnectionOutcome.DROPPED, verdict, telling(requests))
     if answered:
         last_answer = max(around.wall(a.node, a.t_ns) for a in connection.answer)
         after = [d for d in lost if around.wall(d.event.node, d.event.t_ns) > last_answer]
         if after:
             return Fate(
-                Outcome.DROPPED, Verdict.DROPPED, telling(after), "datagrams after the last answer were dropped"
+                ConnectionOutcome.DROPPED,
+                Verdict.DROPPED,
+                telling(after),
+                "datagrams after the last answer were dropped",
             )
-        return Fate(Outcome.ANSWERED, Verdict.FORWARDED, None, "", len(lost))
+        return Fate(ConnectionOutcome.ANSWERED, Verdict.FORWARDED, None, "", len(lost))
     back = telling(d for d in lost if d.direction is Direction.REPLY)
     if back is not None:
-        return Fate(Outcome.DROPPED, Verdict.DROPPED, back)
+        return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, back)
     waited = f"no datagram back in {seconds(_span(connection, around))}; none may be meant to come"
     arrived = any(around.owns(s.node, s.netns, s.flow.dst) for attempt in connection.attempts for s in attempt)
-    return Fate(Outcome.UNANSWERED, Verdict.FORWARDED if arrived else Verdict.UNKNOWN, None, waited)
+    return Fate(ConnectionOutcome.UNANSWERED, Verdict.FORWARDED if arrived else Verdict.UNKNOWN, None, waited)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity
+from kubectl_genainet.model.diagnoses.connections import PINNED_CONNECTION
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.path import PacketPath, Party, ServiceRef
 
@@ -53,4 +54,4 @@ def _of_service(service: ServiceRef, paths: list[PacketPath], ready: int) -> Fin
         ),
     )
     ref = ObjectRef("Service", service.name, service.namespace)
-    return Finding("pinned-connection", title, Severity.WARNING, evidence, object=ref)
+    return PINNED_CONNECTION.finding(title, evidence, object=ref)

@@ -9,18 +9,37 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from kubectl_genainet.context.judging import policy_flow
+from kubectl_genainet.model.diagnoses import BY_REASON
+from kubectl_genainet.model.diagnoses.kernel import (
+    DATA_PLANE,
+    EBPF_DROP,
+    NEIGHBOUR_FAILED,
+    NO_ROUTE,
+    PACKET_TOO_BIG,
+    PEER_REFUSED,
+    RP_FILTER,
+    TTL_EXPIRED,
+    UNEXPLAINED,
+)
+from kubectl_genainet.model.diagnoses.sockets import (
+    CLOSED_PORT,
+    LATE_ANSWER,
+    REPEATED_SEGMENT,
+    REPLY_NOT_TRANSLATED,
+    UNKNOWN_CONNECTION,
+)
 from kubectl_genainet.model.events import PacketDropped
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.model.reasons import NO_REASON, SENTENCES, function_of
+from kubectl_genainet.model.reasons import NO_REASON, function_of
 from kubectl_genainet.model.results.path import Drop
-from kubectl_genainet.why.case import Case, Reading, assumed, derived, observed
+from kubectl_genainet.why.drop_context import DropContext, DropExplanation, assumed, derived, observed
 from kubectl_genainet.why.netfilter import netfilter
-from kubectl_genainet.why.policies import policy_words
+from kubectl_genainet.why.policies import policy_statement
 from kubectl_genainet.why.redirect import own_redirect
 
 
-def no_socket(case: Case) -> Reading:
+def no_socket(case: DropContext) -> DropExplanation:
     """The packet arrived and no socket takes it: a closed port, a connection that is not known here, or an answer that
     its client does not wait for (any more)."""
     if case.request is not None and case.request != case.flow:
@@ -39,10 +58,10 @@ def no_socket(case: Case) -> Reading:
             listed = ", ".join(map(str, declared))
             words += f"; its containers declare {listed}: is the Service's targetPort right?"
             evidence.append(assumed(f"containerPorts of the pod: {listed}"))
-    return Reading("closed-port", words, Certainty.OBSERVED, evidence=tuple(evidence))
+    return DropExplanation(CLOSED_PORT, words, Certainty.OBSERVED, evidence=tuple(evidence))
 
 
-def _unwanted_answer(case: Case) -> Reading:
+def _unwanted_answer(case: DropContext) -> DropExplanation:
     """An answer reached its client's namespace, and no socket there waits for it."""
     answer = f"an answer from {case.flow.source} reached {case.place}, where no socket waits for it"
     seen = (observed(f"kernel reason {case.event.reason}", case.event.node),)
@@ -51,31 +70,31 @@ def _unwanted_answer(case: Case) -> Reading:
         words = (
             f"{answer}: the client had asked {asked.destination}, and the translation was not undone on the way back"
         )
-        return Reading("reply-not-translated", words, Certainty.DERIVED, evidence=seen)
+        return DropExplanation(REPLY_NOT_TRANSLATED, words, Certainty.DERIVED, evidence=seen)
     if asked is None and case.identity.is_endpoint(case.flow.src, case.flow.sport, case.flow.protocol):
         words = (
             f"{answer}: the client had closed it, or asked a Service whose translation was not undone on the way back"
         )
     else:
         words = f"{answer}: the client had closed it"
-    return Reading("late-answer", words, Certainty.DERIVED, evidence=seen)
+    return DropExplanation(LATE_ANSWER, words, Certainty.DERIVED, evidence=seen)
 
 
-def unknown_connection(case: Case) -> Reading:
+def unknown_connection(case: DropContext) -> DropExplanation:
     """A segment of a connection reached a namespace that has no such connection."""
     words = (
         f"a segment of a running connection reached {case.place}, whose TCP has no such connection: it was closed or lost "
         "there, or the connection's entry in a node's connection table was gone and the Service's rules chose anew"
     )
-    return Reading(
-        "unknown-connection",
+    return DropExplanation(
+        UNKNOWN_CONNECTION,
         words,
         Certainty.DERIVED,
         evidence=(observed(f"kernel reason {case.event.reason}, no SYN", case.event.node),),
     )
 
 
-def out_of_place(case: Case) -> Reading | None:
+def out_of_place(case: DropContext) -> DropExplanation | None:
     """TCP_FLAGS in the server's namespace: a segment without SYN met the listening socket (tcp_rcv_state_process)."""
     towards_server = case.request is None or case.request == case.flow
     pod = case.identity.pod_in(case.event.node, case.event.netns)
@@ -84,7 +103,7 @@ def out_of_place(case: Case) -> Reading | None:
     return sentence(case)
 
 
-def bad_header(case: Case) -> Reading | None:
+def bad_header(case: DropContext) -> DropExplanation | None:
     """IP_INHDR: where packets are forwarded the TTL (hop limit) has run out, elsewhere the header is malformed
     (ip_forward, ip6_forward; ip_rcv_core)."""
     if function_of(case.event.location) not in ("ip_forward", "ip6_forward"):
@@ -93,10 +112,10 @@ def bad_header(case: Case) -> Reading | None:
         f"the packet's TTL (hop limit) ran out in {case.place}: nodes or routers send it in a circle, or it came a longer "
         f"way than its sender allowed"
     )
-    return Reading("ttl-expired", words, Certainty.OBSERVED)
+    return DropExplanation(TTL_EXPIRED, words, Certainty.OBSERVED)
 
 
-def no_socket_perhaps(case: Case) -> Reading | None:
+def no_socket_perhaps(case: DropContext) -> DropExplanation | None:
     """A kernel without reasons (before 5.17) freed a datagram, or the packet of a connection, where it looks for a socket.
 
     One with reasons that gives none here (NOT_SPECIFIED) has freed a segment that a half-open or closing connection had no
@@ -111,16 +130,16 @@ def no_socket_perhaps(case: Case) -> Reading | None:
             f"TCP of {case.place} had no use for the segment and gives no reason, as with a repeated SYN of a connection that "
             "is half open: its SYN-ACK was lost, or is late"
         )
-        return Reading("repeated-segment", words, Certainty.DERIVED)
+        return DropExplanation(REPEATED_SEGMENT, words, Certainty.DERIVED)
     certain = no_socket(case)
     words = (
         f"most likely {certain.explanation}: this kernel gives no reason, and {function_of(case.event.location)} frees "
     )
     words += "packets with a wrong checksum, or by an IPsec policy, as well"
-    return Reading(certain.check, words, Certainty.ASSUMED, evidence=tuple(e for e in certain.evidence[1:]))
+    return DropExplanation(certain.diagnosis, words, Certainty.ASSUMED, evidence=tuple(e for e in certain.evidence[1:]))
 
 
-def rp_filter(case: Case) -> Reading:
+def rp_filter(case: DropContext) -> DropExplanation:
     """The reverse path check failed: no route back to the source through the device it came in by."""
     netns = case.identity.namespaces.get((case.event.node, case.event.netns))
     names = (f"net.ipv4.conf.{case.event.device}.rp_filter", "net.ipv4.conf.all.rp_filter")
@@ -128,20 +147,20 @@ def rp_filter(case: Case) -> Reading:
     device = case.event.device or "the device it came in by"
     words = f"the reverse path filter of {case.place} dropped it: the way back to {case.flow.src} does not go out by {device}"
     evidence = tuple(observed(f"{name} = {value}", case.event.node) for name, value in set_to.items())
-    return Reading("rp-filter", words, Certainty.OBSERVED, evidence=evidence)
+    return DropExplanation(RP_FILTER, words, Certainty.OBSERVED, evidence=evidence)
 
 
-def peer_refused(case: Case) -> Reading:
+def peer_refused(case: DropContext) -> DropExplanation:
     """A veth's other end takes no packet that is larger than its MTU, nor any while it is down (is_skb_forwardable)."""
     device = case.event.device or "a device"
     words = (
         f"the other end of {device} in {case.place} did not take the packet ({case.event.length} bytes): it is larger than "
         "that end's MTU, or that end is down; the sender is not told"
     )
-    return Reading("peer-refused", words, Certainty.DERIVED)
+    return DropExplanation(PEER_REFUSED, words, Certainty.DERIVED)
 
 
-def too_big(case: Case) -> Reading:
+def too_big(case: DropContext) -> DropExplanation:
     """The packet is larger than the next device's MTU and may not be fragmented."""
     words = f"the packet ({case.event.length} bytes) is larger than the MTU of the way on and must not be fragmented"
     netns = case.identity.namespaces.get((case.event.node, case.event.netns))
@@ -150,20 +169,20 @@ def too_big(case: Case) -> Reading:
     evidence = (
         (observed(f"smallest MTU in {case.place}: {least.mtu} on {least.name}", case.event.node),) if least else ()
     )
-    return Reading("packet-too-big", words, Certainty.OBSERVED, evidence=evidence)
+    return DropExplanation(PACKET_TOO_BIG, words, Certainty.OBSERVED, evidence=evidence)
 
 
-def unreachable(case: Case) -> Reading:
+def unreachable(case: DropContext) -> DropExplanation:
     """There is no neighbour, or no route, for the address."""
     pod = case.identity.snapshot.pod_at(case.flow.dst)
     known = "the API knows no pod with that address" if pod is None else f"the API has it as {case.destination}'s"
     if case.event.reason.startswith("NEIGH_"):
         return _neighbour_failed(case, known)
     words = f"{case.place} has no route to {case.flow.dst}"
-    return Reading("no-route", words, Certainty.OBSERVED, evidence=(assumed(known),))
+    return DropExplanation(NO_ROUTE, words, Certainty.OBSERVED, evidence=(assumed(known),))
 
 
-def _neighbour_failed(case: Case, known: str) -> Reading:
+def _neighbour_failed(case: DropContext, known: str) -> DropExplanation:
     """The kernel asks for the next hop's link address: the gateway's, where the route has one."""
     device = f" on {case.event.device}" if case.event.device else ""
     tail = ", and more packets wait for it than there is room for" if case.event.reason == "NEIGH_QUEUEFULL" else ""
@@ -171,20 +190,20 @@ def _neighbour_failed(case: Case, known: str) -> Reading:
     hop = case.identity.next_hop(case.event.node, case.event.netns, case.flow.dst)
     if hop is None:
         words = f"{case.place} gets no answer{device} to who has the next hop towards {case.flow.dst} (ARP, ND){tail}"
-        return Reading("neighbour-failed", words, Certainty.OBSERVED, evidence=(seen,))
+        return DropExplanation(NEIGHBOUR_FAILED, words, Certainty.OBSERVED, evidence=(seen,))
     way = f", the next hop towards {case.flow.dst}" if hop != case.flow.dst else ""
     words = f"{case.place} gets no answer{device} to who has {hop}{way} (ARP, ND){tail}"
     about = assumed(known) if hop == case.flow.dst else derived(f"its route to {case.flow.dst} goes by {hop}")
-    return Reading("neighbour-failed", words, Certainty.DERIVED, evidence=(seen, about))
+    return DropExplanation(NEIGHBOUR_FAILED, words, Certainty.DERIVED, evidence=(seen, about))
 
 
-def ebpf(case: Case) -> Reading:
+def ebpf(case: DropContext) -> DropExplanation:
     """A tc, XDP or cgroup program dropped it: an eBPF data plane (Cilium, the VPC CNI's policy agent)."""
-    policy = policy_words(case)
+    policy = policy_statement(case)
     reason = case.event.reason if case.event.reason in REASONS else "XDP"
     words = f"an eBPF program dropped it ({reason}): an eBPF data plane decides here, not iptables"
-    return Reading(
-        "ebpf-drop",
+    return DropExplanation(
+        EBPF_DROP,
         f"{words}. {policy.said}" if policy.said else words,
         Certainty.ASSUMED if policy.said else Certainty.UNKNOWN,
         None,
@@ -193,31 +212,32 @@ def ebpf(case: Case) -> Reading:
     )
 
 
-def sentence(case: Case) -> Reading | None:
+def sentence(case: DropContext) -> DropExplanation | None:
     """The reasons that say all by themselves."""
-    found = SENTENCES.get(case.event.reason)
-    if found is None:
+    known = BY_REASON.get(case.event.reason)
+    if known is None:
         return None
-    text = found.text.format(place=case.place, device=case.event.device or "a device")
-    return Reading(found.check, text, Certainty.OBSERVED)
+    diagnosis, text = known
+    said = text.format(place=case.place, device=case.event.device or "a device")
+    return DropExplanation(diagnosis, said, Certainty.OBSERVED)
 
 
-def subsystem(case: Case) -> Reading:
+def subsystem(case: DropContext) -> DropExplanation:
     """A data plane with reasons of its own: Open vSwitch (OVN-Kubernetes, Antrea), or another."""
     name, _, number = case.event.reason.rpartition("_")
     words = (
         f"the {name.replace('_', ' ').lower()} subsystem dropped it (its reason {number}): this data plane decides here"
     )
-    return Reading("data-plane", words, Certainty.OBSERVED)
+    return DropExplanation(DATA_PLANE, words, Certainty.OBSERVED)
 
 
-def _unknown(case: Case) -> Reading:
+def _unknown(case: DropContext) -> DropExplanation:
     reason = case.event.reason or "no reason"
     words = f"the kernel says {reason} in {case.event.location}; what caused it is not known"
-    return Reading("unexplained", words, Certainty.UNKNOWN)
+    return DropExplanation(UNEXPLAINED, words, Certainty.UNKNOWN)
 
 
-REASONS: Mapping[str, Callable[[Case], Reading | None]] = {
+REASONS: Mapping[str, Callable[[DropContext], DropExplanation | None]] = {
     "NETFILTER_DROP": netfilter,
     "NO_SOCKET": no_socket,
     "IP_RPFILTER": rp_filter,
@@ -242,7 +262,7 @@ REASONS: Mapping[str, Callable[[Case], Reading | None]] = {
 
 # Where the kernel gives no reason, the function that freed the packet tells (net/ipv4/route.c, net/ipv6/route.c; generic
 # XDP in net/core/dev.c).
-LOCATIONS: Mapping[str, Callable[[Case], Reading | None]] = {
+LOCATIONS: Mapping[str, Callable[[DropContext], DropExplanation | None]] = {
     **dict.fromkeys(
         ("ip_error", "ip6_pkt_discard", "ip6_pkt_discard_out", "ip6_pkt_prohibit", "dst_discard"), unreachable
     ),
@@ -260,7 +280,7 @@ def _freed(event: PacketDropped) -> Evidence:
     return observed(f"{event.reason or 'no reason'} in {event.location}", event.node)
 
 
-def explain_drop(case: Case) -> Drop:
+def explain_drop(case: DropContext) -> Drop:
     """A drop with all that is known of it."""
     event = case.event
     read = REASONS.get(event.reason) or LOCATIONS.get(function_of(event.location))
@@ -283,7 +303,7 @@ def explain_drop(case: Case) -> Drop:
         node=event.node,
         pod=pod.metadata.name if pod else None,
         explanation=reading.explanation,
-        check=reading.check,
+        check=reading.diagnosis.name,
         told=reading.told,
         evidence=(_freed(event), *reading.evidence),
         remedy=case.remedies.of(policy_flow(case.judged, case.identity)) if stopped and case.remedies else None,

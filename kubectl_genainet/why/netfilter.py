@@ -7,26 +7,43 @@ import re
 
 import msgspec
 
+from kubectl_genainet.model.diagnoses import Diagnosis
+from kubectl_genainet.model.diagnoses.rules import (
+    CONNTRACK_FULL,
+    CONNTRACK_INVALID,
+    CONNTRACK_RACE,
+    DEVICE_RULE_DROP,
+    KUBE_PROXY_DROP,
+    NETFILTER_DROP,
+    NO_ENDPOINTS,
+    NO_SUCH_PORT,
+    POLICY_DISAGREEMENT,
+    POLICY_DROP,
+    REJECTED_BY_RULE,
+    RULE_DROP,
+    SNAT_PORTS_EXHAUSTED,
+)
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Evaluation, Packet, RuleRef, Ruleset, evaluate, evaluate_hook
 from kubectl_genainet.proxy.enforcers import policy_behind
-from kubectl_genainet.why.case import Case, Reading, derived, observed
-from kubectl_genainet.why.policies import Words, policy_words
+from kubectl_genainet.proxy.names import is_kube_proxys
+from kubectl_genainet.why.drop_context import DropContext, DropExplanation, derived, observed
+from kubectl_genainet.why.policies import PolicyStatement, policy_statement
 
 _DNS_PORT = 53
 
 
-def netfilter(case: Case) -> Reading:
+def netfilter(case: DropContext) -> DropExplanation:
     """A netfilter hook said DROP: the rules of its namespace are walked for this packet at that hook."""
     event = case.event
-    policy = policy_words(case)
+    policy = policy_statement(case)
     if case.named is not None:
         return _named_rule(case, case.named, policy)
     if event.hook in ("INGRESS", "EGRESS"):
         note = f"a rule of a netdev table dropped it at the {event.hook.lower()} of {event.device or 'a device'} in {case.place}"
         how = "nft list ruleset, or what the node's firewall or security agent sets up; these rules are not evaluated"
-        return Reading("device-rule-drop", f"{note} ({how})", Certainty.DERIVED)
+        return DropExplanation(DEVICE_RULE_DROP, f"{note} ({how})", Certainty.DERIVED)
     if case.ruleset is None or not event.hook:
         why = case.ruleset_error or (
             "the hook could not be read from the stack"
@@ -42,8 +59,8 @@ def netfilter(case: Case) -> Reading:
     if known is not None:
         return known
     note = f"no rule that was read in {case.place} drops this packet in {event.hook}"
-    return Reading(
-        "netfilter-drop",
+    return DropExplanation(
+        NETFILTER_DROP,
         f"{note}: another table, or rules that changed since. {policy.said}".rstrip(),
         Certainty.UNKNOWN,
         None,
@@ -52,7 +69,7 @@ def netfilter(case: Case) -> Reading:
     )
 
 
-def _gone(case: Case, policy: Words) -> Reading | None:
+def _gone(case: DropContext, policy: PolicyStatement) -> DropExplanation | None:
     """A rule that drops the packet was there before, and is gone now."""
     for ruleset in case.earlier():
         rule = next(iter(_evaluated(case, ruleset, _usual_state(case)).dropping_rules), None)
@@ -62,9 +79,9 @@ def _gone(case: Case, policy: Words) -> Reading | None:
     return None
 
 
-def _unnamed(note: str, policy: Words) -> Reading:
-    return Reading(
-        "netfilter-drop",
+def _unnamed(note: str, policy: PolicyStatement) -> DropExplanation:
+    return DropExplanation(
+        NETFILTER_DROP,
         f"{note}. {policy.said}" if policy.said else note,
         Certainty.ASSUMED if policy.said else Certainty.UNKNOWN,
         None,
@@ -73,18 +90,18 @@ def _unnamed(note: str, policy: Words) -> Reading:
     )
 
 
-def _usual_state(case: Case) -> str:
+def _usual_state(case: DropContext) -> str:
     if case.icmp is not None:
         return "RELATED"
     return "ESTABLISHED" if case.established else "NEW"
 
 
-def _evaluated(case: Case, ruleset: Ruleset, state: str) -> Evaluation:
+def _evaluated(case: DropContext, ruleset: Ruleset, state: str) -> Evaluation:
     packet = msgspec.structs.replace(Packet.of(case.flow, ct_state=state), icmp=case.icmp)
     return evaluate_hook(ruleset, packet, case.event.hook)
 
 
-def _invalid(case: Case, ruleset: Ruleset) -> Reading | None:
+def _invalid(case: DropContext, ruleset: Ruleset) -> DropExplanation | None:
     """Only as INVALID does a rule drop the packet: connection tracking did not take it for part of a connection."""
     rule = next(iter(_evaluated(case, ruleset, "INVALID").dropping_rules), None)
     if rule is None:
@@ -99,7 +116,7 @@ def _invalid(case: Case, ruleset: Ruleset) -> Reading | None:
         "that it knows), and a rule drops what is INVALID"
     )
     met = derived(f"no rule drops it as {_usual_state(case)}; rule {rule.index} of {rule.chain} drops INVALID")
-    return Reading("conntrack-invalid", words, Certainty.DERIVED, rule_text(rule), evidence=(met, *counted))
+    return DropExplanation(CONNTRACK_INVALID, words, Certainty.DERIVED, rule_text(rule), evidence=(met, *counted))
 
 
 _REJECT_WITH = re.compile(r"--reject-with (\S+)|reject with (.+?)(?: comment|$)")
@@ -117,7 +134,7 @@ def rule_text(rule: RuleRef) -> str:
     return f"{rule.table} {rule.chain} rule {rule.index}: {rule.text.removeprefix(f'-A {rule.chain} ')}"
 
 
-def _named_rule(case: Case, rule: RuleRef, policy: Words) -> Reading:
+def _named_rule(case: DropContext, rule: RuleRef, policy: PolicyStatement) -> DropExplanation:
     text = rule_text(rule)
     known = [(o.namespace, o.name) for o in case.identity.snapshot.of("NetworkPolicy")]
     behind = policy_behind(rule, case.ruleset, known, (case.flow.src, case.flow.dst))
@@ -126,38 +143,47 @@ def _named_rule(case: Case, rule: RuleRef, policy: Words) -> Reading:
     how = f"ends the walk in {case.event.hook}" if case.named is None else "dropped this packet: the kernel names it"
     met = Evidence(f"rule {rule.index} of {rule.chain} {how}", certainty, node=case.event.node)
 
-    def reading(check: str, words: str, policies: tuple[str, ...] = ()) -> Reading:
-        return Reading(check, words, Certainty.DERIVED, text, policies, (met, *policy.evidence), told)
+    def reading(diagnosis: Diagnosis, words: str, policies: tuple[str, ...] = ()) -> DropExplanation:
+        return DropExplanation(diagnosis, words, Certainty.DERIVED, text, policies, (met, *policy.evidence), told)
 
-    empty = _service_without_endpoints(case)
-    if empty and rule.chain.startswith(("KUBE-", "reject-", "endpoint", "services")):
-        return reading("no-endpoints", empty)
-    if policy.said and (behind is not None or not rule.chain.startswith("KUBE-")):
-        return reading("policy-drop", policy.said, policy.policies)
+    if is_kube_proxys(rule):  # policies know no address of a Service, and have no part in it
+        diagnosis, words = _refused_by_kube_proxy(case, rule)
+        return DropExplanation(diagnosis, words, Certainty.DERIVED, text, (), (met,), told)
+    if policy.said:
+        return reading(POLICY_DROP, policy.said, policy.policies)
     if behind is not None:
         names = ", ".join(behind.policies) or "no policy that could be named"
         whose = f"the rule is {behind.enforcer}'s, for {names}"
         if not policy.admits:
-            return reading("policy-drop", whose, behind.policies)
+            return reading(POLICY_DROP, whose, behind.policies)
         note = f"{whose}, but by the API's objects the flow is admitted: the node's rules and the objects disagree"
-        return reading("policy-disagreement", note, behind.policies)
+        return reading(POLICY_DISAGREEMENT, note, behind.policies)
     verb = "rejects" if told else "drops"
     words = f"{case.where} {verb} it by a rule: {rule.comment or rule.text}"
-    if not rule.chain.startswith("KUBE-") and policy.admits:
+    if policy.admits:
         words += "; by the API's objects the flow is admitted, so no NetworkPolicy is behind it"
-    return reading("rejected-by-rule" if told else "rule-drop", words)
+    return reading(REJECTED_BY_RULE if told else RULE_DROP, words)
 
 
-def _service_without_endpoints(case: Case) -> str:
-    """A sentence where the packet's destination is an address of a Service that has no ready endpoint."""
-    found = case.identity.snapshot.service_at(case.flow.dst, case.flow.dport, case.flow.protocol.value)
-    if found is None or any(b.ready for b in case.identity.snapshot.backends(found.service, found.port)):
-        return ""
-    meta = found.service.metadata
-    return f"Service {meta.namespace}/{meta.name} has no ready endpoint, so kube-proxy refuses its connections"
+def _refused_by_kube_proxy(case: DropContext, rule: RuleRef) -> tuple[Diagnosis, str]:
+    """What a rule of kube-proxy's own means for the address that the packet was sent to."""
+    snapshot, flow = case.identity.snapshot, case.flow
+    found = snapshot.service_at(flow.dst, flow.dport, flow.protocol.value)
+    if found is not None and not any(b.ready for b in snapshot.backends(found.service, found.port)):
+        meta = found.service.metadata
+        words = f"Service {meta.namespace}/{meta.name} has no ready endpoint, so kube-proxy refuses its connections"
+        return NO_ENDPOINTS, words
+    service = snapshot.service_with(flow.dst) if found is None else None
+    if service is not None:
+        meta = service.metadata
+        has = ", ".join(f"{p.port}/{p.protocol}" for p in service.spec.ports)
+        words = f"Service {meta.namespace}/{meta.name} ({flow.dst}) has no port {flow.dport}/{flow.protocol.value}; it has {has}"
+        return NO_SUCH_PORT, words
+    verb = "rejects" if told_by(rule) else "drops"
+    return KUBE_PROXY_DROP, f"kube-proxy's rule on {case.where} {verb} it: {rule.comment or rule.text}"
 
 
-def _conntrack_full(case: Case) -> Reading | None:
+def _conntrack_full(case: DropContext) -> DropExplanation | None:
     """The connection tracking table of the namespace was full when it was last looked at."""
     netns = case.identity.namespaces.get((case.event.node, case.event.netns))
     if netns is None or netns.conntrack_count is None or netns.conntrack_max is None:
@@ -165,15 +191,15 @@ def _conntrack_full(case: Case) -> Reading | None:
     if netns.conntrack_count < netns.conntrack_max * 0.95 or case.event.hook not in ("PRE_ROUTING", "OUTPUT"):
         return None
     fill = f"nf_conntrack_count {netns.conntrack_count} of nf_conntrack_max {netns.conntrack_max}"
-    return Reading(
-        "conntrack-full",
+    return DropExplanation(
+        CONNTRACK_FULL,
         f"the connection tracking table of {case.place} is full, so a new connection can't be entered ({fill})",
         Certainty.DERIVED,
         evidence=(observed(fill, case.event.node), derived("no rule explains the drop", case.event.node)),
     )
 
 
-def _failed_insertion(case: Case) -> Reading | None:
+def _failed_insertion(case: DropContext) -> DropExplanation | None:
     """The connection's entry could not be made when it was confirmed, the last thing that happens in POST_ROUTING and
     INPUT (nf_confirm, net/netfilter/nf_conntrack_proto.c): its tuple was taken meanwhile."""
     event = case.event
@@ -191,16 +217,16 @@ def _failed_insertion(case: Case) -> Reading | None:
             "that its source NAT may use are all taken for this destination"
         )
         text = rule_text(rule) if rule is not None else None
-        return Reading("snat-ports-exhausted", words, Certainty.DERIVED, text, evidence=evidence)
+        return DropExplanation(SNAT_PORTS_EXHAUSTED, words, Certainty.DERIVED, text, evidence=evidence)
     race = f"two packets of one flow raced for its entry in the connection table of {case.place}, and this one lost"
     if case.flow.protocol is Protocol.UDP and case.flow.dport == _DNS_PORT:
         race += ": typical of A and AAAA queries from one socket"
     elif rule is not None:
         race += ", or its source NAT found no free port"
-    return Reading("conntrack-race", race, Certainty.DERIVED, evidence=evidence)
+    return DropExplanation(CONNTRACK_RACE, race, Certainty.DERIVED, evidence=evidence)
 
 
-def _source_rule(case: Case) -> RuleRef | None:
+def _source_rule(case: DropContext) -> RuleRef | None:
     """The rule that translates the packet's source on its way out; None where that is not known."""
     if case.ruleset is None:
         return None

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from kubectl_genainet.context.judging import denied_of, policy_flow
 from kubectl_genainet.model.finding import Certainty, Evidence
-from kubectl_genainet.policy import DirectionResult, Explanation, Verdict
-from kubectl_genainet.why.case import Case, assumed
+from kubectl_genainet.policy import DirectionResult, Explanation, PolicyVerdict
+from kubectl_genainet.why.drop_context import DropContext, assumed
 
 
 def _names(result: DirectionResult) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def _first_failures(result: DirectionResult) -> list[Evidence]:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class PolicyStatement:
     """What the API objects say of a drop's flow. `admits` is whether it is known that they admit it."""
 
     said: str = ""
@@ -45,18 +45,18 @@ class Words:
     admits: bool = False
 
 
-def policy_words(case: Case) -> Words:
+def policy_statement(case: DropContext) -> PolicyStatement:
     """The flow judged, once."""
     if case.icmp is not None:
-        return Words()  # policies know connections, and an error belongs to one
+        return PolicyStatement()  # policies know connections, and an error belongs to one
     if case.engine is None:
-        return Words(evidence=(assumed("the policies could not be evaluated"),))
+        return PolicyStatement(evidence=(assumed("the policies could not be evaluated"),))
     answer = case.engine.explain(policy_flow(case.judged, case.identity))
     denied = denied_of(answer)
     if not denied:
         open_points = _not_known(answer)
         said = (assumed(f"the policies' verdict is not known: {point}") for point in open_points)
-        return Words(evidence=tuple(said), admits=not open_points)
+        return PolicyStatement(evidence=tuple(said), admits=not open_points)
     sentences: list[str] = []
     policies: list[str] = []
     evidence: list[Evidence] = []
@@ -67,17 +67,17 @@ def policy_words(case: Case) -> Words:
         sentences.append(f"{name} is isolated for {direction} by {by}, and no rule admits {_asked(case)}")
         policies += _names(result)
         evidence += _first_failures(result)
-    return Words("; ".join(sentences), tuple(dict.fromkeys(policies)), tuple(evidence))
+    return PolicyStatement("; ".join(sentences), tuple(dict.fromkeys(policies)), tuple(evidence))
 
 
 def _not_known(answer: Explanation) -> list[str]:
     """Why it is not known whether the policies admit the flow; empty where that is known."""
-    if answer.verdict is not Verdict.UNKNOWN:
+    if answer.verdict is not PolicyVerdict.UNKNOWN:
         return []
     return list(map(str, answer.not_evaluated)) or ["not all that they select by is known"]
 
 
-def _asked(case: Case) -> str:
+def _asked(case: DropContext) -> str:
     source = case.identity.snapshot.pod_at(case.judged.src)
     name = f"{source.metadata.namespace}/{source.metadata.name}" if source else case.judged.src
     return f"{case.judged.protocol.value} {case.judged.dport} from {name}"

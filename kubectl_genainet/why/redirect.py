@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from kubectl_genainet.model.diagnoses.rules import REDIRECT_WITHOUT_LISTENER
 from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.proxy import RuleRef
 from kubectl_genainet.proxy.evaluator.ir import Act
-from kubectl_genainet.why.case import Case, Reading, derived, observed
+from kubectl_genainet.why.drop_context import DropContext, DropExplanation, derived, observed
 from kubectl_genainet.why.netfilter import rule_text
 
 _ITSELF = -1  # the address that REDIRECT stands for
 
 
-def own_redirect(case: Case) -> Reading | None:
+def own_redirect(case: DropContext) -> DropExplanation | None:
     """Nothing listens on the port to which the pod's own rules redirected the packet; None where they did not.
 
     Without the tuple with which the packet came in, a rule that redirects to the port must lie in the pod.
@@ -32,10 +33,10 @@ def own_redirect(case: Case) -> Reading | None:
     how = derived(f"the packet came in for {entered.destination}", case.event.node) if came_by and entered else None
     evidence = (seen, *((how,) if how else ()))
     text = rule_text(rule) if rule is not None else None
-    return Reading("redirect-without-listener", words, Certainty.DERIVED, text, evidence=evidence)
+    return DropExplanation(REDIRECT_WITHOUT_LISTENER, words, Certainty.DERIVED, text, evidence=evidence)
 
 
-def _rule_to(case: Case, port: int) -> RuleRef | None:
+def _rule_to(case: DropContext, port: int) -> RuleRef | None:
     """The rule of the pod's namespace that redirects to the port."""
     for table in case.ruleset.tables if case.ruleset is not None else ():
         for chain in table.chains.values():

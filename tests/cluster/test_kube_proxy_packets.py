@@ -17,7 +17,7 @@ from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.proxy import (
     Ruleset,
-    Verdict,
+    RulesetVerdict,
     attribute_nat,
     compare,
     evaluate,
@@ -124,7 +124,7 @@ def test_every_evaluation_agrees_with_real_packets(node: Node) -> None:
     ends = {result["end"] for result in came}
     verdicts = {evaluate(ruleset, packet_of(flow)).verdict for flow in flows}
     assert ends >= {"answer", "refused", "timeout"}
-    assert verdicts >= {Verdict.DNAT, Verdict.REJECT, Verdict.DROP}
+    assert verdicts >= {RulesetVerdict.DNAT, RulesetVerdict.REJECT, RulesetVerdict.DROP}
     assert len(flows) > 200
 
 

@@ -14,7 +14,7 @@ from kubectl_genainet.kube.live import LiveCluster
 from kubectl_genainet.kube.resources import ENDPOINT_SLICE, NODE, POD, SERVICE, discover
 from kubectl_genainet.kube.resources import NAMESPACE as NAMESPACES
 from kubectl_genainet.kube.snapshot import list_objects, read_cluster
-from kubectl_genainet.kube.watch import Change, ChangeKind, Expired, Selection, Watch, watch_once
+from kubectl_genainet.kube.watch import Change, ChangeKind, Expired, ObjectWatch, Selection, watch_once
 from kubectl_genainet.model.kube import KubeObject
 from tests.cluster.harness.api import ApiError
 from tests.cluster.harness.binaries import Binaries
@@ -169,7 +169,9 @@ def test_a_watch_lists_again_after_410_and_survives_a_restart(forgetful: tuple[C
     served, _ = discover(client, [SERVICE])
     seen: queue.Queue[list[str]] = queue.Queue()
     problems: queue.Queue[str] = queue.Queue()
-    with Watch(client, Selection(served[0], "default"), lambda found: seen.put([o.name for o in found]), problems.put):
+    with ObjectWatch(
+        client, Selection(served[0], "default"), lambda found: seen.put([o.name for o in found]), problems.put
+    ):
         assert seen.get(timeout=10) == ["kubernetes"]
         plane.daemons["kube-apiserver"].kill()
         assert "API server" in problems.get(timeout=10)
@@ -187,7 +189,7 @@ def test_a_watch_follows_a_service(plane: ControlPlane) -> None:
     selection = Selection(served[0], NAMESPACE, "kubernetes.io/service-name=other")
     port = {"name": "http", "port": 8080, "protocol": "TCP"}
     seen: queue.Queue[tuple[KubeObject, ...]] = queue.Queue()
-    with Watch(client, selection, seen.put):
+    with ObjectWatch(client, selection, seen.put):
         assert seen.get(timeout=10) == ()
         plane.api().apply([endpoint_slice("other", ["10.244.1.20"], [port], namespace=NAMESPACE)])
         assert seen.get(timeout=10)[0].raw["endpoints"][0]["addresses"] == ["10.244.1.20"]

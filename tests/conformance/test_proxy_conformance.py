@@ -10,7 +10,16 @@ from click.testing import CliRunner
 
 from kubectl_genainet.cli import cli
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.proxy import Packet, RuleRef, Ruleset, Verdict, dump_of, evaluate, parse_ruleset, policy_behind
+from kubectl_genainet.proxy import (
+    Packet,
+    RuleRef,
+    Ruleset,
+    RulesetVerdict,
+    dump_of,
+    evaluate,
+    parse_ruleset,
+    policy_behind,
+)
 from kubectl_genainet.proxy.iptables.ipset import parse_ipset
 
 FOLDER = Path(os.environ.get("GENAINET_CONFORMANCE", Path(__file__).parents[2] / "../shared/conformance"))
@@ -113,10 +122,10 @@ def test_ipvs_mode_excerpt_with_its_sets_masquerades_outside_clients_only() -> N
     )
     ruleset = parse_ruleset([dump_of(rules + postrouting), *others], node_ips=["192.168.49.2"])
     outside = evaluate(ruleset, Packet(src="192.168.1.1", **web))
-    assert (outside.verdict, outside.masquerade) == (Verdict.DNAT, True)
+    assert (outside.verdict, outside.masquerade) == (RulesetVerdict.DNAT, True)
     assert [b.address for b in outside.backends] == ["172.17.0.5:8000"]
     inside = evaluate(ruleset, Packet(src="10.244.0.5", **web))
-    assert (inside.verdict, inside.masquerade) == (Verdict.DNAT, False)
+    assert (inside.verdict, inside.masquerade) == (RulesetVerdict.DNAT, False)
 
 
 CALICO = "calico_iptables_gke_three_policies.txt"
@@ -147,9 +156,9 @@ def test_calicos_chains_admit_and_drop_as_posted(flow: dict[str, Any]) -> None:
     ruleset = _calico()
     result = evaluate(ruleset, packet)
     if flow["expected"] == "allow":
-        assert result.verdict is Verdict.ACCEPT
+        assert result.verdict is RulesetVerdict.ACCEPT
         return
-    assert result.verdict is Verdict.DROP
+    assert result.verdict is RulesetVerdict.DROP
     known = [("alpha", "access-nginx"), ("alpha", "access-nginx-complex"), ("beta", "other")]
     behind = policy_behind(result.dropping_rules[0], ruleset, known)
     assert behind is not None
@@ -175,12 +184,12 @@ def test_kube_network_policies_leaves_the_verdict_to_a_program() -> None:
     ruleset = parse_ruleset([dump_of(listing)], node_ips=[])
     packet = Packet(src="10.0.0.9", dst="10.0.0.1", dport=80, protocol=Protocol.TCP)
     result = evaluate(ruleset, packet)
-    assert result.verdict is Verdict.UNKNOWN
+    assert result.verdict is RulesetVerdict.UNKNOWN
     assert any("queue to 102" in reason for reason in result.unknown)
     behind = policy_behind(result.rules[-1], ruleset)
     assert behind is not None
     assert (behind.enforcer, behind.policies) == ("kube-network-policies", ())
     assert evaluate(ruleset, Packet(src="10.9.9.9", dst="10.9.9.8", dport=80, protocol=Protocol.TCP)).verdict in (
-        Verdict.NO_MATCH,
-        Verdict.ACCEPT,
+        RulesetVerdict.NO_MATCH,
+        RulesetVerdict.ACCEPT,
     )

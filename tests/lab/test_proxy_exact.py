@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from kubectl_genainet.agent.exact.node import remove_leftovers
 from kubectl_genainet.agent.exact.rules import TABLE
-from kubectl_genainet.agent.exact.tracing import ExactTracer, remove_leftovers
+from kubectl_genainet.agent.exact.tracing import ExactTracer
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.proxy import Packet, Ruleset, Verdict, evaluate, parse_ruleset
-from kubectl_genainet.proxy.evaluator.model import Evaluation, Outcome
+from kubectl_genainet.proxy import Packet, Ruleset, RulesetVerdict, evaluate, parse_ruleset
+from kubectl_genainet.proxy.evaluator.model import Evaluation, WalkOutcome
 from kubectl_genainet.proxy.exact import ExactPath, exact_paths
 from kubectl_genainet.wire import FilterEntry
 from tests.proxy_traffic import CALLER, Namespace, Traffic, inside
@@ -119,13 +120,13 @@ def test_real_packets_end_as_evaluated(loaded: Loaded) -> None:
         if came["end"] == "answer":
             right = backends.get(came["backend"]) is (came["seen_as"] != flow["src"])
         else:
-            right = said.verdict is not Verdict.DNAT and (
+            right = said.verdict is not RulesetVerdict.DNAT and (
                 came["end"]
-                in {Verdict.REJECT: ("refused", "forbidden"), Verdict.DROP: ("timeout", "forbidden")}.get(
+                in {RulesetVerdict.REJECT: ("refused", "forbidden"), RulesetVerdict.DROP: ("timeout", "forbidden")}.get(
                     said.verdict, (came["end"],)
                 )
             )
-        if not right or said.verdict is Verdict.UNKNOWN:
+        if not right or said.verdict is RulesetVerdict.UNKNOWN:
             wrong.append((flow, came, said.verdict.value, backends))
     assert wrong == []
 
@@ -136,7 +137,9 @@ def test_exact_names_the_rules_of_the_evaluation(loaded: Loaded) -> None:
     flow = next(
         f
         for f in loaded.flows()
-        if f["protocol"] == "TCP" and f["src"] == OUTSIDE and evaluate(ruleset, _packet(f)).verdict is Verdict.DNAT
+        if f["protocol"] == "TCP"
+        and f["src"] == OUTSIDE
+        and evaluate(ruleset, _packet(f)).verdict is RulesetVerdict.DNAT
     )
     entry = FilterEntry(flow["dst"], flow["dport"], flow["protocol"])
     with ExactTracer("node", [entry], netns=f"/run/netns/{loaded.node.name}") as tracer:
@@ -154,7 +157,7 @@ def test_exact_names_the_rules_of_the_evaluation(loaded: Loaded) -> None:
     assert _nothing_left(loaded)
 
 
-def _outcome_met(evaluation: Evaluation, path: ExactPath) -> Outcome | None:
+def _outcome_met(evaluation: Evaluation, path: ExactPath) -> WalkOutcome | None:
     """The outcome of the evaluation whose rules are those the packet met; None where there is none."""
     met = [(r.table, r.chain, r.index) for r in path.rules]
     for outcome in evaluation.outcomes:

@@ -13,7 +13,7 @@ from kubectl_genainet.diagnose.felt import Felt, of_path, of_row
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.results.diagnosis import Checked, CheckState, Conclusion
-from kubectl_genainet.model.results.drops import DropRow, Outcome
+from kubectl_genainet.model.results.drops import DropOutcome, DropRow
 from kubectl_genainet.model.results.path import Drop, Flow, PacketPath, Party, ServiceRef, Verdict
 from kubectl_genainet.render.diagnose.text import MarkdownView, TextView, headline
 
@@ -137,7 +137,7 @@ def path(drop: Drop | None = None, *findings: Finding) -> PacketPath:
 def row(**changes: object) -> DropRow:
     base = DropRow(
         id=1,
-        outcome=Outcome.DROPPED,
+        outcome=DropOutcome.DROPPED,
         check="policy-drop",
         severity=Severity.ERROR,
         packets=7,

@@ -26,7 +26,7 @@ from kubectl_genainet.agent.always.metrics import Metrics
 from kubectl_genainet.agent.always.otlp import Endpoint, FlowLogs, LogExporter
 from kubectl_genainet.agent.always.owners import Owners
 from kubectl_genainet.agent.dns.once import ExchangesOnce
-from kubectl_genainet.agent.serve.http import Connection, HttpError
+from kubectl_genainet.agent.serve.http import HttpConnection, HttpError
 from kubectl_genainet.agent.serve.job import Job
 from kubectl_genainet.agent.serve.limits import Budget
 from kubectl_genainet.agent.serve.server import HEAD_S, Server
@@ -210,7 +210,7 @@ class ScrapeServer:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serves one connection; whatever a client sends, the agent goes on."""
-        connection = Connection(reader, writer)
+        connection = HttpConnection(reader, writer)
         self._open += 1
         try:
             if self._open > MAX_SCRAPES:
@@ -226,7 +226,7 @@ class ScrapeServer:
             self._open -= 1
             await connection.close()
 
-    async def _answer(self, connection: Connection, request: h11.Request) -> None:
+    async def _answer(self, connection: HttpConnection, request: h11.Request) -> None:
         if request.target.partition(b"?")[0] != b"/metrics":
             raise HttpError(404, "there is /metrics only")
         if request.method != b"GET":

@@ -23,7 +23,7 @@ class HttpError(Exception):
         self.status = status
 
 
-class Connection:
+class HttpConnection:
     """One client: `head` reads its request, `body` what belongs to it, `respond` or `start`, `write`, `end` answer."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -61,7 +61,12 @@ class Connection:
 
     async def start(self, status: int, content_type: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         self.started = True
-        fields = [("Content-Type", content_type), ("Connection", "close"), (wire.VERSION_HEADER, __version__), *headers]
+        fields = [
+            ("Content-Type", content_type),
+            ("HttpConnection", "close"),
+            (wire.VERSION_HEADER, __version__),
+            *headers,
+        ]
         await self._send(h11.Response(status_code=status, headers=fields))
 
     async def write(self, data: bytes) -> None:

@@ -29,11 +29,11 @@ import h11
 import msgspec
 
 from kubectl_genainet import wire
-from kubectl_genainet.agent.exact.tracing import remove_leftovers
+from kubectl_genainet.agent.exact.node import remove_leftovers
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.agent.serve import audit, limits, memory
-from kubectl_genainet.agent.serve.http import Connection, HttpError
+from kubectl_genainet.agent.serve.http import HttpConnection, HttpError
 from kubectl_genainet.agent.serve.job import ALIVE_S, Job, hello
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import Progress
@@ -98,7 +98,7 @@ class Server:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serves one connection; whatever a client sends, the agent goes on."""
-        connection = Connection(reader, writer)
+        connection = HttpConnection(reader, writer)
         self._connections += 1
         try:
             self._make_room()
@@ -134,7 +134,7 @@ class Server:
         if task is not None:
             self._unknown.pop(task, None)
 
-    async def _serve(self, connection: Connection) -> None:
+    async def _serve(self, connection: HttpConnection) -> None:
         async with asyncio.timeout(HEAD_S):
             request = await connection.head()
         method = request.method.decode()
@@ -151,15 +151,15 @@ class Server:
         self._known()
         await self._route(connection, method, path, query)
 
-    async def _refuse(self, connection: Connection, status: int, message: str, hint: str = "") -> None:
+    async def _refuse(self, connection: HttpConnection, status: int, message: str, hint: str = "") -> None:
         await connection.refuse(status, msgspec.json.encode({"error": message, "hint": hint}))
 
-    async def _body(self, connection: Connection, shape: type[T]) -> T:
+    async def _body(self, connection: HttpConnection, shape: type[T]) -> T:
         """A request's body as a value; only so many at a time, since each may take megabytes."""
         async with asyncio.timeout(REQUEST_S), self._bodies:
             return _decode(await connection.body(), shape)
 
-    async def _route(self, connection: Connection, method: str, path: str, query: str) -> None:
+    async def _route(self, connection: HttpConnection, method: str, path: str, query: str) -> None:
         parts = path.split("/")
         match method, path:
             case "GET", "/v1/hello":
@@ -175,12 +175,12 @@ class Server:
             case _:
                 raise HttpError(404, f"there is no {method} {path[:100]}")
 
-    async def _node(self, connection: Connection) -> None:
+    async def _node(self, connection: HttpConnection) -> None:
         async with self._inventories:
             report = await asyncio.to_thread(self.inventory.report)
         await connection.respond(200, wire.encode(report))
 
-    async def _rulesets(self, connection: Connection, conntrack: bool) -> None:
+    async def _rulesets(self, connection: HttpConnection, conntrack: bool) -> None:
         async with asyncio.timeout(RULES_S), self._rules:  # one at a time: a dump may have many megabytes
             await connection.start(200, "application/x-ndjson")
             dumps = read_rulesets(self.inventory.node, self.inventory.host_netns, conntrack=conntrack)
@@ -188,7 +188,7 @@ class Server:
                 await connection.write(wire.encode(dump))
             await connection.end()
 
-    async def _change_filters(self, connection: Connection, session: str) -> None:
+    async def _change_filters(self, connection: HttpConnection, session: str) -> None:
         running = self.sessions.get(session)
         if running is None or running.process.stdin is None:
             raise HttpError(404, "there is no such session")
@@ -212,7 +212,7 @@ class Server:
         if request.exact and any(r.exact for r in running):
             raise HttpError(429, "another exact trace runs on this node: each would get the other's rules")
 
-    async def _trace(self, connection: Connection) -> None:
+    async def _trace(self, connection: HttpConnection) -> None:
         request = limits.checked_request(await self._body(connection, TraceRequest))
         self._check_room(request)
         name = secrets.token_hex(8)
@@ -241,7 +241,7 @@ class Server:
                         await task
 
     async def _relay(
-        self, connection: Connection, process: asyncio.subprocess.Process, probes: tuple[str, ...]
+        self, connection: HttpConnection, process: asyncio.subprocess.Process, probes: tuple[str, ...]
     ) -> None:
         """Greets the client, says now and then that the worker starts (on a busy node its interpreter alone may take
         longer than a client waits), and passes on what it sends."""
@@ -269,7 +269,8 @@ class Server:
         self.sessions[name] = Running(process, request)
         try:
             assert process.stdin is not None
-            job = Job(request, self.inventory.node, self.inventory.host_netns, self.cache, self.budget, greeted=True)
+            node = (self.inventory.node, self.inventory.host_netns, self.cache, self.budget)
+            job = Job(request, *node, session=name, greeted=True)
             process.stdin.write(msgspec.json.encode(job) + b"\n")
             await process.stdin.drain()
             yield process

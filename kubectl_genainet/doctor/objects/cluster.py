@@ -19,7 +19,7 @@ from kubectl_genainet.doctor.objects.recognise import Override, Recognised, reco
 from kubectl_genainet.doctor.objects.stacks import PASSES_TOKENS, Role, Stack, stack_named
 from kubectl_genainet.doctor.objects.variables import Variable, from_command_line, variables
 from kubectl_genainet.doctor.objects.workloads import LivePod, Workload, WorkloadKey, fold
-from kubectl_genainet.model.events import Seen
+from kubectl_genainet.model.events import PacketSighting
 from kubectl_genainet.model.finding import Finding, ObjectRef
 from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
 from kubectl_genainet.model.node import NetNs, NodeReport, RulesetDump
@@ -48,7 +48,7 @@ class Cluster(Installed):
 
     reports: tuple[NodeReport, ...] = ()
     rulesets: tuple[RulesetDump, ...] = ()
-    packets: tuple[Seen, ...] = ()
+    packets: tuple[PacketSighting, ...] = ()
     measured: DnsMeasurement = NOTHING_MEASURED
     namespace: str = ""
     overrides: tuple[Override, ...] = ()

@@ -1,6 +1,8 @@
 """Writes a node's rules as kube-proxy's iptables mode does, chain by chain and comment by comment.
 
-Source: kubernetes pkg/proxy/iptables/proxier.go, v1.27 (syncProxyRules, iptablesJumpChains).
+Source: kubernetes pkg/proxy/iptables/proxier.go, v1.37 (syncProxyRules, iptablesJumpChains). tests/cluster/test_lab_rules.py
+compares with what the real kube-proxy of that version leaves in the kernel. Its counting rules (-m nfacct) are left out:
+kube-proxy writes them only where the kernel has accounting objects.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ def write_iptables(
     for table, chain, condition, text, target in _JUMPS:
         tables.append(table, chain, *filter(None, (condition, comment(text))), "-j", target)
         tables.chain(table, target)
+    for table in ("mangle", "nat", "filter"):
+        tables.chain(table, "KUBE-PROXY-CANARY")  # kube-proxy watches it: where it is gone, somebody flushed the tables
     _write_constant_chains(tables, random_fully)
     if kubelet:
         write_kubelet_firewall(tables, node.family)
@@ -84,7 +88,7 @@ def write_kubelet_firewall(tables: Tables, family: Family) -> None:
             "-d 127.0.0.0/8 ! -s 127.0.0.0/8 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP",
         )
     for chain in ("INPUT", "OUTPUT"):
-        tables.append("filter", chain, "-j KUBE-FIREWALL")
+        tables.prepend("filter", chain, "-j KUBE-FIREWALL")
 
 
 class _Port:
@@ -202,6 +206,7 @@ class _Port:
         for source in sources:
             text = comment(f"{self.port.name} loadbalancer IP")
             self._nat(self.firewall, text, f"-s {source} -j {self.external}")
+        self._nat(self.firewall, comment(f"other traffic to {self.port.name} will be dropped by KUBE-PROXY-FIREWALL"))
 
     def _write_choice(self, chain: str, endpoints: tuple[Backend, ...]) -> None:
         seconds = self.port.affinity_seconds

@@ -1,6 +1,7 @@
 """Writes a node's rules as kube-proxy's nftables mode does, as one transaction for `nft -f`.
 
-Source: kubernetes pkg/proxy/nftables/proxier.go, v1.31 (setupNFTables, syncProxyRules).
+Source: kubernetes pkg/proxy/nftables/proxier.go, v1.37 (setupNFTables, syncProxyRules). tests/cluster/test_lab_rules.py
+compares with what the real kube-proxy of that version leaves in the kernel.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ from kubectl_genainet.lab.spec import Family
 from kubectl_genainet.model.cluster import Backend, ClusterSnapshot
 from kubectl_genainet.proxy.names import nftables_endpoint_chain, nftables_service_chain
 
+_MARK = "mark set mark or 0x4000"
 _SETS = """\
+add set {t} hairpin-connections {{ type {a} . {a} . inet_proto . inet_service ; comment "service hairpin \
+connections" ; }}
 add set {t} cluster-ips {{ type {a} ; comment "Active ClusterIPs" ; }}
 add set {t} nodeport-ips {{ type {a} ; comment "IPs that accept NodePort traffic" ; }}
 add map {t} firewall-ips {{ type {a} . inet_proto . inet_service : verdict ; comment "destinations that are subject to \
@@ -34,7 +38,6 @@ add chain {t} filter-forward {{ type filter hook forward priority 0 ; }}
 add chain {t} filter-input {{ type filter hook input priority 0 ; }}
 add chain {t} filter-output {{ type filter hook output priority 0 ; }}
 add chain {t} firewall-check
-add chain {t} mark-for-masquerade
 add chain {t} masquerading
 add chain {t} nat-output {{ type nat hook output priority -100 ; }}
 add chain {t} nat-postrouting {{ type nat hook postrouting priority 100 ; }}
@@ -56,16 +59,15 @@ add rule {t} filter-output ct state new jump service-endpoints-check
 add rule {t} filter-output-pre-dnat ct state new jump firewall-check
 add rule {t} filter-output ct state new jump cluster-ips-check
 add rule {t} firewall-check {f} daddr . meta l4proto . th dport vmap @firewall-ips
-add rule {t} mark-for-masquerade mark set mark or 0x4000
-add rule {t} masquerading mark and 0x4000 == 0 return
-add rule {t} masquerading mark set mark xor 0x4000
-add rule {t} masquerading masquerade fully-random
+add rule {t} masquerading mark and 0x4000 != 0 mark set mark xor 0x4000 masquerade fully-random
+add rule {t} masquerading ct status dnat {f} saddr . {f} daddr . meta l4proto . th dport @hairpin-connections \
+masquerade fully-random
 add rule {t} nat-output jump services
 add rule {t} nat-postrouting jump masquerading
 add rule {t} nat-prerouting jump services
 add rule {t} nodeport-endpoints-check {f} daddr @nodeport-ips meta l4proto . th dport vmap @no-endpoint-nodeports
 add rule {t} reject-chain reject
-add rule {t} services {f} daddr . meta l4proto . th dport vmap @service-ips
+{outside}add rule {t} services {f} daddr . meta l4proto . th dport vmap @service-ips
 add rule {t} services {f} daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports
 {nodeport_ips}
 add rule {t} service-endpoints-check {f} daddr . meta l4proto . th dport vmap @no-endpoint-services
@@ -81,6 +83,7 @@ def write_nftables(snapshot: ClusterSnapshot, node: ProxyNode, *, replace: bool 
         "f": f,
         "a": "ipv4_addr" if node.family is Family.IPV4 else "ipv6_addr",
         "service_cidr": node.service_cidr,
+        "outside": _outside(t, f, node.cluster_cidr) if node.cluster_cidr else "",
         "nodeport_ips": f"add element {t} nodeport-ips {{ {', '.join(node.node_ips)} }}",
     }
     head = f"add table {t}\ndelete table {t}\n" if replace else ""
@@ -91,6 +94,14 @@ def write_nftables(snapshot: ClusterSnapshot, node: ProxyNode, *, replace: bool 
         _Port(lines, elements, node, port, f, t).write()
     text = head + "".join(part.format(**words) for part in (_SETS, _CHAINS, _RULES))
     return text + "\n".join((*lines, *dict.fromkeys(elements), ""))
+
+
+def _outside(table: str, family: str, cluster_cidr: str) -> str:
+    """The rule that marks what is not a pod's on its way to a ClusterIP."""
+    return (
+        f"add rule {table} services {family} daddr @cluster-ips {family} saddr != {cluster_cidr} {_MARK} "
+        'comment "masquerade clusterIP traffic from outside cluster"\n'
+    )
 
 
 class _Port:
@@ -109,26 +120,19 @@ class _Port:
 
     def write(self) -> None:
         port = self.port
-        endpoints = port.all_endpoints
-        if port.affinity_seconds:
+        endpoints = port.all_endpoints if port.affinity_seconds else ()
+        for endpoint in endpoints:
             type_ = "ipv4_addr" if self.node.family is Family.IPV4 else "ipv6_addr"
-            for endpoint in endpoints:
-                self.lines.append(
-                    f"add set {self.t} {self._affinity(endpoint)} {{ type {type_} ; flags dynamic,timeout ; "
-                    f"timeout {port.affinity_seconds}s ; }}"
-                )
+            self.lines.append(
+                f"add set {self.t} {self._affinity(endpoint)} {{ type {type_} ; flags dynamic,timeout ; "
+                f"timeout {port.affinity_seconds}s ; }}"
+            )
         has_external_chain = port.has_endpoints and port.external
         chains = [self._endpoint(e) for e in endpoints]
         chains += [self.cluster] if port.cluster_endpoints else []
         chains += [self.external] if has_external_chain else []
         chains += [self.local] if port.local_endpoints else []
         self.lines += [f"add chain {self.t} {chain}" for chain in chains]
-        if port.has_internal_endpoints and self.node.cluster_cidr:
-            internal = self.local if port.internal_local else self.cluster
-            self._rule(
-                internal,
-                f"{self.f} daddr {port.cluster_ip} {self.f} saddr != {self.node.cluster_cidr} jump mark-for-masquerade",
-            )
         self._write_choice(self.cluster, port.cluster_endpoints)
         if has_external_chain:
             self._write_external()
@@ -152,17 +156,26 @@ class _Port:
         return nftables_endpoint_chain(*self.names, endpoint.ip, endpoint.port, "affinity-")
 
     def _write_choice(self, chain: str, endpoints: tuple[Backend, ...]) -> None:
+        """One endpoint is a plain dnat, several are a map of them; with affinity each has a chain."""
         if not endpoints:
             return
-        for endpoint in endpoints if self.port.affinity_seconds else ():
-            self._rule(chain, f"{self.f} saddr @{self._affinity(endpoint)} goto {self._endpoint(endpoint)}")
-        choices = " , ".join(f"{n} : goto {self._endpoint(e)}" for n, e in enumerate(endpoints))
-        self._rule(chain, f"numgen random mod {len(endpoints)} vmap {{ {choices} }}")
+        count = len(endpoints)
+        if self.port.affinity_seconds:
+            for endpoint in endpoints:
+                self._rule(chain, f"{self.f} saddr @{self._affinity(endpoint)} goto {self._endpoint(endpoint)}")
+            choices = " , ".join(f"{n} : goto {self._endpoint(e)}" for n, e in enumerate(endpoints))
+            self._rule(chain, f"numgen random mod {count} vmap {{ {choices} }}")
+        elif count == 1:
+            self._write_dnat(chain, endpoints[0])
+        else:
+            choices = " , ".join(f"{n} : {e.ip} . {e.port}" for n, e in enumerate(endpoints))
+            to = f"dnat {self.f} to numgen random mod {count} map {{ {choices} }}"
+            self._rule(chain, f"meta l4proto {self.port.protocol} {to}")
 
     def _write_external(self) -> None:
         port = self.port
         if not port.external_local:
-            self._rule(self.external, "jump mark-for-masquerade")
+            self._rule(self.external, f'{_MARK} comment "masquerade"')
         else:
             if self.node.cluster_cidr:
                 self._rule(
@@ -170,16 +183,17 @@ class _Port:
                     f'{self.f} saddr {self.node.cluster_cidr} goto {self.cluster} comment "short-circuit pod traffic"',
                 )
             local = "fib saddr type local"
-            self._rule(self.external, f'{local} jump mark-for-masquerade comment "masquerade local traffic"')
+            self._rule(self.external, f'{local} {_MARK} comment "masquerade local traffic"')
             self._rule(self.external, f'{local} goto {self.cluster} comment "short-circuit local traffic"')
         if port.has_external_endpoints:
             self._rule(self.external, f"goto {self.local if port.external_local else self.cluster}")
 
     def _write_endpoint(self, endpoint: Backend) -> None:
         chain = self._endpoint(endpoint)
-        self._rule(chain, f"{self.f} saddr {endpoint.ip} jump mark-for-masquerade")
-        if self.port.affinity_seconds:
-            self._rule(chain, f"update @{self._affinity(endpoint)} {{ {self.f} saddr }}")
+        self._rule(chain, f"update @{self._affinity(endpoint)} {{ {self.f} saddr }}")
+        self._write_dnat(chain, endpoint)
+
+    def _write_dnat(self, chain: str, endpoint: Backend) -> None:
         to = f"[{endpoint.ip}]" if ":" in endpoint.ip else endpoint.ip
         self._rule(chain, f"meta l4proto {self.port.protocol} dnat to {to}:{endpoint.port}")
 
@@ -196,6 +210,9 @@ class _Port:
         number, name = port.port.port, f'comment "{port.name}"'
         refusal = "drop" if port.has_endpoints else "goto reject-chain"
         self._element("cluster-ips", port.cluster_ip)
+        for endpoint in port.all_endpoints:
+            if endpoint.node == self.node.name:
+                self._element("hairpin-connections", f"{endpoint.ip} . {endpoint.ip} . {proto} . {endpoint.port}")
         if port.has_internal_endpoints:
             chain = self.local if port.internal_local else self.cluster
             self._element("service-ips", f"{port.cluster_ip} . {proto} . {number} : goto {chain}")

@@ -1,22 +1,37 @@
-"""Everything that `trace`, `drops` and `dns` can say, once: what is observed, what it means, what to do.
+"""Everything that `trace`, `drops`, `dns`, `rules` and `diagnose` can say, once: what is observed, what it means, what to do.
 
-A new diagnosis is an entry here; docs/diagnoses.md is made of them. `doctor`'s checks have a registry of their own.
+A diagnosis is made in a module of this folder, or beside the one function that says it; docs/diagnoses.md is made of them.
+`doctor`'s checks have a registry of their own.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
-from kubectl_genainet.model.diagnoses.connections import CONNECTIONS
-from kubectl_genainet.model.diagnoses.diagnosis import Diagnosis
-from kubectl_genainet.model.diagnoses.dns import DNS
-from kubectl_genainet.model.diagnoses.kernel import KERNEL
-from kubectl_genainet.model.diagnoses.rules import RULES
+from kubectl_genainet.model.diagnoses import connections, dns, kernel, kube_proxy, rules, sockets
+from kubectl_genainet.model.diagnoses.diagnosis import _ALL, _BY_REASON, Diagnosis, Sentence, Suspect, Topic
 
-GROUPS: Mapping[str, tuple[Diagnosis, ...]] = {
-    "Rules, policies and the connection table": RULES,
-    "The kernel": KERNEL,
-    "Connections": CONNECTIONS,
-    "DNS": DNS,
-}
-DIAGNOSES: Mapping[str, Diagnosis] = {one.name: one for group in GROUPS.values() for one in group}
+DIAGNOSES: Mapping[str, Diagnosis] = MappingProxyType(_ALL)
+# kernel reason -> the diagnosis that a sentence is enough for, and that sentence
+BY_REASON: Mapping[str, tuple[Diagnosis, str]] = MappingProxyType(_BY_REASON)
 
-__all__ = ["DIAGNOSES", "GROUPS", "Diagnosis"]
+
+def suspects_of(check: str) -> frozenset[Suspect]:
+    """What a finding of that name blames; nothing where it is of another registry."""
+    return DIAGNOSES[check].blames if check in DIAGNOSES else frozenset()
+
+
+__all__ = [
+    "BY_REASON",
+    "DIAGNOSES",
+    "Diagnosis",
+    "Sentence",
+    "Suspect",
+    "Topic",
+    "connections",
+    "dns",
+    "kernel",
+    "kube_proxy",
+    "rules",
+    "sockets",
+    "suspects_of",
+]

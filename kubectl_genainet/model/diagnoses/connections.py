@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from kubectl_genainet.model.diagnoses.diagnosis import Diagnosis
+from kubectl_genainet.model.diagnoses.diagnosis import Diagnosis, Suspect, Topic
 from kubectl_genainet.model.finding import Severity
 
 ICMP_ERROR = Diagnosis(
+    Topic.CONNECTIONS,
     "icmp-error",
     Severity.ERROR,
     "an ICMP error reached the sender; where the packet died was not seen",
     "A router or a host on the way does not let the packet pass, and says so.",
     "The error's source is who decided it.",
     "RFC 792, RFC 4443",
+    symptom=True,
 )
 ICMP_DROPPED = Diagnosis(
+    Topic.CONNECTIONS,
     "icmp-dropped",
     Severity.ERROR,
     "an ICMP error that would have told the sender was itself dropped",
     "The sender waits for its timeout: a black hole.",
     "Let ICMP errors pass (RELATED connections).",
     "RFC 2923",
+    symptom=True,
+    blames=frozenset({Suspect.MTU}),
 )
 RESET_BY_APP = Diagnosis(
+    Topic.CONNECTIONS,
     "reset-by-app",
     Severity.ERROR,
     "the server's TCP reset an established connection, and no rule or closed port did",
@@ -30,6 +36,7 @@ RESET_BY_APP = Diagnosis(
     "enum sk_rst_reason, include/net/rstreason.h",
 )
 RESET_BY_CLIENT = Diagnosis(
+    Topic.CONNECTIONS,
     "reset-by-client",
     Severity.WARNING,
     "the client's TCP reset the connection",
@@ -37,6 +44,7 @@ RESET_BY_CLIENT = Diagnosis(
     "Compare the client's timeout with the server's response time.",
 )
 RESET_BY_KERNEL = Diagnosis(
+    Topic.CONNECTIONS,
     "reset-by-kernel",
     Severity.INFO,
     "TCP answered a packet with a reset",
@@ -45,6 +53,7 @@ RESET_BY_KERNEL = Diagnosis(
     "enum sk_rst_reason, include/net/rstreason.h",
 )
 RESET_FROM_OUTSIDE = Diagnosis(
+    Topic.CONNECTIONS,
     "reset-from-outside",
     Severity.WARNING,
     "a reset reached a socket; what sent it was not seen",
@@ -52,27 +61,50 @@ RESET_FROM_OUTSIDE = Diagnosis(
     "Look at the devices between; idle timeouts of load balancers are a usual cause.",
 )
 RESET_ON_PATH = Diagnosis(
+    Topic.CONNECTIONS,
     "reset-on-path",
     Severity.ERROR,
     "a reset that neither end's pod was seen to send",
     "Something on the way made it: a proxy, a firewall, a policy enforcer that rejects.",
     "The node where it was first seen is where to look.",
 )
+CONNECTION_MOVED = Diagnosis(
+    Topic.CONNECTIONS,
+    "connection-moved",
+    Severity.ERROR,
+    "later packets of a connection went to another backend than its first, without a SYN",
+    "Its entry in a node's connection table was gone: it expired while the connection was idle, was evicted or flushed.",
+    "Send keepalives below nf_conntrack_tcp_timeout_established; look for early_drop in `conntrack -S`, and for what flushes.",
+    "net/netfilter/nf_conntrack_proto_tcp.c",
+)
+ROUTING_LOOP = Diagnosis(
+    Topic.CONNECTIONS,
+    "routing-loop",
+    Severity.ERROR,
+    "one packet passed the same device more than once, unchanged",
+    "Nodes or routers send it to each other until its TTL (hop limit) runs out.",
+    "Look at the routes of the places that it passed; a node's pod range needs a blackhole route for addresses without a pod.",
+)
 RETRANSMITS = Diagnosis(
+    Topic.CONNECTIONS,
     "retransmits",
     Severity.INFO,
     "TCP sent segments again; where they were lost was not seen",
     "They were lost outside of what is watched, or only late.",
     "Nothing, unless the connection is slow.",
+    symptom=True,
 )
 STALE_ENDPOINT = Diagnosis(
+    Topic.CONNECTIONS,
     "stale-endpoint",
     Severity.ERROR,
     "the rules sent the packet to an address that no EndpointSlice of the Service has",
     "The node's rules are older than the API's objects.",
     "`rules svc/NAME` compares them; look at kube-proxy on that node.",
+    blames=frozenset({Suspect.ENDPOINTS, Suspect.RULES}),
 )
 STOPPED_ARRIVING = Diagnosis(
+    Topic.CONNECTIONS,
     "stopped-arriving",
     Severity.ERROR,
     "packets of an established connection stopped arriving, and no drop was seen",
@@ -80,20 +112,25 @@ STOPPED_ARRIVING = Diagnosis(
     "Look at what is between the two places: a cloud network, a tunnel, an MTU.",
 )
 UNANSWERED = Diagnosis(
+    Topic.CONNECTIONS,
     "unanswered",
     Severity.WARNING,
     "first packets were sent, none was answered, and no drop was seen",
     "They were lost after the last place that saw them, or the server did not answer.",
     "The last place is where to look on from.",
+    symptom=True,
 )
 SLOW_BACKEND = Diagnosis(
+    Topic.CONNECTIONS,
     "slow-backend",
     Severity.WARNING,
     "a backend's responses take five times the others' median and 50 ms or more",
     "One pod of the Service is slow: its node, its load, its GPU.",
     "Compare the pod with the others.",
+    symptom=True,
 )
 STREAM_STALLED = Diagnosis(
+    Topic.CONNECTIONS,
     "stream-stalled",
     Severity.WARNING,
     "a reply stopped for 3 s and more in its middle, and the server sent nothing meanwhile",
@@ -101,6 +138,7 @@ STREAM_STALLED = Diagnosis(
     "Look at the server's own metrics for that time; compare with the other backends.",
 )
 STREAM_HELD_UP = Diagnosis(
+    Topic.CONNECTIONS,
     "stream-held-up",
     Severity.ERROR,
     "a reply stopped for 3 s and more at the client, while the server had sent",
@@ -108,13 +146,23 @@ STREAM_HELD_UP = Diagnosis(
     "Look for a rule, a policy or a device that changed at that time: `kubectl genainet drops`.",
 )
 SLOW_FIRST_REPLY = Diagnosis(
+    Topic.CONNECTIONS,
     "slow-first-reply",
     Severity.WARNING,
     "the first data of a reply left the server later than --slow (1 s) after the first of its request came in",
     "The network delivered; the application takes its time, as a model does whose queue is full.",
     "Compare with the queue and the load of the server; --slow sets what is slow.",
 )
+SLOW_FIRST_TOKEN = Diagnosis(
+    Topic.CONNECTIONS,
+    "slow-first-token",
+    Severity.WARNING,
+    "after the first piece of a reply nothing came for --slow (1 s) and more, then the rest came quickly",
+    "The server sends its response header at once and computes then: the time to the first token is hidden behind it.",
+    "Compare with the queue and the load of the server; `--http` tells the header from the first token.",
+)
 NO_REPLY = Diagnosis(
+    Topic.CONNECTIONS,
     "no-reply",
     Severity.WARNING,
     "the client closed a connection that had carried a request and no reply",
@@ -122,6 +170,7 @@ NO_REPLY = Diagnosis(
     "Compare the client's timeout with the time that the server needs.",
 )
 IDLE_TIME = Diagnosis(
+    Topic.CONNECTIONS,
     "idle-time",
     Severity.WARNING,
     "a connection was lost after a silence as long as a well-known idle time (15, 60, 350, 600 s)",
@@ -129,29 +178,10 @@ IDLE_TIME = Diagnosis(
     "Have the server send something in between, or set keepalives below that time.",
 )
 PINNED_CONNECTION = Diagnosis(
+    Topic.CONNECTIONS,
     "pinned-connection",
     Severity.WARNING,
     "one connection carries four fifths and more of what a Service is asked, though several backends are ready",
     "HTTP/2 and gRPC keep a connection, and a Service chooses a backend once for each: the others idle.",
     "Balance requests, not connections: a proxy that knows HTTP/2, a headless Service with client-side balancing, or max age.",
-)
-CONNECTIONS: tuple[Diagnosis, ...] = (
-    ICMP_ERROR,
-    ICMP_DROPPED,
-    RESET_BY_APP,
-    RESET_BY_CLIENT,
-    RESET_BY_KERNEL,
-    RESET_FROM_OUTSIDE,
-    RESET_ON_PATH,
-    RETRANSMITS,
-    STALE_ENDPOINT,
-    STOPPED_ARRIVING,
-    UNANSWERED,
-    SLOW_BACKEND,
-    STREAM_STALLED,
-    STREAM_HELD_UP,
-    SLOW_FIRST_REPLY,
-    NO_REPLY,
-    IDLE_TIME,
-    PINNED_CONNECTION,
 )

@@ -1,43 +1,14 @@
-"""What the kernel itself does with packets: routes, neighbours, devices, sockets, headers."""
+"""What the kernel itself does with packets: routes, neighbours, devices, headers."""
 
 from __future__ import annotations
 
-from kubectl_genainet.model.diagnoses.diagnosis import Diagnosis
+from kubectl_genainet.model.diagnoses.diagnosis import Diagnosis, Sentence, Suspect, Topic
 from kubectl_genainet.model.finding import Severity
 
 _REASONS = "include/net/dropreason-core.h"
 
-CLOSED_PORT = Diagnosis(
-    "closed-port",
-    Severity.ERROR,
-    "the packet reached a namespace where no socket takes it (NO_SOCKET)",
-    "Nothing listens on the port; the sender is told by a reset or an ICMP error.",
-    "Compare the Service's targetPort with the port that the application listens on.",
-    _REASONS,
-)
-UNKNOWN_CONNECTION = Diagnosis(
-    "unknown-connection",
-    Severity.WARNING,
-    "a segment of a running connection reached a namespace that has no such connection",
-    "The connection was closed or lost there, or its entry in a node's connection table is gone and the rules chose anew.",
-    "Look for idle timeouts shorter than the application's, and for endpoints that were replaced.",
-)
-REPLY_NOT_TRANSLATED = Diagnosis(
-    "reply-not-translated",
-    Severity.ERROR,
-    "an answer came from another address than the one that the client had asked",
-    "The Service's translation was not undone on the way back.",
-    "The answer must pass the node that translated the request: look for asymmetric routes, and for hairpin traffic.",
-)
-LATE_ANSWER = Diagnosis(
-    "late-answer",
-    Severity.INFO,
-    "an answer reached its client, whose socket was closed already",
-    "The client had given up, or had what it wanted. No fault of the server.",
-    "Nothing, unless the client's timeout is too short.",
-    mild=True,
-)
 RP_FILTER = Diagnosis(
+    Topic.KERNEL,
     "rp-filter",
     Severity.ERROR,
     "the reverse path filter dropped the packet (IP_RPFILTER)",
@@ -46,38 +17,48 @@ RP_FILTER = Diagnosis(
     "RFC 3704",
 )
 NO_ROUTE = Diagnosis(
+    Topic.KERNEL,
     "no-route",
     Severity.ERROR,
     "there is no route to the destination",
     "The namespace's routing table does not know the address.",
     "Look at the network plugin on that node: the pod network's route is missing.",
     "net/ipv4/route.c, net/ipv6/route.c",
+    follows=frozenset({"stale-endpoint"}),
 )
 NEIGHBOUR_FAILED = Diagnosis(
+    Topic.KERNEL,
     "neighbour-failed",
     Severity.ERROR,
     "the next hop did not answer (ARP, Neighbor Discovery)",
     "The next hop is down, or the address belongs to a pod that is gone.",
     "Check that the next hop is up and on that link.",
     _REASONS,
+    follows=frozenset({"stale-endpoint"}),
 )
 PACKET_TOO_BIG = Diagnosis(
+    Topic.KERNEL,
     "packet-too-big",
     Severity.ERROR,
     "the packet is larger than the next device's MTU and must not be fragmented",
     "The sender is told to send smaller packets.",
     "Set the pods' MTU to what the tunnel leaves of the nodes' MTU.",
     "RFC 1191, RFC 8201",
+    symptom=True,
+    blames=frozenset({Suspect.MTU}),
 )
 MTU_BLACKHOLE = Diagnosis(
+    Topic.KERNEL,
     "mtu-blackhole",
     Severity.ERROR,
     "the packet is too big, and the ICMP error that would tell its sender is dropped too",
     "Connections open, and hang at the first large packet.",
     "Let ICMP errors pass, and set the pods' MTU to what the tunnel leaves.",
     "RFC 2923",
+    blames=frozenset({Suspect.MTU}),
 )
 TTL_EXPIRED = Diagnosis(
+    Topic.KERNEL,
     "ttl-expired",
     Severity.ERROR,
     "the packet's TTL (hop limit) ran out where packets are forwarded",
@@ -86,110 +67,137 @@ TTL_EXPIRED = Diagnosis(
     "ip_forward, net/ipv4/ip_forward.c",
 )
 EBPF_DROP = Diagnosis(
+    Topic.KERNEL,
     "ebpf-drop",
     Severity.ERROR,
     "a tc, XDP or cgroup program dropped the packet",
     "An eBPF data plane decides here: Cilium, the VPC CNI's policy agent.",
     "The policies' verdict is put beside it; the data plane's own tool knows its reason.",
     _REASONS,
+    policies_judge=True,
 )
 DATA_PLANE = Diagnosis(
+    Topic.KERNEL,
     "data-plane",
     Severity.ERROR,
     "a subsystem with reasons of its own dropped the packet (Open vSwitch)",
     "This data plane decides here: OVN-Kubernetes, Antrea.",
     "The data plane's own tool knows what its reason means (ovs-appctl, ovn-trace).",
     _REASONS,
+    policies_judge=True,
 )
 CHECKSUM = Diagnosis(
+    Topic.KERNEL,
     "checksum",
     Severity.ERROR,
     "a checksum is wrong",
     "The packet was damaged on the way, or a device's offload is at fault.",
     "Turn the device's checksum offload off (`ethtool -K DEVICE tx off`) and see whether it ends.",
     _REASONS,
-)
-SOCKET_BUFFER = Diagnosis(
-    "socket-buffer",
-    Severity.ERROR,
-    "the receive buffer of a socket is full",
-    "The application does not read fast enough.",
-    "Look at the application's CPU limit and throttling.",
-    _REASONS,
-)
-SOCKET_MEMORY = Diagnosis(
-    "socket-memory",
-    Severity.ERROR,
-    "the memory that the kernel grants to sockets is used up",
-    "Every socket of the node suffers.",
-    "Find who holds it (`ss -m`); net.ipv4.tcp_mem and udp_mem set the limits.",
-    _REASONS,
-)
-LISTEN_OVERFLOW = Diagnosis(
-    "listen-overflow",
-    Severity.ERROR,
-    "the listen queue of a socket is full (ListenOverflows)",
-    "The application does not accept connections fast enough, or no more at all.",
-    "Look at the application; its backlog is bounded by net.core.somaxconn.",
-    "tcp_v4_syn_recv_sock, net/ipv4/tcp_ipv4.c",
-)
-SYN_QUEUE_FULL = Diagnosis(
-    "syn-queue-full",
-    Severity.ERROR,
-    "the queue of half-open connections is full (TCPReqQFullDrop)",
-    "SYNs are dropped without a word while net.ipv4.tcp_syncookies is 0.",
-    "Set net.ipv4.tcp_syncookies to 1; raise net.ipv4.tcp_max_syn_backlog and the application's backlog.",
-    "tcp_conn_request, net/ipv4/tcp_input.c",
+    sentences=(
+        Sentence(
+            "a checksum is wrong in {place}: the packet was damaged on the way, or an offload of {device} is at fault",
+            "TCP_CSUM",
+            "UDP_CSUM",
+            "ICMP_CSUM",
+            "IP_CSUM",
+            "SKB_CSUM",
+        ),
+    ),
 )
 QUEUE_FULL = Diagnosis(
+    Topic.KERNEL,
     "queue-full",
     Severity.ERROR,
     "the queue of a device, or the backlog of a CPU, has no room",
     "More is sent than the device, its rate limit or the CPU takes.",
     "Look for a bandwidth annotation of the pod, and at the node's load.",
     _REASONS,
+    sentences=(
+        Sentence(
+            "the queue of {device} in {place} has no room: more is sent than the device (or its rate limit) takes",
+            "QDISC_DROP",
+            "QDISC_OVERLIMIT",
+            "QDISC_CONGESTED",
+            "FULL_RING",
+            "CAKE_FLOOD",
+            "FQ_BAND_LIMIT",
+            "FQ_HORIZON_LIMIT",
+            "FQ_FLOW_LIMIT",
+            "DUALPI2_STEP_DROP",
+        ),
+        Sentence(
+            "the backlog of a CPU of the node is full (net.core.netdev_max_backlog): packets arrive faster than they are taken",
+            "CPU_BACKLOG",
+        ),
+    ),
 )
 DEVICE_DOWN = Diagnosis(
+    Topic.KERNEL,
     "device-down",
     Severity.ERROR,
     "the device is not ready to send",
     "It is down, or is being set up.",
     "Look at the pod or node that owns the device.",
     _REASONS,
+    sentences=(Sentence("{device} in {place} is not ready to send", "DEV_READY", "DEV_HDR", "NO_TX_TARGET"),),
 )
 MARTIAN_ADDRESS = Diagnosis(
+    Topic.KERNEL,
     "martian-address",
     Severity.ERROR,
     "an address of the packet may not be used there",
     "A loopback, a broadcast or the namespace's own address as source: a rule translated it wrongly, or it is forged.",
     "Look at the translation that the path shows.",
     _REASONS,
+    sentences=(
+        Sentence(
+            "an address of the packet may not be used so in {place} (a martian: its source is loopback, broadcast or its own)",
+            "IP_INVALID_SOURCE",
+            "IP_LOCAL_SOURCE",
+            "IP_LOCALNET",
+            "IP_INVALID_DEST",
+            "IP_INADDRERRORS",
+            "MAC_INVALID_SOURCE",
+        ),
+    ),
 )
 BAD_HEADER = Diagnosis(
+    Topic.KERNEL,
     "bad-header",
     Severity.ERROR,
     "the packet's IP header is malformed",
     "Something on the way damaged it, or made it so.",
     "The hops of the packet show where it came from.",
     _REASONS,
+    sentences=(
+        Sentence("the packet's IP header is malformed", "IP_INHDR", "HDR_TRUNC", "PKT_TOO_SMALL", "IPV6_BAD_EXTHDR"),
+    ),
 )
 NO_PROTOCOL = Diagnosis(
+    Topic.KERNEL,
     "no-protocol",
     Severity.ERROR,
     "nothing takes packets of this protocol",
     "The IP protocol is not handled in that namespace.",
     "Look at what sends it.",
     _REASONS,
+    sentences=(
+        Sentence("nothing in {place} takes packets of this protocol", "IP_NOPROTO", "UNHANDLED_PROTO", "INVALID_PROTO"),
+    ),
 )
 IPV6_DISABLED = Diagnosis(
+    Topic.KERNEL,
     "ipv6-disabled",
     Severity.ERROR,
     "IPv6 is disabled on the device",
     "The cluster uses an address family that the namespace does not.",
     "Set net.ipv6.conf.DEVICE.disable_ipv6 to 0, or make the Service single-stack.",
     _REASONS,
+    sentences=(Sentence("IPv6 is disabled on {device} in {place}", "IPV6DISABLED"),),
 )
 OTHER_HOST = Diagnosis(
+    Topic.KERNEL,
     "other-host",
     Severity.ERROR,
     "the packet's MAC address is another machine's",
@@ -197,112 +205,77 @@ OTHER_HOST = Diagnosis(
     "Nothing, as long as connections come about.",
     _REASONS,
     mild=True,
+    sentences=(
+        Sentence("the packet's MAC address is another machine's, and it reached {device} all the same", "OTHERHOST"),
+    ),
 )
 IPSEC_POLICY = Diagnosis(
+    Topic.KERNEL,
     "ipsec-policy",
     Severity.ERROR,
     "an IPsec policy does not let the packet pass",
     "It came in clear where encryption is required, or no state matches.",
     "Compare `ip xfrm policy` and `ip xfrm state` on both nodes.",
     _REASONS,
-)
-SOCKET_FILTER = Diagnosis(
-    "socket-filter",
-    Severity.ERROR,
-    "a filter that the application set on its socket does not want the packet",
-    "The application decided it.",
-    "Look at the application.",
-    _REASONS,
+    sentences=(Sentence("an IPsec policy of {place} does not let the packet pass", "XFRM_POLICY"),),
 )
 SECURITY_MODULE = Diagnosis(
+    Topic.KERNEL,
     "security-module",
     Severity.ERROR,
     "a security module (SELinux, AppArmor) does not let the packet pass",
     "The node's policy for that process forbids it.",
     "Look at the node's audit log.",
     _REASONS,
+    sentences=(Sentence("a security module (SELinux, AppArmor) of the node does not let it pass", "SECURITY_HOOK"),),
 )
 TUNNEL = Diagnosis(
+    Topic.KERNEL,
     "tunnel",
     Severity.ERROR,
     "the tunnel device does not know the packet's network",
     "The nodes' tunnels are set up differently, or two overlays share a port.",
     "Compare the tunnels' VNI and port on both nodes.",
     _REASONS,
+    sentences=(
+        Sentence(
+            "the tunnel device {device} in {place} does not know the packet's network, or has a header that it does not expect",
+            "VXLAN_INVALID_HDR",
+            "VXLAN_VNI_NOT_FOUND",
+            "VXLAN_ENTRY_EXISTS",
+            "TUNNEL_TXINFO",
+            "IP_TUNNEL_ECN",
+        ),
+    ),
 )
 FRAGMENTS = Diagnosis(
+    Topic.KERNEL,
     "fragments",
     Severity.ERROR,
     "fragments of a packet did not all arrive in time",
     "One fragment is lost each time: a firewall that drops fragments, or a full link.",
     "Send packets that need no fragments: lower the MTU.",
     _REASONS,
-)
-TCP_OUT_OF_PLACE = Diagnosis(
-    "tcp-out-of-place",
-    Severity.ERROR,
-    "TCP takes the segment for none of this connection",
-    "Another connection's, too old, or out of the window.",
-    "Nothing, as long as connections come about.",
-    _REASONS,
-    mild=True,
+    sentences=(
+        Sentence("fragments of a packet did not all arrive in time", "FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR", "DUP_FRAG"),
+    ),
 )
 UNEXPLAINED = Diagnosis(
+    Topic.KERNEL,
     "unexplained",
     Severity.WARNING,
     "the kernel freed the packet; its reason has no explanation here",
     "The reason and the function that freed it are all that is known.",
     "The kernel's source at `drop.location` says when.",
     _REASONS,
-)
-REPEATED_SEGMENT = Diagnosis(
-    "repeated-segment",
-    Severity.INFO,
-    "TCP freed a segment without a reason, as it does with a repeated SYN of a half-open connection",
-    "Its sender has not seen the answer: that was lost, or is late.",
-    "Look for where the SYN-ACK went: `kubectl genainet trace`.",
-    mild=True,
+    symptom=True,
 )
 PEER_REFUSED = Diagnosis(
+    Topic.KERNEL,
     "peer-refused",
     Severity.ERROR,
     "the other end of a veth did not take the packet (__dev_forward_skb)",
     "The packet is larger than that end's MTU, or that end is down. Nobody tells the sender: a black hole.",
     "Compare the MTU of both ends of the pair.",
     "net/core/dev.c (is_skb_forwardable)",
-)
-KERNEL: tuple[Diagnosis, ...] = (
-    CLOSED_PORT,
-    UNKNOWN_CONNECTION,
-    REPLY_NOT_TRANSLATED,
-    LATE_ANSWER,
-    RP_FILTER,
-    NO_ROUTE,
-    NEIGHBOUR_FAILED,
-    PACKET_TOO_BIG,
-    MTU_BLACKHOLE,
-    TTL_EXPIRED,
-    EBPF_DROP,
-    DATA_PLANE,
-    CHECKSUM,
-    SOCKET_BUFFER,
-    SOCKET_MEMORY,
-    LISTEN_OVERFLOW,
-    SYN_QUEUE_FULL,
-    QUEUE_FULL,
-    DEVICE_DOWN,
-    MARTIAN_ADDRESS,
-    BAD_HEADER,
-    NO_PROTOCOL,
-    IPV6_DISABLED,
-    OTHER_HOST,
-    IPSEC_POLICY,
-    SOCKET_FILTER,
-    SECURITY_MODULE,
-    TUNNEL,
-    FRAGMENTS,
-    TCP_OUT_OF_PLACE,
-    UNEXPLAINED,
-    REPEATED_SEGMENT,
-    PEER_REFUSED,
 )

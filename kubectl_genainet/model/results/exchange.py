@@ -13,7 +13,7 @@ from kubectl_genainet.model.dns import Answer
 from kubectl_genainet.model.results.path import Drop, Hop, Party, ServiceRef
 
 
-class Outcome(Enum):
+class QueryOutcome(Enum):
     """What came of a query; exactly one of these."""
 
     ANSWERED = "answered"  # NOERROR
@@ -48,7 +48,7 @@ class DnsExchange(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     id: int
     name: str | None
     type: str | None
-    outcome: Outcome
+    outcome: QueryOutcome
     rcode: str | None
     t_ns: int
     latency_ns: int | None
@@ -64,3 +64,4 @@ class DnsExchange(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     way_back: tuple[Hop, ...] = ()
     last_seen: str = ""  # of a query without an answer: the last place that saw it, or its response
     drop: Drop | None = None
+    time: str = ""  # `t_ns` as wall-clock time, RFC 3339

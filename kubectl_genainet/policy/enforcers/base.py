@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.model import Direction, Family
+from kubectl_genainet.policy.model import Direction
 from kubectl_genainet.policy.party import PartyKind
 
 
@@ -31,12 +32,27 @@ class EnforcerName(Enum):
     UNKNOWN = "unknown"  # judged by the API alone
 
 
+class Trait(Enum):
+    """What an enforcer does otherwise than the API says. Each can be undone alone, to see whether it decides a flow."""
+
+    OWN_NODE = "own node"  # egress to the pod's own node is judged
+    BLOCKS = "blocks"  # blocks select neither pods nor nodes
+    IDENTITIES = "identities"  # selectors see the labels of identities only
+    EVERY_RULE = "every rule"  # rules of a direction that policyTypes leaves out apply
+    NAMED_PORTS = "named ports"  # those of pods on the host network match nothing
+    OWNED_PODS = "owned pods"  # only pods that a controller made have policies
+    ALL_ISOLATED = "all isolated"  # pods without a policy are isolated
+    NODE_CLOSED = "node closed"  # pods never reach their own node
+    HOST_GROUP = "host group"  # a namespace stands for the nodes
+    UNREAD = "unread"  # kinds of policies that nothing reads
+
+
 class Deviation(msgspec.Struct, frozen=True):
     """One documented way in which an enforcer does not do what the API says, and the flows that it can decide."""
 
     text: str
     source: str
-    family: Family = Family.NETWORK_POLICY
+    trait: Trait
     directions: tuple[Direction, ...] = (Direction.EGRESS, Direction.INGRESS)
     peers: tuple[PartyKind, ...] = (PartyKind.POD, PartyKind.HOST, PartyKind.OUTSIDE)
     own_node: bool | None = None  # True: only between a pod and its node; False: only between others
@@ -52,11 +68,23 @@ class Deviation(msgspec.Struct, frozen=True):
         )
 
 
+class Unread(msgspec.Struct, frozen=True):
+    """Kinds of policies that an enforcer does not enforce, and why; not `certain` where that can't be told."""
+
+    group: str
+    kinds: tuple[str, ...]
+    why: str
+    certain: bool = True
+
+
 class Enforcer(msgspec.Struct, frozen=True):
     """A program that enforces policies. `evidence` names the object that shows it; empty where it was given by name.
 
+    `certain`: it was given by name, or its program runs. `stopped` is why it enforces nothing.
     `to_own_node_exempt`: a flow from a pod to the node that runs it passes, whatever NetworkPolicy isolates the pod.
-    `owned_pods_only`: a NetworkPolicy reaches only pods that a controller made.
+    `isolates_all` is the object by which pods without a policy are isolated, `node_closed` that by which no pod reaches its
+    own node, `host_namespace` the namespace that stands for the nodes.
+    `service_ports`: egress is judged with the Service's port, before address translation.
     """
 
     name: EnforcerName
@@ -65,23 +93,35 @@ class Enforcer(msgspec.Struct, frozen=True):
     deviations: tuple[Deviation, ...] = ()
     to_own_node_exempt: bool = True
     owned_pods_only: bool = False
-    remark: str = ""
+    certain: bool = True
+    stopped: str = ""
+    unread: tuple[Unread, ...] = ()
+    isolates_all: ObjectRef | None = None
+    node_closed: ObjectRef | None = None
+    host_namespace: str = ""
+    service_ports: bool = False
 
     @property
     def inert(self) -> bool:
         """Whether no policy has any effect."""
-        return self.name is EnforcerName.NONE
+        return self.name is EnforcerName.NONE or bool(self.stopped)
+
+    @property
+    def traits(self) -> frozenset[Trait]:
+        return frozenset(d.trait for d in self.deviations)
 
 
 class Known(msgspec.Struct, frozen=True):
     """An enforcer that can be recognised: each function gives the evidence in a snapshot, or an empty string.
 
     `find` looks for what runs, `traces` for objects of its kinds, which may be left over from an enforcer that has gone.
+    `adapt` gives the enforcer as it is configured in a snapshot.
     """
 
     enforcer: Enforcer
     find: Callable[[ClusterSnapshot], str]
     traces: Callable[[ClusterSnapshot], str] = lambda snapshot: ""
+    adapt: Callable[[Enforcer, ClusterSnapshot], Enforcer] = lambda enforcer, snapshot: enforcer
 
 
 UNKNOWN = Enforcer(EnforcerName.UNKNOWN, "an enforcer that is not known from these objects")
@@ -131,3 +171,9 @@ def any_object(group: str, *kinds: str) -> Callable[[ClusterSnapshot], str]:
 def arguments_of(container: dict[str, Any]) -> list[str]:
     values = [*(container.get("command") or ()), *(container.get("args") or ())]
     return [str(v) for v in values]
+
+
+def environment_of(container: dict[str, Any]) -> dict[str, str]:
+    """The variables of a container that have a plain value."""
+    found = (e for e in container.get("env") or () if isinstance(e, dict))
+    return {str(e["name"]): str(e["value"]) for e in found if "name" in e and "value" in e}

@@ -15,10 +15,6 @@ _FIND = first_of(
 
 
 NONE = Known(
-    Enforcer(
-        EnforcerName.NONE,
-        "no enforcer",
-        remark="policies are inert: the network of the pods alone does not enforce them",
-    ),
+    Enforcer(EnforcerName.NONE, "no enforcer"),
     _FIND,
 )

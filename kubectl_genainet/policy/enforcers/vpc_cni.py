@@ -5,8 +5,19 @@ Source: Amazon EKS user guide, "Limit pod traffic with Kubernetes network polici
 
 from __future__ import annotations
 
+import msgspec
+
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.policy.enforcers.base import Deviation, Enforcer, EnforcerName, Known, arguments_of, running
+from kubectl_genainet.policy.enforcers.base import (
+    Deviation,
+    Enforcer,
+    EnforcerName,
+    Known,
+    Trait,
+    arguments_of,
+    environment_of,
+    running,
+)
 
 _AGENT = "aws-network-policy-agent|aws-eks-nodeagent|amazon/aws-network-policy-agent"
 
@@ -18,6 +29,22 @@ def _find(snapshot: ClusterSnapshot) -> str:
     return ""
 
 
+_STRICT = Deviation(
+    "NETWORK_POLICY_ENFORCING_MODE is strict: pods without a policy are isolated in both directions",
+    "Amazon EKS user guide, network policies, strict mode",
+    Trait.ALL_ISOLATED,
+)
+
+
+def _configured(enforcer: Enforcer, snapshot: ClusterSnapshot) -> Enforcer:
+    """With the strict mode, where the variable of the CNI's container sets it."""
+    for obj, container in running(snapshot, "amazon-k8s-cni"):
+        if environment_of(container).get("NETWORK_POLICY_ENFORCING_MODE", "").lower() == "strict":
+            deviations = tuple(dict.fromkeys((*enforcer.deviations, _STRICT)))
+            return msgspec.structs.replace(enforcer, isolates_all=obj.ref, deviations=deviations)
+    return enforcer
+
+
 VPC_CNI = Known(
     Enforcer(
         EnforcerName.VPC_CNI,
@@ -26,10 +53,13 @@ VPC_CNI = Known(
             Deviation(
                 "policies reach only pods that a controller made (metadata.ownerReferences)",
                 "Amazon EKS user guide, network policies, considerations",
+                Trait.OWNED_PODS,
                 not_owned=True,
             ),
         ),
         owned_pods_only=True,
+        service_ports=True,
     ),
     _find,
+    adapt=_configured,
 )

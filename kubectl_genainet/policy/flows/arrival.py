@@ -24,8 +24,8 @@ from kubectl_genainet.policy.model import (
     NotEvaluated,
     PolicyEndpoint,
     PolicyFlow,
+    PolicyVerdict,
     Reason,
-    Verdict,
     both,
     ip_endpoint,
 )
@@ -54,6 +54,8 @@ def explain_arriving(engine: PolicyEngine, flow: PolicyFlow, service: str = "") 
         cache = node_local_dns(snapshot)
         if cache is not None:
             return to_node_local_dns(engine, flow, *cache)
+    if target is not None and engine.enforcer.service_ports:
+        return _by_service_port(engine, flow, target)
     redirect = _redirect(snapshot, flow, service)
     if redirect:
         found = engine.explain(flow)
@@ -77,6 +79,21 @@ def _redirect(snapshot: ClusterSnapshot, flow: PolicyFlow, service: str) -> str:
         if isinstance(by_address, dict) and flow.destination.ip and by_address.get("ip") == flow.destination.ip:
             return str(obj.ref)
     return ""
+
+
+def _by_service_port(engine: PolicyEngine, flow: PolicyFlow, service: Service) -> Explanation:
+    """A flow whose egress is judged before address translation: with the Service's port, not with the target port."""
+    found = engine.explain(flow)
+    ports = sorted({p.port for p in service.spec.ports if p.protocol == flow.protocol})
+    judged = found.egress.reason is Reason.RULE and found.egress.verdict is PolicyVerdict.ALLOW
+    if not judged or flow.port in ports or not service.cluster_ips:
+        return found
+    note = (
+        f"{engine.enforcer.title} judges what a pod sends before address translation, with the Service's port "
+        f"({', '.join(map(str, ports))}) instead of the target port {flow.port}: the two must be the same (Amazon EKS user "
+        "guide, network policies, considerations)"
+    )
+    return _opened(msgspec.structs.replace(found, arrival=note), (Direction.EGRESS,), note)
 
 
 def _in_ambient(snapshot: ClusterSnapshot, end: PolicyEndpoint) -> bool:
@@ -167,8 +184,8 @@ def _containers(obj: KubeObject) -> list[dict[str, Any]]:
 def to_node_local_dns(engine: PolicyEngine, flow: PolicyFlow, address: str, evidence: str) -> Explanation:
     """A query that the DNS cache of the pod's own node answers, on an address of that node alone."""
     to_cache = engine.explain(msgspec.structs.replace(flow, destination=ip_endpoint(address)))
-    own_node = DirectionResult(Verdict.ALLOW, Reason.OWN_NODE)
-    exempt = msgspec.structs.replace(to_cache, verdict=Verdict.ALLOW, egress=own_node)
+    own_node = DirectionResult(PolicyVerdict.ALLOW, Reason.OWN_NODE)
+    exempt = msgspec.structs.replace(to_cache, verdict=PolicyVerdict.ALLOW, egress=own_node)
     note = (
         f"the node's own DNS cache answers ({evidence}, {address}): the query does not reach the pods behind the Service, "
         "and whether the pod's own node is exempt from its policies depends on the enforcer"
@@ -192,7 +209,7 @@ def _opened(explanation: Explanation, directions: Sequence[Direction], why: str)
         result = explanation.direction(direction)
         notes = (*result.not_evaluated, NotEvaluated(_WHAT, "", why))
         changed[direction.value] = msgspec.structs.replace(
-            result, verdict=Verdict.UNKNOWN, reason=Reason.NOT_EVALUATED, admitted_by=(), not_evaluated=notes
+            result, verdict=PolicyVerdict.UNKNOWN, reason=Reason.NOT_EVALUATED, admitted_by=(), not_evaluated=notes
         )
     found = msgspec.structs.replace(explanation, **changed)
     return msgspec.structs.replace(found, verdict=both(found.egress.verdict, found.ingress.verdict))

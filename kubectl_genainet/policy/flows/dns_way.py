@@ -15,8 +15,8 @@ from kubectl_genainet.policy.model import (
     Explanation,
     PolicyEndpoint,
     PolicyFlow,
+    PolicyVerdict,
     Reason,
-    Verdict,
     ip_endpoint,
     pod_endpoint,
 )
@@ -31,7 +31,7 @@ _DNS_LABEL = ("k8s-app", "kube-dns")
 class DnsWay(msgspec.Struct, frozen=True):
     """Whether a pod reaches its resolver. `text` is a sentence for people."""
 
-    verdict: Verdict
+    verdict: PolicyVerdict
     resolver: str
     text: str
 
@@ -44,18 +44,18 @@ def dns_way(engine: PolicyEngine, source: PolicyEndpoint) -> DnsWay | None:
     resolver, found = _queries(engine, source, pod)
     verdicts = {verdict for verdict, _ in found}
     if not found:
-        verdict = Verdict.ALLOW if _open(engine, source) else Verdict.UNKNOWN
+        verdict = PolicyVerdict.ALLOW if _open(engine, source) else PolicyVerdict.UNKNOWN
     else:
-        verdict = verdicts.pop() if len(verdicts) == 1 else Verdict.UNKNOWN
-    reasons = next((why for v, why in found if v is not Verdict.ALLOW and why), "")
+        verdict = verdicts.pop() if len(verdicts) == 1 else PolicyVerdict.UNKNOWN
+    reasons = next((why for v, why in found if v is not PolicyVerdict.ALLOW and why), "")
     return DnsWay(verdict, resolver, _text(source, resolver, verdict, reasons))
 
 
-def _text(source: PolicyEndpoint, resolver: str, verdict: Verdict, reasons: str) -> str:
+def _text(source: PolicyEndpoint, resolver: str, verdict: PolicyVerdict, reasons: str) -> str:
     match verdict:
-        case Verdict.ALLOW:
+        case PolicyVerdict.ALLOW:
             return f"DNS: {source} may ask {resolver}"
-        case Verdict.DENY:
+        case PolicyVerdict.DENY:
             why = f" ({reasons})" if reasons else ""
             return f"DNS: {source} may not ask {resolver}{why}: a connection by name would never start"
         case _:
@@ -63,7 +63,7 @@ def _text(source: PolicyEndpoint, resolver: str, verdict: Verdict, reasons: str)
             return f"DNS: whether {source} may ask {resolver} is not known{why}"
 
 
-def _queries(engine: PolicyEngine, source: PolicyEndpoint, pod: Pod) -> tuple[str, list[tuple[Verdict, str]]]:
+def _queries(engine: PolicyEngine, source: PolicyEndpoint, pod: Pod) -> tuple[str, list[tuple[PolicyVerdict, str]]]:
     """The resolver, and the verdict on each address that a query may go to, with the reason where it is not admitted."""
     spec = pod.spec
     if spec.dns_policy == "None" and spec.dns_config.nameservers:
@@ -88,15 +88,15 @@ def _queries(engine: PolicyEngine, source: PolicyEndpoint, pod: Pod) -> tuple[st
 
 def _judged(
     engine: PolicyEngine, source: PolicyEndpoint, resolver: PolicyEndpoint, port: int = _PORT
-) -> tuple[Verdict, str]:
+) -> tuple[PolicyVerdict, str]:
     return _said(engine.explain(PolicyFlow(source, resolver, "UDP", port)))
 
 
-def _said(explanation: Explanation) -> tuple[Verdict, str]:
+def _said(explanation: Explanation) -> tuple[PolicyVerdict, str]:
     """The verdict and what stops the query."""
     isolating = (*explanation.egress.isolated_by, *explanation.ingress.isolated_by)
-    why = "; ".join(map(str, explanation.not_evaluated)) if explanation.verdict is Verdict.UNKNOWN else ""
-    if explanation.verdict is Verdict.DENY:
+    why = "; ".join(map(str, explanation.not_evaluated)) if explanation.verdict is PolicyVerdict.UNKNOWN else ""
+    if explanation.verdict is PolicyVerdict.DENY:
         names = ", ".join(dict.fromkeys(map(str, isolating)))
         why = f"isolated by {names}; no rule admits UDP {explanation.flow.port}" if names else "a rule denies it"
     return explanation.verdict, why
@@ -120,7 +120,7 @@ def _dns_pods(snapshot: ClusterSnapshot) -> Iterator[tuple[PolicyEndpoint, int]]
                 yield pod_endpoint(pod.metadata.namespace, pod.metadata.name), _PORT
 
 
-def _to_usual_dns(engine: PolicyEngine, source: PolicyEndpoint) -> tuple[Verdict, str]:
+def _to_usual_dns(engine: PolicyEngine, source: PolicyEndpoint) -> tuple[PolicyVerdict, str]:
     """The verdict on a query to kube-dns as every cluster runs it, judged by the client's side alone."""
     usual = Party(
         PartyKind.POD,
@@ -133,7 +133,7 @@ def _to_usual_dns(engine: PolicyEngine, source: PolicyEndpoint) -> tuple[Verdict
     flow = PolicyFlow(source, pod_endpoint("kube-system", "kube-dns"), "UDP", _PORT)
     result = engine.direction_of(flow, Direction.EGRESS, engine.parties.of(source), usual)
     names = ", ".join(map(str, result.isolated_by))
-    why = f"isolated by {names}; no rule admits UDP {_PORT}" if result.verdict is Verdict.DENY and names else ""
+    why = f"isolated by {names}; no rule admits UDP {_PORT}" if result.verdict is PolicyVerdict.DENY and names else ""
     return result.verdict, why or "; ".join(map(str, result.not_evaluated))
 
 

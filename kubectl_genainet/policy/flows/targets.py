@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
 
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.kube import KubeObject, Pod, Service, ServicePort
+from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
+from kubectl_genainet.model.kube import EndpointPort, KubeObject, Pod, Service, ServicePort
 from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.model.target import Target, TargetKind, not_found, pod_named, service_named
-from kubectl_genainet.model.workload_kinds import pod_templates
+from kubectl_genainet.model.workload_kinds.kinds import pod_templates
+from kubectl_genainet.policy.flows.names import in_cluster
 from kubectl_genainet.policy.model import PolicyEndpoint, PolicyFlow, domain_endpoint, ip_endpoint, pod_endpoint
 from kubectl_genainet.policy.selectors import RawSelector, selector_of
 from kubectl_genainet.policy.where import Where
@@ -26,6 +27,19 @@ class _WorkloadSpec(msgspec.Struct, frozen=True):
 
 class _Workload(msgspec.Struct, frozen=True):
     spec: _WorkloadSpec = _WorkloadSpec()
+
+
+class _Address(msgspec.Struct, frozen=True):
+    ip: str
+
+
+class _Subset(msgspec.Struct, frozen=True):
+    addresses: tuple[_Address, ...] = ()
+    ports: tuple[EndpointPort, ...] = ()
+
+
+class _Endpoints(msgspec.Struct, frozen=True):
+    subsets: tuple[_Subset, ...] = ()
 
 
 class Destination(NamedTuple):
@@ -74,30 +88,69 @@ def destinations_of(
     """Where connections to the target arrive, after Service address translation."""
     if isinstance(target, str):
         host, port = _host_and_port(target)
-        return [Destination(domain_endpoint(host), protocol or "TCP", port)]
+        inside = in_cluster(snapshot, host, port, namespace)
+        if inside is None:
+            return [Destination(domain_endpoint(host), protocol or "TCP", _port_number(port, host))]
+        target = inside
     if target.kind is TargetKind.ADDRESS:
         return _at_address(snapshot, target, protocol or "TCP")
     if target.kind is TargetKind.SERVICE:
-        service = service_named(snapshot, target.namespace or namespace, target.name)
-        return [d for p in _service_ports(service, target, protocol) for d in backends_of(snapshot, service, p)]
+        return _through_service(snapshot, target, namespace, protocol)
     return [d for pod in pods_named(snapshot, target, namespace) for d in _pod_ports(pod, target, protocol)]
 
 
-def backends_of(snapshot: ClusterSnapshot, service: Service, port: ServicePort) -> list[Destination]:
-    """The ready backends of a Service port, from its EndpointSlices; from its selector where no slice was read.
+def _through_service(
+    snapshot: ClusterSnapshot, target: Target, namespace: str, protocol: str, seen: frozenset[str] = frozenset()
+) -> list[Destination]:
+    """Where connections to a Service arrive. One of type ExternalName is an alias: of another Service or of a domain."""
+    service = service_named(snapshot, target.namespace or namespace, target.name)
+    where, name = service.metadata.namespace, f"{service.metadata.namespace}/{service.metadata.name}"
+    if service.spec.type != "ExternalName":
+        return [d for p in _service_ports(service, target, protocol) for d in backends_of(snapshot, service, p)]
+    host = service.spec.external_name.rstrip(".")
+    if name in seen:
+        raise InputError(f"Service {name} is an alias of itself")
+    ports = [p for p in service.spec.ports if target.port in (None, p.port, p.name)]
+    numbers: list[tuple[str, int | str | None]] = [(p.protocol, p.port) for p in ports]
+    if isinstance(target.port, int) and not ports:
+        numbers = [(protocol or "TCP", target.port)]  # an alias in DNS has no ports: any can be asked for
+    if not numbers:
+        raise InputError(
+            f"Service {name} is an alias of {host} and needs a port", hint=f"Give one: svc/{target.name}:443"
+        )
+    found: list[Destination] = []
+    for proto, number in numbers:
+        inside = in_cluster(snapshot, host, number, where)
+        if inside is None:
+            found.append(Destination(domain_endpoint(host), proto, _port_number(number, host), name))
+        elif inside.kind is TargetKind.SERVICE:
+            found += _through_service(snapshot, inside, where, protocol, seen | {name})
+        else:
+            found += destinations_of(snapshot, inside, where, proto)
+    return found
 
-    Manifests hold no slices: every pod that the selector selects counts as ready then. Raises InputError where there is
-    no backend.
+
+def backends_of(snapshot: ClusterSnapshot, service: Service, port: ServicePort) -> list[Destination]:
+    """The ready backends of a Service port, from its EndpointSlices; from its selector where it has none.
+
+    Manifests mostly hold no slices: every pod that the selector selects counts as ready then, and for a Service without a
+    selector its Endpoints do. Raises InputError where there is no backend.
     """
     name = f"{service.metadata.namespace}/{service.metadata.name}"
     found = []
-    if snapshot.endpoint_slices:
+    where = service.metadata.namespace
+    if snapshot.has_slices(service):
         for backend in snapshot.backends(service, port):
             if backend.ready:
-                pod = snapshot.pod(service.metadata.namespace, backend.pod) if backend.pod else None
+                pod = snapshot.pod(where, backend.pod) if backend.pod else None
                 endpoint = _endpoint(pod, backend.ip) if pod else ip_endpoint(backend.ip)
                 found.append(Destination(endpoint, port.protocol, backend.port, name))
-    elif service.spec.selector:
+    elif not service.spec.selector:
+        found = [
+            Destination(ip_endpoint(ip), port.protocol, number, name)
+            for ip, number in _endpoints(snapshot, service, port)
+        ]
+    else:
         for pod in snapshot.pods:
             wanted = service.spec.selector.items()
             if pod.metadata.namespace == service.metadata.namespace and wanted <= pod.metadata.labels.items():
@@ -110,6 +163,16 @@ def backends_of(snapshot: ClusterSnapshot, service: Service, port: ServicePort) 
             hint="`kubectl genainet doctor` says why a Service has no endpoints.",
         )
     return found
+
+
+def _endpoints(snapshot: ClusterSnapshot, service: Service, port: ServicePort) -> Iterator[tuple[str, int]]:
+    """The addresses and ports in the Endpoints (v1) of a Service, which older manifests have instead of slices."""
+    for obj in snapshot.of("Endpoints", ""):
+        if (obj.namespace, obj.name) != (service.metadata.namespace, service.metadata.name):
+            continue
+        for subset in obj.decode(_Endpoints).subsets:
+            numbers = [p.port for p in subset.ports if (p.name, p.protocol) == (port.name, port.protocol)]
+            yield from ((canonical_ip(a.ip), number) for a in subset.addresses for number in numbers)
 
 
 def _target_port(pod: Pod, port: ServicePort) -> int:
@@ -202,11 +265,16 @@ def _at_address(snapshot: ClusterSnapshot, target: Target, protocol: str) -> lis
     return [Destination(ip_endpoint(target.name), protocol, target.port)]
 
 
-def _host_and_port(text: str) -> tuple[str, int]:
+def _host_and_port(text: str) -> tuple[str, int | str | None]:
     host, _, port = text.partition(":")
-    if not 1 <= (whole_number(port) or 0) <= 65535:
-        raise InputError(f"{text} needs a port number", hint=f"Give one: {host}:443")
-    return host, int(port)
+    number = whole_number(port)
+    return host, (port or None) if number is None else number
+
+
+def _port_number(port: int | str | None, host: str) -> int:
+    if not isinstance(port, int) or not 1 <= port <= 65535:
+        raise InputError(f"{host} needs a port number", hint=f"Give one: {host}:443")
+    return port
 
 
 def _endpoint(pod: Pod, ip: str = "") -> PolicyEndpoint:

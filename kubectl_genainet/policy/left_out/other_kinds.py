@@ -24,7 +24,7 @@ class Place(msgspec.Struct, frozen=True):
 
     `admits`: let pass what others would drop. `denies`: drop what others of the tier admit. `isolates`: drop what no
     policy of the tier admits. Without `directions`, these are read from the object. `by_order`: policies have an order
-    within the tier.
+    within the tier. `outside_only`: about traffic that leaves the cluster.
     """
 
     tier: Tier
@@ -33,6 +33,7 @@ class Place(msgspec.Struct, frozen=True):
     isolates: bool = False
     directions: tuple[Direction, ...] = ()
     by_order: bool = False
+    outside_only: bool = False
 
 
 _ADDITIVE = Place(DEFAULT_TIER, denies=False, isolates=True)
@@ -62,8 +63,11 @@ OTHER_KINDS: Mapping[tuple[str, str], Place] = {
     ("networking.k8s.aws", "ClusterNetworkPolicy"): Place(ADMIN_TIER),
     ("crd.antrea.io", "ClusterNetworkPolicy"): Place(OTHER_TIER),
     ("crd.antrea.io", "NetworkPolicy"): Place(OTHER_TIER),
-    ("k8s.ovn.org", "EgressFirewall"): Place(OTHER_TIER, admits=False, directions=_EGRESS),
-    ("network.openshift.io", "EgressNetworkPolicy"): Place(OTHER_TIER, admits=False, directions=_EGRESS),
+    ("k8s.ovn.org", "EgressFirewall"): Place(OTHER_TIER, admits=False, directions=_EGRESS, outside_only=True),
+    ("network.openshift.io", "EgressNetworkPolicy"): Place(
+        OTHER_TIER, admits=False, directions=_EGRESS, outside_only=True
+    ),
+    ("vpcresources.k8s.aws", "SecurityGroupPolicy"): Place(OTHER_TIER, admits=False),
     ("kubeovn.io", "SecurityGroup"): Place(OTHER_TIER, admits=False),
     ("security.istio.io", "AuthorizationPolicy"): Place(OTHER_TIER, admits=False, directions=_INGRESS),
     ("policy.linkerd.io", "Server"): Place(OTHER_TIER, admits=False, directions=_INGRESS),

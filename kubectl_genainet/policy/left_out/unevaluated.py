@@ -27,7 +27,8 @@ from kubectl_genainet.policy.left_out.other_kinds import (
     old_api,
 )
 from kubectl_genainet.policy.model import Action, Direction, Family
-from kubectl_genainet.policy.peers import AnyPeer, Peer, PodsPeer
+from kubectl_genainet.policy.node_peers import OutsidePeer
+from kubectl_genainet.policy.peers import AnyOfPeer, AnyPeer, Peer, PodsPeer
 from kubectl_genainet.policy.rules import DEFAULT_TIER, NETWORK_POLICY_ORDER, Policy, Rule
 from kubectl_genainet.policy.selectors import Operator, RawSelector, Requirement, Selector, selector_of
 from kubectl_genainet.policy.where import Where
@@ -125,7 +126,8 @@ def _stand_in(
     rank: float | None,
 ) -> Policy:
     actions = ((Action.ALLOW, place.admits), (Action.DENY, place.denies))
-    rules = tuple(Rule(i, a, "") for i, a in enumerate((a for a, can in actions if can), start=1))
+    peers: tuple[Peer, ...] | None = (OutsidePeer(),) if place.outside_only else None
+    rules = tuple(Rule(i, a, "", peers=peers) for i, a in enumerate((a for a, can in actions if can), start=1))
     order: tuple[float | int | str, ...] = (-1 if rank is None else rank, ref.name)
     if place.tier is DEFAULT_TIER:
         if place.by_order and rank is not None:
@@ -169,16 +171,34 @@ def _subject(obj: KubeObject, spec: dict[str, Any]) -> Peer:
         labels = selector.get("matchLabels") if isinstance(selector, dict) else None
         root = obj.namespace == _MESH_ROOT
         return PodsPeer(_match_labels(labels), namespace="" if root else obj.namespace)
-    raw = spec.get("podSelector")
-    pods = Selector()
-    if isinstance(raw, dict):
-        try:
-            pods = selector_of(msgspec.convert(raw, RawSelector), Where(obj).at("spec").at("podSelector"))
-        except (InputError, msgspec.ValidationError):
-            pods = Selector()
+    applied = spec.get("appliedTo")
+    if isinstance(applied, list) and applied:
+        parts = tuple(_applied_to(obj, one) for one in applied)
+        return parts[0] if len(parts) == 1 else AnyOfPeer(parts)
+    return _pods(obj, spec)
+
+
+def _applied_to(obj: KubeObject, part: Any) -> Peer:
+    """One entry of Antrea's appliedTo; all within the policy's reach where it is of a form that is not read."""
+    known = isinstance(part, dict) and set(part) <= {"podSelector", "namespaceSelector"}
+    return _pods(obj, part if known else {})
+
+
+def _pods(obj: KubeObject, part: dict[str, Any]) -> Peer:
+    pods, namespaces = (_selector(obj, part.get(field)) for field in ("podSelector", "namespaceSelector"))
     if obj.namespace:
         return PodsPeer(pods, namespace=obj.namespace)
-    return PodsPeer(pods) if pods.requirements else AnyPeer()
+    return PodsPeer(pods, namespaces) if pods.requirements or namespaces.requirements else AnyPeer()
+
+
+def _selector(obj: KubeObject, raw: Any) -> Selector:
+    """A selector; one that selects all where it can't be read."""
+    if not isinstance(raw, dict):
+        return Selector()
+    try:
+        return selector_of(msgspec.convert(raw, RawSelector), Where(obj).at("spec"))
+    except (InputError, msgspec.ValidationError):
+        return Selector()
 
 
 def _match_labels(labels: Any) -> Selector:

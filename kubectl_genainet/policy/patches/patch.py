@@ -22,7 +22,7 @@ from kubectl_genainet.policy.model import (
     Family,
     PolicyFlow,
     PolicyResult,
-    Verdict,
+    PolicyVerdict,
 )
 from kubectl_genainet.policy.party import PartyKind
 from kubectl_genainet.policy.patches import calico, cilium
@@ -75,7 +75,7 @@ def patch_all(engine: PolicyEngine, flows: Sequence[PolicyFlow]) -> Option | Non
     also: dict[tuple[str, str], None] = {}
     isolates: dict[str, None] = {}
     for flow in flows:
-        if current.explain(flow).verdict is Verdict.ALLOW:
+        if current.explain(flow).verdict is PolicyVerdict.ALLOW:
             continue
         found = patch(current, flow)
         changed = current.with_changes([KubeObject(c.object) for c in found.smallest.changes]) if found else None
@@ -115,14 +115,14 @@ class Patcher:
 
     def _patch(self, flow: PolicyFlow) -> Patch | None:
         explanation = self._engine.explain(flow)
-        if explanation.verdict is not Verdict.DENY or flow.protocol not in PROTOCOLS:
+        if explanation.verdict is not PolicyVerdict.DENY or flow.protocol not in PROTOCOLS:
             return None
         source, destination = self._engine.ends(flow)
         edits: list[list[Change]] = []
         news: list[list[Change]] = []
         for direction in Direction:
             result = explanation.direction(direction)
-            if result.verdict is not Verdict.DENY:
+            if result.verdict is not PolicyVerdict.DENY:
                 continue
             own, peer = (source, destination) if direction is Direction.EGRESS else (destination, source)
             context = Context(self._engine, self._labels, flow, direction, own, peer)

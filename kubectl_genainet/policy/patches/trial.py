@@ -11,7 +11,7 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.engine import PolicyEngine
-from kubectl_genainet.policy.model import Direction, PolicyEndpoint, PolicyFlow, Verdict
+from kubectl_genainet.policy.model import Direction, PolicyEndpoint, PolicyFlow, PolicyVerdict
 from kubectl_genainet.policy.party import PartyKind
 from kubectl_genainet.policy.reach.classes import NOBODY
 from kubectl_genainet.policy.reach.rows import Rows, bits
@@ -47,7 +47,7 @@ def tried(
         changed = engine.with_changes([KubeObject(c.object) for c in changes])
     except InputError:
         return None
-    if changed is None or changed.engine.explain(flow).verdict is not Verdict.ALLOW:
+    if changed is None or changed.engine.explain(flow).verdict is not PolicyVerdict.ALLOW:
         return None
     effect = _Effect(engine, changed.engine, changed.removed, changed.added, flow)
     gained = effect.gained(at_most)
@@ -144,10 +144,10 @@ class _Effect:
             for index in bits((old[0] | new[0]) & alike):
                 own = 1 << index
                 was, now = _verdict(before, bit, old, own), _verdict(after, bit, new, own)
-                if was is Verdict.ALLOW and now is not Verdict.ALLOW:
+                if was is PolicyVerdict.ALLOW and now is not PolicyVerdict.ALLOW:
                     if not (self._isolated[direction] & own or self._isolated[back] & bit):
                         return False
-                elif now is not was and (now is Verdict.ALLOW or was is Verdict.DENY):
+                elif now is not was and (now is PolicyVerdict.ALLOW or was is PolicyVerdict.DENY):
                     gained.add((index, other) if egress else (other, index))
         return True
 
@@ -179,18 +179,18 @@ class _Effect:
                 for group in alike:
                     one = replace_end(flow, PolicyEndpoint(*group[0]), is_source)
                     if (
-                        self.after.explain(one).verdict is not Verdict.DENY
-                        and self.before.explain(one).verdict is Verdict.DENY
+                        self.after.explain(one).verdict is not PolicyVerdict.DENY
+                        and self.before.explain(one).verdict is PolicyVerdict.DENY
                     ):
                         flows = [replace_end(flow, PolicyEndpoint(*pod), is_source) for pod in group]
                         yield from ((str(f.source), str(f.destination)) for f in flows)
 
 
-def _verdict(one: tuple[int, int], to: int, other: tuple[int, int], of: int) -> Verdict:
+def _verdict(one: tuple[int, int], to: int, other: tuple[int, int], of: int) -> PolicyVerdict:
     """The verdict between two classes from a row of each, with the bit of the other class."""
     if not (one[0] & to and other[0] & of):
-        return Verdict.DENY
-    return Verdict.UNKNOWN if one[1] & to or other[1] & of else Verdict.ALLOW
+        return PolicyVerdict.DENY
+    return PolicyVerdict.UNKNOWN if one[1] & to or other[1] & of else PolicyVerdict.ALLOW
 
 
 def replace_end(flow: PolicyFlow, pod: PolicyEndpoint, keep_source: bool) -> PolicyFlow:

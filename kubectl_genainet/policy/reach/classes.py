@@ -13,6 +13,7 @@ import msgspec
 
 from kubectl_genainet.policy.cidr import Address
 from kubectl_genainet.policy.identity import EntityPeer, IdentityPeer
+from kubectl_genainet.policy.node_peers import OwnNodePeer
 from kubectl_genainet.policy.party import Parties, Party, PartyKind
 from kubectl_genainet.policy.peers import (
     AllOfPeer,
@@ -122,6 +123,8 @@ class PodClasses:
                 return self._memoised((id(peer), own.namespace), lambda: self._scan(peer, own))
             case IdentityPeer() if not peer.looks_at_node:
                 return self._memoised(id(peer), lambda: self._identity(peer, own))
+            case OwnNodePeer():
+                return self._memoised((id(peer), own.node), lambda: self._scan(peer, own))
             case EntityPeer() | IdentityPeer() if peer.looks_at_node:
                 return self._memoised((id(peer), own.node), lambda: self._scan(peer, own))
             case _:

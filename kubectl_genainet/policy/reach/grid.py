@@ -11,7 +11,7 @@ import msgspec
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.policy.engine import PolicyEngine
-from kubectl_genainet.policy.model import Verdict
+from kubectl_genainet.policy.model import PolicyVerdict
 from kubectl_genainet.policy.party import PartyKind
 from kubectl_genainet.policy.patches.labels import lasting_labels
 from kubectl_genainet.policy.reach.classes import PodClass
@@ -21,7 +21,7 @@ from kubectl_genainet.policy.rules import PROTOCOLS
 Port = tuple[str, int]  # protocol, number
 
 
-class Group(msgspec.Struct, frozen=True):
+class PodGroup(msgspec.Struct, frozen=True):
     """Pods of one row: the same namespace, labels and named ports, and the same verdicts."""
 
     name: str
@@ -35,16 +35,16 @@ class Group(msgspec.Struct, frozen=True):
 class Grid(msgspec.Struct, frozen=True):
     """`matrices` by port; without a given port, each destination is judged on the ports that it declares."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[PodGroup, ...]
     matrices: dict[Port, Matrix]
     given_port: bool
 
-    def cell(self, source: Group, destination: Group) -> dict[Port, Verdict]:
+    def cell(self, source: PodGroup, destination: PodGroup) -> dict[Port, PolicyVerdict]:
         """The verdict on each port of the destination."""
         ports = self.matrices if self.given_port else destination.ports
         return {p: self.matrices[p].verdict(source.class_index, destination.class_index) for p in ports}
 
-    def is_self(self, source: Group, destination: Group) -> bool:
+    def is_self(self, source: PodGroup, destination: PodGroup) -> bool:
         """Whether both are the one pod, which may always reach itself."""
         return source is destination and len(source.pods) == 1
 
@@ -56,8 +56,8 @@ class Difference(msgspec.Struct, frozen=True):
     destination: str
     protocol: str
     port: int
-    before: Verdict
-    after: Verdict
+    before: PolicyVerdict
+    after: PolicyVerdict
     source_pods: tuple[tuple[str, str], ...]
     destination_pods: tuple[tuple[str, str], ...]
 
@@ -105,7 +105,7 @@ def with_applied(state: ClusterSnapshot, other: ClusterSnapshot) -> ClusterSnaps
 
 def _groups(
     engine: PolicyEngine, chosen: Sequence[PodClass], matrices: dict[Port, Matrix], protocol: str
-) -> Iterator[Group]:
+) -> Iterator[PodGroup]:
     """Classes that differ only by labels of one pod (and what has no effect here) are put together."""
     wanted = sum(1 << c.index for c in chosen)
     sets: list[Sequence[int]] = [side for m in matrices.values() for side in (m.allowed, m.unknown)]
@@ -123,7 +123,7 @@ def _groups(
         first = classes[0]
         host = first.party.kind is PartyKind.HOST
         ports = declared_ports(engine, first, protocol)
-        yield Group(group_name(pods), first.party.namespace, pods, host, first.index, ports)
+        yield PodGroup(group_name(pods), first.party.namespace, pods, host, first.index, ports)
 
 
 def group_name(pods: Sequence[tuple[str, str]]) -> str:
@@ -181,8 +181,8 @@ def differences(
 
 class _Change(NamedTuple):
     port: Port
-    before: Verdict
-    after: Verdict
+    before: PolicyVerdict
+    after: PolicyVerdict
     sources: tuple[tuple[str, str], ...]
     destinations: tuple[tuple[str, str], ...]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from kubectl_genainet.policy.model import Direction, Verdict
+from kubectl_genainet.policy.model import Direction, PolicyVerdict
 from kubectl_genainet.policy.reach.classes import PodClass
 from kubectl_genainet.policy.reach.rows import Rows
 
@@ -23,10 +23,10 @@ class Matrix(msgspec.Struct, frozen=True):
     allowed: tuple[int, ...]
     unknown: tuple[int, ...]
 
-    def verdict(self, source: int, destination: int) -> Verdict:
+    def verdict(self, source: int, destination: int) -> PolicyVerdict:
         if self.allowed[source] >> destination & 1:
-            return Verdict.ALLOW
-        return Verdict.UNKNOWN if self.unknown[source] >> destination & 1 else Verdict.DENY
+            return PolicyVerdict.ALLOW
+        return PolicyVerdict.UNKNOWN if self.unknown[source] >> destination & 1 else PolicyVerdict.DENY
 
 
 def matrix_of(rows: Rows, protocol: str, port: int) -> Matrix:

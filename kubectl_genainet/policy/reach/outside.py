@@ -15,9 +15,9 @@ import msgspec
 
 from kubectl_genainet.policy.cidr import Address, address_of
 from kubectl_genainet.policy.engine import PolicyEngine
-from kubectl_genainet.policy.model import Direction, DirectionResult, PolicyEndpoint, PolicyFlow, Verdict
+from kubectl_genainet.policy.model import Direction, DirectionResult, PolicyEndpoint, PolicyFlow, PolicyVerdict
 from kubectl_genainet.policy.party import Party, PartyKind
-from kubectl_genainet.policy.reach.grid import Grid, Group, Port
+from kubectl_genainet.policy.reach.grid import Grid, PodGroup, Port
 
 _MOST_SAMPLES = 48
 _MOST_GROUPS = 1000
@@ -40,10 +40,10 @@ class BeyondCell(msgspec.Struct, frozen=True):
     """What policies say between a row of pods and something beyond, on one port."""
 
     beyond: Beyond
-    group: Group
+    group: PodGroup
     direction: Direction  # of the pods: INGRESS is from beyond
     port: Port
-    verdict: Verdict
+    verdict: PolicyVerdict
     why: str
 
 
@@ -62,7 +62,7 @@ class _Beyond:
         self._internet = [Party(PartyKind.OUTSIDE, str(a), address=a) for a in _public_samples(engine)]
         self._api_servers, self._api_port = _api_servers(engine)
 
-    def cells(self, group: Group) -> Iterable[BeyondCell]:
+    def cells(self, group: PodGroup) -> Iterable[BeyondCell]:
         namespace, name = group.pods[0]
         own = self._engine.parties.of(PolicyEndpoint(namespace, name))
         if not own.node:
@@ -104,20 +104,20 @@ class _Beyond:
                 return self._internet
 
     def _cell(
-        self, beyond: Beyond, group: Group, direction: Direction, port: Port, own: Party, peers: Sequence[Party]
+        self, beyond: Beyond, group: PodGroup, direction: Direction, port: Port, own: Party, peers: Sequence[Party]
     ) -> BeyondCell:
         flow = PolicyFlow(PolicyEndpoint(own.namespace, own.name), PolicyEndpoint(ip="0.0.0.0"), *port)
         results = [self._engine.direction_of(flow, direction, own, peer) for peer in peers]
         verdicts = {r.verdict for r in results}
         if len(verdicts) == 1:
             return BeyondCell(beyond, group, direction, port, verdicts.pop(), _why(results[0]))
-        return BeyondCell(beyond, group, direction, port, Verdict.UNKNOWN, "it depends on which address it is")
+        return BeyondCell(beyond, group, direction, port, PolicyVerdict.UNKNOWN, "it depends on which address it is")
 
 
 def _why(result: DirectionResult) -> str:
-    if result.verdict is Verdict.UNKNOWN:
+    if result.verdict is PolicyVerdict.UNKNOWN:
         return "; ".join(map(str, result.not_evaluated))
-    if result.isolated_by and result.verdict is Verdict.DENY:
+    if result.isolated_by and result.verdict is PolicyVerdict.DENY:
         return "isolated by " + ", ".join(map(str, result.isolated_by))
     deciding = [str(p.ref) for p in result.policies]
     return ", ".join(deciding) or result.reason.value

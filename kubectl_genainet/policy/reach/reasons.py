@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubectl_genainet.policy.engine import PolicyEngine
-from kubectl_genainet.policy.model import Direction, Explanation, PolicyFlow, Verdict, pod_endpoint
+from kubectl_genainet.policy.model import Direction, Explanation, PolicyFlow, PolicyVerdict, pod_endpoint
 from kubectl_genainet.policy.reach.grid import Grid
 
 # Beyond this many cells a page has no reasons: `explain` gives them one by one.
@@ -43,10 +43,10 @@ def _reason(explanation: Explanation) -> str:
     for direction in Direction:
         result = explanation.direction(direction)
         names = ", ".join(map(str, result.isolated_by))
-        if result.verdict is Verdict.DENY:
+        if result.verdict is PolicyVerdict.DENY:
             decided = ", ".join(f"{p.ref} rule {p.rule}" for p in result.policies if p.effect.value == "denies")
             parts.append(f"{direction.value} " + (f"isolated by {names}" if names else f"denied by {decided}"))
-        elif result.verdict is Verdict.UNKNOWN:
+        elif result.verdict is PolicyVerdict.UNKNOWN:
             parts.append(f"{direction.value} depends on " + "; ".join(map(str, result.not_evaluated)))
         elif result.admitted_by:
             parts.append(f"{direction.value} admitted by " + ", ".join(map(str, result.admitted_by)))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from kubectl_genainet.policy.decide import Matcher, Selected, run_tiers
 from kubectl_genainet.policy.identity import EntityPeer, IdentityPeer
 from kubectl_genainet.policy.model import Direction
+from kubectl_genainet.policy.node_peers import OwnNodePeer
 from kubectl_genainet.policy.party import Party
 from kubectl_genainet.policy.peers import AllOfPeer, AnyOfPeer, NotPeer, Peer, SameLabelsPeer
 from kubectl_genainet.policy.reach.classes import NOBODY, PodClasses
@@ -240,7 +241,7 @@ def rule_looks_at_own(rule: Rule) -> bool:
 
 def _peer_looks_at_own(peer: Peer) -> bool:
     match peer:
-        case SameLabelsPeer():
+        case SameLabelsPeer() | OwnNodePeer():
             return True
         case EntityPeer() | IdentityPeer():
             return peer.looks_at_node

@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
+from kubectl_genainet.model.diagnoses import Diagnosis
+from kubectl_genainet.model.diagnoses.kube_proxy import (
+    MISSING_ENDPOINT_RULES,
+    NO_PROXY_RULES,
+    RULES_WITHOUT_SERVICE,
+    SERVICE_WITHOUT_RULES,
+    STALE_ENDPOINT_RULES,
+    TOPOLOGY_HINTS_IGNORED,
+)
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, NotChecked, ObjectRef, Severity
 from kubectl_genainet.model.kube import Service, ServicePort
 from kubectl_genainet.model.packet import address_text
@@ -82,10 +91,8 @@ def _is_proxied(service: Service) -> bool:
 
 def _no_rules(node: NodeRules) -> Finding:
     reason = "; ".join(node.ruleset.errors)
-    return Finding(
-        "no-proxy-rules",
+    return NO_PROXY_RULES.finding(
         f"{node.title} has no rules of kube-proxy",
-        Severity.ERROR if not reason else Severity.WARNING,
         (
             Evidence(
                 reason or "no KUBE-SERVICES rules, no table kube-proxy, no IPVS servers",
@@ -94,6 +101,7 @@ def _no_rules(node: NodeRules) -> Finding:
             ),
         ),
         ObjectRef("Node", node.node),
+        severity=None if not reason else Severity.WARNING,
         detail="Either kube-proxy does not run there, or another program serves Services (Cilium without kube-proxy).",
     )
 
@@ -153,10 +161,8 @@ def _addresses_of_nobody(
     if extra:
         shown = ", ".join(dict.fromkeys(extra))
         name = service_port_name(service.metadata.namespace, service.metadata.name, port.name)
-        yield Finding(
-            "rules-without-service",
+        yield RULES_WITHOUT_SERVICE.finding(
             f"{node.title} has rules for {shown} of {name}, which are no addresses of the Service",
-            Severity.WARNING,
             (Evidence(f"rules of {name} take {shown}", Certainty.OBSERVED, value=shown, node=node.node),),
             service.ref,
             remedy=remedy(node.node),
@@ -165,10 +171,8 @@ def _addresses_of_nobody(
 
 def _without_rules(node: NodeRules, service: Service, port: ServicePort, lost: list[str]) -> Finding:
     addresses = ", ".join(lost)
-    return Finding(
-        "service-without-rules",
+    return SERVICE_WITHOUT_RULES.finding(
         f"{node.title} has no rules for {addresses} ({port.protocol}) of {service.ref}",
-        Severity.ERROR,
         (
             Evidence(f"no rule takes {addresses}", Certainty.OBSERVED, value=addresses, node=node.node),
             Evidence("the Service's addresses", Certainty.OBSERVED, service.ref, "spec"),
@@ -193,7 +197,7 @@ def _endpoints(
     gone = [key for key in programmed if key not in {(b.ip, b.port) for b in known if b.ready or b.serving}]
     if gone:
         yield _endpoint_finding(
-            "stale-endpoint-rules",
+            STALE_ENDPOINT_RULES,
             "still sends to",
             "which no EndpointSlice has ready or serving",
             node,
@@ -201,7 +205,6 @@ def _endpoints(
             port,
             [address_text(ip, p) for ip, p in gone],
             age,
-            Severity.ERROR,
         )
     wanted = expected(service, known, node.node, slices)
     if wanted is None:
@@ -209,7 +212,7 @@ def _endpoints(
     absent = [b for b in wanted if (b.ip, b.port) not in programmed]
     if absent:
         yield _endpoint_finding(
-            "missing-endpoint-rules",
+            MISSING_ENDPOINT_RULES,
             "does not send to",
             "ready in the EndpointSlices",
             node,
@@ -217,13 +220,13 @@ def _endpoints(
             port,
             [address_text(b.ip, b.port) for b in absent],
             age,
-            Severity.ERROR if len(absent) == len(wanted) else Severity.WARNING,
+            severity=Severity.ERROR if len(absent) == len(wanted) else None,
         )
     meant = {(b.ip, b.port) for b in wanted}
     beyond = [b for b in usable(known) if (b.ip, b.port) in programmed and (b.ip, b.port) not in meant]
     if beyond and slices.hints(service) and not any(b.node == node.node for b in beyond):
         yield _endpoint_finding(
-            "topology-hints-ignored",
+            TOPOLOGY_HINTS_IGNORED,
             "also sends to",
             "which the topology hints keep for other zones",
             node,
@@ -231,12 +234,11 @@ def _endpoints(
             port,
             [address_text(b.ip, b.port) for b in beyond],
             age,
-            Severity.WARNING,
         )
 
 
 def _endpoint_finding(
-    check: str,
+    diagnosis: Diagnosis,
     verb: str,
     why: str,
     node: NodeRules,
@@ -244,7 +246,7 @@ def _endpoint_finding(
     port: ServicePort,
     addresses: list[str],
     age: str,
-    severity: Severity,
+    severity: Severity | None = None,
 ) -> Finding:
     shown = ", ".join(addresses[:5]) + (f" and {len(addresses) - 5} more" if len(addresses) > 5 else "")
     name = service_port_name(service.metadata.namespace, service.metadata.name, port.name)
@@ -256,12 +258,11 @@ def _endpoint_finding(
     ]
     if age:
         evidence.append(Evidence(f"the endpoints last changed {age} before the snapshot", Certainty.OBSERVED))
-    return Finding(
-        check,
+    return diagnosis.finding(
         f"{node.title} {verb} {shown} for {name}, {why}" + (f"; the last change is {age} old" if age else ""),
-        severity,
         tuple(evidence),
         service.ref,
+        severity=severity,
         remedy=remedy(node.node),
     )
 
@@ -281,10 +282,8 @@ def _orphans(snapshot: ClusterSnapshot, node: NodeRules) -> Iterator[Finding]:
         if not rules.service and any(a.ip in addresses or a.ip.startswith("127.") for a in rules.addresses):
             continue
         title = rules.service or ", ".join(a.address for a in rules.addresses)
-        yield Finding(
-            "rules-without-service",
+        yield RULES_WITHOUT_SERVICE.finding(
             f"{node.title} has rules for {title} ({rules.protocol}), which the API does not have",
-            Severity.WARNING,
             (
                 Evidence(
                     f"{rules.mode} rules take " + ", ".join(a.address for a in rules.addresses),

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Remedy, Severity
+from kubectl_genainet.model.diagnoses.kube_proxy import LEFTOVER_PROXY_RULES, NODES_DISAGREE, PROXY_MODE_MISMATCH
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Remedy
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.proxy.drift.expected import Slices
 from kubectl_genainet.proxy.drift.node_rules import NodeRules
@@ -30,10 +31,8 @@ def modes_differ(snapshot: ClusterSnapshot, nodes: list[NodeRules]) -> Iterator[
             yield _leftover(node, "rules of several kube-proxy modes", ", ".join(node.modes))
         if configured and node.modes and configured not in node.modes:
             programmed = " and ".join(node.modes)
-            yield Finding(
-                "proxy-mode-mismatch",
+            yield PROXY_MODE_MISMATCH.finding(
                 f"{node.title} has rules of kube-proxy's {programmed} mode, its ConfigMap says {configured}",
-                Severity.WARNING,
                 (
                     Evidence(
                         f"the node's rules are those of the {programmed} mode", Certainty.OBSERVED, node=node.node
@@ -46,10 +45,8 @@ def modes_differ(snapshot: ClusterSnapshot, nodes: list[NodeRules]) -> Iterator[
 
 
 def _leftover(node: NodeRules, what: str, value: str) -> Finding:
-    return Finding(
-        "leftover-proxy-rules",
+    return LEFTOVER_PROXY_RULES.finding(
         f"{node.title} has {what}: packets meet the older ones too",
-        Severity.WARNING,
         (Evidence(f"found on the node: {value}", Certainty.OBSERVED, value=value, node=node.node),),
         ObjectRef("Node", node.node),
         remedy=Remedy("Remove the rules of the mode that is no longer used, on the node.", "kube-proxy --cleanup"),
@@ -106,10 +103,8 @@ def _disagreement(service: Service, name: str, seen: dict[frozenset[str], list[s
         )
         for backends, nodes in groups
     )
-    return Finding(
-        "nodes-disagree",
+    return NODES_DISAGREE.finding(
         f"nodes disagree about the endpoints of {name}: {' against '.join(', '.join(n) for _, n in groups)}",
-        Severity.WARNING,
         evidence,
         service.ref,
     )

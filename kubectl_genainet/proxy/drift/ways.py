@@ -10,20 +10,21 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, NotChecked, Severity
+from kubectl_genainet.model.diagnoses.kube_proxy import SERVICE_PARTLY_REFUSED, SERVICE_TAKEN_BY_OTHERS
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, NotChecked
 from kubectl_genainet.model.kube import Service, ServicePort
 from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.proxy.authors import author_of, is_kube_proxys
 from kubectl_genainet.proxy.drift.node_rules import NodeRules
 from kubectl_genainet.proxy.enforcers import policy_behind
 from kubectl_genainet.proxy.evaluator.evaluate import evaluate
-from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet, Verdict
+from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet, RulesetVerdict
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 from kubectl_genainet.proxy.names import service_port_name
 
 MAX_WAYS = 4000  # of all Services on one node that are looked at
 _OUTSIDE = {4: "192.0.2.1", 6: "2001:db8::1"}  # addresses of nobody (RFC 5737, RFC 3849)
-_REFUSALS = (Verdict.DROP, Verdict.REJECT)
+_REFUSALS = (RulesetVerdict.DROP, RulesetVerdict.REJECT)
 
 Way = tuple[Service, ServicePort, str, str, int]  # client kind, address, port
 
@@ -103,15 +104,13 @@ def _taken(
     """Another program's translation takes the packets before kube-proxy's rules."""
     for part in evaluation.parts:
         rule = part.rule
-        if part.verdict is not Verdict.DNAT or rule is None or is_kube_proxys(rule) or rule.table == "ipvs":
+        if part.verdict is not RulesetVerdict.DNAT or rule is None or is_kube_proxys(rule) or rule.table == "ipvs":
             continue
         where = ", ".join(b.address for b in part.backends)
         at = address_text(packet.dst, packet.dport)
-        return Finding(
-            "service-taken-by-others",
+        return SERVICE_TAKEN_BY_OTHERS.finding(
             f"{node.title}: packets to {at} of {name} go to {where} by {rule.table} {rule.chain}"
             f"{_by(rule)}, before kube-proxy's rules",
-            Severity.ERROR,
             (
                 Evidence(f"rule {rule.index} of {rule.chain}: {rule.text}", Certainty.OBSERVED, node=node.node),
                 Evidence(f"a packet from {packet.src} was followed through the rules", Certainty.DERIVED),
@@ -127,7 +126,7 @@ def _partly(
 ) -> Finding | None:
     """A part of the connections is refused: one endpoint of three, or at random."""
     refused = [part for part in evaluation.parts if part.verdict in _REFUSALS and not _is_policy(node, part.rule)]
-    if evaluation.verdict is not Verdict.MIXED or not refused or len(refused) == len(evaluation.parts):
+    if evaluation.verdict is not RulesetVerdict.MIXED or not refused or len(refused) == len(evaluation.parts):
         return None
     shares = [part.share for part in refused]
     known = [share for share in shares if share is not None]
@@ -137,10 +136,8 @@ def _partly(
     )
     at = address_text(packet.dst, packet.dport)
     who = {"pod": "pods", "node": "the node itself", "outside": "outside"}[client]
-    return Finding(
-        "service-partly-refused",
+    return SERVICE_PARTLY_REFUSED.finding(
         f"{node.title}: {share} of the connections from {who} to {at} of {name} fail: {rules}",
-        Severity.WARNING,
         tuple(
             Evidence(f"rule {p.rule.index} of {p.rule.chain}: {p.rule.text}", Certainty.OBSERVED, node=node.node)
             for p in refused

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Union
 
 from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, Act, Action, Chain, Rule, State
-from kubectl_genainet.proxy.evaluator.model import Verdict
+from kubectl_genainet.proxy.evaluator.model import RulesetVerdict
 from kubectl_genainet.proxy.evaluator.nat import destinations
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
 
@@ -106,7 +106,7 @@ def step(walk: Walk, state: State, action: Action, hook: Hook, chain: Chain, her
     if kind is Act.JUMP or kind is Act.GOTO:
         target = chain.table.chains.get(action.chain)
         if target is None:
-            walk.end(state, Verdict.UNKNOWN, f"chain {action.chain} is not in the dump")
+            walk.end(state, RulesetVerdict.UNKNOWN, f"chain {action.chain} is not in the dump")
             return False
         walk.steps += 1
         return target.candidates(state), 0, here if kind is Act.JUMP else here[2]
@@ -133,11 +133,11 @@ def final(walk: Walk, state: State, action: Action, hook: Hook) -> bool:
             state.by_node = action.detail == "MASQUERADE"
             return True
         case Act.DROP:
-            walk.end(state, Verdict.DROP)
+            walk.end(state, RulesetVerdict.DROP)
         case Act.REJECT:
-            walk.end(state, Verdict.REJECT)
+            walk.end(state, RulesetVerdict.REJECT)
         case Act.QUEUE:
-            walk.end(state, Verdict.UNKNOWN, f"a program decides ({action.detail})")
+            walk.end(state, RulesetVerdict.UNKNOWN, f"a program decides ({action.detail})")
         case _:
-            walk.end(state, Verdict.UNKNOWN, action.detail)
+            walk.end(state, RulesetVerdict.UNKNOWN, action.detail)
     return False

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, Env, State, address_number
-from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet, Verdict
+from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet, RulesetVerdict
 from kubectl_genainet.proxy.evaluator.remember import Asked, WatchedState
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
 from kubectl_genainet.proxy.evaluator.summary import summary
@@ -80,7 +80,7 @@ def _as_far_as_read(ruleset: Ruleset, evaluation: Evaluation) -> Evaluation:
     if not missing:
         return evaluation
     unknown = tuple(dict.fromkeys((*missing, *evaluation.unknown)))
-    return replace(evaluation, verdict=Verdict.UNKNOWN, backends=(), unknown=unknown, masquerade=None)
+    return replace(evaluation, verdict=RulesetVerdict.UNKNOWN, backends=(), unknown=unknown, masquerade=None)
 
 
 def _either_order(ruleset: Ruleset, known: Evaluation, packet: Packet, env: Env, entry: Hook) -> Evaluation:
@@ -96,7 +96,7 @@ def _either_order(ruleset: Ruleset, known: Evaluation, packet: Packet, env: Env,
     )
     unknown = tuple(dict.fromkeys((*known.unknown, reason)))
     masquerade = known.masquerade if known.masquerade == other.masquerade else None
-    return replace(known, verdict=Verdict.UNKNOWN, backends=(), unknown=unknown, masquerade=masquerade)
+    return replace(known, verdict=RulesetVerdict.UNKNOWN, backends=(), unknown=unknown, masquerade=masquerade)
 
 
 def _fill(state: State, packet: Packet, env: Env, *, mark_known: bool) -> State:

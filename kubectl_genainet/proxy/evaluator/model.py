@@ -15,7 +15,7 @@ from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 from kubectl_genainet.proxy.names import service_of
 
 
-class Verdict(Enum):
+class RulesetVerdict(Enum):
     DNAT = "DNAT"
     REJECT = "REJECT"
     DROP = "DROP"
@@ -69,10 +69,10 @@ class BackendChoice(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Outcome:
+class WalkOutcome:
     """One way that the packet may go: its end, and the rules that it passed."""
 
-    verdict: Verdict
+    verdict: RulesetVerdict
     backend: BackendChoice | None
     probability: float | None
     masquerade: bool
@@ -88,7 +88,7 @@ class Outcome:
     @property
     def final_rule(self) -> RuleRef | None:
         """The rule that dropped or rejected the packet, where one did."""
-        return self.rules[-1] if self.rules and self.verdict in (Verdict.DROP, Verdict.REJECT) else None
+        return self.rules[-1] if self.rules and self.verdict in (RulesetVerdict.DROP, RulesetVerdict.REJECT) else None
 
     @property
     def deciding_rule(self) -> RuleRef | None:
@@ -97,7 +97,7 @@ class Outcome:
             return self.final_rule
         if self.backend is not None:
             return next((r for r in reversed(self.rules) if translates(r)), None)
-        return self.rules[-1] if self.rules and self.verdict is Verdict.ACCEPT else None
+        return self.rules[-1] if self.rules and self.verdict is RulesetVerdict.ACCEPT else None
 
 
 def translates(rule: RuleRef) -> bool:
@@ -109,7 +109,7 @@ def translates(rule: RuleRef) -> bool:
 class Part(msgspec.Struct, frozen=True):
     """One of the ways that a packet may go, with its share of new connections (None: a hash or a state decides)."""
 
-    verdict: Verdict
+    verdict: RulesetVerdict
     share: float | None
     masquerade: bool
     backends: tuple[BackendChoice, ...]
@@ -124,16 +124,16 @@ class Evaluation:
     `assumed` is what was taken for granted (a limit that has room), in words.
     """
 
-    verdict: Verdict
+    verdict: RulesetVerdict
     backends: tuple[BackendChoice, ...]
     masquerade: bool | None  # of at least one backend; None: not known
     unknown: tuple[str, ...] = ()
-    tell: Callable[[], tuple[Outcome, ...]] = field(default=tuple, repr=False, compare=False)
+    tell: Callable[[], tuple[WalkOutcome, ...]] = field(default=tuple, repr=False, compare=False)
     assumed: tuple[str, ...] = ()
-    tell_parts: Callable[[], tuple[Outcome, ...]] = field(default=tuple, repr=False, compare=False)
+    tell_parts: Callable[[], tuple[WalkOutcome, ...]] = field(default=tuple, repr=False, compare=False)
 
     @cached_property
-    def outcomes(self) -> tuple[Outcome, ...]:
+    def outcomes(self) -> tuple[WalkOutcome, ...]:
         """Every way that the packet may go, in the rules' order."""
         return self.tell()
 
@@ -145,9 +145,9 @@ class Evaluation:
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """The outcomes by verdict and deciding rule; those that pass untouched, and all that are translated, as one."""
-        grouped: dict[tuple[object, ...], list[Outcome]] = {}
+        grouped: dict[tuple[object, ...], list[WalkOutcome]] = {}
         for outcome in self.tell_parts():
-            refused = outcome.verdict in (Verdict.DROP, Verdict.REJECT)
+            refused = outcome.verdict in (RulesetVerdict.DROP, RulesetVerdict.REJECT)
             key = (outcome.verdict, outcome.final_rule) if refused else (outcome.verdict,)
             grouped.setdefault(key, []).append(outcome)
         return tuple(_part(outcomes) for outcomes in grouped.values())
@@ -163,10 +163,10 @@ class Evaluation:
         return tuple(dict.fromkeys(r for o in self.outcomes if (r := o.final_rule) is not None))
 
 
-def _part(outcomes: list[Outcome]) -> Part:
+def _part(outcomes: list[WalkOutcome]) -> Part:
     backends: dict[tuple[str, int | None], BackendChoice] = {}
     for outcome in outcomes:
-        if outcome.backend is not None and outcome.verdict is Verdict.DNAT:
+        if outcome.backend is not None and outcome.verdict is RulesetVerdict.DNAT:
             backends.setdefault((outcome.backend.ip, outcome.backend.port), outcome.backend)
     shares = [outcome.probability for outcome in outcomes]
     share = None if None in shares else round(sum(s for s in shares if s is not None), 9)

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from itertools import product
 
 from kubectl_genainet.proxy.evaluator.ir import State, address_of
-from kubectl_genainet.proxy.evaluator.model import BackendChoice, Evaluation, Outcome, Verdict
+from kubectl_genainet.proxy.evaluator.model import BackendChoice, Evaluation, RulesetVerdict, WalkOutcome
 
 MAX_ANSWERS = 1024  # combinations of answers to open questions that are compared
-_PASSES = (Verdict.ACCEPT, Verdict.NO_MATCH)
+_PASSES = (RulesetVerdict.ACCEPT, RulesetVerdict.NO_MATCH)
 
 Doubts = tuple[tuple[str, bool], ...]
 Result = tuple[object, ...]
@@ -20,13 +20,13 @@ class End:
 
     __slots__ = ("reason", "state", "verdict")
 
-    def __init__(self, state: State, verdict: Verdict, reason: str = "") -> None:
+    def __init__(self, state: State, verdict: RulesetVerdict, reason: str = "") -> None:
         self.state, self.verdict, self.reason = state, verdict, reason
 
     @property
     def result(self) -> Result:
         """Where the packet ended, as far as it tells ways apart."""
-        if self.verdict is Verdict.DNAT or self.state.redirected:
+        if self.verdict is RulesetVerdict.DNAT or self.state.redirected:
             return (self.verdict, self.state.dst, self.state.dport)
         return ("pass",) if self.verdict in _PASSES else (self.verdict,)
 
@@ -34,12 +34,12 @@ class End:
 def summary(ends: list[End], family: int) -> Evaluation:
     """One evaluation of all ways. Where an open question changes the end, the verdict is UNKNOWN and names it."""
 
-    def tell() -> tuple[Outcome, ...]:
+    def tell() -> tuple[WalkOutcome, ...]:
         return tuple(_outcome(end, family) for end in ends)
 
     assumed = tuple(dict.fromkeys(a for end in ends for a in end.state.assumed))
     doubtful = any(end.state.doubts for end in ends)
-    reasons = tuple(dict.fromkeys(end.reason for end in ends if end.verdict is Verdict.UNKNOWN))
+    reasons = tuple(dict.fromkeys(end.reason for end in ends if end.verdict is RulesetVerdict.UNKNOWN))
     results = {end.result for end in ends}
     masquerades = {end.state.masquerade for end in ends}
     masquerade: bool | None = True in masquerades
@@ -50,31 +50,31 @@ def summary(ends: list[End], family: int) -> Evaluation:
         masquerade = None if by_masquerade else masquerade
     if unknown:
         masquerade = None if reasons and masquerades != {True} else masquerade
-        return Evaluation(Verdict.UNKNOWN, (), masquerade, unknown, tell, assumed)
+        return Evaluation(RulesetVerdict.UNKNOWN, (), masquerade, unknown, tell, assumed)
     told = _of_one_answer(ends) if doubtful else ends
 
-    def tell_parts() -> tuple[Outcome, ...]:
+    def tell_parts() -> tuple[WalkOutcome, ...]:
         return tuple(_outcome(end, family) for end in told)
 
     verdict = verdict_of(end.verdict for end in told)
     return Evaluation(verdict, _backends(told, family), masquerade, (), tell, assumed, tell_parts)
 
 
-def verdict_of(verdicts: Iterable[Verdict]) -> Verdict:
+def verdict_of(verdicts: Iterable[RulesetVerdict]) -> RulesetVerdict:
     """The verdict that all ways share; MIXED where some end otherwise than others."""
     found = set(verdicts)
     if len(found) == 1:
         return found.pop()
-    return Verdict.ACCEPT if found and found <= set(_PASSES) else Verdict.MIXED
+    return RulesetVerdict.ACCEPT if found and found <= set(_PASSES) else RulesetVerdict.MIXED
 
 
-def _outcome(end: End, family: int) -> Outcome:
+def _outcome(end: End, family: int) -> WalkOutcome:
     state = end.state
     backend = None
     if state.dnat:  # also where it was dropped afterwards: the translation was observable all the same
         backend = BackendChoice(address_of(state.dst, family), state.dport, state.probability, state.masquerade)
     labels = tuple(f"{label}: {'yes' if choice else 'no'}" for label, choice in state.doubts)
-    return Outcome(end.verdict, backend, state.probability, state.masquerade, state.path, labels, end.reason)
+    return WalkOutcome(end.verdict, backend, state.probability, state.masquerade, state.path, labels, end.reason)
 
 
 def open_questions(ends: list[End], *, of_masquerade: bool) -> tuple[str, ...]:
@@ -134,7 +134,7 @@ def _backends(ends: list[End], family: int) -> tuple[BackendChoice, ...]:
     found: dict[tuple[int, int | None], tuple[float | None, bool]] = {}
     for end in ends:
         state = end.state
-        if end.verdict is not Verdict.DNAT:
+        if end.verdict is not RulesetVerdict.DNAT:
             continue
         key = (state.dst, state.dport)
         share, masquerade = found.get(key, (0.0, False))

@@ -12,7 +12,7 @@ from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy.evaluator import actions, doubts
 from kubectl_genainet.proxy.evaluator.actions import CONNTRACK, Frames
 from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, Act, Action, Chain, Passed, Path, Rule, State, address_number
-from kubectl_genainet.proxy.evaluator.model import Verdict
+from kubectl_genainet.proxy.evaluator.model import RulesetVerdict
 from kubectl_genainet.proxy.evaluator.remember import Asked
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
 from kubectl_genainet.proxy.evaluator.summary import End
@@ -63,7 +63,7 @@ class Walk:
         self.pending.append((state, entry, 0, None))
         while self.pending:
             if len(self.ends) + len(self.pending) > MAX_WAYS or self.steps > MAX_STEPS:
-                self.end(self.pending[-1][0], Verdict.UNKNOWN, f"more than {MAX_WAYS} ways or {MAX_STEPS} rules")
+                self.end(self.pending[-1][0], RulesetVerdict.UNKNOWN, f"more than {MAX_WAYS} ways or {MAX_STEPS} rules")
                 break
             self._follow(*self.pending.pop())
         return self.ends
@@ -80,7 +80,7 @@ class Walk:
         if state.ct != "UNTRACKED":
             state.ct, state.ct_later = "INVALID", state.ct
 
-    def end(self, state: State, verdict: Verdict, reason: str = "") -> None:
+    def end(self, state: State, verdict: RulesetVerdict, reason: str = "") -> None:
         self.ends.append(End(state, verdict, reason))
 
     def _chains(self, state: State, hook: Hook) -> tuple[Chain, ...]:
@@ -154,7 +154,7 @@ class Walk:
     def _after(self, state: State, hook: Hook) -> Hook | None:
         """The next hook, or None where the way ends (or was put off to be followed later)."""
         if self.only is not None:
-            self.end(state, Verdict.ACCEPT if state.accepted else Verdict.NO_MATCH)
+            self.end(state, RulesetVerdict.ACCEPT if state.accepted else RulesetVerdict.NO_MATCH)
             return None
         if state.ct_later and hook is not Hook.INGRESS:
             _track(state)
@@ -179,9 +179,9 @@ class Walk:
             case Hook.POST_ROUTING if self._chains(state, Hook.EGRESS):
                 return Hook.EGRESS
         if state.dnat and not state.redirected:
-            verdict = Verdict.DNAT
+            verdict = RulesetVerdict.DNAT
         else:
-            verdict = Verdict.ACCEPT if state.accepted or state.redirected else Verdict.NO_MATCH
+            verdict = RulesetVerdict.ACCEPT if state.accepted or state.redirected else RulesetVerdict.NO_MATCH
         self.end(state, verdict)
         return None
 
@@ -221,7 +221,7 @@ class Walk:
         choices = server.probabilities()
         if not choices:
             state.path = (server.ref(), state.path)
-            self.end(state, Verdict.REJECT)
+            self.end(state, RulesetVerdict.REJECT)
             return True
         for real, share in reversed(choices):
             way = state.copy()
@@ -230,7 +230,7 @@ class Walk:
                 way.dst, way.dport, way.dnat = address_number(real.ip), real.port or state.dport, True
             way.probability = None if share is None or state.probability is None else share * state.probability
             if hook is Hook.INPUT and way.env.is_local(address_number(real.ip), way.family):
-                self.end(way, Verdict.DNAT if way.dnat else Verdict.ACCEPT)
+                self.end(way, RulesetVerdict.DNAT if way.dnat else RulesetVerdict.ACCEPT)
                 continue
             way.iif, way.oif = ("" if state.own else state.iif), state.oif_routed if not state.own else None
             self.pending.append((way, Hook.OUTPUT, 0, None))
@@ -275,7 +275,7 @@ class Walk:
                     if target is not None:
                         self.steps += 1
                         if self.steps > MAX_STEPS or _depth(parent) > 64:
-                            self.end(state, Verdict.UNKNOWN, f"the jumps at chain {rule.chain.name} do not end")
+                            self.end(state, RulesetVerdict.UNKNOWN, f"the jumps at chain {rule.chain.name} do not end")
                             return False
                         state.path = (rule, state.path)
                         parent = parent if rule.goto else (rules, position, parent)
@@ -309,7 +309,7 @@ class Walk:
         elif chain.policy != "DROP":
             return True
         state.path = (chain, state.path)
-        self.end(state, Verdict.DROP)
+        self.end(state, RulesetVerdict.DROP)
         return False
 
     def put_off(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from kubectl_genainet.proxy.nftables.grammar import Json, Words, literal, split, unquoted
+from kubectl_genainet.proxy.nftables.grammar import Json, Tokens, literal, split, unquoted
 
 VERDICTS = {"accept", "drop", "return", "continue"}
 
 
-def verdict(reader: Words) -> Json:
+def verdict(reader: Tokens) -> Json:
     kind = reader.next()
     return {kind: {"target": unquoted(reader.next())}} if kind in ("jump", "goto") else {kind: None}
 
@@ -23,7 +23,7 @@ def _element(words: list[str]) -> Any:
     key_words, *given = split(words, ":")
     comment = ""
     kept: list[str] = []
-    reader = Words(key_words)
+    reader = Tokens(key_words)
     while reader:
         if reader.peek() == "comment":
             reader.next()
@@ -42,6 +42,6 @@ def _element(words: list[str]) -> Any:
         return key
     value_words = given[0]
     if value_words and (value_words[0] in VERDICTS or value_words[0] in ("jump", "goto")):
-        return [key, verdict(Words(value_words))]
+        return [key, verdict(Tokens(value_words))]
     parts = [literal("".join(part)) for part in split(value_words, ".")]
     return [key, parts[0] if len(parts) == 1 else {"concat": parts}]

@@ -35,7 +35,7 @@ def tokens_of(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
-class Words:
+class Tokens:
     """The words of a rule, and how far they are read."""
 
     def __init__(self, words: list[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from kubectl_genainet.proxy.nftables.elements import elements_of
-from kubectl_genainet.proxy.nftables.grammar import META, PAYLOAD, STARTS, WITH_BITS, Json, Words, literal, unquoted
+from kubectl_genainet.proxy.nftables.grammar import META, PAYLOAD, STARTS, WITH_BITS, Json, Tokens, literal, unquoted
 
 _CT_DIRECTED = {"original", "reply"}
 _BITS = {"&": "&", "and": "&", "|": "|", "or": "|", "^": "^", "xor": "^", "<<": "<<", "lshift": "<<", ">>": ">>"}
@@ -15,13 +15,13 @@ _WORD_COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "gt": ">", "le": "<=", "ge":
 _NAT_FLAGS = {"random", "fully-random", "persistent"}
 
 
-def set_statement(reader: Words) -> Json:
+def set_statement(reader: Tokens) -> Json:
     key = _primary(reader)
     reader.take("set")
     return {"mangle": {"key": key, "value": _value(reader)}}
 
 
-def _value(reader: Words) -> Any:
+def _value(reader: Tokens) -> Any:
     """What is written: an expression, a name, or what a map gives for one."""
     start = reader.at
     found = expression(reader)
@@ -32,7 +32,7 @@ def _value(reader: Words) -> Any:
     return found
 
 
-def relation(reader: Words, left: Any) -> Json:
+def relation(reader: Tokens, left: Any) -> Json:
     if reader.take("vmap"):
         return {"vmap": {"key": left, "data": _right(reader)}}
     if reader.take("set"):
@@ -59,7 +59,7 @@ def _has_bits(left: Any) -> bool:
     return (kind, body.get("key")) in WITH_BITS or (body.get("protocol"), body.get("field")) in WITH_BITS
 
 
-def _right(reader: Words) -> Any:
+def _right(reader: Tokens) -> Any:
     """The right side of a relation: a set, a named set, or a list of literals."""
     if reader.peek() == "{":
         return {"set": elements_of(reader.block())}
@@ -69,7 +69,7 @@ def _right(reader: Words) -> Any:
     return values[0] if len(values) == 1 else values
 
 
-def _right_value(reader: Words) -> Any:
+def _right_value(reader: Tokens) -> Any:
     if reader.take("("):
         inner = _sum(reader, _right_value(reader))
         reader.take(")")
@@ -86,14 +86,14 @@ def _right_value(reader: Words) -> Any:
     return _sum(reader, value)
 
 
-def _sum(reader: Words, value: Any) -> Any:
+def _sum(reader: Tokens, value: Any) -> Any:
     while reader.peek() in ("|", "or"):
         reader.next()
         value = {"|": [value, literal(reader.next())]}
     return value
 
 
-def expression(reader: Words) -> Any:
+def expression(reader: Tokens) -> Any:
     """A field, a concatenation, or arithmetic over one; None where no expression starts here."""
     left = _arithmetic(reader)
     if left is None:
@@ -104,7 +104,7 @@ def expression(reader: Words) -> Any:
     return parts[0] if len(parts) == 1 else {"concat": parts}
 
 
-def _arithmetic(reader: Words) -> Any:
+def _arithmetic(reader: Tokens) -> Any:
     left = _primary(reader)
     while left is not None and reader.peek() in _BITS:
         op = _BITS[reader.next()]
@@ -112,7 +112,7 @@ def _arithmetic(reader: Words) -> Any:
     return left
 
 
-def _operand(reader: Words) -> Any:
+def _operand(reader: Tokens) -> Any:
     if reader.take("("):
         inner = _sum(reader, literal(reader.next()))
         reader.take(")")
@@ -121,7 +121,7 @@ def _operand(reader: Words) -> Any:
     return literal(reader.next()) if found is None else found
 
 
-def _primary(reader: Words) -> Any:
+def _primary(reader: Tokens) -> Any:
     word = reader.peek()
     if word == "(":
         reader.next()
@@ -147,7 +147,7 @@ def _primary(reader: Words) -> Any:
     return None
 
 
-def _ct(reader: Words) -> Json:
+def _ct(reader: Tokens) -> Json:
     reader.next()
     direction = reader.next() if reader.peek() in _CT_DIRECTED else ""
     key = reader.next()
@@ -156,7 +156,7 @@ def _ct(reader: Words) -> Json:
     return {"ct": {"key": key, "dir": direction} if direction else {"key": key}}
 
 
-def _fib(reader: Words) -> Json:
+def _fib(reader: Tokens) -> Json:
     reader.next()
     flags = [reader.next()]
     while reader.take("."):
@@ -164,7 +164,7 @@ def _fib(reader: Words) -> Json:
     return {"fib": {"result": reader.next(), "flags": flags}}
 
 
-def _generator(reader: Words) -> Json:
+def _generator(reader: Tokens) -> Json:
     kind = reader.next()
     body: Json = {"mod": 1, "offset": 0}
     if kind == "numgen":
@@ -177,7 +177,7 @@ def _generator(reader: Words) -> Json:
     return {kind: body}
 
 
-def _counter(reader: Words) -> Json:
+def _counter(reader: Tokens) -> Json:
     if reader.take("name"):
         return {"counter": unquoted(reader.next())}
     found = {}
@@ -187,7 +187,7 @@ def _counter(reader: Words) -> Json:
     return {"counter": found or None}
 
 
-def _reject(reader: Words) -> Json:
+def _reject(reader: Tokens) -> Json:
     if not reader.take("with"):
         return {"reject": None}
     kind = reader.next()
@@ -198,7 +198,7 @@ def _reject(reader: Words) -> Json:
     return {"reject": {"type": kind, "expr": reader.next()}}
 
 
-def _log(reader: Words) -> Json:
+def _log(reader: Tokens) -> Json:
     body: Json = {}
     while reader.peek() in ("prefix", "level", "group", "snaplen", "queue-threshold", "flags"):
         key = reader.next()
@@ -210,7 +210,7 @@ def _log(reader: Words) -> Json:
     return {"log": body or None}
 
 
-def _amount(reader: Words, kind: str) -> Json:
+def _amount(reader: Tokens, kind: str) -> Json:
     """limit and quota: whether what is over the amount is meant, and the words of it."""
     if reader.take("name"):
         return {kind: unquoted(reader.next())}
@@ -239,8 +239,8 @@ _AMOUNT_WORDS = {
 }
 
 
-def _nat(kind: str) -> Callable[[Words], Json]:
-    def build(reader: Words) -> Json:
+def _nat(kind: str) -> Callable[[Tokens], Json]:
+    def build(reader: Tokens) -> Json:
         body: Json = {}
         while reader.peek() in ("ip", "ip6", "addr", ".", "port", "prefix", "interval") and reader.peek() != "to":
             word = reader.next()
@@ -261,7 +261,7 @@ def _nat(kind: str) -> Callable[[Words], Json]:
     return build
 
 
-def _nat_target(reader: Words, body: Json) -> None:
+def _nat_target(reader: Tokens, body: Json) -> None:
     start = reader.at
     key = None if reader.peek()[:1].isdigit() else expression(reader)
     if key is not None and reader.take("map"):
@@ -291,7 +291,7 @@ def _nat_target(reader: Words, body: Json) -> None:
         body["port"] = literal(reader.next())
 
 
-def _nat_port(reader: Words, word: str) -> Any:
+def _nat_port(reader: Tokens, word: str) -> Any:
     """A port, a range of them, or what a map gives for an expression; `word` is what stood at the colon."""
     if (
         word
@@ -310,19 +310,19 @@ def _nat_port(reader: Words, word: str) -> Any:
     return literal(reader.next())
 
 
-def _set_update(op: str) -> Callable[[Words], Json]:
-    def build(reader: Words) -> Json:
+def _set_update(op: str) -> Callable[[Tokens], Json]:
+    def build(reader: Tokens) -> Json:
         if reader.peek() == "@" or not reader.peek():
             reader.next()
         name = reader.next()
-        inner = Words(reader.block())
+        inner = Tokens(reader.block())
         element = expression(inner)
         return {"set": {"op": op, "set": name, "elem": element, "stmt": _inner(inner)}}
 
     return build
 
 
-def _inner(reader: Words) -> list[Json]:
+def _inner(reader: Tokens) -> list[Json]:
     """The statements of a dynamic set's element: a limit, a number of connections, a counter."""
     found: list[Json] = []
     while reader:
@@ -335,19 +335,19 @@ def _inner(reader: Words) -> list[Json]:
     return found
 
 
-def _meter(reader: Words) -> Json:
+def _meter(reader: Tokens) -> Json:
     name = reader.next()
     if reader.take("size"):
         reader.next()
-    inner = Words(reader.block())
+    inner = Tokens(reader.block())
     key = expression(inner)
     return {"meter": {"name": name, "key": key, "stmt": _inner(inner)}}
 
 
-def _swallow(kind: str) -> Callable[[Words], Json]:
+def _swallow(kind: str) -> Callable[[Tokens], Json]:
     """A statement whose options decide nothing here: skipped up to the next statement."""
 
-    def build(reader: Words) -> Json:
+    def build(reader: Tokens) -> Json:
         words = []
         while reader and reader.peek() not in STARTS:
             words.append(reader.next())
@@ -356,19 +356,19 @@ def _swallow(kind: str) -> Callable[[Words], Json]:
     return build
 
 
-def _flow(reader: Words) -> Json:
+def _flow(reader: Tokens) -> Json:
     reader.at += 2 if reader.peek() in ("add", "offload") else 1
     return {"flow": None}
 
 
-def _tproxy(reader: Words) -> Json:
+def _tproxy(reader: Tokens) -> Json:
     if reader.peek() in ("ip", "ip6"):
         reader.next()
     reader.take("to")
     return {"tproxy": reader.next()}
 
 
-def _queue(reader: Words) -> Json:
+def _queue(reader: Tokens) -> Json:
     number = "0"
     while reader.peek() in ("flags", "bypass", "fanout", "num", "to", ",") or reader.peek()[:1].isdigit():
         word = reader.next()
@@ -376,13 +376,13 @@ def _queue(reader: Words) -> Json:
     return {"queue": {"num": number}}
 
 
-def _xt(reader: Words) -> Json:
+def _xt(reader: Tokens) -> Json:
     """An extension of iptables: `xt match "statistic"`, or (`xt lost`) a place where a listing leaves one out."""
     kind = reader.next()
     return {"xt": {"type": kind, "name": unquoted(reader.next()) if reader.peek() not in STARTS else ""}}
 
 
-STATEMENTS: dict[str, Callable[[Words], Json]] = {
+STATEMENTS: dict[str, Callable[[Tokens], Json]] = {
     "counter": _counter,
     "reject": _reject,
     "masquerade": _nat("masquerade"),

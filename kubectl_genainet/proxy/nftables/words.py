@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from kubectl_genainet.proxy.nftables.elements import VERDICTS, verdict
-from kubectl_genainet.proxy.nftables.grammar import STARTS, Json, Words, tokens_of, unquoted
+from kubectl_genainet.proxy.nftables.grammar import STARTS, Json, Tokens, tokens_of, unquoted
 from kubectl_genainet.proxy.nftables.statements import STATEMENTS, expression, relation, set_statement
 
 _INLINE = re.compile(r"^\s*(jump|goto)\s*\{")
@@ -13,7 +13,7 @@ _INLINE = re.compile(r"^\s*(jump|goto)\s*\{")
 
 def parse_rule(words: list[str]) -> tuple[list[Json], str]:
     """The expressions of a rule and its comment. What is not understood becomes `{"unread": words}`."""
-    reader, found, comment = Words(words), [], ""
+    reader, found, comment = Tokens(words), [], ""
     while reader:
         if reader.take("comment"):
             comment = unquoted(reader.next())
@@ -33,7 +33,7 @@ def parse_rule(words: list[str]) -> tuple[list[Json], str]:
     return found, comment
 
 
-def _statement(reader: Words) -> Json | None:
+def _statement(reader: Tokens) -> Json | None:
     word = reader.peek()
     if word in ("jump", "goto") and reader.peek(1) == "{":
         reader.next()
@@ -57,7 +57,7 @@ def _statement(reader: Words) -> Json | None:
     return None if left is None else relation(reader, left)
 
 
-def _tcp_option(reader: Words) -> Json:
+def _tcp_option(reader: Tokens) -> Json:
     start = reader.at
     reader.at += 2
     while reader and reader.peek() not in STARTS:

@@ -14,7 +14,7 @@ import yaml
 from kubectl_genainet import __version__
 from kubectl_genainet.doctor.accept import object_key
 from kubectl_genainet.doctor.check import Check
-from kubectl_genainet.doctor.report import Outcome, Report
+from kubectl_genainet.doctor.report import CheckOutcome, Report
 from kubectl_genainet.model.finding import Finding, ObjectRef, Severity
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -50,7 +50,7 @@ def _counts(report: Report) -> SummaryJson:
     return {
         "findings": {s.value: sum(f.severity is s for f in report.findings) for s in Severity},
         "accepted": len(report.accepted),
-        "checks": {o.value: sum(r.outcome is o for r in report.checks) for o in Outcome},
+        "checks": {o.value: sum(r.outcome is o for r in report.checks) for o in CheckOutcome},
         "namespace": report.namespace,
         "taken_at": report.taken_at,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kubectl_genainet import __version__
 from kubectl_genainet.doctor.accept import object_key
-from kubectl_genainet.doctor.report import CheckResult, Outcome, Report
+from kubectl_genainet.doctor.report import CheckOutcome, CheckResult, Report
 from kubectl_genainet.model.finding import Finding, Severity
 from kubectl_genainet.render.doctor.picture import HEIGHT, WIDTH, layout
 from kubectl_genainet.render.doctor.table import by_reason, findings_by_area, plural
@@ -26,7 +26,9 @@ def html(report: Report) -> str:
             shown.append({"id": _anchor(finding, index), "finding": finding, "key": object_key(finding)})
             index += 1
         areas.append({"area": area, "findings": shown})
-    groups: dict[Outcome, list[CheckResult]] = {o: [r for r in report.checks if r.outcome is o] for o in Outcome}
+    groups: dict[CheckOutcome, list[CheckResult]] = {
+        o: [r for r in report.checks if r.outcome is o] for o in CheckOutcome
+    }
     return (
         environment()
         .get_template("doctor.html.j2")
@@ -45,7 +47,7 @@ def html(report: Report) -> str:
             titles={b.id: f"{b.object or b.title}" for b in report.picture.boxes},
             not_checked=by_reason(report.not_checked),
             groups=groups,
-            Outcome=Outcome,
+            CheckOutcome=CheckOutcome,
             plural=plural,
         )
     )

@@ -14,7 +14,7 @@ _CHARS = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedBox:
     """A box with the position of its upper left corner, in SVG units."""
 
     box: Box
@@ -70,7 +70,7 @@ class Drawn:
 class Layout:
     """A picture with every position decided."""
 
-    boxes: tuple[Placed, ...]
+    boxes: tuple[PlacedBox, ...]
     arrows: tuple[Drawn, ...]
     width: int
     height: int
@@ -94,12 +94,12 @@ def layout(picture: Picture) -> Layout:
         columns[layers[unit[0].id]].append(unit)
     _untangle(columns, links)
     height = 2 * MARGIN + max((_height(c) for c in columns.values()), default=0)
-    placed: dict[str, Placed] = {}
+    placed: dict[str, PlacedBox] = {}
     for position, layer in enumerate(sorted(columns)):
         y = (height - _height(columns[layer])) // 2
         for unit in columns[layer]:
             for box in unit:
-                placed[box.id] = Placed(box, MARGIN + position * (WIDTH + GAP_X), y)
+                placed[box.id] = PlacedBox(box, MARGIN + position * (WIDTH + GAP_X), y)
                 y += HEIGHT + STACK
             y += GAP_Y - STACK
     width = 2 * MARGIN + len(columns) * (WIDTH + GAP_X) - (GAP_X if columns else 0)
@@ -179,7 +179,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _draw(arrow: Arrow, placed: Mapping[str, Placed]) -> Drawn:
+def _draw(arrow: Arrow, placed: Mapping[str, PlacedBox]) -> Drawn:
     source, target = placed[arrow.source], placed[arrow.target]
     if source.x == target.x and source.y < target.y:  # a Service on top of its workload
         x, top, bottom = source.x + WIDTH / 2, source.y + HEIGHT, target.y - 7
@@ -195,7 +195,7 @@ def _draw(arrow: Arrow, placed: Mapping[str, Placed]) -> Drawn:
     return Drawn(arrow, path, (x1 + x2) / 2, (y1 + y2) / 2 - 5)
 
 
-def _around(arrow: Arrow, source: Placed, target: Placed, between: Sequence[Placed]) -> Drawn:
+def _around(arrow: Arrow, source: PlacedBox, target: PlacedBox, between: Sequence[PlacedBox]) -> Drawn:
     """An arrow over or under the columns between its ends, whichever is nearer."""
     top, bottom = min(p.y for p in between) - LANE, max(p.y for p in between) + HEIGHT + LANE
     x1, y1 = source.x + WIDTH, source.y + HEIGHT / 2

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from kubectl_genainet.doctor.check import Area
 from kubectl_genainet.doctor.objects.recognise import Recognised
-from kubectl_genainet.doctor.report import Outcome, Report
+from kubectl_genainet.doctor.report import CheckOutcome, Report
 from kubectl_genainet.model.finding import Finding, NotChecked, Severity
 from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, printable
@@ -146,6 +146,6 @@ def summary(report: Report) -> Text:
     accepted = f", {len(report.accepted)} accepted" if report.accepted else ""
     return Text(
         f"{said}, {levels[Severity.INFO]} info{accepted}. {plural(len(report.checks), 'check')}: "
-        f"{outcomes[Outcome.FOUND]} with findings, {outcomes[Outcome.PASSED]} passed, "
-        f"{outcomes[Outcome.NOT_CHECKED]} not checked, {outcomes[Outcome.NOT_APPLICABLE]} not applicable."
+        f"{outcomes[CheckOutcome.FOUND]} with findings, {outcomes[CheckOutcome.PASSED]} passed, "
+        f"{outcomes[CheckOutcome.NOT_CHECKED]} not checked, {outcomes[CheckOutcome.NOT_APPLICABLE]} not applicable."
     )

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kubectl_genainet.policy.model import Direction, Verdict
-from kubectl_genainet.policy.reach.grid import Grid, Group, Port
+from kubectl_genainet.policy.model import Direction, PolicyVerdict
+from kubectl_genainet.policy.reach.grid import Grid, PodGroup, Port
 from kubectl_genainet.policy.reach.outside import Beyond, BeyondCell
 from kubectl_genainet.render.text import printable
 
@@ -64,16 +64,16 @@ def _cell(cells: Sequence[BeyondCell]) -> tuple[str, str, str]:
     verdicts = {c.verdict for c in cells}
     if len(verdicts) == 1:
         match verdicts.pop():
-            case Verdict.ALLOW:
+            case PolicyVerdict.ALLOW:
                 return "✓", "all", why
-            case Verdict.DENY:
+            case PolicyVerdict.DENY:
                 return "✗", "none", why
             case _:
                 return "?", "unknown", why
     marks = [
-        port_text(c.port) + ("?" if c.verdict is Verdict.UNKNOWN else "")
+        port_text(c.port) + ("?" if c.verdict is PolicyVerdict.UNKNOWN else "")
         for c in cells
-        if c.verdict is not Verdict.DENY
+        if c.verdict is not PolicyVerdict.DENY
     ]
     return ",".join(marks), "some", why
 
@@ -120,5 +120,5 @@ def beyond_json(cells: Sequence[BeyondCell]) -> Iterator[CellJson]:
         }
 
 
-def _pods(group: Group) -> list[str]:
+def _pods(group: PodGroup) -> list[str]:
     return [f"{namespace}/{name}" for namespace, name in group.pods]

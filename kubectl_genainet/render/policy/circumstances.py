@@ -9,10 +9,10 @@ from rich.console import Console
 
 from kubectl_genainet.policy.enforcers import Deviation, Enforcer, EnforcerName
 from kubectl_genainet.policy.flows.dns_way import DnsWay
-from kubectl_genainet.policy.model import Verdict
+from kubectl_genainet.policy.model import PolicyVerdict
 from kubectl_genainet.render.text import markup_safe
 
-_DNS_STYLE = {Verdict.ALLOW: "dim", Verdict.DENY: "bold red", Verdict.UNKNOWN: "yellow"}
+_DNS_STYLE = {PolicyVerdict.ALLOW: "dim", PolicyVerdict.DENY: "bold red", PolicyVerdict.UNKNOWN: "yellow"}
 
 
 class DeviationJson(TypedDict):
@@ -46,6 +46,8 @@ class CircumstancesJson(TypedDict):
 def enforcer_text(enforcer: Enforcer) -> str:
     """One sentence on who enforces the policies."""
     evidence = f" ({enforcer.evidence})" if enforcer.evidence else ""
+    if enforcer.stopped:
+        return f"{enforcer.title}{evidence} enforces no policy: {enforcer.stopped}. Every flow passes."
     if enforcer.inert:
         return f"Nothing enforces policies on this cluster{evidence}: every policy is inert, every flow passes."
     if enforcer.name is EnforcerName.UNKNOWN:

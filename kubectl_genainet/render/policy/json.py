@@ -53,12 +53,21 @@ class DirectionJson(TypedDict):
     not_evaluated: NotRequired[list[str]]
 
 
-class FlowJson(TypedDict):
-    """A line of `explain --flows`."""
-
-    verdict: str
-    egress: DirectionJson
-    ingress: DirectionJson
+FlowJson = TypedDict(
+    "FlowJson",
+    {
+        "verdict": str,
+        "egress": DirectionJson,
+        "ingress": DirectionJson,
+        "arrival": NotRequired[str],
+        "dns": NotRequired[DnsWayJson],
+        "from": NotRequired[str],
+        "to": NotRequired[str],
+        "flows": NotRequired[int],
+    },
+)
+"""A line of `explain --flows`; `from`, `to` and `flows` are there where the line stands for several flows: the one that
+decides, and their number."""
 
 
 class ChangeJson(TypedDict):

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kubectl_genainet.policy.model import Verdict
-from kubectl_genainet.policy.reach.grid import Difference, Grid, Group, Port
+from kubectl_genainet.policy.model import PolicyVerdict
+from kubectl_genainet.policy.reach.grid import Difference, Grid, PodGroup, Port
 from kubectl_genainet.policy.reach.outside import BeyondCell
 from kubectl_genainet.render.policy.beyond import CellJson, beyond_rows
 from kubectl_genainet.render.table import Column
@@ -25,19 +25,19 @@ DIFFERENCE_COLUMNS: tuple[Column[Difference], ...] = (
     Column("DESTINATION", lambda d: d.destination),
     Column("PORT", lambda d: f"{d.port}/{d.protocol}"),
     Column("BEFORE", lambda d: d.before.value),
-    Column("AFTER", lambda d: d.after.value, style=lambda d: "green" if d.after is Verdict.ALLOW else "red"),
+    Column("AFTER", lambda d: d.after.value, style=lambda d: "green" if d.after is PolicyVerdict.ALLOW else "red"),
 )
 
 
-def cell_text(grid: Grid, source: Group, destination: Group) -> tuple[str, str]:
+def cell_text(grid: Grid, source: PodGroup, destination: PodGroup) -> tuple[str, str]:
     """A cell's text and what it is: all, some, none, unknown, self or empty."""
     verdicts = grid.cell(source, destination)
     if grid.is_self(source, destination):
         return "·", "self"
     if not verdicts:
         return "·", "empty"
-    allowed = [p for p, v in verdicts.items() if v is Verdict.ALLOW]
-    unknown = [p for p, v in verdicts.items() if v is Verdict.UNKNOWN]
+    allowed = [p for p, v in verdicts.items() if v is PolicyVerdict.ALLOW]
+    unknown = [p for p, v in verdicts.items() if v is PolicyVerdict.UNKNOWN]
     if len(allowed) == len(verdicts):
         return "✓", "all"
     if not allowed:

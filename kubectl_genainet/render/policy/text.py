@@ -16,13 +16,13 @@ from kubectl_genainet.policy.model import (
     Explanation,
     Family,
     PolicyResult,
+    PolicyVerdict,
     Reason,
-    Verdict,
 )
 from kubectl_genainet.policy.patches.patch import Option, Patch
 from kubectl_genainet.render.text import markup_safe
 
-VERDICT_STYLE = {Verdict.ALLOW: "green", Verdict.DENY: "bold red", Verdict.UNKNOWN: "yellow"}
+VERDICT_STYLE = {PolicyVerdict.ALLOW: "green", PolicyVerdict.DENY: "bold red", PolicyVerdict.UNKNOWN: "yellow"}
 _MOST_LISTED = 20
 
 

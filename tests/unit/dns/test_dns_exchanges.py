@@ -34,7 +34,7 @@ from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import Device, NetNs, NodeReport
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.dns import DnsSummary
-from kubectl_genainet.model.results.exchange import DnsExchange, Outcome
+from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
 from kubectl_genainet.render.dns import _account
 
 MS = 1_000_000
@@ -204,7 +204,7 @@ def test_time_is_split_by_hop() -> None:
     (exchange,), summary = run(
         at_client(1, 100, DnsEnd.ANSWERED, response=103), at_server(1, 100.4, DnsEnd.ANSWERED, response=102.5)
     )
-    assert exchange.outcome is Outcome.ANSWERED
+    assert exchange.outcome is QueryOutcome.ANSWERED
     assert exchange.latency_ns == 3 * MS
     split = exchange.split
     assert (split.to_nat, split.to_server, split.server, split.to_client) == (
@@ -237,8 +237,8 @@ def test_one_of_a_pair_lost_before_nat_with_failed_insertions_is_the_race() -> N
         at_server(1, 100.4, DnsEnd.ANSWERED, response=100.9),
     )
     assert [(e.type, e.outcome, e.race) for e in exchanges] == [
-        ("A", Outcome.ANSWERED, False),
-        ("AAAA", Outcome.TIMEOUT, True),
+        ("A", QueryOutcome.ANSWERED, False),
+        ("AAAA", QueryOutcome.TIMEOUT, True),
     ]
     (finding,) = [f for f in summary.findings if f.check.startswith("dns-c") or f.check == "dns-timeout"]
     assert finding.check == "dns-conntrack-race"
@@ -283,7 +283,7 @@ def test_one_of_a_pair_that_reached_the_server_is_a_silent_server_not_the_race()
         at_server(2, 100.5, DnsEnd.EXPIRED, "AAAA"),
     )
     lost = exchanges[-1]
-    assert (lost.outcome, lost.race) == (Outcome.TIMEOUT, False)
+    assert (lost.outcome, lost.race) == (QueryOutcome.TIMEOUT, False)
     assert "it reached the server" in lost.last_seen
     assert [f.check for f in summary.findings] == ["dns-timeout"]
 
@@ -297,7 +297,7 @@ def test_without_failed_insertions_a_lost_pair_is_no_race() -> None:
 
 def test_repetition_is_a_timeout_and_a_retry() -> None:
     exchanges, summary = run(at_client(1, 100, DnsEnd.REPEATED), at_client(1, 2100, DnsEnd.ANSWERED, response=2101))
-    assert [(e.outcome, e.retry) for e in exchanges] == [(Outcome.TIMEOUT, False), (Outcome.ANSWERED, True)]
+    assert [(e.outcome, e.retry) for e in exchanges] == [(QueryOutcome.TIMEOUT, False), (QueryOutcome.ANSWERED, True)]
     assert (summary.queries.timeouts, summary.queries.retries) == (1, 1)
 
 

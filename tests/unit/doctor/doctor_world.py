@@ -17,7 +17,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.doctor.report import Report, examine
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
-from kubectl_genainet.model.events import Seen
+from kubectl_genainet.model.events import PacketSighting
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 
@@ -33,7 +33,7 @@ class World:
     objects: dict[tuple[str, str, str], Raw] = field(default_factory=dict)
     reports: list[NodeReport] = field(default_factory=list)
     rulesets: list[RulesetDump] = field(default_factory=list)
-    packets: list[Seen] = field(default_factory=list)
+    packets: list[PacketSighting] = field(default_factory=list)
     dns: list[DnsStats] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     namespace: str = ""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from kubectl_genainet.doctor.registry import all_checks
-from kubectl_genainet.doctor.report import Outcome, Report
+from kubectl_genainet.doctor.report import CheckOutcome, Report
 from kubectl_genainet.model.cluster import LeftOut
 from tests.unit.doctor import (
     doctor_faults_addresses,
@@ -82,7 +82,7 @@ def test_every_check_has_a_fault_that_it_finds() -> None:
 
 def test_a_sound_cluster_passes_every_check_that_it_has_the_knowledge_for() -> None:
     report = known(kubeadm)().report()
-    unchecked = {r.check: r.reasons for r in report.checks if r.outcome is Outcome.NOT_CHECKED}
+    unchecked = {r.check: r.reasons for r in report.checks if r.outcome is CheckOutcome.NOT_CHECKED}
     assert {name for name in unchecked if not any("DNS" in r or "packets" in r for r in unchecked[name])} == set()
 
 
@@ -107,11 +107,11 @@ def test_objects_of_the_namespace_that_is_judged_are_enough_for_checks_of_that_n
     world.get("Service", "qdrant")["spec"]["selector"] = {"app.kubernetes.io/name": "qdrnt"}
     world.left_out += [LeftOut(k, "not listed", NS) for k in ("Service", "Pod", "EndpointSlice", "NetworkPolicy")]
     outcomes = {r.check: r.outcome for r in world.report().checks}
-    assert outcomes["service-selector"] is Outcome.FOUND
-    assert outcomes["policy-none"] is Outcome.PASSED
-    assert outcomes["policy-blocks-call"] is Outcome.NOT_CHECKED  # another namespace's pods may be its callers
+    assert outcomes["service-selector"] is CheckOutcome.FOUND
+    assert outcomes["policy-none"] is CheckOutcome.PASSED
+    assert outcomes["policy-blocks-call"] is CheckOutcome.NOT_CHECKED  # another namespace's pods may be its callers
     world.namespace = ""
-    assert {r.check: r.outcome for r in world.report().checks}["service-selector"] is Outcome.NOT_CHECKED
+    assert {r.check: r.outcome for r in world.report().checks}["service-selector"] is CheckOutcome.NOT_CHECKED
 
 
 def test_another_way_back_is_no_fault_while_the_filter_is_loose() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kubectl_genainet.doctor.report import Outcome
+from kubectl_genainet.doctor.report import CheckOutcome
 from kubectl_genainet.model.events import PacketSeen, Point
 from kubectl_genainet.model.finding import Certainty, Finding
 from kubectl_genainet.model.node import Listener
@@ -45,7 +45,7 @@ def test_pods_of_which_no_agent_tells_the_sockets_are_not_checked() -> None:
         for number in range(len(report.namespaces)):
             change_netns(world, index, number, tcp_listeners=None, udp_listeners=None)
     results = {r.check: r for r in world.report().checks}
-    assert results["service-listener"].outcome is Outcome.NOT_CHECKED
+    assert results["service-listener"].outcome is CheckOutcome.NOT_CHECKED
     assert results["service-listener"].reasons[0].startswith("no agent told what listens in chatbot-ui-")
 
 
@@ -94,6 +94,6 @@ def test_a_client_of_few_queries_is_not_judged_by_shares(check: str) -> None:
     world.dns.append(measured(queries=12, nxdomain=12, servfail=0))
     result = next(r for r in world.report().checks if r.check == check)
     assert (result.outcome, result.reasons) == (
-        Outcome.NOT_CHECKED,
+        CheckOutcome.NOT_CHECKED,
         ("fewer than 20 DNS queries by chatbot/rag-app: measure longer",),
     )

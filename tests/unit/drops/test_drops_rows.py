@@ -15,6 +15,7 @@ from kubectl_genainet.drops.drops import DropCorrelator
 from kubectl_genainet.drops.rows import Rows
 from kubectl_genainet.drops.summary import summary_of
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.diagnoses import BY_REASON
 from kubectl_genainet.model.events import (
     ClusterChanged,
     DropCount,
@@ -33,8 +34,8 @@ from kubectl_genainet.model.finding import Certainty, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import Device, NetNs, NetnsRules, NodeReport, Route, RulesetDump
 from kubectl_genainet.model.packet import OBSERVER, FiveTuple, Protocol
-from kubectl_genainet.model.reasons import SENTENCES, is_background
-from kubectl_genainet.model.results.drops import Agreement, DropRow, Outcome
+from kubectl_genainet.model.reasons import is_background
+from kubectl_genainet.model.results.drops import Agreement, DropOutcome, DropRow
 from kubectl_genainet.proxy import RuleRef
 from kubectl_genainet.render.drops import COLUMNS, details
 from kubectl_genainet.render.table import table
@@ -218,7 +219,7 @@ def test_sample_gives_hook_and_rule_and_a_foreign_rule_disagrees_with_the_polici
     rule = '-A FORWARD -s 10.244.1.2/32 -p tcp -m tcp --dport 8080 -m comment --comment "old test" -j DROP'
     (row,) = rows(rules(rule), sample(), dropped())
     assert row.drop is not None and row.policy is not None
-    assert (row.check, row.outcome, row.drop.hook) == ("rule-drop", Outcome.DROPPED, "FORWARD")
+    assert (row.check, row.outcome, row.drop.hook) == ("rule-drop", DropOutcome.DROPPED, "FORWARD")
     assert row.drop.rule is not None and "old test" in row.drop.rule
     assert (row.policy.agreement, row.policy.causes) == (Agreement.API_ADMITS, ())
 
@@ -227,7 +228,33 @@ def test_rule_that_rejects_is_told_from_one_that_drops() -> None:
     rule = "-A FORWARD -p tcp -m tcp --dport 8080 -j REJECT --reject-with tcp-reset"
     (row,) = rows(rules(rule), sample(), dropped())
     assert row.drop is not None
-    assert (row.check, row.outcome, row.drop.told) == ("rejected-by-rule", Outcome.REJECTED, "tcp-reset")
+    assert (row.check, row.outcome, row.drop.told) == ("rejected-by-rule", DropOutcome.REJECTED, "tcp-reset")
+
+
+@pytest.mark.parametrize(
+    ("to", "verdict", "check", "said"),
+    [
+        (
+            (VIP, 8081),
+            "REJECT",
+            "no-such-port",
+            "Service default/my-llama-svc (10.96.0.65) has no port 8081/TCP; it has 80/TCP",
+        ),
+        (("10.96.7.7", 80), "DROP", "kube-proxy-drop", "kube-proxy's rule on node-1 drops it: unallocated"),
+        (("203.0.113.9", 80), "DROP", "kube-proxy-drop", "kube-proxy's rule on node-1 drops it: unallocated"),
+    ],
+)
+def test_what_kube_proxy_itself_refuses_is_no_matter_of_policies(
+    to: tuple[str, int], verdict: str, check: str, said: str
+) -> None:
+    flow = tcp(UI, 40000, *to)
+    chains = [
+        ":KUBE-SERVICES - [0:0]",
+        "-A FORWARD -m conntrack --ctstate NEW -j KUBE-SERVICES",
+        f'-A KUBE-SERVICES -d {to[0]}/32 -p tcp -m tcp --dport {to[1]} -m comment --comment "unallocated" -j {verdict}',
+    ]
+    (row,) = rows(rules(*chains), sample(flow), dropped(flow))
+    assert (row.check, row.title, row.policy) == (check, said, None)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +374,7 @@ def test_dropped_icmp_error_names_the_rule_for_its_type_and_no_other() -> None:
 def test_answer_to_a_client_that_has_gone_is_no_closed_port() -> None:
     late = dropped(REQUEST.reversed, reason="NO_SOCKET", location="tcp_v4_rcv", netns=UI_NS, opening=False)
     (row,) = rows(late)
-    assert (row.check, row.severity, row.outcome) == ("late-answer", Severity.INFO, Outcome.DROPPED)
+    assert (row.check, row.severity, row.outcome) == ("late-answer", Severity.INFO, DropOutcome.DROPPED)
     assert row.title.startswith(
         f"an answer from {LLAMA}:8080 reached pod default/chatbot-ui, where no socket waits for it"
     )
@@ -386,7 +413,7 @@ def test_resets_and_retransmits_are_evidence_of_a_drop_and_rows_without_one() ->
         node="node-1", t_ns=10, netns=UI_NS, flow=tcp(UI, 40000, VIP, 80), packets=2, state="SYN_SENT"
     )
     (row,) = rows(refused, sent, seen, again)
-    assert (row.check, row.outcome) == ("closed-port", Outcome.REFUSED)
+    assert (row.check, row.outcome) == ("closed-port", DropOutcome.REFUSED)
     said = "\n".join(e.statement for e in row.evidence)
     assert "5 TCP resets sent by pod default/my-llama (NO_SOCKET)" in said and "2 in SYN_SENT" in said
     assert [(r.check, r.severity) for r in rows(again)] == [("retransmits", Severity.INFO)]
@@ -474,11 +501,11 @@ def test_syn_without_a_reason_is_no_background() -> None:
 
 
 def test_every_sentence_reads_with_any_place_and_device() -> None:
-    for reason, sentence in SENTENCES.items():
-        text = sentence.text.format(place="pod default/x", device="eth0")
+    for reason, (diagnosis, sentence) in BY_REASON.items():
+        text = sentence.format(place="pod default/x", device="eth0")
         assert "{" not in text and not text.endswith("."), reason
         (row,) = rows(dropped(reason=reason, location="somewhere"))
-        assert row.check == sentence.check
+        assert row.check == diagnosis.name
 
 
 def test_scope_leaves_other_flows_out() -> None:
@@ -492,7 +519,7 @@ def test_hostile_names_are_escaped_and_the_table_fits() -> None:
     out = io.StringIO()
     console = Console(file=out, width=100, no_color=True, force_terminal=False)
     console.print(table(COLUMNS, [row]))
-    console.print(details(row))
+    console.print(details(row, 100))
     text = out.getvalue()
     assert "\x1b" not in text and "\u202e" not in text and "\\x1b[31mred" in text
     assert max(map(len, text.splitlines())) <= 100

@@ -139,7 +139,8 @@ def test_a_batch_answers_line_by_line_in_order(manifests: Path) -> None:
     ("line", "problem"),
     [
         ("{", "<stdin>, line 1: "),
-        ('{"from": "ai/rag", "to": "ai/llama-0"}', "missing required field `port`"),
+        ('{"from": "ai/rag", "to": "192.0.2.1"}', "192.0.2.1 needs a port number"),
+        ("pod/rag", "1 words are no flow"),
         ('{"from": "ai/rag", "to": "ai/gone", "port": 80}', "no pod 'gone' in namespace ai"),
         ('{"from": "ai/rag", "to": "10.0.0", "port": 80}', "'10.0.0' is not an IP address"),
         ('{"from": "ai/rag", "to": "10.0.0.1", "port": 0}', "port 0 is not between 1 and 65535"),
@@ -169,6 +170,17 @@ def test_a_batch_takes_names(manifests: Path) -> None:
     text = "\n".join(map(json.dumps, lines))
     result = run("explain", "--manifests", str(manifests), "--flows", "-", "-o", "json", text=text)
     assert [json.loads(line)["verdict"] for line in result.stdout.splitlines()] == ["allow", "allow"]
+
+
+def test_a_batch_takes_targets_and_says_what_they_stand_for(manifests: Path) -> None:
+    lines = ["pod/rag svc/llama", "nonsense", '{"from": "ai/rag", "to": "svc/llama", "port": 80}']
+    arguments = ("explain", "--manifests", str(manifests), "-n", "ai", "--flows", "-")
+    plain = run(*arguments, text="\n".join(lines))
+    assert plain.return_value == 2
+    assert plain.stdout.count("through Service ai/llama") == 2 and plain.stdout.count("DNS: ") == 2
+    answers = [json.loads(line) for line in run(*arguments, "-o", "json", text="\n".join(lines)).stdout.splitlines()]
+    assert [sorted({"verdict", "error"} & set(a)) for a in answers] == [["verdict"], ["error"], ["verdict"]]
+    assert "dns" in answers[0] and answers[0]["verdict"] == answers[2]["verdict"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.policy import PolicyEngine, Verdict
+from kubectl_genainet.policy import PolicyEngine, PolicyVerdict
 from kubectl_genainet.policy.reach.grid import differences, grid_of, with_applied
 from kubectl_genainet.policy.reach.outside import beyond_of
 from kubectl_genainet.policy.reach.reasons import reasons_of
@@ -52,7 +52,7 @@ def test_pods_that_a_policy_tells_apart_are_rows_of_their_own() -> None:
 def test_without_a_port_each_destination_is_judged_on_the_ports_it_declares() -> None:
     grid = grid_of(engine(*PODS, POLICY), namespace="ai", protocol="", port=None)
     llama, rag = grid.groups
-    assert grid.cell(rag, llama) == {("TCP", 8080): Verdict.ALLOW, ("TCP", 9090): Verdict.DENY}
+    assert grid.cell(rag, llama) == {("TCP", 8080): PolicyVerdict.ALLOW, ("TCP", 9090): PolicyVerdict.DENY}
     assert grid.cell(llama, rag) == {}
 
 
@@ -89,7 +89,7 @@ def test_differences_are_folded_and_name_both_verdicts() -> None:
     after = PolicyEngine(with_applied(before.snapshot, snapshot(POLICY)))
     found = differences(before, after, namespace="", ports={("TCP", 9090)})
     assert {(d.source, d.destination, d.port, d.before, d.after) for d in found} == {
-        (source, "ai/llama-* (2)", 9090, Verdict.ALLOW, Verdict.DENY)
+        (source, "ai/llama-* (2)", 9090, PolicyVerdict.ALLOW, PolicyVerdict.DENY)
         for source in ("ai/llama-* (2)", "ai/rag-5c9-* (2)", "web/chat")
     }
     assert differences(before, before, namespace="", ports={("TCP", 9090)}) == []

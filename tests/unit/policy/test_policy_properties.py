@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kubectl_genainet.policy import PolicyEngine, PolicyFlow, Verdict, patch
+from kubectl_genainet.policy import PolicyEngine, PolicyFlow, PolicyVerdict, patch
 from kubectl_genainet.policy.patches.patch import Option
 from tests.unit.policy import policy_naive
 from tests.unit.policy.policy_cluster import Raw, end, engine, namespace, netpol, pod
@@ -95,7 +95,7 @@ def flows(objects: list[Raw]) -> list[tuple[str, str, str, int]]:
 
 
 def passing(judge: PolicyEngine, wanted: list[tuple[str, str, str, int]]) -> set[tuple[str, str, str, int]]:
-    return {f for f in wanted if judge.verdict(PolicyFlow(end(f[0]), end(f[1]), f[2], f[3])) is Verdict.ALLOW}
+    return {f for f in wanted if judge.verdict(PolicyFlow(end(f[0]), end(f[1]), f[2], f[3])) is PolicyVerdict.ALLOW}
 
 
 @many
@@ -107,11 +107,11 @@ def test_explanation_verdict_and_matrix_agree_with_the_naive_evaluator(objects: 
     for source, target, protocol, number in flows(objects):
         expected = policy_naive.admits(objects, source, target, protocol, number)
         flow = PolicyFlow(end(source), end(target), protocol, number)
-        assert (judge.explain(flow).verdict is Verdict.ALLOW) is expected, flow
-        assert (judge.verdict(flow) is Verdict.ALLOW) is expected, flow
+        assert (judge.explain(flow).verdict is PolicyVerdict.ALLOW) is expected, flow
+        assert (judge.verdict(flow) is PolicyVerdict.ALLOW) is expected, flow
         if "/" in source and "/" in target and source != target:
             i, j = classes[tuple(source.split("/"))], classes[tuple(target.split("/"))]  # type: ignore[index]
-            assert (matrices[(protocol, number)].verdict(i, j) is Verdict.ALLOW) is expected, flow
+            assert (matrices[(protocol, number)].verdict(i, j) is PolicyVerdict.ALLOW) is expected, flow
 
 
 @many

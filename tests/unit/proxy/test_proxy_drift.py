@@ -13,6 +13,7 @@ from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.proxy import Ruleset, compare, dump_of, parse_ruleset, proxy_modes, service_rules
+from kubectl_genainet.proxy.drift.connections import stale_connections
 from kubectl_genainet.proxy.hits import connections_by_backend, parse_conntrack, since
 from kubectl_genainet.proxy.names import iptables_endpoint_chain, iptables_service_chain
 from kubectl_genainet.proxy.report import RulesReport, rules_report
@@ -223,6 +224,42 @@ def test_the_report_counts_conntracks_connections() -> None:
     assert row.conntrack == 1
     counts = connections_by_backend(parse_conntrack("ipv4     2 " + conntrack))
     assert counts == {("TCP", VIP, 80, "10.244.0.1", 8080): 1}
+
+
+@pytest.mark.parametrize(
+    ("entry", "severity"),
+    [
+        ("tcp 6 86398 ESTABLISHED", Severity.INFO),
+        ("tcp 6 60 SYN_SENT", Severity.INFO),
+        ("tcp 6 117 TIME_WAIT", None),
+        ("ipv4 2 tcp 6 9 CLOSE", None),
+    ],
+)
+def test_an_entry_of_tcp_to_a_removed_endpoint_misleads_its_own_connection_only(
+    entry: str, severity: Severity | None
+) -> None:
+    gone = "src=10.244.0.9 dst=10.244.3.3 sport=8080 dport=5000 [ASSURED] mark=0 use=1\n"
+    found = report(iptables("10.244.0.1", "10.244.0.2"), f"{entry} src=10.244.3.3 dst={VIP} sport=5000 dport=80 {gone}")
+    assert [f.severity for f in found.findings] == ([] if severity is None else [severity])
+    assert found.rows[0].state == "in step"
+
+
+def test_an_entry_of_udp_to_a_removed_endpoint_misleads_every_packet_of_its_client() -> None:
+    port = {"name": "http", "port": 80, "protocol": "UDP", "targetPort": 8080}
+    slices = endpoints("10.244.0.1")
+    slices.raw["ports"][0]["protocol"] = "UDP"
+    found = stale_connections(
+        ClusterSnapshot((service(ports=[port]), slices)),
+        "node-1",
+        parse_conntrack(
+            f"udp 17 20 src=10.244.3.3 dst={VIP} sport=5000 dport=80 "
+            "src=10.244.0.9 dst=10.244.3.3 sport=8080 dport=5000 mark=0 use=1\n"
+        ),
+    )
+    (finding,) = found
+    assert finding.severity is Severity.ERROR
+    assert finding.remedy is not None
+    assert finding.remedy.command == f"conntrack -D -p udp --orig-dst {VIP} --orig-port-dst 80"
 
 
 def test_the_report_says_what_is_not_in_step_and_refuses_unknown_targets() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.proxy import Packet, Ruleset, Verdict, dump_of, evaluate, parse_ruleset, service_rules
+from kubectl_genainet.proxy import Packet, Ruleset, RulesetVerdict, dump_of, evaluate, parse_ruleset, service_rules
 
 FOLDER = Path(__file__).parents[2] / "data/proxy"
 STEMS = sorted(path.name.removesuffix(".flows.json") for path in FOLDER.glob("*.flows.json"))
@@ -42,17 +42,24 @@ def test_there_is_a_dump_of_the_real_kube_proxy_and_of_each_mode_of_the_lab() ->
     ]
 
 
-def _ends(flow: dict[str, Any]) -> set[Verdict]:
+def _ends(flow: dict[str, Any]) -> set[RulesetVerdict]:
     """The verdicts that fit what was seen."""
-    unheard = {Verdict.REJECT} if flow["protocol"] == "SCTP" else set()  # a raw socket is not told of it
+    unheard = {RulesetVerdict.REJECT} if flow["protocol"] == "SCTP" else set()  # a raw socket is not told of it
     return (
         unheard
         | {
-            "answer": {Verdict.DNAT},
-            "refused": {Verdict.REJECT, Verdict.NO_MATCH},  # or the node's own kernel, for a port where nothing listens
-            "timeout": {Verdict.DROP, Verdict.NO_MATCH, Verdict.ACCEPT},  # let through, to where nobody is
-            "forbidden": {Verdict.DROP, Verdict.REJECT},
-            "unreachable": {Verdict.NO_MATCH},
+            "answer": {RulesetVerdict.DNAT},
+            "refused": {
+                RulesetVerdict.REJECT,
+                RulesetVerdict.NO_MATCH,
+            },  # or the node's own kernel, for a port where nothing listens
+            "timeout": {
+                RulesetVerdict.DROP,
+                RulesetVerdict.NO_MATCH,
+                RulesetVerdict.ACCEPT,
+            },  # let through, to where nobody is
+            "forbidden": {RulesetVerdict.DROP, RulesetVerdict.REJECT},
+            "unreachable": {RulesetVerdict.NO_MATCH},
         }[flow["came"]["end"]]
     )
 

@@ -10,7 +10,7 @@ from kubectl_genainet.proxy import (
     Hook,
     Packet,
     Ruleset,
-    Verdict,
+    RulesetVerdict,
     attribute_nat,
     dump_of,
     evaluate,
@@ -43,19 +43,19 @@ def test_a_return_goes_back_behind_the_jump_and_a_goto_does_not() -> None:
         "FORWARD -j ONE", "FORWARD -j DROP", "ONE -g TWO", "ONE -j ACCEPT", "TWO -j RETURN", chains="ONE TWO"
     )
     result = evaluate(rules, packet())
-    assert result.verdict is Verdict.DROP
+    assert result.verdict is RulesetVerdict.DROP
     assert met(result) == [("FORWARD", 1), ("ONE", 1), ("TWO", 1), ("FORWARD", 2)]
 
 
 def test_a_chains_policy_drops_and_is_named() -> None:
     result = evaluate(filter_rules("FORWARD -p udp -j ACCEPT", policy="DROP"), packet())
-    assert result.verdict is Verdict.DROP
+    assert result.verdict is RulesetVerdict.DROP
     assert (result.rules[-1].chain, result.rules[-1].index, result.rules[-1].text) == ("FORWARD", 0, "policy DROP")
 
 
 def test_an_accept_ends_its_own_table_only() -> None:
     text = "*mangle\n-A FORWARD -j ACCEPT\nCOMMIT\n*filter\n-A FORWARD -j REJECT --reject-with tcp-reset\nCOMMIT\n"
-    assert evaluate(ruleset(text), packet()).verdict is Verdict.REJECT
+    assert evaluate(ruleset(text), packet()).verdict is RulesetVerdict.REJECT
 
 
 @pytest.mark.parametrize(
@@ -82,23 +82,23 @@ def test_an_accept_ends_its_own_table_only() -> None:
 )
 def test_matches(match: str, matches: bool) -> None:
     result = evaluate(filter_rules(f"FORWARD {match} -j DROP"), packet())
-    assert result.verdict is (Verdict.DROP if matches else Verdict.NO_MATCH)
+    assert result.verdict is (RulesetVerdict.DROP if matches else RulesetVerdict.NO_MATCH)
 
 
 def test_an_unknown_match_makes_the_verdict_unknown_and_is_named() -> None:
     result = evaluate(filter_rules("FORWARD -m string --string x --algo bm -j DROP"), packet())
-    assert result.verdict is Verdict.UNKNOWN
+    assert result.verdict is RulesetVerdict.UNKNOWN
     assert any("string" in name for name in result.unknown)
     assert result.dropping_rules[0].chain == "FORWARD"
     outcomes = {o.verdict for o in result.outcomes}
-    assert outcomes == {Verdict.DROP, Verdict.NO_MATCH}
+    assert outcomes == {RulesetVerdict.DROP, RulesetVerdict.NO_MATCH}
 
 
 def test_an_unknown_match_that_changes_nothing_leaves_the_verdict_known() -> None:
     rules = filter_rules("FORWARD -m limit --limit 5/min -j LOG", "FORWARD -d 10.1.0.0/16 -j DROP")
-    assert evaluate(rules, packet()).verdict is Verdict.DROP
+    assert evaluate(rules, packet()).verdict is RulesetVerdict.DROP
     before_a_false_match = filter_rules("FORWARD -p udp -m string --string x --algo bm -j DROP")
-    assert evaluate(before_a_false_match, packet()).verdict is Verdict.NO_MATCH
+    assert evaluate(before_a_false_match, packet()).verdict is RulesetVerdict.NO_MATCH
 
 
 def test_an_unknown_target_makes_the_verdict_unknown() -> None:
@@ -111,15 +111,15 @@ def test_devices_that_are_not_known_leave_the_verdict_open_only_where_they_matte
     rules = filter_rules("FORWARD -i eth0 -j DROP")
     assert evaluate(rules, packet()).unknown == ("-i eth0",)
     from_pod = Packet(src="10.0.0.2", dst="10.1.0.9", dport=80, protocol=Protocol.TCP, in_device="veth1")
-    assert evaluate(rules, from_pod).verdict is Verdict.NO_MATCH
+    assert evaluate(rules, from_pod).verdict is RulesetVerdict.NO_MATCH
 
 
 def test_without_the_nodes_addresses_a_local_destination_is_not_guessed() -> None:
     rules = parse_ruleset([dump_of("*filter\n-A INPUT -j DROP\nCOMMIT\n")])
     result = evaluate(rules, packet())
-    assert result.verdict is Verdict.UNKNOWN
+    assert result.verdict is RulesetVerdict.UNKNOWN
     assert result.unknown == ("whether 10.1.0.9 is an address of the node",)
-    assert evaluate(rules, packet("127.0.0.1")).verdict is Verdict.DROP
+    assert evaluate(rules, packet("127.0.0.1")).verdict is RulesetVerdict.DROP
 
 
 def test_marks_are_set_and_asked_bit_by_bit() -> None:
@@ -128,7 +128,7 @@ def test_marks_are_set_and_asked_bit_by_bit() -> None:
         "FORWARD -j MARK --set-xmark 0x0/0x10000",
         "FORWARD -m mark --mark 0x20000/0x30000 -j DROP",
     )
-    assert evaluate(rules, packet()).verdict is Verdict.DROP
+    assert evaluate(rules, packet()).verdict is RulesetVerdict.DROP
 
 
 def test_inside_the_node_the_mark_is_unknown_but_not_the_bits_that_rules_set() -> None:
@@ -139,10 +139,10 @@ def test_inside_the_node_the_mark_is_unknown_but_not_the_bits_that_rules_set() -
         "FORWARD -j REJECT",
     )
     result = evaluate_hook(rules, packet(), "FORWARD")
-    assert result.verdict is Verdict.UNKNOWN
+    assert result.verdict is RulesetVerdict.UNKNOWN
     assert [r.index for r in result.dropping_rules] == [4]
     marked = evaluate_hook(rules, Packet(dst="10.1.0.9", protocol=Protocol.TCP, mark=0x4000), Hook.FORWARD)
-    assert marked.verdict is Verdict.ACCEPT
+    assert marked.verdict is RulesetVerdict.ACCEPT
     with pytest.raises(ValueError, match="no netfilter hook"):
         evaluate_hook(rules, packet(), "NOWHERE")
 
@@ -163,10 +163,10 @@ COMMIT
 
 def test_random_ways_have_the_probabilities_of_their_rules() -> None:
     result = evaluate(ruleset(NAT), packet("10.96.0.1"))
-    assert result.verdict is Verdict.MIXED
-    assert [(p.verdict, p.share) for p in result.parts] == [(Verdict.DNAT, 0.625), (Verdict.DROP, 0.375)]
+    assert result.verdict is RulesetVerdict.MIXED
+    assert [(p.verdict, p.share) for p in result.parts] == [(RulesetVerdict.DNAT, 0.625), (RulesetVerdict.DROP, 0.375)]
     assert [(b.address, b.probability) for b in result.backends] == [("10.1.0.1:8080", 0.25), ("10.1.0.2:8080", 0.375)]
-    dropped = next(o for o in result.outcomes if o.verdict is Verdict.DROP)
+    dropped = next(o for o in result.outcomes if o.verdict is RulesetVerdict.DROP)
     assert dropped.probability == pytest.approx(0.375)
     assert dropped.final_rule is not None
     assert dropped.final_rule.text == "-A FORWARD -d 10.1.0.3/32 -j DROP"
@@ -182,7 +182,7 @@ def test_an_established_connection_is_not_translated_anew() -> None:
     result = evaluate(
         ruleset(NAT), Packet(src="10.0.0.2", dst="10.96.0.1", dport=80, protocol=Protocol.TCP, ct_state="ESTABLISHED")
     )
-    assert result.verdict is Verdict.NO_MATCH
+    assert result.verdict is RulesetVerdict.NO_MATCH
 
 
 def test_a_packet_of_the_node_to_itself_passes_input_with_its_nat_decided() -> None:
@@ -191,7 +191,7 @@ def test_a_packet_of_the_node_to_itself_passes_input_with_its_nat_decided() -> N
         "*filter\n-A OUTPUT -j ACCEPT\n-A INPUT -p tcp -m tcp --dport 30000 -j REJECT\nCOMMIT\n"
     )
     result = evaluate(ruleset(text), packet(NODE, 30000, src=NODE))
-    assert result.verdict is Verdict.REJECT
+    assert result.verdict is RulesetVerdict.REJECT
     assert met(result) == [("OUTPUT", 1), ("INPUT", 1)]
 
 
@@ -200,8 +200,8 @@ def test_the_kubelets_firewall_keeps_others_from_loopback_addresses() -> None:
         "*filter\n-A INPUT -j KUBE-FIREWALL\n-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment "
         '"block incoming localnet connections" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP\nCOMMIT\n'
     )
-    assert evaluate(rules, packet("127.0.0.1", src="192.168.0.9")).verdict is Verdict.DROP
-    assert evaluate(rules, packet("127.0.0.1", src="127.0.0.1")).verdict is Verdict.NO_MATCH
+    assert evaluate(rules, packet("127.0.0.1", src="192.168.0.9")).verdict is RulesetVerdict.DROP
+    assert evaluate(rules, packet("127.0.0.1", src="127.0.0.1")).verdict is RulesetVerdict.NO_MATCH
 
 
 def test_attribution_finds_the_way_that_leads_to_the_observed_backend() -> None:
@@ -235,13 +235,15 @@ def test_legacy_and_nft_tables_of_one_node_are_both_walked() -> None:
     legacy = "# Generated by iptables-save v1.8.9 (legacy)\n*filter\n-A FORWARD -j DROP\nCOMMIT\n"
     rules = ruleset("*filter\n-A FORWARD -p udp -j ACCEPT\nCOMMIT\n", legacy)
     assert rules.sources == ("iptables-nft", "iptables-legacy")
-    assert evaluate(rules, packet(protocol="UDP")).verdict is Verdict.DROP
+    assert evaluate(rules, packet(protocol="UDP")).verdict is RulesetVerdict.DROP
 
 
 def test_nft_table_of_iptables_is_not_walked_twice() -> None:
     nft = "table ip filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}\n"
-    assert evaluate(ruleset(nft), packet()).verdict is Verdict.DROP
-    assert evaluate(ruleset("*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n", nft), packet()).verdict is Verdict.NO_MATCH
+    assert evaluate(ruleset(nft), packet()).verdict is RulesetVerdict.DROP
+    assert (
+        evaluate(ruleset("*filter\n:FORWARD ACCEPT [0:0]\nCOMMIT\n", nft), packet()).verdict is RulesetVerdict.NO_MATCH
+    )
 
 
 def nft_chain(*rules: str, sets: str = "") -> Ruleset:
@@ -280,14 +282,14 @@ def test_nft_matches(rule: str, matches: bool) -> None:
     )
     result = evaluate(nft_chain(f"{rule} drop", sets=sets), packet())
     assert result.unknown == ()
-    assert result.verdict is (Verdict.DROP if matches else Verdict.NO_MATCH)
+    assert result.verdict is (RulesetVerdict.DROP if matches else RulesetVerdict.NO_MATCH)
 
 
 def test_nft_what_is_not_known_is_named() -> None:
     assert "cgroup" in evaluate(nft_chain("meta cgroup 7 drop"), packet()).unknown[0]
     assert "osf" in evaluate(nft_chain('osf name "Linux" drop'), packet()).unknown[0]
     result = evaluate(nft_chain('meta cgroup 7 log prefix "x" counter', "ip daddr 10.1.0.9 reject"), packet())
-    assert result.verdict is Verdict.REJECT
+    assert result.verdict is RulesetVerdict.REJECT
 
 
 def test_nft_verdict_maps_and_their_comments() -> None:
@@ -296,11 +298,11 @@ def test_nft_verdict_maps_and_their_comments() -> None:
         '\t\telements = { 10.1.0.9 . tcp . 80 comment "ns1/svc1:p80" : drop }\n\t}\n'
     )
     result = evaluate(nft_chain("ip daddr . meta l4proto . th dport vmap @none", sets=sets), packet())
-    assert result.verdict is Verdict.DROP
+    assert result.verdict is RulesetVerdict.DROP
     assert result.service == "ns1/svc1:p80"
     assert result.rules[-1].chain == "map none"
     missed = evaluate(nft_chain("ip daddr . meta l4proto . th dport vmap @none", sets=sets), packet(dport=81))
-    assert (missed.verdict, missed.rules) == (Verdict.NO_MATCH, ())
+    assert (missed.verdict, missed.rules) == (RulesetVerdict.NO_MATCH, ())
 
 
 def test_nft_remembered_clients_keep_their_backend() -> None:
@@ -349,8 +351,8 @@ def test_ipvs_schedulers_and_weights() -> None:
     assert [(b.address, b.probability) for b in weighted.backends] == [("10.244.0.2:53", 0.75), ("10.244.0.3:53", 0.25)]
     least = evaluate(rules, packet("10.96.0.11", 53, protocol="UDP"))
     assert [b.probability for b in least.backends] == [None, None]
-    assert evaluate(rules, packet("10.96.0.12", 80)).verdict is Verdict.REJECT
-    assert evaluate(rules, packet("10.96.0.99", 80)).verdict is Verdict.NO_MATCH
+    assert evaluate(rules, packet("10.96.0.12", 80)).verdict is RulesetVerdict.REJECT
+    assert evaluate(rules, packet("10.96.0.99", 80)).verdict is RulesetVerdict.NO_MATCH
     assert rules.virtual_servers[0].persistent_timeout == 10800
     assert rules.virtual_servers[3].fwmark == 7
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.proxy import Evaluation, Packet, Verdict, dumps_of, evaluate, parse_ruleset
+from kubectl_genainet.proxy import Evaluation, Packet, RulesetVerdict, dumps_of, evaluate, parse_ruleset
 
 NODE = "192.168.0.2"
 PACKET = Packet(
@@ -78,7 +78,7 @@ IPTABLES = [
 def test_a_match_of_iptables(match: str, matches: bool) -> None:
     result = outcome(iptables(f"FORWARD {match} -j DROP"))
     assert result.unknown == ()
-    assert result.verdict is (Verdict.DROP if matches else Verdict.NO_MATCH)
+    assert result.verdict is (RulesetVerdict.DROP if matches else RulesetVerdict.NO_MATCH)
 
 
 NFT = [
@@ -140,7 +140,7 @@ def test_a_statement_of_nft(match: str, matches: bool) -> None:
     text = f"table inet t {{\n\tset seen {{\n\t\ttype ipv4_addr\n\t}}\n\tchain f {{\n\t\t{hook}\n\t\t{match} drop\n\t}}\n}}\n"
     result = outcome(text)
     assert result.unknown == ()
-    assert result.verdict is (Verdict.DROP if matches else Verdict.NO_MATCH)
+    assert result.verdict is (RulesetVerdict.DROP if matches else RulesetVerdict.NO_MATCH)
 
 
 IPSETS = [
@@ -160,15 +160,15 @@ IPSETS = [
 def test_a_set_of_ipset(kind: str, members: str, flags: str, matches: bool) -> None:
     listed = f"Name: s\nType: {kind}\nHeader: family inet hashsize 64\nMembers:\n{members}\n"
     result = outcome(iptables(f"FORWARD -m set --match-set s {flags} -j DROP"), listed)
-    assert result.verdict is (Verdict.DROP if matches else Verdict.NO_MATCH)
+    assert result.verdict is (RulesetVerdict.DROP if matches else RulesetVerdict.NO_MATCH)
 
 
 def test_a_set_masks_addresses_and_a_list_of_sets_asks_its_members() -> None:
     masked = "create m hash:ip family inet netmask 24\nadd m 10.0.0.0\ncreate l list:set size 8\nadd l m\n"
     rules = iptables("FORWARD -m set --match-set l src -j DROP")
-    assert outcome(rules, masked).verdict is Verdict.DROP
+    assert outcome(rules, masked).verdict is RulesetVerdict.DROP
     lost = "create l list:set size 8\nadd l gone\n"
-    assert outcome(rules, lost).verdict is Verdict.UNKNOWN
+    assert outcome(rules, lost).verdict is RulesetVerdict.UNKNOWN
 
 
 def nat(rule: str, sets: str = "") -> str:
@@ -207,9 +207,9 @@ def test_an_address_of_a_range_is_the_one_that_the_kernels_hash_picks() -> None:
 def test_untracked_packets_are_not_translated() -> None:
     raw = iptables("PREROUTING -d 10.1.0.9/32 -j CT --notrack", table="raw")
     dnat = iptables("PREROUTING -j DNAT --to-destination 10.7.0.1", table="nat")
-    assert outcome(raw + dnat).verdict is Verdict.NO_MATCH
+    assert outcome(raw + dnat).verdict is RulesetVerdict.NO_MATCH
     late = iptables("PREROUTING -j CT --notrack", table="mangle")
-    assert outcome(late + dnat).verdict is Verdict.DNAT
+    assert outcome(late + dnat).verdict is RulesetVerdict.DNAT
 
 
 def test_connection_marks_are_written_and_read_under_both_masks() -> None:
@@ -220,15 +220,18 @@ def test_connection_marks_are_written_and_read_under_both_masks() -> None:
         "PREROUTING -j CONNMARK --restore-mark --nfmask 0x80 --ctmask 0x80",
         table="mangle",
     )
-    assert outcome(rules + iptables("FORWARD -m mark --mark 0x4080 -j DROP")).verdict is Verdict.DROP
+    assert outcome(rules + iptables("FORWARD -m mark --mark 0x4080 -j DROP")).verdict is RulesetVerdict.DROP
 
 
 def test_hooks_of_devices_and_dormant_tables() -> None:
     hook = 'type filter hook ingress device "eth0" priority filter; policy accept;'
     text = "table {} t {{\n\tchain i {{\n\t\t" + hook + "\n\t\tdrop\n\t}}\n}}\n"
-    assert outcome(text.format("netdev")).verdict is Verdict.DROP
-    assert outcome(text.format("inet").replace("eth0", "eth1")).verdict is Verdict.NO_MATCH
-    assert outcome(text.format("netdev").replace("\tchain", "\tflags dormant\n\tchain", 1)).verdict is Verdict.NO_MATCH
+    assert outcome(text.format("netdev")).verdict is RulesetVerdict.DROP
+    assert outcome(text.format("inet").replace("eth0", "eth1")).verdict is RulesetVerdict.NO_MATCH
+    assert (
+        outcome(text.format("netdev").replace("\tchain", "\tflags dormant\n\tchain", 1)).verdict
+        is RulesetVerdict.NO_MATCH
+    )
 
 
 def test_of_chains_of_one_priority_the_one_registered_last_runs_first() -> None:
@@ -238,27 +241,27 @@ def test_of_chains_of_one_priority_the_one_registered_last_runs_first() -> None:
         "PREROUTING -j DNAT --to-destination 10.7.0.3", table="nat"
     )
     tied = outcome(one, legacy)
-    assert tied.verdict is Verdict.UNKNOWN
+    assert tied.verdict is RulesetVerdict.UNKNOWN
     assert "iptables-legacy" in tied.unknown[0]
 
 
 def test_questions_that_exclude_each_other_are_judged_together() -> None:
     packet = Packet(src="10.0.0.2", dst="10.1.0.9", dport=80, protocol=Protocol.TCP)
     apart = iptables("FORWARD ! -i eth0 -j DROP", "FORWARD ! -i eth1 -j DROP")
-    assert outcome(apart, packet=packet).verdict is Verdict.DROP
+    assert outcome(apart, packet=packet).verdict is RulesetVerdict.DROP
     either = iptables("FORWARD -i eth0 -j MARK --set-xmark 0x1/0x1", "FORWARD -i eth1 -j MARK --set-xmark 0x2/0x2")
     both = iptables("FORWARD -i eth0 -j A", "FORWARD -i eth1 -j DROP", "A -i eth1 -j DROP", chains="A")
-    assert outcome(either, packet=packet).verdict is Verdict.NO_MATCH
+    assert outcome(either, packet=packet).verdict is RulesetVerdict.NO_MATCH
     result = outcome(both, packet=packet)
-    assert result.verdict is Verdict.UNKNOWN
+    assert result.verdict is RulesetVerdict.UNKNOWN
     assert "-i eth1" in result.unknown
 
 
 def test_random_ways_that_end_differently_are_told_with_their_shares_and_rules() -> None:
     result = outcome(iptables("FORWARD -m statistic --mode random --probability 0.25 -j DROP"))
-    assert result.verdict is Verdict.MIXED
+    assert result.verdict is RulesetVerdict.MIXED
     parts = {part.verdict: (part.share, part.rule.index if part.rule else None) for part in result.parts}
-    assert parts == {Verdict.DROP: (0.25, 1), Verdict.NO_MATCH: (0.75, None)}
+    assert parts == {RulesetVerdict.DROP: (0.25, 1), RulesetVerdict.NO_MATCH: (0.75, None)}
 
 
 @pytest.mark.parametrize(
@@ -273,14 +276,14 @@ def test_random_ways_that_end_differently_are_told_with_their_shares_and_rules()
 )
 def test_what_is_cut_short_or_not_read_decides_nothing(text: str) -> None:
     result = outcome(text)
-    assert result.verdict is Verdict.UNKNOWN
+    assert result.verdict is RulesetVerdict.UNKNOWN
     assert result.unknown
 
 
 def test_a_member_that_is_missing_leaves_only_its_set_open() -> None:
     cut = "Name: s\nType: hash:ip\nNumber of entries: 2\nMembers:\n10.0.0.1\n"
-    assert outcome(iptables("FORWARD -m set --match-set s src -j DROP"), cut).verdict is Verdict.UNKNOWN
-    assert outcome(iptables("FORWARD -p udp -m set --match-set s src -j DROP"), cut).verdict is Verdict.NO_MATCH
+    assert outcome(iptables("FORWARD -m set --match-set s src -j DROP"), cut).verdict is RulesetVerdict.UNKNOWN
+    assert outcome(iptables("FORWARD -p udp -m set --match-set s src -j DROP"), cut).verdict is RulesetVerdict.NO_MATCH
 
 
 def test_transactions_insert_flush_and_delete() -> None:
@@ -288,9 +291,9 @@ def test_transactions_insert_flush_and_delete() -> None:
         "add table ip t\nadd chain ip t f { type filter hook forward priority 0 ; policy accept ; }\n"
         "add rule ip t f accept\ninsert rule ip t f tcp dport 80 drop\n"
     )
-    assert outcome(text).verdict is Verdict.DROP
-    assert outcome(text + "flush chain ip t f\n").verdict is Verdict.NO_MATCH
-    assert outcome(text + "delete table ip t\n").verdict is Verdict.NO_MATCH
+    assert outcome(text).verdict is RulesetVerdict.DROP
+    assert outcome(text + "flush chain ip t f\n").verdict is RulesetVerdict.NO_MATCH
+    assert outcome(text + "delete table ip t\n").verdict is RulesetVerdict.NO_MATCH
 
 
 def test_json_that_is_not_as_libnftables_writes_it_is_named_and_never_a_traceback() -> None:
@@ -314,4 +317,4 @@ def test_json_that_is_not_as_libnftables_writes_it_is_named_and_never_a_tracebac
         }
         text = json.dumps({"nftables": [{"table": {"family": "ip", "name": "t"}}, {"chain": chain}, {"rule": rule}]})
         result = outcome(text)
-        assert result.verdict in (Verdict.UNKNOWN, Verdict.DROP)
+        assert result.verdict in (RulesetVerdict.UNKNOWN, RulesetVerdict.DROP)

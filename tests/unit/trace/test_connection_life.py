@@ -17,7 +17,7 @@ from kubectl_genainet.model.events import (
     TcpRetransmit,
 )
 from kubectl_genainet.model.packet import FiveTuple, Protocol
-from kubectl_genainet.model.results.path import Outcome, PacketPath, Verdict
+from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Verdict
 from tests.unit.trace_world import BACKEND, CLIENT, FIN, HOST, POD, RST, SECOND, SERVICE, World
 
 T = 1000 * SECOND
@@ -60,7 +60,7 @@ def test_lost_syn_that_was_sent_again_decides_nothing() -> None:
     lost = world.request(40000, T)[:3]
     again = [*world.request(40000, T + SECOND, ip_id=8), *world.reply(40000, T + SECOND + MS)]
     (path,) = world.tell(lost, [world.dropped(lost[-1], "QDISC_DROP")], again, fins(world, 40000, T + 2 * SECOND))
-    assert (path.verdict, path.outcome, path.drop) == (Verdict.FORWARDED, Outcome.ANSWERED, None)
+    assert (path.verdict, path.outcome, path.drop) == (Verdict.FORWARDED, ConnectionOutcome.ANSWERED, None)
     assert path.attempts == 2 and path.recovered_drops == 1
 
 
@@ -74,7 +74,7 @@ def test_dropped_syn_ack_is_the_way_back() -> None:
         duplicate = world.request(40000, T + i * SECOND, ip_id=7 + i)[-1]
         events.append(world.dropped(duplicate, "NOT_SPECIFIED", location="tcp_v4_rcv"))
     (path,) = world.tell(events)
-    assert path.outcome is Outcome.DROPPED and path.drop is not None
+    assert path.outcome is ConnectionOutcome.DROPPED and path.drop is not None
     assert (path.drop.reason, path.drop.node, path.drop.hook) == ("NETFILTER_DROP", "node-2", "FORWARD")
     assert [h.device for h in path.back] == ["eth0", "veth"]
 
@@ -90,7 +90,9 @@ def test_answer_from_an_address_that_was_not_asked_is_no_closed_port() -> None:
         msgspec.structs.replace(e, flow=world.ends(40000)[1]) for e in world.request(40000, T + 2 * MS, RST, seq=1)
     ]
     (path,) = world.tell(world.request(40000, T), back, [refused], reset)
-    assert path.outcome is Outcome.RESET and path.drop is not None and path.drop.check == "reply-not-translated"
+    assert (
+        path.outcome is ConnectionOutcome.RESET and path.drop is not None and path.drop.check == "reply-not-translated"
+    )
     assert f"the client had asked {SERVICE}:80" in path.drop.explanation
     assert "nothing listens" not in path.drop.explanation
 
@@ -99,17 +101,17 @@ def test_reset_in_the_middle_of_the_reply_is_a_failure_and_one_after_its_end_is_
     world, other = World(), World()
     reset = world.reply(40000, T + 3 * SECOND, RST, seq=9501)
     (path,) = world.tell(exchange(world, 40000, T), reset)
-    assert (path.outcome, path.verdict) == (Outcome.RESET, Verdict.RESET)
+    assert (path.outcome, path.verdict) == (ConnectionOutcome.RESET, Verdict.RESET)
     assert [f.check for f in path.findings] == ["reset-by-app"] and "midway" in path.findings[0].title
     late = other.request(40000, T + 4 * SECOND, RST, seq=1101)
     (path,) = other.tell(exchange(other, 40000, T), other.reply(40000, T + 3 * SECOND, FIN, seq=9501), late)
-    assert path.outcome is Outcome.ANSWERED and path.findings == ()
+    assert path.outcome is ConnectionOutcome.ANSWERED and path.findings == ()
 
 
 def test_check_of_a_port_that_is_reset_at_once_is_no_failure() -> None:
     world = World()
     (path,) = world.tell(world.handshake(40000, T), world.request(40000, T + MS, RST, seq=1001))
-    assert path.outcome is Outcome.ANSWERED and path.findings == ()
+    assert path.outcome is ConnectionOutcome.ANSWERED and path.findings == ()
 
 
 def resent(world: World, port: int, t: int, segments: int = 1) -> TcpRetransmit:
@@ -124,7 +126,7 @@ def test_reply_that_dies_on_the_wire_is_unanswered_after_its_first_byte() -> Non
     got = [msgspec.structs.replace(counted(e), packets=2) for e in reply[3:]]
     again = [resent(world, 40000, T + i * SECOND, segments=2) for i in range(1, 4)]
     (path,) = world.tell(exchange(world, 40000, T), sent, got, again)
-    assert (path.outcome, path.verdict, path.retransmits) == (Outcome.UNANSWERED, Verdict.UNANSWERED, 6)
+    assert (path.outcome, path.verdict, path.retransmits) == (ConnectionOutcome.UNANSWERED, Verdict.UNANSWERED, 6)
     (finding,) = [f for f in path.findings if f.check == "stopped-arriving"]
     assert "lost between eth0 of node node-2 (tx) and eth0 of node node-1 (rx) (2 of 10 packets)" in finding.title
 
@@ -136,7 +138,7 @@ def test_losses_that_were_made_good_decide_nothing() -> None:
     again = [resent(world, 40000, T + i * SECOND) for i in range(1, 4)]
     drops = [world.dropped(reply[1], "QDISC_DROP") for _ in range(3)]
     (path,) = world.tell(exchange(world, 40000, T), drops, again, got, fins(world, 40000, T + 10 * SECOND))
-    assert path.outcome is Outcome.ANSWERED and path.drop is None and path.recovered_drops == 3
+    assert path.outcome is ConnectionOutcome.ANSWERED and path.drop is None and path.recovered_drops == 3
 
 
 def test_counters_that_come_after_the_end_are_waited_for_where_something_was_lost() -> None:
@@ -148,7 +150,7 @@ def test_counters_that_come_after_the_end_are_waited_for_where_something_was_los
     ended = [*world.begin(), *exchange(world, 40000, T), *drops, *again, *fins(world, 40000, T + 10 * SECOND)]
     assert world.feed([*ended, *world.ticks(T + 11 * SECOND)]) == []
     (path,) = world.feed([*late, *world.ticks(T + 16 * SECOND)])
-    assert path.outcome is Outcome.ANSWERED and path.drop is None
+    assert path.outcome is ConnectionOutcome.ANSWERED and path.drop is None
 
 
 # --- what a connection carried ----------------------------------------------------------------------------------------
@@ -259,7 +261,7 @@ def test_port_that_the_pods_own_rules_chose_is_not_the_backend() -> None:
     died = msgspec.structs.replace(world.dropped(seen[-1], "NO_SOCKET", location="tcp_v4_rcv"), flow=inside)
     reset = world.reply(40000, T + MS, RST, seq=0)
     (path,) = world.tell(seen, [died], reset)
-    assert path.backend is not None and path.backend.port == 8080 and path.outcome is Outcome.REFUSED
+    assert path.backend is not None and path.backend.port == 8080 and path.outcome is ConnectionOutcome.REFUSED
     assert path.drop is not None and path.drop.check == "redirect-without-listener"
     assert "port 15006" in path.drop.explanation and [f.check for f in path.findings] == []
 
@@ -277,7 +279,9 @@ def test_missing_answer_is_not_judged_where_records_were_lost() -> None:
     loss = LostEvents(node="node-2", probe="packet", count=9, where="ring buffer")
     told = world.feed([*world.begin(), *world.request(40000, T), loss, *world.ticks(T + 10 * SECOND)])
     (path,) = [*told, *world.finish()]
-    assert path.outcome is Outcome.UNKNOWN and path.incomplete and "records of node-2 were lost" in path.waited
+    assert (
+        path.outcome is ConnectionOutcome.UNKNOWN and path.incomplete and "records of node-2 were lost" in path.waited
+    )
 
 
 def outline(paths: Iterable[PacketPath]) -> list[str]:

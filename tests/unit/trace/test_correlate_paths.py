@@ -7,7 +7,7 @@ import pytest
 
 from kubectl_genainet.model.events import AgentFailed, IcmpError, PacketSeen, Point, Progress, TcpRetransmit
 from kubectl_genainet.model.packet import FiveTuple
-from kubectl_genainet.model.results.path import Outcome, Verdict
+from kubectl_genainet.model.results.path import ConnectionOutcome, Verdict
 from tests.unit.trace_world import (
     FIN,
     HOST,
@@ -215,7 +215,10 @@ def test_silence_is_unanswered_and_says_where_the_packet_was_last() -> None:
 def test_arrival_is_no_answer() -> None:
     world = World()
     (path,) = world.tell(world.request(40000, T), world.request(40000, T + SECOND, ip_id=9))
-    assert (path.verdict, path.outcome) == (Verdict.UNANSWERED, Outcome.UNANSWERED) and path.established is False
+    assert (path.verdict, path.outcome) == (
+        Verdict.UNANSWERED,
+        ConnectionOutcome.UNANSWERED,
+    ) and path.established is False
     (finding,) = path.findings
     assert finding.title.startswith("no answer: the SYN arrived in pod default/llm-0, which did not answer it")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.model.results.path import Flow, Outcome, PacketPath, Party, ServiceRef, Stream, Verdict
+from kubectl_genainet.model.results.path import ConnectionOutcome, Flow, PacketPath, Party, ServiceRef, Stream, Verdict
 from kubectl_genainet.trace.pinned import pinned
 
 SERVICE = ServiceRef("default", "llm", 80, "http", "10.96.0.10")
@@ -14,6 +14,7 @@ def path(client: str, backend: str, asked: int, lasted_s: float = 5.0) -> Packet
         request_bytes=asked,
         reply_bytes=10,
         first_reply_ns=1,
+        next_reply_ns=None,
         silence=None,
         gap_p50_ns=None,
         gap_p99_ns=None,
@@ -27,7 +28,7 @@ def path(client: str, backend: str, asked: int, lasted_s: float = 5.0) -> Packet
         nat=None,
         hops=(),
         verdict=Verdict.FORWARDED,
-        outcome=Outcome.ANSWERED,
+        outcome=ConnectionOutcome.ANSWERED,
         stream=stream,
     )
 

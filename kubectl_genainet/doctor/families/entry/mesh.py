@@ -36,7 +36,7 @@ from kubectl_genainet.doctor.predicates.mesh import (
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy, peer
 from kubectl_genainet.model.finding import Evidence, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
-from kubectl_genainet.policy.model import Direction, Verdict
+from kubectl_genainet.policy.model import Direction, PolicyVerdict
 
 
 def _proxy_listens(cluster: Cluster, workload: Workload, ports: Collection[int]) -> tuple[Evidence, ...]:
@@ -272,8 +272,8 @@ def mesh_policy_ports(cluster: Cluster) -> Problems:
             if not port or mesh_of(cluster, call.client)[0] is not mesh or evidence is None:
                 continue
             found = cluster.admits(call.client, workload, "TCP", port)
-            if found is not None and found.verdict is Verdict.DENY:
-                direction = Direction.INGRESS if found.ingress.verdict is Verdict.DENY else Direction.EGRESS
+            if found is not None and found.verdict is PolicyVerdict.DENY:
+                direction = Direction.INGRESS if found.ingress.verdict is PolicyVerdict.DENY else Direction.EGRESS
                 policies = found.direction(direction).isolated_by
                 yield Problem(
                     f"TCP {port} of the mesh is not admitted from {call.client.ref}",
@@ -301,8 +301,8 @@ def _istiod_blocked(cluster: Cluster) -> Problems:
         if mesh is not Mesh.ISTIO_SIDECAR or evidence is None:
             continue
         found = cluster.admits(workload, istiod, "TCP", XDS)
-        if found is not None and found.verdict is Verdict.DENY:
-            direction = Direction.EGRESS if found.egress.verdict is Verdict.DENY else Direction.INGRESS
+        if found is not None and found.verdict is PolicyVerdict.DENY:
+            direction = Direction.EGRESS if found.egress.verdict is PolicyVerdict.DENY else Direction.INGRESS
             yield Problem(
                 f"it may not reach istiod on TCP {XDS}",
                 workload.ref,

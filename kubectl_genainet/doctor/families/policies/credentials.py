@@ -10,7 +10,7 @@ from kubectl_genainet.doctor.objects.raw import mapping, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
 from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
-from kubectl_genainet.policy.model import Verdict
+from kubectl_genainet.policy.model import PolicyVerdict
 
 POD_IDENTITY = "169.254.170.23"
 IRSA = "eks.amazonaws.com/role-arn"
@@ -58,9 +58,9 @@ def egress_to_credentials(cluster: Cluster) -> Problems:
             continue
         asks = _told(cluster, workload)
         found = cluster.egress_to(workload, POD_IDENTITY, "TCP", 80) if asks else None
-        if asks is None or found is None or found.verdict is Verdict.ALLOW:
+        if asks is None or found is None or found.verdict is PolicyVerdict.ALLOW:
             continue
-        if found.verdict is Verdict.UNKNOWN:
+        if found.verdict is PolicyVerdict.UNKNOWN:
             yield NotChecked(f"{workload.ref} → {POD_IDENTITY}", "; ".join(str(n) for n in found.not_evaluated[:2]))
             continue
         policies = cluster.snapshot.of("NetworkPolicy", "networking.k8s.io")

@@ -13,7 +13,7 @@ from kubectl_genainet.doctor.predicates.labels import selecting_labels
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.model import Verdict
+from kubectl_genainet.policy.model import PolicyVerdict
 
 ADMIN_GROUP = "policy.networking.k8s.io"
 CILIUM_GROUP = "cilium.io"
@@ -160,9 +160,9 @@ def fqdn_egress(cluster: Cluster) -> Problems:
         found = cluster.egress_to(call.client, _DOCUMENTATION, "TCP", call.port or 443, domain=call.host.rstrip("."))
         if found is None:
             continue
-        if found.verdict is Verdict.UNKNOWN:
+        if found.verdict is PolicyVerdict.UNKNOWN:
             yield NotChecked(f"{call.client.ref} → {call.host}", "; ".join(str(n) for n in found.not_evaluated[:2]))
-        elif found.verdict is Verdict.DENY:
+        elif found.verdict is PolicyVerdict.DENY:
             evidence = [call.evidence]
             evidence += [
                 derived(p, "spec.egress", call.host, f"{p} isolates it for egress, and no rule admits {call.host}")

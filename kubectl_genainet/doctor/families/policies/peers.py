@@ -12,7 +12,7 @@ from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, num
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.model import Verdict
+from kubectl_genainet.policy.model import PolicyVerdict
 
 
 def _policies(cluster: Cluster) -> list[KubeObject]:
@@ -107,7 +107,7 @@ def policy_one_sided(cluster: Cluster) -> Problems:
                         if not wanted or (client.ref, server.ref, protocol, wanted) in configured:
                             continue
                         found = cluster.admits(client, server, protocol, wanted)
-                        if found is None or found.egress.verdict is not Verdict.DENY:
+                        if found is None or found.egress.verdict is not PolicyVerdict.DENY:
                             continue
                         yield Problem(
                             f"{policy.ref} admits it to {server.ref}, its own egress does not ({protocol} {wanted})",

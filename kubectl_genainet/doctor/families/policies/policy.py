@@ -10,7 +10,7 @@ from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.model import Direction, Verdict
+from kubectl_genainet.policy.model import Direction, PolicyVerdict
 
 GROUP = "networking.k8s.io"
 
@@ -57,7 +57,7 @@ def egress_without_dns(cluster: Cluster) -> Problems:
             continue
         port = min(ports)
         found = cluster.admits(workload, servers[0], "UDP", port)
-        if found is None or found.egress.verdict is not Verdict.DENY:
+        if found is None or found.egress.verdict is not PolicyVerdict.DENY:
             continue
         reported.add((workload.namespace, isolated_by))
         yield Problem(
@@ -216,16 +216,18 @@ def policy_blocks_call(cluster: Cluster) -> Problems:
             found = cluster.admits(call.client, workload, port.protocol, number_) if number_ else None
             if found is None:
                 continue
-            if found.verdict is Verdict.UNKNOWN:
+            if found.verdict is PolicyVerdict.UNKNOWN:
                 reasons = "; ".join(str(n) for n in found.not_evaluated[:2])
                 yield NotChecked(f"{call.client.ref} → {call.service.ref}", reasons or "the verdict is not known")
                 continue
-            if found.verdict is not Verdict.DENY:
+            if found.verdict is not PolicyVerdict.DENY:
                 continue
-            direction = Direction.EGRESS if found.egress.verdict is Verdict.DENY else Direction.INGRESS
+            direction = Direction.EGRESS if found.egress.verdict is PolicyVerdict.DENY else Direction.INGRESS
             policies = found.direction(direction).isolated_by or tuple(
                 p.ref for p in found.direction(direction).policies
             )
+            if policies and cluster.policy.by_option.issuperset(policies):
+                continue  # an option of the enforcer isolates every pod, and that is a finding of its own
             evidence = [call.evidence]
             evidence += [
                 derived(

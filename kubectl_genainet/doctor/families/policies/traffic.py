@@ -6,12 +6,12 @@ from kubectl_genainet.doctor.check import Area, Need, Problem, Problems, check, 
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import sh
 from kubectl_genainet.model.cluster import canonical_ip
-from kubectl_genainet.model.events import PacketDropped, PacketSeen, Seen
+from kubectl_genainet.model.events import PacketDropped, PacketSeen, PacketSighting
 from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
-from kubectl_genainet.policy.model import PolicyFlow, Verdict, pod_endpoint
+from kubectl_genainet.policy.model import PolicyFlow, PolicyVerdict, pod_endpoint
 
 
-def _pods_of(cluster: Cluster, packet: Seen) -> tuple[ObjectRef, ObjectRef] | None:
+def _pods_of(cluster: Cluster, packet: PacketSighting) -> tuple[ObjectRef, ObjectRef] | None:
     client, server = cluster.snapshot.pod_at(packet.flow.src), cluster.snapshot.pod_at(packet.flow.dst)
     if (
         client is None
@@ -54,7 +54,7 @@ def policy_against_traffic(cluster: Cluster) -> Problems:
             packet.flow.dport,
         )
         verdict = cluster.policy.explain(flow).verdict
-        if verdict is (Verdict.ALLOW if dropped else Verdict.DENY):
+        if verdict is (PolicyVerdict.ALLOW if dropped else PolicyVerdict.DENY):
             done.add((*pods, packet.flow.dport))
             what = "was dropped, and the policies admit it" if dropped else "arrived, and the policies do not admit it"
             reason = packet.reason if isinstance(packet, PacketDropped) else "delivered"

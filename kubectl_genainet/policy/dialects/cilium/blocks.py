@@ -22,7 +22,7 @@ from kubectl_genainet.policy.where import Where
 _OWNED = "io.cilium.k8s"
 
 
-class Group(msgspec.Struct, frozen=True):
+class CidrGroup(msgspec.Struct, frozen=True):
     """A CiliumCIDRGroup."""
 
     name: str
@@ -33,23 +33,23 @@ class Group(msgspec.Struct, frozen=True):
         return any(b.holds(address) for b in self.blocks)
 
 
-def groups_of(snapshot: ClusterSnapshot) -> dict[str, Group]:
+def groups_of(snapshot: ClusterSnapshot) -> dict[str, CidrGroup]:
     return {o.name: _group(o) for o in snapshot.of("CiliumCIDRGroup", "cilium.io")}
 
 
-def _group(obj: KubeObject) -> Group:
+def _group(obj: KubeObject) -> CidrGroup:
     where = Where(obj).at("spec").at("externalCIDRs")
     texts = (obj.raw.get("spec") or {}).get("externalCIDRs") or []
     blocks = tuple(block_of(str(text), where.item(i)) for i, text in enumerate(texts))
     labels = tuple((k, str(v)) for k, v in obj.labels.items() if not k.startswith(_OWNED))
-    return Group(obj.name, labels, blocks)
+    return CidrGroup(obj.name, labels, blocks)
 
 
 class GroupsPeer(msgspec.Struct, frozen=True):
     """Addresses outside the cluster by the labels of the groups that hold them, taken together."""
 
     terms: tuple[LabelTerm, ...]
-    groups: tuple[Group, ...]
+    groups: tuple[CidrGroup, ...]
     excepts: tuple[Block, ...]
     field: str
 

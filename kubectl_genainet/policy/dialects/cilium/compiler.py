@@ -24,6 +24,7 @@ from kubectl_genainet.policy.dialects.cilium.options import identities_of, optio
 from kubectl_genainet.policy.dialects.cilium.rules import RuleReader
 from kubectl_genainet.policy.dialects.cilium.selectors import subject_peer
 from kubectl_genainet.policy.dialects.cilium.shapes import RawFqdn, RawPolicy, RawRule, RawSpec
+from kubectl_genainet.policy.enforcers.base import Trait
 from kubectl_genainet.policy.identity import IdentityPeer
 from kubectl_genainet.policy.model import Action, Direction, Family
 from kubectl_genainet.policy.peers import AnyPeer, Peer, PodsPeer
@@ -52,9 +53,9 @@ class CiliumCompiler:
         self._lookups = Lookups()
         self.reader = RuleReader(snapshot, self.options, self.identities, self._lookups, groups_of(snapshot))
 
-    def as_enforced(self, policy: Policy) -> Policy:
+    def as_enforced(self, policy: Policy, without: frozenset[Trait] = frozenset()) -> Policy:
         """A NetworkPolicy as it applies in this cluster; compiled with the rules of both directions under Cilium."""
-        return as_enforced(policy, self.reader, self.identities) if self.enforces else policy
+        return as_enforced(policy, self.reader, self.identities, without) if self.enforces else policy
 
     def compile(self, obj: KubeObject) -> tuple[Policy, ...]:
         """The policies that an object stands for: for each spec one that allows and, if need be, one that denies. None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_genainet.policy.dialects.cilium.rules import RuleReader
+from kubectl_genainet.policy.enforcers.base import Trait
 from kubectl_genainet.policy.identity import (
     NAMESPACE_LABELS,
     POD_NAMESPACE,
@@ -22,21 +23,25 @@ from kubectl_genainet.policy.peers import BlockPeer, Peer, PodsPeer
 from kubectl_genainet.policy.rules import NamedPortTerm, Policy, Ports, Rule
 from kubectl_genainet.policy.selectors import Operator, Selector
 
+Traits = frozenset[Trait]
 
-def as_enforced(policy: Policy, reader: RuleReader, identities: Identities) -> Policy:
-    """A compiled NetworkPolicy with the rules of both directions, as the agent takes it."""
+
+def as_enforced(policy: Policy, reader: RuleReader, identities: Identities, without: Traits = frozenset()) -> Policy:
+    """A compiled NetworkPolicy with the rules of both directions, as the agent takes it; less the traits `without`."""
     return msgspec.structs.replace(
         policy,
-        subject=_peer(policy.subject, reader, identities),
-        egress=tuple(_rule(r, reader, identities) for r in policy.egress),
-        ingress=tuple(_rule(r, reader, identities) for r in policy.ingress),
+        subject=_peer(policy.subject, reader, identities, without),
+        egress=tuple(_rule(r, reader, identities, without) for r in policy.egress),
+        ingress=tuple(_rule(r, reader, identities, without) for r in policy.ingress),
         isolates_egress=policy.isolates(Direction.EGRESS) or bool(policy.egress),
         isolates_ingress=policy.isolates(Direction.INGRESS) or bool(policy.ingress),
     )
 
 
-def _rule(rule: Rule, reader: RuleReader, identities: Identities) -> Rule:
-    peers = rule.peers and tuple(_peer(p, reader, identities) for p in rule.peers)
+def _rule(rule: Rule, reader: RuleReader, identities: Identities, without: Traits) -> Rule:
+    peers = rule.peers and tuple(_peer(p, reader, identities, without) for p in rule.peers)
+    if Trait.NAMED_PORTS in without:
+        return msgspec.structs.replace(rule, peers=peers)
     ports = tuple(tuple(_port(p) for p in alternatives) for alternatives in rule.ports)
     return msgspec.structs.replace(rule, peers=peers, ports=ports)
 
@@ -45,10 +50,10 @@ def _port(term: Ports) -> Ports:
     return msgspec.structs.replace(term, pods_only=True) if isinstance(term, NamedPortTerm) else term
 
 
-def _peer(peer: Peer, reader: RuleReader, identities: Identities) -> Peer:
+def _peer(peer: Peer, reader: RuleReader, identities: Identities, without: Traits) -> Peer:
     if isinstance(peer, BlockPeer):
-        return reader.as_block(peer)
-    if not isinstance(peer, PodsPeer):
+        return peer if Trait.BLOCKS in without else reader.as_block(peer)
+    if not isinstance(peer, PodsPeer) or Trait.IDENTITIES in without:
         return peer
     pods = _terms(peer.pods, "")
     field = peer.pods_field or peer.namespaces_field

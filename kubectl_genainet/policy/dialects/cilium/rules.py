@@ -11,7 +11,7 @@ import msgspec
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.policy.cidr import block_of
-from kubectl_genainet.policy.dialects.cilium.blocks import Group, GroupsPeer, UnreadBlocksPeer
+from kubectl_genainet.policy.dialects.cilium.blocks import CidrGroup, GroupsPeer, UnreadBlocksPeer
 from kubectl_genainet.policy.dialects.cilium.checks import check_cidr_rule, excepts_in, port_number
 from kubectl_genainet.policy.dialects.cilium.names import Lookups, NamePeer, name_pattern
 from kubectl_genainet.policy.dialects.cilium.options import Options
@@ -38,7 +38,7 @@ class RuleReader:
         options: Options,
         identities: Identities,
         lookups: Lookups,
-        groups: dict[str, Group],
+        groups: dict[str, CidrGroup],
     ) -> None:
         self._snapshot, self._identities, self._lookups, self._groups = snapshot, identities, lookups, groups
         self._also = frozenset(_KINDS[m] for m in options.cidr_match_modes if m in _KINDS)

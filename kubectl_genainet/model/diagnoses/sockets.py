@@ -1,0 +1,145 @@
+"""What sockets, and TCP behind them, do with packets."""
+
+from __future__ import annotations
+
+from kubectl_genainet.model.diagnoses.diagnosis import Diagnosis, Sentence, Suspect, Topic
+from kubectl_genainet.model.finding import Severity
+
+_REASONS = "include/net/dropreason-core.h"
+
+CLOSED_PORT = Diagnosis(
+    Topic.SOCKETS,
+    "closed-port",
+    Severity.ERROR,
+    "the packet reached a namespace where no socket takes it (NO_SOCKET)",
+    "Nothing listens on the port; the sender is told by a reset or an ICMP error.",
+    "Compare the Service's targetPort with the port that the application listens on.",
+    _REASONS,
+    blames=frozenset({Suspect.ENDPOINTS}),
+    follows=frozenset({"no-endpoints", "stale-endpoint"}),
+)
+UNKNOWN_CONNECTION = Diagnosis(
+    Topic.SOCKETS,
+    "unknown-connection",
+    Severity.WARNING,
+    "a segment of a running connection reached a namespace that has no such connection",
+    "The connection was closed or lost there, or its entry in a node's connection table is gone and the rules chose anew.",
+    "Look for idle timeouts shorter than the application's, and for endpoints that were replaced.",
+)
+REPLY_NOT_TRANSLATED = Diagnosis(
+    Topic.SOCKETS,
+    "reply-not-translated",
+    Severity.ERROR,
+    "an answer came from another address than the one that the client had asked",
+    "The Service's translation was not undone on the way back.",
+    "The answer must pass the node that translated the request: look for asymmetric routes, and for hairpin traffic.",
+)
+LATE_ANSWER = Diagnosis(
+    Topic.SOCKETS,
+    "late-answer",
+    Severity.INFO,
+    "an answer reached its client, whose socket was closed already",
+    "The client had given up, or had what it wanted. No fault of the server.",
+    "Nothing, unless the client's timeout is too short.",
+    mild=True,
+    symptom=True,
+)
+SOCKET_BUFFER = Diagnosis(
+    Topic.SOCKETS,
+    "socket-buffer",
+    Severity.ERROR,
+    "the receive buffer of a socket is full",
+    "The application does not read fast enough.",
+    "Look at the application's CPU limit and throttling.",
+    _REASONS,
+    sentences=(
+        Sentence(
+            "the receive buffer of the socket in {place} is full: its application does not read fast enough",
+            "SOCKET_RCVBUFF",
+            "SOCKET_BACKLOG",
+            "TCP_OFO_QUEUE_PRUNE",
+            "TCP_OFO_DROP",
+        ),
+    ),
+)
+SOCKET_MEMORY = Diagnosis(
+    Topic.SOCKETS,
+    "socket-memory",
+    Severity.ERROR,
+    "the memory that the kernel grants to sockets is used up",
+    "Every socket of the node suffers.",
+    "Find who holds it (`ss -m`); net.ipv4.tcp_mem and udp_mem set the limits.",
+    _REASONS,
+    sentences=(Sentence("the memory that the kernel grants to sockets is used up in {place}", "PROTO_MEM", "NOMEM"),),
+)
+LISTEN_OVERFLOW = Diagnosis(
+    Topic.SOCKETS,
+    "listen-overflow",
+    Severity.ERROR,
+    "the listen queue of a socket is full (ListenOverflows)",
+    "The application does not accept connections fast enough, or no more at all.",
+    "Look at the application; its backlog is bounded by net.core.somaxconn.",
+    "tcp_v4_syn_recv_sock, net/ipv4/tcp_ipv4.c",
+    sentences=(
+        Sentence(
+            "the listen queue of the socket in {place} is full: its application does not accept connections",
+            "TCP_LISTEN_OVERFLOW",
+        ),
+    ),
+)
+SYN_QUEUE_FULL = Diagnosis(
+    Topic.SOCKETS,
+    "syn-queue-full",
+    Severity.ERROR,
+    "the queue of half-open connections is full (TCPReqQFullDrop)",
+    "SYNs are dropped without a word while net.ipv4.tcp_syncookies is 0.",
+    "Set net.ipv4.tcp_syncookies to 1; raise net.ipv4.tcp_max_syn_backlog and the application's backlog.",
+    "tcp_conn_request, net/ipv4/tcp_input.c",
+)
+SOCKET_FILTER = Diagnosis(
+    Topic.SOCKETS,
+    "socket-filter",
+    Severity.ERROR,
+    "a filter that the application set on its socket does not want the packet",
+    "The application decided it.",
+    "Look at the application.",
+    _REASONS,
+    sentences=(
+        Sentence("a filter that the application set on its socket in {place} does not want it", "SOCKET_FILTER"),
+    ),
+)
+TCP_OUT_OF_PLACE = Diagnosis(
+    Topic.SOCKETS,
+    "tcp-out-of-place",
+    Severity.ERROR,
+    "TCP takes the segment for none of this connection",
+    "Another connection's, too old, or out of the window.",
+    "Nothing, as long as connections come about.",
+    _REASONS,
+    mild=True,
+    sentences=(
+        Sentence(
+            "TCP in {place} takes the segment for none of this connection: another connection's, too old, or out of the window",
+            "TCP_RFC7323_PAWS",
+            "TCP_RFC7323_PAWS_ACK",
+            "TCP_RFC7323_TW_PAWS",
+            "TCP_RFC7323_TSECR",
+            "TCP_OVERWINDOW",
+            "TCP_INVALID_SEQUENCE",
+            "TCP_INVALID_END_SEQUENCE",
+            "TCP_INVALID_ACK_SEQUENCE",
+            "TCP_FLAGS",
+            "TCP_INVALID_SYN",
+        ),
+    ),
+    symptom=True,
+)
+REPEATED_SEGMENT = Diagnosis(
+    Topic.SOCKETS,
+    "repeated-segment",
+    Severity.INFO,
+    "TCP freed a segment without a reason, as it does with a repeated SYN of a half-open connection",
+    "Its sender has not seen the answer: that was lost, or is late.",
+    "Look for where the SYN-ACK went: `kubectl genainet trace`.",
+    mild=True,
+)
