@@ -36,7 +36,7 @@ from kubectl_genainet.policy.patches.proposal import (
     new_admin_policy,
     new_network_policy,
 )
-from kubectl_genainet.policy.patches.trial import Change, Option, tried
+from kubectl_genainet.policy.patches.trial import Change, Option, Trial, tried
 from kubectl_genainet.policy.reach.classes import NOBODY
 from kubectl_genainet.policy.rules import PROTOCOLS
 
@@ -138,17 +138,17 @@ class Patcher:
     def _best(self, flow: PolicyFlow, proposals: Sequence[Sequence[Change]]) -> Option | None:
         """Of all ways to choose one change a direction, the one that isolates and admits least besides the flow, then
         the shortest."""
-        best: tuple[tuple[int, int, int, int], Option] | None = None
+        best: tuple[tuple[int, int, int, int], Trial] | None = None
         for chosen in product(*proposals):
-            at_most = len(best[1].also_admits) if best and not best[1].isolates else None
-            option = tried(self._engine, flow, _merged(chosen), at_most=at_most)
-            if option is not None:
-                size = sum(len(msgspec.json.encode(c.object)) for c in option.changes)
-                breadth = sum(_breadth(self._engine, c.ref) for c in option.changes)
-                rank = (len(option.isolates), len(option.also_admits), breadth, size)
+            at_most = best[1].admits if best and not best[1].isolates else None
+            trial = tried(self._engine, flow, _merged(chosen), at_most=at_most)
+            if trial is not None:
+                size = sum(len(msgspec.json.encode(c.object)) for c in trial.changes)
+                breadth = sum(_breadth(self._engine, c.ref) for c in trial.changes)
+                rank = (len(trial.isolates), trial.admits, breadth, size)
                 if best is None or rank < best[0]:
-                    best = (rank, option)
-        return best[1] if best else None
+                    best = (rank, trial)
+        return best[1].option() if best else None
 
 
 def _for_flow(found: Patch, first: PolicyFlow, flow: PolicyFlow) -> Patch:
