@@ -21,6 +21,7 @@ from kubectl_genainet.doctor.report import Report
 from kubectl_genainet.errors import ExitStatus, GenainetError, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, NotChecked, ObjectRef, Severity
+from kubectl_genainet.model.results.diagnosis import Cause, Conclusion
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
@@ -31,6 +32,8 @@ from kubectl_genainet.policy import Explanation, Patch
 from kubectl_genainet.policy.reach.grid import Grid
 from kubectl_genainet.proxy.report import RulesReport, RulesRow
 from kubectl_genainet.run.collect import DnsCollector, DoctorCollector, DropsCollector, TraceCollector
+from kubectl_genainet.run.diagnose.diagnose import DiagnoseOptions, status_of
+from kubectl_genainet.run.diagnose.diagnose import diagnose as run_diagnose
 from kubectl_genainet.run.dns import DnsOptions
 from kubectl_genainet.run.dns import dns as run_dns
 from kubectl_genainet.run.doctor import DoctorOptions
@@ -52,10 +55,13 @@ from kubectl_genainet.run.trace import trace as run_trace
 
 __all__ = [
     "BundleSource",
+    "Cause",
     "Certainty",
     "CheckConnections",
     "ClusterSnapshot",
     "ClusterSource",
+    "Conclusion",
+    "DiagnoseResult",
     "DnsExchange",
     "DnsResult",
     "DnsSummary",
@@ -87,6 +93,7 @@ __all__ = [
     "TraceSummary",
     "Verdict",
     "__version__",
+    "diagnose",
     "dns",
     "doctor",
     "drops",
@@ -152,6 +159,28 @@ class DoctorResult:
 
     report: Report
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DiagnoseResult:
+    """`found`: something is broken; `conclusion.causes` says what, the worst first."""
+
+    conclusion: Conclusion
+    found: bool
+    warnings: tuple[str, ...] = ()
+
+
+def diagnose(
+    source: Source, target: str = "", *, from_pod: str = "", watch_s: float = 15.0, node: str = ""
+) -> DiagnoseResult:
+    """What is broken, for whom, because of what, and what to do: the paths, the drops and the DNS of `target` together.
+
+    Without a target: of the source's namespace (of all with `all_namespaces`). `from_pod`: only what this client does.
+    """
+    collected = DoctorCollector()
+    conclusion = run_diagnose(source, _target(target), DiagnoseOptions(from_pod, watch_s, node), collected)
+    found = status_of(conclusion) is ExitStatus.FOUND
+    return DiagnoseResult(conclusion, found, tuple(collected.warnings))
 
 
 def trace(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import itertools
 import os
 import sys
+import traceback
 from typing import Any
 
 import click
@@ -96,13 +98,55 @@ def _tell_error(error: GenainetError) -> None:
 
 
 def main() -> None:
-    """Runs the command line and turns errors into one message and an exit status."""
-    arguments = sys.argv[1:] or ["--help"]
+    """Runs the command line and turns errors into one message and an exit status.
+
+    What was not written whole (a full disk) is a failure: half a page with status 0 would be taken for the answer.
+    """
+    _buffer_output()
+    try:
+        status = _status_of(sys.argv[1:] or ["--help"])
+        sys.stdout.flush()  # not at the interpreter's end, which would say so with a status of its own
+    except BrokenPipeError:  # `| head`: the reader has what it wanted
+        status = ExitStatus.OK
+        _drop_output()
+    except OSError as error:
+        _tell_error(_not_written(error))
+        status = ExitStatus.FAILED
+        _drop_output()
+    except Exception:  # a fault of ours is not "something found", which is the interpreter's status for it
+        traceback.print_exc()
+        status = ExitStatus.FAILED
+    sys.exit(status)
+
+
+def _buffer_output() -> None:
+    """Unbuffered (PYTHONUNBUFFERED), Python takes no notice of a disk that takes a part of what is written."""
+    raw = getattr(sys.stdout, "buffer", None)
+    if isinstance(raw, io.RawIOBase):
+        buffered = io.BufferedWriter(raw)
+        sys.stdout = io.TextIOWrapper(buffered, sys.stdout.encoding, sys.stdout.errors, line_buffering=True)
+
+
+def _not_written(error: OSError) -> GenainetError:
+    reason = error.strerror or str(error)
+    if error.filename:
+        return GenainetError(f"{error.filename}: {reason}")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        return GenainetError(f"the output can't be written: {reason}", "What was written of it is not whole.")
+    return GenainetError(reason)
+
+
+def _drop_output() -> None:
+    """What is still buffered goes nowhere: the interpreter writes it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _status_of(arguments: list[str]) -> int:
     try:
         status = cli.main(with_lab_named(arguments), prog_name="kubectl genainet", standalone_mode=False)
     except GenainetError as error:
         _tell_error(error)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.ClickException as error:
         from kubectl_genainet.render.text import tell
 
@@ -112,17 +156,14 @@ def main() -> None:
         target = joined_target(arguments) if isinstance(error, click.UsageError) else ""
         if target:
             tell(f"  A target is one word: {target}")
-        sys.exit(2)
+        return ExitStatus.FAILED
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in NODE_PACKAGES:
             raise
         what = f"the Python package {package} is not installed, and this command needs it"
         _tell_error(GenainetError(what, "pip install 'kubectl-genainet[lab]'"))
-        sys.exit(ExitStatus.FAILED)
+        return ExitStatus.FAILED
     except (KeyboardInterrupt, click.Abort):
-        sys.exit(130)
-    except BrokenPipeError:  # `| head`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    sys.exit(status if isinstance(status, int) else 0)
+        return 130
+    return status if isinstance(status, int) else ExitStatus.OK

@@ -11,17 +11,16 @@ from typing import Any
 
 import msgspec
 
-from kubectl_genainet.commands.version import VersionJson
 from kubectl_genainet.doctor.facts import Fact
 from kubectl_genainet.doctor.objects.recognise import Recognised
 from kubectl_genainet.doctor.report import Accepted, CheckResult
-from kubectl_genainet.lab.status import LabStatus
 from kubectl_genainet.model.finding import Finding, NotChecked
-from kubectl_genainet.model.fleet import NodeStatus
 from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
+from kubectl_genainet.model.results.fleet import NodeStatus, Versions
+from kubectl_genainet.model.results.lab import LabStatus
 from kubectl_genainet.model.results.losses import Losses
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
@@ -83,8 +82,9 @@ RECORDS: dict[str, tuple[Record, ...]] = {
         Record(SummaryJson, "summary"),
     ),
     "status": (Record(NodeStatus),),
-    "version": (Record(VersionJson),),
+    "version": (Record(Versions),),
     "lab status": (Record(LabStatus),),
+    "lab list": (Record(LabStatus),),
 }
 
 

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 import msgspec
 
@@ -22,10 +23,15 @@ from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, Progre
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
+T = TypeVar("T")
 Dial = Callable[[], socket.socket]
 
 SILENT_S = 15.0  # agents send a record every second
 _NOT_UNDERSTOOD = (400, 404)  # what an agent of another version may say to a request that it does not know
+ANSWER_S = 60.0  # an agent gives up a report of its node after a third of that
+RULES_S = 130.0  # and its rules after 120 s
+MAX_ANSWER = 4 * wire.MAX_RECORD  # bytes of an answer that is no stream
+CHANGE_S = 5.0  # to take other filters, while its records come
 READY_S = 5.0  # how long the node that opens connections waits for the others to watch
 _QUEUE = 20_000  # records; when it is full the sockets are not read, and the agents count what they lose
 
@@ -79,7 +85,8 @@ class AgentConnection:
 
     def lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
         """The body's lines as they arrive. Raises GenainetError where it breaks off or stays silent."""
-        rest = b""
+        rest: list[bytes] = []  # parts of a line that is not whole yet
+        size = 0
         while True:
             try:
                 data = response.read1(1 << 16)
@@ -91,10 +98,16 @@ class AgentConnection:
                 if rest:
                     raise GenainetError(f"the stream of node {self.node} broke off in the middle of a record")
                 return
-            *whole, rest = (rest + data).split(b"\n")
-            if len(rest) > wire.MAX_RECORD:
+            first, *others = data.split(b"\n")
+            rest.append(first)
+            size += len(first)
+            if size > wire.MAX_RECORD:
                 raise GenainetError(f"node {self.node} sent a record of more than {wire.MAX_RECORD} bytes")
-            yield from whole
+            if others:
+                yield b"".join(rest)
+                *whole, last = others
+                yield from whole
+                rest, size = [last] if last else [], len(last)
 
     def say_no_more(self) -> None:
         """Ends this side of the connection only: an agent takes it for the end of the trace."""
@@ -112,39 +125,62 @@ class AgentConnection:
         self._http.close()
 
 
-def ask(node: str, dial: Dial, path: str, token: str = "") -> list[Event]:
-    """The records of a GET (/v1/hello, /v1/node, /v1/rulesets)."""
-    connection = AgentConnection(node, dial, token)
-    try:
-        response = connection.request("GET", path)
-        return [connection.decode(line) for line in connection.lines(response)]
-    finally:
-        connection.close()
+def ask_all(
+    dials: Mapping[str, Dial], path: str, token: str = "", *, within_s: float | None = None
+) -> dict[str, list[Event] | GenainetError]:
+    """The records of a GET (/v1/hello, /v1/node, /v1/rulesets) of many nodes side by side; a node's failure is its value.
+
+    A node that has not answered whole within the time (ANSWER_S) has failed, however it spends it.
+    """
+
+    def records(connection: AgentConnection) -> list[Event]:
+        size, found = 0, []
+        for line in connection.lines(connection.request("GET", path)):
+            size += len(line)
+            if size > MAX_ANSWER:
+                raise GenainetError(f"node {connection.node} answered with more than {MAX_ANSWER} bytes")
+            found.append(connection.decode(line))
+        return found
+
+    return _each(dials, token, records, ANSWER_S if within_s is None else within_s)
 
 
-def ask_all(dials: Mapping[str, Dial], path: str, token: str = "") -> dict[str, list[Event] | GenainetError]:
-    """The same of many nodes side by side; a node's failure is its value."""
-    answers: dict[str, list[Event] | GenainetError] = {}
+def _each(
+    dials: Mapping[str, Dial], token: str, talk: Callable[[AgentConnection], T], within_s: float
+) -> dict[str, T | GenainetError]:
+    """What `talk` gives for a connection to each node. Each wait in it is bounded by the socket's time-out, all of them
+    together by `within_s`: then the connections are cut, and a thread that still dials is left behind."""
+    answers: dict[str, T | GenainetError] = {}
+    connections: dict[str, AgentConnection] = {}
 
     def one(node: str, dial: Dial) -> None:
         try:
-            answers[node] = ask(node, dial, path, token)
+            connections[node] = connection = AgentConnection(node, dial, token)
+            try:
+                answers.setdefault(node, talk(connection))
+            finally:
+                connection.close()
         except GenainetError as error:
-            answers[node] = error
+            answers.setdefault(node, error)
 
+    deadline = time.monotonic() + within_s
     threads = [threading.Thread(target=one, args=item, daemon=True) for item in dials.items()]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
-    return answers
+        thread.join(max(0.0, deadline - time.monotonic()))
+    for node in dials:
+        late = GenainetError(f"the agent on node {node} has not answered within {within_s:g} s")
+        if answers.setdefault(node, late) is late and node in connections:
+            connections[node].interrupt()
+    return {node: answers[node] for node in dials}
 
 
 def rulesets(
     dials: Mapping[str, Dial], token: str = "", *, conntrack: bool = False
 ) -> dict[str, list[RulesetDump] | GenainetError]:
     """Every node's rulesets; with `conntrack`, the connections whose destination was translated too."""
-    answers = ask_all(dials, "/v1/rulesets" + ("?conntrack=1" if conntrack else ""), token)
+    answers = ask_all(dials, "/v1/rulesets" + ("?conntrack=1" if conntrack else ""), token, within_s=RULES_S)
     return {
         node: answer if isinstance(answer, GenainetError) else [d for d in answer if isinstance(d, RulesetDump)]
         for node, answer in answers.items()
@@ -183,6 +219,7 @@ class Streams:
             for node, request in requests.items()
         }
         self._running = len(self._threads)
+        self._unfinished = set(self._threads)
         self._others = {node for node, request in requests.items() if request.probe is None}
         self._others_watch = threading.Event()
         self._ready(None)
@@ -212,10 +249,11 @@ class Streams:
             finally:
                 connection.close()
         except GenainetError as error:
-            if not self._closing.is_set() and not self._finishing.is_set():
+            if not self._closing.is_set():
                 self._put(AgentFailed(node=node, message=error.message, hint=error.hint))
         finally:
             self._ready(node)
+            self._unfinished.discard(node)
             self._put(None)
 
     def _pump(self, node: str, events: Iterable[Event]) -> None:
@@ -257,23 +295,20 @@ class Streams:
     def done(self) -> bool:
         return self._running == 0
 
+    def overdue(self) -> list[AgentFailed]:
+        """Nodes whose streams have not ended, for who does not wait any longer: what they lost is not known."""
+        text = "its agent has not ended the trace in time: what it lost is not known"
+        return [AgentFailed(node=node, message=text) for node in sorted(self._unfinished)]
+
     def set_filters(self, filters: tuple[FilterEntry, ...]) -> list[GenainetError]:
         """Changes what is followed, on all nodes, while they run; returns what went wrong."""
-        problems = []
-        body = msgspec.json.encode(filters)
-        for node, session in list(self._sessions.items()):
-            try:
-                connection = AgentConnection(node, self._dials[node], self._token)
-            except GenainetError as error:
-                problems.append(error)
-                continue
-            try:
-                connection.request("PUT", f"/v1/trace/{session}/filters", body).read()
-            except GenainetError as error:
-                problems.append(error)
-            finally:
-                connection.close()
-        return problems
+        sessions, body = dict(self._sessions), msgspec.json.encode(filters)
+
+        def change(connection: AgentConnection) -> None:
+            list(connection.lines(connection.request("PUT", f"/v1/trace/{sessions[connection.node]}/filters", body)))
+
+        answers = _each({node: self._dials[node] for node in sessions}, self._token, change, CHANGE_S)
+        return [answer for answer in answers.values() if answer is not None]
 
     def finish(self) -> None:
         """Asks the agents to end: they send what they have, and their last record. Keep polling until `done`."""

@@ -14,6 +14,7 @@
 #define PLACES 8
 #define HEADER 12	   /* of a DNS message, RFC 1035 4.1.1 */
 #define QR 0x80
+#define REFUSED_NS 1000000000	/* the same skb within this time is the query that was refused, at its next device */
 #define SAME_PACKET_NS 1000000	/* the same skb at its first device again within this time is not a repetition */
 
 enum record_kind { RECORD_ANSWERED = 1, RECORD_REPEATED = 2, RECORD_LONE = 3, RECORD_DROP = 4 };
@@ -34,6 +35,19 @@ struct dns_key {
 	__u32 question; /* its first four bytes, as on the wire */
 };
 
+/* Whose exchange it is, for shares: the device where its query was seen first. A pod's own is where it sends (tx), whatever
+ * source address it forges. What comes from elsewhere (rx) comes by one device: there the address counts too. */
+struct client {
+	__u32 netns;
+	__u32 ifindex;
+	__u8 addr[16];
+};
+
+struct refused {
+	__u64 skb;
+	__u64 t_ns;
+};
+
 struct dns_record {
 	__u32 kind;
 	__u16 id;
@@ -47,12 +61,13 @@ struct dns_record {
 	__u8 query_count;
 	__u8 response_count;
 	__u8 pad2[5];
+	struct client client;
 	struct tuple flows[FLOWS]; /* from client to server, also for responses */
 	struct sighted query[PLACES];
 	struct sighted response[PLACES];
 	__u8 data[QUERY_BYTES + RESPONSE_BYTES]; /* the query, right behind it the response */
 };
-_Static_assert(sizeof(struct dns_record) == 1384, "mirrored in agent/probes/dns.py");
+_Static_assert(sizeof(struct dns_record) == 1408, "read by agent/probes/layout.py");
 
 struct dns_drop {
 	__u32 kind;
@@ -73,9 +88,13 @@ struct dns_drop {
 	__u8 pad[7];
 	__u8 data[QUERY_BYTES];
 };
-_Static_assert(sizeof(struct dns_drop) == 576, "mirrored in agent/probes/dns.py");
+_Static_assert(sizeof(struct dns_drop) == 576, "read by agent/probes/layout.py");
 
 BPF_HASH(pending, struct dns_key, struct dns_record, PENDING);
+BPF_ARRAY(open_count, __s64, 1);		      /* entries of `pending`; the agent's sweep sets it right */
+BPF_HASH(open_by_client, struct client, __s64, PENDING); /* how many of them each client has; likewise */
+BPF_TABLE("lru_percpu_hash", struct client, struct budget, client_budgets, 1024);
+BPF_TABLE("lru_hash", struct dns_key, struct refused, refused, 4096); /* queries that found no room: counted once */
 BPF_ARRAY(side, __u64, 1); /* which end of a message the filter names, enum side */
 BPF_ARRAY(blank, struct dns_record, 1);
 BPF_PERCPU_ARRAY(lone, struct dns_record, 2); /* one a program: a softirq may interrupt another program */
@@ -240,9 +259,69 @@ static __always_inline void take_response(struct dns_record *r, struct sighting 
 	r->response_captured = n;
 }
 
+/* Tables and budgets are shared by clients: each may take as much as is left for the others. One alone has half, of two
+ * each has a third; so a flood takes its own records, and a client that asks now and then always finds room. */
+static __always_inline int has_room(struct client *client)
+{
+	int zero = 0;
+	__s64 *open = open_count.lookup(&zero), *own_open = open_by_client.lookup(client);
+
+	return open && (own_open ? *own_open : 0) < PENDING - *open;
+}
+
+static __always_inline void add_open(struct client *client, __s64 change)
+{
+	int zero = 0;
+	__s64 one = 1, *open = open_count.lookup(&zero), *own_open = open_by_client.lookup(client);
+
+	if (open)
+		__sync_fetch_and_add(open, change);
+	if (own_open)
+		__sync_fetch_and_add(own_open, change);
+	else if (change > 0)
+		open_by_client.update(client, &one);
+}
+
+/* may_emit() within the client's share of the budget. */
+static __always_inline int may_emit_for(struct client *client, __u64 now)
+{
+	int zero = 0;
+	__u64 second = now >> 30;
+	struct budget first = {.second = second};
+	struct config *cfg = config.lookup(&zero);
+	struct budget *all = budgets.lookup(&zero), *share = client_budgets.lookup(client);
+
+	if (!share) {
+		client_budgets.update(client, &first);
+		share = client_budgets.lookup(client);
+	}
+	if (!cfg || !all || !share)
+		return may_emit(now);
+	if (share->second != second) {
+		share->second = second;
+		share->used = 0;
+	}
+	if (all->second == second && share->used + all->used >= cfg->budget) {
+		count(ACCOUNT_EMITTED);
+		count(ACCOUNT_BUDGET);
+		return 0;
+	}
+	share->used++;
+	return may_emit(now);
+}
+
+static __always_inline void set_client(struct client *client, struct sighting *s)
+{
+	__builtin_memset(client, 0, sizeof(*client));
+	client->netns = s->netns;
+	client->ifindex = s->ifindex;
+	if (s->point == POINT_RX)
+		__builtin_memcpy(client->addr, s->p.t.saddr, 16);
+}
+
 static __always_inline void emit(struct dns_record *r, __u32 kind, __u64 now)
 {
-	if (!may_emit(now))
+	if (!may_emit_for(&r->client, now))
 		return;
 	r->kind = kind;
 	__u64 size = at_most(__builtin_offsetof(struct dns_record, data) + r->query_captured + r->response_captured,
@@ -262,6 +341,7 @@ static __always_inline int emit_lone(struct sighting *s)
 	r->id = s->key.id;
 	r->flow_count = r->query_count = r->response_count = 0;
 	r->query_len = r->query_captured = r->response_len = r->response_captured = 0;
+	set_client(&r->client, s);
 	add_place(r, s);
 	if (s->is_response)
 		take_response(r, s);
@@ -275,17 +355,25 @@ static __always_inline int begin(struct sighting *s)
 {
 	int zero = 0;
 	struct dns_record *empty = blank.lookup(&zero), *r;
+	struct client client;
 
 	if (!empty)
 		return 0;
-	if (pending.update(&s->key, empty)) {
+	struct refused now = {.skb = s->skb, .t_ns = s->now}, *before = refused.lookup(&s->key);
+	if (before && before->skb == s->skb && s->now - before->t_ns < REFUSED_NS)
+		return 0;
+	set_client(&client, s);
+	if (!has_room(&client) || pending.update(&s->key, empty)) {
 		count(ACCOUNT_FLOWS_FULL);
+		refused.update(&s->key, &now);
 		return 0;
 	}
 	count(ACCOUNT_FLOWS_CREATED);
+	add_open(&client, 1);
 	r = pending.lookup(&s->key);
 	if (!r)
 		return 0;
+	r->client = client;
 	r->id = s->key.id;
 	take_query(r, s);
 	add_place(r, s);
@@ -312,6 +400,8 @@ static __always_inline int seen(__u64 skb, __u32 point)
 		if (at_first && r->query[0].point == s.point &&
 		    (r->skb != s.skb || s.now - r->query[0].t_ns > SAME_PACKET_NS)) {
 			emit(r, RECORD_REPEATED, s.now); /* the resolver asks again, from the same socket with the same id */
+			add_open(&r->client, -1);
+			pending.delete(&s.key);
 			return begin(&s);
 		}
 		add_place(r, &s);
@@ -322,6 +412,7 @@ static __always_inline int seen(__u64 skb, __u32 point)
 	add_place(r, &s);
 	if (at_first && r->query[0].point != s.point) {
 		emit(r, RECORD_ANSWERED, s.now);
+		add_open(&r->client, -1);
 		pending.delete(&s.key);
 	}
 	return 0;
@@ -343,9 +434,19 @@ int on_free(struct bpf_raw_tracepoint_args *ctx) /* skb:kfree_skb(skb, location,
 	char device[16] = {};
 
 	int protocol = read_message(&s, ctx->args[0], POINT_DROP);
-	if (!protocol || (!wanted(&s) && !pending.lookup(&s.key)))
+	if (!protocol)
 		return 0;
-	if (!locate(&s, device) || !may_emit(s.now))
+	struct dns_record *r = pending.lookup(&s.key);
+	if (!r && !wanted(&s))
+		return 0;
+	if (!locate(&s, device))
+		return 0;
+	struct client client;
+	if (r)
+		client = r->client;
+	else
+		set_client(&client, &s);
+	if (!may_emit_for(&client, s.now))
 		return 0;
 	struct dns_drop *e = ring.ringbuf_reserve(sizeof(*e));
 	if (!e) {

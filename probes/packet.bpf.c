@@ -76,12 +76,14 @@ struct flow {
 struct stream {
 	__u64 bytes;
 	__u64 first_ns;
+	__u64 second_ns; /* when the first data that was not first came; 0: not yet */
 	__u64 last_ns;
 	__u64 silence_ns; /* the longest time without anything new, and when it began */
 	__u64 silence_at_ns;
 	__u32 next; /* the sequence number behind the last byte */
 	__u32 pad;
 	__u32 gaps[GAP_BUCKETS]; /* element 4 * l + s: times in [2^l * (1 + s/4), 2^l * (1 + (s+1)/4)) us */
+	__u32 gap_us[GAP_BUCKETS]; /* the sum of these times, in us */
 };
 
 BPF_TABLE("lru_hash", struct flow_key, struct stream, streams, STREAM_ENTRIES);
@@ -252,8 +254,12 @@ static __always_inline void count_stream(struct sighting *s, struct flow_key *ke
 		d->silence_at_ns = d->last_ns;
 	}
 	__u32 bucket = gap_bucket(silence);
-	if (bucket < GAP_BUCKETS)
+	if (bucket < GAP_BUCKETS) {
 		d->gaps[bucket]++;
+		d->gap_us[bucket] += silence / 1000;
+	}
+	if (!d->second_ns)
+		d->second_ns = s->now;
 	d->bytes += more;
 	d->next = end;
 	d->last_ns = s->now;
@@ -413,8 +419,12 @@ static __always_inline int seen(__u64 skb, __u32 point)
 		f->t_ns = s->now;
 	}
 	int news = kind == EVENT_ICMP || (s->p.t.proto == P_TCP && (s->p.tcp_flags & (TCP_SYN | TCP_FIN | TCP_RST)));
-	if (!news && (!count_flow(s, since) || s->p.later))
+	if (news) {
+		if (kind == EVENT_PACKET && s->payload) /* the last data may come with the FIN */
+			count_flow(s, since);
+	} else if (!count_flow(s, since) || s->p.later) {
 		return 0;
+	}
 	if (locate(s)) {
 		if (point == POINT_TX && kind == EVENT_PACKET && !s->outer.proto)
 			ask_socket(s);

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from kubectl_genainet.agent.exact.tracing import remove_leftovers
+from kubectl_genainet.agent.exact.node import remove_leftovers
 from kubectl_genainet.agent.node.inventory import Inventory, host_name
 from kubectl_genainet.agent.serve import audit, memory
 from kubectl_genainet.agent.serve.auth import Capability

@@ -9,10 +9,11 @@ import click
 
 from kubectl_genainet.commands.options import Messages, duration_argument, output_option, source_options
 from kubectl_genainet.errors import ExitStatus, GenainetError
+from kubectl_genainet.files import write_whole
 from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.render.diagnose.text import make_view
-from kubectl_genainet.run.diagnose import DiagnoseOptions, diagnose, status_of
+from kubectl_genainet.run.diagnose.diagnose import DiagnoseOptions, diagnose, status_of
 from kubectl_genainet.run.sources.base import Source
 
 
@@ -76,8 +77,5 @@ def _write(file: str, conclusion: Conclusion) -> None:
     from kubectl_genainet.render.diagnose.html import html
 
     page = html(conclusion, datetime.now(UTC).isoformat(timespec="seconds"))
-    try:
-        Path(file).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise GenainetError(f"{file}: the report can't be written: {error.strerror}") from None
+    write_whole(file, page.encode(), "the report")
     Messages().say(f"report written to {file}")

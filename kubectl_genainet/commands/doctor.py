@@ -15,6 +15,7 @@ from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.registry import all_checks, check_named, chosen
 from kubectl_genainet.doctor.report import Report
 from kubectl_genainet.errors import ExitStatus, GenainetError
+from kubectl_genainet.files import write_whole
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.target import not_found
@@ -207,10 +208,7 @@ def _progress() -> Iterator[_Reporter]:
 
 
 def _write(path: Path, report: Report) -> None:
-    try:
-        path.write_bytes(write_baseline([*report.findings, *(a.finding for a in report.accepted)]))
-    except OSError as error:
-        raise GenainetError(f"can't write the baseline {path}: {error.strerror}") from None
+    write_whole(path, write_baseline([*report.findings, *(a.finding for a in report.accepted)]), "the baseline")
 
 
 def _show(report: Report, output: str, snapshot: ClusterSnapshot) -> None:

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import time
-
 import click
 import msgspec
 from click.shell_completion import CompletionItem
 
 from kubectl_genainet.commands.options import output_option
-from kubectl_genainet.lab.spec import DEFAULT_NAME, Family, LabSpec, Overlay, ProxyMode
 from kubectl_genainet.render.text import tell
+from kubectl_genainet.run.fleet.lab import (
+    DEFAULT_NAME,
+    FAMILIES,
+    OVERLAYS,
+    PROXY_MODES,
+    clear_incident,
+    incidents,
+    lab_down,
+    lab_status,
+    lab_up,
+    labs,
+    make_incident,
+)
+from kubectl_genainet.run.fleet.lab import execute as execute_in_pod
 
-_FAMILIES = {"ipv4": (Family.IPV4,), "dual": (Family.IPV4, Family.IPV6)}
 name_option = click.option("--name", default=DEFAULT_NAME, show_default=True, help="Name of the lab.")
 
 
@@ -37,20 +47,20 @@ def command() -> None:
 @click.option("--nodes", default=3, show_default=True, help="Number of nodes.")
 @click.option(
     "--proxy-mode",
-    type=click.Choice([m.value for m in ProxyMode]),
+    type=click.Choice(PROXY_MODES),
     default="iptables",
     show_default=True,
     help="Whose rules kube-proxy writes.",
 )
 @click.option(
     "--overlay",
-    type=click.Choice([o.value for o in Overlay]),
+    type=click.Choice(OVERLAYS),
     default="none",
     show_default=True,
     help="none: native routing between the nodes; vxlan: as flannel.",
 )
 @click.option(
-    "--ip-family", type=click.Choice(list(_FAMILIES)), default="ipv4", show_default=True, help="dual: IPv4 and IPv6."
+    "--ip-family", type=click.Choice(list(FAMILIES)), default="ipv4", show_default=True, help="dual: IPv4 and IPv6."
 )
 @click.option(
     "--manifests",
@@ -70,22 +80,17 @@ def up(name: str, nodes: int, proxy_mode: str, overlay: str, ip_family: str, man
       kubectl genainet lab up --name second --overlay vxlan --nodes 2
       kubectl genainet lab up --name mine --manifests ./k8s
     """
-    from kubectl_genainet.lab import cluster
-    from kubectl_genainet.lab.status import ENFORCER
-
-    started = time.monotonic()
-    spec = LabSpec(
-        name=name,
+    up = lab_up(
+        name,
+        tell,
         nodes=nodes,
-        proxy_mode=ProxyMode(proxy_mode),
-        overlay=Overlay(overlay),
-        families=_FAMILIES[ip_family],
+        proxy_mode=proxy_mode,
+        overlay=overlay,
+        ip_family=ip_family,
         manifests=manifests or "",
     )
-    record = cluster.up(spec, tell)
-    seconds = time.monotonic() - started
-    tell(f"lab {name} is up: {len(record.nodes)} nodes, {len(record.pods)} pods, {seconds:.1f} s")
-    tell(f"NetworkPolicies are enforced by {ENFORCER}")
+    tell(f"lab {name} is up: {up.nodes} nodes, {up.pods} pods, {up.seconds:.1f} s")
+    tell(f"NetworkPolicies are enforced by {up.policy_enforcer}")
 
 
 @command.command("down")
@@ -96,11 +101,7 @@ def down(name: str, all_labs: bool) -> None:
 
     Works as well after a `lab up` that was killed.
     """
-    from kubectl_genainet.lab import cluster
-    from kubectl_genainet.lab.state import lab_names
-
-    for each in lab_names() if all_labs else [name]:
-        cluster.down(each)
+    for each in lab_down(name, all_labs=all_labs):
         tell(f"lab {each} is down")
 
 
@@ -109,28 +110,26 @@ def down(name: str, all_labs: bool) -> None:
 @output_option("table", "wide", "json")
 def status(name: str, output: str) -> None:
     """Show a lab: its modes, pods, agents and incidents. Exit status 1 where something of it is broken."""
-    from kubectl_genainet.lab.status import lab_status
     from kubectl_genainet.render.lab import print_status
 
-    found = lab_status(name)
+    lab = lab_status(name)
     if output == "json":
-        click.echo(msgspec.json.encode(found).decode())
+        click.echo(msgspec.json.encode(lab).decode())
     else:
-        print_status(msgspec.to_builtins(found), wide=output == "wide")
-    click.get_current_context().exit(0 if found.state == "up" else 1)
+        print_status(lab, wide=output == "wide")
+    click.get_current_context().exit(0 if lab.state == "up" else 1)
 
 
 @command.command("list")
 @output_option("table", "json", "name")
 def list_labs(output: str) -> None:
     """List the labs of this machine."""
-    from kubectl_genainet.lab.status import all_labs
     from kubectl_genainet.render.lab import print_labs
 
-    labs = all_labs()
+    known = labs()
     if output == "table":
-        print_labs([msgspec.to_builtins(lab) for lab in labs])
-    for lab in labs if output != "table" else ():
+        print_labs(known)
+    for lab in known if output != "table" else ():
         click.echo(lab.name if output == "name" else msgspec.json.encode(lab).decode())
 
 
@@ -149,15 +148,11 @@ def execute(name: str, namespace: str, pod: str, cmd: tuple[str, ...]) -> None:
       kubectl genainet lab exec deploy/chatbot-ui -- getent hosts my-llama-svc
       kubectl genainet lab exec -n kube-system deploy/coredns -- ss -lun
     """
-    from kubectl_genainet.lab.execute import execute as run
-
-    run(name, pod, cmd[1:] if cmd[0] == "--" and len(cmd) > 1 else cmd, namespace)
+    execute_in_pod(name, pod, cmd[1:] if cmd[0] == "--" and len(cmd) > 1 else cmd, namespace)
 
 
 def _complete_incident(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from kubectl_genainet.lab.incidents import incidents
-
-    return [CompletionItem(n, help=i.summary) for n, i in incidents().items() if n.startswith(incomplete)]
+    return [CompletionItem(i.name, help=i.summary) for i in incidents() if i.name.startswith(incomplete)]
 
 
 @command.command("incident")
@@ -173,16 +168,15 @@ def incident(name: str, clear: bool, incident: str | None) -> None:
       kubectl genainet lab incident mtu-blackhole
       kubectl genainet lab incident mtu-blackhole --clear
     """
-    from kubectl_genainet.lab import incidents
     from kubectl_genainet.render.lab import print_incidents
 
     if incident is None:
-        print_incidents([(i.name, i.summary) for i in incidents.incidents().values()])
+        print_incidents([(i.name, i.summary) for i in incidents()])
     elif clear:
-        was_there = incidents.clear_incident(name, incident)
+        was_there = clear_incident(name, incident)
         tell(f"incident {incident} is {'cleared' if was_there else 'not in the lab'}")
     else:
-        made = incidents.make_incident(name, incident)
+        made = make_incident(name, incident)
         tell(f"incident {incident} is in the lab: {made.summary}\n\n{made.description}\n")
         option = "" if name == DEFAULT_NAME else f" --name {name}"
         tell(f"Undo it: kubectl genainet lab incident {incident} --clear{option}")

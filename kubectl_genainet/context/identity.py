@@ -31,6 +31,7 @@ class Identity:
         self._host_addresses: dict[str, str] = {}  # of the nodes' own devices -> the node
         self.namespaces: dict[tuple[str, int], NetNs] = {}
         self._first_counters: dict[tuple[str, int], dict[str, int]] = {}
+        self.reported_ns: dict[str, int] = {}  # node -> when it last reported its namespaces, on its clock
         self.update(snapshot)
 
     def update(self, snapshot: ClusterSnapshot) -> None:
@@ -46,6 +47,7 @@ class Identity:
 
     def learn(self, report: NodeReport) -> None:
         """Takes in a node's namespaces: a pod is found by its containers' cgroup, else by its address."""
+        self.reported_ns[report.node] = report.t_ns
         for netns in report.namespaces:
             key = (report.node, netns.inode)
             self.namespaces[key] = netns

@@ -13,7 +13,7 @@ from typing import Any
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.kube import kustomize_edits as edits
-from kubectl_genainet.kube.yaml_text import Warn, parse_text
+from kubectl_genainet.kube.yaml_text import Warn, parse_text, problem_of
 
 FILE_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _NOT_BUILT = ("helmCharts", "helmChartInflationGenerator", "replacements", "vars", "generators", "transformers")
@@ -23,6 +23,9 @@ _LISTS = (
     "helmCharts",
 )
 _DEEPEST = 20
+_MOST_BUILT = 2_000  # kustomizations, each counted as often as it is built on
+_MOST_WORK = 200_000  # patches times objects of one
+_MOST_BYTES = 32 << 20  # of a file
 
 Item = tuple[dict[str, Any], str]  # an object, and where it was read
 
@@ -32,6 +35,7 @@ class Kustomizations:
 
     def __init__(self, folder: Path, warn: Warn) -> None:
         self._warn = warn
+        self._built = 0
         files = sorted(p for name in FILE_NAMES for p in folder.rglob(name) if p.is_file())
         self._read: dict[Path, dict[str, Any]] = {}
         for file in files:
@@ -56,13 +60,22 @@ class Kustomizations:
     def build(self, place: Path) -> list[Item]:
         """The objects of a kustomization. Raises InputError where its own fields have the wrong type."""
         try:
-            return self._build(place, 0)
-        except (AttributeError, TypeError, KeyError) as error:
+            built = self._build(place, 0)
+        except (AttributeError, TypeError, KeyError, RecursionError, InputError) as error:
             self._warn(f"{place}: the kustomization can't be built ({error}): left out")
             return []
+        return [item for item in built if not self._too_deep(item)]
+
+    def _too_deep(self, item: Item) -> bool:
+        problem = problem_of(item[0])
+        if problem:
+            self._warn(f"{item[1]}: {problem}: left out")
+        return bool(problem)
 
     def _kustomization(self, file: Path) -> dict[str, Any] | None:
         try:
+            if file.stat().st_size > _MOST_BYTES:
+                raise InputError(f"more than {_MOST_BYTES >> 20} MiB", source=str(file))
             documents = [d for d in parse_text(str(file), file.read_text(encoding="utf-8-sig"), self._warn) if d]
         except (OSError, UnicodeDecodeError, InputError) as error:
             self._warn(f"{error}: left out")
@@ -79,15 +92,18 @@ class Kustomizations:
         return documents[0]
 
     def _build(self, place: Path, depth: int) -> list[Item]:
+        self._built += 1
+        if depth > _DEEPEST or self._built > _MOST_BUILT:
+            raise InputError("kustomizations without end", source=str(place))
         raw = self._read.get(place) or self._outside(place)
-        if raw is None or depth > _DEEPEST:
+        if raw is None:
             self._warn(f"{place} has no kustomization: left out")
             return []
         for field in _NOT_BUILT:
             if raw.get(field):
                 self._warn(f"{place}: {field} of the kustomization is not built")
         items = [i for name in _listed(raw, "resources", "bases") for i in self._resource(place, name, depth)]
-        items += [(o, str(place)) for o in edits.generated(raw, lambda name: self._text(place / name))]
+        items += [(o, str(place)) for o in edits.generated(raw, lambda name: self._text(place, name))]
         for name in _listed(raw, "components"):
             component = (place / name).resolve()
             own = self._read.get(component) or self._outside(component)
@@ -98,7 +114,10 @@ class Kustomizations:
 
     def _edited(self, raw: dict[str, Any], place: Path, items: list[Item]) -> list[Item]:
         """The objects after the kustomization's own changes, patches first."""
-        for patch in edits.patches_of(raw, lambda name: self._values(place / name)):
+        patches = list(edits.patches_of(raw, lambda name: self._values(place, name), self._warn))
+        if len(patches) * len(items) > _MOST_WORK:
+            raise InputError(f"{len(patches)} patches for {len(items)} objects are too many", source=str(place))
+        for patch in patches:
             items = edits.patched(items, patch, lambda m: self._warn(f"{place}: {m}"))
         edits.set_fields(items, raw)
         return items
@@ -115,17 +134,21 @@ class Kustomizations:
         if path.is_dir():
             yield from self._build(path.resolve(), depth + 1)
         elif path.is_file():
-            for value, source in self._values(path):
+            for value, source in self._values(place, name):
+                if not isinstance(value, dict):
+                    self._warn(f"{source}: not a Kubernetes object: left out")
+                    continue
                 items = value.get("items") if str(value.get("kind", "")).endswith("List") else None
                 yield from ((i, source) for i in items) if isinstance(items, list) else ((value, source),)
         else:
             remote = "://" in name or name.startswith(("git@", "github.com/")) or "?ref=" in name
             self._warn(f"{place}: {name} is {'remote' if remote else 'not there'}: left out")
 
-    def _values(self, path: Path) -> list[Item]:
-        text = self._text(path)
+    def _values(self, place: Path, name: str) -> list[Item]:
+        text = self._text(place, name)
         if text is None:
             return []
+        path = place / name
         try:
             documents = parse_text(str(path), text, self._warn)
         except InputError as error:
@@ -133,10 +156,19 @@ class Kustomizations:
             return []
         return [(d, f"{path}, document {i}") for i, d in enumerate(documents, start=1) if d is not None]
 
-    def _text(self, path: Path) -> str | None:
+    def _text(self, place: Path, name: str) -> str | None:
+        """A file of a kustomization. One beyond its folder is not read, as by kubectl: what it holds would become part of
+        objects, and so of reports. Neither is what is no plain file."""
+        path = place / name
         try:
+            if not path.resolve().is_relative_to(place.resolve()):
+                self._warn(f"{place}: {name} is not below the kustomization: left out")
+                return None
+            if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+                self._warn(f"{place}: {name} is no file of at most {_MOST_BYTES >> 20} MiB: left out")
+                return None
             return path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             self._warn(f"can't read {path} ({error}): left out")
             return None
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
-from kubectl_genainet.kube.yaml_text import Warn
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.kube.kustomize_targets import selects
+from kubectl_genainet.kube.yaml_text import Warn, parse_text
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.model.workload_kinds import pod_templates
+from kubectl_genainet.model.workload_kinds.kinds import pod_templates
 
 Item = tuple[dict[str, Any], str]
 
@@ -63,24 +63,38 @@ def generated(raw: dict[str, Any], text_of: Callable[[str], str | None]) -> Iter
             yield {"apiVersion": "v1", "kind": kind, "metadata": metadata, **values}
 
 
-def patches_of(raw: dict[str, Any], values_of: Callable[[str], list[Item]]) -> Iterable[Patch]:
+def patches_of(raw: dict[str, Any], values_of: Callable[[str], list[Item]], warn: Warn) -> Iterable[Patch]:
     for text in raw.get("patchesStrategicMerge") or ():
-        bodies = _inline(text) if "\n" in str(text) else [v for v, _ in values_of(str(text))]
+        bodies = _inline(text, warn) if "\n" in str(text) else [v for v, _ in values_of(str(text))]
         yield from (Patch(body, {}) for body in bodies)
     for patch in [*(raw.get("patches") or ()), *(raw.get("patchesJson6902") or ())]:
         target = patch.get("target") or {}
-        bodies = _inline(patch["patch"]) if patch.get("patch") else [v for v, _ in values_of(str(patch.get("path")))]
+        bodies = (
+            _inline(patch["patch"], warn) if patch.get("patch") else [v for v, _ in values_of(str(patch.get("path")))]
+        )
         if bodies and all(isinstance(b, dict) and "op" in b for b in bodies):
             bodies = [bodies]
         yield from (Patch(body, target) for body in bodies)
 
 
-def _inline(text: Any) -> list[Any]:
-    return [d for d in yaml.safe_load_all(str(text)) if d is not None]
+def _inline(text: Any, warn: Warn) -> list[Any]:
+    try:
+        return [d for d in parse_text("a patch", str(text), warn) if d is not None]
+    except InputError as error:
+        warn(f"{error.message}: left out")
+        return []
 
 
 def patched(items: Sequence[Item], patch: Patch, warn: Warn) -> list[Item]:
-    """The objects with one patch applied to those that it is for."""
+    """The objects with one patch applied to those that it is for. One whose target is not read is for none of them."""
+    try:
+        return _patched(items, patch, warn)
+    except InputError as error:
+        warn(f"{error.message}: the patch is left out")
+        return list(items)
+
+
+def _patched(items: Sequence[Item], patch: Patch, warn: Warn) -> list[Item]:
     out: list[Item] = []
     hits = 0
     for obj, source in items:
@@ -106,32 +120,12 @@ def _named(body: Any) -> str:
 
 
 def _is_for(patch: Patch, obj: dict[str, Any]) -> bool:
+    if patch.target:
+        return selects(patch.target, obj)
     metadata = obj.get("metadata") or {}
-    group, _, version = str(obj.get("apiVersion", "")).rpartition("/")
-    if not patch.target:
-        body = patch.body if isinstance(patch.body, dict) else {}
-        named = body.get("metadata") or {}
-        return bool(body) and (body.get("kind"), named.get("name")) == (obj.get("kind"), metadata.get("name"))
-    actual = {
-        "group": group,
-        "version": version,
-        "kind": obj.get("kind", ""),
-        "name": metadata.get("name", ""),
-        "namespace": metadata.get("namespace", "default"),
-    }
-    target = patch.target
-    if any(f in target and not re.fullmatch(str(target[f]), str(actual[f])) for f in actual):
-        return False
-    selector, labels = str(target.get("labelSelector") or ""), metadata.get("labels") or {}
-    return all(_has_label(labels, term.strip()) for term in selector.split(",") if term.strip())
-
-
-def _has_label(labels: dict[str, Any], term: str) -> bool:
-    key, operator, value = re.fullmatch(r"([^=!]+)(==|=|!=|)(.*)", term).groups()  # type: ignore[union-attr]
-    actual = labels.get(key.strip())
-    if not operator:
-        return actual is not None
-    return (str(actual) == value.strip()) != (operator == "!=")
+    body = patch.body if isinstance(patch.body, dict) else {}
+    named = body.get("metadata") or {}
+    return bool(body) and (body.get("kind"), named.get("name")) == (obj.get("kind"), metadata.get("name"))
 
 
 def _merged(old: Any, new: Any, field: str) -> Any:
@@ -196,6 +190,7 @@ def _operate(value: Any, operation: dict[str, Any], steps: list[str]) -> None:
 def set_fields(items: Sequence[Item], raw: dict[str, Any]) -> None:
     """Sets namespace, names, labels, annotations, images and replicas in all objects, in place."""
     renamed: dict[tuple[str, str], str] = {}
+    labels = _labels_of(raw)
     prefix, suffix = str(raw.get("namePrefix") or ""), str(raw.get("nameSuffix") or "")
     for obj, _ in items:
         metadata = obj.setdefault("metadata", {})
@@ -205,7 +200,7 @@ def set_fields(items: Sequence[Item], raw: dict[str, Any]) -> None:
         if (prefix or suffix) and kind not in ("Namespace", "CustomResourceDefinition") and "name" in metadata:
             renamed[kind, str(metadata["name"])] = f"{prefix}{metadata['name']}{suffix}"
             metadata["name"] = renamed[kind, str(metadata["name"])]
-        _set_labels(obj, raw)
+        _set_labels(obj, labels)
         if raw.get("commonAnnotations"):
             metadata["annotations"] = {**(metadata.get("annotations") or {}), **raw["commonAnnotations"]}
         for replicas in raw.get("replicas") or ():
@@ -214,30 +209,47 @@ def set_fields(items: Sequence[Item], raw: dict[str, Any]) -> None:
     if renamed:
         for obj, _ in items:
             _rename_references(obj, renamed)
-    for image in raw.get("images") or ():
+    images = {image.get("name"): image for image in raw.get("images") or ()}
+    if images:
         for obj, _ in items:
-            _set_image(obj, image)
+            _set_image(obj, images)
 
 
 def _name_before(name: str, prefix: str, suffix: str) -> str:
     return name.removeprefix(prefix).removesuffix(suffix) if suffix else name.removeprefix(prefix)
 
 
-def _set_labels(obj: dict[str, Any], raw: dict[str, Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """The labels that a kustomization gives to objects, to their pod templates and to their selectors."""
+
+    own: dict[str, Any]
+    templates: dict[str, Any]
+    selectors: dict[str, Any]
+
+
+def _labels_of(raw: dict[str, Any]) -> _Labels:
     """commonLabels reach selectors and templates too; `labels` as each of its entries says."""
-    entries = [(raw.get("commonLabels") or {}, True, True)]
+    common = raw.get("commonLabels") or {}
+    labels = _Labels(dict(common), dict(common), dict(common))
     for entry in raw.get("labels") or ():
-        selectors = bool(entry.get("includeSelectors"))
-        entries.append((entry.get("pairs") or {}, selectors, selectors or bool(entry.get("includeTemplates"))))
-    for pairs, in_selectors, in_templates in entries:
-        if not pairs:
-            continue
-        _add_labels(obj.setdefault("metadata", {}), pairs)
-        if in_templates:
-            for template in pod_templates(KubeObject(obj)):
-                _add_labels(_template_metadata(obj, template.path), pairs)
-        if in_selectors:
-            _add_to_selectors(obj, pairs)
+        pairs = entry.get("pairs") or {}
+        labels.own.update(pairs)
+        if entry.get("includeSelectors") or entry.get("includeTemplates"):
+            labels.templates.update(pairs)
+        if entry.get("includeSelectors"):
+            labels.selectors.update(pairs)
+    return labels
+
+
+def _set_labels(obj: dict[str, Any], labels: _Labels) -> None:
+    if labels.own:
+        _add_labels(obj.setdefault("metadata", {}), labels.own)
+    if labels.templates:
+        for template in pod_templates(KubeObject(obj)):
+            _add_labels(_template_metadata(obj, template.path), labels.templates)
+    if labels.selectors:
+        _add_to_selectors(obj, labels.selectors)
 
 
 def _template_metadata(obj: dict[str, Any], path: tuple[str | int, ...]) -> dict[str, Any]:
@@ -307,16 +319,17 @@ def _rename_references(value: Any, renamed: dict[tuple[str, str], str]) -> None:
             _rename_references(inner, renamed)
 
 
-def _set_image(value: Any, image: dict[str, Any]) -> None:
+def _set_image(value: Any, images: dict[Any, dict[str, Any]]) -> None:
     if isinstance(value, list):
         for item in value:
-            _set_image(item, image)
+            _set_image(item, images)
     elif isinstance(value, dict):
         for container in [
             c for f in ("containers", "initContainers") for c in value.get(f) or () if isinstance(c, dict)
         ]:
-            name = re.sub(r"(:[^/]*|@.*)$", "", str(container.get("image", "")))
-            if name == image.get("name"):
+            name = _image_name(str(container.get("image", "")))
+            image = images.get(name)
+            if image is not None:
                 new = str(image.get("newName") or name)
                 tag = str(container["image"]).removeprefix(name)
                 if image.get("digest"):
@@ -326,4 +339,11 @@ def _set_image(value: Any, image: dict[str, Any]) -> None:
                 container["image"] = new + tag
         for inner in value.values():
             if isinstance(inner, dict | list):
-                _set_image(inner, image)
+                _set_image(inner, images)
+
+
+def _image_name(reference: str) -> str:
+    """An image's reference without its tag and digest."""
+    name = reference.partition("@")[0]
+    folder, slash, last = name.rpartition("/")
+    return folder + slash + last.partition(":")[0]

@@ -70,7 +70,7 @@ def parse_text(source: str, text: str, warn: Warn) -> list[Any]:
         values = _values(source, text, warn)
     except RecursionError:
         raise InputError(_TOO_DEEP, source=source) from None
-    if problem := next(filter(None, map(_problem, values)), ""):
+    if problem := next(filter(None, map(problem_of, values)), ""):
         raise InputError(problem, source=source)
     return values
 
@@ -97,7 +97,7 @@ def _values(source: str, text: str, warn: Warn) -> list[Any]:
         raise InputError(f"not YAML: {' '.join(str(error).split())}", source=source, hint=hint) from None
 
 
-def _problem(value: Any) -> str:
+def problem_of(value: Any) -> str:
     """Why a value can't be an object of Kubernetes; "" for one that can."""
     level, depth = [value], 0
     while level:

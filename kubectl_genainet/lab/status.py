@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.programs import processes
 from kubectl_genainet.lab.state import LabFolder, LabRecord, lab_names, lab_snapshot
+from kubectl_genainet.model.results.lab import LabStatus, PodStatus
 
 ENFORCER = "the lab's own (iptables chains LAB-*), not a product's"
-
-
-class PodStatus(msgspec.Struct, frozen=True, kw_only=True):
-    namespace: str
-    name: str
-    node: str
-    ips: tuple[str, ...]
-    ready: bool
-    netns: str  # the file in /run/netns; empty for a pod on its node's network
-
-
-class LabStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A lab as it is now. `state` is "up", "partial" (its `lab up` died) or "degraded" (`problems` says why)."""
-
-    name: str
-    state: str
-    nodes: tuple[str, ...]
-    proxy_mode: str
-    overlay: str
-    ip_families: tuple[str, ...]
-    policy_enforcer: str
-    pods: tuple[PodStatus, ...]
-    agents: dict[str, str]
-    incidents: tuple[str, ...]
-    problems: tuple[str, ...]
 
 
 def lab_status(name: str) -> LabStatus:

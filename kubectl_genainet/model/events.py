@@ -206,15 +206,16 @@ class TcpRetransmit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind",
 
 
 class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="flow"):
-    """Packets of one tuple at one device that were counted and not reported one by one; totals since the start.
+    """Packets of one tuple at one device that were counted and not reported one by one, and a FIN with data, which is both;
+    totals since the start.
 
     `hop_ns` is a histogram of the time since the same packet's previous point: element i counts times in
     [2**i, 2**(i+1)) ns; trailing zeros are left out.
 
-    Of TCP data, counted once however often it was sent: `data_bytes`, the times of the first and of the last that was new
-    here (`first_ns`, `last_ns`; 0: none), the longest silence between two and when it began (`silence_ns`,
-    `silence_at_ns`), and `gaps`, a histogram of all silences: element 4 * l + s counts those in
-    [2**l * (1 + s / 4), 2**l * (1 + (s + 1) / 4)) µs.
+    Of TCP data, counted once however often it was sent: `data_bytes`, the times of the first, the second and the last that
+    was new here (`first_ns`, `second_ns`, `last_ns`; 0: none), the longest silence between two and when it began
+    (`silence_ns`, `silence_at_ns`), and `gaps`, a histogram of all silences: element 4 * l + s counts those in
+    [2**l * (1 + s / 4), 2**l * (1 + (s + 1) / 4)) µs; `gap_us` has their sum in µs.
     """
 
     node: str
@@ -229,10 +230,12 @@ class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", 
     hop_ns: tuple[int, ...] = ()
     data_bytes: int = 0
     first_ns: int = 0
+    second_ns: int = 0
     last_ns: int = 0
     silence_ns: int = 0
     silence_at_ns: int = 0
     gaps: tuple[int, ...] = ()
+    gap_us: tuple[int, ...] = ()
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,7 +22,16 @@ TAKEN_AT = {"icmpv6_rcv": "CONSUMED"}
 # (TIME_WAIT, net/ipv4/tcp_ipv4.c), segments out of order that a closed socket still held
 # (tcp_disconnect, inet_csk_destroy_sock), multicast that nobody here listens to (net/ipv6/ip6_input.c).
 BACKGROUND_LOCATIONS = frozenset(
-    {"tcp_v4_rcv", "tcp_v6_rcv", "skb_rbtree_purge", "ip6_mc_input", "ip_mc_validate_source"}
+    {
+        "tcp_v4_rcv",
+        "tcp_v6_rcv",
+        "skb_rbtree_purge",
+        "ip6_mc_input",
+        "ip_mc_validate_source",
+        # A GSO packet that was cut into segments, each of which has a fate of its own (tbf_segment, net/sched/sch_tbf.c).
+        "tbf_enqueue",
+        "tbf_segment",
+    }
 )
 NO_REASON = frozenset({"", "NOT_SPECIFIED"})
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rich.table import Table
+from rich.console import RenderableType
 
-from kubectl_genainet.model.fleet import NodeStatus
+from kubectl_genainet.model.results.fleet import NodeStatus
 from kubectl_genainet.render.table import Column, table
 
 _STYLE = {"ready": "green", "not ready": "red", "silent": "red", "none": "yellow"}
@@ -21,5 +21,5 @@ COLUMNS: tuple[Column[NodeStatus], ...] = (
 )
 
 
-def fleet_table(rows: Iterable[NodeStatus], *, wide: bool = False) -> Table:
+def fleet_table(rows: Iterable[NodeStatus], *, wide: bool = False) -> RenderableType:
     return table(COLUMNS, rows, wide=wide)

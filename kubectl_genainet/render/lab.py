@@ -1,31 +1,29 @@
-"""How labs are shown. Takes plain values: the lab's own types belong to a layer beside this one."""
+"""How labs are shown."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from kubectl_genainet.model.results.lab import LabStatus, PodStatus
 from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import make_console
 
-Row = Mapping[str, Any]
-
-POD_COLUMNS: tuple[Column[Row], ...] = (
-    Column("NAMESPACE", lambda p: p["namespace"]),
-    Column("NAME", lambda p: p["name"]),
-    Column("READY", lambda p: "yes" if p["ready"] else "no", style=lambda p: "" if p["ready"] else "yellow"),
-    Column("NODE", lambda p: p["node"]),
-    Column("IP", lambda p: ", ".join(p["ips"])),
-    Column("NETNS", lambda p: p["netns"], wide=True),
+POD_COLUMNS: tuple[Column[PodStatus], ...] = (
+    Column("NAMESPACE", lambda p: p.namespace),
+    Column("NAME", lambda p: p.name),
+    Column("READY", lambda p: "yes" if p.ready else "no", style=lambda p: "" if p.ready else "yellow"),
+    Column("NODE", lambda p: p.node),
+    Column("IP", lambda p: ", ".join(p.ips)),
+    Column("NETNS", lambda p: p.netns, wide=True),
 )
-LAB_COLUMNS: tuple[Column[Row], ...] = (
-    Column("NAME", lambda lab: lab["name"]),
-    Column("STATE", lambda lab: lab["state"], style=lambda lab: "green" if lab["state"] == "up" else "red"),
-    Column("NODES", lambda lab: str(len(lab["nodes"])), right=True),
-    Column("PROXY", lambda lab: lab["proxy_mode"]),
-    Column("OVERLAY", lambda lab: lab["overlay"]),
-    Column("FAMILIES", lambda lab: ", ".join(lab["ip_families"])),
-    Column("INCIDENTS", lambda lab: ", ".join(lab["incidents"])),
+LAB_COLUMNS: tuple[Column[LabStatus], ...] = (
+    Column("NAME", lambda lab: lab.name),
+    Column("STATE", lambda lab: lab.state, style=lambda lab: "green" if lab.state == "up" else "red"),
+    Column("NODES", lambda lab: str(len(lab.nodes)), right=True),
+    Column("PROXY", lambda lab: lab.proxy_mode),
+    Column("OVERLAY", lambda lab: lab.overlay),
+    Column("FAMILIES", lambda lab: ", ".join(lab.ip_families)),
+    Column("INCIDENTS", lambda lab: ", ".join(lab.incidents)),
 )
 
 INCIDENT_COLUMNS: tuple[Column[tuple[str, str]], ...] = (
@@ -39,7 +37,7 @@ def print_incidents(incidents: Sequence[tuple[str, str]]) -> None:
     make_console().print(table(INCIDENT_COLUMNS, incidents))
 
 
-def print_labs(labs: Sequence[Row]) -> None:
+def print_labs(labs: Sequence[LabStatus]) -> None:
     console = make_console()
     if labs:
         console.print(table(LAB_COLUMNS, labs))
@@ -47,15 +45,15 @@ def print_labs(labs: Sequence[Row]) -> None:
         make_console(stderr=True).print("No lab is up. Bring one up: kubectl genainet lab up")
 
 
-def print_status(lab: Row, *, wide: bool = False) -> None:
-    """A lab's status as `status.LabStatus` has it, its fields by name."""
+def print_status(lab: LabStatus, *, wide: bool = False) -> None:
+    """Its modes, agents, problems and pods."""
     console = make_console()
     console.print(table(LAB_COLUMNS, [lab]))
-    console.print(f"\nNetworkPolicies are enforced by {lab['policy_enforcer']}.", markup=False)
-    agents = f"on {', '.join(lab['agents'])}" if lab["agents"] else "none runs"
+    console.print(f"\nNetworkPolicies are enforced by {lab.policy_enforcer}.", markup=False)
+    agents = f"on {', '.join(lab.agents)}" if lab.agents else "none runs"
     console.print(f"Agents: {agents}.", markup=False)
-    for problem in lab["problems"]:
+    for problem in lab.problems:
         console.print(f"Problem: {problem}.", style="red", markup=False)
-    if lab["pods"]:
+    if lab.pods:
         console.print()
-        console.print(table(POD_COLUMNS, lab["pods"], wide=wide))
+        console.print(table(POD_COLUMNS, lab.pods, wide=wide))

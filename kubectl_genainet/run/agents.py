@@ -65,14 +65,16 @@ def read_exact(
                     hits.append(hit)
                 case AgentFailed() as failure:
                     failures.append(failure)
-                    failed.add(failure.node)
-                    warn(f"node {failure.node}: {failure.message}")
                 case Progress(stage="missing") as progress:
                     warn(f"node {progress.node}: {progress.detail}")
                 case LostEvents() as lost:
                     warn(f"node {lost.node}: {lost.count} messages lost ({lost.where})")
+        failures += streams.overdue()
     finally:
         streams.close()
+    for failure in failures:
+        failed.add(failure.node)
+        warn(f"node {failure.node}: {failure.message}")
     if failures and len(failures) == len(agents.dials):
         raise GenainetError(failures[0].message, failures[0].hint)
     return hits

@@ -145,6 +145,8 @@ class LiveSession:
             try:
                 for event in self._last_records(streams):
                     self._take(event, writer)
+                for failure in streams.overdue():
+                    self._take(failure, writer)
             except KeyboardInterrupt:
                 self.run.view.warn("stopped at once: the agents' accounts are missing")
             finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -72,7 +74,14 @@ class Connection:
     again: list[Resent] = field(default_factory=list)
     counts: dict[tuple[Place, FiveTuple], Counted] = field(default_factory=dict)
     retransmits: int = 0
+    passed_again: Counter[Place] = field(
+        default_factory=Counter
+    )  # how often the first packet came by a place once more
+    moved: dict[FiveTuple, PacketSeen] = field(
+        default_factory=dict
+    )  # tuples that a new translation gave to later packets
     last: dict[str, int] = field(default_factory=dict)  # node -> its latest record here, on its clock
+    unexplained: bool | None = None  # whether its drop had no explanation when it was first looked for
     reported: bool = False
     part_of: Connection | None = None  # the one that it turned out to be a part of
 
@@ -83,6 +92,16 @@ class Connection:
         The probes of different nodes are attached at different moments: the earliest attempt may be half seen.
         """
         return max(self.attempts, key=len)
+
+    @property
+    def moments(self) -> Iterator[tuple[str, int]]:
+        """When each node saw something of it, on its clock: the first packet, else what ended it, or its data."""
+        seen: list[PacketSeen | PacketDropped] = [s for attempt in self.attempts for s in attempt]
+        seen += [d.event for d in self.drops] if not seen else []
+        yield from ((s.node, s.t_ns) for s in seen)
+        if not seen:
+            yield from ((place[0], t_ns) for place, t_ns in (*self.request_data.items(), *self.reply_data.items()))
+            yield from ((counted.latest.node, counted.latest.first_ns) for counted in self.counts.values())
 
     @property
     def ended(self) -> bool:
@@ -137,6 +156,8 @@ class Connection:
             for place, t_ns in more.items():
                 places[place] = min(t_ns, places.get(place, t_ns))
         self.counts |= other.counts
+        self.passed_again.update(other.passed_again)
+        self.moved |= other.moved
         self.retransmits += other.retransmits
         for node, t_ns in other.last.items():
             self.last[node] = max(t_ns, self.last.get(node, 0))

@@ -29,6 +29,7 @@ from kubectl_genainet.trace.connection import Connection, Direction, Dropped, Fi
 MAX_CONNECTIONS = 200_000
 MAX_SKBS = 50_000  # whose last sighting is remembered
 _REPETITION_NS = 500_000_000  # half of TCP's first retransmission timeout for a SYN (RFC 6298: 1 s)
+_SAME_SEQUENCE = 2**27  # bytes from the SYN within which a sequence number is taken for the same connection's
 _CROSSING_NS = 5_000_000_000  # how long a packet may be on its way through one namespace
 _PORTLESS = (Protocol.ICMP, Protocol.ICMPV6)
 
@@ -51,6 +52,7 @@ class Connections:
         self._absorbed = absorbed
         self._by_key: dict[tuple[str, int, int, int], Connection] = {}
         self._by_tuple: dict[FiveTuple, Connection] = {}
+        self._by_client: dict[tuple[str, int], Connection] = {}  # TCP's, by the client's end
         self._by_skb: OrderedDict[tuple[str, int, int], tuple[PacketSeen, Connection]] = OrderedDict()
 
     def __iter__(self) -> Iterator[Connection]:
@@ -182,6 +184,8 @@ class Connections:
         for flow in connection.tuples:
             if self._by_tuple.get(flow) is connection:
                 del self._by_tuple[flow]
+            if self._by_client.get((flow.src, flow.sport)) is connection:
+                del self._by_client[flow.src, flow.sport]
 
     def _merge(self, into: Connection, other: Connection) -> Connection:
         """Two sides of a translation that were taken for two connections."""
@@ -199,6 +203,8 @@ class Connections:
     def _learn_tuple(self, connection: Connection, flow: FiveTuple) -> None:
         connection.tuples.setdefault(flow)
         self._by_tuple[flow] = connection
+        if flow.protocol is Protocol.TCP:
+            self._by_client[flow.src, flow.sport] = connection
 
     def packet(self, event: PacketSeen) -> Connection | None:
         """Takes in a sighting; returns the connection it belongs to, if any."""
@@ -229,7 +235,11 @@ class Connections:
         return known or crossed or self._join_mid_stream(event)
 
     def _add_sighting(self, connection: Connection, event: PacketSeen) -> None:
-        """Adds to the attempt that this packet is; a repeated first packet is another attempt."""
+        """Adds to the attempt that this packet is; a repeated first packet is another attempt. One that passes a place again
+        goes in a circle."""
+        if any(self._circles(seen, event) for attempt in connection.attempts for seen in attempt):
+            connection.passed_again[place_of(event)] += 1
+            return
         for attempt in connection.attempts:
             if all(self._same_packet(seen, event) for seen in attempt):
                 attempt.append(event)
@@ -245,16 +255,43 @@ class Connections:
             return a.ip_id == b.ip_id
         return not self._clocks.same(a.node, b.node) or abs(a.t_ns - b.t_ns) < _REPETITION_NS
 
+    def _circles(self, a: PacketSeen, b: PacketSeen) -> bool:
+        """Whether both are the same packet at the same place: TCP sends no SYN again so soon; of datagrams, which may follow
+        each other at once, the IP id tells."""
+        if place_of(a) != place_of(b) or a.flow != b.flow or abs(a.t_ns - b.t_ns) >= _REPETITION_NS:
+            return False
+        return a.ip_id == b.ip_id if a.tcp is not None else bool(a.ip_id) and a.ip_id == b.ip_id
+
     def _join_mid_stream(self, event: PacketSeen) -> Connection | None:
         """A connection older than the trace: the first data that passes, in either direction, stands for it."""
         tcp = event.tcp
         if tcp is None or tcp.rst or tcp.fin or tcp.syn or not event.payload or not self._concerns(event.flow):
             return None
         request = event.flow if self._towards_server(event.flow) else event.flow.reversed
+        moved = self._moved(request, event)
+        if moved is not None:
+            return moved
         key = self._key(event)
         connection = self._of_key(key, event) or self._new(key, event, mid_stream=True)
         self._learn_tuple(connection, request)
         return connection
+
+    def _moved(self, request: FiveTuple, event: PacketSeen) -> Connection | None:
+        """The connection whose translation was made anew, to another end: its client's socket goes on, to the sequence
+        number, with a tuple that was not seen before and no SYN."""
+        known = self._by_client.get((request.src, request.sport))
+        tcp = event.tcp
+        if known is None or known.mid_stream or known.ended or request != event.flow or tcp is None:
+            return None
+        same_client = [t for t in known.tuples if (t.src, t.sport) == (request.src, request.sport)]
+        if (
+            len({(t.dst, t.dport) for t in same_client}) < 2
+            or not 0 < (tcp.seq - known.key[1]) % 2**32 < _SAME_SEQUENCE
+        ):
+            return None
+        self._learn_tuple(known, request)
+        known.moved.setdefault(request, event)
+        return known
 
     def _later_packet(self, connection: Connection, event: PacketSeen) -> None:
         direction = connection.direction(event.flow)

@@ -18,6 +18,7 @@ from kubectl_genainet.model.results.path import ConnectionOutcome, Verdict
 from kubectl_genainet.trace.connection import Connection, Counted, Direction, Dropped
 
 FRESH_NS = 500_000_000  # a loss so shortly before the end of the trace may still be made good
+ANSWERED_AT_ONCE_NS = 50_000_000  # a TCP frees what it answers with a reset in one go
 RESENT_TELLS = 2  # so many retransmissions in a row without anything new
 
 
@@ -71,8 +72,8 @@ def telling(drops: Iterable[Dropped]) -> Dropped | None:
 
 def _span(connection: Connection, around: Around) -> int:
     """From the first packet to now, in ns."""
-    began = [around.wall(s.node, s.t_ns) for attempt in connection.attempts for s in attempt]
-    return around.until_ns - min(began) if began else 0
+    began = _began(connection, around)
+    return around.until_ns - began if began else 0
 
 
 def _waited(connection: Connection, around: Around, what: str) -> str:
@@ -93,9 +94,18 @@ def _unopened(connection: Connection, around: Around) -> Fate:
     if _refused(connection) or _told(connection):
         return Fate(ConnectionOutcome.REFUSED, Verdict.REJECTED, drop)
     waited = _waited(connection, around, "no SYN-ACK")
+    refused_way_back = telling(d for d in connection.drops if _is_syn_ack(d))
+    if drop is None and refused_way_back is not None:
+        waited = _waited(connection, around, "the SYN-ACK was dropped where it was made, and none arrived")
+        return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, refused_way_back, waited)
     if drop is not None or connection.icmp:
         return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, drop, waited)
     return Fate(ConnectionOutcome.UNANSWERED, Verdict.UNANSWERED, None, waited)
+
+
+def _is_syn_ack(dropped: Dropped) -> bool:
+    tcp = dropped.event.tcp
+    return dropped.direction is Direction.REPLY and tcp is not None and tcp.syn and is_loss(dropped)
 
 
 def _accepted(connection: Connection, around: Around) -> bool:
@@ -143,14 +153,33 @@ def _opened(connection: Connection, around: Around) -> Fate:
         event, direction = broken
         side = "client" if direction is Direction.REQUEST else "server"
         after = seconds(around.wall(event.node, event.t_ns) - _began(connection, around))
-        waited = f"a reset from the {side}'s side {after} after its begin"
-        return Fate(ConnectionOutcome.RESET, Verdict.RESET, None, waited, recovered)
+        since = "its first packet that was seen (it is older than the trace)" if connection.mid_stream else "its begin"
+        waited = f"a reset from the {side}'s side {after} after {since}"
+        provoking = _answered_by_reset(connection, direction, around)
+        recovered -= provoking is not None
+        return Fate(ConnectionOutcome.RESET, Verdict.RESET, provoking, waited, recovered)
     waited = "" if connection.closing else f"still open after {seconds(_span(connection, around))}"
     return Fate(ConnectionOutcome.ANSWERED, Verdict.FORWARDED, None, waited, recovered)
 
 
+def _answered_by_reset(connection: Connection, direction: Direction, around: Around) -> Dropped | None:
+    """The packet that the resetting TCP had no connection for, and freed just before it sent the reset."""
+    for drop in connection.drops:
+        event = drop.event
+        freed = around.wall(event.node, event.t_ns)
+        if drop.direction is direction or drop.first_packet or not is_loss(drop):
+            continue
+        for reset, way in connection.resets:
+            here = (reset.node, reset.netns) == (event.node, event.netns)
+            if here and way is direction and abs(around.wall(reset.node, reset.t_ns) - freed) < ANSWERED_AT_ONCE_NS:
+                return drop
+    return None
+
+
 def _began(connection: Connection, around: Around) -> int:
     began = [around.wall(s.node, s.t_ns) for attempt in connection.attempts for s in attempt]
+    if connection.mid_stream:  # its first packet is one of many, and the other direction's may have come before
+        began += [around.wall(place[0], t) for place, t in connection.reply_data.items()]
     return min(began, default=0)
 
 

@@ -59,6 +59,7 @@ FIRST_RESEND_NS = 1_000_000_000  # TCP's first retransmission of a SYN (RFC 6298
 LOST_TELLS = 4  # so many SYNs of a connection were seen dropped: it is told, though its client may go on trying
 EXACT_NS = 1_500_000_000  # the kernel's trace comes by another way than the packets, and its rules are looked up
 RULES_NS = 5_000_000_000  # how long a pod's rules are waited for, where a packet died by them
+COUNTERS_NS = 15_000_000_000  # how long a node's counters are waited for, where they alone can tell why a packet died
 LOSS_TOLD_NS = 2_000_000_000  # a loss is told within so long
 COUNTED_NS = 2_500_000_000  # until the counters tell whether what was lost has arrived after all
 HALF_CLOSED_NS = 800_000_000  # one side has said FIN: the other follows, or has more to send
@@ -173,7 +174,9 @@ class PathCorrelator:
             if self.exact:
                 patience = max(patience, EXACT_NS)
             way = self._way(connection)
-            if all(self._quiet(connection, node) > patience for node in way) and self._told_all(connection, way):
+            if not all(self._quiet(connection, node) > patience for node in way) or not self._told_all(connection, way):
+                continue
+            if not self._waits_for_counters(connection):
                 yield from self._report(connection)
 
     def _told_all(self, connection: Connection, way: set[str]) -> bool:
@@ -228,6 +231,18 @@ class PathCorrelator:
         """Whether a packet died in a pod's namespace whose own rules are on their way."""
         dying = (d.event for d in connection.drops if d.event.hook)
         return any(not self.context.rulesets.known(event.node, event.netns) for event in dying)
+
+    def _waits_for_counters(self, connection: Connection) -> bool:
+        """Whether no rule explains a drop, and the node has not told since what its connection table counted."""
+        dying = [d.event for d in connection.drops if d.event.reason == "NETFILTER_DROP"]
+        if not any(self.context.identity.reported_ns.get(e.node, e.t_ns) < e.t_ns for e in dying):
+            return False
+        if any(self._now.get(e.node, 0) - e.t_ns > COUNTERS_NS for e in dying):
+            return False
+        if connection.unexplained is None:
+            drop = self.path_of(connection).drop
+            connection.unexplained = drop is not None and drop.certainty is Certainty.UNKNOWN
+        return connection.unexplained
 
     def _report(self, connection: Connection) -> Iterator[PacketPath]:
         connection.reported = True
@@ -296,7 +311,10 @@ class PathCorrelator:
         if lost and outcome in (ConnectionOutcome.UNANSWERED, ConnectionOutcome.DROPPED) and fate.drop is None:
             outcome, verdict = ConnectionOutcome.UNKNOWN, Verdict.UNKNOWN
             waited = f"{waited}; but records of {lost} were lost meanwhile, so an answer may have been among them"
+        t_ns, time = self.watches.earliest(connection.moments)
         path = PacketPath(
+            t_ns=t_ns,
+            time=time,
             flow=Flow(self.identity.party(original.src, original.sport or None), service, original.protocol),
             backend=backend,
             nat=self._nat(translation),

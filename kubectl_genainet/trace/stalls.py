@@ -8,6 +8,7 @@ from kubectl_genainet.model.diagnoses.connections import (
     IDLE_TIME,
     NO_REPLY,
     SLOW_FIRST_REPLY,
+    SLOW_FIRST_TOKEN,
     STREAM_HELD_UP,
     STREAM_STALLED,
 )
@@ -17,7 +18,7 @@ from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, P
 from kubectl_genainet.trace.fate import seconds
 
 STALL_NS = 3_000_000_000  # a silence in a reply that is told of, where the pace before was another
-STALL_FACTOR = 20  # times the 99th percentile of the gaps
+STALL_FACTOR = 20  # times the median of the gaps
 SLOW_NS = 1_000_000_000  # the first reply data is late in itself
 CLIENTS_GAVE_UP_NS = 1_000_000_000
 # Seconds after which well-known parts of the way close what is idle, by their documentation.
@@ -28,6 +29,7 @@ IDLE_TIMES = {
     600: "some load balancers (Google Cloud) forget idle connections after 600 s",
 }
 _NEAR = 0.02
+_SAME_SILENCE = 1.05  # at the client a silence is a little longer than at the server
 
 
 def name_of(party: Party | None) -> str:
@@ -52,7 +54,9 @@ def stream_findings(path: PacketPath, slow_ns: int = SLOW_NS) -> Iterator[Findin
     ref = (
         ObjectRef("Pod", path.backend.pod, path.backend.namespace or "") if path.backend and path.backend.pod else None
     )
-    yield from _stalled(path, stream, ref)
+    if _late_token(stream, slow_ns):
+        yield _first_token(path, stream, ref)
+    yield from _stalled(path, stream, ref, slow_ns)
     yield from _late(path, stream, ref, slow_ns)
     yield from _idle(path, stream)
 
@@ -63,27 +67,49 @@ def _carried(stream: Stream) -> Evidence:
     return Evidence(text, Certainty.OBSERVED)
 
 
-def _stalled(path: PacketPath, stream: Stream, ref: ObjectRef | None) -> Iterator[Finding]:
+def _late_token(stream: Stream, slow_ns: int) -> bool:
+    """Whether the reply began with a piece after which nothing came for long, and then went on faster."""
+    pause = stream.next_reply_ns
+    if not slow_ns or pause is None or pause < slow_ns or stream.gap_p50_ns is None:
+        return False
+    return pause >= STALL_FACTOR * stream.gap_p50_ns
+
+
+def _first_token(path: PacketPath, stream: Stream, ref: ObjectRef | None) -> Finding:
+    began, pause = seconds(stream.first_reply_ns or 0), seconds(stream.next_reply_ns or 0)
+    title = f"{name_of(path.backend)} is slow to its first token: after the first piece of its reply nothing came for {pause}"
+    evidence = (
+        Evidence(f"first reply data after {began}, the next {pause} later", Certainty.OBSERVED),
+        Evidence("the first piece is most likely a response header alone (--http reads it)", Certainty.DERIVED),
+        _carried(stream),
+    )
+    return SLOW_FIRST_TOKEN.finding(title, evidence, object=ref)
+
+
+def _stalled(path: PacketPath, stream: Stream, ref: ObjectRef | None, slow_ns: int) -> Iterator[Finding]:
     silence = stream.silence
     if silence is None or silence.length_ns < STALL_NS or stream.gap_p99_ns is None:
         return
+    if _late_token(stream, slow_ns) and silence.length_ns <= (stream.next_reply_ns or 0) * _SAME_SILENCE:
+        return  # the silence is the one before the first token
     if silence.waited_for == "client" or (
         stream.ended == "open" and silence.at_ns + silence.length_ns >= stream.lasted_ns
     ):
         return
     if stream.gap_p50_ns is not None and silence.length_ns < STALL_FACTOR * stream.gap_p50_ns:
         return
-    length, at = seconds(silence.length_ns), seconds(silence.at_ns)
+    length = seconds(silence.length_ns)
+    at = f"{seconds(silence.at_ns)} after {'the trace saw it first' if stream.older else 'the begin'}"
     if silence.waited_for == "network":
         title = (
-            f"the reply was held up on its way for {length}, {at} after the begin: packets of it were lost, and the client "
+            f"the reply was held up on its way for {length}, {at}: packets of it were lost, and the client "
             "got nothing new"
         )
         lost = f"{path.retransmits} retransmits, {path.recovered_drops} drops of it seen"
         evidence = (_carried(stream), Evidence(lost, Certainty.OBSERVED))
         yield STREAM_HELD_UP.finding(title, evidence)
         return
-    title = f"{name_of(path.backend)} stalled: {length} of silence in the middle of its reply, {at} after the begin"
+    title = f"{name_of(path.backend)} stalled: {length} of silence in the middle of its reply, {at}"
     yield STREAM_STALLED.finding(title, (_carried(stream),), object=ref)
 
 

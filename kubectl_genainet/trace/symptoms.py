@@ -6,20 +6,28 @@ from collections.abc import Callable, Iterator
 
 from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.model.diagnoses.connections import (
+    CONNECTION_MOVED,
     ICMP_DROPPED,
     ICMP_ERROR,
     RESET_BY_APP,
     RESET_BY_CLIENT,
+    RESET_BY_KERNEL,
     RESET_ON_PATH,
+    ROUTING_LOOP,
     STALE_ENDPOINT,
     STOPPED_ARRIVING,
     UNANSWERED,
 )
 from kubectl_genainet.model.diagnoses.rules import NO_ENDPOINTS
-from kubectl_genainet.model.diagnoses.sockets import LISTEN_OVERFLOW, REPLY_NOT_TRANSLATED, SYN_QUEUE_FULL
+from kubectl_genainet.model.diagnoses.sockets import (
+    LISTEN_OVERFLOW,
+    REPLY_NOT_TRANSLATED,
+    SYN_QUEUE_FULL,
+    UNKNOWN_CONNECTION,
+)
 from kubectl_genainet.model.events import FlowCounters, IcmpError, Point
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity, counted
-from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.model.reasons import icmp_meaning
 from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Verdict
 from kubectl_genainet.trace.connection import Connection, Direction
@@ -63,7 +71,7 @@ def icmp_dropped(path: PacketPath, connection: Connection, identity: Identity) -
 
 def reset(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
     """The connection was reset before its end: by a pod's TCP, or by a packet that was made on the way."""
-    if path.outcome is not ConnectionOutcome.RESET or not connection.resets:
+    if path.outcome is not ConnectionOutcome.RESET or not connection.resets or connection.moved:
         return None
     first, direction = min(connection.resets, key=lambda r: r[0].t_ns)
     pod = identity.pod_in(first.node, first.netns)
@@ -79,6 +87,9 @@ def reset(path: PacketPath, connection: Connection, identity: Identity) -> Findi
         return RESET_ON_PATH.finding(title, tuple(evidence))
     name = f"pod {pod.metadata.namespace}/{pod.metadata.name}" if pod is not None else f"node {first.node}"
     ref = pod.ref if pod is not None else None
+    if path.drop is not None and path.drop.check == UNKNOWN_CONNECTION.name:
+        title = f"TCP of {name} answered with a reset: it knows no such connection"
+        return RESET_BY_KERNEL.finding(title, tuple(evidence), severity=Severity.ERROR, object=ref)
     if direction is Direction.REPLY:
         when = "midway through its answer" if connection.reply_data else "after the handshake, without an answer"
         return RESET_BY_APP.finding(f"{name} reset the connection {when}", tuple(evidence), object=ref)
@@ -88,6 +99,40 @@ def reset(path: PacketPath, connection: Connection, identity: Identity) -> Findi
     when = "midway through the answer" if connection.reply_data else "before it had an answer"
     title = f"the client, {name}, reset the connection {when}"
     return RESET_BY_CLIENT.finding(title, tuple(evidence), object=ref)
+
+
+def moved(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
+    """Later packets of the connection were translated to another end than its first: its entry in a connection table was
+    gone, and the Service's rules chose anew."""
+    for flow, seen in connection.moved.items():
+        now, before = identity.party(flow.dst, flow.dport), path.backend
+        was = (before.pod or address_text(before.ip, before.port)) if before is not None else "its backend"
+        title = (
+            f"the client's later packets went to {now.pod or flow.destination} instead of {was}: the connection's entry in the "
+            f"connection table of {seen.node} was gone (expired, flushed or evicted), and the Service's rules chose anew"
+        )
+        evidence = (
+            Evidence(f"data for {flow.destination} on {seen.device}, and no SYN", Certainty.OBSERVED, node=seen.node),
+            Evidence(
+                "its client's port and sequence numbers are this connection's", Certainty.OBSERVED, node=seen.node
+            ),
+        )
+        return CONNECTION_MOVED.finding(title, evidence)
+    return None
+
+
+def circling(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
+    """The first packet came by the same place again and again."""
+    if not connection.passed_again:
+        return None
+    place, times = max(connection.passed_again.items(), key=lambda item: item[1])
+    node, netns, ifindex, point = place
+    device = identity.device(node, netns, ifindex) or "a device"
+    title = (
+        f"a packet goes in a circle: it passed {device} of {identity.place(node, netns)} ({point}) {times + 1} times"
+    )
+    seen = Evidence("the same IP id and sequence number, with the same tuple", Certainty.OBSERVED, node=node)
+    return ROUTING_LOOP.finding(title, (seen,))
 
 
 def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
@@ -233,6 +278,8 @@ SYMPTOMS: tuple[Callable[[PacketPath, Connection, Identity], Finding | None], ..
     told_by_icmp,
     icmp_dropped,
     reset,
+    moved,
+    circling,
     listen_queue_full,
     unanswered,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -213,6 +214,56 @@ def test_repetition_expiry_drop_and_what_is_no_dns(watch: Watch) -> None:
     (left,) = [t for t in watch.probe.sweep(time.monotonic_ns() + 6_000_000_000) if isinstance(t, DnsTransaction)]
     assert (left.id, left.end) == (5, DnsEnd.EXPIRED)
     assert list(watch.probe.sweep(time.monotonic_ns(), final=True)) == []
+
+
+def test_an_unanswered_flood_hides_no_other_clients_exchange(watch: Watch) -> None:
+    """The flood comes from the server's namespace, with more queries than the table of open exchanges holds."""
+    with udp(SERVER, (SERVER_IP, 0)) as flood, udp(CLIENT, (CLIENT_IP, 0)) as sock, udp(CLIENT, (CLIENT_IP, 53)):
+        for number in range(20_000):
+            with contextlib.suppress(BlockingIOError):
+                flood.sendto(encode_query(number, "silent.example", 1), (CLIENT_IP, 53))
+        assert watch.probe.accounts()["flow table"] > 0
+        with Responder():
+            for number in range(50):
+                sock.sendto(encode_query(number, "model.example", 1), (SERVER_IP, 53))
+                sock.settimeout(2)
+                sock.recv(600)
+        watch.settle()
+        swept = list(watch.probe.sweep(time.monotonic_ns()))
+    answered = [t for t in watch.transactions() if t.end is DnsEnd.ANSWERED]
+    assert sorted(t.id for t in answered) == list(range(50))
+    assert all(t.query[0].netns == netns.inode(CLIENT) for t in answered)
+    ended = swept + list(watch.probe.sweep(time.monotonic_ns(), final=True))
+    assert sum(1 for t in ended if isinstance(t, DnsTransaction)) + watch.probe.accounts()["flow table"] == 20_000
+
+
+def test_the_budget_of_events_is_shared_by_clients(watch: Watch) -> None:
+    watch.probe.budget = Budget(events_per_second=40)
+    watch.probe.configure(ALL, {netns.inode(CLIENT), netns.inode(SERVER)})
+    with udp(SERVER, (SERVER_IP, 0)) as flood, udp(CLIENT, (CLIENT_IP, 0)) as sock:
+        for number in range(3000):  # nobody listens: each is a drop
+            flood.sendto(encode_query(number, "dropped.example", 1), (CLIENT_IP, 53))
+        with Responder():
+            sock.sendto(encode_query(7, "model.example", 1), (SERVER_IP, 53))
+            sock.settimeout(2)
+            sock.recv(600)
+        watch.settle()
+    assert watch.probe.accounts()["event budget"] > 0
+    assert [t.id for t in watch.transactions() if t.end is DnsEnd.ANSWERED] == [7]
+
+
+def test_counts_of_open_exchanges_are_set_right_by_a_sweep(watch: Watch) -> None:
+    with udp(CLIENT, (CLIENT_IP, 0)) as sock, udp(SERVER, (SERVER_IP, 53)):
+        for number in range(30):
+            sock.sendto(encode_query(number, "silent.example", 1), (SERVER_IP, 53))
+        watch.settle()
+        watch.probe.put("open_count", bytes(4), struct.pack("<q", 1 << 40))  # no room for anybody
+        list(watch.probe.sweep(time.monotonic_ns()))
+        sock.sendto(encode_query(99, "silent.example", 1), (SERVER_IP, 53))
+        watch.settle()
+        ended = list(watch.probe.sweep(time.monotonic_ns(), final=True))
+    assert sorted(t.id for t in ended if isinstance(t, DnsTransaction)) == [*range(30), 99]
+    assert dict(watch.probe.pairs("open_by_client", 24, 8)) == {}
 
 
 def test_other_ports_and_other_namespaces_leave_nothing(watch: Watch) -> None:

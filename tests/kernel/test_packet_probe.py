@@ -285,7 +285,8 @@ def counted_at(watch: Watch, point: tuple[str, str], direction: str, ends: list[
     news = [
         e
         for e in watch.seen
-        if watch.row.place(e) == point and e.point.value == direction and e.tcp and e.tcp.flags & 7  # SYN, FIN, RST
+        if watch.row.place(e) == point and e.point.value == direction
+        if e.tcp and e.tcp.flags & 7 and not e.payload  # SYN, FIN, RST; a FIN with data is counted, too
     ]
     return sum(f.packets for f in flows) + len(news), sum(f.bytes for f in flows) + sum(e.length for e in news)
 
@@ -309,6 +310,7 @@ def tunnel_to_another_node(row: Row) -> Iterator[None]:
     finally:
         for name, *_ in ends:
             row.run(name, "ip", "link", "del", "vx0")
+        row.run(row.server, "ip", "link", "del", "other")  # a namespace's end takes its devices away later
         netns.remove(elsewhere)
 
 

@@ -26,19 +26,27 @@ FIRST_CAUSE = {
     "no-endpoints": (LLAMA, "no-endpoints", "has no ready endpoint"),
     "no-local-endpoint": ("svc/chatbot-ui", "rule-drop", "has no local endpoints"),
     "nothing-listens": (LLAMA, "closed-port", "nothing listens on TCP port 8081"),
+    "pinned-connections": (LLAMA, "pinned-connection", "one connection carries"),
     "policy-bypassed": (LLAMA, "policy-not-enforced", "default/my-llama-ingress-policy does not admit"),
     "policy-drop": (LLAMA, "policy-drop", "isolated for ingress by default/my-llama-ingress-policy"),
     "policy-drop-egress": (LLAMA, "policy-drop", "isolated for egress by default/chatbot-ui-egress-policy"),
     "policy-service-port": (LLAMA, "policy-drop", "isolated for ingress by default/my-llama-ingress-policy"),
     "reset-by-app": (LLAMA, "reset-by-app", "reset the connection after the handshake"),
     "rp-filter": (LLAMA, "rp-filter", "reverse path filter of node"),
+    "slow-first-token": (LLAMA, "slow-first-token", "nothing came for 3.0 s"),
     "slow-backend": (LLAMA, "slow-backend", "answers slowly"),
+    "stream-reset": (LLAMA, "reset-by-app", "midway through its answer"),
+    "stream-stall": (LLAMA, "stream-stalled", "4.0 s of silence in the middle of its reply"),
     "stale-endpoint": (LLAMA, "stale-endpoint", "which is no endpoint of it"),
 }
 
 
-def diagnosis(lab: RunningLab, target: str) -> tuple[int, dict[str, Any]]:
-    done = genainet("diagnose", target, "--lab", lab.name, "--for", "8s", "-o", "json", timeout=90)
+# A stream is judged once it is over, and those of these incidents last five seconds.
+LONGER = {"stream-stall": "16s", "slow-first-token": "16s"}
+
+
+def diagnosis(lab: RunningLab, target: str, seconds: str = "8s") -> tuple[int, dict[str, Any]]:
+    done = genainet("diagnose", target, "--lab", lab.name, "--for", seconds, "-o", "json", timeout=90)
     assert done.stdout, done.stderr
     return done.returncode, json.loads(done.stdout)
 
@@ -51,7 +59,7 @@ def test_every_incident_that_names_a_cause_is_here() -> None:
 def test_the_cause_of_an_incident_comes_first(lab: RunningLab, name: str) -> None:
     target, check, words = FIRST_CAUSE[name]
     with broken(lab, name):
-        status, found = diagnosis(lab, target)
+        status, found = diagnosis(lab, target, LONGER.get(name, "8s"))
     causes = [(cause["check"], cause["title"]) for cause in found["causes"]]
     assert causes and causes[0][0] == check, causes
     assert words in causes[0][1]

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from kubectl_genainet.agent.exact.node import remove_leftovers
 from kubectl_genainet.agent.exact.rules import TABLE
-from kubectl_genainet.agent.exact.tracing import ExactTracer, remove_leftovers
+from kubectl_genainet.agent.exact.tracing import ExactTracer
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Packet, Ruleset, RulesetVerdict, evaluate, parse_ruleset

@@ -14,7 +14,7 @@ import pytest
 from kubectl_genainet import __version__, stream, wire
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress, Tick
-from kubectl_genainet.stream import AgentConnection, Streams
+from kubectl_genainet.stream import AgentConnection, Streams, ask_all
 from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
 
 REQUEST = TraceRequest(filters=(FilterEntry("10.0.0.1", 80),))
@@ -258,3 +258,119 @@ def test_close_ends_streams_that_hang(fleet: Fleet) -> None:
     finally:
         threading.excepthook = before
     assert not any(thread.is_alive() for thread in readers) and not died
+
+
+def trickles(sock: socket.socket, node: str) -> None:
+    """A byte of a header now and then: each wait is short, all of them have no end."""
+    asked(sock) if node == "filters" else sock.recv(65536)
+    sock.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+    with contextlib.suppress(OSError):
+        while True:
+            sock.sendall(b"x")
+            time.sleep(0.05)
+
+
+def has_report(sock: socket.socket, node: str) -> None:
+    sock.recv(65536)
+    sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    send(sock, hello(node))
+    sock.sendall(b"0\r\n\r\n")
+
+
+def test_who_trickles_an_answer_has_failed_when_the_time_is_over(fleet: Fleet) -> None:
+    dials = {"slow": fleet.dial("slow", trickles), "well": fleet.dial("well", has_report)}
+    answers = ask_all(dials, "/v1/hello", within_s=1.0)
+    slow, well = answers["slow"], answers["well"]
+    assert isinstance(slow, GenainetError) and slow.message == "the agent on node slow has not answered within 1 s"
+    assert isinstance(well, list) and isinstance(well[0], Hello)
+
+
+def test_a_dial_without_end_is_left_behind() -> None:
+    dialled, release = threading.Event(), threading.Event()
+
+    def dial() -> socket.socket:
+        dialled.set()
+        release.wait(30)
+        raise ConnectionRefusedError
+
+    answer = ask_all({"a": dial}, "/v1/hello", within_s=0.5)["a"]
+    assert dialled.is_set() and isinstance(answer, GenainetError) and "within 0.5 s" in answer.message
+    release.set()
+
+
+def test_new_filters_do_not_hold_a_run_up(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "CHANGE_S", 0.5)
+    talks: list[Talk] = [hangs, lambda sock, _: trickles(sock, "changes")]
+    streams = Streams({"a": lambda: fleet.dial("a", talks.pop(0))()}, {"a": REQUEST})
+    try:
+        assert isinstance(streams.poll(5), Hello)
+        (problem,) = streams.set_filters((FilterEntry("10.0.0.2", 80),))
+    finally:
+        streams.close()
+    assert "has not answered within 0.5 s" in problem.message
+
+
+def test_a_stream_that_does_not_end_is_overdue_and_one_that_broke_off_while_ending_has_failed(fleet: Fleet) -> None:
+    def dies(sock: socket.socket, node: str) -> None:
+        head(sock)
+        send(sock, hello(node))
+        sock.recv(1)  # the client says no more: it is killed before its last record
+
+    def stays(sock: socket.socket, node: str) -> None:
+        head(sock)
+        send(sock, hello(node))
+        with contextlib.suppress(OSError):
+            while True:
+                send(sock, Tick(node=node, t_ns=1))
+                time.sleep(0.05)
+
+    streams = Streams({"a": fleet.dial("a", dies), "b": fleet.dial("b", stays)}, {"a": REQUEST, "b": REQUEST})
+    failed: list[AgentFailed] = []
+    try:
+        hellos = 0
+        while hellos < 2:
+            hellos += isinstance(streams.poll(5), Hello)
+        streams.finish()
+        while not failed:
+            event = streams.poll(5)
+            failed += [event] if isinstance(event, AgentFailed) else []
+        assert [e.node for e in failed] == ["a"]
+        assert [e.node for e in streams.overdue()] == ["b"]
+    finally:
+        streams.close()
+
+
+class Body:
+    """A response of given bytes, as http.client gives them: 64 KiB at a time."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def read1(self, size: int) -> bytes:
+        part = self.data[self.at : self.at + size]
+        self.at += len(part)
+        return part
+
+
+def connection() -> AgentConnection:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    return AgentConnection("a", lambda: ours)
+
+
+@pytest.mark.parametrize("sizes", [[0], [5, 0, 70_000, 65_535, 65_536, 1], [200_000, 3]])
+def test_lines_are_what_was_sent_wherever_they_are_cut(sizes: list[int]) -> None:
+    lines = [bytes([97 + i]) * size for i, size in enumerate(sizes)]
+    whole = b"".join(line + b"\n" for line in lines)
+    with contextlib.closing(connection()) as agent:
+        assert list(agent.lines(Body(whole))) == lines  # type: ignore[arg-type]
+
+
+def test_a_record_costs_as_much_as_it_is_long() -> None:
+    begun = time.process_time()
+    with contextlib.closing(connection()) as agent:
+        (line,) = agent.lines(Body(b"x" * (60 << 20) + b"\n"))  # type: ignore[arg-type]
+        assert len(line) == 60 << 20
+        assert time.process_time() - begun < 2  # copied once a part it would be 28 GB
+        with pytest.raises(GenainetError, match="a record of more than"):
+            list(agent.lines(Body(b"x" * (wire.MAX_RECORD + 1))))  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ NO_REASONS = (
     "this kernel gives no reasons of drops (Linux has them from 5.17): those that the function which freed the packet "
     "leaves no doubt about are named"
 )
-STREAM_ENTRIES = 8192  # of about 600 bytes each, of all CPUs
+STREAM_ENTRIES = 8192  # of about 1 KB each, of all CPUs
 MOST_TUNNELS = 4096  # entries of the tables of genainet.h
 ACCOUNT_NAMES = ("emitted", "ring buffer", "event budget", "flows created", "flow table")
 _PROTOCOLS = tuple(p for p in Protocol if p.number)
@@ -289,6 +289,9 @@ class LoadedProbe:
 
     def delete(self, name: str, key: bytes) -> None:
         self.maps[name].delete(key)
+
+    def put(self, name: str, key: bytes, value: bytes) -> None:
+        self.maps[name].set(key, value)
 
     def set_word(self, name: str, index: int, value: int) -> None:
         self.maps[name].set(_word(index), value.to_bytes(8, "little"))

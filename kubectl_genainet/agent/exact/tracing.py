@@ -8,20 +8,15 @@ kill -9. iptables-legacy: a TRACE rule in the raw table, removed at the end, or 
 from __future__ import annotations
 
 import contextlib
-import re
 import select
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 
 import msgspec
-from pyroute2 import netns as pyroute2_netns
 
 from kubectl_genainet.agent.exact.messages import (
     ADD_MEMBERSHIP,
@@ -33,58 +28,23 @@ from kubectl_genainet.agent.exact.messages import (
     decode_trace,
     log_bind,
 )
+from kubectl_genainet.agent.exact.node import (
+    COMMENT,
+    Node,
+    exclusively,
+    legacy_rules_in,
+    log_backends,
+    remove_leftovers_of,
+    set_log_backends,
+)
 from kubectl_genainet.agent.exact.rules import TABLE, exact_filters, legacy_rules, nft_commands
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.exact import IPTABLES_TABLES, RuleHit
 from kubectl_genainet.wire import FilterEntry
 
-T = TypeVar("T")
-COMMENT = "genainet-exact"
 LOG_GROUP = 0  # the kernel sends TRACE records to this NFLOG group
-RUN_S = 20.0  # a command's; listing the rules of a large node takes seconds
 AGAIN_S = 2.0  # a chain that changes all the time is listed no more often
 _RECEIVE_BUFFER = 8 << 20
-
-
-class Node:
-    """Where commands and sockets belong: this process's network namespace, or the one at `netns` (a path)."""
-
-    def __init__(self, netns: str = "") -> None:
-        self.netns = netns
-
-    def argv(self, *argv: str) -> list[str]:
-        return ["nsenter", f"--net={self.netns}", "--", *argv] if self.netns else list(argv)
-
-    def run(self, *argv: str) -> str:
-        """The command's output; raises GenainetError with its own words where it fails."""
-        try:
-            done = subprocess.run(self.argv(*argv), capture_output=True, errors="replace", timeout=RUN_S, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise GenainetError(f"{argv[0]} failed: {error}") from None
-        if done.returncode:
-            raise GenainetError(f"{argv[0]} failed: {done.stderr.strip() or done.returncode}")
-        return done.stdout
-
-    def inside(self, make: Callable[[], T]) -> T:
-        """`make()` in the namespace: in a thread of its own, which alone enters it."""
-        if not self.netns:
-            return make()
-        results: list[T] = []
-        errors: list[BaseException] = []
-
-        def enter() -> None:
-            try:
-                pyroute2_netns.setns(self.netns)
-                results.append(make())
-            except BaseException as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=enter)
-        thread.start()
-        thread.join()
-        if errors:
-            raise errors[0]
-        return results[0]
 
 
 class _ListedRule(msgspec.Struct):
@@ -108,11 +68,13 @@ class ExactTracer:
     """Traces the flows of `filters` while it is entered; `hits` gives what the kernel says.
 
     A filter's address is the destination as the packet has it before NAT, a Service's address. Raises
-    GenainetError where the node can trace neither way.
+    GenainetError where the node can trace neither way, and where another tracer runs in this network namespace: each would
+    get the other's hits. `session` names it in what it writes on the node; `removed` is what it found there of killed ones.
     """
 
-    def __init__(self, node_name: str, filters: Sequence[FilterEntry], *, netns: str = "") -> None:
+    def __init__(self, node_name: str, filters: Sequence[FilterEntry], *, netns: str = "", session: str = "") -> None:
         self.node_name, self.filters, self.node = node_name, exact_filters(filters), Node(netns)
+        self.session, self.removed = session, list[str]()
         self.lost = 0  # datagrams that the kernel could not deliver, at least
         self._sockets: dict[socket.socket, Callable[[bytes], Iterator[TraceMessage]]] = {}
         self._undo: list[Callable[[], None]] = []
@@ -121,11 +83,17 @@ class ExactTracer:
         self._listed: dict[tuple[str, str, str], float] = {}  # when a chain was listed anew
 
     def __enter__(self) -> ExactTracer:
-        remove_leftovers(self.node.netns)
+        lock = exclusively(self.node)
+        if lock is None:
+            raise GenainetError("another exact trace runs on this node: each would get the other's rules")
+        self._undo.append(lock.close)
+        self.removed = remove_leftovers_of(self.node)
         try:
             if shutil.which("nft"):
                 self._start_nftrace()
-            if _legacy_rules(self.node, "iptables-legacy-save") or _legacy_rules(self.node, "ip6tables-legacy-save"):
+            if legacy_rules_in(self.node, "iptables-legacy-save") or legacy_rules_in(
+                self.node, "ip6tables-legacy-save"
+            ):
                 self._start_legacy()
         except BaseException:
             self.close()
@@ -230,8 +198,8 @@ class ExactTracer:
         nft = subprocess.Popen(
             self.node.argv("nft", "-j", "-i"),
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stdout=subprocess.DEVNULL,  # a pipe that nobody reads would hold it up where it has many errors to say
+            stderr=subprocess.DEVNULL,
             text=True,
         )
         self._undo.append(lambda: _end(nft))
@@ -241,12 +209,12 @@ class ExactTracer:
         _wait_until(lambda: TABLE in self.node.run("nft", "list", "tables"), nft)
 
     def _start_legacy(self) -> None:
-        before = _log_backends(self.node)
-        self._undo.append(lambda: _set_log_backends(self.node, before))
-        _set_log_backends(self.node, dict.fromkeys(before, "nfnetlink_log"))
+        before = log_backends(self.node)
+        self._undo.append(lambda: set_log_backends(self.node, before))
+        set_log_backends(self.node, dict.fromkeys(before, "nfnetlink_log"))
         sock = self._listen(decode_log)
         sock.send(log_bind(LOG_GROUP))
-        mark = f"{COMMENT} {' '.join(f'{k}={v}' for k, v in before.items())}"
+        mark = f"{COMMENT} {' '.join(f'{k}={v}' for k, v in before.items())} session={self.session}"
         for rule in legacy_rules(self.filters, mark):
             tool, *rest = rule
             self._undo.append(lambda tool=tool, rest=rest: self._delete_legacy(tool, rest))  # type: ignore[misc]
@@ -269,80 +237,6 @@ class ExactTracer:
         return sock
 
 
-def remove_leftovers(netns: str = "") -> list[str]:
-    """Removes what a tracer that was killed left: our nft table, our TRACE rules, the log backend they needed.
-
-    Returns what it removed. Not while a tracer runs in this namespace: its rules would be taken for left over.
-    """
-    node, removed = Node(netns), []
-    with contextlib.suppress(GenainetError):
-        if TABLE in node.run("nft", "list", "tables").split():
-            node.run("nft", "delete", "table", "inet", TABLE)
-            removed.append(f"the nftables table {TABLE}")
-    for family in ("iptables", "ip6tables"):
-        if "raw" in _legacy_tables(node, family):
-            removed += _remove_legacy(node, family)
-    return removed
-
-
-def _remove_legacy(node: Node, family: str) -> list[str]:
-    removed: list[str] = []
-    with contextlib.suppress(GenainetError):
-        for line in node.run(f"{family}-legacy-save", "-t", "raw").splitlines():
-            match = re.search(rf'--comment "{COMMENT} ([^"]*)"', line)
-            if match and line.startswith("-A ") and line.endswith("-j TRACE"):
-                backends = dict(part.split("=", 1) for part in match.group(1).split() if "=" in part)
-                words = [w.strip('"') for w in re.findall(r'"[^"]*"|\S+', line)]
-                with contextlib.suppress(GenainetError):
-                    _set_log_backends(node, backends)
-                node.run(f"{family}-legacy", "-t", "raw", "-D", *words[1:])
-                removed.append(f"{family}-legacy: {' '.join(words[1:])}")
-    return removed
-
-
-def _legacy_rules(node: Node, tool: str) -> bool:
-    """Whether legacy tables hold rules."""
-    if not shutil.which(tool) or not _legacy_tables(node, tool):
-        return False
-    try:
-        return "\n-A " in node.run(tool)
-    except GenainetError:
-        return False
-
-
-def _legacy_tables(node: Node, tool: str) -> list[str]:
-    """The legacy tables that there are, as the kernel lists them: the tools themselves would create them."""
-    names = "ip6_tables_names" if tool.startswith("ip6") else "ip_tables_names"
-    return node.inside(lambda: _proc_words(f"/proc/thread-self/net/{names}"))
-
-
-def _proc_words(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().split()
-    except OSError:
-        return []
-
-
-def _log_backends(node: Node) -> dict[str, str]:
-    """The log backend of IPv4 (2) and IPv6 (10)."""
-    return {family: node.run("cat", f"/proc/sys/net/netfilter/nf_log/{family}").strip() for family in ("2", "10")}
-
-
-def _set_log_backends(node: Node, backends: dict[str, str]) -> None:
-    for family, name in backends.items():
-        if name and family in ("2", "10") and re.fullmatch(r"\w+", name):
-            done = subprocess.run(
-                node.argv("tee", f"/proc/sys/net/netfilter/nf_log/{family}"),
-                input=name,
-                text=True,
-                capture_output=True,
-                check=False,
-                timeout=RUN_S,
-            )
-            if done.returncode:
-                raise GenainetError(f"can't set the netfilter log backend: {done.stderr.strip()}")
-
-
 def _end(process: subprocess.Popen[str]) -> None:
     """Ends `nft -i` by closing its input; its table goes with it."""
     if process.stdin is not None:
@@ -352,8 +246,6 @@ def _end(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
 
 
 def _wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:

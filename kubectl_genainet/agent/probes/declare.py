@@ -28,6 +28,9 @@ class Maps(Protocol):
     def delete(self, name: str, key: bytes) -> None:
         """Removes an entry of a map; one that is gone already is no error."""
 
+    def put(self, name: str, key: bytes, value: bytes) -> None:
+        """Sets an entry of a map that is not per-CPU."""
+
     def set_word(self, name: str, index: int, value: int) -> None:
         """Sets one __u64 of an array, and waits until no program runs that may have seen the old value."""
 

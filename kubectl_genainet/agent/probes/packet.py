@@ -46,8 +46,9 @@ _DROP = struct.Struct("<QII20Q")
 # struct flow_key (the point stands in the tuple's padding), struct flow
 FLOW_KEY = struct.Struct("<16s16sHHBB2xQ")
 FLOW = struct.Struct("<QQ4I16s32I")
-# struct stream: bytes, first_ns, last_ns, silence_ns, silence_at_ns, next, gaps
-STREAM = struct.Struct("<5QI4x112I")
+# struct stream: bytes, first_ns, second_ns, last_ns, silence_ns, silence_at_ns, next, gaps, gap_us
+_GAP_BUCKETS = 112
+STREAM = struct.Struct(f"<6QI4x{2 * _GAP_BUCKETS}I")
 
 _POINTS = (Point.RX, Point.TX, Point.DROP)
 
@@ -187,16 +188,19 @@ def _stream(value: bytes | None) -> dict[str, Any]:
     """What the kernel knows of a flow's data, as FlowCounters has it."""
     if value is None:
         return {}
-    data_bytes, first, last, silence, silence_at, _, *gaps = STREAM.unpack(value)
+    data_bytes, first, second, last, silence, silence_at, _, *histogram = STREAM.unpack(value)
+    gaps, sums = histogram[:_GAP_BUCKETS], histogram[_GAP_BUCKETS:]
     while gaps and not gaps[-1]:
         gaps.pop()
     return {
         "data_bytes": data_bytes,
         "first_ns": first,
+        "second_ns": second,
         "last_ns": last,
         "silence_ns": silence,
         "silence_at_ns": silence_at,
         "gaps": tuple(gaps),
+        "gap_us": tuple(sums[: len(gaps)]),
     }
 
 

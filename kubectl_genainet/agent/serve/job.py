@@ -28,6 +28,7 @@ class Job(msgspec.Struct, frozen=True):
     namespaces_s: float = NAMESPACES_S  # how often the namespaces are looked at
     own_filters: dict[str, tuple[FilterEntry, ...]] = {}  # by probe: in place of the request's, whatever these become
     dns_over_tcp: bool = True
+    session: str = ""  # its name in the agent's log
     greeted: bool = False  # the server has sent Hello already
 
 

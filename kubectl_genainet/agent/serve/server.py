@@ -29,7 +29,7 @@ import h11
 import msgspec
 
 from kubectl_genainet import wire
-from kubectl_genainet.agent.exact.tracing import remove_leftovers
+from kubectl_genainet.agent.exact.node import remove_leftovers
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.agent.serve import audit, limits, memory
@@ -269,7 +269,8 @@ class Server:
         self.sessions[name] = Running(process, request)
         try:
             assert process.stdin is not None
-            job = Job(request, self.inventory.node, self.inventory.host_netns, self.cache, self.budget, greeted=True)
+            node = (self.inventory.node, self.inventory.host_netns, self.cache, self.budget)
+            job = Job(request, *node, session=name, greeted=True)
             process.stdin.write(msgspec.json.encode(job) + b"\n")
             await process.stdin.drain()
             yield process

@@ -30,6 +30,7 @@ from kubectl_genainet.agent.node.podrules import PodRules
 from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.agent.node.tunnels import Tunnels, tunnels_of
 from kubectl_genainet.agent.probes import PROBES
+from kubectl_genainet.agent.serve import audit
 from kubectl_genainet.agent.serve.job import ALIVE_S, Job, hello
 from kubectl_genainet.agent.serve.outbox import Outbox
 from kubectl_genainet.agent.serve.prober import run_probes
@@ -286,7 +287,10 @@ class Session:
         try:
             while not self.stop.is_set():
                 filters = self.filters
-                with ExactTracer(self.node, filters, netns=self.inventory.host_netns) as tracer:
+                places = {"netns": self.inventory.host_netns, "session": self.job.session}
+                with ExactTracer(self.node, filters, **places) as tracer:
+                    for what in tracer.removed:
+                        audit.removed(what, "")
                     self.exact_runs.set()
                     while not self.stop.is_set() and self.filters is filters:
                         for hit in tracer.hits(EXACT_S):

@@ -8,14 +8,16 @@ import yaml
 
 from kubectl_genainet.commands.options import cluster_options, parse_seconds
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.kube.agents.base import (
+from kubectl_genainet.render.deploy import StepLines
+from kubectl_genainet.run.fleet.deploy import (
     NAMESPACE,
     DeployOptions,
+    Where,
+    deploy,
+    deploy_objects,
     parse_node_selector,
     parse_tolerations,
-    render,
 )
-from kubectl_genainet.render.text import printable, tell
 
 
 @click.command("deploy")
@@ -82,54 +84,19 @@ def command(
     options = DeployOptions(
         image, namespace, selector, parse_tolerations(tolerations), metrics, otlp_endpoint=otlp_endpoint
     )
-    render(options)  # what is wrong with the options is said before the cluster is asked
     if dry_run == "client":
         _print_objects(options, output or "yaml")
         return
-    from kubectl_genainet.kube.agents.deployment import (
-        Rollout,
-        api_server_port,
-        deploy,
-        has_monitoring,
-        wait_for_rollout,
+    deploy(
+        options,
+        Where(context, kubeconfig, parse_seconds(timeout), wait),
+        StepLines(dry_run=dry_run == "server"),
+        dry_run=dry_run == "server",
     )
-    from kubectl_genainet.kube.client import connect
-
-    seconds = parse_seconds(timeout)
-    client = connect(context=context, kubeconfig=kubeconfig)
-    if metrics:
-        found = {"monitoring": has_monitoring(client), "api_port": api_server_port(client)}
-        options = msgspec.structs.replace(options, **found)
-    for step in deploy(client, options, seconds, dry_run=dry_run == "server"):
-        if step.outcome == "waiting":
-            tell(printable(f"{step.object}: {step.note}; waiting"))
-            continue
-        click.echo(f"{step.object} {step.outcome}" + (" (dry run)" if dry_run == "server" else ""))
-        if step.note:
-            tell(printable(f"warning: {step.object}: {step.note}"))
-    if dry_run == "server" or not wait:
-        return
-    said: set[str] = set()
-
-    def show(state: Rollout) -> None:
-        count = f"{state.ready} of {state.desired} agents ready"
-        if state.desired and count not in said:
-            said.add(count)
-            tell(count)
-        for problem in state.problems:
-            if problem.what not in said:
-                said.add(problem.what)
-                tell(printable(f"  {problem.node or 'all nodes'}: {problem.what}"))
-                if problem.hint:
-                    tell(f"    {problem.hint}")
-
-    wait_for_rollout(client, namespace, seconds, show)
 
 
 def _print_objects(options: DeployOptions, output: str) -> None:
-    """The Secret is not among them: it is random, and belongs into no file. Nor is what depends on the
-    cluster, which is not asked: the Prometheus Operator's kinds, the API server's port."""
-    objects = render(options)
+    objects = deploy_objects(options)
     if output == "json":
         listed = {"apiVersion": "v1", "kind": "List", "items": objects}
         click.echo(msgspec.json.format(msgspec.json.encode(listed), indent=2).decode())

@@ -6,10 +6,9 @@ import click
 import msgspec
 import yaml
 
-from kubectl_genainet import __version__
 from kubectl_genainet.commands.options import cluster_options, output_option
 from kubectl_genainet.errors import ExitStatus
-from kubectl_genainet.kube.agents.base import NAMESPACE
+from kubectl_genainet.run.fleet.deploy import NAMESPACE
 
 
 @click.command("status")
@@ -34,25 +33,21 @@ def command(namespace: str, output: str, context: str, kubeconfig: str) -> ExitS
 
     Exit status: 0 every node's agent answers, 1 one does not, 2 the command failed.
     """
-    from kubectl_genainet.kube.agents.fleet import fleet, skew
-    from kubectl_genainet.kube.agents.survey import survey
-    from kubectl_genainet.kube.client import connect
     from kubectl_genainet.render.fleet import fleet_table
     from kubectl_genainet.render.text import make_console, printable, tell
+    from kubectl_genainet.run.fleet.status import status
 
-    found = survey(connect(context=context, kubeconfig=kubeconfig), namespace)
-    for warning in (*found.warnings, skew(__version__, found.agents)):
-        if warning:
-            tell(f"warning: {printable(warning)}")
-    rows = fleet(found.nodes, found.agents, found.answers, found.problems)
+    answer = status(namespace, context=context, kubeconfig=kubeconfig)
+    for warning in answer.warnings:
+        tell(f"warning: {printable(warning)}")
     match output:
         case "json":
-            for row in rows:
-                click.echo(msgspec.json.encode(row).decode())
+            for node in answer.nodes:
+                click.echo(msgspec.json.encode(node).decode())
         case "yaml":
-            click.echo(yaml.safe_dump_all(msgspec.to_builtins(rows), sort_keys=False), nl=False)
+            click.echo(yaml.safe_dump_all(msgspec.to_builtins(answer.nodes), sort_keys=False), nl=False)
         case _:
-            make_console().print(fleet_table(rows, wide=output == "wide"))
-            for hint in dict.fromkeys(row.hint for row in rows if row.hint):
+            make_console().print(fleet_table(answer.nodes, wide=output == "wide"))
+            for hint in dict.fromkeys(node.hint for node in answer.nodes if node.hint):
                 tell(f"  {printable(hint)}")
-    return ExitStatus.FOUND if any(row.wrong for row in rows) else ExitStatus.OK
+    return ExitStatus.FOUND if answer.found_something else ExitStatus.OK

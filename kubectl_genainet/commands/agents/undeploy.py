@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from kubectl_genainet.commands.options import cluster_options, parse_seconds
-from kubectl_genainet.kube.agents.base import NAMESPACE
+from kubectl_genainet.render.deploy import StepLines
 from kubectl_genainet.render.text import tell
+from kubectl_genainet.run.fleet.deploy import NAMESPACE, Where, undeploy
 
 
 @click.command("undeploy")
@@ -22,15 +23,7 @@ def command(namespace: str, wait: bool, timeout: str, context: str, kubeconfig: 
       kubectl genainet undeploy
       kubectl genainet undeploy -n tracing --timeout 5m
     """
-    from kubectl_genainet.kube.agents.deployment import undeploy
-    from kubectl_genainet.kube.client import connect
-
-    seconds = parse_seconds(timeout)
-    steps = 0
-    for step in undeploy(connect(context=context, kubeconfig=kubeconfig), namespace, seconds, wait=wait):
-        steps += 1
-        click.echo(f"{step.object} {step.outcome}")
-        if step.note:
-            tell(f"warning: {step.object}: {step.note}")
-    if not steps:
+    view = StepLines()
+    undeploy(namespace, Where(context, kubeconfig, parse_seconds(timeout), wait), view)
+    if not view.steps:
         tell(f"nothing of deploy's is in the cluster (namespace {namespace})")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from kubectl_genainet.kube.agents.forward import Agent
 from kubectl_genainet.kube.agents.rollout import Problem
 from kubectl_genainet.model.events import Hello
-from kubectl_genainet.model.fleet import NodeStatus
+from kubectl_genainet.model.results.fleet import NodeStatus
 
 
 def fleet(

@@ -16,7 +16,7 @@ from kubectl_genainet.model.results.path import Verdict
 from kubectl_genainet.model.target import not_found
 
 Step = Callable[[Lab, Memo], None]
-_MODULES = ("policies", "services", "datapath", "backends", "dns")
+_MODULES = ("policies", "services", "datapath", "backends", "streams", "dns")
 _REGISTRY: dict[str, Incident] = {}
 
 

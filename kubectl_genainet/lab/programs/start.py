@@ -97,6 +97,7 @@ def workload_config(folder: LabFolder, record: LabRecord, objects: list[Object])
                 "request_bytes": int(notes.get(REQUEST, 200)),
                 "response_bytes": int(notes.get(RESPONSE, 200)),
                 "behaviour": record.behaviour(name),
+                "stream_log": str(log_path(folder, "streams")),
             }
         )
     fabric = netns_name(spec.name, "fabric")

@@ -14,18 +14,25 @@ import os
 import random
 import signal
 import socket
-import struct
 import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from kubectl_genainet.lab.datapath import netns
+from kubectl_genainet.lab.programs.streams import (
+    Rhythm,
+    StreamLog,
+    content_length,
+    hold_connection,
+    reset,
+    serve_stream,
+)
 from kubectl_genainet.lab.programs.stub_resolver import Resolver, parse_resolv_conf
 from kubectl_genainet.lab.programs.upstream import Upstream
 
 CALL_TIMEOUT = 10.0
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds: close() sends a RST
+SERVE_TIMEOUT = 60.0  # of one request, with the wait for it
 
 
 class Member:
@@ -34,12 +41,15 @@ class Member:
     `config`: name, netns, ips, ports, resolv_conf (a path), calls (URLs), period (seconds), upstream (a URL called once
     a request), request_bytes, response_bytes, behaviour. Behaviour: delay_ms before an answer; reset (RST instead of
     an answer); stall (the listener accepts nothing, with a queue of one); unready (/healthz gives 503); storm (names
-    looked up again and again) and storm_rate (a second).
+    looked up again and again) and storm_rate (a second); stream (a Rhythm: the answers are token streams); hold (a URL
+    asked again and again on one connection) and hold_rate (a second). `stream_log` is where streams are told of.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
         self.behaviour: dict[str, Any] = config.get("behaviour", {})
+        self._rhythm = Rhythm.of(self.behaviour)
+        self._stream_log = StreamLog(config.get("stream_log", ""))
         self._servers: list[asyncio.Server] = []
         self._stalled: list[socket.socket] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -71,6 +81,8 @@ class Member:
             self._tasks.append(asyncio.create_task(self._call_for_ever(url, number)))
         for name in self.behaviour.get("storm", ()):
             self._tasks.append(asyncio.create_task(self._storm(name, float(self.behaviour.get("storm_rate", 10)))))
+        if url := self.behaviour.get("hold"):
+            self._tasks.append(asyncio.create_task(self._hold(url, float(self.behaviour.get("hold_rate", 10)))))
 
     def _bound(self, ip: str, port: int) -> socket.socket:
         sock = self.open_socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_STREAM)
@@ -93,38 +105,44 @@ class Member:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(60):
-                await self._answer(reader, writer)
+            while True:
+                async with asyncio.timeout(SERVE_TIMEOUT):
+                    if not await self._answer(reader, writer):
+                        break
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
             pass  # a client that went away, or does not speak HTTP
         finally:
             writer.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        path = head.split(" ", 2)[1]
-        lengths = [line.partition(":")[2] for line in head.split("\r\n") if line.lower().startswith("content-length:")]
-        await reader.readexactly(int(lengths[0]) if lengths else 0)
-        if path == "/healthz":
-            self._respond(writer, 503 if self.behaviour.get("unready") else 200, b"")
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Answers one request; returns whether the connection is kept for another."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        path = head.split(b" ", 2)[1]
+        await reader.readexactly(content_length(head))
+        keep = b"\r\nconnection: close\r\n" not in head.lower()
+        if path == b"/healthz":
+            self._respond(writer, 503 if self.behaviour.get("unready") else 200, b"", keep=keep)
         elif self.behaviour.get("reset"):
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            writer.transport.abort()
-            return
+            reset(writer)
+            return False
+        elif self._rhythm is not None:
+            await serve_stream(writer, self._rhythm, self.config["name"], self._stream_log)
+            return False
         else:
             if delay := self.behaviour.get("delay_ms"):
                 await asyncio.sleep(delay / 1000)
             upstream = self.config.get("upstream")
             served = not upstream or await self.call(upstream)
-            self._respond(writer, 200 if served else 502, b"x" * self.config.get("response_bytes", 200))
+            self._respond(writer, 200 if served else 502, b"x" * self.config.get("response_bytes", 200), keep=keep)
         await writer.drain()
+        return keep
 
-    def _respond(self, writer: asyncio.StreamWriter, status: int, padding: bytes) -> None:
+    def _respond(self, writer: asyncio.StreamWriter, status: int, padding: bytes, *, keep: bool) -> None:
         body = json.dumps({"pod": self.config["name"], "padding": padding.decode()}).encode()
         reason = {200: "OK", 502: "Bad Gateway", 503: "Service Unavailable"}[status]
         writer.write(
             f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-            "Connection: close\r\n\r\n".encode()
+            f"Connection: {'keep-alive' if keep else 'close'}\r\n\r\n".encode()
             + body
         )
 
@@ -161,20 +179,41 @@ class Member:
         return False
 
     async def _request(self, address: str, port: int, host: str, path: str) -> bool:
-        sock = self.open_socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        reader, writer = await self._connect(address, port)
         try:
-            await asyncio.get_running_loop().sock_connect(sock, (address, port))
-            reader, writer = await asyncio.open_connection(sock=sock)
-        except BaseException:
-            sock.close()
-            raise
-        try:
-            body = b"x" * int(self.config.get("request_bytes", 200))
-            head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-            writer.write(head.encode() + body)
+            writer.write(self._post(host, path, keep=False))
             return (await reader.read()).startswith(b"HTTP/1.1 200")
         finally:
             writer.close()
+
+    async def _connect(self, address: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        sock = self.open_socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (address, port))
+            return await asyncio.open_connection(sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _post(self, host: str, path: str, *, keep: bool) -> bytes:
+        body = b"x" * int(self.config.get("request_bytes", 200))
+        kept = "keep-alive" if keep else "close"
+        head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\nConnection: {kept}\r\n\r\n"
+        return head.encode() + body
+
+    async def _hold(self, url: str, rate: float) -> None:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or 80
+
+        async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            async with asyncio.timeout(CALL_TIMEOUT):
+                addresses = [host] if _is_address(host) else await self.resolver.resolve(host)
+                if not addresses:
+                    raise OSError(f"{host} has no address")
+                return await self._connect(addresses[0], port)
+
+        request = self._post(host, parts.path or "/", keep=True)
+        await hold_connection(connect, request, rate, self.config["name"], self._stream_log)
 
 
 def _is_address(host: str) -> bool:

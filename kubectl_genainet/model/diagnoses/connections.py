@@ -68,6 +68,23 @@ RESET_ON_PATH = Diagnosis(
     "Something on the way made it: a proxy, a firewall, a policy enforcer that rejects.",
     "The node where it was first seen is where to look.",
 )
+CONNECTION_MOVED = Diagnosis(
+    Topic.CONNECTIONS,
+    "connection-moved",
+    Severity.ERROR,
+    "later packets of a connection went to another backend than its first, without a SYN",
+    "Its entry in a node's connection table was gone: it expired while the connection was idle, was evicted or flushed.",
+    "Send keepalives below nf_conntrack_tcp_timeout_established; look for early_drop in `conntrack -S`, and for what flushes.",
+    "net/netfilter/nf_conntrack_proto_tcp.c",
+)
+ROUTING_LOOP = Diagnosis(
+    Topic.CONNECTIONS,
+    "routing-loop",
+    Severity.ERROR,
+    "one packet passed the same device more than once, unchanged",
+    "Nodes or routers send it to each other until its TTL (hop limit) runs out.",
+    "Look at the routes of the places that it passed; a node's pod range needs a blackhole route for addresses without a pod.",
+)
 RETRANSMITS = Diagnosis(
     Topic.CONNECTIONS,
     "retransmits",
@@ -135,6 +152,14 @@ SLOW_FIRST_REPLY = Diagnosis(
     "the first data of a reply left the server later than --slow (1 s) after the first of its request came in",
     "The network delivered; the application takes its time, as a model does whose queue is full.",
     "Compare with the queue and the load of the server; --slow sets what is slow.",
+)
+SLOW_FIRST_TOKEN = Diagnosis(
+    Topic.CONNECTIONS,
+    "slow-first-token",
+    Severity.WARNING,
+    "after the first piece of a reply nothing came for --slow (1 s) and more, then the rest came quickly",
+    "The server sends its response header at once and computes then: the time to the first token is hidden behind it.",
+    "Compare with the queue and the load of the server; `--http` tells the header from the first token.",
 )
 NO_REPLY = Diagnosis(
     Topic.CONNECTIONS,

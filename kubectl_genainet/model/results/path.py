@@ -129,24 +129,31 @@ class Silence(msgspec.Struct, frozen=True):
 class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """What a TCP connection carried, from sizes and times alone: bytes once each, however often they were sent.
 
-    `first_reply_ns` is from the first request data in to the first reply data out, at the server. Gaps are between new
-    data of the reply there; quantiles are within a quarter of a power of two. `ended` is "fin", "reset" or "open", `ended_by`
+    `first_reply_ns` is from the first request data in to the first reply data out, at the server, `next_reply_ns` from there to
+    the next reply data, where nothing was asked in between. Gaps are between new data of the reply there; a quantile is the
+    mean of those within a quarter of a power of two. `ended` is "fin", "reset" or "open", `ended_by`
     "client", "server" or "" and `lasted_ns` from the first packet to the end.
     """
 
     request_bytes: int
     reply_bytes: int
     first_reply_ns: int | None
+    next_reply_ns: int | None
     silence: Silence | None
     gap_p50_ns: int | None
     gap_p99_ns: int | None
     ended: str
     ended_by: str
     lasted_ns: int
+    older: bool = False  # than the trace: times count from the first packet that was seen
 
 
 class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="path"):
-    """One connection (or one datagram's flow) as its first packet went. Times in ns; None where not observed."""
+    """One connection (or one datagram's flow) as its first packet went. Times in ns; None where not observed.
+
+    `t_ns` is when its first packet was seen first, on that node's clock, and `time` the same as wall-clock time (RFC 3339, UTC;
+    "" where the node's wall clock is not known).
+    """
 
     flow: Flow
     backend: Party | None
@@ -166,3 +173,5 @@ class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     stream: Stream | None = None  # of TCP, where data passed
     attempts: int = 1  # first packets sent (a repeated SYN has the same sequence number)
     retransmits: int = 0
+    t_ns: int = 0
+    time: str = ""

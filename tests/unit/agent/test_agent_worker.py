@@ -53,6 +53,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Callable[..., list[Ev
 
 class _Quiet:
     lost = 0
+    removed: tuple[str, ...] = ()
 
     def __init__(self, *_: object, **__: object) -> None:
         """Nothing to start."""

@@ -493,7 +493,7 @@ def test_hostile_names_are_escaped_and_the_table_fits() -> None:
     out = io.StringIO()
     console = Console(file=out, width=100, no_color=True, force_terminal=False)
     console.print(table(COLUMNS, [row]))
-    console.print(details(row))
+    console.print(details(row, 100))
     text = out.getvalue()
     assert "\x1b" not in text and "\u202e" not in text and "\\x1b[31mred" in text
     assert max(map(len, text.splitlines())) <= 100

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from kubectl_genainet.kube.manifests import load_manifests
 
 DEPLOYMENT = """\
@@ -149,3 +151,101 @@ def test_components_and_generated_config_maps(tmp_path: Path) -> None:
     ]
     assert found.of("ConfigMap")[0].raw["data"] == {"A": "1"}
     assert {o.labels.get("c") for o in found.objects} == {"d"}
+
+
+def built(root: Path, kustomization: str, **files: str) -> tuple[list[str], str]:
+    """(labels `hit` of the objects that got one, what was said)."""
+    path = tree(root, {"kustomization.yaml": kustomization, "service.yaml": SERVICE, **files})
+    found = load_manifests([path])
+    return [str(o.ref) for o in found.objects if "hit" in (o.raw["metadata"].get("labels") or {})], "; ".join(
+        found.notes
+    )
+
+
+PATCH = "patch: '{kind: X, metadata: {labels: {hit: \"1\"}}}'"
+
+
+@pytest.mark.parametrize(
+    ("target", "hits"),
+    [
+        ("{kind: Serv.*, name: ch(at|ip)}", True),
+        ("{kind: Service, name: '[b-d]hat'}", True),
+        ("{name: hat}", False),
+        ("{kind: Service, labelSelector: 'app in (chat, x), tier!=db'}", True),
+        ("{kind: Service, labelSelector: '!app'}", False),
+        ("{kind: Service, labelSelector: app notin (chat)}", False),
+        ("{kind: Service, annotationSelector: owner=me}", False),
+    ],
+)
+def test_a_patch_is_for_what_its_target_selects(tmp_path: Path, target: str, hits: bool) -> None:
+    service = SERVICE.replace("{name: chat}", "{name: chat, labels: {app: chat}}")
+    text = f"resources: [labelled.yaml]\npatches: [{{target: {target}, {PATCH}}}]\n"
+    found, _ = built(tmp_path, text, **{"labelled.yaml": service})
+    assert bool(found) is hits
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("{name: '(c+)+{9}x'}", "is not read: the patch is left out"),
+        ("{kind: Service, labelSelector: '=x'}", "selector '=x' of a patch's target is not read"),
+        ('{kind: Service, labelSelector: "a\\nb"}', "is not read"),
+    ],
+)
+def test_a_target_that_is_not_read_is_named_and_its_patch_is_for_nothing(
+    tmp_path: Path, target: str, says: str
+) -> None:
+    found, said = built(tmp_path, f"resources: [service.yaml]\npatches: [{{target: {target}, {PATCH}}}]\n")
+    assert found == [] and says in said
+
+
+def test_a_repository_reads_no_file_beyond_its_kustomization(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("token: abc")
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "link.yaml").symlink_to("../secret")
+    generator = "{name: c, files: [a=../secret, b=link.yaml, c=/dev/zero]}"
+    text = f"resources: [service.yaml, link.yaml]\nconfigMapGenerator: [{generator}]\n"
+    _, said = built(tmp_path / "app", text)
+    assert said.count("is not below the kustomization") == 4
+    (found,) = load_manifests([str(tmp_path / "app")]).of("ConfigMap")
+    assert found.raw["data"] == {"a": "", "b": "", "c": ""}
+
+
+def test_an_inline_patch_is_bounded_as_a_file_is(tmp_path: Path) -> None:
+    bomb = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
+        f"{n}: &{n} [{','.join([f'*{o}'] * 9)}]\n" for o, n in zip("abcdefg", "bcdefgh", strict=True)
+    )
+    indented = bomb.replace("\n", "\n    ")
+    _, said = built(tmp_path, f"resources: [service.yaml]\npatches:\n- patch: |\n    {indented}\n")
+    assert "aliases stand for more than" in said
+
+
+def test_kustomizations_without_end_are_left_out(tmp_path: Path) -> None:
+    files = {f"k{i}/kustomization.yaml": f"resources: [../k{i + 1}, ../k{i + 1}]\n" for i in range(18)}
+    files["k18/kustomization.yaml"] = "resources: [s.yaml]\n"
+    files["k18/s.yaml"] = SERVICE
+    (tmp_path / "x.yaml").write_text(SERVICE)
+    found = load_manifests([tree(tmp_path, files)])
+    assert any("kustomizations without end" in note for note in found.notes)
+
+
+def test_operations_that_nest_without_end_leave_their_object_out(tmp_path: Path) -> None:
+    deep = "[" * 150 + "1" + "]" * 150
+    paths = ["/spec/x", "/spec/x" + "/0" * 149, "/spec/x" + "/0" * 298]
+    operations = ", ".join(f"{{op: add, path: {path}, value: {deep}}}" for path in paths)
+    text = f"resources: [service.yaml]\npatches: [{{target: {{name: chat}}, patch: '[{operations}]'}}]\n"
+    files = {"app/kustomization.yaml": text, "app/service.yaml": SERVICE, "ingress.yaml": INGRESS}
+    found = load_manifests([tree(tmp_path, files)])
+    assert [o.kind for o in found.objects] == ["Ingress"]
+    assert any("nested too deep" in note or "recursion" in note for note in found.notes)
+
+
+def test_patches_times_objects_are_bounded(tmp_path: Path) -> None:
+    objects = "---\n".join(SERVICE.replace("name: chat", f"name: chat-{i}") for i in range(700))
+    patches = "\n".join("- {target: {name: x}, patch: '{a: 1}'}" for _ in range(400))
+    text = f"resources: [many.yaml]\npatches:\n{patches}\n"
+    (tmp_path / "well").mkdir()
+    files = {"bad/kustomization.yaml": text, "bad/many.yaml": objects, "well.yaml": SERVICE}
+    found = load_manifests([tree(tmp_path, files)])
+    assert any("400 patches for 700 objects are too many" in note for note in found.notes)
+    assert [s.metadata.name for s in found.services] == ["chat"]

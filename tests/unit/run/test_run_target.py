@@ -62,7 +62,39 @@ def test_a_service_deleted_during_a_run_leaves_summary_and_losses(verb: str, bac
     assert (f"{TARGET} is back" in done.stderr) is back
 
 
-@pytest.mark.parametrize("verb", ["trace", "drops", "dns"])
+def test_a_service_deleted_while_diagnose_watches_leaves_a_conclusion(tmp_path: Path) -> None:
+    file = bundle(tmp_path / "deleted.gnb", "trace", back=False)
+    done = CliRunner().invoke(cli, ["diagnose", TARGET, "--from", str(file), "-o", "json"], standalone_mode=False)
+    assert done.exception is None
+    conclusion = json.loads(done.stdout)
+    assert (conclusion["kind"], conclusion["target"]) == ("diagnosis", TARGET) and conclusion["connections"] > 0
+    assert "its last addresses are followed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("rules", TARGET),
+        ("explain", "deploy/chatbot-ui", TARGET),
+        ("matrix",),
+        ("doctor",),
+    ],
+    ids=lambda command: command[0],
+)
+def test_verbs_that_read_objects_once_answer_for_the_moment_that_they_read(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    """What they look at is the snapshot: a Service that was deleted after it changes nothing."""
+    here, gone = recordings() / "healthy.gnb", bundle(tmp_path / "deleted.gnb", "trace", back=False)
+    whole, deleted = (
+        CliRunner().invoke(cli, [*command, "--from", str(file), "-o", "json"], standalone_mode=False)
+        for file in (here, gone)
+    )
+    assert (whole.exception, deleted.exception) == (None, None)
+    assert deleted.stdout == whole.stdout != ""
+
+
+@pytest.mark.parametrize("verb", ["trace", "drops", "dns", "diagnose"])
 def test_a_service_that_is_not_there_at_the_start_is_an_error(verb: str, tmp_path: Path) -> None:
     file = bundle(tmp_path / "b.gnb", verb, back=True)
     done = CliRunner().invoke(cli, [verb, "svc/my-lama-svc", "--from", str(file)])

@@ -14,6 +14,7 @@ def path(client: str, backend: str, asked: int, lasted_s: float = 5.0) -> Packet
         request_bytes=asked,
         reply_bytes=10,
         first_reply_ns=1,
+        next_reply_ns=None,
         silence=None,
         gap_p50_ns=None,
         gap_p99_ns=None,

@@ -1,0 +1,1 @@
+"""`diagnose`: three watches at once, and one conclusion."""

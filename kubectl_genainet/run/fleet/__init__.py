@@ -1,0 +1,1 @@
+"""The verbs that bring agents and labs, look at them, and take them away."""

@@ -1,0 +1,69 @@
+"""`status` and `version`: the agents of a cluster, node by node, and whose versions fit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import msgspec
+
+from kubectl_genainet import __version__
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.results.fleet import NodeStatus, Versions
+from kubectl_genainet.wire import PROTOCOL
+
+_TIMEOUT_S = 5.0  # of `version`, which answers without a cluster too
+
+
+@dataclass(frozen=True, slots=True)
+class FleetStatus:
+    """Every node's agent, by node. `warnings` say what could not be asked, and where versions differ."""
+
+    nodes: tuple[NodeStatus, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def found_something(self) -> bool:
+        return any(node.wrong for node in self.nodes)
+
+
+def status(namespace: str, *, context: str = "", kubeconfig: str = "") -> FleetStatus:
+    """Raises GenainetError where there are no agents, or the cluster can't be asked."""
+    from kubectl_genainet.kube.agents.fleet import fleet, skew
+    from kubectl_genainet.kube.agents.survey import survey
+    from kubectl_genainet.kube.client import connect
+
+    answered = survey(connect(context=context, kubeconfig=kubeconfig), namespace)
+    warnings = (*answered.warnings, skew(__version__, answered.agents))
+    rows = fleet(answered.nodes, answered.agents, answered.answers, answered.problems)
+    return FleetStatus(rows, tuple(filter(None, warnings)))
+
+
+def versions(*, client_only: bool, context: str = "", kubeconfig: str = "") -> tuple[Versions, tuple[str, ...]]:
+    """The versions, with warnings for what could not be asked and for what does not fit. Never fails."""
+    own = Versions(__version__, PROTOCOL)
+    if client_only:
+        return own, ()
+    try:
+        return _asked(own, context, kubeconfig)
+    except GenainetError as error:
+        return own, (error.message,)
+
+
+def _asked(own: Versions, context: str, kubeconfig: str) -> tuple[Versions, tuple[str, ...]]:
+    from kubectl_genainet.kube.agents.fleet import skew
+    from kubectl_genainet.kube.agents.forward import agent_namespace, find_agents
+    from kubectl_genainet.kube.client import connect
+
+    client = connect(context=context, kubeconfig=kubeconfig, timeout_s=_TIMEOUT_S)
+    server = str(client.get("/version").get("gitVersion", ""))
+    try:
+        agents = find_agents(client, agent_namespace())
+    except GenainetError as error:
+        return msgspec.structs.replace(own, server=server), (error.message,)
+    by_version = dict(sorted(Counter(agent.version or "unknown" for agent in agents).items()))
+    answered = msgspec.structs.replace(own, server=server, agents=by_version)
+    if not agents:
+        return answered, (f"no agents in namespace {agent_namespace()}: `kubectl genainet deploy` brings them",)
+    warning = skew(__version__, agents)
+    return answered, (f"{warning}: run `kubectl genainet deploy` with this client",) if warning else ()

@@ -1,0 +1,141 @@
+"""Exact tracing through a served agent on a node of iptables-legacy rules: whoever is killed, no TRACE rule stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kubectl_genainet.agent.exact.tracing import ExactTracer
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.lab.datapath import netns
+from kubectl_genainet.model.events import Progress
+from kubectl_genainet.wire import FilterEntry, TraceRequest
+from tests.kernel.kerneltest import PORT, Row, cache_folder
+from tests.kernel.test_agent_lifecycle import Client, listens, wait_for
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(os.geteuid() != 0, reason="exact tracing needs root"),
+]
+
+FILTERS = tuple(FilterEntry(f"10.88.2.{i}", PORT, "TCP") for i in (2, 3, 4))  # a rule in each of two chains
+REQUEST = TraceRequest(filters=FILTERS, probes=(), exact=True, rulesets=False, timeout_s=600)
+
+
+class LegacyAgent:
+    """An agent whose node has a legacy rule, and whose log is a file."""
+
+    def __init__(self, row: Row, folder: Path) -> None:
+        self.row, self.path, self.log = row, str(folder / "agent.sock"), folder / "log"
+        arguments = ["--node", "node", "--socket", self.path, "--host-netns", str(netns.RUN_NETNS / row.router)]
+        command = [sys.executable, "-m", "kubectl_genainet.agent.main", "serve", *arguments]
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen([*command, "--cache", str(cache_folder())], stderr=log)
+        wait_for(lambda: listens(self.path), "the agent's socket")
+
+    def rules(self) -> list[str]:
+        saved = self.row.run(self.row.router, "iptables-legacy-save", "-t", "raw")
+        return [line for line in saved.splitlines() if "TRACE" in line]
+
+    def backend(self) -> str:
+        return self.row.run(self.row.router, "cat", "/proc/sys/net/netfilter/nf_log/2").strip()
+
+    def audit(self, what: str) -> list[dict[str, object]]:
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith('{"audit"')]
+        return [line for line in lines if line["audit"] == what]
+
+    def tracing(self) -> Client:
+        client = Client(self.path, REQUEST)
+        client.until(Progress, "attached")
+        assert len(self.rules()) == 2 * len(FILTERS)
+        return client
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+
+@pytest.fixture
+def agent(row: Row, tmp_path: Path) -> Iterator[LegacyAgent]:
+    row.run(row.router, "iptables-legacy", "-A", "FORWARD", "-d", "192.0.2.1", "-j", "ACCEPT")
+    found = LegacyAgent(row, tmp_path)
+    try:
+        yield found
+    finally:
+        found.stop()
+        row.run(row.router, "iptables-legacy", "-D", "FORWARD", "-d", "192.0.2.1", "-j", "ACCEPT")
+
+
+def test_a_killed_worker_leaves_no_rule_and_the_log_says_whose_it_was(agent: LegacyAgent) -> None:
+    before = agent.backend()
+    client = agent.tracing()
+    (worker,) = subprocess.run(
+        ["pgrep", "-P", str(agent.process.pid)], capture_output=True, text=True, timeout=10
+    ).stdout.split()
+    os.kill(int(worker), signal.SIGKILL)
+    wait_for(lambda: not agent.rules(), "the end of the rules")
+    wait_for(lambda: len(agent.audit("removed")) == 2 * len(FILTERS), "the log")
+    assert agent.backend() == before
+    (session,) = agent.audit("session")
+    assert {line["session"] for line in agent.audit("removed")} == {session["session"]}
+    client.close()
+
+
+def test_a_killed_agents_rules_are_gone_with_its_next_start(agent: LegacyAgent, tmp_path: Path) -> None:
+    before = agent.backend()
+    client = agent.tracing()
+    (session,) = agent.audit("session")
+    agent.stop()
+    client.close()
+    wait_for(lambda: agent.backend() == "nfnetlink_log", "what the killed one left", 5)
+    again = LegacyAgent(agent.row, tmp_path)
+    try:
+        assert again.rules() == [] and again.backend() == before
+        removed = again.audit("removed")
+        assert len(removed) == 2 * len(FILTERS)
+        assert all(f"session={session['session']}" in str(line["what"]) for line in removed)
+    finally:
+        again.stop()
+
+
+def test_two_at_once_do_not_get_each_others_hits(agent: LegacyAgent, tmp_path: Path) -> None:
+    client = agent.tracing()
+    second = Client(agent.path, REQUEST)
+    second.response.begin()
+    assert second.response.status == 429 and b"another exact trace runs" in second.response.read()
+    second.close()
+    with pytest.raises(GenainetError, match="another exact trace runs"):  # of an agent of another installation
+        ExactTracer("node", FILTERS, netns=str(netns.RUN_NETNS / agent.row.router)).__enter__()
+    (tmp_path / "other").mkdir()
+    other = LegacyAgent(agent.row, tmp_path / "other")  # and its start takes nothing from who traces
+    other.stop()
+    assert len(agent.rules()) == 2 * len(FILTERS)
+    client.sock.shutdown(1)
+    wait_for(lambda: not agent.rules(), "the end of the rules")
+    client.close()
+
+
+def test_an_nft_that_has_no_end_of_errors_holds_nobody_up(agent: LegacyAgent, tmp_path: Path) -> None:
+    nft = tmp_path / "bin" / "nft"
+    nft.parent.mkdir()
+    listing = '{"nftables": []}'
+    nft.write_text(f"#!/bin/sh\ncase $* in *list*) echo '{listing}';; *) exec yes error;; esac\n")
+    nft.chmod(0o755)
+    tracer = ExactTracer("node", FILTERS, netns=str(netns.RUN_NETNS / agent.row.router))
+    path, begun = os.environ["PATH"], time.monotonic()
+    os.environ["PATH"] = f"{nft.parent}:{path}"
+    try:
+        with pytest.raises(GenainetError, match="nft could not make the tracing table"):
+            tracer.__enter__()
+    finally:
+        os.environ["PATH"] = path
+    assert time.monotonic() - begun < 60  # two waits of 5 s
+    assert agent.rules() == []

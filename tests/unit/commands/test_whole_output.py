@@ -1,0 +1,91 @@
+"""A full disk: half an answer never looks like a whole one, and a file that was there is not lost for it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kubectl_genainet.assets import recordings
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.files import write_whole
+
+BUNDLE = str(recordings() / "policy-service-port.gnb")
+ROOM = 200  # bytes that a file may have: less than any of the answers
+
+
+def run(*arguments: str, output: Path, room: int = ROOM, unbuffered: str = "") -> subprocess.CompletedProcess[str]:
+    def no_more() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+    with output.open("w") as file:
+        return subprocess.run(
+            [sys.executable, "-B", "-m", "kubectl_genainet", *arguments],
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=120,
+            preexec_fn=no_more,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            check=False,
+        )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "trace svc/my-llama-svc -o tree",
+        "trace svc/my-llama-svc -o json",
+        *(f"doctor -o {form}" for form in ("table", "json", "yaml", "html", "sarif")),
+        *(f"matrix -o {form}" for form in ("table", "json", "html")),
+        *(f"rules svc/my-llama-svc -o {form}" for form in ("table", "json", "yaml")),
+        *(f"diagnose svc/my-llama-svc -o {form}" for form in ("text", "json")),
+        "--help",
+    ],
+)
+def test_an_answer_that_is_not_written_whole_is_a_failure(arguments: str, tmp_path: Path) -> None:
+    source = () if arguments == "--help" else ("--from", BUNDLE)
+    done = run(*arguments.split(), *source, output=tmp_path / "out")
+    assert (tmp_path / "out").stat().st_size <= ROOM
+    assert done.returncode == 2
+    assert "the output can't be written: File too large" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_part_that_an_unbuffered_python_takes_for_all_is_a_failure(
+    tmp_path: Path,
+) -> None:
+    done = run("matrix", "-o", "html", "--from", BUNDLE, output=tmp_path / "out", unbuffered="1")
+    assert (done.returncode, (tmp_path / "out").stat().st_size) == (2, ROOM)
+
+
+@pytest.mark.parametrize("option", ["diagnose svc/my-llama-svc --report", "doctor --write-baseline"])
+def test_a_file_that_does_not_fit_leaves_the_old_one(option: str, tmp_path: Path) -> None:
+    kept = tmp_path / "file"
+    kept.write_text("as it was")
+    done = run(*option.split(), str(kept), "--from", BUNDLE, "-o", "json", output=Path(os.devnull), room=100)
+    assert done.returncode == 2
+    assert f"{kept} can't be written: File too large" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and kept.read_text() == "as it was"
+
+
+def test_messages_that_cant_be_written_change_no_status(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "kubectl_genainet", "doctor", "--manifests", str(tmp_path / "nothing")]
+        assert subprocess.run(command, stdout=full, stderr=full, timeout=60, check=False).returncode == 2
+
+
+def test_a_written_file_keeps_its_mode_its_link_and_what_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "real").chmod(0o640)
+    (tmp_path / "link").symlink_to("real")
+    write_whole(tmp_path / "link", b"new", "the page")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes() == b"new"
+    assert (tmp_path / "real").stat().st_mode & 0o777 == 0o640
+    write_whole("/dev/null", b"x", "the page")
+    assert Path("/dev/null").is_char_device()
+    with pytest.raises(GenainetError, match="can't be written: No such file"):
+        write_whole(tmp_path / "no" / "folder", b"x", "the page")

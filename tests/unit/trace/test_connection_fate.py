@@ -1,0 +1,154 @@
+"""What became of a connection, where more than one packet has to be looked at to tell."""
+
+from __future__ import annotations
+
+import msgspec
+
+from kubectl_genainet.model.events import Event, FlowCounters, PacketSeen
+from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Verdict
+from kubectl_genainet.trace.streams import gap_quantile
+from tests.unit.trace.test_connection_life import DATA, MS, counted, exchange, fins
+from tests.unit.trace_world import BACKEND, RST, SECOND, World
+
+T = 1000 * SECOND
+OTHER = "10.244.2.9"  # another backend of the Service
+
+
+def test_syn_ack_that_died_where_it_was_made_is_the_drop() -> None:
+    world = World()
+    made = world.reply(40000, T + MS)[0]  # no device was reached
+    events: list[Event] = [
+        *world.request(40000, T),
+        world.dropped(made, "NETFILTER_DROP", "OUTPUT", location="nft_do_chain"),
+    ]
+    (path,) = world.tell(events)
+    assert (path.verdict, path.outcome) == (Verdict.DROPPED, ConnectionOutcome.DROPPED)
+    assert path.drop is not None and path.drop.hook == "OUTPUT" and "SYN-ACK was dropped" in path.waited
+
+
+def test_packet_that_comes_by_again_is_one_packet_in_a_circle() -> None:
+    world = World()
+    events: list[Event] = []
+    for lap in range(4):
+        events += world.request(40000, T + lap * MS)[2:4]  # between two nodes, with one IP id
+    (path,) = world.tell(events)
+    assert path.attempts == 1 and len(path.hops) == 2
+    (loop,) = [f for f in path.findings if f.check == "routing-loop"]
+    assert "4 times" in loop.title
+
+
+def test_syns_sent_again_are_no_circle() -> None:
+    world = World()
+    (path,) = world.tell(world.request(40000, T), world.request(40000, T + SECOND, ip_id=8))
+    assert path.attempts == 2 and all(f.check != "routing-loop" for f in path.findings)
+
+
+def moved_to_another_backend(world: World) -> list[Event]:
+    """Data of a connection that is known, on its way to a backend that is not its own; its TCP answers with a reset."""
+    world.correlator.connections.servers.add((OTHER, 8080))
+    flow = msgspec.structs.replace(world.ends(40000)[1], dst=OTHER)
+    data = [
+        msgspec.structs.replace(e, flow=flow) for e in world.request(40000, T + 9 * SECOND, DATA, payload=9, seq=1101)
+    ][2:]
+    refused = world.dropped(data[-1], "TCP_FLAGS", location="tcp_v4_do_rcv")
+    reset = [
+        msgspec.structs.replace(e, flow=flow.reversed if e.flow.src == BACKEND else e.flow)
+        for e in world.reply(40000, T + 9 * SECOND + MS, RST, seq=1)
+    ]
+    return [*data, refused, *reset]
+
+
+def test_connection_that_was_translated_anew_is_one_connection_and_not_reset_by_its_backend() -> None:
+    world = World()
+    (path,) = world.tell(exchange(world, 40000, T), moved_to_another_backend(world))
+    assert path.outcome is ConnectionOutcome.RESET and path.backend is not None and path.backend.ip == BACKEND
+    (moved,) = [f for f in path.findings if f.check == "connection-moved"]
+    assert OTHER in moved.title and "llm-0" in moved.title and "node-1" in moved.title
+    assert not {"reset-on-path", "reset-by-app"} & {f.check for f in path.findings}
+
+
+def test_other_connection_of_the_same_port_is_not_taken_for_a_new_translation() -> None:
+    world = World()
+    far = [
+        msgspec.structs.replace(e, tcp=msgspec.structs.replace(e.tcp, seq=3_000_000_000))
+        for e in moved_to_another_backend(world)[:3]
+        if isinstance(e, PacketSeen) and e.tcp is not None
+    ]
+    paths = world.tell(exchange(world, 40000, T), fins(world, 40000, T + SECOND), far)
+    assert len(paths) == 2 and all(f.check != "connection-moved" for path in paths for f in path.findings)
+
+
+def test_drop_without_a_rule_waits_for_the_counters_of_its_node() -> None:
+    world = World()
+    drops = [
+        world.dropped(world.request(40000, T + i * SECOND, ip_id=i)[1], "NETFILTER_DROP", "POST_ROUTING")
+        for i in (1, 2)
+    ]
+    events = [e for i in (1, 2) for e in world.request(40000, T + i * SECOND, ip_id=i)[:2]]
+    begin = [e for e in world.begin() if not isinstance(e, NodeReport)]
+    rules = RulesetDump(node="node-1", t_ns=T, source="iptables-nft", text="*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n")
+    known = [host_report(node, T, {"conntrack_insert_failed": 0}) for node in ("node-1", "node-2")]
+    assert world.feed([*begin, *known, rules, *events, *drops]) == []
+    assert world.feed(world.ticks(T + 7 * SECOND)) == []  # quiet for long, and nothing explains it yet
+    later = host_report("node-1", T + 8 * SECOND, {"conntrack_insert_failed": 2})
+    (path,) = world.feed([later, *world.ticks(T + 9 * SECOND)])
+    assert path.drop is not None and path.drop.check == "snat-ports-exhausted"
+
+
+def host_report(node: str, t: int, counters: dict[str, int]) -> NodeReport:
+    spaces = World.namespaces(node)
+    host = msgspec.structs.replace(spaces[0], counters=counters)
+    return NodeReport(node=node, t_ns=t, namespaces=(host, *spaces[1:]))
+
+
+def streamed(first: int, second: int, gap_us: int) -> PacketPath:
+    """A reply whose first two pieces leave at these times, and 100 more, `gap_us` apart."""
+    world = World()
+    gaps, sums = (0,) * 62 + (100,), (0,) * 62 + (100 * gap_us,)
+    records: list[FlowCounters] = []
+    for e in world.reply(40000, first, DATA, payload=200, seq=9001):
+        shift = e.t_ns - first
+        times = {"first_ns": e.t_ns, "second_ns": second + shift, "last_ns": second + shift + 5 * SECOND}
+        records.append(
+            counted(
+                e, data_bytes=9000, silence_ns=second - first, silence_at_ns=e.t_ns, gaps=gaps, gap_us=sums, **times
+            )
+        )
+    request = world.request(40000, T + MS, DATA, payload=300, seq=1001)
+    events: list[Event] = [*world.handshake(40000, T), *request, *(counted(e) for e in request)]
+    reply = world.reply(40000, first, DATA, payload=200, seq=9001)
+    (path,) = world.tell(events, reply, records, fins(world, 40000, second + 6 * SECOND))
+    return path
+
+
+def test_pause_after_the_first_piece_is_the_wait_for_the_first_token() -> None:
+    path = streamed(T + 2 * MS, T + 2 * MS + 3 * SECOND, 50_400)
+    assert path.stream is not None and path.stream.next_reply_ns == 3 * SECOND
+    assert [f.check for f in path.findings] == ["slow-first-token"]
+    quick = streamed(T + 2 * MS, T + 52 * MS, 50_400)
+    assert quick.findings == () and quick.stream is not None and quick.stream.gap_p50_ns == 50_400_000
+
+
+def test_quantile_of_gaps_is_the_mean_of_its_bucket() -> None:
+    gaps, sums = (0,) * 10 + (9, 0, 1), (0,) * 10 + (9 * 51, 0, 900)
+    assert gap_quantile(gaps, sums, 0.5) == 51_000 and gap_quantile(gaps, sums, 0.99) == 900_000
+    assert gap_quantile((0, 1), (), 0.5) == 1500 and gap_quantile((), (), 0.5) is None
+
+
+def test_stream_that_began_before_the_trace_is_as_old_as_its_first_data() -> None:
+    world = World()
+    reply = world.reply(40000, T, DATA, payload=100, seq=9001)
+    records = [counted(e, data_bytes=5000, last_ns=T + 4 * SECOND) for e in reply]
+    (path,) = world.tell(reply, records, fins(world, 40000, T + 5 * SECOND))
+    assert path.stream is not None and path.stream.older and abs(path.stream.lasted_ns - 5 * SECOND) < MS
+
+
+def test_reset_of_a_connection_that_is_not_known_there_is_no_applications() -> None:
+    world = World()
+    data = world.request(40000, T, DATA, payload=100, seq=1001)
+    refused = world.dropped(data[-1], "TCP_FLAGS", location="tcp_v4_do_rcv")
+    (path,) = world.tell(data, [refused], world.reply(40000, T + MS, RST, seq=1))
+    assert path.outcome is ConnectionOutcome.RESET and path.drop is not None
+    assert path.drop.check == "unknown-connection" and [f.check for f in path.findings] == ["reset-by-kernel"]
+    assert "knows no such connection" in path.findings[0].title
