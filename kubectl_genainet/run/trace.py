@@ -11,7 +11,7 @@ import msgspec
 from kubectl_genainet.context.targets import Resolved, resolve, resolve_namespace
 from kubectl_genainet.errors import ExitStatus, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
-from kubectl_genainet.model.events import ClusterChanged, Event, ProbeResult
+from kubectl_genainet.model.events import CheckConnectionResult, ClusterChanged, Event
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import Target, TargetKind, parse_target, pod_named
@@ -25,7 +25,7 @@ from kubectl_genainet.trace.bypass import Bypass
 from kubectl_genainet.trace.filters import path_filter
 from kubectl_genainet.trace.paths import PathCorrelator
 from kubectl_genainet.trace.summary import SummaryBuilder, something_wrong
-from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
+from kubectl_genainet.wire import CheckRequest, FilterEntry, TraceRequest
 
 SETTLED_S = 2.5  # after a check connection's result, everything that it causes has settled
 
@@ -82,7 +82,7 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
         timeout_s=options.timeout_s,
         exact=options.exact,
         cpu_percent=options.cpu_percent,
-        probe=_probe_request(options.check, resolved, snapshot, client) if source.live else None,
+        check=_check_request(options.check, resolved, snapshot, client) if source.live else None,
     )
     name = str(resolved.target)
     view = make_view(name, live=source.live)
@@ -95,7 +95,7 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
         {"target": name, "timeout": options.timeout_s},
         node=options.node,
         nodes=frozenset({client.spec.node_name}) | resolved.nodes if client is not None else frozenset(),
-        enough=lambda event: SETTLED_S if isinstance(event, ProbeResult) else None,
+        enough=lambda event: SETTLED_S if isinstance(event, CheckConnectionResult) else None,
         record=options.record,
     )
     held = HeldTarget(name, lambda now: _resolved(target, now, resolved.namespace), snapshot, view.warn)
@@ -119,9 +119,9 @@ def client_pod(text: str, snapshot: ClusterSnapshot, namespace: str) -> Pod | No
     return pod_named(snapshot, target.namespace or namespace, target.name)
 
 
-def _probe_request(
+def _check_request(
     check: CheckConnections | None, resolved: Resolved, snapshot: ClusterSnapshot, client: Pod | None
-) -> ProbeRequest | None:
+) -> CheckRequest | None:
     if check is None:
         return None
     if client is None:
@@ -130,13 +130,13 @@ def _probe_request(
         ]
         names = ", ".join(sorted(p.metadata.name for p in candidates)[:5])
         raise InputError(
-            "--probe needs --from-pod: where shall the connection come from?", hint=f"For example one of {names}."
+            "--check needs --from-pod: where shall the connection come from?", hint=f"For example one of {names}."
         )
     if not client.ips:
         raise InputError(f"pod {client.metadata.name} has no address yet")
     own, host, port = _check_addresses(resolved, snapshot, client)
     header = resolved.target.name if resolved.target.kind is TargetKind.SERVICE else ""
-    return ProbeRequest(from_ip=own, host=host, port=port, path=check.path, host_header=header, count=check.count)
+    return CheckRequest(from_ip=own, host=host, port=port, path=check.path, host_header=header, count=check.count)
 
 
 def _check_addresses(resolved: Resolved, snapshot: ClusterSnapshot, client: Pod) -> tuple[str, str, int]:
@@ -164,7 +164,7 @@ def _check_addresses(resolved: Resolved, snapshot: ClusterSnapshot, client: Pod)
 def _request_for(node: str, request: TraceRequest, client: Pod | None) -> TraceRequest:
     """Only the node of the client pod opens connections."""
     here = client is not None and client.spec.node_name == node
-    return request if here or request.probe is None else msgspec.structs.replace(request, probe=None)
+    return request if here or request.check is None else msgspec.structs.replace(request, check=None)
 
 
 class TraceRun:
