@@ -400,8 +400,8 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     budget: float | None = None
 
 
-class ProbeResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="probe_result"):
-    """The outcome of one connection that the agent opened (`--probe`). Times in ns, None where not reached."""
+class CheckConnectionResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="probe_result"):
+    """The outcome of one connection that the agent opened (`--check`). Times in ns, None where not reached."""
 
     node: str
     pod: str
@@ -466,7 +466,7 @@ Event = (
     | Progress
     | Sampled
     | Tick
-    | ProbeResult
+    | CheckConnectionResult
     | RuleHit
     | AgentFailed
     | NodeReport

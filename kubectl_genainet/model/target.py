@@ -19,7 +19,7 @@ from kubectl_genainet.model.numbers import whole_number
 class TargetKind(Enum):
     SERVICE = "svc"
     POD = "pod"
-    WORKLOAD = "deploy"  # Deployment, StatefulSet, DaemonSet or Job
+    WORKLOAD = "deploy"  # any kind that makes pods
     ADDRESS = "ip"
 
 
@@ -62,6 +62,8 @@ _KINDS = {
     },
 }
 KIND_WORDS = frozenset(_KINDS)
+# Kinds by the word that kubectl's users type; all others by their name.
+_SHORT = {"Service": "svc", "Deployment": "deploy", "StatefulSet": "sts", "DaemonSet": "ds", "ReplicaSet": "rs"}
 NAMESPACE_WORDS = frozenset({"ns", "namespace", "namespaces"})
 NODE_WORDS = frozenset({"no", "node", "nodes"})
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
@@ -81,7 +83,8 @@ class Target(msgspec.Struct, frozen=True):
         if self.kind is TargetKind.ADDRESS:
             return f"[{self.name}]{port}" if ":" in self.name and port else f"{self.name}{port}"
         prefix = f"{self.namespace}/" if self.namespace else ""
-        return f"{self.kind.value}/{prefix}{self.name}{port}"
+        word = _SHORT.get(self.api_kind, self.api_kind.lower()) or self.kind.value
+        return f"{word}/{prefix}{self.name}{port}"
 
 
 def parse_target(text: str) -> Target:

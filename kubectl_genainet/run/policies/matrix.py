@@ -9,9 +9,10 @@ from kubectl_genainet.policy import PolicyEngine
 from kubectl_genainet.policy.enforcers import Enforcer, named_enforcer
 from kubectl_genainet.policy.reach.grid import Difference, Grid, Port, declared_in, differences, grid_of, with_applied
 from kubectl_genainet.policy.reach.outside import BeyondCell, beyond_of
+from kubectl_genainet.policy.reach.outside_changes import beyond_differences
 from kubectl_genainet.policy.reach.reasons import reasons_of
 from kubectl_genainet.run.agents import Warn
-from kubectl_genainet.run.explain import warn_of_unevaluated
+from kubectl_genainet.run.policies.explain import warn_of_unevaluated
 from kubectl_genainet.run.sources.base import Source
 
 
@@ -66,4 +67,6 @@ def matrix_changes(
     ports: set[Port] = (
         {(options.chosen_protocol, port)} if port else declared_in((before, after), namespace, options.chosen_protocol)
     )
-    return differences(before, after, namespace=namespace, ports=ports, declared_only=port is None)
+    between = differences(before, after, namespace=namespace, ports=ports, declared_only=port is None)
+    given = tuple(ports) if port else ()
+    return [*between, *beyond_differences(before, after, namespace=namespace, given=given)]

@@ -17,7 +17,7 @@ from kubectl_genainet.policy.flows.targets import destinations_of, flows_between
 from kubectl_genainet.policy.model import PolicyFlow, PolicyVerdict, domain_endpoint
 from kubectl_genainet.policy.rules import PROTOCOLS
 from kubectl_genainet.run.agents import Warn
-from kubectl_genainet.run.explain import ExplainedFlow, Explainer, end_of, is_name, warn_of_unevaluated
+from kubectl_genainet.run.policies.explain import ExplainedFlow, Explainer, end_of, is_name, warn_of_unevaluated
 from kubectl_genainet.run.sources.base import Source
 
 _FORM = '{"from": "NAMESPACE/POD", "to": "NAMESPACE/POD", "port": 80}, or SRC DST:PORT as on the command line'
