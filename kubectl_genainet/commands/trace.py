@@ -35,6 +35,12 @@ from kubectl_genainet.run.trace import CheckConnections, TraceOptions, trace
     "or TRACE rules), and undoes it.",
 )
 @click.option(
+    "--http",
+    is_flag=True,
+    help="Read request line, status and content type of clear HTTP/1.1, so that the first token is told from the header "
+    "before it. Never a query or a body.",
+)
+@click.option(
     "--slow",
     default="1s",
     show_default=True,
@@ -76,6 +82,7 @@ def command(source: Source, target: str, timeout: float, output: str, **options:
         from_pod=options["from_pod"],
         check=CheckConnections(options["probe_count"], options["path"]) if options["probe"] else None,
         exact=options["exact"],
+        http=options["http"],
         slow_s=0.0 if options["slow"] in ("0", "0s") else parse_seconds(options["slow"]),
         cpu_percent=options["budget"],
         timeout_s=timeout,

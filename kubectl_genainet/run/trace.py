@@ -36,7 +36,8 @@ class CheckConnections:
 @dataclass(frozen=True, slots=True)
 class TraceOptions:
     """`from_pod` ("pod/NAME"): only this client's packets, and where `check` connections come from. `slow_s`: replies that
-    begin later are slow. `cpu_percent` of one core may be spent on following packets on each node."""
+    begin later are slow. `http`: the heads of clear HTTP/1.1 messages are read. `cpu_percent` of one core may be spent on
+    following packets on each node."""
 
     from_pod: str = ""
     check: CheckConnections | None = None
@@ -46,6 +47,7 @@ class TraceOptions:
     record: str = ""
     slow_s: float = 1.0
     cpu_percent: float = 5.0
+    http: bool = False
 
 
 def trace(source: Source, target: Target | None, options: TraceOptions, make_view: MakeView[TraceView]) -> ExitStatus:
@@ -62,6 +64,7 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
         filters=resolved.filters,
         timeout_s=options.timeout_s,
         exact=options.exact,
+        http=options.http,
         cpu_percent=options.cpu_percent,
         probe=_probe_request(options.check, resolved, snapshot, client) if source.live else None,
     )

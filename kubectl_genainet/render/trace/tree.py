@@ -14,6 +14,7 @@ from kubectl_genainet.model.results.path import Hop, PacketPath, Party, Stream, 
 from kubectl_genainet.model.results.trace import BackendSummary, TraceSummary
 from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import CERTAINTY_STYLE, duration, printable
+from kubectl_genainet.render.trace.http import http_text
 
 _VERDICT_STYLE = {
     Verdict.FORWARDED: "green",
@@ -65,6 +66,8 @@ def path_tree(path: PacketPath, count: int, width: int) -> RenderableType:
     branch = branch.add(_line(Text(party_text(path.backend), style="bold"), "  ", verdict, _times(path)))
     if path.stream is not None:
         branch.add(_line(Text(stream_text(path.stream), style="dim")))
+    if path.http is not None:
+        branch.add(_line(Text(http_text(path.http), style="dim")))
     if path.hops:
         branch.add(hop_table(path, width))
     _add_ending(branch, path)
