@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from kubectl_genainet.kube.yaml_text import Warn
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.model.workload_kinds import PodTemplate, makes_pods, pod_templates
+from kubectl_genainet.model.workload_kinds.kinds import PodTemplate, makes_pods, pod_templates
 
 # Named pods of a StatefulSet; more than this many are the same to every policy.
 _MOST_REPLICAS = 100

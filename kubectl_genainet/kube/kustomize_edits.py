@@ -16,7 +16,7 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.kube.kustomize_targets import selects
 from kubectl_genainet.kube.yaml_text import Warn, parse_text
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.model.workload_kinds import pod_templates
+from kubectl_genainet.model.workload_kinds.kinds import pod_templates
 
 Item = tuple[dict[str, Any], str]
 

@@ -127,14 +127,29 @@ KINDS: tuple[Resource, ...] = (
     *_add_on("batch.volcano.sh", "Job/jobs"),
     *_add_on("ray.io", "RayCluster/rayclusters", "RayService/rayservices", "RayJob/rayjobs"),
     *_add_on("serving.kserve.io", "InferenceService/inferenceservices", "LLMInferenceService/llminferenceservices"),
+    *_add_on("serving.kserve.io", "ClusterServingRuntime/clusterservingruntimes", namespaced=False),
+    *_add_on("apps.nvidia.com", "NIMService/nimservices"),
+    *_add_on("nvidia.com", "DynamoGraphDeployment/dynamographdeployments"),
+    *_add_on("kubeai.org", "Model/models"),
+    *_add_on("kaito.sh", "Workspace/workspaces"),
+    *_add_on("orchestration.aibrix.ai", "StormService/stormservices", "RayClusterFleet/rayclusterfleets"),
     *_add_on("argoproj.io", "Rollout/rollouts"),
     # Timeouts and targets of gateways, load balancers and meshes.
-    *_add_on("networking.istio.io", "VirtualService/virtualservices"),
+    *_add_on(
+        "networking.istio.io", "VirtualService/virtualservices", "Gateway/gateways", "DestinationRule/destinationrules"
+    ),
     *_add_on("gateway.envoyproxy.io", "BackendTrafficPolicy/backendtrafficpolicies"),
     *_add_on("networking.gke.io", "GCPBackendPolicy/gcpbackendpolicies", "FQDNNetworkPolicy/fqdnnetworkpolicies"),
     *_add_on("cloud.google.com", "BackendConfig/backendconfigs"),
     *_add_on("elbv2.k8s.aws", "IngressClassParams/ingressclassparams", namespaced=False),
     *_add_on("operator.tigera.io", "Installation/installations", namespaced=False),
+    # Nodes that Karpenter makes, virtual functions, GKE's networks.
+    *_add_on("karpenter.k8s.aws", "EC2NodeClass/ec2nodeclasses", namespaced=False),
+    *_add_on("karpenter.sh", "NodePool/nodepools", namespaced=False),
+    *_add_on(
+        "sriovnetwork.openshift.io", "SriovNetwork/sriovnetworks", "SriovNetworkNodePolicy/sriovnetworknodepolicies"
+    ),
+    *_add_on("networking.gke.io", "Network/networks", "GKENetworkParamSet/gkenetworkparamsets", namespaced=False),
     # Dynamic resource allocation (v1 since Kubernetes 1.34).
     *_add_on("resource.k8s.io", "ResourceClaim/resourceclaims", "ResourceClaimTemplate/resourceclaimtemplates"),
     *_add_on("resource.k8s.io", "DeviceClass/deviceclasses", "ResourceSlice/resourceslices", namespaced=False),

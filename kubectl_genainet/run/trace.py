@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 import msgspec
 
@@ -18,6 +19,7 @@ from kubectl_genainet.run.session import Watching, perform
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.target import HeldTarget
 from kubectl_genainet.run.view import MakeView, TraceView
+from kubectl_genainet.trace.filters import path_filter
 from kubectl_genainet.trace.paths import PathCorrelator
 from kubectl_genainet.trace.summary import SummaryBuilder, something_wrong
 from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
@@ -34,10 +36,22 @@ class CheckConnections:
 
 
 @dataclass(frozen=True, slots=True)
+class PathFilterTexts:
+    """Which connections are told, as a command line says it: verdicts by name, ends as "deploy/NAME", "ns/NAME",
+    "10.0.0.0/8" or "app=rag" (several are alternatives), and a selector for the pod at either end."""
+
+    verdicts: tuple[str, ...] = ()
+    clients: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
+    labels: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TraceOptions:
     """`from_pod` ("pod/NAME"): only this client's packets, and where `check` connections come from. `slow_s`: replies that
     begin later are slow. `http`: the heads of clear HTTP/1.1 messages are read. `cpu_percent` of one core may be spent on
-    following packets on each node."""
+    following packets on each node. `only`: what other connections do is not told. `last`: of all connections only the last
+    so many are."""
 
     from_pod: str = ""
     check: CheckConnections | None = None
@@ -48,6 +62,8 @@ class TraceOptions:
     slow_s: float = 1.0
     cpu_percent: float = 5.0
     http: bool = False
+    last: int | None = None
+    only: PathFilterTexts = field(default_factory=PathFilterTexts)
 
 
 def trace(source: Source, target: Target | None, options: TraceOptions, make_view: MakeView[TraceView]) -> ExitStatus:
@@ -83,7 +99,7 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
         record=options.record,
     )
     held = HeldTarget(name, lambda now: _resolved(target, now, resolved.namespace), snapshot, view.warn)
-    run = TraceRun(snapshot, held, client, view, slow_s=options.slow_s)
+    run = TraceRun(snapshot, held, client, view, options)
     return perform(run, source, watching)
 
 
@@ -158,11 +174,12 @@ class TraceRun:
         target: HeldTarget[Resolved],
         client: Pod | None,
         view: TraceView,
-        *,
-        slow_s: float = 1.0,
+        options: TraceOptions,
     ) -> None:
-        self.target, self.client, self.view = target, client, view
-        self.correlator = PathCorrelator(snapshot, set(target.current.servers), slow_ns=int(slow_s * 1e9))
+        self.target, self.client, self.view, self.only = target, client, view, path_filter(**asdict(options.only))
+        self.correlator = PathCorrelator(snapshot, set(target.current.servers), slow_ns=int(options.slow_s * 1e9))
+        self._not_shown = 0
+        self._last: deque[PacketPath] | None = deque(maxlen=options.last) if options.last else None
         self.summary = SummaryBuilder(target.name, self.correlator.identity.ready_endpoints)
 
     @property
@@ -180,21 +197,40 @@ class TraceRun:
     def _show(self, paths: Iterator[PacketPath]) -> None:
         for path in paths:
             if self._concerns(path):
-                self.summary.path(path)
-                self.view.path(path)
+                if self._last is None:
+                    self._tell(path)
+                else:
+                    self._last.append(path)
+
+    def _tell(self, path: PacketPath) -> None:
+        self.summary.path(path)
+        self.view.path(path)
 
     def _concerns(self, path: PacketPath) -> bool:
         if not self.target.current.concerns(path):
             return False
-        if self.client is None:
-            return True
+        if not self._is_asked_for(path):
+            self._not_shown += 1
+            return False
+        return True
+
+    def _is_asked_for(self, path: PacketPath) -> bool:
         client = path.flow.client
-        return (client.namespace, client.pod) == (self.client.metadata.namespace, self.client.metadata.name)
+        if self.client is not None:
+            own = self.client.metadata
+            if (client.namespace, client.pod) != (own.namespace, own.name):
+                return False
+        return self.only.admits(path, self.correlator.identity.snapshot)
 
     def finish(self, *, live: bool) -> ExitStatus:
         self._show(self.correlator.finish())
+        for path in self._last or ():
+            self._tell(path)
         summary = self.summary.build(
-            self.correlator.half_seen, self.correlator.left_out, 1 << self.correlator.sampling.highest
+            self.correlator.half_seen,
+            self.correlator.left_out,
+            1 << self.correlator.sampling.highest,
+            not_shown=self._not_shown,
         )
         self.view.finish(summary)
         if something_wrong(summary):

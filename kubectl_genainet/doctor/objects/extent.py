@@ -28,6 +28,11 @@ _MAY_BE_NONE = frozenset(
 _PART = "the manifests are not known to be the whole cluster (--complete says that they are)"
 
 
+def _file(source: str) -> str:
+    """The file of an object's source ("FILE, document N")."""
+    return source.partition(", document ")[0]
+
+
 @dataclass(frozen=True)
 class Extent:
     """How far a snapshot reaches. `stated`: the user says that manifests are the whole cluster."""
@@ -42,8 +47,17 @@ class Extent:
 
     @cached_property
     def of_a_cluster(self) -> bool:
-        """Whether the snapshot shows a whole cluster: read from one, said to be one, or with its nodes in it."""
-        return not self.from_files or self.stated or bool(self.snapshot.of("Node", ""))
+        """Whether the snapshot shows a whole cluster: read from one, said to be one, or a dump of one."""
+        return not self.from_files or self.stated or self._is_a_dump
+
+    @cached_property
+    def _is_a_dump(self) -> bool:
+        """Whether manifests are a dump: nodes, and every workload beside them in the same file, or with the uid that an API
+        server gives. A repository may hold a node in some test of its own."""
+        nodes = self.snapshot.of("Node", "")
+        files = {_file(n.source) for n in nodes}
+        others = (o for kind in ("Deployment", "StatefulSet", "DaemonSet", "Service") for o in self.snapshot.of(kind))
+        return bool(nodes) and all(text(o.raw, "metadata", "uid") or _file(o.source) in files for o in others)
 
     @cached_property
     def _dumped_namespaces(self) -> frozenset[str]:

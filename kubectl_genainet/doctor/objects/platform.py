@@ -14,7 +14,7 @@ from kubectl_genainet.doctor.objects.raw import at, items, text
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Evidence
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.model.workload_kinds import TEMPLATE_PLACES
+from kubectl_genainet.model.workload_kinds.kinds import TEMPLATE_PLACES
 
 
 class Distribution(Enum):

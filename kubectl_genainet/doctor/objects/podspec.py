@@ -14,6 +14,7 @@ from kubectl_genainet.model.units import quantity
 
 GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "nvidia.com/mig-")
 NEURON_RESOURCES = ("aws.amazon.com/neuron",)
+OTHER_ACCELERATORS = ("google.com/tpu", "habana.ai/gaudi", "huawei.com/Ascend", "rebellions.ai/", "furiosa.ai/")
 EFA_RESOURCE = "vpc.amazonaws.com/efa"
 
 
@@ -153,9 +154,9 @@ class Template:
     def efas(self) -> float:
         return sum(c.amount(EFA_RESOURCE) for c in self.containers)
 
-    @property
+    @cached_property
     def accelerated(self) -> bool:
-        return bool(self.gpus or self.neurons)
+        return bool(self.gpus or self.neurons) or any(c.amount(*OTHER_ACCELERATORS) for c in self.containers)
 
     def port_number(self, port: int | str) -> int:
         """A probe's or Service's port as a number; 0 where no container declares the name."""

@@ -12,7 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from kubectl_genainet.doctor.objects.calls import Call
-from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.podspec import (
+    EFA_RESOURCE,
+    GPU_RESOURCES,
+    NEURON_RESOURCES,
+    OTHER_ACCELERATORS,
+    Container,
+)
 from kubectl_genainet.doctor.objects.stacks import Role, Stack, stack_of_command, stack_of_image
 from kubectl_genainet.doctor.objects.workloads import Workload, WorkloadKey
 from kubectl_genainet.model.finding import Certainty, ObjectRef
@@ -54,7 +60,10 @@ _SERVING_LABELS = {
     "llm-d.ai/inference-serving": "llm-d",
     "ray.io/serve": "Ray Serve",
     "model.aibrix.ai/name": "",
+    "kaito.sh/workspace": "KAITO",
 }
+# Kinds of operators whose pods are model servers.
+_SERVER_KINDS = {"NIMService": "NIM", "Model": "", "Workspace": "KAITO"}
 _MODEL_NAMES: tuple[tuple[str, str, Role], ...] = (
     (r"(^|[-_])vllm([-_]|$)", "vLLM", Role.MODEL_SERVER),
     (r"(^|[-_])(tgi|text-generation-inference)([-_]|$)", "TGI", Role.MODEL_SERVER),
@@ -65,16 +74,17 @@ _MODEL_NAMES: tuple[tuple[str, str, Role], ...] = (
 )
 # Words of names and images of what is around a model, not the model: "my-llama-ui", "llm-controller-manager".
 _AROUND = re.compile(
-    r"(^|[^a-z0-9])(agent|api|backend|bench|benchmark|cache|chat|chatbot|cli|client|collector|console|controller|crd|"
+    r"(^|[^a-z0-9])(agent|api|archive|archiver|backend|bench|benchmark|cache|chat|chatbot|cli|client|collector|console|controller|crd|"
     r"dashboard|db|demo|docs|download|downloader|driver|epp|eval|evaluation|exporter|frontend|gateway|genai|grafana|"
-    r"guidellm|ingress|init|job|lmcache|loader|locust|manager|metrics|mcp|monitor|notebook|operator|perf|picker|plugin|"
-    r"portal|postgres|preload|proxy|rag|redis|router|scheduler|sdk|sidecar|simulator|sim|storage|tests?|tester|tool|ui|"
+    r"guidellm|ingress|init|job|lmcache|loader|locust|manager|metrics|mcp|mock|mocker|monitor|notebook|operator|perf|picker|plugin|"
+    r"portal|postgres|preload|profiler|profiling|proxy|rag|redis|router|scheduler|sdk|sidecar|simulator|sim|storage|tests?|tester|tool|ui|"
     r"web|webhook|webui|workbench)([^a-z0-9]|$)"
 )
-# What a command line says that starts no server, though the image could.
-_NO_SERVER = (
-    r"\b(sleep infinity|tail -f /dev/null|vllm bench|bench_serving|benchmark\w*|genai-perf|guidellm|lm_eval|locust|"
-    r"huggingface-cli|hf download|snapshot_download|ollama (pull|run)|pip install \S+$)"
+# What a command line says that starts no server, though the image could; and what says so unless a server follows it.
+_NO_SERVER = r"\b(vllm bench|bench_serving|benchmark\w*|genai-perf|guidellm|lm_eval|locust)\b"
+_IDLE = (
+    r"\b(sleep (infinity|inf|[0-9]{3,})|tail -f /dev/null|huggingface-cli|hf download|snapshot_download|"
+    r"ollama (pull|run)|model-archiver|pip install \S+$)"
 )
 _WORKER = r"multi-node-serving\.sh worker|ray start(?!.*--head).*--address|--node-rank[= ]+[1-9]|--headless\b"
 _TRAINING_WORDS = r"\b(torchrun|torch\.distributed|deepspeed|mpirun|accelerate launch|neuronx?-cc|nemo_run|megatron)\b"
@@ -91,22 +101,14 @@ _BATCH = (
     "TrainJob",
     "RayJob",
 )
-_ACCELERATORS = (
-    "nvidia.com/gpu",
-    "nvidia.com/mig-",
-    "amd.com/gpu",
-    "gpu.intel.com/",
-    "habana.ai/gaudi",
-    "google.com/tpu",
-    "aws.amazon.com/neuron",
-    "vpc.amazonaws.com/efa",
-)
+_ACCELERATORS = (*GPU_RESOURCES, *NEURON_RESOURCES, *OTHER_ACCELERATORS, EFA_RESOURCE)
 _SERVING_PORTS = frozenset({80, 3000, 5000, 8000, 8001, 8080, 8081, 8443, 8888, 9000, 11434, 23333, 30000})
 
 
 def _around(workload: Workload, container: Container) -> bool:
     """Whether the container's command line or the names say that it is something around a model."""
-    if re.search(_NO_SERVER, " ".join(container.words)):
+    line = " ".join(container.words)
+    if re.search(_NO_SERVER, line) or (re.search(_IDLE, line) and stack_of_command(line) is None):
         return True
     names = [workload.name, container.image.rpartition("/")[2], *(workload.labels.get(k, "") for k in _NAME_LABELS)]
     return any(_AROUND.search(name.lower()) for name in names)
@@ -120,6 +122,8 @@ def _stack(container: Container) -> tuple[Stack, str] | None:
     found = stack_of_command(line)
     if found is not None:
         return found, f"command line of container {container.name}"
+    if re.search(_IDLE, line):
+        return None
     found = stack_of_image(container.image)
     return (found, f"image {container.image}") if found is not None else None
 
@@ -145,7 +149,9 @@ def _by_kind(workload: Workload) -> tuple[Role, str, str]:
         return Role.MODEL_SERVER, "KServe", "kind InferenceService"
     if kind == "LLMInferenceService" and not part.endswith("worker"):
         return Role.MODEL_SERVER, "llm-d", "kind LLMInferenceService"
-    if workload.group == "ray.io" and part == "head":
+    if kind in _SERVER_KINDS:
+        return Role.MODEL_SERVER, _SERVER_KINDS[kind], f"kind {kind}"
+    if workload.group in ("ray.io", "orchestration.aibrix.ai") and part == "head":
         ports = {n for c in workload.containers for n, _, _ in c.ports}
         names = {name for c in workload.containers for _, name, _ in c.ports}
         if kind == "RayService" or 8000 in ports or "serve" in names:
@@ -183,8 +189,9 @@ def recognise(workload: Workload) -> Recognised | None:
     batch, devices = workload.ref.kind in _BATCH or workload.group == "batch.volcano.sh", _devices(workload)
     certainty = Certainty.DERIVED
     role, stack, why = (Role.UNKNOWN, "", "") if batch else _by_kind(workload)
-    if role is Role.UNKNOWN and not batch:
-        role, stack, why = _by_containers(workload)
+    if not batch and not stack:
+        by_containers = _by_containers(workload)
+        role, stack, why = by_containers if by_containers[0] is not Role.UNKNOWN else (role, stack, why)
     trains = next((c for c in workload.containers if re.search(_TRAINING_WORDS, " ".join(c.words))), None)
     if role is Role.UNKNOWN and trains is not None and (devices or batch):
         role, why = Role.TRAINING, f"command line of container {trains.name}"

@@ -15,6 +15,7 @@ class Role(Enum):
     TRAINING = "training"
     APPLICATION = "application"  # calls one of the above: a RAG application, a chat front end
     ROUTER = "router"  # passes requests and tokens on to model servers
+    ENDPOINT_PICKER = "endpoint-picker"  # tells a gateway which pod to send a request to; tokens don't pass it
     KV_CACHE = "kv-cache"  # keeps the attention keys and values of prompts for model servers
     ACCELERATED = "accelerated"  # asks for GPUs or Neuron devices; what it runs is not known
     UNKNOWN = "unknown"
@@ -63,7 +64,30 @@ STACKS = (
         ("/health",),
         8000,
     ),
-    Stack("SGLang router", Role.ROUTER, r"(^|/)sgl(ang)?-router", r"sglang_router|sglang-router", ("/health",), 30000),
+    Stack(
+        "SGLang router",
+        Role.ROUTER,
+        r"(^|/)sgl(ang)?-(router|model-gateway)",
+        r"sglang_router|sglang-router|sgl-model-gateway",
+        ("/health",),
+        30000,
+    ),
+    Stack("Dynamo frontend", Role.ROUTER, "", r"\bdynamo\.frontend\b|\bdynamo run\b.*\bin=http\b", ("/health",), 8000),
+    Stack(
+        "Dynamo worker",
+        Role.MODEL_SERVER,
+        "",
+        r"\bdynamo\.(vllm|sglang|trtllm|mocker)\b|\bdynamo run\b.*\bin=dyn:",
+        ("/health",),
+        9090,
+    ),
+    Stack(
+        "endpoint picker",
+        Role.ENDPOINT_PICKER,
+        r"(^|/)(epp|llm-d-inference-scheduler|inference-(extension-)?scheduler|endpoint-picker)($|[:@])"
+        r"|gateway-api-inference-extension/epp|(^|/)aibrix/gateway-plugins|(^|/)gateway-plugins($|[:@])",
+        r"--?pool-?name\b.*--?(pool-?namespace|grpc-?port|grpc-?health-?port)\b",
+    ),
     Stack(
         "LiteLLM",
         Role.ROUTER,
@@ -78,6 +102,8 @@ STACKS = (
         r"(^|/)lmcache(-server)?($|[:@])",
         r"\blmcache(_experimental)?_server\b|lmcache\.\S*server",
     ),
+    Stack("Mooncake", Role.KV_CACHE, r"(^|/)mooncake(-master|-store)?($|[:@])", r"\bmooncake_master\b"),
+    Stack("InfiniStore", Role.KV_CACHE, r"(^|/)infinistore($|[:@])", r"\binfinistore\b"),
     Stack("NIM", Role.MODEL_SERVER, r"(^|/)nim/", ready=("/v1/health/ready",), port=8000),
     Stack(
         "llm-d",
@@ -151,6 +177,22 @@ STACKS = (
         ("/-/healthz",),
         8000,
     ),
+    Stack(
+        "TensorFlow Serving", Role.MODEL_SERVER, r"(^|/)tensorflow/serving", r"\btensorflow_model_server\b", port=8501
+    ),
+    Stack(
+        "OpenVINO Model Server",
+        Role.MODEL_SERVER,
+        r"(^|/)openvino/model_server",
+        r"(^|[/ ])ovms( |$)",
+        ("/v2/health/ready",),
+        8000,
+    ),
+    Stack("MLServer", Role.MODEL_SERVER, r"(^|/)mlserver", r"\bmlserver start\b", ("/v2/health/ready",), 8080),
+    Stack("BentoML", Role.MODEL_SERVER, "", r"\bbentoml serve|\bopenllm (serve|start)\b", ("/readyz",), 3000),
+    Stack("LocalAI", Role.MODEL_SERVER, r"(^|/)localai($|[:@])", r"\blocal-ai run\b", ("/readyz",), 8080),
+    Stack("Infinity", Role.MODEL_SERVER, r"(^|/)michaelf34/infinity", r"\binfinity_emb\b", ("/health",), 7997),
+    Stack("faster-whisper", Role.MODEL_SERVER, r"faster-whisper-server|(^|/)speaches", "", ("/health",), 8000),
     Stack("Qdrant", Role.VECTOR_DATABASE, r"(^|/)qdrant($|[:@])", "", ("/readyz", "/healthz"), 6333),
     Stack("Milvus", Role.VECTOR_DATABASE, r"(^|/)milvus($|[:@])", r"\bmilvus run\b", ("/healthz",), 19530),
     Stack("Weaviate", Role.VECTOR_DATABASE, r"(^|/)weaviate($|[:@])", "", ("/v1/.well-known/ready",), 8080),

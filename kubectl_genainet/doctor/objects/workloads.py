@@ -12,7 +12,7 @@ from kubectl_genainet.doctor.objects.raw import items, mapping, text
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject, Pod
-from kubectl_genainet.model.workload_kinds import TEMPLATE_PLACES, PodTemplate, pod_templates
+from kubectl_genainet.model.workload_kinds.kinds import TEMPLATE_PLACES, PodTemplate, pod_templates
 
 # Labels that name the distributed job a pod belongs to.
 _GROUP_LABELS = (
@@ -21,6 +21,7 @@ _GROUP_LABELS = (
     "jobset.sigs.k8s.io/jobset-name",
     "ray.io/cluster",
     "volcano.sh/job-name",
+    "storm-service-name",
     "batch.kubernetes.io/job-name",
     "job-name",
 )
@@ -28,6 +29,7 @@ _BUILT_IN = ("", "apps", "batch")
 _GROUPS: dict[str, list[str]] = defaultdict(list)
 for _group, _kind in TEMPLATE_PLACES:
     _GROUPS[_kind].append(_group)
+_FIRST = "containers[0]"
 _OWNERS_DEEP = 8  # Pod → StatefulSet → Pod → StatefulSet → LeaderWorkerSet; a cycle of owners ends here too
 WorkloadKey = tuple[ObjectRef, str, str]
 _ObjectKey = tuple[str, str, str, str]  # group, kind, namespace, name
@@ -69,6 +71,9 @@ class Workload:
     part: str = ""
     group: str = "apps"
     metadata: str = "spec.template.metadata"
+    container: str | None = (
+        None  # of a pod that an operator composes: what its first container is made of, below `path`
+    )
     added_labels: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -93,7 +98,10 @@ class Workload:
         return self.group in _BUILT_IN
 
     def field(self, below: str = "") -> str:
-        """A field path inside `ref`, from a path below the pod's spec."""
+        """A field path inside `ref`, from a path below the pod's spec; of a composed pod as near as the object has it."""
+        if self.container is not None:
+            own = f"{self.path}.{self.container}" if self.container else self.path
+            return own + below.removeprefix(_FIRST) if self.container and below.startswith(_FIRST) else own
         return f"{self.path}.{below}" if below else self.path
 
     def label_field(self, name: str) -> str:
@@ -141,9 +149,14 @@ def _controller(obj: KubeObject) -> _ObjectKey | None:
 
 
 def _whole(templates: Iterable[PodTemplate]) -> bool:
-    """Whether every container has an image: an operator that composes the pod (KServe's `model`) is not edited as one."""
+    """Whether every container has an image and stands in the object: what an operator composes is not edited as one."""
+    templates = tuple(templates)
     containers = [c for t in templates for c in items(dict(t.spec), "containers")]
-    return bool(containers) and all(c.get("image") for c in containers)
+    return (
+        not any(t.container is not None for t in templates)
+        and bool(containers)
+        and all(c.get("image") for c in containers)
+    )
 
 
 class _Owners:
@@ -252,6 +265,7 @@ def _parts(obj: KubeObject, templates: list[PodTemplate], pods: list[LivePod]) -
             found.part if len(templates) > 1 else "",
             obj.group,
             "" if found.bare else _dotted((*found.path, "metadata")),
+            found.container,
             tuple(found.added_labels.items()),
         )
         for index, found in enumerate(templates)

@@ -29,6 +29,8 @@ def edit_spec(workload: Workload, path: str, value: Any) -> str:
     """Sets a field below the pod's spec. A Job's template is immutable and a bare pod's spec too: these are made anew."""
     if workload.ref.kind in ("Job", "Pod"):
         return ""
+    if workload.container is not None:
+        return edit(workload)
     if workload.built_in:
         return _patch(workload, "strategic", _nested(f"{workload.path}.{path}", value))
     return _patch(workload, "json", [{"op": "add", "path": _pointer(f"{workload.path}.{path}"), "value": value}])
@@ -38,6 +40,8 @@ def edit_container(workload: Workload, container: Container, name: str, value: A
     """Sets a field of a container."""
     if workload.ref.kind in ("Job", "Pod"):
         return ""
+    if workload.container is not None:
+        return edit(workload)
     if workload.built_in:
         change = _nested(f"{workload.path}.{container.list_name}", [{"name": container.name, name: value}])
         return _patch(workload, "strategic", change)
@@ -57,6 +61,8 @@ def unset_variable(workload: Workload, container: Container, variable: Variable)
         return command("kubectl", *_namespace(workload), "set", "env", resource(workload), "-c", container.name, unset)
     if workload.ref.kind in ("Job", "Pod"):
         return ""
+    if workload.container is not None:
+        return edit(workload)
     path = _pointer(variable.field.removesuffix(".value"))
     return _patch(workload, "json", [{"op": "remove", "path": path}])
 

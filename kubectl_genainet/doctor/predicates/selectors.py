@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 
 from kubectl_genainet.doctor.objects.cluster import Cluster
@@ -16,11 +17,16 @@ _WRITTEN = (
     "app.kubernetes.io/part-of",
     "app.kubernetes.io/version",
 )
-# Labels without a prefix that controllers add: Job, Zalando's and CloudNativePG's operators.
+# Labels without a prefix that controllers add: Job, Zalando's and CloudNativePG's operators, AIBrix, Kubeflow Notebooks.
 _ADDED = frozenset(
-    ("job-name", "controller-uid", "pod-template-hash", "controller-revision-hash", "cluster-name", "spilo-role")
+    (
+        *("job-name", "controller-uid", "pod-template-hash", "controller-revision-hash", "cluster-name", "spilo-role"),
+        *("storm-service-name", "storm-service-revision", "roleset-name", "role-name", "role-template-hash"),
+        *("notebook-name", "nim-llm-role"),
+    )
 )
 _ALIKE = 0.8
+_DIGITS = re.compile(r"[0-9]+")
 
 
 def added_by_a_controller(cluster: Cluster, namespace: str, keys: Iterable[str]) -> str:
@@ -40,7 +46,8 @@ def nearly_selected(
 ) -> tuple[Workload, str] | None:
     """A workload that a selector misses by one label, with that label's key: the one that was meant.
 
-    It has the name of what selects it, or the label's value is nearly the same, or stands under another key.
+    It has the name of what selects it, or the label's value is nearly the same, or stands under another key beside labels
+    that do match.
     """
     for workload in cluster.workloads_in.get(namespace, ()):
         labels = workload.labels
@@ -50,7 +57,7 @@ def nearly_selected(
         key = differ[0]
         if workload.name == _stem(name) or _alike(str(selector[key]), labels.get(key, "")):
             return workload, key
-        if key not in labels and str(selector[key]) in labels.values():
+        if key not in labels and len(selector) > 1 and str(selector[key]) in labels.values():
             return workload, key
     return None
 
@@ -62,8 +69,9 @@ def _stem(name: str) -> str:
 
 
 def _alike(one: str, other: str) -> bool:
-    """Whether one name is a slip of the pen for another: a letter or two differ. A word more is another name."""
-    if one == other or abs(len(one) - len(other)) > 2:
+    """Whether one name is a slip of the pen for another: a letter or two differ. A word more is another name, and so is
+    another number: sizes and versions of a model stand side by side."""
+    if one == other or abs(len(one) - len(other)) > 2 or _DIGITS.findall(one) != _DIGITS.findall(other):
         return False
     return difflib.SequenceMatcher(None, one, other).ratio() >= _ALIKE
 

@@ -9,6 +9,7 @@ import json
 import re
 from pathlib import Path
 
+from tests.cluster.harness.binaries import NEWEST
 from tests.cluster.harness.controlplane import ControlPlane
 from tests.cluster.harness.image import PAUSE
 from tests.cluster.harness.processes import Daemon, NetNs, run, wait_for
@@ -63,6 +64,7 @@ class KubeNode:
         self.folder.mkdir()
         self.netns = NetNs(self.name)
         self.daemons: list[Daemon] = []
+        self.proxy_mode = ""
         try:
             self._join()
             self._boot()
@@ -100,10 +102,10 @@ class KubeNode:
     def run(self, *argv: str, check: bool = True, timeout: float = 120) -> str:
         return run(*self.call(*argv), check=check, timeout=timeout)
 
-    def daemon(self, name: str, *argv: str) -> Daemon:
+    def daemon(self, name: str, *argv: str, release: str = NEWEST) -> Daemon:
         tools = self.plane.binaries.tools
         path = f"{tools}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        inner = ["setpriv", "--pdeathsig", "KILL", "--", str(self.plane.binaries.path(argv[0])), *argv[1:]]
+        inner = ["setpriv", "--pdeathsig", "KILL", "--", str(self.plane.binaries.path(argv[0], release)), *argv[1:]]
         started = Daemon(name, self.call(*inner), self.folder / f"{name}.log", env={"PATH": path})
         self.daemons.append(started)
         return started
@@ -151,7 +153,7 @@ class KubeNode:
         if self._importing.process.wait(300):
             raise RuntimeError(f"importing the images: {self._importing.log_tail()}")
         self._kubelet()
-        self._kube_proxy()
+        self.run_kube_proxy(self.plane.proxy_mode)
 
     def _kubelet(self) -> None:
         config = {
@@ -188,11 +190,16 @@ class KubeNode:
             "--v=2",
         )
 
-    def _kube_proxy(self) -> None:
+    def run_kube_proxy(self, mode: str, release: str = NEWEST) -> None:
+        """Starts kube-proxy, in the place of the one that runs; what another mode has left it cleans up itself."""
+        for running in [daemon for daemon in self.daemons if daemon.name == "kube-proxy"]:
+            running.kill()
+            self.daemons.remove(running)
+        self.proxy_mode = mode
         config = {
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
-            "mode": self.plane.proxy_mode,
+            "mode": mode,
             "hostnameOverride": self.name,
             "clientConnection": {"kubeconfig": str(self.plane.kubeconfig("system:kube-proxy"))},
             "clusterCIDR": "10.244.0.0/16",
@@ -202,11 +209,11 @@ class KubeNode:
         }
         path = self.folder / "kube-proxy.json"
         path.write_text(json.dumps(config))
-        self.kube_proxy = self.daemon("kube-proxy", "kube-proxy", f"--config={path}")
+        self.kube_proxy = self.daemon("kube-proxy", "kube-proxy", f"--config={path}", release=release)
 
     def proxy_rules(self) -> str:
         """What kube-proxy has programmed, as the node's own tool prints it."""
-        nftables = self.plane.proxy_mode == "nftables"
+        nftables = self.proxy_mode == "nftables"
         return self.run(*(("nft", "list", "table", "ip", "kube-proxy") if nftables else ("iptables-save", "-t", "nat")))
 
     def wait_ready(self, timeout: float = 60) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.kube.manifests import load_manifests
 from tests.unit.doctor.manifest_reports import cluster_of, findings, unchecked
 
 APP = """
@@ -96,6 +100,14 @@ def test_nodes_show_that_manifests_are_a_dump_of_a_cluster() -> None:
     assert cluster.partial("NetworkPolicy") == ""
     assert cluster.partial("Service") == ""
     assert cluster.partial("Secret") == "the manifests hold no Secret"  # nobody dumps them
+
+
+def test_a_node_in_a_file_of_its_own_makes_no_dump_of_a_repository(tmp_path: Path) -> None:
+    (tmp_path / "node.yaml").write_text(NODE.lstrip("-\n"))
+    (tmp_path / "app.yaml").write_text(APP.lstrip("-\n"))
+    cluster = Cluster(load_manifests([str(tmp_path)]))
+    assert cluster.nodes
+    assert "not known to be the whole cluster" in cluster.partial("Service")
 
 
 @pytest.mark.parametrize(

@@ -130,9 +130,23 @@ def roles(cluster: Cluster) -> dict[str, Role]:
     return {found.object.name: found.role for found in cluster.genai.values()}
 
 
+@pytest.mark.parametrize(
+    ("words", "role"),
+    [
+        (["sh", "-c", "sleep 6000"], ""),
+        (["sh", "-c", "ollama pull llama3 && ollama serve"], "model-server"),
+        (["vllm", "bench", "serve"], ""),
+        (["python3", "-m", "dynamo.frontend"], "router"),
+    ],
+)
+def test_a_command_line_says_whether_an_image_serves(words: list[str], role: str) -> None:
+    assert recognised(image="vllm/vllm-openai:v0.10.1", command=words)[0] == role
+
+
 @pytest.mark.parametrize("base", [eks, gke, kubeadm])
 def test_the_chatbot_is_recognised_with_its_callers(base: Any) -> None:
-    assert roles(base().cluster()) == {
+    picker = {"my-llama-epp": Role.ENDPOINT_PICKER} if base is gke else {}
+    assert roles(base().cluster()) == picker | {
         "chatbot-ui": Role.APPLICATION,
         "rag-app": Role.APPLICATION,
         "my-llama-finetuned": Role.MODEL_SERVER,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.model.workload_kinds import makes_pods, pod_templates
+from kubectl_genainet.model.workload_kinds.kinds import makes_pods, pod_templates
 
 TEMPLATE = {"metadata": {"labels": {"app": "x"}}, "spec": {"containers": [{"name": "c"}]}}
 

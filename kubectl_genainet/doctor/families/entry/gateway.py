@@ -303,10 +303,11 @@ def _picker_problems(cluster: Cluster, pool: KubeObject) -> Problems:
         yield NotChecked(str(pool.ref), f"its endpoint picker {name} is not here: {elsewhere}")
         return
     if service is None:
+        said = f"no Service {pool.namespace}/{name}" if name else "no endpoint picker is named"
         yield Problem(
-            f"its endpoint picker {name or '(none)'} does not exist",
+            f"its endpoint picker {name} does not exist" if name else "it names no endpoint picker",
             pool.ref,
-            (seen(pool.ref, f"{field}.name", name or None, f"no Service {pool.namespace}/{name}"),),
+            (seen(pool.ref, f"{field}.name", name or None, said),),
             Remedy("Install the endpoint picker.", command=kubectl(pool.ref, "describe")),
         )
         return

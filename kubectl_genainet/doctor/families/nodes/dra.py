@@ -101,6 +101,17 @@ def _claims_of(cluster: Cluster, workload: Workload) -> Iterator[tuple[str, dict
                 yield workload.field(f"resourceClaims[{index}]"), spec
 
 
+def _chosen(spec: dict[str, Any]) -> bool:
+    """Whether every request for a network device names which: by a selector, or as all that a node has."""
+    options = [
+        option
+        for request in items(spec, "devices", "requests")
+        for option in [mapping(request, "exactly") or request, *items(request, "firstAvailable")]
+        if _NETWORK.search(text(option, "deviceClassName"))
+    ]
+    return all(items(o, "selectors") or text(o, "allocationMode") == "All" for o in options)
+
+
 @check(Area.SRIOV, Severity.WARNING)
 def dra_nic_and_gpu(cluster: Cluster) -> Problems:
     """A pod claims a network device that need not be near its GPUs.
@@ -121,7 +132,7 @@ def dra_nic_and_gpu(cluster: Cluster) -> Problems:
         claims = list(_claims_of(cluster, workload))
         network = next(((f, s) for f, s in claims if any(_NETWORK.search(c) for _, c in _requests(s))), None)
         gpus = workload.template.accelerated or any(_GPU.search(c) for _, s in claims for _, c in _requests(s))
-        if network is None or not gpus:
+        if network is None or not gpus or _chosen(network[1]):
             continue
         field, spec = network
         tied = any(
@@ -147,14 +158,17 @@ def dra_claim_missing(cluster: Cluster) -> Problems:
     """A pod names a resource claim that no container uses, or that does not exist.
 
     Looks at spec.resourceClaims, at resources.claims of the containers, and at the ResourceClaims and
-    ResourceClaimTemplates of the namespace.
+    ResourceClaimTemplates of the namespace. A claim of accelerators has to be named by a container; one of a network
+    device, which the pod's network namespace gets, has not.
 
     Why: without the claim the pod is not scheduled; a device that no container names is allocated and not there.
 
-    Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodSpec
+    Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodSpec,
+    https://github.com/google/dranet
     """
     for workload in cluster.workloads:
         entries = items(workload.template.spec, "resourceClaims") if cluster.in_scope(workload.namespace) else []
+        specs = dict(_claims_of(cluster, workload)) if entries else {}
         used = {text(c, "name") for k in workload.template.all_containers for c in items(k.raw, "resources", "claims")}
         for index, entry in enumerate(entries):
             field, name = workload.field(f"resourceClaims[{index}]"), text(entry, "name")
@@ -166,7 +180,7 @@ def dra_claim_missing(cluster: Cluster) -> Problems:
             elsewhere = cluster.partial(kind, workload.namespace)
             if wanted and not exists and not elsewhere:
                 said = f"there is no {kind} {workload.namespace}/{wanted}"
-            elif name not in used:
+            elif name not in used and any(_GPU.search(c) for _, c in _requests(specs.get(field, {}))):
                 said = f"no container names the claim {name}"
             else:
                 continue

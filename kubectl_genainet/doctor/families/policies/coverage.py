@@ -16,6 +16,7 @@ from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severi
 from kubectl_genainet.policy.model import Direction
 
 GROUP = "networking.k8s.io"
+_NOT_CALLED = (Role.TRAINING, Role.ACCELERATED, Role.ENDPOINT_PICKER)  # by those that ask for tokens or vectors
 
 
 @check(Area.POLICY, Severity.WARNING, needs=("Pod",), own_namespace=True)
@@ -37,7 +38,7 @@ def policy_none(cluster: Cluster) -> Problems:
     open_workloads: dict[str, list[Workload]] = defaultdict(list)
     for workload, found in cluster.genai_workloads:
         live = next((p for p in workload.pods if not p.terminating), None)
-        if live is None or workload.template.host_network or found.role in (Role.TRAINING, Role.ACCELERATED):
+        if live is None or workload.template.host_network or found.role in _NOT_CALLED:
             continue
         if found.role is Role.APPLICATION and workload.ref not in called:
             continue

@@ -25,7 +25,7 @@ def serving_container(cluster: Cluster, workload: Workload) -> Container | None:
 
 
 # Operators that give their pods' containers probes of their own.
-_PROBED_BY_OPERATOR = ("ray.io", "serving.kserve.io")
+_PROBED_BY_OPERATOR = ("ray.io", "serving.kserve.io", "nvidia.com", "kubeai.org", "kaito.sh")
 # Stacks that listen before their model is loaded; the others open the port once it is.
 _LISTEN_EARLY = ("Ollama", "TorchServe", "llama.cpp", "Ray Serve", "DJL Serving", "NIM")
 

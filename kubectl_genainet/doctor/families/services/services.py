@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
@@ -70,9 +71,10 @@ def service_target_port(cluster: Cluster) -> Problems:
     """A Service's target port is not a port of its pods.
 
     Looks at spec.ports[].targetPort against the container ports of all workloads that it selects: a name that none of
-    them declares is an error. A number that none declares, where they declare others of that protocol, is a warning:
-    declaring ports is optional. It is not reported where the number stands in the command line, the variables or the
-    probes of a container, or where the port is for metrics, which are seldom declared.
+    them declares is an error. A number that none declares, where they declare others of that protocol, is a warning where
+    no port of the Service leads to a declared one, else information: declaring ports is optional. It is not reported where
+    the number stands in the command line, the variables, the annotations, labels or probes, or where the port is for
+    metrics, which are seldom declared.
 
     Why: with an unknown name the endpoint has no port at all; with a wrong number connections are refused by the
     pod.
@@ -92,9 +94,7 @@ def service_target_port(cluster: Cluster) -> Problems:
                 continue
             if not named and (not same or int(target) in {n for n, _, _ in declared}):
                 continue  # of another protocol: left to service-protocol
-            if not named and (
-                _is_for_metrics(port) or any(c.mentions(int(target)) for w in workloads for c in w.containers)
-            ):
+            if not named and (_is_for_metrics(port) or any(_mentions(w, int(target)) for w in workloads)):
                 continue
             workload = workloads[0]
             choices = sorted({name for _, name, _ in declared if name}) if named else [str(n) for n in same]
@@ -111,8 +111,20 @@ def service_target_port(cluster: Cluster) -> Problems:
                     ),
                 ),
                 _name_a_port(service, index, choices, named),
-                severity=None if named else Severity.WARNING,
+                severity=None if named else Severity.INFO if _meets(service, declared) else Severity.WARNING,
             )
+
+
+def _mentions(workload: Workload, port: int) -> bool:
+    """Whether a port's number stands in what a workload's containers run with, or in its labels or annotations."""
+    said = (*workload.labels.values(), *workload.template.annotations.values())
+    return any(c.mentions(port) for c in workload.containers) or any(str(port) in re.split(r"\D+", v) for v in said)
+
+
+def _meets(service: Service, declared: list[tuple[int, str, str]]) -> bool:
+    """Whether some port of a Service leads to a declared one."""
+    targets = {str(p.target_port or p.port) for p in service.spec.ports}
+    return any(str(n) in targets or name in targets for n, name, _ in declared)
 
 
 def _is_for_metrics(port: ServicePort) -> bool:

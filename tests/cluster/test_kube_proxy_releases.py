@@ -1,0 +1,75 @@
+"""The verbs beside older releases of kube-proxy, in both modes: the nodes of the cluster run each of them in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from tests.cluster.harness.binaries import NEWEST, RELEASES
+from tests.cluster.harness.cluster import Cluster, rows
+from tests.cluster.harness.node import KubeNode
+from tests.cluster.harness.processes import wait_for
+
+pytestmark = pytest.mark.cluster
+
+# Endpoint chains up to 1.35, a map of endpoints in 1.36 (nftables mode); iptables mode for the oldest and the newest.
+PROXIES = [("iptables", RELEASES[0]), ("iptables", NEWEST), *(("nftables", release) for release in RELEASES)]
+
+
+def has_rules(node: KubeNode) -> bool:
+    return "my-llama-svc" in node.proxy_rules()
+
+
+def run_everywhere(cluster: Cluster, mode: str, release: str) -> None:
+    for node in cluster.nodes:
+        node.run_kube_proxy(mode, release)
+    for node in cluster.nodes:
+        wait_for(f"the rules of {node.name}", partial(has_rules, node), 60)
+
+
+@pytest.fixture(scope="module", params=PROXIES, ids=" ".join)
+def proxied(request: pytest.FixtureRequest, deployed: Cluster) -> Iterator[tuple[Cluster, str]]:
+    if deployed.plane is None:
+        pytest.skip("runs other releases of kube-proxy: not on another's cluster")
+    mode, release = request.param
+    run_everywhere(deployed, mode, release)
+    yield deployed, mode
+    run_everywhere(deployed, deployed.proxy_mode, NEWEST)
+
+
+def endpoints(cluster: Cluster) -> set[str]:
+    selector = "labelSelector=app.kubernetes.io/name=my-llama-finetuned"
+    pods = cluster.api().get(f"/api/v1/namespaces/chat/pods?{selector}")["items"]
+    return {pod["status"]["podIP"] for pod in pods if not pod["metadata"].get("deletionTimestamp")}
+
+
+def findings(answer: list[dict[str, Any]]) -> list[str]:
+    return [row["title"] for row in answer if row["kind"] == "finding" and row["severity"] != "info"]
+
+
+def test_rules_names_the_mode_and_every_endpoint(proxied: tuple[Cluster, str]) -> None:
+    cluster, mode = proxied
+    done = cluster.cli("rules", "svc/my-llama-svc", "-n", "chat", "-o", "json")
+    answer = rows(done.out)
+    assert (done.status, findings(answer)) == (0, []), done.out + done.err
+    of_nodes = [row for row in answer if row["kind"] == "rules"]
+    assert {(row["node"], row["mode"], row["state"]) for row in of_nodes} == {
+        (node.name, mode, "in step") for node in cluster.nodes
+    }
+    for row in of_nodes:
+        assert {backend["ip"] for backend in row["address"]["backends"]} == endpoints(cluster)
+
+
+def test_trace_names_the_service_and_its_translation(proxied: tuple[Cluster, str]) -> None:
+    cluster, mode = proxied
+    done = cluster.cli("trace", "svc/my-llama-svc", "-n", "chat", "--timeout", "6s", "-o", "json")
+    answer = rows(done.out)
+    assert (done.status, findings(answer)) == (0, []), done.out + done.err
+    paths = [row for row in answer if row["kind"] == "path"]
+    assert {path["verdict"] for path in paths} == {"forwarded"}
+    # What was seen from its first packet on: probes of two nodes are not attached at the same moment.
+    chains = {path["nat"]["service_chain"] for path in paths if path["nat"] and path["backend"]["pod"]}
+    assert {chain.partition("-")[0] for chain in chains if chain} == {"KUBE" if mode == "iptables" else "service"}
