@@ -53,8 +53,9 @@ class PathFilterTexts:
 @dataclass(frozen=True, slots=True)
 class TraceOptions:
     """`from_pod` ("pod/NAME"): only this client's packets, and where `check` connections come from. `slow_s`: replies that
-    begin later are slow. `cpu_percent` of one core may be spent on following packets on each node. `only`: what other
-    connections do is not told. `last`: of all connections only the last so many are."""
+    begin later are slow. `http`: the heads of clear HTTP/1.1 messages are read. `cpu_percent` of one core may be spent on
+    following packets on each node. `only`: what other connections do is not told. `last`: of all connections only the last
+    so many are."""
 
     from_pod: str = ""
     check: CheckConnections | None = None
@@ -64,6 +65,7 @@ class TraceOptions:
     record: str = ""
     slow_s: float = 1.0
     cpu_percent: float = 5.0
+    http: bool = False
     last: int | None = None
     only: PathFilterTexts = field(default_factory=PathFilterTexts)
 
@@ -83,6 +85,7 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
         probes=("packet", "connections"),
         timeout_s=options.timeout_s,
         exact=options.exact,
+        http=options.http,
         cpu_percent=options.cpu_percent,
         check=_check_request(options.check, resolved, snapshot, client) if source.live else None,
     )
