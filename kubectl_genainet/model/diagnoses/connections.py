@@ -183,5 +183,5 @@ PINNED_CONNECTION = Diagnosis(
     Severity.WARNING,
     "one connection carries 80 % or more of what a Service is asked, though several backends are ready",
     "HTTP/2 and gRPC reuse one connection, and a Service chooses once per connection: the other backends idle.",
-    "Balance requests, not connections: an HTTP/2 proxy, client-side balancing over a headless Service, or a connection age limit.",
+    "Balance requests, not connections: an HTTP/2 proxy, a headless Service with client-side balancing, a limit on age.",
 )
