@@ -52,13 +52,13 @@ SYMPTOMS = (
         "Short answers arrive, long ones stop in the middle",
         "kubectl genainet trace svc/NAME",
         ("mtu-blackhole", "icmp-dropped", "packet-too-big", "stopped-arriving"),
-        ("mtu-blackhole",),
+        ("mtu-blackhole", "stream-stall", "stream-reset"),
     ),
     Symptom(
         "Answers are slow, or the first token is late",
         "kubectl genainet trace svc/NAME --slow 500ms",
         ("slow-backend", "slow-first-token", "slow-first-reply", "stream-stalled", "pinned-connection"),
-        ("slow-backend",),
+        ("slow-backend", "slow-first-token", "pinned-connections"),
     ),
     Symptom(
         "Names are not found, or lookups take seconds",
@@ -103,8 +103,8 @@ def symptoms_markdown() -> str:
         "",
         "<!-- Made by `python -m kubectl_genainet.render.symptoms > docs/symptoms.md`. -->",
         "",
-        "What is felt, the command that says why, and what is behind it most often ([all diagnoses](diagnoses.md)). All of it can be",
-        "tried in the [lab](lab.md): `kubectl genainet lab incident NAME`, then the command with `--lab`.",
+        "What is felt, the command that says why, and what is behind it most often ([all diagnoses](diagnoses.md)). All of it can",
+        "be tried in the [lab](lab.md): `kubectl genainet lab incident NAME`, then the command with `--lab` ([the incidents](incidents/README.md)).",
         "",
         "| symptom | command | often | in the lab |",
         "|---|---|---|---|",
@@ -112,7 +112,7 @@ def symptoms_markdown() -> str:
     for one in SYMPTOMS:
         commands = "<br>".join(f"`{command.strip()}`" for command in one.command.split(";"))
         often = ", ".join(f"`{name}`" for name in one.diagnoses) or "–"
-        incidents = ", ".join(f"[{name}](incidents/{name}.md)" for name in one.incidents) or "–"
+        incidents = ", ".join(f"`{name}`" for name in one.incidents) or "–"
         lines.append(f"| {one.felt} | {commands} | {often} | {incidents} |")
     return "\n".join(lines) + "\n"
 
