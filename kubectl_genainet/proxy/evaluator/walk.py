@@ -14,13 +14,16 @@ from kubectl_genainet.proxy.evaluator.actions import CONNTRACK, Frames
 from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, Act, Action, Chain, Passed, Path, Rule, State, address_number
 from kubectl_genainet.proxy.evaluator.model import RulesetVerdict
 from kubectl_genainet.proxy.evaluator.remember import Asked
-from kubectl_genainet.proxy.evaluator.rule_ref import Hook
+from kubectl_genainet.proxy.evaluator.rule_ref import ENTERED, Hook, RuleRef
 from kubectl_genainet.proxy.evaluator.summary import End
 from kubectl_genainet.proxy.ipvs.read import VirtualServer
 from kubectl_genainet.proxy.ruleset import Ruleset, effective_priority
 
 MAX_WAYS = 20_000  # ways of one packet that are followed; the largest Service has one per endpoint
 MAX_STEPS = 400_000  # rules that one packet may meet on all of its ways
+DNAT = -100  # NF_IP_PRI_NAT_DST
+DST_NAT_DONE, SRC_NAT_DONE = 256, 128  # enum ip_conntrack_status: NAT has decided, also not to translate
+_BEFORE_ROUTING = (Hook.PRE_ROUTING, Hook.OUTPUT)
 _IPVS_LOCAL_OUT = -98  # ip_vs_local_request4, net/netfilter/ipvs/ip_vs_core.c
 # A way's rest, from where it has its new destination: what decides it, and what came of it (None: it forked).
 _TailKey = tuple[object, ...]
@@ -38,13 +41,15 @@ class Walk:
         asked: Asked | None = None,
         *,
         reverse_ties: bool = False,
+        visits: bool = False,
     ) -> None:
         self.ruleset, self.state, self.only, self.asked = ruleset, state, only, asked or Asked()
-        self.reverse_ties = reverse_ties
+        self.reverse_ties, self.visits = reverse_ties, visits
         self.pending: list[tuple[State, Hook, int, Frames]] = []
         self.ends: list[End] = []
         self.tails: dict[_TailKey, _Tail | None] = {}
         self.questions = doubts.Questions()
+        self.nat_bits = DST_NAT_DONE | SRC_NAT_DONE if ruleset.translates(state.family) else 0
         self.steps = 0
 
     def run(self, entry: Hook) -> list[End]:
@@ -91,11 +96,15 @@ class Walk:
                 if frames is None:
                     if state.ct_later and effective_priority(chain) > CONNTRACK and hook is not Hook.INGRESS:
                         _track(state)
+                    if hook in _BEFORE_ROUTING and effective_priority(chain) > DNAT:
+                        state.nat_done |= self.nat_bits & DST_NAT_DONE
                     if self._schedules_now(state, hook, chain) and self._schedule(state, hook):
                         return
                     if self._skips(chain, hook, state):
                         at += 1
                         continue
+                    if self.visits:
+                        state.path = (visit_of(chain), state.path)
                 if not self._chain(state, hook, at, chain, frames):
                     return
                 frames = None
@@ -116,7 +125,7 @@ class Walk:
         changed = (state.dst, state.dport) != (state.orig_dst, state.orig_dport)
         key = (
             *(hook, at, state.mark, state.known, state.connmark, state.connmark_known, state.ct, state.accepted),
-            *(state.doubts, state.dscp, state.masquerade, changed),
+            *(state.doubts, state.dscp, state.masquerade, changed, state.added),
         )
         if key not in self.tails:
             started, ends, waiting = state.path, len(self.ends), len(self.pending)
@@ -152,6 +161,8 @@ class Walk:
             return None
         if state.ct_later and hook is not Hook.INGRESS:
             _track(state)
+        if hook is not Hook.FORWARD and state.traced:
+            state.nat_done |= self.nat_bits & (DST_NAT_DONE if hook in _BEFORE_ROUTING else SRC_NAT_DONE)
         if hook in (Hook.INPUT, Hook.OUTPUT) and self._schedule(state, hook):
             return None
         match hook:
@@ -354,6 +365,12 @@ class Walk:
         if state.probability is not None:
             other.probability, state.probability = state.probability * (1 - share), state.probability * share
         self.pending.append((other, hook, at, here))
+
+
+def visit_of(chain: Chain) -> RuleRef:
+    """A base chain that a packet enters, whether a rule of it matches or not, as an entry of its path."""
+    hook = chain.hook.value if chain.hook is not None else ""
+    return RuleRef(chain.table.title, chain.name, ENTERED, f"{hook} {chain.priority}")
 
 
 def _track(state: State) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.kube import kustomize_edits as edits
+from kubectl_genainet.kube.kustomize import edits
 from kubectl_genainet.kube.yaml_text import Warn, parse_text, problem_of
 
 FILE_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
@@ -46,7 +46,7 @@ class Kustomizations:
         used: set[Path] = set()
         for place, raw in self._read.items():
             for name in _file_names(raw):
-                path = (place / name).resolve()
+                path = _resolved(place, name)
                 (used if path in self._read else self._consumed).add(path)
         whole = folder.resolve()
         tops = [p for p in self._read if p not in used and not edits.is_component(self._read[p])]
@@ -105,7 +105,7 @@ class Kustomizations:
         items = [i for name in _listed(raw, "resources", "bases") for i in self._resource(place, name, depth)]
         items += [(o, str(place)) for o in edits.generated(raw, lambda name: self._text(place, name))]
         for name in _listed(raw, "components"):
-            component = (place / name).resolve()
+            component = _resolved(place, name)
             own = self._read.get(component) or self._outside(component)
             if own is not None:
                 added = [i for n in _listed(own, "resources") for i in self._resource(component, n, depth)]
@@ -130,9 +130,9 @@ class Kustomizations:
         return None
 
     def _resource(self, place: Path, name: str, depth: int) -> Iterator[Item]:
-        path = place / name
+        path = _resolved(place, name)
         if path.is_dir():
-            yield from self._build(path.resolve(), depth + 1)
+            yield from self._build(path, depth + 1)
         elif path.is_file():
             for value, source in self._values(place, name):
                 if not isinstance(value, dict):
@@ -161,7 +161,7 @@ class Kustomizations:
         objects, and so of reports. Neither is what is no plain file."""
         path = place / name
         try:
-            if not path.resolve().is_relative_to(place.resolve()):
+            if not _resolved(place, name).is_relative_to(place.resolve()):
                 self._warn(f"{place}: {name} is not below the kustomization: left out")
                 return None
             if not path.is_file() or path.stat().st_size > _MOST_BYTES:
@@ -171,6 +171,16 @@ class Kustomizations:
         except (OSError, ValueError) as error:
             self._warn(f"can't read {path} ({error}): left out")
             return None
+
+
+def _resolved(place: Path, name: str) -> Path:
+    """The path that a kustomization names, links followed; one that can be none is a file that is not there."""
+    try:
+        path = (place / name).resolve()
+        path.exists()
+    except (OSError, ValueError, RuntimeError):  # too long, with a NUL, links in a circle
+        return place / "(no path)"
+    return path
 
 
 def _listed(raw: dict[str, Any], *fields: str) -> list[str]:

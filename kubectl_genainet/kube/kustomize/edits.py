@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.kube.kustomize_targets import selects
+from kubectl_genainet.kube.kustomize.targets import selects
 from kubectl_genainet.kube.yaml_text import Warn, parse_text
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.workload_kinds.kinds import pod_templates

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.kube.patterns import MAX_VALUE, Pattern
+from kubectl_genainet.kube.kustomize.patterns import MAX_VALUE, Pattern
 
 _ATOMS = st.sampled_from(["a", "b", ".", "[ab]", "[^a]", "[a-c]", r"\d", r"\.", "-", "c"])
 _PATTERNS = st.recursive(

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.kube.patterns import pattern
+from kubectl_genainet.kube.kustomize.patterns import pattern
 
 _TERM = re.compile(r"(?P<key>[\w./\-]+) *(?P<operator>==?|!=) *(?P<value>[\w.\-]*)|(?P<not>!?) *(?P<has>[\w./\-]+)")
 _SET = re.compile(r"(?P<key>[\w./\-]+) +(?P<operator>in|notin) *\((?P<values>[\w.\-, ]*)\)")
