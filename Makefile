@@ -45,7 +45,7 @@ oracles: setup
 
 # The site, in build/site; a link that leads nowhere fails it. In an environment of its own: nothing else needs MkDocs.
 docs: setup
-	$(PY) -m kubectl_genainet.render.symptoms > docs/symptoms.md
+	$(PY) -m scripts.symptoms > docs/symptoms.md
 	$(PY) -m kubectl_genainet.render.diagnoses > docs/diagnoses.md
 	[ -x build/docs-venv/bin/mkdocs ] || { python3 -m venv build/docs-venv && build/docs-venv/bin/pip install -q 'mkdocs-material>=9.5,<10'; }
 	build/docs-venv/bin/mkdocs build --strict

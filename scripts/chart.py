@@ -54,4 +54,9 @@ def templates() -> dict[str, str]:
 
 if __name__ == "__main__":
     for file, content in templates().items():
-        (TEMPLATES / file).write_text(content, encoding="utf-8")
+        path, base = TEMPLATES / file, ROOT / "manifests" / file
+        path.unlink(missing_ok=True)
+        if base.is_file() and base.read_text(encoding="utf-8") == content:
+            path.symlink_to(Path("../../manifests") / file)
+        else:
+            path.write_text(content, encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 from kubectl_genainet.cli import VERBS, cli
 from kubectl_genainet.lab.incidents import incidents
 from kubectl_genainet.render.diagnoses import diagnoses_markdown
-from kubectl_genainet.render.symptoms import SYMPTOMS, Symptom, symptoms_markdown
+from scripts.symptoms import SYMPTOMS, Symptom, symptoms_markdown
 
 DOCS = Path(__file__).parents[3] / "docs"
 

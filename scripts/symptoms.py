@@ -1,6 +1,6 @@
 """docs/symptoms.md: what is felt, and the command that says why.
 
-python -m kubectl_genainet.render.symptoms > docs/symptoms.md
+python -m scripts.symptoms > docs/symptoms.md
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def symptoms_markdown() -> str:
     lines = [
         "# Symptom → command",
         "",
-        "<!-- Made by `python -m kubectl_genainet.render.symptoms > docs/symptoms.md`. -->",
+        "<!-- Made by `python -m scripts.symptoms > docs/symptoms.md`. -->",
         "",
         "What is felt, the command that says why, and what is behind it most often ([all diagnoses](diagnoses.md)).",
         "All of it can be tried in the [lab](lab.md): `kubectl genainet lab incident NAME`, then the command with `--lab`",
