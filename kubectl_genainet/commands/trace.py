@@ -44,12 +44,20 @@ FOLLOW_S = 3600.0  # the agents end a session after so long
     "--from-pod",
     default="",
     metavar="pod/NAME",
-    help="Only traffic of this client pod; with --probe, where it connects from.",
+    help="Only traffic of this client pod; with --check, where it connects from.",
 )
-@click.option("--probe", is_flag=True, help="Open connections to the target from the client pod.")
-@click.option("--path", default="", metavar="/PATH", help="With --probe: send HTTP GETs for this path.")
 @click.option(
-    "--probe-count", default=3, show_default=True, type=click.IntRange(1, 1000), help="With --probe: how many."
+    "--check", "--probe", "check", is_flag=True, help="Open check connections to the target, from the client pod."
+)
+@click.option("--path", default="", metavar="/PATH", help="With --check: send HTTP GETs for this path.")
+@click.option(
+    "--check-count",
+    "--probe-count",
+    "check_count",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="With --check: how many.",
 )
 @click.option(
     "--exact",
@@ -78,13 +86,13 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
     """Show the path of real packets through a Service, hop by hop.
 
     TARGET is svc/NAME[:PORT], pod/NAME, deploy/NAME or IP[:PORT]; without one, all of the namespace. The traffic that is
-    there is watched; --probe makes some where there is none. Connections of the same workloads with the same outcome and
+    there is watched; --check makes some where there is none. Connections of the same workloads with the same outcome and
     cause are one block, failures first; --each, --follow and -o wide show them one by one.
 
     \b
     Examples:
       kubectl genainet trace svc/my-llama-svc
-      kubectl genainet trace svc/my-llama-svc:http -n prod --from-pod pod/rag-app-0 --probe --path /healthz
+      kubectl genainet trace svc/my-llama-svc:http -n prod --from-pod pod/rag-app-0 --check --path /healthz
       kubectl genainet trace svc/my-llama-svc --timeout 10s -o json | jq 'select(.verdict != "forwarded")'
       kubectl genainet trace svc/my-llama-svc --record incident.gnb
       kubectl genainet trace svc/my-llama-svc --from incident.gnb
@@ -97,14 +105,14 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
     Exit status: 0 all seen arrived, 1 something was dropped, refused or slow, 2 the command failed, 124 nothing was
     seen in time.
     """
-    if options["path"] and not options["probe"]:
-        raise click.UsageError("--path goes with --probe")
-    if target is None and options["probe"]:
-        raise click.UsageError("--probe needs a TARGET to connect to")
+    if options["path"] and not options["check"]:
+        raise click.UsageError("--path goes with --check")
+    if target is None and options["check"]:
+        raise click.UsageError("--check needs a TARGET to connect to")
     follow, each = options["follow"], options["each"]
     chosen = TraceOptions(
         from_pod=options["from_pod"],
-        check=CheckConnections(options["probe_count"], options["path"]) if options["probe"] else None,
+        check=CheckConnections(options["check_count"], options["path"]) if options["check"] else None,
         exact=options["exact"],
         slow_s=0.0 if options["slow"] in ("0", "0s") else parse_seconds(options["slow"]),
         cpu_percent=options["budget"],

@@ -11,18 +11,21 @@ import msgspec
 from kubectl_genainet.context.targets import Resolved, resolve, resolve_namespace
 from kubectl_genainet.errors import ExitStatus, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
-from kubectl_genainet.model.events import ClusterChanged, Event, ProbeResult
+from kubectl_genainet.model.events import CheckConnectionResult, ClusterChanged, Event
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import Target, TargetKind, parse_target, pod_named
+from kubectl_genainet.run.as_used import AsUsed
+from kubectl_genainet.run.lookups import is_lost_lookup, with_lookups
 from kubectl_genainet.run.session import Watching, perform
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.target import HeldTarget
 from kubectl_genainet.run.view import MakeView, TraceView
+from kubectl_genainet.trace.bypass import Bypass
 from kubectl_genainet.trace.filters import path_filter
 from kubectl_genainet.trace.paths import PathCorrelator
 from kubectl_genainet.trace.summary import SummaryBuilder, something_wrong
-from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
+from kubectl_genainet.wire import CheckRequest, FilterEntry, TraceRequest
 
 SETTLED_S = 2.5  # after a check connection's result, everything that it causes has settled
 
@@ -79,7 +82,7 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
         timeout_s=options.timeout_s,
         exact=options.exact,
         cpu_percent=options.cpu_percent,
-        probe=_probe_request(options.check, resolved, snapshot, client) if source.live else None,
+        check=_check_request(options.check, resolved, snapshot, client) if source.live else None,
     )
     name = str(resolved.target)
     view = make_view(name, live=source.live)
@@ -92,16 +95,18 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
         {"target": name, "timeout": options.timeout_s},
         node=options.node,
         nodes=frozenset({client.spec.node_name}) | resolved.nodes if client is not None else frozenset(),
-        enough=lambda event: SETTLED_S if isinstance(event, ProbeResult) else None,
+        enough=lambda event: SETTLED_S if isinstance(event, CheckConnectionResult) else None,
         record=options.record,
     )
     held = HeldTarget(name, lambda now: _resolved(target, now, resolved.namespace), snapshot, view.warn)
-    run = TraceRun(snapshot, held, client, view, options)
+    run = TraceRun(snapshot, held, client, view, options, source)
     return perform(run, source, watching)
 
 
 def _resolved(target: Target | None, snapshot: ClusterSnapshot, namespace: str) -> Resolved:
-    return resolve(target, snapshot, namespace) if target is not None else resolve_namespace(namespace, snapshot)
+    if target is None:
+        return resolve_namespace(namespace, snapshot)
+    return with_lookups(resolve(target, snapshot, namespace), snapshot)
 
 
 def client_pod(text: str, snapshot: ClusterSnapshot, namespace: str) -> Pod | None:
@@ -114,9 +119,9 @@ def client_pod(text: str, snapshot: ClusterSnapshot, namespace: str) -> Pod | No
     return pod_named(snapshot, target.namespace or namespace, target.name)
 
 
-def _probe_request(
+def _check_request(
     check: CheckConnections | None, resolved: Resolved, snapshot: ClusterSnapshot, client: Pod | None
-) -> ProbeRequest | None:
+) -> CheckRequest | None:
     if check is None:
         return None
     if client is None:
@@ -125,13 +130,13 @@ def _probe_request(
         ]
         names = ", ".join(sorted(p.metadata.name for p in candidates)[:5])
         raise InputError(
-            "--probe needs --from-pod: where shall the connection come from?", hint=f"For example one of {names}."
+            "--check needs --from-pod: where shall the connection come from?", hint=f"For example one of {names}."
         )
     if not client.ips:
         raise InputError(f"pod {client.metadata.name} has no address yet")
     own, host, port = _check_addresses(resolved, snapshot, client)
     header = resolved.target.name if resolved.target.kind is TargetKind.SERVICE else ""
-    return ProbeRequest(from_ip=own, host=host, port=port, path=check.path, host_header=header, count=check.count)
+    return CheckRequest(from_ip=own, host=host, port=port, path=check.path, host_header=header, count=check.count)
 
 
 def _check_addresses(resolved: Resolved, snapshot: ClusterSnapshot, client: Pod) -> tuple[str, str, int]:
@@ -159,7 +164,7 @@ def _check_addresses(resolved: Resolved, snapshot: ClusterSnapshot, client: Pod)
 def _request_for(node: str, request: TraceRequest, client: Pod | None) -> TraceRequest:
     """Only the node of the client pod opens connections."""
     here = client is not None and client.spec.node_name == node
-    return request if here or request.probe is None else msgspec.structs.replace(request, probe=None)
+    return request if here or request.check is None else msgspec.structs.replace(request, check=None)
 
 
 class TraceRun:
@@ -172,9 +177,12 @@ class TraceRun:
         client: Pod | None,
         view: TraceView,
         options: TraceOptions,
+        source: Source,
     ) -> None:
         self.target, self.client, self.view, self.only = target, client, view, path_filter(**asdict(options.only))
         self.correlator = PathCorrelator(snapshot, set(target.current.servers), slow_ns=int(options.slow_s * 1e9))
+        self._bypass = Bypass(self.correlator.context)
+        self._as_used = AsUsed(source)
         self._not_shown = 0
         self._last: deque[PacketPath] | None = deque(maxlen=options.last) if options.last else None
         self.summary = SummaryBuilder(target.name, self.correlator.identity.ready_endpoints)
@@ -185,6 +193,7 @@ class TraceRun:
 
     def take(self, event: Event) -> None:
         self.summary.event(event)
+        self._bypass.feed(event)
         if isinstance(event, ClusterChanged):
             self.target.update(event.snapshot)
             self.correlator.connections.servers = set(self.target.current.servers)
@@ -200,10 +209,16 @@ class TraceRun:
                     self._last.append(path)
 
     def _tell(self, path: PacketPath) -> None:
+        passed = self._bypass.finding(path)
+        if passed is not None:
+            path = msgspec.structs.replace(path, findings=(*path.findings, passed))
+        path = self._as_used.path(path)
         self.summary.path(path)
         self.view.path(path)
 
     def _concerns(self, path: PacketPath) -> bool:
+        if is_lost_lookup(path, self.target.current):
+            return self._is_asked_for(path)
         if not self.target.current.concerns(path):
             return False
         if not self._is_asked_for(path):

@@ -44,7 +44,7 @@ class TraceView(LiveView, ABC):
             hint = (
                 f"{counted} packets of connections older than the trace were counted"
                 if counted
-                else "is there traffic? --probe makes some: --from-pod pod/NAME --probe"
+                else "is there traffic? --check makes some: --from-pod pod/NAME --check"
             )
             self.warn(f"no new connection to {self.target} was seen; {hint}")
 

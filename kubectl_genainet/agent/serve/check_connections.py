@@ -1,4 +1,4 @@
-"""Opens connections from inside a pod's network namespace (`--probe`), so that a Service without traffic can be traced."""
+"""Opens connections from inside a pod's network namespace (`--check`), so that a Service without traffic can be traced."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.netns import inside
-from kubectl_genainet.model.events import ProbeResult
+from kubectl_genainet.model.events import CheckConnectionResult
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.wire import ProbeRequest
+from kubectl_genainet.wire import CheckRequest
 
 TIMEOUT_S = 5.0
 _OUTCOMES = {
@@ -28,14 +28,17 @@ _OUTCOMES = {
 }
 
 
-def run_probes(
-    request: ProbeRequest, inventory: Inventory, report: Callable[[ProbeResult], object], stop: threading.Event
+def open_connections(
+    request: CheckRequest,
+    inventory: Inventory,
+    report: Callable[[CheckConnectionResult], object],
+    stop: threading.Event,
 ) -> None:
     """Opens `request.count` connections, one after the other, and reports each. Returns early when `stop` is set."""
     url = ("http://" if request.path else "tcp://") + address_text(request.host, request.port) + request.path
     path = inventory.path_of_address(request.from_ip)
     if path is None:
-        result = ProbeResult(
+        result = CheckConnectionResult(
             node=inventory.node, pod=request.from_ip, url=url, outcome="no such namespace on this node"
         )
         report(result)
@@ -45,9 +48,9 @@ def run_probes(
         for number in range(request.count):
             if stop.wait(request.interval_s if number else 0):
                 return
-            outcome, connect_ns, total_ns = inside(fd, lambda: _probe(request))
+            outcome, connect_ns, total_ns = inside(fd, lambda: _open(request))
             report(
-                ProbeResult(
+                CheckConnectionResult(
                     node=inventory.node,
                     pod=request.from_ip,
                     url=url,
@@ -60,7 +63,7 @@ def run_probes(
         os.close(fd)
 
 
-def _probe(request: ProbeRequest) -> tuple[str, int | None, int | None]:
+def _open(request: CheckRequest) -> tuple[str, int | None, int | None]:
     """(outcome, ns until connected, ns until answered) of one connection."""
     start = time.monotonic_ns()
     connected = None
