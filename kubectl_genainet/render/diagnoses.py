@@ -15,9 +15,9 @@ _HEAD = """# Diagnoses
 
 <!-- Made from the registry by `python -m kubectl_genainet.render.diagnoses > docs/diagnoses.md`. -->
 
-Everything that `trace`, `drops`, `dns`, `rules`, `fabric` and `diagnose` can say. The name is the `check` of the JSON. The severity is
-the usual one: where the evidence of a case makes it lighter or heavier, the case has another. What `doctor` can say is in
-[checks.md](checks.md).
+Everything that `trace`, `drops`, `dns`, `rules`, `fabric` and `diagnose` can say. The name is the `check` of the JSON. The
+severity is the usual one: where the evidence of a case makes it lighter or heavier, the case has another. What `doctor` can say
+is in [checks.md](checks.md).
 """
 
 

@@ -1,4 +1,4 @@
-"""Everything that `trace`, `drops`, `dns`, `rules`, `fabric` and `diagnose` can say, once: what is seen, what it means, what to do.
+"""Everything that `trace`, `drops`, `dns`, `rules`, `fabric` and `diagnose` can say: what is seen, what it means, what to do.
 
 A diagnosis is made in a module of this folder, or beside the one function that says it; docs/diagnoses.md is made of them.
 `doctor`'s checks have a registry of their own.
