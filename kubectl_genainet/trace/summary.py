@@ -13,7 +13,7 @@ from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.measure import quantiles
 from kubectl_genainet.model.results.path import PacketPath, ServiceRef, Verdict
 from kubectl_genainet.model.results.trace import BackendSummary, TraceSummary
-from kubectl_genainet.trace.pinned import pinned
+from kubectl_genainet.trace.streaming.pinned import pinned
 
 SLOW_FACTOR = 5  # a backend is called slow from so many times the median of the others
 SLOW_LEAST_NS = 50_000_000  # and from so long a response time
