@@ -19,6 +19,7 @@ from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
+from kubectl_genainet.model.results.fabric import FabricSummary
 from kubectl_genainet.model.results.fleet import NodeStatus, Versions
 from kubectl_genainet.model.results.lab import LabStatus
 from kubectl_genainet.model.results.losses import Losses
@@ -26,6 +27,7 @@ from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.proxy.batch import FlowResult
 from kubectl_genainet.proxy.exact import RuleCount
+from kubectl_genainet.proxy.firewall.opening import HostFirewall
 from kubectl_genainet.proxy.iptables.ipset import IpSet
 from kubectl_genainet.proxy.ipvs.read import VirtualServer
 from kubectl_genainet.proxy.report import RulesRow
@@ -67,6 +69,7 @@ RECORDS: dict[str, tuple[Record, ...]] = {
     "rules": (
         Record(RulesRow),
         Record(FlowWalk),
+        Record(HostFirewall),
         Record(Finding, "finding"),
         Record(NotChecked, "not-checked"),
         Record(VirtualServer, "virtual-server"),
@@ -74,6 +77,7 @@ RECORDS: dict[str, tuple[Record, ...]] = {
     ),
     "rules --exact": (Record(RuleCount),),
     "rules --flows": (Record(FlowResult),),
+    "fabric": (Record(FabricSummary),),
     "doctor": (
         Record(Fact, "fact"),
         Record(Recognised, "workload"),

@@ -87,7 +87,7 @@ def unevaluated_policies(snapshot: ClusterSnapshot, evaluated: frozenset[tuple[s
                 continue
             other = OTHER_KINDS.get(key)
             if other is not None or looks_like_a_policy(obj):
-                yield _other(obj, other)
+                yield _other(obj, other.place if other is not None else None)
     for left_out in snapshot.left_out:
         place = PLACES.get(left_out.kind)
         if place is not None:
@@ -186,7 +186,8 @@ def _applied_to(obj: KubeObject, part: Any) -> Peer:
 
 def _pods(obj: KubeObject, part: dict[str, Any]) -> Peer:
     pods, namespaces = (_selector(obj, part.get(field)) for field in ("podSelector", "namespaceSelector"))
-    if obj.namespace:
+    # What has a subject is cluster-scoped, though a file's object of a kind that is not known was given a namespace.
+    if obj.namespace and "subject" not in part:
         return PodsPeer(pods, namespace=obj.namespace)
     return PodsPeer(pods, namespaces) if pods.requirements or namespaces.requirements else AnyPeer()
 
