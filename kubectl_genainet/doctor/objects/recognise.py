@@ -251,10 +251,17 @@ def with_callers(
 
 
 def _caller(call: Call, callee: Recognised | None) -> Recognised | None:
-    if callee is None or callee.role in (Role.TRAINING, Role.ACCELERATED) or call.client.ref.kind in _BATCH:
+    if callee is None or callee.role in (Role.TRAINING, Role.ACCELERATED) or _runs_once(call.client):
         return None
     why = f"calls {call.service.ref if call.service else call.host} ({call.evidence.field})"
     return Recognised(call.client.ref, Role.APPLICATION, "", (why,), len(call.client.pods), Certainty.ASSUMED)
+
+
+def _runs_once(workload: Workload) -> bool:
+    """Whether the pods end by themselves: a job, a bare pod that is not restarted, a chart's hook."""
+    once = workload.ref.kind == "Pod" and workload.template.spec.get("restartPolicy") in ("Never", "OnFailure")
+    hook = "helm.sh/hook" in workload.template.annotations
+    return once or hook or workload.ref.kind in _BATCH
 
 
 def _store(call: Call, callee: Workload, found: Mapping[WorkloadKey, Recognised]) -> Recognised | None:
