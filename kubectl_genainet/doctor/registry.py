@@ -13,10 +13,26 @@ from kubectl_genainet.doctor.families.entry import (
     gateway_streams,
     ingress,
     ingress_streams,
+    istio_routes,
     mesh,
+    mesh_jobs,
+    mesh_streams,
+    mesh_waypoint,
     nlb,
 )
-from kubectl_genainet.doctor.families.nodes import dra, efa, gpu_nodes, multinode, nccl, placement, rdma, sriov
+from kubectl_genainet.doctor.families.nodes import (
+    dra,
+    efa,
+    exclusive,
+    gke_networks,
+    gpu_nodes,
+    multinode,
+    nccl,
+    placement,
+    rdma,
+    sriov,
+    tpu,
+)
 from kubectl_genainet.doctor.families.nodes import packets as node_packets
 from kubectl_genainet.doctor.families.policies import coverage, credentials, global_policy, policy, refused
 from kubectl_genainet.doctor.families.policies import peers as policy_peers
@@ -43,7 +59,11 @@ _FAMILIES = (
     ingress_streams,
     gateway,
     gateway_streams,
+    istio_routes,
     mesh,
+    mesh_streams,
+    mesh_waypoint,
+    mesh_jobs,
     coverage,
     policy,
     credentials,
@@ -58,14 +78,17 @@ _FAMILIES = (
     ebpf,
     sriov,
     rdma,
+    exclusive,
     dra,
     coredns,
     coredns_cpu,
     nodelocal,
     lookups,
     placement,
+    tpu,
     efa,
     nccl,
+    gke_networks,
     gpu_nodes,
 )
 

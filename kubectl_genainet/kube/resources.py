@@ -136,7 +136,7 @@ KINDS: tuple[Resource, ...] = (
     *_add_on("argoproj.io", "Rollout/rollouts"),
     # Timeouts and targets of gateways, load balancers and meshes.
     *_add_on(
-        "networking.istio.io", "VirtualService/virtualservices", "Gateway/gateways", "DestinationRule/destinationrules"
+        "networking.istio.io", "VirtualService/virtualservices", "Gateway/gateways", "ServiceEntry/serviceentries"
     ),
     *_add_on("gateway.envoyproxy.io", "BackendTrafficPolicy/backendtrafficpolicies"),
     *_add_on("networking.gke.io", "GCPBackendPolicy/gcpbackendpolicies", "FQDNNetworkPolicy/fqdnnetworkpolicies"),
@@ -147,7 +147,10 @@ KINDS: tuple[Resource, ...] = (
     *_add_on("karpenter.k8s.aws", "EC2NodeClass/ec2nodeclasses", namespaced=False),
     *_add_on("karpenter.sh", "NodePool/nodepools", namespaced=False),
     *_add_on(
-        "sriovnetwork.openshift.io", "SriovNetwork/sriovnetworks", "SriovNetworkNodePolicy/sriovnetworknodepolicies"
+        "sriovnetwork.openshift.io",
+        "SriovNetwork/sriovnetworks",
+        "SriovNetworkNodePolicy/sriovnetworknodepolicies",
+        "SriovNetworkPoolConfig/sriovnetworkpoolconfigs",
     ),
     *_add_on("networking.gke.io", "Network/networks", "GKENetworkParamSet/gkenetworkparamsets", namespaced=False),
     # Dynamic resource allocation (v1 since Kubernetes 1.34).

@@ -88,7 +88,7 @@ _IDLE = (
 )
 _WORKER = r"multi-node-serving\.sh worker|ray start(?!.*--head).*--address|--node-rank[= ]+[1-9]|--headless\b"
 _TRAINING_WORDS = r"\b(torchrun|torch\.distributed|deepspeed|mpirun|accelerate launch|neuronx?-cc|nemo_run|megatron)\b"
-_BATCH = (
+BATCH = (
     "Job",
     "CronJob",
     "JobSet",
@@ -186,7 +186,7 @@ def _devices(workload: Workload) -> list[str]:
 
 def recognise(workload: Workload) -> Recognised | None:
     """The workload as a GenAI workload, or None. What its containers run goes before kinds, kinds before names."""
-    batch, devices = workload.ref.kind in _BATCH or workload.group == "batch.volcano.sh", _devices(workload)
+    batch, devices = workload.ref.kind in BATCH or workload.group == "batch.volcano.sh", _devices(workload)
     certainty = Certainty.DERIVED
     role, stack, why = (Role.UNKNOWN, "", "") if batch else _by_kind(workload)
     if not batch and not stack:
@@ -251,10 +251,17 @@ def with_callers(
 
 
 def _caller(call: Call, callee: Recognised | None) -> Recognised | None:
-    if callee is None or callee.role in (Role.TRAINING, Role.ACCELERATED) or call.client.ref.kind in _BATCH:
+    if callee is None or callee.role in (Role.TRAINING, Role.ACCELERATED) or _runs_once(call.client):
         return None
     why = f"calls {call.service.ref if call.service else call.host} ({call.evidence.field})"
     return Recognised(call.client.ref, Role.APPLICATION, "", (why,), len(call.client.pods), Certainty.ASSUMED)
+
+
+def _runs_once(workload: Workload) -> bool:
+    """Whether the pods end by themselves: a job, a bare pod that is not restarted, a chart's hook."""
+    once = workload.ref.kind == "Pod" and workload.template.spec.get("restartPolicy") in ("Never", "OnFailure")
+    hook = "helm.sh/hook" in workload.template.annotations
+    return once or hook or workload.ref.kind in BATCH
 
 
 def _store(call: Call, callee: Workload, found: Mapping[WorkloadKey, Recognised]) -> Recognised | None:

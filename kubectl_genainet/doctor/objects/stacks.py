@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 
 class Role(Enum):
@@ -224,10 +225,12 @@ def repository(image: str) -> str:
     return rest if slash and ("." in host or ":" in host or host == "localhost") else image
 
 
+@lru_cache(maxsize=4096)
 def stack_of_image(image: str) -> Stack | None:
     name = repository(image).lower()
     return next((s for s in STACKS if s.image and re.search(s.image, name)), None)
 
 
+@lru_cache(maxsize=4096)
 def stack_of_command(line: str) -> Stack | None:
     return next((s for s in STACKS if s.words and re.search(s.words, line)), None)

@@ -19,6 +19,7 @@ from tests.unit.doctor import (
     doctor_faults_gpu,
     doctor_faults_nodes,
     doctor_faults_policy,
+    doctor_faults_routes,
     doctor_faults_services,
 )
 from tests.unit.doctor.doctor_clusters import eks, gke, kubeadm
@@ -38,6 +39,7 @@ FAULTS = (
     doctor_faults_gpu,
     doctor_faults_nodes,
     doctor_faults_fabric,
+    doctor_faults_routes,
 )
 CASES = [found for module in FAULTS for found in vars(module).values() if isinstance(found, Case)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.nodes.placement import distributed_jobs
 from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
@@ -95,6 +97,45 @@ def efa_plugin(cluster: Cluster) -> Problems:
             (seen(plugin.ref, "status.numberReady", ready, f"{ready} ready of {wanted}"), request),
             Remedy("See why; mostly a taint it does not tolerate.", command=kubectl(plugin.ref, "describe")),
         )
+
+
+_VERSION = re.compile(r":v?([0-9]+)\.([0-9]+)\.([0-9]+)")
+_KNOWS_P6 = (0, 5, 10)
+
+
+@check(Area.EFA, Severity.ERROR, needs=("Node", "DaemonSet"), applies=only_on_aws)
+def efa_plugin_version(cluster: Cluster) -> Problems:
+    """The EFA device plugin takes NVLink controllers for EFA devices.
+
+    Looks at the version in the plugin's image where there are p6-b200 nodes: before 0.5.10 it counts their two ibp*
+    devices. An error: jobs that get one of them fail.
+
+    Why: the node offers ten devices instead of eight. A pod with an NVLink controller for an EFA device has NCCL fail at
+    its first collective, or time out.
+
+    Source: https://docs.aws.amazon.com/eks/latest/userguide/node-efa.html
+    """
+    plugin = _plugin(cluster)
+    node = next((n for n in cluster.nodes if n.labels.get(INSTANCE_TYPE, "").startswith("p6-b200")), None)
+    if plugin is None or node is None:
+        return
+    for index, container in enumerate(items(plugin.raw, "spec", "template", "spec", "containers")):
+        image = text(container, "image")
+        found = _VERSION.search(image)
+        if found is not None and tuple(map(int, found.groups())) < _KNOWS_P6:
+            field = f"spec.template.spec.containers[{index}].image"
+            yield Problem(
+                f"version {'.'.join(found.groups())} takes the NVLink controllers of {node.name} for EFA devices",
+                plugin.ref,
+                (
+                    seen(plugin.ref, field, image, "before 0.5.10"),
+                    seen(node.ref, f"metadata.labels[{INSTANCE_TYPE}]", node.labels[INSTANCE_TYPE], "a p6-b200 node"),
+                ),
+                Remedy(
+                    "Install 0.5.10 or later.",
+                    command="helm upgrade -i aws-efa-k8s-device-plugin eks/aws-efa-k8s-device-plugin -n kube-system",
+                ),
+            )
 
 
 @check(Area.EFA, Severity.WARNING, needs=("Node", "Pod"), applies=only_on_aws)

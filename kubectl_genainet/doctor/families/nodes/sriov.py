@@ -116,7 +116,7 @@ def sriov_network(cluster: Cluster) -> Problems:
     """A pod asks for a secondary network that does not exist, or without the device it needs.
 
     Looks at the annotation k8s.v1.cni.cncf.io/networks, the NetworkAttachmentDefinitions and their resourceName,
-    the pod's requests and what the nodes have.
+    the pod's requests and what the nodes have. A SriovNetwork stands for the definition that its operator makes of it.
 
     Why: the pod is stuck in ContainerCreating (no such network), Pending (no node has the resource), or gets a network
     without a virtual function.
@@ -124,6 +124,11 @@ def sriov_network(cluster: Cluster) -> Problems:
     Source: https://github.com/k8snetworkplumbingwg/multus-cni/blob/master/docs/how-to-use.md
     """
     definitions = {(d.namespace, d.name): d for d in cluster.snapshot.of("NetworkAttachmentDefinition")}
+    made = {
+        (text(n.raw, "spec", "networkNamespace") or n.namespace, n.name)
+        for kind in ("SriovNetwork", "SriovIBNetwork", "OVSNetwork")
+        for n in cluster.snapshot.of(kind)
+    }
     for workload in cluster.workloads:
         if not cluster.in_scope(workload.namespace):
             continue
@@ -132,6 +137,8 @@ def sriov_network(cluster: Cluster) -> Problems:
         yield from _too_few(workload, definitions)
         for namespace, name in networks(workload):
             definition = definitions.get((namespace, name))
+            if definition is None and (namespace, name) in made:
+                continue
             if definition is None and (elsewhere := cluster.partial("NetworkAttachmentDefinition", namespace)):
                 yield NotChecked(str(workload.ref), f"network {namespace}/{name} is not here: {elsewhere}")
                 continue

@@ -94,7 +94,7 @@ def service_target_port(cluster: Cluster) -> Problems:
                 continue
             if not named and (not same or int(target) in {n for n, _, _ in declared}):
                 continue  # of another protocol: left to service-protocol
-            if not named and (_is_for_metrics(port) or any(_mentions(w, int(target)) for w in workloads)):
+            if not named and (_is_for_metrics(service, port) or any(_mentions(w, int(target)) for w in workloads)):
                 continue
             workload = workloads[0]
             choices = sorted({name for _, name, _ in declared if name}) if named else [str(n) for n in same]
@@ -127,8 +127,9 @@ def _meets(service: Service, declared: list[tuple[int, str, str]]) -> bool:
     return any(str(n) in targets or name in targets for n, name, _ in declared)
 
 
-def _is_for_metrics(port: ServicePort) -> bool:
-    return any(word in port.name for word in ("metric", "prometheus", "monitor"))
+def _is_for_metrics(service: Service, port: ServicePort) -> bool:
+    names = f"{port.name} {service.metadata.name}"
+    return any(word in names for word in ("metric", "prometheus", "monitor"))
 
 
 def _name_a_port(service: Service, index: int, choices: list[str], named: bool) -> Remedy:
