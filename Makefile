@@ -29,6 +29,7 @@ test: setup kubernetes
 	$(PY) scripts/fuzz.py 45
 	$(PY) -m pytest tests/lab tests/golden -n 2 --dist loadfile
 	$(PY) -m pytest tests/kernel tests/cluster
+	$(PY) -m pytest tests/release
 	GENAINET_TEST_PROXY_MODE=nftables $(PY) -m pytest tests/cluster/test_live_traffic.py tests/cluster/test_live_commands.py
 
 # Other kernels (5.10, 6.1, 6.12) and IPVS, in virtual machines: an hour without KVM, so not part of `test`.

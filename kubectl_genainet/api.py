@@ -40,9 +40,9 @@ from kubectl_genainet.run.doctor import DoctorOptions
 from kubectl_genainet.run.doctor import doctor as run_doctor
 from kubectl_genainet.run.drops import DropsOptions
 from kubectl_genainet.run.drops import drops as run_drops
-from kubectl_genainet.run.explain import FlowsBetween
-from kubectl_genainet.run.matrix import MatrixOptions
-from kubectl_genainet.run.matrix import matrix as run_matrix
+from kubectl_genainet.run.policies.explain import FlowsBetween
+from kubectl_genainet.run.policies.matrix import MatrixOptions
+from kubectl_genainet.run.policies.matrix import matrix as run_matrix
 from kubectl_genainet.run.rules import RulesOptions
 from kubectl_genainet.run.rules import rules as run_rules
 from kubectl_genainet.run.sources.base import Source

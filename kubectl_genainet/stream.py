@@ -203,7 +203,7 @@ def node_reports(dials: Mapping[str, Dial], token: str = "") -> dict[str, NodeRe
 class Streams:
     """Traces on many nodes at once: `poll` for the records; `close` ends all of them.
 
-    A node that is to open connections (TraceRequest.probe) is asked when all others watch, have failed, or take too
+    A node that is to open connections (TraceRequest.check) is asked when all others watch, have failed, or take too
     long: what it causes is then seen wherever it goes.
     """
 
@@ -220,7 +220,7 @@ class Streams:
         }
         self._running = len(self._threads)
         self._unfinished = set(self._threads)
-        self._others = {node for node, request in requests.items() if request.probe is None}
+        self._others = {node for node, request in requests.items() if request.check is None}
         self._others_watch = threading.Event()
         self._ready(None)
         for thread in self._threads.values():
@@ -233,7 +233,7 @@ class Streams:
             self._others_watch.set()
 
     def _read(self, node: str, request: TraceRequest) -> None:
-        if request.probe is not None:
+        if request.check is not None:
             self._others_watch.wait(READY_S)
         try:
             if self._closing.is_set() or self._finishing.is_set():

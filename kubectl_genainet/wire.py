@@ -25,7 +25,7 @@ class FilterEntry(msgspec.Struct, frozen=True):
     protocol: str = ""
 
 
-class ProbeRequest(msgspec.Struct, frozen=True):
+class CheckRequest(msgspec.Struct, frozen=True):
     """A connection that the agent opens from inside the namespace of the pod that has the address `from_ip`."""
 
     from_ip: str
@@ -48,7 +48,7 @@ class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_bytes: int = 1 << 30
     rulesets: bool = True
     exact: bool = False  # have the kernel tell which rules the packets to `filters` meet (changes the node meanwhile)
-    probe: ProbeRequest | None = None
+    check: CheckRequest | None = msgspec.field(default=None, name="probe")
     options: dict[str, str] = {}
     cpu_percent: float = 5.0  # of one core, that following packets may take on the node
 

@@ -67,7 +67,7 @@ struct dns_record {
 	struct sighted response[PLACES];
 	__u8 data[QUERY_BYTES + RESPONSE_BYTES]; /* the query, right behind it the response */
 };
-_Static_assert(sizeof(struct dns_record) == 1408, "mirrored in agent/probes/dns.py");
+_Static_assert(sizeof(struct dns_record) == 1408, "read by agent/probes/layout.py");
 
 struct dns_drop {
 	__u32 kind;
@@ -88,7 +88,7 @@ struct dns_drop {
 	__u8 pad[7];
 	__u8 data[QUERY_BYTES];
 };
-_Static_assert(sizeof(struct dns_drop) == 576, "mirrored in agent/probes/dns.py");
+_Static_assert(sizeof(struct dns_drop) == 576, "read by agent/probes/layout.py");
 
 BPF_HASH(pending, struct dns_key, struct dns_record, PENDING);
 BPF_ARRAY(open_count, __s64, 1);		      /* entries of `pending`; the agent's sweep sets it right */

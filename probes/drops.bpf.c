@@ -30,7 +30,7 @@ struct drop_key {
 	__u8 icmp_code;
 	__u32 pad;
 };
-_Static_assert(sizeof(struct drop_key) == 64, "mirrored in agent/probes/drops.py");
+_Static_assert(sizeof(struct drop_key) == 64, "read by agent/probes/layout.py");
 
 struct tally {
 	__u64 packets;
@@ -50,11 +50,12 @@ struct sample {
 	__u32 depth;	 /* entries of stack that are valid */
 	__u16 ip_id;
 	__u8 tcp_flags;
-	__u8 pad[5];
+	__u8 later; /* a later fragment */
+	__u8 pad[4];
 	char device[16];
 	__u64 stack[STACK_DEPTH];
 };
-_Static_assert(sizeof(struct sample) == 328, "mirrored in agent/probes/drops.py");
+_Static_assert(sizeof(struct sample) == 328, "read by agent/probes/layout.py");
 
 /* A packet as it was looked at. */
 struct look {
@@ -204,8 +205,8 @@ static __always_inline void report(void *ctx, struct look *s, struct drop_key *k
 	e->icmp_rest = s->icmp_rest;
 	e->ip_id = s->p.ip_id;
 	e->tcp_flags = s->p.tcp_flags;
+	e->later = s->p.later;
 	__builtin_memset(e->pad, 0, sizeof(e->pad));
-	e->pad[0] = s->p.later;
 	__builtin_memcpy(e->device, s->place.device, 16);
 	e->depth = 0;
 	if (with_stack) {

@@ -3,19 +3,20 @@
 #
 #   scripts/build-image.sh [--tag REF] [--base IMAGE] [--snapshot TIME] [--platform linux/amd64|linux/arm64] [-- FLAGS OF THE BUILD]
 #
-# For a build that can be made again: --base with a digest, and --snapshot with a time of snapshot.debian.org (20261101T000000Z).
-# Push it where the nodes can pull it, then: kubectl genainet deploy --image REF
+# Without --base: the Dockerfile's base by its digest, and its time of snapshot.debian.org, so that the build can be made again.
+# With --base: that image, and the packages of now, or of --snapshot (20261101T000000Z).
+# Push it where the nodes can pull it, then: kubectl genainet deploy --image REF@sha256:DIGEST
 set -euo pipefail
 cd "$(dirname "$0")/.."
-tag=localhost/kubectl-genainet-agent base='' snapshot='' platform=linux/$(dpkg --print-architecture 2>/dev/null || echo amd64) python=.venv/bin/python
+tag=localhost/kubectl-genainet-agent base='' snapshot=pinned platform=linux/$(dpkg --print-architecture 2>/dev/null || echo amd64) python=.venv/bin/python
 while (($#)); do
   case $1 in
     --tag) tag=$2; shift 2 ;;
-    --base) base=$2; shift 2 ;;
+    --base) base=$2; [[ $snapshot != pinned ]] || snapshot=''; shift 2 ;;
     --snapshot) snapshot=$2; shift 2 ;;
     --platform) platform=$2; shift 2 ;;
     --) shift; break ;;
-    *) sed -n '2,9p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,10p' "$0" >&2; exit 2 ;;
   esac
 done
 [[ -x $python ]] || python=python3
@@ -31,5 +32,9 @@ case $platform in linux/amd64) machine=x86_64 ;; linux/arm64) machine=aarch64 ;;
 "$python" -m pip download --quiet --disable-pip-version-check --only-binary=:all: --require-hashes --no-deps --dest "$context/wheels" \
   --platform "manylinux2014_$machine" --platform "manylinux_2_28_$machine" --python-version 3.11 -r daemonset/requirements.txt
 "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$context/wheels" .
-"$engine" ${global[@]+"${global[@]}"} build --tag "$tag" --platform "$platform" ${base:+--build-arg BASE="$base"} ${snapshot:+--build-arg SNAPSHOT="$snapshot"} "$@" "$context" >&2
+pins=()
+[[ $snapshot == pinned ]] || pins=(--build-arg SNAPSHOT="$snapshot")
+# podman gives layers and files of the image this time; BuildKit takes it from SOURCE_DATE_EPOCH.
+[[ $engine != *podman || -n $base ]] || pins+=(--timestamp "$SOURCE_DATE_EPOCH")
+"$engine" ${global[@]+"${global[@]}"} build --tag "$tag" --platform "$platform" ${base:+--build-arg BASE="$base"} "${pins[@]}" "$@" "$context" >&2
 echo "$tag"

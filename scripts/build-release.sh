@@ -10,7 +10,9 @@ export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)} PYTHON
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet --disable-pip-version-check . 'pyinstaller>=6,<7'
+pip=("$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps)
+"${pip[@]}" --require-hashes -r scripts/release-requirements.txt
+"${pip[@]}" --no-build-isolation .
 cat >"$work/plugin.py" <<'PY'
 """One program under two names: the plugin, and what kubectl runs to complete its command line."""
 import os
@@ -32,4 +34,5 @@ mkdir -p dist
 tar -C "$work/dist/kubectl-genainet" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
   --mode=u+rwX,go+rX,go-w -cf - . | gzip -n >"dist/kubectl-genainet-$os-$arch.tar.gz"
 "$work/venv/bin/python" scripts/sbom.py >"dist/kubectl-genainet-$os-$arch.spdx.json"
+"$work/venv/bin/python" scripts/provenance.py "dist/kubectl-genainet-$os-$arch.tar.gz" >"dist/kubectl-genainet-$os-$arch.provenance.json"
 echo "dist/kubectl-genainet-$os-$arch.tar.gz"

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import http.client
+import socket
 import struct
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from kubectl_genainet import wire
+from kubectl_genainet.agent.always.owners import Owners
+from kubectl_genainet.agent.dns.stream import Streams
+from kubectl_genainet.agent.dns.tcp import parse_segment
 from kubectl_genainet.agent.dns.wire import decode_message
 from kubectl_genainet.agent.exact.messages import decode_log, decode_trace
 from kubectl_genainet.agent.exact.rules import exact_filters, nft_commands
@@ -23,18 +29,37 @@ from kubectl_genainet.agent.serve.limits import checked_request
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import read_bundle
 from kubectl_genainet.dns.resolv import parse_resolv_conf
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.registry import all_checks
+from kubectl_genainet.doctor.report import examine
 from kubectl_genainet.kube.client import connect
 from kubectl_genainet.kube.manifests import load_manifests
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.numbers import whole_number
+from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.policy.dialects.calico_selector import parse_selector
 from kubectl_genainet.policy.domains import MAX_DOMAIN, domain_matches
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.selectors import check_label_key, check_label_value
 from kubectl_genainet.policy.where import Where
+from kubectl_genainet.proxy import Packet, evaluate, proxy_modes, service_rules
 from kubectl_genainet.proxy.ruleset import parse_ruleset
+from kubectl_genainet.run.rules import saved_dumps
+from kubectl_genainet.stream import AgentConnection
+from scripts.fuzz_seeds import (
+    ANNOTATED,
+    CGROUP,
+    CONNTRACK,
+    IPVSADM,
+    KUBECONFIG,
+    KUSTOMIZATION,
+    METRICS,
+    NFT_TEXT,
+    POLICIES,
+    QUERY,
+)
 
 _ROOT = Path(__file__).parents[1]
 _WHERE = Where(KubeObject({"apiVersion": "v1", "kind": "NetworkPolicy", "metadata": {"name": "fuzz"}}, "fuzz"))
@@ -69,6 +94,81 @@ def _text(data: bytes) -> str:
 
 def _ruleset(source: str) -> Callable[[bytes], object]:
     return lambda data: parse_ruleset([RulesetDump(node="n", t_ns=0, source=source, text=_text(data))])
+
+
+def _rules(source: str) -> Callable[[bytes], object]:
+    """Chains are compiled when a packet meets them: so one does, of each kind."""
+
+    def parse(data: bytes) -> object:
+        ruleset = parse_ruleset(
+            [RulesetDump(node="n", t_ns=0, source=source, text=_text(data))], node_ips=["192.168.0.2"]
+        )
+        answers = [evaluate(ruleset, packet).verdict for packet in _PACKETS]
+        return answers, service_rules(ruleset), proxy_modes(ruleset)
+
+    return parse
+
+
+_PACKETS = [
+    Packet(src="10.0.0.2", dst="10.96.0.1", dport=443, protocol=Protocol.TCP),
+    Packet(src="10.0.0.2", dst="10.96.0.10", dport=53, protocol=Protocol.UDP),
+    Packet(src="192.168.0.2", dst="10.0.0.1", dport=80, protocol=Protocol.TCP),
+]
+
+
+def _dump(data: bytes) -> object:
+    return saved_dumps([("a", _text(data))])
+
+
+def _kustomization(data: bytes) -> object:
+    first, _, objects = data.partition(b"\n---\n")
+    folder = _folder / "kustomized"
+    folder.mkdir(exist_ok=True)
+    (folder / "kustomization.yaml").write_bytes(first)
+    (folder / "objects.yaml").write_bytes(objects)
+    return load_manifests([str(folder)])
+
+
+def _doctor(data: bytes) -> object:
+    """What people may write into objects (annotations, ConfigMaps, arguments) is read by checks: one has its own parsers."""
+    return examine(Cluster(load_manifests([_file(data, "objects.yaml")])), all_checks())
+
+
+class _Response:
+    """A body as http.client gives it, in parts of odd sizes."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def read1(self, size: int) -> bytes:
+        part = self._data[self._at : self._at + min(size, 1 + len(self._data) // 7)]
+        self._at += len(part)
+        return part
+
+
+def _lines(data: bytes) -> object:
+    ours, theirs = socket.socketpair()
+    with closing(theirs), closing(AgentConnection("n", lambda: ours)) as agent:
+        return [agent.decode(line) for line in agent.lines(cast(http.client.HTTPResponse, _Response(data)))]
+
+
+def _segments(data: bytes) -> object:
+    """TCP segments of DNS: each a length, a sequence number and so many bytes."""
+    streams, at = Streams(), 0
+    found: list[object] = []
+    while at + 6 <= len(data):
+        size, seq = struct.unpack_from("!HI", data, at)
+        payload = data[at + 6 : at + 6 + size]
+        found += [decode_message(m, len(m)) for m in streams.feed("a", seq, payload, size)]
+        found += [parse_segment(payload, size)] if payload else []
+        at += 6 + len(payload)
+    return found
+
+
+def _identities(data: bytes) -> object:
+    owners = Owners(_file(data, "identities"))
+    owners.reload()
+    return owners.error, owners.at("10.0.0.1")
 
 
 def _policies(data: bytes) -> object:
@@ -143,66 +243,6 @@ def _message(kind: int, *attributes: tuple[int, bytes]) -> bytes:
     return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body
 
 
-_KUBECONFIG = b"""apiVersion: v1
-kind: Config
-current-context: a
-clusters: [{name: a, cluster: {server: "https://10.0.0.1:6443", insecure-skip-tls-verify: true}}]
-contexts: [{name: a, context: {cluster: a, user: a, namespace: x}}]
-users: [{name: a, user: {token: abc}}]
-"""
-_POLICIES = [
-    b"""apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: {name: a, namespace: b}
-spec:
-  podSelector: {matchExpressions: [{key: app, operator: In, values: [x, y]}]}
-  ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}, {namespaceSelector: {}}], ports: [{port: 80}]}]
-""",
-    b"""apiVersion: cilium.io/v2
-kind: CiliumNetworkPolicy
-metadata: {name: a, namespace: b}
-spec:
-  endpointSelector: {matchLabels: {app: x}}
-  egress: [{toFQDNs: [{matchPattern: "*.a*.example.com"}], toPorts: [{ports: [{port: "443"}]}]}, {toEntities: [world]}]
-""",
-    b"""apiVersion: projectcalico.org/v3
-kind: GlobalNetworkPolicy
-metadata: {name: a}
-spec:
-  order: 10
-  selector: (app == 'x' || has(y)) && !(z in {'a', 'b'})
-  ingress: [{action: Allow, protocol: TCP, source: {nets: [10.0.0.0/8], notPorts: ["80:90", 443]}}]
-""",
-    b"""apiVersion: policy.networking.k8s.io/v1alpha1
-kind: AdminNetworkPolicy
-metadata: {name: a}
-spec:
-  priority: 5
-  subject: {namespaces: {}}
-  egress: [{name: r, action: Deny, to: [{domainNames: ["*.example.com"]}], ports: [{portNumber: {protocol: TCP, port: 80}}]}]
-""",
-]
-_METRICS = b"""kubeproxy_sync_proxy_rules_duration_seconds_bucket{le="0.512"} 90
-kubeproxy_network_programming_duration_seconds_bucket{ip_family="IPv4",le="+Inf"} 12
-iptables"""
-_CGROUP = b"""0::/kubepods-burstable-pod01234567_89ab_cdef_0123_456789abcdef.slice/cri-containerd-aa.scope
-nr_periods 4100
-nr_throttled 900
-throttled_usec 61000
-"""
-_QUERY = (
-    struct.pack("!6H", 1, 0x100, 1, 1, 0, 1)
-    + b"\3app\7example\3com\0\0\1\0\1"
-    + b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\n\0\0\1"
-)
-_NFT_TEXT = b"""table ip kube-proxy {
-\tchain services {
-\t\ttype nat hook prerouting priority dstnat; policy accept;
-\t\tip daddr . meta l4proto . th dport vmap @service-ips
-\t\tip saddr 10.0.0.0/8 tcp dport { 80, 443 } log prefix "x y" counter packets 1 bytes 2 dnat to 10.0.0.1:80
-\t}
-}
-"""
 _REQUEST: dict[str, Any] = {
     "filters": [{"ip": "10.0.0.1", "port": 80, "protocol": "TCP"}, {"ip": "fd00::1"}],
     "probes": ["packet"],
@@ -223,27 +263,37 @@ TARGETS = [
     Target("node report", wire.decode, _recorded(("node",), 1)),
     Target("bundle", _bundle, [gzip.decompress(p.read_bytes())[:60_000] for p in sorted(recordings().glob("*.gnb"))]),
     Target("request", _request, [msgspec.json.encode(_REQUEST)]),
-    Target("iptables-save", _ruleset("iptables-nft"), _files("tests/data/proxy", "iptables.txt", "iptables-nft.txt")),
-    Target("nft JSON", _ruleset("nft"), _files("tests/data/proxy", ".nft.json", most=1 << 20)),
-    Target("nft text", _ruleset("nft"), [_NFT_TEXT]),
+    Target("iptables-save", _rules("iptables-nft"), _files("tests/data/proxy", "iptables.txt", "iptables-nft.txt")),
+    Target("nft JSON", _rules("nft"), _files("tests/data/proxy", ".nft.json", most=1 << 20)),
+    Target("nft text", _rules("nft"), [NFT_TEXT]),
+    Target("saved dump", _dump, [NFT_TEXT, CONNTRACK, IPVSADM, *_files("tests/data/proxy", "ipset.txt", "ipvs.txt")]),
     Target("ipset", _ruleset("ipset"), _files("tests/data/proxy", "ipset.txt")),
     Target("ipvsadm", _ruleset("ipvs"), _files("tests/data/proxy", "ipvs.txt")),
     Target(
         "manifests",
         lambda data: load_manifests([_file(data, "objects.yaml")]),
-        [*_POLICIES, b"\n---\n".join(_POLICIES)],
+        [*POLICIES, b"\n---\n".join(POLICIES)],
     ),
-    Target("policies", _policies, _POLICIES),
-    Target("kubeconfig", lambda data: connect(kubeconfig=_file(data, "config")), [_KUBECONFIG], most=8 << 10),
+    Target("kustomization", _kustomization, [KUSTOMIZATION + b"\n---\n" + b"\n---\n".join(POLICIES)]),
+    Target("doctor", _doctor, [*_files("kubectl_genainet/lab/manifests", ".yaml"), ANNOTATED], most=8 << 10),
+    Target("policies", _policies, POLICIES),
+    Target("kubeconfig", lambda data: connect(kubeconfig=_file(data, "config")), [KUBECONFIG], most=8 << 10),
     Target("calico selector", _selector, [b"(app == 'x' || has(y)) && !(z in {'a', 'b'})", b"a starts with 'b'"]),
     Target("label", _label, [b"app.kubernetes.io/name", b"x"]),
     Target("domain pattern", _domain, [b"*a*b.example.com\nxaxb.example.com", b"**.x.com\na.b.x.com"]),
     Target(
         "target", lambda data: parse_target(_text(data)), [b"svc/a:80", b"10.0.0.1:80", b"[fd00::1]:80", b"deploy/x"]
     ),
-    Target("dns", _dns, [_QUERY]),
+    Target("dns", _dns, [QUERY]),
+    Target("dns over tcp", _segments, [struct.pack("!HIH", len(QUERY) + 2, 1, len(QUERY)) + QUERY]),
+    Target("stream", _lines, _recorded(("packet", "drop", "bye", "hello"), 3)),
+    Target(
+        "identities",
+        _identities,
+        [b'{"true_at": 1, "uids": {"a": {"namespace": "b", "workload": "c"}}, "addresses": {}}'],
+    ),
     Target("nftrace and NFLOG", lambda data: [*decode_trace(data), *decode_log(data)], [_TRACE, _LOG]),
-    Target("kube-proxy metrics", _metrics, [_METRICS]),
-    Target("cgroup files", _cgroup, [_CGROUP]),
+    Target("kube-proxy metrics", _metrics, [METRICS]),
+    Target("cgroup files", _cgroup, [CGROUP]),
     Target("resolv.conf", _resolv, [b"nameserver 10.96.0.10\nsearch a.b c\noptions ndots:5 edns0\n"]),
 ]

@@ -18,8 +18,8 @@ from kubectl_genainet.render.policy.circumstances import circumstances_json, pri
 from kubectl_genainet.render.policy.json import FlowJson, explanation_json, flow_json, patch_json
 from kubectl_genainet.render.policy.text import grouped, isolates_text, patch_yaml, print_explanation, print_patch
 from kubectl_genainet.render.text import make_console, tell
-from kubectl_genainet.run.explain import ExplainedFlow, FlowsBetween, warn_of_unevaluated
-from kubectl_genainet.run.flow_lines import LineAnswer, LineError, explain_lines
+from kubectl_genainet.run.policies.explain import ExplainedFlow, FlowsBetween, warn_of_unevaluated
+from kubectl_genainet.run.policies.flow_lines import LineAnswer, LineError, explain_lines
 from kubectl_genainet.run.sources.base import Source
 
 

@@ -23,7 +23,7 @@ from kubectl_genainet.render.policy.matrix import (
 )
 from kubectl_genainet.render.table import table
 from kubectl_genainet.render.text import make_console, tell
-from kubectl_genainet.run.matrix import MatrixAnswer, MatrixOptions, matrix, matrix_changes
+from kubectl_genainet.run.policies.matrix import MatrixAnswer, MatrixOptions, matrix, matrix_changes
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.manifests import ManifestsSource
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kubectl_genainet.model.events import Hello
+from kubectl_genainet.model.units import rfc3339
+
 
 @dataclass(frozen=True, slots=True)
 class Offset:
@@ -48,3 +51,17 @@ class Clocks:
         # reference = node + x: from_reference = delay - x, to_reference = delay + x
         low, high = -from_reference, to_reference
         return Offset((low + high) // 2, max(0, (high - low + 1) // 2))
+
+
+class WallClocks:
+    """Turns the nodes' monotonic times into wall-clock times, by their Hellos."""
+
+    def __init__(self) -> None:
+        self._ahead: dict[str, int] = {}
+
+    def learn(self, hello: Hello) -> None:
+        self._ahead[hello.node] = hello.realtime_ns - hello.t_ns
+
+    def time(self, node: str, t_ns: int) -> str:
+        """A node's time as RFC 3339; "" where its wall clock is not known, and for 0."""
+        return rfc3339(t_ns + self._ahead[node]) if t_ns and node in self._ahead else ""

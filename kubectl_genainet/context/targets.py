@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Pod, Service, ServicePort
+from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import Target, TargetKind, not_found, service_named
 from kubectl_genainet.policy.flows.targets import pods_named
@@ -27,8 +28,20 @@ class Resolved:
     pods: frozenset[str] = frozenset()  # addresses that a connection must have an end at; empty: any
 
     def concerns(self, path: PacketPath) -> bool:
-        """Whether a path is of the target: the Services in front of a pod are followed too, with all their backends."""
-        return not self.pods or path.flow.client.ip in self.pods or (path.backend or path.flow.client).ip in self.pods
+        """Whether a path is of the target: the Services in front of a pod are followed too, with all their backends, and a
+        bundle may hold what another target asked for."""
+        client, service = path.flow.client, path.flow.service
+        if self.pods:
+            return client.ip in self.pods or (path.backend or client).ip in self.pods
+        if service is not None and (service.namespace, service.name) == (self.namespace, self.target.name):
+            return self.target.port in (None, service.port, service.port_name)
+        ends = [(end.ip, end.port or 0) for end in (path.backend, service) if end is not None]
+        if self.target.kind is TargetKind.ADDRESS or not ends:
+            ends.append((client.ip, client.port or 0))
+        nat = path.nat
+        return any({end, (end[0], 0)} & self.servers for end in ends) or (
+            nat is not None and any(address_text(*server) in (nat.before, nat.after) for server in self.servers)
+        )
 
 
 def resolve(target: Target, snapshot: ClusterSnapshot, namespace: str) -> Resolved:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import msgspec
 
-from kubectl_genainet.context.clocks import Clocks
+from kubectl_genainet.context.clocks import Clocks, WallClocks
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.dns.join import EXPIRES_NS, SETTLED_NS, Exchanges, Pending, Remembered, Sighting
 from kubectl_genainet.dns.targets import dns_servers
@@ -50,7 +50,7 @@ class DnsCorrelator:
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self.context = Context(snapshot)
         self.identity = self.context.identity
-        self.clocks = Clocks()
+        self.clocks, self.walls = Clocks(), WallClocks()
         self.exchanges = Exchanges()
         self._now: dict[str, int] = {}
         self._nodes: dict[str, None] = {}
@@ -77,6 +77,7 @@ class DnsCorrelator:
                 self._learn_recent(self.exchanges.dropped(event))
             case Hello():
                 self.clocks.learn(event.node, event.boot_id)
+                self.walls.learn(event)
                 self._nodes[event.node] = None
             case NodeReport() | RulesetDump() | NetnsRules():
                 self.context.learn(event)
@@ -141,6 +142,7 @@ class DnsCorrelator:
             outcome=outcome,
             rcode=rcode,
             t_ns=start,
+            time=self.walls.time(reference or pending.client_node, start),
             latency_ns=latency,
             split=self._split(pending, query, response),
             upstream=first.src in self.exchanges.servers,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 
+from kubectl_genainet.context.clocks import WallClocks
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.ends import Ends
 from kubectl_genainet.context.judging import denied_directions
@@ -20,6 +21,7 @@ from kubectl_genainet.model.events import (
     DropCount,
     EstablishedCount,
     Event,
+    Hello,
     IcmpCount,
     IcmpError,
     PacketDropped,
@@ -78,6 +80,8 @@ class EventGroup:
     sample: PacketDropped | None = None
     error: IcmpError | None = None
     states: Counter[str] = field(default_factory=Counter)
+    first_ns: int = 0
+    last_ns: int = 0
 
     @property
     def kind(self) -> GroupKind:
@@ -128,6 +132,7 @@ class DropCorrelator:
         self.identity = self.context.identity
         self.concerns = concerns
         self.everything = everything
+        self.walls = WallClocks()
         self.background = self.forgotten = self.observers = 0
         self._groups: dict[GroupKey, EventGroup] = {}
         self._now: dict[str, int] = {}
@@ -141,6 +146,8 @@ class DropCorrelator:
     def feed(self, event: Event) -> None:
         """Takes in one record."""
         match event:
+            case Hello():
+                self.walls.learn(event)
             case PacketDropped():
                 self._sample(event)
             case IcmpError():
@@ -213,6 +220,7 @@ class DropCorrelator:
         if group is None:
             return
         group.packets += event.packets
+        group.first_ns, group.last_ns = group.first_ns or event.t_ns, event.t_ns
         group.event = group.event or event
         if isinstance(event, DropCount):
             group.bytes += event.bytes

@@ -106,6 +106,9 @@ class Rows:
             direction="reply" if group.reply else "request",
             node=group.node,
             pod=f"{pod.metadata.namespace}/{pod.metadata.name}" if pod else None,
+            t_ns=group.first_ns,
+            time=self._correlator.walls.time(group.node, group.first_ns),
+            last_time=self._correlator.walls.time(group.node, group.last_ns),
             **fields,  # type: ignore[arg-type]
         )
 

@@ -15,7 +15,7 @@ import msgspec
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.kube.generated_pods import pods_of_workloads
-from kubectl_genainet.kube.kustomize import Kustomizations
+from kubectl_genainet.kube.kustomize.build import Kustomizations
 from kubectl_genainet.kube.places import Places
 from kubectl_genainet.kube.yaml_text import parse_text
 from kubectl_genainet.model.cluster import ClusterSnapshot

@@ -227,6 +227,11 @@ class ClusterSnapshot:
     def _services_by_node_port(self) -> Mapping[tuple[int, str], tuple[Service, ServicePort]]:
         return {(p.node_port, p.protocol): (s, p) for s in self.services for p in s.spec.ports if p.node_port}
 
+    def service_with(self, ip: str) -> Service | None:
+        """The Service that has the address, whatever its ports."""
+        wanted = canonical_ip(ip)
+        return next((at.service for (found, *_), at in self._services_by_address.items() if found == wanted), None)
+
     def service_at(self, ip: str, port: int, protocol: str) -> ServiceAddress | None:
         """The Service port behind an address; `protocol` is the API's name ("TCP", "UDP", "SCTP")."""
         found = self._services_by_address.get((canonical_ip(ip), port, protocol))

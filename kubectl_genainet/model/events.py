@@ -352,8 +352,8 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tic
     t_ns: int
 
 
-class ProbeResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="probe_result"):
-    """The outcome of one connection that the agent opened (`--probe`). Times in ns, None where not reached."""
+class CheckConnectionResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="probe_result"):
+    """The outcome of one connection that the agent opened (`--check`). Times in ns, None where not reached."""
 
     node: str
     pod: str
@@ -416,7 +416,7 @@ Event = (
     | Progress
     | Sampled
     | Tick
-    | ProbeResult
+    | CheckConnectionResult
     | RuleHit
     | AgentFailed
     | NodeReport

@@ -19,7 +19,7 @@ from kubectl_genainet.model.numbers import whole_number
 class TargetKind(Enum):
     SERVICE = "svc"
     POD = "pod"
-    WORKLOAD = "deploy"  # Deployment, StatefulSet, DaemonSet or Job
+    WORKLOAD = "deploy"  # any kind that makes pods
     ADDRESS = "ip"
 
 
@@ -62,6 +62,10 @@ _KINDS = {
     },
 }
 KIND_WORDS = frozenset(_KINDS)
+# Kinds by the word that kubectl's users type; all others by their name.
+_SHORT = {"Service": "svc", "Deployment": "deploy", "StatefulSet": "sts", "DaemonSet": "ds", "ReplicaSet": "rs"}
+NAMESPACE_WORDS = frozenset({"ns", "namespace", "namespaces"})
+NODE_WORDS = frozenset({"no", "node", "nodes"})
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
@@ -79,7 +83,8 @@ class Target(msgspec.Struct, frozen=True):
         if self.kind is TargetKind.ADDRESS:
             return f"[{self.name}]{port}" if ":" in self.name and port else f"{self.name}{port}"
         prefix = f"{self.namespace}/" if self.namespace else ""
-        return f"{self.kind.value}/{prefix}{self.name}{port}"
+        word = _SHORT.get(self.api_kind, self.api_kind.lower()) or self.kind.value
+        return f"{word}/{prefix}{self.name}{port}"
 
 
 def parse_target(text: str) -> Target:
@@ -106,6 +111,18 @@ def parse_target(text: str) -> Target:
         )
     target_kind, api_kind = _KINDS[kind.lower()]
     return Target(target_kind, api_kind, name, _parse_port(port, text) if colon else None, namespace)
+
+
+def is_connection_end(text: str) -> bool:
+    """Whether the text has the form of a connection's end: a kind and a name, an address, a CIDR, a label."""
+    kind, slash, _ = text.partition("/")
+    if slash and kind.lower() in KIND_WORDS | NAMESPACE_WORDS | NODE_WORDS:
+        return True
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return "=" in text
+    return True
 
 
 def _parse_address(text: str) -> Target | None:

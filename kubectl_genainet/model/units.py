@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 _BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
@@ -39,3 +40,14 @@ def seconds(value: Any) -> float | None:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
     return float(sum(float(number) * _DURATION[unit] for number, unit in parts))
+
+
+def rfc3339(realtime_ns: int | None) -> str:
+    """A wall-clock time in ns since 1970 as RFC 3339 in UTC, to the microsecond; "" for None and for what is no time."""
+    if not realtime_ns or realtime_ns < 0:
+        return ""
+    try:
+        moment = datetime.fromtimestamp(realtime_ns // 1_000_000_000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return ""
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{realtime_ns % 1_000_000_000 // 1000:06d}Z"

@@ -19,6 +19,8 @@ from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.cidr import address_of
 from kubectl_genainet.policy.compile import compile_policies
 from kubectl_genainet.policy.decide import Selected
+from kubectl_genainet.policy.dialects.calico import GROUPS as CALICO_GROUPS
+from kubectl_genainet.policy.dialects.calico import policy_ref
 from kubectl_genainet.policy.enforcers import Deviation, Enforcer, Trait, as_configured, enforcer_of
 from kubectl_genainet.policy.explain import explain_direction
 from kubectl_genainet.policy.identity import IdentityPeer
@@ -57,7 +59,7 @@ class PolicyEngine:
         self.enforcer = as_configured(enforcer or enforcer_of(snapshot), snapshot)
         self._compiled = compiled = compile_policies(snapshot, self.enforcer)
         self.tiers = compiled.tiers
-        self.policies = tuple(compiled.policies)
+        self._base, self._gone, self._added = tuple(compiled.policies), frozenset[int](), tuple[Policy, ...]()
         self.host_policies = tuple(compiled.host_policies)
         self.unevaluated = tuple(compiled.unevaluated)
         self.refused = tuple(compiled.refused)
@@ -67,6 +69,12 @@ class PolicyEngine:
             self._by_namespace[_namespace_of(policy)].append(policy)
         self._plans: dict[tuple[str, str, Direction], Plan] = {}
         self._variants: dict[tuple[frozenset[Trait], str], PolicyEngine] = {}
+
+    @cached_property
+    def policies(self) -> tuple[Policy, ...]:
+        """Every policy, those applied by `with_changes` last."""
+        kept = tuple(p for p in self._base if id(p) not in self._gone) if self._gone else self._base
+        return (*kept, *self._added) if self._added else kept
 
     @cached_property
     def edges(self) -> Edges:
@@ -89,10 +97,9 @@ class PolicyEngine:
             added += compiler(obj)
         refs = {p.ref: p.family for p in added}
         removed = [p for ref, family in refs.items() for p in self._by_ref.get(ref, ()) if p.family is family]
-        gone = {id(p) for p in removed}
+        gone = frozenset(id(p) for p in removed)
         changed = copy.copy(self)
-        kept = tuple(p for p in self.policies if id(p) not in gone) if gone else self.policies
-        changed.policies = (*kept, *added)
+        changed._base, changed._gone, changed._added = self.policies, gone, tuple(added)
         changed._by_namespace = self._by_namespace.copy()
         for namespace in {_namespace_of(p) for p in (*removed, *added)}:
             here = [p for p in self._by_namespace.get(namespace, ()) if id(p) not in gone]
@@ -100,7 +107,7 @@ class PolicyEngine:
         changed._plans = {}
         changed._variants = {}
         changed._applied = (*self._applied, *objects)
-        for made in ("rows", "edges", "snapshot", "_by_ref", "_objects", "policy_names"):
+        for made in ("policies", "rows", "edges", "snapshot", "_by_ref", "_objects", "policy_names"):
             changed.__dict__.pop(made, None)
         return Changed(changed, tuple(removed), tuple(added))
 
@@ -128,7 +135,7 @@ class PolicyEngine:
         found: dict[ObjectRef, list[KubeObject]] = defaultdict(list)
         for obj in self.snapshot.objects:
             if "Policy" in obj.kind:
-                found[obj.ref].append(obj)
+                found[policy_ref(obj) if obj.group in CALICO_GROUPS else obj.ref].append(obj)
         return found
 
     def policy_object(self, ref: ObjectRef, groups: Collection[str]) -> KubeObject | None:

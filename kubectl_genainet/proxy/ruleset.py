@@ -59,6 +59,10 @@ class Ruleset:
             self._hooks[key] = found
         return found
 
+    def translates(self, family: int) -> bool:
+        """Whether any chain translates: NAT then decides about every connection of the family (nf_nat_register_fn)."""
+        return any(c.kind == "nat" for hook in Hook for c in self.chains_at(family, hook))
+
     def ties(self, family: int) -> bool:
         """Whether legacy chains and others with rules share a priority: their order is then in no dump."""
         if family not in self._ties:

@@ -16,9 +16,10 @@ from kubectl_genainet.model.results.dns import ClientStats, Counts, DnsSummary, 
 from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.model.results.path import Party
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
-from kubectl_genainet.render.table import Column, FittingTable
+from kubectl_genainet.render.paragraphs import hanging
+from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import SEVERITY_STYLE, duration, printable
-from kubectl_genainet.render.trace.tree import certainty
+from kubectl_genainet.render.trace.parts import certainty
 
 NAMES_SHOWN = 15
 _ALWAYS = frozenset({"QUERIES", "P50", "P99", "MAX", "TIMEOUTS"})
@@ -36,9 +37,9 @@ def _count_columns(_: type[R]) -> tuple[Column[R], ...]:
         Column("QUERIES", lambda r: str(r.counts.queries), right=True),
         Column("P50", lambda r: _time(r.counts.latency.p50), right=True),
         Column("P99", lambda r: _time(r.counts.latency.p99), right=True),
-        Column("MAX", lambda r: _time(r.counts.latency.max), right=True),
+        Column("MAX", lambda r: _time(r.counts.latency.max), right=True, spare=1),
         Column("TIMEOUTS", lambda r: str(r.counts.timeouts), right=True, style=_bad(lambda c: c.timeouts)),
-        Column("RETRIES", lambda r: str(r.counts.retries), right=True),
+        Column("RETRIES", lambda r: str(r.counts.retries), right=True, spare=1),
         Column("NXDOMAIN", lambda r: str(r.counts.rcodes.get("NXDOMAIN", 0)), right=True),
         Column(
             "SERVFAIL",
@@ -46,8 +47,8 @@ def _count_columns(_: type[R]) -> tuple[Column[R], ...]:
             right=True,
             style=_bad(lambda c: c.rcodes.get("SERVFAIL", 0)),
         ),
-        Column("TRUNCATED", lambda r: str(r.counts.truncated), right=True),
-        Column("TCP", lambda r: str(r.counts.tcp_retries), right=True),
+        Column("TRUNCATED", lambda r: str(r.counts.truncated), right=True, spare=1),
+        Column("TCP", lambda r: str(r.counts.tcp_retries), right=True, spare=1),
     )
 
 
@@ -81,6 +82,7 @@ def _party(party: Party | None) -> str:
 
 
 WIDE_COLUMNS: tuple[tuple[Column[DnsExchange], int], ...] = (
+    (Column("TIME", lambda e: e.time or "-"), 27),
     (Column("CLIENT", lambda e: e.client.pod or e.client.ip), 28),
     (Column("SERVER", lambda e: _party(e.server or e.asked)), 26),
     (Column("TYPE", lambda e: e.type or "?"), 5),
@@ -151,7 +153,7 @@ class WideView(DnsView):
 
     def finish(self, summary: DnsSummary) -> None:
         self._nothing_seen(summary)
-        self.console.print(report(summary, by_server=self.by_server))
+        self.console.print(report(summary, self.console.width, by_server=self.by_server))
 
 
 class TableView(DnsView):
@@ -172,36 +174,38 @@ class TableView(DnsView):
     def finish(self, summary: DnsSummary) -> None:
         self.screen.stop()
         self._nothing_seen(summary)
-        self.console.print(report(summary, by_server=self.by_server))
+        self.console.print(report(summary, self.console.width, by_server=self.by_server))
 
 
 def tables(
     clients: tuple[ClientStats, ...], names: tuple[NameStats, ...], servers: tuple[ServerStats, ...], *, by_server: bool
 ) -> list[RenderableType]:
     """Clients (or servers) first, then the names that went worst, then the others."""
-    by_client: list[RenderableType] = [FittingTable(CLIENT_COLUMNS, clients, _ALWAYS), Text("")]
-    of_servers: list[RenderableType] = [FittingTable(SERVER_COLUMNS, servers, _ALWAYS), Text("")]
-    of_names: list[RenderableType] = [FittingTable(NAME_COLUMNS, names[:NAMES_SHOWN], _ALWAYS), Text("")]
+    by_client: list[RenderableType] = [table(CLIENT_COLUMNS, clients, always=_ALWAYS), Text("")]
+    of_servers: list[RenderableType] = [table(SERVER_COLUMNS, servers, always=_ALWAYS), Text("")]
+    of_names: list[RenderableType] = [table(NAME_COLUMNS, names[:NAMES_SHOWN], always=_ALWAYS), Text("")]
     if len(names) > NAMES_SHOWN:
         of_names.insert(1, Text(f"… and {len(names) - NAMES_SHOWN} more names (all with -o json)", style="dim"))
     return of_servers + by_client + of_names if by_server else by_client + of_names + of_servers
 
 
-def report(summary: DnsSummary, *, by_server: bool) -> RenderableType:
+def report(summary: DnsSummary, width: int, *, by_server: bool) -> RenderableType:
     """The tables, the findings and the account of what was seen and lost."""
     shown = tables(summary.clients, summary.names, summary.servers, by_server=by_server) if summary.clients else []
     for finding in summary.findings:
-        shown += _finding(finding)
-    return Group(*shown, Text(_account(summary), style="dim"))
+        shown += _finding(finding, width)
+    return Group(*shown, *hanging(Text(_account(summary), style="dim"), width))
 
 
-def _finding(finding: Finding) -> list[RenderableType]:
-    lines: list[RenderableType] = [Text("! ", style=SEVERITY_STYLE[finding.severity]).append(printable(finding.title))]
+def _finding(finding: Finding, width: int) -> list[RenderableType]:
+    title = Text("! ", style=SEVERITY_STYLE[finding.severity]).append(printable(finding.title))
+    lines: list[RenderableType] = list(hanging(title, width, hang=2))
     for item in finding.evidence:
-        lines.append(Text("  ").append(printable(item.statement) + " ").append_text(certainty(item.certainty)))
+        statement = Text(printable(item.statement) + " ").append_text(certainty(item.certainty))
+        lines += hanging(statement, width, indent=2, hang=2)
     if finding.remedy is not None:
-        lines.append(Text(f"  → {printable(finding.remedy.text)}", style="cyan"))
-        lines += [Text(f"    {printable(line)}") for line in finding.remedy.yaml.splitlines()]
+        lines += hanging(Text(f"→ {printable(finding.remedy.text)}", style="cyan"), width, indent=2, hang=2)
+        lines += [Text(f"    {printable(line)}", overflow="fold") for line in finding.remedy.yaml.splitlines()]
     return [*lines, Text("")]
 
 

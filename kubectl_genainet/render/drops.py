@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from kubectl_genainet.model.diagnoses.rules import CONNTRACK_FULL
@@ -16,8 +15,9 @@ from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.drops import Agreement, DropOutcome, DropRow, DropSummary
 from kubectl_genainet.model.results.path import Party
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
+from kubectl_genainet.render.paragraphs import hanging
 from kubectl_genainet.render.table import Column, table
-from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, printable
+from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, moment, printable
 
 REFRESH_S = 1.0
 DETAILS = 12  # rows that are explained below the table
@@ -62,12 +62,14 @@ COLUMNS: tuple[Column[DropRow], ...] = (
     Column("CLIENT", lambda r: who(r.client)),
     Column("SERVER", lambda r: who(r.server)),
     Column("SERVICE", lambda r: f"{r.service.name}:{r.service.port}" if r.service else "-"),
-    Column("PROTO", lambda r: r.protocol.value if r.client or r.server else "-"),
+    Column("PROTO", lambda r: r.protocol.value if r.client or r.server else "-", spare=1),
     Column("WAY", _arrow, wide=True),
     Column("WHERE", where),
     Column("NODE", lambda r: r.node, wide=True),
     Column("REASON", reason),
     Column("LOCATION", lambda r: r.drop.location if r.drop else "-", wide=True),
+    Column("FIRST", lambda r: moment(r.time) or "-", spare=1),
+    Column("LAST", lambda r: moment(r.last_time) or "-"),
     Column("BYTES", lambda r: str(r.bytes), wide=True, right=True),
     Column("POLICY", lambda r: r.policy.agreement.value if r.policy else "-", wide=True),
     Column("WHY", lambda r: r.title, wide=True),
@@ -84,7 +86,7 @@ class DropsView(LiveView, ABC):
 
 
 class TableView(DropsView):
-    """The table, by count, refreshed in place on a terminal; once, at the end, in a pipe."""
+    """The table, by count, refreshed in place on a terminal; at the end the causes, then the table."""
 
     in_place = True
     wide = False
@@ -101,13 +103,13 @@ class TableView(DropsView):
 
     def finish(self, rows: list[DropRow], summary: DropSummary) -> None:
         self.screen.stop()
+        for row, more in alike(rows)[:DETAILS]:
+            self.console.print(details(row, self.console.width, more))
+            self.console.print(Text())
         if rows:
             self.console.print(table(COLUMNS, rows, wide=self.wide))
-        for row, more in alike(rows)[:DETAILS]:
             self.console.print(Text())
-            self.console.print(details(row, more))
-        self.console.print(Text())
-        self.console.print(Text(_account(summary), style="dim"))
+        self.console.print(*hanging(Text(_account(summary), style="dim"), self.console.width), sep="\n")
 
 
 class WideView(TableView):
@@ -132,7 +134,7 @@ def alike(rows: list[DropRow]) -> list[tuple[DropRow, int]]:
     return [(same[0], len(same) - 1) for same in kinds.values()]
 
 
-def details(row: DropRow, more: int = 0) -> RenderableType:
+def details(row: DropRow, width: int, more: int = 0) -> RenderableType:
     """What is behind a row, each statement with how it is known; `more` rows are like it."""
     mark = "✗" if row.severity is Severity.ERROR else "!" if row.severity is Severity.WARNING else "·"
     ends = f"{who(row.client)} → {who(row.server)}" if row.client or row.server else row.node
@@ -154,7 +156,8 @@ def details(row: DropRow, more: int = 0) -> RenderableType:
         if row.policy.causes:
             lines.append(_certain(f"not known which: {'; '.join(row.policy.causes)}", Certainty.UNKNOWN))
     lines += [_certain(item.statement, item.certainty) for item in row.evidence[:EVIDENCE]]
-    return Group(head, *(Padding(line, (0, 0, 0, 4)) for line in lines))
+    wrapped = (part for text in lines for part in hanging(text, width, indent=4, hang=2))
+    return Group(*hanging(head, width, hang=2), *wrapped)
 
 
 def _account(summary: DropSummary) -> str:

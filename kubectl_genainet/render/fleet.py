@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rich.table import Table
+from rich.console import RenderableType
 
 from kubectl_genainet.model.results.fleet import NodeStatus
 from kubectl_genainet.render.table import Column, table
@@ -21,5 +21,5 @@ COLUMNS: tuple[Column[NodeStatus], ...] = (
 )
 
 
-def fleet_table(rows: Iterable[NodeStatus], *, wide: bool = False) -> Table:
+def fleet_table(rows: Iterable[NodeStatus], *, wide: bool = False) -> RenderableType:
     return table(COLUMNS, rows, wide=wide)

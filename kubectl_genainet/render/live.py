@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from kubectl_genainet.context.account import warning_of
-from kubectl_genainet.model.events import Event, Hello, ProbeResult, Progress
+from kubectl_genainet.model.events import CheckConnectionResult, Event, Hello, Progress
 from kubectl_genainet.render.text import make_console, printable
 
 
@@ -114,7 +114,7 @@ class LiveView:
                 self._attached.add(event.node)
                 if self.live and self.messages.is_terminal:
                     self.note(f"watching on {', '.join(sorted(self._attached))}")
-            case ProbeResult():
+            case CheckConnectionResult():
                 took = f" in {event.connect_ns / 1e3:.0f} µs" if event.connect_ns else ""
                 self.note(f"probe {event.url}: {event.outcome}{took}")
             case Hello() if self.live and self.messages.is_terminal and not self._told["hello"]:

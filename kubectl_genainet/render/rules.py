@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
@@ -14,7 +13,7 @@ from kubectl_genainet.proxy.batch import FlowResult
 from kubectl_genainet.proxy.exact import RuleCount
 from kubectl_genainet.proxy.iptables.ipset import IpSet
 from kubectl_genainet.proxy.report import RulesReport, RulesRow
-from kubectl_genainet.render.table import Column, table
+from kubectl_genainet.render.table import Column, WhereItFits, table
 from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, markup_safe, printable
 
 
@@ -61,11 +60,17 @@ COLUMNS: tuple[Column[RulesRow], ...] = (
 
 
 def rules_table(report: RulesReport, *, wide: bool = False) -> RenderableType:
-    return Group(table(COLUMNS, report.rows, wide=wide), *_findings(report))
+    """The table, or the tree where the terminal is too narrow for it."""
+    shown = table(COLUMNS, report.rows, wide=wide)
+    return Group(WhereItFits(shown, Group(*_trees(report))), *_findings(report))
 
 
 def rules_tree(report: RulesReport) -> RenderableType:
     """Service port → node → address → backend, each with its chain, its share and its hits."""
+    return Group(*_trees(report), *_findings(report))
+
+
+def _trees(report: RulesReport) -> Iterable[RenderableType]:
     trees: dict[str, Tree] = {}
     nodes: dict[tuple[str, str, str], Tree] = {}
     for row in report.rows:
@@ -83,7 +88,7 @@ def rules_tree(report: RulesReport) -> RenderableType:
             share = "by the scheduler" if backend.probability is None else f"{backend.probability:.0%}"
             hits = "" if backend.connections is None else f"  {counted(backend.connections, 'connection')}"
             branch.add(f"{markup_safe(backend.address)}  {share}  [dim]{markup_safe(backend.chain)}[/]{hits}")
-    return Group(*trees.values(), *_findings(report))
+    return trees.values()
 
 
 def _findings(report: RulesReport) -> Iterable[RenderableType]:
@@ -141,7 +146,7 @@ FLOW_COLUMNS: tuple[Column[FlowResult], ...] = (
 )
 
 
-def flows_table(results: Iterable[FlowResult], *, wide: bool = False) -> Table:
+def flows_table(results: Iterable[FlowResult], *, wide: bool = False) -> RenderableType:
     return table(FLOW_COLUMNS, results, wide=wide)
 
 
@@ -156,11 +161,11 @@ EXACT_COLUMNS: tuple[Column[RuleCount], ...] = (
 )
 
 
-def exact_table(counts: Iterable[RuleCount], *, wide: bool = False) -> Table:
+def exact_table(counts: Iterable[RuleCount], *, wide: bool = False) -> RenderableType:
     return table(EXACT_COLUMNS, counts, wide=wide)
 
 
-def ipsets_table(sets: Iterable[IpSet]) -> Table:
+def ipsets_table(sets: Iterable[IpSet]) -> RenderableType:
     columns: tuple[Column[IpSet], ...] = (
         Column("SET", lambda s: s.name),
         Column("TYPE", lambda s: s.type),

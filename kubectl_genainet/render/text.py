@@ -19,6 +19,7 @@ CERTAINTY_STYLE = {
     Certainty.ASSUMED: "yellow",
     Certainty.UNKNOWN: "dim",
 }
+PIPE_WIDTH = 10_000  # of a pipe: nothing is folded
 SEVERITY_STYLE = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFO: "blue"}
 
 
@@ -44,11 +45,11 @@ def markup_safe(text: str) -> str:
 
 
 def make_console(file: IO[str] | None = None, *, stderr: bool = False) -> Console:
-    """A console that respects NO_COLOR, the terminal's width and pipes; wide when piped, so that lines stay whole, unless
-    COLUMNS says how wide."""
+    """A console that respects NO_COLOR, the terminal's width and pipes; in a pipe lines stay whole, unless COLUMNS says how
+    wide they may be."""
     console = Console(file=file, stderr=stderr, highlight=False, soft_wrap=False, emoji=False)
     if not console.is_terminal:
-        width = console.width if os.environ.get("COLUMNS") else max(console.width, 200)
+        width = console.width if os.environ.get("COLUMNS") else PIPE_WIDTH
         console = Console(
             file=file,
             stderr=stderr,
@@ -59,6 +60,14 @@ def make_console(file: IO[str] | None = None, *, stderr: bool = False) -> Consol
             force_terminal=False,
         )
     return console
+
+
+def moment(time: str, *, whole: bool = True) -> str:
+    """The time of day of an RFC 3339 time, in UTC: 21:40:05Z, or to the millisecond; "" for ""."""
+    if not time:
+        return ""
+    clock = time.partition("T")[2].rstrip("Z")
+    return f"{clock[:8]}Z" if whole else f"{clock[:12]}Z"
 
 
 def duration(ns: float | None) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 
 import msgspec
 
 from kubectl_genainet.context.targets import Resolved, resolve, resolve_namespace
 from kubectl_genainet.errors import ExitStatus, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
-from kubectl_genainet.model.events import ClusterChanged, Event, ProbeResult
+from kubectl_genainet.model.events import CheckConnectionResult, ClusterChanged, Event
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import Target, TargetKind, parse_target, pod_named
@@ -18,9 +19,10 @@ from kubectl_genainet.run.session import Watching, perform
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.target import HeldTarget
 from kubectl_genainet.run.view import MakeView, TraceView
+from kubectl_genainet.trace.filters import path_filter
 from kubectl_genainet.trace.paths import PathCorrelator
 from kubectl_genainet.trace.summary import SummaryBuilder, something_wrong
-from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
+from kubectl_genainet.wire import CheckRequest, FilterEntry, TraceRequest
 
 SETTLED_S = 2.5  # after a check connection's result, everything that it causes has settled
 
@@ -34,9 +36,21 @@ class CheckConnections:
 
 
 @dataclass(frozen=True, slots=True)
+class PathFilterTexts:
+    """Which connections are told, as a command line says it: verdicts by name, ends as "deploy/NAME", "ns/NAME",
+    "10.0.0.0/8" or "app=rag" (several are alternatives), and a selector for the pod at either end."""
+
+    verdicts: tuple[str, ...] = ()
+    clients: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
+    labels: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TraceOptions:
     """`from_pod` ("pod/NAME"): only this client's packets, and where `check` connections come from. `slow_s`: replies that
-    begin later are slow. `cpu_percent` of one core may be spent on following packets on each node."""
+    begin later are slow. `cpu_percent` of one core may be spent on following packets on each node. `only`: what other
+    connections do is not told. `last`: of all connections only the last so many are."""
 
     from_pod: str = ""
     check: CheckConnections | None = None
@@ -46,6 +60,8 @@ class TraceOptions:
     record: str = ""
     slow_s: float = 1.0
     cpu_percent: float = 5.0
+    last: int | None = None
+    only: PathFilterTexts = field(default_factory=PathFilterTexts)
 
 
 def trace(source: Source, target: Target | None, options: TraceOptions, make_view: MakeView[TraceView]) -> ExitStatus:
@@ -63,7 +79,7 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
         timeout_s=options.timeout_s,
         exact=options.exact,
         cpu_percent=options.cpu_percent,
-        probe=_probe_request(options.check, resolved, snapshot, client) if source.live else None,
+        check=_check_request(options.check, resolved, snapshot, client) if source.live else None,
     )
     name = str(resolved.target)
     view = make_view(name, live=source.live)
@@ -76,11 +92,11 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
         {"target": name, "timeout": options.timeout_s},
         node=options.node,
         nodes=frozenset({client.spec.node_name}) | resolved.nodes if client is not None else frozenset(),
-        enough=lambda event: SETTLED_S if isinstance(event, ProbeResult) else None,
+        enough=lambda event: SETTLED_S if isinstance(event, CheckConnectionResult) else None,
         record=options.record,
     )
     held = HeldTarget(name, lambda now: _resolved(target, now, resolved.namespace), snapshot, view.warn)
-    run = TraceRun(snapshot, held, client, view, slow_s=options.slow_s)
+    run = TraceRun(snapshot, held, client, view, options)
     return perform(run, source, watching)
 
 
@@ -98,9 +114,9 @@ def client_pod(text: str, snapshot: ClusterSnapshot, namespace: str) -> Pod | No
     return pod_named(snapshot, target.namespace or namespace, target.name)
 
 
-def _probe_request(
+def _check_request(
     check: CheckConnections | None, resolved: Resolved, snapshot: ClusterSnapshot, client: Pod | None
-) -> ProbeRequest | None:
+) -> CheckRequest | None:
     if check is None:
         return None
     if client is None:
@@ -109,13 +125,13 @@ def _probe_request(
         ]
         names = ", ".join(sorted(p.metadata.name for p in candidates)[:5])
         raise InputError(
-            "--probe needs --from-pod: where shall the connection come from?", hint=f"For example one of {names}."
+            "--check needs --from-pod: where shall the connection come from?", hint=f"For example one of {names}."
         )
     if not client.ips:
         raise InputError(f"pod {client.metadata.name} has no address yet")
     own, host, port = _check_addresses(resolved, snapshot, client)
     header = resolved.target.name if resolved.target.kind is TargetKind.SERVICE else ""
-    return ProbeRequest(from_ip=own, host=host, port=port, path=check.path, host_header=header, count=check.count)
+    return CheckRequest(from_ip=own, host=host, port=port, path=check.path, host_header=header, count=check.count)
 
 
 def _check_addresses(resolved: Resolved, snapshot: ClusterSnapshot, client: Pod) -> tuple[str, str, int]:
@@ -143,7 +159,7 @@ def _check_addresses(resolved: Resolved, snapshot: ClusterSnapshot, client: Pod)
 def _request_for(node: str, request: TraceRequest, client: Pod | None) -> TraceRequest:
     """Only the node of the client pod opens connections."""
     here = client is not None and client.spec.node_name == node
-    return request if here or request.probe is None else msgspec.structs.replace(request, probe=None)
+    return request if here or request.check is None else msgspec.structs.replace(request, check=None)
 
 
 class TraceRun:
@@ -155,11 +171,12 @@ class TraceRun:
         target: HeldTarget[Resolved],
         client: Pod | None,
         view: TraceView,
-        *,
-        slow_s: float = 1.0,
+        options: TraceOptions,
     ) -> None:
-        self.target, self.client, self.view = target, client, view
-        self.correlator = PathCorrelator(snapshot, set(target.current.servers), slow_ns=int(slow_s * 1e9))
+        self.target, self.client, self.view, self.only = target, client, view, path_filter(**asdict(options.only))
+        self.correlator = PathCorrelator(snapshot, set(target.current.servers), slow_ns=int(options.slow_s * 1e9))
+        self._not_shown = 0
+        self._last: deque[PacketPath] | None = deque(maxlen=options.last) if options.last else None
         self.summary = SummaryBuilder(target.name, self.correlator.identity.ready_endpoints)
 
     @property
@@ -177,21 +194,40 @@ class TraceRun:
     def _show(self, paths: Iterator[PacketPath]) -> None:
         for path in paths:
             if self._concerns(path):
-                self.summary.path(path)
-                self.view.path(path)
+                if self._last is None:
+                    self._tell(path)
+                else:
+                    self._last.append(path)
+
+    def _tell(self, path: PacketPath) -> None:
+        self.summary.path(path)
+        self.view.path(path)
 
     def _concerns(self, path: PacketPath) -> bool:
         if not self.target.current.concerns(path):
             return False
-        if self.client is None:
-            return True
+        if not self._is_asked_for(path):
+            self._not_shown += 1
+            return False
+        return True
+
+    def _is_asked_for(self, path: PacketPath) -> bool:
         client = path.flow.client
-        return (client.namespace, client.pod) == (self.client.metadata.namespace, self.client.metadata.name)
+        if self.client is not None:
+            own = self.client.metadata
+            if (client.namespace, client.pod) != (own.namespace, own.name):
+                return False
+        return self.only.admits(path, self.correlator.identity.snapshot)
 
     def finish(self, *, live: bool) -> ExitStatus:
         self._show(self.correlator.finish())
+        for path in self._last or ():
+            self._tell(path)
         summary = self.summary.build(
-            self.correlator.half_seen, self.correlator.left_out, 1 << self.correlator.sampling.highest
+            self.correlator.half_seen,
+            self.correlator.left_out,
+            1 << self.correlator.sampling.highest,
+            not_shown=self._not_shown,
         )
         self.view.finish(summary)
         if something_wrong(summary):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -91,6 +92,16 @@ class Connection:
         The probes of different nodes are attached at different moments: the earliest attempt may be half seen.
         """
         return max(self.attempts, key=len)
+
+    @property
+    def moments(self) -> Iterator[tuple[str, int]]:
+        """When each node saw something of it, on its clock: the first packet, else what ended it, or its data."""
+        seen: list[PacketSeen | PacketDropped] = [s for attempt in self.attempts for s in attempt]
+        seen += [d.event for d in self.drops] if not seen else []
+        yield from ((s.node, s.t_ns) for s in seen)
+        if not seen:
+            yield from ((place[0], t_ns) for place, t_ns in (*self.request_data.items(), *self.reply_data.items()))
+            yield from ((counted.latest.node, counted.latest.first_ns) for counted in self.counts.values())
 
     @property
     def ended(self) -> bool:

@@ -311,7 +311,10 @@ class PathCorrelator:
         if lost and outcome in (ConnectionOutcome.UNANSWERED, ConnectionOutcome.DROPPED) and fate.drop is None:
             outcome, verdict = ConnectionOutcome.UNKNOWN, Verdict.UNKNOWN
             waited = f"{waited}; but records of {lost} were lost meanwhile, so an answer may have been among them"
+        t_ns, time = self.watches.earliest(connection.moments)
         path = PacketPath(
+            t_ns=t_ns,
+            time=time,
             flow=Flow(self.identity.party(original.src, original.sport or None), service, original.protocol),
             backend=backend,
             nat=self._nat(translation),

@@ -54,7 +54,7 @@ class SummaryBuilder:
         if len(self._backends[key]) < MAX_SAMPLES:
             self._backends[key].append(path)
 
-    def build(self, half_seen: int = 0, left_out: int = 0, sampled: int = 1) -> TraceSummary:
+    def build(self, half_seen: int = 0, left_out: int = 0, sampled: int = 1, *, not_shown: int = 0) -> TraceSummary:
         backends = tuple(self._backend(key) for key in sorted(self._backends, key=lambda k: (k is None, str(k))))
         first_points = self._flows.values()
         return TraceSummary(
@@ -75,6 +75,7 @@ class SummaryBuilder:
             half_seen=half_seen,
             left_out=left_out,
             sampled=sampled,
+            not_shown=not_shown,
         )
 
     def _pinned(self) -> list[Finding]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kubectl_genainet.context.clocks import Clocks
+from kubectl_genainet.context.clocks import Clocks, WallClocks
 from kubectl_genainet.model.events import AgentFailed, Hello, Progress
 
 
@@ -27,9 +27,11 @@ class Watches:
     def __init__(self, clocks: Clocks) -> None:
         self._clocks = clocks
         self._nodes: dict[str, NodeWatch] = {}
+        self._walls = WallClocks()  # of failed agents too
 
     def learn(self, event: Hello | Progress | AgentFailed) -> None:
         if isinstance(event, Hello):
+            self._walls.learn(event)
             self._nodes[event.node] = NodeWatch(event.realtime_ns - event.t_ns)
         elif isinstance(event, AgentFailed):
             self._nodes.pop(event.node, None)  # it sees nothing more; what it saw stands
@@ -60,6 +62,11 @@ class Watches:
         """A node's time as its own wall clock has it; the time itself where its Hello was not seen."""
         watch = self._nodes.get(node)
         return t_ns + (watch.ahead_ns if watch is not None else 0)
+
+    def earliest(self, moments: Iterable[tuple[str, int]]) -> tuple[int, str]:
+        """The first of (node, time on its clock) as its time and as RFC 3339; 0 and "" for none."""
+        found = min(((n, t) for n, t in moments if t), key=lambda m: self.wall_clock(*m), default=None)
+        return (found[1], self._walls.time(*found)) if found is not None else (0, "")
 
     def knows(self, node: str) -> bool:
         """Whether an agent of the node has said Hello and has not failed."""

@@ -13,8 +13,10 @@ from kubectl_genainet.model.diagnoses.rules import (
     CONNTRACK_INVALID,
     CONNTRACK_RACE,
     DEVICE_RULE_DROP,
+    KUBE_PROXY_DROP,
     NETFILTER_DROP,
     NO_ENDPOINTS,
+    NO_SUCH_PORT,
     POLICY_DISAGREEMENT,
     POLICY_DROP,
     REJECTED_BY_RULE,
@@ -25,6 +27,7 @@ from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Evaluation, Packet, RuleRef, Ruleset, evaluate, evaluate_hook
 from kubectl_genainet.proxy.enforcers import policy_behind
+from kubectl_genainet.proxy.names import is_kube_proxys
 from kubectl_genainet.why.drop_context import DropContext, DropExplanation, derived, observed
 from kubectl_genainet.why.policies import PolicyStatement, policy_statement
 
@@ -143,10 +146,10 @@ def _named_rule(case: DropContext, rule: RuleRef, policy: PolicyStatement) -> Dr
     def reading(diagnosis: Diagnosis, words: str, policies: tuple[str, ...] = ()) -> DropExplanation:
         return DropExplanation(diagnosis, words, Certainty.DERIVED, text, policies, (met, *policy.evidence), told)
 
-    empty = _service_without_endpoints(case)
-    if empty and rule.chain.startswith(("KUBE-", "reject-", "endpoint", "services")):
-        return reading(NO_ENDPOINTS, empty)
-    if policy.said and (behind is not None or not rule.chain.startswith("KUBE-")):
+    if is_kube_proxys(rule):  # policies know no address of a Service, and have no part in it
+        diagnosis, words = _refused_by_kube_proxy(case, rule)
+        return DropExplanation(diagnosis, words, Certainty.DERIVED, text, (), (met,), told)
+    if policy.said:
         return reading(POLICY_DROP, policy.said, policy.policies)
     if behind is not None:
         names = ", ".join(behind.policies) or "no policy that could be named"
@@ -157,18 +160,27 @@ def _named_rule(case: DropContext, rule: RuleRef, policy: PolicyStatement) -> Dr
         return reading(POLICY_DISAGREEMENT, note, behind.policies)
     verb = "rejects" if told else "drops"
     words = f"{case.where} {verb} it by a rule: {rule.comment or rule.text}"
-    if not rule.chain.startswith("KUBE-") and policy.admits:
+    if policy.admits:
         words += "; by the API's objects the flow is admitted, so no NetworkPolicy is behind it"
     return reading(REJECTED_BY_RULE if told else RULE_DROP, words)
 
 
-def _service_without_endpoints(case: DropContext) -> str:
-    """A sentence where the packet's destination is an address of a Service that has no ready endpoint."""
-    found = case.identity.snapshot.service_at(case.flow.dst, case.flow.dport, case.flow.protocol.value)
-    if found is None or any(b.ready for b in case.identity.snapshot.backends(found.service, found.port)):
-        return ""
-    meta = found.service.metadata
-    return f"Service {meta.namespace}/{meta.name} has no ready endpoint, so kube-proxy refuses its connections"
+def _refused_by_kube_proxy(case: DropContext, rule: RuleRef) -> tuple[Diagnosis, str]:
+    """What a rule of kube-proxy's own means for the address that the packet was sent to."""
+    snapshot, flow = case.identity.snapshot, case.flow
+    found = snapshot.service_at(flow.dst, flow.dport, flow.protocol.value)
+    if found is not None and not any(b.ready for b in snapshot.backends(found.service, found.port)):
+        meta = found.service.metadata
+        words = f"Service {meta.namespace}/{meta.name} has no ready endpoint, so kube-proxy refuses its connections"
+        return NO_ENDPOINTS, words
+    service = snapshot.service_with(flow.dst) if found is None else None
+    if service is not None:
+        meta = service.metadata
+        has = ", ".join(f"{p.port}/{p.protocol}" for p in service.spec.ports)
+        words = f"Service {meta.namespace}/{meta.name} ({flow.dst}) has no port {flow.dport}/{flow.protocol.value}; it has {has}"
+        return NO_SUCH_PORT, words
+    verb = "rejects" if told_by(rule) else "drops"
+    return KUBE_PROXY_DROP, f"kube-proxy's rule on {case.where} {verb} it: {rule.comment or rule.text}"
 
 
 def _conntrack_full(case: DropContext) -> DropExplanation | None:

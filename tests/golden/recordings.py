@@ -1,4 +1,4 @@
-"""What the golden tests share: bundles recorded in the lab, and the command run on them at a width of 100.
+"""What the golden tests share: bundles recorded in the lab, and the command run on them at the widths of two terminals.
 
 GENAINET_GOLDEN=text writes the expected texts anew, GENAINET_GOLDEN=bundles records the bundles (as root) and the texts.
 """
@@ -17,9 +17,12 @@ MOST_BYTES = 250_000
 LAB = "golden"
 
 
-def run(*arguments: str, status: tuple[int, ...] = (0,)) -> str:
+WIDTHS = (80, 200)
+
+
+def run(*arguments: str, status: tuple[int, ...] = (0,), width: int = 100) -> str:
     """The command's standard output; fails where it ends with another status."""
-    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"COLUMNS": "100"}
+    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"COLUMNS": str(width)}
     done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode in status, done.stderr
     return done.stdout

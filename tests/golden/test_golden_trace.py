@@ -1,5 +1,5 @@
-"""Bundles recorded from the lab, and what `trace` makes of them: the text at a width of 100, and the same paths where every
-node has a clock and a kernel of its own.
+"""Bundles recorded from the lab, and what `trace` makes of them: the text at the widths of two terminals, and the same paths
+where every node has a clock and a kernel of its own.
 
 GENAINET_GOLDEN=text writes the expected texts anew, GENAINET_GOLDEN=bundles records the bundles (as root) and the texts.
 """
@@ -17,7 +17,7 @@ from kubectl_genainet.model.events import Bye, Event, Hello, PacketSeen
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.trace.paths import PathCorrelator
-from tests.golden.recordings import GOLDEN, LAB, MOST_BYTES, bundle_of, compare, run
+from tests.golden.recordings import GOLDEN, LAB, MOST_BYTES, WIDTHS, bundle_of, compare, run
 
 # bundle -> (incident or "", target, options of `lab up`)
 RECORDINGS = {
@@ -50,13 +50,14 @@ def recorded() -> None:
             run("lab", "down", "--name", LAB)
 
 
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_recording_gives_the_expected_text(name: str, recorded: None) -> None:
+def test_recording_gives_the_expected_text(name: str, width: int, recorded: None) -> None:
     incident, target, _ = RECORDINGS[name]
     assert bundle_of(name).stat().st_size < MOST_BYTES
-    text = run("trace", target, "--from", str(bundle_of(name)), status=(1,) if incident else (0,))
-    compare(f"trace-{name}", text)
-    assert all(len(line) <= 100 for line in text.splitlines())
+    text = run("trace", target, "--from", str(bundle_of(name)), status=(1,) if incident else (0,), width=width)
+    compare(f"trace-{name}-{width}", text)
+    assert all(len(line) <= width and line == line.rstrip() for line in text.splitlines())
 
 
 def paths_of(bundle: Bundle, events: Iterator[Event] | tuple[Event, ...], target: str) -> list[PacketPath]:

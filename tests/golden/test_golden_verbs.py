@@ -8,7 +8,7 @@ import pytest
 
 from kubectl_genainet.bundle import read_bundle
 from kubectl_genainet.model.events import Bye
-from tests.golden.recordings import GOLDEN, LAB, MOST_BYTES, bundle_of, compare, run
+from tests.golden.recordings import GOLDEN, LAB, MOST_BYTES, WIDTHS, bundle_of, compare, run
 
 # bundle -> (verb, incident or "", arguments, exit status)
 RECORDINGS: dict[str, tuple[str, str, tuple[str, ...], int]] = {
@@ -42,11 +42,12 @@ def recorded() -> None:
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-@pytest.mark.parametrize("output", ["table", "wide"])
-def test_recording_gives_the_expected_text(name: str, output: str, recorded: None) -> None:
+@pytest.mark.parametrize(("output", "width"), [("table", 80), ("table", 200), ("wide", 200)])
+def test_recording_gives_the_expected_text(name: str, output: str, width: int, recorded: None) -> None:
     verb, _, arguments, status = RECORDINGS[name]
     assert bundle_of(name).stat().st_size < MOST_BYTES
-    compare(f"{name}-{output}", run(verb, *arguments, "--from", str(bundle_of(name)), "-o", output, status=(status,)))
+    from_bundle = ("--from", str(bundle_of(name)), "-o", output)
+    compare(f"{name}-{output}-{width}", run(verb, *arguments, *from_bundle, status=(status,), width=width))
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
@@ -65,7 +66,9 @@ def test_json_and_summary_agree_with_the_recording(name: str, recorded: None) ->
     assert any(finding["severity"] != "info" for finding in summary["findings"])
 
 
+@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", RULES)
-def test_recorded_rulesets_give_the_expected_text(name: str) -> None:
+def test_recorded_rulesets_give_the_expected_text(name: str, width: int) -> None:
     bundle, arguments, status = RULES[name]
-    compare(name, run("rules", *arguments, "--from", str(bundle_of(bundle)), status=(status,)))
+    from_bundle = ("--from", str(bundle_of(bundle)))
+    compare(f"{name}-{width}", run("rules", *arguments, *from_bundle, status=(status,), width=width))

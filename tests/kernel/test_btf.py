@@ -124,5 +124,5 @@ def test_kernel_without_type_information_is_a_kind_error(tmp_path: Path) -> None
     assert "CONFIG_DEBUG_INFO_BTF" in error.value.hint
     foreign = tmp_path / "foreign"
     foreign.write_bytes(b"\x9f\xeb"[::-1] + bytes(30))
-    with pytest.raises(GenainetError, match="byte order"):
+    with pytest.raises(GenainetError, match="is not this machine's BTF"):
         Btf(foreign)

@@ -356,7 +356,7 @@ def test_a_node_without_any_rules_is_found(by_nftables: RunningLab) -> None:
 def traced(lab: RunningLab) -> list[dict[str, Any]]:
     """The paths of connections that the agents open from a chatbot, each watched from its beginning."""
     client = lab.pods("chatbot-ui")[0].metadata.name
-    argv = [*CLI, "trace", SERVICE, "--lab", lab.name, "--exact", "--probe", "--probe-count", "1", "--from-pod", client]
+    argv = [*CLI, "trace", SERVICE, "--lab", lab.name, "--exact", "--check", "--check-count", "1", "--from-pod", client]
     for _ in range(3):  # on a busy machine, agents may be too late for a connection's beginning
         done = subprocess.run([*argv, "-o", "json"], capture_output=True, text=True, timeout=90, check=False)
         for name in NODES:

@@ -140,7 +140,7 @@ def test_full_connection_table_stops_a_probe_on_its_own_node(lab: RunningLab) ->
     """The pods of that node can't even ask for names, so nothing of theirs is seen unless it is made."""
     client = lab.pods("chatbot-ui")[0]
     # Three: an entry of the full table may end at the moment in which one comes.
-    probe = ("--probe", "--probe-count", "3", "--from-pod", client.metadata.name)
+    probe = ("--check", "--check-count", "3", "--from-pod", client.metadata.name)
     with broken(lab, "conntrack-full"), tracing("svc/my-llama-svc", "--lab", lab.name, *probe) as trace:
         path = trace.until(lambda p: matches(p, "conntrack-full"))
         assert trace.stop() == 1

@@ -153,7 +153,7 @@ def test_probe_makes_the_traffic_that_is_traced(lab: RunningLab, family: Family)
     client = lab.pods("chatbot-ui")[-1]
     service = address(lab.service("my-llama-svc").cluster_ips, family)
     target = "svc/my-llama-svc" if family is Family.IPV4 else f"[{service}]:80"
-    arguments = ("--from-pod", f"pod/{client.metadata.name}", "--probe", "--probe-count", "2", "--path", "/healthz")
+    arguments = ("--from-pod", f"pod/{client.metadata.name}", "--check", "--check-count", "2", "--path", "/healthz")
     with tracing(target, "--lab", lab.name, *arguments) as trace:
         check_path(lab, trace.until(lambda _: True), client, family)
         check_path(lab, trace.until(lambda _: True), client, family)

@@ -15,7 +15,7 @@ from kubectl_genainet import __version__, stream, wire
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress, Tick
 from kubectl_genainet.stream import AgentConnection, Streams, ask_all
-from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
+from kubectl_genainet.wire import CheckRequest, FilterEntry, TraceRequest
 
 REQUEST = TraceRequest(filters=(FilterEntry("10.0.0.1", 80),))
 RECORDS = 20  # by each agent, besides the first and the last
@@ -204,7 +204,7 @@ def test_node_that_opens_connections_is_asked_when_the_others_watch(fleet: Fleet
         send(sock, Progress(node=node, stage="attached", t_ns=1), Bye(node=node, emitted=0, sent=0, lost=0, reason="x"))
         sock.sendall(b"0\r\n\r\n")
 
-    probing = TraceRequest(filters=(), probe=ProbeRequest(from_ip="10.0.0.1", host="10.0.0.2", port=80))
+    probing = TraceRequest(filters=(), check=CheckRequest(from_ip="10.0.0.1", host="10.0.0.2", port=80))
     dials = {
         "a": fleet.dial("a", slow_to_attach),
         "b": fleet.dial("b", slow_to_attach),

@@ -45,7 +45,7 @@ class Owners:
                 raise ValueError(f"it is larger than {MAX_FILE} bytes")
             self.identities = msgspec.json.decode(Path(self._path).read_bytes(), type=Identities)
             self._version, self.error = version, ""
-        except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+        except (OSError, ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             self.error = f"{self._path}: {error}"
             return
         if self._report is not None:

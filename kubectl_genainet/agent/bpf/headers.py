@@ -210,7 +210,7 @@ def kernel_facts(
 ) -> KernelFacts:
     """The facts of the running kernel, from `cache` where another process has read them already.
 
-    Reading BTF takes a few hundred milliseconds. The cache's key holds everything that the result depends on.
+    Reading BTF takes tens of milliseconds. The cache's key holds everything that the result depends on.
     """
     key = hashlib.sha256(
         repr((_FORMAT, platform.release(), platform.version(), tuple(views), tuple(enums), tuple(tracepoints))).encode()

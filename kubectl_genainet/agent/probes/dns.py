@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from typing import Any
 
 from kubectl_genainet.agent.dns.redact import Redactor
 from kubectl_genainet.agent.dns.wire import decode_message
@@ -20,6 +21,7 @@ from kubectl_genainet.agent.probes.declare import (
     Probe,
 )
 from kubectl_genainet.agent.probes.decode import drop_reason, five_tuple, hook_of, text
+from kubectl_genainet.agent.probes.layout import layout
 from kubectl_genainet.model.dns import DnsMessage
 from kubectl_genainet.model.events import (
     DnsDropped,
@@ -36,25 +38,13 @@ from kubectl_genainet.model.packet import FiveTuple
 EXPIRES_NS = 5_000_000_000  # glibc's and musl's resolvers wait for 5 s (resolv.conf(5), RES_TIMEOUT)
 ANSWERS_PER_SECOND = 500  # messages whose answers are decoded; those of the others are not looked at
 
-# struct dns_record up to its tuples: kind, id, skb, query_len, response_len, query_captured, response_captured,
-# flow_count, query_count, response_count; and its client
-_HEAD = struct.Struct("<IH2xQ4I3B5x")
-_CLIENT_SIZE = 24
-_COUNT = struct.Struct("<q")
-_RECORD_HEAD = _HEAD.size + _CLIENT_SIZE
-_TUPLE = struct.Struct("<16s16sHHB3x")
-_PLACE = struct.Struct("<QIIBB6x")
-_FLOWS, _PLACES = 4, 8
-_QUERY_AT = _RECORD_HEAD + _FLOWS * _TUPLE.size
-_RESPONSE_AT = _QUERY_AT + _PLACES * _PLACE.size
-_DATA_AT = _RESPONSE_AT + _PLACES * _PLACE.size
-RECORD_SIZE = _DATA_AT + 288 + 512
-assert RECORD_SIZE == 1408
-# struct dns_drop up to its data: kind, id, ip_id, skb, t_ns, tuple, netns, ifindex, len, captured, seq, ack, device,
-# location, reason, depth, stack, tcp_flags
-_DROP = struct.Struct("<IHHQQ16s16sHHB3x6I16sQII20QB7x")
-assert _DROP.size + 288 == 576
-_KEY_SIZE = 8
+_SOURCE = "dns.bpf.c"
+_RECORD = layout(_SOURCE, "dns_record")
+_DROP = layout(_SOURCE, "dns_drop")
+_TUPLE, _PLACE, _CLIENT, _KEY = (layout(_SOURCE, name) for name in ("tuple", "sighted", "client", "dns_key"))
+_FRAMES = _DROP.numbers("end_stack")
+_CLIENT_AT = _RECORD.offset("client_netns")
+_COUNT = struct.Struct("=q")  # of open exchanges
 _ANSWERED, _REPEATED, _LONE, _DROPPED = 1, 2, 3, 4
 
 _POINTS = (Point.RX, Point.TX, Point.DROP)
@@ -111,112 +101,92 @@ def decode(data: bytes, context: DecodeContext) -> Event:
     return _transaction(data, DnsEnd.ANSWERED if kind == _ANSWERED else DnsEnd.REPEATED, context)
 
 
-def _flow(data: bytes, index: int) -> FiveTuple:
-    return five_tuple(*_TUPLE.unpack_from(data, _RECORD_HEAD + index * _TUPLE.size))
+def _flows(record: Any) -> list[FiveTuple]:
+    tuples = _TUPLE.read_all(record.flows)
+    return [
+        five_tuple(t.saddr, t.daddr, t.sport, t.dport, t.proto)
+        for _, t in zip(range(record.flow_count), tuples, strict=False)
+    ]
 
 
-def _places(data: bytes, at: int, count: int) -> tuple[DnsPlace, ...]:
+def _places(sightings: bytes, count: int) -> tuple[DnsPlace, ...]:
     return tuple(
-        DnsPlace(t_ns, netns, ifindex, _POINTS[point], flow)
-        for t_ns, netns, ifindex, point, flow in _PLACE.iter_unpack(data[at : at + count * _PLACE.size])
+        DnsPlace(place.t_ns, place.netns, place.ifindex, _POINTS[place.point], place.flow)
+        for _, place in zip(range(count), _PLACE.read_all(sightings), strict=False)
     )
 
 
 def _transaction(data: bytes, end: DnsEnd, context: DecodeContext) -> DnsTransaction:
-    (_, number, _, query_len, response_len, query_got, response_got, flows, queries, responses) = _HEAD.unpack_from(
-        data
-    )
-    query, response = _places(data, _QUERY_AT, queries), _places(data, _RESPONSE_AT, responses)
-    answer_at = _DATA_AT + query_got
+    record = _RECORD.read(data)
+    query = _places(record.query, record.query_count)
+    response = _places(record.response, record.response_count)
+    answer_at = record.query_captured
+    answer = record.data[answer_at : answer_at + record.response_captured]
     return DnsTransaction(
         node=context.node,
         t_ns=(response or query)[-1].t_ns,
-        id=number,
+        id=record.id,
         end=end,
-        flows=tuple(_flow(data, i) for i in range(flows)),
+        flows=tuple(_flows(record)),
         query=query,
         response=response,
-        asked=message_of(data[_DATA_AT:answer_at], query_len, context.options),
-        answer=message_of(data[answer_at : answer_at + response_got], response_len, context.options)
-        if response
-        else None,
+        asked=message_of(record.data[:answer_at], record.query_len, context.options),
+        answer=message_of(answer, record.response_len, context.options) if response else None,
     )
 
 
 def _lone(data: bytes, context: DecodeContext) -> DnsMessageSeen:
-    (_, number, _, query_len, response_len, query_got, response_got, _, _, responses) = _HEAD.unpack_from(data)
-    place = _places(data, _RESPONSE_AT if responses else _QUERY_AT, 1)[0]
-    flow = _flow(data, 0)
+    record = _RECORD.read(data)
+    is_response = record.response_count > 0
+    place = _places(record.response if is_response else record.query, 1)[0]
+    flow = _flows(record)[0]
+    message = record.data[: record.query_captured + record.response_captured]
     return DnsMessageSeen(
         node=context.node,
         t_ns=place.t_ns,
         netns=place.netns,
         ifindex=place.ifindex,
         point=place.point,
-        id=number,
-        flow=flow.reversed if responses else flow,
-        message=message_of(
-            data[_DATA_AT : _DATA_AT + query_got + response_got], query_len or response_len, context.options
-        ),
+        id=record.id,
+        flow=flow.reversed if is_response else flow,
+        message=message_of(message, record.query_len or record.response_len, context.options),
     )
 
 
 def _drop(data: bytes, context: DecodeContext) -> DnsDropped:
-    (
-        _,
-        number,
-        ip_id,
-        skb,
-        t_ns,
-        src,
-        dst,
-        sport,
-        dport,
-        proto,
-        netns,
-        ifindex,
-        length,
-        captured,
-        seq,
-        ack,
-        device,
-        location,
-        reason,
-        depth,
-        *rest,
-    ) = _DROP.unpack_from(data)
-    stack = tuple(context.symbol(frame) or hex(frame) for frame in rest[: min(depth, 20)])
-    is_tcp = proto == 6
-    payload = data[_DROP.size : _DROP.size + captured]
+    drop = _DROP.read(data)
+    frames = _FRAMES.unpack(drop.end_stack)[: drop.end_depth]
+    stack = tuple(context.symbol(frame) or hex(frame) for frame in frames)
+    message = drop.data[: drop.captured]
     return DnsDropped(
         node=context.node,
-        t_ns=t_ns,
-        netns=netns,
-        ifindex=ifindex,
-        device=text(device),
-        skb=skb,
-        flow=five_tuple(src, dst, sport, dport, proto),
-        length=length,
-        payload=length,
-        ip_id=ip_id,
-        tcp=TcpFlags(seq, ack, rest[20]) if is_tcp else None,
-        reason=drop_reason(reason, context.drop_reasons),
-        location=context.symbol(location) or hex(location),
+        t_ns=drop.t_ns,
+        netns=drop.netns,
+        ifindex=drop.ifindex,
+        device=text(drop.device),
+        skb=drop.skb,
+        flow=five_tuple(drop.t_saddr, drop.t_daddr, drop.t_sport, drop.t_dport, drop.t_proto),
+        length=drop.len,
+        payload=drop.len,
+        ip_id=drop.ip_id,
+        tcp=TcpFlags(drop.seq, drop.ack, drop.tcp_flags) if drop.t_proto == 6 else None,
+        reason=drop_reason(drop.end_reason, context.drop_reasons),
+        location=context.symbol(drop.end_location) or hex(drop.end_location),
         stack=stack,
         hook=hook_of(stack),
-        id=number,
-        message=message_of(payload, length, context.options) if len(payload) >= 12 else None,
+        id=drop.id,
+        message=message_of(message, drop.len, context.options) if len(message) >= 12 else None,
     )
 
 
 def sweep(maps: Maps, context: DecodeContext, now: int, final: bool) -> Iterator[DnsTransaction]:
     """Takes the exchanges out of the kernel that got no response in time; at the end of the session, all."""
     open_by_client: Counter[bytes] = Counter()
-    for key, value in list(maps.pairs("pending", _KEY_SIZE, RECORD_SIZE)):
-        client = value[_HEAD.size : _RECORD_HEAD]
-        queries = value[_HEAD.size - 7]
-        first = _PLACE.unpack_from(value, _QUERY_AT)[0]
-        if not queries or (now - first < EXPIRES_NS and not final):
+    for key, value in list(maps.pairs("pending", _KEY.size, _RECORD.size)):
+        record = _RECORD.read(value)
+        client = value[_CLIENT_AT : _CLIENT_AT + _CLIENT.size]
+        first = _PLACE.read(record.query).t_ns
+        if not record.query_count or (now - first < EXPIRES_NS and not final):
             open_by_client[client] += 1
             continue
         maps.delete("pending", key)
@@ -230,7 +200,7 @@ def _set_open(maps: Maps, open_by_client: Counter[bytes]) -> None:
 
     What begins or ends meanwhile makes them wrong by as much, until the next sweep.
     """
-    for client, _ in list(maps.pairs("open_by_client", _CLIENT_SIZE, _COUNT.size)):
+    for client, _ in list(maps.pairs("open_by_client", _CLIENT.size, _COUNT.size)):
         if client not in open_by_client:
             maps.delete("open_by_client", client)
     for client, number in open_by_client.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Mapping
 from enum import IntEnum
 
@@ -18,7 +17,6 @@ from kubectl_genainet.agent.probes.declare import (
 )
 from kubectl_genainet.agent.probes.decode import (
     TCP_STATES,
-    TUPLE,
     address,
     drop_reason,
     five_tuple,
@@ -27,6 +25,7 @@ from kubectl_genainet.agent.probes.decode import (
     reason_at,
     text,
 )
+from kubectl_genainet.agent.probes.layout import layout
 from kubectl_genainet.model.events import (
     DropCount,
     EstablishedCount,
@@ -42,15 +41,11 @@ from kubectl_genainet.model.events import (
 from kubectl_genainet.model.packet import FiveTuple
 from kubectl_genainet.model.reasons import HARMLESS_REASONS
 
-# struct drop_key: tuple, location, netns, reason, kind, flags, icmp_type, icmp_code
-_KEY = f"{TUPLE}QIIBBBB4x"
-KEY = struct.Struct(f"<{_KEY}")
-assert KEY.size == 64
-# struct tally: packets, bytes
-TALLY = struct.Struct("<QQ")
-# struct sample: t_ns, skb, key, outer, ifindex, len, seq, ack, icmp_rest, depth, ip_id, tcp_flags, device, stack
-_SAMPLE = struct.Struct(f"<QQ{_KEY}{TUPLE}6IHBB4x16s20Q")
-assert _SAMPLE.size == 328
+_SOURCE = "drops.bpf.c"
+KEY = layout(_SOURCE, "drop_key")
+TALLY = layout(_SOURCE, "tally")
+SAMPLE = layout(_SOURCE, "sample")
+_FRAMES = SAMPLE.numbers("stack")
 
 REASON_BITS = 256  # reasons that the kernel's bitmap has room for; those above are never harmless
 EVERYTHING = "everything"  # option: harmless reasons and what is no IP packet too
@@ -88,81 +83,55 @@ def words(context: DecodeContext, options: Mapping[str, str]) -> Mapping[str, li
 
 def decode(data: bytes, context: DecodeContext) -> Event:
     """A sample: one dropped packet, or one ICMP error, with all that is known of it."""
-    (
-        t_ns,
-        skb,
-        src,
-        dst,
-        sport,
-        dport,
-        proto,
-        location,
-        netns,
-        reason,
-        kind,
-        _,
-        icmp_type,
-        icmp_code,
-        outer_src,
-        outer_dst,
-        outer_sport,
-        outer_dport,
-        outer_proto,
-        ifindex,
-        length,
-        seq,
-        ack,
-        icmp_rest,
-        depth,
-        ip_id,
-        tcp_flags,
-        later,
-        device,
-        *frames,
-    ) = _SAMPLE.unpack_from(data)
-    flow = five_tuple(src, dst, sport, dport, proto)
-    freed_at = context.symbol(location) or hex(location)
-    name, derived = reason_at(reason, freed_at, context.drop_reasons) if kind != Kind.ICMP else ("", False)
-    stack = tuple(context.symbol(frame) or hex(frame) for frame in frames[:depth])
+    sample = SAMPLE.read(data)
+    kind = sample.key_kind
+    flow = five_tuple(
+        sample.key_t_saddr, sample.key_t_daddr, sample.key_t_sport, sample.key_t_dport, sample.key_t_proto
+    )
+    freed_at = context.symbol(sample.key_location) or hex(sample.key_location)
+    name, derived = reason_at(sample.key_reason, freed_at, context.drop_reasons) if kind != Kind.ICMP else ("", False)
+    stack = tuple(context.symbol(frame) or hex(frame) for frame in _FRAMES.unpack(sample.stack)[: sample.depth])
     if kind in (Kind.ICMP, Kind.ICMP_DROP):
         return IcmpError(
             node=context.node,
-            t_ns=t_ns,
-            netns=netns,
-            ifindex=ifindex,
-            device=text(device),
+            t_ns=sample.t_ns,
+            netns=sample.key_netns,
+            ifindex=sample.ifindex,
+            device=text(sample.device),
             point=Point.RX if kind == Kind.ICMP else Point.DROP,
-            src=address(outer_src),
-            dst=address(outer_dst),
-            family=4 if outer_proto == 1 else 6,
-            type=icmp_type,
-            code=icmp_code,
-            mtu=icmp_mtu(outer_proto, icmp_type, icmp_code, icmp_rest),
+            src=address(sample.outer_saddr),
+            dst=address(sample.outer_daddr),
+            family=4 if sample.outer_proto == 1 else 6,
+            type=sample.key_icmp_type,
+            code=sample.key_icmp_code,
+            mtu=icmp_mtu(sample.outer_proto, sample.key_icmp_type, sample.key_icmp_code, sample.icmp_rest),
             quoted=flow,
             hook=hook_of(stack),
             reason=name,
             location=freed_at if kind == Kind.ICMP_DROP else "",
         )
-    tunnel = five_tuple(outer_src, outer_dst, outer_sport, outer_dport, outer_proto) if outer_proto else None
+    outer = five_tuple(
+        sample.outer_saddr, sample.outer_daddr, sample.outer_sport, sample.outer_dport, sample.outer_proto
+    )
     return PacketDropped(
         node=context.node,
-        t_ns=t_ns,
-        netns=netns,
-        ifindex=ifindex,
-        device=text(device),
-        skb=skb,
+        t_ns=sample.t_ns,
+        netns=sample.key_netns,
+        ifindex=sample.ifindex,
+        device=text(sample.device),
+        skb=sample.skb,
         flow=flow,
-        length=length,
+        length=sample.len,
         payload=0,
-        ip_id=ip_id,
-        tcp=TcpFlags(seq, ack, tcp_flags) if proto == 6 else None,
-        tunnel=tunnel,
+        ip_id=sample.ip_id,
+        tcp=TcpFlags(sample.seq, sample.ack, sample.tcp_flags) if sample.key_t_proto == 6 else None,
+        tunnel=outer if sample.outer_proto else None,
         reason=name,
         reason_derived=derived,
         location=freed_at,
         stack=stack,
         hook=hook_of(stack),
-        fragment=bool(later),
+        fragment=bool(sample.later),
     )
 
 
@@ -173,40 +142,42 @@ def drain(maps: Maps, context: DecodeContext, memory: dict[bytes, int], now: int
     maps.set_word("settings", _ACTIVE_TABLE, 1 - retired)
     for table in (f"counts{retired}", f"coarse{retired}"):
         for key, values in maps.take(table, KEY.size, TALLY.size, delete=True):
-            counts = list(TALLY.iter_unpack(values))
-            packets, size = sum(c[0] for c in counts), sum(c[1] for c in counts)
+            tallies = list(TALLY.read_all(values))
+            packets, size = sum(tally.packets for tally in tallies), sum(tally.bytes for tally in tallies)
             if packets:
                 yield count_of(key, packets, size, context, now, coarse=table.startswith("coarse"))
 
 
 def count_of(key: bytes, packets: int, size: int, context: DecodeContext, now: int, *, coarse: bool = False) -> Event:
     """An entry of the kernel's table as an event. With `coarse`, its source was left out."""
-    src, dst, sport, dport, proto, location, netns, reason, kind, flags, icmp_type, icmp_code = KEY.unpack(key)
-    flow = five_tuple(src, dst, sport, dport, proto)
+    counted = KEY.read(key)
+    flow = five_tuple(counted.t_saddr, counted.t_daddr, counted.t_sport, counted.t_dport, counted.t_proto)
     if coarse:
         flow = FiveTuple("", 0, flow.dst, flow.dport, flow.protocol)
-    freed_at = context.symbol(location) or hex(location)
-    name, derived = reason_at(reason, freed_at, context.drop_reasons)
-    common = {"node": context.node, "t_ns": now, "netns": netns, "flow": flow, "packets": packets}
-    match kind:
+    freed_at = context.symbol(counted.location) or hex(counted.location)
+    name, derived = reason_at(counted.reason, freed_at, context.drop_reasons)
+    common = {"node": context.node, "t_ns": now, "netns": counted.netns, "flow": flow, "packets": packets}
+    match counted.kind:
         case Kind.DROP:
             return DropCount(
                 reason=name,
                 reason_derived=derived,
                 location=freed_at,
                 bytes=size,
-                opening=bool(flags & _OPENING),
+                opening=bool(counted.flags & _OPENING),
                 **common,
             )
         case Kind.ICMP | Kind.ICMP_DROP:
-            why = name if kind == Kind.ICMP_DROP else ""
+            why = name if counted.kind == Kind.ICMP_DROP else ""
             family = 6 if ":" in flow.dst else 4
-            return IcmpCount(family=family, type=icmp_type, code=icmp_code, reason=why, **common)
+            return IcmpCount(family=family, type=counted.icmp_type, code=counted.icmp_code, reason=why, **common)
         case Kind.RESET_SENT | Kind.RESET_RECEIVED:
-            name = context.enums.get("sk_rst_reason", {}).get(reason, "").removeprefix("SK_RST_REASON_")
-            return ResetCount(sent=kind == Kind.RESET_SENT, active=bool(flags & _ACTIVE), reason=name, **common)
+            name = context.enums.get("sk_rst_reason", {}).get(counted.reason, "").removeprefix("SK_RST_REASON_")
+            return ResetCount(
+                sent=counted.kind == Kind.RESET_SENT, active=bool(counted.flags & _ACTIVE), reason=name, **common
+            )
         case Kind.RETRANSMIT:
-            return RetransmitCount(state=TCP_STATES[reason % len(TCP_STATES)], **common)
+            return RetransmitCount(state=TCP_STATES[counted.reason % len(TCP_STATES)], **common)
         case _:
             return EstablishedCount(**common)
 

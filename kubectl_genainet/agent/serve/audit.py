@@ -34,7 +34,7 @@ async def session(name: str, peer: str, request: TraceRequest) -> AsyncIterator[
         probes=request.probes,
         exact=request.exact,
         timeout_s=request.timeout_s,
-        check_connections=msgspec.to_builtins(request.probe) if request.probe is not None else None,
+        check_connections=msgspec.to_builtins(request.check) if request.check is not None else None,
         **_named(request.filters),
     )
     try:

@@ -7,7 +7,7 @@ import msgspec
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.packet import Protocol, parse_address
-from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
+from kubectl_genainet.wire import CheckRequest, FilterEntry, TraceRequest
 
 MAX_SESSIONS = 4
 MAX_BODY = 4 << 20  # bytes of a request
@@ -16,7 +16,7 @@ MAX_FILTER_KEYS = 65_536  # the kernel's table of filters (probes/include/genain
 MAX_TIMEOUT_S = 3600.0
 MAX_EVENTS = 10_000_000
 MAX_BYTES = 8 << 30
-MAX_PROBES = 1000
+MAX_CHECKS = 1000
 MAX_CPU_PERCENT = 400.0  # of one core
 MAX_OPTIONS = 16
 MAX_OPTION = 256 << 10  # characters: the search domains of all namespaces
@@ -97,19 +97,19 @@ def checked_request(request: TraceRequest) -> TraceRequest:
     key = request.options.get("redact", "")
     if any(c not in "0123456789abcdef" for c in key) or len(key) > 64 or len(key) % 2:
         raise InputError("a key to redact with is at most 32 bytes in hexadecimal", field="options.redact")
-    probe = _checked_probe(request.probe) if request.probe is not None else None
-    return msgspec.structs.replace(request, filters=filters, probe=probe)
+    check = _valid_check(request.check) if request.check is not None else None
+    return msgspec.structs.replace(request, filters=filters, check=check)
 
 
-def _checked_probe(probe: ProbeRequest) -> ProbeRequest:
-    from_ip, host = _address(probe.from_ip, "probe.from_ip"), _address(probe.host, "probe.host")
-    if not 1 <= probe.port <= 65535 or probe.protocol != "TCP":
-        raise InputError("a probe opens TCP connections to a port from 1 to 65535", field="probe.port")
-    if not 1 <= probe.count <= MAX_PROBES or not 0.01 <= probe.interval_s <= 60:
-        raise InputError(f"at most {MAX_PROBES} probes, 0.01 to 60 seconds apart", field="probe.count")
-    plain = all("!" <= c <= "~" for c in probe.path + probe.host_header)
-    if not plain or len(probe.path) > 2048 or len(probe.host_header) > 255:
+def _valid_check(check: CheckRequest) -> CheckRequest:
+    from_ip, host = _address(check.from_ip, "probe.from_ip"), _address(check.host, "probe.host")
+    if not 1 <= check.port <= 65535 or check.protocol != "TCP":
+        raise InputError("a check connection is TCP, to a port from 1 to 65535", field="probe.port")
+    if not 1 <= check.count <= MAX_CHECKS or not 0.01 <= check.interval_s <= 60:
+        raise InputError(f"at most {MAX_CHECKS} check connections, 0.01 to 60 seconds apart", field="probe.count")
+    plain = all("!" <= c <= "~" for c in check.path + check.host_header)
+    if not plain or len(check.path) > 2048 or len(check.host_header) > 255:
         raise InputError("path and host are printable ASCII without spaces", field="probe.path")
-    if probe.path and not probe.path.startswith("/"):
+    if check.path and not check.path.startswith("/"):
         raise InputError("the path starts with /", field="probe.path")
-    return msgspec.structs.replace(probe, from_ip=from_ip, host=host)
+    return msgspec.structs.replace(check, from_ip=from_ip, host=host)

@@ -31,9 +31,9 @@ from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.agent.node.tunnels import Tunnels, tunnels_of
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.agent.serve import audit
+from kubectl_genainet.agent.serve.check_connections import open_connections
 from kubectl_genainet.agent.serve.job import ALIVE_S, Job, hello
 from kubectl_genainet.agent.serve.outbox import Outbox
-from kubectl_genainet.agent.serve.prober import run_probes
 from kubectl_genainet.agent.serve.sampler import Sampler
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, LostEvents, Progress, Sampled, Tick
@@ -240,9 +240,9 @@ class Session:
         drained: dict[bytes, int] = {}
         if request.rulesets:
             self._thread(self._watch_rulesets)
-        if request.probe is not None:
-            arguments = (request.probe, self.inventory, self.outbox.put, self.stop)
-            self._thread(lambda: run_probes(*arguments))
+        if request.check is not None:
+            arguments = (request.check, self.inventory, self.outbox.put, self.stop)
+            self._thread(lambda: open_connections(*arguments))
         self._thread(self._watch_namespaces)
         while not self.stop.wait(POLL_S):
             seen_until = time.monotonic_ns()

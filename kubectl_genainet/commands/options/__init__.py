@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from kubectl_genainet.errors import GenainetError, InputError
+from kubectl_genainet.model.target import is_connection_end
 from kubectl_genainet.model.units import seconds
 from kubectl_genainet.run.sources.base import Source
 
@@ -55,12 +56,39 @@ def _source(
     return ClusterSource(context=context or "", kubeconfig=kubeconfig or "", **scope)
 
 
-def source_options(*, live: bool = True, manifests: bool = False) -> Callable[[F], F]:
-    """Adds -n, -A, --context, --kubeconfig, --from and --lab (and --manifests), and passes them as `source: Source`."""
+_from_bundle = click.option(
+    "--from", "bundle", type=click.Path(), metavar="BUNDLE", help="Work from a recorded bundle instead of a cluster."
+)
+_from_clients = click.option(
+    "--from",
+    "bundle",
+    multiple=True,
+    metavar="BUNDLE|END",
+    help="Work from a recorded bundle instead of a cluster; or only connections of this client: pod/NAME, deploy/NAME, "
+    "ns/NAME, node/NAME, a CIDR or a label (app=rag).",
+)
+
+
+def split_from(values: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """(the bundle, the clients) among the values of --from: what has the form of a connection's end, and is no file, is a
+    client. Raises click.UsageError for two bundles."""
+    bundles = [v for v in values if not is_connection_end(v) or v.endswith(".gnb") or Path(v).is_file()]
+    if len(bundles) > 1:
+        raise click.UsageError(f"--from takes one bundle, not {' and '.join(bundles)}")
+    return next(iter(bundles), None), tuple(v for v in values if v not in bundles)
+
+
+def source_options(*, live: bool = True, manifests: bool = False, clients: bool = False) -> Callable[[F], F]:
+    """Adds -n, -A, --context, --kubeconfig, --from and --lab (and --manifests), and passes them as `source: Source`.
+
+    With `clients`, --from takes clients too, and they are passed as `clients`.
+    """
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def wrapper(**kwargs: Any) -> Any:
+            if clients:
+                kwargs["bundle"], kwargs["clients"] = split_from(kwargs["bundle"])
             source = _source(
                 namespace=kwargs.pop("namespace"),
                 all_namespaces=kwargs.pop("all_namespaces"),
@@ -77,9 +105,7 @@ def source_options(*, live: bool = True, manifests: bool = False) -> Callable[[F
             click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces."),
             click.option("--context", help="Context of the kubeconfig to use."),
             click.option("--kubeconfig", type=click.Path(), help="Path of the kubeconfig file."),
-            click.option(
-                "--from", "bundle", type=click.Path(), help="Work from a recorded bundle instead of a cluster."
-            ),
+            _from_clients if clients else _from_bundle,
         ]
         if live:
             options.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -10,7 +9,7 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import seen
 from kubectl_genainet.doctor.objects.podspec import Container
-from kubectl_genainet.doctor.objects.raw import at, items, text
+from kubectl_genainet.doctor.objects.raw import at, items, json_in, text
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Evidence
 from kubectl_genainet.model.kube import KubeObject
@@ -151,10 +150,8 @@ def _flannel(snapshot: ClusterSnapshot, obj: KubeObject) -> Cni:
     if config is None:
         unknown = seen(obj.ref, "metadata.name", obj.name, "Flannel is installed; its ConfigMap was not found")
         return Cni("Flannel", obj, Routing.UNKNOWN, "", enforces, unknown)
-    try:
-        backend = text(json.loads(text(config.raw, "data", "net-conf.json")), "Backend", "Type") or "udp"
-    except ValueError:
-        backend = "unknown"
+    settings = json_in(text(config.raw, "data", "net-conf.json"))
+    backend = "unknown" if settings is None else text(settings, "Backend", "Type") or "udp"
     native = backend in ("host-gw", "alloc", "ali-vpc", "aws-vpc")
     routing = Routing.NATIVE if native else Routing.UNKNOWN if backend == "unknown" else Routing.OVERLAY
     evidence = seen(config.ref, "data[net-conf.json].Backend.Type", backend, f"Flannel's backend is {backend}")

@@ -53,8 +53,19 @@ def number(value: Any, *path: str | int, default: int = 0) -> int:
     found = at(value, *path)
     try:
         return int(found)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # .inf is a number of YAML's
         return default
+
+
+def json_in(value: str) -> Any:
+    """The JSON value that a string holds (an annotation, a key of a ConfigMap); None where it holds none.
+
+    Anybody who may annotate a pod writes it: one that nests without end is none.
+    """
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return None
 
 
 def annotation(key: str) -> str:

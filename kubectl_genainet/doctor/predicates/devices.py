@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 from kubectl_genainet.doctor.objects.podspec import Container
-from kubectl_genainet.doctor.objects.raw import at, items, text
+from kubectl_genainet.doctor.objects.raw import at, items, json_in, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
@@ -41,10 +40,7 @@ def _gke(value: str) -> list[str]:
 
 
 def _objects(value: str) -> list[dict[str, object]]:
-    try:
-        return items(json.loads(value))
-    except ValueError:
-        return []
+    return items(json_in(value))
 
 
 def rdma_requests(container: Container) -> list[str]:

@@ -78,6 +78,26 @@ NO_ENDPOINTS = Diagnosis(
     blames=frozenset({Suspect.ENDPOINTS}),
     follows=frozenset({"no-endpoints"}),
 )
+NO_SUCH_PORT = Diagnosis(
+    Topic.RULES,
+    "no-such-port",
+    Severity.ERROR,
+    "the packet was sent to a Service's address, at a port that the Service does not have",
+    "kube-proxy takes only the ports of the Service's spec, and refuses the others in nftables mode.",
+    "Correct the port in the client's settings, or add it to the Service.",
+    "https://kubernetes.io/docs/reference/networking/virtual-ips/",
+    blames=frozenset({Suspect.RULES}),
+)
+KUBE_PROXY_DROP = Diagnosis(
+    Topic.RULES,
+    "kube-proxy-drop",
+    Severity.ERROR,
+    "a rule of kube-proxy's own dropped or rejected the packet",
+    "No Service has the address, the Service's source ranges leave the client out, or its traffic policy leaves no endpoint.",
+    "The rule is in `drop.rule`; compare the Service's spec with where the client is.",
+    "https://kubernetes.io/docs/reference/networking/virtual-ips/",
+    blames=frozenset({Suspect.RULES}),
+)
 CONNTRACK_FULL = Diagnosis(
     Topic.RULES,
     "conntrack-full",

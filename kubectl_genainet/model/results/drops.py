@@ -49,7 +49,8 @@ class DropRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
 
     `packets` counts sk_buffs (a GSO packet is one) since the start; connections for PASSED. `direction` is "request" or
     "reply": which way the packets went. `service` is the Service whose address or endpoint the server is.
-    `node`, `pod`: in whose namespace it happened.
+    `node`, `pod`: in whose namespace it happened. `t_ns` is when the first count came, on the node's clock; `time` the same
+    and `last_time` the last as wall-clock times (RFC 3339, UTC).
     """
 
     id: int
@@ -69,6 +70,9 @@ class DropRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
     drop: Drop | None = None
     policy: PolicyView | None = None
     evidence: tuple[Evidence, ...] = ()
+    t_ns: int = 0
+    time: str = ""
+    last_time: str = ""
 
 
 class DropSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="drops_summary"):

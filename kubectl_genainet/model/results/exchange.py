@@ -64,3 +64,4 @@ class DnsExchange(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     way_back: tuple[Hop, ...] = ()
     last_seen: str = ""  # of a query without an answer: the last place that saw it, or its response
     drop: Drop | None = None
+    time: str = ""  # `t_ns` as wall-clock time, RFC 3339

@@ -149,7 +149,11 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="path"):
-    """One connection (or one datagram's flow) as its first packet went. Times in ns; None where not observed."""
+    """One connection (or one datagram's flow) as its first packet went. Times in ns; None where not observed.
+
+    `t_ns` is when its first packet was seen first, on that node's clock, and `time` the same as wall-clock time (RFC 3339, UTC;
+    "" where the node's wall clock is not known).
+    """
 
     flow: Flow
     backend: Party | None
@@ -169,3 +173,5 @@ class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     stream: Stream | None = None  # of TCP, where data passed
     attempts: int = 1  # first packets sent (a repeated SYN has the same sequence number)
     retransmits: int = 0
+    t_ns: int = 0
+    time: str = ""

@@ -40,4 +40,5 @@ class TraceSummary(msgspec.Struct, frozen=True, tag_field="kind", tag="summary")
     lost: tuple[Losses, ...]
     half_seen: int = 0
     left_out: int = 0  # connections that not all nodes followed, as they kept within their budgets of CPU time
+    not_shown: int = 0  # connections that the filters (--verdict, --from, …) left out: they are in no other number
     sampled: int = 1  # at the busiest moment one connection in so many was followed

@@ -18,6 +18,7 @@ from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.policy.cidr import block_of
+from kubectl_genainet.policy.dialects.calico_accounts import AccountLabelsPeer, accounts_of, endpoints_of
 from kubectl_genainet.policy.dialects.calico_selector import parse_selector
 from kubectl_genainet.policy.model import Action, Direction, Family, Term
 from kubectl_genainet.policy.peers import (
@@ -128,6 +129,7 @@ class CalicoCompiler:
                 order = _LAST if spec.order is None else spec.order
                 self.tiers[obj.name] = Tier(f"Calico {obj.name}", order, ends)
         self._network_sets = _network_sets(snapshot)
+        self._accounts = accounts_of(snapshot)
 
     def policies(self) -> list[KubeObject]:
         """Calico's policies, each once: one may be read through both API groups, the stored name with its tier first.
@@ -189,9 +191,12 @@ class CalicoCompiler:
     def _subject(self, obj: KubeObject, spec: RawSpec, where: Where) -> Peer:
         parts: list[Peer] = [self._expression(spec.selector, spec.namespace_selector, obj.namespace, where, nets=False)]
         if spec.service_account_selector:
-            at = where.at("serviceAccountSelector").field
-            parts.append(UnknownPeer(at, "labels of service accounts are not evaluated"))
+            parts.append(self._by_account(spec.service_account_selector, where.at("serviceAccountSelector")))
         return parts[0] if len(parts) == 1 else AllOfPeer(tuple(parts))
+
+    def _by_account(self, selector: str, where: Where) -> Peer:
+        """Pods by the labels of their service account; without a labels' selector every account is one."""
+        return AccountLabelsPeer(parse_selector(selector, where), self._accounts, selector, where.field)
 
     def _expression(self, selector: str, namespaces: str, namespace: str, where: Where, *, nets: bool = True) -> Peer:
         """Endpoints by a selector: of the policy's namespace, or of those that a namespaceSelector selects."""
@@ -226,12 +231,16 @@ class CalicoCompiler:
             unsure.append((where.at("source").at("ports").field, "source ports are not evaluated"))
         if raw.http:
             unsure.append((where.at("http").field, "layer 7 rules (http) are not evaluated"))
+        ports = _ports(raw, where)
+        if raw.destination.services and direction is Direction.EGRESS:
+            found = self._endpoints(raw.destination.services, where.obj.namespace, where.at("destination"))
+            ports = (*ports, found[1]) if found else ports
         return Rule(
             number=index + 1,
             action=action,
             field=where.field,
             peers=(peers,) if peers is not None else None,
-            ports=_ports(raw, where),
+            ports=ports,
             own=own,
             not_evaluated=tuple(unsure),
         )
@@ -259,11 +268,27 @@ class CalicoCompiler:
             every = "0.0.0.0/0" if version == 4 else "::/0"
             parts.append(_any_of((every,), where))
         if raw.service_accounts is not None:
-            parts += _accounts(raw.service_accounts, where.at("serviceAccounts"))
-        for name, value in (("services", raw.services), ("domains", raw.domains)):
-            if value:
-                parts.append(UnknownPeer(where.at(name).field, f"{name} of an entity rule is not evaluated"))
+            parts += self._named_accounts(raw.service_accounts, where.at("serviceAccounts"))
+        if raw.services:
+            found = self._endpoints(raw.services, own, where)
+            why = "the Service is not among the objects"
+            parts.append(found[0] if found else UnknownPeer(where.at("services").field, why))
+        if raw.domains:
+            parts.append(UnknownPeer(where.at("domains").field, "domains of an entity rule is not evaluated"))
         return AllOfPeer(tuple(parts)) if parts else None
+
+    def _endpoints(self, raw: dict[str, Any], own: str, where: Where) -> tuple[Peer, tuple[NumberedPorts, ...]] | None:
+        namespace, name = str(raw.get("namespace") or own), str(raw.get("name", ""))
+        return endpoints_of(self._snapshot, namespace, name, where.at("services").field)
+
+    def _named_accounts(self, raw: RawAccounts, where: Where) -> list[Peer]:
+        parts: list[Peer] = []
+        if raw.names:
+            names = Selector((Requirement("serviceaccount", Operator.IN, raw.names),))
+            parts.append(ServiceAccountPeer(names, where.at("names").field))
+        if raw.selector:
+            parts.append(self._by_account(raw.selector, where.at("selector")))
+        return parts
 
 
 def policy_ref(obj: KubeObject) -> ObjectRef:
@@ -286,16 +311,6 @@ def _any_of(nets: tuple[str, ...], where: Where) -> Peer:
         text = net if "/" in net else f"{net}/{128 if ':' in net else 32}"
         blocks.append(BlockPeer(block_of(text, where.item(i)), (), where.item(i).field))
     return AnyOfPeer(tuple(blocks))
-
-
-def _accounts(raw: RawAccounts, where: Where) -> list[Peer]:
-    parts: list[Peer] = []
-    if raw.names:
-        names = Selector((Requirement("serviceaccount", Operator.IN, raw.names),))
-        parts.append(ServiceAccountPeer(names, where.at("names").field))
-    if raw.selector:
-        parts.append(UnknownPeer(where.at("selector").field, "labels of service accounts are not evaluated"))
-    return parts
 
 
 def _types(spec: RawSpec, where: Where) -> set[str]:

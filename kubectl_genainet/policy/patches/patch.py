@@ -36,9 +36,9 @@ from kubectl_genainet.policy.patches.proposal import (
     new_admin_policy,
     new_network_policy,
 )
-from kubectl_genainet.policy.patches.trial import Change, Option, tried
+from kubectl_genainet.policy.patches.trial import Change, Option, Trial, tried
 from kubectl_genainet.policy.reach.classes import NOBODY
-from kubectl_genainet.policy.rules import PROTOCOLS
+from kubectl_genainet.policy.rules import DEFAULT_TIER, PROTOCOLS
 
 __all__ = ["Change", "Option", "Patch", "Patcher", "patch", "patch_all"]
 
@@ -138,17 +138,17 @@ class Patcher:
     def _best(self, flow: PolicyFlow, proposals: Sequence[Sequence[Change]]) -> Option | None:
         """Of all ways to choose one change a direction, the one that isolates and admits least besides the flow, then
         the shortest."""
-        best: tuple[tuple[int, int, int, int], Option] | None = None
+        best: tuple[tuple[int, int, int, int], Trial] | None = None
         for chosen in product(*proposals):
-            at_most = len(best[1].also_admits) if best and not best[1].isolates else None
-            option = tried(self._engine, flow, _merged(chosen), at_most=at_most)
-            if option is not None:
-                size = sum(len(msgspec.json.encode(c.object)) for c in option.changes)
-                breadth = sum(_breadth(self._engine, c.ref) for c in option.changes)
-                rank = (len(option.isolates), len(option.also_admits), breadth, size)
+            at_most = best[1].admits if best and not best[1].isolates else None
+            trial = tried(self._engine, flow, _merged(chosen), at_most=at_most)
+            if trial is not None:
+                size = sum(len(msgspec.json.encode(c.object)) for c in trial.changes)
+                breadth = sum(_breadth(self._engine, c.ref) for c in trial.changes)
+                rank = (len(trial.isolates), trial.admits, breadth, size)
                 if best is None or rank < best[0]:
-                    best = (rank, option)
-        return best[1] if best else None
+                    best = (rank, trial)
+        return best[1].option() if best else None
 
 
 def _for_flow(found: Patch, first: PolicyFlow, flow: PolicyFlow) -> Patch:
@@ -196,6 +196,8 @@ class _Proposals:
             if result.effect is Effect.PORTS_NOT_MATCHED and result.rule is not None:
                 yield from self._port_added(obj, result.rule)
             yield self._rule_added(obj)
+        if not mine and not only_cilium:
+            yield from self._rule_at_the_end()
 
     def new(self) -> Iterator[Change]:
         if self.denied_by is not None:
@@ -203,7 +205,24 @@ class _Proposals:
         elif cilium.needed(self.context):
             yield _new(cilium.new_policy(self.context))
         elif self._named:
-            yield _new(new_network_policy(self.context))
+            ending = self._ending_tier()
+            made = calico.new_policy(self.context, ending) if ending is not None else None
+            yield _new(made or new_network_policy(self.context))
+
+    def _rule_at_the_end(self) -> Iterator[Change]:
+        """An Allow rule in a policy of Calico that isolates, where no other kind does."""
+        for result in [p for p in self.isolating if p.family is Family.CALICO][:_MOST_EDITED]:
+            obj = self._object(result)
+            if obj is None:
+                continue
+            number = len(obj.raw["spec"].get(self.direction.value) or ()) + 1
+            raw = calico.before_denying_rule(self.context, obj, number)
+            yield Change(result.ref, False, f"spec.{self.direction.value}[{number - 1}] added", raw)
+
+    def _ending_tier(self) -> KubeObject | None:
+        """A policy of the tier of Calico's own that ends in the drop; NetworkPolicies come after it."""
+        ending = [p for p in self.isolating if p.family is Family.CALICO and p.tier != DEFAULT_TIER.name]
+        return self._object(ending[0]) if ending else None
 
     def _object(self, result: PolicyResult) -> KubeObject | None:
         return self.engine.policy_object(result.ref, _GROUPS[result.family])
@@ -234,7 +253,7 @@ class _Proposals:
         side, number = self.direction.value, denying.rule
         what = f"spec.{side}[{number - 1}] put before the rule that denies"
         if denying.family is Family.CALICO:
-            yield Change(obj.ref, False, what, calico.before_denying_rule(self.context, obj, number))
+            yield Change(denying.ref, False, what, calico.before_denying_rule(self.context, obj, number))
         elif denying.family is Family.ADMIN:
             raw = cleaned(obj)
             rules = raw["spec"][side]

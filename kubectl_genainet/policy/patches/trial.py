@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -14,7 +15,7 @@ from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.model import Direction, PolicyEndpoint, PolicyFlow, PolicyVerdict
 from kubectl_genainet.policy.party import PartyKind
 from kubectl_genainet.policy.reach.classes import NOBODY
-from kubectl_genainet.policy.reach.rows import Rows, bits
+from kubectl_genainet.policy.reach.rows import Rows, bits, looks_at_own
 from kubectl_genainet.policy.rules import Policy
 
 
@@ -38,11 +39,29 @@ class Option(msgspec.Struct, frozen=True):
     isolates: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Changes that admit a flow, and what they do besides. The pairs are listed only for the option that is chosen."""
+
+    changes: tuple[Change, ...]
+    admits: int
+    isolates: tuple[str, ...]
+    _effect: _Effect
+    _products: list[_Product]
+    _outside: tuple[tuple[str, str], ...]
+
+    def option(self) -> Option:
+        own = self._effect.own_pair
+        pairs = dict.fromkeys((*self._effect.listed(self._products), *self._outside))
+        pairs.pop(own, None)
+        return Option(self.changes, tuple(pairs), self.isolates)
+
+
 def tried(
     engine: PolicyEngine, flow: PolicyFlow, changes: Sequence[Change], *, at_most: int | None = None
-) -> Option | None:
-    """The option of these changes, if they admit the flow and stop no other on its port; None otherwise, and where they
-    admit more than `at_most` other flows between pods."""
+) -> Trial | None:
+    """The trial of these changes, if they admit the flow and stop no other on its port; None otherwise, and where they
+    admit more than `at_most` other flows."""
     try:
         changed = engine.with_changes([KubeObject(c.object) for c in changes])
     except InputError:
@@ -50,16 +69,30 @@ def tried(
     if changed is None or changed.engine.explain(flow).verdict is not PolicyVerdict.ALLOW:
         return None
     effect = _Effect(engine, changed.engine, changed.removed, changed.added, flow)
-    gained = effect.gained(at_most)
-    if gained is None:
+    own = 1 if effect.between_pods else 0
+    products = effect.gained(None if at_most is None else at_most + own)
+    if products is None:
         return None
-    own = (str(flow.source), str(flow.destination))
-    pairs = dict.fromkeys(p for p in (*gained, *effect.outside()) if p != own)
-    return Option(tuple(changes), tuple(pairs), effect.isolated())
+    admits = effect.count(products) - own
+    outside = tuple(p for p in effect.outside() if p != effect.own_pair)
+    return Trial(tuple(changes), admits + len(outside), effect.isolated(), effect, products, outside)
+
+
+class _Product(NamedTuple):
+    """Every pair of a source and a destination out of two sets of classes."""
+
+    sources: int
+    destinations: int
+
+
+Row = tuple[int, int]  # the classes that may be allowed, and those that may be denied
 
 
 class _Effect:
-    """What changed policies do to flows on one port, beside the policies before."""
+    """What changed policies do to flows on one port, beside the policies before.
+
+    Classes are compared in sets: those with the same rows before and after the change are judged at once.
+    """
 
     def __init__(
         self,
@@ -71,11 +104,15 @@ class _Effect:
     ) -> None:
         self.before, self.after = engine, changed
         self.removed, self.added, self.flow = removed, added, flow
+        self.own_pair = (str(flow.source), str(flow.destination))
         self.rows: Rows = engine.rows
         self.classes = engine.rows.classes
+        ends = [self.classes.of_pod.get((end.namespace, end.name)) for end in (flow.source, flow.destination)]
+        self.between_pods = None not in ends
         self._subjects = {d: self._selected((*removed, *added), d) for d in Direction}
         self._isolated = {d: self._newly_isolated(d) for d in Direction}
-        self._new_rows: dict[tuple[int, Direction], tuple[int, int]] = {}
+        self._looks_at_own = {d: any(looks_at_own(p, d) for p in (*removed, *added)) for d in Direction}
+        self._changed = {d: self._changed_groups(d) for d in Direction}
 
     def _selected(self, policies: Sequence[Policy], direction: Direction) -> int:
         found = 0
@@ -94,75 +131,107 @@ class _Effect:
         isolating = [p for p in self.added if p.isolates(direction)]
         return self._selected(isolating, direction) & ~self.rows.isolated(direction) if isolating else 0
 
-    def gained(self, at_most: int | None) -> list[tuple[str, str]] | None:
-        """The pairs of pods between which flows pass or may pass that did not.
-
-        None where one is stopped, other than by isolating a pod that was open, and where there are more than `at_most`
-        besides the flow itself.
-        """
-        pairs: set[tuple[int, int]] = set()
-        for direction in Direction:
-            for (before, after), alike in self._groups(direction).items():
-                if not self._compare(alike, before, after, direction, pairs):
-                    return None
-        classes = self.classes.classes
-        if at_most is not None:
-            size = sum(len(classes[a].pods) * (len(classes[b].pods) - (a == b)) for a, b in pairs)
-            if size - 1 > at_most:
-                return None
-        gained: list[tuple[str, str]] = []
-        for source, destination in sorted(pairs):
-            pods = classes[source].pods, classes[destination].pods
-            gained += [("/".join(a), "/".join(b)) for a in pods[0] for b in pods[1] if a != b]
-        return gained
-
-    def _groups(self, direction: Direction) -> dict[tuple[tuple[int, int], tuple[int, int]], int]:
-        """The changed classes of a direction by their rows before and after."""
-        groups: dict[tuple[tuple[int, int], tuple[int, int]], int] = {}
-        for index in bits(self._subjects[direction]):
-            rows = self._row(index, direction), self._new_row(index, direction)
-            groups[rows] = groups.get(rows, 0) | 1 << index
+    def _changed_groups(self, direction: Direction) -> dict[tuple[Row, Row], int]:
+        """The classes that the changed policies select in a direction, by their rows before and after."""
+        groups: dict[tuple[Row, Row], int] = {}
+        for indices in self._treated_alike(direction).values():
+            rows = self._row(indices[0], direction), self._new_row(indices[0], direction)
+            groups[rows] = groups.get(rows, 0) | sum(1 << index for index in indices)
         return groups
+
+    def _treated_alike(self, direction: Direction) -> dict[object, list[int]]:
+        """The classes that the change selects, those together of which all policies say the same before and after it."""
+        subjects = [self._selected((policy,), direction) for policy in (*self.removed, *self.added)]
+        groups: dict[object, list[int]] = {}
+        for index in bits(self._subjects[direction]):
+            selected = tuple(subject >> index & 1 for subject in subjects)
+            party = self.classes.classes[index].party
+            ports = party.ports if direction is Direction.INGRESS else ()
+            own = party.text if self._looks_at_own[direction] else ""
+            key = self.rows.treated_alike(index, direction), selected, ports, own
+            groups.setdefault(key, []).append(index)
+        return groups
+
+    def _row(self, index: int, direction: Direction) -> Row:
+        return self.rows.row(index, direction, self.flow.protocol, self.flow.port)
+
+    def _new_row(self, index: int, direction: Direction) -> Row:
+        return self.rows.row_with(
+            index, direction, self.flow.protocol, self.flow.port, removed=self.removed, added=self.added
+        )
+
+    def gained(self, at_most: int | None) -> list[_Product] | None:
+        """The pairs between which flows pass or may pass that did not; no pair is in two products.
+
+        None where one is stopped, other than by isolating a pod that was open, and where there are more than `at_most`.
+        """
+        found: list[_Product] = []
+        for direction in Direction:
+            for (before, after), alike in self._changed[direction].items():
+                for (old, new), others in self._at_the_other_end(direction, _different(before, after)):
+                    mine = alike & (old[0] | new[0])  # the other end lets nothing else pass, before or after
+                    if direction is Direction.INGRESS:  # the first direction has judged pairs whose ends both change
+                        mine &= ~_different(old, new)
+                    if mine and not self._compare(direction, mine, (before, after), others, (old, new), found):
+                        return None
+            if at_most is not None and self.count(found) > at_most:
+                return None
+        return found
+
+    def _at_the_other_end(self, direction: Direction, wanted: int) -> Iterator[tuple[tuple[Row, Row], int]]:
+        """Those of the wanted classes that have the same rows in the other direction, with these rows."""
+        back = Direction.INGRESS if direction is Direction.EGRESS else Direction.EGRESS
+        unchanged = wanted & ~self._subjects[back]
+        if unchanged.bit_count() <= _FEW:
+            for index in bits(unchanged):
+                row = self._row(index, back)
+                yield (row, row), 1 << index
+        else:
+            for row, members in self.rows.alike(back, self.flow.protocol, self.flow.port).items():
+                if members & unchanged:
+                    yield (row, row), members & unchanged
+        for rows, members in self._changed[back].items():
+            if members & wanted:
+                yield rows, members & wanted
 
     def _compare(
         self,
-        alike: int,
-        before: tuple[int, int],
-        after: tuple[int, int],
         direction: Direction,
-        gained: set[tuple[int, int]],
+        mine: int,
+        rows: tuple[Row, Row],
+        others: int,
+        other_rows: tuple[Row, Row],
+        gained: list[_Product],
     ) -> bool:
-        """Notes the pairs that classes with the same rows gain in one direction; False where one is stopped."""
-        egress = direction is Direction.EGRESS
-        back = Direction.INGRESS if egress else Direction.EGRESS
-        changed = self._subjects[back]
-        row, protocol, port = self.rows.row, self.flow.protocol, self.flow.port
-        for other in bits((before[0] ^ after[0]) | (before[1] ^ after[1])):
-            bit = 1 << other
-            old = row(other, back, protocol, port)
-            new = self._new_row(other, back) if changed & bit else old
-            for index in bits((old[0] | new[0]) & alike):
-                own = 1 << index
-                was, now = _verdict(before, bit, old, own), _verdict(after, bit, new, own)
+        """Notes the pairs that are gained between two sets of classes with the same rows; False where one is stopped."""
+        back = Direction.INGRESS if direction is Direction.EGRESS else Direction.EGRESS
+        for to, theirs in _parts(others, rows):
+            for of, ours in _parts(mine, other_rows):
+                was, now = _verdict(to[:2], of[:2]), _verdict(to[2:], of[2:])
                 if was is PolicyVerdict.ALLOW and now is not PolicyVerdict.ALLOW:
-                    if not (self._isolated[direction] & own or self._isolated[back] & bit):
+                    open_ends = ours & ~self._isolated[direction], theirs & ~self._isolated[back]
+                    if all(open_ends) and not self._one_pod(*open_ends):
                         return False
                 elif now is not was and (now is PolicyVerdict.ALLOW or was is PolicyVerdict.DENY):
-                    gained.add((index, other) if egress else (other, index))
+                    egress = direction is Direction.EGRESS
+                    gained.append(_Product(ours, theirs) if egress else _Product(theirs, ours))
         return True
 
-    def _row(self, index: int, direction: Direction) -> tuple[int, int]:
-        return self.rows.row(index, direction, self.flow.protocol, self.flow.port)
+    def _one_pod(self, first: int, second: int) -> bool:
+        """Whether both sets are the one class of the one pod: there is no pair."""
+        return first == second and first.bit_count() == 1 and self.classes.size(first) == 1
 
-    def _new_row(self, index: int, direction: Direction) -> tuple[int, int]:
-        if not self._subjects[direction] >> index & 1:
-            return self._row(index, direction)
-        key = (index, direction)
-        if key not in self._new_rows:
-            self._new_rows[key] = self.rows.row_with(
-                index, direction, self.flow.protocol, self.flow.port, removed=self.removed, added=self.added
-            )
-        return self._new_rows[key]
+    def count(self, products: Sequence[_Product]) -> int:
+        """How many pairs of two different pods there are."""
+        size = self.classes.size
+        return sum(size(p.sources) * size(p.destinations) - size(p.sources & p.destinations) for p in products)
+
+    def listed(self, products: Sequence[_Product]) -> Iterator[tuple[str, str]]:
+        classes = self.classes.classes
+        pairs = sorted((a, b) for p in products for a in bits(p.sources) for b in bits(p.destinations))
+        for source, destination in pairs:
+            pods = classes[source].pods, classes[destination].pods
+            yield from (("/".join(a), "/".join(b)) for a in pods[0] for b in pods[1] if a != b)
 
     def outside(self) -> Iterator[tuple[str, str]]:
         """What else is admitted from or to the address or name of the flow, where one end is not a pod."""
@@ -171,26 +240,75 @@ class _Effect:
         for party, end, is_source in ((source, flow.source, True), (destination, flow.destination, False)):
             if end.name and party.kind is PartyKind.POD:
                 continue
-            subjects = self._subjects[Direction.INGRESS if is_source else Direction.EGRESS]
-            for index in bits(subjects):
-                pods = self.classes.classes[index].pods
-                # The node that runs a pod is told from others, and pods of a class may run on different nodes.
-                alike = [pods] if party.kind is PartyKind.OUTSIDE else [(pod,) for pod in pods]
-                for group in alike:
-                    one = replace_end(flow, PolicyEndpoint(*group[0]), is_source)
-                    if (
-                        self.after.explain(one).verdict is not PolicyVerdict.DENY
-                        and self.before.explain(one).verdict is PolicyVerdict.DENY
-                    ):
-                        flows = [replace_end(flow, PolicyEndpoint(*pod), is_source) for pod in group]
-                        yield from ((str(f.source), str(f.destination)) for f in flows)
+            direction = Direction.INGRESS if is_source else Direction.EGRESS
+            for group in self._pods_alike(direction, party.kind is PartyKind.HOST):
+                one = replace_end(flow, PolicyEndpoint(*group[0]), is_source)
+                if (
+                    self.after.explain(one).verdict is not PolicyVerdict.DENY
+                    and self.before.explain(one).verdict is PolicyVerdict.DENY
+                ):
+                    flows = [replace_end(flow, PolicyEndpoint(*pod), is_source) for pod in group]
+                    yield from ((str(f.source), str(f.destination)) for f in flows)
+
+    def _pods_alike(self, direction: Direction, by_node: bool) -> Iterator[list[tuple[str, str]]]:
+        """The pods that the change selects, those together that are treated alike and have an address of one family.
+
+        The node that runs a pod is told from others, and pods of a class may run on different nodes.
+        """
+        for indices in self._treated_alike(direction).values():
+            by_family: dict[int | None, list[tuple[str, str]]] = {}
+            for index in indices:
+                by_family.setdefault(self.classes.plain[index], []).extend(self.classes.classes[index].pods)
+            for pods in by_family.values():
+                yield from ([pod] for pod in pods) if by_node else (pods,)
 
 
-def _verdict(one: tuple[int, int], to: int, other: tuple[int, int], of: int) -> PolicyVerdict:
-    """The verdict between two classes from a row of each, with the bit of the other class."""
-    if not (one[0] & to and other[0] & of):
+_FEW = 64  # up to so many classes are looked at one by one
+
+
+def _different(before: Row, after: Row) -> int:
+    return (before[0] ^ after[0]) | (before[1] ^ after[1])
+
+
+_Flags = tuple[bool, bool, bool, bool]
+
+
+def _parts(classes: int, rows: tuple[Row, Row]) -> list[tuple[_Flags, int]]:
+    """The classes split by whether they are in each of four sets: of the row before, and of the row after."""
+    if not classes & (classes - 1):
+        before, after = rows
+        return [
+            (
+                (
+                    bool(before[0] & classes),
+                    bool(before[1] & classes),
+                    bool(after[0] & classes),
+                    bool(after[1] & classes),
+                ),
+                classes,
+            )
+        ]
+    before, after = rows
+    parts: list[tuple[tuple[bool, ...], int]] = [((), classes)]
+    for row in before if before is after else (*before, *after):
+        split = []
+        for flags, part in parts:
+            inside = part & row
+            if inside:
+                split.append(((*flags, True), inside))
+            if inside != part:
+                split.append(((*flags, False), part ^ inside))
+        parts = split
+    if before is after:
+        return [((f[0], f[1], f[0], f[1]), part) for f, part in parts]
+    return [((f[0], f[1], f[2], f[3]), part) for f, part in parts]
+
+
+def _verdict(one: tuple[bool, bool], other: tuple[bool, bool]) -> PolicyVerdict:
+    """The verdict between two classes: of the row of each, whether the other may be allowed, and may be denied."""
+    if not (one[0] and other[0]):
         return PolicyVerdict.DENY
-    return PolicyVerdict.UNKNOWN if one[1] & to or other[1] & of else PolicyVerdict.ALLOW
+    return PolicyVerdict.UNKNOWN if one[1] or other[1] else PolicyVerdict.ALLOW
 
 
 def replace_end(flow: PolicyFlow, pod: PolicyEndpoint, keep_source: bool) -> PolicyFlow:

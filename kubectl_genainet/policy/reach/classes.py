@@ -65,6 +65,9 @@ class PodClasses:
         self.pods = sum(1 << c.index for c in self.classes if c.party.kind is PartyKind.POD)
         self._hosts = tuple(c.index for c in self.classes if c.party.kind is PartyKind.HOST)
         self.of_pod = {pod: c.index for c in self.classes for pod in c.pods}
+        self._by_size: dict[int, int] = {}
+        for one in self.classes:
+            self._by_size[len(one.pods)] = self._by_size.get(len(one.pods), 0) | 1 << one.index
         self._labels = LabelIndex()
         self._namespaces = LabelIndex()
         self._unread_namespaces = LabelIndex()
@@ -87,6 +90,10 @@ class PodClasses:
         self._labels.add(bit, party.labels)
         (self._namespaces if party.namespace_known else self._unread_namespaces).add(bit, party.namespace_labels)
         self._in_namespace[party.namespace] = self._in_namespace.get(party.namespace, 0) | bit
+
+    def size(self, classes: int) -> int:
+        """How many pods there are in a set of classes."""
+        return sum(size * (members & classes).bit_count() for size, members in self._by_size.items())
 
     def select(self, peers: tuple[Peer, ...] | None, own: Party) -> Sets:
         """The classes that at least one of the peers selects; None selects all."""

@@ -191,18 +191,18 @@ def _folded(engine: PolicyEngine, changes: Sequence[_Change]) -> list[_Change]:
     """Changes of pods that differ only by passing labels, put together: first destinations, then sources."""
     by_destination: dict[object, _Change] = {}
     for one in changes:
-        key: object = (one.port, one.before, one.after, one.sources, _kin(engine, one.destinations[0]))
+        key: object = (one.port, one.before, one.after, one.sources, kin(engine, one.destinations[0]))
         kept = by_destination.get(key)
         by_destination[key] = one._replace(destinations=kept.destinations + one.destinations) if kept else one
     by_source: dict[object, _Change] = {}
     for one in by_destination.values():
-        key = (one.port, one.before, one.after, _kin(engine, one.sources[0]), one.destinations)
+        key = (one.port, one.before, one.after, kin(engine, one.sources[0]), one.destinations)
         kept = by_source.get(key)
         by_source[key] = one._replace(sources=kept.sources + one.sources) if kept else one
     return list(by_source.values())
 
 
-def _kin(engine: PolicyEngine, pod: tuple[str, str]) -> object:
+def kin(engine: PolicyEngine, pod: tuple[str, str]) -> object:
     """What the pods of one workload share."""
     classes = engine.rows.classes
     party = classes.classes[classes.of_pod[pod]].party

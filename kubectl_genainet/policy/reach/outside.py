@@ -51,31 +51,33 @@ def beyond_of(engine: PolicyEngine, grid: Grid) -> tuple[BeyondCell, ...]:
     """The cells of a grid beyond its pods; none for a grid that is too large for a page."""
     if len(grid.groups) > _MOST_GROUPS:
         return ()
-    judge = _Beyond(engine, grid)
+    judge = BeyondJudge(engine, tuple(grid.matrices) if grid.given_port else ())
     return tuple(cell for group in grid.groups if not group.host_network for cell in judge.cells(group))
 
 
-class _Beyond:
-    def __init__(self, engine: PolicyEngine, grid: Grid) -> None:
-        self._engine, self._grid = engine, grid
+class BeyondJudge:
+    """Judges what is beyond the pods, on the ports `given` or, without, on those that pods declare."""
+
+    def __init__(self, engine: PolicyEngine, given: tuple[Port, ...]) -> None:
+        self._engine, self._given = engine, given
         self._nodes = [n for n in map(engine.parties.of_address, _addresses(engine)) if n.kind is PartyKind.HOST]
         self._internet = [Party(PartyKind.OUTSIDE, str(a), address=a) for a in _public_samples(engine)]
         self._api_servers, self._api_port = _api_servers(engine)
 
     def cells(self, group: PodGroup) -> Iterable[BeyondCell]:
+        """All cells of pods that are alike."""
         namespace, name = group.pods[0]
         own = self._engine.parties.of(PolicyEndpoint(namespace, name))
         if not own.node:
             own = replace(own, node=_SOME_NODE)
-        into = tuple(self._grid.matrices) if self._grid.given_port else group.ports
-        given = tuple(self._grid.matrices) if self._grid.given_port else ()
+        into = self._given or group.ports
         for beyond in Beyond:
             peers = self._peers(beyond, own)
             for port in into:
                 yield self._cell(beyond, group, Direction.INGRESS, port, own, peers)
             if beyond is Beyond.CLIENT:
                 continue  # a way in only
-            for port in given or (self._port_of(beyond),):
+            for port in self._given or (self._port_of(beyond),):
                 yield self._cell(beyond, group, Direction.EGRESS, port, own, peers)
 
     def _port_of(self, beyond: Beyond) -> Port:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from kubectl_genainet.policy.decide import Matcher, Selected, run_tiers
@@ -21,10 +21,11 @@ _MOST_TABLES = 1024
 
 
 class _Table(NamedTuple):
-    """The rows made so far, by class."""
+    """The rows made so far, by class, and once they were asked for, the classes by their rows."""
 
     egress: list[tuple[int, int] | None]
     ingress: list[tuple[int, int] | None]
+    alike: dict[Direction, dict[tuple[int, int], int]]
 
 
 class Rows:
@@ -57,6 +58,23 @@ class Rows:
             side = self._egress if direction is Direction.EGRESS else self._ingress
             found = rows[index] = self._row(side, index, protocol, port)
         return found
+
+    def alike(self, direction: Direction, protocol: str, port: int) -> Mapping[tuple[int, int], int]:
+        """The classes that have the same row, by it."""
+        table = self._table(protocol, port)
+        found = table.alike.get(direction)
+        if found is None:
+            found = table.alike[direction] = {}
+            for index in range(len(self.classes.classes)):
+                row = self.row(index, direction, protocol, port)
+                found[row] = found.get(row, 0) | 1 << index
+        return found
+
+    def treated_alike(self, index: int, direction: Direction) -> object:
+        """The same for classes of which policies say the same in a direction, but for ports by name and nodes."""
+        side = self._egress if direction is Direction.EGRESS else self._ingress
+        plan = side.plans[index]
+        return plan.number, self.classes.classes[index].party.text if plan.looks_at_own else ""
 
     def may(self, source: int, destination: int, protocol: str, port: int) -> tuple[bool, bool]:
         """Whether a flow between two classes may be allowed, and whether it may be denied."""
@@ -106,7 +124,7 @@ class Rows:
             table = self._by_key.get((protocol, key))
             if table is None:
                 size = len(self.classes.classes)
-                table = self._by_key[(protocol, key)] = _Table([None] * size, [None] * size)
+                table = self._by_key[(protocol, key)] = _Table([None] * size, [None] * size, {})
             self._tables[(protocol, port)] = table
         return table
 

@@ -23,7 +23,7 @@ def perform(walk: Walk, state: State, rule: Rule, hook: Hook, at: int, chain: Ch
     """Does what a matching rule says: where to go on, how the base chain ended, or None for the next rule."""
     before = state.path
     state.path = (rule, before)
-    for given in rule.actions:
+    for number, given in enumerate(rule.actions):
         action = given
         if action.lookup is not None:
             found = action.lookup(state)
@@ -57,10 +57,18 @@ def perform(walk: Walk, state: State, rule: Rule, hook: Hook, at: int, chain: Ch
                     state.ct, state.ct_later = "UNTRACKED", ""
             case Act.DSCP:
                 state.dscp = action.port
+            case Act.ADD:
+                state.added = (*state.added, (action.detail, tuple(get(state) for get in action.keys)))
             case Act.SPLIT:
                 for share, choice in reversed(action.choices):
                     way = state.copy()
                     way.probability = None if state.probability is None or share is None else state.probability * share
+                    if choice.kind in (Act.MARK, Act.CONNMARK):  # and on with the same rule
+                        way.path = before
+                        rules, position, parent = here
+                        rest = (rule.rest(number, choice), *rules[position:])
+                        walk.pending.append((way, hook, at, (rest, 0, parent)))
+                        continue
                     walk.put_off(way, choice, hook, at, chain, here)
                 return False
             case Act.CONTINUE:
@@ -74,6 +82,12 @@ def _mark(state: State, action: Action) -> bool:
     """Writes the packet's or the connection's mark. False: there is no connection, and nft ends the rule there."""
     if not state.traced and (action.kind is Act.CONNMARK or action.source == "connmark"):
         return action.detail != "nft" or action.kind is Act.CONNMARK
+    if action.source == "unknown":
+        if action.kind is Act.MARK:
+            state.known = 0
+        else:
+            state.connmark_known = 0
+        return True
     from_connection = action.source == "connmark"
     bits, known = (state.connmark, state.connmark_known) if from_connection else (state.mark, state.known)
     used = action.source_mask if action.source else 0
@@ -108,14 +122,15 @@ def final(walk: Walk, state: State, action: Action, hook: Hook) -> bool:
             state.accepted = True
             return True
         case Act.DNAT if action.detail == "NETMAP" and hook not in (Hook.PRE_ROUTING, Hook.OUTPUT):
-            state.masquerade = True
+            state.translate_source(None)
             return True
         case Act.DNAT:
             state.dst, state.dport = destinations(state, action)[0]
             state.dnat, state.redirected = True, action.detail == "REDIRECT"
             return True
         case Act.SNAT:
-            state.masquerade = True
+            state.translate_source(action.address)
+            state.by_node = action.detail == "MASQUERADE"
             return True
         case Act.DROP:
             walk.end(state, RulesetVerdict.DROP)

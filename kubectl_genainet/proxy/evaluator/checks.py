@@ -117,12 +117,20 @@ def _is_prefix(mask: int, width: int) -> bool:
 
 def source_in(net: int, mask: int, family: int) -> Check:
     def check(s: State) -> bool | None:
+        if s.src is None and s.by_node and s.family == family:
+            return _one_of_the_nodes(s, lambda ip: ip & mask == net)
         return False if s.family != family else None if s.src is None else s.src & mask == net
 
     width = 32 if family == 4 else 128
     if not _is_prefix(mask, width):
         return check
     return asking(check, Question(f"source{family}", net, net | ~mask & ((1 << width) - 1)))
+
+
+def _one_of_the_nodes(s: State, holds: Callable[[int], bool]) -> bool | None:
+    """What holds of all of the node's addresses, or of none; None where it holds of some."""
+    answers = {holds(ip) for ip in s.env.local or ()}
+    return answers.pop() if len(answers) == 1 else None
 
 
 def destination_in(net: int, mask: int, family: int) -> Check:
@@ -183,7 +191,14 @@ def connmark_is(value: int, mask: int) -> Check:
 def ct_state_in(states: frozenset[str]) -> Check:
     """Conntrack states, DNAT and SNAT (translated) among them. NEW, RELATED, ESTABLISHED, INVALID, UNTRACKED."""
     dnat, snat = "DNAT" in states, "SNAT" in states
-    return lambda s: s.ct in states or (dnat and is_translated(s)) or (snat and s.masquerade)
+    return lambda s: s.ct in states or (dnat and is_translated(s)) or (snat and source_changed(s))
+
+
+def source_changed(s: State) -> bool | None:
+    """IPS_SRC_NAT: set where the translation changes something, which masquerading one's own packets may not."""
+    if not s.masquerade or (s.src is not None and s.orig_src is not None):
+        return s.masquerade and s.src != s.orig_src
+    return True if s.orig_src is None or s.env.is_local(s.orig_src, s.family) is False else None
 
 
 def is_translated(s: State) -> bool:
@@ -199,9 +214,11 @@ def get_ct_status(s: State) -> int | None:
     """The status bits of a connection's first packet; of later ones they are not known."""
     if s.ct not in ("NEW", "RELATED"):
         return None
-    status = (32 if is_translated(s) else 0) | (16 if s.masquerade else 0)
-    # "done" bits: a NAT decision was taken for the direction (IPS_SRC_NAT_DONE 128, IPS_DST_NAT_DONE 256).
-    return status | (8 if s.looped else 0) | (1 if s.ct == "RELATED" else 0)
+    changed = source_changed(s)
+    if changed is None:
+        return None
+    status = (32 if is_translated(s) else 0) | (16 if changed else 0)
+    return status | s.nat_done | (8 if s.looped else 0) | (1 if s.ct == "RELATED" else 0)
 
 
 def ct_status_has(bits: int) -> Check:
@@ -221,7 +238,9 @@ def source_type_is(kind: str) -> Check:
     """addrtype and fib: LOCAL can be told from the node's addresses, the rest only in part."""
 
     def check(s: State) -> bool | None:
-        return None if s.src is None else _type_is(s, s.src, kind)
+        if s.src is None:
+            return kind == "LOCAL" or None if s.masquerade else None
+        return _type_is(s, s.src, kind)
 
     return asking(check, Question("source is local", 1, 1)) if kind == "LOCAL" else check
 
@@ -287,6 +306,20 @@ def device_is(name: str, *, out: bool, wildcard: str) -> Check:
 def in_set(getters: tuple[Getter, ...], members: SetLookup) -> Check:
     def check(s: State) -> bool | None:
         key = tuple(get(s) for get in getters)
+        if key == (None,) and s.by_node and getters[0] is get_source:
+            return _one_of_the_nodes(s, lambda ip: members.has((ip,)) is True)
+        return members.may_have(key) if None in key else members.has(key)
+
+    return check
+
+
+def in_changing_set(name: str, getters: tuple[Getter, ...], members: SetLookup) -> Check:
+    """As `in_set`, for a set that rules on the packet's way may have added it to."""
+
+    def check(s: State) -> bool | None:
+        key = tuple(get(s) for get in getters)
+        if s.added and (name, key) in s.added:
+            return True if None not in key else None
         return members.may_have(key) if None in key else members.has(key)
 
     return check
@@ -294,6 +327,10 @@ def in_set(getters: tuple[Getter, ...], members: SetLookup) -> Check:
 
 def get_source(s: State) -> int | None:
     return s.src
+
+
+def get_original_source(s: State) -> int | None:
+    return s.orig_src if s.masquerade else s.src
 
 
 def get_destination(s: State) -> int:

@@ -26,6 +26,8 @@ class Questions:
         if question is None:
             return text, True
         plain = question._replace(inverted=False)
+        if state.masquerade and plain.field.startswith(("source", "sport")):  # another one than before
+            plain = plain._replace(field=f"translated {plain.field}")
         if plain.field == "destination is local":
             return local_question(state.dst, state.family), not question.inverted
         if plain.field == "source is local" and state.src is not None:
@@ -35,6 +37,8 @@ class Questions:
             label = text
             if question.inverted:
                 label = label.removeprefix("! ").replace(" != ", " ")
+            if plain.field.startswith("translated"):
+                label += ", after the source was translated"
             self._labels[plain], self._by_label[label] = label, plain
         return label, not question.inverted
 

@@ -46,8 +46,10 @@ class State:
 
     __slots__ = (
         "accepted",
+        "added",
         "assumed",
         "bridged",
+        "by_node",
         "connmark",
         "connmark_known",
         "ct",
@@ -66,10 +68,12 @@ class State:
         "looped",
         "mark",
         "masquerade",
+        "nat_done",
         "oif",
         "oif_routed",
         "orig_dport",
         "orig_dst",
+        "orig_src",
         "own",
         "path",
         "phys_in",
@@ -108,15 +112,19 @@ class State:
     dscp: int | None
     icmp: tuple[int, int] | None
     orig_dst: int
+    orig_src: int | None  # before the source was translated; of no use until then
     orig_dport: int | None
     dnat: bool
-    masquerade: bool
+    masquerade: bool  # its source was translated: `src` is the new one, None where it is any address of the node
+    by_node: bool  # masqueraded: the new source is one of the node's addresses
+    nat_done: int  # status bits of the directions that NAT has decided about
     accepted: bool
     bridged: bool | None
     own: bool  # made on the node
     looped: bool  # came back in through the loopback device
     redirected: bool  # to a port of the node itself
     scheduled: bool  # IPVS has sent it to a real server
+    added: tuple[tuple[str, object], ...]  # (set, key) that rules on this way have added to sets
     assumed: tuple[str, ...]  # what was taken for granted on this way, in words
     probability: float | None
     path: Path | None
@@ -137,12 +145,18 @@ class State:
         new.connmark_known, new.ct_later, new.oif_routed = self.connmark_known, self.ct_later, self.oif_routed
         new.phys_in, new.phys_out, new.uid, new.gid = self.phys_in, self.phys_out, self.uid, self.gid
         new.tcp_flags, new.dscp, new.redirected = self.tcp_flags, self.dscp, self.redirected
+        new.orig_src, new.nat_done, new.added = self.orig_src, self.nat_done, self.added
+        new.by_node = self.by_node
         return new
 
     @property
     def traced(self) -> bool:
         """Whether conntrack has an entry for the packet."""
         return self.ct not in ("UNTRACKED", "INVALID")
+
+    def translate_source(self, src: int | None) -> None:
+        """SNAT: `src` is the new source, None where it is not known which of the node's addresses it is."""
+        self.orig_src, self.src, self.masquerade = self.src, src, True
 
     def assume(self, what: str) -> None:
         if what not in self.assumed:
@@ -186,6 +200,7 @@ class Act(Enum):
     MARK = "mark"
     CONNMARK = "connmark"
     NOTRACK = "notrack"
+    ADD = "add"  # the packet's key to a set
     DSCP = "dscp"
     CHECK = "check"  # a match that stands behind another action
     SPLIT = "split"  # a random pick
@@ -200,7 +215,7 @@ class Action:
     kind: Act
     chain: str = ""  # JUMP, GOTO
     detail: str = ""  # REJECT: with what; QUEUE: which; UNKNOWN: the target's name
-    address: int | None = None  # DNAT: new destination; None keeps it
+    address: int | None = None  # DNAT: new destination; None keeps it. SNAT: new source; None: not known
     port: int | None = None  # the lowest of a range
     last_address: int | None = None  # DNAT: the end of a range
     last_port: int | None = None
@@ -213,6 +228,7 @@ class Action:
     check: Check | None = None
     choices: tuple[tuple[float | None, Action], ...] = ()  # SPLIT: a random pick; None: by a hash
     lookup: Callable[[State], Action | None] | None = None  # LOOKUP; None for a miss
+    keys: tuple[Callable[[State], Any], ...] = ()  # ADD: what is added to the set `detail`
     element: RuleRef | None = None  # of a verdict that came from a commented map element
 
 
@@ -266,6 +282,12 @@ class Rule:
             action.kind is Act.DNAT and action.last_address is None and action.last_port is None
         ):
             self.final = action
+
+    def rest(self, number: int, choice: Action) -> Rule:
+        """What is left of the rule from the action `number` on, of which a random pick has made `choice`."""
+        rest = Rule(self.chain, self.index, self.raw)
+        rest.actions = (choice, *self.actions[number + 1 :])
+        return rest
 
     def doubts(self, numbers: list[int]) -> list[tuple[Check, str]]:
         """The checks that could not be answered, with their labels."""

@@ -46,6 +46,8 @@ class Asked:
             state.iif,
             state.oif,
             state.dscp,
+            state.added,
+            state.nat_done,
         )
         kept = self.states.get(key)
         if kept is None:
@@ -57,14 +59,18 @@ class Asked:
     def same_for(self, src: int | None, sport: int | None) -> bool:
         """Whether all answers are the same for this source."""
         for state in self.states.values():
-            state.src, state.sport = src, sport
+            state.sport = sport
+            if state.masquerade:
+                state.orig_src = src
+            else:
+                state.src = src
         return all(ask(state) == answer for ask, state, answer in self.answers)
 
 
 class WatchedState(State):
     """A packet of which is noted when its source is asked for."""
 
-    __slots__ = ("_sport", "_src", "asked")
+    __slots__ = ("_orig_src", "_sport", "_src", "asked")
 
     asked: Asked
 
@@ -76,6 +82,18 @@ class WatchedState(State):
     @src.setter
     def src(self, value: int | None) -> None:
         self._src = value
+
+    @property
+    def orig_src(self) -> int | None:
+        self.asked.touched = True
+        return self._orig_src
+
+    @orig_src.setter
+    def orig_src(self, value: int | None) -> None:
+        self._orig_src = value
+
+    def translate_source(self, src: int | None) -> None:
+        self._orig_src, self._src, self.masquerade = self._src, src, True
 
     @property
     def sport(self) -> int | None:

@@ -21,6 +21,9 @@ from kubectl_genainet.proxy.ruleset import Ruleset, effective_priority
 
 MAX_WAYS = 20_000  # ways of one packet that are followed; the largest Service has one per endpoint
 MAX_STEPS = 400_000  # rules that one packet may meet on all of its ways
+DNAT = -100  # NF_IP_PRI_NAT_DST
+DST_NAT_DONE, SRC_NAT_DONE = 256, 128  # enum ip_conntrack_status: NAT has decided, also not to translate
+_BEFORE_ROUTING = (Hook.PRE_ROUTING, Hook.OUTPUT)
 _IPVS_LOCAL_OUT = -98  # ip_vs_local_request4, net/netfilter/ipvs/ip_vs_core.c
 # A way's rest, from where it has its new destination: what decides it, and what came of it (None: it forked).
 _TailKey = tuple[object, ...]
@@ -45,6 +48,7 @@ class Walk:
         self.ends: list[End] = []
         self.tails: dict[_TailKey, _Tail | None] = {}
         self.questions = doubts.Questions()
+        self.nat_bits = DST_NAT_DONE | SRC_NAT_DONE if ruleset.translates(state.family) else 0
         self.steps = 0
 
     def run(self, entry: Hook) -> list[End]:
@@ -91,6 +95,8 @@ class Walk:
                 if frames is None:
                     if state.ct_later and effective_priority(chain) > CONNTRACK and hook is not Hook.INGRESS:
                         _track(state)
+                    if hook in _BEFORE_ROUTING and effective_priority(chain) > DNAT:
+                        state.nat_done |= self.nat_bits & DST_NAT_DONE
                     if self._schedules_now(state, hook, chain) and self._schedule(state, hook):
                         return
                     if self._skips(chain, hook, state):
@@ -116,7 +122,7 @@ class Walk:
         changed = (state.dst, state.dport) != (state.orig_dst, state.orig_dport)
         key = (
             *(hook, at, state.mark, state.known, state.connmark, state.connmark_known, state.ct, state.accepted),
-            *(state.doubts, state.dscp, state.masquerade, changed),
+            *(state.doubts, state.dscp, state.masquerade, changed, state.added),
         )
         if key not in self.tails:
             started, ends, waiting = state.path, len(self.ends), len(self.pending)
@@ -152,6 +158,8 @@ class Walk:
             return None
         if state.ct_later and hook is not Hook.INGRESS:
             _track(state)
+        if hook is not Hook.FORWARD and state.traced:
+            state.nat_done |= self.nat_bits & (DST_NAT_DONE if hook in _BEFORE_ROUTING else SRC_NAT_DONE)
         if hook in (Hook.INPUT, Hook.OUTPUT) and self._schedule(state, hook):
             return None
         match hook:

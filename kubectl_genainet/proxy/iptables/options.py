@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable
 
 from kubectl_genainet.proxy.evaluator import checks
 from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Getter, Question, any_of, asking
 from kubectl_genainet.proxy.evaluator.icmp import ICMP_NAMES, ICMPV6_NAMES
 from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, Check, Rule, State
-from kubectl_genainet.proxy.evaluator.sets import SetLookup
+from kubectl_genainet.proxy.iptables import conntrack
 from kubectl_genainet.proxy.iptables.ipset import set_matches
-from kubectl_genainet.proxy.iptables.reader import Reader, network, ports
+from kubectl_genainet.proxy.iptables.reader import Node, Option, Reader, network, ports
 from kubectl_genainet.proxy.iptables.target import value_and_mask
-
-
-class Node(Protocol):
-    """What options ask of the compiler: the table's family and the node's ipsets."""
-
-    family: int
-    sets: Mapping[str, SetLookup]
-
-
-Option = Callable[[Node, Reader, Rule], Check | None]
 
 
 def _source(c: Node, r: Reader, rule: Rule) -> Check:
@@ -84,54 +73,11 @@ def _skip(count: int) -> Option:
     return option
 
 
-def _unless_traced(r: Reader, check: Check) -> Check:
-    """Without a connection neither the check nor its negation matches (connmark_mt, conntrack_mt)."""
-    inverted, r.negated = r.negated, False
-    positive = checks.negate(check) if inverted else check
-    return lambda s: positive(s) if s.traced else False
-
-
 def _mark(c: Node, r: Reader, rule: Rule) -> Check:
     value = value_and_mask(r.next())
     if r.module == "connmark":
-        return _unless_traced(r, checks.connmark_is(*value))
+        return conntrack.unless_traced(r, checks.connmark_is(*value))
     return checks.mark_is(*value)
-
-
-def _ct_state(c: Node, r: Reader, rule: Rule) -> Check:
-    return checks.ct_state_in(frozenset(r.next().upper().split(",")))
-
-
-_STATUS = {"EXPECTED": 1, "SEEN_REPLY": 2, "ASSURED": 4, "CONFIRMED": 8, "SNAT": 16, "DNAT": 32, "NONE": 0}
-
-
-def _ct_status(c: Node, r: Reader, rule: Rule) -> Check:
-    bits = sum(_STATUS[name] for name in r.next().upper().split(","))
-    return _unless_traced(r, checks.ct_status_has(bits))
-
-
-def _ct_original_destination(c: Node, r: Reader, rule: Rule) -> Check:
-    net, mask, _ = network(r.next())
-    return _unless_traced(r, lambda s: s.orig_dst & mask == net)
-
-
-def _ct_original_source(c: Node, r: Reader, rule: Rule) -> Check:
-    return _unless_traced(r, checks.source_in(*network(r.next())))
-
-
-def _ct_reply_source(c: Node, r: Reader, rule: Rule) -> Check:
-    """Replies come from where the packet is sent to after DNAT."""
-    return _unless_traced(r, checks.destination_in(*network(r.next())))
-
-
-def _ct_original_dport(c: Node, r: Reader, rule: Rule) -> Check:
-    low, high = ports(r.next())
-    return _unless_traced(r, lambda s: None if s.orig_dport is None else low <= s.orig_dport <= high)
-
-
-def _ct_direction(c: Node, r: Reader, rule: Rule) -> Check:
-    original = r.next().upper() == "ORIGINAL"
-    return _unless_traced(r, lambda s: original if s.ct == "NEW" else None)
 
 
 def _address_type(side: Callable[[str], Check]) -> Option:
@@ -148,9 +94,28 @@ def _every(c: Node, r: Reader, rule: Rule) -> None:
     rule.probability = 1 - share if r.negated else share
 
 
+def _recent_list(r: Reader) -> str:
+    """The list that the options after this one name."""
+    rest = r.words[r.at :]
+    return rest[rest.index("--name") + 1] if "--name" in rest[:-1] else "DEFAULT"
+
+
+def _recent_set(c: Node, r: Reader, rule: Rule) -> Check:
+    name = f"recent {_recent_list(r)}"
+
+    def check(s: State) -> bool:
+        s.added = (*s.added, (name, ()))
+        return True
+
+    return check
+
+
 def _recent_seen(c: Node, r: Reader, rule: Rule) -> Check:
-    # A client's first connection: it is in no list yet. kube-proxy's session affinity asks this.
-    return checks.never
+    """A client's first connection is in no list yet, unless a rule has just put it there: kube-proxy's affinity asks."""
+    name = f"recent {_recent_list(r)}"
+    rest = r.words[r.at :]
+    hits = int(rest[rest.index("--hitcount") + 1]) if "--hitcount" in rest[:-1] else 1
+    return lambda s: hits <= 1 and (name, ()) in s.added
 
 
 def _match_set(c: Node, r: Reader, rule: Rule) -> Check:
@@ -324,22 +289,23 @@ OPTIONS: dict[str, Option] = {
     **dict.fromkeys(("-4", "-6", "--ipv4", "--ipv6"), _skip(0)),
     **dict.fromkeys(("-c", "--set-counters"), _skip(2)),
     "--mark": _mark,
-    **dict.fromkeys(("--ctstate", "--state"), _ct_state),
-    "--ctstatus": _ct_status,
-    "--ctproto": _protocol,
-    "--ctorigsrc": _ct_original_source,
-    "--ctorigdst": _ct_original_destination,
-    "--ctorigdstport": _ct_original_dport,
+    **dict.fromkeys(("--ctstate", "--state"), conntrack.state),
+    "--ctstatus": conntrack.status,
+    "--ctproto": conntrack.protocol,
+    "--ctorigsrc": conntrack.original_source,
+    "--ctorigdst": conntrack.original_destination,
+    "--ctorigdstport": conntrack.original_dport,
     "--ctorigsrcport": _sport,
-    "--ctreplsrc": _ct_reply_source,
-    "--ctdir": _ct_direction,
+    "--ctreplsrc": conntrack.reply_source,
+    "--ctrepldst": conntrack.reply_destination,
+    "--ctdir": conntrack.direction,
     "--src-type": _address_type(checks.source_type_is),
     "--dst-type": _address_type(checks.destination_type_is),
     "--mode": _skip(1),
     "--probability": _probability,
     "--every": _every,
     "--packet": _skip(1),
-    "--set": _skip(0),
+    "--set": _recent_set,
     **dict.fromkeys(("--rcheck", "--update", "--remove"), _recent_seen),
     **dict.fromkeys(("--reap", "--rttl", "--rsource", "--rdest"), _skip(0)),
     **dict.fromkeys(("--seconds", "--hitcount", "--name", "--mask"), _skip(1)),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Protocol
 
-from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, ipv4_number
+from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, Check, Rule, ipv4_number
+from kubectl_genainet.proxy.evaluator.sets import SetLookup
 
 
 def split_words(text: str) -> list[str]:
@@ -73,3 +76,13 @@ class Reader:
     def skip_values(self) -> None:
         while self and not self.peek().startswith("-") and self.peek() != "!":
             self.at += 1
+
+
+class Node(Protocol):
+    """What options ask of the compiler: the table's family and the node's ipsets."""
+
+    family: int
+    sets: Mapping[str, SetLookup]
+
+
+Option = Callable[[Node, Reader, Rule], Check | None]

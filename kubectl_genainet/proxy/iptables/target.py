@@ -102,6 +102,13 @@ def _translation(address: str, port: str, options: list[str]) -> Action:
     )
 
 
+def _snat(options: list[str]) -> Action:
+    """The new source, where it is one address; of a range any."""
+    text = options[options.index("--to-source") + 1] if "--to-source" in options[:-1] else ""
+    address = split_endpoint(text)[0].strip("[]") if ":" in text else text
+    return Action(Act.SNAT, address=address_number(address) if address and "-" not in address else None)
+
+
 def _redirect(options: list[str]) -> Action:
     ports = options[options.index("--to-ports") + 1] if "--to-ports" in options else ""
     first, _, last = ports.partition("-")
@@ -162,8 +169,8 @@ _TARGETS: dict[str, Callable[[list[str]], Action]] = {
     "CONNMARK": _connmark,
     "DNAT": _dnat,
     "REDIRECT": _redirect,
-    "MASQUERADE": lambda options: Action(Act.SNAT),
-    "SNAT": lambda options: Action(Act.SNAT),
+    "MASQUERADE": lambda options: Action(Act.SNAT, detail="MASQUERADE"),
+    "SNAT": _snat,
     "NETMAP": _netmap,
     "CT": _ct,
     "NOTRACK": lambda options: Action(Act.NOTRACK),

@@ -63,6 +63,8 @@ def _arithmetic(kind: str, body: Any) -> Field:
     number = 0
     for part in body[1:]:
         number |= values.single(part, inner.converts[0])
+    if kind == "&" and not number & _DONT_FRAGMENT and _is_fragment_offset(body[0]):
+        return Field((_no_fragment,), inner.converts, inner.needs)
     if kind == "&" and _key(body[0]) in ("meta mark", "ct mark"):
         return Field((_masked_mark(number, of_connection=_key(body[0]) == "ct mark"),), inner.converts, inner.needs)
     apply: dict[str, Callable[[int], int]] = {
@@ -79,6 +81,24 @@ def _arithmetic(kind: str, body: Any) -> Field:
         return change(value) if isinstance(value, int) else None
 
     return Field((changed,), inner.converts, inner.needs)
+
+
+_DONT_FRAGMENT = 0x4000
+
+
+def _is_fragment_offset(expression: Any) -> bool:
+    payload = expression.get("payload") if isinstance(expression, dict) else None
+    return isinstance(payload, dict) and (payload.get("protocol"), payload.get("field")) == ("ip", "frag-off")
+
+
+def _no_fragment(s: State) -> int:
+    s.assume("the packet is no fragment")
+    return 0
+
+
+def _no_options(s: State) -> int:
+    s.assume("the packet has no IP options")
+    return 5
 
 
 def _key(expression: Any) -> str:
@@ -101,6 +121,7 @@ _IP: dict[str, tuple[Getter, Convert]] = {
     "protocol": (checks.get_protocol, values.protocol),
     "nexthdr": (checks.get_protocol, values.protocol),
     "dscp": (checks.get_dscp, values.dscp),
+    "hdrlength": (_no_options, values.plain),
 }
 _PORTS: dict[str, Getter] = {"sport": checks.get_sport, "dport": checks.get_dport}
 
@@ -121,9 +142,22 @@ def _payload(protocol: str, name: str) -> Field:
         return _icmp(name, needs, v6=protocol == "icmpv6")
     if protocol == "tcp" and name == "flags":
         return Field((lambda s: s.tcp_flags,), (values.tcp_flags,), needs, bits=True)
+    if name in _PORTS and protocol == "th":
+        return Field((_first_words(name),), (values.port,), needs, question=name)
     if name in _PORTS:
         return Field((_PORTS[name],), (values.port,), needs, question=name)
     return Field((checks.always_unknown,), (values.plain,), needs)
+
+
+def _first_words(name: str) -> Getter:
+    """The first or second 16 bits of any protocol's header: of ICMP type and code, and the checksum."""
+
+    def get(s: State) -> int | None:
+        if s.proto not in (PROTOCOLS["icmp"], PROTOCOLS["icmpv6"]):
+            return s.sport if name == "sport" else s.dport
+        return s.icmp[0] << 8 | s.icmp[1] if name == "sport" and s.icmp is not None else None
+
+    return get
 
 
 def _icmp(name: str, needs: tuple[Check, ...], *, v6: bool) -> Field:
@@ -208,11 +242,12 @@ def _ct(key: str, direction: str, family: str) -> Field:
         ("zone", ""): (_first(lambda s: 0), values.plain),
         ("l3proto", ""): (lambda s: 2 if s.family == 4 else 10, values.family),
         ("protocol", ""): (checks.get_protocol, values.protocol),
-        ("saddr", "original"): (_first(checks.get_source), values.plain),
+        ("saddr", "original"): (_first(checks.get_original_source), values.plain),
         ("daddr", "original"): (_first(lambda s: s.orig_dst), values.plain),
         ("proto-src", "original"): (_first(checks.get_sport), values.port),
         ("proto-dst", "original"): (_first(lambda s: s.orig_dport), values.port),
         ("saddr", "reply"): (_first(checks.get_destination), values.plain),
+        ("daddr", "reply"): (_first(checks.get_source), values.plain),
         ("proto-src", "reply"): (_first(checks.get_dport), values.port),
     }
     if key in ("protocol", "l3proto"):
@@ -227,9 +262,18 @@ def _fib(body: Json) -> Field:
     if body["result"] == "type" and not {"iif", "oif"} & set(flags):
         get = checks.get_source if "saddr" in flags else checks.get_destination
         return Field((lambda s: checks.address_type(s, get(s)),), (values.words,))
+    if body["result"] == "type":
+        get = checks.get_source if "saddr" in flags else checks.get_destination
+        return Field((lambda s: _type_without_device(s, get(s)),), (values.words,))
     if body["result"] in ("oif", "oifname", "check") and "saddr" in flags:
         return Field((_route_back,), (_route_exists,))
     return Field((checks.always_unknown,), (_anything,))
+
+
+def _type_without_device(s: State, address: int | None) -> str | None:
+    """What is local at one device need not be at another; what is not local, is so nowhere."""
+    kind = checks.address_type(s, address)
+    return None if kind == "local" else kind
 
 
 def _route_back(s: State) -> bool:

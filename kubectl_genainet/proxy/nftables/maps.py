@@ -16,6 +16,7 @@ from kubectl_genainet.proxy.nftables.values import Convert, Json, Unsupported, b
 if TYPE_CHECKING:
     from kubectl_genainet.proxy.nftables.read import NftTable
 
+MAX_SPLIT = 64  # numbers of a generator that are told apart
 MAX_MOD = 65536  # of a random number that is compared
 
 
@@ -80,7 +81,11 @@ def picked(
             return Action(Act.UNKNOWN, detail=members.unread) if members.unread else None
         action = compiled.get(id(value))
         if action is None:
-            action = compiled[id(value)] = act(value)
+            try:
+                action = act(value)
+            except (Unsupported, KeyError, TypeError, ValueError, IndexError) as error:
+                action = Action(Act.UNKNOWN, detail=f"{label}: {error}")
+            compiled[id(value)] = action
         return action
 
     return Action(Act.LOOKUP, lookup=lookup), field.needs
@@ -101,6 +106,19 @@ def constant_of(key: Json) -> int | None:
     if kind not in ("numgen", "jhash", "symhash") or not isinstance(body, dict) or body.get("mod") != 1:
         return None
     return int(body.get("offset", 0) or 0)
+
+
+def split_evenly(key: Json, act: Callable[[int], Action]) -> Action | None:
+    """The action for each number that a generator may give; None where the key is none, or has too many."""
+    constant = constant_of(key)
+    if constant is not None:
+        return act(constant)
+    generator = is_random(key)
+    if not generator or int(key[generator]["mod"]) > MAX_SPLIT:
+        return None
+    mod, offset = int(key[generator]["mod"]), int(key[generator].get("offset", 0) or 0)
+    share = 1 / mod if generator == "numgen" else None
+    return Action(Act.SPLIT, choices=tuple((share, act(number)) for number in range(offset, offset + mod)))
 
 
 def _of_constant(table: NftTable, number: int, data: Any, act: Callable[[Any], Action]) -> Action:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, CONTINUE_ACTION, Act, Action, Check
 from kubectl_genainet.proxy.nftables import values
-from kubectl_genainet.proxy.nftables.maps import picked
+from kubectl_genainet.proxy.nftables.maps import picked, split_evenly
 from kubectl_genainet.proxy.nftables.values import Json, Unsupported
 
 if TYPE_CHECKING:
@@ -31,7 +31,12 @@ def mark_action(table: NftTable, body: Json, label: str) -> tuple[Action, tuple[
     if isinstance(value, dict) and "map" in value:
         chosen = value["map"]
         return picked(table, chosen["key"], chosen["data"], lambda v: _write(target, "", 0, _number(v)), label)
-    base, keep, flip = _function(value)
+    if isinstance(value, dict) and (split := split_evenly(value, lambda v: _write(target, "", 0, v))) is not None:
+        return split, ()
+    try:
+        base, keep, flip = _function(value)
+    except Unsupported:  # the mark is then not known, whatever it was
+        return Action(Act.MARK if target == "mark" else Act.CONNMARK, source="unknown", detail="nft"), ()
     return _write(target, base, keep, flip), ()
 
 

@@ -50,8 +50,9 @@ def _to(address: Any, port: Any, options: Action) -> Action:
     """To an address (or a range of them) and a port, or to both as one value "10.0.0.1 . 80"."""
     if isinstance(address, dict) and "concat" in address:
         address, port = address["concat"]
-    if isinstance(address, dict) and "prefix" in address:
-        raise Unsupported("a prefix is translated")
+    if isinstance(address, dict) and "prefix" in address:  # net to net: the host's bits stay
+        first, last = values.plain(address)
+        return replace(options, keep=first ^ last, flip=first, port=None, detail="NETMAP")
     low, high = _bounds(address, values.plain) if address is not None else (None, None)
     first, last = _bounds(port, values.port) if port is not None else (None, None)
     return replace(options, address=low, last_address=high, port=first, last_port=last)
@@ -63,12 +64,23 @@ def _bounds(value: Any, convert: values.Convert) -> tuple[int | None, int | None
 
 
 def snat(table: NftTable, body: Json, label: str) -> tuple[Action, tuple[Check, ...]]:
-    """The source is translated; to what is not followed. A map without the key translates nothing."""
+    """The source is translated. A map without the key translates nothing."""
     address = body.get("addr")
     needs = _family(body, address)
     for value in (address, body.get("port")):
         if isinstance(value, dict) and "map" in value:
             chosen = value["map"]
-            action, more = picked(table, chosen["key"], chosen["data"], lambda v: Action(Act.SNAT), label)
+            to = _source if value is address else lambda v: Action(Act.SNAT)
+            action, more = picked(table, chosen["key"], chosen["data"], to, label)
             return action, (*needs, *more)
-    return Action(Act.SNAT), needs
+    return _source(address), needs
+
+
+def _source(address: Any) -> Action:
+    """The new source, where it is one address; of a range, or of the device that it leaves by, it is not known."""
+    if isinstance(address, dict) and "concat" in address:
+        address = address["concat"][0]
+    try:
+        return Action(Act.SNAT, address=values.single(address, values.plain))
+    except Unsupported:
+        return Action(Act.SNAT)

@@ -13,7 +13,7 @@ from kubectl_genainet.proxy.evaluator import checks
 from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Question, asking
 from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, CONTINUE_ACTION, Act, Action, Chain, Check, Rule
 from kubectl_genainet.proxy.nftables import values
-from kubectl_genainet.proxy.nftables.fields import field_of
+from kubectl_genainet.proxy.nftables.fields import Field, field_of
 from kubectl_genainet.proxy.nftables.maps import is_random, members_of, picked, question_bounds, share_of
 from kubectl_genainet.proxy.nftables.marks import mark_action
 from kubectl_genainet.proxy.nftables.nat import dnat, snat
@@ -28,7 +28,7 @@ _NO_EFFECT = {
     *("tcp option", "nfacct", "delete"),
 }
 _STATES = {"new", "established", "related", "invalid", "untracked"}
-_CHANGES = (Act.MARK, Act.CONNMARK, Act.DSCP, Act.NOTRACK, Act.LOOKUP, Act.SPLIT, Act.UNKNOWN)
+_CHANGES = (Act.MARK, Act.CONNMARK, Act.DSCP, Act.NOTRACK, Act.ADD, Act.LOOKUP, Act.SPLIT, Act.UNKNOWN)
 _ENDING = {Act.JUMP, Act.GOTO, Act.RETURN, Act.ACCEPT, Act.DROP, Act.REJECT, Act.DNAT, Act.SNAT, Act.QUEUE}
 _ENDING |= {Act.UNKNOWN, Act.LOOKUP, Act.SPLIT}
 _XT_CONTINUES = {"LOG", "NFLOG", "TRACE", "AUDIT", "CHECKSUM", "CLASSIFY", "TCPMSS", "SET", "TEE", "comment"}
@@ -57,7 +57,14 @@ class _Compiler:
         elif kind in ("limit", "quota", "ct count", "connlimit"):
             self.check(_limit(kind, body, label), label)
         elif kind in ("set", "meter", "map") and isinstance(body, dict):
-            for inner in body.get("stmt") or ():
+            if (field := _key_of(kind, body)) is not None:
+                for need in field.needs:
+                    self.check(need, label)
+                if kind == "set" and body.get("op") in ("add", "update"):
+                    name = f"{self.table.title} {str(body['set']).lstrip('@')}"
+                    self.actions.append(Action(Act.ADD, detail=name, keys=field.getters))
+            inside = body.get("stmt") or ()
+            for inner in (inside,) if isinstance(inside, dict) else inside:
                 (inner_kind, inner_body), *_ = inner.items()
                 if inner_kind not in _NO_EFFECT:
                     self.add(inner_kind, inner_body, show_expressions([inner]))
@@ -103,7 +110,18 @@ def _add(table: NftTable, compiler: _Compiler, entry: Any) -> None:
             compiler.unread = compiler.unread or label
 
 
-_MATCHES = {"match", "limit", "quota", "ct count", "set", "meter", "mangle"}
+_MATCHES = {"match", "limit", "quota", "ct count", "set", "meter"}
+
+
+def _key_of(kind: str, body: Json) -> Field | None:
+    """What a rule adds to a set, where rules behind it find the packet; None where it is not read."""
+    element = body.get("elem" if kind == "set" else "key")
+    if isinstance(element, dict) and "elem" in element:
+        element = element["elem"]["val"]
+    try:
+        return field_of(element)
+    except Unsupported:
+        return None
 
 
 def _statement(table: NftTable, kind: str, body: Any, label: str) -> tuple[Action, tuple[Check, ...]]:
@@ -114,8 +132,10 @@ def _statement(table: NftTable, kind: str, body: Any, label: str) -> tuple[Actio
             return mark_action(table, body, label)
         case "dnat" | "redirect":
             return dnat(table, kind, body or {}, label)
-        case "snat" | "masquerade":
+        case "snat":
             return snat(table, body or {}, label)
+        case "masquerade":
+            return Action(Act.SNAT, detail="MASQUERADE"), ()
         case "notrack":
             return Action(Act.NOTRACK), ()
         case "queue":
@@ -214,7 +234,10 @@ def _match(table: NftTable, rule: Rule, body: Json) -> list[Check]:
         members = members_of(table, {"set": [{"|": right}]} if field.bits else right, field.converts)
     else:
         members = members_of(table, right, field.converts)
-    positive = checks.in_set(field.getters, members)
+    if isinstance(right, str) and right.startswith("@"):
+        positive = checks.in_changing_set(f"{table.title} {right[1:]}", field.getters, members)
+    else:
+        positive = checks.in_set(field.getters, members)
     bounds = question_bounds(field, right)
     if bounds is not None:
         positive = asking(positive, Question(field.question, *bounds))

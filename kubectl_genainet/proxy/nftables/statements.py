@@ -277,18 +277,37 @@ def _nat_target(reader: Tokens, body: Json) -> None:
         if address.count("-") == 0 and port.startswith("-"):  # [fd00::1]-[fd00::9]:80
             last, _, port = port[2:].partition("]")
             address = f"{address}-{last}"
-        body["addr"] = literal(address)
-        if port:
-            body["port"] = literal(port.removeprefix(":"))
-    elif word.startswith(":"):
-        body["port"] = literal(word[1:] or reader.next())
-    elif word.count(":") == 1:
-        address, port = word.split(":")
-        body["addr"], body["port"] = literal(address), literal(port)
+        port = port.removeprefix(":") if port else ""
+        colon = ":" if word.endswith(":") or port else ""
     else:
-        body["addr"] = literal(word)
+        address, colon, port = word.partition(":") if word.count(":") == 1 else (word, "", "")
+    if address:
+        body["addr"] = literal(address)
+    if not colon and reader.peek().startswith(":"):
+        colon, port = ":", reader.next()[1:]
+    if colon:
+        body["port"] = _nat_port(reader, port)
     if reader.take("."):
         body["port"] = literal(reader.next())
+
+
+def _nat_port(reader: Tokens, word: str) -> Any:
+    """A port, a range of them, or what a map gives for an expression; `word` is what stood at the colon."""
+    if (
+        word
+        and reader.peek() not in ("sport", "dport")
+        and word not in ("meta", "ct", "ip", "numgen", "jhash", "symhash")
+    ):
+        return literal(word)
+    if word:
+        reader.at -= 1
+        reader.words = [*reader.words[: reader.at], word, *reader.words[reader.at + 1 :]]
+    start = reader.at
+    key = None if reader.peek()[:1].isdigit() else expression(reader)
+    if key is not None and reader.take("map"):
+        return {"map": {"key": key, "data": _right(reader)}}
+    reader.at = start
+    return literal(reader.next())
 
 
 def _set_update(op: str) -> Callable[[Tokens], Json]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Mapping
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from kubectl_genainet.model.numbers import whole_number
@@ -63,6 +65,8 @@ def _number(value: Any, names: Mapping[str, int]) -> int:
     if isinstance(value, str):
         if value in names:
             return names[value]
+        if "|" in value:  # flags of one element
+            return reduce(or_, (_number(part.strip(), names) for part in value.split("|")))
         try:
             return int(value, 0)
         except ValueError:

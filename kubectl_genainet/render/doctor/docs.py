@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from kubectl_genainet.doctor.check import Check, Need
@@ -21,7 +20,7 @@ COLUMNS: tuple[Column[Check], ...] = (
 )
 
 
-def list_table(checks: Sequence[Check]) -> Table:
+def list_table(checks: Sequence[Check]) -> RenderableType:
     return table(COLUMNS, checks)
 
 

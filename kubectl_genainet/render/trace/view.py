@@ -9,29 +9,16 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from kubectl_genainet.model.finding import counted
-from kubectl_genainet.model.results.path import PacketPath, Verdict
+from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
-from kubectl_genainet.render.trace.tree import path_tree, summary_block
-from kubectl_genainet.render.trace.wide import WIDE_COLUMNS, wide_line
+from kubectl_genainet.render.trace.blocks import blocks
+from kubectl_genainet.render.trace.summary import summary_block
+from kubectl_genainet.render.trace.tree import path_tree
+from kubectl_genainet.render.trace.wide import WIDE_COLUMNS, follow_line, wide_line
+from kubectl_genainet.trace.groups import Grouping
 
 REFRESH_S = 0.25  # drawing takes long beside what a record takes
-GroupKey = tuple[object, ...]
-
-
-def group_of(path: PacketPath) -> GroupKey:
-    """Paths with the same ends, chain and fate are shown once, with their number."""
-    client, backend, drop = path.flow.client, path.backend, path.drop
-    return (
-        client.namespace,
-        client.pod or client.ip,
-        path.flow.service,
-        backend.ip if backend else None,
-        backend.port if backend else None,
-        path.verdict,
-        drop.reason if drop else None,
-        drop.hook if drop else None,
-    )
 
 
 class TraceView(LiveView, ABC):
@@ -44,12 +31,20 @@ class TraceView(LiveView, ABC):
     def finish(self, summary: TraceSummary) -> None: ...
 
     def _nothing_seen(self, summary: TraceSummary) -> None:
-        if not summary.connections:
-            counted = summary.counted.get("packets", 0)
+        if summary.connections:
+            return
+        counted = summary.counted.get("packets", 0)
+        if summary.not_shown:
+            self.warn(
+                f"none of the {summary.not_shown} connections to {self.target} is as asked for (--verdict, --from, --to, -l)"
+            )
+        elif not self.live:
+            self.warn(f"the bundle has no connection to {self.target} that began while it was recorded")
+        else:
             hint = (
                 f"{counted} packets of connections older than the trace were counted"
                 if counted
-                else "is there traffic? --probe makes some: --from-pod pod/NAME --probe"
+                else "is there traffic? --check makes some: --from-pod pod/NAME --check"
             )
             self.warn(f"no new connection to {self.target} was seen; {hint}")
 
@@ -88,58 +83,77 @@ class WideView(TraceView):
 
     def finish(self, summary: TraceSummary) -> None:
         self._nothing_seen(summary)
+        self.console.print(summary_block(summary, self.console.width, most=len(summary.backends)))
+
+
+class FollowView(TraceView):
+    """One short line a connection, as it is known."""
+
+    def path(self, path: PacketPath) -> None:
+        self.console.print(follow_line(path), soft_wrap=True)
+
+    def finish(self, summary: TraceSummary) -> None:
+        self._nothing_seen(summary)
         self.console.print(summary_block(summary, self.console.width))
 
 
-class TreeView(TraceView):
-    """The tree: live in a terminal, else each new kind of path once and the summary at the end."""
+class EachView(TraceView):
+    """A tree for every connection, as it is known."""
+
+    def path(self, path: PacketPath) -> None:
+        self.console.print(path_tree(path, 1, self.console.width))
+
+    def finish(self, summary: TraceSummary) -> None:
+        self._nothing_seen(summary)
+        self.console.print(summary_block(summary, self.console.width))
+
+
+class GroupView(TraceView):
+    """A block for all connections of the same workloads with the same outcome and cause: drawn live in a terminal, and
+    printed at the end."""
 
     in_place = True
 
     def __init__(self, target: str, *, live: bool) -> None:
         super().__init__(target, live=live)
-        self._groups: dict[GroupKey, tuple[PacketPath, int]] = {}
+        self.grouping = Grouping()
 
     def path(self, path: PacketPath) -> None:
-        key = group_of(path)
-        old = self._groups.get(key)
-        self._groups[key] = (old[0] if old else path, (old[1] if old else 0) + 1)
-        if old is None and not self.screen.on and self.live:
-            self.console.print(path_tree(path, 1, self.console.width))
+        self.grouping.add(path)
 
     def refresh(self) -> None:
         if self.screen.due(REFRESH_S):
-            self.screen.draw(self._render_live())
+            self.screen.draw(self._drawn())
 
-    def _ordered(self) -> list[tuple[PacketPath, int]]:
-        """What went wrong first, then the most frequent."""
-        return sorted(self._groups.values(), key=lambda g: (g[0].verdict is Verdict.FORWARDED, -g[1]))
-
-    def _render_live(self) -> list[RenderableType]:
+    def _drawn(self) -> list[RenderableType]:
         shown: list[RenderableType] = []
-        room = self.console.height - 3
-        groups = self._ordered()
-        for number, (path, count) in enumerate(groups):
-            tree = path_tree(path, count, self.console.width)
-            lines = len(self.console.render_lines(tree))
-            if lines > room:
-                shown.append(Text(f"… and {len(groups) - number} more kinds of path", style="dim"))
+        room, groups = self.console.height - 3, self.grouping.groups
+        for one in blocks(groups, self.grouping.connections, self.console.width):
+            room -= len(self.console.render_lines(one))
+            if room < 0:
+                shown.append(Text("… and more; what went wrong comes first", style="dim"))
                 break
-            room -= lines
-            shown.append(tree)
-        return [*shown, self.state(counted(sum(n for _, n in groups), "connection"))]
+            shown.append(one)
+        return [*shown, self.state(counted(self.grouping.connections, "connection"))]
 
     def finish(self, summary: TraceSummary) -> None:
-        drawn = self.screen.on
         self.screen.stop()
-        if drawn or not self.live:
-            for path, count in self._ordered():
-                self.console.print(path_tree(path, count, self.console.width))
+        groups = self.grouping.groups
+        for one in blocks(groups, self.grouping.connections, self.console.width):
+            self.console.print(one)
         self._nothing_seen(summary)
-        self.console.print(summary_block(summary, self.console.width))
+        shown = frozenset(f.check for g in groups for f in g.example.findings)
+        self.console.print(summary_block(summary, self.console.width, shown=shown))
 
 
-VIEWS: dict[str, Callable[..., TraceView]] = {"tree": TreeView, "wide": WideView, "json": JsonView, "yaml": YamlView}
+VIEWS: dict[str, Callable[..., TraceView]] = {
+    "tree": GroupView,
+    "each": EachView,
+    "follow": FollowView,
+    "wide": WideView,
+    "json": JsonView,
+    "yaml": YamlView,
+}
 
 
 def make_view(output: str, target: str, *, live: bool) -> TraceView:

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from kubectl_genainet.model.results.path import Hop, PacketPath
+from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.results.path import Hop, PacketPath, Verdict
 from kubectl_genainet.render.table import Column
 from kubectl_genainet.render.text import duration, printable
+from kubectl_genainet.render.trace.parts import VERDICT_STYLE
+from kubectl_genainet.trace.groups import service_name
 
 WIDE_COLUMNS: tuple[Column[PacketPath], ...] = (
+    Column("TIME", lambda p: p.time or "-"),
     Column("CLIENT", lambda p: p.flow.client.pod or p.flow.client.ip),
     Column("SERVICE", lambda p: f"{p.flow.service.name}:{p.flow.service.port}" if p.flow.service else "-"),
     Column("BACKEND", lambda p: (p.backend.pod or p.backend.ip) if p.backend else "-"),
@@ -27,7 +31,7 @@ WIDE_COLUMNS: tuple[Column[PacketPath], ...] = (
     Column("WAY BACK", lambda p: way_back(p.back)),
     Column("ENDPOINT CHAIN", lambda p: (p.nat.endpoint_chain or "-") if p.nat else "-"),
 )
-_WIDTHS = (28, 24, 30, 10, 18, 13, 5, 10, 10, 28, 10, 18, 14, 40, 0)
+_WIDTHS = (27, 28, 24, 30, 10, 18, 13, 5, 10, 10, 28, 10, 18, 14, 40, 0)
 
 
 def way_back(hops: Sequence[Hop]) -> str:
@@ -57,3 +61,25 @@ def _ending(path: PacketPath) -> str:
 def wide_line(cells: Sequence[str]) -> Text:
     """The cells side by side, in columns of fixed width: lines come one by one, so no width is known ahead."""
     return Text("  ".join(printable(c).ljust(w) for c, w in zip(cells, _WIDTHS, strict=True)).rstrip(), no_wrap=True)
+
+
+def follow_line(path: PacketPath) -> Text:
+    """Time, verdict, client → Service → backend, the times, and why."""
+    client, service, backend = path.flow.client, path.flow.service, path.backend
+    ends = [client.pod or address_text(client.ip, client.port), service_name(service)]
+    ends.append((backend.pod or address_text(backend.ip, backend.port)) if backend else "no backend")
+    times = [
+        f"{what} {duration(ns)}"
+        for what, ns in (("handshake", path.handshake_ns), ("response", path.response_ns))
+        if ns is not None
+    ]
+    why = (
+        path.drop.explanation or path.drop.reason
+        if path.drop
+        else "; ".join(f.title for f in path.findings) or path.waited
+    )
+    out = Text(printable(path.time or "-"), style="dim")
+    out.append(f"  {path.verdict.value.upper():<10}", style=VERDICT_STYLE[path.verdict])
+    out.append(printable(f"  {' → '.join(end for end in ends if end)}"))
+    out.append(printable(f"  {', '.join(times)}" if times else ""), style="dim")
+    return out.append(printable(f"  {why}" if (why and path.verdict is not Verdict.FORWARDED) or path.findings else ""))

@@ -308,6 +308,6 @@ def _notes(callers: dict[str, int], queries: list[DnsExchange], collected: Colle
 def _next(causes: tuple[Cause, ...], target: Target | None, collected: Collected) -> Iterator[str]:
     name = f" {target}" if target else ""
     if not causes and not collected.paths:
-        yield f"kubectl genainet trace{name} --probe --from-pod pod/NAME"
+        yield f"kubectl genainet trace{name} --check --from-pod pod/NAME"
     if any(c.check in _NAMED_BY_EXACT for c in causes):
         yield f"kubectl genainet trace{name} --exact"

@@ -19,7 +19,7 @@ from kubectl_genainet.agent.serve.auth import Capability
 from kubectl_genainet.agent.serve.limits import checked_filters, checked_request
 from kubectl_genainet.agent.serve.server import AnyCaller, Authenticator, Server
 from kubectl_genainet.errors import GenainetError, InputError
-from kubectl_genainet.wire import FilterEntry, ProbeRequest, TraceRequest
+from kubectl_genainet.wire import CheckRequest, FilterEntry, TraceRequest
 
 TOKEN = "t" * 64
 EVIL = "fe80::1%\nflush ruleset\n"
@@ -32,9 +32,9 @@ def test_an_address_is_nothing_but_an_address(ip: str) -> None:
         checked_filters((FilterEntry(ip, 80, "TCP"),))
     with pytest.raises(GenainetError):
         exact_filters([FilterEntry(ip, 80, "TCP")])
-    for probe in (ProbeRequest(ip, "10.0.0.1", 80), ProbeRequest("10.0.0.1", ip, 80)):
+    for probe in (CheckRequest(ip, "10.0.0.1", 80), CheckRequest("10.0.0.1", ip, 80)):
         with pytest.raises(InputError, match="is not an IP address"):
-            checked_request(TraceRequest(filters=(), probe=probe))
+            checked_request(TraceRequest(filters=(), check=probe))
 
 
 def test_what_goes_on_is_printed_from_the_parsed_value() -> None:
@@ -87,9 +87,9 @@ def test_more_rules_than_a_node_should_bear_are_refused() -> None:
         (TraceRequest(filters=(), options={str(n): "" for n in range(1000)}), "at most"),
         (TraceRequest(filters=(), options={"search": "x" * 10**6}), "at most"),
         (TraceRequest(filters=(), options={"redact": "ab" * 40}), "at most 32 bytes"),
-        (TraceRequest(filters=(), probe=ProbeRequest("10.0.0.1", "10.0.0.1", 1, path="/ü")), "printable ASCII"),
-        (TraceRequest(filters=(), probe=ProbeRequest("10.0.0.1", "10.0.0.1", 1, path="x")), "starts with /"),
-        (TraceRequest(filters=(), probe=ProbeRequest("10.0.0.1", "10.0.0.1", 1, interval_s=float("nan"))), "apart"),
+        (TraceRequest(filters=(), check=CheckRequest("10.0.0.1", "10.0.0.1", 1, path="/ü")), "printable ASCII"),
+        (TraceRequest(filters=(), check=CheckRequest("10.0.0.1", "10.0.0.1", 1, path="x")), "starts with /"),
+        (TraceRequest(filters=(), check=CheckRequest("10.0.0.1", "10.0.0.1", 1, interval_s=float("nan"))), "apart"),
     ],
 )
 def test_numbers_and_sizes_are_bounded(request_: TraceRequest, says: str) -> None:
@@ -210,7 +210,7 @@ def test_each_session_is_two_lines_of_the_log(capsys: pytest.CaptureFixture[str]
     request = TraceRequest(
         filters=tuple(FilterEntry(f"10.0.0.{n}", 80, "TCP") for n in range(30)),
         exact=True,
-        probe=ProbeRequest("10.0.0.1", "10.0.0.2", 80, path="/v1"),
+        check=CheckRequest("10.0.0.1", "10.0.0.2", 80, path="/v1"),
     )
 
     async def run() -> None:

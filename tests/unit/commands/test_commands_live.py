@@ -111,9 +111,9 @@ def test_a_node_without_an_agent_is_named_with_those_that_have_one(lab: FakeLab)
 def test_a_client_pod_limits_the_trace_to_its_packets_and_opens_connections_on_its_node(lab: FakeLab) -> None:
     snapshot = lab.bundle.snapshot
     client = next(p for p in snapshot.pods if p.metadata.name.startswith("chatbot-ui"))
-    arguments = ("--from-pod", f"pod/{client.metadata.name}", "--probe", "--probe-count", "2", "--path", "/healthz")
+    arguments = ("--from-pod", f"pod/{client.metadata.name}", "--check", "--check-count", "2", "--path", "/healthz")
     paths = records(run("trace", TARGET, *arguments, "-o", "json", "--timeout", "3s"))
-    asked = {node: request.probe for node, request in lab.requests.items() if request.probe is not None}
+    asked = {node: request.check for node, request in lab.requests.items() if request.check is not None}
     assert set(asked) == {client.spec.node_name}
     (check,) = asked.values()
     assert check is not None and (check.count, check.path, check.from_ip) == (2, "/healthz", client.ips[0])

@@ -26,7 +26,20 @@ def key(
     kind: drops.Kind, *, flags: int = 0, reason: int = 12, icmp: tuple[int, int] = (0, 0), v6: bool = False
 ) -> bytes:
     ends = (bytes(15) + b"\1", bytes(15) + b"\2") if v6 else (V4 + b"\x0a\0\0\1", V4 + b"\x0a\0\0\2")
-    return drops.KEY.pack(*ends, 4000, 80, 6, 0x10, 77, reason, kind, flags, *icmp)
+    return drops.KEY.pack(
+        t_saddr=ends[0],
+        t_daddr=ends[1],
+        t_sport=4000,
+        t_dport=80,
+        t_proto=6,
+        location=0x10,
+        netns=77,
+        reason=reason,
+        kind=kind,
+        flags=flags,
+        icmp_type=icmp[0],
+        icmp_code=icmp[1],
+    )
 
 
 def test_harmless_reasons_are_bits_at_the_running_kernels_numbers() -> None:

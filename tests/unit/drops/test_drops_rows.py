@@ -232,6 +232,32 @@ def test_rule_that_rejects_is_told_from_one_that_drops() -> None:
 
 
 @pytest.mark.parametrize(
+    ("to", "verdict", "check", "said"),
+    [
+        (
+            (VIP, 8081),
+            "REJECT",
+            "no-such-port",
+            "Service default/my-llama-svc (10.96.0.65) has no port 8081/TCP; it has 80/TCP",
+        ),
+        (("10.96.7.7", 80), "DROP", "kube-proxy-drop", "kube-proxy's rule on node-1 drops it: unallocated"),
+        (("203.0.113.9", 80), "DROP", "kube-proxy-drop", "kube-proxy's rule on node-1 drops it: unallocated"),
+    ],
+)
+def test_what_kube_proxy_itself_refuses_is_no_matter_of_policies(
+    to: tuple[str, int], verdict: str, check: str, said: str
+) -> None:
+    flow = tcp(UI, 40000, *to)
+    chains = [
+        ":KUBE-SERVICES - [0:0]",
+        "-A FORWARD -m conntrack --ctstate NEW -j KUBE-SERVICES",
+        f'-A KUBE-SERVICES -d {to[0]}/32 -p tcp -m tcp --dport {to[1]} -m comment --comment "unallocated" -j {verdict}',
+    ]
+    (row,) = rows(rules(*chains), sample(flow), dropped(flow))
+    assert (row.check, row.title, row.policy) == (check, said, None)
+
+
+@pytest.mark.parametrize(
     ("text", "told"),
     [
         ("-A FORWARD -j REJECT", "icmp-port-unreachable"),
@@ -493,7 +519,7 @@ def test_hostile_names_are_escaped_and_the_table_fits() -> None:
     out = io.StringIO()
     console = Console(file=out, width=100, no_color=True, force_terminal=False)
     console.print(table(COLUMNS, [row]))
-    console.print(details(row))
+    console.print(details(row, 100))
     text = out.getvalue()
     assert "\x1b" not in text and "\u202e" not in text and "\\x1b[31mred" in text
     assert max(map(len, text.splitlines())) <= 100

@@ -211,6 +211,15 @@ def test_a_repository_reads_no_file_beyond_its_kustomization(tmp_path: Path) -> 
     assert found.raw["data"] == {"a": "", "b": "", "c": ""}
 
 
+def test_names_that_can_be_no_path_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    names = ["x" * 5000, '"\\0"', "circle"]
+    generator = f"configMapGenerator: [{{name: c, files: [{', '.join(names)}]}}]"
+    text = f"resources: [service.yaml, {', '.join(names)}]\ncomponents: [{names[0]}]\n{generator}\n"
+    _, said = built(tmp_path, text)
+    assert said.count("is not there: left out") == 3
+
+
 def test_an_inline_patch_is_bounded_as_a_file_is(tmp_path: Path) -> None:
     bomb = "a: &a [1,1,1,1,1,1,1,1,1]\n" + "".join(
         f"{n}: &{n} [{','.join([f'*{o}'] * 9)}]\n" for o, n in zip("abcdefg", "bcdefgh", strict=True)

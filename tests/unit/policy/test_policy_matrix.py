@@ -11,6 +11,7 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.policy import PolicyEngine, PolicyVerdict
 from kubectl_genainet.policy.reach.grid import differences, grid_of, with_applied
 from kubectl_genainet.policy.reach.outside import beyond_of
+from kubectl_genainet.policy.reach.outside_changes import beyond_differences
 from kubectl_genainet.policy.reach.reasons import reasons_of
 from kubectl_genainet.render.policy.beyond import print_beyond
 from kubectl_genainet.render.policy.matrix import grid_html, grid_json, print_grid
@@ -189,3 +190,18 @@ def test_rows_beyond_the_pods_have_the_numbers_of_the_grid() -> None:
     assert lines[0] == ["BEYOND", "THE", "PODS", "1", "2", "3"]
     assert ["from", "internet", "✗", "·", "·"] in lines
     assert ["to", "internet", "(443)", "✓", "✓", "✓"] in lines
+
+
+def test_differences_beyond_the_pods_are_named_too() -> None:
+    before = engine(*PODS)
+    closed = PolicyEngine(with_applied(before.snapshot, snapshot(netpol("ai/closed", podSelector=labels(app="llama")))))
+    found = beyond_differences(before, closed, namespace="", given=())
+    assert {(d.source, d.destination) for d in found if d.after is PolicyVerdict.DENY} == {
+        (source, "ai/llama-* (2)") for source in ("other nodes", "API server", "internet")
+    }
+    assert {d.port for d in found} == {8080, 9090}
+    assert beyond_differences(before, before, namespace="", given=()) == []
+    out = netpol("web/out", policyTypes=["Egress"], egress=[{"to": [{"ipBlock": {"cidr": "198.18.0.0/15"}}]}])
+    leaving = PolicyEngine(with_applied(before.snapshot, snapshot(out)))
+    to = {d.destination for d in beyond_differences(before, leaving, namespace="", given=(("TCP", 443),))}
+    assert to >= {"internet", "API server", "other nodes"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from random import Random
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -154,6 +155,45 @@ def test_a_patch_admits_its_flow_and_no_other_that_it_does_not_list(objects: lis
         assert before <= after
         assert after - before - {asked} == listed & (set(wanted) - before)
         assert not listed & before
+
+
+@few
+@given(st.lists(st.tuples(spec, choice("a", "b")), min_size=1, max_size=4), st.randoms(use_true_random=False))
+def test_what_a_patch_admits_is_listed_in_a_cluster_of_many_different_pods(
+    specs: list[tuple[Raw, str]], random: Random
+) -> None:
+    """Many classes are compared by what they have in common, few one by one."""
+    pods = [f"{'ab'[i % 2]}/p{i}" for i in range(90)]
+    own = [{"app": random.choice("xy"), "tier": random.choice("xy"), "pod": str(i)} for i in range(90)]
+    made = [pod(n, f"10.0.0.{i + 1}", labels=found) for i, (n, found) in enumerate(zip(pods, own, strict=True))]
+    objects = [namespace("a", app="x"), namespace("b", tier="y"), *made]
+    objects += [netpol(f"{where}/n{i}", **found) for i, (found, where) in enumerate(specs)]
+    judge = engine(*objects)
+    before = between_pods(judge)
+    denied = sorted((a, b) for a in pods for b in pods if a != b and (a, b) not in before)
+    if not denied:
+        return
+    source, target = random.choice(denied)
+    found = patch(judge, PolicyFlow(end(source), end(target), "TCP", 80))
+    assert found is not None
+    for option in filter(None, (found.edit, found.new)):
+        after = between_pods(engine(*_applied(objects, option)))
+        assert after - before == {(source, target), *option.also_admits}
+        assert before <= after or option.isolates
+
+
+def between_pods(judge: PolicyEngine) -> set[tuple[str, str]]:
+    """The pairs of pods between which TCP 80 passes."""
+    matrix = judge.matrix("TCP", 80)
+    return {
+        ("/".join(a), "/".join(b))
+        for one in matrix.classes
+        for other in matrix.classes
+        if matrix.verdict(one.index, other.index) is PolicyVerdict.ALLOW
+        for a in one.pods
+        for b in other.pods
+        if a != b
+    }
 
 
 def _applied(objects: list[Raw], option: Option) -> list[Raw]:

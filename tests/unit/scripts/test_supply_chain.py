@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from scripts import sbom
+import pytest
+
+from scripts import provenance, sbom
 
 ROOT = Path(__file__).parents[3]
 
@@ -42,3 +46,105 @@ def test_the_images_packages_are_in_it() -> None:
         "pkg:deb/debian/python3@3.11.2-1+b1",
     ]
     assert found["creationInfo"]["created"] == "1970-01-01T00:00:00Z"
+
+
+def dockerfile() -> str:
+    return (ROOT / "daemonset/Dockerfile").read_text()
+
+
+def test_the_image_is_built_on_a_base_by_digest_and_packages_of_one_time() -> None:
+    base = re.search(r"^ARG BASE=(\S+)$", dockerfile(), re.MULTILINE)
+    snapshot = re.search(r"^ARG SNAPSHOT=(\d{8})T\d{6}Z$", dockerfile(), re.MULTILINE)
+    assert base and re.search(r"@sha256:[0-9a-f]{64}$", base[1])
+    assert snapshot and f"-{snapshot[1]}-" in base[1]  # of the same day: no package is to be made older
+    assert re.findall(r"^FROM (\S+)", dockerfile(), re.MULTILINE) == ["${BASE}"] * 2
+    assert dockerfile().index('apt-snapshot "$SNAPSHOT"') < dockerfile().index("apt-get update")
+
+
+@pytest.mark.parametrize("time", ["20260824T000000Z", ""])
+def test_a_snapshot_is_the_only_source_of_packages(tmp_path: Path, time: str) -> None:
+    (tmp_path / "apt/sources.list.d").mkdir(parents=True)
+    (tmp_path / "apt/sources.list.d/debian.sources").write_text("Types: deb\n")
+    (tmp_path / "os-release").write_text("VERSION_CODENAME=bookworm\n")
+    environment = {**os.environ, "ETC": str(tmp_path)}
+    subprocess.run(["sh", str(ROOT / "daemonset/apt-snapshot"), time], env=environment, check=True, timeout=10)
+    written = {p.name: p.read_text() for p in (tmp_path / "apt").rglob("*") if p.is_file()}
+    if not time:
+        assert written == {"debian.sources": "Types: deb\n"}
+        return
+    assert [line.split(" ", 2)[2] for line in written.pop("sources.list").splitlines()] == [
+        f"http://snapshot.debian.org/archive/debian/{time} bookworm main",
+        f"http://snapshot.debian.org/archive/debian/{time} bookworm-updates main",
+        f"http://snapshot.debian.org/archive/debian-security/{time} bookworm-security main",
+    ]
+    assert written == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pins"),
+    [
+        ((), ["--timestamp", "7"]),
+        (("--base", "b@sha256:1"), ["--build-arg", "BASE=b@sha256:1", "--build-arg", "SNAPSHOT="]),
+        (("--snapshot", "T"), ["--build-arg", "SNAPSHOT=T", "--timestamp", "7"]),
+        (("--base", "b", "--snapshot", "T"), ["--build-arg", "BASE=b", "--build-arg", "SNAPSHOT=T"]),
+    ],
+)
+def test_what_is_pinned_is_so_unless_another_base_is_given(
+    tmp_path: Path, arguments: tuple[str, ...], pins: list[str]
+) -> None:
+    """The script, with an engine and a pip that only say what they were asked."""
+    for name in ("podman", "python3"):
+        (tmp_path / name).write_text('#!/bin/sh\n[ "${0##*/}" = python3 ] || echo "$@" >"$SAID"\n')
+        (tmp_path / name).chmod(0o755)
+    script = tmp_path / "checkout/scripts/build-image.sh"
+    script.parent.mkdir(parents=True)
+    script.write_text((ROOT / "scripts/build-image.sh").read_text())
+    (tmp_path / "checkout/daemonset").symlink_to(ROOT / "daemonset")
+    engine = {"CONTAINER_ENGINE": str(tmp_path / "podman"), "SAID": str(tmp_path / "said"), "SOURCE_DATE_EPOCH": "7"}
+    environment = {**os.environ, **engine, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", str(script), *arguments], env=environment, check=True, timeout=30)
+    said = (tmp_path / "said").read_text().split()
+    assert said[said.index("--platform") + 2 : -1] == pins
+
+
+def test_the_release_is_built_of_pinned_wheels() -> None:
+    entries = re.split(r"\n(?=[a-z])", (ROOT / "scripts/release-requirements.txt").read_text())[1:]
+    names = {re.match(r"[a-z0-9._-]+", entry)[0] for entry in entries}  # type: ignore[index]
+    assert {"click", "msgspec", "kubernetes", "pyinstaller", "hatchling"} <= names
+    for entry in entries:
+        assert re.match(r"[a-z0-9._-]+==\S+ \\\n +--hash=sha256:[0-9a-f]{64}", entry), entry
+    assert "--require-hashes -r scripts/release-requirements.txt" in (ROOT / "scripts/build-release.sh").read_text()
+
+
+def test_a_wheel_is_the_same_twice(tmp_path: Path) -> None:
+    sums = []
+    for number in ("1", "2"):
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--wheel-dir",
+            str(tmp_path / number),
+            ".",
+        ]
+        subprocess.run(
+            command, cwd=ROOT, check=True, timeout=300, env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
+        )
+        (wheel,) = (tmp_path / number).glob("*.whl")
+        sums.append(hashlib.sha256(wheel.read_bytes()).hexdigest())
+    assert sums[0] == sums[1]
+
+
+def test_a_provenance_says_what_was_built_from_what(tmp_path: Path) -> None:
+    archive = tmp_path / "kubectl-genainet-linux-amd64.tar.gz"
+    archive.write_bytes(b"archive")
+    said = provenance.statement([archive], commit="c" * 40, source="https://example.invalid/repository")
+    assert said["subject"] == [{"name": archive.name, "digest": {"sha256": hashlib.sha256(b"archive").hexdigest()}}]
+    dependencies = {d["uri"]: d["digest"] for d in said["predicate"]["buildDefinition"]["resolvedDependencies"]}
+    assert dependencies["git+https://example.invalid/repository"] == {"gitCommit": "c" * 40}
+    lock = hashlib.sha256((ROOT / "scripts/release-requirements.txt").read_bytes()).hexdigest()
+    assert dependencies["file:scripts/release-requirements.txt"] == {"sha256": lock}
+    assert said["predicateType"] == "https://slsa.dev/provenance/v1"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import kubectl, mapping, q, text
+from kubectl_genainet.doctor.objects.raw import items, json_in, kubectl, mapping, q, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -25,11 +24,7 @@ def networks(workload: Workload) -> list[tuple[str, str]]:
     """
     value = workload.template.annotations.get(NETWORKS, "").strip()
     if value.startswith("["):
-        try:
-            entries = json.loads(value)
-        except ValueError:
-            return []
-        return [(text(e, "namespace") or workload.namespace, text(e, "name")) for e in entries if isinstance(e, dict)]
+        return [(text(e, "namespace") or workload.namespace, text(e, "name")) for e in items(json_in(value))]
     out = []
     for part in filter(None, (p.strip() for p in value.split(","))):
         namespace, _, name = part.partition("@")[0].rpartition("/")

@@ -1,0 +1,89 @@
+"""Opens connections from inside a pod's network namespace (`--check`), so that a Service without traffic can be traced."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from kubectl_genainet.agent.node.inventory import Inventory
+from kubectl_genainet.agent.node.netns import inside
+from kubectl_genainet.model.events import CheckConnectionResult
+from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.wire import CheckRequest
+
+TIMEOUT_S = 5.0
+_OUTCOMES = {
+    errno.ECONNREFUSED: "refused",
+    errno.EHOSTUNREACH: "host unreachable",
+    errno.ENETUNREACH: "network unreachable",
+    errno.EACCES: "administratively prohibited",
+    errno.ECONNRESET: "reset",
+    errno.ETIMEDOUT: "timeout",
+    errno.ENOPROTOOPT: "protocol unreachable",
+}
+
+
+def open_connections(
+    request: CheckRequest,
+    inventory: Inventory,
+    report: Callable[[CheckConnectionResult], object],
+    stop: threading.Event,
+) -> None:
+    """Opens `request.count` connections, one after the other, and reports each. Returns early when `stop` is set."""
+    url = ("http://" if request.path else "tcp://") + address_text(request.host, request.port) + request.path
+    path = inventory.path_of_address(request.from_ip)
+    if path is None:
+        result = CheckConnectionResult(
+            node=inventory.node, pod=request.from_ip, url=url, outcome="no such namespace on this node"
+        )
+        report(result)
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for number in range(request.count):
+            if stop.wait(request.interval_s if number else 0):
+                return
+            outcome, connect_ns, total_ns = inside(fd, lambda: _open(request))
+            report(
+                CheckConnectionResult(
+                    node=inventory.node,
+                    pod=request.from_ip,
+                    url=url,
+                    outcome=outcome,
+                    connect_ns=connect_ns,
+                    total_ns=total_ns,
+                )
+            )
+    finally:
+        os.close(fd)
+
+
+def _open(request: CheckRequest) -> tuple[str, int | None, int | None]:
+    """(outcome, ns until connected, ns until answered) of one connection."""
+    start = time.monotonic_ns()
+    connected = None
+    try:
+        with socket.create_connection((request.host, request.port), TIMEOUT_S) as sock:
+            connected = time.monotonic_ns() - start
+            if not request.path:
+                return "connected", connected, None
+            http_client = http.client.HTTPConnection(request.host, request.port, timeout=TIMEOUT_S)
+            http_client.sock = sock
+            headers = {"User-Agent": "kubectl-genainet", "Connection": "close"}
+            if request.host_header:
+                headers["Host"] = request.host_header
+            http_client.request("GET", request.path, headers=headers)
+            answer = http_client.getresponse()
+            answer.read(65536)
+            return f"http {answer.status}", connected, time.monotonic_ns() - start
+    except TimeoutError:
+        return "timeout", connected, None
+    except http.client.HTTPException as error:
+        return f"no HTTP answer ({type(error).__name__})", connected, None
+    except OSError as error:
+        return _OUTCOMES.get(error.errno or 0, str(error)), connected, None

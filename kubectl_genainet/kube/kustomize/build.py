@@ -1,0 +1,203 @@
+"""Kustomizations, built in process: the objects that `kubectl apply -k FOLDER` would send.
+
+Built are resources, bases, components, patches, namespace, names, labels, annotations, images, replicas and generated
+ConfigMaps (without the hash at the end of their names). What is not built (remote resources, Helm charts, replacements,
+vars, plugins) is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.kube.kustomize import edits
+from kubectl_genainet.kube.yaml_text import Warn, parse_text, problem_of
+
+FILE_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+_NOT_BUILT = ("helmCharts", "helmChartInflationGenerator", "replacements", "vars", "generators", "transformers")
+_LISTS = (
+    *("resources", "bases", "components", "patches", "patchesStrategicMerge", "patchesJson6902", "labels", "images"),
+    *("configMapGenerator", "secretGenerator", "replicas", "configurations", "crds", "transformers", "generators"),
+    "helmCharts",
+)
+_DEEPEST = 20
+_MOST_BUILT = 2_000  # kustomizations, each counted as often as it is built on
+_MOST_WORK = 200_000  # patches times objects of one
+_MOST_BYTES = 32 << 20  # of a file
+
+Item = tuple[dict[str, Any], str]  # an object, and where it was read
+
+
+class Kustomizations:
+    """The kustomizations below a folder. `roots` are those that no other one builds on."""
+
+    def __init__(self, folder: Path, warn: Warn) -> None:
+        self._warn = warn
+        self._built = 0
+        files = sorted(p for name in FILE_NAMES for p in folder.rglob(name) if p.is_file())
+        self._read: dict[Path, dict[str, Any]] = {}
+        for file in files:
+            raw = self._kustomization(file)
+            if raw is not None:
+                self._read.setdefault(file.parent.resolve(), raw)
+        self._consumed = {p.resolve() for p in files}
+        used: set[Path] = set()
+        for place, raw in self._read.items():
+            for name in _file_names(raw):
+                path = _resolved(place, name)
+                (used if path in self._read else self._consumed).add(path)
+        whole = folder.resolve()
+        tops = [p for p in self._read if p not in used and not edits.is_component(self._read[p])]
+        self.roots = [whole] if whole in self._read else tops
+        self._whole = whole in self._read
+
+    def consumes(self, file: Path) -> bool:
+        """Whether a file is part of a kustomization: it is not an object file of its own then."""
+        return self._whole or file.resolve() in self._consumed
+
+    def build(self, place: Path) -> list[Item]:
+        """The objects of a kustomization. Raises InputError where its own fields have the wrong type."""
+        try:
+            built = self._build(place, 0)
+        except (AttributeError, TypeError, KeyError, RecursionError, InputError) as error:
+            self._warn(f"{place}: the kustomization can't be built ({error}): left out")
+            return []
+        return [item for item in built if not self._too_deep(item)]
+
+    def _too_deep(self, item: Item) -> bool:
+        problem = problem_of(item[0])
+        if problem:
+            self._warn(f"{item[1]}: {problem}: left out")
+        return bool(problem)
+
+    def _kustomization(self, file: Path) -> dict[str, Any] | None:
+        try:
+            if file.stat().st_size > _MOST_BYTES:
+                raise InputError(f"more than {_MOST_BYTES >> 20} MiB", source=str(file))
+            documents = [d for d in parse_text(str(file), file.read_text(encoding="utf-8-sig"), self._warn) if d]
+        except (OSError, UnicodeDecodeError, InputError) as error:
+            self._warn(f"{error}: left out")
+            return None
+        if len(documents) != 1 or not isinstance(documents[0], dict):
+            self._warn(f"{file} is not a kustomization: left out")
+            return None
+        wrong = [f for f in _LISTS if not isinstance(documents[0].get(f) or [], list)]
+        if wrong:
+            self._warn(f"{file} can't be built: {wrong[0]} is not a list: left out")
+            return None
+        if "toolkit.fluxcd.io" in str(documents[0].get("apiVersion", "")):
+            return None  # Flux's own kind of the same name is an object of the cluster
+        return documents[0]
+
+    def _build(self, place: Path, depth: int) -> list[Item]:
+        self._built += 1
+        if depth > _DEEPEST or self._built > _MOST_BUILT:
+            raise InputError("kustomizations without end", source=str(place))
+        raw = self._read.get(place) or self._outside(place)
+        if raw is None:
+            self._warn(f"{place} has no kustomization: left out")
+            return []
+        for field in _NOT_BUILT:
+            if raw.get(field):
+                self._warn(f"{place}: {field} of the kustomization is not built")
+        items = [i for name in _listed(raw, "resources", "bases") for i in self._resource(place, name, depth)]
+        items += [(o, str(place)) for o in edits.generated(raw, lambda name: self._text(place, name))]
+        for name in _listed(raw, "components"):
+            component = _resolved(place, name)
+            own = self._read.get(component) or self._outside(component)
+            if own is not None:
+                added = [i for n in _listed(own, "resources") for i in self._resource(component, n, depth)]
+                items = self._edited(own, component, items + added)
+        return self._edited(raw, place, items)
+
+    def _edited(self, raw: dict[str, Any], place: Path, items: list[Item]) -> list[Item]:
+        """The objects after the kustomization's own changes, patches first."""
+        patches = list(edits.patches_of(raw, lambda name: self._values(place, name), self._warn))
+        if len(patches) * len(items) > _MOST_WORK:
+            raise InputError(f"{len(patches)} patches for {len(items)} objects are too many", source=str(place))
+        for patch in patches:
+            items = edits.patched(items, patch, lambda m: self._warn(f"{place}: {m}"))
+        edits.set_fields(items, raw)
+        return items
+
+    def _outside(self, place: Path) -> dict[str, Any] | None:
+        """A kustomization that lies outside the folder that was given (a base beside it)."""
+        for name in FILE_NAMES:
+            if (place / name).is_file():
+                return self._kustomization(place / name)
+        return None
+
+    def _resource(self, place: Path, name: str, depth: int) -> Iterator[Item]:
+        path = _resolved(place, name)
+        if path.is_dir():
+            yield from self._build(path, depth + 1)
+        elif path.is_file():
+            for value, source in self._values(place, name):
+                if not isinstance(value, dict):
+                    self._warn(f"{source}: not a Kubernetes object: left out")
+                    continue
+                items = value.get("items") if str(value.get("kind", "")).endswith("List") else None
+                yield from ((i, source) for i in items) if isinstance(items, list) else ((value, source),)
+        else:
+            remote = "://" in name or name.startswith(("git@", "github.com/")) or "?ref=" in name
+            self._warn(f"{place}: {name} is {'remote' if remote else 'not there'}: left out")
+
+    def _values(self, place: Path, name: str) -> list[Item]:
+        text = self._text(place, name)
+        if text is None:
+            return []
+        path = place / name
+        try:
+            documents = parse_text(str(path), text, self._warn)
+        except InputError as error:
+            self._warn(f"{error.message}: left out")
+            return []
+        return [(d, f"{path}, document {i}") for i, d in enumerate(documents, start=1) if d is not None]
+
+    def _text(self, place: Path, name: str) -> str | None:
+        """A file of a kustomization. One beyond its folder is not read, as by kubectl: what it holds would become part of
+        objects, and so of reports. Neither is what is no plain file."""
+        path = place / name
+        try:
+            if not _resolved(place, name).is_relative_to(place.resolve()):
+                self._warn(f"{place}: {name} is not below the kustomization: left out")
+                return None
+            if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+                self._warn(f"{place}: {name} is no file of at most {_MOST_BYTES >> 20} MiB: left out")
+                return None
+            return path.read_text(encoding="utf-8-sig")
+        except (OSError, ValueError) as error:
+            self._warn(f"can't read {path} ({error}): left out")
+            return None
+
+
+def _resolved(place: Path, name: str) -> Path:
+    """The path that a kustomization names, links followed; one that can be none is a file that is not there."""
+    try:
+        path = (place / name).resolve()
+        path.exists()
+    except (OSError, ValueError, RuntimeError):  # too long, with a NUL, links in a circle
+        return place / "(no path)"
+    return path
+
+
+def _listed(raw: dict[str, Any], *fields: str) -> list[str]:
+    return [str(v) for f in fields for v in raw.get(f) or () if isinstance(v, str)]
+
+
+def _file_names(raw: dict[str, Any]) -> Iterator[str]:
+    """The files and folders that a kustomization names."""
+    yield from _listed(raw, "resources", "bases", "components", "configurations", "crds", "transformers", "generators")
+    yield from (v for v in _listed(raw, "patchesStrategicMerge") if "\n" not in v)
+    for patch in [*(raw.get("patches") or ()), *(raw.get("patchesJson6902") or ())]:
+        if isinstance(patch, dict) and isinstance(patch.get("path"), str):
+            yield patch["path"]
+    for generator in [*(raw.get("configMapGenerator") or ()), *(raw.get("secretGenerator") or ())]:
+        if isinstance(generator, dict):
+            names = [*(generator.get("files") or ()), *(generator.get("envs") or ())]
+            yield from (str(n).rpartition("=")[2] for n in names)
+    for chart in raw.get("helmCharts") or ():
+        if isinstance(chart, dict) and isinstance(chart.get("valuesFile"), str):
+            yield chart["valuesFile"]

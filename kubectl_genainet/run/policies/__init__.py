@@ -1,0 +1,1 @@
+"""The runs over policies: explain, alone and by lines, and matrix."""
