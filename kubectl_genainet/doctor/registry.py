@@ -19,6 +19,7 @@ from kubectl_genainet.doctor.families.entry import (
     mesh_streams,
     mesh_waypoint,
     nlb,
+    serving_streams,
 )
 from kubectl_genainet.doctor.families.nodes import (
     dra,
@@ -34,15 +35,24 @@ from kubectl_genainet.doctor.families.nodes import (
     tpu,
 )
 from kubectl_genainet.doctor.families.nodes import packets as node_packets
-from kubectl_genainet.doctor.families.policies import coverage, credentials, global_policy, policy, refused
+from kubectl_genainet.doctor.families.policies import (
+    coverage,
+    credentials,
+    global_policy,
+    job_peers,
+    policy,
+    refused,
+)
 from kubectl_genainet.doctor.families.policies import peers as policy_peers
 from kubectl_genainet.doctor.families.policies import traffic as policy_traffic
 from kubectl_genainet.doctor.families.services import (
+    calls,
     health,
     kube_proxy,
     kube_proxy_latency,
     listening,
     services,
+    serving_port,
 )
 
 _FAMILIES = (
@@ -50,6 +60,8 @@ _FAMILIES = (
     pod_ip,
     node_packets,
     services,
+    calls,
+    serving_port,
     listening,
     multinode,
     exposure,
@@ -59,6 +71,7 @@ _FAMILIES = (
     ingress_streams,
     gateway,
     gateway_streams,
+    serving_streams,
     istio_routes,
     mesh,
     mesh_streams,
@@ -66,6 +79,7 @@ _FAMILIES = (
     mesh_jobs,
     coverage,
     policy,
+    job_peers,
     credentials,
     policy_peers,
     policy_traffic,

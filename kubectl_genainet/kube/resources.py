@@ -139,6 +139,8 @@ KINDS: tuple[Resource, ...] = (
         "networking.istio.io", "VirtualService/virtualservices", "Gateway/gateways", "ServiceEntry/serviceentries"
     ),
     *_add_on("gateway.envoyproxy.io", "BackendTrafficPolicy/backendtrafficpolicies"),
+    *_add_on("aigateway.envoyproxy.io", "AIGatewayRoute/aigatewayroutes"),
+    *_add_on("serving.knative.dev", "Service/services"),
     *_add_on("networking.gke.io", "GCPBackendPolicy/gcpbackendpolicies", "FQDNNetworkPolicy/fqdnnetworkpolicies"),
     *_add_on("cloud.google.com", "BackendConfig/backendconfigs"),
     *_add_on("elbv2.k8s.aws", "IngressClassParams/ingressclassparams", namespaced=False),

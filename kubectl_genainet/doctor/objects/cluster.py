@@ -264,6 +264,13 @@ class Cluster(Installed):
         return tuple(c for w in self.workloads for c in find_calls(w, self.services_by_key, self.config_maps))
 
     @cached_property
+    def dangling_calls(self) -> tuple[Call, ...]:
+        """The configured calls of names of the cluster for which there is no Service."""
+        return tuple(
+            c for w in self.workloads for c in find_calls(w, self.services_by_key, self.config_maps, dangling=True)
+        )
+
+    @cached_property
     def calls_to(self) -> Mapping[ObjectRef, tuple[Call, ...]]:
         """The configured calls of each Service."""
         index: dict[ObjectRef, list[Call]] = defaultdict(list)

@@ -222,6 +222,14 @@ def recognise_all(workloads: Iterable[Workload], overrides: Sequence[Override] =
     return found
 
 
+# Hosts of models that others run.
+_MODEL_API = re.compile(
+    r"^(api\.(openai|anthropic|mistral|deepseek|groq|together|cohere|perplexity|fireworks)\.(com|ai|xyz)|"
+    r"generativelanguage\.googleapis\.com|.*-aiplatform\.googleapis\.com|.*\.openai\.azure\.com|"
+    r"bedrock(-runtime)?\..*\.amazonaws\.com|openrouter\.ai|integrate\.api\.nvidia\.com)\.?$"
+)
+
+
 def with_callers(
     recognised: Mapping[WorkloadKey, Recognised],
     calls: Iterable[Call],
@@ -233,19 +241,32 @@ def with_callers(
     engine or a cache that an application calls is taken for its vector store.
     """
     found = dict(recognised)
+    calls = tuple(calls)
+    for call in calls:
+        asks = call.service is None and _MODEL_API.search(call.host) is not None
+        if (
+            asks
+            and call.client.key not in found
+            and not _runs_once(call.client)
+            and call.client.ref.kind != "DaemonSet"
+        ):
+            why = f"calls {call.host} ({call.evidence.field})"
+            found[call.client.key] = Recognised(
+                call.client.ref, Role.APPLICATION, "", (why,), len(call.client.pods), Certainty.ASSUMED
+            )
     calls = tuple(c for c in calls if c.service is not None)
     changed = True
     while changed:
         changed = False
         for call in calls:
             for callee in workloads_of(call.service) if call.service is not None else ():
-                made = (
+                related = (
                     _caller(call, found.get(callee.key))
                     if call.client.key not in found
                     else _store(call, callee, found)
                 )
-                if made is not None:
-                    found[call.client.key if call.client.key not in found else callee.key] = made
+                if related is not None:
+                    found[call.client.key if call.client.key not in found else callee.key] = related
                     changed = True
     return found
 

@@ -32,9 +32,10 @@ _DIGITS = re.compile(r"[0-9]+")
 def added_by_a_controller(cluster: Cluster, namespace: str, keys: Iterable[str]) -> str:
     """The key among some that a controller adds to pods and no template here has; empty where there is none.
 
-    A prefixed label beyond the recommended ones is some controller's vocabulary, unless a template writes it.
+    A prefixed label beyond the recommended ones is some controller's vocabulary, unless a template writes it, or the
+    controller of a kind here is known to add it.
     """
-    written = {k for w in cluster.workloads_in.get(namespace, ()) for k in w.template.labels}
+    written = {k for w in cluster.workloads_in.get(namespace, ()) for k in (*w.template.labels, *dict(w.added_labels))}
     return next(
         (k for k in keys if k not in written and (k in _ADDED or ("/" in k and k not in _WRITTEN))),
         "",
@@ -55,6 +56,8 @@ def nearly_selected(
         if len(differ) != 1:
             continue
         key = differ[0]
+        if selector[key].lower() == labels.get(key, "").lower():
+            return workload, key
         if workload.name == _stem(name) or _alike(str(selector[key]), labels.get(key, "")):
             return workload, key
         if key not in labels and len(selector) > 1 and str(selector[key]) in labels.values():

@@ -67,3 +67,23 @@ def test_a_network_device_is_one_pods(device_class: str, replicas: int, found: i
 def test_libfabric_under_hccl_needs_a_device() -> None:
     assert len(findings(GAUDI % "", "nccl-settings")) == 1
     assert findings(GAUDI % ", vpc.amazonaws.com/efa: 4", "nccl-settings") == []
+
+
+LWS = """
+apiVersion: leaderworkerset.x-k8s.io/v1
+kind: LeaderWorkerSet
+metadata: {name: big, namespace: ai}
+spec:
+  leaderWorkerTemplate:
+    size: %d
+    leaderTemplate: {spec: {containers: [{name: proxy, image: "registry.test/p:1"}]}}
+    workerTemplate:
+      spec:
+        nodeSelector: {cloud.google.com/gke-tpu-accelerator: tpu-v5-lite, cloud.google.com/gke-tpu-topology: 4x4}
+        containers: [{name: t, image: "registry.test/t:1", resources: {limits: {google.com/tpu: 4}}}]
+"""
+
+
+@pytest.mark.parametrize(("size", "found"), [(5, 0), (4, 1)])
+def test_a_leader_without_chips_is_beside_the_slice(size: int, found: int) -> None:
+    assert len(findings(LWS % size, "tpu-slice")) == found

@@ -17,6 +17,17 @@ TOPOLOGY, ACCELERATOR = "cloud.google.com/gke-tpu-topology", "cloud.google.com/g
 _SINGLE = ("DaemonSet", "Deployment", "ReplicaSet", "Pod")
 
 
+def _chips(workload: Workload) -> int:
+    return int(sum(c.amount(TPU) for c in workload.containers))
+
+
+def _placed_otherwise(cluster: Cluster, workload: Workload) -> bool:
+    """Whether something other than node selectors places the pods: affinity, a compute class, Kueue, dynamic slices."""
+    obj = next((o for o in cluster.snapshot.of(workload.ref.kind) if o.ref == workload.ref), None)
+    said = str((workload.template.metadata, workload.template.spec, obj.raw.get("metadata") if obj is not None else ""))
+    return any(word in said for word in ("nodeAffinity", "compute-class", "kueue", "slice", "resourceClaims"))
+
+
 def _pods_of_a_slice(cluster: Cluster, workload: Workload) -> tuple[int, str]:
     """(pods, field) that a workload makes for one slice; 0 where its kind does not say so."""
     obj = next((o for o in cluster.snapshot.of(workload.ref.kind) if o.ref == workload.ref), None)
@@ -26,7 +37,10 @@ def _pods_of_a_slice(cluster: Cluster, workload: Workload) -> tuple[int, str]:
         case "Job":
             return number(obj.raw, "spec", "parallelism", default=1), "spec.parallelism"
         case "LeaderWorkerSet":
-            return number(obj.raw, "spec", "leaderWorkerTemplate", "size", default=1), "spec.leaderWorkerTemplate.size"
+            size = number(obj.raw, "spec", "leaderWorkerTemplate", "size", default=1)
+            leaders = [w for w in cluster.workloads if w.ref == workload.ref and w.part == "leader"]
+            alone = any(not _chips(leader) for leader in leaders)
+            return size - alone, "spec.leaderWorkerTemplate.size"
         case "JobSet":
             path = workload.path.removesuffix(".template.spec")
             steps = [int(s) if s.isdecimal() else s for s in re.split(r"[.\[\]]+", path) if s]
@@ -49,15 +63,14 @@ def tpu_slice(cluster: Cluster) -> Problems:
     Source: https://cloud.google.com/kubernetes-engine/docs/concepts/tpus#how_tpus_work
     """
     for workload in cluster.workloads:
-        chips = int(sum(c.amount(TPU) for c in workload.containers))
+        chips = _chips(workload)
         if not chips or not cluster.in_scope(workload.namespace):
             continue
         selector = mapping(workload.template.spec, "nodeSelector")
         topology = text(selector, TOPOLOGY)
         field = workload.field(f"nodeSelector[{TOPOLOGY}]")
-        affinity = mapping(workload.template.spec, "affinity", "nodeAffinity")
         if not topology:
-            if TOPOLOGY in str(affinity) or "compute-class" in str(selector) or any(p.node for p in workload.pods):
+            if _placed_otherwise(cluster, workload) or any(p.node for p in workload.pods):
                 continue
             said = f"google.com/tpu {chips} is requested, and no topology is selected"
             yield Problem(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import items, mapping, number, selector_matches, sh, strings
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
+from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import Direction, PolicyVerdict
@@ -29,12 +33,37 @@ def _dns_targets(cluster: Cluster) -> tuple[list[Workload], set[int]]:
     return workloads, ports - {0} or {53}
 
 
-@check(Area.POLICY, Severity.ERROR, needs=("NetworkPolicy", "Pod", "Service"))
+def _names_dns(policy: KubeObject) -> bool:
+    """Whether a rule of a policy names a port of DNS: it then admits DNS somewhere, maybe where this cluster's is."""
+    ports = (p.get("port") for rule in items(policy.raw, "spec", "egress") for p in items(rule, "ports"))
+    return any(p in (53, 5353, "53", "dns", "dns-tcp", "dns-udp") for p in ports)
+
+
+def _with_dns(snapshot: ClusterSnapshot) -> ClusterSnapshot:
+    """A snapshot of manifests with the cluster's DNS as most clusters have it."""
+    labels = {"k8s-app": "kube-dns"}
+    ports = [{"name": "dns", "port": 53, "protocol": "UDP"}]
+    meta = {"name": "kube-dns", "namespace": "kube-system"}
+    container = {"name": "dns", "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}]}
+    added: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": labels, "ports": ports}},
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {**meta, "labels": labels},
+            "spec": {"containers": [container]},
+        },
+    ]
+    return replace(snapshot, objects=(*snapshot.objects, *(KubeObject(o, "assumed") for o in added)))
+
+
+@check(Area.POLICY, Severity.ERROR, needs=("NetworkPolicy", "Pod"))
 def egress_without_dns(cluster: Cluster) -> Problems:
     """A workload is isolated for egress and may not ask DNS.
 
     Asks the policy engine whether pods of each workload with isolated egress may send UDP to the cluster's DNS pods
-    (on the port they listen on), in both directions of the verdict. With NodeLocal DNSCache also to its address.
+    (on the port they listen on), in both directions of the verdict. With NodeLocal DNSCache also to its address. Manifests
+    without a DNS Service are judged with pods labelled k8s-app: kube-dns in kube-system, where no rule names a port of DNS.
 
     Why: adding egress rules without DNS breaks name lookup: every call fails after 5 to 15 seconds with "could not
     resolve host", whatever else is allowed.
@@ -42,6 +71,9 @@ def egress_without_dns(cluster: Cluster) -> Problems:
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
     """
     servers, ports = _dns_targets(cluster)
+    if not servers and cluster.from_files and not any(_names_dns(p) for p in _policies(cluster)):
+        cluster = replace(cluster, snapshot=_with_dns(cluster.snapshot))
+        servers, ports = _dns_targets(cluster)
     if not servers:
         yield NotChecked("", "no DNS Service (kube-system/kube-dns) with pods was found")
         return
