@@ -97,6 +97,14 @@ def _from_cluster(param: click.Parameter, context: click.Context, incomplete: st
     """Names that only the cluster (or the kubeconfig) knows; None for a parameter that has no such values."""
     if param.name == "context":
         return _contexts(context)
+    if param.name in ("lab", "name") and isinstance(param, click.Option) and "--lab" in param.opts:
+        from kubectl_genainet.lab.state import lab_names
+
+        return lab_names()
+    if param.name == "clients":
+        return list(_targets(context, incomplete))
+    if param.name in ("servers", "bundle"):
+        return list(_targets(context, incomplete)) if "/" in incomplete or param.name == "servers" else None
     if param.name == "namespace":
         return _names(context, "/api/v1/namespaces")
     if param.name == "node":
@@ -127,7 +135,7 @@ def _names(context: click.Context, path: str) -> list[str]:
     from kubectl_genainet.kube.client import connect
 
     given = {name: context.params.get(name) or "" for name in ("context", "kubeconfig")}
-    client = connect(**given, timeout_s=_TIMEOUT_S)
+    client = connect(context=given["context"], kubeconfig=given["kubeconfig"], timeout_s=_TIMEOUT_S)
     everywhere = bool(context.params.get("all_namespaces"))
     namespace = "" if everywhere else f"namespaces/{context.params.get('namespace') or client.namespace}/"
     items = client.get(path.format(namespace), limit="500").get("items") or []

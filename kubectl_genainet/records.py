@@ -29,6 +29,7 @@ from kubectl_genainet.proxy.exact import RuleCount
 from kubectl_genainet.proxy.iptables.ipset import IpSet
 from kubectl_genainet.proxy.ipvs.read import VirtualServer
 from kubectl_genainet.proxy.report import RulesRow
+from kubectl_genainet.proxy.walked import FlowWalk
 from kubectl_genainet.render.doctor.data import SummaryJson
 from kubectl_genainet.render.policy.beyond import CellJson
 from kubectl_genainet.render.policy.json import ExplanationJson, FlowJson, LineErrorJson
@@ -65,6 +66,7 @@ RECORDS: dict[str, tuple[Record, ...]] = {
     "matrix --diff": (Record(DifferenceJson),),
     "rules": (
         Record(RulesRow),
+        Record(FlowWalk),
         Record(Finding, "finding"),
         Record(NotChecked, "not-checked"),
         Record(VirtualServer, "virtual-server"),

@@ -17,7 +17,6 @@ import msgspec
 from kubectl_genainet import wire
 from kubectl_genainet.agent.always.owners import Owners
 from kubectl_genainet.agent.dns.stream import Streams
-from kubectl_genainet.agent.dns.tcp import parse_segment
 from kubectl_genainet.agent.dns.wire import decode_message
 from kubectl_genainet.agent.exact.messages import decode_log, decode_trace
 from kubectl_genainet.agent.exact.rules import exact_filters, nft_commands
@@ -25,6 +24,7 @@ from kubectl_genainet.agent.node.containers import parse_cpu_stat
 from kubectl_genainet.agent.node.fields import resolv_conf_fields
 from kubectl_genainet.agent.node.inventory import pod_uids
 from kubectl_genainet.agent.node.kubeproxy import parse_metrics
+from kubectl_genainet.agent.node.segments import parse_segment
 from kubectl_genainet.agent.serve.limits import checked_request
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import read_bundle

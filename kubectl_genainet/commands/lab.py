@@ -23,7 +23,7 @@ from kubectl_genainet.run.fleet.lab import (
 )
 from kubectl_genainet.run.fleet.lab import execute as execute_in_pod
 
-name_option = click.option("--name", default=DEFAULT_NAME, show_default=True, help="Name of the lab.")
+name_option = click.option("--lab", "--name", "name", default=DEFAULT_NAME, show_default=True, help="Name of the lab.")
 
 
 @click.group("lab")
@@ -77,8 +77,8 @@ def up(name: str, nodes: int, proxy_mode: str, overlay: str, ip_family: str, man
     Examples:
       kubectl genainet lab up
       kubectl genainet lab up --proxy-mode nftables --ip-family dual
-      kubectl genainet lab up --name second --overlay vxlan --nodes 2
-      kubectl genainet lab up --name mine --manifests ./k8s
+      kubectl genainet lab up --lab second --overlay vxlan --nodes 2
+      kubectl genainet lab up --lab mine --manifests ./k8s
     """
     up = lab_up(
         name,
@@ -178,5 +178,5 @@ def incident(name: str, clear: bool, incident: str | None) -> None:
     else:
         made = make_incident(name, incident)
         tell(f"incident {incident} is in the lab: {made.summary}\n\n{made.description}\n")
-        option = "" if name == DEFAULT_NAME else f" --name {name}"
+        option = "" if name == DEFAULT_NAME else f" --lab {name}"
         tell(f"Undo it: kubectl genainet lab incident {incident} --clear{option}")

@@ -15,9 +15,11 @@ from kubectl_genainet.model.target import Target, parse_target
 from kubectl_genainet.proxy.batch import FlowResult
 from kubectl_genainet.proxy.report import RulesReport
 from kubectl_genainet.proxy.ruleset import parse_ruleset
+from kubectl_genainet.proxy.walked import FlowWalk
 from kubectl_genainet.render.rules import exact_table, flows_table, ipsets_table, rules_table, rules_tree
 from kubectl_genainet.render.text import make_console
-from kubectl_genainet.run.rules import Dumps, RulesOptions, evaluate_lines, exact_rules, rules, saved_dumps
+from kubectl_genainet.render.walk import walk_tree
+from kubectl_genainet.run.rules import Dumps, RulesOptions, evaluate_lines, exact_rules, rules, saved_dumps, walked
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.cluster import ClusterSource
 
@@ -25,7 +27,8 @@ _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many conne
 
 
 @click.command("rules")
-@click.argument("target", required=False)
+@click.argument("target", required=False, metavar="[TARGET | why FLOW]")
+@click.argument("flow", nargs=-1, metavar="")
 @click.option(
     "--ruleset",
     "files",
@@ -53,6 +56,7 @@ _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many conne
 def command(
     source: Source,
     target: str | None,
+    flow: tuple[str, ...],
     files: tuple[str, ...],
     flows: str | None,
     node: str,
@@ -66,6 +70,9 @@ def command(
     and how often the rules were hit. Works for the iptables, nftables and IPVS modes. Exit status 1: the rules are
     not what the API says. With --flows nothing is judged: each flow's verdict is the answer, and the status is 0.
 
+    `rules why FLOW` shows one flow's walk through the rules, chain by chain, with each rule's counters; what decided is
+    marked. FLOW is SRC DST:PORT[/PROTOCOL] (addresses, pod/NAME, svc/NAME[:PORT]) or one JSON object as --flows reads it.
+
     \b
     Examples:
       kubectl genainet rules svc/my-llama-svc
@@ -73,9 +80,14 @@ def command(
       kubectl genainet rules svc/my-llama-svc --exact 10
       kubectl genainet rules --ruleset iptables-save.txt
       kubectl genainet rules svc/my-llama-svc --ruleset iptables-save.txt --manifests cluster.yaml
+      kubectl genainet rules why pod/rag-app-0 svc/my-llama-svc --node node-1
+      kubectl genainet rules why 10.244.1.7 10.96.0.10:53/UDP --ruleset iptables-save.txt
       kubectl genainet rules --ruleset nft.json --flows flows.ndjson -o json
     """
-    parsed = parse_target(target) if target else None
+    asks_why = target == "why"
+    if flow and not asks_why:
+        raise click.UsageError(f"unexpected argument {flow[0]!r}; a flow's walk is shown by `rules why FLOW`")
+    parsed = parse_target(target) if target and not asks_why else None
     messages = Messages()
     if exact is not None:
         if parsed is None or files or not source.live:
@@ -93,6 +105,9 @@ def command(
     )
     # With saved dumps the API is read only where it was asked for: they may be of any cluster.
     state = None if files and isinstance(source, ClusterSource) else source
+    if asks_why:
+        _show_walks(walked(state, flow, options, messages.warn), output)
+        return ExitStatus.OK.with_failures(bool(source.failed_nodes))
     if flows is not None:
         lines = read_argument(flows).splitlines()
         _show_flows(evaluate_lines(state, lines, flows, options, messages.warn), output)
@@ -103,6 +118,18 @@ def command(
     _show(result.report, result.dumps, output, saved=bool(files))
     status = ExitStatus.FOUND if result.report.found_something else ExitStatus.OK
     return status.with_failures(bool(source.failed_nodes))
+
+
+def _show_walks(walks: Iterator[FlowWalk], output: str) -> None:
+    if output == "json":
+        for walk in walks:
+            click.echo(msgspec.json.encode(walk))
+    elif output == "yaml":
+        _yaml(list(walks))
+    else:
+        console = make_console()
+        for walk in walks:
+            console.print(walk_tree(walk))
 
 
 def _exact(source: Source, target: Target, seconds: float, output: str, messages: Messages) -> ExitStatus:

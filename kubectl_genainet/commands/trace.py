@@ -66,6 +66,12 @@ FOLLOW_S = 3600.0  # the agents end a session after so long
     "or TRACE rules), and undoes it.",
 )
 @click.option(
+    "--http",
+    is_flag=True,
+    help="Read request line, status and content type of clear HTTP/1.1, so that the first token is told from the header "
+    "before it. Never a query or a body.",
+)
+@click.option(
     "--slow",
     default="1s",
     show_default=True,
@@ -114,6 +120,7 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
         from_pod=options["from_pod"],
         check=CheckConnections(options["check_count"], options["path"]) if options["check"] else None,
         exact=options["exact"],
+        http=options["http"],
         slow_s=0.0 if options["slow"] in ("0", "0s") else parse_seconds(options["slow"]),
         cpu_percent=options["budget"],
         timeout_s=FOLLOW_S if follow and given("timeout") is None else timeout,

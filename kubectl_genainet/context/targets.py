@@ -26,6 +26,7 @@ class Resolved:
     nodes: frozenset[str]
     warnings: tuple[str, ...] = ()
     pods: frozenset[str] = frozenset()  # addresses that a connection must have an end at; empty: any
+    lookups: frozenset[str] = frozenset()  # DNS servers whose queries by the target's callers are followed too
 
     def concerns(self, path: PacketPath) -> bool:
         """Whether a path is of the target: the Services in front of a pod are followed too, with all their backends, and a

@@ -202,7 +202,8 @@ class DnsCorrelator:
         lost_back = any(d.message is not None and d.message.qr for d in pending.drops)
         if response and not lost_back and (arrived or not self._home_tells(pending)):
             rcode = pending.answer.rcode if pending.answer else None
-            return (QueryOutcome.ANSWERED if rcode == "NOERROR" else QueryOutcome.FAILED), rcode, latency
+            answered = rcode in ("NOERROR", "NXDOMAIN")
+            return (QueryOutcome.ANSWERED if answered else QueryOutcome.FAILED), rcode, latency
         age = max(self._now.values(), default=0) - pending.first_ns
         if pending.has(DnsEnd.EXPIRED) or pending.has(DnsEnd.REPEATED) or age >= EXPIRES_NS:
             return QueryOutcome.TIMEOUT, None, None

@@ -36,7 +36,7 @@ class ExchangeTally:
 
     def add(self, exchange: DnsExchange) -> None:
         self.outcomes[exchange.outcome] += 1
-        if exchange.outcome is QueryOutcome.FAILED:
+        if exchange.outcome is QueryOutcome.FAILED or exchange.rcode == "NXDOMAIN":
             self.rcodes[exchange.rcode or "?"] += 1
         self.retries += exchange.retry
         self.truncated += exchange.truncated

@@ -20,6 +20,7 @@ import urllib3
 
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.failures import api_error, unreachable
+from kubectl_genainet.kube.user import NOBODY_ELSE, Impersonation
 
 FIELD_MANAGER = "kubectl-genainet"
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -39,10 +40,13 @@ _RETRY = urllib3.Retry(
 class KubeClient:
     """Requests to one API server as one user. Every failure is a GenainetError with what to do. Thread-safe."""
 
-    def __init__(self, configuration: Any, namespace: str = "default", timeout_s: float = 30.0) -> None:
+    def __init__(
+        self, configuration: Any, namespace: str = "default", timeout_s: float = 30.0, user: Impersonation = NOBODY_ELSE
+    ) -> None:
         from kubernetes.client.rest import RESTClientObject
 
         self.configuration, self.namespace = configuration, namespace
+        self._user = user
         self.server = str(configuration.host).rstrip("/")
         self._timeout = urllib3.Timeout(connect=min(10.0, timeout_s), read=timeout_s)
         configuration.connection_pool_maxsize = 16
@@ -51,7 +55,8 @@ class KubeClient:
     def headers(self) -> dict[str, str]:
         """The headers that authenticate a request; asks the credential plugin again when a token has expired."""
         settings = self.configuration.auth_settings().values()
-        return {s["key"]: s["value"] for s in settings if s["in"] == "header" and s["value"]}
+        own = {s["key"]: s["value"] for s in settings if s["in"] == "header" and s["value"]}
+        return own | ({"Impersonate-User": self._user.name} if self._user.name else {})
 
     def request(
         self,
@@ -119,7 +124,9 @@ class KubeClient:
         timeout: urllib3.Timeout,
     ) -> Any:
         url = self.server + path + ("?" + urlencode(query) if query else "")
-        headers = {**self.headers(), "Accept": "application/json", "User-Agent": FIELD_MANAGER}
+        headers = urllib3.HTTPHeaderDict({**self.headers(), "Accept": "application/json", "User-Agent": FIELD_MANAGER})
+        for group in self._user.groups:
+            headers.add("Impersonate-Group", group)
         if preload:
             headers["Accept-Encoding"] = "gzip"
         if body is not None:
@@ -138,7 +145,9 @@ class KubeClient:
             raise unreachable(error, self.server) from None
 
 
-def connect(*, context: str = "", kubeconfig: str = "", timeout_s: float = 30.0) -> KubeClient:
+def connect(
+    *, context: str = "", kubeconfig: str = "", timeout_s: float = 30.0, user: Impersonation = NOBODY_ELSE
+) -> KubeClient:
     """A client for a context of the kubeconfig (default: the current one), or for the cluster this process runs in.
 
     Nothing is sent yet, except by a credential plugin. Raises GenainetError for a kubeconfig that is missing, damaged
@@ -151,11 +160,11 @@ def connect(*, context: str = "", kubeconfig: str = "", timeout_s: float = 30.0)
         from kubernetes.config import load_incluster_config
 
         load_incluster_config(client_configuration=configuration)
-        return KubeClient(configuration, context_namespace(), timeout_s)
+        return KubeClient(configuration, context_namespace(), timeout_s, user)
     content = _read_kubeconfig(kubeconfig)
     entry = _context(content, context)
     _load(configuration, content, entry["name"])
-    return KubeClient(configuration, _namespace_of(entry), timeout_s)
+    return KubeClient(configuration, _namespace_of(entry), timeout_s, user)
 
 
 def context_namespace(*, context: str = "", kubeconfig: str = "") -> str:

@@ -14,6 +14,7 @@ from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.client import KubeClient, connect
 from kubectl_genainet.kube.failures import ApiError
 from kubectl_genainet.kube.resources import KINDS, Resource, Served, discover
+from kubectl_genainet.kube.user import NOBODY_ELSE, Impersonation
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.kube import KubeObject
 
@@ -42,10 +43,11 @@ def read_cluster(
     namespace: str | None = None,
     kinds: Iterable[Resource] = KINDS,
     progress: Callable[[str], None] | None = None,
+    user: Impersonation = NOBODY_ELSE,
 ) -> ClusterSnapshot:
     """The state of a cluster; see `read_snapshot`. Raises GenainetError where the API server can't be reached."""
     return read_snapshot(
-        connect(context=context, kubeconfig=kubeconfig), namespace=namespace, kinds=kinds, progress=progress
+        connect(context=context, kubeconfig=kubeconfig, user=user), namespace=namespace, kinds=kinds, progress=progress
     )
 
 

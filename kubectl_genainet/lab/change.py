@@ -30,7 +30,7 @@ class Lab:
         if not self.record.up:
             raise GenainetError(
                 f"the lab {folder.name!r} is not whole: its `lab up` did not finish",
-                f"Remove what is left of it: kubectl genainet lab down --name {folder.name}",
+                f"Remove what is left of it: kubectl genainet lab down --lab {folder.name}",
             )
         self.objects: list[Object] = folder.read_objects()
 

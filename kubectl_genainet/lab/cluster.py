@@ -54,7 +54,7 @@ def up(spec: LabSpec, progress: Callable[[str], None] = lambda _: None) -> LabRe
             whole = folder.read().up
             raise GenainetError(
                 f"the lab {spec.name!r} is {'already up' if whole else 'there in part: an earlier `lab up` died'}",
-                f"Take it down first: kubectl genainet lab down --name {spec.name}. Labs of other names (--name) can "
+                f"Take it down first: kubectl genainet lab down --lab {spec.name}. Labs of other names (--lab) can "
                 "run beside it.",
             )
         documents = read_folder(SHIPPED / "system") + read_folder(Path(spec.manifests or SHIPPED / "app"))
@@ -64,7 +64,7 @@ def up(spec: LabSpec, progress: Callable[[str], None] = lambda _: None) -> LabRe
         if taken:
             raise GenainetError(
                 f"network namespaces with the lab's names are there, but not as part of a lab: {', '.join(taken)}",
-                "Remove them (ip netns delete NAME), or bring the lab up under another --name.",
+                "Remove them (ip netns delete NAME), or bring the lab up under another --lab.",
             )
         # From here on, `lab down` can clean up whatever happens.
         folder.write_objects(objects)

@@ -146,7 +146,7 @@ def no_such_lab(name: str) -> GenainetError:
     known = lab_names()
     if known:
         return GenainetError(f"there is no lab {name!r}", f"Up are: {', '.join(known)}.")
-    option = "" if name == "default" else f" --name {name}"
+    option = "" if name == "default" else f" --lab {name}"
     return GenainetError(f"there is no lab {name!r}", f"Bring it up: kubectl genainet lab up{option}")
 
 
@@ -156,7 +156,7 @@ def _whole(name: str) -> tuple[LabFolder, LabRecord]:
     if not record.up:
         raise GenainetError(
             f"the lab {name!r} is not (or no longer) whole: its `lab up` did not finish",
-            f"Remove what is left of it: kubectl genainet lab down --name {name}",
+            f"Remove what is left of it: kubectl genainet lab down --lab {name}",
         )
     return folder, record
 

@@ -205,6 +205,28 @@ class TcpRetransmit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind",
     segments: int = 1
 
 
+class HttpHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="http"):
+    """The head of a clear HTTP/1.1 message passed a device of the node's own namespace (`trace --http`).
+
+    A request has a `method` and a `path` (without its query), a response a `status`. `head_bytes` is the head's length, 0
+    where it goes on in the next segment; `payload` the segment's, so what is more is the begin of the body.
+    """
+
+    node: str
+    t_ns: int
+    netns: int
+    device: str
+    point: Point
+    flow: FiveTuple
+    seq: int
+    payload: int
+    head_bytes: int = 0
+    method: str = ""
+    path: str = ""
+    status: int = 0
+    content_type: str = ""
+
+
 class FlowCounters(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="flow"):
     """Packets of one tuple at one device that were counted and not reported one by one, and a FIN with data, which is both;
     totals since the start.
@@ -346,10 +368,12 @@ class Sampled(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
 
 
 class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tick"):
-    """The agent is alive and has sent all that it saw until `t_ns`. Once a second; a reader's clock."""
+    """The agent is alive and has sent all that it saw until `t_ns`, and what it counted until `counted_ns` (0: not said).
+    Once a second; a reader's clock."""
 
     node: str
     t_ns: int
+    counted_ns: int = 0
 
 
 class CheckConnectionResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="probe_result"):
@@ -405,6 +429,7 @@ Event = (
     | DnsMessageSeen
     | DnsDropped
     | TcpRetransmit
+    | HttpHead
     | FlowCounters
     | DropCount
     | IcmpCount

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.model.packet import Protocol, split_endpoint
 from kubectl_genainet.proxy.evaluator.evaluate import evaluate
 from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet, Part, RulesetVerdict
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
@@ -110,6 +110,37 @@ def read_flows(lines: Iterable[str], source: str) -> Iterator[FlowRequest]:
                 source=f"{source}:{number}",
                 hint='One a line: {"sourceIP":"10.0.0.2","destIP":"10.96.0.10","destPort":53,"protocol":"UDP"}',
             ) from None
+
+
+def flow_of_words(words: Sequence[str]) -> FlowRequest:
+    """A flow as users type it: "SRC DST[:PORT][/PROTOCOL]", "DST…" alone (any source), or one JSON object.
+
+    Raises InputError where it is none.
+    """
+    if words and words[0].lstrip().startswith("{"):
+        return next(read_flows([" ".join(words)], "FLOW"))
+    given: dict[str, Any] = {"destination": "", "protocol": "TCP"}
+    if len(words) == 2 and words[0] != "-":
+        given["source"] = words[0]
+    where, slash, protocol = words[-1].partition("/") if words else ("", "", "")
+    if slash:
+        given["protocol"] = protocol
+    bare = where.count(":") > 1 and not where.startswith("[")
+    address, port = (where, "") if bare or ":" not in where else split_endpoint(where)
+    given["destination"] = address.strip("[]")
+    if port:
+        given["port"] = port
+    try:
+        if not words:
+            raise ValueError("there is none")
+        if len(words) > 2:
+            raise ValueError(f"{' '.join(words)} has more than a source and a destination")
+        return _flow(given)
+    except (ValueError, KeyError) as error:
+        raise InputError(
+            f"this is no flow: {error}",
+            hint="Write SRC DST:PORT, as in 10.244.1.7 10.96.0.10:53/UDP, or a JSON object.",
+        ) from None
 
 
 def _flow(raw: Any) -> FlowRequest:

@@ -211,9 +211,11 @@ def _finding(finding: Finding, width: int) -> list[RenderableType]:
 
 def _account(summary: DnsSummary) -> str:
     queries, events = summary.queries, summary.events
-    rcodes = "".join(f", {n} {rcode}" for rcode, n in sorted(queries.rcodes.items()))
+    missing = queries.rcodes.get("NXDOMAIN", 0)
+    others = ", ".join(f"{n} {rcode}" for rcode, n in sorted(queries.rcodes.items()) if rcode != "NXDOMAIN")
     text = (
-        f"{queries.queries} queries: {queries.answered} answered, {queries.failed} failed{rcodes}, "
+        f"{queries.queries} queries: {queries.answered} answered{f' ({missing} NXDOMAIN)' if missing else ''}, "
+        f"{queries.failed} failed{f' ({others})' if others else ''}, "
         f"{queries.timeouts} timed out, {queries.open} still open"
     )
     if summary.upstream.queries:

@@ -14,7 +14,9 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged, Event, Progress
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.packet import FiveTuple
+from kubectl_genainet.model.results.drops import DropRow
 from kubectl_genainet.model.target import Target
+from kubectl_genainet.run.as_used import AsUsed
 from kubectl_genainet.run.session import Watching, perform
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.target import HeldTarget
@@ -43,7 +45,7 @@ def drops(source: Source, target: Target | None, options: DropsOptions, make_vie
     scope = scope_of(target, namespace, snapshot)
     view = make_view(name, live=source.live)
     held = HeldTarget(name, lambda now: scope_of(target, namespace, now), snapshot, view.warn)
-    run = DropsRun(snapshot, held, view, everything=options.everything)
+    run = DropsRun(snapshot, held, view, everything=options.everything, source=source)
     for warning in scope.warnings:
         view.warn(warning)
     request = TraceRequest(
@@ -63,14 +65,18 @@ class DropsRun:
     """Records in, rows to the view, an exit status out."""
 
     def __init__(
-        self, snapshot: ClusterSnapshot, scope: HeldTarget[Scope], view: DropsView, *, everything: bool
+        self, snapshot: ClusterSnapshot, scope: HeldTarget[Scope], view: DropsView, *, everything: bool, source: Source
     ) -> None:
         self.scope, self.view = scope, view
         self.correlator = DropCorrelator(snapshot, self._concerns, everything=everything)
         self.account = Account()
         self.rows = Rows(self.correlator)
         self._attached = False
-        view.source = self.rows.build
+        self._as_used = AsUsed(source)
+        view.source = self._rows_as_used
+
+    def _rows_as_used(self) -> list[DropRow]:
+        return list(map(self._as_used.row, self.rows.build()))
 
     def _concerns(self, flow: FiveTuple) -> bool:
         return self.scope.current.concerns(flow)
@@ -88,7 +94,7 @@ class DropsRun:
         self.correlator.feed(event)
 
     def finish(self, *, live: bool) -> ExitStatus:
-        rows = self.rows.build()
+        rows = self._rows_as_used()
         summary = summary_of(self.scope.name, rows, self.correlator, self.account)
         self.view.finish(rows, summary)
         if live and not self._attached:

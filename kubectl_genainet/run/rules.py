@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.model.target import Target
-from kubectl_genainet.proxy.batch import FlowResult, evaluate_flows, read_flows
+from kubectl_genainet.model.target import Target, TargetKind, not_found, parse_target
+from kubectl_genainet.proxy.batch import FlowResult, evaluate_flows, flow_of_words, read_flows
 from kubectl_genainet.proxy.exact import RuleCount, exact_counts
 from kubectl_genainet.proxy.forms import dumps_of
 from kubectl_genainet.proxy.report import RulesReport, addresses_of, rules_report
 from kubectl_genainet.proxy.ruleset import parse_ruleset
+from kubectl_genainet.proxy.walked import FlowWalk, flow_walk
 from kubectl_genainet.run.agents import Warn, read_exact
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.view import Reporter
@@ -81,6 +82,45 @@ def evaluate_lines(
             warn(f"{ruleset.node or 'ruleset'}: {error}")
         gc.disable()  # all that is made here stays until the end; the collector would only walk it, again and again
         yield from evaluate_flows(ruleset, requests, node_ips=addresses.get(node), node=node)
+
+
+def walked(source: Source | None, words: Sequence[str], options: RulesOptions, warn: Warn) -> Iterator[FlowWalk]:
+    """One flow's walk through every node's rules. Raises InputError for no flow, GenainetError for a name unknown."""
+    dumps = _dumps(source, options, warn)
+    request = flow_of_words([_address_of(source, word, options.namespace) for word in words])
+    addresses = source.node_addresses() if source is not None and options.saved is None else {}
+    for node, of_node in dumps.items():
+        ruleset = parse_ruleset(of_node)
+        for error in ruleset.errors:
+            warn(f"{ruleset.node or 'ruleset'}: {error}")
+        yield flow_walk(ruleset, request, node_ips=addresses.get(node), node=node)
+
+
+def _address_of(source: Source | None, word: str, namespace: str) -> str:
+    """A word of a flow, with the address for pod/NAME and the first address and port for svc/NAME."""
+    kind, slash, _ = word.partition("/")
+    if not slash or kind not in ("pod", "svc", "service"):
+        return word
+    if source is None:
+        raise GenainetError(f"{word}: names need a cluster or --manifests", hint="Give an address.")
+    target = parse_target(word)
+    where = target.namespace or (source.namespace or source.default_namespace or namespace)
+    snapshot = source.snapshot()
+    if target.kind is TargetKind.POD:
+        pod = snapshot.pod(where, target.name)
+        if pod is None or not pod.ips:
+            raise not_found(
+                "Pod with an address", target.name, [p.metadata.name for p in snapshot.pods], namespace=where
+            )
+        return pod.ips[0] if target.port is None else address_text(pod.ips[0], int(target.port))
+    service = snapshot.service(where, target.name)
+    if service is None or not service.cluster_ips:
+        known = [s.metadata.name for s in snapshot.services if s.metadata.namespace == where]
+        raise not_found("Service with an address", target.name, known, namespace=where)
+    port = next((p for p in service.spec.ports if target.port in (None, p.port, p.name)), None)
+    if port is None:
+        raise GenainetError(f"{word}: the Service has no such port")
+    return f"{address_text(service.cluster_ips[0], port.port)}/{port.protocol}"
 
 
 def exact_rules(source: Source, target: Target, seconds: float, reporter: Reporter) -> list[RuleCount]:

@@ -15,10 +15,13 @@ from kubectl_genainet.model.events import CheckConnectionResult, ClusterChanged,
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import Target, TargetKind, parse_target, pod_named
+from kubectl_genainet.run.as_used import AsUsed
+from kubectl_genainet.run.lookups import is_lost_lookup, with_lookups
 from kubectl_genainet.run.session import Watching, perform
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.target import HeldTarget
 from kubectl_genainet.run.view import MakeView, TraceView
+from kubectl_genainet.trace.bypass import Bypass
 from kubectl_genainet.trace.filters import path_filter
 from kubectl_genainet.trace.paths import PathCorrelator
 from kubectl_genainet.trace.summary import SummaryBuilder, something_wrong
@@ -49,8 +52,9 @@ class PathFilterTexts:
 @dataclass(frozen=True, slots=True)
 class TraceOptions:
     """`from_pod` ("pod/NAME"): only this client's packets, and where `check` connections come from. `slow_s`: replies that
-    begin later are slow. `cpu_percent` of one core may be spent on following packets on each node. `only`: what other
-    connections do is not told. `last`: of all connections only the last so many are."""
+    begin later are slow. `http`: the heads of clear HTTP/1.1 messages are read. `cpu_percent` of one core may be spent on
+    following packets on each node. `only`: what other connections do is not told. `last`: of all connections only the last
+    so many are."""
 
     from_pod: str = ""
     check: CheckConnections | None = None
@@ -60,6 +64,7 @@ class TraceOptions:
     record: str = ""
     slow_s: float = 1.0
     cpu_percent: float = 5.0
+    http: bool = False
     last: int | None = None
     only: PathFilterTexts = field(default_factory=PathFilterTexts)
 
@@ -78,6 +83,7 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
         filters=resolved.filters,
         timeout_s=options.timeout_s,
         exact=options.exact,
+        http=options.http,
         cpu_percent=options.cpu_percent,
         check=_check_request(options.check, resolved, snapshot, client) if source.live else None,
     )
@@ -96,12 +102,14 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
         record=options.record,
     )
     held = HeldTarget(name, lambda now: _resolved(target, now, resolved.namespace), snapshot, view.warn)
-    run = TraceRun(snapshot, held, client, view, options)
+    run = TraceRun(snapshot, held, client, view, options, source)
     return perform(run, source, watching)
 
 
 def _resolved(target: Target | None, snapshot: ClusterSnapshot, namespace: str) -> Resolved:
-    return resolve(target, snapshot, namespace) if target is not None else resolve_namespace(namespace, snapshot)
+    if target is None:
+        return resolve_namespace(namespace, snapshot)
+    return with_lookups(resolve(target, snapshot, namespace), snapshot)
 
 
 def client_pod(text: str, snapshot: ClusterSnapshot, namespace: str) -> Pod | None:
@@ -172,9 +180,12 @@ class TraceRun:
         client: Pod | None,
         view: TraceView,
         options: TraceOptions,
+        source: Source,
     ) -> None:
         self.target, self.client, self.view, self.only = target, client, view, path_filter(**asdict(options.only))
         self.correlator = PathCorrelator(snapshot, set(target.current.servers), slow_ns=int(options.slow_s * 1e9))
+        self._bypass = Bypass(self.correlator.context)
+        self._as_used = AsUsed(source)
         self._not_shown = 0
         self._last: deque[PacketPath] | None = deque(maxlen=options.last) if options.last else None
         self.summary = SummaryBuilder(target.name, self.correlator.identity.ready_endpoints)
@@ -185,6 +196,7 @@ class TraceRun:
 
     def take(self, event: Event) -> None:
         self.summary.event(event)
+        self._bypass.feed(event)
         if isinstance(event, ClusterChanged):
             self.target.update(event.snapshot)
             self.correlator.connections.servers = set(self.target.current.servers)
@@ -200,10 +212,16 @@ class TraceRun:
                     self._last.append(path)
 
     def _tell(self, path: PacketPath) -> None:
+        passed = self._bypass.finding(path)
+        if passed is not None:
+            path = msgspec.structs.replace(path, findings=(*path.findings, passed))
+        path = self._as_used.path(path)
         self.summary.path(path)
         self.view.path(path)
 
     def _concerns(self, path: PacketPath) -> bool:
+        if is_lost_lookup(path, self.target.current):
+            return self._is_asked_for(path)
         if not self.target.current.concerns(path):
             return False
         if not self._is_asked_for(path):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from kubectl_genainet.model.events import FlowCounters, IcmpError, PacketDropped, PacketSeen, PacketSighting
+from kubectl_genainet.model.events import FlowCounters, HttpHead, IcmpError, PacketDropped, PacketSeen, PacketSighting
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
 FirstPacketKey = tuple[str, int, int]  # of a first packet: what NAT leaves alone
@@ -73,6 +73,7 @@ class Connection:
     icmp: list[IcmpError] = field(default_factory=list)
     again: list[Resent] = field(default_factory=list)
     counts: dict[tuple[Place, FiveTuple], Counted] = field(default_factory=dict)
+    heads: list[HttpHead] = field(default_factory=list)  # of HTTP messages
     retransmits: int = 0
     passed_again: Counter[Place] = field(
         default_factory=Counter
@@ -150,7 +151,7 @@ class Connection:
 
     def absorb(self, other: Connection) -> None:
         """Takes over all that is known of another, but its tuples and the sightings of its first packet."""
-        for name in ("answer", "first_reply", "drops", "resets", "fins", "icmp", "again"):
+        for name in ("answer", "first_reply", "drops", "resets", "fins", "icmp", "again", "heads"):
             getattr(self, name).extend(getattr(other, name))
         for places, more in ((self.request_data, other.request_data), (self.reply_data, other.reply_data)):
             for place, t_ns in more.items():
@@ -164,6 +165,6 @@ class Connection:
 
     def slim(self) -> None:
         """Lets go of what is not needed once the path has been told; the tuples still find late records."""
-        self.attempts, self.answer, self.first_reply = [[]], [], []
+        self.attempts, self.answer, self.first_reply, self.heads = [[]], [], [], []
         self.drops, self.resets, self.fins, self.icmp, self.again = [], [], [], [], []
         self.request_data, self.reply_data, self.counts = {}, {}, {}

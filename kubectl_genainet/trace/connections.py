@@ -15,6 +15,7 @@ from kubectl_genainet.context.clocks import Clocks
 from kubectl_genainet.context.ends import Ends
 from kubectl_genainet.model.events import (
     FlowCounters,
+    HttpHead,
     IcmpError,
     PacketDropped,
     PacketSeen,
@@ -24,7 +25,15 @@ from kubectl_genainet.model.events import (
 )
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.reasons import HARMLESS_REASONS
-from kubectl_genainet.trace.connection import Connection, Direction, Dropped, FirstPacketKey, Resent, place_of
+from kubectl_genainet.trace.connection import (
+    MAX_LISTED,
+    Connection,
+    Direction,
+    Dropped,
+    FirstPacketKey,
+    Resent,
+    place_of,
+)
 
 MAX_CONNECTIONS = 200_000
 MAX_SKBS = 50_000  # whose last sighting is remembered
@@ -343,6 +352,12 @@ class Connections:
         if connection is not None:
             connection.resent(Resent(event.node, event.t_ns, connection.direction(event.flow), event.segments))
         return connection
+
+    def head(self, event: HttpHead) -> None:
+        """Takes in the head of an HTTP message."""
+        connection = self.find(event.flow)
+        if connection is not None and len(connection.heads) < MAX_LISTED:
+            connection.heads.append(event)
 
     def counters(self, event: FlowCounters) -> Connection | None:
         """Takes in what a place counted of a connection's packets."""

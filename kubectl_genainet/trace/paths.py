@@ -22,6 +22,7 @@ from kubectl_genainet.model.events import (
     Event,
     FlowCounters,
     Hello,
+    HttpHead,
     IcmpError,
     LostEvents,
     PacketDropped,
@@ -44,6 +45,7 @@ from kubectl_genainet.trace.connections import Connections
 from kubectl_genainet.trace.exact import ExactHits
 from kubectl_genainet.trace.fate import Around, fate_of
 from kubectl_genainet.trace.hops import Translation, hops_of, in_order, learn_crossings, translation_of
+from kubectl_genainet.trace.http import http_of
 from kubectl_genainet.trace.sampling import Sampling
 from kubectl_genainet.trace.stalls import SLOW_NS, stream_findings
 from kubectl_genainet.trace.streams import stream_of
@@ -88,6 +90,7 @@ class PathCorrelator:
         self._now: dict[str, int] = {}
         self._open: dict[int, Connection] = {}
         self._ticked: dict[str, int] = {}  # node -> up to when it has told all, its losses and its level too
+        self._counted: dict[str, int] = {}  # node -> up to when it has told what it counted
         self._looked_at: dict[str, int] = {}
         self._losses: dict[str, list[int]] = {}  # node -> when it told of lost records, on its clock
         self._seek_remedies()
@@ -110,6 +113,8 @@ class PathCorrelator:
                 connection = self.connections.retransmit(event)
             case FlowCounters():
                 self.connections.counters(event)
+            case HttpHead():
+                self.connections.head(event)
             case Hello():
                 self.clocks.learn(event.node, event.boot_id)
                 self.watches.learn(event)
@@ -134,6 +139,7 @@ class PathCorrelator:
                 return
             case Tick():
                 self._ticked[event.node] = event.t_ns
+                self._counted[event.node] = event.counted_ns
             case _:
                 return
         if connection is not None and not connection.reported:
@@ -176,12 +182,23 @@ class PathCorrelator:
             way = self._way(connection)
             if not all(self._quiet(connection, node) > patience for node in way) or not self._told_all(connection, way):
                 continue
-            if not self._waits_for_counters(connection):
+            if not self._waits_for_counters(connection) and self._counted_all(connection):
                 yield from self._report(connection)
 
     def _told_all(self, connection: Connection, way: set[str]) -> bool:
         """Whether the nodes have said what they lost, and left out, until the connection's last record."""
         return all(self._ticked[n] >= connection.last.get(n, 0) for n in way if n in self._ticked)
+
+    def _counted_all(self, connection: Connection) -> bool:
+        """Whether the nodes have told what they counted of the connection's data until its last record. One that can't keep up
+        is not waited for without end."""
+        if connection.protocol is not Protocol.TCP or not (connection.request_data or connection.reply_data):
+            return True
+        for node, last in connection.last.items():
+            told = self._counted.get(node, 0)
+            if 0 < told < last and self._now.get(node, 0) - last < COUNTERS_NS:
+                return False
+        return True
 
     def _way(self, connection: Connection) -> set[str]:
         """The nodes that may have something to say of the connection: those that did, and those of its addresses."""
@@ -331,7 +348,9 @@ class PathCorrelator:
             attempts=len(connection.attempts),
             retransmits=connection.retransmits,
         )
-        path = msgspec.structs.replace(path, stream=stream_of(connection, around), back=self._way_back(connection))
+        stream = stream_of(connection, around)
+        http = http_of(connection.heads, stream, self.watches.wall_clock)
+        path = msgspec.structs.replace(path, stream=stream, back=self._way_back(connection), http=http)
         found = (*symptoms(path, connection, self.identity), *stream_findings(path, self.slow_ns))
         return msgspec.structs.replace(path, findings=found)
 

@@ -16,6 +16,7 @@ from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectR
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Party, Stream
 from kubectl_genainet.trace.fate import seconds
+from kubectl_genainet.trace.http import head_and_body, http_findings
 
 STALL_NS = 3_000_000_000  # a silence in a reply that is told of, where the pace before was another
 STALL_FACTOR = 20  # times the median of the gaps
@@ -49,11 +50,12 @@ def known_idle_time(ns: int) -> str:
 def stream_findings(path: PacketPath, slow_ns: int = SLOW_NS) -> Iterator[Finding]:
     """Everything that is wrong with the path's stream; nothing is said of what may still come."""
     stream = path.stream
-    if stream is None:
-        return
     ref = (
         ObjectRef("Pod", path.backend.pod, path.backend.namespace or "") if path.backend and path.backend.pod else None
     )
+    yield from http_findings(path, ref, name_of(path.backend))
+    if stream is None:
+        return
     if _late_token(stream, slow_ns):
         yield _first_token(path, stream, ref)
     yield from _stalled(path, stream, ref, slow_ns)
@@ -78,11 +80,15 @@ def _late_token(stream: Stream, slow_ns: int) -> bool:
 def _first_token(path: PacketPath, stream: Stream, ref: ObjectRef | None) -> Finding:
     began, pause = seconds(stream.first_reply_ns or 0), seconds(stream.next_reply_ns or 0)
     title = f"{name_of(path.backend)} is slow to its first token: after the first piece of its reply nothing came for {pause}"
-    evidence = (
-        Evidence(f"first reply data after {began}, the next {pause} later", Certainty.OBSERVED),
-        Evidence("the first piece is most likely a response header alone (--http reads it)", Certainty.DERIVED),
-        _carried(stream),
-    )
+    read = head_and_body(path.http, stream)
+    if read:
+        title = (
+            f"{name_of(path.backend)} is slow to its first token: nothing came for {pause} after its response header"
+        )
+    guess = "the first piece is most likely a response header alone (--http reads it)"
+    header = Evidence(read, Certainty.OBSERVED) if read else Evidence(guess, Certainty.DERIVED)
+    between = Evidence(f"first reply data after {began}, the next {pause} later", Certainty.OBSERVED)
+    evidence = (between, header, _carried(stream))
     return SLOW_FIRST_TOKEN.finding(title, evidence, object=ref)
 
 

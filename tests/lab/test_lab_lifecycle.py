@@ -145,7 +145,7 @@ def test_errors_say_what_to_do() -> None:
         again = lab_command("up", "--name", name)
         assert again.returncode == 2
         assert f"the lab '{name}' is already up" in again.stderr
-        assert f"kubectl genainet lab down --name {name}" in again.stderr
+        assert f"kubectl genainet lab down --lab {name}" in again.stderr
         other = lab_command("status", "--name", "nosuch")
         assert other.returncode == 2
         assert "there is no lab 'nosuch'" in other.stderr and name in other.stderr

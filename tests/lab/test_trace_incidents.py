@@ -171,3 +171,22 @@ def test_healthy_lab_gives_no_finding(lab: RunningLab) -> None:
     # A machine that is busy with other things may make a backend slow indeed.
     assert {f["check"] for f in trace.summary["findings"]} <= {"slow-backend"}
     assert trace.summary["verdicts"] == {"forwarded": len(trace.paths)}
+
+
+def test_a_policy_that_is_bypassed_is_told_of_what_passes(lab: RunningLab) -> None:
+    with broken(lab, "policy-bypassed"), tracing("svc/my-llama-svc", "--lab", lab.name, "--timeout", "60s") as trace:
+        path = trace.until(lambda p: any(f["check"] == "policy-not-enforced" for f in p["findings"]))
+        assert trace.stop() == 1
+    (finding,) = [f for f in path["findings"] if f["check"] == "policy-not-enforced"]
+    assert path["verdict"] == "forwarded" and "default/my-llama-ingress-policy does not admit" in finding["title"]
+
+
+def test_callers_that_cannot_look_the_name_up_are_told(lab: RunningLab) -> None:
+    """No connection comes about: what is lost is the callers' query, by their own egress policy."""
+    with broken(lab, "dns-policy-egress"), tracing("svc/my-llama-svc", "--lab", lab.name, "--timeout", "60s") as trace:
+        path = trace.until(lambda p: p["verdict"] == "dropped" and p["flow"]["protocol"] == "UDP")
+        assert trace.stop() == 1
+    assert path["flow"]["client"]["workload"] == "chatbot-ui" and path["flow"]["service"]["port"] == 53
+    assert path["drop"]["policies"] == ["default/chatbot-ui-egress-policy"]
+    remedy = path["drop"]["remedy"]
+    assert remedy is None or remedy["command"].endswith(f"--lab {lab.name}")

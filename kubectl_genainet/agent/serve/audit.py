@@ -33,6 +33,7 @@ async def session(name: str, peer: str, request: TraceRequest) -> AsyncIterator[
         peer=peer,
         probes=request.probes,
         exact=request.exact,
+        http=request.http,
         timeout_s=request.timeout_s,
         check_connections=msgspec.to_builtins(request.check) if request.check is not None else None,
         **_named(request.filters),

@@ -25,6 +25,7 @@ import msgspec
 from kubectl_genainet.agent.bpf.loader import LoadedProbe
 from kubectl_genainet.agent.dns.tcp import TcpTap
 from kubectl_genainet.agent.exact.tracing import ExactTracer
+from kubectl_genainet.agent.http.tap import HttpTap
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.podrules import PodRules
 from kubectl_genainet.agent.node.rulesets import read_rulesets
@@ -71,7 +72,7 @@ class Session:
         self.tunnels = Tunnels()
         self.rulesets: dict[str, int] = {}  # hash of what was reported, by source
         self.probes: list[LoadedProbe] = []
-        self.tap: TcpTap | None = None
+        self.taps: dict[str, TcpTap | HttpTap] = {}  # by the name under which they are accounted for
         self.pod_rules: PodRules | None = None
         self.sampler: Sampler | None = None
         self.exact: threading.Thread | None = None
@@ -156,7 +157,9 @@ class Session:
             probe.on_event(self._event)
             probe.configure(self._filters(probe), self._own())
         if "dns" in request.probes and self.job.dns_over_tcp:
-            self._open_tap()
+            self._open_tap("dns", lambda: TcpTap(self.node, self.inventory.host_netns, request.options))
+        if request.http:
+            self._open_tap("http", lambda: HttpTap(self.node, self.inventory.host_netns))
         # The namespaces and rules come before the first packet, so that no reader has to wait for them.
         self._report_node()
         self._configure()
@@ -181,10 +184,10 @@ class Session:
         detail = f"compiling the probe {which} for this kernel, which is done once"
         self.outbox.put(Progress(node=self.node, stage="compiling", detail=detail), always=True)
 
-    def _open_tap(self) -> None:
+    def _open_tap(self, name: str, make: Callable[[], TcpTap | HttpTap]) -> None:
         try:
-            self.tap = TcpTap(self.node, self.inventory.host_netns, self.job.request.options)
-            self.tap.configure(self.filters)
+            self.taps[name] = make()
+            self.taps[name].configure(self.filters)
         except GenainetError as error:
             self.outbox.put(Progress(node=self.node, stage="missing", detail=error.message), always=True)
 
@@ -236,7 +239,7 @@ class Session:
         request = self.job.request
         now = time.monotonic()
         deadline, accounts_at, drain_at = now + request.timeout_s, now, now + 0.5
-        sweep_at = now + SWEEP_S
+        sweep_at, counted_until = now + SWEEP_S, 0
         drained: dict[bytes, int] = {}
         if request.rulesets:
             self._thread(self._watch_rulesets)
@@ -251,14 +254,15 @@ class Session:
             if self.filters_changed.is_set():
                 self.filters_changed.clear()
                 self._configure()
+            if now >= drain_at:
+                self._drain(drained)
+                counted_until = seen_until
+                drain_at = time.monotonic() + max(1.0, DRAIN_SHARE * (time.monotonic() - now))
             if now >= accounts_at:
                 self._report_losses()
                 self._sample()
-                self.outbox.put(Tick(node=self.node, t_ns=seen_until), always=True)
+                self.outbox.put(Tick(node=self.node, t_ns=seen_until, counted_ns=counted_until), always=True)
                 accounts_at = now + ACCOUNT_S
-            if now >= drain_at:
-                self._drain(drained)
-                drain_at = time.monotonic() + max(1.0, DRAIN_SHARE * (time.monotonic() - now))
             if now >= sweep_at:
                 started = time.monotonic()
                 self._sweep()
@@ -316,8 +320,9 @@ class Session:
             probe.consume()
         if self.sampler is not None:
             self.sampler.took(time.thread_time() - began)
-        for event in self.tap.poll() if self.tap is not None else ():
-            self._from_user_space(event)
+        for tap in self.taps.values():
+            for event in tap.poll():
+                self._from_user_space(event)
 
     def _from_user_space(self, event: Event) -> None:
         self.from_user_space += 1
@@ -329,8 +334,8 @@ class Session:
                 self._from_user_space(event)
 
     def _configure(self) -> None:
-        if self.tap is not None:
-            self.tap.configure(self.filters)
+        for tap in self.taps.values():
+            tap.configure(self.filters)
         for probe in self.probes:
             probe.configure(self._filters(probe), self._own(), self.tunnels)
 
@@ -367,8 +372,8 @@ class Session:
             lost["kernel recursion"] = sum(s.missed for s in probe.statistics().values())
             for where, total in lost.items():
                 self._lost(probe.probe.name, where, total)
-        if self.tap is not None:
-            self._lost("dns", "tcp reader", self.tap.lost)
+        for name, tap in self.taps.items():
+            self._lost(name, "tcp reader", tap.lost)
         self._lost("all", "slow client", self.outbox.dropped)
 
     def _lost(self, probe: str, where: str, total: int) -> None:
@@ -384,8 +389,8 @@ class Session:
                 self._report_losses()
             for probe in self.probes:
                 probe.close()
-            if self.tap is not None:
-                self.tap.close()
+            for tap in self.taps.values():
+                tap.close()
         except Exception as error:
             self._failed(error)
         lost = self.lost + sum(n for (_, where), n in self.reported.items() if where in ("ring buffer", "event budget"))

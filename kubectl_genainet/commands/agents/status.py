@@ -6,7 +6,7 @@ import click
 import msgspec
 import yaml
 
-from kubectl_genainet.commands.options import cluster_options, output_option
+from kubectl_genainet.commands.options import cluster_options, lab_option, output_option
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.run.fleet.deploy import NAMESPACE
 
@@ -21,23 +21,25 @@ from kubectl_genainet.run.fleet.deploy import NAMESPACE
     help="Namespace of the agents; also $GENAINET_NAMESPACE.",
 )
 @output_option("table", "wide", "json", "yaml")
+@lab_option
 @cluster_options
-def command(namespace: str, output: str, context: str, kubeconfig: str) -> ExitStatus:
+def command(namespace: str, output: str, lab: str | None, context: str, kubeconfig: str) -> ExitStatus:
     """Show the agents, node by node: whether they run and answer, what they can see, and what is wrong.
 
     \b
     Examples:
       kubectl genainet status
       kubectl genainet status -o wide
+      kubectl genainet status --lab
       kubectl genainet status -o json | jq -r 'select(.state != "ready") | .node'
 
     Exit status: 0 every node's agent answers, 1 one does not, 2 the command failed.
     """
     from kubectl_genainet.render.fleet import fleet_table
     from kubectl_genainet.render.text import make_console, printable, tell
-    from kubectl_genainet.run.fleet.status import status
+    from kubectl_genainet.run.fleet.status import lab_fleet, status
 
-    answer = status(namespace, context=context, kubeconfig=kubeconfig)
+    answer = lab_fleet(lab) if lab else status(namespace, context=context, kubeconfig=kubeconfig)
     for warning in answer.warnings:
         tell(f"warning: {printable(warning)}")
     match output:

@@ -32,6 +32,8 @@ def _source(
     context: str | None,
     kubeconfig: str | None,
     bundle: str | None,
+    user: str,
+    groups: tuple[str, ...],
     lab: str | None,
     manifests: tuple[str, ...],
 ) -> Source:
@@ -53,9 +55,17 @@ def _source(
         return ManifestsSource(manifests, warn=Messages().warn, **scope)
     from kubectl_genainet.run.sources.cluster import ClusterSource
 
-    return ClusterSource(context=context or "", kubeconfig=kubeconfig or "", **scope)
+    return ClusterSource(context=context or "", kubeconfig=kubeconfig or "", user=user, groups=groups, **scope)
 
 
+lab_option = click.option(
+    "--lab",
+    is_flag=False,
+    flag_value="default",
+    default=None,
+    metavar="[NAME]",
+    help="Work on the lab on this machine instead of a cluster.",
+)
 _from_bundle = click.option(
     "--from", "bundle", type=click.Path(), metavar="BUNDLE", help="Work from a recorded bundle instead of a cluster."
 )
@@ -95,6 +105,8 @@ def source_options(*, live: bool = True, manifests: bool = False, clients: bool 
                 context=kwargs.pop("context"),
                 kubeconfig=kwargs.pop("kubeconfig"),
                 bundle=kwargs.pop("bundle"),
+                user=kwargs.pop("as_user"),
+                groups=kwargs.pop("as_groups"),
                 lab=kwargs.pop("lab", None),
                 manifests=tuple(kwargs.pop("manifests", ())),
             )
@@ -105,19 +117,14 @@ def source_options(*, live: bool = True, manifests: bool = False, clients: bool 
             click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces."),
             click.option("--context", help="Context of the kubeconfig to use."),
             click.option("--kubeconfig", type=click.Path(), help="Path of the kubeconfig file."),
+            click.option("--as", "as_user", default="", metavar="USER", help="Ask the API server as this user."),
+            click.option(
+                "--as-group", "as_groups", multiple=True, metavar="GROUP", help="And as a member of this group."
+            ),
             _from_clients if clients else _from_bundle,
         ]
         if live:
-            options.append(
-                click.option(
-                    "--lab",
-                    is_flag=False,
-                    flag_value="default",
-                    default=None,
-                    metavar="[NAME]",
-                    help="Work on the lab on this machine instead of a cluster.",
-                )
-            )
+            options.append(lab_option)
         if manifests:
             options.append(
                 click.option(
@@ -149,7 +156,13 @@ def watch_options(timeout: str = "30s") -> Callable[[F], F]:
     def decorate(function: F) -> F:
         record = click.Path(dir_okay=False, writable=True)
         options = (
-            click.option("--record", type=record, default="", help="Write a bundle that --from can replay."),
+            click.option(
+                "--record",
+                type=record,
+                default="",
+                callback=_not_overwritten,
+                help="Write a bundle that --from can replay. In a terminal it asks before it overwrites a file.",
+            ),
             click.option("--timeout", default=timeout, show_default=True, callback=_seconds, help="How long to watch."),
             click.option("--node", default="", help="Only what this node sees."),
         )
@@ -159,6 +172,14 @@ def watch_options(timeout: str = "30s") -> Callable[[F], F]:
         return decorated  # type: ignore[no-any-return]
 
     return decorate
+
+
+def _not_overwritten(context: click.Context, _: click.Parameter, file: str) -> str:
+    """Asks before a file is overwritten, where there is somebody to ask."""
+    there = bool(file) and not context.resilient_parsing and Path(file).is_file() and Path(file).stat().st_size > 0
+    if there and sys.stdin.isatty():
+        click.confirm(f"{file} is there already. Overwrite it?", abort=True, err=True)
+    return file
 
 
 def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:

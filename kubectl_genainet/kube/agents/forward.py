@@ -17,6 +17,7 @@ from kubectl_genainet.kube.client import KubeClient, connect
 from kubectl_genainet.kube.failures import ApiError
 from kubectl_genainet.kube.resources import POD, Served
 from kubectl_genainet.kube.snapshot import list_objects
+from kubectl_genainet.kube.user import NOBODY_ELSE, Impersonation
 from kubectl_genainet.model.kube import KubeObject, Pod
 
 
@@ -79,12 +80,19 @@ def agent_namespace() -> str:
     return os.environ.get("GENAINET_NAMESPACE") or NAMESPACE
 
 
-def cluster_agents(*, context: str = "", kubeconfig: str = "") -> tuple[dict[str, Callable[[], socket.socket]], str]:
+def cluster_agents(
+    *, context: str = "", kubeconfig: str = "", user: Impersonation = NOBODY_ELSE
+) -> tuple[dict[str, Callable[[], socket.socket]], str]:
     """A dialler for every node whose agent is ready, and the token that agents ask for.
 
     Raises GenainetError with what to do where there is none, or where the user may not use them.
     """
-    client, namespace = connect(context=context, kubeconfig=kubeconfig), agent_namespace()
+    if user.name or user.groups:
+        raise GenainetError(
+            "agents can't be reached with --as: the connection to their pods carries your own credentials",
+            "Leave --as out for live commands; explain, matrix and doctor take it.",
+        )
+    client, namespace = connect(context=context, kubeconfig=kubeconfig, user=user), agent_namespace()
     token = read_capability(client, namespace)
     agents = find_agents(client, namespace)
     ready: dict[str, Callable[[], socket.socket]] = {a.node: dialler(client, a) for a in agents if a.ready}

@@ -10,7 +10,8 @@ from kubectl_genainet.model.results.measure import Quantiles
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """queries = answered + failed + timeouts + open. `rcodes` are those of the failed ones."""
+    """queries = answered + failed + timeouts + open. `rcodes` has every response code but NOERROR: those of
+    the failed ones, and NXDOMAIN, which is an answer."""
 
     queries: int
     answered: int

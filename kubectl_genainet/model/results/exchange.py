@@ -16,7 +16,7 @@ from kubectl_genainet.model.results.path import Drop, Hop, Party, ServiceRef
 class QueryOutcome(Enum):
     """What came of a query; exactly one of these."""
 
-    ANSWERED = "answered"  # NOERROR
+    ANSWERED = "answered"  # NOERROR, or NXDOMAIN: that there is no such name is an answer
     FAILED = "failed"  # any other response code; it says which
     TIMEOUT = "timeout"  # no response within 5 s, or before the resolver asked again
     OPEN = "open"  # the watch ended before the 5 s did

@@ -148,6 +148,23 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     older: bool = False  # than the trace: times count from the first packet that was seen
 
 
+class Http(msgspec.Struct, frozen=True, kw_only=True):
+    """The heads of clear HTTP/1.1 messages of a connection (`--http`). `method` and `path` (without its query) are the first
+    request's, `content_type` the first response's; `statuses` counts responses by status.
+
+    `slowest_answer_ns` is the longest time from a request's head to its response's, `first_body_ns` from the request in to the
+    first of the response's body out, at the server; None where there were several responses, or it was not seen.
+    """
+
+    requests: int
+    method: str
+    path: str
+    statuses: dict[str, int]
+    content_type: str
+    slowest_answer_ns: int | None
+    first_body_ns: int | None
+
+
 class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="path"):
     """One connection (or one datagram's flow) as its first packet went. Times in ns; None where not observed.
 
@@ -171,6 +188,7 @@ class PacketPath(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     incomplete: bool = False  # records of a node on its way were lost meanwhile: nothing is judged from what is missing
     back: tuple[Hop, ...] = ()  # the answer's hops: of the SYN-ACK, or of the first datagram or data back
     stream: Stream | None = None  # of TCP, where data passed
+    http: Http | None = None  # of clear HTTP/1.1, with `--http`
     attempts: int = 1  # first packets sent (a repeated SYN has the same sequence number)
     retransmits: int = 0
     t_ns: int = 0

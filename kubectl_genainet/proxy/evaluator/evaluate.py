@@ -61,6 +61,16 @@ def evaluate(
     return known
 
 
+def walk_of(ruleset: Ruleset, packet: Packet, *, node_ips: Sequence[str] | None = None) -> Evaluation:
+    """As `evaluate`, with every base chain that the packet enters among the rules of its ways (index ENTERED)."""
+    env = ruleset.env if node_ips is None else ruleset.env_for(node_ips)
+    state = _fill(State(), packet, env, mark_known=True)
+    own = state.src is not None and env.is_local(state.src, state.family)
+    entry = Hook.OUTPUT if own else Hook.PRE_ROUTING
+    found = _as_far_as_read(ruleset, summary(Walk(ruleset, state, visits=True).run(entry), state.family))
+    return _either_order(ruleset, found, packet, env, entry) if ruleset.ties(state.family) else found
+
+
 def evaluate_hook(ruleset: Ruleset, packet: Packet, hook: Hook | str) -> Evaluation:
     """What the filtering chains of one hook do with a packet as it is there, after NAT.
 

@@ -6,6 +6,8 @@ from enum import Enum
 
 import msgspec
 
+ENTERED = -1  # a RuleRef's index where it stands for a base chain that a packet enters
+
 
 class Hook(Enum):
     """Netfilter hooks, named as drops and iptables name them."""

@@ -14,7 +14,7 @@ from kubectl_genainet.proxy.evaluator.actions import CONNTRACK, Frames
 from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, Act, Action, Chain, Passed, Path, Rule, State, address_number
 from kubectl_genainet.proxy.evaluator.model import RulesetVerdict
 from kubectl_genainet.proxy.evaluator.remember import Asked
-from kubectl_genainet.proxy.evaluator.rule_ref import Hook
+from kubectl_genainet.proxy.evaluator.rule_ref import ENTERED, Hook, RuleRef
 from kubectl_genainet.proxy.evaluator.summary import End
 from kubectl_genainet.proxy.ipvs.read import VirtualServer
 from kubectl_genainet.proxy.ruleset import Ruleset, effective_priority
@@ -41,9 +41,10 @@ class Walk:
         asked: Asked | None = None,
         *,
         reverse_ties: bool = False,
+        visits: bool = False,
     ) -> None:
         self.ruleset, self.state, self.only, self.asked = ruleset, state, only, asked or Asked()
-        self.reverse_ties = reverse_ties
+        self.reverse_ties, self.visits = reverse_ties, visits
         self.pending: list[tuple[State, Hook, int, Frames]] = []
         self.ends: list[End] = []
         self.tails: dict[_TailKey, _Tail | None] = {}
@@ -102,6 +103,8 @@ class Walk:
                     if self._skips(chain, hook, state):
                         at += 1
                         continue
+                    if self.visits:
+                        state.path = (visit_of(chain), state.path)
                 if not self._chain(state, hook, at, chain, frames):
                     return
                 frames = None
@@ -362,6 +365,12 @@ class Walk:
         if state.probability is not None:
             other.probability, state.probability = state.probability * (1 - share), state.probability * share
         self.pending.append((other, hook, at, here))
+
+
+def visit_of(chain: Chain) -> RuleRef:
+    """A base chain that a packet enters, whether a rule of it matches or not, as an entry of its path."""
+    hook = chain.hook.value if chain.hook is not None else ""
+    return RuleRef(chain.table.title, chain.name, ENTERED, f"{hook} {chain.priority}")
 
 
 def _track(state: State) -> None:

@@ -12,6 +12,7 @@ from kubectl_genainet.model.results.path import PacketPath, Stream, Verdict
 from kubectl_genainet.render.text import duration, printable
 from kubectl_genainet.render.trace.blocks import drop_place, evidence
 from kubectl_genainet.render.trace.hops import hop_lines
+from kubectl_genainet.render.trace.http import http_text
 from kubectl_genainet.render.trace.parts import VERDICT_STYLE, certainty, line, party_text
 
 
@@ -34,6 +35,8 @@ def path_tree(path: PacketPath, count: int, width: int) -> RenderableType:
     branch = branch.add(line(Text(party_text(path.backend), style="bold"), "  ", verdict, _times(path)))
     if path.stream is not None:
         branch.add(line(Text(stream_text(path.stream), style="dim")))
+    if path.http is not None:
+        branch.add(line(Text(http_text(path.http), style="dim")))
     if path.hops:
         branch.add(Group(*hop_lines(path, max(20, width - 20))))
     _add_ending(branch, path)

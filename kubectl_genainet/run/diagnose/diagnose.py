@@ -31,6 +31,7 @@ from kubectl_genainet.model.results.drops import DropRow
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import Target, TargetKind
+from kubectl_genainet.run.as_used import AsUsed
 from kubectl_genainet.run.diagnose.watching import MAX_KEPT, Collected, DnsWatch, DropsWatch, PathWatch
 from kubectl_genainet.run.dns import DnsOptions, dns
 from kubectl_genainet.run.drops import DropsOptions, drops
@@ -66,7 +67,7 @@ def diagnose(source: Source, target: Target | None, options: DiagnoseOptions, re
         resolve(target, snapshot, source.default_namespace)  # before three watches begin
     started = time.monotonic()
     collected = _watch(source, target, options, reporter)
-    return conclude(source, target, collected, time.monotonic() - started)
+    return AsUsed(source).conclusion(conclude(source, target, collected, time.monotonic() - started))
 
 
 def status_of(conclusion: Conclusion) -> ExitStatus:

@@ -9,7 +9,9 @@ import msgspec
 
 from kubectl_genainet import __version__
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.events import Hello
 from kubectl_genainet.model.results.fleet import NodeStatus, Versions
+from kubectl_genainet.stream import ask_all
 from kubectl_genainet.wire import PROTOCOL
 
 _TIMEOUT_S = 5.0  # of `version`, which answers without a cluster too
@@ -37,6 +39,21 @@ def status(namespace: str, *, context: str = "", kubeconfig: str = "") -> FleetS
     warnings = (*answered.warnings, skew(__version__, answered.agents))
     rows = fleet(answered.nodes, answered.agents, answered.answers, answered.problems)
     return FleetStatus(rows, tuple(filter(None, warnings)))
+
+
+def lab_fleet(name: str) -> FleetStatus:
+    """The agents of a lab on this machine. Raises GenainetError where there is no lab of that name."""
+    from kubectl_genainet.run.sources.lab import LabSource
+
+    rows = []
+    for node, answer in sorted(ask_all(LabSource(name).agents().dials, "/v1/hello").items()):
+        hello = None if isinstance(answer, GenainetError) else next(iter(answer), None)
+        if isinstance(hello, Hello):
+            rows.append(NodeStatus(node, "ready", "", hello.version, hello.kernel, hello.tier))
+        else:
+            why = answer.message if isinstance(answer, GenainetError) else "it did not say who it is"
+            rows.append(NodeStatus(node, "silent", problem=why))
+    return FleetStatus(tuple(rows), ())
 
 
 def versions(*, client_only: bool, context: str = "", kubeconfig: str = "") -> tuple[Versions, tuple[str, ...]]:

@@ -52,6 +52,15 @@ class Source(ABC):
         """Whether it has agents that watch packets now."""
 
     @property
+    def options(self) -> tuple[tuple[str, ...], ...]:
+        """The options of the command line that name this source, for commands that are suggested; quoted for a shell."""
+        return (*self._own_options, *((("-n", self.namespace),) if self.namespace else ()))
+
+    @property
+    def _own_options(self) -> tuple[tuple[str, ...], ...]:
+        return ()
+
+    @property
     def default_namespace(self) -> str:
         """The namespace of names that are given without one."""
         return self.namespace or "default"

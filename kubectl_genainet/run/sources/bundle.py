@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,6 +55,10 @@ class BundleSource(Source):
         reports = self.node_reports(lambda _: None)
         known = {r.node: [ip for ns in r.namespaces if ns.host for ip in ns.addresses] for r in reports.values()}
         return known or super().node_addresses()
+
+    @property
+    def _own_options(self) -> tuple[tuple[str, ...], ...]:
+        return (("--from", shlex.quote(str(self.path))),)
 
     def __str__(self) -> str:
         return f"the bundle {self.path}"

@@ -32,6 +32,10 @@ class LabSource(Source):
     def follow(self, snapshot: ClusterSnapshot, warn: Warn) -> Follower:
         return _PolledLab(self, snapshot)
 
+    @property
+    def _own_options(self) -> tuple[tuple[str, ...], ...]:
+        return (("--lab",) if self.name == "default" else ("--lab", self.name),)
+
     def __str__(self) -> str:
         return f"the lab {self.name}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
@@ -27,6 +28,10 @@ class ManifestsSource(Source):
         for note in snapshot.notes:
             self._warn(note)
         return snapshot
+
+    @property
+    def _own_options(self) -> tuple[tuple[str, ...], ...]:
+        return tuple(("--manifests", shlex.quote(path)) for path in self.paths[:1])
 
     def __str__(self) -> str:
         return f"manifests ({', '.join(self.paths)})"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from kubectl_genainet.agent.dns.redact import Redactor, new_key
 from kubectl_genainet.agent.dns.stream import MAX_WAITING, Stream, Streams
-from kubectl_genainet.agent.dns.tcp import parse_segment
 from kubectl_genainet.agent.dns.wire import MAX_ANSWERS, MAX_QUESTIONS, decode_message
+from kubectl_genainet.agent.node.segments import parse_segment
 from kubectl_genainet.model.dns import DnsMessage
 
 SECONDS = float(os.environ.get("GENAINET_FUZZ_SECONDS", "0"))

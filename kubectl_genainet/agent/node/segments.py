@@ -1,0 +1,166 @@
+"""TCP segments as a packet socket gives them, and the filter in the kernel that lets only those through that are wanted.
+
+The bytes of a segment lie in pages that a tracing program can't read; a packet socket can (packet(7)), and a classic BPF
+program (socket(7), SO_ATTACH_FILTER) keeps all else from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import socket
+import struct
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kubectl_genainet.model.events import TcpFlags
+from kubectl_genainet.model.packet import FiveTuple, Protocol
+
+OUTGOING = 4  # PACKET_OUTGOING, include/uapi/linux/if_packet.h
+FIN, SYN, RST = 1, 2, 4
+_ETH_P_ALL = 3
+_SOL_PACKET, _PACKET_STATISTICS = 263, 6
+_SO_ATTACH_FILTER, _SO_TIMESTAMPNS = 26, 35
+_RECEIVE_BUFFER = 4 << 20
+_MAX_PORTS = 64  # a jump reaches 255 instructions far
+_ALL = 0x40000
+
+# Classic BPF, include/uapi/linux/bpf_common.h
+_LDB, _LDH, _LDXMSH, _LDH_IND, _LDB_IND, _LDW_IND, _LDX = 0x30, 0x28, 0xB1, 0x48, 0x50, 0x40, 0x01
+_RSH, _AND, _ADD_X, _TAX, _JEQ, _JSET, _RET = 0x74, 0x54, 0x0C, 0x07, 0x15, 0x45, 0x06
+
+Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, k
+
+
+def segment_filter(ports: Iterable[int], begins: Iterable[bytes] = (), most: int = _ALL) -> list[Instruction]:
+    """A program on packets that begin with the IP header: TCP from or to one of the ports, first fragments, at most so many
+    bytes of each. With `begins`, only segments whose data begins with one of these four bytes."""
+    ports, words = sorted(ports)[:_MAX_PORTS], [int.from_bytes(word[:4], "big") for word in begins]
+    program: list[tuple[int, str, str, int]] = []
+    at: dict[str, int] = {}
+
+    def add(code: int, k: int = 0, yes: str = "", no: str = "") -> None:
+        program.append((code, yes, no, k))
+
+    def compare(load: int, offset: int, then: str) -> None:
+        add(load, offset)
+        for port in ports:
+            add(_JEQ, port, yes=then)
+
+    four, six = ("data4", "data6") if words else ("take", "take")
+    add(_LDB, 0)
+    add(_RSH, 4)
+    add(_JEQ, 6, yes="six")
+    add(_JEQ, 4, no="leave")
+    add(_LDB, 9)
+    add(_JEQ, socket.IPPROTO_TCP, no="leave")
+    add(_LDH, 6)
+    add(_JSET, 0x1FFF, yes="leave")
+    add(_LDXMSH, 0)
+    compare(_LDH_IND, 0, four)
+    compare(_LDH_IND, 2, four)
+    add(_JEQ, 1 << 31, no="leave", yes="leave")
+    at["six"] = len(program)
+    add(_LDB, 6)
+    add(_JEQ, socket.IPPROTO_TCP, no="leave")
+    add(_LDX, 40)
+    compare(_LDH_IND, 0, six)
+    compare(_LDH_IND, 2, six)
+    at["leave"] = len(program)
+    add(_RET, 0)
+    if words:
+        # X is where the TCP header begins; the upper half of its thirteenth byte is its length in words.
+        at["data4"] = at["data6"] = len(program)
+        add(_LDB_IND, 12)
+        add(_AND, 0xF0)
+        add(_RSH, 2)
+        add(_ADD_X)
+        add(_TAX)
+        add(_LDW_IND, 0)
+        for word in words:
+            add(_JEQ, word, yes="take")
+        add(_RET, 0)
+    at["take"] = len(program)
+    add(_RET, most)
+
+    def distance(here: int, label: str) -> int:
+        return at[label] - here - 1 if label else 0
+
+    return [(code, distance(i, yes), distance(i, no), k) for i, (code, yes, no, k) in enumerate(program)]
+
+
+def attach_filter(sock: socket.socket, program: list[Instruction]) -> None:
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *instruction) for instruction in program))
+    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(code)))
+
+
+def packet_socket() -> socket.socket:
+    """A packet socket in the caller's network namespace that lets nothing through yet."""
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
+    sock.setblocking(False)
+    attach_filter(sock, [(_RET, 0, 0, 0)])
+    with contextlib.suppress(BlockingIOError):  # what came before the filter
+        while sock.recv(1):
+            pass
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    return sock
+
+
+def refused_by(sock: socket.socket) -> int:
+    """How many packets the socket's buffer had no room for since this was last asked."""
+    with contextlib.suppress(OSError):
+        statistics: bytes = sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
+        return int.from_bytes(statistics[4:], "little")  # reading resets the kernel's counter
+    return 0
+
+
+def arrival_ns(extra: list[tuple[int, int, bytes]]) -> int:
+    """A packet's time on the monotonic clock; the kernel gives wall-clock time."""
+    now = time.monotonic_ns()
+    for level, kind, data in extra:
+        if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
+            seconds, nanoseconds = struct.unpack("@qq", data[:16])
+            age: int = time.time_ns() - seconds * 1_000_000_000 - nanoseconds
+            return now - max(0, age)
+    return now
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A TCP segment; `payload` is what was captured of `length` bytes."""
+
+    flow: FiveTuple
+    tcp: TcpFlags
+    payload: bytes
+    length: int
+    ip_id: int
+
+
+def parse_segment(packet: bytes, size: int) -> Segment | None:
+    """A packet of `size` bytes, from its IP header on; None where it is no TCP segment that can be read."""
+    try:
+        if packet[0] >> 4 == 4:
+            start, protocol = (packet[0] & 15) * 4, packet[9]
+            total = int.from_bytes(packet[2:4], "big") or size
+            src, dst = socket.inet_ntop(socket.AF_INET, packet[12:16]), socket.inet_ntop(socket.AF_INET, packet[16:20])
+            ip_id = int.from_bytes(packet[4:6], "big")
+        else:
+            start, protocol = 40, packet[6]
+            total = int.from_bytes(packet[4:6], "big") + 40 if packet[4:6] != b"\0\0" else size
+            src, dst = socket.inet_ntop(socket.AF_INET6, packet[8:24]), socket.inet_ntop(socket.AF_INET6, packet[24:40])
+            ip_id = 0
+        if protocol != socket.IPPROTO_TCP:
+            return None
+        sport, dport, seq, ack, offset, flags = struct.unpack_from("!HHIIBB", packet, start)
+    except (IndexError, ValueError, struct.error):
+        return None
+    header = start + (offset >> 4) * 4
+    return Segment(
+        FiveTuple(src, sport, dst, dport, Protocol.TCP),
+        TcpFlags(seq, ack, flags),
+        packet[header:total],
+        max(0, total - header),
+        ip_id,
+    )

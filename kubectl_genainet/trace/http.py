@@ -1,0 +1,84 @@
+"""What the heads of clear HTTP/1.1 messages say of a connection (`trace --http`): what was asked, how it was answered, and when
+the first of the body came."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from kubectl_genainet.model.diagnoses.diagnosis import Diagnosis, Topic
+from kubectl_genainet.model.events import HttpHead
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity
+from kubectl_genainet.model.results.path import Http, PacketPath, Stream
+from kubectl_genainet.trace.fate import seconds
+
+HTTP_ERROR = Diagnosis(
+    Topic.CONNECTIONS,
+    "http-error",
+    Severity.WARNING,
+    "a server answered requests with 429, or with 500 and above",
+    "The network delivered: the server is overloaded, not ready, or asks another that fails.",
+    "Look at the server's log for these requests; for 502, 503 and 504 at what it asks itself.",
+    "RFC 9110",
+)
+_TOO_MANY = 429
+_SERVER_ERROR = 500
+Wall = Callable[[str, int], int]
+
+
+def http_of(heads: Sequence[HttpHead], stream: Stream | None, wall: Wall) -> Http | None:
+    """None where no head was seen. Each message is taken where it was seen first."""
+    messages: dict[tuple[int, bool], HttpHead] = {}
+    for head in sorted(heads, key=lambda h: wall(h.node, h.t_ns)):
+        messages.setdefault((head.seq, bool(head.status)), head)
+    requests = [head for head in messages.values() if head.method]
+    answers = [head for head in messages.values() if head.status]
+    if not messages:
+        return None
+    waits = [
+        w for asked, answered in zip(requests, answers, strict=False) if (w := _between(asked, answered, wall)) > 0
+    ]
+    first = answers[0] if answers else None
+    return Http(
+        requests=len(requests),
+        method=requests[0].method if requests else "",
+        path=requests[0].path if requests else "",
+        statuses=dict(Counter(str(head.status) for head in answers)),
+        content_type=first.content_type if first is not None else "",
+        slowest_answer_ns=max(waits, default=None),
+        first_body_ns=_first_body(first, stream) if len(answers) == 1 else None,
+    )
+
+
+def _between(asked: HttpHead, answered: HttpHead, wall: Wall) -> int:
+    return wall(answered.node, answered.t_ns) - wall(asked.node, asked.t_ns)
+
+
+def _first_body(answer: HttpHead | None, stream: Stream | None) -> int | None:
+    """From the request in to the first of the body out, at the server: with the head, or with the next data after it."""
+    if answer is None or stream is None or stream.first_reply_ns is None or not answer.head_bytes:
+        return None
+    if answer.payload > answer.head_bytes:
+        return stream.first_reply_ns
+    return stream.first_reply_ns + stream.next_reply_ns if stream.next_reply_ns is not None else None
+
+
+def http_findings(path: PacketPath, ref: ObjectRef | None, name: str) -> Iterator[Finding]:
+    """Answers that say that the server failed."""
+    http = path.http
+    if http is None:
+        return
+    failed = {code: n for code, n in http.statuses.items() if int(code) == _TOO_MANY or int(code) >= _SERVER_ERROR}
+    if failed:
+        codes = ", ".join(f"{n} × {code}" for code, n in sorted(failed.items()))
+        title = f"{name} answered with an error: {', '.join(sorted(failed))}"
+        asked = f"{http.method} {http.path}: {codes} of {http.requests} requests"
+        yield HTTP_ERROR.finding(title, (Evidence(asked, Certainty.OBSERVED),), object=ref)
+
+
+def head_and_body(http: Http | None, stream: Stream) -> str:
+    """When the head and when the first of the body left; "" where that was not read."""
+    if http is None or http.first_body_ns is None or stream.first_reply_ns is None:
+        return ""
+    began = seconds(stream.first_reply_ns)
+    return f"response header after {began}, the first of the body after {seconds(http.first_body_ns)}"

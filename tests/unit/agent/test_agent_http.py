@@ -1,0 +1,93 @@
+"""Heads of HTTP messages: what is read of them, and that nothing else is."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubectl_genainet.agent.http.head import BEGINS, MAX_PATH, Head, read_head
+from kubectl_genainet.agent.node.segments import attach_filter, segment_filter
+
+BODY = b'{"prompt": "a secret"}'
+
+
+def test_request_is_its_method_and_path_without_a_query() -> None:
+    head = b"POST /v1/chat?key=abc#x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\nContent-Type: application/json\r\n\r\n"
+    assert read_head(head + BODY) == Head("POST", "/v1/chat", 0, "application/json", len(head))
+
+
+def test_path_of_a_proxied_request_has_no_host_and_no_credentials() -> None:
+    found = read_head(b"GET http://user:word@host/path HTTP/1.1\r\n\r\n")
+    assert found is not None and found.path == "/path"
+
+
+def test_response_is_its_status_and_type() -> None:
+    head = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\ncontent-type: text/event-stream; charset=utf-8\r\n\r\n"
+    assert read_head(head + b"data: token") == Head(status=200, content_type="text/event-stream", length=len(head))
+
+
+def test_head_that_goes_on_in_the_next_segment_has_no_length() -> None:
+    found = read_head(b"GET /" + b"x" * 3000)
+    assert found is None
+    found = read_head(b"HTTP/1.1 503 Service Unavailable\r\nX-Long: " + b"y" * 3000)
+    assert found == Head(status=503)
+
+
+@pytest.mark.parametrize(
+    "data", [b"HTTP/2 200\r\n\r\n", b"GET me a coffee\r\n\r\n", b"POSTAL 1 HTTP/1.1\r\n\r\n", b"HTTP/1.1 20\r\n"]
+)
+def test_what_only_looks_like_http_is_none(data: bytes) -> None:
+    assert read_head(data) is None
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_are_read_without_an_error_and_give_bounded_words(data: bytes) -> None:
+    for begin in BEGINS:
+        found = read_head(begin + data)
+        assert found is None or (
+            len(found.path) <= MAX_PATH and "?" not in found.path and found.length <= len(data) + 4
+        )
+
+
+def packet(family: int, payload: bytes, port: int = 8080, options: int = 3) -> bytes:
+    doff = 5 + options
+    tcp = struct.pack("!HHIIBBHHH", 40000, port, 1, 1, doff << 4, 24, 64, 0, 0) + bytes(4 * options) + payload
+    if family == 6:
+        return struct.pack("!IHBB", 6 << 28, len(tcp), 6, 64) + bytes(32) + tcp
+    return (
+        struct.pack("!BBHHHBBH4s4s", 0x46, 0, 24 + len(tcp), 7, 0, 64, 6, 0, b"\x0a\0\0\1", b"\x0a\0\0\2")
+        + bytes(4)
+        + tcp
+    )
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_filter_lets_only_begins_of_messages_of_the_ports_through(family: int) -> None:
+    """Classic BPF runs on any socket: here on datagrams that hold a packet each."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs:
+        attach_filter(ours, segment_filter({8080}, BEGINS, 4096))
+        ours.setblocking(False)
+        wanted = [packet(family, b"GET / HTTP/1.1\r\n\r\n"), packet(family, b"HTTP/1.1 200 OK\r\n\r\n", options=0)]
+        others = [
+            packet(family, b"GET / HTTP/1.1\r\n\r\n", port=8081),
+            packet(family, b"data: GET "),
+            packet(family, b"GE"),
+            packet(family, b""),
+        ]
+        for one in (*others, *wanted):
+            try:
+                theirs.send(one)
+            except OSError as error:  # what a filter refuses may be told to the sender
+                assert one in others, error
+        got = []
+        while True:
+            try:
+                got.append(ours.recv(5000))
+            except BlockingIOError:
+                break
+    assert got == wanted
