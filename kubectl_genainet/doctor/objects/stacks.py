@@ -46,7 +46,7 @@ class Stack:
 def _last(name: str) -> str:
     """An image whose last path component is a name, or the name with a variant ("vllm-cpu", "llm-d-cuda")."""
     around = (
-        "router|scheduler|inference|modelservice|infra|async|simulator|sim|operator|controller|exporter|bench|benchmark|"
+        "router|scheduler|inference|modelservice|infra|async|simulator|sim|mock|operator|controller|exporter|bench|benchmark|"
         "ui|webui|client|proxy|gateway"
     )
     return rf"(^|/){name}(?!-.*({around}))(-[a-z0-9.-]+)?($|[:@])"

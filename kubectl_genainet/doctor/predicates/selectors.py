@@ -26,6 +26,8 @@ _ADDED = frozenset(
     )
 )
 _ALIKE = 0.8
+_LONG = 4  # letters of a word in which one may be wrong
+_WORDS = re.compile(r"[-._/]")
 _DIGITS = re.compile(r"[0-9]+")
 
 
@@ -73,8 +75,13 @@ def _stem(name: str) -> str:
 
 def _alike(one: str, other: str) -> bool:
     """Whether one name is a slip of the pen for another: a letter or two differ. A word more is another name, and so is
-    another number: sizes and versions of a model stand side by side."""
+    another number, or another short word: sizes and versions of a model stand side by side, and so do "tei" and "tgi"."""
     if one == other or abs(len(one) - len(other)) > 2 or _DIGITS.findall(one) != _DIGITS.findall(other):
+        return False
+    words, others = _WORDS.split(one), _WORDS.split(other)
+    if len(words) == len(others) and any(
+        a != b and min(len(a), len(b)) < _LONG for a, b in zip(words, others, strict=True)
+    ):
         return False
     return difflib.SequenceMatcher(None, one, other).ratio() >= _ALIKE
 

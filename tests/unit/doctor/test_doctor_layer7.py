@@ -76,9 +76,9 @@ metadata: {name: ai, labels: {istio-injection: enabled}}
 
 
 def test_a_waypoint_counts_where_it_is() -> None:
-    text = MODEL % "istio.io/use-waypoint: way" + WAYPOINT
-    assert findings(text % "way", "mesh-waypoint") == []
-    assert len(findings(text % "wayy", "mesh-waypoint")) == 1  # a slip of the pen
+    text = MODEL % "istio.io/use-waypoint: waypoint" + WAYPOINT
+    assert findings(text % "waypoint", "mesh-waypoint") == []
+    assert len(findings(text % "waypont", "mesh-waypoint")) == 1  # a slip of the pen
     assert "not known to be the whole cluster" in unchecked(text % "other", "mesh-waypoint")
     assert len(findings(text % "other", "mesh-waypoint", complete=True)) == 1
 

@@ -83,7 +83,7 @@ def ai_gateway_timeout(cluster: Cluster) -> Problems:
     """A route of the Envoy AI Gateway cuts a token stream.
 
     Looks at timeouts.request of the rules of AIGatewayRoutes, 60 s where nothing is set; five minutes is taken as enough. A
-    warning: short answers pass.
+    warning, since short answers pass; the default alone is information.
 
     Why: the timeout covers the whole response. Models that reason, or that are slow, need minutes for one.
 
@@ -101,6 +101,7 @@ def ai_gateway_timeout(cluster: Cluster) -> Problems:
                         "Allow the longest answer in the rule's timeouts.request.",
                         command=command("kubectl", "-n", route.namespace, "edit", name),
                     ),
+                    severity=Severity.INFO if evidence.value is None else None,
                 )
 
 

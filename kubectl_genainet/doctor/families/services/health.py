@@ -65,7 +65,8 @@ def readiness_probe(cluster: Cluster) -> Problems:
     """
     for workload, found in cluster.model_servers:
         container = serving_container(cluster, workload)
-        if container is None or container.probe("readinessProbe") or workload.group in _PROBED_BY_OPERATOR:
+        probed = workload.group in _PROBED_BY_OPERATOR or workload.ref.kind.startswith("RayCluster")
+        if container is None or container.probe("readinessProbe") or probed:
             continue
         field = workload.field(f"{container.field}.readinessProbe")
         yield Problem(
