@@ -16,7 +16,7 @@ _HEAD = """# Diagnoses
 <!-- Made from the registry by `python -m kubectl_genainet.render.diagnoses > docs/diagnoses.md`. -->
 
 Everything that `trace`, `drops`, `dns`, `rules` and `diagnose` can say. The name is the `check` of the JSON. The severity is the
-usual one: where the evidence of a case makes it lighter or heavier, the case has another. What `doctor` can say is in
+usual one: a case has another where its evidence makes it lighter or heavier. What `doctor` can say is in
 [checks.md](checks.md).
 """
 
@@ -26,7 +26,7 @@ def _cell(text: str) -> str:
 
 
 def _row(one: Diagnosis) -> str:
-    severity = f"{one.severity.value}, info while connections come about" if one.mild else one.severity.value
+    severity = f"{one.severity.value}, info while connections are established" if one.mild else one.severity.value
     source = f" Source: {one.source}" if one.source else ""
     cells = (f"`{one.name}`", severity, one.observed, one.meaning, f"{one.todo}{source}")
     return f"| {' | '.join(map(_cell, cells))} |"

@@ -9,9 +9,9 @@ ICMP_ERROR = Diagnosis(
     Topic.CONNECTIONS,
     "icmp-error",
     Severity.ERROR,
-    "an ICMP error reached the sender; where the packet died was not seen",
+    "an ICMP error reached the sender; the drop itself was not seen",
     "A router or a host on the way does not let the packet pass, and says so.",
-    "The error's source is who decided it.",
+    "The source of the error is what rejected the packet.",
     "RFC 792, RFC 4443",
     symptom=True,
 )
@@ -19,7 +19,7 @@ ICMP_DROPPED = Diagnosis(
     Topic.CONNECTIONS,
     "icmp-dropped",
     Severity.ERROR,
-    "an ICMP error that would have told the sender was itself dropped",
+    "the ICMP error that would have informed the sender was itself dropped",
     "The sender waits for its timeout: a black hole.",
     "Let ICMP errors pass (RELATED connections).",
     "RFC 2923",
@@ -30,7 +30,7 @@ RESET_BY_APP = Diagnosis(
     Topic.CONNECTIONS,
     "reset-by-app",
     Severity.ERROR,
-    "the server's TCP reset an established connection, and no rule or closed port did",
+    "the server's TCP reset an established connection; no rule and no closed port was the cause",
     "The application ended it: it closed with data unread, crashed, or hit a limit.",
     "Look at the server's log and restarts at that time.",
     "enum sk_rst_reason, include/net/rstreason.h",
@@ -40,7 +40,7 @@ RESET_BY_CLIENT = Diagnosis(
     "reset-by-client",
     Severity.WARNING,
     "the client's TCP reset the connection",
-    "The client gave up: its timeout ended, or the answer came from another address than it had asked.",
+    "The client gave up: its timeout expired, or the answer came from an address that it had not called.",
     "Compare the client's timeout with the server's response time.",
 )
 RESET_BY_KERNEL = Diagnosis(
@@ -48,8 +48,8 @@ RESET_BY_KERNEL = Diagnosis(
     "reset-by-kernel",
     Severity.INFO,
     "TCP answered a packet with a reset",
-    "The packet fits no connection there.",
-    "Nothing, unless its client complains.",
+    "The packet belongs to no connection there.",
+    "Nothing, unless clients complain.",
     "enum sk_rst_reason, include/net/rstreason.h",
 )
 RESET_FROM_OUTSIDE = Diagnosis(
@@ -57,16 +57,16 @@ RESET_FROM_OUTSIDE = Diagnosis(
     "reset-from-outside",
     Severity.WARNING,
     "a reset reached a socket; what sent it was not seen",
-    "It was made where no agent looks: another machine, a load balancer, a firewall.",
+    "It was sent from where no agent looks: another machine, a load balancer, a firewall.",
     "Look at the devices between; idle timeouts of load balancers are a usual cause.",
 )
 RESET_ON_PATH = Diagnosis(
     Topic.CONNECTIONS,
     "reset-on-path",
     Severity.ERROR,
-    "a reset that neither end's pod was seen to send",
+    "a reset that neither end was seen to send",
     "Something on the way made it: a proxy, a firewall, a policy enforcer that rejects.",
-    "The node where it was first seen is where to look.",
+    "Look at the node where it was first seen.",
 )
 CONNECTION_MOVED = Diagnosis(
     Topic.CONNECTIONS,
@@ -89,8 +89,8 @@ RETRANSMITS = Diagnosis(
     Topic.CONNECTIONS,
     "retransmits",
     Severity.INFO,
-    "TCP sent segments again; where they were lost was not seen",
-    "They were lost outside of what is watched, or only late.",
+    "TCP retransmitted segments; where they were lost was not seen",
+    "They were lost where no agent looks, or were only late.",
     "Nothing, unless the connection is slow.",
     symptom=True,
 )
@@ -108,16 +108,16 @@ STOPPED_ARRIVING = Diagnosis(
     "stopped-arriving",
     Severity.ERROR,
     "packets of an established connection stopped arriving, and no drop was seen",
-    "They are lost between the two places that the finding names, or outside of what is watched.",
+    "They are lost between the two places that the finding names, or where no agent looks.",
     "Look at what is between the two places: a cloud network, a tunnel, an MTU.",
 )
 UNANSWERED = Diagnosis(
     Topic.CONNECTIONS,
     "unanswered",
     Severity.WARNING,
-    "first packets were sent, none was answered, and no drop was seen",
+    "first packets were not answered, and no drop was seen",
     "They were lost after the last place that saw them, or the server did not answer.",
-    "The last place is where to look on from.",
+    "Start from the last place that saw them.",
     symptom=True,
 )
 SLOW_BACKEND = Diagnosis(
@@ -133,7 +133,7 @@ STREAM_STALLED = Diagnosis(
     Topic.CONNECTIONS,
     "stream-stalled",
     Severity.WARNING,
-    "a reply stopped for 3 s and more in its middle, and the server sent nothing meanwhile",
+    "a reply paused for 3 s or more, and the server sent nothing during that time",
     "The server had nothing to send: it waited for a GPU, a queue, another service, or its garbage collector.",
     "Look at the server's own metrics for that time; compare with the other backends.",
 )
@@ -141,7 +141,7 @@ STREAM_HELD_UP = Diagnosis(
     Topic.CONNECTIONS,
     "stream-held-up",
     Severity.ERROR,
-    "a reply stopped for 3 s and more at the client, while the server had sent",
+    "a reply paused for 3 s or more at the client, although the server had sent data",
     "Packets were lost or dropped on the way, and sent again until they passed.",
     "Look for a rule, a policy or a device that changed at that time: `kubectl genainet drops`.",
 )
@@ -149,8 +149,8 @@ SLOW_FIRST_REPLY = Diagnosis(
     Topic.CONNECTIONS,
     "slow-first-reply",
     Severity.WARNING,
-    "the first data of a reply left the server later than --slow (1 s) after the first of its request came in",
-    "The network delivered; the application takes its time, as a model does whose queue is full.",
+    "the first data of a reply left the server more than --slow (1 s) after the first data of the request arrived",
+    "The network delivered. The application took its time, for example because a model's queue is full.",
     "Compare with the queue and the load of the server; --slow sets what is slow.",
 )
 SLOW_FIRST_TOKEN = Diagnosis(
@@ -165,8 +165,8 @@ NO_REPLY = Diagnosis(
     Topic.CONNECTIONS,
     "no-reply",
     Severity.WARNING,
-    "the client closed a connection that had carried a request and no reply",
-    "The client gave up, or the protocol knows no reply.",
+    "the client closed a connection that had carried a request but no reply",
+    "The client gave up, or the protocol has no replies.",
     "Compare the client's timeout with the time that the server needs.",
 )
 IDLE_TIME = Diagnosis(
@@ -174,14 +174,14 @@ IDLE_TIME = Diagnosis(
     "idle-time",
     Severity.WARNING,
     "a connection was lost after a silence as long as a well-known idle time (15, 60, 350, 600 s)",
-    "Something on the way forgets connections that are idle for so long.",
+    "Something on the way forgets connections that have been idle that long.",
     "Have the server send something in between, or set keepalives below that time.",
 )
 PINNED_CONNECTION = Diagnosis(
     Topic.CONNECTIONS,
     "pinned-connection",
     Severity.WARNING,
-    "one connection carries four fifths and more of what a Service is asked, though several backends are ready",
-    "HTTP/2 and gRPC keep a connection, and a Service chooses a backend once for each: the others idle.",
-    "Balance requests, not connections: a proxy that knows HTTP/2, a headless Service with client-side balancing, or max age.",
+    "one connection carries 80 % or more of what a Service is asked, though several backends are ready",
+    "HTTP/2 and gRPC reuse one connection, and a Service chooses once per connection: the other backends idle.",
+    "Balance requests, not connections: an HTTP/2 proxy, a headless Service with client-side balancing, a limit on age.",
 )

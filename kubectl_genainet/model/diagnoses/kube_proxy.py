@@ -13,7 +13,7 @@ STALE_ENDPOINT_RULES = Diagnosis(
     Severity.ERROR,
     "the node still sends to an endpoint that no EndpointSlice has ready or serving",
     "kube-proxy on that node lags behind the API, or has stopped: a share of the connections goes to a pod that is gone.",
-    "Look at kube-proxy on that node; restart it where it does not catch up.",
+    "Look at kube-proxy on that node; restart it if it does not catch up.",
     _SERVICE,
     blames=frozenset({Suspect.RULES}),
 )
@@ -23,7 +23,7 @@ MISSING_ENDPOINT_RULES = Diagnosis(
     Severity.WARNING,
     "an endpoint is ready, and the node does not send to it",
     "kube-proxy on that node lags behind the API: the other endpoints take the load. An error where none is programmed.",
-    "Look at kube-proxy on that node; restart it where it does not catch up.",
+    "Look at kube-proxy on that node; restart it if it does not catch up.",
     _SERVICE,
     blames=frozenset({Suspect.RULES}),
 )
@@ -33,7 +33,7 @@ SERVICE_WITHOUT_RULES = Diagnosis(
     Severity.ERROR,
     "no rule takes a cluster, external or load balancer address of the Service, or its node port",
     "Connections to that address fail on this node.",
-    "Look at kube-proxy on that node; restart it where it does not catch up.",
+    "Look at kube-proxy on that node; restart it if it does not catch up.",
     _SERVICE,
     blames=frozenset({Suspect.RULES}),
 )
@@ -43,7 +43,7 @@ RULES_WITHOUT_SERVICE = Diagnosis(
     Severity.WARNING,
     "rules for a Service, or for an address or node port of it, that the API does not have",
     "The Service was deleted or changed, and the node's rules were not.",
-    "Look at kube-proxy on that node; restart it where it does not catch up.",
+    "Look at kube-proxy on that node; restart it if it does not catch up.",
     _SERVICE,
     blames=frozenset({Suspect.RULES}),
 )
@@ -92,7 +92,7 @@ PROXY_MODE_MISMATCH = Diagnosis(
     Severity.WARNING,
     "the node's rules are of another mode than kube-proxy's ConfigMap says",
     "kube-proxy has not been restarted since its configuration changed, or reads another one.",
-    "Restart kube-proxy on that node, and clean the rules of the former mode up.",
+    "Restart kube-proxy on that node, and clean up the rules of the former mode.",
     _SERVICE,
 )
 LEFTOVER_PROXY_RULES = Diagnosis(
