@@ -68,7 +68,7 @@ class Worker:
     def events(self) -> Iterator[Event]:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            yield wire.decode(line)
+            yield from wire.expand(wire.decode(line))
 
     def until(self, wanted: Callable[[Event], bool]) -> Event:
         return next(e for e in self.events() if wanted(e))

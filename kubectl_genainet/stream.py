@@ -265,7 +265,8 @@ class Streams:
                 wire.check_hello(event)
             elif isinstance(event, Progress) and event.stage == "attached":
                 self._ready(node)
-            self._put(event)
+            for one in wire.expand(event):
+                self._put(one)
         if not isinstance(event, Bye):
             raise GenainetError(f"the stream of node {node} ended without its last record: its agent was stopped")
 

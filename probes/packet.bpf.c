@@ -9,7 +9,8 @@
 #define FOLLOWED 4096
 #define HOP_BUCKETS 32
 #define GAP_BUCKETS 112
-#define MAX_LEVEL 12
+#define FEWEST_KEPT 4
+#define ALL_KEPT 65536
 #define FIRST_DATAGRAMS 4 /* of each flow and CPU, reported one by one */
 
 enum event_kind { EVENT_PACKET = 1, EVENT_DROP = 2, EVENT_ICMP = 3, EVENT_RETRANSMIT = 4, EVENT_ICMP_DROP = 5 };
@@ -63,7 +64,8 @@ enum whose { WHOSE_UNKNOWN = 0, WHOSE_OWN = 1, WHOSE_OTHER = 2 };
 struct flow {
 	__u64 packets;
 	__u64 bytes;
-	__u32 data_seen;
+	__u16 data_seen;
+	__u16 ended; /* this CPU has seen its FIN or a RST: nothing more is counted */
 	__u32 whose; /* enum whose: each CPU has a value of its own, and looks it up once */
 	__u32 netns;
 	__u32 ifindex;
@@ -93,12 +95,11 @@ BPF_ARRAY(followed, struct followed, FOLLOWED);
 BPF_TABLE("lru_percpu_hash", struct flow_key, struct flow, flows, FLOW_ENTRIES);
 BPF_RINGBUF_OUTPUT(ring, RING_PAGES);
 
-/* Of connections, one in 2^level is followed, the same on all nodes: chosen by its higher port, the client's, which a
- * translation of the destination leaves alone. `soft` events in a second and CPU raise the level at once, and so do each
- * as many more; user space lowers it. */
+/* How many connections in 65536 are left out, the same on all nodes (is_left_out_port). `soft` events in a second and CPU
+ * halve the number of the others at once, and so do each as many more; user space sets it by what was spent. */
 struct sampling {
-	__u32 level;
-	__u32 soft; /* 0: never raised here */
+	__u32 left_out;
+	__u32 soft; /* 0: never changed here */
 };
 BPF_ARRAY(sampling, struct sampling, 1);
 
@@ -169,15 +170,34 @@ static __always_inline void fill(struct packet_event *e, struct sighting *s, __u
 	e->later = s->p.later;
 }
 
-static __always_inline int is_left_out(struct tuple *t)
+/* The client's port, which a translation of the destination leaves alone: the one that no filter names, else the higher. */
+static __always_inline __u16 client_port(__u16 sport, __u16 dport, int from_server, int to_server)
+{
+	if (to_server != from_server)
+		return to_server ? sport : dport;
+	return sport > dport ? sport : dport;
+}
+
+/* By a hash of 16 bits, those that vary most first. */
+static __always_inline int is_left_out_port(__u16 port)
 {
 	int zero = 0;
 	struct sampling *s = sampling.lookup(&zero);
-	__u32 port = t->sport > t->dport ? t->sport : t->dport;
+	__u32 h = (port * 0x9e3779b1u) >> 16;
 
-	if (!s || !s->level || !has_ports(t->proto))
+	if (!s || !s->left_out)
 		return 0;
-	return (((port * 0x9e3779b1u) >> 16) & ((1u << (s->level & 15)) - 1)) != 0;
+	h = (h & 0x5555) << 1 | (h >> 1 & 0x5555);
+	h = (h & 0x3333) << 2 | (h >> 2 & 0x3333);
+	h = (h & 0x0f0f) << 4 | (h >> 4 & 0x0f0f);
+	return ((h & 0xff) << 8 | h >> 8) >= ALL_KEPT - s->left_out;
+}
+
+static __always_inline int is_left_out(struct tuple *t)
+{
+	if (!has_ports(t->proto))
+		return 0;
+	return is_left_out_port(client_port(t->sport, t->dport, port_wanted(t->sport), port_wanted(t->dport)));
 }
 
 /* After an event was granted: many in one second are a reason to follow fewer connections. */
@@ -187,8 +207,8 @@ static __always_inline void press(void)
 	struct sampling *s = sampling.lookup(&zero);
 	struct budget *b = budgets.lookup(&zero);
 
-	if (s && b && s->soft && b->used % s->soft == 0 && s->level < MAX_LEVEL)
-		__sync_fetch_and_add(&s->level, 1);
+	if (s && b && s->soft && b->used % s->soft == 0 && s->left_out <= ALL_KEPT - 2 * FEWEST_KEPT)
+		s->left_out += (ALL_KEPT - s->left_out) / 2;
 }
 
 static __always_inline void emit(struct sighting *s, __u8 kind)
@@ -274,12 +294,14 @@ static __always_inline int count_flow(struct sighting *s, __u64 since)
 	if (!f) {
 		int slot = 0;
 		struct flow *fresh = fresh_flow.lookup(&slot);
+		if (!locate(s))
+			return 0; /* another node's on this kernel */
 		if (fresh && !flows.insert(&key, fresh)) /* another CPU may have come first */
 			count(ACCOUNT_FLOWS_CREATED);
 		f = flows.lookup(&key);
 		if (!f) {
 			count(ACCOUNT_FLOWS_FULL);
-			return locate(s);
+			return 1;
 		}
 	}
 	if (!f->whose) {
@@ -302,6 +324,16 @@ static __always_inline int count_flow(struct sighting *s, __u64 since)
 		return 0;
 	f->data_seen = 1;
 	return 1;
+}
+
+/* A FIN or RST was seen: user space may take the flow out of the table. */
+static __always_inline void end_flow(struct sighting *s)
+{
+	struct flow_key key = {.t = s->p.t, .dev = s->dev};
+	key.t.pad[0] = s->point;
+	struct flow *f = flows.lookup(&key);
+	if (f)
+		f->ended = 1;
 }
 
 static __always_inline __u32 payload_of(struct sighting *s)
@@ -327,8 +359,13 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 	struct sighting *s = 0;
 	int icmp_error = 0;
 
+	struct ports ports = {};
+	int other = is_other_tcp(skb, point == POINT_RX, &ports);
+	if (!other && ports.known &&
+	    is_left_out_port(client_port(ports.sport, ports.dport, ports.from_server, ports.to_server)))
+		return 0;
 	struct followed *known = follow_slot(skb);
-	if (known && known->skb != skb && is_other_tcp(skb, point == POINT_RX))
+	if (other && known && known->skb != skb)
 		return 0;
 	__u64 l3 = ip_header(&sh, skb, point == POINT_RX);
 	if (!l3)
@@ -425,6 +462,8 @@ static __always_inline int seen(__u64 skb, __u32 point)
 	} else if (!count_flow(s, since) || s->p.later) {
 		return 0;
 	}
+	if (news && (s->p.tcp_flags & (TCP_FIN | TCP_RST)))
+		end_flow(s);
 	if (locate(s)) {
 		if (point == POINT_TX && kind == EVENT_PACKET && !s->outer.proto)
 			ask_socket(s);

@@ -16,7 +16,7 @@ from kubectl_genainet.model.dns import DnsMessage
 from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
-from kubectl_genainet.model.packet import FiveTuple
+from kubectl_genainet.model.packet import ALL_KEPT, FiveTuple
 
 
 class Point(Enum):
@@ -89,6 +89,13 @@ class PacketSeen(PacketSighting, frozen=True, kw_only=True, tag_field="kind", ta
     """A packet passed a device."""
 
     point: Point
+
+
+class Sightings(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="sightings"):
+    """Many PacketSeen of one node as its kernel wrote them; on the wire only (wire/sightings.py reads them)."""
+
+    node: str
+    data: bytes
 
 
 class PacketDropped(PacketSighting, frozen=True, kw_only=True, tag_field="kind", tag="drop"):
@@ -319,6 +326,34 @@ class EstablishedCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="
     """TCP connections that were accepted in the namespace; `flow` is the client's direction, with source port 0."""
 
 
+class ConnectionCounts(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="connection_count"
+):
+    """TCP connections that the kernel counted at one end's sockets since the trace began, each of them: totals, not samples.
+
+    `side` is the end: of "client", `server` and `port` are what the client asked for (a Service's address); of "server",
+    `client` is who it saw. A connection is `opened` when its client sends a SYN, and `established`; it is over when it was
+    `refused`, `timed_out`, `given_up` before it was established, `ended` in order, or `reset`. `sent` and `received` are
+    bytes of those that are over: sent ones were acknowledged.
+    """
+
+    node: str
+    t_ns: int
+    side: str
+    client: str
+    server: str
+    port: int
+    opened: int = 0
+    established: int = 0
+    refused: int = 0
+    timed_out: int = 0
+    given_up: int = 0
+    ended: int = 0
+    reset: int = 0
+    sent: int = 0
+    received: int = 0
+
+
 class LostEvents(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="lost"):
     """Events of a probe that did not reach the reader since the last such record, and where they were lost."""
 
@@ -359,21 +394,34 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag=
 
 
 class Sampled(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="sampled"):
-    """The agent keeps within its budget: of connections it follows one in 2**level, the same as other nodes at that level
-    (`followed`). In force since the last Tick at the latest; 0: all."""
+    """The agent keeps within its budget: it follows `kept` in ALL_KEPT connections, the same as other nodes with that number
+    (`followed`). In force since the last Tick at the latest. Older agents said one in 2**level."""
 
     node: str
     t_ns: int
-    level: int
+    level: int = 0
+    kept: int | None = None
+
+    @property
+    def share(self) -> int:
+        """How many in ALL_KEPT."""
+        return ALL_KEPT >> self.level if self.kept is None else self.kept
 
 
-class Tick(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="tick"):
+class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="tick"):
     """The agent is alive and has sent all that it saw until `t_ns`, and what it counted until `counted_ns` (0: not said).
-    Once a second; a reader's clock."""
+    Once a second; a reader's clock.
+
+    Where the session has a budget: `cpu_ns` is the CPU time of the agent's processes since it began to watch, `kernel_ns`
+    that of its BPF programs (None where the kernel does not tell), `budget` what it may take, in per cent of a core.
+    """
 
     node: str
     t_ns: int
     counted_ns: int = 0
+    cpu_ns: int | None = None
+    kernel_ns: int | None = None
+    budget: float | None = None
 
 
 class CheckConnectionResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="probe_result"):
@@ -423,6 +471,7 @@ class Bye(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="bye"
 
 Event = (
     PacketSeen
+    | Sightings
     | PacketDropped
     | IcmpError
     | DnsTransaction
@@ -436,6 +485,7 @@ Event = (
     | ResetCount
     | RetransmitCount
     | EstablishedCount
+    | ConnectionCounts
     | LostEvents
     | Hello
     | Progress

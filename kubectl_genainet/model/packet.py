@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Container
 from enum import Enum
 from functools import lru_cache
 
@@ -52,12 +53,26 @@ def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return address
 
 
-def followed(flow: FiveTuple, level: int) -> bool:
-    """Whether agents that sample at the level follow the connection (is_left_out, probes/packet.bpf.c)."""
-    if not level or flow.protocol not in (Protocol.TCP, Protocol.UDP, Protocol.SCTP):
+ALL_KEPT = 1 << 16
+
+
+def followed(flow: FiveTuple, kept: int, named: Container[int] = ()) -> bool:
+    """Whether agents that follow `kept` of ALL_KEPT connections follow this one: they choose by the client's port, the one
+    that is not among those `named` by a filter, else the higher (is_left_out_port, probes/packet.bpf.c)."""
+    if kept >= ALL_KEPT or flow.protocol not in (Protocol.TCP, Protocol.UDP, Protocol.SCTP):
         return True
-    hashed = (max(flow.sport, flow.dport) * 0x9E3779B1 & 0xFFFFFFFF) >> 16
-    return not hashed & ((1 << level) - 1)
+    to_server, from_server = flow.dport in named, flow.sport in named
+    port = max(flow.sport, flow.dport)
+    if to_server != from_server:
+        port = flow.sport if to_server else flow.dport
+    return _reversed_bits((port * 0x9E3779B1 & 0xFFFFFFFF) >> 16) < kept
+
+
+def _reversed_bits(number: int) -> int:
+    """Of 16 bits."""
+    for shift, mask in ((1, 0x5555), (2, 0x3333), (4, 0x0F0F), (8, 0x00FF)):
+        number = (number & mask) << shift | (number >> shift & mask)
+    return number
 
 
 def address_text(ip: str, port: int | None) -> str:

@@ -88,6 +88,7 @@ class Identities:
     api_servers: frozenset[Address] | None = None
     api_nodes: frozenset[str] = frozenset()
     dual_stack: bool = False
+    version: int = 4  # of addresses, where the cluster has one family only
     node_labels: bool = False
 
     @cached_property
@@ -166,15 +167,18 @@ class Identities:
 class IdentityPeer(msgspec.Struct, frozen=True):
     """Parties by the labels of their identity: every term must hold. `namespace` is the only one it can select, if known.
 
-    `text` is how messages spell the selector.
+    `unknown_too`: it selects the identity that stands for every one that is not known, and so everything but nodes.
     """
 
     terms: tuple[LabelTerm, ...]
     identities: Identities
     field: str
     namespace: str = ""
+    unknown_too: bool = False
 
     def match(self, party: Party, own: Party) -> Match:
+        if self.unknown_too and party.kind is not PartyKind.HOST:
+            return YES
         unsure: Match | None = None
         for depth, term in enumerate(self.terms):
             label = self.identities.label(term, party, own)
@@ -186,6 +190,8 @@ class IdentityPeer(msgspec.Struct, frozen=True):
 
     def by_labels(self) -> Selector | None:
         """The terms as a selector of pods by their own labels, with `namespace` apart; None where they are about more."""
+        if self.unknown_too:
+            return None
         found = []
         for term in self.terms:
             if term.key == POD_NAMESPACE:

@@ -45,13 +45,18 @@ class NamedPortTerm(msgspec.Struct, frozen=True):
     name: str
     field: str
     pods_only: bool = False  # Cilium knows no named ports of pods that use their node's network
+    last: int = 0  # Cilium: the range from the named port to this one
+
+    def holds(self, named: int, port: int) -> bool:
+        """Whether the term selects a port where the name stands for the number `named`."""
+        return named <= port <= max(named, self.last)
 
     def match(self, protocol: str, port: int, destination: Party) -> Match:
         if self.protocol and self.protocol != protocol:
             return no(Term.PROTOCOL, self, protocol, self.field)
         known = not self.pods_only or destination.kind is PartyKind.POD
         named = [p for p in destination.ports if p.name == self.name] if known else []
-        if any(p.protocol == protocol and p.port == port for p in named):
+        if any(p.protocol == protocol and self.holds(p.port, port) for p in named):
             return YES
         ports = ", ".join(f"{p.protocol} {p.port}" for p in named)
         meaning = f"{self.name} is {ports} in {destination.text}" if named else f"{destination.text} has no such port"

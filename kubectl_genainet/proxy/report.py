@@ -71,7 +71,7 @@ def rules_report(
     rulesets = {
         node: parse_ruleset(found, node_ips=(node_ips or {}).get(node)) for node, found in dumps.items() if found
     }
-    services = None if snapshot is None or target is None else _services(snapshot, target, namespace)
+    services = None if snapshot is None or target is None else services_of(snapshot, target, namespace)
     compared = [] if snapshot is None else comparison(snapshot, rulesets, services=services)
     findings = [item for item in compared if isinstance(item, Finding)]
     silent = [item for item in compared if isinstance(item, NotChecked)]
@@ -103,7 +103,7 @@ def rules_report(
     return RulesReport(tuple(rows), tuple(findings), tuple(silent))
 
 
-def _services(snapshot: ClusterSnapshot, target: Target, namespace: str) -> list[Service]:
+def services_of(snapshot: ClusterSnapshot, target: Target, namespace: str) -> list[Service]:
     if target.kind is TargetKind.ADDRESS:
         at = [s for s in snapshot.services if target.name in _addresses(s)]
         if not at:
@@ -126,7 +126,7 @@ def addresses_of(snapshot: ClusterSnapshot, target: Target, namespace: str) -> t
     """What to trace for a Service: each of its addresses with each port, and its node ports on every node."""
     found: dict[tuple[str, int, str], FilterEntry] = {}
     node_ips = [ip for node in snapshot.nodes for ip in node.ips]
-    for service in _services(snapshot, target, namespace):
+    for service in services_of(snapshot, target, namespace):
         for port in service.spec.ports:
             if target.port not in (None, port.port, port.name):
                 continue

@@ -13,8 +13,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from kubectl_genainet.context.account import warning_of
-from kubectl_genainet.model.events import CheckConnectionResult, Event, Hello, Progress
+from kubectl_genainet.context.account import losses_text, warning_of
+from kubectl_genainet.model.events import CheckConnectionResult, Event, Hello, LostEvents, Progress
 from kubectl_genainet.render.text import make_console, printable
 
 
@@ -36,7 +36,7 @@ class Screen:
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False, transient=True, vertical_overflow="crop")
         self._made = time.monotonic()
-        self._drawn: float | None = None
+        self._next = 0.0  # when it is to be drawn on again
 
     @property
     def on(self) -> bool:
@@ -53,11 +53,14 @@ class Screen:
         self._live.stop()
 
     def due(self, every_s: float) -> bool:
-        """Whether it is on and was not drawn on for so long."""
-        return self.on and (self._drawn is None or time.monotonic() - self._drawn >= every_s)
+        """Whether it is on, and time to draw: on average every so many seconds, however long drawing takes."""
+        now = time.monotonic()
+        if not self.on or now < self._next:
+            return False
+        self._next = max(self._next + every_s, now + every_s / 2)
+        return True
 
     def draw(self, parts: list[RenderableType]) -> None:
-        self._drawn = time.monotonic()
         self._live.update(Group(*parts), refresh=True)
 
 
@@ -76,6 +79,7 @@ class LiveView:
         self.screen = Screen(self.console)
         self._attached: set[str] = set()
         self._told: Counter[str] = Counter()
+        self._lost: Counter[tuple[str, str, str]] = Counter()  # by node, probe and place
 
     def __enter__(self) -> Self:
         if self.in_place and self.live and self.console.is_terminal:
@@ -86,12 +90,16 @@ class LiveView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.screen.stop()
+        if self._lost:
+            self.warn(losses_text(self._lost))
+            self._lost.clear()
 
     def state(self, *counts: str) -> Text:
         """The line below what is drawn in place."""
         nodes = len(self._attached)
         doing = f"watching {self.target} on {nodes} nodes" if nodes else "loading the probes"
-        line = ", ".join((doing, f"{self.screen.age_s} s", *counts))
+        lost = (f"{self._lost.total()} events lost",) if self._lost else ()
+        line = ", ".join((doing, f"{self.screen.age_s} s", *counts, *lost))
         return Text(printable(f"{line} (Ctrl-C ends)"), style="dim")
 
     def warn(self, text: str) -> None:
@@ -108,6 +116,8 @@ class LiveView:
         if warning := warning_of(event):
             self.warn(warning)
         match event:
+            case LostEvents():
+                self._lost[event.node, event.probe, event.where] += event.count
             case Progress(stage="compiling") if self.live:
                 self.note(f"node {event.node}: {event.detail}")
             case Progress(stage="attached"):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import msgspec
+
 from kubectl_genainet.bundle import Bundle, BundleWriter, new_header
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.errors import ExitStatus, GenainetError
@@ -25,8 +27,12 @@ from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
 LOAD_S = 40.0  # how long the agents may take to load their probes: compiling them is slow on a busy node
+POLL_S = 0.05
 GRACE_S = 10.0  # and to say goodbye
-GOODBYE_S = 5.0  # and to send their accounts at the end
+GOODBYE_S = 5.0  # and to send their accounts at the end, since their last record
+LAST_S = 30.0  # and for all that
+EVENTS_PER_SECOND = 15_000  # of all nodes, that a client keeps up with
+LEAST_EVENTS = 500  # of a node
 
 
 class Correlator(Protocol):
@@ -134,7 +140,11 @@ class LiveSession:
         agents = self._chosen(self.source.agents())
         self._nodes = len(agents.dials)
         with self._writer() as writer, self._interrupts:
-            requests = {node: self.watching.request(node) for node in agents.dials}
+            rate = max(LEAST_EVENTS, EVENTS_PER_SECOND // max(1, self._nodes))
+            requests = {
+                node: msgspec.structs.replace(self.watching.request(node), events_per_second=rate)
+                for node in agents.dials
+            }
             streams = Streams(agents.dials, requests, agents.token)
             try:
                 with closing(self.source.follow(self.source.snapshot(), self.run.view.warn)) as follower:
@@ -195,7 +205,7 @@ class LiveSession:
         refresh_at = time.monotonic() + REFRESH_S
         deadline = time.monotonic() + LOAD_S + self.watching.timeout_s
         while not streams.done and time.monotonic() < deadline:
-            event = streams.poll(0.1)
+            event = streams.poll(POLL_S)
             if event is not None:
                 yield event
                 if isinstance(event, Progress) and event.stage == "attached":
@@ -228,8 +238,10 @@ class LiveSession:
     def _last_records(streams: Streams) -> Iterator[Event]:
         """Ends the traces: what the agents still have, and their accounts."""
         streams.finish()
-        deadline = time.monotonic() + GOODBYE_S
-        while not streams.done and (left := deadline - time.monotonic()) > 0:
-            event = streams.poll(left)
+        begun = time.monotonic()
+        while not streams.done and time.monotonic() < begun + LAST_S:
+            event = streams.poll(GOODBYE_S)
             if event is not None:
                 yield event
+            elif not streams.done:
+                return

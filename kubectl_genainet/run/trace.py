@@ -13,6 +13,7 @@ from kubectl_genainet.errors import ExitStatus, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.events import CheckConnectionResult, ClusterChanged, Event
 from kubectl_genainet.model.kube import Pod
+from kubectl_genainet.model.packet import ALL_KEPT
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import Target, TargetKind, parse_target, pod_named
 from kubectl_genainet.run.as_used import AsUsed
@@ -81,6 +82,7 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
     client = client_pod(options.from_pod, snapshot, resolved.namespace)
     request = TraceRequest(
         filters=resolved.filters,
+        probes=("packet", "connections"),
         timeout_s=options.timeout_s,
         exact=options.exact,
         http=options.http,
@@ -238,13 +240,14 @@ class TraceRun:
         return self.only.admits(path, self.correlator.identity.snapshot)
 
     def finish(self, *, live: bool) -> ExitStatus:
-        self._show(self.correlator.finish())
+        self._show(self.correlator.finish(self.summary.account.unfinished))
         for path in self._last or ():
             self._tell(path)
         summary = self.summary.build(
+            self.correlator.identity,
             self.correlator.half_seen,
             self.correlator.left_out,
-            1 << self.correlator.sampling.highest,
+            round(ALL_KEPT / self.correlator.sampling.fewest),
             not_shown=self._not_shown,
         )
         self.view.finish(summary)

@@ -6,7 +6,7 @@ decides as the live run did.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from math import inf
 
@@ -92,6 +92,7 @@ class PathCorrelator:
         self._ticked: dict[str, int] = {}  # node -> up to when it has told all, its losses and its level too
         self._counted: dict[str, int] = {}  # node -> up to when it has told what it counted
         self._looked_at: dict[str, int] = {}
+        self._unfinished: Collection[str] = ()
         self._losses: dict[str, list[int]] = {}  # node -> when it told of lost records, on its clock
         self._seek_remedies()
 
@@ -156,8 +157,9 @@ class PathCorrelator:
         other.reported = True
         self._open.pop(id(other), None)
 
-    def finish(self) -> Iterator[PacketPath]:
-        """The paths of what had not ended when the stream did."""
+    def finish(self, unfinished: Collection[str] = ()) -> Iterator[PacketPath]:
+        """The paths of what had not ended when the stream did; of the nodes that are `unfinished` records are missing."""
+        self._unfinished = unfinished
         for connection in list(self._open.values()):
             if self._cut_short(connection):
                 self.half_seen += 1
@@ -186,8 +188,17 @@ class PathCorrelator:
                 yield from self._report(connection)
 
     def _told_all(self, connection: Connection, way: set[str]) -> bool:
-        """Whether the nodes have said what they lost, and left out, until the connection's last record."""
-        return all(self._ticked[n] >= connection.last.get(n, 0) for n in way if n in self._ticked)
+        """Whether the nodes have said what they lost, and left out, until the connection's last record: a node that saw nothing
+        of it, until the others' last."""
+        latest = max((self.watches.wall_clock(n, t) for n, t in connection.last.items()), default=0)
+        for node in way & self._ticked.keys():
+            told = self._ticked[node]
+            if node in connection.last:
+                if told < connection.last[node]:
+                    return False
+            elif self.watches.wall_clock(node, told) < latest:
+                return False
+        return True
 
     def _counted_all(self, connection: Connection) -> bool:
         """Whether the nodes have told what they counted of the connection's data until its last record. One that can't keep up
@@ -274,8 +285,7 @@ class PathCorrelator:
 
     def _wholly_followed(self, connection: Connection) -> bool:
         """Whether no node left the connection out while it lasted."""
-        flow = next(iter(connection.tuples), None)
-        if flow is None or not self.sampling:
+        if not self.sampling:
             return True
         began: dict[str, int] = {}
         for seen in (s for attempt in connection.attempts for s in attempt):
@@ -287,7 +297,11 @@ class PathCorrelator:
             ahead = self.watches.wall_clock(node, 0)
             last = connection.last.get(node, self._now.get(node, 0))
             spans.append((node, began.get(node, first - ahead), last))
-        return self.sampling.whole(flow, spans)
+        clients = next((self.identity.party(flow.src, None).node for flow in connection.tuples), None)
+        if clients is not None and self.watches.knows(clients) and clients not in connection.last:
+            return False  # seen only behind a translation of its source, under another port
+        ports = {port for _, port in self.connections.servers}
+        return self.sampling.whole(connection.tuples, () if 0 in ports else ports, spans)
 
     def _wholly_watched(self, connection: Connection) -> bool:
         """Whether all nodes on its way were watched when it began."""
@@ -390,6 +404,9 @@ class PathCorrelator:
         seen = [s for attempt in connection.attempts for s in attempt]
         nodes = []
         for node in self._way(connection):
+            if node in self._unfinished:
+                nodes.append(node)
+                continue
             began = min((s.t_ns for s in seen if s.node == node), default=0)
             until = connection.last.get(node, self._now.get(node, 0)) + LOSS_TOLD_NS
             if any(began <= moment <= until for moment in self._losses.get(node, ())):

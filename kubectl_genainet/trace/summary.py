@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 from kubectl_genainet.context.account import Account
+from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.model.diagnoses.connections import SLOW_BACKEND
 from kubectl_genainet.model.events import Event, FlowCounters
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef
@@ -14,6 +15,7 @@ from kubectl_genainet.model.results.measure import quantiles
 from kubectl_genainet.model.results.path import PacketPath, ServiceRef, Verdict
 from kubectl_genainet.model.results.trace import BackendSummary, TraceSummary
 from kubectl_genainet.trace.pinned import pinned
+from kubectl_genainet.trace.totals import Totals
 
 SLOW_FACTOR = 5  # a backend is called slow from so many times the median of the others
 SLOW_LEAST_NS = 50_000_000  # and from so long a response time
@@ -32,11 +34,13 @@ class SummaryBuilder:
         self._backends: dict[tuple[str, int | None] | None, list[PacketPath]] = defaultdict(list)
         self._count: Counter[tuple[str, int | None] | None] = Counter()
         self.account = Account()
+        self._totals = Totals()
         self._findings: dict[tuple[str, str], Finding] = {}
         self._flows: dict[tuple[object, ...], FlowCounters] = {}
 
     def event(self, event: Event) -> None:
         self.account.event(event)
+        self._totals.event(event)
         match event:
             case FlowCounters() if len(self._flows) < 200_000:
                 self._flows[event.node, event.netns, event.ifindex, event.point, event.flow] = event
@@ -54,7 +58,9 @@ class SummaryBuilder:
         if len(self._backends[key]) < MAX_SAMPLES:
             self._backends[key].append(path)
 
-    def build(self, half_seen: int = 0, left_out: int = 0, sampled: int = 1, *, not_shown: int = 0) -> TraceSummary:
+    def build(
+        self, identity: Identity, half_seen: int = 0, left_out: int = 0, sampled: int = 1, *, not_shown: int = 0
+    ) -> TraceSummary:
         backends = tuple(self._backend(key) for key in sorted(self._backends, key=lambda k: (k is None, str(k))))
         first_points = self._flows.values()
         return TraceSummary(
@@ -75,6 +81,8 @@ class SummaryBuilder:
             half_seen=half_seen,
             left_out=left_out,
             sampled=sampled,
+            totals=self._totals.rows(identity),
+            agents=self.account.costs,
             not_shown=not_shown,
         )
 
@@ -133,4 +141,5 @@ def slow_backends(backends: Sequence[BackendSummary]) -> list[Finding]:
 def something_wrong(summary: TraceSummary) -> bool:
     """Whether a trace found a drop, a refusal, or anything else that is a finding (exit status 1)."""
     failed = (Verdict.DROPPED, Verdict.REJECTED, Verdict.UNANSWERED, Verdict.RESET)
-    return bool(any(summary.verdicts.get(verdict.value) for verdict in failed) or summary.findings)
+    in_total = summary.sampled > 1 and any(t.refused or t.timed_out or t.reset for t in summary.totals or ())
+    return bool(any(summary.verdicts.get(verdict.value) for verdict in failed) or summary.findings or in_total)

@@ -394,9 +394,18 @@ static __always_inline int port_wanted(__u16 port)
 	return bits && ((*bits >> (port & 63)) & 1);
 }
 
+/* Of a plain TCP segment, where they could be read cheaply. */
+struct ports {
+	__u16 sport;
+	__u16 dport;
+	__u8 known;
+	__u8 from_server; /* a filter names the source port */
+	__u8 to_server;
+};
+
 /* Whether an skb is a plain TCP segment none of whose ports a filter names, as most packets of a node are. Told by a few
  * loads, where loads are cheap; 0 where it is not known, as for what is not in the linear part. */
-static __always_inline int is_other_tcp(__u64 skb, int received)
+static __always_inline int is_other_tcp(__u64 skb, int received, struct ports *ports)
 {
 #ifdef TYPED_LOADS
 	struct skb_head sh; /* only what is used is loaded */
@@ -424,7 +433,12 @@ static __always_inline int is_other_tcp(__u64 skb, int received)
 		TYPED_LOAD(sport, 16, l4, 0);
 		TYPED_LOAD(dport, 16, l4, 2);
 	}
-	return !port_wanted(__builtin_bswap16(dport)) && !port_wanted(__builtin_bswap16(sport));
+	ports->dport = __builtin_bswap16(dport);
+	ports->sport = __builtin_bswap16(sport);
+	ports->known = 1;
+	ports->to_server = port_wanted(ports->dport);
+	ports->from_server = port_wanted(ports->sport);
+	return !ports->to_server && !ports->from_server;
 #else
 	return 0;
 #endif

@@ -182,7 +182,7 @@ class Watch:
         """The next event that is wanted."""
         deadline = time.monotonic() + timeout
         while (line := self._queue.get(timeout=max(0.0, deadline - time.monotonic()))) is not None:
-            self.events.append(wire.decode(line))
+            self.events.extend(wire.expand(wire.decode(line)))
             if wanted(self.events[-1]):
                 return self.events[-1]
         raise AssertionError(f"the worker has ended: {self.events[-3:]}")

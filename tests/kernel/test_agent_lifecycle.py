@@ -80,9 +80,9 @@ class Client:
 
     def until(self, wanted: type[Event], stage: str = "") -> Event:
         for line in self.lines:
-            event = wire.decode(line)
-            if isinstance(event, wanted) and (not stage or getattr(event, "stage", "") == stage):
-                return event
+            for event in wire.expand(wire.decode(line)):
+                if isinstance(event, wanted) and (not stage or getattr(event, "stage", "") == stage):
+                    return event
         raise AssertionError(f"the stream ended without {wanted.__name__}")
 
     def close(self) -> None:

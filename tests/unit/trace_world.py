@@ -24,6 +24,7 @@ from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.trace.paths import PathCorrelator
+from kubectl_genainet.wire import PROTOCOL
 
 SECOND = 1_000_000_000
 CLIENT, SERVICE, BACKEND = "10.244.1.2", "10.96.0.10", "10.244.2.3"
@@ -106,7 +107,7 @@ class World:
             events += [
                 Hello(
                     node=node,
-                    protocol=1,
+                    protocol=PROTOCOL,
                     version="0",
                     kernel="6",
                     boot_id=self.boot.get(node, "one"),

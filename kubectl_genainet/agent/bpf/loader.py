@@ -123,7 +123,7 @@ class LoadedProbe:
         ]
         self._attached: list[int] = []
         self._ring: bpfsys.RingBuffer | None = None
-        self._evicted = 0
+        self._evicted = self._taken_out = 0
         self._bits = [0] * 1024  # port_bits as they are in the kernel
         self.maps: dict[str, bpfsys.BpfMap] = {}
         self._programs: dict[str, int] = {}
@@ -200,10 +200,18 @@ class LoadedProbe:
                 self.missing.append(f"{where}: {attachment.without}")
         self._set_live(True)
 
-    def on_event(self, handle: Callable[[Event], None]) -> None:
-        """Calls `handle` with each decoded event, from `consume`."""
-        decode, context = self.probe.decode, self._context
-        self._ring = bpfsys.RingBuffer(self.maps["ring"], lambda data: handle(decode(data, context)))
+    def on_event(self, handle: Callable[[Event], None], undecoded: Callable[[bytes], None] | None = None) -> None:
+        """Calls `handle` with each decoded event, from `consume`; `undecoded`, if given, with those that travel as they are."""
+        decode, context, travels = self.probe.decode, self._context, self.probe.travels
+
+        def take(data: bytes) -> None:
+            if undecoded is not None and travels(data):
+                undecoded(data)
+            else:
+                handle(decode(data, context))
+
+        if "ring" in self.maps:
+            self._ring = bpfsys.RingBuffer(self.maps["ring"], take)
 
     def consume(self) -> None:
         """Handles all events that are in the ring buffer now."""
@@ -266,7 +274,13 @@ class LoadedProbe:
         return totals
 
     def evicted(self, flows: int) -> None:
-        self._evicted = max(self._evicted, flows)
+        self._evicted = max(self._evicted, flows - self._taken_out)
+
+    def took_out(self, flows: int) -> None:
+        self._taken_out += flows
+
+    def sampling(self) -> bool:
+        return "sampling" in self.maps and any((self.maps["sampling"].get(_word(0)) or b"")[:4])
 
     def statistics(self) -> dict[str, bpfsys.ProgramStatistics]:
         """What the kernel counts for each program, by function. `missed` are packets that no probe has looked at."""
@@ -289,6 +303,9 @@ class LoadedProbe:
 
     def delete(self, name: str, key: bytes) -> None:
         self.maps[name].delete(key)
+
+    def delete_all(self, name: str, keys: list[bytes]) -> None:
+        bpfsys.delete_entries(self.maps[name].fd, keys)
 
     def put(self, name: str, key: bytes, value: bytes) -> None:
         self.maps[name].set(key, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import platform
 import struct
@@ -16,6 +17,7 @@ _SYSCALL = {"x86_64": 321, "aarch64": 280}
 # enum bpf_cmd, include/uapi/linux/bpf.h
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY, _PROG_LOAD = range(6)
 _OBJ_GET_INFO_BY_FD, _RAW_TRACEPOINT_OPEN, _LOOKUP_BATCH, _LOOKUP_AND_DELETE_BATCH = 15, 17, 24, 25
+_DELETE_BATCH, _ENABLE_STATS = 27, 32
 _RAW_TRACEPOINT = 17  # enum bpf_prog_type
 _PER_CPU = {5, 6, 10}  # enum bpf_map_type: percpu hash, percpu array, lru percpu hash
 _LOG_BYTES = 1 << 20
@@ -166,6 +168,15 @@ class _BatchAttr(ctypes.Structure):
     ]
 
 
+def enable_statistics() -> int | None:
+    """Has the kernel measure the time of all its BPF programs until the descriptor is closed (Linux 5.8); None where it
+    refuses."""
+    try:
+        return _bpf(_ENABLE_STATS, struct.pack("=I12x", 0), "BPF_ENABLE_STATS")
+    except OSError:
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class ProgramStatistics:
     """`run_ns` and `runs` are 0 unless kernel.bpf_stats_enabled; `missed` counts runs skipped for recursion."""
@@ -243,3 +254,16 @@ def entries(
             return
         ctypes.memmove(cursor, following, len(following))
         first = False
+
+
+def delete_entries(fd: int, keys: list[bytes]) -> None:
+    """Takes entries out of a hash map, many at once; those that are gone already are no error. Raises OSError."""
+    done = 0
+    while done < len(keys):
+        rest = ctypes.create_string_buffer(b"".join(keys[done:]))
+        attr = _BatchAttr(0, 0, ctypes.addressof(rest), 0, len(keys) - done, fd, 0, 0)
+        result = _libc.syscall(_SYSCALL[platform.machine()], _DELETE_BATCH, ctypes.byref(attr), ctypes.sizeof(attr))
+        error = ctypes.get_errno() if result else 0
+        if error not in (0, errno.ENOENT):
+            raise OSError(error, os.strerror(error), "BPF_MAP_DELETE_BATCH")
+        done += attr.count + (1 if error else 0)  # it stops at one that is not there

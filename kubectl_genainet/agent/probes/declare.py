@@ -25,6 +25,15 @@ class Maps(Protocol):
     def evicted(self, flows: int) -> None:
         """Tells how many flows the kernel has put out of the table for others; their last counts are lost."""
 
+    def delete_all(self, name: str, keys: list[bytes]) -> None:
+        """Removes many entries of a map, whichever are there."""
+
+    def took_out(self, flows: int) -> None:
+        """Tells how many flows were taken out of the table, their counts being reported."""
+
+    def sampling(self) -> bool:
+        """Whether connections are left out to keep within the budget."""
+
     def delete(self, name: str, key: bytes) -> None:
         """Removes an entry of a map; one that is gone already is no error."""
 
@@ -68,6 +77,7 @@ class Probe:
     packet will complete any more; it gets the maps, the time, and whether the session is at its end. `words` gives the
     first contents of arrays of __u64, by map; it gets the client's options. `entry_bytes` is what an entry of its flow
     table takes on so many CPUs: the loader bounds the table's memory by the number of entries, FLOW_ENTRIES in the source.
+    `travels` says of which ring bytes the client does the decoding.
     """
 
     name: str
@@ -80,6 +90,7 @@ class Probe:
     enums: tuple[str, ...] = ()
     words: Callable[[DecodeContext, Mapping[str, str]], Mapping[str, Sequence[int]]] | None = None
     entry_bytes: Callable[[int], int] = lambda cpus: 256 * cpus
+    travels: Callable[[bytes], bool] = lambda _: False
 
 
 # What genainet.h reads; every probe declares them.

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
-from functools import lru_cache
 
 from kubectl_genainet.agent.bpf.headers import SUBSYSTEMS
-from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.reasons import NO_REASON, REASON_OF_LOCATION, TAKEN_AT, function_of
-
-# struct tuple: saddr, daddr, sport, dport, proto
-TUPLE = "16s16sHHB3x"
-_MAPPED = b"\0" * 10 + b"\xff\xff"
 
 # TCP states: include/net/tcp_states.h (part of the kernel's interface to user space, through inet_diag)
 TCP_STATES = (
@@ -45,26 +38,6 @@ _DEVICE_HOOKS = {
     **dict.fromkeys(("__netif_receive_skb_core", "nf_hook_ingress"), "INGRESS"),
     **dict.fromkeys(("__dev_queue_xmit", "nf_hook_egress"), "EGRESS"),
 }
-
-
-@lru_cache(maxsize=65536)
-def address(raw: bytes) -> str:
-    """16 bytes in network order as text; IPv4-mapped addresses as IPv4."""
-    if raw.startswith(_MAPPED):
-        return f"{raw[12]}.{raw[13]}.{raw[14]}.{raw[15]}"
-    return str(ipaddress.IPv6Address(raw))
-
-
-@lru_cache(maxsize=65536)
-def five_tuple(src: bytes, dst: bytes, sport: int, dport: int, proto: int) -> FiveTuple:
-    """A `struct tuple` of the probes (16-byte addresses, ports in host order)."""
-    return FiveTuple(address(src), sport, address(dst), dport, Protocol.from_number(proto))
-
-
-@lru_cache(maxsize=4096)
-def text(raw: bytes) -> str:
-    """A C string of the kernel (a device name); bytes that are no text are kept visible."""
-    return raw.partition(b"\0")[0].decode("ascii", "backslashreplace")
 
 
 def hook_of(stack: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from kubectl_genainet.agent.probes.declare import (
     Maps,
     Probe,
 )
-from kubectl_genainet.agent.probes.decode import drop_reason, five_tuple, hook_of, text
+from kubectl_genainet.agent.probes.decode import drop_reason, hook_of
 from kubectl_genainet.agent.probes.layout import layout
 from kubectl_genainet.model.dns import DnsMessage
 from kubectl_genainet.model.events import (
@@ -34,6 +34,7 @@ from kubectl_genainet.model.events import (
     TcpFlags,
 )
 from kubectl_genainet.model.packet import FiveTuple
+from kubectl_genainet.wire.sightings import five_tuple, text
 
 EXPIRES_NS = 5_000_000_000  # glibc's and musl's resolvers wait for 5 s (resolv.conf(5), RES_TIMEOUT)
 ANSWERS_PER_SECOND = 500  # messages whose answers are decoded; those of the others are not looked at

@@ -15,16 +15,7 @@ from kubectl_genainet.agent.probes.declare import (
     Maps,
     Probe,
 )
-from kubectl_genainet.agent.probes.decode import (
-    TCP_STATES,
-    address,
-    drop_reason,
-    five_tuple,
-    hook_of,
-    icmp_mtu,
-    reason_at,
-    text,
-)
+from kubectl_genainet.agent.probes.decode import TCP_STATES, drop_reason, hook_of, icmp_mtu, reason_at
 from kubectl_genainet.agent.probes.layout import layout
 from kubectl_genainet.model.events import (
     DropCount,
@@ -40,6 +31,7 @@ from kubectl_genainet.model.events import (
 )
 from kubectl_genainet.model.packet import FiveTuple
 from kubectl_genainet.model.reasons import HARMLESS_REASONS
+from kubectl_genainet.wire.sightings import address, five_tuple, text
 
 _SOURCE = "drops.bpf.c"
 KEY = layout(_SOURCE, "drop_key")

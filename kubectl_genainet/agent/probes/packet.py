@@ -17,13 +17,9 @@ from kubectl_genainet.agent.probes.declare import (
 )
 from kubectl_genainet.agent.probes.decode import (
     TCP_STATES,
-    TUPLE,
-    address,
-    five_tuple,
     hook_of,
     icmp_mtu,
     reason_at,
-    text,
 )
 from kubectl_genainet.model.events import (
     Event,
@@ -31,26 +27,21 @@ from kubectl_genainet.model.events import (
     IcmpError,
     PacketDropped,
     PacketSeen,
-    Point,
     TcpFlags,
     TcpRetransmit,
 )
+from kubectl_genainet.wire.sightings import PACKET, POINTS, address, five_tuple, is_sighting, text
 
-# struct packet_event: t_ns, skb, tuple, outer, netns, ifindex, seq, ack, len, payload, sig, ip_id, kind, point,
-# tcp_flags, icmp_type, icmp_code, state, icmp_rest, device, cpu, later
-_OUTER = "16s16sHHBB2x"  # a tuple whose first byte of padding says that it is the socket's
-_PACKET = struct.Struct(f"<QQ{TUPLE}{_OUTER}7IH6BI16sII")
-assert _PACKET.size == 160
 # struct drop_event after its packet_event: location, reason, depth, stack
 _DROP = struct.Struct("<QII20Q")
 # struct flow_key (the point stands in the tuple's padding), struct flow
 FLOW_KEY = struct.Struct("<16s16sHHBB2xQ")
-FLOW = struct.Struct("<QQ4I16s32I")
+FLOW = struct.Struct("<QQ2H3I16s32I")
+_HEAD = struct.Struct("<Q10xHI")  # of struct flow: packets, ended, whose
+_OWN = 1  # WHOSE_OWN; 0 where a CPU has not seen it
 # struct stream: bytes, first_ns, second_ns, last_ns, silence_ns, silence_at_ns, next, gaps, gap_us
 _GAP_BUCKETS = 112
 STREAM = struct.Struct(f"<6QI4x{2 * _GAP_BUCKETS}I")
-
-_POINTS = (Point.RX, Point.TX, Point.DROP)
 
 
 def decode(data: bytes, context: DecodeContext) -> Event:
@@ -87,7 +78,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
         device,
         cpu,
         later,
-    ) = _PACKET.unpack_from(data)
+    ) = PACKET.unpack_from(data)
     flow = five_tuple(src, dst, sport, dport, proto)
     node = context.node
     if kind == 4:
@@ -96,7 +87,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
     if kind in (3, 5):
         hook, reason = "", ""
         if kind == 5:
-            freed_at, number, depth, *frames = _DROP.unpack_from(data, _PACKET.size)
+            freed_at, number, depth, *frames = _DROP.unpack_from(data, PACKET.size)
             hook = hook_of([context.symbol(frame) for frame in frames[:depth]])
             reason, _ = reason_at(number, context.symbol(freed_at), context.drop_reasons)
         return IcmpError(
@@ -105,7 +96,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
             netns=netns,
             ifindex=ifindex,
             device=text(device),
-            point=_POINTS[point],
+            point=POINTS[point],
             src=address(outer_src),
             dst=address(outer_dst),
             family=4 if outer_proto == 1 else 6,
@@ -136,8 +127,8 @@ def decode(data: bytes, context: DecodeContext) -> Event:
         "cpu": cpu,
     }
     if kind == 1:
-        return PacketSeen(point=_POINTS[point], **seen)
-    freed_at, number, depth, *frames = _DROP.unpack_from(data, _PACKET.size)
+        return PacketSeen(point=POINTS[point], **seen)
+    freed_at, number, depth, *frames = _DROP.unpack_from(data, PACKET.size)
     stack = tuple(context.symbol(frame) or hex(frame) for frame in frames[:depth])
     location = context.symbol(freed_at) or hex(freed_at)
     reason, derived = reason_at(number, location, context.drop_reasons)
@@ -153,35 +144,55 @@ def decode(data: bytes, context: DecodeContext) -> Event:
 
 
 def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) -> Iterator[FlowCounters]:
-    """The flow table, summed over the CPUs; flows that did not change since `seen` are left out."""
+    """The flow table, summed over the CPUs; flows that did not change since `seen` are left out, those that have ended are
+    taken out of the table. Where connections are left out for the budget's sake, flows that began and ended since the last
+    time are not reported: no reader waits for them."""
     created, present = maps.accounts()["flows created"], 0
     streams = dict(maps.pairs("streams", FLOW_KEY.size, STREAM.size))
+    sampling = maps.sampling()
+    gone: list[bytes] = []
     for key, values in maps.take("flows", FLOW_KEY.size, FLOW.size):
         present += 1
-        own = [value for value in FLOW.iter_unpack(values) if value[3] == 1]  # WHOSE_OWN; 0 where a CPU has not seen it
-        packets = sum(value[0] for value in own)
-        if not packets or seen.get(key) == packets:
+        heads = [_HEAD.unpack_from(values, at) for at in range(0, len(values), FLOW.size)]
+        packets = sum(packets for packets, _, whose in heads if whose == _OWN)
+        known = seen.get(key)
+        ended = any(ended for _, ended, _ in heads)
+        if ended:
+            gone.append(key)
+            seen.pop(key, None)
+        if not packets or known == packets or (ended and known is None and sampling):
             continue
-        seen[key] = packets
-        buckets = [sum(column) for column in zip(*(value[7:] for value in own), strict=True)]
-        while buckets and not buckets[-1]:
-            buckets.pop()
-        src, dst, sport, dport, proto, point, _ = FLOW_KEY.unpack(key)
-        netns, ifindex, device = own[-1][4:7]
-        yield FlowCounters(
-            node=context.node,
-            t_ns=now,
-            netns=netns,
-            ifindex=ifindex,
-            device=text(device),
-            point=_POINTS[point % 3],
-            flow=five_tuple(src, dst, sport, dport, proto),
-            packets=packets,
-            bytes=sum(value[1] for value in own),
-            hop_ns=tuple(buckets),
-            **_stream(streams.get(key)),
-        )
+        if not ended:
+            seen[key] = packets
+        own = [value for value in FLOW.iter_unpack(values) if value[4] == _OWN]
+        yield _counters(key, own, context, now, _stream(streams.get(key)))
+    maps.delete_all("flows", gone)
+    maps.delete_all("streams", [key for key in gone if key in streams])
     maps.evicted(created - present)
+    maps.took_out(len(gone))
+
+
+def _counters(
+    key: bytes, own: list[tuple[Any, ...]], context: DecodeContext, now: int, stream: dict[str, Any]
+) -> FlowCounters:
+    buckets = [sum(column) for column in zip(*(value[8:] for value in own), strict=True)]
+    while buckets and not buckets[-1]:
+        buckets.pop()
+    src, dst, sport, dport, proto, point, _ = FLOW_KEY.unpack(key)
+    netns, ifindex, device = own[-1][5:8]
+    return FlowCounters(
+        node=context.node,
+        t_ns=now,
+        netns=netns,
+        ifindex=ifindex,
+        device=text(device),
+        point=POINTS[point % 3],
+        flow=five_tuple(src, dst, sport, dport, proto),
+        packets=sum(value[0] for value in own),
+        bytes=sum(value[1] for value in own),
+        hop_ns=tuple(buckets),
+        **stream,
+    )
 
 
 def _stream(value: bytes | None) -> dict[str, Any]:
@@ -217,4 +228,5 @@ PROBE = Probe(
     ),
     decode=decode,
     drain=drain,
+    travels=is_sighting,
 )

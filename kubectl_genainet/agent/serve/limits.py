@@ -89,6 +89,7 @@ def checked_request(request: TraceRequest) -> TraceRequest:
         ("max_events", request.max_events, MAX_EVENTS),
         ("max_bytes", request.max_bytes, MAX_BYTES),
         ("cpu_percent", request.cpu_percent, MAX_CPU_PERCENT),
+        ("events_per_second", request.events_per_second, MAX_EVENTS),
     ):
         if not 0 < value <= most:
             raise InputError(f"{value} is not between 0 and {most:g}", field=field)

@@ -23,7 +23,7 @@ def write_all(fd: int, data: bytes) -> None:
 
 class Outbox:
     """Writes records to the descriptor `sink` from a thread of its own, at most `capacity` bytes behind. `sent` and
-    `dropped` count records."""
+    `dropped` count events."""
 
     def __init__(self, sink: int, capacity: int) -> None:
         self._sink = sink
@@ -37,16 +37,17 @@ class Outbox:
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
 
-    def put(self, event: Event, *, always: bool = False) -> bool:
-        """Queues a record; False where the queue is full. `always` is for the few records that must arrive."""
+    def put(self, event: Event, *, always: bool = False, count: int = 1) -> bool:
+        """Queues a record; False where the queue is full. `always` is for the few records that must arrive; `count` is how
+        many events the record holds."""
         line = wire.encode(event)
         with self._lock:
             if not always and self._size + len(line) > self._capacity:
-                self.dropped += 1
+                self.dropped += count
                 return False
             self._waiting.append(line)
             self._size += len(line)
-            self.sent += 1
+            self.sent += count
             self.bytes += len(line)
             self._lock.notify()
         return True

@@ -1,63 +1,123 @@
 """Keeps a session within its budget of CPU time: beyond it fewer connections are followed, each of them whole.
 
-The kernel raises the level by itself within the second (press, probes/packet.bpf.c); here it is raised by the time that
-events really took, and lowered when there is room again.
+The kernel follows fewer by itself within the second (press, probes/packet.bpf.c); here the number is set by what the session
+really took: this process, what it started, and the BPF programs themselves.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import struct
 import time
 
+from kubectl_genainet.agent.bpf import syscalls as bpfsys
 from kubectl_genainet.agent.bpf.loader import LoadedProbe
+from kubectl_genainet.model.packet import ALL_KEPT
 
-MAX_LEVEL = 12
-EVENT_S = 25e-6  # what an event takes to decode and to send, at first sight
-EVENTS_SHARE = 0.6  # of the budget; the rest is for counters, namespaces and rules
-ROOM = 0.35  # below this part of the budget there is room for twice as many
-BUSY = 2  # looks in a row over the budget, before it is raised: the first events look up the kernel's symbols
-CALM = 5  # looks in a row with room, before the level is lowered
+FEWEST_KEPT = 4  # of ALL_KEPT
+EVENT_S = 6e-6  # what an event takes at first sight
+EVENTS_SHARE = 0.6  # of the budget, at first sight; the rest is for counters, namespaces and rules
+BURST = 2  # times the events of a second that the budget has room for: the kernel does not wait for the next look
+AIM = 0.9  # of the budget: where the number is set to
+ROOM = 0.75  # of the budget: below it more are followed
+MOST_MORE = 2.0  # times as many as before, at once
+FEWEST_LESS = 0.25
+CALM = 2  # looks in a row with room, before more are followed
+EVENT_MOST_S = 50e-6  # what an event takes on a slow node
+WORTH = 0.25  # of the budget, that following connections may be taking: below it fewer of them save nothing
+SMOOTH = 0.3  # the part of the last second in the average: rules are read every few seconds, which takes much of one
 _SAMPLING = struct.Struct("=II")
 _ZERO = bytes(4)
 
 
+class KernelTime:
+    """What the session's BPF programs take, from the kernel's own statistics, switched on for a part of the time only: the
+    measuring costs as much as a small program. `spent_s` is None where the kernel or the rights do not give it."""
+
+    def __init__(self, probes: list[LoadedProbe]) -> None:
+        self._probes = probes
+        self._statistics: int | None = None
+        self._began = self._ran = self._asked = 0.0
+        self.spent_s: float | None = None
+
+    def begin(self) -> None:
+        """Switches on; `end` soon."""
+        self._statistics = bpfsys.enable_statistics()
+        self._began, self._ran = time.monotonic(), self._run_s()
+
+    def end(self) -> None:
+        """Adds what the time since the last measurement took, by the rate within this one."""
+        if self._statistics is None:
+            return
+        ran, now = self._run_s() - self._ran, time.monotonic()
+        os.close(self._statistics)
+        self._statistics = None
+        since = now - (self._asked or self._began)
+        self._asked = now
+        self.spent_s = (self.spent_s or 0.0) + ran / max(now - self._began, 1e-3) * since
+
+    def _run_s(self) -> float:
+        return sum(s.run_ns for probe in self._probes for s in probe.statistics().values()) / 1e9
+
+
 class Sampler:
-    """Of the packet probe. `level` is the one in force as last looked at."""
+    """Of the packet probe. `kept` of ALL_KEPT connections are followed, as last looked at."""
 
-    def __init__(self, probe: LoadedProbe, cpu_percent: float) -> None:
-        self._map = probe.maps["sampling"]
-        self._budget = cpu_percent / 100 * EVENTS_SHARE
-        self.level = 0
-        self._spent = 0.0
-        self._looked_at = time.monotonic()
-        self._calm = self._busy = 0
-        self._set(0)
+    def __init__(
+        self, packets: LoadedProbe, probes: list[LoadedProbe], cpu_percent: float, events_per_second: int
+    ) -> None:
+        self._map = packets.maps["sampling"]
+        self.budget, self._most_events = cpu_percent / 100, events_per_second
+        self.kernel = KernelTime(probes)
+        self.kept = ALL_KEPT
+        self._event_s = EVENT_S
+        self._began_s = _own_s()
+        self._looked_at, self._own, self._kernel, self._events = time.monotonic(), 0.0, 0.0, 0
+        self._calm = 0
+        self._average = self._following = 0.0
+        self._set(ALL_KEPT)
 
-    def _set(self, level: int) -> None:
-        self.level = level
-        soft = max(100, int(self._budget / EVENT_S / (os.cpu_count() or 1)))
-        self._map.set(_ZERO, _SAMPLING.pack(level, soft))
+    @property
+    def own_s(self) -> float:
+        """CPU time of this process and of those that it started, since the session began to watch."""
+        return _own_s() - self._began_s
 
-    def took(self, seconds: float) -> None:
-        """Time of the CPU that handling events took."""
-        self._spent += seconds
+    def _set(self, kept: int) -> None:
+        self.kept = kept
+        room = min(self.budget * EVENTS_SHARE / self._event_s, self._most_events)
+        soft = max(50, int(BURST * room / (os.cpu_count() or 1)))
+        self._map.set(_ZERO, _SAMPLING.pack(ALL_KEPT - kept, soft))
 
-    def look(self) -> bool:
-        """Once a second: adjusts the level. Returns whether it has changed since the last look."""
-        now, before = time.monotonic(), self.level
-        current: int = _SAMPLING.unpack(self._map.get(_ZERO) or bytes(_SAMPLING.size))[0]
-        share = self._spent / max(now - self._looked_at, 1e-3)
-        self._spent, self._looked_at = 0.0, now
-        self._calm = self._calm + 1 if share < ROOM * self._budget else 0
-        self._busy = self._busy + 1 if share > self._budget else 0
-        if self._busy >= BUSY and current < MAX_LEVEL and current == before:
-            current += 1
-            self._busy = 0
-            self._set(current)
-        elif self._calm >= CALM and current:
-            current -= 1
+    def look(self, events: int) -> bool:
+        """Once a second, with the number of events since the start: adjusts how many connections are followed. Returns
+        whether that has changed since the last look."""
+        now, before = time.monotonic(), self.kept
+        left_out: int = _SAMPLING.unpack(self._map.get(_ZERO) or bytes(_SAMPLING.size))[0]
+        current = ALL_KEPT - left_out
+        seconds = max(now - self._looked_at, 1e-3)
+        own, kernel = self.own_s, self.kernel.spent_s or 0.0
+        spent = (own - self._own + kernel - self._kernel) / seconds / self.budget
+        following = ((events - self._events) * EVENT_MOST_S + kernel - self._kernel) / seconds / self.budget
+        self._following += SMOOTH * (following - self._following)
+        used = self._average = self._average + SMOOTH * (spent - self._average)
+        if self._following < WORTH:
+            used = min(used, AIM)
+        used = max(used, (events - self._events) / seconds / self._most_events)
+        self._looked_at, self._own, self._kernel, self._events = now, own, kernel, events
+        self._calm = self._calm + 1 if used < ROOM else 0
+        wanted = current
+        if used > 1 and current <= before:
+            wanted = max(FEWEST_KEPT, int(current * max(FEWEST_LESS, AIM / used)))
+        elif self._calm >= CALM and current < ALL_KEPT:
+            wanted = min(ALL_KEPT, int(current * min(MOST_MORE, AIM / max(used, 0.01))))
             self._calm = 0
-            self._set(current)
-        self.level = current
-        return current != before
+        if wanted != current:
+            self._set(wanted)
+        self.kept = wanted
+        return wanted != before
+
+
+def _own_s() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime

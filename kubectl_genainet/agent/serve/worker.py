@@ -37,10 +37,11 @@ from kubectl_genainet.agent.serve.job import ALIVE_S, Job, hello
 from kubectl_genainet.agent.serve.outbox import Outbox
 from kubectl_genainet.agent.serve.sampler import Sampler
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.model.events import AgentFailed, Bye, Event, LostEvents, Progress, Sampled, Tick
+from kubectl_genainet.model.events import AgentFailed, Bye, Event, LostEvents, Progress, Sampled, Sightings, Tick
 from kubectl_genainet.wire import FilterEntry
 
 POLL_S = 0.02
+SIGHTINGS = 500  # in one record
 ACCOUNT_S = 1.0
 EXACT_S = 0.2
 SWEEP_S = 0.5
@@ -49,8 +50,8 @@ EXACT_START_S = 10.0  # a node with many rules takes seconds to list them
 EXACT_END_S = 15.0  # taking it back runs a few commands
 UNREADABLE = 100  # texts at most about what can't be read
 RULESETS_S = 15.0
-NODE_SHARE = 50  # looking at the namespaces may take one part in so many of the time
-DRAIN_SHARE = 60  # reading the flow table may take one part in so many of the time
+NODE_SHARE = 8  # looking at the namespaces, and at the rules, may take one part in so many of the budget
+DRAIN_SHARE = 4  # reading the tables may take one part in so many of the budget
 _COUNTERS = re.compile(
     r"\[\d+:\d+\]|\"(packets|bytes)\": *\d+|^#.*$", re.MULTILINE
 )  # change without the rules changing
@@ -80,6 +81,7 @@ class Session:
         self.reported: dict[tuple[str, str], int] = {}
         self.from_user_space = 0  # events that no kernel program has counted
         self.emitted = self.lost = self.received = 0
+        self.sightings: list[bytes] = []  # that wait to be sent together
         self.unreadable: set[str] = set()  # what was said to be
         threading.Thread(target=self._listen, args=(commands,), daemon=True).start()
 
@@ -154,7 +156,7 @@ class Session:
             compiling = partial(self._compiling, f"{name} ({number} of {len(request.probes)})")
             probe = LoadedProbe(PROBES[name], self.node, cache, request.options, self.job.budget, compiling)
             self.probes.append(probe)
-            probe.on_event(self._event)
+            probe.on_event(self._event, self._undecoded)
             probe.configure(self._filters(probe), self._own())
         if "dns" in request.probes and self.job.dns_over_tcp:
             self._open_tap("dns", lambda: TcpTap(self.node, self.inventory.host_netns, request.options))
@@ -173,7 +175,7 @@ class Session:
             self.exact_runs.wait(EXACT_START_S)
         packets = next((p for p in self.probes if p.probe.name == "packet"), None)
         if packets is not None:
-            self.sampler = Sampler(packets, request.cpu_percent)
+            self.sampler = Sampler(packets, self.probes, request.cpu_percent, request.events_per_second)
         for probe in self.probes:
             probe.attach()
         for text in dict.fromkeys(text for probe in self.probes for text in probe.missing):
@@ -226,14 +228,29 @@ class Session:
         while not self.stop.wait(pause):
             began = time.monotonic()
             self._rulesets()
-            pause = max(RULESETS_S, NODE_SHARE * (time.monotonic() - began))
+            pause = max(RULESETS_S, self._rest(NODE_SHARE, time.monotonic() - began))
 
     def _event(self, event: Event) -> None:
+        self._send_sightings()  # what was seen before it comes before it
         self.received += 1
         if self.pod_rules is not None:
             self.pod_rules.see(event)
         if not self.outbox.put(event):
             self.lost += 1
+
+    def _undecoded(self, data: bytes) -> None:
+        self.sightings.append(data)
+        if len(self.sightings) >= SIGHTINGS:
+            self._send_sightings()
+
+    def _send_sightings(self) -> None:
+        count = len(self.sightings)
+        if not count:
+            return
+        self.received += count
+        if not self.outbox.put(Sightings(node=self.node, data=b"".join(self.sightings)), count=count):
+            self.lost += count
+        self.sightings.clear()
 
     def _stream(self) -> None:
         request = self.job.request
@@ -254,19 +271,22 @@ class Session:
             if self.filters_changed.is_set():
                 self.filters_changed.clear()
                 self._configure()
+            if self.sampler is not None:
+                self.sampler.kernel.end()
             if now >= drain_at:
+                began = time.thread_time()
                 self._drain(drained)
                 counted_until = seen_until
-                drain_at = time.monotonic() + max(1.0, DRAIN_SHARE * (time.monotonic() - now))
+                drain_at = time.monotonic() + max(1.0, self._rest(DRAIN_SHARE, time.thread_time() - began))
             if now >= accounts_at:
-                self._report_losses()
-                self._sample()
-                self.outbox.put(Tick(node=self.node, t_ns=seen_until, counted_ns=counted_until), always=True)
+                self._tick(seen_until, counted_until)
                 accounts_at = now + ACCOUNT_S
+                if self.sampler is not None:
+                    self.sampler.kernel.begin()
             if now >= sweep_at:
                 started = time.monotonic()
                 self._sweep()
-                sweep_at = started + max(SWEEP_S, DRAIN_SHARE * (time.monotonic() - started))
+                sweep_at = started + max(SWEEP_S, self._rest(DRAIN_SHARE, time.monotonic() - started))
             if now >= deadline:
                 self.end("timeout")
             if self.received >= request.max_events or self.outbox.bytes >= request.max_bytes:
@@ -309,17 +329,36 @@ class Session:
         finally:
             self.exact_runs.set()
 
+    def _rest(self, share: int, took_s: float) -> float:
+        """How long to pause after something that took so long and may take one part in `share` of the budget."""
+        return took_s * share * 100 / self.job.request.cpu_percent
+
     def _sample(self) -> None:
-        if self.sampler is not None and self.sampler.look():
-            level = self.sampler.level
-            self.outbox.put(Sampled(node=self.node, t_ns=time.monotonic_ns(), level=level), always=True)
+        if self.sampler is not None and self.sampler.look(self.received):
+            kept = self.sampler.kept
+            self.outbox.put(Sampled(node=self.node, t_ns=time.monotonic_ns(), kept=kept), always=True)
+
+    def _tick(self, seen_until: int, counted_until: int) -> None:
+        """Says what was lost, left out and spent until then."""
+        self._report_losses()
+        tick = Tick(node=self.node, t_ns=seen_until, counted_ns=counted_until)
+        if self.sampler is not None:
+            self._sample()
+            spent = self.sampler.kernel.spent_s
+            tick = Tick(
+                node=self.node,
+                t_ns=seen_until,
+                counted_ns=counted_until,
+                cpu_ns=int(self.sampler.own_s * 1e9),
+                kernel_ns=int(spent * 1e9) if spent is not None else None,
+                budget=self.sampler.budget * 100,
+            )
+        self.outbox.put(tick, always=True)
 
     def _consume(self) -> None:
-        began = time.thread_time()
         for probe in self.probes:
             probe.consume()
-        if self.sampler is not None:
-            self.sampler.took(time.thread_time() - began)
+        self._send_sightings()
         for tap in self.taps.values():
             for event in tap.poll():
                 self._from_user_space(event)
@@ -355,7 +394,7 @@ class Session:
                 self._report_node(fresh=False)
             except OSError:
                 raise GenainetError("the node's network namespace is gone") from None
-            pause = max(self.job.namespaces_s, NODE_SHARE * (time.monotonic() - begun))
+            pause = max(self.job.namespaces_s, self._rest(NODE_SHARE, time.monotonic() - begun))
 
     def _drain(self, drained: dict[bytes, int]) -> None:
         for probe in self.probes:

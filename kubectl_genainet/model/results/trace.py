@@ -7,7 +7,7 @@ import msgspec
 from kubectl_genainet.model.finding import Finding
 from kubectl_genainet.model.results.losses import Losses
 from kubectl_genainet.model.results.measure import Quantiles
-from kubectl_genainet.model.results.path import Party
+from kubectl_genainet.model.results.path import Party, ServiceRef
 
 
 class BackendSummary(msgspec.Struct, frozen=True):
@@ -21,6 +21,42 @@ class BackendSummary(msgspec.Struct, frozen=True):
     response: Quantiles
     retransmits: int
     drops: int
+
+
+class ConnectionTotals(msgspec.Struct, frozen=True):
+    """All TCP connections of a kind that began during the trace, counted in the kernel at one end's sockets: exact, whether
+    their packets were followed or not.
+
+    `counted_at` "client": by `client` (workload, node or address) and what it asked for, `service`, or `backend` where that is
+    none. `counted_at` "server": by the `client` that it saw and its `backend`. Of those that are over, each is in one of
+    `refused`, `timed_out`, `given_up` (before it was established), `ended`, `reset`. `sent` and `received` are their bytes, as
+    seen from that end.
+    """
+
+    counted_at: str
+    client: str
+    service: ServiceRef | None
+    backend: str | None
+    opened: int
+    established: int
+    refused: int
+    timed_out: int
+    given_up: int
+    ended: int
+    reset: int
+    sent: int
+    received: int
+
+
+class AgentCost(msgspec.Struct, frozen=True):
+    """What an agent took while it watched, in per cent of a core: its processes and (None: unknown) its BPF programs, beside
+    its `budget`; `highest` is the most within a second or so, of both."""
+
+    node: str
+    budget: float
+    processes: float
+    programs: float | None
+    highest: float
 
 
 class TraceSummary(msgspec.Struct, frozen=True, tag_field="kind", tag="summary"):
@@ -42,3 +78,5 @@ class TraceSummary(msgspec.Struct, frozen=True, tag_field="kind", tag="summary")
     left_out: int = 0  # connections that not all nodes followed, as they kept within their budgets of CPU time
     not_shown: int = 0  # connections that the filters (--verdict, --from, …) left out: they are in no other number
     sampled: int = 1  # at the busiest moment one connection in so many was followed
+    totals: tuple[ConnectionTotals, ...] | None = None  # None: not known
+    agents: tuple[AgentCost, ...] = ()

@@ -186,7 +186,8 @@ def _applied_to(obj: KubeObject, part: Any) -> Peer:
 
 def _pods(obj: KubeObject, part: dict[str, Any]) -> Peer:
     pods, namespaces = (_selector(obj, part.get(field)) for field in ("podSelector", "namespaceSelector"))
-    if obj.namespace:
+    # What has a subject is cluster-scoped, though a file's object of a kind that is not known was given a namespace.
+    if obj.namespace and "subject" not in part:
         return PodsPeer(pods, namespace=obj.namespace)
     return PodsPeer(pods, namespaces) if pods.requirements or namespaces.requirements else AnyPeer()
 

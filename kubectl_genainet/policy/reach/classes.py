@@ -197,6 +197,10 @@ class PodClasses:
             if term.protocol and term.protocol != protocol:
                 return 0
             named = self._named_ports.get((term.name, protocol, port), 0)
+            if term.last:
+                for (name, of, number), classes in self._named_ports.items():
+                    if (name, of) == (term.name, protocol) and term.holds(number, port):
+                        named |= classes
             return named & self.pods if term.pods_only else named
         if isinstance(term, NotPorts):
             excepted = 0

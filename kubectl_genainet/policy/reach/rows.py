@@ -291,7 +291,7 @@ def _edges_of(term: Ports) -> set[int]:
             return {first, last + 1}
         case NotPorts(ports=ports):
             return set().union(*map(_edges_of, ports)) if ports else set()
-        case NamedPortTerm():
-            return set()
+        case NamedPortTerm(last=last):
+            return {last + 1} if last else set()
         case _:
             return set()

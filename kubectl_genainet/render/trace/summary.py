@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from kubectl_genainet.model.finding import counted
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.measure import Quantiles
-from kubectl_genainet.model.results.trace import BackendSummary, TraceSummary
+from kubectl_genainet.model.results.trace import AgentCost, BackendSummary, ConnectionTotals, TraceSummary
 from kubectl_genainet.render.paragraphs import hanging
 from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import duration, printable
@@ -50,6 +52,22 @@ BACKEND_COLUMNS: tuple[Column[BackendSummary], ...] = (
 )
 
 
+def _number_of(name: str) -> Column[ConnectionTotals]:
+    return Column(name.upper().replace("_", " "), lambda totals: str(getattr(totals, name)), right=True)
+
+
+TOTALS_TITLE = "All TCP connections of the trace, counted in the kernel at the clients' and at the servers' sockets:"
+TOTALS_COLUMNS: tuple[Column[ConnectionTotals], ...] = (
+    Column("COUNTED AT", lambda t: t.counted_at),
+    Column("CLIENT", lambda t: t.client),
+    Column("TO", lambda t: f"svc/{t.service.name}:{t.service.port}" if t.service else (t.backend or "-")),
+    *map(
+        _number_of,
+        ("opened", "established", "ended", "refused", "timed_out", "given_up", "reset", "sent", "received"),
+    ),
+)
+
+
 def summary_block(
     summary: TraceSummary, width: int, *, shown: frozenset[str] = frozenset(), most: int = BACKENDS_SHOWN
 ) -> RenderableType:
@@ -64,6 +82,8 @@ def summary_block(
     for finding in findings[:FINDINGS_SHOWN]:
         parts += hanging(line(Text("! ", style="bold yellow"), finding.title), width, hang=2)
         parts += [part for item in finding.evidence for part in hanging(evidence(item), width, indent=2, hang=2)]
+    if summary.sampled > 1 and summary.totals:
+        parts += [Text(""), Text(TOTALS_TITLE, style="dim"), table(TOTALS_COLUMNS, summary.totals)]
     parts += [Text(""), *hanging(Text(_account(summary), style="dim"), width)]
     return Group(*parts)
 
@@ -87,8 +107,17 @@ def _account(summary: TraceSummary) -> str:
     if summary.sampled > 1:
         text += (
             f"; the agents kept within their budget of CPU time (--budget): at times one connection in {summary.sampled} was "
-            f"followed, and {summary.left_out} that were seen in part are left out"
+            f"followed, and {summary.left_out} that were seen in part are left out; totals are of all"
         )
+    if summary.agents:
+        text += f"; {_busiest(summary.agents)}"
     if summary.silent_nodes:
         text += f"; broke off: {', '.join(summary.silent_nodes)}"
     return printable(text)
+
+
+def _busiest(agents: Sequence[AgentCost]) -> str:
+    """What the busiest agent took of its budget."""
+    most = max(agents, key=lambda a: a.processes + (a.programs or 0.0))
+    taken = f"the busiest agent ({most.node}) took {most.processes + (most.programs or 0.0):.1f} % of a core"
+    return f"{taken}, of {most.budget:g} %" + (", its BPF programs not counted" if most.programs is None else "")

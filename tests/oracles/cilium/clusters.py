@@ -158,7 +158,7 @@ class Maker:
         return str(
             self.some(
                 *("all", "world", "cluster", "host", "remote-node", "kube-apiserver", "none", "cluster-mesh"),
-                *("world-ipv4", "health", "world", "cluster"),
+                *("world-ipv4", "health", "world", "cluster", "init", "ingress", "unmanaged"),
             )
         )
 
@@ -172,7 +172,8 @@ class Maker:
     def _block(self) -> str:
         return str(
             self.some(
-                "203.0.113.0/24", "0.0.0.0/0", "198.51.100.0/24", "10.0.0.0/8", "192.168.0.0/16", "203.0.113.9/32"
+                *("203.0.113.0/24", "0.0.0.0/0", "198.51.100.0/24", "10.0.0.0/8", "192.168.0.0/16", "203.0.113.9/32"),
+                *("203.0.113.0/24", "0.0.0.0/0", "::/0", "2001:db8::/32", "0.0.0.0/1", "10.0.0.3/32"),
             )
         )
 
@@ -304,6 +305,10 @@ class Maker:
                 {"port": 53, "protocol": "UDP"},
                 {"port": 8000, "endPort": 9200},
                 {"protocol": "TCP"},
+                {"port": "dns", "protocol": "UDP"},
+                {"port": "http", "protocol": "UDP"},
+                {"port": 9100, "protocol": "SCTP"},
+                {"port": 1, "endPort": 65535},
             )
         )
 

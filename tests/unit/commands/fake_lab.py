@@ -18,7 +18,7 @@ from kubectl_genainet import wire
 from kubectl_genainet.bundle import Bundle
 from kubectl_genainet.lab.spec import LabSpec
 from kubectl_genainet.lab.state import LabRecord
-from kubectl_genainet.model.events import Event
+from kubectl_genainet.model.events import Event, Hello
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.wire import TraceRequest
 
@@ -64,6 +64,8 @@ class FakeLab:
 
     def _of(self, node: str, *kinds: type[Any]) -> Iterator[Event]:
         for event in self.bundle.events:
+            if isinstance(event, Hello):  # of the version that recorded it
+                event = msgspec.structs.replace(event, protocol=wire.PROTOCOL)
             if getattr(event, "node", "") == node and (not kinds or isinstance(event, kinds)):
                 yield event
 

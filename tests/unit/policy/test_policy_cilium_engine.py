@@ -242,3 +242,37 @@ def test_services_stand_for_their_pods() -> None:
     rule = {"toServices": [{"k8sService": {"serviceName": "chat", "namespace": "web"}}]}
     judge = under(service, cnp(endpointSelector=VEC, egress=[rule]))
     assert [verdict(judge, "ai/vec-0", t) for t in ("web/chat", "ai/rag")] == ["allow", "deny"]
+
+
+def test_every_address_of_the_other_family_is_nobody_where_the_cluster_has_one() -> None:
+    out = netpol("ai/out", policyTypes=["Egress"], egress=[{"to": [{"ipBlock": {"cidr": "::/0"}}]}])
+    e = under(out, config(cluster_name="default"))
+    assert verdict(e, "ai/rag", WORLD) == "deny"
+    assert verdict(e, "ai/rag", "2001:db8::9") == "allow"
+    four = netpol("ai/out", policyTypes=["Egress"], egress=[{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}])
+    assert verdict(under(four, config(cluster_name="default")), "ai/rag", WORLD) == "allow"
+
+
+def test_a_range_may_begin_at_a_port_by_its_name() -> None:
+    server = pod("ai/api", "10.1.0.7", node="n1", ports=(("http", "TCP", 8080),))
+    rule = {"fromEndpoints": [{}], "toPorts": [{"ports": [{"port": "http", "endPort": 8090, "protocol": "TCP"}]}]}
+    e = under(server, cnp(endpointSelector=labels(app="api"), ingress=[rule]))
+    assert [p for p in (8079, 8080, 8085, 8090, 8091) if verdict(e, "ai/rag", "ai/api", p) == "allow"] == [
+        8080,
+        8085,
+        8090,
+    ]
+
+
+def test_a_field_that_deny_rules_do_not_have_leaves_open_what_they_deny() -> None:
+    rule = {"toFQDNs": [{"matchName": "api.example.com"}], "toPorts": [{"ports": [{"port": "443"}]}]}
+    e = under(cnp(endpointSelector=labels(app="rag"), egress=[{"toEntities": ["all"]}], egressDeny=[rule]))
+    answer = ask(e, "ai/rag", WORLD, 443)
+    assert answer.verdict.value == "unknown"
+    assert any("egressDeny[0].toFQDNs" in note.field for note in answer.not_evaluated)
+
+
+def test_reserved_keys_that_are_all_absent_select_every_identity_but_those_of_nodes() -> None:
+    absent = [{"key": "reserved:remote-node", "operator": "DoesNotExist"}, {"key": "app", "operator": "DoesNotExist"}]
+    e = under(cnp(endpointSelector=VEC, ingress=[{"fromEndpoints": [{"matchExpressions": absent}]}]))
+    assert passing(e, "ai/vec-0", ("ai/rag", "web/chat", WORLD, OTHER)) == ["ai/rag", "web/chat", WORLD]

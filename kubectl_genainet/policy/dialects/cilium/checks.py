@@ -6,8 +6,10 @@ Source: Cilium, pkg/policy/api/rule_validation.go, and the schema of the custom 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+import msgspec
 
 from kubectl_genainet.policy.cidr import Block, block_of
 from kubectl_genainet.policy.dialects.cilium.shapes import RawCidrRule, RawFqdn, RawPortProtocol, RawPortRule, RawRule
@@ -45,7 +47,7 @@ def check_rule(raw: RawRule, where: Where, direction: Direction, action: Action)
         raise where.at("icmps").error("icmps can't be combined with toPorts: the agent refuses the policy")
     for i, ports in enumerate(raw.to_ports or ()):
         _check_ports(ports, where.at("toPorts").item(i), direction, action)
-    for i, fqdn in enumerate(raw.to_fqdns or ()):
+    for i, fqdn in enumerate(raw.to_fqdns or () if action is Action.ALLOW else ()):
         check_fqdn(fqdn, where.at("toFQDNs").item(i))
 
 
@@ -77,7 +79,9 @@ def _check_peers(raw: RawRule, where: Where) -> None:
 
 
 def _check_ports(raw: RawPortRule, where: Where, direction: Direction, action: Action) -> None:
-    rules = raw.rules or {} if action is Action.ALLOW else {}
+    if action is Action.DENY:  # of a port rule that denies the schema knows the ports only
+        raw = msgspec.structs.replace(raw, rules=None, listener=None, server_names=())
+    rules = raw.rules or {}
     kinds = [name for name, value in rules.items() if value]
     if len(kinds) > 1:
         raise where.at("rules").error("a rule has layer 7 rules of one protocol only: the agent refuses the policy")
@@ -116,6 +120,27 @@ def _check_port(raw: RawPortProtocol, where: Where, kind: str) -> None:
     if kind and kind != "dns" and raw.protocol != "TCP":
         problem = f"layer 7 rules ({kind}) need protocol TCP"
         raise where.at("protocol").error(f"{problem}: the agent refuses the policy")
+
+
+def not_in_deny_rules(rules: Iterable[RawRule], where: Where) -> Iterator[tuple[str, str]]:
+    """Fields that an allowing rule has and a denying one has not: the API server drops them, and the rule denies more."""
+    why = "a deny rule has no such field: the API server drops it"
+    for i, rule in enumerate(rules):
+        at = where.item(i)
+        if rule.to_fqdns:
+            yield at.at("toFQDNs").field, why
+        if rule.authentication:
+            yield at.at("authentication").field, why
+        for j, ports in enumerate(rule.to_ports or ()):
+            for name, value in (
+                ("rules", ports.rules),
+                ("listener", ports.listener),
+                ("serverNames", ports.server_names),
+                ("terminatingTLS", ports.terminating_tls),
+                ("originatingTLS", ports.originating_tls),
+            ):
+                if value:
+                    yield at.at("toPorts").item(j).at(name).field, why
 
 
 def port_number(text: str) -> int | None:

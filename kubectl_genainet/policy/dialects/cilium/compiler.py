@@ -17,7 +17,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.dialects.cilium.blocks import groups_of
-from kubectl_genainet.policy.dialects.cilium.checks import check_rule, dns_rules
+from kubectl_genainet.policy.dialects.cilium.checks import check_rule, dns_rules, not_in_deny_rules
 from kubectl_genainet.policy.dialects.cilium.names import Lookups, name_pattern
 from kubectl_genainet.policy.dialects.cilium.netpol import as_enforced
 from kubectl_genainet.policy.dialects.cilium.options import identities_of, options_of
@@ -100,6 +100,8 @@ class CiliumCompiler:
         raw = obj.raw["spec"] if where.field == "spec" else obj.raw["specs"][int(where.field[6:-1])]
         unsure = [(f, f"no such field in {obj.kind}") for f in unknown_fields(raw, RawSpec, where.field)]
         unsure += unread
+        for side, rules in (("ingressDeny", spec.ingress_deny), ("egressDeny", spec.egress_deny)):
+            unsure += not_in_deny_rules(rules, where.at(side))
         isolates = _isolates(spec)
         admitting = Policy(
             ref=obj.ref,

@@ -126,13 +126,18 @@ def identities_of(snapshot: ClusterSnapshot, options: Options) -> Identities:
         api_nodes=nodes,
         dual_stack=_dual_stack(snapshot) if options.enable_ipv6 is None else options.enable_ipv6,
         node_labels=options.enable_node_selector_labels,
+        version=6 if _versions(snapshot) == {True} else 4,
     )
 
 
 def _dual_stack(snapshot: ClusterSnapshot) -> bool:
+    return len(_versions(snapshot)) == 2
+
+
+def _versions(snapshot: ClusterSnapshot) -> set[bool]:
+    """Whether there are addresses of IPv6 (True) and of IPv4 (False)."""
     versions = {":" in ip for pod in snapshot.pods for ip in pod.ips}
-    versions |= {":" in ip for node in snapshot.nodes for ip in node.ips}
-    return len(versions) == 2
+    return versions | {":" in ip for node in snapshot.nodes for ip in node.ips}
 
 
 def _api_servers(snapshot: ClusterSnapshot) -> frozenset[Address] | None:

@@ -100,7 +100,8 @@ class RuleReader:
     def as_block(self, peer: BlockPeer) -> Peer:
         """A block as it selects here; all addresses of a family are the world."""
         block = peer.block
-        if block.text.endswith("/0") and not peer.excepts and not self._also:
+        own_family = self._identities.dual_stack or block.version == self._identities.version
+        if block.text.endswith("/0") and own_family and not peer.excepts and not self._also:
             world = f"world-ipv{block.version}" if self._identities.dual_stack else "world"
             return EntityPeer(world, peer.field, self._identities)
         return msgspec.structs.replace(peer, outside_only=True, also=self._also)
@@ -149,7 +150,7 @@ def _port(raw: RawPortProtocol, where: Where) -> Ports:
     protocol = "" if raw.protocol in ("", "ANY") else raw.protocol
     first = port_number(raw.port)
     if first is None:
-        return NamedPortTerm(protocol, raw.port.lower(), where.field, pods_only=True)
+        return NamedPortTerm(protocol, raw.port.lower(), where.field, pods_only=True, last=raw.end_port)
     if first == 0:
         return NumberedPorts(protocol, 0, 65535, where.field)
     return NumberedPorts(protocol, first, max(first, raw.end_port), where.field)

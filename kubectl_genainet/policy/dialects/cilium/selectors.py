@@ -40,10 +40,13 @@ def subject_peer(raw: RawSelector, identities: Identities, where: Where) -> Iden
 def endpoint_peer(raw: RawSelector, identities: Identities, where: Where, *, init: bool = False) -> IdentityPeer:
     """A peer. Without a reserved key it selects in one cluster, and in the policy's own namespace unless the selector
     names one or a namespace's label; in a clusterwide policy, pods of every namespace. `init`: the policy is for pods
-    that are starting."""
+    that are starting.
+
+    With a reserved key, terms that only say what is absent hold for identity 0 too, the wildcard of the policy maps."""
     terms = label_terms(raw, "any", where)
     if any(t.source == "reserved" for t in terms):
-        return IdentityPeer(terms, identities, where.field)
+        absent = all(t.operator in (Operator.DOES_NOT_EXIST, Operator.NOT_IN) for t in terms)
+        return IdentityPeer(terms, identities, where.field, unknown_too=absent)
     namespace = where.obj.namespace
     only = ""
     if not any(t.key == POD_NAMESPACE and t.source in ("k8s", "any") for t in terms):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from kubectl_genainet import __version__
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.model.events import Event, Hello
+from kubectl_genainet.model.events import Event, Hello, Sightings
+from kubectl_genainet.wire import sightings
 
-PROTOCOL = 1
+PROTOCOL = 2
 VERSION_HEADER = "Genainet-Version"  # the agent's, in every response: a request that it can't read has no Hello
 MAX_RECORD = 64 << 20  # bytes; a ruleset of 250,000 lines is about 40 MB
 
@@ -52,6 +55,7 @@ class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     options: dict[str, str] = {}
     http: bool = False  # read the heads of clear HTTP/1.1 messages of the followed ports
     cpu_percent: float = 5.0  # of one core, that following packets may take on the node
+    events_per_second: int = 20_000  # that the reader keeps up with
 
 
 def encode(event: Event) -> bytes:
@@ -65,6 +69,11 @@ def decode(line: bytes) -> Event:
         return _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise GenainetError(f"the stream holds a record that this version can't read: {error}") from None
+
+
+def expand(event: Event) -> Iterable[Event]:
+    """The records that one of the wire stands for: itself, or many. Raises GenainetError for one that is damaged."""
+    return sightings.unpack(event) if isinstance(event, Sightings) else (event,)
 
 
 def skew(node: str, agent_version: str) -> tuple[str, str]:
