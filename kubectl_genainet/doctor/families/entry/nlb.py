@@ -32,7 +32,8 @@ def nlb_target_type(cluster: Cluster) -> Problems:
     that the aws-load-balancer-controller makes; absent means `instance` there (EKS Auto Mode: `ip`).
 
     Why: with `instance` every connection goes to a node port, through kube-proxy and perhaps to another node and
-    zone; with `ip` the pods themselves are the targets and the NodePort hop is gone.
+    zone; with `ip` the pods themselves are the targets and the NodePort hop is gone. A warning: requests are
+    answered, with a detour.
 
     Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/nlb/
     """
@@ -60,7 +61,7 @@ def nlb_legacy(cluster: Cluster) -> Problems:
     reported too.
 
     Why: the in-tree controller gets no features any more, knows no pod targets, and without an annotation makes a
-    Classic Load Balancer.
+    Classic Load Balancer. A warning: what exists works on; what it lacks is said by the other checks.
 
     Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/annotations/#lb-type
     """
@@ -100,7 +101,8 @@ def nlb_controller(cluster: Cluster) -> Problems:
     Looks at Services of type external or class service.k8s.aws/nlb, and for a Deployment of the controller with a
     ready replica. EKS Auto Mode brings its own and is not reported.
 
-    Why: nothing makes the load balancer, or keeps its targets up to date when pods move.
+    Why: nothing makes the load balancer, or keeps its targets up to date when pods move. An error: users reach
+    nothing, or pods that are gone.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/aws-load-balancer-controller.html
     """
@@ -172,7 +174,8 @@ def nlb_idle_timeout(cluster: Cluster) -> Problems:
     models, or pass their tokens on; 350 s or less is reported. TLS listeners cannot be changed and are named as such.
 
     Why: a long prompt, a queue or a tool call in the middle of a token stream is silence. The NLB forgets the
-    connection without telling anyone; the next token is answered by a reset.
+    connection without telling anyone; the next token is answered by a reset. A warning: only streams with a long
+    silence are cut.
 
     Source: https://docs.aws.amazon.com/elasticloadbalancing/latest/network/update-idle-timeout.html
     """
@@ -226,7 +229,8 @@ def nlb_cross_zone(cluster: Cluster) -> Problems:
     without load_balancing.cross_zone.enabled=true in aws-load-balancer-attributes.
 
     Why: the NLB has an address in each zone; without cross-zone balancing the addresses in zones without a target
-    answer nobody (they are taken out of DNS only while they are unhealthy).
+    answer nobody (they are taken out of DNS only while they are unhealthy). Information: clients are served as long
+    as DNS leads them to a zone with targets.
 
     Source: https://docs.aws.amazon.com/elasticloadbalancing/latest/network/network-load-balancers.html
     """
