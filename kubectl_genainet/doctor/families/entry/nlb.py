@@ -6,7 +6,8 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import annotate, annotation, q
+from kubectl_genainet.doctor.objects.raw import annotate, annotation, kubectl, q
+from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.predicates.load_balancers import (
     AUTO_MODE_CLASS,
     CONTROLLER_CLASS,
@@ -260,3 +261,44 @@ def nlb_cross_zone(cluster: Cluster) -> Problems:
                     command=annotate(service.ref, PREFIX + "attributes", "load_balancing.cross_zone.enabled=true"),
                 ),
             )
+
+
+PROXY_PROTOCOL = PREFIX + "proxy-protocol"
+
+
+@check(Area.NLB, Severity.ERROR, needs=("Service",), applies=only_on_aws, own_namespace=True)
+def nlb_proxy_protocol(cluster: Cluster) -> Problems:
+    """An NLB sends the PROXY protocol to a server that does not speak it.
+
+    Looks at the annotation aws-load-balancer-proxy-protocol (or proxy_protocol_v2.enabled among the target group's
+    attributes) of NLB Services that lead to a known model server or vector database. Routers and gateways, which can be
+    told to expect it, are left out. An error: every request fails.
+
+    Why: the connection begins with a binary header instead of a request; the server answers 400 or closes.
+
+    Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/annotations/#proxy-protocol-v2
+    """
+    for service, _, _ in load_balancers(cluster):
+        notes = service.metadata.annotations
+        attributes = notes.get(PREFIX + "target-group-attributes", "")
+        by_attribute = "proxy_protocol_v2.enabled=true" in attributes
+        if PROXY_PROTOCOL not in notes and not by_attribute:
+            continue
+        key = PROXY_PROTOCOL if PROXY_PROTOCOL in notes else PREFIX + "target-group-attributes"
+        roles = (Role.MODEL_SERVER, Role.VECTOR_DATABASE)
+        server = next(
+            (w for w in cluster.workloads_of(service) if cluster.role(w) in roles and cluster.stack(w) is not None),
+            None,
+        )
+        if server is None:
+            continue
+        stack = cluster.stack(server)
+        yield Problem(
+            f"the NLB sends the PROXY protocol, and {stack.name if stack else server.ref} does not speak it",
+            service.ref,
+            (
+                seen(service.ref, annotation(key), notes[key], "each connection begins with a PROXY header"),
+                seen(server.ref, server.field(), stack.name if stack else None, f"{server.ref} serves HTTP"),
+            ),
+            Remedy("Take the annotation away.", command=kubectl(service.ref, "annotate", f"{key}-")),
+        )
