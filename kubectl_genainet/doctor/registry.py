@@ -19,6 +19,7 @@ from kubectl_genainet.doctor.families.entry import (
     mesh_streams,
     mesh_waypoint,
     nlb,
+    route_attach,
     serving_streams,
 )
 from kubectl_genainet.doctor.families.nodes import (
@@ -70,6 +71,7 @@ _FAMILIES = (
     ingress,
     ingress_streams,
     gateway,
+    route_attach,
     gateway_streams,
     serving_streams,
     istio_routes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.unit.doctor.doctor_clusters import gke, kubeadm
+from tests.unit.doctor.doctor_clusters import eks, gke, kubeadm
 from tests.unit.doctor.doctor_faults import eks_training, fault
 from tests.unit.doctor.doctor_faults_gpu import TRAIN
 from tests.unit.doctor.doctor_faults_routes import made
@@ -100,3 +100,27 @@ def rendezvous_alone_is_admitted(world: World) -> None:
     rule = {"from": [{"podSelector": {"matchLabels": labels}}], "ports": [{"protocol": "TCP", "port": 29500}]}
     spec = {"podSelector": {"matchLabels": labels}, "policyTypes": ["Ingress"], "ingress": [rule]}
     world.add(made("networking.k8s.io/v1", "NetworkPolicy", "train", NS, spec=spec))
+
+
+@fault("route-listener", gke, "HTTPRoute edge/out", "spec.listeners[0].allowedRoutes.namespaces.from")
+def gateway_that_takes_its_own_namespace_only(world: World) -> None:
+    spec = {
+        "parentRefs": [{"name": "inference", "namespace": NS}],
+        "rules": [{"filters": [{"type": "RequestRedirect", "requestRedirect": {"scheme": "https"}}]}],
+    }
+    world.add(made("gateway.networking.k8s.io/v1", "HTTPRoute", "out", "edge", spec=spec))
+
+
+@fault(
+    "nlb-proxy-protocol",
+    eks,
+    "Service chatbot/my-llama-svc",
+    "metadata.annotations[service.beta.kubernetes.io/aws-load-balancer-proxy-protocol]",
+    also=("nlb-idle-timeout", "nlb-target-type", "nlb-health-check"),
+)
+def proxy_header_for_a_server(world: World) -> None:
+    service = world.get("Service", "my-llama-svc")
+    service["spec"].update(type="LoadBalancer", loadBalancerClass="service.k8s.aws/nlb")
+    service["status"] = {"loadBalancer": {"ingress": [{"hostname": "nlb.example.com"}]}}
+    notes = service["metadata"]["annotations"]
+    notes["service.beta.kubernetes.io/aws-load-balancer-proxy-protocol"] = "*"

@@ -59,7 +59,7 @@ def ndots(cluster: Cluster) -> Problems:
     up few names, it is information.
 
     Why: api.openai.com becomes four names, eight queries; six of them are wasted, on every new connection, and each
-    can stall.
+    can stall. A warning: lookups are answered, after useless ones.
 
     Source: man 5 resolv.conf, https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/#pod-s-dns-config
     """
@@ -104,7 +104,7 @@ def dns_stalls(cluster: Cluster) -> Problems:
     Looks at measured DNS for queries that the resolver had to send again after its timeout, and at who did not answer.
 
     Why: one query of an A/AAAA pair was lost (the race of parallel queries in conntrack) or a DNS pod does not
-    answer; the resolver waits 5 s before it asks again.
+    answer; the resolver waits 5 s before it asks again. An error: requests wait 5 s and more.
 
     Source: man 5 resolv.conf (timeout), kernel commits 4e35c1cb9460 and ed07d9a021df
     """
@@ -150,7 +150,8 @@ def dns_search_waste(cluster: Cluster) -> Problems:
 
     Looks at measured DNS: queries that only tried a search domain, from 40 % of at least 20 queries.
 
-    Why: measured, not assumed: that share of the DNS load and of the waiting is for nothing.
+    Why: measured, not assumed: that share of the DNS load and of the waiting is for nothing. A warning: lookups are
+    answered, after useless ones.
 
     Source: man 5 resolv.conf (search, ndots)
     """

@@ -7,7 +7,7 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import items, kubectl, mapping, number, strings, text
+from kubectl_genainet.doctor.objects.raw import command, items, kubectl, mapping, number, strings, text
 from kubectl_genainet.doctor.predicates.selectors import alike
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -91,6 +91,11 @@ def _gateway_keys(virtual: KubeObject) -> list[tuple[str, str, str]]:
     return out
 
 
+def _edit(gateway: KubeObject) -> str:
+    """With the group: a Gateway of the Gateway API has the same name."""
+    return command("kubectl", "-n", gateway.namespace, "edit", f"gateway.{GROUP}/{gateway.name}")
+
+
 def _covers(pattern: str, host: str) -> bool:
     """Whether a Gateway's host ("*", "*.DOMAIN", a name; with "NAMESPACE/" before it) takes a VirtualService's host."""
     pattern = pattern.rpartition("/")[2]
@@ -143,5 +148,5 @@ def virtual_service_gateway(cluster: Cluster) -> Problems:
                             seen(virtual.ref, "spec.hosts", host, said),
                             seen(gateway.ref, "spec.servers[*].hosts", taken, said),
                         ),
-                        Remedy("Add the host to a server of the Gateway.", command=kubectl(gateway.ref, "edit")),
+                        Remedy("Add the host to a server of the Gateway.", command=_edit(gateway)),
                     )

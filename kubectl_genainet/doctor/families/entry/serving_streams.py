@@ -55,7 +55,7 @@ def serving_stream_timeout(cluster: Cluster) -> Problems:
     for workload, found in cluster.genai_workloads:
         if found.role not in (Role.MODEL_SERVER, Role.ROUTER):
             continue
-        obj = next((o for o in cluster.snapshot.of(workload.ref.kind) if o.ref == workload.ref), None)
+        obj = cluster.object_of(workload)
         for field, value in _limits(obj) if obj is not None and workload.part in ("", "predictor", "main") else ():
             limit = seconds(f"{value}s" if isinstance(value, int) else value) if value is not None else None
             if limit is not None and 0 < limit < STREAM_S:

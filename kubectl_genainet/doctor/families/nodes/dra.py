@@ -145,7 +145,8 @@ def dra_claim_missing(cluster: Cluster) -> Problems:
     ResourceClaimTemplates of the namespace. A claim of accelerators has to be named by a container; one of a network
     device, which the pod's network namespace gets, has not.
 
-    Why: without the claim the pod is not scheduled; a device that no container names is allocated and not there.
+    Why: without the claim the pod is not scheduled; a device that no container names is allocated and not there. A
+    warning: the pod waits, or runs without the device.
 
     Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodSpec,
     https://github.com/google/dranet

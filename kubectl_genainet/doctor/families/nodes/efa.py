@@ -31,7 +31,8 @@ def efa_advertised(cluster: Cluster) -> Problems:
     Looks at nodes of EFA instance types on which a distributed job runs: does status.allocatable have
     vpc.amazonaws.com/efa?
 
-    Why: NCCL falls back to TCP over the ordinary interface: a tenth of the bandwidth, and nobody is told.
+    Why: NCCL falls back to TCP over the ordinary interface: a tenth of the bandwidth, and nobody is told. A
+    warning: the job runs, on TCP.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/node-efa.html
     """
@@ -58,7 +59,8 @@ def efa_plugin(cluster: Cluster) -> Problems:
     Looks for DaemonSet aws-efa-k8s-device-plugin and its status.numberReady where pods request
     vpc.amazonaws.com/efa.
 
-    Why: without it no node advertises EFA and the pods stay Pending; not ready, they do so on the new nodes.
+    Why: without it no node advertises EFA and the pods stay Pending; not ready, they do so on the new nodes. An
+    error: the pods that ask for EFA never start.
 
     Source: https://github.com/aws/eks-charts/tree/master/stable/aws-efa-k8s-device-plugin
     """
@@ -144,8 +146,8 @@ def efa_requested(cluster: Cluster) -> Problems:
 
     Looks at jobs with accelerators on several nodes that offer vpc.amazonaws.com/efa, and at their requests.
 
-    Why: without the request the device is not in the container: NCCL talks TCP through the kernel, at a tenth of the
-    bandwidth.
+    Why: without the request the device is not in the container: NCCL talks TCP through the kernel, at a tenth of
+    the bandwidth. A warning: the job runs, on TCP.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/node-efa.html
     """
@@ -183,8 +185,8 @@ def efa_hugepages(cluster: Cluster) -> Problems:
 
     Looks at containers with GPUs that request vpc.amazonaws.com/efa and not hugepages-2Mi.
 
-    Why: libfabric's EFA provider allocates its buffers from 2 MiB pages; without them it fails to open the device or
-    falls back to small pages.
+    Why: libfabric's EFA provider allocates its buffers from 2 MiB pages; without them it fails to open the device
+    or falls back to small pages. A warning: the job may run with small pages.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/node-efa.html
     """
@@ -217,8 +219,8 @@ def efa_invisible(cluster: Cluster) -> Problems:
 
     Looks at requests for vpc.amazonaws.com/efa.
 
-    Why: EFA bypasses the kernel: no probe, no NetworkPolicy and no flow log of the node sees NCCL's packets. Only the
-    device's counters and the security group do.
+    Why: EFA bypasses the kernel: no probe, no NetworkPolicy and no flow log of the node sees NCCL's packets. Only
+    the device's counters and the security group do. Information: nothing is wrong; it says what can't be seen.
 
     Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/efa.html
     """
@@ -245,8 +247,8 @@ def efa_security_group(cluster: Cluster) -> Problems:
     egress rules for all protocols from and to the group itself. Elsewhere only the AWS API tells, and the check is
     listed as not checked with the command that asks it; only where pods request EFA.
 
-    Why: EFA's OS-bypass traffic passes only between members of a group that admits all traffic from and to itself; a
-    rule by CIDR is not enough. NCCL then hangs at its start.
+    Why: EFA's OS-bypass traffic passes only between members of a group that admits all traffic from and to itself;
+    a rule by CIDR is not enough. NCCL then hangs at its start. An error: NCCL hangs or stops at its first message.
 
     Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/efa-start.html#efa-start-security
     """

@@ -18,7 +18,7 @@ from kubectl_genainet.model.kube import KubeObject
 
 def _pods(cluster: Cluster, workload: Workload) -> int:
     """How many pods a workload makes, as far as its object says."""
-    obj = next((o for o in cluster.snapshot.of(workload.ref.kind) if o.ref == workload.ref), None)
+    obj = cluster.object_of(workload)
     spec = mapping(obj.raw, "spec") if obj is not None else {}
     wanted = spec.get("replicas", spec.get("parallelism", 1))
     return max(len(workload.pods), wanted if isinstance(wanted, int) else 1)

@@ -127,8 +127,8 @@ def gke_gpudirect(cluster: Cluster) -> Problems:
     networking.gke.io/interfaces (or hostNetwork) and at the transport's daemon: the annotation
     devices.gke.io/container.tcpxo-daemon, or a container or init container of that name.
 
-    Why: the additional interfaces and the daemon are what the transport works through: without them NCCL fails at its
-    start, or runs over TCP on eth0 with a fraction of the bandwidth.
+    Why: the additional interfaces and the daemon are what the transport works through: without them NCCL fails at
+    its start, or runs over TCP on eth0 with a fraction of the bandwidth. A warning: the job may run, on TCP.
 
     Source: https://cloud.google.com/kubernetes-engine/docs/how-to/gpu-bandwidth-gpudirect-tcpx
     """

@@ -82,7 +82,7 @@ def training_zones(cluster: Cluster) -> Problems:
     Looks at the zones of the nodes that a job's pods with accelerators run on.
 
     Why: every all-reduce waits for the slowest link; between zones that is ten times the latency, a fraction of the
-    bandwidth, and billed.
+    bandwidth, and billed. A warning: the job runs, slowly.
 
     Source: https://docs.aws.amazon.com/eks/latest/best-practices/aiml-networking.html
     """
@@ -112,7 +112,7 @@ def training_placement(cluster: Cluster) -> Problems:
     ACK) that the node is made by. Nodes of which none of these tells are listed as not checked.
 
     Why: instances of one cluster placement group are close in the network: full bandwidth for a single flow, lowest
-    latency. Elsewhere NCCL pays for every hop.
+    latency. Elsewhere NCCL pays for every hop. A warning: the job runs, slower than it could.
 
     Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/placement-strategies.html#placement-groups-cluster
     """
@@ -152,6 +152,7 @@ def cross_zone_calls(cluster: Cluster) -> Problems:
     trafficDistribution nor the annotation service.kubernetes.io/topology-mode.
 
     Why: kube-proxy chooses any endpoint; a call to another zone costs about a millisecond each way and is billed.
+    Information: calls are answered, a little later, and billed.
 
     Source: https://kubernetes.io/docs/reference/networking/virtual-ips/#traffic-distribution
     """

@@ -54,7 +54,8 @@ def sriov_invisible(cluster: Cluster) -> Problems:
     Looks at requests for virtual functions (SR-IOV, RDMA) and the annotation k8s.v1.cni.cncf.io/networks.
 
     Why: virtual functions bypass the node's kernel: no probe, no kube-proxy rule and no NetworkPolicy sees their
-    packets. A trace of that traffic is empty, which does not mean that there is none.
+    packets. A trace of that traffic is empty, which does not mean that there is none. Information: nothing is
+    wrong; it says what can't be seen.
 
     Source: https://github.com/k8snetworkplumbingwg/sriov-network-device-plugin
     """
@@ -113,8 +114,8 @@ def sriov_network(cluster: Cluster) -> Problems:
     Looks at the annotation k8s.v1.cni.cncf.io/networks, the NetworkAttachmentDefinitions and their resourceName,
     the pod's requests and what the nodes have. A SriovNetwork stands for the definition that its operator makes of it.
 
-    Why: the pod is stuck in ContainerCreating (no such network), Pending (no node has the resource), or gets a network
-    without a virtual function.
+    Why: the pod is stuck in ContainerCreating (no such network), Pending (no node has the resource), or gets a
+    network without a virtual function. An error: the pod does not start, or has no device.
 
     Source: https://github.com/k8snetworkplumbingwg/multus-cni/blob/master/docs/how-to-use.md
     """

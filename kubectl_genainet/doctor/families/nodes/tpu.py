@@ -23,14 +23,14 @@ def _chips(workload: Workload) -> int:
 
 def _placed_otherwise(cluster: Cluster, workload: Workload) -> bool:
     """Whether something other than node selectors places the pods: affinity, a compute class, Kueue, dynamic slices."""
-    obj = next((o for o in cluster.snapshot.of(workload.ref.kind) if o.ref == workload.ref), None)
+    obj = cluster.object_of(workload)
     said = str((workload.template.metadata, workload.template.spec, obj.raw.get("metadata") if obj is not None else ""))
     return any(word in said for word in ("nodeAffinity", "compute-class", "kueue", "slice", "resourceClaims"))
 
 
 def _pods_of_a_slice(cluster: Cluster, workload: Workload) -> tuple[int, str]:
     """(pods, field) that a workload makes for one slice; 0 where its kind does not say so."""
-    obj = next((o for o in cluster.snapshot.of(workload.ref.kind) if o.ref == workload.ref), None)
+    obj = cluster.object_of(workload)
     if obj is None:
         return 0, ""
     match workload.ref.kind:

@@ -66,8 +66,8 @@ def egress_to_credentials(cluster: Cluster) -> Problems:
     is installed and they have no web identity (IRSA) and no keys of their own; asks the policy engine whether egress to
     TCP 80 of that address is admitted. Where only the use of AWS tells, it is a warning.
 
-    Why: without credentials every call to S3 or Bedrock fails, mostly as a timeout at the start: a policy that closes
-    169.254.0.0/16 against the instance's metadata closes this too.
+    Why: without credentials every call to S3 or Bedrock fails, mostly as a timeout at the start: a policy that
+    closes 169.254.0.0/16 against the instance's metadata closes this too. An error: every call to AWS fails.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html
     """

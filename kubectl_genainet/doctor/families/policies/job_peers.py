@@ -25,8 +25,9 @@ def policy_blocks_job(cluster: Cluster) -> Problems:
     workload with accelerators that is no Deployment) may connect to each other on TCP ports that the kernel chooses. An
     error: the job hangs at its first collective.
 
-    Why: NCCL, Gloo, MPI and Ray rendezvous on one port and then listen on others, which nobody knows beforehand. A policy
-    that admits the rendezvous port alone, or nothing, leaves every rank waiting for its peers.
+    Why: NCCL, Gloo, MPI and Ray rendezvous on one port and then listen on others, which nobody knows beforehand. A
+    policy that admits the rendezvous port alone, or nothing, leaves every rank waiting for its peers. An error: the
+    job hangs at its first collective.
 
     Source: https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html#networking-issues,
     https://kubernetes.io/docs/concepts/services-networking/network-policies/

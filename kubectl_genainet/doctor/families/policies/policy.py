@@ -66,7 +66,7 @@ def egress_without_dns(cluster: Cluster) -> Problems:
     without a DNS Service are judged with pods labelled k8s-app: kube-dns in kube-system, where no rule names a port of DNS.
 
     Why: adding egress rules without DNS breaks name lookup: every call fails after 5 to 15 seconds with "could not
-    resolve host", whatever else is allowed.
+    resolve host", whatever else is allowed. An error: every call by name fails.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
     """
@@ -133,7 +133,8 @@ def policy_not_enforced(cluster: Cluster) -> Problems:
     --enable-network-policy=true in its aws-eks-nodeagent container; Cilium with enable-policy: never, kube-router
     without its firewall. Where the CNI is not known it is listed as not checked.
 
-    Why: the API server accepts policies whether or not anyone enforces them: the segmentation is on paper.
+    Why: the API server accepts policies whether or not anyone enforces them: the segmentation is on paper. An
+    error: everybody may reach what the policies were to protect.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#prerequisites,
     https://docs.aws.amazon.com/eks/latest/userguide/cni-network-policy.html
@@ -183,7 +184,7 @@ def policy_service_port(cluster: Cluster) -> Problems:
     whose target port is another one.
 
     Why: a policy sees the packet after the Service's translation, so it never matches, and the calls that it was to
-    admit are dropped.
+    admit are dropped. A warning: another rule or policy may admit the call.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
     """
@@ -235,7 +236,8 @@ def policy_blocks_call(cluster: Cluster) -> Problems:
     Asks the policy engine about every call to a Service that a GenAI workload has in its variables, arguments or
     ConfigMaps, from its pods to the Service's pods on the target port.
 
-    Why: the application is configured to call something that it may not reach; it will hang until its timeout.
+    Why: the application is configured to call something that it may not reach; it will hang until its timeout. An
+    error: the call fails whenever it is made.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
     """
@@ -287,7 +289,8 @@ def policy_open_to_all(cluster: Cluster) -> Problems:
     Looks at ingress rules without `from` of policies that select a recognised model server or vector database;
     without `ports` either, the rule admits everything.
 
-    Why: an isolating policy with a rule for everyone protects nothing; mostly a forgotten `from`.
+    Why: an isolating policy with a rule for everyone protects nothing; mostly a forgotten `from`. Information: it
+    may be meant.
 
     Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
     """

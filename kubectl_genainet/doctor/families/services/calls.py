@@ -101,7 +101,7 @@ def _names_of_services(workload: Workload, cluster: Cluster) -> Iterator[tuple[s
     if subdomain:
         yield workload.field("subdomain"), subdomain
     if workload.ref.kind == "StatefulSet":
-        obj = next((o for o in cluster.snapshot.of("StatefulSet", "apps") if o.ref == workload.ref), None)
+        obj = cluster.object_of(workload)
         name = text(obj.raw, "spec", "serviceName") if obj is not None else ""
         if name:
             yield "spec.serviceName", name

@@ -80,7 +80,8 @@ def server_loopback(cluster: Cluster) -> Problems:
     sidecar of a mesh, or another container that the Service leads to, may connect over loopback: these are left out. An
     error: nobody outside the pod is answered.
 
-    Why: the pod is ready by an exec probe, or never by an HTTP one, and every client is refused.
+    Why: the pod is ready by an exec probe, or never by an HTTP one, and every client is refused. An error: every
+    request from outside the pod fails.
 
     Source: https://docs.vllm.ai/en/latest/cli/serve.html, https://docs.ollama.com/faq, man 7 ip
     """
