@@ -164,6 +164,18 @@ KINDS: tuple[Resource, ...] = (
 )
 
 
+# Kinds that have the name of another and are another thing: that these could not be read says nothing of the other.
+_NAMESAKES = frozenset(
+    {("serving.knative.dev", "Service"), ("networking.istio.io", "Gateway"), ("batch.volcano.sh", "Job")}
+)
+
+
+def told_name(resource: Resource) -> str:
+    """The kind as a reader is told it, with its group where the bare name means another thing."""
+    namesake = (resource.group, resource.kind) in _NAMESAKES
+    return f"{resource.kind}.{resource.group}" if namesake else resource.kind
+
+
 class _GroupVersion(msgspec.Struct, frozen=True):
     version: str = ""
 

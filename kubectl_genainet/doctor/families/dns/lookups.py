@@ -49,14 +49,18 @@ def _ndots_edit(workload: Workload) -> str:
     return edit_spec(workload, "dnsConfig", value)
 
 
+# Roles whose hosts outside are asked at their start, for weights and data.
+_AT_THE_START = (Role.TRAINING, Role.ACCELERATED, Role.MODEL_SERVER)
+
+
 @check(Area.LOOKUPS, Severity.WARNING, needs=("Pod",), own_namespace=True)
 def ndots(cluster: Cluster) -> Problems:
     """Lookups of external names are multiplied by search domains.
 
     Looks at hosts outside the cluster, and at full Service names (NAME.NS.svc.cluster.local) without a trailing dot, in
     the configuration of GenAI workloads, and at ndots and the search domains of their pods (dnsPolicy, dnsConfig). A
-    name with fewer dots than ndots (5 by default) is first asked below every search domain. Of a training job, which looks
-    up few names, it is information.
+    name with fewer dots than ndots (5 by default) is first asked below every search domain. Of training jobs and model
+    servers, which look up names at their start, it is information.
 
     Why: api.openai.com becomes four names, eight queries; six of them are wasted, on every new connection, and each
     can stall. A warning: lookups are answered, after useless ones.
@@ -93,7 +97,7 @@ def ndots(cluster: Cluster) -> Problems:
                 "dot.",
                 command=_ndots_edit(client),
             ),
-            severity=Severity.INFO if cluster.role(client) in (Role.TRAINING, Role.ACCELERATED) else None,
+            severity=Severity.INFO if cluster.role(client) in _AT_THE_START else None,
         )
 
 
