@@ -94,7 +94,7 @@ def gateway_repeats_prompts(world: World) -> None:
     world.add(made("gateway.envoyproxy.io/v1alpha1", "BackendTrafficPolicy", "again", NS, spec=spec))
 
 
-@fault("policy-blocks-job", eks_training, TRAIN, "spec.ingress", also=("efa-invisible",))
+@fault("policy-blocks-peers", eks_training, TRAIN, "spec.ingress", also=("efa-invisible",))
 def rendezvous_alone_is_admitted(world: World) -> None:
     labels = world.get("StatefulSet", "llama-train")["spec"]["template"]["metadata"]["labels"]
     rule = {"from": [{"podSelector": {"matchLabels": labels}}], "ports": [{"protocol": "TCP", "port": 29500}]}

@@ -99,7 +99,51 @@ kind: NetworkPolicy
 metadata: {name: tune, namespace: ai}
 spec: {podSelector: {}, policyTypes: [Ingress], ingress: [{from: [{podSelector: {}}]%s}]}
 """
-    assert findings(job % "", "policy-blocks-job") == []
-    (found,) = findings(job % ", ports: [{port: 23456}]", "policy-blocks-job")
+    assert findings(job % "", "policy-blocks-peers") == []
+    (found,) = findings(job % ", ports: [{port: 23456}]", "policy-blocks-peers")
     assert found.remedy is not None
     assert found.remedy.trial.startswith("tried: heals it")
+
+
+QDRANT = """
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: vectors, namespace: ai}
+spec:
+  replicas: %d
+  template:
+    metadata: {labels: {app: vectors}}
+    spec: {containers: [{name: q, image: "qdrant/qdrant:v1.13.4", ports: [{containerPort: 6333}, {containerPort: 6335}]}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: vectors, namespace: ai}
+spec: {podSelector: {matchLabels: {app: vectors}}, ingress: [{ports: [%s]}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("replicas", "ports", "found"),
+    [(3, "{port: 6333}", 1), (1, "{port: 6333}", 0), (3, "{port: 6333}, {port: 6335}", 0)],
+)
+def test_the_members_of_a_database_need_each_other(replicas: int, ports: str, found: int) -> None:
+    assert len(findings(QDRANT % (replicas, ports), "policy-blocks-peers")) == found
+
+
+def test_replicas_that_serve_by_themselves_need_no_peers() -> None:
+    text = """
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: model, namespace: ai}
+spec:
+  replicas: 2
+  template:
+    metadata: {labels: {app: model}}
+    spec: {containers: [{name: m, image: "vllm/vllm-openai:v0.10.1", resources: {limits: {nvidia.com/gpu: 1}}}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: model, namespace: ai}
+spec: {podSelector: {}, ingress: [{ports: [{port: 8000}]}]}
+"""
+    assert findings(text, "policy-blocks-peers") == []
