@@ -24,9 +24,9 @@ def policy_blocks_peers(cluster: Cluster) -> Problems:
     """Policies keep the pods of one job, or of one database, from each other.
 
     Asks the policy engine whether pods of a distributed job or model server (parts of one object with accelerators, or
-    several pods of a training workload that is no Deployment and no Job without a subdomain) may connect to each other on TCP ports that the kernel chooses, and
-    whether pods of a vector database with several may on the port of its cluster (Qdrant 6335, Weaviate 7102 or 7100,
-    Elasticsearch and OpenSearch 9300), where the containers declare it.
+    several pods of a training workload that is no Deployment and no Job without a subdomain) may connect to each other on
+    TCP ports that the kernel chooses, and whether pods of a vector database with several may on the port of its cluster
+    (Qdrant 6335, Weaviate 7102 or 7100, Elasticsearch and OpenSearch 9300), where the containers declare it.
 
     Why: NCCL, Gloo, MPI and Ray rendezvous on one port and then listen on others, which nobody knows beforehand. A
     policy that admits the rendezvous port alone, or nothing, leaves every rank waiting for its peers. An error: the
