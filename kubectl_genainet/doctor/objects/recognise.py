@@ -14,13 +14,13 @@ import msgspec
 from kubectl_genainet.doctor.objects.calls import Call
 from kubectl_genainet.doctor.objects.podspec import (
     EFA_RESOURCE,
-    GPU_RESOURCES,
     NEURON_RESOURCES,
     OTHER_ACCELERATORS,
     Container,
 )
 from kubectl_genainet.doctor.objects.stacks import Role, Stack, stack_of_command, stack_of_image
 from kubectl_genainet.doctor.objects.workloads import Workload, WorkloadKey
+from kubectl_genainet.model.accelerators import GPU_RESOURCES
 from kubectl_genainet.model.finding import Certainty, ObjectRef
 from kubectl_genainet.model.kube import Service
 

@@ -44,6 +44,7 @@ class Trait(Enum):
     ALL_ISOLATED = "all isolated"  # pods without a policy are isolated
     NODE_CLOSED = "node closed"  # pods never reach their own node
     HOST_GROUP = "host group"  # a namespace stands for the nodes
+    ONE_CHAIN = "one chain"  # between pods that a policy selects, its rules of both directions admit either
     UNREAD = "unread"  # kinds of policies that nothing reads
 
 

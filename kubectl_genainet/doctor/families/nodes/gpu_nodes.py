@@ -6,8 +6,9 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
-from kubectl_genainet.doctor.objects.podspec import GPU_RESOURCES, NEURON_RESOURCES
+from kubectl_genainet.doctor.objects.podspec import NEURON_RESOURCES
 from kubectl_genainet.doctor.objects.raw import condition, items, kubectl, mapping, patch, text
+from kubectl_genainet.model.accelerators import GPU_RESOURCES
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import quantity
