@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -33,6 +34,7 @@ from kubectl_genainet.run.rules import (
 )
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.cluster import ClusterSource
+from kubectl_genainet.run.sources.dumps import folder_dumps
 
 _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many connections conntrack holds
 
@@ -45,8 +47,9 @@ _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many conne
     "files",
     multiple=True,
     type=click.Path(),
-    metavar="FILE",
-    help="Read a saved dump (- is standard input) instead of nodes; several are one node's.",
+    metavar="FILE|DIR",
+    help="Read a saved dump (- is standard input), or every dump in a folder (a sosreport), instead of nodes; several are one "
+    "node's.",
 )
 @click.option(
     "--flows", type=click.Path(), metavar="FILE", help="Evaluate flows, one JSON object a line, through the rules."
@@ -116,7 +119,7 @@ def command(
             )
         return _exact(source, parsed, exact, output, messages)
     options = RulesOptions(
-        saved=saved_dumps([(name, read_argument(name)) for name in files]) if files else None,
+        saved=_saved(files) if files else None,
         node=node,
         hits_s=hits or 0.0,
         # The rules of nftables and IPVS count nothing: there conntrack tells how many connections began between readings.
@@ -142,6 +145,12 @@ def command(
     _show(result.report, result.dumps, output, saved=bool(files))
     status = ExitStatus.FOUND if result.report.found_something else ExitStatus.OK
     return status.with_failures(bool(source.failed_nodes))
+
+
+def _saved(names: tuple[str, ...]) -> Dumps:
+    folders = [name for name in names if name != "-" and Path(name).is_dir()]
+    texts = [(name, read_argument(name)) for name in names if name not in folders]
+    return saved_dumps(texts, [dump for name in folders for dump in folder_dumps(Path(name))])
 
 
 def _firewalls(found: list[HostFirewall], output: str) -> ExitStatus:

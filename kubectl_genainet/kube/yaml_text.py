@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -85,6 +86,9 @@ def _values(source: str, text: str, warn: Warn) -> list[Any]:
                     return _documents(source, text, warn)  # flow style, or JSON with comments
                 except (yaml.YAMLError, ValueError):
                     raise InputError(f"not JSON: {error}", source=source) from None
+            if "\n---" in text:  # documents of YAML, of which the first happens to be JSON
+                with contextlib.suppress(yaml.YAMLError, ValueError):
+                    return _documents(source, text, warn)
             return _json_stream(source, text)
         except ValueError as error:  # a number of more digits than Python converts
             raise InputError(f"not JSON: {error}", source=source) from None

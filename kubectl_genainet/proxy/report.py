@@ -192,7 +192,9 @@ def _rows(
                     expected=expected,
                     conntrack=_count(connections[0], entry.protocol, address),
                     begun=_count(connections[1], entry.protocol, address),
-                    state=_state(node, name, findings, address.unread) if snapshot is not None else "",
+                    state=_state(node, name, findings, address.unread, has_slices=has_slices)
+                    if snapshot is not None
+                    else "",
                 )
             )
     return rows
@@ -242,7 +244,7 @@ def _wanted_without_api(wanted: Wanted, name: str) -> bool:
     return (name.partition(":")[0], "") in wanted
 
 
-def _state(node: str, name: str, findings: Sequence[Finding], unread: str) -> str:
+def _state(node: str, name: str, findings: Sequence[Finding], unread: str, *, has_slices: bool) -> str:
     """What the findings say of a Service on a node, in short."""
     marks = [
         f.check.replace("-endpoint-rules", " endpoints").replace("-", " ")
@@ -254,4 +256,5 @@ def _state(node: str, name: str, findings: Sequence[Finding], unread: str) -> st
         and (":" not in name or name in f.title or str(f.object) in f.title)
     ]
     marks += ["endpoints unknown"] if unread else []
+    marks += [] if has_slices else ["endpoints not checked"]
     return ", ".join(dict.fromkeys(marks)) or "in step"

@@ -180,11 +180,11 @@ def exact_rules(source: Source, target: Target, seconds: float, reporter: Report
     return list(exact_counts(source.rulesets(reporter.warn), hits))
 
 
-def saved_dumps(texts: Sequence[tuple[str, str]]) -> Dumps:
-    """(name, text) of saved dumps, as one node's. Raises GenainetError for one that can't be read."""
+def saved_dumps(texts: Sequence[tuple[str, str]], found: Sequence[RulesetDump] = ()) -> Dumps:
+    """(name, text) of saved dumps, and those found in folders, as one node's. Raises GenainetError for one that can't be read."""
     empty = [name for name, text in texts if not text.strip()]
     texts = [(name, text) for name, text in texts if text.strip() or len(empty) == len(texts)]
-    dumps = [dump for name, text in texts for dump in dumps_of(text, name=name)]
+    dumps = [*found, *(dump for name, text in texts for dump in dumps_of(text, name=name))]
     if errors := parse_ruleset(dumps).errors:
         raise GenainetError(f"can't read the dump: {'; '.join(errors)}", hint="Save it again; it may be cut short.")
     return {"": dumps}
