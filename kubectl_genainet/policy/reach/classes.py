@@ -236,6 +236,12 @@ class Edges:
             (b.version, b.first) in points and (b.version, b.last + 1) in points for b in (peer.block, *peer.excepts)
         )
 
+    def hold(self, policies: Iterable[Policy]) -> bool:
+        """Whether all blocks of some policies begin and end at such points."""
+        rules = (rule for policy in policies for rule in (*policy.egress, *policy.ingress))
+        peers = (peer for rule in rules for peer in (*(rule.peers or ()), *((rule.own,) if rule.own else ())))
+        return all(self.know(block) for peer in peers for block in _blocks(peer))
+
     def samples(self) -> list[Address]:
         """The first address of each range that blocks tell apart."""
         return [Address(v, p) for v, points in self._points.items() for p in points if p < 1 << (32 if v == 4 else 128)]
