@@ -26,6 +26,7 @@ from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.proxy.batch import FlowResult
 from kubectl_genainet.proxy.exact import RuleCount
+from kubectl_genainet.proxy.firewall.opening import HostFirewall
 from kubectl_genainet.proxy.iptables.ipset import IpSet
 from kubectl_genainet.proxy.ipvs.read import VirtualServer
 from kubectl_genainet.proxy.report import RulesRow
@@ -67,6 +68,7 @@ RECORDS: dict[str, tuple[Record, ...]] = {
     "rules": (
         Record(RulesRow),
         Record(FlowWalk),
+        Record(HostFirewall),
         Record(Finding, "finding"),
         Record(NotChecked, "not-checked"),
         Record(VirtualServer, "virtual-server"),

@@ -15,8 +15,9 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from kubectl_genainet.model.cluster import canonical_ip
 TCP, UDP, CLOSED = 9100, 9101, 9199
 WANTED = 0.999
 PACE_S = 0.02
+WARM_UP_S = 12  # until all agents watch, at the usual load; where it takes longer the trace is waited for
 
 SERVER = """
 import asyncio, socket, sys
@@ -118,6 +120,42 @@ def inside(namespace: str, code: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+class Told:
+    """What a running trace tells, read as it comes."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self._records: list[dict[str, Any]] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._records.append(json.loads(line))
+
+    def nodes(self) -> set[str]:
+        """The nodes of which anything was told."""
+        return {hop["node"] for r in list(self._records) if r["kind"] == "path" for hop in r["hops"]}
+
+    def paths(self) -> list[dict[str, Any]]:
+        """All paths, once the trace has ended."""
+        self._reader.join()
+        self.process.wait()
+        assert self.process.stdout is not None and self.process.stderr is not None
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return [r for r in self._records if r["kind"] == "path"]
+
+
+def warm_up(trace: Told, ways: list[tuple[str, str, int]], namespaces: list[str], nodes: set[str]) -> None:
+    """Connects until a path was told of every node: what comes then is seen whole."""
+    deadline = time.monotonic() + 60
+    while nodes - trace.nodes() and time.monotonic() < deadline and trace.process.poll() is None:
+        for number, namespace in enumerate(namespaces):
+            inside(namespace, CLIENT, json.dumps(ways), "5", str(number), "0.1").communicate()
+
+
 def targets_of(record: LabRecord) -> dict[str, list[tuple[str, str, int]]]:
     """By Service: (protocol, address, port) that its clients choose from, node ports of all nodes among them."""
     snapshot = lab_snapshot(record.spec.name)
@@ -132,14 +170,22 @@ def targets_of(record: LabRecord) -> dict[str, list[tuple[str, str, int]]]:
     return found
 
 
+def asked_ip(path: dict[str, Any]) -> str:
+    """The address that the client sent to."""
+    return canonical_ip(path["hops"][0]["dst"].rpartition(":")[0].strip("[]")) if path["hops"] else ""
+
+
 def judge(told: list[dict[str, Any]], truth: list[list[Any]]) -> tuple[Score, list[str]]:
-    """Each true connection against the path of its client's address and port."""
-    paths = {
-        (p["flow"]["protocol"], canonical_ip(p["flow"]["client"]["ip"]), p["flow"]["client"]["port"]): p for p in told
-    }
+    """Each true connection against the path of its tuple as its client had it: a port is used again for another address, and
+    for the same one later."""
+    paths: dict[tuple[str, str, int, str], list[dict[str, Any]]] = defaultdict(list)
+    for one in sorted(told, key=lambda p: p.get("t_ns") or 0):
+        client = one["flow"]["client"]
+        paths[one["flow"]["protocol"], canonical_ip(client["ip"]), client["port"], asked_ip(one)].append(one)
     score, errors = Score(), []
     for protocol, ip, port, host, outcome, backend in truth:
-        path = paths.get((protocol, canonical_ip(ip), port))
+        found = paths[protocol, canonical_ip(ip), port, canonical_ip(host)]
+        path = found.pop(0) if found else None
         if path is None:
             score.missing += 1
             errors.append(f"{protocol} {ip}:{port} to {host}: {outcome} {backend}; no path")
@@ -164,34 +210,20 @@ def run(record: LabRecord, connections: int, seed: int) -> tuple[Score, list[str
     try:
         for name, ways in targets_of(record).items():
             each = max(1, connections // 3 // len(pods["client"]))
-            lasts = each * (PACE_S + 0.01) * 2 + 20
+            lasts = each * (PACE_S + 0.01) * 2 + 20 + WARM_UP_S
             options = ["--lab", record.spec.name, "--timeout", f"{lasts:.0f}s", "--slow", "0s", "--budget", "400"]
-            trace = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "kubectl_genainet",
-                    "trace",
-                    f"svc/{name}",
-                    "-n",
-                    "default",
-                    "-o",
-                    "json",
-                    *options,
-                ],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
+            command = [sys.executable, "-m", "kubectl_genainet", "trace", f"svc/{name}", "-n", "default", "-o", "json"]
+            trace = Told(
+                subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             )
-            time.sleep(12)  # the probes are compiled once a kernel
-            arguments = (json.dumps(ways), str(each))
+            warm_up(trace, ways, [spaces[p.metadata.name] for p in pods["client"]], set(record.nodes))
+            arguments, began = (json.dumps(ways), str(each)), time.monotonic_ns()
             clients = [
                 inside(spaces[p.metadata.name], CLIENT, *arguments, str(seed + i), str(PACE_S))
                 for i, p in enumerate(pods["client"])
             ]
             truth = [json.loads(line) for client in clients for line in client.communicate()[0].splitlines()]
-            told = [json.loads(line) for line in trace.communicate()[0].splitlines()]
-            one, more = judge([p for p in told if p["kind"] == "path"], truth)
+            one, more = judge([p for p in trace.paths() if (p["t_ns"] or 0) >= began], truth)
             print(f"{name}: {len(truth)} connections, {one}", flush=True)
             for field in ("right", "unknown", "missing", "wrong"):
                 setattr(score, field, getattr(score, field) + getattr(one, field))
@@ -199,7 +231,7 @@ def run(record: LabRecord, connections: int, seed: int) -> tuple[Score, list[str
     finally:
         for server in servers:
             server.kill()
-            server.wait()
+            server.communicate()
     return score, errors
 
 

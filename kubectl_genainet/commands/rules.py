@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,15 +14,27 @@ from kubectl_genainet.commands.options import Messages, output_option, read_argu
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.target import Target, parse_target
 from kubectl_genainet.proxy.batch import FlowResult
+from kubectl_genainet.proxy.firewall.opening import HostFirewall
 from kubectl_genainet.proxy.report import RulesReport
 from kubectl_genainet.proxy.ruleset import parse_ruleset
 from kubectl_genainet.proxy.walked import FlowWalk
+from kubectl_genainet.render.firewall import host_firewall_text
 from kubectl_genainet.render.rules import exact_table, flows_table, ipsets_table, rules_table, rules_tree
 from kubectl_genainet.render.text import make_console
 from kubectl_genainet.render.walk import walk_tree
-from kubectl_genainet.run.rules import Dumps, RulesOptions, evaluate_lines, exact_rules, rules, saved_dumps, walked
+from kubectl_genainet.run.rules import (
+    Dumps,
+    RulesOptions,
+    evaluate_lines,
+    exact_rules,
+    host_firewalls,
+    rules,
+    saved_dumps,
+    walked,
+)
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.cluster import ClusterSource
+from kubectl_genainet.run.sources.dumps import folder_dumps
 
 _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many connections conntrack holds
 
@@ -34,8 +47,9 @@ _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many conne
     "files",
     multiple=True,
     type=click.Path(),
-    metavar="FILE",
-    help="Read a saved dump (- is standard input) instead of nodes; several are one node's.",
+    metavar="FILE|DIR",
+    help="Read a saved dump (- is standard input), or every dump in a folder (a sosreport), instead of nodes; several are one "
+    "node's.",
 )
 @click.option(
     "--flows", type=click.Path(), metavar="FILE", help="Evaluate flows, one JSON object a line, through the rules."
@@ -51,6 +65,13 @@ _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many conne
     help="Have the nodes' kernels name the rules that the Service's packets meet, for so long. Changes the nodes "
     "while it runs (an nft table, or TRACE rules), and undoes it.",
 )
+@click.option(
+    "--host-firewall",
+    "firewall",
+    is_flag=True,
+    help="Say what of the Service's traffic the node's own firewall refuses (ufw, firewalld, Docker, nft, iptables), and "
+    "the smallest change that lets it through, tried on a copy of the rules. Nothing is changed.",
+)
 @output_option("table", "wide", "tree", "json", "yaml")
 @source_options(live=True, manifests=True)
 def command(
@@ -62,6 +83,7 @@ def command(
     node: str,
     hits: float | None,
     exact: float | None,
+    firewall: bool,
     output: str,
 ) -> ExitStatus:
     """Show what kube-proxy has programmed for a Service on each node.
@@ -82,6 +104,7 @@ def command(
       kubectl genainet rules svc/my-llama-svc --ruleset iptables-save.txt --manifests cluster.yaml
       kubectl genainet rules why pod/rag-app-0 svc/my-llama-svc --node node-1
       kubectl genainet rules why 10.244.1.7 10.96.0.10:53/UDP --ruleset iptables-save.txt
+      kubectl genainet rules svc/my-llama-svc --host-firewall
       kubectl genainet rules --ruleset nft.json --flows flows.ndjson -o json
     """
     asks_why = target == "why"
@@ -96,7 +119,7 @@ def command(
             )
         return _exact(source, parsed, exact, output, messages)
     options = RulesOptions(
-        saved=saved_dumps([(name, read_argument(name)) for name in files]) if files else None,
+        saved=_saved(files) if files else None,
         node=node,
         hits_s=hits or 0.0,
         # The rules of nftables and IPVS count nothing: there conntrack tells how many connections began between readings.
@@ -105,6 +128,10 @@ def command(
     )
     # With saved dumps the API is read only where it was asked for: they may be of any cluster.
     state = None if files and isinstance(source, ClusterSource) else source
+    if firewall:
+        if parsed is None:
+            raise click.UsageError("--host-firewall needs a target")
+        return _firewalls(list(host_firewalls(state, parsed, options, messages.warn)), output)
     if asks_why:
         _show_walks(walked(state, flow, options, messages.warn), output)
         return ExitStatus.OK.with_failures(bool(source.failed_nodes))
@@ -118,6 +145,25 @@ def command(
     _show(result.report, result.dumps, output, saved=bool(files))
     status = ExitStatus.FOUND if result.report.found_something else ExitStatus.OK
     return status.with_failures(bool(source.failed_nodes))
+
+
+def _saved(names: tuple[str, ...]) -> Dumps:
+    folders = [name for name in names if name != "-" and Path(name).is_dir()]
+    texts = [(name, read_argument(name)) for name in names if name not in folders]
+    return saved_dumps(texts, [dump for name in folders for dump in folder_dumps(Path(name))])
+
+
+def _firewalls(found: list[HostFirewall], output: str) -> ExitStatus:
+    if output == "json":
+        for one in found:
+            click.echo(msgspec.json.encode(one))
+    elif output == "yaml":
+        _yaml(found)
+    else:
+        console = make_console()
+        for one in found:
+            console.print(host_firewall_text(one), soft_wrap=True)
+    return ExitStatus.OK if all(one.verdict == "passes" for one in found) else ExitStatus.FOUND
 
 
 def _show_walks(walks: Iterator[FlowWalk], output: str) -> None:

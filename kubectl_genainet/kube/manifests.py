@@ -20,6 +20,7 @@ from kubectl_genainet.kube.places import Places
 from kubectl_genainet.kube.yaml_text import parse_text
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import EndpointSlice, KubeObject, Namespace, Node, Pod, Service, without_nulls
+from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 # A kind that is not here is taken for one with a namespace.
@@ -67,6 +68,12 @@ _CLUSTER_SCOPED = frozenset(
         "NodePool",
     }
 )
+_CLUSTER_SCOPED_POLICIES = frozenset(key for key, other in OTHER_KINDS.items() if not other.namespaced)
+
+
+def _group_and_kind(raw: dict[str, Any]) -> tuple[str, str]:
+    group, _, version = str(raw.get("apiVersion", "")).rpartition("/")
+    return group if version else "", str(raw["kind"])
 
 
 def load_manifests(paths: Sequence[str], namespace: str = "default") -> ClusterSnapshot:
@@ -173,7 +180,7 @@ class _Loading:
                 self._left_out(InputError("has no name", source=source, obj=raw["kind"], field="metadata.name"))
                 return
             metadata["name"] = name
-        if raw["kind"] in _CLUSTER_SCOPED:
+        if raw["kind"] in _CLUSTER_SCOPED or _group_and_kind(raw) in _CLUSTER_SCOPED_POLICIES:
             metadata.pop("namespace", None)
         elif not isinstance(metadata.get("namespace"), str) or not metadata["namespace"]:
             metadata["namespace"] = self.namespace

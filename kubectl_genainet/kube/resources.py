@@ -8,6 +8,7 @@ import msgspec
 
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.model.cluster import LeftOut
+from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS
 
 
 class Resource(msgspec.Struct, frozen=True):
@@ -107,12 +108,13 @@ KINDS: tuple[Resource, ...] = (
         "FelixConfiguration/felixconfigurations",
         namespaced=False,
     ),
-    *_add_on("crd.antrea.io", "NetworkPolicy/networkpolicies"),
-    *_add_on("crd.antrea.io", "ClusterNetworkPolicy/clusternetworkpolicies", namespaced=False),
+    *(
+        Resource(kind, other.plural, group, (), other.namespaced, optional=True)
+        for (group, kind), other in OTHER_KINDS.items()
+    ),
     # Amazon VPC CNI, secondary networks, mesh.
     *_add_on("crd.k8s.amazonaws.com", "ENIConfig/eniconfigs", namespaced=False),
     *_add_on("vpcresources.k8s.aws", "CNINode/cninodes", namespaced=False),
-    *_add_on("vpcresources.k8s.aws", "SecurityGroupPolicy/securitygrouppolicies"),
     *_add_on("networking.k8s.aws", "PolicyEndpoint/policyendpoints"),
     *_add_on("k8s.cni.cncf.io", "NetworkAttachmentDefinition/network-attachment-definitions"),
     # AWS resources as objects (ACK), certificates that Ingresses wait for.
@@ -139,7 +141,7 @@ KINDS: tuple[Resource, ...] = (
         "networking.istio.io", "VirtualService/virtualservices", "Gateway/gateways", "DestinationRule/destinationrules"
     ),
     *_add_on("gateway.envoyproxy.io", "BackendTrafficPolicy/backendtrafficpolicies"),
-    *_add_on("networking.gke.io", "GCPBackendPolicy/gcpbackendpolicies", "FQDNNetworkPolicy/fqdnnetworkpolicies"),
+    *_add_on("networking.gke.io", "GCPBackendPolicy/gcpbackendpolicies"),
     *_add_on("cloud.google.com", "BackendConfig/backendconfigs"),
     *_add_on("elbv2.k8s.aws", "IngressClassParams/ingressclassparams", namespaced=False),
     *_add_on("operator.tigera.io", "Installation/installations", namespaced=False),
@@ -153,9 +155,7 @@ KINDS: tuple[Resource, ...] = (
     # Dynamic resource allocation (v1 since Kubernetes 1.34).
     *_add_on("resource.k8s.io", "ResourceClaim/resourceclaims", "ResourceClaimTemplate/resourceclaimtemplates"),
     *_add_on("resource.k8s.io", "DeviceClass/deviceclasses", "ResourceSlice/resourceslices", namespaced=False),
-    *_add_on(
-        "security.istio.io", "PeerAuthentication/peerauthentications", "AuthorizationPolicy/authorizationpolicies"
-    ),
+    *_add_on("security.istio.io", "PeerAuthentication/peerauthentications"),
 )
 
 

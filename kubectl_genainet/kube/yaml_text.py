@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,7 +12,6 @@ import yaml
 from kubectl_genainet.errors import InputError
 
 _TOO_DEEP = "nested too deep"
-_TEMPLATE = "It looks like a template: `helm template CHART | kubectl genainet … --manifests -`"
 Warn = Callable[[str], None]
 MAX_DEPTH = 200  # of lists and mappings in each other
 MAX_ALIASED = 100_000  # values that a text's aliases may stand for in all: a few lines of them can stand for billions
@@ -85,15 +85,19 @@ def _values(source: str, text: str, warn: Warn) -> list[Any]:
                 try:
                     return _documents(source, text, warn)  # flow style, or JSON with comments
                 except (yaml.YAMLError, ValueError):
-                    problem = "a template of a Helm chart" if text.lstrip().startswith("{{") else f"not JSON: {error}"
-                    raise InputError(problem, source=source, hint=_TEMPLATE if "{{" in text else "") from None
+                    raise InputError(f"not JSON: {error}", source=source) from None
+            if "\n---" in text:  # documents of YAML, of which the first happens to be JSON
+                with contextlib.suppress(yaml.YAMLError, ValueError):
+                    return _documents(source, text, warn)
             return _json_stream(source, text)
         except ValueError as error:  # a number of more digits than Python converts
             raise InputError(f"not JSON: {error}", source=source) from None
     try:
         return _documents(source, text, warn)
     except (yaml.YAMLError, ValueError) as error:
-        hint = _TEMPLATE if "{{" in text else ""
+        hint = (
+            "It looks like a template: `helm template CHART | kubectl genainet … --manifests -`" if "{{" in text else ""
+        )
         raise InputError(f"not YAML: {' '.join(str(error).split())}", source=source, hint=hint) from None
 
 

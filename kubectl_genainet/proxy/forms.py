@@ -31,6 +31,7 @@ _NFT_DEFINE = re.compile(r"^\s*(?:define|redefine) \w+ =|^#!/\S*nft")
 _IPSET_SAVED = re.compile(rf"^(?:create|add) (?!{_NFT_OBJECT} )\S+ \S+")
 _IPVS_SAVED = re.compile(r"^-[Aa] (?:-[tuf]|--\S+) ")
 _IPVS_LISTED = re.compile(r"^(?:(?:TCP|UDP|SCTP)\s+\S+:\S+|FWM\s+\d+|IP Virtual Server|Prot LocalAddress)")
+_OF_IPV6 = re.compile(r"^[^/\n]*\s::/0\s", re.M)
 _CONNTRACK = re.compile(r"^(?:ipv[46]\s+\d+\s+)?(?:tcp|udp|sctp|icmp\w*)\s+\d+ .*\bsrc=\S+ dst=")
 
 
@@ -159,8 +160,8 @@ def _read_as(source: str, text: str) -> Iterator[tuple[str, str]]:
         text = saved_from_specs([line for line in text.splitlines() if line.startswith(("-", "["))])
         source = "iptables?-nft"
     elif source == "listing":
+        source = "ip6tables-nft" if _OF_IPV6.search(text) else "iptables?-nft"  # which the rest of a rule need not tell
         text = saved_from_listing(text.splitlines())
-        source = "iptables?-nft"
     if "?" in source:
         source = source.replace("iptables?", "ip6tables" if family_of(text) == 6 else "iptables")
     if source == "ipvs-connections":

@@ -71,7 +71,7 @@ def rules_report(
     rulesets = {
         node: parse_ruleset(found, node_ips=(node_ips or {}).get(node)) for node, found in dumps.items() if found
     }
-    services = None if snapshot is None or target is None else _services(snapshot, target, namespace)
+    services = None if snapshot is None or target is None else services_of(snapshot, target, namespace)
     compared = [] if snapshot is None else comparison(snapshot, rulesets, services=services)
     findings = [item for item in compared if isinstance(item, Finding)]
     silent = [item for item in compared if isinstance(item, NotChecked)]
@@ -103,7 +103,7 @@ def rules_report(
     return RulesReport(tuple(rows), tuple(findings), tuple(silent))
 
 
-def _services(snapshot: ClusterSnapshot, target: Target, namespace: str) -> list[Service]:
+def services_of(snapshot: ClusterSnapshot, target: Target, namespace: str) -> list[Service]:
     if target.kind is TargetKind.ADDRESS:
         at = [s for s in snapshot.services if target.name in _addresses(s)]
         if not at:
@@ -126,7 +126,7 @@ def addresses_of(snapshot: ClusterSnapshot, target: Target, namespace: str) -> t
     """What to trace for a Service: each of its addresses with each port, and its node ports on every node."""
     found: dict[tuple[str, int, str], FilterEntry] = {}
     node_ips = [ip for node in snapshot.nodes for ip in node.ips]
-    for service in _services(snapshot, target, namespace):
+    for service in services_of(snapshot, target, namespace):
         for port in service.spec.ports:
             if target.port not in (None, port.port, port.name):
                 continue
@@ -192,7 +192,9 @@ def _rows(
                     expected=expected,
                     conntrack=_count(connections[0], entry.protocol, address),
                     begun=_count(connections[1], entry.protocol, address),
-                    state=_state(node, name, findings, address.unread) if snapshot is not None else "",
+                    state=_state(node, name, findings, address.unread, has_slices=has_slices)
+                    if snapshot is not None
+                    else "",
                 )
             )
     return rows
@@ -242,7 +244,7 @@ def _wanted_without_api(wanted: Wanted, name: str) -> bool:
     return (name.partition(":")[0], "") in wanted
 
 
-def _state(node: str, name: str, findings: Sequence[Finding], unread: str) -> str:
+def _state(node: str, name: str, findings: Sequence[Finding], unread: str, *, has_slices: bool) -> str:
     """What the findings say of a Service on a node, in short."""
     marks = [
         f.check.replace("-endpoint-rules", " endpoints").replace("-", " ")
@@ -254,4 +256,5 @@ def _state(node: str, name: str, findings: Sequence[Finding], unread: str) -> st
         and (":" not in name or name in f.title or str(f.object) in f.title)
     ]
     marks += ["endpoints unknown"] if unread else []
+    marks += [] if has_slices else ["endpoints not checked"]
     return ", ".join(dict.fromkeys(marks)) or "in step"

@@ -7,15 +7,23 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.node import RulesetDump
-from kubectl_genainet.model.packet import address_text
+from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.model.target import Target, TargetKind, not_found, parse_target
 from kubectl_genainet.proxy.batch import FlowResult, evaluate_flows, flow_of_words, read_flows
+from kubectl_genainet.proxy.drift.node_rules import NodeRules
+from kubectl_genainet.proxy.drift.ways import OUTSIDE, packets_to
+from kubectl_genainet.proxy.evaluator.model import Packet
 from kubectl_genainet.proxy.exact import RuleCount, exact_counts
+from kubectl_genainet.proxy.firewall.opening import HostFirewall, ServicePacket, host_firewall
 from kubectl_genainet.proxy.forms import dumps_of
-from kubectl_genainet.proxy.report import RulesReport, addresses_of, rules_report
-from kubectl_genainet.proxy.ruleset import parse_ruleset
+from kubectl_genainet.proxy.report import RulesReport, addresses_of, rules_report, services_of
+from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
+from kubectl_genainet.proxy.services import proxy_modes, service_rules
 from kubectl_genainet.proxy.walked import FlowWalk, flow_walk
 from kubectl_genainet.run.agents import Warn, read_exact
 from kubectl_genainet.run.sources.base import Source
@@ -96,6 +104,46 @@ def walked(source: Source | None, words: Sequence[str], options: RulesOptions, w
         yield flow_walk(ruleset, request, node_ips=addresses.get(node), node=node)
 
 
+def host_firewalls(source: Source | None, target: Target, options: RulesOptions, warn: Warn) -> Iterator[HostFirewall]:
+    """What each node's own firewall refuses of a Service, and the changes that let it through.
+
+    Without a source the target is an address of the node with a port, asked from outside. Raises GenainetError for any other.
+    """
+    dumps = _dumps(source, options, warn)
+    if source is None and (target.kind is not TargetKind.ADDRESS or not isinstance(target.port, int)):
+        raise GenainetError("--host-firewall needs a cluster or --manifests for a name", hint="Give IP:PORT.")
+    snapshot = source.snapshot() if source is not None else None
+    addresses = source.node_addresses() if source is not None else {}
+    pod_nets = (
+        [net for n in snapshot.nodes for net in (n.spec.pod_cidrs or (n.spec.pod_cidr,)) if net] if snapshot else []
+    )
+    for node, of_node in dumps.items():
+        node_ips = addresses.get(node) or (next(iter(addresses.values())) if len(addresses) == 1 else None)
+        if snapshot is None or source is None:
+            node_ips = (target.name,)
+            outside = Packet(src=OUTSIDE[6 if ":" in target.name else 4], dst=target.name, protocol=Protocol.TCP)
+            packet = msgspec.structs.replace(outside, dport=int(target.port or 0), bridged=False)
+            packets = {str(target): [ServicePacket("outside", packet)]}
+        else:
+            packets = _packets(
+                snapshot, node, parse_ruleset(of_node, node_ips=node_ips), target, source.default_namespace
+            )
+        for name, asked in packets.items():
+            yield host_firewall(of_node, node_ips, asked, pod_nets, service=name, node=node)
+
+
+def _packets(
+    snapshot: ClusterSnapshot, node: str, ruleset: Ruleset, target: Target, namespace: str
+) -> dict[str, list[ServicePacket]]:
+    rules = NodeRules(node, ruleset, service_rules(ruleset), proxy_modes(ruleset))
+    found = {}
+    for service in services_of(snapshot, target, namespace):
+        ways = packets_to(snapshot, rules, service)
+        asked = [ServicePacket(c, p) for c, p in ways if target.kind is not TargetKind.ADDRESS or p.dst == target.name]
+        found[f"{service.metadata.namespace}/{service.metadata.name}"] = asked
+    return found
+
+
 def _address_of(source: Source | None, word: str, namespace: str) -> str:
     """A word of a flow, with the address for pod/NAME and the first address and port for svc/NAME."""
     kind, slash, _ = word.partition("/")
@@ -132,11 +180,11 @@ def exact_rules(source: Source, target: Target, seconds: float, reporter: Report
     return list(exact_counts(source.rulesets(reporter.warn), hits))
 
 
-def saved_dumps(texts: Sequence[tuple[str, str]]) -> Dumps:
-    """(name, text) of saved dumps, as one node's. Raises GenainetError for one that can't be read."""
+def saved_dumps(texts: Sequence[tuple[str, str]], found: Sequence[RulesetDump] = ()) -> Dumps:
+    """(name, text) of saved dumps, and those found in folders, as one node's. Raises GenainetError for one that can't be read."""
     empty = [name for name, text in texts if not text.strip()]
     texts = [(name, text) for name, text in texts if text.strip() or len(empty) == len(texts)]
-    dumps = [dump for name, text in texts for dump in dumps_of(text, name=name)]
+    dumps = [*found, *(dump for name, text in texts for dump in dumps_of(text, name=name))]
     if errors := parse_ruleset(dumps).errors:
         raise GenainetError(f"can't read the dump: {'; '.join(errors)}", hint="Save it again; it may be cut short.")
     return {"": dumps}

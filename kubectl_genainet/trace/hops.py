@@ -1,4 +1,4 @@
-"""The hops of a packet: its sightings in order, on one clock, with the NAT between two of them."""
+"""The hops of a packet: its sightings in order, on one clock, with the NAT between two of them; what they say of time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 from kubectl_genainet.context.clocks import Clocks
 from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.model.events import PacketSeen
-from kubectl_genainet.model.packet import FiveTuple
+from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.path import Hop
 from kubectl_genainet.trace.connection import Connection
 
@@ -117,3 +117,27 @@ def _learn(ordered: Sequence[PacketSeen], clocks: Clocks) -> None:
     for before, after in pairwise(ordered):
         if before.node != after.node:
             clocks.crossed(before.node, before.t_ns, after.node, after.t_ns)
+
+
+def established(connection: Connection) -> bool | None:
+    """Whether the handshake was seen to end; None for what has none."""
+    if connection.protocol is not Protocol.TCP:
+        return None
+    return bool(connection.answer or connection.reply_data or connection.mid_stream)
+
+
+def handshake_ns(connection: Connection, ordered: Sequence[PacketSeen]) -> int | None:
+    """From the SYN at the first device to the SYN-ACK back at it, in ns."""
+    if not ordered or not connection.answer or connection.mid_stream or len(connection.attempts) > 1:
+        return None
+    start = ordered[0]
+    back = [a.t_ns for a in connection.answer if (a.node, a.netns) == (start.node, start.netns)]
+    return min(back) - start.t_ns if back else None
+
+
+def response_ns(connection: Connection) -> int | None:
+    """From the first request data into a namespace to the first reply data out of it, at the server's end, in ns."""
+    arrivals = {(n, ns): t for (n, ns, _, point), t in connection.request_data.items() if point == "rx"}
+    leavings = {(n, ns): t for (n, ns, _, point), t in connection.reply_data.items() if point == "tx"}
+    both = [(leavings[k] - arrivals[k]) for k in arrivals.keys() & leavings.keys() if leavings[k] > arrivals[k]]
+    return min(both) if both else None

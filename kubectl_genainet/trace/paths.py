@@ -38,17 +38,25 @@ from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol
-from kubectl_genainet.model.results.path import ConnectionOutcome, Drop, Flow, Hop, Nat, PacketPath, Party, Verdict
-from kubectl_genainet.proxy import attribute_nat
+from kubectl_genainet.model.results.path import ConnectionOutcome, Drop, Flow, Hop, PacketPath, Party, Verdict
 from kubectl_genainet.trace.connection import Connection, Direction, Dropped, Place, place_of
 from kubectl_genainet.trace.connections import Connections
 from kubectl_genainet.trace.exact import ExactHits
 from kubectl_genainet.trace.fate import Around, fate_of
-from kubectl_genainet.trace.hops import Translation, hops_of, in_order, learn_crossings, translation_of
-from kubectl_genainet.trace.http import http_of
+from kubectl_genainet.trace.hops import (
+    established,
+    handshake_ns,
+    hops_of,
+    in_order,
+    learn_crossings,
+    response_ns,
+    translation_of,
+)
+from kubectl_genainet.trace.nat import nat_of
 from kubectl_genainet.trace.sampling import Sampling
-from kubectl_genainet.trace.stalls import SLOW_NS, stream_findings
-from kubectl_genainet.trace.streams import stream_of
+from kubectl_genainet.trace.streaming.findings import SLOW_NS, stream_findings
+from kubectl_genainet.trace.streaming.http import http_of
+from kubectl_genainet.trace.streaming.measure import stream_of
 from kubectl_genainet.trace.symptoms import symptoms
 from kubectl_genainet.trace.watches import Watches
 from kubectl_genainet.why.drop_context import DropContext
@@ -335,6 +343,8 @@ class PathCorrelator:
         translation = translation_of(
             ordered, outside.event.flow if outside else None, outside.event.node if outside else None, asked
         )
+        opens = connection.protocol is Protocol.TCP and not connection.mid_stream
+        nat = nat_of(translation, self.context.rulesets, self.exact, opens=opens) if translation is not None else None
         service = self.identity.service(original)
         backend = self._backend(original, final, service is not None)
         lost = self._lost_records(connection)
@@ -348,7 +358,7 @@ class PathCorrelator:
             time=time,
             flow=Flow(self.identity.party(original.src, original.sport or None), service, original.protocol),
             backend=backend,
-            nat=self._nat(translation),
+            nat=nat,
             hops=hops_of(ordered, self.clocks, self.identity),
             verdict=verdict,
             outcome=outcome,
@@ -356,9 +366,9 @@ class PathCorrelator:
             drop=self._explain(fate.drop, original, entered) if fate.drop else None,
             recovered_drops=fate.recovered,
             incomplete=bool(lost),
-            handshake_ns=self._handshake(connection, ordered),
-            response_ns=self._response(connection),
-            established=self._established(connection),
+            handshake_ns=handshake_ns(connection, ordered),
+            response_ns=response_ns(connection),
+            established=established(connection),
             attempts=len(connection.attempts),
             retransmits=connection.retransmits,
         )
@@ -419,25 +429,6 @@ class PathCorrelator:
             return None
         return self.identity.party(final.dst, final.dport or None)
 
-    def _nat(self, translation: Translation | None) -> Nat | None:
-        if translation is None:
-            return None
-        before, after = translation.before, translation.after
-        ruleset, _ = self.context.rulesets.of(translation.node)
-        observed = self.exact.translation(ruleset, translation.node, before) if ruleset is not None else None
-        found = observed or (attribute_nat(ruleset, before, after) if ruleset is not None else None)
-        certainty = Certainty.OBSERVED if observed else Certainty.DERIVED if found else Certainty.UNKNOWN
-        return Nat(
-            mode=found.mode if found else "unknown",
-            service_chain=found.service_chain if found else None,
-            endpoint_chain=found.endpoint_chain if found else None,
-            certainty=certainty,
-            hop=translation.hop,
-            before=before.destination,
-            after=after.destination,
-            masqueraded=translation.masqueraded,
-        )
-
     def _explain(self, dropped: Dropped, asked: FiveTuple, entered: FiveTuple | None) -> Drop:
         event, established = dropped.event, not dropped.first_packet
         ruleset, error = self.context.rulesets.of(event.node, event.netns)
@@ -457,26 +448,3 @@ class PathCorrelator:
             earlier=partial(self.context.rulesets.earlier, event.node, event.netns),
         )
         return explain_drop(case)
-
-    @staticmethod
-    def _established(connection: Connection) -> bool | None:
-        if connection.protocol is not Protocol.TCP:
-            return None
-        return bool(connection.answer or connection.reply_data or connection.mid_stream)
-
-    @staticmethod
-    def _handshake(connection: Connection, ordered: list[PacketSeen]) -> int | None:
-        """From the SYN at the first device to the SYN-ACK back at it, in ns."""
-        if not ordered or not connection.answer or connection.mid_stream or len(connection.attempts) > 1:
-            return None
-        start = ordered[0]
-        back = [a.t_ns for a in connection.answer if (a.node, a.netns) == (start.node, start.netns)]
-        return min(back) - start.t_ns if back else None
-
-    @staticmethod
-    def _response(connection: Connection) -> int | None:
-        """From the first request data into a namespace to the first reply data out of it, at the server's end, in ns."""
-        arrivals = {(n, ns): t for (n, ns, _, point), t in connection.request_data.items() if point == "rx"}
-        leavings = {(n, ns): t for (n, ns, _, point), t in connection.reply_data.items() if point == "tx"}
-        both = [(leavings[k] - arrivals[k]) for k in arrivals.keys() & leavings.keys() if leavings[k] > arrivals[k]]
-        return min(both) if both else None

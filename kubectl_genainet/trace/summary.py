@@ -14,7 +14,7 @@ from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.measure import quantiles
 from kubectl_genainet.model.results.path import PacketPath, ServiceRef, Verdict
 from kubectl_genainet.model.results.trace import BackendSummary, TraceSummary
-from kubectl_genainet.trace.pinned import pinned
+from kubectl_genainet.trace.streaming.pinned import pinned
 from kubectl_genainet.trace.totals import Totals
 
 SLOW_FACTOR = 5  # a backend is called slow from so many times the median of the others

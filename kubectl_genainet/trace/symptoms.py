@@ -18,6 +18,7 @@ from kubectl_genainet.model.diagnoses.connections import (
     STOPPED_ARRIVING,
     UNANSWERED,
 )
+from kubectl_genainet.model.diagnoses.kube_proxy import STALE_CONNECTION
 from kubectl_genainet.model.diagnoses.rules import NO_ENDPOINTS
 from kubectl_genainet.model.diagnoses.sockets import (
     LISTEN_OVERFLOW,
@@ -26,10 +27,10 @@ from kubectl_genainet.model.diagnoses.sockets import (
     UNKNOWN_CONNECTION,
 )
 from kubectl_genainet.model.events import FlowCounters, IcmpError, Point
-from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Severity, counted
+from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, Remedy, Severity, counted
 from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.model.reasons import icmp_meaning
-from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Verdict
+from kubectl_genainet.model.results.path import BY_ENTRY, ConnectionOutcome, PacketPath, Party, ServiceRef, Verdict
 from kubectl_genainet.trace.connection import Connection, Direction
 
 
@@ -149,6 +150,8 @@ def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity)
     ):
         return None
     ref = ObjectRef("Service", service.name, service.namespace)
+    if path.nat.mode == BY_ENTRY:
+        return _stale_entry(path, service, backend, ref)
     chain = path.nat.endpoint_chain or "a rule"
     return STALE_ENDPOINT.finding(
         f"{chain} sends {service.name} to {backend.ip}:{backend.port}, which is no endpoint of it",
@@ -157,6 +160,26 @@ def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity)
             Evidence("no EndpointSlice of the Service has that address and port", Certainty.ASSUMED, object=ref),
         ),
         object=ref,
+    )
+
+
+def _stale_entry(path: PacketPath, service: ServiceRef, backend: Party, ref: ObjectRef) -> Finding:
+    """No rule sends the packets there, so an entry does that was made before: the kernel asks it first."""
+    client, protocol = path.flow.client, path.flow.protocol.value
+    hop = path.hops[max(path.nat.hop or 0, 0)] if path.nat is not None and path.hops else None
+    where = f"node {hop.node}" if hop is not None else "its node"
+    to = address_text(backend.ip, backend.port)
+    command = f"conntrack -D -p {protocol.lower()} --orig-src {client.ip} --orig-dst {service.ip} --orig-port-dst {service.port}"
+    command += f" --orig-port-src {client.port}" if client.port else ""
+    return STALE_CONNECTION.finding(
+        f"an entry in the connection table of {where} sends {service.name} to {to}, which is no endpoint of it; no rule does",
+        (
+            Evidence(f"the packet was translated to {to}", Certainty.OBSERVED),
+            Evidence(f"the rules of {where} send new connections elsewhere", Certainty.DERIVED),
+            Evidence("no EndpointSlice of the Service has that address and port", Certainty.ASSUMED, object=ref),
+        ),
+        object=ref,
+        remedy=Remedy(f"Delete the entry on {where}: the next packet meets the rules.", command=command),
     )
 
 

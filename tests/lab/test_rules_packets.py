@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.rules_fuzz import Count, Difference, differences
+from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.proxy import Packet, dumps_of
+from kubectl_genainet.proxy.firewall.opening import ServicePacket, host_firewall
+from tests.rules_fuzz import Count, Difference, differences, load
 from tests.rules_statements import checked
-from tests.rules_wire import Wire
+from tests.rules_wire import NODE_IPS, Flow, Wire
 
 
 @pytest.fixture(scope="module")
@@ -36,3 +39,31 @@ def test_single_statements_of_the_manuals_do_what_the_evaluator_says(wire: Wire)
     assert not found, _told(found)
     assert count.flows >= 3700
     assert count.unknown <= count.flows * 0.04, count.reasons  # a packet's length, its TTL, the time of day
+
+
+GUARDED = {
+    "iptables-nft": "*filter\n:FORWARD DROP [0:0]\n-A FORWARD -p udp -j ACCEPT\nCOMMIT\n",
+    "iptables-legacy": "*filter\n-A FORWARD -s 10.7.0.0/24 -j REJECT\nCOMMIT\n",
+    "nft": "table inet g {\n chain f {\n type filter hook forward priority 0; policy drop;\n }\n}\n",
+}
+
+
+@pytest.mark.parametrize("variant", list(GUARDED))
+def test_the_change_of_the_hosts_firewall_lets_real_packets_through(wire: Wire, variant: str) -> None:
+    load(wire, variant, GUARDED[variant])
+    flow = Flow("10.7.0.2", wire.port(), "10.8.0.2", 8080, Protocol.TCP)
+    assert wire.send([flow])[flow.sport] in ("DROP", "REJECT")
+    saved = ("nft", "-j", "list", "ruleset") if variant == "nft" else (f"{variant}-save",)
+    dumps = dumps_of(wire.inside(wire.node, *saved))
+    packet = Packet(src=flow.src, dst=flow.dst, dport=flow.dport, protocol=flow.protocol, bridged=False)
+    found = host_firewall(dumps, NODE_IPS, [ServicePacket("outside", packet)])
+    assert found.trial, found
+    for change in found.changes:
+        for command in change.commands:
+            name, *words = command.split()
+            wire.inside(wire.node, variant if name.startswith("iptables") else name, *words)
+    again = Flow(flow.src, wire.port(), flow.dst, flow.dport, flow.protocol)
+    other = Flow(flow.src, wire.port(), flow.dst, 443, flow.protocol)
+    did = wire.send([again, other])
+    assert did[again.sport] == "10.8.0.2:8080"
+    assert did[other.sport] in ("DROP", "REJECT")

@@ -13,7 +13,11 @@ from click.testing import CliRunner
 import kubectl_genainet
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.cli import cli
+from kubectl_genainet.lab import state
+from kubectl_genainet.lab.spec import LabSpec
+from kubectl_genainet.lab.state import LabFolder, LabRecord
 from kubectl_genainet.records import RECORDS, schema, schema_text
+from tests.unit.commands.fake_api import fake_api
 
 ROOT = Path(kubectl_genainet.__file__).parents[1]
 BUNDLES = ROOT / "tests" / "golden" / "bundles"
@@ -53,6 +57,49 @@ def read_back(command: str, value: dict[str, Any]) -> dict[str, Any]:
         except msgspec.ValidationError:
             continue
     raise AssertionError(f"{command} printed a record of no documented type: {value}")
+
+
+@pytest.fixture
+def a_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What is written down of a lab, without one: its pods are there, its processes are not."""
+    monkeypatch.setattr(state, "ROOT", tmp_path / "labs")
+    folder = LabFolder("paper")
+    folder.write(
+        LabRecord(id="1", spec=LabSpec(name="paper"), up=True, nodes={"node-1": ""}, pids={"agent": 2**22 + 1})
+    )
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "a", "namespace": "b"},
+        "status": {"podIP": "10.0.0.1"},
+    }
+    folder.write_objects([pod])
+    return "paper"
+
+
+@pytest.mark.parametrize("command", ["lab status", "lab list"])
+def test_a_lab_is_of_its_documented_type(command: str, a_lab: str) -> None:
+    name = ["--name", a_lab] if command == "lab status" else []
+    done = CliRunner().invoke(cli, [*command.split(), *name, "-o", "json"])
+    (value,) = map(json.loads, done.stdout.splitlines())
+    assert read_back(command, value) == value
+    assert (value["state"], value["pods"][0]["ips"]) == ("degraded", ["10.0.0.1"])
+
+
+def test_an_agent_is_of_its_documented_type(tmp_path: Path) -> None:
+    with fake_api(tmp_path) as (api, kubeconfig):
+        CliRunner().invoke(
+            cli, ["deploy", "--image", "registry.example/agent:1", "--no-wait", "--kubeconfig", kubeconfig]
+        )
+        api.put("/api/v1/nodes/node-1", {"kind": "Node", "metadata": {"name": "node-1"}})
+        done = CliRunner().invoke(cli, ["status", "-o", "json", "--kubeconfig", kubeconfig])
+    (value,) = map(json.loads, done.stdout.splitlines())
+    assert read_back("status", value) == value and value["state"] == "none"
+
+
+def test_every_record_that_a_command_prints_is_tested_here() -> None:
+    elsewhere = {"rules --exact", "rules --flows"}  # the lab's tests read them; the flows are in tests/unit/proxy
+    assert set(RECORDS) - elsewhere == {*COMMANDS, "status", "lab status", "lab list"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -60,10 +60,13 @@ class Flow(msgspec.Struct, frozen=True):
     protocol: Protocol
 
 
+BY_ENTRY = "conntrack"  # a `mode` of Nat
+
+
 class Nat(msgspec.Struct, frozen=True):
     """The destination NAT from the Service to the backend. `hop` is the index of the hop after which it shows."""
 
-    mode: str  # "iptables", "nftables", "ipvs", "unknown"
+    mode: str  # "iptables", "nftables", "ipvs", "unknown"; "conntrack": an entry of the connection table, and no rule
     service_chain: str | None
     endpoint_chain: str | None
     certainty: Certainty

@@ -57,21 +57,39 @@ PLACES: Mapping[str, Place] = {
     "GlobalNetworkPolicy": _CALICO,
 }
 
-OTHER_KINDS: Mapping[tuple[str, str], Place] = {
-    ("networking.gke.io", "FQDNNetworkPolicy"): Place(DEFAULT_TIER, denies=False, isolates=True, directions=_EGRESS),
-    ("networking.k8s.aws", "ApplicationNetworkPolicy"): _ADDITIVE,
-    ("networking.k8s.aws", "ClusterNetworkPolicy"): Place(ADMIN_TIER),
-    ("crd.antrea.io", "ClusterNetworkPolicy"): Place(OTHER_TIER),
-    ("crd.antrea.io", "NetworkPolicy"): Place(OTHER_TIER),
-    ("k8s.ovn.org", "EgressFirewall"): Place(OTHER_TIER, admits=False, directions=_EGRESS, outside_only=True),
-    ("network.openshift.io", "EgressNetworkPolicy"): Place(
-        OTHER_TIER, admits=False, directions=_EGRESS, outside_only=True
+
+class OtherKind(msgspec.Struct, frozen=True):
+    """How the API server names the kind's collection, and what its policies can do."""
+
+    plural: str
+    place: Place
+    namespaced: bool = True
+
+
+_BEYOND = Place(OTHER_TIER)
+_WORKLOADS = Place(OTHER_TIER, admits=False, directions=_INGRESS)  # who may call a workload, beside all policies
+_OUTSIDE = Place(OTHER_TIER, admits=False, directions=_EGRESS, outside_only=True)
+
+# One entry is all that a kind needs: it is read from clusters (kube/resources.py), scoped in manifests and named in verdicts.
+OTHER_KINDS: Mapping[tuple[str, str], OtherKind] = {
+    ("networking.gke.io", "FQDNNetworkPolicy"): OtherKind(
+        "fqdnnetworkpolicies", Place(DEFAULT_TIER, denies=False, isolates=True, directions=_EGRESS)
     ),
-    ("vpcresources.k8s.aws", "SecurityGroupPolicy"): Place(OTHER_TIER, admits=False),
-    ("kubeovn.io", "SecurityGroup"): Place(OTHER_TIER, admits=False),
-    ("security.istio.io", "AuthorizationPolicy"): Place(OTHER_TIER, admits=False, directions=_INGRESS),
-    ("policy.linkerd.io", "Server"): Place(OTHER_TIER, admits=False, directions=_INGRESS),
-    ("kuma.io", "MeshTrafficPermission"): Place(OTHER_TIER, admits=False, directions=_INGRESS),
+    ("networking.k8s.aws", "ApplicationNetworkPolicy"): OtherKind("applicationnetworkpolicies", _ADDITIVE),
+    ("networking.k8s.aws", "ClusterNetworkPolicy"): OtherKind(
+        "clusternetworkpolicies", Place(ADMIN_TIER), namespaced=False
+    ),
+    ("crd.antrea.io", "ClusterNetworkPolicy"): OtherKind("clusternetworkpolicies", _BEYOND, namespaced=False),
+    ("crd.antrea.io", "NetworkPolicy"): OtherKind("networkpolicies", _BEYOND),
+    ("k8s.ovn.org", "EgressFirewall"): OtherKind("egressfirewalls", _OUTSIDE),
+    ("network.openshift.io", "EgressNetworkPolicy"): OtherKind("egressnetworkpolicies", _OUTSIDE),
+    ("vpcresources.k8s.aws", "SecurityGroupPolicy"): OtherKind(
+        "securitygrouppolicies", Place(OTHER_TIER, admits=False)
+    ),
+    ("kubeovn.io", "SecurityGroup"): OtherKind("security-groups", Place(OTHER_TIER, admits=False), namespaced=False),
+    ("security.istio.io", "AuthorizationPolicy"): OtherKind("authorizationpolicies", _WORKLOADS),
+    ("policy.linkerd.io", "Server"): OtherKind("servers", _WORKLOADS),
+    ("kuma.io", "MeshTrafficPermission"): OtherKind("meshtrafficpermissions", _WORKLOADS),
 }
 # Kinds that look like policies of the pods' network and are none.
 HARMLESS = frozenset(

@@ -87,7 +87,7 @@ def unevaluated_policies(snapshot: ClusterSnapshot, evaluated: frozenset[tuple[s
                 continue
             other = OTHER_KINDS.get(key)
             if other is not None or looks_like_a_policy(obj):
-                yield _other(obj, other)
+                yield _other(obj, other.place if other is not None else None)
     for left_out in snapshot.left_out:
         place = PLACES.get(left_out.kind)
         if place is not None:

@@ -23,7 +23,7 @@ from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 from kubectl_genainet.proxy.names import service_port_name
 
 MAX_WAYS = 4000  # of all Services on one node that are looked at
-_OUTSIDE = {4: "192.0.2.1", 6: "2001:db8::1"}  # addresses of nobody (RFC 5737, RFC 3849)
+OUTSIDE = {4: "192.0.2.1", 6: "2001:db8::1"}  # addresses of nobody (RFC 5737, RFC 3849)
 _REFUSALS = (RulesetVerdict.DROP, RulesetVerdict.REJECT)
 
 Way = tuple[Service, ServicePort, str, str, int]  # client kind, address, port
@@ -78,19 +78,30 @@ def _ways(node: NodeRules, services: Sequence[Service], pods: dict[int, str]) ->
                     yield service, port, "outside", ip, number
 
 
-def _look(
-    node: NodeRules, service: Service, port: ServicePort, client: str, ip: str, number: int, pods: dict[int, str]
-) -> Finding | None:
+def packets_to(snapshot: ClusterSnapshot, node: NodeRules, service: Service) -> Iterator[tuple[str, Packet]]:
+    """(kind of client, packet) for each address of a Service and each kind of client: "pod", "node", "outside"."""
+    pods = _client_pods(snapshot)
+    for _, port, client, ip, number in _ways(node, [service], pods):
+        yield client, _packet(node, port, client, ip, number, pods)
+
+
+def _packet(node: NodeRules, port: ServicePort, client: str, ip: str, number: int, pods: dict[int, str]) -> Packet:
     family = 6 if ":" in ip else 4
     own = [a for a in node.ruleset.node_ips or () if (6 if ":" in a else 4) == family]
-    src = {"pod": pods.get(family) or _OUTSIDE[family], "node": own[0] if own else "", "outside": _OUTSIDE[family]}
-    packet = Packet(
+    src = {"pod": pods.get(family) or OUTSIDE[family], "node": own[0] if own else "", "outside": OUTSIDE[family]}
+    return Packet(
         src=src[client],
         dst=ip,
         dport=number,
         protocol=Protocol(port.protocol),
         bridged=False if client != "pod" else None,
     )
+
+
+def _look(
+    node: NodeRules, service: Service, port: ServicePort, client: str, ip: str, number: int, pods: dict[int, str]
+) -> Finding | None:
+    packet = _packet(node, port, client, ip, number, pods)
     name = service_port_name(service.metadata.namespace, service.metadata.name, port.name)
     evaluation = evaluate(node.ruleset, packet)
     return _taken(node, service, name, client, packet, evaluation) or _partly(

@@ -289,6 +289,11 @@ def _is_multicast(address: int, family: int) -> bool:
     return address >> 28 == 0xE if family == 4 else address >> 120 == 0xFF
 
 
+def may_be_loopback(s: State, *, out: bool) -> bool:
+    """Whether a device that is not known may be lo: what is for or from other machines passes another."""
+    return s.env.is_local(s.dst, s.family) is not False if out else not s.from_wire
+
+
 def device_is(name: str, *, out: bool, wildcard: str) -> Check:
     """`-i eth0`, `-o cali+`: `wildcard` is the character that makes the name a prefix ("+" or "*")."""
     if name.endswith(wildcard) and not name.endswith("\\*"):
@@ -298,7 +303,9 @@ def device_is(name: str, *, out: bool, wildcard: str) -> Check:
 
     def check(s: State) -> bool | None:
         device = s.oif if out else s.iif
-        return None if device is None else low <= device <= high
+        if device is None:
+            return False if low == high == "lo" and not may_be_loopback(s, out=out) else None
+        return low <= device <= high
 
     return asking(check, Question("out device" if out else "in device", low, high))
 

@@ -128,7 +128,7 @@ def _fill(state: State, packet: Packet, env: Env, *, mark_known: bool) -> State:
         state.bridged = True
     state.icmp, state.uid, state.gid, state.dscp = packet.icmp, packet.uid, packet.gid, packet.dscp
     state.dnat = state.masquerade = state.accepted = state.own = state.looped = False
-    state.scheduled = state.redirected = False
+    state.scheduled = state.redirected = state.from_wire = False
     state.orig_src, state.by_node, state.nat_done, state.added = None, False, 0, ()
     state.probability, state.path, state.doubts, state.assumed = 1.0, None, (), ()
     return state

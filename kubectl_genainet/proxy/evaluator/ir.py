@@ -61,6 +61,7 @@ class State:
         "dst",
         "env",
         "family",
+        "from_wire",
         "gid",
         "icmp",
         "iif",
@@ -121,6 +122,7 @@ class State:
     accepted: bool
     bridged: bool | None
     own: bool  # made on the node
+    from_wire: bool  # it came in by a device that is not the loopback device, whichever that is
     looped: bool  # came back in through the loopback device
     redirected: bool  # to a port of the node itself
     scheduled: bool  # IPVS has sent it to a real server
@@ -146,7 +148,7 @@ class State:
         new.phys_in, new.phys_out, new.uid, new.gid = self.phys_in, self.phys_out, self.uid, self.gid
         new.tcp_flags, new.dscp, new.redirected = self.tcp_flags, self.dscp, self.redirected
         new.orig_src, new.nat_done, new.added = self.orig_src, self.nat_done, self.added
-        new.by_node = self.by_node
+        new.by_node, new.from_wire = self.by_node, self.from_wire
         return new
 
     @property

@@ -78,6 +78,7 @@ class Walk:
         else:
             state.oif = ""
             state.uid = state.gid = -1
+            state.from_wire = True
         if state.ct != "UNTRACKED":
             state.ct, state.ct_later = "INVALID", state.ct
 
@@ -177,7 +178,7 @@ class Walk:
                 return self._route(state)
             case Hook.POST_ROUTING if state.own and state.env.is_local(state.dst, state.family):
                 state.own, state.looped = False, True  # back in through the loopback device, its NAT decided
-                state.iif, state.oif = "lo", ""
+                state.iif, state.oif, state.from_wire = "lo", "", False
                 return Hook.PRE_ROUTING
             case Hook.POST_ROUTING if self._chains(state, Hook.EGRESS):
                 return Hook.EGRESS

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubectl_genainet.proxy.evaluator import checks
 from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Question, asking
-from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, CONTINUE_ACTION, Act, Action, Chain, Check, Rule
+from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, CONTINUE_ACTION, Act, Action, Chain, Check, Rule, State
 from kubectl_genainet.proxy.nftables import values
 from kubectl_genainet.proxy.nftables.fields import Field, field_of
 from kubectl_genainet.proxy.nftables.maps import is_random, members_of, picked, question_bounds, share_of
@@ -240,9 +240,20 @@ def _match(table: NftTable, rule: Rule, body: Json) -> list[Check]:
         positive = checks.in_set(field.getters, members)
     bounds = question_bounds(field, right)
     if bounds is not None:
+        if bounds == ("lo", "lo"):
+            positive = _of_loopback(positive, out=field.question == "out device")
         positive = asking(positive, Question(field.question, *bounds))
     _index(rule, left, op, right)
     return [*needs, checks.negate(positive) if op in ("!=", "!") else positive]
+
+
+def _of_loopback(check: Check, *, out: bool) -> Check:
+    def known(s: State) -> bool | None:
+        if (s.oif if out else s.iif) is None and not checks.may_be_loopback(s, out=out):
+            return False
+        return check(s)
+
+    return known
 
 
 def _index(rule: Rule, left: Any, op: str, right: Any) -> None:

@@ -8,7 +8,7 @@ from rich.tree import Tree
 
 from kubectl_genainet.model.finding import Certainty, counted
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.model.results.path import PacketPath, Stream, Verdict
+from kubectl_genainet.model.results.path import BY_ENTRY, PacketPath, Stream, Verdict
 from kubectl_genainet.render.text import duration, printable
 from kubectl_genainet.render.trace.blocks import drop_place, evidence
 from kubectl_genainet.render.trace.hops import hop_lines
@@ -27,8 +27,8 @@ def path_tree(path: PacketPath, count: int, width: int) -> RenderableType:
         name = f"svc/{service.name}:{port}"
         branch = branch.add(line(Text(printable(name), style="cyan"), f"  {address_text(service.ip, service.port)}"))
     if path.nat is not None:
-        chains = (
-            " → ".join(c for c in (path.nat.service_chain, path.nat.endpoint_chain) if c) or "a rule that is not known"
+        chains = " → ".join(c for c in (path.nat.service_chain, path.nat.endpoint_chain) if c) or (
+            "an entry of the connection table" if path.nat.mode == BY_ENTRY else "a rule that is not known"
         )
         branch = branch.add(line(f"{path.nat.mode} {chains} ", certainty(path.nat.certainty)))
     verdict = Text(path.verdict.value.upper(), style=VERDICT_STYLE[path.verdict])

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from kubectl_genainet import __version__
+from kubectl_genainet.assets import asset_dir
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.kube.agents.base import (
     DeployOptions,
@@ -15,7 +16,9 @@ from kubectl_genainet.kube.agents.base import (
     render,
 )
 from kubectl_genainet.kube.agents.paths import object_path
+from kubectl_genainet.kube.agents.roles import with_rules
 from kubectl_genainet.kube.resources import KINDS
+from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS
 
 
 def rendered(kind: str, name: str = "", **options: Any) -> dict[str, Any]:
@@ -66,6 +69,17 @@ def test_the_view_role_reads_exactly_the_kinds_that_the_tool_lists() -> None:
     granted = {(group, resource) for r in rules for group in r["apiGroups"] for resource in r["resources"]}
     assert granted == {(resource.group, resource.plural) for resource in KINDS}
     assert all(rule["verbs"] == ["get", "list", "watch"] for rule in rules)
+
+
+def test_the_rules_of_the_view_role_are_made_from_the_kinds() -> None:
+    roles = (asset_dir("daemonset") / "manifests" / "roles.yaml").read_text()
+    assert with_rules(roles) == roles, "python -m kubectl_genainet.kube.agents.roles writes them"
+
+
+def test_every_policy_kind_without_a_compiler_is_read_from_clusters() -> None:
+    listed = {(resource.group, resource.kind): resource for resource in KINDS}
+    assert OTHER_KINDS.keys() <= listed.keys()
+    assert all(listed[key].namespaced is other.namespaced for key, other in OTHER_KINDS.items())
 
 
 def test_the_users_choices_arrive() -> None:

@@ -68,3 +68,8 @@ def test_what_is_allowed_is_allowed_to_its_bound() -> None:
     (found,) = parse_text("f", "[" * MAX_DEPTH + "]" * MAX_DEPTH, lambda _: None)
     assert isinstance(found, list)
     parse_text("f", "a: &a [" + "x," * 99 + "]\nb: [" + "*a," * (MAX_ALIASED // 100 - 1) + "]", lambda _: None)
+
+
+def test_yaml_documents_of_which_the_first_is_json_are_read() -> None:
+    text = '{"kind": "Namespace", "metadata": {"name": "a"}}\n---\nkind: Service\nmetadata:\n  name: b\n'
+    assert [value["kind"] for value in parse_text("in.yaml", text, lambda _: None)] == ["Namespace", "Service"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_genainet.model.events import Event, FlowCounters, PacketSeen
+from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Verdict
-from kubectl_genainet.trace.streams import gap_quantile
+from kubectl_genainet.trace.streaming.measure import gap_quantile
 from tests.unit.trace.test_connection_life import DATA, MS, counted, exchange, fins
-from tests.unit.trace_world import BACKEND, RST, SECOND, World
+from tests.unit.trace_world import BACKEND, CLIENT, RST, SECOND, SERVICE, World
 
 T = 1000 * SECOND
 OTHER = "10.244.2.9"  # another backend of the Service
@@ -152,3 +153,43 @@ def test_reset_of_a_connection_that_is_not_known_there_is_no_applications() -> N
     assert path.outcome is ConnectionOutcome.RESET and path.drop is not None
     assert path.drop.check == "unknown-connection" and [f.check for f in path.findings] == ["reset-by-kernel"]
     assert "knows no such connection" in path.findings[0].title
+
+
+RULES = "*nat\n:PREROUTING ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n{}COMMIT\n"
+TO_BACKEND = f"-A PREROUTING -d {SERVICE}/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination {BACKEND}:8080\n"
+
+
+def old_connection(world: World, *, rules: str) -> PacketPath:
+    """One older than the trace, whose packets go to an address that is no endpoint (any more)."""
+    world.correlator.connections.servers.add((OTHER, 8080))
+    after = world.ends(40000)[1]
+    data = [
+        msgspec.structs.replace(e, flow=msgspec.structs.replace(after, dst=OTHER) if e.flow == after else e.flow)
+        for e in world.request(40000, T, DATA, payload=100, seq=1001)
+    ]
+    dump = RulesetDump(node="node-1", t_ns=T, source="iptables-nft", text=rules)
+    (path,) = world.tell([dump], data)
+    return path
+
+
+def test_translation_that_no_rule_makes_is_an_entrys_of_the_connection_table() -> None:
+    path = old_connection(World(), rules=RULES.format(TO_BACKEND))
+    assert path.nat is not None and (path.nat.mode, path.nat.certainty) == ("conntrack", Certainty.DERIVED)
+    (stale,) = [f for f in path.findings if f.check == "stale-connection"]
+    assert OTHER in stale.title and "no rule does" in stale.title and stale.remedy is not None
+    assert stale.remedy.command == (
+        f"conntrack -D -p tcp --orig-src {CLIENT} --orig-dst {SERVICE} --orig-port-dst 80 --orig-port-src 40000"
+    )
+
+
+def test_rules_that_say_nothing_of_the_service_prove_no_entry() -> None:
+    path = old_connection(World(), rules=RULES.format("-A PREROUTING -d 192.0.2.1/32 -j ACCEPT\n"))
+    assert path.nat is not None and (path.nat.mode, path.nat.certainty) == ("unknown", Certainty.UNKNOWN)
+
+
+def test_rules_as_they_were_still_explain_a_translation() -> None:
+    world = World()
+    before = RULES.format(TO_BACKEND.replace(BACKEND, OTHER))
+    world.feed([RulesetDump(node="node-1", t_ns=T - SECOND, source="iptables-nft", text=before)])
+    path = old_connection(world, rules=RULES.format(TO_BACKEND))
+    assert path.nat is not None and (path.nat.mode, path.nat.certainty) == ("iptables", Certainty.DERIVED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.results.path import ConnectionOutcome, Flow, PacketPath, Party, ServiceRef, Stream, Verdict
-from kubectl_genainet.trace.pinned import pinned
+from kubectl_genainet.trace.streaming.pinned import pinned
 
 SERVICE = ServiceRef("default", "llm", 80, "http", "10.96.0.10")
 

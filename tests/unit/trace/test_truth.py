@@ -22,9 +22,15 @@ def truth() -> ModuleType:
     return module
 
 
-def path(port: int, outcome: str, pod: str | None) -> dict[str, Any]:
+def path(port: int, outcome: str, pod: str | None, dst: str = "10.96.0.1:80", t_ns: int = 0) -> dict[str, Any]:
     client = {"ip": "10.244.1.2", "port": port}
-    return {"flow": {"protocol": "TCP", "client": client}, "outcome": outcome, "backend": {"pod": pod} if pod else None}
+    return {
+        "t_ns": t_ns,
+        "flow": {"protocol": "TCP", "client": client},
+        "hops": [{"dst": dst}],
+        "outcome": outcome,
+        "backend": {"pod": pod} if pod else None,
+    }
 
 
 def test_outcome_and_backend_must_be_the_true_ones_or_unknown(truth: ModuleType) -> None:
@@ -36,3 +42,18 @@ def test_outcome_and_backend_must_be_the_true_ones_or_unknown(truth: ModuleType)
     score, errors = truth.judge(told, facts)
     assert (score.right, score.wrong, score.unknown, score.missing) == (2, 1, 1, 1)
     assert errors[0].endswith("told answered b") and errors[1].endswith("no path")
+
+
+def test_port_that_is_used_again_is_another_connection(truth: ModuleType) -> None:
+    told = [
+        path(1, "answered", "b", t_ns=9),
+        path(1, "refused", "c", "172.18.0.2:82"),
+        path(1, "answered", "a", t_ns=5),
+    ]
+    facts = [
+        ["TCP", "10.244.1.2", 1, "10.96.0.1", "answered", "a"],
+        ["TCP", "10.244.1.2", 1, "172.18.0.2", "refused", ""],
+        ["TCP", "10.244.1.2", 1, "10.96.0.1", "answered", "b"],
+    ]
+    score, errors = truth.judge(told, facts)
+    assert (score.right, errors) == (3, [])

@@ -16,7 +16,7 @@ from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectR
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.path import ConnectionOutcome, PacketPath, Party, Stream
 from kubectl_genainet.trace.fate import seconds
-from kubectl_genainet.trace.http import head_and_body, http_findings
+from kubectl_genainet.trace.streaming.http import head_and_body, http_findings
 
 STALL_NS = 3_000_000_000  # a silence in a reply that is told of, where the pace before was another
 STALL_FACTOR = 20  # times the median of the gaps

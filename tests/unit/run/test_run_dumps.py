@@ -1,0 +1,78 @@
+"""Dumps of one node's rules in a folder, as a sosreport has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.proxy import Packet, RulesetVerdict, evaluate, parse_ruleset
+from kubectl_genainet.run.rules import saved_dumps
+from kubectl_genainet.run.sources.dumps import folder_dumps
+
+SAVED = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n-A FORWARD -p tcp -m tcp --dport 81 -j DROP\nCOMMIT\n"
+LISTING = """Chain INPUT (policy ACCEPT 0 packets, 0 bytes)
+ pkts bytes target     prot opt in     out     source               destination
+
+Chain FORWARD (policy ACCEPT 0 packets, 0 bytes)
+ pkts bytes target     prot opt in     out     source               destination
+    0     0 DROP       tcp  --  *      *       0.0.0.0/0            0.0.0.0/0            tcp dpt:82
+
+Chain OUTPUT (policy ACCEPT 0 packets, 0 bytes)
+ pkts bytes target     prot opt in     out     source               destination
+"""
+IPVS = "IP Virtual Server version 1.2.1 (size=4096)\nTCP 10.9.0.1:80 rr\n  -> 10.9.1.1:8080 Masq 1 0 0\n"
+
+
+def _verdict(folder: Path, dport: int, dst: str = "203.0.113.9") -> RulesetVerdict:
+    (dumps,) = saved_dumps([], folder_dumps(folder)).values()
+    packet = Packet(src="198.51.100.1", dst=dst, dport=dport, protocol=Protocol.TCP)
+    return evaluate(parse_ruleset(dumps, node_ips=["192.0.2.1"]), packet).verdict
+
+
+def _sos(folder: Path, **files: str) -> None:
+    place = folder / "sos_commands" / "firewall_tables"
+    place.mkdir(parents=True)
+    for name, text in files.items():
+        (place / name).write_text(text)
+    (folder / "version.txt").write_text("sosreport: 4.5\n")
+    (folder / "dmesg").write_bytes(b"\x7fELF\0\0 *filter\n")
+
+
+def test_dumps_are_found_among_other_files(tmp_path: Path) -> None:
+    _sos(tmp_path, iptables_nvL=LISTING, ipvsadm_Ln=IPVS)
+    assert _verdict(tmp_path, 82) is RulesetVerdict.DROP
+    assert _verdict(tmp_path, 80, "10.9.0.1") is RulesetVerdict.DNAT
+
+
+def test_a_listing_says_nothing_where_the_rules_are_saved(tmp_path: Path) -> None:
+    _sos(tmp_path, iptables_nvL=LISTING, iptables_save=SAVED)
+    assert _verdict(tmp_path, 81) is RulesetVerdict.DROP
+    assert _verdict(tmp_path, 82) is RulesetVerdict.NO_MATCH
+
+
+def test_the_security_table_is_told_by_the_files_name(tmp_path: Path) -> None:
+    _sos(tmp_path, **{"iptables_-t_security_-nvL": LISTING, "iptables_-nvL": LISTING.replace("dpt:82", "dpt:83")})
+    tables = [
+        table.name for table in parse_ruleset(next(iter(saved_dumps([], folder_dumps(tmp_path)).values()))).tables
+    ]
+    assert sorted(tables) == ["filter", "security"]
+    assert _verdict(tmp_path, 82) is RulesetVerdict.DROP
+    assert _verdict(tmp_path, 83) is RulesetVerdict.DROP
+
+
+def test_a_folder_without_dumps_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing here\n")
+    with pytest.raises(GenainetError, match="no dump of rules"):
+        folder_dumps(tmp_path)
+
+
+def test_a_listing_of_ip6tables_is_one_whatever_its_rules_say(tmp_path: Path) -> None:
+    _sos(
+        tmp_path,
+        **{"ip6tables_-nvL": LISTING.replace("0.0.0.0/0           ", "::/0                "), "iptables_-nvL": LISTING},
+    )
+    (dumps,) = saved_dumps([], folder_dumps(tmp_path)).values()
+    assert sorted(dump.source for dump in dumps) == ["ip6tables-nft", "iptables-nft"]
