@@ -26,6 +26,7 @@ VERBS = {
     "explain": ("explain", "Say whether policies admit a flow, why, and what would admit it"),
     "matrix": ("matrix", "Show who may reach whom"),
     "rules": ("rules", "Show what kube-proxy has programmed for a Service on each node"),
+    "fabric": ("fabric", "Show which GPU pods talk by RDMA and which by kernel TCP"),
     "doctor": ("doctor", "Check a cluster's network against the practice for GenAI workloads"),
     "deploy": ("agents.deploy", "Put the agent on the nodes of a cluster"),
     "undeploy": ("agents.undeploy", "Remove all that deploy made"),

@@ -19,6 +19,7 @@ from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
+from kubectl_genainet.model.results.fabric import FabricSummary
 from kubectl_genainet.model.results.fleet import NodeStatus, Versions
 from kubectl_genainet.model.results.lab import LabStatus
 from kubectl_genainet.model.results.losses import Losses
@@ -76,6 +77,7 @@ RECORDS: dict[str, tuple[Record, ...]] = {
     ),
     "rules --exact": (Record(RuleCount),),
     "rules --flows": (Record(FlowResult),),
+    "fabric": (Record(FabricSummary),),
     "doctor": (
         Record(Fact, "fact"),
         Record(Recognised, "workload"),

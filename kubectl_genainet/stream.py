@@ -12,7 +12,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -20,6 +20,7 @@ import msgspec
 from kubectl_genainet import wire
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, Progress
+from kubectl_genainet.model.fabric import FabricReport
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
@@ -126,7 +127,7 @@ class AgentConnection:
 
 
 def ask_all(
-    dials: Mapping[str, Dial], path: str, token: str = "", *, within_s: float | None = None
+    dials: Mapping[str, Dial], path: str | Mapping[str, str], token: str = "", *, within_s: float | None = None
 ) -> dict[str, list[Event] | GenainetError]:
     """The records of a GET (/v1/hello, /v1/node, /v1/rulesets) of many nodes side by side; a node's failure is its value.
 
@@ -135,7 +136,8 @@ def ask_all(
 
     def records(connection: AgentConnection) -> list[Event]:
         size, found = 0, []
-        for line in connection.lines(connection.request("GET", path)):
+        own = path if isinstance(path, str) else path[connection.node]
+        for line in connection.lines(connection.request("GET", own)):
             size += len(line)
             if size > MAX_ANSWER:
                 raise GenainetError(f"node {connection.node} answered with more than {MAX_ANSWER} bytes")
@@ -176,6 +178,21 @@ def _each(
     return {node: answers[node] for node in dials}
 
 
+def fabric_reports(
+    dials: Mapping[str, Dial], addresses: Mapping[str, Sequence[str]], token: str = ""
+) -> dict[str, FabricReport | GenainetError]:
+    """The fabric of the nodes of `addresses`, with the TCP connections of who has these addresses there."""
+    paths = {node: f"/v1/fabric?at={','.join(ips)}" if ips else "/v1/fabric" for node, ips in addresses.items()}
+    answers = ask_all({node: dials[node] for node in paths}, paths, token)
+    return {node: _one_of(FabricReport, node, answer) for node, answer in answers.items()}
+
+
+def _one_of(shape: type[T], node: str, answer: list[Event] | GenainetError) -> T | GenainetError:
+    if isinstance(answer, GenainetError):
+        return answer
+    return next((r for r in answer if isinstance(r, shape)), GenainetError(f"node {node} sent no report"))
+
+
 def rulesets(
     dials: Mapping[str, Dial], token: str = "", *, conntrack: bool = False
 ) -> dict[str, list[RulesetDump] | GenainetError]:
@@ -189,15 +206,8 @@ def rulesets(
 
 def node_reports(dials: Mapping[str, Dial], token: str = "") -> dict[str, NodeReport | GenainetError]:
     """Every node's namespaces."""
-    found: dict[str, NodeReport | GenainetError] = {}
-    for node, answer in ask_all(dials, "/v1/node", token).items():
-        if isinstance(answer, GenainetError):
-            found[node] = answer
-        else:
-            found[node] = next(
-                (r for r in answer if isinstance(r, NodeReport)), GenainetError(f"node {node} sent no report")
-            )
-    return found
+    answers = ask_all(dials, "/v1/node", token)
+    return {node: _one_of(NodeReport, node, answer) for node, answer in answers.items()}
 
 
 class Streams:

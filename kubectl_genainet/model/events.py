@@ -14,6 +14,7 @@ import msgspec
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.dns import DnsMessage
 from kubectl_genainet.model.exact import RuleHit
+from kubectl_genainet.model.fabric import FabricReport
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import ALL_KEPT, FiveTuple
@@ -495,6 +496,7 @@ Event = (
     | RuleHit
     | AgentFailed
     | NodeReport
+    | FabricReport
     | RulesetDump
     | NetnsRules
     | ClusterChanged

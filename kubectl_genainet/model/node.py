@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from kubectl_genainet.model.fabric import Fabric
+
 
 class Device(msgspec.Struct, frozen=True, kw_only=True):
     """A network device. `kind` is rtnetlink's ("veth", "vxlan", "" for hardware); `peer_netns` is 0 if unknown."""
@@ -48,6 +50,9 @@ class NetNs(msgspec.Struct, frozen=True, kw_only=True):
     conntrack_max: int | None = None
     sysctls: dict[str, str] = {}
     counters: dict[str, int] = {}  # of /proc/net/netstat: ListenOverflows, …; of the host: conntrack_drop, …
+    nic_counters: dict[
+        str, dict[str, int]
+    ] = {}  # by device: what its driver counts of trouble (`ethtool -S`), if not zero
     name: str = ""  # the file in /run/netns, where there is one
     routes: tuple[Route, ...] | None = None  # None: not read
     resolv_conf: str = ""  # of the containers inside; "" where it was not read
@@ -95,6 +100,7 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     namespaces: tuple[NetNs, ...]
     unreadable: tuple[str, ...] = ()  # what could not be read, and why
     containers: tuple[ContainerCpu, ...] = ()
+    fabric: Fabric | None = None  # None: not read
     kube_proxy: KubeProxyState | None = None  # None: it could not be asked
 
 

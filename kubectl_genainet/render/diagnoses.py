@@ -1,4 +1,4 @@
-"""docs/diagnoses.md: everything that `trace`, `drops`, `dns`, `rules` and `diagnose` can say, from the registry.
+"""docs/diagnoses.md: everything that `trace`, `drops`, `dns`, `rules`, `fabric` and `diagnose` can say, from the registry.
 
 python -m kubectl_genainet.render.diagnoses > docs/diagnoses.md
 """
@@ -15,8 +15,8 @@ _HEAD = """# Diagnoses
 
 <!-- Made from the registry by `python -m kubectl_genainet.render.diagnoses > docs/diagnoses.md`. -->
 
-Everything that `trace`, `drops`, `dns`, `rules` and `diagnose` can say. The name is the `check` of the JSON. The severity is the
-usual one: a case has another where its evidence makes it lighter or heavier. What `doctor` can say is in
+Everything that `trace`, `drops`, `dns`, `rules`, `fabric` and `diagnose` can say. The name is the `check` of the JSON. The
+severity is the usual one: a case has another where its evidence makes it lighter or heavier. What `doctor` can say is in
 [checks.md](checks.md).
 """
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, LostEvents, Progress
 from kubectl_genainet.model.exact import RuleHit
+from kubectl_genainet.model.fabric import FabricReport
 from kubectl_genainet.model.node import NodeReport, RulesetDump
-from kubectl_genainet.stream import Dial, Streams, node_reports, rulesets
+from kubectl_genainet.stream import Dial, Streams, fabric_reports, node_reports, rulesets
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 T = TypeVar("T")
@@ -47,6 +48,14 @@ def read_nodes(agents: Agents, warn: Warn, failed: set[str]) -> dict[str, NodeRe
         if len(report.unreadable) > UNREADABLE:
             warn(f"node {node}: unreadable: {len(report.unreadable) - UNREADABLE} other things")
     return reports
+
+
+def read_fabrics(
+    agents: Agents, addresses: Mapping[str, Sequence[str]], warn: Warn, failed: set[str]
+) -> dict[str, FabricReport]:
+    """The fabric of each node of `addresses` that has an agent; failures as in `read_rulesets`."""
+    asked = {node: ips for node, ips in addresses.items() if node in agents.dials}
+    return _answered(fabric_reports(agents.dials, asked, agents.token), warn, failed)
 
 
 def read_exact(

@@ -98,7 +98,8 @@ def test_an_agent_is_of_its_documented_type(tmp_path: Path) -> None:
 
 
 def test_every_record_that_a_command_prints_is_tested_here() -> None:
-    elsewhere = {"rules --exact", "rules --flows"}  # the lab's tests read them; the flows are in tests/unit/proxy
+    # The lab's tests read them; the flows are in tests/unit/proxy, fabric in tests/unit/fabric.
+    elsewhere = {"rules --exact", "rules --flows", "fabric"}
     assert set(RECORDS) - elsewhere == {*COMMANDS, "status", "lab status", "lab list"}
 
 

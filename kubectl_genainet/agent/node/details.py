@@ -11,6 +11,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 
 from kubectl_genainet.agent.node.sockets import listeners
+from kubectl_genainet.model.fabric import Fabric
 from kubectl_genainet.model.node import ContainerCpu, KubeProxyState, Listener
 
 DETAILS_S = 15.0
@@ -26,6 +27,7 @@ class Details:
     listeners: dict[int, Sockets] = field(default_factory=dict)
     containers: tuple[ContainerCpu, ...] = ()
     kube_proxy: KubeProxyState | None = None
+    fabric: Fabric | None = None
     unreadable: tuple[str, ...] = ()
 
     def outdated(self, inodes: Set[int]) -> bool:

@@ -11,12 +11,14 @@ import os
 import re
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 from pyroute2 import IPRoute
 
+from kubectl_genainet.agent.fabric.report import fabric_report, read_fabric
 from kubectl_genainet.agent.node.containers import container_cpu
 from kubectl_genainet.agent.node.details import Details, Sockets, receiving
 from kubectl_genainet.agent.node.kubeproxy import read_kube_proxy
@@ -24,6 +26,7 @@ from kubectl_genainet.agent.node.namespace import Candidate, Links, look_inside
 from kubectl_genainet.agent.node.netns import inside_path
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import canonical_ip
+from kubectl_genainet.model.fabric import FabricReport
 from kubectl_genainet.model.node import ContainerCpu, NetNs, NodeReport
 
 T = TypeVar("T")
@@ -227,8 +230,22 @@ class Inventory:
             namespaces=tuple(namespaces),
             unreadable=(*unreadable, *self._details.unreadable),
             containers=self._details.containers,
+            fabric=self._details.fabric,
             kube_proxy=self._details.kube_proxy,
         )
+
+    def fabric(self, addresses: Sequence[str]) -> FabricReport:
+        """RDMA devices, and the TCP connections of the namespaces that have these addresses."""
+        wanted, paths = set(addresses), dict[str, tuple[int, str]]()
+        for inode, candidate in self._own().items():
+            if len(paths) == len(wanted):
+                break
+            try:
+                has = wanted & set(look_inside(inode, candidate, host=False)[0].addresses)
+            except Exception:  # gone, or unreadable: none of its addresses is in the answer
+                continue
+            paths |= dict.fromkeys(has, (inode, candidate.path))
+        return fabric_report(self.node, paths)
 
     @staticmethod
     def _bounded(own: dict[int, Candidate], host: int) -> tuple[dict[int, Candidate], list[str]]:
@@ -258,7 +275,9 @@ class Inventory:
             containers = container_cpu(set(own))
         except Exception as error:
             unreadable.append(f"the containers' CPU accounts: {_reason(error)}")
-        return Details(time.monotonic(), frozenset(own), sockets, containers, proxy, tuple(unreadable))
+        fabric = read_fabric()
+        unreadable += fabric.unreadable
+        return Details(time.monotonic(), frozenset(own), sockets, containers, proxy, fabric, tuple(unreadable))
 
     def path_of_address(self, ip: str) -> str | None:
         """The path of the namespace that has the address, host's first; None where none has it."""

@@ -17,6 +17,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
 
+from kubectl_genainet.agent.fabric.nics import statistics
 from kubectl_genainet.agent.node.fields import resolv_conf_fields
 from kubectl_genainet.agent.node.inroot import Process, read_plain
 from kubectl_genainet.agent.node.netns import inside_path
@@ -27,6 +28,7 @@ from kubectl_genainet.model.numbers import whole_number
 LINKS_S = 15.0  # devices and routes of a namespace are read anew after this time, or when a namespace comes or goes
 _SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h
 MAX_ROUTES = 10_000
+MAX_NICS = 64
 MAX_DEVICES = 4096
 MAX_ADDRESSES = 1000  # of a namespace that any pod may fill
 MAX_HOST_ADDRESSES = 65_536  # kube-ipvs0 has every Service's
@@ -218,6 +220,10 @@ def _read_links(known: Links | None, *, host: bool) -> Links:
     return Links(cookie, now, settled, devices, routes, tuple(left_out))
 
 
+def _hardware(devices: tuple[Device, ...]) -> list[Device]:
+    return [d for d in devices if not d.kind and d.name != "lo"][:MAX_NICS]
+
+
 def look_inside(inode: int, candidate: Candidate, *, host: bool, known: Links | None = None) -> tuple[NetNs, Links]:
     """The namespace as it is now, and its devices and routes, which may be those that were read before."""
 
@@ -244,6 +250,7 @@ def look_inside(inode: int, candidate: Candidate, *, host: bool, known: Links | 
             conntrack_count=_read_int("/proc/sys/net/netfilter/nf_conntrack_count"),
             conntrack_max=_read_int("/proc/sys/net/netfilter/nf_conntrack_max"),
             sysctls=sysctls,
+            nic_counters={d.name: found for d in _hardware(devices) if (found := statistics(d.name))},
             counters={**_netstat(), **(_conntrack_counters() if host else {})},
             resolv_conf="" if host else _resolv_conf(candidate, inode),
         )

@@ -10,6 +10,7 @@ from kubectl_genainet.model.packet import Protocol, parse_address
 from kubectl_genainet.wire import CheckRequest, FilterEntry, TraceRequest
 
 MAX_SESSIONS = 4
+MAX_ADDRESSES = 200  # of one question for their connections
 MAX_BODY = 4 << 20  # bytes of a request
 MAX_FILTERS = 50_000
 MAX_FILTER_KEYS = 65_536  # the kernel's table of filters (probes/include/genainet.h)
@@ -74,6 +75,15 @@ def check_rulesets_query(query: str) -> bool:
     if query not in ("", "conntrack=0", "conntrack=1"):
         raise InputError(f"{query[:64]!r} is not conntrack=0 or conntrack=1", field="query")
     return query == "conntrack=1"
+
+
+def checked_addresses(query: str) -> list[str]:
+    """The addresses of a query at=IP,IP. Raises InputError for any other, and for too many."""
+    name, _, value = query.partition("=")
+    texts = value.split(",") if value else []
+    if (query and name != "at") or len(texts) > MAX_ADDRESSES:
+        raise InputError(f"{query[:64]!r} is not at= and at most {MAX_ADDRESSES} addresses", field="query")
+    return [_address(text, "query") for text in texts]
 
 
 def checked_request(request: TraceRequest) -> TraceRequest:

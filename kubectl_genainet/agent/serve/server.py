@@ -4,6 +4,7 @@
     GET  /v1/hello                  wire.Hello
     GET  /v1/node                   model.node.NodeReport
     GET  /v1/rulesets               NDJSON of model.node.RulesetDump; ?conntrack=1 adds the translated connections
+    GET  /v1/fabric?at=IP,IP        model.fabric.FabricReport, with the TCP connections of who has these addresses
     POST /v1/trace                  wire.TraceRequest -> NDJSON of events, until the time is over or the client goes
     PUT  /v1/trace/ID/filters       list of wire.FilterEntry: changes a running session (ID is in the response header)
 
@@ -168,6 +169,8 @@ class Server:
                 await self._node(connection)
             case "GET", "/v1/rulesets":
                 await self._rulesets(connection, limits.check_rulesets_query(query))
+            case "GET", "/v1/fabric":
+                await self._fabric(connection, limits.checked_addresses(query))
             case "POST", "/v1/trace":
                 await self._trace(connection)
             case "PUT", _ if len(parts) == 5 and parts[1:3] == ["v1", "trace"] and parts[4] == "filters":
@@ -178,6 +181,11 @@ class Server:
     async def _node(self, connection: HttpConnection) -> None:
         async with self._inventories:
             report = await asyncio.to_thread(self.inventory.report)
+        await connection.respond(200, wire.encode(report))
+
+    async def _fabric(self, connection: HttpConnection, addresses: list[str]) -> None:
+        async with self._inventories:
+            report = await asyncio.to_thread(self.inventory.fabric, addresses)
         await connection.respond(200, wire.encode(report))
 
     async def _rulesets(self, connection: HttpConnection, conntrack: bool) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, text
+from kubectl_genainet.model.accelerators import GPU_RESOURCES
 from kubectl_genainet.model.units import quantity
 
-GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915", "gpu.intel.com/xe", "nvidia.com/mig-")
 NEURON_RESOURCES = ("aws.amazon.com/neuron",)
 OTHER_ACCELERATORS = ("google.com/tpu", "habana.ai/gaudi", "huawei.com/Ascend", "rebellions.ai/", "furiosa.ai/")
 EFA_RESOURCE = "vpc.amazonaws.com/efa"

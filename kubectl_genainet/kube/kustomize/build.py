@@ -22,6 +22,7 @@ _LISTS = (
     *("configMapGenerator", "secretGenerator", "replicas", "configurations", "crds", "transformers", "generators"),
     "helmCharts",
 )
+_WRONG_TYPES = (AttributeError, TypeError, KeyError, IndexError, ValueError)  # of fields that are not what they must be
 _DEEPEST = 20
 _MOST_BUILT = 2_000  # kustomizations, each counted as often as it is built on
 _MOST_WORK = 200_000  # patches times objects of one
@@ -45,7 +46,7 @@ class Kustomizations:
         self._consumed = {p.resolve() for p in files}
         used: set[Path] = set()
         for place, raw in self._read.items():
-            for name in _file_names(raw):
+            for name in self._names(place, raw):
                 path = _resolved(place, name)
                 (used if path in self._read else self._consumed).add(path)
         whole = folder.resolve()
@@ -57,11 +58,18 @@ class Kustomizations:
         """Whether a file is part of a kustomization: it is not an object file of its own then."""
         return self._whole or file.resolve() in self._consumed
 
+    def _names(self, place: Path, raw: dict[str, Any]) -> list[str]:
+        try:
+            return list(_file_names(raw))
+        except _WRONG_TYPES as error:
+            self._warn(f"{place}: the names of its files can't be read ({error})")
+            return []
+
     def build(self, place: Path) -> list[Item]:
         """The objects of a kustomization. Raises InputError where its own fields have the wrong type."""
         try:
             built = self._build(place, 0)
-        except (AttributeError, TypeError, KeyError, RecursionError, InputError) as error:
+        except (*_WRONG_TYPES, RecursionError, InputError) as error:
             self._warn(f"{place}: the kustomization can't be built ({error}): left out")
             return []
         return [item for item in built if not self._too_deep(item)]

@@ -1,4 +1,4 @@
-"""Everything that `trace`, `drops`, `dns`, `rules` and `diagnose` can say, once: what is observed, what it means, what to do.
+"""Everything that `trace`, `drops`, `dns`, `rules`, `fabric` and `diagnose` can say: what is seen, what it means, what to do.
 
 A diagnosis is made in a module of this folder, or beside the one function that says it; docs/diagnoses.md is made of them.
 `doctor`'s checks have a registry of their own.
@@ -7,7 +7,7 @@ A diagnosis is made in a module of this folder, or beside the one function that 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from kubectl_genainet.model.diagnoses import connections, dns, kernel, kube_proxy, rules, sockets
+from kubectl_genainet.model.diagnoses import connections, dns, fabric, kernel, kube_proxy, rules, sockets
 from kubectl_genainet.model.diagnoses.diagnosis import _ALL, _BY_REASON, Diagnosis, Sentence, Suspect, Topic
 
 DIAGNOSES: Mapping[str, Diagnosis] = MappingProxyType(_ALL)
@@ -29,6 +29,7 @@ __all__ = [
     "Topic",
     "connections",
     "dns",
+    "fabric",
     "kernel",
     "kube_proxy",
     "rules",

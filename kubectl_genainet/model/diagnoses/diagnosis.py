@@ -18,6 +18,7 @@ class Topic(Enum):
     CONNECTIONS = "Connections"
     DNS = "DNS"
     KUBE_PROXY = "What kube-proxy has programmed"
+    FABRIC = "Between GPUs"
 
 
 class Suspect(Enum):

@@ -258,3 +258,30 @@ def test_patches_times_objects_are_bounded(tmp_path: Path) -> None:
     found = load_manifests([tree(tmp_path, files)])
     assert any("400 patches for 700 objects are too many" in note for note in found.notes)
     assert [s.metadata.name for s in found.services] == ["chat"]
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        "labels: [{pairs: 1e999}]",
+        "commonLabels: [a]",
+        "replicas: [7]",
+        "images: [a]",
+    ],
+)
+def test_a_field_of_another_type_leaves_out_the_kustomization_alone(tmp_path: Path, field: str) -> None:
+    files = {
+        "app/kustomization.yaml": f"resources: [s.yaml]\n{field}\n",
+        "app/s.yaml": SERVICE,
+        "ingress.yaml": INGRESS,
+    }
+    found = load_manifests([tree(tmp_path, files)])
+    assert [o.kind for o in found.objects] == ["Ingress"]
+    assert any("can't be built" in note for note in found.notes)
+
+
+def test_names_of_files_that_are_none_are_said(tmp_path: Path) -> None:
+    text = "resources: [s.yaml]\nconfigMapGenerator: [{name: c, files: 7}]\n"
+    found = load_manifests([tree(tmp_path, {"app/kustomization.yaml": text, "ingress.yaml": INGRESS})])
+    assert [o.kind for o in found.objects] == ["Ingress"]
+    assert any("names of its files can't be read" in note for note in found.notes)

@@ -1,0 +1,1 @@
+"""What moves between GPUs: RDMA devices, NICs, and the TCP connections that collectives fall back to."""

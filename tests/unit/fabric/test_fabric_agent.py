@@ -1,0 +1,161 @@
+"""The agent's side of fabrics: sysfs, netlink and queries, each as the kernel gives it, or as somebody damaged it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kubectl_genainet.agent.fabric import netlink, report
+from kubectl_genainet.agent.fabric.nics import _TROUBLE
+from kubectl_genainet.agent.fabric.report import read_fabric, users_of
+from kubectl_genainet.agent.fabric.sysfs import MAX_COUNTERS, read_devices
+from kubectl_genainet.agent.serve.limits import MAX_ADDRESSES, checked_addresses
+from kubectl_genainet.errors import InputError
+from tests.unit.fabric.fabric_nodes import device_answer, message, queue_pair_answer, word, write_tree
+
+
+def test_devices_are_read_with_their_ports_counters_and_gids(tmp_path: Path) -> None:
+    mlx, efa = read_devices(write_tree(tmp_path))
+    (port,) = efa.ports
+    assert (efa.name, port.number, port.state, port.link_layer) == ("rdmap0s6", 1, "ACTIVE", "Unspecified")
+    assert port.rate == "100 Gb/sec (4X EDR)"
+    assert port.gids == ("fe80:0000:0000:0000:0a70:1eff:fe03:0001",)  # the one that is not set is left out
+    assert port.counters["retrans_timeout_events"] == 2 and port.data_bytes == (6000, 7000)
+    assert (mlx.ports[0].state, mlx.ports[0].link_layer) == ("DOWN", "InfiniBand")
+    assert mlx.ports[0].data_bytes == (4000, 8000)  # words of four bytes
+    assert mlx.ports[0].counters["out_of_sequence"] == 5
+
+
+def test_a_node_without_rdma_is_asked_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> object:
+        raise AssertionError
+
+    monkeypatch.setattr(report, "RdmaNetlink", refuse)
+    assert read_fabric(tmp_path / "nothing").devices == ()
+
+
+def test_counters_that_are_none_or_without_end_are_left_out(tmp_path: Path) -> None:
+    write_tree(tmp_path)
+    folder = tmp_path / "rdmap0s6/ports/1/hw_counters"
+    for i in range(2 * MAX_COUNTERS):
+        (folder / f"aa_{i:04}").write_text("1\n")
+    (folder / "aa_0000").write_text("²\n")
+    (folder / "aa_0001").write_bytes(b"\xff" * 100_000)
+    (folder / "aa_0002").unlink()
+    (folder / "aa_0002").mkdir()
+    counters = read_devices(tmp_path)[1].ports[0].counters
+    assert len(counters) == MAX_COUNTERS - 3 and "aa_0000" not in counters
+
+
+def test_queue_pairs_are_counted_by_process_and_the_kernels_left_out() -> None:
+    assert netlink.queue_pairs_of(queue_pair_answer(0, 41, 41, 0, 42)) == Counter({41: 2, 42: 1})
+    assert netlink.device_of(device_answer(3, "mlx5_0")) == (3, "mlx5_0")
+    assert netlink.device_of(netlink.attribute(1, word(3))) is None
+    assert netlink.netns_mode_of(netlink.attribute(66, b"\1")) == "shared"
+    assert netlink.netns_mode_of(netlink.attribute(66, b"\0")) == "exclusive"
+    assert netlink.netns_mode_of(b"") == ""
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 7))
+def test_damaged_answers_end_where_they_make_no_sense(cut: int) -> None:
+    whole = queue_pair_answer(0, 41, 42)
+    assert netlink.queue_pairs_of(whole[:cut]).total() <= 2
+    assert len(list(netlink.messages(message(20, whole)[: cut + 16]))) <= 1
+    assert list(netlink.attributes(b"\0\0\0\0" * 10)) == []
+
+
+class Kernel:
+    """Answers as the kernel does, by the command that it is asked."""
+
+    def __init__(self, answers: dict[int, list[bytes]]) -> None:
+        self._answers, self._waiting = answers, list[bytes]()
+
+    def send(self, data: bytes) -> None:
+        ((kind, _),) = netlink.messages(data)
+        found = self._answers.get(kind & 0x3FF)
+        error = message(2, (-95).to_bytes(4, "little", signed=True))
+        self._waiting = [error] if found is None else [*(message(kind, b) for b in found), message(3, word(0))]
+
+    def recv(self, size: int) -> bytes:
+        return self._waiting.pop(0)
+
+    def settimeout(self, seconds: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def kernel(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[int, list[bytes]]], None]:
+    def answering(answers: dict[int, list[bytes]]) -> None:
+        monkeypatch.setattr(socket, "socket", lambda *_: Kernel(answers))
+
+    return answering
+
+
+def test_users_are_namespaces_of_the_processes_that_hold_queue_pairs(
+    tmp_path: Path, kernel: Callable[[dict[int, list[bytes]]], None]
+) -> None:
+    me = os.getpid()
+    answers = {
+        1: [device_answer(0, "rdmap0s6"), device_answer(1, "mlx5_0")],
+        6: [b"\5\0\x42\0\1\0\0\0"],  # RDMA_NLDEV_SYS_ATTR_NETNS_MODE 1
+        10: [queue_pair_answer(0, me, me, 0)],
+    }
+    kernel(answers)
+    found = read_fabric(write_tree(tmp_path))
+    assert found.netns_mode == "shared" and found.unreadable == ()
+    own = os.stat("/proc/self/ns/net").st_ino
+    assert {device.name: device.users for device in found.devices} == {"rdmap0s6": ((own, 2),), "mlx5_0": ((own, 2),)}
+
+
+def test_a_kernel_that_refuses_leaves_the_users_unknown_and_says_so(
+    tmp_path: Path, kernel: Callable[[dict[int, list[bytes]]], None]
+) -> None:
+    kernel({})
+    found = read_fabric(write_tree(tmp_path))
+    assert [device.users for device in found.devices] == [None, None]
+    assert found.unreadable == ("who uses the RDMA devices: rdma netlink refuses",)
+
+
+def test_devices_of_other_namespaces_are_named_as_not_seen(
+    tmp_path: Path, kernel: Callable[[dict[int, list[bytes]]], None]
+) -> None:
+    kernel({1: [], 6: [netlink.attribute(66, b"\0")], 10: []})
+    (text,) = read_fabric(write_tree(tmp_path)).unreadable
+    assert text.startswith("RDMA devices that were given to other network namespaces")
+
+
+def test_a_process_that_has_ended_uses_nothing() -> None:
+    assert users_of({2**22 + 1: 3}) == ()
+
+
+@pytest.mark.parametrize(
+    ("query", "addresses"), [("", []), ("at=", []), ("at=10.0.0.1,fd00:0::1", ["10.0.0.1", "fd00::1"])]
+)
+def test_addresses_are_parsed_values(query: str, addresses: list[str]) -> None:
+    assert checked_addresses(query) == addresses
+
+
+@pytest.mark.parametrize(
+    "query", ["of=10.0.0.1", "at=fe80::1%x", "at=;reboot", "at=" + ",".join(["10.0.0.1"] * (MAX_ADDRESSES + 1))]
+)
+def test_any_other_query_is_refused(query: str) -> None:
+    with pytest.raises(InputError):
+        checked_addresses(query)
+
+
+@pytest.mark.parametrize(
+    ("name", "trouble"),
+    [
+        *((f"{n}_allowance_exceeded", True) for n in ("bw_in", "bw_out", "pps", "conntrack", "linklocal")),
+        *((n, True) for n in ("rx_out_of_buffer", "rx_discards_phy", "rx_dropped", "tx_timeout", "port.rx_dropped")),
+        *((n, False) for n in ("rx_packets", "tx_bytes", "conntrack_allowance_available", "rx_queue_0_cnt")),
+    ],
+)
+def test_statistics_of_trouble_are_known_by_their_names(name: str, trouble: bool) -> None:
+    assert bool(_TROUBLE.search(name)) is trouble
