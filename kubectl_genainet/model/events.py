@@ -318,9 +318,11 @@ class ResetCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="reset_
 
 
 class RetransmitCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="retransmit_count"):
-    """Segments that a TCP sent again. `state` is the kernel's name of its socket's state."""
+    """Segments that a TCP sent again. `state` is the kernel's name of its socket's state. `in_vain` of them came after three
+    timeouts in a row, without an acknowledgement between them."""
 
     state: str
+    in_vain: int = 0
 
 
 class EstablishedCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="established_count"):
