@@ -133,10 +133,10 @@ class DnsStatistics:
             return False
         candidates = self._lookups[client, base]
         candidates.kinds.add(exchange.type or "?")
-        if exchange.outcome is QueryOutcome.ANSWERED:
-            candidates.found[plain] += 1
-        elif exchange.rcode == "NXDOMAIN":
+        if exchange.rcode == "NXDOMAIN":
             candidates.missing[plain] += 1
+        elif exchange.outcome is QueryOutcome.ANSWERED:
+            candidates.found[plain] += 1
         return True
 
     def lookups(self) -> list[Lookup]:

@@ -66,7 +66,7 @@ class RunningLab:
         with netns.inside(self.pod_netns(pod)):
             sock = socket.create_connection((ip, port), timeout=timeout)
         with sock:
-            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
             answer = b""
             while data := sock.recv(65536):
                 answer += data

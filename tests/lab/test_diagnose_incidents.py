@@ -24,7 +24,7 @@ FIRST_CAUSE = {
     "mtu-blackhole": (LLAMA, "mtu-blackhole", "larger than the MTU"),
     "ndots-waste": ("deploy/rag-app", "dns-ndots-waste", "default/rag-app are wasted on search domains"),
     "no-endpoints": (LLAMA, "no-endpoints", "has no ready endpoint"),
-    "no-local-endpoint": ("svc/chatbot-ui", "rule-drop", "has no local endpoints"),
+    "no-local-endpoint": ("svc/chatbot-ui", "kube-proxy-drop", "has no local endpoints"),
     "nothing-listens": (LLAMA, "closed-port", "nothing listens on TCP port 8081"),
     "pinned-connections": (LLAMA, "pinned-connection", "one connection carries"),
     "policy-bypassed": (LLAMA, "policy-not-enforced", "default/my-llama-ingress-policy does not admit"),

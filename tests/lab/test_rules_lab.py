@@ -60,7 +60,7 @@ def rules(lab: RunningLab, *argv: str) -> Answer:
         text=True,
         timeout=60,
         check=False,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "COLUMNS": "220"},
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "COLUMNS": "400"},
     )
     assert done.returncode in (0, 1, 124), done.stderr
     return Answer(done.returncode, done.stdout, done.stderr)
