@@ -16,7 +16,7 @@ from kubectl_genainet.doctor.families.entry import (
     mesh,
     nlb,
 )
-from kubectl_genainet.doctor.families.nodes import dra, efa, gpu_nodes, multinode, nccl, placement, rdma, sriov
+from kubectl_genainet.doctor.families.nodes import dra, efa, fabric, gpu_nodes, multinode, nccl, placement, rdma, sriov
 from kubectl_genainet.doctor.families.nodes import packets as node_packets
 from kubectl_genainet.doctor.families.policies import coverage, credentials, global_policy, policy, refused
 from kubectl_genainet.doctor.families.policies import peers as policy_peers
@@ -66,6 +66,7 @@ _FAMILIES = (
     placement,
     efa,
     nccl,
+    fabric,
     gpu_nodes,
 )
 
