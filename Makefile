@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export DEBIAN_FRONTEND := noninteractive
 
-.PHONY: setup demo kubernetes test test-vm check bench clean
+.PHONY: setup demo docs kubernetes test test-vm check bench clean
 
 setup: $(VENV)/.installed
 
@@ -42,6 +42,13 @@ test: oracles
 oracles: setup
 	scripts/build-cilium-oracle.sh
 	$(PY) -m pytest tests/oracles
+
+# The site, in build/site; a link that leads nowhere fails it. In an environment of its own: nothing else needs MkDocs.
+docs: setup
+	$(PY) -m scripts.symptoms > docs/symptoms.md
+	$(PY) -m kubectl_genainet.render.diagnoses > docs/diagnoses.md
+	[ -x build/docs-venv/bin/mkdocs ] || { python3 -m venv build/docs-venv && build/docs-venv/bin/pip install -q 'mkdocs-material>=9.5,<10'; }
+	build/docs-venv/bin/mkdocs build --strict
 
 bench: setup
 	$(PY) -m benchmarks

@@ -1,6 +1,6 @@
 """doctor on a large cluster, from a bundle: 5,000 Services, 20,000 pods, 2,000 policies. Baseline: reading the bundle.
 
-Each figure is of a process of its own (wall-clock time, peak resident memory), on a bundle made by this run.
+Each figure is of a process of its own (wall-clock and CPU time, peak resident memory), on a bundle made by this run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
 
 TAKEN_AT = "2026-03-01T12:00:00Z"
-LIMIT_S, LIMIT_MB = 10.0, 1000
+LIMIT_CPU_S, LIMIT_MB = 3.0, 1000
 Raw = dict[str, Any]
 
 
@@ -181,8 +181,8 @@ def main() -> None:
                 f"{services:>9} {pods:>7} {policies:>9} {reading:>9.2f}s {seconds:>7.2f}s {cpu:>6.2f}s "
                 f"{seconds / reading:>6.1f} {memory:>6} MB"
             )
-    verdict = "within" if seconds < LIMIT_S and memory < LIMIT_MB else "BEYOND"
-    print(f"{verdict} the limits of {LIMIT_S:.0f} s and {LIMIT_MB} MB")
+    verdict = "within" if cpu < LIMIT_CPU_S and memory < LIMIT_MB else "BEYOND"
+    print(f"{verdict} the limits of {LIMIT_CPU_S:.0f} s of CPU time and {LIMIT_MB} MB")
 
 
 if __name__ == "__main__":

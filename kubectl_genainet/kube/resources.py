@@ -138,9 +138,11 @@ KINDS: tuple[Resource, ...] = (
     *_add_on("argoproj.io", "Rollout/rollouts"),
     # Timeouts and targets of gateways, load balancers and meshes.
     *_add_on(
-        "networking.istio.io", "VirtualService/virtualservices", "Gateway/gateways", "DestinationRule/destinationrules"
+        "networking.istio.io", "VirtualService/virtualservices", "Gateway/gateways", "ServiceEntry/serviceentries"
     ),
     *_add_on("gateway.envoyproxy.io", "BackendTrafficPolicy/backendtrafficpolicies"),
+    *_add_on("aigateway.envoyproxy.io", "AIGatewayRoute/aigatewayroutes"),
+    *_add_on("serving.knative.dev", "Service/services"),
     *_add_on("networking.gke.io", "GCPBackendPolicy/gcpbackendpolicies"),
     *_add_on("cloud.google.com", "BackendConfig/backendconfigs"),
     *_add_on("elbv2.k8s.aws", "IngressClassParams/ingressclassparams", namespaced=False),
@@ -149,7 +151,10 @@ KINDS: tuple[Resource, ...] = (
     *_add_on("karpenter.k8s.aws", "EC2NodeClass/ec2nodeclasses", namespaced=False),
     *_add_on("karpenter.sh", "NodePool/nodepools", namespaced=False),
     *_add_on(
-        "sriovnetwork.openshift.io", "SriovNetwork/sriovnetworks", "SriovNetworkNodePolicy/sriovnetworknodepolicies"
+        "sriovnetwork.openshift.io",
+        "SriovNetwork/sriovnetworks",
+        "SriovNetworkNodePolicy/sriovnetworknodepolicies",
+        "SriovNetworkPoolConfig/sriovnetworkpoolconfigs",
     ),
     *_add_on("networking.gke.io", "Network/networks", "GKENetworkParamSet/gkenetworkparamsets", namespaced=False),
     # Dynamic resource allocation (v1 since Kubernetes 1.34).
@@ -157,6 +162,18 @@ KINDS: tuple[Resource, ...] = (
     *_add_on("resource.k8s.io", "DeviceClass/deviceclasses", "ResourceSlice/resourceslices", namespaced=False),
     *_add_on("security.istio.io", "PeerAuthentication/peerauthentications"),
 )
+
+
+# Kinds that have the name of another and are another thing: that these could not be read says nothing of the other.
+_NAMESAKES = frozenset(
+    {("serving.knative.dev", "Service"), ("networking.istio.io", "Gateway"), ("batch.volcano.sh", "Job")}
+)
+
+
+def told_name(resource: Resource) -> str:
+    """The kind as a reader is told it, with its group where the bare name means another thing."""
+    namesake = (resource.group, resource.kind) in _NAMESAKES
+    return f"{resource.kind}.{resource.group}" if namesake else resource.kind
 
 
 class _GroupVersion(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from kubectl_genainet.collector import collector_paused
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.client import KubeClient, connect
 from kubectl_genainet.kube.failures import ApiError
-from kubectl_genainet.kube.resources import KINDS, Resource, Served, discover
+from kubectl_genainet.kube.resources import KINDS, Resource, Served, discover, told_name
 from kubectl_genainet.kube.user import NOBODY_ELSE, Impersonation
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.kube import KubeObject
@@ -101,7 +101,7 @@ def read_listings(
 
 
 def _read_kind(client: KubeClient, served: Served, namespace: str) -> Listing:
-    kind = served.resource.kind
+    kind = told_name(served.resource)
     try:
         objects, version = list_objects(client, served)
         return Listing(served, "", version, tuple(objects))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from kubectl_genainet.model.kube import EndpointSlice, KubeObject, Namespace, Node, Pod, Service, ServicePort
 
 T = TypeVar("T")
+_TAG = re.compile(r"(:[^/]*)?(@.*)?$")
 
 
 class LeftOut(msgspec.Struct, frozen=True):
@@ -86,8 +88,24 @@ class ClusterSnapshot:
 
     def of(self, kind: str, group: str | None = None) -> tuple[KubeObject, ...]:
         """The objects of a kind; with `group`, of that API group only ("" is core, "networking.k8s.io", …)."""
-        found = self.by_kind.get(kind, ())
-        return found if group is None else tuple(o for o in found if o.group == group)
+        return self.by_kind.get(kind, ()) if group is None else self._by_group.get((kind, group), ())
+
+    @cached_property
+    def _by_group(self) -> Mapping[tuple[str, str], tuple[KubeObject, ...]]:
+        groups: dict[tuple[str, str], list[KubeObject]] = defaultdict(list)
+        for kind, objects in self.by_kind.items():
+            for obj in objects:
+                groups[(kind, obj.group)].append(obj)
+        return {key: tuple(objects) for key, objects in groups.items()}
+
+    @cached_property
+    def agents_by_image(self) -> Mapping[str, tuple[tuple[KubeObject, dict[str, Any]], ...]]:
+        """The containers of DaemonSets and of pods, with their objects, by the image's path without registry tag."""
+        found: dict[str, list[tuple[KubeObject, dict[str, Any]]]] = defaultdict(list)
+        for obj in (*self.of("DaemonSet", "apps"), *self.of("Pod", "")):
+            for container in obj.pod_containers:
+                found[_TAG.sub("", str(container.get("image", "")))].append((obj, container))
+        return {image: tuple(pairs) for image, pairs in found.items()}
 
     def _decoded(self, shape: type[T], objects: Iterable[KubeObject]) -> tuple[T, ...]:
         return tuple(obj.decode(shape) for obj in objects)

@@ -87,6 +87,15 @@ class KubeObject(msgspec.Struct, frozen=True):
     def ref(self) -> ObjectRef:
         return ObjectRef(self.kind, self.name, self.namespace)
 
+    @property
+    def pod_containers(self) -> list[dict[str, Any]]:
+        """The containers in the pod template of a DaemonSet or Deployment, or of a pod."""
+        spec = self.raw.get("spec")
+        template = spec.get("template") if isinstance(spec, dict) and self.kind != "Pod" else self.raw
+        pod = template.get("spec") if isinstance(template, dict) else None
+        containers = pod.get("containers") if isinstance(pod, dict) else None
+        return [c for c in containers or () if isinstance(c, dict)]
+
     def decode(self, shape: type[T]) -> T:
         """The object as `shape`; raises InputError with file, object and field where the types don't fit."""
         try:

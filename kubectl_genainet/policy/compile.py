@@ -23,7 +23,7 @@ from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS, OTHER_TIER
 from kubectl_genainet.policy.left_out.unevaluated import RefusedBy, Unevaluated, stand_in_for, unevaluated_policies
 from kubectl_genainet.policy.model import Action, Direction, Family
 from kubectl_genainet.policy.node_peers import OwnNodePeer
-from kubectl_genainet.policy.peers import AllOfPeer, AnyPeer, NodesPeer, OwnedPodPeer, PodsPeer
+from kubectl_genainet.policy.peers import AllOfPeer, AnyOfPeer, AnyPeer, NodesPeer, OwnedPodPeer, PodsPeer
 from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Refused, Rule, Tier
 from kubectl_genainet.policy.selectors import EVERYTHING, NAMESPACE_NAME_LABEL
 
@@ -145,6 +145,8 @@ def _network_policy(obj: KubeObject, enforcer: Enforcer, cilium: CiliumCompiler,
     policy = cilium.as_enforced(compile_network_policy(obj, every_rule=every_rule), without)
     if enforcer.host_namespace and Trait.HOST_GROUP not in without:
         policy = _with_host_group(policy, enforcer.host_namespace)
+    if Trait.ONE_CHAIN in enforcer.traits - without:
+        policy = _in_one_chain(policy)
     if not enforcer.owned_pods_only or Trait.OWNED_PODS in without:
         return policy
     return msgspec.structs.replace(policy, subject=AllOfPeer((policy.subject, OwnedPodPeer())))
@@ -166,6 +168,22 @@ def _with_host_group(policy: Policy, namespace: str) -> Policy:
         return msgspec.structs.replace(rule, peers=(*(rule.peers or ()), nodes))
 
     return msgspec.structs.replace(policy, ingress=tuple(map(widened, policy.ingress)))
+
+
+def _in_one_chain(policy: Policy) -> Policy:
+    """With each direction's rules in the other too, for two pods that the policy both selects."""
+    if not (policy.isolates_egress and policy.isolates_ingress):
+        return policy
+
+    def mirrored(rule: Rule) -> Rule:
+        own = None if rule.peers is None else AnyOfPeer(rule.peers)
+        return msgspec.structs.replace(rule, peers=(policy.subject,), own=own)
+
+    return msgspec.structs.replace(
+        policy,
+        ingress=(*policy.ingress, *map(mirrored, policy.egress)),
+        egress=(*policy.egress, *map(mirrored, policy.ingress)),
+    )
 
 
 def _made(enforcer: Enforcer) -> Iterator[tuple[Trait, Policy]]:

@@ -34,6 +34,8 @@ MAX_EVENTS = 1_000_000
 
 def recorded_dns(bundle: Bundle) -> DnsMeasurement:
     """What a bundle holds; nothing where it holds no DNS."""
+    if not any(isinstance(event, (*_MEASURED, Progress)) for event in bundle.events):
+        return DnsMeasurement()
     renamed = bundle.header.arguments.get("search") or {}
     meter = _Meter(bundle.snapshot, Quiet(), renamed, redacted=bundle.header.redacted)
     for event in bundle.events:

@@ -23,8 +23,8 @@ from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.target import HeldTarget
 from kubectl_genainet.run.view import MakeView, TraceView
 from kubectl_genainet.trace.bypass import Bypass
-from kubectl_genainet.trace.filters import path_filter
 from kubectl_genainet.trace.paths import PathCorrelator
+from kubectl_genainet.trace.shown.filters import path_filter
 from kubectl_genainet.trace.summary import SummaryBuilder, something_wrong
 from kubectl_genainet.wire import CheckRequest, FilterEntry, TraceRequest
 

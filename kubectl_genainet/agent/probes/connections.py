@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 
 from kubectl_genainet.agent.bpf.headers import View
@@ -15,14 +14,13 @@ from kubectl_genainet.agent.probes.declare import (
     Maps,
     Probe,
 )
+from kubectl_genainet.agent.probes.layout import layout
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import ConnectionCounts, Event
 from kubectl_genainet.wire.sightings import address
 
-# struct row_key: client, server, port, side
-ROW_KEY = struct.Struct("<16s16sHB5x")
-# struct row: opened, established, refused, timed_out, given_up, ended, reset, sent, received
-ROW = struct.Struct("<9Q")
+ROW_KEY = layout("connections.bpf.c", "row_key")
+ROW = layout("connections.bpf.c", "row")
 _SIDES = ("client", "server")
 
 
@@ -33,28 +31,19 @@ def decode(_: bytes, context: DecodeContext) -> Event:
 def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) -> Iterator[ConnectionCounts]:
     """The rows that have changed since `seen`."""
     for key, value in maps.pairs("rows", ROW_KEY.size, ROW.size):
-        counts = ROW.unpack(value)
+        counts = ROW.read(value)
         if seen.get(key) == sum(counts):
             continue
         seen[key] = sum(counts)
-        client, server, port, side = ROW_KEY.unpack(key)
-        opened, established, refused, timed_out, given_up, ended, reset, sent, received = counts
+        ends = ROW_KEY.read(key)
         yield ConnectionCounts(
             node=context.node,
             t_ns=now,
-            side=_SIDES[side % 2],
-            client=address(client),
-            server=address(server),
-            port=port,
-            opened=opened,
-            established=established,
-            refused=refused,
-            timed_out=timed_out,
-            given_up=given_up,
-            ended=ended,
-            reset=reset,
-            sent=sent,
-            received=received,
+            side=_SIDES[ends.side % 2],
+            client=address(ends.client),
+            server=address(ends.server),
+            port=ends.port,
+            **counts._asdict(),
         )
 
 

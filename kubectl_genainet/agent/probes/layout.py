@@ -49,11 +49,8 @@ class Layout:
 
     def __init__(self, name: str, members: tuple[Member, ...], size: int) -> None:
         self.name, self.size, self.members = name, size, members
-        parts, place = [], 0
-        for member in members:
-            parts.append(f"{member.offset - place}x{member.format}")
-            place = member.offset + struct.calcsize(f"={member.format}")
-        self._struct = struct.Struct(f"={''.join(parts)}{size - place}x")
+        head = self.part(*(member.name for member in members))
+        self._struct = struct.Struct(f"{head.format}{size - head.size}x")
         self._record: Any = namedtuple(name, [member.name for member in members])  # type: ignore[misc]
 
     def read(self, data: bytes, offset: int = 0) -> Any:
@@ -70,6 +67,14 @@ class Layout:
         """The struct with these fields; others are 0."""
         empty = self.read(bytes(self.size))
         return self._struct.pack(*empty._replace(**values))
+
+    def part(self, *fields: str) -> struct.Struct:
+        """What unpacks some of the fields only, in their order."""
+        parts, place = [], 0
+        for member in (m for m in self.members if m.name in fields):
+            parts.append(f"{member.offset - place}x{member.format}")
+            place = member.offset + struct.calcsize(f"={member.format}")
+        return struct.Struct(f"={''.join(parts)}")
 
     def offset(self, field: str) -> int:
         """offsetof"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +20,7 @@ from kubectl_genainet.agent.probes.decode import (
     icmp_mtu,
     reason_at,
 )
+from kubectl_genainet.agent.probes.layout import enums, layout
 from kubectl_genainet.model.events import (
     Event,
     FlowCounters,
@@ -32,16 +32,15 @@ from kubectl_genainet.model.events import (
 )
 from kubectl_genainet.wire.sightings import PACKET, POINTS, address, five_tuple, is_sighting, text
 
-# struct drop_event after its packet_event: location, reason, depth, stack
-_DROP = struct.Struct("<QII20Q")
-# struct flow_key (the point stands in the tuple's padding), struct flow
-FLOW_KEY = struct.Struct("<16s16sHHBB2xQ")
-FLOW = struct.Struct("<QQ2H3I16s32I")
-_HEAD = struct.Struct("<Q10xHI")  # of struct flow: packets, ended, whose
-_OWN = 1  # WHOSE_OWN; 0 where a CPU has not seen it
-# struct stream: bytes, first_ns, second_ns, last_ns, silence_ns, silence_at_ns, next, gaps, gap_us
-_GAP_BUCKETS = 112
-STREAM = struct.Struct(f"<6QI4x{2 * _GAP_BUCKETS}I")
+_SOURCE = "packet.bpf.c"
+_END = layout(_SOURCE, "end")  # of a drop: behind its struct packet_event
+_FRAMES = _END.numbers("stack")
+FLOW_KEY = layout(_SOURCE, "flow_key")  # the point stands in the tuple's padding
+FLOW = layout(_SOURCE, "flow")
+_HEAD, _HOPS = FLOW.part("packets", "ended", "whose"), FLOW.numbers("hop_ns")
+_OWN = enums(_SOURCE)["whose"]["WHOSE_OWN"]
+STREAM = layout(_SOURCE, "stream")
+_GAPS = STREAM.numbers("gaps")
 
 
 def decode(data: bytes, context: DecodeContext) -> Event:
@@ -87,9 +86,9 @@ def decode(data: bytes, context: DecodeContext) -> Event:
     if kind in (3, 5):
         hook, reason = "", ""
         if kind == 5:
-            freed_at, number, depth, *frames = _DROP.unpack_from(data, PACKET.size)
-            hook = hook_of([context.symbol(frame) for frame in frames[:depth]])
-            reason, _ = reason_at(number, context.symbol(freed_at), context.drop_reasons)
+            end = _END.read(data, PACKET.size)
+            hook = hook_of([context.symbol(frame) for frame in _FRAMES.unpack(end.stack)[: end.depth]])
+            reason, _ = reason_at(end.reason, context.symbol(end.location), context.drop_reasons)
         return IcmpError(
             node=node,
             t_ns=t_ns,
@@ -128,10 +127,10 @@ def decode(data: bytes, context: DecodeContext) -> Event:
     }
     if kind == 1:
         return PacketSeen(point=POINTS[point], **seen)
-    freed_at, number, depth, *frames = _DROP.unpack_from(data, PACKET.size)
-    stack = tuple(context.symbol(frame) or hex(frame) for frame in frames[:depth])
-    location = context.symbol(freed_at) or hex(freed_at)
-    reason, derived = reason_at(number, location, context.drop_reasons)
+    end = _END.read(data, PACKET.size)
+    stack = tuple(context.symbol(frame) or hex(frame) for frame in _FRAMES.unpack(end.stack)[: end.depth])
+    location = context.symbol(end.location) or hex(end.location)
+    reason, derived = reason_at(end.reason, location, context.drop_reasons)
     return PacketDropped(
         reason=reason,
         reason_derived=derived,
@@ -164,7 +163,7 @@ def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) 
             continue
         if not ended:
             seen[key] = packets
-        own = [value for value in FLOW.iter_unpack(values) if value[4] == _OWN]
+        own = [FLOW.read(values, cpu * FLOW.size) for cpu, (_, _, whose) in enumerate(heads) if whose == _OWN]
         yield _counters(key, own, context, now, _stream(streams.get(key)))
     maps.delete_all("flows", gone)
     maps.delete_all("streams", [key for key in gone if key in streams])
@@ -172,24 +171,21 @@ def drain(maps: Maps, context: DecodeContext, seen: dict[bytes, int], now: int) 
     maps.took_out(len(gone))
 
 
-def _counters(
-    key: bytes, own: list[tuple[Any, ...]], context: DecodeContext, now: int, stream: dict[str, Any]
-) -> FlowCounters:
-    buckets = [sum(column) for column in zip(*(value[8:] for value in own), strict=True)]
+def _counters(key: bytes, own: list[Any], context: DecodeContext, now: int, stream: dict[str, Any]) -> FlowCounters:
+    buckets = [sum(column) for column in zip(*(_HOPS.unpack(flow.hop_ns) for flow in own), strict=True)]
     while buckets and not buckets[-1]:
         buckets.pop()
-    src, dst, sport, dport, proto, point, _ = FLOW_KEY.unpack(key)
-    netns, ifindex, device = own[-1][5:8]
+    ends, latest = FLOW_KEY.read(key), own[-1]
     return FlowCounters(
         node=context.node,
         t_ns=now,
-        netns=netns,
-        ifindex=ifindex,
-        device=text(device),
-        point=POINTS[point % 3],
-        flow=five_tuple(src, dst, sport, dport, proto),
-        packets=sum(value[0] for value in own),
-        bytes=sum(value[1] for value in own),
+        netns=latest.netns,
+        ifindex=latest.ifindex,
+        device=text(latest.device),
+        point=POINTS[ends.t_pad[0] % 3],
+        flow=five_tuple(ends.t_saddr, ends.t_daddr, ends.t_sport, ends.t_dport, ends.t_proto),
+        packets=sum(flow.packets for flow in own),
+        bytes=sum(flow.bytes for flow in own),
         hop_ns=tuple(buckets),
         **stream,
     )
@@ -199,17 +195,17 @@ def _stream(value: bytes | None) -> dict[str, Any]:
     """What the kernel knows of a flow's data, as FlowCounters has it."""
     if value is None:
         return {}
-    data_bytes, first, second, last, silence, silence_at, _, *histogram = STREAM.unpack(value)
-    gaps, sums = histogram[:_GAP_BUCKETS], histogram[_GAP_BUCKETS:]
+    data = STREAM.read(value)
+    gaps, sums = list(_GAPS.unpack(data.gaps)), _GAPS.unpack(data.gap_us)
     while gaps and not gaps[-1]:
         gaps.pop()
     return {
-        "data_bytes": data_bytes,
-        "first_ns": first,
-        "second_ns": second,
-        "last_ns": last,
-        "silence_ns": silence,
-        "silence_at_ns": silence_at,
+        "data_bytes": data.bytes,
+        "first_ns": data.first_ns,
+        "second_ns": data.second_ns,
+        "last_ns": data.last_ns,
+        "silence_ns": data.silence_ns,
+        "silence_at_ns": data.silence_at_ns,
         "gaps": tuple(gaps),
         "gap_us": tuple(sums[: len(gaps)]),
     }

@@ -47,18 +47,25 @@ class Call:
 
 
 def find_calls(
-    workload: Workload, services: Mapping[tuple[str, str], Service], config_maps: Mapping[tuple[str, str], KubeObject]
+    workload: Workload,
+    services: Mapping[tuple[str, str], Service],
+    config_maps: Mapping[tuple[str, str], KubeObject],
+    *,
+    dangling: bool = False,
 ) -> Iterator[Call]:
     """The calls a workload is configured to make, each (host, port) once.
 
-    Assumed, not observed: a URL in a variable is a call that is likely made.
+    Assumed, not observed: a URL in a variable is a call that is likely made. `dangling`: instead, those whose host is a
+    name of the cluster for which there is no Service.
     """
     done: set[tuple[str, int]] = set()
     for container in workload.template.containers:
         for where, obj, value in _values(workload, container, config_maps):
             for scheme, host, port in _addresses(value):
                 service = _service(host, workload.namespace, services)
-                if service is None and (not scheme or not _outside(host)):
+                if dangling and (service is not None or not scheme or not _inside(host)):
+                    continue
+                if not dangling and service is None and (not scheme or not _outside(host)):
                     continue
                 number = port or _default_port(scheme, service)
                 if (host, number) in done:
@@ -126,6 +133,16 @@ def _outside(host: str) -> bool:
     except ValueError:
         return "." in host.rstrip(".") and ".svc" not in host and not _EXAMPLE.search(host)
     return False
+
+
+_NO_SERVICE = re.compile(r"localhost|host|ip6-.*|kubernetes|.*_.*|[0-9]+")
+
+
+def _inside(host: str) -> bool:
+    """Whether a host name is one that the cluster's DNS would know: a bare name, or one of .svc."""
+    labels = host.rstrip(".").split(".")
+    bare = len(labels) == 1 and ":" not in host and _NO_SERVICE.fullmatch(host) is None
+    return bare or (len(labels) > 2 and labels[2] == "svc" and (len(labels) == 3 or labels[3] == "cluster"))
 
 
 def _default_port(scheme: str, service: Service | None) -> int:

@@ -23,6 +23,7 @@ from kubectl_genainet.model.events import PacketSighting
 from kubectl_genainet.model.finding import Finding, ObjectRef
 from kubectl_genainet.model.kube import KubeObject, Service, ServicePort
 from kubectl_genainet.model.node import NetNs, NodeReport, RulesetDump
+from kubectl_genainet.model.workload_kinds.kinds import TEMPLATE_PLACES
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.model import (
     DirectionResult,
@@ -164,6 +165,19 @@ class Cluster(Installed):
     def _by_ref(self) -> Mapping[ObjectRef, Workload]:
         return {w.ref: w for w in reversed(self.workloads)}
 
+    @cached_property
+    def _objects(self) -> Mapping[tuple[str, str, str, str], KubeObject]:
+        return {
+            (group, kind, o.namespace, o.name): o
+            for group, kind in TEMPLATE_PLACES
+            for o in self.snapshot.of(kind, group)
+        }
+
+    def object_of(self, workload: Workload) -> KubeObject | None:
+        """The object that a workload is (a part) of; None for pods, and where it was not read."""
+        ref = workload.ref
+        return self._objects.get((workload.group, ref.kind, ref.namespace, ref.name))
+
     def workload(self, ref: ObjectRef) -> Workload | None:
         """The (first) workload of an object."""
         return self._by_ref.get(ref)
@@ -262,6 +276,13 @@ class Cluster(Installed):
     def calls(self) -> tuple[Call, ...]:
         """Every configured call of the cluster."""
         return tuple(c for w in self.workloads for c in find_calls(w, self.services_by_key, self.config_maps))
+
+    @cached_property
+    def dangling_calls(self) -> tuple[Call, ...]:
+        """The configured calls of names of the cluster for which there is no Service."""
+        return tuple(
+            c for w in self.workloads for c in find_calls(w, self.services_by_key, self.config_maps, dangling=True)
+        )
 
     @cached_property
     def calls_to(self) -> Mapping[ObjectRef, tuple[Call, ...]]:

@@ -88,7 +88,7 @@ _IDLE = (
 )
 _WORKER = r"multi-node-serving\.sh worker|ray start(?!.*--head).*--address|--node-rank[= ]+[1-9]|--headless\b"
 _TRAINING_WORDS = r"\b(torchrun|torch\.distributed|deepspeed|mpirun|accelerate launch|neuronx?-cc|nemo_run|megatron)\b"
-_BATCH = (
+BATCH = (
     "Job",
     "CronJob",
     "JobSet",
@@ -186,7 +186,7 @@ def _devices(workload: Workload) -> list[str]:
 
 def recognise(workload: Workload) -> Recognised | None:
     """The workload as a GenAI workload, or None. What its containers run goes before kinds, kinds before names."""
-    batch, devices = workload.ref.kind in _BATCH or workload.group == "batch.volcano.sh", _devices(workload)
+    batch, devices = workload.ref.kind in BATCH or workload.group == "batch.volcano.sh", _devices(workload)
     certainty = Certainty.DERIVED
     role, stack, why = (Role.UNKNOWN, "", "") if batch else _by_kind(workload)
     if not batch and not stack:
@@ -222,6 +222,14 @@ def recognise_all(workloads: Iterable[Workload], overrides: Sequence[Override] =
     return found
 
 
+# Hosts of models that others run.
+_MODEL_API = re.compile(
+    r"^(api\.(openai|anthropic|mistral|deepseek|groq|together|cohere|perplexity|fireworks)\.(com|ai|xyz)|"
+    r"generativelanguage\.googleapis\.com|.*-aiplatform\.googleapis\.com|.*\.openai\.azure\.com|"
+    r"bedrock(-runtime)?\..*\.amazonaws\.com|openrouter\.ai|integrate\.api\.nvidia\.com)\.?$"
+)
+
+
 def with_callers(
     recognised: Mapping[WorkloadKey, Recognised],
     calls: Iterable[Call],
@@ -233,28 +241,48 @@ def with_callers(
     engine or a cache that an application calls is taken for its vector store.
     """
     found = dict(recognised)
+    calls = tuple(calls)
+    for call in calls:
+        asks = call.service is None and _MODEL_API.search(call.host) is not None
+        if (
+            asks
+            and call.client.key not in found
+            and not _runs_once(call.client)
+            and call.client.ref.kind != "DaemonSet"
+        ):
+            why = f"calls {call.host} ({call.evidence.field})"
+            found[call.client.key] = Recognised(
+                call.client.ref, Role.APPLICATION, "", (why,), len(call.client.pods), Certainty.ASSUMED
+            )
     calls = tuple(c for c in calls if c.service is not None)
     changed = True
     while changed:
         changed = False
         for call in calls:
             for callee in workloads_of(call.service) if call.service is not None else ():
-                made = (
+                related = (
                     _caller(call, found.get(callee.key))
                     if call.client.key not in found
                     else _store(call, callee, found)
                 )
-                if made is not None:
-                    found[call.client.key if call.client.key not in found else callee.key] = made
+                if related is not None:
+                    found[call.client.key if call.client.key not in found else callee.key] = related
                     changed = True
     return found
 
 
 def _caller(call: Call, callee: Recognised | None) -> Recognised | None:
-    if callee is None or callee.role in (Role.TRAINING, Role.ACCELERATED) or call.client.ref.kind in _BATCH:
+    if callee is None or callee.role in (Role.TRAINING, Role.ACCELERATED) or _runs_once(call.client):
         return None
     why = f"calls {call.service.ref if call.service else call.host} ({call.evidence.field})"
     return Recognised(call.client.ref, Role.APPLICATION, "", (why,), len(call.client.pods), Certainty.ASSUMED)
+
+
+def _runs_once(workload: Workload) -> bool:
+    """Whether the pods end by themselves: a job, a bare pod that is not restarted, a chart's hook."""
+    once = workload.ref.kind == "Pod" and workload.template.spec.get("restartPolicy") in ("Never", "OnFailure")
+    hook = "helm.sh/hook" in workload.template.annotations
+    return once or hook or workload.ref.kind in BATCH
 
 
 def _store(call: Call, callee: Workload, found: Mapping[WorkloadKey, Recognised]) -> Recognised | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 
 class Role(Enum):
@@ -45,7 +46,7 @@ class Stack:
 def _last(name: str) -> str:
     """An image whose last path component is a name, or the name with a variant ("vllm-cpu", "llm-d-cuda")."""
     around = (
-        "router|scheduler|inference|modelservice|infra|async|simulator|sim|operator|controller|exporter|bench|benchmark|"
+        "router|scheduler|inference|modelservice|infra|async|simulator|sim|mock|operator|controller|exporter|bench|benchmark|"
         "ui|webui|client|proxy|gateway"
     )
     return rf"(^|/){name}(?!-.*({around}))(-[a-z0-9.-]+)?($|[:@])"
@@ -224,10 +225,12 @@ def repository(image: str) -> str:
     return rest if slash and ("." in host or ":" in host or host == "localhost") else image
 
 
+@lru_cache(maxsize=4096)
 def stack_of_image(image: str) -> Stack | None:
     name = repository(image).lower()
     return next((s for s in STACKS if s.image and re.search(s.image, name)), None)
 
 
+@lru_cache(maxsize=4096)
 def stack_of_command(line: str) -> Stack | None:
     return next((s for s in STACKS if s.words and re.search(s.words, line)), None)

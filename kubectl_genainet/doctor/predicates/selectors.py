@@ -26,15 +26,18 @@ _ADDED = frozenset(
     )
 )
 _ALIKE = 0.8
+_LONG = 4  # letters of a word in which one may be wrong
+_WORDS = re.compile(r"[-._/]")
 _DIGITS = re.compile(r"[0-9]+")
 
 
 def added_by_a_controller(cluster: Cluster, namespace: str, keys: Iterable[str]) -> str:
     """The key among some that a controller adds to pods and no template here has; empty where there is none.
 
-    A prefixed label beyond the recommended ones is some controller's vocabulary, unless a template writes it.
+    A prefixed label beyond the recommended ones is some controller's vocabulary, unless a template writes it, or the
+    controller of a kind here is known to add it.
     """
-    written = {k for w in cluster.workloads_in.get(namespace, ()) for k in w.template.labels}
+    written = {k for w in cluster.workloads_in.get(namespace, ()) for k in (*w.template.labels, *dict(w.added_labels))}
     return next(
         (k for k in keys if k not in written and (k in _ADDED or ("/" in k and k not in _WRITTEN))),
         "",
@@ -55,6 +58,8 @@ def nearly_selected(
         if len(differ) != 1:
             continue
         key = differ[0]
+        if selector[key].lower() == labels.get(key, "").lower():
+            return workload, key
         if workload.name == _stem(name) or _alike(str(selector[key]), labels.get(key, "")):
             return workload, key
         if key not in labels and len(selector) > 1 and str(selector[key]) in labels.values():
@@ -70,8 +75,13 @@ def _stem(name: str) -> str:
 
 def _alike(one: str, other: str) -> bool:
     """Whether one name is a slip of the pen for another: a letter or two differ. A word more is another name, and so is
-    another number: sizes and versions of a model stand side by side."""
+    another number, or another short word: sizes and versions of a model stand side by side, and so do "tei" and "tgi"."""
     if one == other or abs(len(one) - len(other)) > 2 or _DIGITS.findall(one) != _DIGITS.findall(other):
+        return False
+    words, others = _WORDS.split(one), _WORDS.split(other)
+    if len(words) == len(others) and any(
+        a != b and min(len(a), len(b)) < _LONG for a, b in zip(words, others, strict=True)
+    ):
         return False
     return difflib.SequenceMatcher(None, one, other).ratio() >= _ALIKE
 

@@ -44,6 +44,7 @@ class Trait(Enum):
     ALL_ISOLATED = "all isolated"  # pods without a policy are isolated
     NODE_CLOSED = "node closed"  # pods never reach their own node
     HOST_GROUP = "host group"  # a namespace stands for the nodes
+    ONE_CHAIN = "one chain"  # between pods that a policy selects, its rules of both directions admit either
     UNREAD = "unread"  # kinds of policies that nothing reads
 
 
@@ -127,23 +128,13 @@ class Known(msgspec.Struct, frozen=True):
 UNKNOWN = Enforcer(EnforcerName.UNKNOWN, "an enforcer that is not known from these objects")
 
 
-def containers_of(obj: KubeObject) -> Iterator[dict[str, Any]]:
-    """The containers in the pod template of a DaemonSet or Deployment, or of a pod."""
-    spec = obj.raw.get("spec")
-    template = spec.get("template") if isinstance(spec, dict) and obj.kind != "Pod" else obj.raw
-    pod = template.get("spec") if isinstance(template, dict) else None
-    containers = pod.get("containers") if isinstance(pod, dict) else None
-    yield from (c for c in containers or () if isinstance(c, dict))
-
-
 def running(snapshot: ClusterSnapshot, image: str, container: str = "") -> Iterator[tuple[KubeObject, dict[str, Any]]]:
     """DaemonSets, and the pods of such, with a container of this image (a regular expression over its path, without
     registry and tag) and, if given, of this name."""
-    for obj in (*snapshot.of("DaemonSet", "apps"), *snapshot.of("Pod", "")):
-        for one in containers_of(obj):
-            path = re.sub(r"(:[^/]*)?(@.*)?$", "", str(one.get("image", "")))
-            if re.search(rf"(^|/)({image})$", path) and (not container or one.get("name") == container):
-                yield obj, one
+    wanted = re.compile(rf"(^|/)({image})$")
+    for path, found in snapshot.agents_by_image.items():
+        if wanted.search(path):
+            yield from (pair for pair in found if not container or pair[1].get("name") == container)
 
 
 def agent(image: str, container: str = "") -> Callable[[ClusterSnapshot], str]:

@@ -16,7 +16,7 @@ from kubectl_genainet.render.paragraphs import command_lines, hanging
 from kubectl_genainet.render.text import duration, moment, printable
 from kubectl_genainet.render.trace.hops import hop_lines
 from kubectl_genainet.render.trace.parts import VERDICT_STYLE, certainty, line
-from kubectl_genainet.trace.groups import Group, service_name
+from kubectl_genainet.trace.shown.groups import Group, service_name
 
 EVIDENCE = 4  # of a block; `--each` and `-o json` have all
 NAMED = 4  # workloads by name

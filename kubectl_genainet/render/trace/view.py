@@ -16,7 +16,7 @@ from kubectl_genainet.render.trace.blocks import blocks
 from kubectl_genainet.render.trace.summary import summary_block
 from kubectl_genainet.render.trace.tree import path_tree
 from kubectl_genainet.render.trace.wide import WIDE_COLUMNS, follow_line, wide_line
-from kubectl_genainet.trace.groups import Grouping
+from kubectl_genainet.trace.shown.groups import Grouping
 
 REFRESH_S = 0.25  # drawing takes long beside what a record takes
 

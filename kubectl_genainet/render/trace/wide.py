@@ -11,7 +11,7 @@ from kubectl_genainet.model.results.path import Hop, PacketPath, Verdict
 from kubectl_genainet.render.table import Column
 from kubectl_genainet.render.text import duration, printable
 from kubectl_genainet.render.trace.parts import VERDICT_STYLE
-from kubectl_genainet.trace.groups import service_name
+from kubectl_genainet.trace.shown.groups import service_name
 
 WIDE_COLUMNS: tuple[Column[PacketPath], ...] = (
     Column("TIME", lambda p: p.time or "-"),

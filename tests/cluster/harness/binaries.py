@@ -38,6 +38,6 @@ class Binaries:
         return self.root / "tools"
 
     def path(self, name: str, release: str = NEWEST) -> Path:
-        """A command of Kubernetes of that release, else a tool."""
-        own = self.root / release / "bin" / name
-        return own if own.exists() else self.tools / "bin" / name
+        """A command of Kubernetes of that release, else a program of its own, else a tool."""
+        places = (self.root / release / "bin" / name, self.root / name / "bin" / name)
+        return next((path for path in places if path.exists()), self.tools / "bin" / name)

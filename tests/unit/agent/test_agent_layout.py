@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import pytest
 from kubectl_genainet.agent.probes import drops
 from kubectl_genainet.agent.probes.layout import constants, enums, layout
 from kubectl_genainet.assets import asset_dir
+from kubectl_genainet.wire import sightings
 
-SOURCES = ("packet.bpf.c", "drops.bpf.c", "dns.bpf.c")
 STRUCTS = [
     ("drops.bpf.c", "drop_key"),
     ("drops.bpf.c", "tally"),
@@ -28,6 +29,8 @@ STRUCTS = [
     ("packet.bpf.c", "flow"),
     ("packet.bpf.c", "stream"),
     ("packet.bpf.c", "config"),
+    ("connections.bpf.c", "row_key"),
+    ("connections.bpf.c", "row"),
 ]
 TYPES = "".join(
     f"typedef {kind} {name};\n"
@@ -79,6 +82,21 @@ def test_a_struct_that_was_packed_is_read_back_by_name() -> None:
     assert [r.t_ns for r in sample.read_all(data + data)] == [7, 7]
     assert sample.read(data[:100])._replace(key_reason=9).key_reason == 9 and sample.read(data[:100]).depth == 0
     assert sample.numbers("stack").unpack(read.stack) == (0,) * 20
+
+
+def test_the_record_that_travels_to_clients_is_the_one_that_the_kernel_writes() -> None:
+    """Its form is a part of the protocol, so it is declared there; it must be what this kernel's program writes."""
+    event = layout("packet.bpf.c", "packet_event")
+    kinds = enums("packet.bpf.c")["event_kind"]
+    assert (event.size, event.offset("kind")) == (sightings.PACKET.size, sightings.KIND_AT)
+    assert kinds["EVENT_PACKET"] == sightings.SIGHTING
+    data = event.pack(**{name: bytes([number]) * 16 for number, name in enumerate(("t_saddr", "t_daddr", "device"), 1)})
+    wide = {
+        member.name: 2 ** (4 * struct.calcsize(f"={member.code}")) for member in event.members if member.code in "HIQ"
+    }
+    fields = [value for value in sightings.PACKET.unpack(event.pack(**wide)) if isinstance(value, int) and value]
+    assert fields == list(wide.values())
+    assert sightings.PACKET.unpack(data)[2:4] == (b"\1" * 16, b"\2" * 16)
 
 
 def test_numbers_of_the_c_are_known_by_name() -> None:

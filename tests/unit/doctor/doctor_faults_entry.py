@@ -174,7 +174,7 @@ def route_to_no_port(world: World) -> None:
     gke,
     "HTTPRoute edge/my-llama",
     "spec.rules[0].backendRefs[0].namespace",
-    also=("route-stream-timeout",),
+    also=("route-stream-timeout", "route-listener"),
 )
 def route_without_a_grant(world: World) -> None:
     world.add(

@@ -19,7 +19,9 @@ from tests.unit.doctor import (
     doctor_faults_gpu,
     doctor_faults_nodes,
     doctor_faults_policy,
+    doctor_faults_routes,
     doctor_faults_services,
+    doctor_faults_serving,
 )
 from tests.unit.doctor.doctor_clusters import eks, gke, kubeadm
 from tests.unit.doctor.doctor_faults import Case, known
@@ -38,6 +40,8 @@ FAULTS = (
     doctor_faults_gpu,
     doctor_faults_nodes,
     doctor_faults_fabric,
+    doctor_faults_routes,
+    doctor_faults_serving,
 )
 CASES = [found for module in FAULTS for found in vars(module).values() if isinstance(found, Case)]
 

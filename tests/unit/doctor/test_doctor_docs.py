@@ -24,6 +24,12 @@ def test_a_docstring_says_what_why_and_by_which_source(check: Check) -> None:
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", check.name)
 
 
+@pytest.mark.parametrize("check", all_checks(), ids=lambda c: c.name)
+def test_a_docstring_says_what_its_severity_means_for_users(check: Check) -> None:
+    word = {"error": "an error", "warning": "a warning", "info": "information"}[check.severity.value]
+    assert word in " ".join(check.doc.lower().split())
+
+
 def test_names_are_unique_and_every_area_has_checks() -> None:
     names = [c.name for c in all_checks()]
     assert len(names) == len(set(names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kubectl_genainet.doctor.predicates.selectors import alike
 from tests.unit.doctor.manifest_reports import findings
 
 MODEL = """
@@ -38,3 +39,8 @@ def test_a_port_beside_a_declared_one_is_information() -> None:
 def test_a_port_of_a_label_is_known() -> None:
     labelled = MODEL.replace("{app: coder-7b}", '{app: coder-7b, serving.test/port: "9400"}')
     assert findings(labelled + SERVICE % ("coder-7b", "[{port: 9400}]"), "service-target-port") == []
+
+
+def test_another_short_word_is_another_name() -> None:
+    for one, other, near in (("rel-tei", "rel-tgi", False), ("chat-modell", "chat-model", True), ("api", "app", False)):
+        assert bool(alike(one, [other])) == near

@@ -13,6 +13,7 @@ import pytest
 
 from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.model.node import Device, Listener
+from tests.unit.doctor import doctor_faults_routes, doctor_faults_serving
 from tests.unit.doctor.doctor_clusters import eks, gke, knowledge, kubeadm, training
 from tests.unit.doctor.doctor_faults import Case, known
 from tests.unit.doctor.doctor_faults_dns import measured, nodelocal
@@ -245,6 +246,12 @@ CLUSTERS = (
             "policy_forgets_istiod",
             "nginx_and_mesh_both_balance",
         )
+    ),
+    *(
+        Faults(case.base, (case.name,))
+        for module in (doctor_faults_routes, doctor_faults_serving)
+        for case in vars(module).values()
+        if isinstance(case, Case)
     ),
 )
 

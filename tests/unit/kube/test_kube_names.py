@@ -12,6 +12,7 @@ from kubectl_genainet.agent.always.owners import Owners
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.incluster import ServiceAccountClient
 from kubectl_genainet.kube.names import Names, _reduced, write
+from kubectl_genainet.kube.resources import KINDS, told_name
 from kubectl_genainet.model.identities import Identities, Owner
 from kubectl_genainet.model.kube import KubeObject
 
@@ -123,3 +124,11 @@ def test_a_service_account_is_one_of_a_pod_and_its_token_is_read_anew(
     for token in ("one", "two"):
         (tmp_path / "token").write_text(token + "\n")
         assert client.headers() == {"authorization": f"Bearer {token}"}
+
+
+def test_a_kind_with_the_name_of_another_is_told_with_its_group() -> None:
+    told = {(r.group, r.kind): told_name(r) for r in KINDS}
+    assert told["", "Service"] == "Service"
+    assert told["serving.knative.dev", "Service"] == "Service.serving.knative.dev"
+    assert told["networking.istio.io", "Gateway"] == "Gateway.networking.istio.io"
+    assert told["crd.projectcalico.org", "NetworkPolicy"] == "NetworkPolicy"  # the verdicts hang on it too

@@ -8,7 +8,7 @@ import pytest
 
 from kubectl_genainet.model.kube import without_nulls
 from kubectl_genainet.policy import Direction, PolicyEngine, Reason
-from kubectl_genainet.policy.enforcers import EnforcerName, enforcer_of, named_enforcer
+from kubectl_genainet.policy.enforcers import EnforcerName, Trait, enforcer_of, named_enforcer
 from tests.unit.policy.policy_cluster import (
     Raw,
     ask,
@@ -116,3 +116,21 @@ def test_pods_without_an_owner_are_outside_what_the_vpc_cni_documents() -> None:
         e = PolicyEngine(snapshot(*map(without_nulls, objects)), named_enforcer("vpc-cni"))
         assert verdict(e, "ai/rag", "ai/llama") == expected
     assert end("ai/rag").name == "rag"
+
+
+@pytest.mark.parametrize("name", ["unknown", "kube-router"])
+def test_kube_router_tries_both_directions_of_a_policy_in_one_chain(name: str) -> None:
+    """Egress to llama is open, ingress is closed; the policy selects both ends, then only one of them."""
+    to_llama = [{"to": [{"podSelector": {"matchLabels": {"app": "llama"}}}], "ports": [{"port": 8080}]}]
+    rules = {"policyTypes": ["Ingress", "Egress"], "egress": to_llama, "ingress": []}
+    both = PolicyEngine(snapshot(*PODS, netpol("ai/both", **rules)), named_enforcer(name))
+    model = netpol("ai/one", podSelector={"matchLabels": {"app": "llama"}}, **rules)
+    one = PolicyEngine(snapshot(*PODS, model), named_enforcer(name))
+    admits = name == "kube-router"
+    answer = ask(both, "ai/rag", "ai/llama", 8080)
+    assert answer.verdict.value == ("allow" if admits else "deny")
+    assert both.verdict(answer.flow) is answer.verdict
+    assert [d.trait for d in both.deviations(answer, Direction.INGRESS)] == ([Trait.ONE_CHAIN] if admits else [])
+    assert ask(both, "ai/rag", "ai/llama", 9090).verdict.value == "deny"
+    assert ask(both, "ai/llama", "ai/rag", 8080).verdict.value == "deny"  # not a peer of the rule
+    assert ask(one, "ai/rag", "ai/llama", 8080).verdict.value == "deny"

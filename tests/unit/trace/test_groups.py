@@ -16,8 +16,8 @@ from kubectl_genainet.model.results.path import Drop, Flow, Hop, PacketPath, Par
 from kubectl_genainet.model.target import is_connection_end
 from kubectl_genainet.model.units import rfc3339
 from kubectl_genainet.render.trace.blocks import blocks
-from kubectl_genainet.trace.filters import path_filter
-from kubectl_genainet.trace.groups import Grouping
+from kubectl_genainet.trace.shown.filters import path_filter
+from kubectl_genainet.trace.shown.groups import Grouping
 from tests.unit.trace_world import pod
 
 SVC = ServiceRef("ai", "vllm", 80, "http", "10.96.7.7")

@@ -24,7 +24,8 @@ def cni_overlay(cluster: Cluster) -> Problems:
     recorded inside a tunnel, or else tunnel devices that are up, are information.
 
     Why: encapsulation costs latency, CPU and 20 to 60 bytes of every packet; token streams and NCCL over TCP feel
-    it. Native routing (the Amazon VPC CNI, Cilium native) has none of it.
+    it. Native routing (the Amazon VPC CNI, Cilium native) has none of it. A warning: requests are answered, later
+    and with less throughput.
 
     Source: https://docs.aws.amazon.com/eks/latest/best-practices/networking.html,
     https://docs.cilium.io/en/stable/network/concepts/routing/
@@ -104,7 +105,8 @@ def cni_several(cluster: Cluster) -> Problems:
     chained to the VPC CNI, are combinations that their projects support and are not reported.
 
     Why: kubelet uses the first file in /etc/cni/net.d; leftovers of another CNI bring their own routes, tunnels and
-    rules, and pods of one node differ from those of the next.
+    rules, and pods of one node differ from those of the next. A warning: pods work until a node restarts and picks
+    the other CNI; then some are unreachable.
 
     Source: https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/network-plugins/
     """
@@ -136,7 +138,8 @@ def cni_not_ready(cluster: Cluster) -> Problems:
 
     Looks at status.numberReady against status.desiredNumberScheduled of the CNI's DaemonSet.
 
-    Why: on a node without a working CNI agent new pods get no address, and policies and routes are not kept up.
+    Why: on a node without a working CNI agent new pods get no address, and policies and routes are not kept up. An
+    error: new pods on that node serve nobody.
 
     Source: https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/
     """
@@ -167,7 +170,8 @@ def mtu_mismatch(cluster: Cluster) -> Problems:
     where there is none.
 
     Why: larger packets are dropped with "fragmentation needed", or silently where ICMP is filtered: small requests
-    pass, long prompts and responses hang.
+    pass, long prompts and responses hang. An error: users see long prompts and answers hang, while health checks
+    pass.
 
     Source: https://docs.tigera.io/calico/latest/networking/configuring/mtu, RFC 7348 section 4.3
     """
@@ -230,7 +234,8 @@ def mtu_nodes_differ(cluster: Cluster) -> Problems:
     Looks at the MTU of every node's uplink.
 
     Why: a jumbo-frame node (9001 on EC2) and a 1500-byte node only talk as long as path MTU discovery works; behind
-    a firewall that drops ICMP, large packets in one direction are lost.
+    a firewall that drops ICMP, large packets in one direction are lost. A warning: traffic passes as long as ICMP
+    does.
 
     Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/network_mtu.html
     """
@@ -268,7 +273,8 @@ def mtu_configured(cluster: Cluster) -> Problems:
     Only values that cannot be right are reported: an overlay with 1500 or 9001 bytes, which are the sizes of bare
     networks; an ENI beyond its limits.
 
-    Why: a packet of the configured size does not fit once the tunnel's headers are added.
+    Why: a packet of the configured size does not fit once the tunnel's headers are added. A warning: nothing is
+    lost until a packet of full size is sent.
 
     Source: https://docs.tigera.io/calico/latest/networking/configuring/mtu
     """

@@ -29,7 +29,8 @@ def kube_proxy_twice(cluster: Cluster) -> Problems:
     Looks at kube-proxy-replacement in cilium-config and at DaemonSet kube-proxy.
 
     Why: both program Services. Connections are handled by whichever sees them first, rules of the other are dead
-    weight, and a trace that looks for kube-proxy's rules finds some that no packet takes.
+    weight, and a trace that looks for kube-proxy's rules finds some that no packet takes. A warning: connections
+    pass; debugging misleads.
 
     Source: https://docs.cilium.io/en/stable/network/kubernetes/kubeproxy-free/
     """
@@ -58,7 +59,7 @@ def kube_proxy_leftovers(cluster: Cluster) -> Problems:
     Looks at the nodes' rulesets where kube-proxy-replacement is on and no kube-proxy runs.
 
     Why: stale rules still translate packets that Cilium leaves to the stack (host network, NodePort corner cases),
-    towards pods that are long gone.
+    towards pods that are long gone. A warning: only traffic that Cilium leaves to the stack goes astray.
 
     Source: https://docs.cilium.io/en/stable/network/kubernetes/kubeproxy-free/
     """
@@ -86,7 +87,7 @@ def vpc_cni_strict(cluster: Cluster) -> Problems:
     Looks at NETWORK_POLICY_ENFORCING_MODE of aws-node and asks the policy engine which policies isolate the pods.
 
     Why: in strict mode a pod starts with everything denied, and opens only to what a policy admits. A pod without a
-    policy talks to nobody, although by the API it is open.
+    policy talks to nobody, although by the API it is open. An error: the pod reaches nobody, and nobody reaches it.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/cni-network-policy-configure.html
     """
@@ -123,8 +124,8 @@ def drops_at_tc(cluster: Cluster) -> Problems:
 
     Looks at recorded drops with the kernel reasons TC_INGRESS, TC_EGRESS, XDP and BPF, per node.
 
-    Why: no iptables or nftables rule explains them: it was Cilium, the VPC CNI's policy agent or another tc program;
-    their own tools name the policy.
+    Why: no iptables or nftables rule explains them: it was Cilium, the VPC CNI's policy agent or another tc
+    program; their own tools name the policy. Information: it says where the drops are, not that they are wrong.
 
     Source: include/net/dropreason-core.h (Linux), https://docs.cilium.io/en/stable/cheatsheet/
     """

@@ -33,7 +33,8 @@ def ip_exhausted(cluster: Cluster) -> Problems:
     Looks at FailedCreatePodSandBox events whose message is that of an IPAM without free addresses (Amazon VPC CNI,
     host-local, Cilium, Calico); one finding a node.
 
-    Why: the subnet (or the node's range) is used up: no new pod starts, also not in a rollout or after a node failure.
+    Why: the subnet (or the node's range) is used up: no new pod starts, also not in a rollout or after a node
+    failure. An error: no new pod starts: a rollout or a failed node takes capacity for good.
 
     Source: https://docs.aws.amazon.com/eks/latest/best-practices/ip-opt.html
     """
@@ -46,7 +47,8 @@ def prefix_fragmented(cluster: Cluster) -> Problems:
 
     Looks for InsufficientCidrBlocks in the events of pods and nodes.
 
-    Why: prefix delegation needs 16 addresses in a row; in a fragmented subnet there are none, however many are free.
+    Why: prefix delegation needs 16 addresses in a row; in a fragmented subnet there are none, however many are
+    free. An error: no new pod starts on nodes that need a prefix.
 
     Source: https://docs.aws.amazon.com/eks/latest/best-practices/prefix-mode-linux.html
     """
@@ -102,7 +104,8 @@ def pod_cidr_fill(cluster: Cluster) -> Problems:
     Looks at spec.podCIDR of nodes, the pods on the node with an address of their own, and status.allocatable.pods.
     Ranges matter only to CNIs that hand out addresses from them; the Amazon VPC CNI and Calico's own IPAM don't.
 
-    Why: the scheduler goes by allocatable.pods; the range ends before, and pods are stuck without an address.
+    Why: the scheduler goes by allocatable.pods; the range ends before, and pods are stuck without an address. A
+    warning: running pods are served; the next ones may not start.
 
     Source: https://kubernetes.io/docs/reference/command-line-tools-reference/kube-controller-manager/
     (node-cidr-mask-size)
@@ -142,7 +145,7 @@ def node_pod_slots(cluster: Cluster) -> Problems:
     Looks at the pods on each node against status.allocatable.pods; from 90 %.
 
     Why: the next pods stay Pending although CPU and GPUs are free; on EC2 mostly because of the ENI limits without
-    prefix delegation.
+    prefix delegation. A warning: running pods are served; the next ones may not start.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/cni-increase-ip-addresses.html
     """
@@ -172,7 +175,8 @@ def ip_family(cluster: Cluster) -> Problems:
 
     Looks at spec.ipFamilies and the addressType of the Service's EndpointSlices with endpoints.
 
-    Why: clients that prefer IPv6 take the AAAA record, are rejected, and fall back slowly or not at all.
+    Why: clients that prefer IPv6 take the AAAA record, are rejected, and fall back slowly or not at all. A warning:
+    clients fall back to the other family, late or not at all.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/dual-stack/
     """
@@ -214,7 +218,8 @@ def subnet_free_addresses(cluster: Cluster) -> Problems:
     (status.availableIPAddressCount), where they are installed; fewer than 16 times the nodes is reported. Otherwise
     only the AWS API tells, and the check is listed as not checked with the command that asks it.
 
-    Why: a subnet runs out at the worst time: when a rollout or an autoscaler wants more pods.
+    Why: a subnet runs out at the worst time: when a rollout or an autoscaler wants more pods. A warning: running
+    pods are served; the next ones may not start.
 
     Source: https://docs.aws.amazon.com/eks/latest/best-practices/ip-opt.html
     """

@@ -24,7 +24,8 @@ def pod_without_ip(cluster: Cluster) -> Problems:
     snapshot, and at their FailedCreatePodSandBox events.
 
     Why: between the kubelet and the application are CRI, CNI, IPAM, network namespace, routes and rules; a pod that
-    stays without an address fails in one of them, and its Service has one endpoint less.
+    stays without an address fails in one of them, and its Service has one endpoint less. An error: the pod serves
+    nobody, and a rollout stands still.
 
     Source: https://kubernetes.io/docs/tasks/debug/debug-application/debug-pods/
     """
@@ -61,7 +62,8 @@ def pod_ip_twice(cluster: Cluster) -> Problems:
     Looks at status.podIPs of pods that are not finished, not terminating and not on the host's network.
 
     Why: whichever answers ARP or owns the route gets the other's traffic; one client in two reaches the wrong pod.
-    It comes from an IPAM database that lost its state, or overlapping pod CIDRs.
+    It comes from an IPAM database that lost its state, or overlapping pod CIDRs. An error: a part of the users get
+    another application's answers, or none.
 
     Source: https://kubernetes.io/docs/concepts/cluster-administration/networking/ (every pod has its own address)
     """
@@ -91,7 +93,8 @@ def pod_netns_mismatch(cluster: Cluster) -> Problems:
     status.podIPs.
 
     Why: Services, policies and DNS use the status; packets use the namespace. After a CNI restart or a restored
-    node they can differ, and every packet to the pod goes to nobody.
+    node they can differ, and every packet to the pod goes to nobody. An error: every connection to the pod fails
+    though it is Ready.
 
     Source: https://github.com/containernetworking/cni/blob/main/SPEC.md
     """
@@ -125,7 +128,8 @@ def pod_device_down(cluster: Cluster) -> Problems:
     Looks, in the pod's network namespace, for a device that is up and has the address; for a veth also at its peer
     in the host's namespace.
 
-    Why: the pod is Running and Ready may even hold (exec probes), but no packet gets in or out.
+    Why: the pod is Running and Ready may even hold (exec probes), but no packet gets in or out. An error: every
+    connection to the pod fails though it may be Ready.
 
     Source: https://man7.org/linux/man-pages/man4/veth.4.html
     """
@@ -163,7 +167,8 @@ def pod_route_missing(cluster: Cluster) -> Problems:
 
     Looks at the routes of the pod's network namespace.
 
-    Why: without one the pod reaches only its own subnet: no Service address, no DNS, no other node.
+    Why: without one the pod reaches only its own subnet: no Service address, no DNS, no other node. An error: the
+    application reaches neither DNS nor any Service.
 
     Source: https://github.com/containernetworking/cni/blob/main/SPEC.md (routes of the result)
     """
@@ -194,7 +199,8 @@ def node_forwarding_off(cluster: Cluster) -> Problems:
 
     Looks at the sysctls net.ipv4.ip_forward and net.ipv6.conf.all.forwarding of the host's namespace.
 
-    Why: pods reach nothing beyond their own node. A hardening profile or a sysctl reload switches it off.
+    Why: pods reach nothing beyond their own node. A hardening profile or a sysctl reload switches it off. An error:
+    no pod of the node reaches another node.
 
     Source: https://kubernetes.io/docs/setup/production-environment/container-runtimes/#prerequisite-ipv4-forwarding-optional
     """
@@ -222,7 +228,7 @@ def conntrack_fill(cluster: Cluster) -> Problems:
     Looks at nf_conntrack_count and nf_conntrack_max of the host's namespace; from 80 %, an error from 95 %.
 
     Why: when it is full, the first packet of every new connection is dropped on that node ("nf_conntrack: table
-    full"), while old connections go on: one client in some fails.
+    full"), while old connections go on: one client in some fails. A warning: below 95 % nobody is refused yet.
 
     Source: https://docs.kernel.org/networking/nf_conntrack-sysctl.html
     """
@@ -258,7 +264,8 @@ def node_network_unavailable(cluster: Cluster) -> Problems:
 
     Looks at the conditions NetworkUnavailable and Ready (message "cni plugin not initialized") of the nodes.
 
-    Why: no pod starts there; DaemonSets of accelerators and caches stay away as well.
+    Why: no pod starts there; DaemonSets of accelerators and caches stay away as well. A warning: users lose
+    capacity, not answers.
 
     Source: https://kubernetes.io/docs/reference/node/node-status/#condition
     """

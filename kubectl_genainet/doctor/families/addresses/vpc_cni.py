@@ -32,7 +32,8 @@ def max_pods_eni(cluster: Cluster) -> Problems:
     Looks at status.allocatable.pods, the instance type's interfaces and addresses, and the VPC CNI's settings (prefix
     delegation, custom networking, which leaves the first interface to the node).
 
-    Why: the scheduler fills the node up to maxPods; the pods beyond the limit are stuck in ContainerCreating.
+    Why: the scheduler fills the node up to maxPods; the pods beyond the limit are stuck in ContainerCreating. An
+    error: the pods beyond the limit never start.
 
     Source: https://github.com/awslabs/amazon-eks-ami (eni-max-pods.txt),
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/AvailableIpPerENI.html
@@ -79,7 +80,7 @@ def warm_targets(cluster: Cluster) -> Problems:
     interfaces.
 
     Why: a small WARM_IP_TARGET calls the EC2 API for every few pods; under churn the calls are throttled, and pods
-    wait for addresses. Several spare interfaces a node eat the subnet.
+    wait for addresses. Several spare interfaces a node eat the subnet. A warning: pods start late under churn.
 
     Source: https://github.com/aws/amazon-vpc-cni-k8s/blob/master/docs/eni-and-ip-target.md
     """
@@ -128,7 +129,8 @@ def eniconfig(cluster: Cluster) -> Problems:
     Looks at AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, ENI_CONFIG_LABEL_DEF (or ENI_CONFIG_ANNOTATION_DEF) of aws-node, the
     nodes' labels and the ENIConfigs.
 
-    Why: without an ENIConfig of that name (mostly the zone's) the node's pods get no address.
+    Why: without an ENIConfig of that name (mostly the zone's) the node's pods get no address. An error: no pod of
+    the node gets an address.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/cni-custom-network-tutorial.html
     """
@@ -168,7 +170,7 @@ def vpc_cni_ipv6(cluster: Cluster) -> Problems:
     Looks at ENABLE_IPv6 with ENABLE_PREFIX_DELEGATION, and with AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG.
 
     Why: IPv6 addresses come from /80 prefixes only, so it needs prefix delegation; it does not go with custom
-    networking. aws-node does not start otherwise.
+    networking. aws-node does not start otherwise. An error: no pod of the nodes gets an address.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/cni-ipv6.html
     """

@@ -57,7 +57,7 @@ def coredns_replicas(cluster: Cluster) -> Problems:
     defaults of cluster-proportional-autoscaler).
 
     Why: too few replicas answer slowly or drop queries under load; a single one takes every lookup of the cluster
-    with it when its node goes.
+    with it when its node goes. A warning: lookups are answered until load or a failed node takes them.
 
     Source: https://kubernetes.io/docs/tasks/administer-cluster/dns-horizontal-autoscaling/
     """
@@ -89,7 +89,8 @@ def coredns_autoscaler(cluster: Cluster) -> Problems:
     the cluster: there the check is listed as not checked. GKE's own autoscaler is part of kube-dns. Below 16 nodes it
     is information only.
 
-    Why: a cluster that grows by GPU nodes in minutes keeps the DNS it was born with.
+    Why: a cluster that grows by GPU nodes in minutes keeps the DNS it was born with. A warning: lookups are
+    answered until the cluster outgrows its DNS.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/coredns-autoscaling.html,
     https://kubernetes.io/docs/tasks/administer-cluster/dns-horizontal-autoscaling/
@@ -124,7 +125,8 @@ def coredns_spread(cluster: Cluster) -> Problems:
 
     Looks at the nodes of its pods, and at their zones where the nodes span several.
 
-    Why: DNS goes with that node; and every lookup from another zone crosses zones.
+    Why: DNS goes with that node; and every lookup from another zone crosses zones. A warning: lookups are answered
+    until that node or zone fails.
 
     Source: https://docs.aws.amazon.com/eks/latest/best-practices/scale-cluster-services.html
     """
@@ -163,7 +165,7 @@ def coredns_ready(cluster: Cluster) -> Problems:
 
     Looks at status.readyReplicas against spec.replicas; none ready is an error.
 
-    Why: the others carry the load, or nobody does.
+    Why: the others carry the load, or nobody does. A warning: lookups are answered while one replica is ready.
 
     Source: https://kubernetes.io/docs/tasks/administer-cluster/dns-debugging-resolution/
     """
@@ -192,7 +194,8 @@ def coredns_monitored(cluster: Cluster) -> Problems:
     Looks in the Corefile for the plugins prometheus, ready and cache.
 
     Why: without prometheus nobody sees SERVFAIL rates and latency before users do; without ready a replica gets
-    queries before it can answer; without cache every lookup of an external name goes upstream.
+    queries before it can answer; without cache every lookup of an external name goes upstream. A warning: lookups
+    are answered; nobody is told when they are not.
 
     Source: https://coredns.io/plugins/, https://docs.aws.amazon.com/eks/latest/userguide/view-raw-metrics.html
     """
@@ -226,7 +229,7 @@ def dns_failures(cluster: Cluster) -> Problems:
     Looks at measured DNS: SERVFAIL answers and queries without an answer, from 1 % of at least 20 queries; from 10 %
     an error. NXDOMAIN is left to ndots and dns-nxdomain.
 
-    Why: each failed lookup is a failed or a late request of the application.
+    Why: each failed lookup is a failed or a late request of the application. A warning: most lookups are answered.
 
     Source: RFC 1035 section 4.1.1 (RCODE), https://kubernetes.io/docs/tasks/administer-cluster/dns-debugging-resolution/
     """
@@ -261,7 +264,7 @@ def dns_nxdomain(cluster: Cluster) -> Problems:
     Looks at measured DNS: NXDOMAIN for more than half of at least 20 queries that were not search-domain attempts.
 
     Why: a wrong host name in a retry loop, or a name that only exists in another cluster; it loads CoreDNS and its
-    upstream for nothing.
+    upstream for nothing. A warning: the names that exist are answered.
 
     Source: RFC 2308 (negative caching)
     """
@@ -285,8 +288,8 @@ def dns_latency(cluster: Cluster) -> Problems:
 
     Looks at the 99th percentile of measured DNS; from 500 ms.
 
-    Why: a lookup comes before every new connection; a slow one is a slow request. Throttled CoreDNS, a slow upstream
-    or a far zone.
+    Why: a lookup comes before every new connection; a slow one is a slow request. Throttled CoreDNS, a slow
+    upstream or a far zone. A warning: requests are answered, late.
 
     Source: https://docs.aws.amazon.com/eks/latest/best-practices/monitoring_eks_workloads_for_network_performance_issues.html
     """

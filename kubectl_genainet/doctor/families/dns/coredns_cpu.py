@@ -62,7 +62,7 @@ def coredns_cpu_limit(cluster: Cluster) -> Problems:
     where every replica is known and none was ever stopped.
 
     Why: DNS comes in bursts; stopped for the rest of a 100 ms period, CoreDNS answers late or not at all, and
-    resolvers wait 5 s. The upstream manifests set no CPU limit.
+    resolvers wait 5 s. The upstream manifests set no CPU limit. A warning: lookups are answered, late in bursts.
 
     Source: https://github.com/coredns/deployment/blob/master/kubernetes/coredns.yaml.sed,
     https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files

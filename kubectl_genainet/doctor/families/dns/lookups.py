@@ -49,17 +49,21 @@ def _ndots_edit(workload: Workload) -> str:
     return edit_spec(workload, "dnsConfig", value)
 
 
+# Roles whose hosts outside are asked at their start, for weights and data.
+_AT_THE_START = (Role.TRAINING, Role.ACCELERATED, Role.MODEL_SERVER)
+
+
 @check(Area.LOOKUPS, Severity.WARNING, needs=("Pod",), own_namespace=True)
 def ndots(cluster: Cluster) -> Problems:
     """Lookups of external names are multiplied by search domains.
 
     Looks at hosts outside the cluster, and at full Service names (NAME.NS.svc.cluster.local) without a trailing dot, in
     the configuration of GenAI workloads, and at ndots and the search domains of their pods (dnsPolicy, dnsConfig). A
-    name with fewer dots than ndots (5 by default) is first asked below every search domain. Of a training job, which looks
-    up few names, it is information.
+    name with fewer dots than ndots (5 by default) is first asked below every search domain. Of training jobs and model
+    servers, which look up names at their start, it is information.
 
     Why: api.openai.com becomes four names, eight queries; six of them are wasted, on every new connection, and each
-    can stall.
+    can stall. A warning: lookups are answered, after useless ones.
 
     Source: man 5 resolv.conf, https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/#pod-s-dns-config
     """
@@ -93,7 +97,7 @@ def ndots(cluster: Cluster) -> Problems:
                 "dot.",
                 command=_ndots_edit(client),
             ),
-            severity=Severity.INFO if cluster.role(client) in (Role.TRAINING, Role.ACCELERATED) else None,
+            severity=Severity.INFO if cluster.role(client) in _AT_THE_START else None,
         )
 
 
@@ -104,7 +108,7 @@ def dns_stalls(cluster: Cluster) -> Problems:
     Looks at measured DNS for queries that the resolver had to send again after its timeout, and at who did not answer.
 
     Why: one query of an A/AAAA pair was lost (the race of parallel queries in conntrack) or a DNS pod does not
-    answer; the resolver waits 5 s before it asks again.
+    answer; the resolver waits 5 s before it asks again. An error: requests wait 5 s and more.
 
     Source: man 5 resolv.conf (timeout), kernel commits 4e35c1cb9460 and ed07d9a021df
     """
@@ -150,7 +154,8 @@ def dns_search_waste(cluster: Cluster) -> Problems:
 
     Looks at measured DNS: queries that only tried a search domain, from 40 % of at least 20 queries.
 
-    Why: measured, not assumed: that share of the DNS load and of the waiting is for nothing.
+    Why: measured, not assumed: that share of the DNS load and of the waiting is for nothing. A warning: lookups are
+    answered, after useless ones.
 
     Source: man 5 resolv.conf (search, ndots)
     """

@@ -37,8 +37,8 @@ def nodelocal_absent(cluster: Cluster) -> Problems:
 
     Looks for DaemonSet node-local-dns where there are 50 nodes or more. Cilium's own redirect policy needs it too.
 
-    Why: every lookup crosses the network to a CoreDNS pod, through conntrack and its races; a cache on the node takes
-    the load off and answers in microseconds.
+    Why: every lookup crosses the network to a CoreDNS pod, through conntrack and its races; a cache on the node
+    takes the load off and answers in microseconds. A warning: lookups are answered, some after 5 s.
 
     Source: https://kubernetes.io/docs/tasks/administer-cluster/nodelocaldns/
     """
@@ -64,7 +64,8 @@ def nodelocal_bypassed(cluster: Cluster) -> Problems:
     and at kube-proxy's IPVS mode, in which the cache is only used where the kubelet's clusterDNS (or the pod's
     dnsConfig) names its link-local address.
 
-    Why: those pods still take the long way, with its stalls; the cache is paid for and not used.
+    Why: those pods still take the long way, with its stalls; the cache is paid for and not used. A warning: lookups
+    are answered, some after 5 s.
 
     Source: https://kubernetes.io/docs/tasks/administer-cluster/nodelocaldns/#configuration
     """
@@ -128,7 +129,8 @@ def nodelocal_listener(cluster: Cluster) -> Problems:
     Looks at dnsConfig.nameservers with 169.254.20.10 (Kubespray: 169.254.25.10), and for DaemonSet node-local-dns with a
     ready pod on the nodes of those pods.
 
-    Why: nothing answers on the link-local address: every lookup times out before the next nameserver is asked.
+    Why: nothing answers on the link-local address: every lookup times out before the next nameserver is asked. An
+    error: every lookup of the pod waits for a timeout first.
 
     Source: https://kubernetes.io/docs/tasks/administer-cluster/nodelocaldns/
     """
@@ -167,7 +169,8 @@ def nodelocal_address(cluster: Cluster) -> Problems:
     device nodelocaldns) and for a socket on its UDP port 53, where the cache is installed or a pod of the node has that
     address in its /etc/resolv.conf, as the agent read it: the kubelet may have written it, whatever the pod's spec says.
 
-    Why: pods of that node ask an address that nobody has, or from which nobody answers.
+    Why: pods of that node ask an address that nobody has, or from which nobody answers. An error: every lookup of
+    the node's pods waits for a timeout, or fails.
 
     Source: https://github.com/kubernetes/dns/tree/master/cmd/node-cache
     """

@@ -17,7 +17,7 @@ def service_node_port(cluster: Cluster) -> Problems:
 
     Why: every request takes a second hop through kube-proxy on whichever node it reaches, with source address
     translation, and clients depend on node addresses. Inside the cluster ClusterIP is enough, outside a
-    LoadBalancer with pod targets is direct.
+    LoadBalancer with pod targets is direct. A warning: requests are answered, with a detour.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/service/#type-nodeport
     """
@@ -44,7 +44,8 @@ def vector_database_exposed(cluster: Cluster) -> Problems:
     Looks at LoadBalancer Services in front of recognised vector databases. A load balancer that is annotated as
     internal is not reported.
 
-    Why: only the RAG application needs it; most vector databases listen without authentication by default.
+    Why: only the RAG application needs it; most vector databases listen without authentication by default. A
+    warning: users notice nothing until the data is read by others.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/service/#publishing-services-service-types,
     https://qdrant.tech/documentation/guides/security/
@@ -75,7 +76,8 @@ def load_balancer_pending(cluster: Cluster) -> Problems:
 
     Looks at status.loadBalancer.ingress and at the Service's events.
 
-    Why: no controller took it up, or the cloud refused it (subnet tags, quotas, rights).
+    Why: no controller took it up, or the cloud refused it (subnet tags, quotas, rights). A warning: clients inside
+    are served; those outside may still be given another way.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/service/#loadbalancer
     """

@@ -53,7 +53,7 @@ def gateway_accepted(cluster: Cluster) -> Problems:
     Looks at the conditions Accepted and Programmed of Gateways and Accepted, Programmed and ResolvedRefs of their
     listeners. A Gateway without any condition has no controller.
 
-    Why: nothing listens for it; its routes lead nowhere.
+    Why: nothing listens for it; its routes lead nowhere. An error: every request fails.
 
     Source: https://gateway-api.sigs.k8s.io/reference/spec/#gatewaystatus
     """
@@ -89,8 +89,9 @@ def route_accepted(cluster: Cluster) -> Problems:
 
     Looks at spec.parentRefs (does the Gateway exist?) and at Accepted and ResolvedRefs in status.parents.
 
-    Why: the Gateway answers 404 for what the route should serve. A namespace that the listener does not allow, a host
-    name that does not match, or a backend that cannot be resolved are the usual reasons.
+    Why: the Gateway answers 404 for what the route should serve. A namespace that the listener does not allow, a
+    host name that does not match, or a backend that cannot be resolved are the usual reasons. An error: every
+    request for the route fails.
 
     Source: https://gateway-api.sigs.k8s.io/reference/spec/#routestatus
     """
@@ -127,7 +128,8 @@ def route_backend(cluster: Cluster) -> Problems:
 
     Looks at spec.rules[].backendRefs of HTTPRoutes, GRPCRoutes, TCPRoutes and TLSRoutes.
 
-    Why: the Gateway answers 500 for the share of requests that this backend should get.
+    Why: the Gateway answers 500 for the share of requests that this backend should get. An error: that share of the
+    requests fails.
 
     Source: https://gateway-api.sigs.k8s.io/reference/spec/#httpbackendref
     """
@@ -185,7 +187,8 @@ def reference_grant(cluster: Cluster) -> Problems:
     Looks at backendRefs with a namespace other than the route's, and at the ReferenceGrants there. In manifests that are
     not the whole cluster it is a warning where the backend itself is among them, else not checked.
 
-    Why: the Gateway refuses the reference (RefNotPermitted) and answers 500.
+    Why: the Gateway refuses the reference (RefNotPermitted) and answers 500. An error: every request for that
+    backend fails.
 
     Source: https://gateway-api.sigs.k8s.io/api-types/referencegrant/
     """
@@ -253,7 +256,7 @@ def inference_pool(cluster: Cluster) -> Problems:
     extensionRef) with the Service it names and its endpoints.
 
     Why: the Gateway asks the endpoint picker for a pod on every request; without it (FailClose is the default) all
-    requests fail, and without matching pods it has none to pick.
+    requests fail, and without matching pods it has none to pick. An error: every request for the pool fails.
 
     Source: https://gateway-api-inference-extension.sigs.k8s.io/reference/spec/
     """

@@ -10,7 +10,7 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, items, kubectl, text
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
-from kubectl_genainet.model.kube import KubeObject, Service
+from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import seconds
 
 GROUP = "gateway.networking.k8s.io"
@@ -149,53 +149,3 @@ def _gke(
         else:
             said = f"absent: without a GCPBackendPolicy for {kind} {namespace}/{name} the load balancer waits 30 s"
             yield _Timeout(GKE_DEFAULT_S, seen(route.ref, f"{field}.request", None, said))
-
-
-def _host(cluster: Cluster, namespace: str, host: str) -> Service | None:
-    """The Service that a host of a VirtualService names."""
-    labels = host.split(".")
-    return cluster.services_by_key.get((labels[1] if len(labels) > 1 else namespace, labels[0]))
-
-
-@check(Area.MESH, Severity.WARNING, needs=("VirtualService",))
-def mesh_stream_timeout(cluster: Cluster) -> Problems:
-    """A VirtualService cuts or repeats a token stream.
-
-    Looks at http[].timeout and http[].retries.perTryTimeout of Istio's VirtualServices that lead to model servers, in the
-    mesh or behind its gateway; five minutes is taken as enough. Istio sets no timeout itself.
-
-    Why: the timeout covers the whole response: the proxy cuts a stream in the middle. A try that timed out is sent again,
-    and the model computes the same prompt twice.
-
-    Source: https://istio.io/latest/docs/reference/config/networking/virtual-service/#HTTPRoute
-    """
-    for virtual in cluster.snapshot.of("VirtualService", "networking.istio.io"):
-        if not cluster.in_scope(virtual.namespace):
-            continue
-        for index, http in enumerate(items(virtual.raw, "spec", "http")):
-            hosts = [text(r, "destination", "host") for r in items(http, "route")]
-            if not any(cluster.serves_models(_host(cluster, virtual.namespace, h)) for h in hosts):
-                continue
-            for path in (("timeout",), ("retries", "perTryTimeout")):
-                value = at(http, *path)
-                timeout = seconds(value) if value is not None else None
-                if timeout is None or not 0 < timeout < STREAM_S:
-                    continue
-                yield Problem(
-                    f"streams of a model are cut after {value}"
-                    + (", and the prompt is sent again" if path[0] == "retries" else ""),
-                    virtual.ref,
-                    (
-                        seen(
-                            virtual.ref,
-                            f"spec.http[{index}].{'.'.join(path)}",
-                            value,
-                            "covers the whole response",
-                        ),
-                    ),
-                    Remedy(
-                        "Allow the longest answer (timeout: 0s switches it off), and retry only what failed to connect "
-                        "(retryOn: connect-failure,refused-stream).",
-                        command=kubectl(virtual.ref, "edit"),
-                    ),
-                )

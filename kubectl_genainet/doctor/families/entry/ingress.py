@@ -91,7 +91,8 @@ def ingress_backend(cluster: Cluster) -> Problems:
 
     Looks at every backend.service.name and .port (by number or by name) of an Ingress.
 
-    Why: the controller answers 503 for that path, while the other models under the host work.
+    Why: the controller answers 503 for that path, while the other models under the host work. An error: every
+    request for that path fails.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/ingress/
     """
@@ -139,7 +140,8 @@ def ingress_controller(cluster: Cluster) -> Problems:
     Looks at the class of the Ingress, the IngressClass of that name (or the default class), and whether a controller
     known for it is installed.
 
-    Why: an Ingress without a controller is only a wish: no load balancer, no route, no error either.
+    Why: an Ingress without a controller is only a wish: no load balancer, no route, no error either. An error:
+    every request to the host fails.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/ingress/#ingress-class
     """
@@ -203,7 +205,8 @@ def ingress_tls(cluster: Cluster) -> Problems:
     have them; from a live cluster Secrets are not read. There, cert-manager's Certificates tell: one that is Ready counts
     as its Secret, one that is not is reported, and a name without a Certificate is listed as not checked.
 
-    Why: the controller serves its own self-signed certificate, and clients refuse it.
+    Why: the controller serves its own self-signed certificate, and clients refuse it. An error: clients that verify
+    certificates refuse the connection.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/ingress/#tls
     """
@@ -245,8 +248,8 @@ def ingress_path_conflict(cluster: Cluster) -> Problems:
     Looks at host, path and class of all Ingresses; ingress-nginx canaries (canary: "true") are not conflicts, but a
     canary without a main Ingress of the same host and path is reported.
 
-    Why: with many models under one host the controller takes the older Ingress and ignores the other without a word;
-    a canary alone gets no traffic.
+    Why: with many models under one host the controller takes the older Ingress and ignores the other without a
+    word; a canary alone gets no traffic. A warning: users get a model, perhaps another than was meant.
 
     Source: https://kubernetes.github.io/ingress-nginx/how-it-works/#building-the-nginx-model,
     https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#canary

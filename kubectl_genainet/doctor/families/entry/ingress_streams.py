@@ -126,6 +126,7 @@ def alb_target_type(cluster: Cluster) -> Problems:
     not work at all, which is reported as an error.
 
     Why: the NodePort hop through kube-proxy adds latency and may cross zones; sticky sessions then stick to nodes.
+    A warning: requests are answered, with a detour.
 
     Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/ingress/annotations/#target-type
     """

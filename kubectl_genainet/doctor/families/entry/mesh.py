@@ -60,8 +60,9 @@ def mesh_sidecar(cluster: Cluster) -> Problems:
     Looks at the containers of the pods of model servers and vector databases; a proxy that listens in their network
     namespaces, and recorded packets to the proxies' ports (15001, 15006, 4140, 4143), are named as observed.
 
-    Why: each request passes two more proxies, which count, retry and time out on their own: a stream of minutes needs
-    the mesh's timeouts set too, and a trace shows a redirect to the pod itself.
+    Why: each request passes two more proxies, which count, retry and time out on their own: a stream of minutes
+    needs the mesh's timeouts set too, and a trace shows a redirect to the pod itself. Information: nothing is
+    wrong; it explains what a trace shows.
 
     Source: https://istio.io/latest/docs/ops/deployment/architecture/, https://linkerd.io/2/reference/architecture/
     """
@@ -84,8 +85,7 @@ def mesh_sidecar(cluster: Cluster) -> Problems:
             workload.ref,
             (evidence, *_proxy_listens(cluster, workload, PROXY_PORTS), *more),
             Remedy(
-                "Where mTLS is all that is wanted, Ambient has no sidecar. Check the mesh's timeout and retries "
-                "for this "
+                "Where mTLS is all that is wanted, Ambient has no sidecar. Check the mesh's timeout and retries for this "
                 "workload: retried prompts are computed twice."
             ),
         )
@@ -99,7 +99,8 @@ def mesh_ambient(cluster: Cluster) -> Problems:
     namespaces, and recorded packets to that port, are named as observed.
 
     Why: packets between pods are HBONE (TCP 15008) between the nodes' ztunnels; the application's port shows only
-    inside the pod. It explains addresses and ports that a trace or a policy would otherwise get wrong.
+    inside the pod. It explains addresses and ports that a trace or a policy would otherwise get wrong. Information:
+    nothing is wrong; it explains what a trace shows.
 
     Source: https://istio.io/latest/docs/ambient/architecture/data-plane/
     """
@@ -125,7 +126,7 @@ def mesh_sidecar_missing(cluster: Cluster) -> Problems:
     the containers of its pods. Pods that opt out are left alone.
 
     Why: pods that were made before the label, or while the injector was down, have none: they speak plain text, and
-    STRICT peers refuse them.
+    STRICT peers refuse them. A warning: calls fail only where a peer insists on mTLS.
 
     Source: https://istio.io/latest/docs/setup/additional-setup/sidecar-injection/
     """
@@ -258,7 +259,8 @@ def mesh_policy_ports(cluster: Cluster) -> Problems:
     TCP 15012.
 
     Why: the policy names the application's port, but on the wire it is the mesh's: the call is dropped although the
-    policy "allows" it. Without istiod a new sidecar gets no certificate and never becomes ready.
+    policy "allows" it. Without istiod a new sidecar gets no certificate and never becomes ready. An error: every
+    such call fails.
 
     Source: https://istio.io/latest/docs/ambient/usage/networkpolicy/,
     https://istio.io/latest/docs/ops/deployment/application-requirements/
@@ -350,7 +352,8 @@ def mesh_double_balancing(cluster: Cluster) -> Problems:
     nginx.ingress.kubernetes.io/service-upstream: "true" (nginx picks a pod, the sidecar cannot balance), and for
     InferencePools whose pods have sidecars beside an Istio mesh (the endpoint picker's choice can be overruled).
 
-    Why: queue-aware balancing of prompts is undone, retries double, and telemetry names the wrong peer.
+    Why: queue-aware balancing of prompts is undone, retries double, and telemetry names the wrong peer. A warning:
+    requests are answered, by pods that are busier than others.
 
     Source: https://linkerd.io/2/tasks/using-ingress/#nginx,
     https://kubernetes.github.io/ingress-nginx/user-guide/nginx-configuration/annotations/#service-upstream

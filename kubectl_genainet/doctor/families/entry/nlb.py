@@ -6,7 +6,8 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import annotate, annotation, q
+from kubectl_genainet.doctor.objects.raw import annotate, annotation, kubectl, q
+from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.predicates.load_balancers import (
     AUTO_MODE_CLASS,
     CONTROLLER_CLASS,
@@ -32,7 +33,8 @@ def nlb_target_type(cluster: Cluster) -> Problems:
     that the aws-load-balancer-controller makes; absent means `instance` there (EKS Auto Mode: `ip`).
 
     Why: with `instance` every connection goes to a node port, through kube-proxy and perhaps to another node and
-    zone; with `ip` the pods themselves are the targets and the NodePort hop is gone.
+    zone; with `ip` the pods themselves are the targets and the NodePort hop is gone. A warning: requests are
+    answered, with a detour.
 
     Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/nlb/
     """
@@ -60,7 +62,7 @@ def nlb_legacy(cluster: Cluster) -> Problems:
     reported too.
 
     Why: the in-tree controller gets no features any more, knows no pod targets, and without an annotation makes a
-    Classic Load Balancer.
+    Classic Load Balancer. A warning: what exists works on; what it lacks is said by the other checks.
 
     Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/annotations/#lb-type
     """
@@ -100,7 +102,8 @@ def nlb_controller(cluster: Cluster) -> Problems:
     Looks at Services of type external or class service.k8s.aws/nlb, and for a Deployment of the controller with a
     ready replica. EKS Auto Mode brings its own and is not reported.
 
-    Why: nothing makes the load balancer, or keeps its targets up to date when pods move.
+    Why: nothing makes the load balancer, or keeps its targets up to date when pods move. An error: users reach
+    nothing, or pods that are gone.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/aws-load-balancer-controller.html
     """
@@ -172,7 +175,8 @@ def nlb_idle_timeout(cluster: Cluster) -> Problems:
     models, or pass their tokens on; 350 s or less is reported. TLS listeners cannot be changed and are named as such.
 
     Why: a long prompt, a queue or a tool call in the middle of a token stream is silence. The NLB forgets the
-    connection without telling anyone; the next token is answered by a reset.
+    connection without telling anyone; the next token is answered by a reset. A warning: only streams with a long
+    silence are cut.
 
     Source: https://docs.aws.amazon.com/elasticloadbalancing/latest/network/update-idle-timeout.html
     """
@@ -226,7 +230,8 @@ def nlb_cross_zone(cluster: Cluster) -> Problems:
     without load_balancing.cross_zone.enabled=true in aws-load-balancer-attributes.
 
     Why: the NLB has an address in each zone; without cross-zone balancing the addresses in zones without a target
-    answer nobody (they are taken out of DNS only while they are unhealthy).
+    answer nobody (they are taken out of DNS only while they are unhealthy). Information: clients are served as long
+    as DNS leads them to a zone with targets.
 
     Source: https://docs.aws.amazon.com/elasticloadbalancing/latest/network/network-load-balancers.html
     """
@@ -256,3 +261,44 @@ def nlb_cross_zone(cluster: Cluster) -> Problems:
                     command=annotate(service.ref, PREFIX + "attributes", "load_balancing.cross_zone.enabled=true"),
                 ),
             )
+
+
+PROXY_PROTOCOL = PREFIX + "proxy-protocol"
+
+
+@check(Area.NLB, Severity.ERROR, needs=("Service",), applies=only_on_aws, own_namespace=True)
+def nlb_proxy_protocol(cluster: Cluster) -> Problems:
+    """An NLB sends the PROXY protocol to a server that does not speak it.
+
+    Looks at the annotation aws-load-balancer-proxy-protocol (or proxy_protocol_v2.enabled among the target group's
+    attributes) of NLB Services that lead to a known model server or vector database. Routers and gateways, which can be
+    told to expect it, are left out. An error: every request fails.
+
+    Why: the connection begins with a binary header instead of a request; the server answers 400 or closes.
+
+    Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/annotations/#proxy-protocol-v2
+    """
+    for service, _, _ in load_balancers(cluster):
+        notes = service.metadata.annotations
+        attributes = notes.get(PREFIX + "target-group-attributes", "")
+        by_attribute = "proxy_protocol_v2.enabled=true" in attributes
+        if PROXY_PROTOCOL not in notes and not by_attribute:
+            continue
+        key = PROXY_PROTOCOL if PROXY_PROTOCOL in notes else PREFIX + "target-group-attributes"
+        roles = (Role.MODEL_SERVER, Role.VECTOR_DATABASE)
+        server = next(
+            (w for w in cluster.workloads_of(service) if cluster.role(w) in roles and cluster.stack(w) is not None),
+            None,
+        )
+        if server is None:
+            continue
+        stack = cluster.stack(server)
+        yield Problem(
+            f"the NLB sends the PROXY protocol, and {stack.name if stack else server.ref} does not speak it",
+            service.ref,
+            (
+                seen(service.ref, annotation(key), notes[key], "each connection begins with a PROXY header"),
+                seen(server.ref, server.field(), stack.name if stack else None, f"{server.ref} serves HTTP"),
+            ),
+            Remedy("Take the annotation away.", command=kubectl(service.ref, "annotate", f"{key}-")),
+        )

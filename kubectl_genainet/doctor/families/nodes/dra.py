@@ -10,24 +10,13 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, items, mapping, text
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.claims import GROUP, is_accelerator, is_network, options, requests
 from kubectl_genainet.doctor.predicates.edits import edit
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 
-GROUP = "resource.k8s.io"
-_NETWORK = re.compile(r"(^|[^a-z])(dra\.?net|sriov|rdma|nic|roce|infiniband|efa|mrdma|netdev)([^a-z]|$)", re.I)
-_GPU = re.compile(r"(^|[^a-z])(gpu|mig|tpu|neuron|gaudi)([^a-z]|$)", re.I)
 _DRIVER = re.compile(r"device\.driver\s*==\s*['\"]([^'\"]+)['\"]")
 _TOGETHER = ("pcieRoot", "numa", "node")
-
-
-def _requests(claim_spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(request, class) of a claim's requests: `exactly` and `firstAvailable` since v1, the request itself before."""
-    for request in items(claim_spec, "devices", "requests"):
-        options = [mapping(request, "exactly") or request, *items(request, "firstAvailable")]
-        for option in options:
-            if text(option, "deviceClassName"):
-                yield text(request, "name"), text(option, "deviceClassName")
 
 
 def _claims(cluster: Cluster) -> Iterator[tuple[KubeObject, dict[str, Any], str]]:
@@ -61,7 +50,7 @@ def dra_device_class(cluster: Cluster) -> Problems:
     classes = {c.name: c for c in cluster.snapshot.of("DeviceClass", GROUP)}
     served = {text(s.raw, "spec", "driver") for s in cluster.snapshot.of("ResourceSlice", GROUP)}
     for claim, spec, path in _claims(cluster):
-        for request, name in _requests(spec):
+        for request, name in requests(spec):
             found, elsewhere = classes.get(name), cluster.partial("DeviceClass")
             if found is None and elsewhere:
                 yield NotChecked(str(claim.ref), f"DeviceClass {name} is not here: {elsewhere}")
@@ -103,13 +92,8 @@ def _claims_of(cluster: Cluster, workload: Workload) -> Iterator[tuple[str, dict
 
 def _chosen(spec: dict[str, Any]) -> bool:
     """Whether every request for a network device names which: by a selector, or as all that a node has."""
-    options = [
-        option
-        for request in items(spec, "devices", "requests")
-        for option in [mapping(request, "exactly") or request, *items(request, "firstAvailable")]
-        if _NETWORK.search(text(option, "deviceClassName"))
-    ]
-    return all(items(o, "selectors") or text(o, "allocationMode") == "All" for o in options)
+    network = [o for _, o in options(spec) if is_network(text(o, "deviceClassName"))]
+    return all(items(o, "selectors") or text(o, "allocationMode") == "All" for o in network)
 
 
 @check(Area.SRIOV, Severity.WARNING)
@@ -130,15 +114,15 @@ def dra_nic_and_gpu(cluster: Cluster) -> Problems:
         if not cluster.in_scope(workload.namespace):
             continue
         claims = list(_claims_of(cluster, workload))
-        network = next(((f, s) for f, s in claims if any(_NETWORK.search(c) for _, c in _requests(s))), None)
-        gpus = workload.template.accelerated or any(_GPU.search(c) for _, s in claims for _, c in _requests(s))
+        network = next(((f, s) for f, s in claims if any(is_network(c) for _, c in requests(s))), None)
+        gpus = workload.template.accelerated or any(is_accelerator(c) for _, s in claims for _, c in requests(s))
         if network is None or not gpus or _chosen(network[1]):
             continue
         field, spec = network
         tied = any(
             any(w in text(c, "matchAttribute") for w in _TOGETHER) for c in items(spec, "devices", "constraints")
         )
-        together = any(_GPU.search(c) for _, c in _requests(spec))
+        together = any(is_accelerator(c) for _, c in requests(spec))
         if tied and together:
             continue
         said = "no constraint ties it to the GPUs" if together else "the GPUs are not in the same claim"
@@ -161,7 +145,8 @@ def dra_claim_missing(cluster: Cluster) -> Problems:
     ResourceClaimTemplates of the namespace. A claim of accelerators has to be named by a container; one of a network
     device, which the pod's network namespace gets, has not.
 
-    Why: without the claim the pod is not scheduled; a device that no container names is allocated and not there.
+    Why: without the claim the pod is not scheduled; a device that no container names is allocated and not there. A
+    warning: the pod waits, or runs without the device.
 
     Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#PodSpec,
     https://github.com/google/dranet
@@ -180,7 +165,7 @@ def dra_claim_missing(cluster: Cluster) -> Problems:
             elsewhere = cluster.partial(kind, workload.namespace)
             if wanted and not exists and not elsewhere:
                 said = f"there is no {kind} {workload.namespace}/{wanted}"
-            elif name not in used and any(_GPU.search(c) for _, c in _requests(specs.get(field, {}))):
+            elif name not in used and any(is_accelerator(c) for _, c in requests(specs.get(field, {}))):
                 said = f"no container names the claim {name}"
             else:
                 continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.nodes.placement import distributed_jobs
 from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
@@ -29,7 +31,8 @@ def efa_advertised(cluster: Cluster) -> Problems:
     Looks at nodes of EFA instance types on which a distributed job runs: does status.allocatable have
     vpc.amazonaws.com/efa?
 
-    Why: NCCL falls back to TCP over the ordinary interface: a tenth of the bandwidth, and nobody is told.
+    Why: NCCL falls back to TCP over the ordinary interface: a tenth of the bandwidth, and nobody is told. A
+    warning: the job runs, on TCP.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/node-efa.html
     """
@@ -56,7 +59,8 @@ def efa_plugin(cluster: Cluster) -> Problems:
     Looks for DaemonSet aws-efa-k8s-device-plugin and its status.numberReady where pods request
     vpc.amazonaws.com/efa.
 
-    Why: without it no node advertises EFA and the pods stay Pending; not ready, they do so on the new nodes.
+    Why: without it no node advertises EFA and the pods stay Pending; not ready, they do so on the new nodes. An
+    error: the pods that ask for EFA never start.
 
     Source: https://github.com/aws/eks-charts/tree/master/stable/aws-efa-k8s-device-plugin
     """
@@ -97,14 +101,53 @@ def efa_plugin(cluster: Cluster) -> Problems:
         )
 
 
+_VERSION = re.compile(r":v?([0-9]+)\.([0-9]+)\.([0-9]+)")
+_KNOWS_P6 = (0, 5, 10)
+
+
+@check(Area.EFA, Severity.ERROR, needs=("Node", "DaemonSet"), applies=only_on_aws)
+def efa_plugin_version(cluster: Cluster) -> Problems:
+    """The EFA device plugin takes NVLink controllers for EFA devices.
+
+    Looks at the version in the plugin's image where there are p6-b200 nodes: before 0.5.10 it counts their two ibp*
+    devices. An error: jobs that get one of them fail.
+
+    Why: the node offers ten devices instead of eight. A pod with an NVLink controller for an EFA device has NCCL fail at
+    its first collective, or time out.
+
+    Source: https://docs.aws.amazon.com/eks/latest/userguide/node-efa.html
+    """
+    plugin = _plugin(cluster)
+    node = next((n for n in cluster.nodes if n.labels.get(INSTANCE_TYPE, "").startswith("p6-b200")), None)
+    if plugin is None or node is None:
+        return
+    for index, container in enumerate(items(plugin.raw, "spec", "template", "spec", "containers")):
+        image = text(container, "image")
+        found = _VERSION.search(image)
+        if found is not None and tuple(map(int, found.groups())) < _KNOWS_P6:
+            field = f"spec.template.spec.containers[{index}].image"
+            yield Problem(
+                f"version {'.'.join(found.groups())} takes the NVLink controllers of {node.name} for EFA devices",
+                plugin.ref,
+                (
+                    seen(plugin.ref, field, image, "before 0.5.10"),
+                    seen(node.ref, f"metadata.labels[{INSTANCE_TYPE}]", node.labels[INSTANCE_TYPE], "a p6-b200 node"),
+                ),
+                Remedy(
+                    "Install 0.5.10 or later.",
+                    command="helm upgrade -i aws-efa-k8s-device-plugin eks/aws-efa-k8s-device-plugin -n kube-system",
+                ),
+            )
+
+
 @check(Area.EFA, Severity.WARNING, needs=("Node", "Pod"), applies=only_on_aws)
 def efa_requested(cluster: Cluster) -> Problems:
     """A distributed job on EFA nodes does not request EFA.
 
     Looks at jobs with accelerators on several nodes that offer vpc.amazonaws.com/efa, and at their requests.
 
-    Why: without the request the device is not in the container: NCCL talks TCP through the kernel, at a tenth of the
-    bandwidth.
+    Why: without the request the device is not in the container: NCCL talks TCP through the kernel, at a tenth of
+    the bandwidth. A warning: the job runs, on TCP.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/node-efa.html
     """
@@ -142,8 +185,8 @@ def efa_hugepages(cluster: Cluster) -> Problems:
 
     Looks at containers with GPUs that request vpc.amazonaws.com/efa and not hugepages-2Mi.
 
-    Why: libfabric's EFA provider allocates its buffers from 2 MiB pages; without them it fails to open the device or
-    falls back to small pages.
+    Why: libfabric's EFA provider allocates its buffers from 2 MiB pages; without them it fails to open the device
+    or falls back to small pages. A warning: the job may run with small pages.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/node-efa.html
     """
@@ -176,8 +219,8 @@ def efa_invisible(cluster: Cluster) -> Problems:
 
     Looks at requests for vpc.amazonaws.com/efa.
 
-    Why: EFA bypasses the kernel: no probe, no NetworkPolicy and no flow log of the node sees NCCL's packets. Only the
-    device's counters and the security group do.
+    Why: EFA bypasses the kernel: no probe, no NetworkPolicy and no flow log of the node sees NCCL's packets. Only
+    the device's counters and the security group do. Information: nothing is wrong; it says what can't be seen.
 
     Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/efa.html
     """
@@ -204,8 +247,8 @@ def efa_security_group(cluster: Cluster) -> Problems:
     egress rules for all protocols from and to the group itself. Elsewhere only the AWS API tells, and the check is
     listed as not checked with the command that asks it; only where pods request EFA.
 
-    Why: EFA's OS-bypass traffic passes only between members of a group that admits all traffic from and to itself; a
-    rule by CIDR is not enough. NCCL then hangs at its start.
+    Why: EFA's OS-bypass traffic passes only between members of a group that admits all traffic from and to itself;
+    a rule by CIDR is not enough. NCCL then hangs at its start. An error: NCCL hangs or stops at its first message.
 
     Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/efa-start.html#efa-start-security
     """

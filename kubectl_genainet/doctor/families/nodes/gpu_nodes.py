@@ -66,7 +66,7 @@ def gpu_advertised(cluster: Cluster) -> Problems:
     gpu.intel.com/* and aws.amazon.com/neuron* in status.allocatable.
 
     Why: the device plugin is missing or not ready there: model servers stay Pending, and their Services have no
-    endpoints.
+    endpoints. A warning: what runs elsewhere is served; capacity is missing.
 
     Source: https://kubernetes.io/docs/tasks/manage-gpus/scheduling-gpus/
     """
@@ -97,7 +97,8 @@ def gpu_pending(cluster: Cluster) -> Problems:
 
     Looks at Pending pods with accelerator requests whose PodScheduled condition is False; one finding a workload.
 
-    Why: its Service has fewer endpoints than it should, and the rest carry the load.
+    Why: its Service has fewer endpoints than it should, and the rest carry the load. An error: users wait for a
+    server that is not there.
 
     Source: https://kubernetes.io/docs/concepts/scheduling-eviction/
     """
@@ -146,7 +147,7 @@ def gpu_node_taints(cluster: Cluster) -> Problems:
     and NoExecute taints of accelerator nodes.
 
     Why: the node has GPUs and no network agent, no Service rules or no DNS cache: the pods that tolerate the taint
-    start there and cannot talk.
+    start there and cannot talk. An error: the pods of those nodes can't reach Services, or the cluster's names.
 
     Source: https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
     """

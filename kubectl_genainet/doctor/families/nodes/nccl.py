@@ -37,7 +37,7 @@ def _off_the_node(value: str, devices: tuple[str, ...] | None) -> str:
 def _sockets(cluster: Cluster, workload: Workload, env: Mapping[str, Variable]) -> Iterator[Pitfall]:
     devices = pod_devices(workload)
     nccl, gloo = env.get("NCCL_SOCKET_IFNAME"), env.get("GLOO_SOCKET_IFNAME")
-    for variable in (nccl, gloo):
+    for variable in (nccl, gloo, env.get("HCCL_SOCKET_IFNAME")):
         why = _off_the_node(variable.value, devices) if variable else ""
         if variable is not None and why:
             yield variable, why, Severity.WARNING
@@ -63,6 +63,9 @@ def _transports(container: Container, env: Mapping[str, Variable]) -> Iterator[P
         yield provider, "the EFA provider is chosen and no EFA device is requested", Severity.WARNING
     if net and (efa or rdma) and net.value == "Socket":
         yield net, "NCCL is told to use TCP", Severity.WARNING
+    over_ofi = env.get("HCCL_OVER_OFI")
+    if over_ofi and over_ofi.value == "1" and container.amount("habana.ai/gaudi") and not (efa or rdma):
+        yield over_ofi, "HCCL is told to use libfabric, and neither EFA nor RDMA is requested", Severity.WARNING
     if plugin and efa and plugin.value == "none":
         yield plugin, "without its plugin NCCL cannot use EFA", Severity.WARNING
     if disabled and rdma and disabled.value == "1":
@@ -82,10 +85,10 @@ def pitfalls(cluster: Cluster, workload: Workload) -> Iterator[tuple[Container, 
 def nccl_settings(cluster: Cluster) -> Problems:
     """NCCL, Gloo or libfabric is configured so that a job is slow or does not start.
 
-    Looks at NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME against the pod's devices (eth0, those of Multus and of GKE's
-    multi-networking; pod-id-link0 with hostNetwork), FI_PROVIDER against the EFA request, NCCL_NET, NCCL_NET_PLUGIN and
-    NCCL_IB_DISABLE against the RDMA and EFA requests, and NCCL_P2P_DISABLE, of pods with accelerators: in their variables,
-    in ConfigMaps, in command lines and in what an MPI launcher passes on with -x.
+    Looks at NCCL_SOCKET_IFNAME, GLOO_SOCKET_IFNAME and HCCL_SOCKET_IFNAME against the pod's devices (eth0, those of Multus
+    and of GKE's multi-networking; pod-id-link0 with hostNetwork), FI_PROVIDER against the EFA request, NCCL_NET,
+    NCCL_NET_PLUGIN, NCCL_IB_DISABLE and HCCL_OVER_OFI (Gaudi) against the RDMA and EFA requests, and NCCL_P2P_DISABLE, of
+    pods with accelerators: in their variables, in ConfigMaps, in command lines and in what an MPI launcher passes on with -x.
 
     Why: NCCL takes such settings at their word: it hangs at its first collective, or runs over TCP. A warning: a job that
     is alone on its node does not notice.
@@ -124,8 +127,8 @@ def gke_gpudirect(cluster: Cluster) -> Problems:
     networking.gke.io/interfaces (or hostNetwork) and at the transport's daemon: the annotation
     devices.gke.io/container.tcpxo-daemon, or a container or init container of that name.
 
-    Why: the additional interfaces and the daemon are what the transport works through: without them NCCL fails at its
-    start, or runs over TCP on eth0 with a fraction of the bandwidth.
+    Why: the additional interfaces and the daemon are what the transport works through: without them NCCL fails at
+    its start, or runs over TCP on eth0 with a fraction of the bandwidth. A warning: the job may run, on TCP.
 
     Source: https://cloud.google.com/kubernetes-engine/docs/how-to/gpu-bandwidth-gpudirect-tcpx
     """

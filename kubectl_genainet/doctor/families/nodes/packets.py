@@ -51,7 +51,8 @@ def reverse_path(cluster: Cluster) -> Problems:
     another node's pods come in (from that node's routes) and at the device by which this node would send to them.
 
     Why: strict filtering drops a packet that comes in by another device than the way back (IP_RPFILTER): one node's
-    clients are not served by this node's pods. A second interface, a second ENI or a route of a VPN makes it so.
+    clients are not served by this node's pods. A second interface, a second ENI or a route of a VPN makes it so. An
+    error: the clients behind one node get no answer.
 
     Source: https://docs.kernel.org/networking/ip-sysctl.html (rp_filter), RFC 3704 section 2.2
     """
@@ -112,8 +113,8 @@ def listen_queue(cluster: Cluster) -> Problems:
     Looks at ListenOverflows and ListenDrops of the pod's network namespace, counted since the pod's start.
 
     Why: the kernel drops the first packet of a connection for which the queue between handshake and accept() has no
-    room; the client repeats it after 1, 3, 7 s. A model server whose event loop is busy with a prompt does that while
-    its health check may still pass.
+    room; the client repeats it after 1, 3, 7 s. A model server whose event loop is busy with a prompt does that
+    while its health check may still pass. A warning: connections take a second or more, and succeed.
 
     Source: man 2 listen (backlog), https://docs.kernel.org/networking/snmp_counter.html (TcpExtListenOverflows)
     """
@@ -157,8 +158,9 @@ def rule_of_nobody(cluster: Cluster) -> Problems:
     of iptables and of nftables) outside the chains of kube-proxy, the CNI, policy enforcers and Docker, that have counted
     packets; and at the policy of FORWARD. Rules for packets of no connection (INVALID) are left out.
 
-    Why: every object of the API says that the packet may pass. A hardening script, a load test of last year or a host
-    firewall says otherwise on some nodes, and nobody looks there.
+    Why: every object of the API says that the packet may pass. A hardening script, a load test of last year or a
+    host firewall says otherwise on some nodes, and nobody looks there. A warning: what the rule drops is lost, and
+    may be meant.
 
     Source: https://kubernetes.io/docs/reference/networking/virtual-ips/, iptables-extensions(8)
     """
@@ -203,8 +205,9 @@ def icmp_blocked(cluster: Cluster) -> Problems:
     ICMPv6 "packet too big" (type 2), outside the chains of kube-proxy, the CNI and policy enforcers; whether they
     have counted packets or not.
 
-    Why: where one link has a smaller MTU, the sender is not told. Handshakes and short answers pass; long prompts and
-    token batches vanish and are sent again without end.
+    Why: where one link has a smaller MTU, the sender is not told. Handshakes and short answers pass; long prompts
+    and token batches vanish and are sent again without end. A warning: it hurts only where a link with a smaller
+    MTU is on the way.
 
     Source: RFC 1191, RFC 8201, RFC 2923 section 2.1 (black hole)
     """

@@ -10,6 +10,7 @@ from kubectl_genainet.doctor.objects.raw import mapping, patch, sh, text
 from kubectl_genainet.doctor.objects.workloads import LivePod, Workload
 from kubectl_genainet.doctor.predicates.edits import edit_spec
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject
 
 # EC2's network topology: nodes with the same layer-3 value share the lowest network node (a cluster placement group's
 # instances do). Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/how-ec2-instance-topology-works.html
@@ -48,11 +49,29 @@ def distributed_jobs(cluster: Cluster) -> list[tuple[Workload, list[LivePod]]]:
 
 
 def _group_of(cluster: Cluster, node: str) -> tuple[str, str] | None:
-    """(label, value) that tells a node's common placement; None where no label does."""
+    """(label, value) that tells a node's common placement; None where neither a label does nor what made the node."""
     obj = cluster.node(node)
     for label in (*GROUP_LABELS, LAYERS[2]):
         if obj is not None and obj.labels.get(label):
             return label, obj.labels[label]
+    return _group_of_maker(cluster, obj) if obj is not None else None
+
+
+NODE_CLASS, LAUNCH_TEMPLATE = "karpenter.k8s.aws/ec2nodeclass", "eks.amazonaws.com/sourceLaunchTemplateId"
+
+
+def _group_of_maker(cluster: Cluster, node: KubeObject) -> tuple[str, str] | None:
+    """(label of the node, placement group) by Karpenter's EC2NodeClass, or by an EC2 LaunchTemplate that is an object."""
+    for made in cluster.snapshot.of("EC2NodeClass"):
+        selected = mapping(made.raw, "spec", "placementGroupSelector") or mapping(made.raw, "spec", "placementGroup")
+        group = text(selected, "name") or text(selected, "id")
+        if group and node.labels.get(NODE_CLASS) == made.name:
+            return NODE_CLASS, group
+    for made in cluster.snapshot.of("LaunchTemplate"):
+        group = text(made.raw, "spec", "data", "placement", "groupName")
+        known = (text(made.raw, "status", "id"), text(made.raw, "status", "launchTemplateID"))
+        if group and node.labels.get(LAUNCH_TEMPLATE) in known:
+            return LAUNCH_TEMPLATE, group
     return None
 
 
@@ -63,7 +82,7 @@ def training_zones(cluster: Cluster) -> Problems:
     Looks at the zones of the nodes that a job's pods with accelerators run on.
 
     Why: every all-reduce waits for the slowest link; between zones that is ten times the latency, a fraction of the
-    bandwidth, and billed.
+    bandwidth, and billed. A warning: the job runs, slowly.
 
     Source: https://docs.aws.amazon.com/eks/latest/best-practices/aiml-networking.html
     """
@@ -88,11 +107,12 @@ def training_zones(cluster: Cluster) -> Problems:
 def training_placement(cluster: Cluster) -> Problems:
     """The nodes of a distributed job do not share a placement.
 
-    Looks at the nodes' labels: a placement group, or EC2's network topology (topology.k8s.aws/network-node-layer-3).
-    Nodes without any such label are listed as not checked.
+    Looks at the nodes' labels: a placement group, or EC2's network topology (topology.k8s.aws/network-node-layer-3); else
+    at the placement group of Karpenter's EC2NodeClass (placementGroupSelector) or of the launch template (an object of
+    ACK) that the node is made by. Nodes of which none of these tells are listed as not checked.
 
     Why: instances of one cluster placement group are close in the network: full bandwidth for a single flow, lowest
-    latency. Elsewhere NCCL pays for every hop.
+    latency. Elsewhere NCCL pays for every hop. A warning: the job runs, slower than it could.
 
     Source: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/placement-strategies.html#placement-groups-cluster
     """
@@ -132,6 +152,7 @@ def cross_zone_calls(cluster: Cluster) -> Problems:
     trafficDistribution nor the annotation service.kubernetes.io/topology-mode.
 
     Why: kube-proxy chooses any endpoint; a call to another zone costs about a millisecond each way and is billed.
+    Information: calls are answered, a little later, and billed.
 
     Source: https://kubernetes.io/docs/reference/networking/virtual-ips/#traffic-distribution
     """

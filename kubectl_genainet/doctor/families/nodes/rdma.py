@@ -62,8 +62,8 @@ def rdma_host_path(cluster: Cluster) -> Problems:
     Looks at hostPath volumes of /dev/infiniband (or below) that a container without privileges mounts and that requests no
     RDMA resource.
 
-    Why: the device files are there, and the container's device cgroup does not let it open them: ibv_open_device fails.
-    A device plugin (or DRA) adds both.
+    Why: the device files are there, and the container's device cgroup does not let it open them: ibv_open_device
+    fails. A device plugin (or DRA) adds both. A warning: the job runs on TCP, or stops.
 
     Source: https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device-plugins/
     """

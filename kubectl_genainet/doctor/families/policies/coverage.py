@@ -30,7 +30,8 @@ def policy_none(cluster: Cluster) -> Problems:
     application without a policy.
 
     Why: every pod of the cluster may reach the model's unauthenticated API and the vector database's contents.
-    Segment by component, ingress first.
+    Segment by component, ingress first. A warning: users notice nothing until somebody reads or asks what is not
+    theirs.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#the-two-sorts-of-pod-isolation
     """
@@ -127,7 +128,8 @@ def policy_selects_nothing(cluster: Cluster) -> Problems:
     Looks at spec.podSelector against the labels of pods and of workloads' templates in its namespace. The empty
     selector, which means all pods, is not reported.
 
-    Why: the policy does nothing, and the pods that it was meant for are as open (or as closed) as before.
+    Why: the policy does nothing, and the pods that it was meant for are as open (or as closed) as before. A
+    warning: nothing fails; what was to be closed is open.
 
     Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
     """

@@ -6,38 +6,56 @@ import re
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import mapping, text
+from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
 from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import PolicyVerdict
 
 POD_IDENTITY = "169.254.170.23"
 IRSA = "eks.amazonaws.com/role-arn"
+_IDENTITY = {"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ACCESS_KEY_ID", "AWS_CONTAINER_CREDENTIALS_FULL_URI"}
 _AWS_USE = re.compile(r"\bs3://|\bAWS_(REGION|DEFAULT_REGION)\b|\.amazonaws\.com\b")
 
 
 def _told(cluster: Cluster, workload: Workload) -> Evidence | None:
     """What shows that a workload asks EKS Pod Identity for credentials: the address in a variable, or AWS in use with
     the agent installed and neither a web identity nor keys of its own."""
+    for container in workload.containers:
+        for variable in cluster.variables(workload, container).values():
+            if POD_IDENTITY in variable.value:
+                return seen(variable.object, variable.field, variable.value, f"{variable.name}={variable.value}")
+    return _aws_without_identity(cluster, workload) if cluster.daemonset("eks-pod-identity-agent") else None
+
+
+def _aws_without_identity(cluster: Cluster, workload: Workload) -> Evidence | None:
+    """A variable that shows AWS in use, of a workload with neither a web identity nor keys of its own."""
     uses: Evidence | None = None
     for container in workload.containers:
         env = cluster.variables(workload, container)
-        if {"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ACCESS_KEY_ID"} & env.keys():
+        names = {*env, *(text(e, "name") for e in items(container.raw, "env")), *_injected(workload)}
+        secrets = any("secretRef" in entry for entry in items(container.raw, "envFrom"))
+        if _IDENTITY & names or secrets:
             return None
         for variable in env.values():
-            evidence = seen(variable.object, variable.field, variable.value, f"{variable.name}={variable.value}")
-            if POD_IDENTITY in variable.value:
-                return evidence
-            if _AWS_USE.search(f"{variable.name} {variable.value}"):
-                uses = uses or evidence
-    by_role = any(
-        a.namespace == workload.namespace
-        and a.name == text(workload.template.spec, "serviceAccountName")
-        and IRSA in a.annotations
+            if uses is None and _AWS_USE.search(f"{variable.name} {variable.value}"):
+                uses = seen(variable.object, variable.field, variable.value, f"{variable.name}={variable.value}")
+    account = text(workload.template.spec, "serviceAccountName")
+    accounts = [
+        a
         for a in cluster.snapshot.of("ServiceAccount", "")
-    )
-    return uses if uses and not by_role and cluster.daemonset("eks-pod-identity-agent") else None
+        if (a.namespace, a.name) == (workload.namespace, account or "default")
+    ]
+    elsewhere = bool(account) and not accounts and cluster.from_files
+    return None if elsewhere or any(IRSA in a.annotations for a in accounts) else uses
+
+
+def _injected(workload: Workload) -> set[str]:
+    """The variables of the pods that are there: IRSA's webhook adds its own."""
+    return {
+        text(e, "name") for p in workload.pods for c in items(p.obj.raw, "spec", "containers") for e in items(c, "env")
+    }
 
 
 @check(Area.POLICY, Severity.ERROR, needs=("NetworkPolicy", "Pod"))
@@ -48,8 +66,8 @@ def egress_to_credentials(cluster: Cluster) -> Problems:
     is installed and they have no web identity (IRSA) and no keys of their own; asks the policy engine whether egress to
     TCP 80 of that address is admitted. Where only the use of AWS tells, it is a warning.
 
-    Why: without credentials every call to S3 or Bedrock fails, mostly as a timeout at the start: a policy that closes
-    169.254.0.0/16 against the instance's metadata closes this too.
+    Why: without credentials every call to S3 or Bedrock fails, mostly as a timeout at the start: a policy that
+    closes 169.254.0.0/16 against the instance's metadata closes this too. An error: every call to AWS fails.
 
     Source: https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html
     """
@@ -92,3 +110,66 @@ def egress_to_credentials(cluster: Cluster) -> Problems:
             else Remedy(f"Admit TCP 80 of {POD_IDENTITY}/32."),
             severity=None if POD_IDENTITY in str(asks.value) else Severity.WARNING,
         )
+
+
+IMDS = "169.254.169.254"
+NODE_CLASS = "karpenter.k8s.aws/ec2nodeclass"
+
+
+def _uses_instance_role(cluster: Cluster, workload: Workload) -> Evidence | None:
+    """What shows that a workload takes its AWS credentials from the instance: AWS in use, and no identity of its own."""
+    if workload.template.host_network or cluster.daemonset("eks-pod-identity-agent") or cluster.partial("DaemonSet"):
+        return None
+    return _aws_without_identity(cluster, workload)
+
+
+def _node_classes(cluster: Cluster, workload: Workload) -> list[KubeObject]:
+    """The EC2NodeClasses of the nodes that a workload runs on; all, where its pods have no node yet."""
+    names = {n.labels.get(NODE_CLASS, "") for name in workload.nodes if (n := cluster.node(name)) is not None}
+    return [c for c in cluster.snapshot.of("EC2NodeClass") if not workload.nodes or c.name in names]
+
+
+@check(Area.POLICY, Severity.WARNING, needs=("Pod",))
+def imds_hop_limit(cluster: Cluster) -> Problems:
+    """A workload takes its AWS credentials from the instance, and can't reach its metadata.
+
+    Looks at workloads that use AWS (s3:// or AWS_REGION in a variable) without IRSA, keys or EKS Pod Identity: at
+    metadataOptions.httpPutResponseHopLimit of the Karpenter EC2NodeClass (1 where nothing is set), and at the policies for
+    egress to 169.254.169.254. A warning: the SDK may have another source of credentials.
+
+    Why: the answer with the token has a TTL of the hop limit; a pod is one hop behind the node, so that with 1 it never
+    arrives. Calls to S3 or Bedrock then hang for seconds and fail with "Unable to locate credentials".
+
+    Source: https://karpenter.sh/docs/concepts/nodeclasses/#specmetadataoptions,
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html
+    """
+    for workload in cluster.workloads:
+        uses = _uses_instance_role(cluster, workload) if cluster.in_scope(workload.namespace) else None
+        if uses is None:
+            continue
+        path = ("spec", "metadataOptions", "httpPutResponseHopLimit")
+        classes = _node_classes(cluster, workload)
+        if classes and all(number(c.raw, *path, default=1) < 2 for c in classes):
+            obj = classes[0]
+            yield Problem(
+                "the instance's metadata can't answer a pod: the hop limit is 1",
+                workload.ref,
+                (seen(obj.ref, ".".join(path), at(obj.raw, *path), "1 hop reaches the node, not its pods"), uses),
+                Remedy(
+                    "Give the workload an identity of its own (IRSA, EKS Pod Identity); a higher limit serves all pods."
+                ),
+            )
+            continue
+        found = cluster.egress_to(workload, IMDS, "TCP", 80) if not cluster.missing("NetworkPolicy") else None
+        if found is not None and found.verdict is PolicyVerdict.DENY:
+            yield Problem(
+                f"egress to {IMDS}, from which it takes its AWS credentials, is not admitted",
+                workload.ref,
+                (
+                    *(derived(p, "spec.egress", IMDS, f"{p} admits no egress to {IMDS}") for p in found.isolated_by),
+                    uses,
+                ),
+                Remedy(
+                    "Give the workload an identity of its own (IRSA, EKS Pod Identity): the instance's role is all pods'."
+                ),
+            )

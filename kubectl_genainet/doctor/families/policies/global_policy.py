@@ -51,7 +51,7 @@ def policy_not_evaluated(cluster: Cluster) -> Problems:
     L7 rules (http, kafka, dns), and Services or identities that only the data plane resolves.
 
     Why: which addresses a name has, and what a request says, is known only on the wire. Verdicts that hang on them
-    are given as unknown, never guessed.
+    are given as unknown, never guessed. Information: nothing is wrong; the verdict is not known.
 
     Source: https://docs.cilium.io/en/stable/security/policy/language/,
     https://docs.tigera.io/calico/latest/reference/resources/globalnetworkpolicy
@@ -91,7 +91,8 @@ def policy_kind_unenforced(cluster: Cluster) -> Problems:
     Looks at CiliumNetworkPolicies without Cilium, Calico policies without Calico, (Baseline)AdminNetworkPolicies and
     ClusterNetworkPolicies under a CNI that has no implementation of them (Flannel, kindnet, Weave Net).
 
-    Why: their CRDs can be left from another CNI: objects that nobody reads.
+    Why: their CRDs can be left from another CNI: objects that nobody reads. An error: everybody may reach what the
+    policies were to protect.
 
     Source: https://network-policy-api.sigs.k8s.io/implementations/
     """
@@ -148,8 +149,8 @@ def fqdn_egress(cluster: Cluster) -> Problems:
     and asks the policy engine whether egress to the internet on that port is admitted. A policy that names the host
     (Cilium toFQDNs, Calico domains, domainNames) counts.
 
-    Why: NetworkPolicy cannot name domains, and the API's addresses change: the call hangs, now or after the next DNS
-    change.
+    Why: NetworkPolicy cannot name domains, and the API's addresses change: the call hangs, now or after the next
+    DNS change. An error: every call to the API fails.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#what-you-can-t-do-with-network-policies-at-least-not-yet
     """
@@ -216,7 +217,7 @@ def fqdn_pinned(cluster: Cluster) -> Problems:
     configured to call a host outside the cluster.
 
     Why: the addresses of an API behind a content network change within hours; the policy then cuts the application
-    off without any change in the cluster.
+    off without any change in the cluster. A warning: calls pass until the API's addresses change.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#what-you-can-t-do-with-network-policies-at-least-not-yet
     """
@@ -269,8 +270,8 @@ def cilium_fqdn_dns(cluster: Cluster) -> Problems:
     Looks at CiliumNetworkPolicies and CiliumClusterwideNetworkPolicies with toFQDNs whose egress has no port 53 rule
     with `rules.dns`; a second policy that has one for the same pods is accepted.
 
-    Why: Cilium learns which addresses a name has by proxying the pods' DNS; without the rule the list stays empty and
-    the name is never admitted.
+    Why: Cilium learns which addresses a name has by proxying the pods' DNS; without the rule the list stays empty
+    and the name is never admitted. An error: every call to the name fails.
 
     Source: https://docs.cilium.io/en/stable/security/policy/language/#dns-based
     """

@@ -40,6 +40,7 @@ def policy_peer_nobody(cluster: Cluster) -> Problems:
     rule with an ipBlock, or one for everybody, is not reported; nor are manifests that are not the whole cluster.
 
     Why: a label that was renamed on one side. The pods stay isolated and the caller that was meant is not admitted.
+    A warning: only the caller that was meant is shut out, and it may not be there yet.
 
     Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
     """
@@ -78,7 +79,8 @@ def policy_one_sided(cluster: Cluster) -> Problems:
     asks the policy engine about each such connection.
 
     Why: a connection passes only where both sides admit it. The ingress rule shows that the call is meant; egress
-    isolation that was added later forgot it. Calls that the client is configured to make are left to policy-blocks-call.
+    isolation that was added later forgot it. Calls that the client is configured to make are left to
+    policy-blocks-call. A warning: only the caller whose own policies lack the rule is shut out.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#the-two-sorts-of-pod-isolation
     """

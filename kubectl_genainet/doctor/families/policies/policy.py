@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import items, mapping, number, selector_matches, sh, strings
 from kubectl_genainet.doctor.objects.stacks import Role
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy
+from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import NotChecked, ObjectRef, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.model import Direction, PolicyVerdict
@@ -29,19 +33,47 @@ def _dns_targets(cluster: Cluster) -> tuple[list[Workload], set[int]]:
     return workloads, ports - {0} or {53}
 
 
-@check(Area.POLICY, Severity.ERROR, needs=("NetworkPolicy", "Pod", "Service"))
+def _names_dns(policy: KubeObject) -> bool:
+    """Whether a rule of a policy names a port of DNS: it then admits DNS somewhere, maybe where this cluster's is."""
+    ports = (p.get("port") for rule in items(policy.raw, "spec", "egress") for p in items(rule, "ports"))
+    return any(p in (53, 5353, "53", "dns", "dns-tcp", "dns-udp") for p in ports)
+
+
+def _with_dns(snapshot: ClusterSnapshot) -> ClusterSnapshot:
+    """A snapshot of manifests with the cluster's DNS as most clusters have it."""
+    labels = {"k8s-app": "kube-dns"}
+    ports = [{"name": "dns", "port": 53, "protocol": "UDP"}]
+    meta = {"name": "kube-dns", "namespace": "kube-system"}
+    container = {"name": "dns", "ports": [{"name": "dns", "containerPort": 53, "protocol": "UDP"}]}
+    added: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": labels, "ports": ports}},
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {**meta, "labels": labels},
+            "spec": {"containers": [container]},
+        },
+    ]
+    return replace(snapshot, objects=(*snapshot.objects, *(KubeObject(o, "assumed") for o in added)))
+
+
+@check(Area.POLICY, Severity.ERROR, needs=("NetworkPolicy", "Pod"))
 def egress_without_dns(cluster: Cluster) -> Problems:
     """A workload is isolated for egress and may not ask DNS.
 
     Asks the policy engine whether pods of each workload with isolated egress may send UDP to the cluster's DNS pods
-    (on the port they listen on), in both directions of the verdict. With NodeLocal DNSCache also to its address.
+    (on the port they listen on), in both directions of the verdict. With NodeLocal DNSCache also to its address. Manifests
+    without a DNS Service are judged with pods labelled k8s-app: kube-dns in kube-system, where no rule names a port of DNS.
 
     Why: adding egress rules without DNS breaks name lookup: every call fails after 5 to 15 seconds with "could not
-    resolve host", whatever else is allowed.
+    resolve host", whatever else is allowed. An error: every call by name fails.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
     """
     servers, ports = _dns_targets(cluster)
+    if not servers and cluster.from_files and not any(_names_dns(p) for p in _policies(cluster)):
+        cluster = replace(cluster, snapshot=_with_dns(cluster.snapshot))
+        servers, ports = _dns_targets(cluster)
     if not servers:
         yield NotChecked("", "no DNS Service (kube-system/kube-dns) with pods was found")
         return
@@ -101,7 +133,8 @@ def policy_not_enforced(cluster: Cluster) -> Problems:
     --enable-network-policy=true in its aws-eks-nodeagent container; Cilium with enable-policy: never, kube-router
     without its firewall. Where the CNI is not known it is listed as not checked.
 
-    Why: the API server accepts policies whether or not anyone enforces them: the segmentation is on paper.
+    Why: the API server accepts policies whether or not anyone enforces them: the segmentation is on paper. An
+    error: everybody may reach what the policies were to protect.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#prerequisites,
     https://docs.aws.amazon.com/eks/latest/userguide/cni-network-policy.html
@@ -151,7 +184,7 @@ def policy_service_port(cluster: Cluster) -> Problems:
     whose target port is another one.
 
     Why: a policy sees the packet after the Service's translation, so it never matches, and the calls that it was to
-    admit are dropped.
+    admit are dropped. A warning: another rule or policy may admit the call.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
     """
@@ -203,7 +236,8 @@ def policy_blocks_call(cluster: Cluster) -> Problems:
     Asks the policy engine about every call to a Service that a GenAI workload has in its variables, arguments or
     ConfigMaps, from its pods to the Service's pods on the target port.
 
-    Why: the application is configured to call something that it may not reach; it will hang until its timeout.
+    Why: the application is configured to call something that it may not reach; it will hang until its timeout. An
+    error: the call fails whenever it is made.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/
     """
@@ -255,7 +289,8 @@ def policy_open_to_all(cluster: Cluster) -> Problems:
     Looks at ingress rules without `from` of policies that select a recognised model server or vector database;
     without `ports` either, the rule admits everything.
 
-    Why: an isolating policy with a rule for everyone protects nothing; mostly a forgotten `from`.
+    Why: an isolating policy with a rule for everyone protects nothing; mostly a forgotten `from`. Information: it
+    may be meant.
 
     Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/network-policy-v1/
     """

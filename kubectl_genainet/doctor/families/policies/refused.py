@@ -17,8 +17,9 @@ def policy_refused(cluster: Cluster) -> Problems:
     Looks at every policy as its API server validates it (types, selectors, blocks, ports, required fields) and, for Cilium and
     Calico, as their agents do; names API versions that are no longer served and kinds spelt wrongly.
 
-    Why: a manifest that is refused segments nothing, and a misspelt field is dropped in silence where the client does not
-    validate: `podSelectr` selects every pod, `egres` isolates nothing.
+    Why: a manifest that is refused segments nothing, and a misspelt field is dropped in silence where the client
+    does not validate: `podSelectr` selects every pod, `egres` isolates nothing. An error: what it was to protect is
+    open, or what it was to admit is closed.
 
     Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation,
     https://kubernetes.io/docs/reference/using-api/deprecation-guide/

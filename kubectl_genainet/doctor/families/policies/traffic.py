@@ -30,7 +30,7 @@ def policy_against_traffic(cluster: Cluster) -> Problems:
     the policies admit it, and one that arrived in the pod's network namespace although they do not.
 
     Why: the enforcer lags, does not run on that node, or another one has rules of its own; the API no longer tells
-    what happens.
+    what happens. An error: users reach what they should not, or not what they should.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/network-policies/#pod-lifecycle
     """

@@ -59,13 +59,14 @@ def readiness_probe(cluster: Cluster) -> Problems:
     Looks at the readinessProbe of the serving container of recognised model servers.
 
     Why: the pod becomes an endpoint as soon as its process starts; for the minutes that the model loads, one client
-    in several is refused.
+    in several is refused. A warning: requests fail while a new pod loads its model, not afterwards.
 
     Source: https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
     """
     for workload, found in cluster.model_servers:
         container = serving_container(cluster, workload)
-        if container is None or container.probe("readinessProbe") or workload.group in _PROBED_BY_OPERATOR:
+        probed = workload.group in _PROBED_BY_OPERATOR or workload.ref.kind.startswith("RayCluster")
+        if container is None or container.probe("readinessProbe") or probed:
             continue
         field = workload.field(f"{container.field}.readinessProbe")
         yield Problem(
@@ -145,7 +146,7 @@ def startup_budget(cluster: Cluster) -> Problems:
     under two minutes of a container that was restarted, or that has no startup probe, is reported.
 
     Why: the kubelet kills the container in the middle of loading, again and again, and the Service never has all
-    its endpoints.
+    its endpoints. A warning: a model that loads fast enough is not touched.
 
     Source: https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/
     """
@@ -217,7 +218,7 @@ def nlb_health_check(cluster: Cluster) -> Problems:
     the HTTP readiness probe of the pods. The NLB's default is a TCP connect to the traffic port.
 
     Why: a TCP check passes while the model loads, so the NLB sends users there; a path that the pod does not have
-    takes a healthy pod out.
+    takes a healthy pod out. A warning: requests fail while a pod starts or stops.
 
     Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/guide/service/annotations/#health-check
     """
@@ -277,7 +278,7 @@ def nlb_readiness_gate(cluster: Cluster) -> Problems:
 
     Why: the NLB needs its healthy threshold (several checks, tens of seconds) before it sends to a pod; without the
     gate a rolling update takes the old pods away before the new ones are targets, longer so the longer the model
-    loads.
+    loads. A warning: requests fail during a rollout only.
 
     Source: https://kubernetes-sigs.github.io/aws-load-balancer-controller/latest/deploy/pod_readiness_gate/
     """
@@ -316,7 +317,7 @@ def nlb_health_threshold(cluster: Cluster) -> Problems:
     periodSeconds × failureThreshold of the readiness probe.
 
     Why: a model under load answers health checks late; the NLB takes the pod out, its load moves to the others, and
-    they follow. The pod's own probe would have waited.
+    they follow. The pod's own probe would have waited. A warning: it shows under load only.
 
     Source: https://docs.aws.amazon.com/elasticloadbalancing/latest/network/target-group-health-checks.html
     """

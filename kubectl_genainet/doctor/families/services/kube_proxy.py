@@ -46,7 +46,8 @@ def kube_proxy_scale(cluster: Cluster) -> Problems:
     (5,000).
 
     Why: the first packet of a connection passes the Services' rules one by one, and programming them takes seconds:
-    connections get slower, and rules lag behind the pods. IPVS and nftables look Services up in hash tables.
+    connections get slower, and rules lag behind the pods. IPVS and nftables look Services up in hash tables. A
+    warning: requests are answered, the first packet late.
 
     Source: https://kubernetes.io/blog/2025/02/28/nftables-kube-proxy/,
     https://docs.aws.amazon.com/eks/latest/best-practices/ipvs.html
@@ -74,7 +75,8 @@ def kube_proxy_ready(cluster: Cluster) -> Problems:
     kube-router, OVN-Kubernetes, kube-proxy inside k3s's or MicroK8s's own process, static pods. Its absence is reported
     for a whole cluster only: one chart or one application says nothing about it.
 
-    Why: on a node without it Services do not work, or stay as they were when it stopped.
+    Why: on a node without it Services do not work, or stay as they were when it stopped. An error: Services fail,
+    or lead to pods that are gone, on that node.
 
     Source: https://kubernetes.io/docs/reference/networking/virtual-ips/
     """
@@ -121,7 +123,8 @@ def ipvs_scheduler(cluster: Cluster) -> Problems:
     Looks at ipvs.scheduler of kube-proxy's configuration: names that the kernel does not have are an error (kube-proxy
     falls back or fails); rr (also the default) in front of model servers is information: lc counts connections.
 
-    Why: token streams last from seconds to minutes; round robin piles them up on one pod while another is idle.
+    Why: token streams last from seconds to minutes; round robin piles them up on one pod while another is idle. A
+    warning: requests are answered, unevenly.
 
     Source: https://kubernetes.io/docs/reference/networking/virtual-ips/#proxy-mode-ipvs
     """
@@ -155,7 +158,8 @@ def kube_proxy_sync(cluster: Cluster) -> Problems:
     Looks at minSyncPeriod of the active mode: 0s with more than 1,000 endpoints, or more than 10 s at all.
 
     Why: with 0s every endpoint change rewrites the rules at once, which keeps a node busy during a rollout; with a
-    long period new pods get no traffic, and gone ones still do, for that time.
+    long period new pods get no traffic, and gone ones still do, for that time. A warning: requests fail for seconds
+    after a change.
 
     Source: https://kubernetes.io/docs/reference/networking/virtual-ips/#minsyncperiod
     """
@@ -198,8 +202,9 @@ def kube_proxy_mode(cluster: Cluster) -> Problems:
     Asks the rules engine which modes each node has rules of (IPVS virtual servers, KUBE-SERVICES chains, the nftables
     table kube-proxy; iptables-legacy and iptables-nft apart), and compares with `mode` in the ConfigMap.
 
-    Why: kube-proxy falls back to iptables where IPVS modules are missing, and leaves the rules of the old mode behind
-    when it is reconfigured; nodes then treat the same Service differently.
+    Why: kube-proxy falls back to iptables where IPVS modules are missing, and leaves the rules of the old mode
+    behind when it is reconfigured; nodes then treat the same Service differently. A warning: Services work, in
+    another way than was chosen.
 
     Source: https://kubernetes.io/docs/reference/networking/virtual-ips/#proxy-modes
     """
@@ -213,6 +218,7 @@ def ipvs_modules(cluster: Cluster) -> Problems:
     Looks at what reading the node's IPVS tables gave, where the configured mode is ipvs.
 
     Why: without ip_vs and the scheduler's module (ip_vs_lc, …) kube-proxy falls back to iptables or does not start.
+    An error: Services of the node fail, or work by other rules than was chosen.
 
     Source: https://github.com/kubernetes/kubernetes/blob/master/pkg/proxy/ipvs/README.md
     """
@@ -243,7 +249,7 @@ def kube_proxy_rule_count(cluster: Cluster) -> Problems:
     Counts the rules (-A lines) of the node's iptables dump; from 20,000.
 
     Why: each change of an endpoint is a partial or whole rewrite, which holds the xtables lock: policy agents and
-    CNIs wait for it, and pods start slowly.
+    CNIs wait for it, and pods start slowly. A warning: requests fail for seconds after a change.
 
     Source: https://kubernetes.io/blog/2025/02/28/nftables-kube-proxy/
     """
@@ -267,7 +273,8 @@ def kube_proxy_drift(cluster: Cluster) -> Problems:
     Compares, through the rules engine, what each node's rules do for each Service port with the API's endpoints:
     endpoints that are gone, endpoints without rules, Services without rules, nodes that disagree.
 
-    Why: on that node part of the connections go to pods that no longer exist (they time out), and new pods get none.
+    Why: on that node part of the connections go to pods that no longer exist (they time out), and new pods get
+    none. An error: a part of that node's connections times out.
 
     Source: https://kubernetes.io/docs/reference/networking/virtual-ips/
     """
@@ -288,8 +295,9 @@ def conntrack_insert_failed(cluster: Cluster) -> Problems:
     Looks at insert_failed and drop in the node's conntrack statistics, which count since the node's start. Drops alone
     are information: what a table that is full now drops is conntrack-fill's.
 
-    Why: the A and AAAA queries of one lookup leave from one socket at once; with translation to the DNS Service their
-    entries race, one packet is dropped, and the lookup stalls for 5 s. A table that was full shows as drop.
+    Why: the A and AAAA queries of one lookup leave from one socket at once; with translation to the DNS Service
+    their entries race, one packet is dropped, and the lookup stalls for 5 s. A table that was full shows as drop. A
+    warning: the lookup that lost is sent again, after 5 s.
 
     Source: https://github.com/kubernetes/kubernetes/issues/56903, kernel commits 4e35c1cb9460 and ed07d9a021df
     """

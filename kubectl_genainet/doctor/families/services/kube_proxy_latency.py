@@ -25,8 +25,9 @@ def kube_proxy_latency(cluster: Cluster) -> Problems:
     the rules takes (from 1 s in one of a hundred), and how long after a change of an endpoint the rules are there (from
     5 s); of at least 20.
 
-    Why: until then connections go to pods that are gone, and none to those that are new: errors in every rollout and
-    scale-out. In iptables mode it grows with the number of Services and endpoints.
+    Why: until then connections go to pods that are gone, and none to those that are new: errors in every rollout
+    and scale-out. In iptables mode it grows with the number of Services and endpoints. A warning: requests fail for
+    seconds after a change.
 
     Source: https://kubernetes.io/docs/reference/networking/virtual-ips/#performance-optimizations,
     https://github.com/kubernetes/community/blob/master/sig-scalability/slos/network_programming_latency.md

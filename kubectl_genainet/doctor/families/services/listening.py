@@ -120,8 +120,9 @@ def service_listener(cluster: Cluster) -> Problems:
     in LISTEN, or UDP bound, on the endpoint's port and on an address that gets what is sent to the pod's. Sockets on
     loopback only are left to listen-loopback.
 
-    Why: the kernel answers with a reset (TCP) or an ICMP error (UDP): "connection refused", from pods that are ready.
-    Declared container ports can't tell; they are a comment.
+    Why: the kernel answers with a reset (TCP) or an ICMP error (UDP): "connection refused", from pods that are
+    ready. Declared container ports can't tell; they are a comment. An error: the requests to those pods are
+    refused.
 
     Source: man 7 sock_diag, https://kubernetes.io/docs/reference/generated/kubernetes-api/v1.32/#container-v1-core (ports)
     """
@@ -186,7 +187,8 @@ def listen_loopback(cluster: Cluster) -> Problems:
     every one is bound to 127.0.0.0/8 or ::1. Pods with a mesh's sidecar are left out: it may connect over loopback.
 
     Why: whoever is in the pod reaches the server (a probe by exec, a port-forward), and nobody else. TorchServe,
-    llama.cpp's server, Ollama's binary and Chroma listen on 127.0.0.1 unless told otherwise.
+    llama.cpp's server, Ollama's binary and Chroma listen on 127.0.0.1 unless told otherwise. An error: the requests
+    to those pods are refused.
 
     Source: man 7 ip, https://pytorch.org/serve/configuration.html, https://docs.ollama.com/faq
     """

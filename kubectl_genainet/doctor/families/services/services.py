@@ -29,7 +29,7 @@ def service_selector(cluster: Cluster) -> Problems:
     one in manifests that are not the whole cluster, unless it misses a workload there by one label.
 
     Why: the Service has no endpoint and never will; kube-proxy rejects its connections. Mostly a label that was
-    renamed on one side.
+    renamed on one side. An error: every request fails.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/service/#services-in-kubernetes
     """
@@ -94,7 +94,7 @@ def service_target_port(cluster: Cluster) -> Problems:
                 continue
             if not named and (not same or int(target) in {n for n, _, _ in declared}):
                 continue  # of another protocol: left to service-protocol
-            if not named and (_is_for_metrics(port) or any(_mentions(w, int(target)) for w in workloads)):
+            if not named and (_is_for_metrics(service, port) or any(_mentions(w, int(target)) for w in workloads)):
                 continue
             workload = workloads[0]
             choices = sorted({name for _, name, _ in declared if name}) if named else [str(n) for n in same]
@@ -127,8 +127,9 @@ def _meets(service: Service, declared: list[tuple[int, str, str]]) -> bool:
     return any(str(n) in targets or name in targets for n, name, _ in declared)
 
 
-def _is_for_metrics(port: ServicePort) -> bool:
-    return any(word in port.name for word in ("metric", "prometheus", "monitor"))
+def _is_for_metrics(service: Service, port: ServicePort) -> bool:
+    names = f"{port.name} {service.metadata.name}"
+    return any(word in names for word in ("metric", "prometheus", "monitor"))
 
 
 def _name_a_port(service: Service, index: int, choices: list[str], named: bool) -> Remedy:
@@ -146,7 +147,8 @@ def service_protocol(cluster: Cluster) -> Problems:
 
     Looks at spec.ports[].protocol and the protocol of the declared container port with the same number.
 
-    Why: TCP and UDP port 8080 are different ports: nothing listens on the one the Service sends to.
+    Why: TCP and UDP port 8080 are different ports: nothing listens on the one the Service sends to. An error: every
+    request to the port fails.
 
     Source: https://kubernetes.io/docs/reference/networking/service-protocols/
     """
@@ -188,7 +190,8 @@ def service_endpoints(cluster: Cluster) -> Problems:
     Looks at the Service's EndpointSlices. A Service whose selector matches nothing is left to service-selector, one
     whose workloads are scaled to zero is not reported.
 
-    Why: kube-proxy rejects connections (ICMP port unreachable) or, for traffic policy Local, drops them.
+    Why: kube-proxy rejects connections (ICMP port unreachable) or, for traffic policy Local, drops them. An error:
+    every request to the port fails.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
     """
@@ -236,7 +239,8 @@ def external_name_address(cluster: Cluster) -> Problems:
 
     Looks at spec.externalName.
 
-    Why: it becomes a CNAME record; "10.1.2.3" is then looked up as a host name, and nobody has it.
+    Why: it becomes a CNAME record; "10.1.2.3" is then looked up as a host name, and nobody has it. An error: the
+    name never resolves.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/service/#externalname
     """
@@ -278,7 +282,7 @@ def external_name_port(cluster: Cluster) -> Problems:
     Looks at spec.ports[].targetPort of ExternalName Services.
 
     Why: ExternalName is DNS only: no packet passes kube-proxy, so the client connects to the port it was given and
-    the mapping does nothing.
+    the mapping does nothing. A warning: it works for clients that use the right port by themselves.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/service/#externalname
     """
@@ -311,7 +315,8 @@ def external_policy_local(cluster: Cluster) -> Problems:
     endpoints" has counted packets.
 
     Why: such a node drops what comes in on the node port. A load balancer with a health check keeps away from it; a
-    client that was given the node's address does not.
+    client that was given the node's address does not. A warning: only clients that were given such a node's address
+    are dropped.
 
     Source: https://kubernetes.io/docs/reference/networking/virtual-ips/#external-traffic-policy
     """
@@ -353,7 +358,8 @@ def internal_policy_local(cluster: Cluster) -> Problems:
     Looks at Services with internalTrafficPolicy Local that a workload is configured to call, and at the nodes of
     that workload's pods.
 
-    Why: on those nodes the packets are dropped, although other nodes have ready endpoints.
+    Why: on those nodes the packets are dropped, although other nodes have ready endpoints. An error: every request
+    of the clients on those nodes fails.
 
     Source: https://kubernetes.io/docs/concepts/services-networking/service-traffic-policy/
     """

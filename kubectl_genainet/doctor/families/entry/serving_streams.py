@@ -1,0 +1,159 @@
+"""Timeouts and retries of serving systems and AI gateways that cut or repeat a stream of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.families.entry.gateway_streams import STREAM_S
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import at, command, items, mapping, strings, text
+from kubectl_genainet.doctor.objects.stacks import Role
+from kubectl_genainet.doctor.predicates.edits import edit
+from kubectl_genainet.model.finding import Evidence, Remedy, Severity
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.units import seconds
+
+_KNATIVE = ("timeoutSeconds", "responseStartTimeoutSeconds", "idleTimeoutSeconds")
+_AI_GATEWAY_DEFAULT_S = 60.0
+
+
+def _limits(obj: KubeObject) -> Iterator[tuple[str, Any]]:
+    """(field, value) of the timeouts for a response that an object of a serving system sets."""
+    match obj.group, obj.kind:
+        case "serving.knative.dev", "Service":
+            for name in _KNATIVE:
+                yield f"spec.template.spec.{name}", at(obj.raw, "spec", "template", "spec", name)
+        case "serving.kserve.io", "InferenceService":
+            for part in ("predictor", "transformer"):
+                yield f"spec.{part}.timeout", at(obj.raw, "spec", part, "timeout")
+        case "serving.kserve.io", "LLMInferenceService":
+            rules = items(obj.raw, "spec", "router", "route", "http", "spec", "rules")
+            for index, rule in enumerate(rules):
+                for name in ("request", "backendRequest"):
+                    field = f"spec.router.route.http.spec.rules[{index}].timeouts.{name}"
+                    yield field, at(rule, "timeouts", name)
+        case _:
+            return
+
+
+@check(Area.HEALTH, Severity.WARNING)
+def serving_stream_timeout(cluster: Cluster) -> Problems:
+    """A serving system cuts a token stream.
+
+    Looks at timeoutSeconds, responseStartTimeoutSeconds and idleTimeoutSeconds of Knative Services that serve models, at
+    timeout of a KServe InferenceService's components and at the timeouts of an LLMInferenceService's own routes; five
+    minutes, Knative's default, is taken as enough. A warning: short answers pass.
+
+    Why: Knative's queue-proxy and the gateway end the request when the time is over, though tokens still come: the client
+    sees an unexpected end, or 504 before the first token.
+
+    Source: https://knative.dev/docs/serving/configuration/config-defaults/,
+    https://kserve.github.io/website/docs/reference/crd-api
+    """
+    for workload, found in cluster.genai_workloads:
+        if found.role not in (Role.MODEL_SERVER, Role.ROUTER):
+            continue
+        obj = cluster.object_of(workload)
+        for field, value in _limits(obj) if obj is not None and workload.part in ("", "predictor", "main") else ():
+            limit = seconds(f"{value}s" if isinstance(value, int) else value) if value is not None else None
+            if limit is not None and 0 < limit < STREAM_S:
+                yield Problem(
+                    f"streams of a model are cut after {limit:g} s",
+                    workload.ref,
+                    (seen(workload.ref, field, value, "covers the whole response"),),
+                    Remedy("Allow the longest answer.", command=edit(workload)),
+                )
+
+
+def _of_ai_gateway(route: KubeObject) -> Iterator[tuple[float, Evidence]]:
+    """(seconds, evidence) of the timeouts in force on an AIGatewayRoute's rules."""
+    for index, rule in enumerate(items(route.raw, "spec", "rules")):
+        value = at(rule, "timeouts", "request")
+        field = f"spec.rules[{index}].timeouts.request"
+        limit = seconds(value) if value is not None else _AI_GATEWAY_DEFAULT_S
+        said = "absent: the AI gateway's default is 60 s" if value is None else "covers the whole response"
+        if limit is not None:
+            yield limit, seen(route.ref, field, value, said)
+
+
+@check(Area.GATEWAY, Severity.WARNING)
+def ai_gateway_timeout(cluster: Cluster) -> Problems:
+    """A route of the Envoy AI Gateway cuts a token stream.
+
+    Looks at timeouts.request of the rules of AIGatewayRoutes, 60 s where nothing is set; five minutes is taken as enough. A
+    warning, since short answers pass; the default alone is information.
+
+    Why: the timeout covers the whole response. Models that reason, or that are slow, need minutes for one.
+
+    Source: https://aigateway.envoyproxy.io/docs/api/
+    """
+    for route in cluster.snapshot.of("AIGatewayRoute", "aigateway.envoyproxy.io"):
+        for limit, evidence in _of_ai_gateway(route) if cluster.in_scope(route.namespace) else ():
+            if 0 < limit < STREAM_S:
+                name = f"aigatewayroute.aigateway.envoyproxy.io/{route.name}"
+                yield Problem(
+                    f"streams of a model are cut after {limit:g} s",
+                    route.ref,
+                    (evidence,),
+                    Remedy(
+                        "Allow the longest answer in the rule's timeouts.request.",
+                        command=command("kubectl", "-n", route.namespace, "edit", name),
+                    ),
+                    severity=Severity.INFO if evidence.value is None else None,
+                )
+
+
+# Envoy's triggers that are met after a model server has taken the prompt.
+_AFTER_THE_FACT = ("5xx", "gateway-error", "reset", "retriable-status-codes")
+
+
+@check(Area.GATEWAY, Severity.WARNING, needs=("HTTPRoute",))
+def route_retries(cluster: Cluster) -> Problems:
+    """A Gateway sends a prompt again though the model may be at work on it.
+
+    Looks at retry.retryOn.triggers of Envoy Gateway's BackendTrafficPolicies for Gateways and routes that lead to model
+    servers or InferencePools. A warning: it costs, and only where something fails.
+
+    Why: 5xx, reset and gateway-error are met after the server has taken the prompt. Under load, when a server is slow to
+    answer, every retry is one more prompt to compute, and the others get slower still.
+
+    Source: https://gateway.envoyproxy.io/docs/tasks/traffic/retry/
+    """
+    targets = {("HTTPRoute", r.namespace, r.name) for r in _model_routes(cluster)}
+    targets |= {
+        ("Gateway", text(p, "namespace") or r.namespace, text(p, "name"))
+        for r in _model_routes(cluster)
+        for p in items(r.raw, "spec", "parentRefs")
+    }
+    for policy in cluster.snapshot.of("BackendTrafficPolicy"):
+        refs = [*items(policy.raw, "spec", "targetRefs"), mapping(policy.raw, "spec", "targetRef")]
+        about = any((text(r, "kind"), policy.namespace, text(r, "name")) in targets for r in refs)
+        path = ("spec", "retry", "retryOn", "triggers")
+        met = [t for t in strings(policy.raw, *path) if t in _AFTER_THE_FACT]
+        if about and met and cluster.in_scope(policy.namespace):
+            yield Problem(
+                f"a prompt is sent again on {', '.join(met)}",
+                policy.ref,
+                (
+                    seen(
+                        policy.ref, ".".join(path), strings(policy.raw, *path), "is met after the model has begun, too"
+                    ),
+                ),
+                Remedy("Retry only what failed to connect: triggers connect-failure and refused-stream."),
+            )
+
+
+def _model_routes(cluster: Cluster) -> list[KubeObject]:
+    """HTTPRoutes with a backend that serves models."""
+
+    def serves(route: KubeObject, backend: dict[str, Any]) -> bool:
+        key = (text(backend, "namespace") or route.namespace, text(backend, "name"))
+        return text(backend, "kind") == "InferencePool" or cluster.serves_models(cluster.services_by_key.get(key))
+
+    return [
+        route
+        for route in cluster.snapshot.of("HTTPRoute", "gateway.networking.k8s.io")
+        if any(serves(route, b) for rule in items(route.raw, "spec", "rules") for b in items(rule, "backendRefs"))
+    ]

@@ -1,0 +1,1 @@
+"""Which connections a trace shows, and how they are put together for a person."""
