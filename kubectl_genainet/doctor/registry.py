@@ -105,11 +105,8 @@ _FAMILIES = (
     tpu,
     efa,
     nccl,
-<<<<<<< HEAD
     fabric,
-=======
     gke_networks,
->>>>>>> main
     gpu_nodes,
 )
 
