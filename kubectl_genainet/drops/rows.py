@@ -284,7 +284,7 @@ class Rows:
 
     def _retransmitted(self, group: EventGroup, others: list[EventGroup]) -> DropRow:
         states = ", ".join(f"{n} in {state}" for state, n in group.states.most_common())
-        title = f"TCP of {self._where(group)} sent segments again ({states}); where they were lost was not seen"
+        title = f"TCP of {self._where(group)} retransmitted segments ({states}); where they were lost was not seen"
         return self._base(
             group,
             outcome=DropOutcome.RETRANSMITTED,
