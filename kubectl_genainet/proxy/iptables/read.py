@@ -81,7 +81,7 @@ def family_of(text: str) -> int:
     if re.search(r"\bip6tables(-nft|-legacy)?-save\b", text[:200]):
         return 6
     match = _ADDRESS.search(text)
-    return 6 if match is not None and ":" in match.group(1) else 4
+    return 6 if match is not None and match.group(1).count(":") > 1 else 4  # one colon: an IPv4 address and a port
 
 
 def parse_iptables(

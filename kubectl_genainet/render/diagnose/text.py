@@ -26,7 +26,7 @@ def headline(conclusion: Conclusion) -> str:
     if causes:
         return f"{conclusion.target}: {counted(len(causes), 'cause')} found; {seen}"
     if not conclusion.connections and not conclusion.queries:
-        return f"{conclusion.target}: nothing was seen in {conclusion.seconds:g} s, so there is no result"
+        return f"{conclusion.target}: nothing was seen in {conclusion.seconds:g} s, so nothing can be said"
     return f"{conclusion.target}: nothing wrong was seen; {seen}"
 
 
