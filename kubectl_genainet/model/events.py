@@ -217,7 +217,7 @@ class HttpHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     """The head of a clear HTTP/1.1 message passed a device of the node's own namespace (`trace --http`).
 
     A request has a `method` and a `path` (without its query), a response a `status`. `head_bytes` is the head's length, 0
-    where it goes on in the next segment; `payload` the segment's, so what is more is the begin of the body.
+    where it goes on in the next segment; `payload` the segment's, so what is more is the start of the body.
     """
 
     node: str
@@ -427,6 +427,22 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     budget: float | None = None
 
 
+class NameLookup(msgspec.Struct, frozen=True):
+    """What a name resolved to, looked up as the pod's resolver does: by its resolv.conf(5), before a check connection.
+
+    `outcome` is "answered", "no address", "timeout", a response code ("NXDOMAIN") or an error; `asked` the name that was asked
+    for last, `server` whom. `took_ns` is of all `queries` together.
+    """
+
+    name: str
+    outcome: str
+    asked: str = ""
+    server: str = ""
+    addresses: tuple[str, ...] = ()
+    queries: int = 0
+    took_ns: int = 0
+
+
 class CheckConnectionResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="probe_result"):
     """The outcome of one connection that the agent opened (`--check`). Times in ns, None where not reached."""
 
@@ -436,6 +452,7 @@ class CheckConnectionResult(msgspec.Struct, frozen=True, kw_only=True, tag_field
     outcome: str  # "connected", "refused", "timeout", "unreachable", "http 200", …
     connect_ns: int | None = None
     total_ns: int | None = None
+    lookup: NameLookup | None = None  # None where no name was asked for
 
 
 class AgentFailed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="failed"):

@@ -189,6 +189,8 @@ class PathCorrelator:
             patience = self._patience(connection)
             if self.exact:
                 patience = max(patience, EXACT_NS)
+            if any(self._now.get(node, 0) - last <= patience for node, last in connection.last.items()):
+                continue  # the way, with the nodes that said nothing, takes longer to find
             way = self._way(connection)
             if not all(self._quiet(connection, node) > patience for node in way) or not self._told_all(connection, way):
                 continue
