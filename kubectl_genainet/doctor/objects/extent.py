@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from kubectl_genainet.doctor.objects.raw import text
-from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
+from kubectl_genainet.model.cluster import GIVEN_TWICE, ClusterSnapshot, LeftOut
+from kubectl_genainet.model.finding import ObjectRef
 
 # Kinds that many clusters have none of: in a dump their absence says that there are none.
 _MAY_BE_NONE = frozenset(
@@ -67,6 +68,14 @@ class Extent:
     @cached_property
     def _left_out(self) -> dict[str, LeftOut]:
         return {item.kind: item for item in self.snapshot.left_out}
+
+    @cached_property
+    def _variants(self) -> frozenset[str]:
+        return frozenset(note.partition(GIVEN_TWICE)[0] for note in self.snapshot.notes if GIVEN_TWICE in note)
+
+    def varies(self, ref: ObjectRef) -> bool:
+        """Whether manifests give an object more than once: which of them belongs to the others is not known."""
+        return str(ref) in self._variants
 
     def unread(self, kind: str, namespace: str = "") -> str:
         """Why a kind was not read; empty where it was. `namespace`: the objects of this one are enough."""
