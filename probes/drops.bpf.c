@@ -19,6 +19,8 @@ enum kind { KIND_DROP = 1, KIND_ICMP = 2, KIND_ICMP_DROP = 3, KIND_RESET_SENT = 
 enum { FLAG_OPENING = 1, FLAG_ACTIVE = 2 }; /* a SYN without ACK; a reset that no packet provoked */
 enum { SETTING_ACTIVE = 0, SETTING_EVERYTHING = 1, SETTING_MAX = 2 };
 
+#define IN_VAIN 3 /* timeouts in a row, without an acknowledgement between them */
+
 struct drop_key {
 	struct tuple t; /* of the innermost packet: inside a tunnel, quoted by an ICMP error */
 	__u64 location;
@@ -34,7 +36,7 @@ _Static_assert(sizeof(struct drop_key) == 64, "read by agent/probes/layout.py");
 
 struct tally {
 	__u64 packets;
-	__u64 bytes;
+	__u64 bytes; /* of a retransmit: segments that were sent again in vain */
 };
 
 struct sample {
@@ -353,10 +355,16 @@ int on_receive_reset(struct bpf_raw_tracepoint_args *ctx) /* tcp:tcp_receive_res
 int on_retransmit(struct bpf_raw_tracepoint_args *ctx) /* tcp:tcp_retransmit_skb(sk, skb) */
 {
 	struct drop_key key = {.kind = KIND_RETRANSMIT};
+	struct timeouts timeouts = {};
 
 	key.reason = socket_tuple(&key.t, ctx->args[0]);
 	key.netns = socket_netns(ctx->args[0]);
-	tally_socket(&key, segments_of(ctx->args[1]));
+	READ_VIEW(timeouts, timeouts, ctx->args[0]);
+	/* Its timer has gone off so often since anything was acknowledged: the tally's bytes count these segments. */
+	__u32 in_vain = timeouts.icsk_retransmits >= IN_VAIN;
+	__u32 segments = segments_of(ctx->args[1]);
+	if (wanted(&key.t) && is_own(key.netns))
+		tally(&key, in_vain ? segments : 0, segments);
 	return 0;
 }
 

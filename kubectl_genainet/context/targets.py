@@ -14,6 +14,8 @@ from kubectl_genainet.model.target import Target, TargetKind, not_found, service
 from kubectl_genainet.policy.flows.targets import pods_named
 from kubectl_genainet.wire import FilterEntry
 
+DNS_PORT = 53
+
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
@@ -37,6 +39,8 @@ class Resolved:
         if service is not None and (service.namespace, service.name) == (self.namespace, self.target.name):
             return self.target.port in (None, service.port, service.port_name)
         ends = [(end.ip, end.port or 0) for end in (path.backend, service) if end is not None]
+        if any(ip in self.lookups and port == DNS_PORT for ip, port in ends):
+            return False
         if self.target.kind is TargetKind.ADDRESS or not ends:
             ends.append((client.ip, client.port or 0))
         nat = path.nat

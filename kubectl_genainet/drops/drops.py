@@ -80,6 +80,7 @@ class EventGroup:
     sample: PacketDropped | None = None
     error: IcmpError | None = None
     states: Counter[str] = field(default_factory=Counter)
+    in_vain: int = 0  # segments sent again after three timeouts in a row
     first_ns: int = 0
     last_ns: int = 0
 
@@ -227,6 +228,7 @@ class DropCorrelator:
             group.opening = group.opening or event.opening
         if isinstance(event, RetransmitCount):
             group.states[event.state] += event.packets
+            group.in_vain += event.in_vain
 
     def _against_policy(self, event: EstablishedCount) -> bool:
         """Whether a connection between two pods came about that the policies, in force for a while, do not admit.

@@ -17,6 +17,7 @@ from kubectl_genainet.model.diagnoses.connections import (
     RESET_BY_KERNEL,
     RESET_FROM_OUTSIDE,
     RETRANSMITS,
+    UNACKNOWLEDGED,
 )
 from kubectl_genainet.model.diagnoses.kernel import MTU_BLACKHOLE, PACKET_TOO_BIG
 from kubectl_genainet.model.diagnoses.rules import POLICY_DISAGREEMENT, POLICY_NOT_ENFORCED, REJECTED_BY_RULE, RULE_DROP
@@ -285,13 +286,21 @@ class Rows:
     def _retransmitted(self, group: EventGroup, others: list[EventGroup]) -> DropRow:
         states = ", ".join(f"{n} in {state}" for state, n in group.states.most_common())
         title = f"TCP of {self._where(group)} sent segments again ({states}); where they were lost was not seen"
+        evidence = [Evidence(f"tracepoint tcp_retransmit_skb: {states}", Certainty.OBSERVED, node=group.node)]
+        if group.in_vain:
+            title = (
+                f"TCP of {self._where(group)} sent the same again and again ({states}), and nothing acknowledged it: packets or "
+                "their acknowledgements are lost where no agent looks"
+            )
+            said = f"{counted(group.in_vain, 'segment')} sent again after three timeouts in a row (icsk_retransmits)"
+            evidence.append(Evidence(said, Certainty.OBSERVED, node=group.node, value=group.in_vain))
         return self._base(
             group,
             outcome=DropOutcome.RETRANSMITTED,
-            check=RETRANSMITS.name,
-            severity=Severity.INFO,
+            check=(UNACKNOWLEDGED if group.in_vain else RETRANSMITS).name,
+            severity=Severity.WARNING if group.in_vain else Severity.INFO,
             title=title,
-            evidence=(Evidence(f"tracepoint tcp_retransmit_skb: {states}", Certainty.OBSERVED, node=group.node),),
+            evidence=tuple(evidence),
         )
 
     def _passed(self, group: EventGroup) -> DropRow:

@@ -318,9 +318,11 @@ class ResetCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="reset_
 
 
 class RetransmitCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="retransmit_count"):
-    """Segments that a TCP sent again. `state` is the kernel's name of its socket's state."""
+    """Segments that a TCP sent again. `state` is the kernel's name of its socket's state. `in_vain` of them came after three
+    timeouts in a row, without an acknowledgement between them."""
 
     state: str
+    in_vain: int = 0
 
 
 class EstablishedCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="established_count"):
@@ -425,6 +427,22 @@ class Tick(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_fi
     budget: float | None = None
 
 
+class NameLookup(msgspec.Struct, frozen=True):
+    """What a name resolved to, looked up as the pod's resolver does: by its resolv.conf(5), before a check connection.
+
+    `outcome` is "answered", "no address", "timeout", a response code ("NXDOMAIN") or an error; `asked` the name that was asked
+    for last, `server` whom. `took_ns` is of all `queries` together.
+    """
+
+    name: str
+    outcome: str
+    asked: str = ""
+    server: str = ""
+    addresses: tuple[str, ...] = ()
+    queries: int = 0
+    took_ns: int = 0
+
+
 class CheckConnectionResult(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="probe_result"):
     """The outcome of one connection that the agent opened (`--check`). Times in ns, None where not reached."""
 
@@ -434,6 +452,7 @@ class CheckConnectionResult(msgspec.Struct, frozen=True, kw_only=True, tag_field
     outcome: str  # "connected", "refused", "timeout", "unreachable", "http 200", …
     connect_ns: int | None = None
     total_ns: int | None = None
+    lookup: NameLookup | None = None  # None where no name was asked for
 
 
 class AgentFailed(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="failed"):

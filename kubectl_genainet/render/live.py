@@ -14,8 +14,8 @@ from rich.live import Live
 from rich.text import Text
 
 from kubectl_genainet.context.account import losses_text, warning_of
-from kubectl_genainet.model.events import CheckConnectionResult, Event, Hello, LostEvents, Progress
-from kubectl_genainet.render.text import make_console, printable
+from kubectl_genainet.model.events import CheckConnectionResult, Event, Hello, LostEvents, NameLookup, Progress
+from kubectl_genainet.render.text import duration, make_console, printable
 
 
 def write_json(value: object) -> None:
@@ -28,6 +28,15 @@ def write_yaml(value: object) -> None:
     """One document a value on stdout."""
     sys.stdout.write("---\n" + msgspec.yaml.encode(value).decode())
     sys.stdout.flush()
+
+
+def lookup_text(lookup: NameLookup) -> str:
+    """What became of the lookup before a check connection."""
+    if not lookup.server:
+        return f"name {lookup.name}: {lookup.outcome}"
+    result = ", ".join(lookup.addresses) or lookup.outcome
+    asked = f"{lookup.asked} of {lookup.server}, queries: {lookup.queries}"
+    return f"name {lookup.name}: {result} ({asked}, {duration(lookup.took_ns)})"
 
 
 class Screen:
@@ -126,7 +135,9 @@ class LiveView:
                     self.note(f"watching on {', '.join(sorted(self._attached))}")
             case CheckConnectionResult():
                 took = f" in {event.connect_ns / 1e3:.0f} µs" if event.connect_ns else ""
-                self.note(f"probe {event.url}: {event.outcome}{took}")
+                if event.lookup is not None:
+                    self.note(lookup_text(event.lookup))
+                self.note(f"check {event.url}: {event.outcome}{took}")
             case Hello() if self.live and self.messages.is_terminal and not self._told["hello"]:
                 self._told["hello"] += 1
                 self.note("loading the probes")

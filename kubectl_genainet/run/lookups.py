@@ -23,6 +23,8 @@ def callers_of(resolved: Resolved, snapshot: ClusterSnapshot) -> frozenset[str]:
     service = snapshot.service(resolved.namespace, resolved.target.name)
     if resolved.target.kind is not TargetKind.SERVICE or service is None or len(snapshot.pods) > MOST_PODS:
         return frozenset()
+    if any(port.port == DNS_PORT for port in service.spec.ports):
+        return frozenset()  # the target is a DNS server itself
     calls = Cluster(snapshot).calls
     names = {(c.client.namespace, c.client.ref.name) for c in calls if c.service and c.service.ref == service.ref}
     pods = [p for p in snapshot.pods if (p.metadata.namespace, workload_of(p) or p.metadata.name) in names]

@@ -141,7 +141,23 @@ def _check_request(
         raise InputError(f"pod {client.metadata.name} has no address yet")
     own, host, port = _check_addresses(resolved, snapshot, client)
     header = resolved.target.name if resolved.target.kind is TargetKind.SERVICE else ""
-    return CheckRequest(from_ip=own, host=host, port=port, path=check.path, host_header=header, count=check.count)
+    return CheckRequest(
+        from_ip=own,
+        host=host,
+        port=port,
+        path=check.path,
+        host_header=header,
+        count=check.count,
+        name=_name_as_called(resolved, client),
+    )
+
+
+def _name_as_called(resolved: Resolved, client: Pod) -> str:
+    """The Service's name as the client would spell it; "" for what has none."""
+    if resolved.target.kind is not TargetKind.SERVICE:
+        return ""
+    name = resolved.target.name
+    return name if client.metadata.namespace == resolved.namespace else f"{name}.{resolved.namespace}"
 
 
 def _check_addresses(resolved: Resolved, snapshot: ClusterSnapshot, client: Pod) -> tuple[str, str, int]:
@@ -188,6 +204,7 @@ class TraceRun:
         self.correlator = PathCorrelator(snapshot, set(target.current.servers), slow_ns=int(options.slow_s * 1e9))
         self._bypass = Bypass(self.correlator.context)
         self._as_used = AsUsed(source)
+        self._lookup_failed = False  # of a check connection
         self._not_shown = 0
         self._last: deque[PacketPath] | None = deque(maxlen=options.last) if options.last else None
         self.summary = SummaryBuilder(target.name, self.correlator.identity.ready_endpoints)
@@ -199,6 +216,8 @@ class TraceRun:
     def take(self, event: Event) -> None:
         self.summary.event(event)
         self._bypass.feed(event)
+        if isinstance(event, CheckConnectionResult) and event.lookup is not None and not event.lookup.addresses:
+            self._lookup_failed = True
         if isinstance(event, ClusterChanged):
             self.target.update(event.snapshot)
             self.correlator.connections.servers = set(self.target.current.servers)
@@ -251,7 +270,7 @@ class TraceRun:
             not_shown=self._not_shown,
         )
         self.view.finish(summary)
-        if something_wrong(summary):
+        if something_wrong(summary) or self._lookup_failed:
             return ExitStatus.FOUND
         if summary.connections:
             return ExitStatus.OK

@@ -64,12 +64,17 @@ def no_socket(case: DropContext) -> DropExplanation:
 def _unwanted_answer(case: DropContext) -> DropExplanation:
     """An answer reached its client's namespace, and no socket there waits for it."""
     answer = f"an answer from {case.flow.source} reached {case.place}, where no socket waits for it"
-    seen = (observed(f"kernel reason {case.event.reason}", case.event.node),)
+    seen: tuple[Evidence, ...] = (observed(f"kernel reason {case.event.reason}", case.event.node),)
     asked = case.asked
     if asked is not None and (asked.dst, asked.dport) != (case.flow.src, case.flow.sport):
         words = (
             f"{answer}: the client had asked {asked.destination}, and the translation was not undone on the way back"
         )
+        host = case.identity.host_of(case.event.node)
+        invalid = case.identity.grown(case.event.node, host.inode, "conntrack_invalid") if host is not None else 0
+        if invalid > 0:
+            words += "; connection tracking translates no packet that it takes for INVALID (outside the window, a bad checksum)"
+            seen = (*seen, observed(f"conntrack -S: invalid grew by {invalid}", case.event.node))
         return DropExplanation(REPLY_NOT_TRANSLATED, words, Certainty.DERIVED, evidence=seen)
     if asked is None and case.identity.is_endpoint(case.flow.src, case.flow.sport, case.flow.protocol):
         words = (

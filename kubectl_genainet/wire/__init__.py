@@ -39,6 +39,7 @@ class CheckRequest(msgspec.Struct, frozen=True):
     host_header: str = ""
     count: int = 1
     interval_s: float = 1.0
+    name: str = ""  # looked up first, as the pod would; "" for none
 
 
 class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -23,7 +23,9 @@ WIDTHS = (80, 200)
 def run(*arguments: str, status: tuple[int, ...] = (0,), width: int = 100) -> str:
     """The command's standard output; fails where it ends with another status."""
     environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"COLUMNS": str(width)}
-    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, env=environment)
+    # The folder's own path is none of the text's: bundles are named from here.
+    named = [argument.removeprefix(f"{HERE}/") for argument in arguments]
+    done = subprocess.run([*COMMAND, *named], capture_output=True, text=True, timeout=120, env=environment, cwd=HERE)
     assert done.returncode in status, done.stderr
     return done.stdout
 

@@ -279,16 +279,17 @@ class Inventory:
         unreadable += fabric.unreadable
         return Details(time.monotonic(), frozenset(own), sockets, containers, proxy, fabric, tuple(unreadable))
 
-    def path_of_address(self, ip: str) -> str | None:
-        """The path of the namespace that has the address, host's first; None where none has it."""
+    def place_of_address(self, ip: str) -> tuple[str | None, str]:
+        """The path of the namespace that has the address, host's first, and its pod's resolv.conf; None where none has it."""
         wanted = canonical_ip(ip)
         for inode, candidate in self._own().items():
             try:
-                if wanted in look_inside(inode, candidate, host=False)[0].addresses:
-                    return candidate.path
+                found = look_inside(inode, candidate, host=False)[0]
+                if wanted in found.addresses:
+                    return candidate.path, found.resolv_conf
             except Exception:  # unreadable: the report says so
                 continue
-        return None
+        return None, ""
 
 
 def host_name() -> str:

@@ -169,7 +169,7 @@ def count_of(key: bytes, packets: int, size: int, context: DecodeContext, now: i
                 sent=counted.kind == Kind.RESET_SENT, active=bool(counted.flags & _ACTIVE), reason=name, **common
             )
         case Kind.RETRANSMIT:
-            return RetransmitCount(state=TCP_STATES[counted.reason % len(TCP_STATES)], **common)
+            return RetransmitCount(state=TCP_STATES[counted.reason % len(TCP_STATES)], in_vain=size, **common)
         case _:
             return EstablishedCount(**common)
 
@@ -178,7 +178,13 @@ _RST = "resets are not counted"
 PROBE = Probe(
     name="drops",
     source="drops.bpf.c",
-    views=(SKB_HEAD, SKB_PLACE, *COMMON_VIEWS, View("inet_port", "inet_sock", ("inet_sport",))),
+    views=(
+        SKB_HEAD,
+        SKB_PLACE,
+        *COMMON_VIEWS,
+        View("inet_port", "inet_sock", ("inet_sport",)),
+        View("timeouts", "inet_connection_sock", ("icsk_retransmits",)),
+    ),
     attachments=(
         Attachment("skb", "kfree_skb", "on_free"),
         Attachment(

@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 
+from kubectl_genainet.agent.dns.lookup import look_up
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.netns import inside
-from kubectl_genainet.model.events import CheckConnectionResult
+from kubectl_genainet.model.events import CheckConnectionResult, NameLookup
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.wire import CheckRequest
 
@@ -34,20 +35,26 @@ def open_connections(
     report: Callable[[CheckConnectionResult], object],
     stop: threading.Event,
 ) -> None:
-    """Opens `request.count` connections, one after the other, and reports each. Returns early when `stop` is set."""
+    """Looks `request.name` up and opens `request.count` connections, one after the other; reports each with its lookup.
+
+    Returns early when `stop` is set.
+    """
     url = ("http://" if request.path else "tcp://") + address_text(request.host, request.port) + request.path
-    path = inventory.path_of_address(request.from_ip)
+    path, resolv_conf = inventory.place_of_address(request.from_ip)
     if path is None:
         result = CheckConnectionResult(
             node=inventory.node, pod=request.from_ip, url=url, outcome="no such namespace on this node"
         )
         report(result)
         return
+    lookup: NameLookup | None = None
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         for number in range(request.count):
             if stop.wait(request.interval_s if number else 0):
                 return
+            if request.name and (lookup is None or lookup.addresses):  # one that failed is not tried again
+                lookup = inside(fd, lambda: look_up(request.name, resolv_conf, ipv6=":" in request.host))
             outcome, connect_ns, total_ns = inside(fd, lambda: _open(request))
             report(
                 CheckConnectionResult(
@@ -57,6 +64,7 @@ def open_connections(
                     outcome=outcome,
                     connect_ns=connect_ns,
                     total_ns=total_ns,
+                    lookup=lookup,
                 )
             )
     finally:

@@ -118,6 +118,8 @@ def _valid_check(check: CheckRequest) -> CheckRequest:
         raise InputError("a check connection is TCP, to a port from 1 to 65535", field="probe.port")
     if not 1 <= check.count <= MAX_CHECKS or not 0.01 <= check.interval_s <= 60:
         raise InputError(f"at most {MAX_CHECKS} check connections, 0.01 to 60 seconds apart", field="probe.count")
+    if len(check.name) > 253 or not all(c.isascii() and (c.isalnum() or c in "-._") for c in check.name):
+        raise InputError("a name is letters, digits, - and . in at most 253 characters", field="probe.name")
     plain = all("!" <= c <= "~" for c in check.path + check.host_header)
     if not plain or len(check.path) > 2048 or len(check.host_header) > 255:
         raise InputError("path and host are printable ASCII without spaces", field="probe.path")

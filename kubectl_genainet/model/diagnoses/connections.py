@@ -94,6 +94,16 @@ RETRANSMITS = Diagnosis(
     "Nothing, unless the connection is slow.",
     symptom=True,
 )
+UNACKNOWLEDGED = Diagnosis(
+    Topic.CONNECTIONS,
+    "unacknowledged",
+    Severity.WARNING,
+    "TCP retransmitted the same data after three timeouts in a row and more, and no drop was seen",
+    "Packets or their acknowledgements are lost where no agent looks: something forgot an idle connection, or a path is cut.",
+    "`kubectl genainet trace` says between which places; compare idle times with those of load balancers and NAT gateways.",
+    "RFC 6298; icsk_retransmits, include/net/inet_connection_sock.h",
+    symptom=True,
+)
 STALE_ENDPOINT = Diagnosis(
     Topic.CONNECTIONS,
     "stale-endpoint",

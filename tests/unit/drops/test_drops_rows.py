@@ -420,6 +420,17 @@ def test_resets_and_retransmits_are_evidence_of_a_drop_and_rows_without_one() ->
     assert [r.check for r in rows(seen)] == ["reset-from-outside"]
 
 
+def test_segments_that_nothing_acknowledges_are_a_fault_and_a_loss_that_was_made_good_is_none() -> None:
+    lost = RetransmitCount(
+        node="node-1", t_ns=10, netns=UI_NS, flow=tcp(UI, 40000, VIP, 80), packets=7, state="ESTABLISHED", in_vain=4
+    )
+    (row,) = rows(lost)
+    assert (row.check, row.severity) == ("unacknowledged", Severity.WARNING)
+    assert "nothing acknowledged it" in row.title and "4 segments" in row.evidence[1].statement
+    (recovered,) = rows(msgspec.structs.replace(lost, in_vain=0))
+    assert (recovered.check, recovered.severity) == ("retransmits", Severity.INFO)
+
+
 def test_reset_that_nothing_provoked_is_the_applications() -> None:
     sent = ResetCount(
         node="node-1",

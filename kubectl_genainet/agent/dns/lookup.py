@@ -1,0 +1,100 @@
+"""Looks a name up as a pod's resolver would: search domains, ndots and name servers of its resolv.conf(5), A or AAAA.
+
+Called inside the pod's network namespace. Source of the order: resolver(5), and glibc's res_search.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import dns.exception
+import dns.message
+import dns.query
+import dns.rcode
+import dns.rdatatype
+
+from kubectl_genainet.model.events import NameLookup
+
+TIMEOUT_S = 10.0  # of all queries together
+_TRY_S = 5.0  # of one query: what a resolver waits (resolv.conf(5), timeout)
+_PORT = 53
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvConf:
+    servers: tuple[str, ...]
+    search: tuple[str, ...]
+    ndots: int
+
+
+def parse_resolv_conf(text: str) -> ResolvConf:
+    """The settings; as the C library has them, at most three servers, and one dot where ndots is not set."""
+    servers: list[str] = []
+    search: tuple[str, ...] = ()
+    ndots = 1
+    for key, *words in (line.split() for line in text.splitlines() if line.strip()):
+        if key == "nameserver" and words:
+            servers.append(words[0].partition("%")[0])
+        elif key in ("search", "domain"):
+            search = tuple(words)
+        elif key == "options":
+            dots = [w.removeprefix("ndots:") for w in words if w.startswith("ndots:")]
+            ndots = min(15, int(dots[-1])) if dots and dots[-1].isdecimal() else ndots
+    return ResolvConf(tuple(servers[:3]), search, ndots)
+
+
+def candidates(name: str, conf: ResolvConf) -> Iterator[str]:
+    """The names that are asked for, in order."""
+    if name.endswith("."):
+        yield name
+        return
+    absolute = f"{name}."
+    if name.count(".") >= conf.ndots:
+        yield absolute
+    yield from (f"{name}.{domain.rstrip('.')}." for domain in conf.search)
+    if name.count(".") < conf.ndots:
+        yield absolute
+
+
+def look_up(name: str, resolv_conf: str, *, ipv6: bool, port: int = _PORT) -> NameLookup:
+    """What the name resolves to; never raises."""
+    conf, began = parse_resolv_conf(resolv_conf), time.monotonic()
+    if not conf.servers:
+        return NameLookup(name=name, outcome="no name server in the pod's resolv.conf")
+    asked, queries, server = name, 0, conf.servers[0]
+    outcome = "timeout"
+    for asked in candidates(name, conf):
+        outcome, addresses, server, tried = _ask(asked, conf.servers, began, ipv6=ipv6, port=port)
+        queries += tried
+        if addresses or outcome not in ("NXDOMAIN", "no address"):
+            break
+    took = int((time.monotonic() - began) * 1e9)
+    return NameLookup(name, outcome, asked, server, addresses, queries, took)
+
+
+def _ask(
+    asked: str, servers: tuple[str, ...], began: float, *, ipv6: bool, port: int
+) -> tuple[str, tuple[str, ...], str, int]:
+    """(outcome, addresses, the server, queries) of one name: the servers in turn until one answers."""
+    kind, outcome, tried, server = "AAAA" if ipv6 else "A", "timeout", 0, servers[0]
+    for server in servers:
+        left = TIMEOUT_S - (time.monotonic() - began)
+        if left <= 0:
+            break
+        tried += 1
+        try:
+            answer = dns.query.udp(dns.message.make_query(asked, kind), server, timeout=min(_TRY_S, left), port=port)
+        except dns.exception.Timeout:
+            outcome = "timeout"
+            continue
+        except (OSError, dns.exception.DNSException) as error:
+            outcome = getattr(error, "strerror", None) or type(error).__name__
+            continue
+        rcode = dns.rcode.to_text(answer.rcode())
+        found = tuple(
+            str(item) for rrset in answer.answer if rrset.rdtype == dns.rdatatype.from_text(kind) for item in rrset
+        )
+        return ("answered" if found else "no address" if rcode == "NOERROR" else rcode), found, server, tried
+    return outcome, (), server, tried
