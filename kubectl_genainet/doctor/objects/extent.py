@@ -7,12 +7,15 @@ every object of a kind that it holds, and of the kinds of which a cluster need n
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 from kubectl_genainet.doctor.objects.raw import text
 from kubectl_genainet.model.cluster import GIVEN_TWICE, ClusterSnapshot, LeftOut
 from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.model.kube import KubeObject
 
 # Kinds that many clusters have none of: in a dump their absence says that there are none.
 _MAY_BE_NONE = frozenset(
@@ -56,14 +59,31 @@ class Extent:
         """Whether manifests are a dump: nodes, and every workload beside them in the same file, or with the uid that an API
         server gives. A repository may hold a node in some test of its own."""
         nodes = self.snapshot.of("Node", "")
-        files = {_file(n.source) for n in nodes}
-        others = (o for kind in ("Deployment", "StatefulSet", "DaemonSet", "Service") for o in self.snapshot.of(kind))
-        return bool(nodes) and all(text(o.raw, "metadata", "uid") or _file(o.source) in files for o in others)
+        return bool(nodes) and self._beside({_file(n.source) for n in nodes}, self._made)
+
+    @cached_property
+    def _made(self) -> tuple[KubeObject, ...]:
+        """What people write and clusters hold: workloads and Services."""
+        return tuple(
+            o for kind in ("Deployment", "StatefulSet", "DaemonSet", "Service") for o in self.snapshot.of(kind)
+        )
+
+    @staticmethod
+    def _beside(files: set[str], objects: Iterable[KubeObject]) -> bool:
+        return all(text(o.raw, "metadata", "uid") or _file(o.source) in files for o in objects)
 
     @cached_property
     def _dumped_namespaces(self) -> frozenset[str]:
-        """Namespaces of pods that were scheduled: only a cluster makes these."""
-        return frozenset(o.namespace for o in self.snapshot.of("Pod", "") if text(o.raw, "spec", "nodeName"))
+        """Namespaces of pods that were scheduled, which only a cluster makes, with their workloads beside them."""
+        files: dict[str, set[str]] = defaultdict(set)
+        for pod in self.snapshot.of("Pod", ""):
+            if text(pod.raw, "spec", "nodeName"):
+                files[pod.namespace].add(_file(pod.source))
+        return frozenset(
+            namespace
+            for namespace, held in files.items()
+            if self._beside(held, (o for o in self._made if o.namespace == namespace))
+        )
 
     @cached_property
     def _left_out(self) -> dict[str, LeftOut]:
