@@ -16,6 +16,7 @@ from kubectl_genainet.doctor.objects.raw import text
 from kubectl_genainet.model.cluster import GIVEN_TWICE, ClusterSnapshot, LeftOut
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.workload_kinds.kinds import TEMPLATE_PLACES
 
 # Kinds that many clusters have none of: in a dump their absence says that there are none.
 _MAY_BE_NONE = frozenset(
@@ -64,9 +65,8 @@ class Extent:
     @cached_property
     def _made(self) -> tuple[KubeObject, ...]:
         """What people write and clusters hold: workloads and Services."""
-        return tuple(
-            o for kind in ("Deployment", "StatefulSet", "DaemonSet", "Service") for o in self.snapshot.of(kind)
-        )
+        kinds = {kind for _, kind in TEMPLATE_PLACES} | {"Service"}
+        return tuple(o for kind in sorted(kinds) for o in self.snapshot.of(kind))
 
     @staticmethod
     def _beside(files: set[str], objects: Iterable[KubeObject]) -> bool:
