@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,6 +30,7 @@ class LeftOut(msgspec.Struct, frozen=True):
     namespace: str = ""
 
 
+@lru_cache(maxsize=65536)
 def canonical_ip(text: str) -> str:
     """The one spelling of an address that all look-ups use: compressed, lower case, IPv4-mapped IPv6 as IPv4.
 

@@ -81,7 +81,14 @@ def _mark(c: Node, r: Reader, rule: Rule) -> Check:
 
 
 def _address_type(side: Callable[[str], Check]) -> Option:
-    return lambda c, r, rule: any_of([side(kind) for kind in r.next().upper().split(",")])
+    def option(c: Node, r: Reader, rule: Rule) -> Check:
+        check = any_of([side(kind) for kind in r.next().upper().split(",")])
+        if not any(word.startswith("--limit-iface") for word in r.words[r.at :]):
+            return check
+        local = side("LOCAL")  # what is local at one device is not at another (match_type, net/netfilter/xt_addrtype.c)
+        return lambda s: check(s) if local(s) is False else None
+
+    return option
 
 
 def _probability(c: Node, r: Reader, rule: Rule) -> None:
@@ -314,6 +321,7 @@ OPTIONS: dict[str, Option] = {
     "--tcp-flags": _tcp_flags,
     "--syn": _syn,
     **dict.fromkeys(("--icmp-type", "--icmpv6-type"), _icmp_type),
+    **dict.fromkeys(("--limit-iface-in", "--limit-iface-out"), _skip(0)),
     "--physdev-is-in": _bridged,
     "--physdev-is-bridged": _bridged_on,
     "--physdev-is-out": _bridged_on,

@@ -130,3 +130,11 @@ def test_a_net_is_translated_to_a_net() -> None:
 def test_ctproto_asks_for_a_connection_that_raw_has_not_yet() -> None:
     text = "*raw\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m conntrack --ctproto 6 -j DROP\nCOMMIT\n"
     assert _evaluate(text).verdict is RulesetVerdict.NO_MATCH
+
+
+def test_a_type_at_one_device_is_known_of_addresses_that_are_no_nodes() -> None:
+    """As Calico masquerades, and the VPC CNI marks: `--limit-iface-out`, `--limit-iface-in`."""
+    rule = "-A POSTROUTING -m addrtype ! --src-type LOCAL --limit-iface-out -j MASQUERADE"
+    text = f"*nat\n:POSTROUTING ACCEPT [0:0]\n{rule}\nCOMMIT\n"
+    assert _evaluate(text).masquerade is True
+    assert _evaluate(text, src="10.50.0.1").masquerade is None
