@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks._bpftrace import bpftrace
-from benchmarks._veth import CLIENT, SERVER, SERVER_IP, veth_path
+from benchmarks._veth import CLIENT, ROUTER, SERVER, SERVER_IP, veth_path
 from benchmarks.trace import Worker, nothing
 from kubectl_genainet import wire
 from kubectl_genainet.agent.serve.job import Job
@@ -55,7 +55,7 @@ class DnsWorker(Worker):
             [sys.executable, "-m", "kubectl_genainet.agent.serve.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self.process.stdin is not None
-        job = Job(request, "bench", "/proc/self/ns/net", str(Path(tempfile.gettempdir()) / "kubectl-genainet"))
+        job = Job(request, "bench", f"/run/netns/{ROUTER}", str(Path(tempfile.gettempdir()) / "kubectl-genainet"))
         self.process.stdin.write(msgspec.json.encode(job) + b"\n")
         self.process.stdin.flush()
         self.until(lambda e: isinstance(e, Progress) and e.stage == "attached")

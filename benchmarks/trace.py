@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import _bpftrace
-from benchmarks._veth import CLIENT, PORT, SERVER_IP, iperf, veth_path
+from benchmarks._veth import CLIENT, PORT, ROUTER, SERVER_IP, iperf, veth_path
 from kubectl_genainet import wire
 from kubectl_genainet.agent.serve.job import Job
 from kubectl_genainet.model.events import Bye, Event, PacketSeen, Progress
@@ -59,7 +59,7 @@ class Worker:
             [sys.executable, "-m", "kubectl_genainet.agent.serve.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self.process.stdin is not None and self.process.stdout is not None
-        job = Job(request, "bench", "/proc/self/ns/net", str(Path(tempfile.gettempdir()) / "kubectl-genainet"))
+        job = Job(request, "bench", f"/run/netns/{ROUTER}", str(Path(tempfile.gettempdir()) / "kubectl-genainet"))
         self.process.stdin.write(msgspec.json.encode(job) + b"\n")
         self.process.stdin.flush()
         self.until(lambda e: isinstance(e, Progress) and e.stage == "attached")

@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +15,7 @@ import msgspec
 from kubectl_genainet.model.kube import EndpointSlice, KubeObject, Namespace, Node, Pod, Service, ServicePort
 
 T = TypeVar("T")
+GIVEN_TWICE = " is given twice"  # behind the object's name, in a note of the reading
 _TAG = re.compile(r"(:[^/]*)?(@.*)?$")
 
 
@@ -29,6 +30,7 @@ class LeftOut(msgspec.Struct, frozen=True):
     namespace: str = ""
 
 
+@lru_cache(maxsize=65536)
 def canonical_ip(text: str) -> str:
     """The one spelling of an address that all look-ups use: compressed, lower case, IPv4-mapped IPv6 as IPv4.
 

@@ -168,6 +168,11 @@ def pod_named(snapshot: ClusterSnapshot, namespace: str, name: str) -> Pod:
     """Raises InputError, with near matches, where there is no such pod."""
     pod = snapshot.pod(namespace, name)
     if pod is None:
+        elsewhere = sorted(p.metadata.namespace for p in snapshot.pods if p.metadata.name == name)
+        if elsewhere:
+            raise InputError(
+                f"no pod {name!r} in namespace {namespace}", hint=f"There is one in {elsewhere[0]} (-n {elsewhere[0]})."
+            )
         known = (p.metadata.name for p in snapshot.pods if p.metadata.namespace == namespace)
         raise not_found("pod", name, known, namespace=namespace)
     return pod
@@ -177,6 +182,12 @@ def service_named(snapshot: ClusterSnapshot, namespace: str, name: str) -> Servi
     """Raises InputError, with near matches, where there is no such Service."""
     service = snapshot.service(namespace, name)
     if service is None:
+        elsewhere = sorted(s.metadata.namespace for s in snapshot.services if s.metadata.name == name)
+        if elsewhere:
+            raise InputError(
+                f"no Service {name!r} in namespace {namespace}",
+                hint=f"There is one in {elsewhere[0]} (-n {elsewhere[0]}).",
+            )
         known = (s.metadata.name for s in snapshot.services if s.metadata.namespace == namespace)
         raise not_found("Service", name, known, namespace=namespace)
     return service

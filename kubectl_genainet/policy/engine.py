@@ -55,6 +55,7 @@ class PolicyEngine:
     def __init__(self, snapshot: ClusterSnapshot, enforcer: Enforcer | None = None) -> None:
         self._snapshot = snapshot
         self._applied: tuple[KubeObject, ...] = ()
+        self._before: Changed | None = None  # the engine that objects were applied to, with what they changed
         self.parties = Parties(snapshot)
         self.enforcer = as_configured(enforcer or enforcer_of(snapshot), snapshot)
         self._compiled = compiled = compile_policies(snapshot, self.enforcer)
@@ -83,6 +84,9 @@ class PolicyEngine:
     @cached_property
     def rows(self) -> Rows:
         """The classes of pods and the sets that their policies admit; made when first needed."""
+        before = self._before
+        if before is not None and not self.enforcer.inert and before.engine.edges.hold(before.added):
+            return before.engine.rows.changed(before.removed, before.added)
         in_force = () if self.enforcer.inert else self.policies
         return Rows(PodClasses(self.parties, self.edges), in_force, self.in_tiers)
 
@@ -104,6 +108,7 @@ class PolicyEngine:
         for namespace in {_namespace_of(p) for p in (*removed, *added)}:
             here = [p for p in self._by_namespace.get(namespace, ()) if id(p) not in gone]
             changed._by_namespace[namespace] = here + [p for p in added if _namespace_of(p) == namespace]
+        changed._before = Changed(self, tuple(removed), tuple(added))
         changed._plans = {}
         changed._variants = {}
         changed._applied = (*self._applied, *objects)
@@ -122,8 +127,12 @@ class PolicyEngine:
     @cached_property
     def _by_ref(self) -> dict[ObjectRef, list[Policy]]:
         found: dict[ObjectRef, list[Policy]] = defaultdict(list)
-        for policy in self.policies:
-            found[policy.ref].append(policy)
+        if self._before is not None:
+            found |= self._before.engine._by_ref
+            for policy in self._before.removed:
+                found[policy.ref] = [p for p in found[policy.ref] if p is not policy]
+        for policy in self.policies if self._before is None else self._added:
+            found[policy.ref] = [*found[policy.ref], policy]
         return found
 
     def policy_named(self, ref: ObjectRef) -> Policy | None:
@@ -133,9 +142,12 @@ class PolicyEngine:
     @cached_property
     def _objects(self) -> dict[ObjectRef, list[KubeObject]]:
         found: dict[ObjectRef, list[KubeObject]] = defaultdict(list)
-        for obj in self.snapshot.objects:
-            if "Policy" in obj.kind:
-                found[policy_ref(obj) if obj.group in CALICO_GROUPS else obj.ref].append(obj)
+        if self._before is not None:
+            found |= self._before.engine._objects
+        new = self._snapshot.objects if self._before is None else self._applied[len(self._before.engine._applied) :]
+        for obj in (o for o in new if "Policy" in o.kind):
+            ref = policy_ref(obj) if obj.group in CALICO_GROUPS else obj.ref
+            found[ref] = [*(o for o in found[ref] if o.group != obj.group), obj]
         return found
 
     def policy_object(self, ref: ObjectRef, groups: Collection[str]) -> KubeObject | None:
@@ -367,7 +379,7 @@ class PolicyEngine:
 
 
 class Changed(NamedTuple):
-    """An engine with policies changed, and the compiled policies that differ."""
+    """An engine after a change or before one, and the compiled policies that differ."""
 
     engine: PolicyEngine
     removed: tuple[Policy, ...]

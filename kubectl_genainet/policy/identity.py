@@ -188,11 +188,12 @@ class IdentityPeer(msgspec.Struct, frozen=True):
                 return no(*self._failed(term, party, label), self.field, depth)
         return unsure or YES
 
-    def by_labels(self) -> Selector | None:
-        """The terms as a selector of pods by their own labels, with `namespace` apart; None where they are about more."""
+    def by_labels(self) -> tuple[Selector, Selector] | None:
+        """The terms as selectors of pods by their own labels and by their namespace's, with `namespace` apart; None where
+        they are about more."""
         if self.unknown_too:
             return None
-        found = []
+        pods, namespaces = [], []
         for term in self.terms:
             if term.key == POD_NAMESPACE:
                 if term.source != "k8s":
@@ -201,10 +202,16 @@ class IdentityPeer(msgspec.Struct, frozen=True):
                 if only or (term.operator is Operator.EXISTS and self.identities.takes(POD_NAMESPACE)):
                     continue
                 return None
-            if term.source not in ("k8s", "any") or term.key.startswith(_OWNED) or not self.identities.takes(term.key):
+            if term.source not in ("k8s", "any") or not self.identities.takes(term.key):
                 return None
-            found.append(Requirement(term.key, term.operator, term.values))
-        return Selector(tuple(found))
+            if term.key.startswith(NAMESPACE_LABELS):
+                key = term.key.removeprefix(NAMESPACE_LABELS)
+                namespaces.append(Requirement(key, term.operator, term.values))
+            elif term.key.startswith(_OWNED):
+                return None
+            else:
+                pods.append(Requirement(term.key, term.operator, term.values))
+        return Selector(tuple(pods)), Selector(tuple(namespaces))
 
     def _failed(self, term: LabelTerm, party: Party, label: Value) -> tuple[Term, str, str]:
         if party.kind is not PartyKind.POD:

@@ -106,7 +106,7 @@ class Connection:
 
     @property
     def ended(self) -> bool:
-        return bool(self.resets) or {direction for _, direction in self.fins} == set(Direction)
+        return bool(self.resets) or any(direction is not self.fins[0][1] for _, direction in self.fins)
 
     @property
     def closing(self) -> bool:

@@ -25,9 +25,11 @@ class Sampling:
         return min((kept for changes in self._changes.values() for _, kept in changes), default=ALL_KEPT)
 
     def learn(self, event: Sampled, since_ns: int) -> None:
-        """The number may have been in force since `since_ns`, the last moment at which it was known not to be."""
+        """A lower number may have been in force since `since_ns`, the last moment at which it was known not to be; a higher one
+        is from the moment that it is told."""
         changes = self._changes.setdefault(event.node, [])
-        changes.append((since_ns, event.share))
+        before = changes[-1][1] if changes else ALL_KEPT
+        changes.append((since_ns if event.share < before else event.t_ns, event.share))
         del changes[:-MAX_CHANGES]
 
     def kept(self, node: str, begin_ns: int, end_ns: int) -> int:
@@ -35,7 +37,6 @@ class Sampling:
         changes = self._changes.get(node, [])
         found = ALL_KEPT
         for number, (since, kept) in enumerate(changes):
-            # A higher number may have come into force at any moment up to the record that told of it.
             until = changes[number + 1][0] if number + 1 < len(changes) else end_ns
             if since <= end_ns and until >= begin_ns:
                 found = min(found, kept)

@@ -89,9 +89,9 @@ class Sampler:
         soft = max(50, int(BURST * room / (os.cpu_count() or 1)))
         self._map.set(_ZERO, _SAMPLING.pack(ALL_KEPT - kept, soft))
 
-    def look(self, events: int) -> bool:
-        """Once a second, with the number of events since the start: adjusts how many connections are followed. Returns
-        whether that has changed since the last look."""
+    def look(self, events: int) -> tuple[int, ...]:
+        """Once a second, with the number of events since the start: adjusts how many connections are followed. Returns the
+        numbers that were in force one after the other since the last look, none where it has not changed."""
         now, before = time.monotonic(), self.kept
         left_out: int = _SAMPLING.unpack(self._map.get(_ZERO) or bytes(_SAMPLING.size))[0]
         current = ALL_KEPT - left_out
@@ -115,7 +115,7 @@ class Sampler:
         if wanted != current:
             self._set(wanted)
         self.kept = wanted
-        return wanted != before
+        return tuple(kept for kept, last in ((current, before), (wanted, current)) if kept != last)
 
 
 def _own_s() -> float:

@@ -50,7 +50,7 @@ HEAD_S = 10.0  # a request's head must have arrived by then
 REQUEST_S = 10.0  # and its body
 RULES_S = 120.0
 START_S = 300.0  # a worker has this long to compile and load its probes, beyond the time that was asked for
-GOODBYE_S = 4.5  # what a worker has to send its last records when the client says no more; its probes are gone by then
+GOODBYE_S = 20.0  # what a worker has to send its last records when the client says no more; its probes are gone by then
 _CHUNK = 65536
 
 

@@ -45,7 +45,7 @@ SIGHTINGS = 500  # in one record
 ACCOUNT_S = 1.0
 EXACT_S = 0.2
 SWEEP_S = 0.5
-LAST_WORDS_S = 4.0  # for a client that is slow to take what is queued; the probes are detached before
+LAST_WORDS_S = 19.0  # for a client that is slow to take what is queued; the probes are detached before
 EXACT_START_S = 10.0  # a node with many rules takes seconds to list them
 EXACT_END_S = 15.0  # taking it back runs a few commands
 UNREADABLE = 100  # texts at most about what can't be read
@@ -334,8 +334,7 @@ class Session:
         return took_s * share * 100 / self.job.request.cpu_percent
 
     def _sample(self) -> None:
-        if self.sampler is not None and self.sampler.look(self.received):
-            kept = self.sampler.kept
+        for kept in self.sampler.look(self.received) if self.sampler is not None else ():
             self.outbox.put(Sampled(node=self.node, t_ns=time.monotonic_ns(), kept=kept), always=True)
 
     def _tick(self, seen_until: int, counted_until: int) -> None:

@@ -70,14 +70,14 @@ def patch(engine: PolicyEngine, flow: PolicyFlow) -> Patch | None:
 
 def patch_all(engine: PolicyEngine, flows: Sequence[PolicyFlow]) -> Option | None:
     """One set of changes that admits all flows, made by patching one flow after the other. None where one can't be."""
-    current = engine
+    current, labels = engine, PodLabels(engine)
     changes: dict[ObjectRef, Change] = {}
     also: dict[tuple[str, str], None] = {}
     isolates: dict[str, None] = {}
     for flow in flows:
         if current.explain(flow).verdict is PolicyVerdict.ALLOW:
             continue
-        found = patch(current, flow)
+        found = Patcher(current, labels).patch(flow)
         changed = current.with_changes([KubeObject(c.object) for c in found.smallest.changes]) if found else None
         if found is None or changed is None:
             return None
@@ -92,9 +92,9 @@ def patch_all(engine: PolicyEngine, flows: Sequence[PolicyFlow]) -> Option | Non
 class Patcher:
     """Makes patches for the flows of one engine."""
 
-    def __init__(self, engine: PolicyEngine) -> None:
+    def __init__(self, engine: PolicyEngine, labels: PodLabels | None = None) -> None:
         self._engine = engine
-        self._labels = PodLabels(engine)
+        self._labels = labels or PodLabels(engine)
         self._alike: dict[object, tuple[PolicyFlow, Patch | None]] = {}
 
     def patch(self, flow: PolicyFlow) -> Patch | None:

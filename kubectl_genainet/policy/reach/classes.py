@@ -71,6 +71,7 @@ class PodClasses:
         self._labels = LabelIndex()
         self._namespaces = LabelIndex()
         self._unread_namespaces = LabelIndex()
+        self._all_unread = 0
         self._in_namespace: dict[str, int] = {}
         self._named_ports: dict[tuple[str, str, int], int] = {}
         self._by_address: dict[tuple[int, int], tuple[Address | None, int]] = {}
@@ -89,6 +90,8 @@ class PodClasses:
             return
         self._labels.add(bit, party.labels)
         (self._namespaces if party.namespace_known else self._unread_namespaces).add(bit, party.namespace_labels)
+        if not party.namespace_known:
+            self._all_unread |= bit
         self._in_namespace[party.namespace] = self._in_namespace.get(party.namespace, 0) | bit
 
     def size(self, classes: int) -> int:
@@ -170,11 +173,13 @@ class PodClasses:
 
     def _identity(self, peer: IdentityPeer, own: Party) -> Sets:
         """Pods by an index of their labels where the terms are about these, hosts one by one."""
-        selector = peer.by_labels()
-        if selector is None:
+        selectors = peer.by_labels()
+        if selectors is None or (selectors[1].requirements and self._all_unread):
             return self._scan(peer, own)
-        in_namespace = self._in_namespace.get(peer.namespace, 0) if peer.namespace else self.pods
-        sure, unsure = in_namespace and in_namespace & self._labels.select(selector), 0
+        found = self._in_namespace.get(peer.namespace, 0) if peer.namespace else self.pods
+        if selectors[1].requirements:
+            found &= self._namespaces.select(selectors[1])
+        sure, unsure = found and found & self._labels.select(selectors[0]), 0
         for index in self._hosts:
             value = peer.match(self.classes[index].party, own).value
             sure |= (value is True) << index
@@ -230,6 +235,12 @@ class Edges:
         return all(
             (b.version, b.first) in points and (b.version, b.last + 1) in points for b in (peer.block, *peer.excepts)
         )
+
+    def hold(self, policies: Iterable[Policy]) -> bool:
+        """Whether all blocks of some policies begin and end at such points."""
+        rules = (rule for policy in policies for rule in (*policy.egress, *policy.ingress))
+        peers = (peer for rule in rules for peer in (*(rule.peers or ()), *((rule.own,) if rule.own else ())))
+        return all(self.know(block) for peer in peers for block in _blocks(peer))
 
     def samples(self) -> list[Address]:
         """The first address of each range that blocks tell apart."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -44,6 +45,31 @@ class Rows:
         self._tables: dict[tuple[str, int], _Table] = {}
         self._by_key: dict[tuple[str, int], _Table] = {}
         self._rule_sets: dict[tuple[int, str, int], tuple[int, int]] = {}
+
+    def changed(self, removed: Sequence[Policy], added: Sequence[Policy]) -> Rows:
+        """The rows without some policies and with others; what these don't bear on is shared or copied.
+
+        The blocks of the policies that are added must begin and end where others do.
+        """
+        rows = copy.copy(self)
+        rows._kept = [*self._kept, *removed, *added]  # sets are kept by the identity of rules and peers
+        edges = set(self._port_edges) | set(_port_edges(added, None))
+        alike = len(edges) == len(self._port_edges)
+        rows._port_edges = self._port_edges if alike else sorted(edges)
+        rows._egress, egress = self._egress.changed(removed, added, keep=alike)
+        rows._ingress, ingress = self._ingress.changed(removed, added, keep=alike)
+        rows._isolated = {}
+        for direction, side, touched in (
+            (Direction.EGRESS, rows._egress, egress),
+            (Direction.INGRESS, rows._ingress, ingress),
+        ):
+            if direction in self._isolated:
+                mask = sum(1 << index for index in touched)
+                rows._isolated[direction] = self._isolated[direction] & ~mask | side.isolated(touched)
+        rows._rule_sets = self._rule_sets.copy() if alike else {}
+        rows._by_key = {key: _without(table, egress, ingress) for key, table in self._by_key.items()} if alike else {}
+        rows._tables = {key: rows._by_key[key[0], self.port_key(key[1])] for key in self._tables} if alike else {}
+        return rows
 
     def port_key(self, port: int) -> int:
         """Ports with the same key are alike to every policy."""
@@ -132,11 +158,7 @@ class Rows:
         """The classes that some policy isolates."""
         if direction not in self._isolated:
             side = self._egress if direction is Direction.EGRESS else self._ingress
-            found = 0
-            for index, plan in enumerate(side.plans):
-                if any(s.policy.isolates(direction) for _, tier in plan.tiers for s in tier):
-                    found |= 1 << index
-            self._isolated[direction] = found
+            self._isolated[direction] = side.isolated(range(len(side.plans)))
         return self._isolated[direction]
 
     def _row(self, side: _Side, index: int, protocol: str, port: int) -> tuple[int, int]:
@@ -214,6 +236,7 @@ class _Side:
         in_tiers: Callable[[Sequence[Selected]], Plan],
     ) -> None:
         self.direction = direction
+        self._classes, self._in_tiers = classes, in_tiers
         self.shared: dict[object, tuple[int, int]] = {}
         selected: list[list[int]] = [[] for _ in classes.classes]
         choices: list[Selected] = []
@@ -237,6 +260,43 @@ class _Side:
                 own = any(looks_at_own(choices[i].policy, direction) for i in chosen)
                 plan = plans[chosen] = _ClassPlan(len(plans), tiers, own)
             self.plans.append(plan)
+        self._numbers = len(plans)
+
+    def isolated(self, indices: Iterable[int]) -> int:
+        """Those of some classes that a policy isolates."""
+        found = 0
+        for index in indices:
+            if any(one.policy.isolates(self.direction) for _, tier in self.plans[index].tiers for one in tier):
+                found |= 1 << index
+        return found
+
+    def changed(self, removed: Sequence[Policy], added: Sequence[Policy], *, keep: bool) -> tuple[_Side, list[int]]:
+        """The side with other policies, and the classes that these bear on; with `keep`, the rows made so far."""
+        side = copy.copy(self)
+        side.shared = self.shared.copy() if keep else {}
+        side.plans = self.plans.copy()
+        gone = {id(policy) for policy in removed}
+        choices, touched = [], 0
+        for policy in (*removed, *added):
+            if policy.applies(self.direction):
+                sure, unsure = self._classes.peer(policy.subject, NOBODY)
+                touched |= sure | unsure
+                if id(policy) not in gone:
+                    choices.append((policy, 0 if policy.not_evaluated else sure, sure | unsure))
+        affected = list(bits(touched & self._classes.pods))
+        plans: dict[object, _ClassPlan] = {}
+        for index in affected:
+            new = tuple(Selected(p, bool(sure >> index & 1)) for p, sure, may in choices if may >> index & 1)
+            key = self.plans[index].number, tuple((id(one.policy), one.certain) for one in new)
+            plan = plans.get(key)
+            if plan is None:
+                kept = [one for _, tier in self.plans[index].tiers for one in tier if id(one.policy) not in gone]
+                chosen = (*kept, *new)
+                own = any(looks_at_own(one.policy, self.direction) for one in chosen)
+                plan = plans[key] = _ClassPlan(side._numbers, self._in_tiers(chosen), own)
+                side._numbers += 1
+            side.plans[index] = plan
+        return side, affected
 
 
 def bits(found: int) -> Iterator[int]:
@@ -271,10 +331,19 @@ def _peer_looks_at_own(peer: Peer) -> bool:
             return False
 
 
-def _port_edges(policies: Iterable[Policy], classes: PodClasses) -> list[int]:
-    """The ports at which some term begins or ends to match."""
+def _without(table: _Table, egress: Iterable[int], ingress: Iterable[int]) -> _Table:
+    """A copy of a table in which the rows of some classes are to be made anew."""
+    rows = _Table(table.egress.copy(), table.ingress.copy(), {})
+    for found, indices in ((rows.egress, egress), (rows.ingress, ingress)):
+        for index in indices:
+            found[index] = None
+    return rows
+
+
+def _port_edges(policies: Iterable[Policy], classes: PodClasses | None) -> list[int]:
+    """The ports at which some term begins or ends to match, and those that pods name."""
     edges: set[int] = set()
-    for one in classes.classes:
+    for one in classes.classes if classes is not None else ():
         for named in one.party.ports:
             edges |= {named.port, named.port + 1}
     for policy in policies:

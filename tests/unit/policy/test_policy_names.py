@@ -53,6 +53,12 @@ def test_a_name_that_no_service_has_is_the_internets() -> None:
         ends(*OBJECTS, target="a.b.c.d.svc.cluster.local:80")
 
 
+def test_what_is_in_another_namespace_is_said() -> None:
+    with pytest.raises(InputError) as caught:
+        ends(*OBJECTS, target="svc/store:80")
+    assert caught.value.hint == "There is one in vec (-n vec)."
+
+
 def test_an_external_name_is_an_alias() -> None:
     outside = service("shop/llm", None, (443, 443), type="ExternalName", externalName="api.example.com")
     inside = service("shop/vec", None, (80, 80), type="ExternalName", externalName="store.vec.svc.cluster.local")

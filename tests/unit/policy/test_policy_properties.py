@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kubectl_genainet.policy import PolicyEngine, PolicyFlow, PolicyVerdict, patch
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy import Direction, PolicyEngine, PolicyFlow, PolicyVerdict, patch
 from kubectl_genainet.policy.patches.patch import Option
 from tests.unit.policy import policy_naive
 from tests.unit.policy.policy_cluster import Raw, end, engine, namespace, netpol, pod
@@ -180,6 +181,21 @@ def test_what_a_patch_admits_is_listed_in_a_cluster_of_many_different_pods(
         after = between_pods(engine(*_applied(objects, option)))
         assert after - before == {(source, target), *option.also_admits}
         assert before <= after or option.isolates
+        changed = judge.with_changes([KubeObject(c.object) for c in option.changes])
+        assert changed is not None
+        assert between_pods(changed.engine) == after
+        fresh = engine(*_applied(objects, option))
+        for direction in Direction:
+            assert isolated(changed.engine, direction) == isolated(fresh, direction)
+        more = netpol("a/more", podSelector={"matchLabels": {"app": "x"}}, ingress=[{"from": [{"podSelector": {}}]}])
+        again = changed.engine.with_changes([KubeObject(more)])  # from a state that was changed already
+        assert again is not None
+        assert between_pods(again.engine) == between_pods(engine(*_applied(objects, option), more))
+
+
+def isolated(judge: PolicyEngine, direction: Direction) -> set[tuple[str, str]]:
+    found = judge.rows.isolated(direction)
+    return {pod for one in judge.rows.classes.classes if found >> one.index & 1 for pod in one.pods}
 
 
 def between_pods(judge: PolicyEngine) -> set[tuple[str, str]]:

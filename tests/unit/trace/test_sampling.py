@@ -37,7 +37,7 @@ def test_number_holds_from_the_last_moment_it_was_known_not_to() -> None:
     assert not sampling and sampling.fewest == ALL_KEPT
     for at, since, level in ((3, 2, 4), (9, 8, 1)):
         sampling.learn(Sampled(node="node-1", t_ns=at, level=level), since)
-    assert [sampling.kept("node-1", begin, end) for begin, end in ((0, 1), (1, 2), (5, 7), (8, 8), (9, 20))] == [
+    assert [sampling.kept("node-1", begin, end) for begin, end in ((0, 1), (1, 2), (5, 7), (8, 8), (10, 20))] == [
         ALL_KEPT,
         ALL_KEPT >> 4,
         ALL_KEPT >> 4,

@@ -1,0 +1,149 @@
+"""Connections counted at their sockets, and those that are followed where not all are: of a known number, known bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+from kubectl_genainet.agent.bpf.loader import LoadedProbe
+from kubectl_genainet.agent.probes import PROBES
+from kubectl_genainet.lab.datapath import netns
+from kubectl_genainet.model.events import ConnectionCounts, Event, PacketSeen
+from kubectl_genainet.model.packet import ALL_KEPT, FiveTuple, Protocol, followed
+from kubectl_genainet.wire import FilterEntry
+from tests.kernel.kerneltest import CLIENT_IP, PORT, SERVER_IP, Row, cache_folder
+
+ASKED, ANSWERED = 300, 5000  # bytes
+FILTERS = (FilterEntry(SERVER_IP, PORT, "TCP"), FilterEntry(SERVER_IP, PORT + 1, "TCP"))
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER of zero seconds
+
+
+def receive(sock: socket.socket, size: int) -> None:
+    while size:
+        size -= len(sock.recv(size))
+
+
+def connect(row: Row, port: int = PORT) -> socket.socket:
+    with netns.inside(row.client):
+        sock = socket.socket()
+    sock.settimeout(10)
+    try:
+        sock.connect((SERVER_IP, port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+@contextlib.contextmanager
+def server(row: Row) -> Iterator[None]:
+    """Answers each connection and closes it: in order where it got all that a client asks, else with a reset."""
+    with netns.inside(row.server):
+        listener = socket.create_server((SERVER_IP, PORT))
+
+    def answer(sock: socket.socket) -> None:
+        with contextlib.suppress(OSError), sock:
+            first = sock.recv(1, socket.MSG_PEEK)
+            if first == b"r":
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            elif first:
+                receive(sock, ASKED)
+                sock.sendall(b"a" * ANSWERED)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=answer, args=(listener.accept()[0],), daemon=True).start()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(10)
+
+
+def ask(row: Row) -> int:
+    """One whole connection; returns the client's port."""
+    with connect(row) as sock:
+        sock.sendall(b"q" * ASKED)
+        receive(sock, ANSWERED)
+        assert sock.recv(1) == b""  # the server's end
+        return int(sock.getsockname()[1])
+
+
+def counts(probe: LoadedProbe, over: int) -> dict[str, ConnectionCounts]:
+    """By side, when so many are over at each; the row has one client and one server."""
+    while True:
+        found = rows(probe)
+        if all(e.ended + e.reset >= over for side, e in found.items() if side != "closed port"):
+            return found
+        time.sleep(0.01)
+
+
+def rows(probe: LoadedProbe) -> dict[str, ConnectionCounts]:
+    found = {}
+    for event in probe.drain({}, 1):
+        assert isinstance(event, ConnectionCounts) and (event.client, event.server) == (CLIENT_IP, SERVER_IP)
+        if event.port == PORT or event.refused:
+            found[event.side if event.port == PORT else "closed port"] = event
+    return found
+
+
+def test_connections_and_their_bytes_are_counted_at_both_ends(row: Row) -> None:
+    with LoadedProbe(PROBES["connections"], "node", cache_folder()) as probe, server(row):
+        probe.configure(FILTERS, None)
+        before = connect(row)  # older than the probe: not counted, even when it ends
+        probe.attach()
+        for _ in range(7):
+            ask(row)
+        with connect(row) as sock, contextlib.suppress(ConnectionResetError):
+            sock.sendall(b"r")
+            sock.recv(1)
+        for _ in range(2):
+            with contextlib.suppress(ConnectionRefusedError):
+                connect(row, PORT + 1)
+        before.close()
+        found = counts(probe, 8)
+    client, backend = found["client"], found["server"]
+    assert (client.opened, client.established, client.ended, client.reset) == (8, 8, 7, 1)
+    assert (backend.opened, backend.established, backend.ended, backend.reset) == (0, 8, 7, 1)
+    assert (client.sent, client.received) == (7 * ASKED + 1, 7 * ANSWERED)
+    assert (backend.sent, backend.received) == (7 * ANSWERED, 7 * ASKED + 1)
+    assert (found["closed port"].opened, found["closed port"].refused, found["closed port"].established) == (2, 2, 0)
+
+
+def test_those_that_are_followed_are_whole_and_all_are_counted(row: Row) -> None:
+    events: list[Event] = []
+    kept = ALL_KEPT // 3
+    with (
+        LoadedProbe(PROBES["packet"], "node", cache_folder()) as packets,
+        LoadedProbe(PROBES["connections"], "node", cache_folder()) as totals,
+        server(row),
+    ):
+        packets.on_event(events.append)
+        packets.maps["sampling"].set(bytes(4), struct.pack("=II", ALL_KEPT - kept, 0))
+        for probe in (packets, totals):
+            probe.configure(FILTERS, None)
+            probe.attach()
+        ports = [ask(row) for _ in range(60)]
+        packets.consume()
+        found = counts(totals, 60)
+    named = {PORT, PORT + 1}
+    wanted = {p for p in ports if followed(FiveTuple(CLIENT_IP, p, SERVER_IP, PORT, Protocol.TCP), kept, named)}
+    opening = Counter(
+        e.flow.sport for e in events if isinstance(e, PacketSeen) and e.tcp is not None and e.tcp.flags == 2
+    )
+    answers = Counter(
+        e.flow.dport for e in events if isinstance(e, PacketSeen) and e.tcp is not None and e.tcp.flags == 18
+    )
+    assert 0 < len(wanted) < 60
+    assert opening == answers == dict.fromkeys(wanted, 4)  # out of and into each of the namespaces on the way
+    assert (found["client"].opened, found["server"].established) == (60, 60)

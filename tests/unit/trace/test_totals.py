@@ -1,0 +1,53 @@
+"""Totals are of all connections that the kernels counted, by workload, Service and backend."""
+
+from __future__ import annotations
+
+from kubectl_genainet.context.identity import Identity
+from kubectl_genainet.model.events import ConnectionCounts, Hello
+from kubectl_genainet.trace.totals import Totals
+from tests.unit.trace_world import BACKEND, CLIENT, SERVICE, SNAPSHOT
+
+
+def hello(node: str, *probes: str) -> Hello:
+    return Hello(
+        node=node,
+        protocol=2,
+        version="0",
+        kernel="6",
+        boot_id="one",
+        t_ns=0,
+        realtime_ns=0,
+        tier="tracepoint",
+        probes=probes,
+    )
+
+
+def counted(node: str, side: str, server: str, port: int, **numbers: int) -> ConnectionCounts:
+    return ConnectionCounts(node=node, t_ns=1, side=side, client=CLIENT, server=server, port=port, **numbers)
+
+
+def test_the_latest_counts_of_each_end_are_summed() -> None:
+    totals = Totals()
+    for event in (
+        hello("node-1", "packet", "connections"),
+        hello("node-2", "packet", "connections"),
+        counted("node-1", "client", SERVICE, 80, opened=3, established=2),
+        counted("node-1", "client", SERVICE, 80, opened=9, established=8, ended=7, refused=1, sent=70, received=700),
+        counted("node-2", "server", BACKEND, 8080, established=8, ended=7, sent=700, received=70),
+    ):
+        totals.event(event)
+    rows = totals.rows(Identity(SNAPSHOT))
+    assert rows is not None
+    client, server = rows
+    assert (client.counted_at, client.service and client.service.name, client.backend) == ("client", "llm", None)
+    assert (client.opened, client.established, client.refused, client.sent) == (9, 8, 1, 70)
+    assert (server.counted_at, server.service, server.established, server.sent) == ("server", None, 8, 700)
+    assert server.backend is not None and server.client == client.client
+
+
+def test_totals_are_not_known_where_an_agent_did_not_count() -> None:
+    totals = Totals()
+    assert totals.rows(Identity(SNAPSHOT)) is None
+    totals.event(hello("node-1", "packet", "connections"))
+    totals.event(hello("node-2", "packet"))
+    assert totals.rows(Identity(SNAPSHOT)) is None
