@@ -164,5 +164,5 @@ def test_probe_makes_the_traffic_that_is_traced(lab: RunningLab, family: Family)
         assert status == (1 if slow_machine(trace.summary) else 0)
     assert len(trace.paths) == 2 and trace.summary["half_seen"] == 0
     assert trace.summary["events"]["lost"] == 0
-    probes = [line for line in trace.errors if line.startswith("probe ")]
+    probes = [line for line in trace.errors if line.startswith("check ")]
     assert len(probes) == 2 and all(f"http://{address_text(service, 80)}/healthz: http 200" in line for line in probes)
