@@ -20,6 +20,7 @@ from kubectl_genainet.agent.dns.stream import Streams
 from kubectl_genainet.agent.dns.wire import decode_message
 from kubectl_genainet.agent.exact.messages import decode_log, decode_trace
 from kubectl_genainet.agent.exact.rules import exact_filters, nft_commands
+from kubectl_genainet.agent.fabric import netlink
 from kubectl_genainet.agent.node.containers import parse_cpu_stat
 from kubectl_genainet.agent.node.fields import resolv_conf_fields
 from kubectl_genainet.agent.node.inventory import pod_uids
@@ -165,6 +166,11 @@ def _segments(data: bytes) -> object:
     return found
 
 
+def _rdma(data: bytes) -> object:
+    bodies = [body for _, body in netlink.messages(data)] + [data]
+    return [(netlink.device_of(b), netlink.queue_pairs_of(b), netlink.netns_mode_of(b)) for b in bodies]
+
+
 def _identities(data: bytes) -> object:
     owners = Owners(_file(data, "identities"))
     owners.reload()
@@ -286,6 +292,7 @@ TARGETS = [
     ),
     Target("dns", _dns, [QUERY]),
     Target("dns over tcp", _segments, [struct.pack("!HIH", len(QUERY) + 2, 1, len(QUERY)) + QUERY]),
+    Target("rdma netlink", _rdma, [_message(5 << 10 | 10, (1, bytes(4)), (19, bytes([8, 0, 28, 0, 7, 0, 0, 0])))]),
     Target("stream", _lines, _recorded(("packet", "drop", "bye", "hello"), 3)),
     Target(
         "identities",

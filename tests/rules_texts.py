@@ -201,7 +201,7 @@ _NFT_MATCHES = (
     *("ct state untracked", "ct state vmap { established : accept, invalid : continue, new : continue }"),
     *("ct status dnat", "ct status != dnat", "ct status & dnat == dnat", "ct status & (snat | dnat) != 0"),
     *("ct status ! dnat", "ct status confirmed", "ct mark & 0x80 == 0x80", "ct mark 0", "ct mark != 0x80"),
-    *("ct mark and 0xf0 != 0x0", "ct direction original", "ct direction reply", "ct l3proto ipv4", "ct protocol tcp"),
+    *("ct mark and 0xf0 != 0x0", "ct direction original", "ct direction reply", "ct protocol tcp"),
     *("meta mark & 0x4000 != 0", "meta mark 0x1", "meta mark != 0", "meta mark and 0x3 == 0x1", "mark 0x4000-0x4fff"),
     *("ct original ip daddr 10.96.0.1", "ct reply ip saddr 10.8.0.0/24", "ct original ip saddr 10.7.0.2"),
     *("ct original proto-dst 80", "fib daddr type local", "fib daddr type != local", "fib saddr type local"),

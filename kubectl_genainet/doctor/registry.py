@@ -26,6 +26,7 @@ from kubectl_genainet.doctor.families.nodes import (
     dra,
     efa,
     exclusive,
+    fabric,
     gke_networks,
     gpu_nodes,
     multinode,
@@ -104,6 +105,7 @@ _FAMILIES = (
     tpu,
     efa,
     nccl,
+    fabric,
     gke_networks,
     gpu_nodes,
 )

@@ -42,7 +42,7 @@ QUEUES = (
     QueueCounter(
         "TCPReqQFullDrop",
         SYN_QUEUE_FULL,
-        "the queue of half-open connections of {place} is full, and SYNs are dropped without a word "
+        "the queue of half-open connections of {place} is full, and SYNs are dropped silently "
         "(net.ipv4.tcp_max_syn_backlog, somaxconn, the application's listen(); net.ipv4.tcp_syncookies is 0)",
     ),
 )

@@ -15,6 +15,7 @@ import msgspec
 from kubectl_genainet.model.kube import EndpointSlice, KubeObject, Namespace, Node, Pod, Service, ServicePort
 
 T = TypeVar("T")
+GIVEN_TWICE = " is given twice"  # behind the object's name, in a note of the reading
 _TAG = re.compile(r"(:[^/]*)?(@.*)?$")
 
 

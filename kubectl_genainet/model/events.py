@@ -217,7 +217,7 @@ class HttpHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, ta
     """The head of a clear HTTP/1.1 message passed a device of the node's own namespace (`trace --http`).
 
     A request has a `method` and a `path` (without its query), a response a `status`. `head_bytes` is the head's length, 0
-    where it goes on in the next segment; `payload` the segment's, so what is more is the begin of the body.
+    where it goes on in the next segment; `payload` the segment's, so what is more is the start of the body.
     """
 
     node: str

@@ -27,7 +27,7 @@ _AGREEMENT = {
     Agreement.AGREE: "the policies agree: none of them admits it",
     Agreement.API_ADMITS: "the policies admit it: the kernel and the API disagree",
     Agreement.API_ISOLATES: "the policies do not admit it, and it passes: the kernel and the API disagree",
-    Agreement.UNKNOWN: "what the policies say could not be told",
+    Agreement.UNKNOWN: "it is not known what the policies say",
 }
 
 

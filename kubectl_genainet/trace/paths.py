@@ -69,7 +69,7 @@ FIRST_RESEND_NS = 1_000_000_000  # TCP's first retransmission of a SYN (RFC 6298
 LOST_TELLS = 4  # so many SYNs of a connection were seen dropped: it is told, though its client may go on trying
 EXACT_NS = 1_500_000_000  # the kernel's trace comes by another way than the packets, and its rules are looked up
 RULES_NS = 5_000_000_000  # how long a pod's rules are waited for, where a packet died by them
-COUNTERS_NS = 15_000_000_000  # how long a node's counters are waited for, where they alone can tell why a packet died
+COUNTERS_NS = 30_000_000_000  # how long a node's counters are waited for, where they alone can tell why a packet died
 LOSS_TOLD_NS = 2_000_000_000  # a loss is told within so long
 COUNTED_NS = 2_500_000_000  # until the counters tell whether what was lost has arrived after all
 HALF_CLOSED_NS = 800_000_000  # one side has said FIN: the other follows, or has more to send
@@ -275,7 +275,7 @@ class PathCorrelator:
         dying = [d.event for d in connection.drops if d.event.reason == "NETFILTER_DROP"]
         if not any(self.context.identity.reported_ns.get(e.node, e.t_ns) < e.t_ns for e in dying):
             return False
-        if any(self._now.get(e.node, 0) - e.t_ns > COUNTERS_NS for e in dying):
+        if all(self._now.get(e.node, 0) - e.t_ns > COUNTERS_NS for e in dying):
             return False
         if connection.unexplained is None:
             drop = self.path_of(connection).drop

@@ -207,7 +207,7 @@ def no_endpoints(path: PacketPath, connection: Connection, identity: Identity) -
 _QUEUES = {
     "TCPReqQFullDrop": (
         SYN_QUEUE_FULL,
-        "the queue of half-open connections of {place} is full: SYNs are dropped there without a word",
+        "the queue of half-open connections of {place} is full: SYNs are dropped there silently",
     ),
     "ListenOverflows": (
         LISTEN_OVERFLOW,

@@ -74,7 +74,7 @@ def _not_known(answer: Explanation) -> list[str]:
     """Why it is not known whether the policies admit the flow; empty where that is known."""
     if answer.verdict is not PolicyVerdict.UNKNOWN:
         return []
-    return list(map(str, answer.not_evaluated)) or ["not all that they select by is known"]
+    return list(map(str, answer.not_evaluated)) or ["not everything that they select by is known"]
 
 
 def _asked(case: DropContext) -> str:

@@ -183,8 +183,9 @@ def expected_hops(
     ]
 
 
-def programmed_chains(lab: RunningLab, node: str, family: Family, service: str) -> tuple[str, dict[str, str]]:
-    """(chain of my-llama-svc, chain of each endpoint's address) as the system's own tools print the node's rules."""
+def programmed_chains(lab: RunningLab, node: str, family: Family, service: str) -> tuple[str, dict[str, str | None]]:
+    """(chain of my-llama-svc, chain of each endpoint's address) as the system's own tools print the node's rules; None for an
+    endpoint in a map of the Service's own chain."""
     if lab.record.spec.proxy_mode is ProxyMode.IPTABLES:
         text = lab.node_output(node, "iptables-save" if family is Family.IPV4 else "ip6tables-save", "-t", "nat")
         dispatch = re.search(rf"-A KUBE-SERVICES -d {re.escape(service)}/\d+ .*--dport 80 .*-j (KUBE-SVC-\w+)", text)
@@ -194,11 +195,10 @@ def programmed_chains(lab: RunningLab, node: str, family: Family, service: str) 
     text = lab.node_output(node, "nft", "list", "table", "ip" if family is Family.IPV4 else "ip6", "kube-proxy")
     dispatch = re.search(rf"{re.escape(service)} \. tcp \. 80 : goto (service-[^\s,]+)", text)
     assert dispatch is not None, text
-    endpoints: dict[str, str] = {}
+    endpoints: dict[str, str | None] = {}
     for block in re.findall(r"chain (\S+) \{(.*?)\n\t\}", text, re.DOTALL):
-        target = re.search(r"dnat to \[?([0-9a-f.:]+?)\]?:8080\b", block[1])
-        if target:
-            endpoints[target[1]] = block[0]
+        targets = re.findall(r"dnat to \[?([0-9a-f.:]+?)\]?:8080\b|: ([0-9a-f.:]+) \. 8080\b", block[1])
+        endpoints |= {alone or of_map: block[0] if alone else None for alone, of_map in targets}
     return dispatch[1], endpoints
 
 

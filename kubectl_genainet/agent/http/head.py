@@ -23,7 +23,7 @@ class Head:
 
 
 def read_head(segment: bytes) -> Head | None:
-    """The head at the begin of a segment's data; None where no message of HTTP/1.1 begins there. Of a path the query is
+    """The head at the start of a segment's data; None where no message of HTTP/1.1 begins there. Of a path the query is
     left out: it may hold what people typed, or a key."""
     head, found, _ = segment.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")

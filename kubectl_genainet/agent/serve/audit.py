@@ -25,7 +25,7 @@ class Entry:
 
 @contextlib.asynccontextmanager
 async def session(name: str, peer: str, request: TraceRequest) -> AsyncIterator[Entry]:
-    """Writes a line at the begin of the block and one at its end."""
+    """Writes a line at the start of the block and one at its end."""
     entry, begun = Entry(), time.monotonic()
     _write(
         "session",

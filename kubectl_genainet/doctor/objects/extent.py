@@ -7,11 +7,16 @@ every object of a kind that it holds, and of the kinds of which a cluster need n
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 from kubectl_genainet.doctor.objects.raw import text
-from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
+from kubectl_genainet.model.cluster import GIVEN_TWICE, ClusterSnapshot, LeftOut
+from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.workload_kinds.kinds import TEMPLATE_PLACES
 
 # Kinds that many clusters have none of: in a dump their absence says that there are none.
 _MAY_BE_NONE = frozenset(
@@ -55,18 +60,42 @@ class Extent:
         """Whether manifests are a dump: nodes, and every workload beside them in the same file, or with the uid that an API
         server gives. A repository may hold a node in some test of its own."""
         nodes = self.snapshot.of("Node", "")
-        files = {_file(n.source) for n in nodes}
-        others = (o for kind in ("Deployment", "StatefulSet", "DaemonSet", "Service") for o in self.snapshot.of(kind))
-        return bool(nodes) and all(text(o.raw, "metadata", "uid") or _file(o.source) in files for o in others)
+        return bool(nodes) and self._beside({_file(n.source) for n in nodes}, self._made)
+
+    @cached_property
+    def _made(self) -> tuple[KubeObject, ...]:
+        """What people write and clusters hold: workloads and Services."""
+        kinds = {kind for _, kind in TEMPLATE_PLACES} | {"Service"}
+        return tuple(o for kind in sorted(kinds) for o in self.snapshot.of(kind))
+
+    @staticmethod
+    def _beside(files: set[str], objects: Iterable[KubeObject]) -> bool:
+        return all(text(o.raw, "metadata", "uid") or _file(o.source) in files for o in objects)
 
     @cached_property
     def _dumped_namespaces(self) -> frozenset[str]:
-        """Namespaces of pods that were scheduled: only a cluster makes these."""
-        return frozenset(o.namespace for o in self.snapshot.of("Pod", "") if text(o.raw, "spec", "nodeName"))
+        """Namespaces of pods that were scheduled, which only a cluster makes, with their workloads beside them."""
+        files: dict[str, set[str]] = defaultdict(set)
+        for pod in self.snapshot.of("Pod", ""):
+            if text(pod.raw, "spec", "nodeName"):
+                files[pod.namespace].add(_file(pod.source))
+        return frozenset(
+            namespace
+            for namespace, held in files.items()
+            if self._beside(held, (o for o in self._made if o.namespace == namespace))
+        )
 
     @cached_property
     def _left_out(self) -> dict[str, LeftOut]:
         return {item.kind: item for item in self.snapshot.left_out}
+
+    @cached_property
+    def _variants(self) -> frozenset[str]:
+        return frozenset(note.partition(GIVEN_TWICE)[0] for note in self.snapshot.notes if GIVEN_TWICE in note)
+
+    def varies(self, ref: ObjectRef) -> bool:
+        """Whether manifests give an object more than once: which of them belongs to the others is not known."""
+        return str(ref) in self._variants
 
     def unread(self, kind: str, namespace: str = "") -> str:
         """Why a kind was not read; empty where it was. `namespace`: the objects of this one are enough."""

@@ -38,7 +38,7 @@ def stream_stall(lab: Lab, memo: Memo) -> None:
     _streaming(lab, memo, stall_after=10, stall_ms=STALL_MS)
 
 
-@incident("stream-reset", Expected(Verdict.RESET), clear=restore)
+@incident("stream-reset", Expected(Verdict.FORWARDED), clear=restore)
 def stream_reset(lab: Lab, memo: Memo) -> None:
     """One pod of the model resets its token streams midway.
 

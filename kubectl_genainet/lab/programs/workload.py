@@ -119,7 +119,7 @@ class Member:
         head = await reader.readuntil(b"\r\n\r\n")
         path = head.split(b" ", 2)[1]
         await reader.readexactly(content_length(head))
-        keep = b"\r\nconnection: close\r\n" not in head.lower()
+        keep = b"\r\nconnection: keep-alive\r\n" in head.lower()  # who does not ask for it waits for the end
         if path == b"/healthz":
             self._respond(writer, 503 if self.behaviour.get("unready") else 200, b"", keep=keep)
         elif self.behaviour.get("reset"):

@@ -119,7 +119,7 @@ def _add_saved(servers: list[VirtualServer], real: list[list[RealServer]], words
 
 def _counted_real(words: list[str]) -> RealServer:
     ip, port = split_endpoint(words[1])
-    return RealServer(canonical_ip(ip), _port(port), "Masq", 1)
+    return RealServer(_address(ip), _port(port), "Masq", 1)
 
 
 def _port(text: str) -> int:
@@ -136,7 +136,13 @@ def _server(protocol: str, address: str, scheduler: str, flags: list[str]) -> Vi
     if protocol == "FWM":
         return VirtualServer("FWM", "", 0, scheduler, timeout, (), int(address))
     ip, port = split_endpoint(address)
-    return VirtualServer(protocol, canonical_ip(ip), _port(port), scheduler, timeout, ())
+    return VirtualServer(protocol, _address(ip), _port(port), scheduler, timeout, ())
+
+
+def _address(text: str) -> str:
+    """Raises ValueError for what is no address."""
+    address_number(text)
+    return canonical_ip(text)
 
 
 def _listed(words: list[str]) -> VirtualServer:
@@ -149,7 +155,7 @@ def _listed_real(words: list[str]) -> RealServer:
     ip, port = split_endpoint(words[1])
     forward, weight, active, inactive = (*words[2:6], *([""] * 4))[:4]
     return RealServer(
-        canonical_ip(ip),
+        _address(ip),
         _port(port),
         forward or "Masq",
         number if (number := whole_number(weight)) is not None else 1,
@@ -167,4 +173,4 @@ def _saved_real(words: list[str]) -> RealServer:
     ip, port = split_endpoint(words[words.index("-r") + 1])
     forward = next((_FORWARD[w] for w in words if w in _FORWARD), "Masq")
     weight = words[words.index("-w") + 1] if "-w" in words else "1"
-    return RealServer(canonical_ip(ip), _port(port), forward, int(weight))
+    return RealServer(_address(ip), _port(port), forward, int(weight))

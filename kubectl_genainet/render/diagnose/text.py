@@ -115,21 +115,21 @@ class MarkdownView:
         print("\n".join(self._lines(conclusion)))
 
     def _lines(self, conclusion: Conclusion) -> Iterator[str]:
-        yield f"# {_md(headline(conclusion))}"
+        yield f"# {markdown_text(headline(conclusion))}"
         for number, cause in enumerate(conclusion.causes, 1):
-            yield from ("", f"## {number}. {_md(cause.title)}", "", _md(who(cause)), "")
-            yield from (f"- {_md(e.statement)} *[{e.certainty.value}]*" for e in cause.evidence)
-            yield from (f"- also felt: {_md(s.title)} ({s.count} {s.unit})" for s in cause.symptoms)
+            yield from ("", f"## {number}. {markdown_text(cause.title)}", "", markdown_text(who(cause)), "")
+            yield from (f"- {markdown_text(e.statement)} *[{e.certainty.value}]*" for e in cause.evidence)
+            yield from (f"- also felt: {markdown_text(s.title)} ({s.count} {s.unit})" for s in cause.symptoms)
             if cause.remedy is not None:
-                yield from ("", f"**Do:** {_md(cause.remedy.text)}")
+                yield from ("", f"**Do:** {markdown_text(cause.remedy.text)}")
                 for language, text in (("sh", cause.remedy.command), ("yaml", cause.remedy.yaml)):
                     if text:
                         yield from ("", f"```{language}", printable_block(text), "```")
         yield from ("", "| checked | | |", "|---|---|---|")
-        yield from (f"| {c.what} | {STATE_WORDS[c.state]} | {_md(c.why)} |" for c in conclusion.checked)
+        yield from (f"| {c.what} | {STATE_WORDS[c.state]} | {markdown_text(c.why)} |" for c in conclusion.checked)
         if conclusion.notes or conclusion.next:
             yield ""
-        yield from (f"- {_md(note)}" for note in conclusion.notes)
+        yield from (f"- {markdown_text(note)}" for note in conclusion.notes)
         yield from (f"- next: `{printable(command)}`" for command in conclusion.next)
 
 
@@ -137,7 +137,7 @@ def printable_block(text: str) -> str:
     return "\n".join(printable(line).replace("```", "'''") for line in text.splitlines())
 
 
-def _md(text: str) -> str:
+def markdown_text(text: str) -> str:
     """A sentence as Markdown text: what would be markup is escaped."""
     return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in printable(text))
 

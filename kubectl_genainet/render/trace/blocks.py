@@ -37,7 +37,7 @@ def blocks(groups: list[Group], total: int, width: int) -> list[RenderableType]:
     return shown
 
 
-def block(group: Group, total: int, width: int, *, hops: bool) -> RenderableType:
+def block(group: Group, total: int, width: int, *, hops: bool) -> Rows:
     """One group; `total` is the number of all connections, `hops` shows the example device by device."""
     lines = [*hanging(_head(group, total), width, hang=2), *hanging(_ends(group), width, indent=2, hang=2)]
     if not group.wrong and not hops:

@@ -84,11 +84,11 @@ def summary_block(
         parts += [part for item in finding.evidence for part in hanging(evidence(item), width, indent=2, hang=2)]
     if summary.sampled > 1 and summary.totals:
         parts += [Text(""), Text(TOTALS_TITLE, style="dim"), table(TOTALS_COLUMNS, summary.totals)]
-    parts += [Text(""), *hanging(Text(_account(summary), style="dim"), width)]
+    parts += [Text(""), *hanging(Text(account(summary), style="dim"), width)]
     return Group(*parts)
 
 
-def _account(summary: TraceSummary) -> str:
+def account(summary: TraceSummary) -> str:
     verdicts = ", ".join(f"{n} {name}" for name, n in sorted(summary.verdicts.items())) or "none"
     events = summary.events
     emitted, lost = events.get("emitted"), events.get("lost")

@@ -13,6 +13,7 @@ from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.trace.blocks import blocks
+from kubectl_genainet.render.trace.markdown import trace_markdown
 from kubectl_genainet.render.trace.summary import summary_block
 from kubectl_genainet.render.trace.tree import path_tree
 from kubectl_genainet.render.trace.wide import WIDE_COLUMNS, follow_line, wide_line
@@ -146,11 +147,22 @@ class GroupView(TraceView):
         self.console.print(summary_block(summary, self.console.width, shown=shown))
 
 
+class MarkdownView(GroupView):
+    """The blocks and the backends as a document, at the end."""
+
+    in_place = False
+
+    def finish(self, summary: TraceSummary) -> None:
+        self._nothing_seen(summary)
+        print("\n".join(trace_markdown(self.grouping.groups, self.grouping.connections, summary)))
+
+
 VIEWS: dict[str, Callable[..., TraceView]] = {
     "tree": GroupView,
     "each": EachView,
     "follow": FollowView,
     "wide": WideView,
+    "markdown": MarkdownView,
     "json": JsonView,
     "yaml": YamlView,
 }

@@ -105,7 +105,7 @@ def _stalled(path: PacketPath, stream: Stream, ref: ObjectRef | None, slow_ns: i
     if stream.gap_p50_ns is not None and silence.length_ns < STALL_FACTOR * stream.gap_p50_ns:
         return
     length = seconds(silence.length_ns)
-    at = f"{seconds(silence.at_ns)} after {'the trace saw it first' if stream.older else 'the begin'}"
+    at = f"{seconds(silence.at_ns)} after {'the trace saw it first' if stream.older else 'the start'}"
     if silence.waited_for == "network":
         title = (
             f"the reply was held up on its way for {length}, {at}: packets of it were lost, and the client "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from kubectl_genainet.model.fabric import Fabric, RdmaDevice, RdmaPort
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.node import ContainerCpu, KubeProxyState, Latency, Listener
 from tests.unit.doctor.doctor_clusters import eks, kubeadm
@@ -105,3 +106,28 @@ def a_sync_takes_seconds(world: World) -> None:
 def endpoints_change_late(world: World) -> None:
     state = KubeProxyState(mode="iptables", syncs=Latency(5200, 0.5), programming=Latency(900, 15.0))
     change_report(world, 0, kube_proxy=state)
+
+
+@fault("nic-allowance", known(eks), f"Node {N1}", "eth0.conntrack_allowance_exceeded")
+def connections_over_the_instances_allowance(world: World) -> None:
+    change_host(world, {"eth0": {"conntrack_allowance_exceeded": 12, "bw_in_allowance_exceeded": 7}})
+
+
+@fault("nic-allowance", known(eks), f"Node {N1}", "eth0.linklocal_allowance_exceeded")
+def dns_over_the_instances_allowance(world: World) -> None:
+    change_host(world, {"eth0": {"linklocal_allowance_exceeded": 3}})
+
+
+def change_host(world: World, counters: dict[str, dict[str, int]]) -> None:
+    index = next(i for i, r in enumerate(world.reports) if r.node == N1)
+    number = next(i for i, n in enumerate(world.reports[index].namespaces) if n.host)
+    change_netns(world, index, number, nic_counters=counters)
+
+
+@fault("rdma-port-down", known(eks), f"Node {N1}", "rdmap0s6/ports/1/state")
+def port_down_under_a_job(world: World) -> None:
+    index = next(i for i, r in enumerate(world.reports) if r.node == N1)
+    ports = (RdmaPort(number=1, state="DOWN", link_layer="Unspecified"),)
+    unused = RdmaDevice(name="rdmap1s6", ports=ports, users=())
+    devices = (RdmaDevice(name="rdmap0s6", ports=ports, users=((4026532000, 8),)), unused)
+    change_report(world, index, fabric=Fabric(devices=devices))

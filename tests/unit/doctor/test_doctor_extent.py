@@ -108,6 +108,11 @@ def test_a_node_in_a_file_of_its_own_makes_no_dump_of_a_repository(tmp_path: Pat
     cluster = Cluster(load_manifests([str(tmp_path)]))
     assert cluster.nodes
     assert "not known to be the whole cluster" in cluster.partial("Service")
+    scheduled = (
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: shop}\nspec: {nodeName: n1, containers: []}\n"
+    )
+    (tmp_path / "pod.yaml").write_text(scheduled)
+    assert Cluster(load_manifests([str(tmp_path)])).partial("NetworkPolicy", "shop")
 
 
 @pytest.mark.parametrize(

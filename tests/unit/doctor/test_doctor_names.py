@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.predicates.selectors import alike
+from kubectl_genainet.doctor.registry import all_checks
+from kubectl_genainet.doctor.report import examine
+from kubectl_genainet.kube.manifests import load_manifests
 from tests.unit.doctor.manifest_reports import findings
 
 MODEL = """
@@ -44,3 +50,14 @@ def test_a_port_of_a_label_is_known() -> None:
 def test_another_short_word_is_another_name() -> None:
     for one, other, near in (("rel-tei", "rel-tgi", False), ("chat-modell", "chat-model", True), ("api", "app", False)):
         assert bool(alike(one, [other])) == near
+
+
+def test_of_an_object_given_twice_nothing_is_said_of_what_it_belongs_to(tmp_path: Path) -> None:
+    service = SERVICE % ("coder-7b", "[{port: 80, targetPort: http}]")
+    (tmp_path / "a.yaml").write_text(MODEL + service)
+    once = examine(Cluster(load_manifests([str(tmp_path)])), all_checks())
+    assert [f.check for f in once.findings if f.check.startswith("service")] == ["service-target-port"]
+    (tmp_path / "b.yaml").write_text(MODEL.replace("registry.test/app:1", "registry.test/app:2"))
+    twice = examine(Cluster(load_manifests([str(tmp_path)])), all_checks())
+    assert [f.check for f in twice.findings if f.check.startswith("service")] == []
+    assert "Deployment shop/coder-7b is given more than once" in str(twice.not_checked)

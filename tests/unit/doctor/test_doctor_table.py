@@ -127,6 +127,8 @@ CLUSTERS = (
     Faults(
         whole_eks,
         (
+            "connections_over_the_instances_allowance",
+            "port_down_under_a_job",
             "server_on_another_port",
             "external_name_maps_a_port",
             "model_only_for_its_own_node",

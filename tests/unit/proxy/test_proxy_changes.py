@@ -138,3 +138,9 @@ def test_a_type_at_one_device_is_known_of_addresses_that_are_no_nodes() -> None:
     text = f"*nat\n:POSTROUTING ACCEPT [0:0]\n{rule}\nCOMMIT\n"
     assert _evaluate(text).masquerade is True
     assert _evaluate(text, src="10.50.0.1").masquerade is None
+
+
+def test_a_virtual_server_without_a_proper_address_is_named_as_not_read() -> None:
+    ruleset = parse_ruleset(dumps_of("-A -t 10.50.9.9:80 -s rr\n-A -t --seconds:80 -s rr\n"), node_ips=NODE)
+    assert [server.vip for server in ruleset.virtual_servers] == ["10.50.9.9"]
+    assert "--seconds" in ruleset.unread[0].what

@@ -189,7 +189,7 @@ def test_silence_is_the_servers_or_the_networks() -> None:
     assert servers.stream is not None and servers.stream.silence is not None
     assert (servers.stream.silence.length_ns, servers.stream.silence.waited_for) == (8 * SECOND, "server")
     assert (
-        "llm-0 stalled: 8.0 s of silence in the middle of its reply, 8.0 s after the begin" in servers.findings[0].title
+        "llm-0 stalled: 8.0 s of silence in the middle of its reply, 8.0 s after the start" in servers.findings[0].title
     )
     networks = streamed(World(), sent_silence=60 * MS, got_silence=4 * SECOND)
     assert [f.check for f in networks.findings] == ["stream-held-up"]

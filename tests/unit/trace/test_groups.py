@@ -13,9 +13,11 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.results.path import Drop, Flow, Hop, PacketPath, Party, ServiceRef, Verdict
+from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.model.target import is_connection_end
 from kubectl_genainet.model.units import rfc3339
 from kubectl_genainet.render.trace.blocks import blocks
+from kubectl_genainet.render.trace.markdown import trace_markdown
 from kubectl_genainet.trace.shown.filters import path_filter
 from kubectl_genainet.trace.shown.groups import Grouping
 from tests.unit.trace_world import pod
@@ -92,6 +94,22 @@ def test_narrow_terminals_show_the_cause_and_no_hops() -> None:
     lines = text_of(grouping, 40)
     assert all(len(line) <= 40 for line in lines)
     assert "isolated for ingress" in " ".join(" ".join(lines).split()) and not any("veth" in line for line in lines)
+
+
+def test_markdown_has_a_section_a_group_and_escapes_names() -> None:
+    grouping = Grouping()
+    grouping.add(path(1, 1, workload="chat_*bold*", dropped=True))
+    grouping.add(path(2, 1))
+    account: dict[str, int | None] = {"emitted": 4, "received": 4, "lost": 0}
+    summary = TraceSummary("svc/vllm", 2, {"dropped": 1, "forwarded": 1}, (), (), account, {}, ("node-1",), (), ())
+    lines = list(trace_markdown(grouping.groups, grouping.connections, summary))
+    assert lines[0] == "# svc/vllm: 1 of 2 connections failed"
+    headings = [line for line in lines if line.startswith("## ")]
+    assert headings == [
+        "## DROPPED: ai/chat\\_\\*bold\\* → svc/vllm:80 → ai/vllm",
+        "## FORWARDED: ai/chat → svc/vllm:80 → ai/vllm",
+    ]
+    assert lines.count("```text") == lines.count("```") == 2 and any("wanted app=chat" in line for line in lines)
 
 
 SNAPSHOT = ClusterSnapshot((pod("chat-1", "node-1", "10.244.1.1"), pod("vllm-2", "node-2", "10.244.2.2")))

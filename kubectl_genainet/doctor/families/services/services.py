@@ -39,6 +39,9 @@ def service_selector(cluster: Cluster) -> Problems:
         wanted, namespace = service.spec.selector, service.metadata.namespace
         added = added_by_a_controller(cluster, namespace, wanted)
         near = None if added else nearly_selected(cluster, namespace, wanted, service.metadata.name)
+        if near is not None and cluster.extent.varies(near[0].ref):
+            yield NotChecked(str(service.ref), f"{near[0].ref} is given more than once")
+            continue
         if added or (near is None and cluster.partial("Pod", namespace)):
             reason = (
                 f"a controller adds the label {added}" if added else "the pods that it selects may be made elsewhere"
@@ -97,6 +100,9 @@ def service_target_port(cluster: Cluster) -> Problems:
             if not named and (_is_for_metrics(service, port) or any(_mentions(w, int(target)) for w in workloads)):
                 continue
             workload = workloads[0]
+            if any(cluster.extent.varies(w.ref) for w in workloads):
+                yield NotChecked(str(service.ref), f"{workload.ref} is given more than once")
+                continue
             choices = sorted({name for _, name, _ in declared if name}) if named else [str(n) for n in same]
             yield Problem(
                 f"targetPort {target} is not a port of {workload.ref}",
