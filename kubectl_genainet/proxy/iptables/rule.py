@@ -66,7 +66,7 @@ class Compiler:
                 reader.negated = negated
                 try:
                     check = option(self, reader, rule)
-                except (ValueError, IndexError, KeyError):
+                except (ValueError, IndexError, KeyError, ZeroDivisionError):
                     reader.skip_values()
                     check, reader.negated = checks.always_unknown, False
                 if check is not None:

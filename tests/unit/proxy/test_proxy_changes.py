@@ -144,3 +144,8 @@ def test_a_virtual_server_without_a_proper_address_is_named_as_not_read() -> Non
     ruleset = parse_ruleset(dumps_of("-A -t 10.50.9.9:80 -s rr\n-A -t --seconds:80 -s rr\n"), node_ips=NODE)
     assert [server.vip for server in ruleset.virtual_servers] == ["10.50.9.9"]
     assert "--seconds" in ruleset.unread[0].what
+
+
+def test_every_nought_packets_is_not_read() -> None:
+    rule = "-A FORWARD -m statistic --mode nth --every 0 --packet 0 -j DROP"
+    assert _evaluate(f"*filter\n:FORWARD ACCEPT [0:0]\n{rule}\nCOMMIT\n").verdict is RulesetVerdict.UNKNOWN
