@@ -98,7 +98,8 @@ def test_closed_port_is_refused_by_the_pods_kernel_and_names_the_declared_port(i
     assert row["drop"]["rule"] is None and row["policy"] is None
     assert "its containers declare 8080" in row["title"]
     assert f"TCP resets sent by pod {row['pod']} (NO_SOCKET)" in statements(row)
-    assert not [r for r in incident if r["outcome"] == "reset"]
+    # Of the closed port alone: whatever else runs in the lab may reset connections of its own.
+    assert not [r for r in incident if r["outcome"] == "reset" and r["server"]["port"] == row["server"]["port"]]
 
 
 @pytest.mark.parametrize("incident", ["reset-by-app"], indirect=True)
