@@ -40,6 +40,8 @@ _RETRY = urllib3.Retry(
 class KubeClient:
     """Requests to one API server as one user. Every failure is a GenainetError with what to do. Thread-safe."""
 
+    _user: Impersonation = NOBODY_ELSE
+
     def __init__(
         self, configuration: Any, namespace: str = "default", timeout_s: float = 30.0, user: Impersonation = NOBODY_ELSE
     ) -> None:

@@ -16,6 +16,7 @@ import yaml
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.client import connect, context_namespace
 from kubectl_genainet.kube.failures import ApiError
+from kubectl_genainet.kube.incluster import ServiceAccountClient
 
 
 def write_config(path: Path, server: str = "https://127.0.0.1:1", **user: Any) -> str:
@@ -178,6 +179,21 @@ def test_a_certificate_for_another_name_is_said(server: ThreadingHTTPServer, tmp
     config["clusters"][0]["cluster"]["certificate-authority"] = str(certificate)
     (tmp_path / "config").write_text(yaml.safe_dump(config))
     assert "tls-server-name" in failure(str(tmp_path / "config")).hint
+
+
+def test_a_service_account_asks_as_itself(
+    server: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = make_certificate(tmp_path, "IP:127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, tmp_path / "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.answer = (200, b'{"groups": []}')  # type: ignore[attr-defined]
+    (tmp_path / "ca.crt").write_bytes(certificate.read_bytes())
+    (tmp_path / "token").write_text("t")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.server_port))
+    assert ServiceAccountClient(tmp_path).request("GET", "/apis") == b'{"groups": []}'
 
 
 def make_certificate(folder: Path, names: str) -> Path:
