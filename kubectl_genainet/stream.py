@@ -316,7 +316,7 @@ class Streams:
         sessions, body = dict(self._sessions), msgspec.json.encode(filters)
 
         def change(connection: AgentConnection) -> None:
-            list(connection.lines(connection.request("PUT", f"/v1/trace/{sessions[connection.node]}/filters", body)))
+            connection.request("PUT", f"/v1/trace/{sessions[connection.node]}/filters", body).read(1 << 16)
 
         answers = _each({node: self._dials[node] for node in sessions}, self._token, change, CHANGE_S)
         return [answer for answer in answers.values() if answer is not None]

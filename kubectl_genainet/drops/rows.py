@@ -289,8 +289,8 @@ class Rows:
         evidence = [Evidence(f"tracepoint tcp_retransmit_skb: {states}", Certainty.OBSERVED, node=group.node)]
         if group.in_vain:
             title = (
-                f"TCP of {self._where(group)} sent the same again and again ({states}), and nothing acknowledged it: packets or "
-                "their acknowledgements are lost where no agent looks"
+                f"TCP of {self._where(group)} sent the same again and again ({states}), and nothing acknowledged it; where "
+                "the packets or their acknowledgements were lost was not seen"
             )
             said = f"{counted(group.in_vain, 'segment')} sent again after three timeouts in a row (icsk_retransmits)"
             evidence.append(Evidence(said, Certainty.OBSERVED, node=group.node, value=group.in_vain))

@@ -13,9 +13,11 @@ from kubectl_genainet.errors import ExitStatus, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged, Event, Progress
 from kubectl_genainet.model.finding import Severity
+from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import FiveTuple
 from kubectl_genainet.model.results.drops import DropRow
 from kubectl_genainet.model.target import Target
+from kubectl_genainet.proxy import service_rules
 from kubectl_genainet.run.as_used import AsUsed
 from kubectl_genainet.run.session import Watching, perform
 from kubectl_genainet.run.sources.base import Source
@@ -72,6 +74,7 @@ class DropsRun:
         self.account = Account()
         self.rows = Rows(self.correlator)
         self._attached = False
+        self._translated: dict[FilterEntry, None] = {}  # where nodes' rules send the target's packets, beside endpoints
         self._as_used = AsUsed(source)
         view.source = self._rows_as_used
 
@@ -79,11 +82,22 @@ class DropsRun:
         return list(map(self._as_used.row, self.rows.build()))
 
     def _concerns(self, flow: FiveTuple) -> bool:
-        return self.scope.current.concerns(flow)
+        ends = {(entry.ip, entry.port) for entry in self._translated}
+        return self.scope.current.concerns(flow) or bool({(flow.dst, flow.dport), (flow.src, flow.sport)} & ends)
 
     @property
     def filters(self) -> tuple[FilterEntry, ...]:
-        return self.scope.current.filters
+        return tuple(dict.fromkeys((*self.scope.current.filters, *self._translated)))
+
+    def _learn_translations(self, node: str) -> None:
+        """A node whose rules are old sends the target's packets to what is no endpoint: those are the target's too."""
+        servers = self.scope.current.servers
+        ruleset, _ = self.correlator.context.rulesets.of(node)
+        for rules in service_rules(ruleset) if ruleset is not None and servers else ():
+            for address in rules.addresses:
+                if (address.ip, address.port) in servers:
+                    ends = {(b.ip, b.port or address.port) for b in address.backends} - servers
+                    self._translated |= dict.fromkeys(FilterEntry(ip, port, rules.protocol) for ip, port in ends)
 
     def take(self, event: Event) -> None:
         self.account.event(event)
@@ -92,6 +106,8 @@ class DropsRun:
         self._attached = self._attached or (isinstance(event, Progress) and event.stage == "attached")
         self.view.event(event)
         self.correlator.feed(event)
+        if isinstance(event, RulesetDump):
+            self._learn_translations(event.node)
 
     def finish(self, *, live: bool) -> ExitStatus:
         rows = self._rows_as_used()

@@ -17,6 +17,7 @@ from kubectl_genainet.bundle import Bundle, BundleWriter, new_header
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, Progress
+from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import not_found
 from kubectl_genainet.run.agents import Agents
 from kubectl_genainet.run.interrupts import Interrupts
@@ -43,7 +44,7 @@ class Correlator(Protocol):
 
 
 class Run(Protocol):
-    """What a verb makes of the records. `filters` are followed as they change with the cluster's objects."""
+    """What a verb makes of the records. `filters` are followed as they change with the cluster's objects and rules."""
 
     @property
     def view(self) -> View: ...
@@ -207,7 +208,10 @@ class LiveSession:
         while not streams.done and time.monotonic() < deadline:
             event = streams.poll(POLL_S)
             if event is not None:
+                before = self.run.filters if isinstance(event, RulesetDump) else ()
                 yield event
+                if isinstance(event, RulesetDump):
+                    self._follow(streams, before)
                 if isinstance(event, Progress) and event.stage == "attached":
                     attached.add(event.node)
                     if len(attached) == self._nodes:
@@ -230,6 +234,10 @@ class LiveSession:
             return
         before = self.run.filters
         yield ClusterChanged.of(now)
+        self._follow(streams, before)
+
+    def _follow(self, streams: Streams, before: tuple[FilterEntry, ...]) -> None:
+        """Has the agents follow what the run looks at now."""
         if self.run.filters != before:
             for problem in streams.set_filters(self.run.filters):
                 self.run.view.warn(problem.message)

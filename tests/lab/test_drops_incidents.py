@@ -199,3 +199,12 @@ def test_target_narrows_and_a_bundle_says_the_same(lab: RunningLab, tmp_path: Pa
     assert replayed[0] == 1
     assert replayed[1] == live[1]
     assert replayed[2] == live[2]
+
+
+def test_target_takes_in_what_old_rules_send_to_no_endpoint(lab: RunningLab) -> None:
+    with broken(lab, "stale-endpoint"):
+        time.sleep(0.5)
+        status, rows, _ = drops("svc/my-llama-svc", "--lab", lab.name, "--timeout", f"{3 * SECONDS}s")
+    gone = [r for r in rows if r["drop"] is not None and r["drop"]["location"].startswith("ip_error")]
+    assert status == 1 and gone, rows
+    assert {r["server"]["port"] for r in gone} == {8080}

@@ -310,6 +310,22 @@ def test_new_filters_do_not_hold_a_run_up(fleet: Fleet, monkeypatch: pytest.Monk
     assert "has not answered within 0.5 s" in problem.message
 
 
+def test_an_agent_that_takes_new_filters_is_no_problem(fleet: Fleet) -> None:
+    def takes(sock: socket.socket, _: str) -> None:
+        text = b""
+        while not text.endswith(b"]"):
+            text += sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    talks: list[Talk] = [hangs, takes]
+    streams = Streams({"a": lambda: fleet.dial("a", talks.pop(0))()}, {"a": REQUEST})
+    try:
+        assert isinstance(streams.poll(5), Hello)
+        assert streams.set_filters((FilterEntry("10.0.0.2", 80),)) == []
+    finally:
+        streams.close()
+
+
 def test_a_stream_that_does_not_end_is_overdue_and_one_that_broke_off_while_ending_has_failed(fleet: Fleet) -> None:
     def dies(sock: socket.socket, node: str) -> None:
         head(sock)

@@ -90,7 +90,7 @@ RETRANSMITS = Diagnosis(
     "retransmits",
     Severity.INFO,
     "TCP retransmitted segments; where they were lost was not seen",
-    "They were lost where no agent looks, or were only late.",
+    "They were lost where no agent saw it, or were only late.",
     "Nothing, unless the connection is slow.",
     symptom=True,
 )
@@ -99,7 +99,7 @@ UNACKNOWLEDGED = Diagnosis(
     "unacknowledged",
     Severity.WARNING,
     "TCP retransmitted the same data after three timeouts in a row and more, and no drop was seen",
-    "Packets or their acknowledgements are lost where no agent looks: something forgot an idle connection, or a path is cut.",
+    "Packets or their acknowledgements are lost where no agent saw it: something forgot an idle connection, or a path is cut.",
     "`kubectl genainet trace` says between which places; compare idle times with those of load balancers and NAT gateways.",
     "RFC 6298; icsk_retransmits, include/net/inet_connection_sock.h",
     symptom=True,
