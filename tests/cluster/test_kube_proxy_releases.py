@@ -23,11 +23,17 @@ def has_rules(node: KubeNode) -> bool:
     return "my-llama-svc" in node.proxy_rules()
 
 
+def asks_in_vain(node: KubeNode) -> bool:
+    """Whether a packet that was sent while no rule took the Service's address still waits for a neighbour of that name."""
+    return "10.96." in node.run("ip", "neighbour", "show", "nud", "incomplete")
+
+
 def run_everywhere(cluster: Cluster, mode: str, release: str) -> None:
     for node in cluster.nodes:
         node.run_kube_proxy(mode, release)
     for node in cluster.nodes:
         wait_for(f"the rules of {node.name}", partial(has_rules, node), 60)
+        wait_for(f"what {node.name} sent in between", lambda node=node: not asks_in_vain(node), 20)  # type: ignore[misc]
 
 
 @pytest.fixture(scope="module", params=PROXIES, ids=" ".join)

@@ -16,11 +16,12 @@ from kubectl_genainet.lab.datapath.kube_proxy_nft import write_nftables
 from kubectl_genainet.lab.spec import Family
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, without_nulls
+from tests.cluster.harness.binaries import Binaries
 from tests.cluster.harness.controlplane import SERVICE_CIDRS, ControlPlane
 from tests.cluster.harness.kubeproxy import KubeProxy
 from tests.cluster.harness.processes import NetNs
 from tests.cluster.harness.services import install_services
-from tests.proxy_services import NAMESPACE, NODE
+from tests.proxy_services import NODE
 
 pytestmark = pytest.mark.cluster
 
@@ -33,9 +34,16 @@ _ACCOUNTING = re.compile(r" -m nfacct --nfacct-name +\S+")
 
 
 @pytest.fixture(scope="module")
-def snapshot(control_plane: ControlPlane) -> Iterator[ClusterSnapshot]:
+def plane(kubernetes_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """One of its own: without a namespace controller, the others' namespace of these Services never ends."""
+    with ControlPlane(kubernetes_binaries, tmp_path_factory.mktemp("lab-rules"), "lr") as plane:
+        yield plane
+
+
+@pytest.fixture(scope="module")
+def snapshot(plane: ControlPlane) -> ClusterSnapshot:
     """The Services of every kind, as the API server has them."""
-    api = control_plane.api()
+    api = plane.api()
     install_services(api)
     objects = []
     for path, version, kind in (
@@ -43,8 +51,7 @@ def snapshot(control_plane: ControlPlane) -> Iterator[ClusterSnapshot]:
         ("/apis/discovery.k8s.io/v1/endpointslices", "discovery.k8s.io/v1", "EndpointSlice"),
     ):
         objects += [without_nulls({**i, "apiVersion": version, "kind": kind}) for i in api.get(path)["items"]]
-    yield ClusterSnapshot(tuple(KubeObject(o) for o in objects))
-    api.delete(f"/api/v1/namespaces/{NAMESPACE}")
+    return ClusterSnapshot(tuple(KubeObject(o) for o in objects))
 
 
 @pytest.fixture
@@ -108,10 +115,10 @@ def differences(real: dict[str, Any], lab: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("family", [Family.IPV4, Family.IPV6])
 def test_iptables_rules_are_kube_proxys(
-    control_plane: ControlPlane, snapshot: ClusterSnapshot, lab_node: NetNs, family: Family
+    plane: ControlPlane, snapshot: ClusterSnapshot, lab_node: NetNs, family: Family
 ) -> None:
     v6 = family is Family.IPV6
-    with KubeProxy(control_plane, NODE, {"mode": "iptables"}) as proxy:
+    with KubeProxy(plane, NODE, {"mode": "iptables"}) as proxy:
         real = proxy.wait_for_rules("dual-empty:http has no endpoints", ipv6=v6)
         tables = Tables()
         write_iptables(tables, snapshot, described(proxy, family))
@@ -123,10 +130,10 @@ def test_iptables_rules_are_kube_proxys(
 
 @pytest.mark.parametrize("family", [Family.IPV4, Family.IPV6])
 def test_nftables_rules_are_kube_proxys(
-    control_plane: ControlPlane, snapshot: ClusterSnapshot, lab_node: NetNs, family: Family
+    plane: ControlPlane, snapshot: ClusterSnapshot, lab_node: NetNs, family: Family
 ) -> None:
     ip = "ip6" if family is Family.IPV6 else "ip"
-    with KubeProxy(control_plane, NODE, {"mode": "nftables"}) as proxy:
+    with KubeProxy(plane, NODE, {"mode": "nftables"}) as proxy:
         proxy.wait_for_rules("dual-empty", ipv6=family is Family.IPV6)
         real = proxy.netns.run("nft", "--json", "list", "table", ip, "kube-proxy")
         text = write_nftables(snapshot, described(proxy, family))
