@@ -128,7 +128,14 @@ def _recent_seen(c: Node, r: Reader, rule: Rule) -> Check:
 def _match_set(c: Node, r: Reader, rule: Rule) -> Check:
     name, flags = r.next(), r.next().split(",")
     members = c.sets.get(name)
-    return checks.always_unknown if members is None else set_matches(members, tuple(flags), c.family)
+    if members is None:
+        return checks.always_unknown
+    listed, changed = set_matches(members, tuple(flags), c.family), (f"ipset {name}", ())
+
+    def check(s: State) -> bool | None:
+        return None if changed in s.added else listed(s)  # a SET rule on the way has added the packet, or taken it out
+
+    return check
 
 
 def _physical(field: str) -> Option:

@@ -26,7 +26,6 @@ _NO_VERDICT = {
     "ECN",
     "TTL",
     "HL",
-    "SET",
     "RATEEST",
     "IDLETIMER",
     "LED",
@@ -55,6 +54,14 @@ def actions_of(words: list[str], chains: Container[str]) -> tuple[Action, ...]:
 def value_and_mask(text: str) -> tuple[int, int]:
     value, _, mask = text.partition("/")
     return int(value, 0), int(mask, 0) if mask else ALL_BITS
+
+
+def _set(options: list[str]) -> Action:
+    """Adds the packet to an ipset or takes it out: rules behind it that match the set can't be answered."""
+    for option in ("--add-set", "--del-set"):
+        if option in options:
+            return Action(Act.ADD, detail=f"ipset {options[options.index(option) + 1]}")
+    return Action(Act.UNKNOWN, chain="SET", detail="target SET") if "--map-mark" in options else CONTINUE_ACTION
 
 
 def _reject(options: list[str]) -> Action:
@@ -164,6 +171,7 @@ def _connmark(options: list[str]) -> Action:
 
 
 _TARGETS: dict[str, Callable[[list[str]], Action]] = {
+    "SET": _set,
     "REJECT": _reject,
     "MARK": _set_mark,
     "CONNMARK": _connmark,

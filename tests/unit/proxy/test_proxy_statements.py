@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.proxy import Evaluation, Packet, RulesetVerdict, dumps_of, evaluate, parse_ruleset
+from kubectl_genainet.proxy import Evaluation, Packet, RulesetVerdict, dump_of, dumps_of, evaluate, parse_ruleset
 
 NODE = "192.168.0.2"
 PACKET = Packet(
@@ -318,3 +318,15 @@ def test_json_that_is_not_as_libnftables_writes_it_is_named_and_never_a_tracebac
         text = json.dumps({"nftables": [{"table": {"family": "ip", "name": "t"}}, {"chain": chain}, {"rule": rule}]})
         result = outcome(text)
         assert result.verdict in (RulesetVerdict.UNKNOWN, RulesetVerdict.DROP)
+
+
+@pytest.mark.parametrize(("adds", "verdict"), [(22, RulesetVerdict.UNKNOWN), (23, RulesetVerdict.NO_MATCH)])
+def test_a_set_that_a_rule_on_the_way_adds_to_can_not_be_answered(adds: int, verdict: RulesetVerdict) -> None:
+    rules = (
+        f"*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -m tcp --dport {adds} -j SET --add-set knock src\n"
+        "-A INPUT -p tcp -m tcp --dport 22 -m set --match-set knock src -j DROP\nCOMMIT\n"
+    )
+    dumps = [dump_of(rules), dump_of("create knock hash:ip family inet hashsize 1024 maxelem 65536\n")]
+    ruleset = parse_ruleset(dumps, node_ips=["192.168.0.2"])
+    packet = Packet(src="203.0.113.9", dst="192.168.0.2", dport=22, protocol=Protocol.TCP)
+    assert evaluate(ruleset, packet).verdict is verdict
