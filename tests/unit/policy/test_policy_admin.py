@@ -152,7 +152,7 @@ def test_nodes_are_selected_by_label_with_the_pods_that_use_their_network() -> N
 
 
 def test_domain_names_are_evaluated_for_a_name_and_unknown_for_an_address() -> None:
-    names = [{"domainNames": ["*.huggingface.co", "pypi.org"]}]
+    names = [{"domainNames": ["*.huggingface.co", "downloads.example"]}]
     allow = {"action": "Accept", "to": names}
     deny = {"action": "Deny", "to": [{"networks": ["128.0.0.0/1", "10.0.0.0/8"]}]}
     e = engine(
