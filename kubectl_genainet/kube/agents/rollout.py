@@ -118,7 +118,7 @@ def has_ended(pod: Mapping[str, Any]) -> bool:
 def _unhealthy(events: Iterable[Mapping[str, Any]], problem: Callable[[str, str], Problem]) -> Problem | None:
     for event in reversed(list(events)):
         if event.get("reason") == "Unhealthy":
-            message = str(event.get("message", ""))
+            message = "; ".join(str(event.get("message", "")).split("\n")).strip("; ")
             return problem(f"it runs and doesn't answer its probe: {message}", _start_hint(message))
     return None
 
