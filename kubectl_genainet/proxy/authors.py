@@ -70,6 +70,7 @@ _KUBE_PROXY = re.compile(
 
 
 def is_kube_proxys(rule: RuleRef) -> bool:
+    """Whether kube-proxy wrote the rule, in whichever mode. kube-router's chains begin with KUBE- too."""
     return rule.table.endswith(" kube-proxy") or _KUBE_PROXY.match(rule.chain) is not None
 
 

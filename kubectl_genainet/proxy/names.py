@@ -79,23 +79,6 @@ def parse_nftables_chain(chain: str) -> NftName | None:
     return NftName(prefix, service_port_name(namespace, name, port_name), protocol, endpoint)
 
 
-_KUBE_PROXY_CHAINS = (
-    "KUBE-SERVICES",
-    "KUBE-EXTERNAL-SERVICES",
-    "KUBE-NODEPORTS",
-    "KUBE-PROXY-FIREWALL",
-    "KUBE-FORWARD",
-)
-_KUBE_PROXY_PREFIXES = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-XLB-", "KUBE-FW-", "KUBE-MARK-")
-
-
-def is_kube_proxys(rule: RuleRef) -> bool:
-    """Whether kube-proxy wrote the rule, in either mode. kube-router's chains begin with KUBE- too."""
-    if rule.table.endswith(" kube-proxy"):
-        return True
-    return rule.chain in _KUBE_PROXY_CHAINS or rule.chain.startswith(_KUBE_PROXY_PREFIXES)
-
-
 def calico_policy_chain(namespace: str, policy: str, direction: str, *, tier_name: str = "default") -> str:
     """Calico's chain of a Kubernetes NetworkPolicy; `direction` is "ingress" or "egress".
 

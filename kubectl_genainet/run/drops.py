@@ -74,7 +74,9 @@ class DropsRun:
         self.account = Account()
         self.rows = Rows(self.correlator)
         self._attached = False
-        self._translated: dict[FilterEntry, None] = {}  # where nodes' rules send the target's packets, beside endpoints
+        # Where nodes' rules send the target's packets, beside endpoints: as filters, and as ends of flows.
+        self._translated: dict[FilterEntry, None] = {}
+        self._translated_ends: set[tuple[str, int]] = set()
         self._as_used = AsUsed(source)
         view.source = self._rows_as_used
 
@@ -82,22 +84,25 @@ class DropsRun:
         return list(map(self._as_used.row, self.rows.build()))
 
     def _concerns(self, flow: FiveTuple) -> bool:
-        ends = {(entry.ip, entry.port) for entry in self._translated}
-        return self.scope.current.concerns(flow) or bool({(flow.dst, flow.dport), (flow.src, flow.sport)} & ends)
+        ends = self._translated_ends
+        return self.scope.current.concerns(flow) or (flow.dst, flow.dport) in ends or (flow.src, flow.sport) in ends
 
     @property
     def filters(self) -> tuple[FilterEntry, ...]:
         return tuple(dict.fromkeys((*self.scope.current.filters, *self._translated)))
 
-    def _learn_translations(self, node: str) -> None:
+    def _learn_translations(self, dump: RulesetDump) -> None:
         """A node whose rules are old sends the target's packets to what is no endpoint: those are the target's too."""
         servers = self.scope.current.servers
-        ruleset, _ = self.correlator.context.rulesets.of(node)
-        for rules in service_rules(ruleset) if ruleset is not None and servers else ():
+        if not any(ip in dump.text for ip, _ in servers):
+            return  # most dumps say nothing of the target: they are parsed when a drop asks for them
+        ruleset, _ = self.correlator.context.rulesets.of(dump.node)
+        for rules in service_rules(ruleset) if ruleset is not None else ():
             for address in rules.addresses:
                 if (address.ip, address.port) in servers:
                     ends = {(b.ip, b.port or address.port) for b in address.backends} - servers
                     self._translated |= dict.fromkeys(FilterEntry(ip, port, rules.protocol) for ip, port in ends)
+                    self._translated_ends |= ends
 
     def take(self, event: Event) -> None:
         self.account.event(event)
@@ -107,7 +112,7 @@ class DropsRun:
         self.view.event(event)
         self.correlator.feed(event)
         if isinstance(event, RulesetDump):
-            self._learn_translations(event.node)
+            self._learn_translations(event)
 
     def finish(self, *, live: bool) -> ExitStatus:
         rows = self._rows_as_used()

@@ -26,8 +26,8 @@ from kubectl_genainet.model.diagnoses.rules import (
 from kubectl_genainet.model.finding import Certainty, Evidence
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Evaluation, Packet, RuleRef, Ruleset, evaluate, evaluate_hook
+from kubectl_genainet.proxy.authors import is_kube_proxys
 from kubectl_genainet.proxy.enforcers import policy_behind
-from kubectl_genainet.proxy.names import is_kube_proxys
 from kubectl_genainet.why.drop_context import DropContext, DropExplanation, derived, observed
 from kubectl_genainet.why.policies import PolicyStatement, policy_statement
 

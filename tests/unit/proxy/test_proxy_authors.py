@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kubectl_genainet.proxy import RuleRef
-from kubectl_genainet.proxy.authors import author_of
+from kubectl_genainet.proxy.authors import author_of, is_kube_proxys
 
 CHAINS = {
     "KUBE-SVC-67NZLRHBNDSAWJRO": "kube-proxy",
@@ -86,3 +86,18 @@ COMMENTS = {
 @pytest.mark.parametrize(("comment", "author"), COMMENTS.items())
 def test_a_comment_tells_the_author_in_a_chain_of_everybody(comment: str, author: str) -> None:
     assert author_of(RuleRef("filter", "FORWARD", 1, "-A FORWARD -j DROP", comment)) == author
+
+
+@pytest.mark.parametrize(
+    ("table", "chain", "own"),
+    [
+        ("ip kube-proxy", "cluster-ips-check", True),
+        ("filter", "KUBE-PROXY-FIREWALL", True),
+        ("nat", "KUBE-SVC-NPX46M4PTMTKRN6Y", True),
+        ("filter", "KUBE-POD-FW-OBX3V7ZEDQ7OBNBW", False),
+        ("filter", "KUBE-ROUTER-FORWARD", False),
+        ("filter", "FORWARD", False),
+    ],
+)
+def test_kube_proxys_rules_are_told_from_kube_routers(table: str, chain: str, own: bool) -> None:
+    assert is_kube_proxys(RuleRef(table, chain, 1, "")) is own

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kubectl_genainet.proxy import RuleRef, names
+from kubectl_genainet.proxy import names
 
 
 @pytest.mark.parametrize(
@@ -53,18 +53,3 @@ def test_nftables_names_are_read_back() -> None:
 def test_calico_chain_is_calicos() -> None:
     assert names.calico_policy_chain("alpha", "access-nginx", "ingress") == "cali-pi-_e8MLrhOHDfNlfSa51Ak"
     assert names.calico_policy_chain("alpha", "access-nginx-complex", "egress") == "cali-po-_w6rJoXTmbxiadSPZU3_"
-
-
-@pytest.mark.parametrize(
-    ("table", "chain", "own"),
-    [
-        ("ip kube-proxy", "cluster-ips-check", True),
-        ("filter", "KUBE-PROXY-FIREWALL", True),
-        ("nat", "KUBE-SVC-NPX46M4PTMTKRN6Y", True),
-        ("filter", "KUBE-POD-FW-OBX3V7ZEDQ7OBNBW", False),
-        ("filter", "KUBE-ROUTER-FORWARD", False),
-        ("filter", "FORWARD", False),
-    ],
-)
-def test_kube_proxys_rules_are_told_from_kube_routers(table: str, chain: str, own: bool) -> None:
-    assert names.is_kube_proxys(RuleRef(table, chain, 1, "")) is own
