@@ -6,30 +6,13 @@ DNS over TCP is rare, so one record a message and device is affordable.
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 
 from kubectl_genainet.agent.dns.stream import Streams
 from kubectl_genainet.agent.dns.wire import message_id
-from kubectl_genainet.agent.node.netns import inside
-from kubectl_genainet.agent.node.segments import (
-    FIN,
-    OUTGOING,
-    RST,
-    SYN,
-    Segment,
-    arrival_ns,
-    attach_filter,
-    packet_socket,
-    parse_segment,
-    refused_by,
-    segment_filter,
-)
+from kubectl_genainet.agent.node.segments import FIN, RST, SYN, Arrival, SegmentSocket, segment_filter
 from kubectl_genainet.agent.probes.dns import message_of
-from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.model.events import DnsMessageSeen, PacketSeen, Point
+from kubectl_genainet.model.events import DnsMessageSeen, PacketSeen
 from kubectl_genainet.model.packet import FiveTuple
 from kubectl_genainet.wire import FilterEntry
 
@@ -43,21 +26,11 @@ class TcpTap:
 
     def __init__(self, node: str, host_netns: str, options: Mapping[str, str]) -> None:
         self.node, self._options = node, options
-        self._namespace = os.open(host_netns, os.O_RDONLY | os.O_CLOEXEC)
-        self._inode = os.fstat(self._namespace).st_ino
+        self._segments = SegmentSocket("DNS over TCP", host_netns, _BUFFER)
         self._indexes: dict[str, int] = {}
         self._streams = Streams()
-        self._buffer = bytearray(_BUFFER)
         self._ports: frozenset[int] = frozenset()
         self._wanted: frozenset[tuple[str, int]] = frozenset()
-        self.dropped: int = 0
-        try:
-            self._socket = inside(self._namespace, packet_socket)
-        except OSError as error:
-            os.close(self._namespace)
-            raise GenainetError(
-                f"DNS over TCP is not read: a packet socket needs CAP_NET_RAW ({error.strerror})"
-            ) from None
 
     def configure(self, filters: Iterable[FilterEntry]) -> None:
         """Follows these from now on; the entries mean what they mean to the probe."""
@@ -66,20 +39,13 @@ class TcpTap:
         ports = frozenset(f.port for f in entries)
         if ports and ports != self._ports:
             self._ports = ports
-            attach_filter(self._socket, segment_filter(ports))
+            self._segments.filter(segment_filter(ports))
 
     def poll(self) -> Iterator[DnsMessageSeen | PacketSeen]:
         """What has come since the last time."""
-        for _ in range(_BATCH):
-            try:
-                size, extra, _, sender = self._socket.recvmsg_into([self._buffer], 64, socket.MSG_TRUNC)
-            except OSError as error:
-                if error.errno in (errno.EAGAIN, errno.ENETDOWN, errno.EINTR):
-                    return
-                raise
-            segment = parse_segment(bytes(self._buffer[: min(size, _BUFFER)]), size)
-            if segment is not None and self._is_wanted(segment.flow):
-                yield from self._segment(segment, sender, arrival_ns(extra))
+        for arrival in self._segments.arrivals(_BATCH):
+            if self._is_wanted(arrival.segment.flow):
+                yield from self._seen(arrival)
 
     def _is_wanted(self, flow: FiveTuple) -> bool:
         response = flow.sport in self._ports and flow.dport not in self._ports
@@ -88,11 +54,9 @@ class TcpTap:
         ends = [_ANY, client] if self._options.get("side") == "client" else [_ANY, client, server]
         return any((end, port) in self._wanted for end in ends)
 
-    def _segment(
-        self, segment: Segment, sender: tuple[str, int, int, int, bytes], t_ns: int
-    ) -> Iterator[DnsMessageSeen | PacketSeen]:
-        device, point = sender[0], Point.TX if sender[2] == OUTGOING else Point.RX
-        ifindex, flow, tcp = self._index(device), segment.flow, segment.tcp
+    def _seen(self, arrival: Arrival) -> Iterator[DnsMessageSeen | PacketSeen]:
+        segment, device, point, t_ns = arrival
+        ifindex, flow, tcp, netns = self._index(device), segment.flow, segment.tcp, self._segments.inode
         key = (ifindex, point, flow)
         if tcp.flags & (SYN | RST):
             if tcp.syn:
@@ -100,7 +64,7 @@ class TcpTap:
             yield PacketSeen(
                 node=self.node,
                 t_ns=t_ns,
-                netns=self._inode,
+                netns=netns,
                 ifindex=ifindex,
                 device=device,
                 skb=0,
@@ -116,7 +80,7 @@ class TcpTap:
                 yield DnsMessageSeen(
                     node=self.node,
                     t_ns=t_ns,
-                    netns=self._inode,
+                    netns=netns,
                     ifindex=ifindex,
                     point=point,
                     flow=flow,
@@ -128,16 +92,13 @@ class TcpTap:
 
     def _index(self, device: str) -> int:
         if device not in self._indexes:
-            names = inside(self._namespace, socket.if_nameindex)
-            self._indexes = {name: index for index, name in names}
+            self._indexes = self._segments.device_indexes()
         return self._indexes.get(device, 0)
 
     @property
     def lost(self) -> int:
         """Packets that the socket's buffer had no room for, and streams of which a part was not seen."""
-        self.dropped += refused_by(self._socket)
-        return self.dropped + self._streams.lost
+        return self._segments.refused + self._streams.lost
 
     def close(self) -> None:
-        self._socket.close()
-        os.close(self._namespace)
+        self._segments.close()

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
+import os
 import socket
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from kubectl_genainet.model.events import TcpFlags
+from kubectl_genainet.agent.node.netns import inside
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.events import Point, TcpFlags
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 
-OUTGOING = 4  # PACKET_OUTGOING, include/uapi/linux/if_packet.h
+_OUTGOING = 4  # PACKET_OUTGOING, include/uapi/linux/if_packet.h
 FIN, SYN, RST = 1, 2, 4
 _ETH_P_ALL = 3
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6
@@ -95,7 +100,7 @@ def attach_filter(sock: socket.socket, program: list[Instruction]) -> None:
     sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", len(program), ctypes.addressof(code)))
 
 
-def packet_socket() -> socket.socket:
+def _packet_socket() -> socket.socket:
     """A packet socket in the caller's network namespace that lets nothing through yet."""
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
     sock.setblocking(False)
@@ -108,7 +113,7 @@ def packet_socket() -> socket.socket:
     return sock
 
 
-def refused_by(sock: socket.socket) -> int:
+def _refused_by(sock: socket.socket) -> int:
     """How many packets the socket's buffer had no room for since this was last asked."""
     with contextlib.suppress(OSError):
         statistics: bytes = sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
@@ -116,7 +121,7 @@ def refused_by(sock: socket.socket) -> int:
     return 0
 
 
-def arrival_ns(extra: list[tuple[int, int, bytes]]) -> int:
+def _arrival_ns(extra: list[tuple[int, int, bytes]]) -> int:
     """A packet's time on the monotonic clock; the kernel gives wall-clock time."""
     now = time.monotonic_ns()
     for level, kind, data in extra:
@@ -164,3 +169,61 @@ def parse_segment(packet: bytes, size: int) -> Segment | None:
         max(0, total - header),
         ip_id,
     )
+
+
+class Arrival(NamedTuple):
+    """A segment as it passed a device of the namespace."""
+
+    segment: Segment
+    device: str
+    point: Point
+    t_ns: int
+
+
+class SegmentSocket:
+    """A packet socket in a network namespace, which nothing reaches until `filter` lets it through.
+
+    Raises GenainetError, which says that `what` is not read, where the socket is refused.
+    """
+
+    def __init__(self, what: str, path: str, most: int) -> None:
+        self._namespace = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.inode = os.fstat(self._namespace).st_ino
+        self._buffer = bytearray(most)
+        self._refused = 0
+        try:
+            self._socket = inside(self._namespace, _packet_socket)
+        except OSError as error:
+            os.close(self._namespace)
+            raise GenainetError(f"{what} is not read: a packet socket needs CAP_NET_RAW ({error.strerror})") from None
+
+    def filter(self, program: list[Instruction]) -> None:
+        """Lets through from now on what the program does."""
+        attach_filter(self._socket, program)
+
+    def arrivals(self, batch: int) -> Iterator[Arrival]:
+        """The TCP segments among the next packets, at most so many, that have come since the last time."""
+        for _ in range(batch):
+            try:
+                size, extra, _, sender = self._socket.recvmsg_into([self._buffer], 64, socket.MSG_TRUNC)
+            except OSError as error:
+                if error.errno in (errno.EAGAIN, errno.ENETDOWN, errno.EINTR):
+                    return
+                raise
+            segment = parse_segment(bytes(self._buffer[: min(size, len(self._buffer))]), size)
+            if segment is not None:
+                point = Point.TX if sender[2] == _OUTGOING else Point.RX
+                yield Arrival(segment, sender[0], point, _arrival_ns(extra))
+
+    def device_indexes(self) -> dict[str, int]:
+        return {name: index for index, name in inside(self._namespace, socket.if_nameindex)}
+
+    @property
+    def refused(self) -> int:
+        """Packets that the socket's buffer had no room for."""
+        self._refused += _refused_by(self._socket)
+        return self._refused
+
+    def close(self) -> None:
+        self._socket.close()
+        os.close(self._namespace)
