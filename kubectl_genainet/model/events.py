@@ -116,6 +116,10 @@ class PacketDropped(PacketSighting, frozen=True, kw_only=True, tag_field="kind",
     reason_derived: bool = False
 
 
+class DropSample(PacketDropped, frozen=True, kw_only=True, tag_field="kind", tag="drop_sample"):
+    """One of many packets that the drops probe counted in a `DropCount`."""
+
+
 class IcmpError(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="icmp"):
     """An ICMP error about a followed flow was seen. `quoted` is the tuple inside it, as its sender had it.
 
@@ -139,6 +143,10 @@ class IcmpError(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
     hook: str = ""
     reason: str = ""
     location: str = ""
+
+
+class IcmpSample(IcmpError, frozen=True, kw_only=True, tag_field="kind", tag="icmp_sample"):
+    """One of many ICMP errors that the drops probe counted in an `IcmpCount`."""
 
 
 class DnsPlace(msgspec.Struct, frozen=True, array_like=True):
@@ -199,6 +207,10 @@ class DnsDropped(PacketDropped, frozen=True, kw_only=True, tag_field="kind", tag
 
     id: int = 0
     message: DnsMessage | None = None
+
+
+class DnsConnection(PacketSeen, frozen=True, kw_only=True, tag_field="kind", tag="dns_connection"):
+    """A SYN, SYN-ACK or RST to or from a DNS port."""
 
 
 class TcpRetransmit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="retransmit"):
@@ -493,10 +505,13 @@ Event = (
     PacketSeen
     | Sightings
     | PacketDropped
+    | DropSample
     | IcmpError
+    | IcmpSample
     | DnsTransaction
     | DnsMessageSeen
     | DnsDropped
+    | DnsConnection
     | TcpRetransmit
     | HttpHead
     | FlowCounters

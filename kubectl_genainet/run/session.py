@@ -21,10 +21,11 @@ from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import not_found
 from kubectl_genainet.run.agents import Agents
 from kubectl_genainet.run.interrupts import Interrupts
+from kubectl_genainet.run.probes import concerns
 from kubectl_genainet.run.sources.base import Follower, Source
 from kubectl_genainet.run.view import View
 from kubectl_genainet.stream import Streams
-from kubectl_genainet.wire import FilterEntry, TraceRequest
+from kubectl_genainet.wire import Filters, TraceRequest
 
 REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
 LOAD_S = 40.0  # how long the agents may take to load their probes: compiling them is slow on a busy node
@@ -34,6 +35,7 @@ GOODBYE_S = 5.0  # and to send their accounts at the end, since their last recor
 LAST_S = 30.0  # and for all that
 EVENTS_PER_SECOND = 15_000  # of all nodes, that a client keeps up with
 LEAST_EVENTS = 500  # of a node
+ALL_PROBES = "diagnose"  # the command whose sessions have the probes of all
 
 
 class Correlator(Protocol):
@@ -53,7 +55,7 @@ class Run(Protocol):
     def correlator(self) -> Correlator: ...
 
     @property
-    def filters(self) -> tuple[FilterEntry, ...]: ...
+    def filters(self) -> Filters: ...
 
     def take(self, event: Event) -> None:
         """One record, live or replayed: the same way."""
@@ -93,9 +95,10 @@ def perform(run: Run, source: Source, watching: Watching) -> ExitStatus:
 
 
 def check_recorded_by(bundle: Bundle, command: str) -> None:
-    """Raises GenainetError for a bundle of another command: without its probe's events, "nothing was seen" would be untrue."""
+    """Raises GenainetError for a bundle of another command: without its probe's events, "nothing was seen" would be untrue.
+    `diagnose` records what all commands read, and replays what each of them recorded."""
     recorded = bundle.header.command
-    if recorded not in ("", command):
+    if command != ALL_PROBES and recorded not in ("", command, ALL_PROBES):
         raise GenainetError(
             f"the bundle was recorded by `{recorded}`: it has none of the events that `{command}` reads",
             hint=f"kubectl genainet {shlex.quote(recorded)} --from FILE",
@@ -107,8 +110,10 @@ def _replay(run: Run, bundle: Bundle, command: str) -> ExitStatus:
     with run.view:
         run.view.replaying(bundle.header)
         _warn_of_unread_policies(run)
+        part = bundle.header.command == ALL_PROBES and command != ALL_PROBES
         for event in bundle.events:
-            run.take(event)
+            if not part or concerns(command, event):
+                run.take(event)
         return run.finish(live=False).with_failures(any(isinstance(e, AgentFailed) for e in bundle.events))
 
 
@@ -208,7 +213,7 @@ class LiveSession:
         while not streams.done and time.monotonic() < deadline:
             event = streams.poll(POLL_S)
             if event is not None:
-                before = self.run.filters if isinstance(event, RulesetDump) else ()
+                before: Filters = self.run.filters if isinstance(event, RulesetDump) else ()
                 yield event
                 if isinstance(event, RulesetDump):
                     self._follow(streams, before)
@@ -236,7 +241,7 @@ class LiveSession:
         yield ClusterChanged.of(now)
         self._follow(streams, before)
 
-    def _follow(self, streams: Streams, before: tuple[FilterEntry, ...]) -> None:
+    def _follow(self, streams: Streams, before: Filters) -> None:
         """Has the agents follow what the run looks at now."""
         if self.run.filters != before:
             for problem in streams.set_filters(self.run.filters):

@@ -85,9 +85,16 @@ class PathCorrelator:
     their budgets.
     """
 
-    def __init__(self, snapshot: ClusterSnapshot, servers: set[tuple[str, int]], *, slow_ns: int = SLOW_NS) -> None:
+    def __init__(
+        self,
+        snapshot: ClusterSnapshot,
+        servers: set[tuple[str, int]],
+        *,
+        slow_ns: int = SLOW_NS,
+        context: Context | None = None,
+    ) -> None:
         self.slow_ns = slow_ns
-        self.context = Context(snapshot)
+        self.context = context or Context(snapshot)
         self.identity = self.context.identity
         self.clocks = Clocks()
         self.watches = Watches(self.clocks)
