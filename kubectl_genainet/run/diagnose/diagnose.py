@@ -127,6 +127,7 @@ class DiagnoseRun:
             requests[0],
             own_filters=self.filters,
             probes=tuple(probe for request in requests for probe in request.probes),
+            cpu_percent=sum(request.cpu_percent for request in requests),  # of one session in place of several
             max_events=max(request.max_events for request in requests),
             options={name: value for request in requests for name, value in request.options.items()},
         )
