@@ -15,6 +15,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.dns import DnsMessage
 from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.fabric import FabricReport
+from kubectl_genainet.model.history import Bucket, ConnectionKept, Gap, NodeChange, ObjectChanged, RulesetChange
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import ALL_KEPT, FiveTuple
@@ -116,8 +117,8 @@ class PacketDropped(PacketSighting, frozen=True, kw_only=True, tag_field="kind",
     reason_derived: bool = False
 
 
-class DropSample(PacketDropped, frozen=True, kw_only=True, tag_field="kind", tag="drop_sample"):
-    """One of many packets that the drops probe counted in a `DropCount`."""
+class DropSampled(PacketDropped, frozen=True, kw_only=True, tag_field="kind", tag="drop_sample"):
+    """One of many packets that the drops probe counted in a `DropCount`; the packet probe may report the same packet."""
 
 
 class IcmpError(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="icmp"):
@@ -145,7 +146,7 @@ class IcmpError(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
     location: str = ""
 
 
-class IcmpSample(IcmpError, frozen=True, kw_only=True, tag_field="kind", tag="icmp_sample"):
+class IcmpSampled(IcmpError, frozen=True, kw_only=True, tag_field="kind", tag="icmp_sample"):
     """One of many ICMP errors that the drops probe counted in an `IcmpCount`."""
 
 
@@ -505,9 +506,8 @@ Event = (
     PacketSeen
     | Sightings
     | PacketDropped
-    | DropSample
     | IcmpError
-    | IcmpSample
+    | IcmpSampled
     | DnsTransaction
     | DnsMessageSeen
     | DnsDropped
@@ -534,5 +534,12 @@ Event = (
     | RulesetDump
     | NetnsRules
     | ClusterChanged
+    | DropSampled
+    | Gap
+    | Bucket
+    | NodeChange
+    | RulesetChange
+    | ConnectionKept
+    | ObjectChanged
     | Bye
 )

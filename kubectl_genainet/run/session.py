@@ -21,7 +21,6 @@ from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import not_found
 from kubectl_genainet.run.agents import Agents
 from kubectl_genainet.run.interrupts import Interrupts
-from kubectl_genainet.run.probes import concerns
 from kubectl_genainet.run.sources.base import Follower, Source
 from kubectl_genainet.run.view import View
 from kubectl_genainet.stream import Streams
@@ -35,7 +34,6 @@ GOODBYE_S = 5.0  # and to send their accounts at the end, since their last recor
 LAST_S = 30.0  # and for all that
 EVENTS_PER_SECOND = 15_000  # of all nodes, that a client keeps up with
 LEAST_EVENTS = 500  # of a node
-ALL_PROBES = "diagnose"  # the command whose sessions have the probes of all
 
 
 class Correlator(Protocol):
@@ -90,15 +88,15 @@ def perform(run: Run, source: Source, watching: Watching) -> ExitStatus:
     Raises GenainetError for a bundle of another command, for an agent or a file that is not there, and where every agent
     failed.
     """
-    bundle = source.recording
+    filters = run.filters
+    bundle = source.recording if isinstance(filters, dict) else source.replayed(watching.command, filters)
     return _replay(run, bundle, watching.command) if bundle is not None else _watch(run, source, watching)
 
 
 def check_recorded_by(bundle: Bundle, command: str) -> None:
-    """Raises GenainetError for a bundle of another command: without its probe's events, "nothing was seen" would be untrue.
-    `diagnose` records what all commands read, and replays what each of them recorded."""
+    """Raises GenainetError for a bundle of another command: without its probe's events, "nothing was seen" would be untrue."""
     recorded = bundle.header.command
-    if command != ALL_PROBES and recorded not in ("", command, ALL_PROBES):
+    if recorded not in ("", command):
         raise GenainetError(
             f"the bundle was recorded by `{recorded}`: it has none of the events that `{command}` reads",
             hint=f"kubectl genainet {shlex.quote(recorded)} --from FILE",
@@ -106,14 +104,13 @@ def check_recorded_by(bundle: Bundle, command: str) -> None:
 
 
 def _replay(run: Run, bundle: Bundle, command: str) -> ExitStatus:
-    check_recorded_by(bundle, command)
+    if not isinstance(run.filters, dict):  # else it is several commands' run, which looks for itself
+        check_recorded_by(bundle, command)
     with run.view:
         run.view.replaying(bundle.header)
         _warn_of_unread_policies(run)
-        part = bundle.header.command == ALL_PROBES and command != ALL_PROBES
         for event in bundle.events:
-            if not part or concerns(command, event):
-                run.take(event)
+            run.take(event)
         return run.finish(live=False).with_failures(any(isinstance(e, AgentFailed) for e in bundle.events))
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import msgspec
 
+from kubectl_genainet.bundle import Bundle
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.diagnose.watchtime import WatchTime
 from kubectl_genainet.errors import ExitStatus, GenainetError
+from kubectl_genainet.history.select import Part, part_of
 from kubectl_genainet.model.events import Event
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.results.diagnosis import Conclusion
@@ -19,15 +21,16 @@ from kubectl_genainet.run.diagnose.conclude import Asked, conclude, of_target
 from kubectl_genainet.run.diagnose.watching import Collected, DnsPart, DropsPart, PathPart
 from kubectl_genainet.run.dns import DnsOptions, DnsRun, dns_run
 from kubectl_genainet.run.drops import DropsOptions, DropsRun, drops_run
-from kubectl_genainet.run.probes import PROBES, concerns
 from kubectl_genainet.run.session import Watching, check_recorded_by, perform
 from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.sources.recorded import HISTORY
 from kubectl_genainet.run.target import HeldTarget
 from kubectl_genainet.run.trace import TraceOptions, TraceRun, trace_run
 from kubectl_genainet.run.view import DiagnoseView, MakeView
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
-Part = tuple[TraceRun | DropsRun | DnsRun, Watching]
+Watched = tuple[TraceRun | DropsRun | DnsRun, Watching]
+PROBES = {Part.TRACE: ("packet", "connections"), Part.DROPS: ("drops",), Part.DNS: ("dns",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class DiagnoseRun:
         self.collected = Collected()
         self._asked = Asked(name, target, held)
         self._watch = WatchTime()
-        self._parts: dict[str, Part] = {}
+        self._parts: dict[Part, Watched] = {}
         self._begin(options)
         self.watching = Watching(
             "diagnose",
@@ -92,22 +95,24 @@ class DiagnoseRun:
         seconds, node = options.watch_s, options.node
         followed = TraceOptions(options.from_pod, timeout_s=seconds, node=node)
         counted, asked = DropsOptions(timeout_s=seconds, node=node), DnsOptions(timeout_s=seconds, node=node)
-        begin: dict[str, Callable[[], Part]] = {
-            "trace": lambda: trace_run(
+        begin: dict[Part, Callable[[], Watched]] = {
+            Part.TRACE: lambda: trace_run(
                 source, target, followed, lambda _, live: PathPart(collected, view), self.context
             ),
-            "drops": lambda: drops_run(source, None, counted, lambda _, live: DropsPart(collected, view), self.context),
-            "dns": lambda: dns_run(source, None, asked, lambda _, live: DnsPart(collected, view), self.context),
+            Part.DROPS: lambda: drops_run(
+                source, None, counted, lambda _, live: DropsPart(collected, view), self.context
+            ),
+            Part.DNS: lambda: dns_run(source, None, asked, lambda _, live: DnsPart(collected, view), self.context),
         }
-        for command in PROBES:
+        for part in PROBES:
             try:
                 if source.recording is not None:
-                    check_recorded_by(source.recording, command)
-                self._parts[command] = begin[command]()
+                    _check_has(source.recording, part)
+                self._parts[part] = begin[part]()
             except GenainetError as error:
-                if command == "trace" and source.live:
+                if part is Part.TRACE and source.live:
                     raise
-                collected.failures[command] = error.message
+                collected.failures[part.value] = error.message
         if not self._parts:
             raise GenainetError(next(iter(collected.failures.values())))
         for command, why in collected.failures.items():
@@ -119,7 +124,7 @@ class DiagnoseRun:
 
     @property
     def filters(self) -> dict[str, tuple[FilterEntry, ...]]:
-        return {probe: run.filters for command, (run, _) in self._parts.items() for probe in PROBES[command]}
+        return {probe: run.filters for part, (run, _) in self._parts.items() for probe in PROBES[part]}
 
     def _request(self, node: str) -> TraceRequest:
         requests = [watching.request(node) for _, watching in self._parts.values()]
@@ -135,8 +140,9 @@ class DiagnoseRun:
     def take(self, event: Event) -> None:
         self.view.event(event)
         self._watch.learn(event)
-        for command, (run, _) in self._parts.items():
-            if concerns(command, event):
+        of = part_of(event)
+        for part, (run, _) in self._parts.items():
+            if of is None or of is part:
                 run.take(event)
         self._asked.learn(event)
 
@@ -147,3 +153,9 @@ class DiagnoseRun:
         conclusion = AsUsed(self.source).conclusion(conclusion)
         self.view.finish(conclusion)
         return status_of(conclusion)
+
+
+def _check_has(bundle: Bundle, part: Part) -> None:
+    """Raises GenainetError for a bundle without the records of that part."""
+    if bundle.header.command not in ("diagnose", HISTORY):
+        check_recorded_by(bundle, part.value)

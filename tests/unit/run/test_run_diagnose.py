@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from kubectl_genainet import api
 from kubectl_genainet.agent.serve.limits import checked_changes, checked_request
 from kubectl_genainet.bundle import Bundle, BundleWriter, new_header, read_bundle
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.model.events import DropSample, Event, LostEvents, PacketDropped
-from kubectl_genainet.run.probes import concerns
+from kubectl_genainet.model.events import DropSampled, Event, PacketDropped
 from kubectl_genainet.run.sources.bundle import BundleSource
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
@@ -34,7 +32,7 @@ def with_samples(bundle: Bundle) -> Bundle:
     for event in bundle.events:
         events.append(event)
         if type(event) is PacketDropped:
-            events.append(DropSample(**{f: getattr(event, f) for f in PacketDropped.__struct_fields__}))
+            events.append(DropSampled(**{f: getattr(event, f) for f in PacketDropped.__struct_fields__}))
     return Bundle(bundle.header, bundle.snapshot, tuple(events))
 
 
@@ -55,13 +53,6 @@ def test_a_diagnosis_replays_a_trace_and_says_what_it_could_not_check() -> None:
     assert result.conclusion.timeline is not None and result.conclusion.began
     counts = {series.name: sum(series.counts.values()) for series in result.conclusion.timeline.series}
     assert counts["failed connections"] == result.conclusion.failed > 0
-
-
-def test_a_loss_concerns_the_command_whose_probe_lost() -> None:
-    loss = LostEvents(node="n", probe="dns", count=1, where="ring buffer")
-    assert [concerns(command, loss) for command in ("trace", "drops", "dns")] == [False, False, True]
-    everywhere = msgspec.structs.replace(loss, probe="all")
-    assert all(concerns(command, everywhere) for command in ("trace", "drops", "dns"))
 
 
 def test_filters_of_one_probe_are_checked_like_those_of_all() -> None:
