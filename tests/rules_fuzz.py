@@ -103,7 +103,7 @@ def differences(wire: Wire, seed: int, rulesets: int, flows: int, count: Count) 
     for number in range(rulesets):
         variant = VARIANTS[number % 3]
         text = nft_text(chance) if variant == "nft" else iptables_text(chance)
-        as_json = chance.random() < 0.5 and "dormant" not in text  # which nft's JSON does not tell
+        as_json = chance.random() < 0.5 and "dormant" not in text  # nft 1.0.6 garbles its JSON there
         try:
             text = _without_refused(wire, variant, text)
         except RuntimeError as error:

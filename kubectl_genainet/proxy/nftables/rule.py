@@ -81,6 +81,8 @@ def compile_rule(table: NftTable, chain: Chain, number: int, raw: Json) -> Rule:
     if chain.devices:
         tests = [checks.device_is(d, out=chain.hook_name == "egress", wildcard="*") for d in chain.devices]
         compiler.check(checks.any_of(tests), f"device {', '.join(chain.devices)}")
+    if table.flags_unread and chain.hook is not None:
+        compiler.check(checks.always_unknown, f"whether table {table.title} is dormant, which this JSON of nft garbles")
     entries = raw.get("expr")
     for entry in entries if isinstance(entries, list) else ["a rule without expressions"]:
         _add(table, compiler, entry)

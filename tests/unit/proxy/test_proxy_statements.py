@@ -234,6 +234,32 @@ def test_hooks_of_devices_and_dormant_tables() -> None:
     )
 
 
+def with_flags(flags: object, policy: str = "accept") -> RulesetVerdict:
+    """Of a table with one chain that drops all, whose flags nft's JSON gives so."""
+    chain = {"type": "filter", "hook": "forward", "prio": 0, "policy": policy}
+    objects: list[dict[str, object]] = [
+        {"table": {"family": "ip", "name": "t", "flags": flags}},
+        {"chain": {"family": "ip", "table": "t", "name": "c", **chain}},
+    ]
+    if policy == "accept":
+        objects.append({"rule": {"family": "ip", "table": "t", "chain": "c", "expr": [{"drop": None}]}})
+    return outcome(json.dumps({"nftables": objects})).verdict
+
+
+@pytest.mark.parametrize("policy", ["accept", "drop"])
+def test_flags_of_a_table_that_nft_garbles_leave_open_whether_it_is_dormant(policy: str) -> None:
+    assert with_flags(["dormant"], policy) is RulesetVerdict.NO_MATCH
+    assert with_flags("dormant", policy) is RulesetVerdict.NO_MATCH
+    assert with_flags("owner", policy) is with_flags(["owner", "persist"], policy) is RulesetVerdict.DROP
+    assert with_flags("Lester Gooch #5", policy) is RulesetVerdict.UNKNOWN
+
+
+def test_flags_of_a_listing_are_read_apart() -> None:
+    text = "table ip t {{\n\tflags {}\n\tchain c {{\n\t\ttype filter hook forward priority 0;\n\t\tdrop\n\t}}\n}}\n"
+    assert outcome(text.format("owner,persist")).verdict is RulesetVerdict.DROP
+    assert outcome(text.format("dormant,owner")).verdict is RulesetVerdict.NO_MATCH
+
+
 def test_of_chains_of_one_priority_the_one_registered_last_runs_first() -> None:
     one, two = nat("dnat ip to 10.7.0.1"), nat("dnat ip to 10.7.0.2").replace(" n {", " m {")
     assert [b.ip for b in outcome(one + two).backends] == ["10.7.0.2"]
