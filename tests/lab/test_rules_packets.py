@@ -38,14 +38,19 @@ def test_single_statements_of_the_manuals_do_what_the_evaluator_says(wire: Wire)
     count = Count()
     found = list(checked(wire, count))
     assert not found, _told(found)
-    assert count.flows >= 3700
-    assert count.unknown <= count.flows * 0.04, count.reasons  # a packet's length, its TTL, the time of day
+    assert count.refused <= 8, count.reasons  # modules that this kernel may lack
+    assert count.flows >= 5700
+    assert count.unknown <= count.flows * 0.02, count.reasons  # the time of day, a MAC address, a program's say
 
 
 def test_an_agent_reads_tables_with_flags_as_they_are_though_nft_garbles_them_in_its_json(wire: Wire) -> None:
     chain = "chain c {\n type filter hook forward priority 0;\n ip daddr %s drop\n }"
     asleep = f"table ip asleep {{\n flags dormant;\n {chain % '10.8.0.2'}\n}}\n"
-    load(wire, "nft", f"{asleep}table inet asleep2 {{\n flags dormant;\n}}\ntable ip awake {{\n {chain % '10.8.0.3'}\n}}\n")
+    load(
+        wire,
+        "nft",
+        f"{asleep}table inet asleep2 {{\n flags dormant;\n}}\ntable ip awake {{\n {chain % '10.8.0.3'}\n}}\n",
+    )
     ruleset = parse_ruleset(list(read_rulesets("node", f"/run/netns/{wire.node}")), node_ips=NODE_IPS)
     assert not ruleset.errors
     flows = [Flow("10.7.0.2", wire.port(), dst, 80, Protocol.TCP) for dst in ("10.8.0.2", "10.8.0.3")]

@@ -125,7 +125,9 @@ def parse_nft_json(text: str) -> tuple[list[NftTable], list[str]]:
     try:
         objects = msgspec.json.decode(text)["nftables"]
     except (msgspec.DecodeError, KeyError, TypeError, RecursionError, UnicodeError) as error:
-        advice = "; save `nft list ruleset`, as nft 1.0.6 cuts its JSON at a table with flags" if '"flags"' in text else ""
+        advice = (
+            "; save `nft list ruleset`, as nft 1.0.6 cuts its JSON at a table with flags" if '"flags"' in text else ""
+        )
         raise InputError(f"this is no output of `nft -j list ruleset`: {error}{advice}") from None
     if not isinstance(objects, list):
         raise InputError("this is no output of `nft -j list ruleset`: its objects are no list")
