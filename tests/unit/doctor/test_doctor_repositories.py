@@ -117,3 +117,49 @@ spec:
 def test_a_resource_of_nodes_without_a_limit_of_locked_memory_is_information(resource: str, severity: Severity) -> None:
     (found,) = findings(RDMA_JOB.replace("RESOURCE", resource), "rdma-memlock")
     assert found.severity is severity
+
+
+CALLER = """
+apiVersion: v1
+kind: Pod
+metadata: {name: front}
+spec: {containers: [{name: c, image: "registry.test/front:1", env: [{name: API, value: "http://back.dev.svc:80"}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: back}
+spec: {ports: [{port: 80}]}
+"""
+
+
+def test_a_service_whose_manifest_names_no_namespace_may_go_to_the_one_that_is_called() -> None:
+    assert findings(CALLER, "call-host") == []
+    assert "Service dev/back is not here" in unchecked(CALLER, "call-host")
+    (found,) = findings(CALLER.replace("{name: back}", "{name: back, namespace: prod}"), "call-host")
+    assert found.severity is Severity.ERROR
+
+
+HOST_NETWORK = """
+apiVersion: kubeflow.org/v2beta1
+kind: MPIJob
+metadata: {name: test, namespace: ml}
+spec:
+  mpiReplicaSpecs:
+    Launcher:
+      template:
+        spec:
+          hostNetwork: true
+          containers: [{name: c, image: "registry.test/t:1", command: [sh, -c, "mpirun -x NCCL_SOCKET_IFNAME=ens9 COMMAND"]}]
+    Worker:
+      template:
+        spec:
+          hostNetwork: true
+          containers: [{name: c, image: "registry.test/t:1", resources: {limits: {nvidia.com/gpu: 8}}}]
+"""
+
+
+def test_a_program_that_knows_no_gloo_needs_no_setting_for_it() -> None:
+    assert (
+        findings(HOST_NETWORK.replace("COMMAND", "/opt/nccl-tests/build/all_reduce_perf -b 8"), "nccl-settings") == []
+    )
+    assert findings(HOST_NETWORK.replace("COMMAND", "python train.py"), "nccl-settings")
