@@ -63,13 +63,13 @@ def versions(
     *, client_only: bool, context: str = "", kubeconfig: str = "", user: Impersonation = NOBODY_ELSE
 ) -> tuple[Versions, tuple[str, ...]]:
     """The versions, with warnings for what could not be asked and for what does not fit. Never fails."""
-    own = Versions(__version__, PROTOCOL)
+    client = Versions(__version__, PROTOCOL)
     if client_only:
-        return own, ()
+        return client, ()
     try:
-        return _asked(own, context, kubeconfig, user)
+        return _asked(client, context, kubeconfig, user)
     except GenainetError as error:
-        return own, (error.message,)
+        return client, (error.message,)
 
 
 def _asked(own: Versions, context: str, kubeconfig: str, user: Impersonation) -> tuple[Versions, tuple[str, ...]]:
