@@ -41,10 +41,11 @@ class Datagrams(asyncio.DatagramProtocol):
 async def main():
     loop = asyncio.get_running_loop()
     for family, any_ in ((socket.AF_INET, '0.0.0.0'), (socket.AF_INET6, '::')):
-        try:
-            await asyncio.start_server(serve, any_, tcp, family=family, backlog=1024)
-            await loop.create_datagram_endpoint(Datagrams, (any_, udp), family=family)
-        except OSError: pass
+        await asyncio.start_server(serve, any_, tcp, family=family, backlog=1024)
+        datagrams = socket.socket(family, socket.SOCK_DGRAM)
+        if family == socket.AF_INET6: datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        datagrams.setblocking(False); datagrams.bind((any_, udp))
+        await loop.create_datagram_endpoint(Datagrams, sock=datagrams)
     await asyncio.sleep(3600)
 asyncio.run(main())
 """
