@@ -67,13 +67,13 @@ class AgentConnection:
             text = response.read(65536)
             response.close()
             try:
-                said = msgspec.json.decode(text, type=dict[str, str])
+                answer = msgspec.json.decode(text, type=dict[str, str])
             except msgspec.DecodeError:
-                said = {"error": text.decode(errors="replace")[:200]}
-            words, hint = said.get("error", ""), said.get("hint", "")
-            other, remedy = wire.skew(self.node, self._version) if response.status in _NOT_UNDERSTOOD else ("", "")
-            refused = f"the agent on node {self.node} refuses ({response.status}): {words}"
-            raise GenainetError(f"{refused}; {other}" if other else refused, hint or remedy)
+                answer = {"error": text.decode(errors="replace")[:200]}
+            message, hint = answer.get("error", ""), answer.get("hint", "")
+            skew, remedy = wire.skew(self.node, self._version) if response.status in _NOT_UNDERSTOOD else ("", "")
+            refused = f"the agent on node {self.node} refuses ({response.status}): {message}"
+            raise GenainetError(f"{refused}; {skew}" if skew else refused, hint or remedy)
         return response
 
     def decode(self, line: bytes) -> Event:
@@ -81,12 +81,12 @@ class AgentConnection:
         try:
             return wire.decode(line)
         except GenainetError as error:
-            other, remedy = wire.skew(self.node, self._version)
-            raise GenainetError(f"{error.message}; {other}" if other else error.message, remedy) from None
+            skew, remedy = wire.skew(self.node, self._version)
+            raise GenainetError(f"{error.message}; {skew}" if skew else error.message, remedy) from None
 
     def lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
         """The body's lines as they arrive. Raises GenainetError where it breaks off or stays silent."""
-        rest: list[bytes] = []  # parts of a line that is not whole yet
+        partial_line: list[bytes] = []  # parts of a line that is not whole yet
         size = 0
         while True:
             try:
@@ -96,19 +96,19 @@ class AgentConnection:
             except (OSError, http.client.HTTPException, ValueError) as error:
                 raise GenainetError(f"the stream of node {self.node} broke off: {error}") from None
             if not data:
-                if rest:
+                if partial_line:
                     raise GenainetError(f"the stream of node {self.node} broke off in the middle of a record")
                 return
             first, *others = data.split(b"\n")
-            rest.append(first)
+            partial_line.append(first)
             size += len(first)
             if size > wire.MAX_RECORD:
                 raise GenainetError(f"node {self.node} sent a record of more than {wire.MAX_RECORD} bytes")
             if others:
-                yield b"".join(rest)
+                yield b"".join(partial_line)
                 *whole, last = others
                 yield from whole
-                rest, size = [last] if last else [], len(last)
+                partial_line, size = [last] if last else [], len(last)
 
     def say_no_more(self) -> None:
         """Ends this side of the connection only: an agent takes it for the end of the trace."""
@@ -135,14 +135,14 @@ def ask_all(
     """
 
     def records(connection: AgentConnection) -> list[Event]:
-        size, found = 0, []
-        own = path if isinstance(path, str) else path[connection.node]
-        for line in connection.lines(connection.request("GET", own)):
+        size, events = 0, []
+        node_path = path if isinstance(path, str) else path[connection.node]
+        for line in connection.lines(connection.request("GET", node_path)):
             size += len(line)
             if size > MAX_ANSWER:
                 raise GenainetError(f"node {connection.node} answered with more than {MAX_ANSWER} bytes")
-            found.append(connection.decode(line))
-        return found
+            events.append(connection.decode(line))
+        return events
 
     return _each(dials, token, records, ANSWER_S if within_s is None else within_s)
 
@@ -275,8 +275,8 @@ class Streams:
                 wire.check_hello(event)
             elif isinstance(event, Progress) and event.stage == "attached":
                 self._ready(node)
-            for one in wire.expand(event):
-                self._put(one)
+            for record in wire.expand(event):
+                self._put(record)
         if not isinstance(event, Bye):
             raise GenainetError(f"the stream of node {node} ended without its last record: its agent was stopped")
 

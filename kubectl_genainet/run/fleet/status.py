@@ -58,13 +58,13 @@ def lab_fleet(name: str) -> FleetStatus:
 
 def versions(*, client_only: bool, context: str = "", kubeconfig: str = "") -> tuple[Versions, tuple[str, ...]]:
     """The versions, with warnings for what could not be asked and for what does not fit. Never fails."""
-    own = Versions(__version__, PROTOCOL)
+    client = Versions(__version__, PROTOCOL)
     if client_only:
-        return own, ()
+        return client, ()
     try:
-        return _asked(own, context, kubeconfig)
+        return _asked(client, context, kubeconfig)
     except GenainetError as error:
-        return own, (error.message,)
+        return client, (error.message,)
 
 
 def _asked(own: Versions, context: str, kubeconfig: str) -> tuple[Versions, tuple[str, ...]]:
