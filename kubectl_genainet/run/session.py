@@ -89,7 +89,7 @@ def perform(run: Run, source: Source, watching: Watching) -> ExitStatus:
     Raises GenainetError for a bundle of another command, for an agent or a file that is not there, and where every agent
     failed.
     """
-    bundle = source.recording
+    bundle = source.replayed(watching.command, run.filters)
     return _replay(run, bundle, watching.command) if bundle is not None else _watch(run, source, watching)
 
 
