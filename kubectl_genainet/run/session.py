@@ -19,6 +19,7 @@ from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, Progress
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import not_found
+from kubectl_genainet.priority import giving_way
 from kubectl_genainet.run.agents import Agents
 from kubectl_genainet.run.interrupts import Interrupts
 from kubectl_genainet.run.sources.base import Follower, Source
@@ -142,7 +143,7 @@ class LiveSession:
     def watch(self) -> None:
         agents = self._chosen(self.source.agents())
         self._nodes = len(agents.dials)
-        with self._writer() as writer, self._interrupts:
+        with self._writer() as writer, self._interrupts, giving_way():
             rate = max(LEAST_EVENTS, EVENTS_PER_SECOND // max(1, self._nodes))
             requests = {
                 node: msgspec.structs.replace(self.watching.request(node), events_per_second=rate)
