@@ -104,10 +104,16 @@ class DnsCollector(_Collector[DnsSummary]):
 class DiagnoseCollector(Quiet):
     def __init__(self) -> None:
         super().__init__()
-        self.conclusion: Conclusion | None = None
+        self._conclusion: Conclusion | None = None
 
     def for_target(self, target: str, *, live: bool) -> Self:
         return self
+
+    @property
+    def conclusion(self) -> Conclusion:
+        """Of a run that is over."""
+        assert self._conclusion is not None, "the run is not over"
+        return self._conclusion
 
     def path(self, path: PacketPath) -> None:
         pass
@@ -116,7 +122,7 @@ class DiagnoseCollector(Quiet):
         pass
 
     def finish(self, conclusion: Conclusion) -> None:
-        self.conclusion = conclusion
+        self._conclusion = conclusion
 
 
 class DoctorCollector:
