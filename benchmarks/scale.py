@@ -97,8 +97,8 @@ def main() -> None:
             asked = requests_so_far(plane) - before
             beyond = "" if cost.first_s <= LIMIT_S and cost.peak_mb <= LIMIT_MB else "  BEYOND THE LIMIT"
             print(
-                f"scale: {name:10} first output {cost.first_s:5.1f} s, end {cost.total_s:5.1f} s, CPU {cost.cpu_s:4.1f} s, peak {cost.peak_mb} MB, "
-                f"status {cost.status}{beyond}",
+                f"scale: {name:10} first output {cost.first_s:5.1f} s, end {cost.total_s:5.1f} s, CPU {cost.cpu_s:4.1f} s, "
+                f"peak {cost.peak_mb} MB, status {cost.status}{beyond}",
                 flush=True,
             )
             print(f"scale: {'':10} {', '.join(f'{what} {n}' for what, n in sorted(asked.items()))}", flush=True)

@@ -33,6 +33,7 @@ class ItemDecoder:
         self._served = served
         self._left_out = _NOT_KEPT | ({"images"} if served.resource.kind == "Node" else set())
         self._remembered: dict[bytes, Any] = {}
+        self._flat: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
 
     def object(self, item: Item) -> KubeObject:
         """An item with its kind, without nulls and without what is heavy and never analysed."""
@@ -65,29 +66,36 @@ class ItemDecoder:
         known = self._remembered.get(text, self)
         if known is not self:
             return known
-        value = _value.decode(text)
-        if isinstance(value, dict | list):
-            _tidy(value)
+        value = self._tidied(_value.decode(text))
         if len(text) <= _WORTH_SHARING:
             if len(self._remembered) >= _REMEMBERED:
                 self._remembered.clear()
             self._remembered[text] = value
         return value
 
+    def _tidied(self, value: Any) -> Any:
+        """The value without null members; of equal strings and of equal flat objects in it there is one.
 
-def _tidy(value: dict[str, Any] | list[Any]) -> None:
-    """Removes null members in place, and makes equal strings one: the conditions of a pod have the same few times."""
-    if isinstance(value, dict):
-        for key, member in list(value.items()):
-            if member.__class__ is str:
-                value[key] = intern(member)
-            elif member is None:
-                del value[key]
-            elif member.__class__ is dict or member.__class__ is list:
-                _tidy(member)
-    else:
-        if None in value:
-            value[:] = [v for v in value if v is not None]
-        for member in value:
-            if member.__class__ is dict or member.__class__ is list:
-                _tidy(member)
+        The conditions of a pod have the same few times, the endpoints of a slice the same conditions.
+        """
+        if value.__class__ is dict:
+            flat = True
+            for key, member in list(value.items()):
+                if member is None:
+                    del value[key]
+                elif member.__class__ is str:
+                    value[key] = intern(member)
+                elif member.__class__ is dict or member.__class__ is list:
+                    value[key] = self._tidied(member)
+                    flat = False
+                elif member.__class__ is not bool:
+                    flat = False  # True == 1: numbers and truth values would be taken for each other
+            if flat:
+                if len(self._flat) >= _REMEMBERED:
+                    self._flat.clear()
+                return self._flat.setdefault(tuple(value.items()), value)
+        elif value.__class__ is list:
+            return [self._tidied(member) for member in value if member is not None]
+        elif value.__class__ is str:
+            return intern(value)
+        return value
