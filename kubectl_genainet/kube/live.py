@@ -57,9 +57,9 @@ class LiveCluster:
             changed, self._changed = self._changed, {}
         if not changed:
             return None
-        kept = tuple(o for o in self.snapshot.objects if o.kind not in changed)
+        unchanged = tuple(o for o in self.snapshot.objects if o.kind not in changed)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        objects = kept + tuple(o for found in changed.values() for o in found)
+        objects = unchanged + tuple(o for objects_of_kind in changed.values() for o in objects_of_kind)
         self.snapshot = replace(self.snapshot, objects=objects, taken_at=now)
         return self.snapshot
 

@@ -170,15 +170,15 @@ class Follower(Generic[T]):
                 self._version = ""
 
     def _list(self) -> None:
-        kept: dict[ObjectKey, T] = {}
+        listed: dict[ObjectKey, T] = {}
         version = ""
         selection = self._selection
         for page in list_pages(self._client, selection.served, selection.namespace, selection.query):
             if page.first:
-                kept.clear()
-            self._take(kept, page.objects)
+                listed.clear()
+            self._take(listed, page.objects)
             version = page.version
-        self._kept, self._version = kept, version
+        self._kept, self._version = listed, version
         self._tell()
 
     def _follow(self) -> None:
@@ -227,14 +227,14 @@ class ObjectWatch(Follower[KubeObject]):
         version: str = "",
     ) -> None:
         known = tuple(known)
-        told = _sorted({(o.namespace, o.name): o for o in known}) if version else None
+        last_list = _sorted({(o.namespace, o.name): o for o in known}) if version else None
 
         def changed(objects: Mapping[ObjectKey, KubeObject]) -> None:
-            nonlocal told
-            found = _sorted(objects)
-            if found != told:
-                told = found
-                on_change(found)
+            nonlocal last_list
+            current = _sorted(objects)
+            if current != last_list:
+                last_list = current
+                on_change(current)
 
         super().__init__(client, selection, lambda obj: obj, changed, on_problem, known=known, version=version)
 

@@ -15,6 +15,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.dns import DnsMessage
 from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.fabric import FabricReport
+from kubectl_genainet.model.history import Bucket, ConnectionKept, Gap, NodeChange, ObjectChanged, RulesetChange
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import ALL_KEPT, FiveTuple
@@ -114,6 +115,10 @@ class PacketDropped(PacketSighting, frozen=True, kw_only=True, tag_field="kind",
     hook: str = ""
     fragment: bool = False
     reason_derived: bool = False
+
+
+class DropSampled(PacketDropped, frozen=True, kw_only=True, tag_field="kind", tag="drop_sample"):
+    """A sample of the drops probe, in a recording: there the packet probe's drops stand beside it."""
 
 
 class IcmpError(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="icmp"):
@@ -519,5 +524,12 @@ Event = (
     | RulesetDump
     | NetnsRules
     | ClusterChanged
+    | DropSampled
+    | Gap
+    | Bucket
+    | NodeChange
+    | RulesetChange
+    | ConnectionKept
+    | ObjectChanged
     | Bye
 )

@@ -19,6 +19,7 @@ from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, Progress
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import not_found
+from kubectl_genainet.priority import giving_way
 from kubectl_genainet.run.agents import Agents
 from kubectl_genainet.run.interrupts import Interrupts
 from kubectl_genainet.run.sources.base import Follower, Source
@@ -88,7 +89,7 @@ def perform(run: Run, source: Source, watching: Watching) -> ExitStatus:
     Raises GenainetError for a bundle of another command, for an agent or a file that is not there, and where every agent
     failed.
     """
-    bundle = source.recording
+    bundle = source.replayed(watching.command, run.filters)
     return _replay(run, bundle, watching.command) if bundle is not None else _watch(run, source, watching)
 
 
@@ -140,7 +141,7 @@ class LiveSession:
     def watch(self) -> None:
         agents = self._chosen(self.source.agents())
         self._nodes = len(agents.dials)
-        with self._writer() as writer, self._interrupts:
+        with self._writer() as writer, self._interrupts, giving_way():
             rate = max(LEAST_EVENTS, EVENTS_PER_SECOND // max(1, self._nodes))
             requests = {
                 node: msgspec.structs.replace(self.watching.request(node), events_per_second=rate)

@@ -139,10 +139,10 @@ def _check_request(
         )
     if not client.ips:
         raise InputError(f"pod {client.metadata.name} has no address yet")
-    own, host, port = _check_addresses(resolved, snapshot, client)
+    client_ip, host, port = _check_addresses(resolved, snapshot, client)
     header = resolved.target.name if resolved.target.kind is TargetKind.SERVICE else ""
     return CheckRequest(
-        from_ip=own,
+        from_ip=client_ip,
         host=host,
         port=port,
         path=check.path,
@@ -172,10 +172,10 @@ def _check_addresses(resolved: Resolved, snapshot: ClusterSnapshot, client: Pod)
     else:
         addresses = set(map(canonical_ip, service.cluster_ips)) if service else {ip for ip, _ in resolved.servers}
     usable = [e for e in resolved.filters if e.ip in addresses and e.port and e.protocol in ("", "TCP")]
-    for own in client.ips:
+    for client_ip in client.ips:
         for entry in usable:
-            if (":" in entry.ip) == (":" in own):
-                return own, entry.ip, entry.port
+            if (":" in entry.ip) == (":" in client_ip):
+                return client_ip, entry.ip, entry.port
     raise InputError(
         f"{resolved.target} has no TCP address and port that pod {client.metadata.name} could connect to",
         hint="Name the port: TARGET:PORT." if not usable else "They have no address family in common.",
@@ -253,8 +253,8 @@ class TraceRun:
     def _is_asked_for(self, path: PacketPath) -> bool:
         client = path.flow.client
         if self.client is not None:
-            own = self.client.metadata
-            if (client.namespace, client.pod) != (own.namespace, own.name):
+            only_client = self.client.metadata
+            if (client.namespace, client.pod) != (only_client.namespace, only_client.name):
                 return False
         return self.only.admits(path, self.correlator.identity.snapshot)
 

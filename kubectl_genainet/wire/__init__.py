@@ -59,6 +59,17 @@ class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     events_per_second: int = 20_000  # that the reader keeps up with
 
 
+class HistoryRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What of a node's recording is asked for: from `since_ns` until `until_ns` (wall clock), some parts (history/select.py;
+    none: all), of some addresses (none: all). The answer is blocks (history/blocks.py), the last with the flag END."""
+
+    since_ns: int
+    until_ns: int
+    parts: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    max_bytes: int = 256 << 20
+
+
 def encode(event: Event) -> bytes:
     """One record as a line, newline included."""
     return _encoder.encode(event) + b"\n"

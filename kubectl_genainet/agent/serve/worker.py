@@ -38,6 +38,7 @@ from kubectl_genainet.agent.serve.outbox import Outbox
 from kubectl_genainet.agent.serve.sampler import Sampler
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, LostEvents, Progress, Sampled, Sightings, Tick
+from kubectl_genainet.priority import give_way
 from kubectl_genainet.wire import FilterEntry
 
 POLL_S = 0.02
@@ -452,6 +453,7 @@ def main() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the session ends with the server, however that ends
     if os.getppid() == 1:
         return
+    give_way()
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
     session = Session(job, sys.stdin.buffer, sys.stdout.fileno())
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -76,9 +76,9 @@ class ClusterSource(Source):
 
     @property
     def _own_options(self) -> tuple[tuple[str, ...], ...]:
-        given = (("--context", self.context), ("--kubeconfig", self.kubeconfig), ("--as", self.user.name))
+        options = (("--context", self.context), ("--kubeconfig", self.kubeconfig), ("--as", self.user.name))
         groups = tuple(("--as-group", shlex.quote(group)) for group in self.user.groups)
-        return (*((name, shlex.quote(value)) for name, value in given if value), *groups)
+        return (*((name, shlex.quote(value)) for name, value in options if value), *groups)
 
     def __str__(self) -> str:
         return f"context {self.context}" if self.context else "the cluster"
