@@ -52,6 +52,7 @@ from kubectl_genainet.trace.hops import (
     response_ns,
     translation_of,
 )
+from kubectl_genainet.trace.losses import Losses
 from kubectl_genainet.trace.nat import nat_of
 from kubectl_genainet.trace.sampling import Sampling
 from kubectl_genainet.trace.streaming.findings import SLOW_NS, stream_findings
@@ -70,7 +71,6 @@ LOST_TELLS = 4  # so many SYNs of a connection were seen dropped: it is told, th
 EXACT_NS = 1_500_000_000  # the kernel's trace comes by another way than the packets, and its rules are looked up
 RULES_NS = 5_000_000_000  # how long a pod's rules are waited for, where a packet died by them
 COUNTERS_NS = 30_000_000_000  # how long a node's counters are waited for, where they alone can tell why a packet died
-LOSS_TOLD_NS = 2_000_000_000  # a loss is told within so long
 COUNTED_NS = 2_500_000_000  # until the counters tell whether what was lost has arrived after all
 HALF_CLOSED_NS = 800_000_000  # one side has said FIN: the other follows, or has more to send
 DATAGRAMS_NS = 1_500_000_000  # a flow of datagrams has no end: it is told once it has been silent for so long
@@ -101,7 +101,7 @@ class PathCorrelator:
         self._counted: dict[str, int] = {}  # node -> up to when it has told what it counted
         self._looked_at: dict[str, int] = {}
         self._unfinished: Collection[str] = ()
-        self._losses: dict[str, list[int]] = {}  # node -> when it told of lost records, on its clock
+        self._losses = Losses()
         self._seek_remedies()
 
     def _seek_remedies(self) -> None:
@@ -144,9 +144,10 @@ class PathCorrelator:
                 self.sampling.learn(event, self._ticked.get(event.node, 0))
                 return
             case LostEvents():
-                self._losses.setdefault(event.node, []).append(self._now.get(event.node, 0))
+                self._losses.learn(event.node, self._ticked.get(event.node, 0))
                 return
             case Tick():
+                self._losses.tick(event.node, event.t_ns)
                 self._ticked[event.node] = event.t_ns
                 self._counted[event.node] = event.counted_ns
             case _:
@@ -420,8 +421,8 @@ class PathCorrelator:
                 nodes.append(node)
                 continue
             began = min((s.t_ns for s in seen if s.node == node), default=0)
-            until = connection.last.get(node, self._now.get(node, 0)) + LOSS_TOLD_NS
-            if any(began <= moment <= until for moment in self._losses.get(node, ())):
+            until = connection.last.get(node, self._now.get(node, 0))
+            if self._losses.during(node, began, until):
                 nodes.append(node)
         return ", ".join(sorted(nodes))
 
