@@ -53,8 +53,15 @@ class PathCorrelator:
     their budgets.
     """
 
-    def __init__(self, snapshot: ClusterSnapshot, servers: set[tuple[str, int]], *, slow_ns: int = SLOW_NS) -> None:
-        self.context = Context(snapshot)
+    def __init__(
+        self,
+        snapshot: ClusterSnapshot,
+        servers: set[tuple[str, int]],
+        *,
+        slow_ns: int = SLOW_NS,
+        context: Context | None = None,
+    ) -> None:
+        self.context = context or Context(snapshot)
         self.identity = self.context.identity
         self.half_seen = self.left_out = 0
         self.exact = ExactHits()
