@@ -20,7 +20,6 @@ from kubectl_genainet.render.paragraphs import command_lines, hanging
 from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, make_console, printable
 from kubectl_genainet.trace.shown.groups import FAILED
 
-REFRESH_S = 0.25
 _MARK = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.INFO: "·"}
 _STATE = {CheckState.FINE: "✓", CheckState.FAULTY: "✗", CheckState.NOT_CHECKED: "?"}
 _STATE_STYLE = {CheckState.FINE: "green", CheckState.FAULTY: "bold red", CheckState.NOT_CHECKED: "yellow"}
@@ -106,10 +105,6 @@ class ConclusionView(LiveView):
 
     def exchange(self, exchange: DnsExchange) -> None:
         self._seen["queries"] += 1
-
-    def refresh(self) -> None:
-        if self.screen.due(REFRESH_S):
-            self.screen.draw([self.state()])
 
     def state(self, *counts: str) -> Text:
         seen = self._seen
