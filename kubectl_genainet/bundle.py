@@ -87,9 +87,9 @@ class BundleWriter:
             return
         before = os.lseek(self._fd, 0, os.SEEK_CUR) if self._is_file else 0
         try:
-            rest = memoryview(gzip.compress(data, compresslevel=6))
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
+            unwritten = memoryview(gzip.compress(data, compresslevel=6))
+            while unwritten:
+                unwritten = unwritten[os.write(self._fd, unwritten) :]
         except OSError as error:
             self.problem = f"the bundle {self._path} ends early: {error.strerror}"
             if self._is_file:

@@ -59,13 +59,13 @@ def _context(words: list[str]) -> click.Context:
     context = cli.make_context("kubectl genainet", [], resilient_parsing=True)
     command: click.Command = cli
     while isinstance(command, click.Group):
-        at = next((i for i, word in enumerate(words) if not word.startswith("-")), None)
-        found = command.get_command(context, words[at]) if at is not None else None
-        if found is None or at is None:
+        index = next((i for i, word in enumerate(words) if not word.startswith("-")), None)
+        subcommand = command.get_command(context, words[index]) if index is not None else None
+        if subcommand is None or index is None:
             return context
-        name, words, command = words[at], words[at + 1 :], found
-        own = [] if isinstance(found, click.Group) else list(words)
-        context = found.make_context(name, own, parent=context, resilient_parsing=True)
+        name, words, command = words[index], words[index + 1 :], subcommand
+        arguments = [] if isinstance(subcommand, click.Group) else list(words)
+        context = subcommand.make_context(name, arguments, parent=context, resilient_parsing=True)
     return context
 
 

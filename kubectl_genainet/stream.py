@@ -13,16 +13,18 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
 from kubectl_genainet import wire
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.history.blocks import Damage, scan
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, Progress
 from kubectl_genainet.model.fabric import FabricReport
 from kubectl_genainet.model.node import NodeReport, RulesetDump
-from kubectl_genainet.wire import FilterEntry, TraceRequest
+from kubectl_genainet.wire import Filters, TraceRequest
 
 T = TypeVar("T")
 Dial = Callable[[], socket.socket]
@@ -32,6 +34,8 @@ _NOT_UNDERSTOOD = (400, 404)  # what an agent of another version may say to a re
 ANSWER_S = 60.0  # an agent gives up a report of its node after a third of that
 RULES_S = 130.0  # and its rules after 120 s
 MAX_ANSWER = 4 * wire.MAX_RECORD  # bytes of an answer that is no stream
+HISTORY_S = 120.0  # for all nodes' recordings
+HISTORY_NODES = 64  # that are asked for them at a time
 CHANGE_S = 5.0  # to take other filters, while its records come
 READY_S = 5.0  # how long the node that opens connections waits for the others to watch
 _QUEUE = 20_000  # records; when it is full the sockets are not read, and the agents count what they lose
@@ -67,13 +71,13 @@ class AgentConnection:
             text = response.read(65536)
             response.close()
             try:
-                said = msgspec.json.decode(text, type=dict[str, str])
+                answer = msgspec.json.decode(text, type=dict[str, str])
             except msgspec.DecodeError:
-                said = {"error": text.decode(errors="replace")[:200]}
-            words, hint = said.get("error", ""), said.get("hint", "")
-            other, remedy = wire.skew(self.node, self._version) if response.status in _NOT_UNDERSTOOD else ("", "")
-            refused = f"the agent on node {self.node} refuses ({response.status}): {words}"
-            raise GenainetError(f"{refused}; {other}" if other else refused, hint or remedy)
+                answer = {"error": text.decode(errors="replace")[:200]}
+            message, hint = answer.get("error", ""), answer.get("hint", "")
+            skew, remedy = wire.skew(self.node, self._version) if response.status in _NOT_UNDERSTOOD else ("", "")
+            refused = f"the agent on node {self.node} refuses ({response.status}): {message}"
+            raise GenainetError(f"{refused}; {skew}" if skew else refused, hint or remedy)
         return response
 
     def decode(self, line: bytes) -> Event:
@@ -81,12 +85,12 @@ class AgentConnection:
         try:
             return wire.decode(line)
         except GenainetError as error:
-            other, remedy = wire.skew(self.node, self._version)
-            raise GenainetError(f"{error.message}; {other}" if other else error.message, remedy) from None
+            skew, remedy = wire.skew(self.node, self._version)
+            raise GenainetError(f"{error.message}; {skew}" if skew else error.message, remedy) from None
 
     def lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
         """The body's lines as they arrive. Raises GenainetError where it breaks off or stays silent."""
-        rest: list[bytes] = []  # parts of a line that is not whole yet
+        partial_line: list[bytes] = []  # parts of a line that is not whole yet
         size = 0
         while True:
             try:
@@ -96,19 +100,19 @@ class AgentConnection:
             except (OSError, http.client.HTTPException, ValueError) as error:
                 raise GenainetError(f"the stream of node {self.node} broke off: {error}") from None
             if not data:
-                if rest:
+                if partial_line:
                     raise GenainetError(f"the stream of node {self.node} broke off in the middle of a record")
                 return
             first, *others = data.split(b"\n")
-            rest.append(first)
+            partial_line.append(first)
             size += len(first)
             if size > wire.MAX_RECORD:
                 raise GenainetError(f"node {self.node} sent a record of more than {wire.MAX_RECORD} bytes")
             if others:
-                yield b"".join(rest)
+                yield b"".join(partial_line)
                 *whole, last = others
                 yield from whole
-                rest, size = [last] if last else [], len(last)
+                partial_line, size = [last] if last else [], len(last)
 
     def say_no_more(self) -> None:
         """Ends this side of the connection only: an agent takes it for the end of the trace."""
@@ -135,14 +139,14 @@ def ask_all(
     """
 
     def records(connection: AgentConnection) -> list[Event]:
-        size, found = 0, []
-        own = path if isinstance(path, str) else path[connection.node]
-        for line in connection.lines(connection.request("GET", own)):
+        size, events = 0, []
+        node_path = path if isinstance(path, str) else path[connection.node]
+        for line in connection.lines(connection.request("GET", node_path)):
             size += len(line)
             if size > MAX_ANSWER:
                 raise GenainetError(f"node {connection.node} answered with more than {MAX_ANSWER} bytes")
-            found.append(connection.decode(line))
-        return found
+            events.append(connection.decode(line))
+        return events
 
     return _each(dials, token, records, ANSWER_S if within_s is None else within_s)
 
@@ -210,6 +214,48 @@ def node_reports(dials: Mapping[str, Dial], token: str = "") -> dict[str, NodeRe
     return {node: _one_of(NodeReport, node, answer) for node, answer in answers.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class HistoryAnswer:
+    """The blocks of a node's recording. `complete`: the answer came to its end."""
+
+    blocks: tuple[bytes, ...]
+    complete: bool
+
+
+def history(
+    dials: Mapping[str, Dial], request: wire.HistoryRequest, token: str = "", *, within_s: float = HISTORY_S
+) -> dict[str, HistoryAnswer | GenainetError]:
+    """What each node recorded of a range of time; at most HISTORY_NODES are asked at a time."""
+    body = msgspec.json.encode(request)
+
+    def blocks(connection: AgentConnection) -> HistoryAnswer:
+        response = connection.request("POST", "/v1/history", body)
+        received = bytearray()
+        parts: list[bytes] = []
+        complete = True
+        try:
+            while data := response.read(1 << 16):
+                received += data
+                if len(received) > request.max_bytes + (1 << 20):
+                    raise GenainetError(f"node {connection.node} sent more of its recording than was asked for")
+        except (OSError, http.client.HTTPException):
+            complete = False
+        for part in scan(bytes(received)):
+            if isinstance(part, Damage):
+                complete = False
+                continue
+            parts.append(part.data)
+        return HistoryAnswer(tuple(parts), complete)
+
+    names = sorted(dials)
+    answers: dict[str, HistoryAnswer | GenainetError] = {}
+    deadline = time.monotonic() + within_s
+    for first in range(0, len(names), HISTORY_NODES):
+        some = {node: dials[node] for node in names[first : first + HISTORY_NODES]}
+        answers |= _each(some, token, blocks, max(0.0, deadline - time.monotonic()))
+    return answers
+
+
 class Streams:
     """Traces on many nodes at once: `poll` for the records; `close` ends all of them.
 
@@ -275,8 +321,8 @@ class Streams:
                 wire.check_hello(event)
             elif isinstance(event, Progress) and event.stage == "attached":
                 self._ready(node)
-            for one in wire.expand(event):
-                self._put(one)
+            for record in wire.expand(event):
+                self._put(record)
         if not isinstance(event, Bye):
             raise GenainetError(f"the stream of node {node} ended without its last record: its agent was stopped")
 
@@ -311,7 +357,7 @@ class Streams:
         text = "its agent has not ended the trace in time: what it lost is not known"
         return [AgentFailed(node=node, message=text) for node in sorted(self._unfinished)]
 
-    def set_filters(self, filters: tuple[FilterEntry, ...]) -> list[GenainetError]:
+    def set_filters(self, filters: Filters) -> list[GenainetError]:
         """Changes what is followed, on all nodes, while they run; returns what went wrong."""
         sessions, body = dict(self._sessions), msgspec.json.encode(filters)
 

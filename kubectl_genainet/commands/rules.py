@@ -19,7 +19,14 @@ from kubectl_genainet.proxy.report import RulesReport
 from kubectl_genainet.proxy.ruleset import parse_ruleset
 from kubectl_genainet.proxy.walked import FlowWalk
 from kubectl_genainet.render.firewall import host_firewall_text
-from kubectl_genainet.render.rules import exact_table, flows_table, ipsets_table, rules_table, rules_tree
+from kubectl_genainet.render.rules import (
+    exact_table,
+    flows_table,
+    ipsets_table,
+    rules_records,
+    rules_table,
+    rules_tree,
+)
 from kubectl_genainet.render.text import make_console
 from kubectl_genainet.render.walk import walk_tree
 from kubectl_genainet.run.rules import (
@@ -207,15 +214,12 @@ def _show(report: RulesReport, dumps: Dumps, output: str, *, saved: bool) -> Non
     rulesets = [parse_ruleset([d for d in found if d.source in ("ipset", "ipvs")]) for found in dumps.values()]
     sets = [s for r in rulesets for s in r.ipsets] if saved else []
     if output in ("json", "yaml"):
-        servers = [{"kind": "virtual-server", **msgspec.to_builtins(s)} for r in rulesets for s in r.virtual_servers]
-        rest: list[Any] = [{"kind": "finding", **msgspec.to_builtins(f)} for f in report.findings]
-        rest += [{"kind": "not-checked", **msgspec.to_builtins(n)} for n in report.not_checked]
-        rest += servers + [{"kind": "ipset", **msgspec.to_builtins(s)} for s in sets]
+        records = list(rules_records(report, rulesets, sets))
         if output == "yaml":
-            _yaml([*report.rows, *rest])
+            _yaml(records)
             return
-        for item in [*report.rows, *rest]:
-            click.echo(msgspec.json.encode(item))
+        for record in records:
+            click.echo(msgspec.json.encode(record))
         return
     console = make_console()
     if report.rows or report.findings or report.not_checked or not sets:

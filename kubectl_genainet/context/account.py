@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress, Tick
+from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.results.losses import Losses
 from kubectl_genainet.model.results.trace import AgentCost
+from kubectl_genainet.model.units import rfc3339
 
 
 class Account:
@@ -104,8 +106,18 @@ def warning_of(event: Event) -> str:
             return f"node {event.node}: {event.message}{f' ({event.hint})' if event.hint else ''}"
         case Progress(stage="missing"):
             return f"node {event.node}: {event.detail}"
+        case Gap():
+            return gap_text(event)
         case _:
             return ""
+
+
+def gap_text(gap: Gap) -> str:
+    """What a recording does not have."""
+    whose = f"node {gap.node}" if gap.node else "the cluster's objects"
+    since, until = rfc3339(gap.since_ns), rfc3339(gap.until_ns)
+    time = f"at {since[:19]}Z" if gap.since_ns == gap.until_ns else f"from {since[:19]}Z to {until[:19]}Z"
+    return f"{whose}: {'some is missing' if gap.partial else 'nothing is recorded'} {time}: {gap.why}"
 
 
 def losses_text(lost: Mapping[tuple[str, str, str], int]) -> str:

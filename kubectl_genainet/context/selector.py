@@ -45,14 +45,14 @@ def parse_selector(text: str) -> Selector:
 
 
 def _requirement(part: str, text: str) -> Requirement:
-    if found := _EQUAL.fullmatch(part):
-        key, operator, value = found.groups()
+    if match := _EQUAL.fullmatch(part):
+        key, operator, value = match.groups()
         return Requirement(key, frozenset({value}), operator == "!=")
-    if found := _SET.fullmatch(part):
-        key, operator, values = found.groups()
+    if match := _SET.fullmatch(part):
+        key, operator, values = match.groups()
         return Requirement(key, frozenset(v.strip() for v in values.split(",")), operator == "notin")
-    if found := _EXISTS.fullmatch(part):
-        return Requirement(found[2], None, bool(found[1]))
+    if match := _EXISTS.fullmatch(part):
+        return Requirement(match[2], None, bool(match[1]))
     raise InputError(
         f"{text!r} is not a label selector", hint="Selectors are app=rag, tier!=gpu, 'env in (prod, qa)', gpu or !gpu."
     )

@@ -103,11 +103,11 @@ class ClusterSnapshot:
     @cached_property
     def agents_by_image(self) -> Mapping[str, tuple[tuple[KubeObject, dict[str, Any]], ...]]:
         """The containers of DaemonSets and of pods, with their objects, by the image's path without registry tag."""
-        found: dict[str, list[tuple[KubeObject, dict[str, Any]]]] = defaultdict(list)
+        by_image: dict[str, list[tuple[KubeObject, dict[str, Any]]]] = defaultdict(list)
         for obj in (*self.of("DaemonSet", "apps"), *self.of("Pod", "")):
             for container in obj.pod_containers:
-                found[_TAG.sub("", str(container.get("image", "")))].append((obj, container))
-        return {image: tuple(pairs) for image, pairs in found.items()}
+                by_image[_TAG.sub("", str(container.get("image", "")))].append((obj, container))
+        return {image: tuple(pairs) for image, pairs in by_image.items()}
 
     def _decoded(self, shape: type[T], objects: Iterable[KubeObject]) -> tuple[T, ...]:
         return tuple(obj.decode(shape) for obj in objects)
@@ -134,8 +134,8 @@ class ClusterSnapshot:
 
     def namespace_labels(self, name: str) -> dict[str, str]:
         """Labels of a namespace, with the one that the API server always sets (KEP-2161)."""
-        found = self.namespaces.get(name)
-        return {**(found.metadata.labels if found else {}), "kubernetes.io/metadata.name": name}
+        namespace = self.namespaces.get(name)
+        return {**(namespace.metadata.labels if namespace else {}), "kubernetes.io/metadata.name": name}
 
     @cached_property
     def _pods_by_ip(self) -> Mapping[str, Pod]:
@@ -173,10 +173,10 @@ class ClusterSnapshot:
 
     @cached_property
     def _slices_by_service(self) -> Mapping[tuple[str, str], tuple[EndpointSlice, ...]]:
-        found: dict[tuple[str, str], list[EndpointSlice]] = defaultdict(list)
+        by_service: dict[tuple[str, str], list[EndpointSlice]] = defaultdict(list)
         for item in self.endpoint_slices:
-            found[(item.metadata.namespace, item.service)].append(item)
-        return {key: tuple(slices) for key, slices in found.items()}
+            by_service[(item.metadata.namespace, item.service)].append(item)
+        return {key: tuple(slices) for key, slices in by_service.items()}
 
     def has_slices(self, service: Service) -> bool:
         """Whether any EndpointSlice of a Service was read, if only an empty one."""
@@ -188,7 +188,7 @@ class ClusterSnapshot:
         A slice port belongs to the Service port of the same name and protocol (EndpointSlice API).
         """
         slices = self._slices_by_service.get((service.metadata.namespace, service.metadata.name), ())
-        found: dict[tuple[str, int], Backend] = {}
+        backends: dict[tuple[str, int], Backend] = {}
         for item in slices:
             for slice_port in item.ports:
                 if slice_port.name != port.name or slice_port.protocol != port.protocol:
@@ -208,13 +208,13 @@ class ClusterSnapshot:
                         )
                         # Of two endpoints at one address (hostNetwork pods in a rollout) the ready one counts.
                         key = (backend.ip, backend.port)
-                        if key not in found or _usefulness(backend) > _usefulness(found[key]):
-                            found[key] = backend
-        return tuple(found.values())
+                        if key not in backends or _usefulness(backend) > _usefulness(backends[key]):
+                            backends[key] = backend
+        return tuple(backends.values())
 
     @cached_property
     def _services_by_address(self) -> Mapping[tuple[str, int, str], ServiceAddress]:
-        found: dict[tuple[str, int, str], ServiceAddress] = {}
+        by_address: dict[tuple[str, int, str], ServiceAddress] = {}
         for service in self.services:
             addresses = [(ip, "clusterIP") for ip in service.cluster_ips]
             addresses += [(ip, "externalIP") for ip in service.spec.external_ips]
@@ -222,8 +222,8 @@ class ClusterSnapshot:
             for port in service.spec.ports:
                 for ip, via in addresses:
                     key = (canonical_ip(ip), port.port, port.protocol)
-                    found.setdefault(key, ServiceAddress(service, port, key[0], via))
-        return found
+                    by_address.setdefault(key, ServiceAddress(service, port, key[0], via))
+        return by_address
 
     @cached_property
     def _services_by_node_port(self) -> Mapping[tuple[int, str], tuple[Service, ServicePort]]:
@@ -232,13 +232,20 @@ class ClusterSnapshot:
     def service_with(self, ip: str) -> Service | None:
         """The Service that has the address, whatever its ports."""
         wanted = canonical_ip(ip)
-        return next((at.service for (found, *_), at in self._services_by_address.items() if found == wanted), None)
+        return next(
+            (
+                address.service
+                for (service_ip, *_), address in self._services_by_address.items()
+                if service_ip == wanted
+            ),
+            None,
+        )
 
     def service_at(self, ip: str, port: int, protocol: str) -> ServiceAddress | None:
         """The Service port behind an address; `protocol` is the API's name ("TCP", "UDP", "SCTP")."""
-        found = self._services_by_address.get((canonical_ip(ip), port, protocol))
-        if found is None and self.node_at(ip) is not None:
+        by_address = self._services_by_address.get((canonical_ip(ip), port, protocol))
+        if by_address is None and self.node_at(ip) is not None:
             by_port = self._services_by_node_port.get((port, protocol))
             if by_port is not None:
                 return ServiceAddress(*by_port, canonical_ip(ip), "nodePort")
-        return found
+        return by_address

@@ -15,6 +15,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.dns import DnsMessage
 from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.fabric import FabricReport
+from kubectl_genainet.model.history import Bucket, ConnectionKept, Gap, NodeChange, ObjectChanged, RulesetChange
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import ALL_KEPT, FiveTuple
@@ -116,6 +117,10 @@ class PacketDropped(PacketSighting, frozen=True, kw_only=True, tag_field="kind",
     reason_derived: bool = False
 
 
+class DropSampled(PacketDropped, frozen=True, kw_only=True, tag_field="kind", tag="drop_sample"):
+    """One of many packets that the drops probe counted in a `DropCount`; the packet probe may report the same packet."""
+
+
 class IcmpError(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="icmp"):
     """An ICMP error about a followed flow was seen. `quoted` is the tuple inside it, as its sender had it.
 
@@ -139,6 +144,10 @@ class IcmpError(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
     hook: str = ""
     reason: str = ""
     location: str = ""
+
+
+class IcmpSampled(IcmpError, frozen=True, kw_only=True, tag_field="kind", tag="icmp_sample"):
+    """One of many ICMP errors that the drops probe counted in an `IcmpCount`."""
 
 
 class DnsPlace(msgspec.Struct, frozen=True, array_like=True):
@@ -199,6 +208,10 @@ class DnsDropped(PacketDropped, frozen=True, kw_only=True, tag_field="kind", tag
 
     id: int = 0
     message: DnsMessage | None = None
+
+
+class DnsConnection(PacketSeen, frozen=True, kw_only=True, tag_field="kind", tag="dns_connection"):
+    """A SYN, SYN-ACK or RST to or from a DNS port."""
 
 
 class TcpRetransmit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="retransmit"):
@@ -494,9 +507,11 @@ Event = (
     | Sightings
     | PacketDropped
     | IcmpError
+    | IcmpSampled
     | DnsTransaction
     | DnsMessageSeen
     | DnsDropped
+    | DnsConnection
     | TcpRetransmit
     | HttpHead
     | FlowCounters
@@ -519,5 +534,12 @@ Event = (
     | RulesetDump
     | NetnsRules
     | ClusterChanged
+    | DropSampled
+    | Gap
+    | Bucket
+    | NodeChange
+    | RulesetChange
+    | ConnectionKept
+    | ObjectChanged
     | Bye
 )

@@ -31,8 +31,8 @@ class Identities(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def service_of(self, flow: FiveTuple) -> str:
         """The Service whose endpoint is the flow's destination; AMBIGUOUS where it serves several."""
-        found = self.backends.get(backend_key(flow.dst, flow.dport, flow.protocol), ())
-        return found[0] if len(found) == 1 else AMBIGUOUS if found else UNKNOWN
+        services = self.backends.get(backend_key(flow.dst, flow.dport, flow.protocol), ())
+        return services[0] if len(services) == 1 else AMBIGUOUS if services else UNKNOWN
 
 
 def backend_key(ip: str, port: int, protocol: Protocol) -> str:

@@ -19,10 +19,10 @@ def quantity(value: Any) -> float:
 
     Source: apimachinery/pkg/api/resource, "Quantity".
     """
-    found = _QUANTITY.fullmatch(str(value))
-    if not found:
+    match = _QUANTITY.fullmatch(str(value))
+    if not match:
         return 0.0
-    number, exponent, suffix = found.groups()
+    number, exponent, suffix = match.groups()
     if exponent:
         return float(number + exponent)
     return float(number) * _SUFFIX.get(suffix, 0.0)

@@ -136,12 +136,12 @@ def _packets(
     snapshot: ClusterSnapshot, node: str, ruleset: Ruleset, target: Target, namespace: str
 ) -> dict[str, list[ServicePacket]]:
     rules = NodeRules(node, ruleset, service_rules(ruleset), proxy_modes(ruleset))
-    found = {}
+    by_service = {}
     for service in services_of(snapshot, target, namespace):
         ways = packets_to(snapshot, rules, service)
         asked = [ServicePacket(c, p) for c, p in ways if target.kind is not TargetKind.ADDRESS or p.dst == target.name]
-        found[f"{service.metadata.namespace}/{service.metadata.name}"] = asked
-    return found
+        by_service[f"{service.metadata.namespace}/{service.metadata.name}"] = asked
+    return by_service
 
 
 def _address_of(source: Source | None, word: str, namespace: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 import msgspec
 
+from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.targets import Resolved, resolve, resolve_namespace
 from kubectl_genainet.errors import ExitStatus, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
@@ -77,6 +78,18 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
 
     Raises GenainetError, with what to do, for a target or a pod that does not exist and a source without packets.
     """
+    run, watching = trace_run(source, target, options, make_view)
+    return perform(run, source, watching)
+
+
+def trace_run(
+    source: Source,
+    target: Target | None,
+    options: TraceOptions,
+    make_view: MakeView[TraceView],
+    context: Context | None = None,
+) -> tuple[TraceRun, Watching]:
+    """The run, and how it watches. `context` may be shared with other runs over the same records."""
     snapshot = source.snapshot()
     resolved = _resolved(target, snapshot, source.default_namespace)
     client = client_pod(options.from_pod, snapshot, resolved.namespace)
@@ -104,8 +117,7 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
         record=options.record,
     )
     held = HeldTarget(name, lambda now: _resolved(target, now, resolved.namespace), snapshot, view.warn)
-    run = TraceRun(snapshot, held, client, view, options, source)
-    return perform(run, source, watching)
+    return TraceRun(snapshot, held, client, view, options, source, context), watching
 
 
 def _resolved(target: Target | None, snapshot: ClusterSnapshot, namespace: str) -> Resolved:
@@ -139,10 +151,10 @@ def _check_request(
         )
     if not client.ips:
         raise InputError(f"pod {client.metadata.name} has no address yet")
-    own, host, port = _check_addresses(resolved, snapshot, client)
+    client_ip, host, port = _check_addresses(resolved, snapshot, client)
     header = resolved.target.name if resolved.target.kind is TargetKind.SERVICE else ""
     return CheckRequest(
-        from_ip=own,
+        from_ip=client_ip,
         host=host,
         port=port,
         path=check.path,
@@ -172,10 +184,10 @@ def _check_addresses(resolved: Resolved, snapshot: ClusterSnapshot, client: Pod)
     else:
         addresses = set(map(canonical_ip, service.cluster_ips)) if service else {ip for ip, _ in resolved.servers}
     usable = [e for e in resolved.filters if e.ip in addresses and e.port and e.protocol in ("", "TCP")]
-    for own in client.ips:
+    for client_ip in client.ips:
         for entry in usable:
-            if (":" in entry.ip) == (":" in own):
-                return own, entry.ip, entry.port
+            if (":" in entry.ip) == (":" in client_ip):
+                return client_ip, entry.ip, entry.port
     raise InputError(
         f"{resolved.target} has no TCP address and port that pod {client.metadata.name} could connect to",
         hint="Name the port: TARGET:PORT." if not usable else "They have no address family in common.",
@@ -199,9 +211,11 @@ class TraceRun:
         view: TraceView,
         options: TraceOptions,
         source: Source,
+        context: Context | None = None,
     ) -> None:
         self.target, self.client, self.view, self.only = target, client, view, path_filter(**asdict(options.only))
-        self.correlator = PathCorrelator(snapshot, set(target.current.servers), slow_ns=int(options.slow_s * 1e9))
+        servers, slow_ns = set(target.current.servers), int(options.slow_s * 1e9)
+        self.correlator = PathCorrelator(snapshot, servers, slow_ns=slow_ns, context=context)
         self._bypass = Bypass(self.correlator.context)
         self._as_used = AsUsed(source)
         self._lookup_failed = False  # of a check connection
@@ -253,8 +267,8 @@ class TraceRun:
     def _is_asked_for(self, path: PacketPath) -> bool:
         client = path.flow.client
         if self.client is not None:
-            own = self.client.metadata
-            if (client.namespace, client.pod) != (own.namespace, own.name):
+            only_client = self.client.metadata
+            if (client.namespace, client.pod) != (only_client.namespace, only_client.name):
                 return False
         return self.only.admits(path, self.correlator.identity.snapshot)
 

@@ -28,6 +28,10 @@ class FilterEntry(msgspec.Struct, frozen=True):
     protocol: str = ""
 
 
+# What is followed: the same for all probes, or what differs by probe.
+Filters = tuple[FilterEntry, ...] | dict[str, tuple[FilterEntry, ...]]
+
+
 class CheckRequest(msgspec.Struct, frozen=True):
     """A connection that the agent opens from inside the namespace of the pod that has the address `from_ip`."""
 
@@ -43,9 +47,13 @@ class CheckRequest(msgspec.Struct, frozen=True):
 
 
 class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a client may ask of an agent. All bounds are enforced by the agent; see `agent.limits`."""
+    """What a client may ask of an agent. All bounds are enforced by the agent; see `agent.limits`.
+
+    `own_filters`, by probe, take the place of `filters`.
+    """
 
     filters: tuple[FilterEntry, ...]
+    own_filters: dict[str, tuple[FilterEntry, ...]] = {}
     probes: tuple[str, ...] = ("packet",)
     timeout_s: float = 30.0
     max_events: int = 1_000_000
@@ -57,6 +65,17 @@ class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     http: bool = False  # read the heads of clear HTTP/1.1 messages of the followed ports
     cpu_percent: float = 5.0  # of one core, that following packets may take on the node
     events_per_second: int = 20_000  # that the reader keeps up with
+
+
+class HistoryRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What of a node's recording is asked for: from `since_ns` until `until_ns` (wall clock), some parts (history/select.py;
+    none: all), of some addresses (none: all). The answer is blocks (history/blocks.py), the last with the flag END."""
+
+    since_ns: int
+    until_ns: int
+    parts: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    max_bytes: int = 256 << 20
 
 
 def encode(event: Event) -> bytes:

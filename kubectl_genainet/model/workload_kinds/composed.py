@@ -47,11 +47,11 @@ _NIM_PROBES = {"readinessProbe": (_NIM_READY, 3), "livenessProbe": (_NIM_LIVE, 3
 
 
 def _nim_probe(spec: Mapping[str, Any], name: str) -> dict[str, Any]:
-    given, (path, failures) = _mapping(spec.get(name)), _NIM_PROBES[name]
-    if given.get("enabled") is False:
+    probe, (path, failures) = _mapping(spec.get(name)), _NIM_PROBES[name]
+    if probe.get("enabled") is False:
         return {}
-    own = {"httpGet": {"path": path, "port": "api"}, "periodSeconds": 10, "failureThreshold": failures}
-    return _mapping(given.get("probe")) or own
+    default_probe = {"httpGet": {"path": path, "port": "api"}, "periodSeconds": 10, "failureThreshold": failures}
+    return _mapping(probe.get("probe")) or default_probe
 
 
 def nim_service(spec: Mapping[str, Any]) -> Composed:

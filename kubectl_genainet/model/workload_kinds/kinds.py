@@ -64,8 +64,8 @@ class PodTemplate:
     @property
     def labels(self) -> dict[str, str]:
         """The labels that its pods carry, as far as they are known before the pods are there."""
-        own = self.metadata.get("labels")
-        return {**(own if isinstance(own, dict) else {}), **self.added_labels}
+        template_labels = self.metadata.get("labels")
+        return {**(template_labels if isinstance(template_labels, dict) else {}), **self.added_labels}
 
     @property
     def spec_path(self) -> Path:
@@ -80,11 +80,16 @@ def _training(replica_specs: str) -> tuple[TemplatePlace, ...]:
 
 def _ray(*cluster: str) -> tuple[TemplatePlace, ...]:
     # The name of the cluster that a RayService or a RayJob makes has a random end: it is not known here.
-    own = {"ray.io/cluster": "{name}"} if cluster == ("spec",) else {}
-    head = {**own, "ray.io/node-type": "head", "ray.io/group": "headgroup", "ray.io/identifier": "{name}-head"}
+    cluster_label = {"ray.io/cluster": "{name}"} if cluster == ("spec",) else {}
+    head = {
+        **cluster_label,
+        "ray.io/node-type": "head",
+        "ray.io/group": "headgroup",
+        "ray.io/identifier": "{name}-head",
+    }
     if cluster != ("spec",):
         del head["ray.io/identifier"]
-    worker = {**own, "ray.io/node-type": "worker", "ray.io/group": "{part}"}
+    worker = {**cluster_label, "ray.io/node-type": "worker", "ray.io/group": "{part}"}
     groups = (*cluster, "workerGroupSpecs", EACH)
     return (
         TemplatePlace((*cluster, "headGroupSpec", "template"), part="head", labels=head),
@@ -232,8 +237,8 @@ def pod_templates(obj: KubeObject, others: Mapping[str, tuple[KubeObject, ...]] 
 
     `others`, objects by kind, are searched for what the object refers to: a Rollout's Deployment, a TrainJob's runtime.
     """
-    found = [t for place in TEMPLATE_PLACES.get((obj.group, obj.kind), ()) for t in _templates_at(obj, place)]
-    return found if found or others is None else _referred(obj, others)
+    templates = [t for place in TEMPLATE_PLACES.get((obj.group, obj.kind), ()) for t in _templates_at(obj, place)]
+    return templates if templates or others is None else _referred(obj, others)
 
 
 def selector_labels(obj: KubeObject) -> frozenset[str]:
@@ -255,10 +260,10 @@ def _referred(obj: KubeObject, others: Mapping[str, tuple[KubeObject, ...]]) -> 
     if not isinstance(reference, dict):
         return []
     kind = reference.get("kind", kinds[0])
-    for other in others.get(kind, ()) if kind in kinds else ():
-        if other.name == reference.get("name") and other.namespace in ("", obj.namespace):
-            places = TEMPLATE_PLACES.get((other.group, other.kind)) or TEMPLATE_PLACES[obj.group, obj.kind]
-            return [t for place in places for t in _templates_at(other, place, owner=obj.name)]
+    for candidate in others.get(kind, ()) if kind in kinds else ():
+        if candidate.name == reference.get("name") and candidate.namespace in ("", obj.namespace):
+            places = TEMPLATE_PLACES.get((candidate.group, candidate.kind)) or TEMPLATE_PLACES[obj.group, obj.kind]
+            return [t for place in places for t in _templates_at(candidate, place, owner=obj.name)]
     return []
 
 
@@ -289,13 +294,13 @@ def _templates_at(obj: KubeObject, place: TemplatePlace, owner: str = "") -> Ite
 
 def _carried(obj: KubeObject, place: TemplatePlace, composed: Composed) -> dict[str, Any]:
     """The metadata of pods for which the object has none of their own."""
-    own = obj.raw["metadata"].get("annotations") if place.inherits else None
-    pairs = {"labels": (composed.labels,), "annotations": (own, composed.annotations)}
-    found = {
-        name: {k: v for some in given if isinstance(some, dict) for k, v in some.items()}
-        for name, given in pairs.items()
+    inherited = obj.raw["metadata"].get("annotations") if place.inherits else None
+    pairs = {"labels": (composed.labels,), "annotations": (inherited, composed.annotations)}
+    merged = {
+        name: {k: v for some in mappings if isinstance(some, dict) for k, v in some.items()}
+        for name, mappings in pairs.items()
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in merged.items() if value}
 
 
 def _filled(text: str, names: Mapping[str, str]) -> str:

@@ -57,13 +57,13 @@ class Explainer:
     def explained(self, flow: PolicyFlow, service: str, *, by_name: bool) -> ExplainedFlow:
         """`by_name`: the client has the destination's name, and looks it up first."""
         explanation = explain_arriving(self.engine, flow, service)
-        found = dict.fromkeys(d for side in Direction for d in self.engine.deviations(explanation, side))
-        way = None
+        deviations = dict.fromkeys(d for side in Direction for d in self.engine.deviations(explanation, side))
+        lookup = None
         if by_name and flow.port != _DNS_PORT:
             if flow.source not in self._ways:
                 self._ways[flow.source] = dns_way(self.engine, flow.source)
-            way = self._ways[flow.source]
-        return ExplainedFlow(explanation, service, way, tuple(found))
+            lookup = self._ways[flow.source]
+        return ExplainedFlow(explanation, service, lookup, tuple(deviations))
 
 
 def is_name(end: Target | str) -> bool:
@@ -96,9 +96,11 @@ class FlowsBetween:
         """Raises InputError where an answer hangs on a policy of a file that the API server would not take."""
         unknown = [f.explanation for f in self.flows if f.explanation.verdict is PolicyVerdict.UNKNOWN]
         named = {note.policy for explanation in unknown for note in explanation.not_evaluated}
-        for one in self.engine.unevaluated:
-            if one.source and one.refused_by is RefusedBy.API and str(one.ref) in named:
-                raise InputError(one.reason, source=one.source, obj=str(one.ref), field=one.field, hint=one.hint)
+        for policy in self.engine.unevaluated:
+            if policy.source and policy.refused_by is RefusedBy.API and str(policy.ref) in named:
+                raise InputError(
+                    policy.reason, source=policy.source, obj=str(policy.ref), field=policy.field, hint=policy.hint
+                )
 
     def patch(self, flow: PolicyFlow) -> Patch | None:
         """What would admit one flow; None where nothing is needed or nothing helps."""
@@ -111,8 +113,8 @@ class FlowsBetween:
 
 def warn_of_unevaluated(engine: PolicyEngine, warn: Warn) -> None:
     """Names the policies that are not evaluated."""
-    for one in engine.unevaluated[:_MOST_NAMED]:
-        warn(str(one))
+    for policy in engine.unevaluated[:_MOST_NAMED]:
+        warn(str(policy))
     more = len(engine.unevaluated) - _MOST_NAMED
     if more > 0:
         warn(f"{more} more policies are not evaluated")

@@ -59,10 +59,10 @@ def explain_lines(
             continue
         where = f"{name}, line {number}"
         try:
-            one = _asked(snapshot, line, where)
-            found = _flows(snapshot, one, source.default_namespace)
-            by_name = is_name(one.destination)
-            flows = tuple(explainer.explained(flow, service, by_name=by_name) for flow, service in found)
+            request = _asked(snapshot, line, where)
+            flows_asked = _flows(snapshot, request, source.default_namespace)
+            by_name = is_name(request.destination)
+            flows = tuple(explainer.explained(flow, service, by_name=by_name) for flow, service in flows_asked)
             yield LineAnswer(number, flows, explainer.engine.enforcer)
         except InputError as error:
             text = error.message if error.source else f"{where}: {error.message}"

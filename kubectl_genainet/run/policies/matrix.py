@@ -68,5 +68,5 @@ def matrix_changes(
         {(options.chosen_protocol, port)} if port else declared_in((before, after), namespace, options.chosen_protocol)
     )
     between = differences(before, after, namespace=namespace, ports=ports, declared_only=port is None)
-    given = tuple(ports) if port else ()
-    return [*between, *beyond_differences(before, after, namespace=namespace, given=given)]
+    asked_ports = tuple(ports) if port else ()
+    return [*between, *beyond_differences(before, after, namespace=namespace, given=asked_ports)]

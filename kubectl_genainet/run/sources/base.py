@@ -12,6 +12,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.run.agents import Agents, Warn, read_nodes, read_rulesets
 from kubectl_genainet.run.sources.extensions import load_extensions
+from kubectl_genainet.wire import FilterEntry
 
 
 class Follower(Protocol):
@@ -78,6 +79,15 @@ class Source(ABC):
     @property
     def recording(self) -> Bundle | None:
         """What was recorded, where the source is a recording."""
+        return None
+
+    def replayed(self, verb: str, filters: tuple[FilterEntry, ...]) -> Bundle | None:
+        """Of what was recorded the part that `verb` reads; `filters` is what it would have its agents follow. None where the
+        source is no recording."""
+        return self.recording
+
+    def objects_recorder(self) -> Agents | None:
+        """How the recorder of the cluster's objects is reached; None where there is none."""
         return None
 
     def agents(self) -> Agents:

@@ -29,8 +29,8 @@ def folder_dumps(folder: Path) -> list[RulesetDump]:
             entry = (source, _of_named_table(path.name, body))
             (listed if form in ("listing", "specs") else saved).append(entry)
     families = {source.partition("-")[0] for source, _ in saved}
-    kept = saved + [entry for entry in listed if entry[0].partition("-")[0] not in families]
-    unique = dict.fromkeys(kept)
+    dumps = saved + [entry for entry in listed if entry[0].partition("-")[0] not in families]
+    unique = dict.fromkeys(dumps)
     if not unique:
         raise GenainetError(
             f"no dump of rules was found in {folder}",
@@ -40,12 +40,12 @@ def folder_dumps(folder: Path) -> list[RulesetDump]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    found = 0
+    count = 0
     for path in sorted(folder.rglob("*")):
-        if found >= MAX_FILES:
+        if count >= MAX_FILES:
             return
         if path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_BYTES:
-            found += 1
+            count += 1
             yield path
 
 
@@ -70,8 +70,8 @@ def _dumps_in(text: str) -> Iterator[tuple[str, str, str]]:
     )
     try:
         for source, body in sections_of(text):
-            own = source.startswith(("iptables", "ip6tables"))
-            yield "listing" if own and listing else "specs" if own and specs else "dump", source, body
+            is_iptables = source.startswith(("iptables", "ip6tables"))
+            yield "listing" if is_iptables and listing else "specs" if is_iptables and specs else "dump", source, body
     except InputError:
         return
 

@@ -1,0 +1,196 @@
+"""The format of a recording: self-contained blocks, one after the other. A segment is a file of them, a response a stream.
+
+    header (HEADER, little endian) | index | payload | CRC-32 of all before
+
+`covers` is the time that the block stands for: blocks of a session follow each other without a hole, so that what is missing
+shows. The payload is the records as a MessagePack array, deflated (RFC 1951). The index holds the CRC-32 of each address in
+the records, sorted: who asks for a few addresses need not inflate the rest. A reader that meets bytes that are no
+block looks for the next MAGIC; any change of any byte of a block is noticed.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntFlag
+
+import msgspec
+
+from kubectl_genainet.model.events import Event
+
+MAGIC = b"\x89GNB"
+VERSION = 1
+MAX_BLOCK = 64 << 20  # bytes, deflated
+MAX_PLAIN = 256 << 20  # bytes, inflated
+MAX_INDEX = 4096  # addresses; a block with more has no index
+_LEVEL = 6
+# magic, version, flags, lengths of index, payload and records, wall from/until, monotonic from/until,
+# wall time of the earliest record, session, number in the session, boot id
+HEADER = struct.Struct("<4sHHIIIqqqqqQI16s")
+_CRC = struct.Struct("<I")
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[list[Event]] = msgspec.msgpack.Decoder(list[Event])
+
+
+class Flag(IntFlag):
+    STATE = 1  # it has records that later ones build on: namespaces, rules, objects
+    INDEXED = 2  # the index names all addresses of its records
+    FIRST = 4  # of a session: nothing is known of the time before
+    END = 8  # of a response: it is whole
+    WHOLE_STATE = 16  # its state builds on nothing before it
+
+
+NO_FLAGS = Flag(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time on both of a node's clocks, in ns. `wall` is since 1970."""
+
+    wall_from: int
+    wall_until: int
+    mono_from: int
+    mono_until: int
+
+    @property
+    def ahead(self) -> int:
+        """What turns monotonic times of this span into wall-clock times."""
+        return self.wall_until - self.mono_until
+
+    def overlaps(self, since_ns: int, until_ns: int) -> bool:
+        return self.wall_from < until_ns and self.wall_until > since_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """`covers` is the time it stands for, `earliest_ns` the wall-clock time of its earliest record. `session` is one run of a
+    recorder. `data` is the whole block as written."""
+
+    covers: Span
+    earliest_ns: int
+    session: int
+    number: int
+    boot_id: bytes
+    flags: Flag
+    data: bytes
+
+    def has_any(self, addresses: frozenset[int]) -> bool:
+        """Whether a record may name one of the addresses (`address_key`)."""
+        if Flag.INDEXED not in self.flags:
+            return True
+        length = HEADER.unpack_from(self.data)[3]
+        index = struct.unpack_from(f"<{length // 4}I", self.data, HEADER.size)
+        return not addresses.isdisjoint(index)
+
+    def records(self) -> list[Event]:
+        """The records. Raises BlockError for one that this version can't read: it was written by a newer one."""
+        _, _, _, index, payload, plain, *_ = HEADER.unpack_from(self.data)
+        begin = HEADER.size + index
+        try:
+            inflater = zlib.decompressobj()
+            text = inflater.decompress(self.data[begin : begin + payload], plain + 1)
+            if len(text) != plain:
+                raise BlockError("a block's records have another length than its header says")
+            return _decoder.decode(text)
+        except (zlib.error, msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise BlockError(f"records that this version can't read: {error}") from None
+
+
+class BlockError(Exception):
+    """A block whose bytes are whole, and whose records are not understood."""
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Bytes that are no block: `offset`, `length`. `cut`: they are the file's last, as where writing was cut short."""
+
+    offset: int
+    length: int
+    cut: bool = False
+
+
+def address_key(packed: bytes) -> int:
+    """An address as the index has it: `packed` are its 16 bytes, IPv4 as ::ffff:a.b.c.d."""
+    return zlib.crc32(packed)
+
+
+def encode_block(
+    records: list[Event],
+    covers: Span,
+    *,
+    earliest_ns: int | None = None,
+    session: int,
+    number: int,
+    boot_id: bytes,
+    flags: Flag = NO_FLAGS,
+    addresses: Iterable[int] | None = None,
+) -> bytes:
+    """A block. `addresses` are those of all its records (None: not known)."""
+    keys = sorted(set(addresses)) if addresses is not None else None
+    if keys is not None and len(keys) <= MAX_INDEX:
+        flags |= Flag.INDEXED
+    else:
+        keys = []
+    plain = _encoder.encode(records)
+    payload = zlib.compress(plain, _LEVEL)
+    head = HEADER.pack(
+        MAGIC,
+        VERSION,
+        flags,
+        4 * len(keys),
+        len(payload),
+        len(plain),
+        covers.wall_from,
+        covers.wall_until,
+        covers.mono_from,
+        covers.mono_until,
+        min(covers.wall_from, earliest_ns if earliest_ns is not None else covers.wall_from),
+        session,
+        number,
+        boot_id,
+    )
+    body = head + struct.pack(f"<{len(keys)}I", *keys) + payload
+    return body + _CRC.pack(zlib.crc32(body))
+
+
+def size_of(head: bytes) -> int | None:
+    """How long the block is that begins with these bytes (HEADER.size of them); None where none begins so."""
+    magic, version, _, index, payload, plain, *_ = HEADER.unpack_from(head)
+    if magic != MAGIC or version != VERSION or index > 4 * MAX_INDEX or payload > MAX_BLOCK or plain > MAX_PLAIN:
+        return None
+    return HEADER.size + int(index) + int(payload) + _CRC.size
+
+
+def decode_block(data: bytes) -> Block | None:
+    """The block that these bytes are; None where they are none, or were changed."""
+    if len(data) < HEADER.size + _CRC.size or size_of(data) != len(data):
+        return None
+    if zlib.crc32(data[: -_CRC.size]) != _CRC.unpack_from(data, len(data) - _CRC.size)[0]:
+        return None
+    _, _, flags, _, _, _, *times, earliest, session, number, boot_id = HEADER.unpack_from(data)
+    return Block(Span(*times), earliest, session, number, boot_id, Flag(flags), data)
+
+
+def scan(data: bytes) -> Iterator[Block | Damage]:
+    """The blocks in `data`, and what lies between them that is none."""
+    offset, damaged_from = 0, None
+    while offset < len(data):
+        block = None
+        if len(data) - offset >= HEADER.size:
+            size = size_of(data[offset : offset + HEADER.size])
+            if size is not None and offset + size <= len(data):
+                block = decode_block(data[offset : offset + size])
+        if block is None:
+            damaged_from = offset if damaged_from is None else damaged_from
+            following = data.find(MAGIC, offset + 1)
+            offset = following if following >= 0 else len(data)
+            continue
+        if damaged_from is not None:
+            yield Damage(damaged_from, offset - damaged_from)
+            damaged_from = None
+        yield block
+        offset += len(block.data)
+    if damaged_from is not None:
+        yield Damage(damaged_from, len(data) - damaged_from, cut=True)

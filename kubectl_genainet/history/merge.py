@@ -1,0 +1,261 @@
+"""What several nodes recorded of one time, as one stream of events: as if their agents had been watched then.
+
+The records of all nodes come in order of time. Where a node's records have a hole, its watch ends and begins anew, so that
+nothing is concluded from its silence.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+
+import msgspec
+
+from kubectl_genainet import __version__, wire
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.history.blocks import Block, BlockError, Flag
+from kubectl_genainet.history.objects import CHANGES_NS, ObjectsRange
+from kubectl_genainet.history.ranges import NodeRange
+from kubectl_genainet.history.rules import Rulesets
+from kubectl_genainet.history.select import Part, part_of
+from kubectl_genainet.model.events import (
+    AgentFailed,
+    Bye,
+    ConnectionCounts,
+    Event,
+    Hello,
+    LostEvents,
+    Progress,
+    Sampled,
+    Sightings,
+    Tick,
+)
+from kubectl_genainet.model.history import Bucket, ConnectionSums, Gap, RulesetChange
+from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.wire.sightings import PACKET
+
+PROBES = ("packet", "connections", "drops", "dns")
+_TIMES = frozenset({"t_ns", "first_ns", "second_ns", "last_ns", "silence_at_ns", "counted_ns"})
+_COUNTED = tuple(f for f in ConnectionSums.__struct_fields__ if f not in ("side", "client", "server", "port"))
+
+Timed = tuple[int, Event]  # wall-clock time
+
+
+@dataclass(slots=True)
+class _Node:
+    """Makes one node's records of its blocks."""
+
+    node: str
+    since_ns: int
+    until_ns: int
+    boot_id: bytes = b""
+    ahead: int = 0
+    hello: Hello | None = None
+    covered_ns: int = 0
+    attached: bool = False
+    events: list[Timed] = field(default_factory=list)
+    rules: Rulesets = field(default_factory=Rulesets)
+    sums: dict[tuple[str, str, str, int], list[int]] = field(default_factory=dict)
+    received: int = 0
+    lost: int = 0
+
+    def take(self, given: NodeRange) -> None:
+        blocks = [b for b in given.blocks if Flag.END not in b.flags]
+        if blocks:
+            self.boot_id, self.ahead = blocks[-1].boot_id, blocks[-1].covers.ahead
+            for block in blocks:
+                self._block(block)
+        for block in given.blocks:
+            if Flag.END in block.flags:
+                self._gaps(block)
+        if not given.complete:
+            why = "the node's answer was cut short"
+            self._gap(Gap(node=self.node, since_ns=self.covered_ns or self.since_ns, until_ns=self.until_ns, why=why))
+
+    def _wall(self, t_ns: int) -> int:
+        return t_ns + self.ahead
+
+    def _block(self, block: Block) -> None:
+        try:
+            records = block.records()
+        except BlockError as error:
+            span = block.covers
+            self._gap(Gap(node=self.node, since_ns=span.wall_from, until_ns=span.wall_until, why=str(error)))
+            return
+        shift = 0 if block.boot_id == self.boot_id else block.covers.ahead - self.ahead
+        begin = block.covers.wall_from if shift or not block.covers.mono_from else self._wall(block.covers.mono_from)
+        end = block.covers.wall_until if shift or not block.covers.mono_until else self._wall(block.covers.mono_until)
+        hello = next((r for r in records if isinstance(r, Hello)), None)
+        if hello is not None:
+            self.hello = hello
+        if Flag.WHOLE_STATE not in block.flags or end > begin:
+            self._cover(begin, end)
+        for record in records:
+            moved = _shifted(record, shift) if shift else record
+            self._record(moved, begin, end)
+
+    def _cover(self, begin: int, end: int) -> None:
+        """Begins the node's watch where there was a hole."""
+        if not self.attached or begin > self.covered_ns + CHANGES_NS:
+            if self.attached:
+                self._add(
+                    self.covered_ns, Progress(node=self.node, stage="detached", t_ns=self.covered_ns - self.ahead)
+                )
+            t_ns = max(begin, self.since_ns) - self.ahead
+            self._add(self._wall(t_ns), self._greeting(t_ns))
+            self._add(self._wall(t_ns), Progress(node=self.node, stage="attached", t_ns=t_ns))
+            self.attached = True
+        self.covered_ns = max(self.covered_ns, end)
+
+    def _greeting(self, t_ns: int) -> Hello:
+        made = self.hello
+        return Hello(
+            node=self.node,
+            protocol=wire.PROTOCOL,
+            version=made.version if made is not None else __version__,
+            kernel=made.kernel if made is not None else "",
+            boot_id=made.boot_id if made is not None else self.boot_id.hex(),
+            t_ns=t_ns,
+            realtime_ns=t_ns + self.ahead,
+            tier=made.tier if made is not None else "tracepoint",
+            probes=made.probes if made is not None else PROBES,
+        )
+
+    def _add(self, at_ns: int, event: Event) -> None:
+        self.events.append((at_ns, event))
+
+    def _record(self, record: Event, begin: int, end: int) -> None:
+        match record:
+            case Hello() | Bye():
+                return
+            case Sightings():
+                self.received += len(record.data) // PACKET.size
+                for seen in wire.expand(record):
+                    self._add(self._wall(getattr(seen, "t_ns", 0)), seen)
+            case RulesetDump() | RulesetChange():
+                dump = self.rules.take(record)
+                if dump is not None:
+                    self._add(self._wall(dump.t_ns), dump)
+                else:
+                    why = f"its rules ({record.source}) can't be put together: an earlier record of them is damaged"
+                    self._gap(Gap(node=self.node, since_ns=begin, until_ns=begin, why=why, partial=True))
+            case Bucket():
+                self._add(record.until_ns, record)
+                self._count(record)
+            case Gap():
+                self._gap(record)
+            case LostEvents():
+                self.lost += record.count
+                self._add(end, record)
+            case _:
+                at_ns = getattr(record, "at_ns", None)
+                t_ns = getattr(record, "t_ns", 0)
+                self.received += not isinstance(record, Tick | NodeReport | Sampled)
+                self._add(at_ns if at_ns is not None else self._wall(t_ns) if t_ns else end, record)
+
+    def _gap(self, gap: Gap) -> None:
+        since, until = max(gap.since_ns, self.since_ns), min(gap.until_ns, self.until_ns)
+        if since <= until:
+            self._add(since, msgspec.structs.replace(gap, since_ns=since, until_ns=until))
+
+    def _gaps(self, block: Block) -> None:
+        for record in block.records():
+            if isinstance(record, Gap):
+                self._gap(record)
+
+    def _count(self, bucket: Bucket) -> None:
+        """The kernel's totals as a trace has them: since its begin."""
+        for change in bucket.connections:
+            key = (change.side, change.client, change.server, change.port)
+            sums = self.sums.setdefault(key, [0] * len(_COUNTED))
+            for number, name in enumerate(_COUNTED):
+                sums[number] += getattr(change, name)
+            counts = ConnectionCounts(
+                node=self.node,
+                t_ns=bucket.until_ns - self.ahead,
+                side=change.side,
+                client=change.client,
+                server=change.server,
+                port=change.port,
+            )
+            totals = dict(zip(_COUNTED, sums, strict=True))
+            self._add(bucket.until_ns, msgspec.structs.replace(counts, **totals))
+
+    def end(self) -> None:
+        if not self.attached:  # nothing of the range is recorded
+            self._add(self.since_ns, AgentFailed(node=self.node, message="it recorded nothing of this time"))
+            return
+        t_ns = self.covered_ns - self.ahead
+        self._add(self.covered_ns, Progress(node=self.node, stage="detached", t_ns=t_ns))
+        self._add(
+            self.until_ns + 1,
+            Bye(
+                node=self.node, emitted=self.received + self.lost, sent=self.received, lost=self.lost, reason="timeout"
+            ),
+        )
+
+
+def _shifted(event: Event, shift_ns: int) -> Event:
+    """A record with its monotonic times moved: those of an earlier boot go on the clock of the last one."""
+    if isinstance(event, Sightings):
+        data = bytearray(event.data)
+        for offset in range(0, len(data), PACKET.size):
+            t_ns = int.from_bytes(data[offset : offset + 8], "little") + shift_ns
+            data[offset : offset + 8] = max(t_ns, 0).to_bytes(8, "little")
+        return Sightings(node=event.node, data=bytes(data))
+    moved = _moved(msgspec.to_builtins(event), shift_ns)
+    result: Event = msgspec.convert(moved, type(event))
+    return result
+
+
+def _moved(value: Any, shift_ns: int) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: item + shift_ns if key in _TIMES and isinstance(item, int) and item else _moved(item, shift_ns)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_moved(item, shift_ns) for item in value]
+    return value
+
+
+def merged(
+    nodes: Mapping[str, NodeRange | GenainetError], objects: ObjectsRange, since_ns: int, until_ns: int
+) -> tuple[Event, ...]:
+    """The events of a range, of all nodes and in order of time. A node that did not answer is an AgentFailed in it."""
+    timed: list[Timed] = [*objects.changes, *((gap.since_ns, gap) for gap in objects.gaps)]
+    for node, given in sorted(nodes.items()):
+        if isinstance(given, GenainetError):
+            timed.append((since_ns, AgentFailed(node=node, message=given.message, hint=given.hint)))
+            continue
+        made = _Node(node, since_ns, until_ns)
+        made.take(given)
+        made.end()
+        timed += made.events
+    timed.sort(key=itemgetter(0))
+    return tuple(event for _, event in timed)
+
+
+def of_verb(events: Iterable[Event], own: Part) -> Iterator[Event]:
+    """Of all events those that a verb's own recording would have."""
+    lost: dict[str, int] = defaultdict(int)
+    seen: dict[str, int] = defaultdict(int)
+    for event in events:
+        part = part_of(event)
+        node = getattr(event, "node", "")
+        if isinstance(event, Bye):
+            own_sent, own_lost = seen[node], lost[node]
+            yield msgspec.structs.replace(event, emitted=own_sent + own_lost, sent=own_sent, lost=own_lost)
+            continue
+        if part is not None and part is not own:
+            continue
+        if isinstance(event, ConnectionCounts) and own is not Part.TRACE:
+            continue
+        if isinstance(event, LostEvents):
+            lost[node] += event.count
+        elif part is own and not isinstance(event, Sampled):
+            seen[node] += 1
+        yield event

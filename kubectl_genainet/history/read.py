@@ -1,0 +1,277 @@
+"""A time range of a recording: its blocks, the state that they build on, and what is missing.
+
+What is missing is never passed over: a time within the range that no readable block covers is a Gap that says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kubectl_genainet.history.blocks import NO_FLAGS, Block, BlockError, Damage, Flag, Span, encode_block, scan
+from kubectl_genainet.history.rules import Rulesets
+from kubectl_genainet.history.select import Wanted
+from kubectl_genainet.history.store import Segment, segments
+from kubectl_genainet.model.events import ClusterChanged, Event, Hello, Sampled, Tick
+from kubectl_genainet.model.history import Gap, ObjectChanged, RulesetChange
+from kubectl_genainet.model.node import NodeReport, RulesetDump
+
+_EMPTY_NS = 60_000_000_000
+UNCOVERED_NS = 20_000_000  # less than that between two blocks is the time that writing takes
+NOT_RUN = "the recorder did not run"
+NOT_RECORDED = "nothing of it is recorded: the recorder began later, or older records were removed"
+NOT_WRITTEN = "not written yet, or the recorder does not run"
+DAMAGED = "records on the node's disk are damaged"
+STATE_DAMAGED = "what was recorded of the node's namespaces and rules shortly before is damaged"
+NEWER = "the records were written by a newer version"
+
+
+@dataclass(slots=True)
+class _State:
+    """What the records of a range build on, as it was at the range's begin."""
+
+    rules: Rulesets = field(default_factory=Rulesets)
+    report: NodeReport | None = None
+    cluster: ClusterChanged | None = None
+    objects: list[Event] = field(default_factory=list)  # changes since `cluster`
+    others: dict[type, Event] = field(default_factory=dict)  # the last of those that hold until the next
+    damaged: bool = False
+
+    def take(self, event: Event) -> None:
+        match event:
+            case RulesetDump() | RulesetChange():
+                self.rules.take(event)
+            case NodeReport():
+                self.report = event
+            case ClusterChanged():
+                self.cluster, self.objects = event, []
+            case ObjectChanged():
+                self.objects.append(event)
+            case Hello() | Sampled():
+                self.others[type(event)] = event
+            case _:
+                pass
+
+    def records(self) -> list[Event]:
+        known: list[Event] = [r for r in (self.cluster, *self.objects, self.report) if r is not None]
+        return [*self.others.values(), *known, *self.rules.latest.values()]
+
+
+@dataclass(slots=True)
+class _Coverage:
+    """Which part of the range was covered so far, in the order of writing, and what was not."""
+
+    node: str
+    since_ns: int
+    until_ns: int
+    covered_ns: int  # up to which all is covered or named
+    gaps: list[Gap] = field(default_factory=list)
+    damage: bool = False  # since the last block
+    before: Block | None = None
+
+    def block(self, block: Block) -> None:
+        span = block.covers
+        if span.wall_from > self.covered_ns + UNCOVERED_NS:
+            self._gap(self.covered_ns, span.wall_from, self._why(block))
+        elif self.damage and self._is_missing(block):
+            # The clock was set back over it.
+            self._gap(span.wall_from, span.wall_from, DAMAGED, partial=True)
+        self.covered_ns = max(self.covered_ns, span.wall_until)
+        self.before, self.damage = block, False
+
+    def _is_missing(self, block: Block) -> bool:
+        before = self.before
+        return before is not None and before.session == block.session and block.number != before.number + 1
+
+    def _why(self, block: Block) -> str:
+        if self.damage:
+            return DAMAGED
+        if self.before is None:
+            return NOT_RECORDED
+        if self.before.session == block.session and block.number == self.before.number + 1:
+            return "the node's clock was set forward"
+        return "records are missing" if self.before.session == block.session else NOT_RUN
+
+    def _gap(self, since_ns: int, until_ns: int, why: str, *, partial: bool = False) -> None:
+        since, until = max(since_ns, self.since_ns), min(until_ns, self.until_ns)
+        if since < until or (partial and since <= until):
+            self.gaps.append(Gap(node=self.node, since_ns=since, until_ns=until, why=why, partial=partial))
+
+    def end(self) -> list[Gap]:
+        if self.covered_ns + UNCOVERED_NS < self.until_ns:
+            nothing = self.before is None and not self.damage
+            why = DAMAGED if self.damage else NOT_RECORDED if nothing else NOT_WRITTEN
+            self._gap(self.covered_ns, self.until_ns, why)
+        return self.gaps
+
+
+class RangeReader:
+    """What of the recording in `folder` lies between two wall-clock times, as blocks: first the state at the begin, last one
+    with the flag END and the gaps."""
+
+    def __init__(self, folder: Path, node: str, since_ns: int, until_ns: int, wanted: Wanted | None = None) -> None:
+        self.folder, self.node, self.since_ns, self.until_ns = folder, node, since_ns, until_ns
+        self.wanted = wanted or Wanted()
+        self._coverage = _Coverage(node, since_ns, until_ns, since_ns)
+        self._gaps: list[Gap] = []
+        self._state = _State()
+        self._empty: tuple[Block, Block, list[Event]] | None = None
+
+    def blocks(self) -> Iterator[bytes]:
+        """Raises OSError where the folder can't be read."""
+        kept = list(self._segments())
+        if not self.wanted.everything:
+            for path in kept:
+                for block in self._inside(path, first=True):
+                    if self._may_have(block):
+                        self.wanted.learn(self._records(block))
+            self._coverage = _Coverage(self.node, self.since_ns, self.until_ns, self.since_ns)
+            self._gaps, self._state = [], _State()
+        sent_state = False
+        for path in kept:
+            for block in self._inside(path):
+                if not sent_state:
+                    sent_state = True
+                    yield from self._state_block(block)
+                yield from self._chosen(block)
+        yield from self._pending()
+        gaps = [*self._coverage.end(), *self._gaps]
+        if self._state.damaged:
+            at = self.since_ns
+            gaps.append(Gap(node=self.node, since_ns=at, until_ns=at, why=STATE_DAMAGED, partial=True))
+        covers = Span(self.since_ns, self.until_ns, 0, 0)
+        yield encode_block(list(gaps), covers, session=0, number=0, boot_id=bytes(16), flags=Flag.END)
+
+    def _segments(self) -> Iterator[Segment]:
+        """Those that may hold something of the range. A segment ends where the next begins, unless a clock was set back."""
+        found = segments(self.folder)
+        before: Segment | None = None  # it tells why there is a hole
+        for number, segment in enumerate(found):
+            following = found[number + 1] if number + 1 < len(found) else None
+            if following is not None and segment.since_ns < following.since_ns <= self.since_ns:
+                before = segment
+                continue
+            if before is not None:
+                yield before
+                before = None
+            yield segment
+
+    def _inside(self, segment: Segment, *, first: bool = False) -> Iterator[Block]:
+        """The blocks of the range; those before it give the state."""
+        try:
+            data = segment.path.read_bytes()
+        except FileNotFoundError:  # removed meanwhile, as the oldest
+            return
+        for part in scan(data):
+            if isinstance(part, Damage):
+                # What is being written now is cut too: it is missing at the end, and nowhere else.
+                self._coverage.damage = self._coverage.damage or not part.cut or self._is_old(segment)
+                continue
+            span = part.covers
+            if part.earliest_ns >= self.until_ns and span.wall_from >= self.until_ns:
+                self._coverage.block(part)
+                continue
+            if span.wall_until <= self.since_ns and span.wall_from < self.since_ns:
+                self._coverage.before = part
+                if not first:
+                    self._learn_state(part)
+                self._coverage.damage = False
+                continue
+            if span.overlaps(self.since_ns, self.until_ns):
+                self._coverage.block(part)
+            yield part
+
+    def _learn_state(self, block: Block) -> None:
+        if Flag.WHOLE_STATE in block.flags:
+            self._state = _State()
+        elif self._coverage.damage:
+            self._state.damaged = True
+        if Flag.STATE in block.flags:
+            for event in self._records(block):
+                self._state.take(event)
+
+    def _is_old(self, segment: Segment) -> bool:
+        return segment != segments(self.folder)[-1]
+
+    def _records(self, block: Block) -> list[Event]:
+        try:
+            return block.records()
+        except BlockError:
+            span = block.covers
+            since, until = max(span.wall_from, self.since_ns), min(span.wall_until, self.until_ns)
+            gap = Gap(node=self.node, since_ns=since, until_ns=max(since, until), why=NEWER)
+            if gap not in self._gaps:
+                self._gaps.append(gap)
+            return []
+
+    def _may_have(self, block: Block) -> bool:
+        keys = self.wanted.keys
+        return keys is None or Flag.STATE in block.flags or block.has_any(keys | self.wanted.other_keys)
+
+    def _state_block(self, first: Block) -> Iterator[bytes]:
+        records = self._state.records()
+        if records:
+            ahead = first.covers.ahead
+            covers = Span(self.since_ns, self.since_ns, self.since_ns - ahead, self.since_ns - ahead)
+            flags = Flag.STATE | Flag.WHOLE_STATE
+            yield encode_block(records, covers, session=first.session, number=0, boot_id=first.boot_id, flags=flags)
+
+    def _chosen(self, block: Block) -> Iterator[bytes]:
+        if self.wanted.everything:
+            yield block.data
+            return
+        chosen: list[Event] = []
+        if self._may_have(block):
+            chosen = [event for event in map(self.wanted.choose, self._records(block)) if event is not None]
+        if all(isinstance(event, Tick) for event in chosen):
+            yield from self._nothing(block, chosen[-1:])
+            return
+        yield from self._pending()
+        yield _with(block, chosen, block.covers, block.flags & ~Flag.INDEXED)
+
+    def _nothing(self, block: Block, ticks: list[Event]) -> Iterator[bytes]:
+        """Blocks in which nothing is wanted become one, as long as they follow each other."""
+        pending = self._empty
+        if pending is not None:
+            first, before, _ = pending
+            if (
+                before.session == block.session
+                and before.number + 1 == block.number
+                and block.covers.wall_until - first.covers.wall_from < _EMPTY_NS
+            ):
+                self._empty = (first, block, ticks or pending[2])
+                return
+        yield from self._pending()
+        self._empty = (block, block, ticks)
+
+    def _pending(self) -> Iterator[bytes]:
+        if self._empty is None:
+            return
+        first, last, ticks = self._empty
+        self._empty = None
+        begin, end = first.covers, last.covers
+        covers = Span(begin.wall_from, end.wall_until, begin.mono_from, end.mono_until)
+        yield _with(last, ticks, covers, NO_FLAGS)
+
+
+def _with(block: Block, records: list[Event], covers: Span, flags: Flag) -> bytes:
+    """A block with other records."""
+    return encode_block(
+        records,
+        covers,
+        earliest_ns=min(block.earliest_ns, covers.wall_from),
+        session=block.session,
+        number=block.number,
+        boot_id=block.boot_id,
+        flags=flags,
+    )
+
+
+def newest_ns(folder: Path) -> int:
+    """The wall-clock time up to which the recording reaches; 0 where there is none."""
+    for segment in reversed(segments(folder)):
+        blocks = [part for part in scan(segment.path.read_bytes()) if isinstance(part, Block)]
+        if blocks:
+            return blocks[-1].covers.wall_until
+    return 0

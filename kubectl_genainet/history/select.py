@@ -1,0 +1,246 @@
+"""Which records of a recording somebody asks for: those of a verb's probes, and of some addresses only."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from enum import Enum
+from functools import lru_cache
+
+import msgspec
+
+from kubectl_genainet.history.blocks import address_key
+from kubectl_genainet.model.events import (
+    CheckConnectionResult,
+    ClusterChanged,
+    DnsConnection,
+    DnsDropped,
+    DnsMessageSeen,
+    DnsTransaction,
+    DropSampled,
+    Event,
+    FlowCounters,
+    HttpHead,
+    IcmpError,
+    IcmpSampled,
+    LostEvents,
+    PacketDropped,
+    PacketSeen,
+    Sampled,
+    Sightings,
+    Tally,
+    TcpRetransmit,
+)
+from kubectl_genainet.model.exact import RuleHit
+from kubectl_genainet.model.fabric import FabricReport
+from kubectl_genainet.model.history import (
+    Bucket,
+    ConnectionKept,
+    ConnectionSums,
+    ConnectionTimes,
+    DnsSums,
+    NodeChange,
+    ObjectChanged,
+    RulesetChange,
+)
+from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
+from kubectl_genainet.model.packet import FiveTuple
+from kubectl_genainet.wire.sightings import PACKET
+
+_ENDS = slice(16, 52)  # and their ports
+
+
+class Part(Enum):
+    """What of a recording is asked for: what a verb reads. The state (namespaces, rules, objects) and gaps are always given."""
+
+    TRACE = "trace"
+    DROPS = "drops"
+    DNS = "dns"
+    TOTALS = "totals"  # buckets
+    CHANGES = "changes"
+
+
+_STATE = (NodeReport, FabricReport, RulesetDump, RulesetChange, NetnsRules, ClusterChanged, ObjectChanged)
+_PROBES = {"packet": Part.TRACE, "connections": Part.TRACE, "http": Part.TRACE, "drops": Part.DROPS, "dns": Part.DNS}
+
+
+def is_state(event: Event) -> bool:
+    """Whether later records are understood by it."""
+    return isinstance(event, _STATE)
+
+
+def part_of(event: Event) -> Part | None:
+    """The part that a record belongs to; None for what belongs to all."""
+    match event:
+        case DropSampled() | IcmpSampled() | Tally():
+            return Part.DROPS
+        case DnsTransaction() | DnsMessageSeen() | DnsDropped() | DnsConnection():
+            return Part.DNS
+        case (
+            Sightings()
+            | PacketSeen()
+            | PacketDropped()
+            | IcmpError()
+            | TcpRetransmit()
+            | FlowCounters()
+            | HttpHead()
+            | Sampled()
+            | ConnectionKept()
+            | RuleHit()
+            | CheckConnectionResult()
+        ):
+            return Part.TRACE
+        case Bucket():
+            return Part.TOTALS
+        case NodeChange():
+            return Part.CHANGES
+        case LostEvents():
+            return _PROBES.get(event.probe)
+        case _:
+            return None
+
+
+@lru_cache(maxsize=65536)
+def packed(ip: str) -> bytes:
+    """An address's 16 bytes, IPv4 as ::ffff:a.b.c.d; zeros for what is none."""
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return bytes(16)
+    return address.packed if address.version == 6 else b"\0" * 10 + b"\xff\xff" + address.packed
+
+
+def flows_of(event: Event) -> Iterator[FiveTuple]:
+    """The tuples that a record other than Sightings and Bucket names."""
+    match event:
+        case DnsTransaction() | ConnectionKept():
+            yield from event.flows
+        case IcmpError():
+            yield event.quoted
+        case PacketSeen() | PacketDropped():
+            yield event.flow
+            for other in (event.tunnel, event.asked):
+                if other is not None:
+                    yield other
+        case _:
+            flow = getattr(event, "flow", None)
+            if isinstance(flow, FiveTuple):
+                yield flow
+
+
+def addresses_of(event: Event) -> Iterator[bytes]:
+    """The packed addresses that a record names, but for those of its node's state."""
+    match event:
+        case Sightings():
+            for offset in range(0, len(event.data), PACKET.size):
+                yield event.data[offset + 16 : offset + 32]
+                yield event.data[offset + 32 : offset + 48]
+        case Bucket():
+            rows: tuple[ConnectionSums | ConnectionTimes | DnsSums, ...] = (
+                *event.connections,
+                *event.times,
+                *event.dns,
+            )
+            for client, server in ((row.client, row.server) for row in rows):
+                yield packed(client)
+                yield packed(server)
+            for drops in event.drops:
+                yield packed(drops.src)
+                yield packed(drops.dst)
+        case _:
+            for flow in flows_of(event):
+                yield packed(flow.src)
+                yield packed(flow.dst)
+
+
+def index_of(events: Iterable[Event]) -> set[int]:
+    """What a block's index says of its records."""
+    return {address_key(address) for event in events for address in set(addresses_of(event))}
+
+
+class Wanted:
+    """What is asked for: some parts (all: None), and of those the records that name one of the addresses (all: None).
+
+    A connection is wanted as a whole: what carries the address and port of a wanted connection's other end is wanted too,
+    under whatever tuple a translation gave it. `learn` is told all records before `choose` is asked.
+    """
+
+    def __init__(self, parts: Iterable[Part] | None = None, addresses: Iterable[str] | None = None) -> None:
+        self.parts = frozenset(parts) if parts is not None else None
+        self.addresses = frozenset(map(packed, addresses)) if addresses is not None else None
+        self.keys = frozenset(map(address_key, self.addresses)) if self.addresses is not None else None
+        self._ends: set[bytes] = set()  # packed address and port
+
+    @property
+    def everything(self) -> bool:
+        return self.parts is None and self.addresses is None
+
+    @property
+    def other_keys(self) -> frozenset[int]:
+        """As an index has them, the addresses of the wanted connections' other ends."""
+        return frozenset(address_key(end[:16]) for end in self._ends)
+
+    def learn(self, events: Iterable[Event]) -> None:
+        """Remembers the other ends of the wanted connections."""
+        if self.addresses is None:
+            return
+        for event in events:
+            if isinstance(event, Sightings):
+                for offset in range(0, len(event.data), PACKET.size):
+                    self._learn(event.data[offset : offset + PACKET.size][_ENDS])
+            elif part_of(event) is Part.TRACE:
+                for flow in flows_of(event):
+                    self._learn(_ends_of(flow))
+
+    def _learn(self, ends: bytes) -> None:
+        assert self.addresses is not None
+        src, dst, ports = ends[:16], ends[16:32], ends[32:]
+        if src in self.addresses and dst not in self.addresses:
+            self._ends.add(dst + ports[2:])
+        elif dst in self.addresses and src not in self.addresses:
+            self._ends.add(src + ports[:2])
+
+    def _wants(self, ends: bytes) -> bool:
+        assert self.addresses is not None
+        src, dst, ports = ends[:16], ends[16:32], ends[32:]
+        if src in self.addresses or dst in self.addresses:
+            return True
+        return src + ports[:2] in self._ends or dst + ports[2:] in self._ends
+
+    def choose(self, event: Event) -> Event | None:
+        """The record, or what of it is wanted."""
+        part = part_of(event)
+        if self.parts is not None and part is not None and part not in self.parts:
+            return None
+        if self.addresses is None or part is None or part is Part.CHANGES:
+            return event
+        match event:
+            case Sightings():
+                return self._sightings(event)
+            case Bucket():
+                return self._bucket(event)
+            case Sampled() | LostEvents() | CheckConnectionResult() | RuleHit():
+                return event
+            case _:
+                return event if any(self._wants(_ends_of(flow)) for flow in flows_of(event)) else None
+
+    def _sightings(self, event: Sightings) -> Sightings | None:
+        size = PACKET.size
+        each = (event.data[offset : offset + size] for offset in range(0, len(event.data), size))
+        data = b"".join(sighting for sighting in each if self._wants(sighting[_ENDS]))
+        return Sightings(node=event.node, data=data) if data else None
+
+    def _bucket(self, event: Bucket) -> Bucket:
+        assert self.addresses is not None
+        wanted = self.addresses
+        return msgspec.structs.replace(
+            event,
+            connections=tuple(c for c in event.connections if {packed(c.client), packed(c.server)} & wanted),
+            times=tuple(t for t in event.times if {packed(t.client), packed(t.server)} & wanted),
+            drops=tuple(d for d in event.drops if {packed(d.src), packed(d.dst)} & wanted),
+            dns=tuple(d for d in event.dns if {packed(d.client), packed(d.server)} & wanted),
+        )
+
+
+def _ends_of(flow: FiveTuple) -> bytes:
+    return packed(flow.src) + packed(flow.dst) + flow.sport.to_bytes(2, "little") + flow.dport.to_bytes(2, "little")

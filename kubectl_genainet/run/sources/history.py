@@ -1,0 +1,169 @@
+"""The past of a cluster or a lab: what its nodes' recorders, and the recorder of its objects, kept of a range of time."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from kubectl_genainet.bundle import Bundle, new_header
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.history.merge import merged
+from kubectl_genainet.history.objects import ObjectsRange, objects_range
+from kubectl_genainet.history.ranges import NodeRange, node_range
+from kubectl_genainet.history.select import Part
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.units import rfc3339
+from kubectl_genainet.run.agents import Agents, Warn
+from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.sources.recorded import HISTORY, RecordedSource, for_verb
+from kubectl_genainet.stream import HistoryAnswer, history
+from kubectl_genainet.wire import FilterEntry, HistoryRequest
+
+ALL = ("::", "0.0.0.0", "")
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRange:
+    """Wall-clock times in ns since 1970. `words` are the options that name it, for commands that are suggested."""
+
+    since_ns: int
+    until_ns: int
+    words: tuple[tuple[str, ...], ...] = ()
+
+    def __str__(self) -> str:
+        return f"{rfc3339(self.since_ns)[:19]}Z to {rfc3339(self.until_ns)[:19]}Z"
+
+
+class HistorySource(RecordedSource):
+    """A range of the past of `now`, the source that would be asked about the present."""
+
+    def __init__(self, now: Source, when: TimeRange, *, warn: Warn = lambda _: None) -> None:
+        super().__init__(namespace=now.namespace, all_namespaces=now.all_namespaces)
+        self.now, self.when, self._warn = now, when, warn
+        self._lock = threading.RLock()
+        self._objects: ObjectsRange | None = None
+        self._replays: dict[tuple[str, frozenset[str]], Bundle] = {}
+
+    @property
+    def default_namespace(self) -> str:
+        return self.now.default_namespace
+
+    def _read(self) -> ClusterSnapshot:
+        """The objects as they were at the range's begin; as they are now where none were recorded, with a warning."""
+        objects = self._recorded_objects()
+        if objects.snapshot is not None:
+            return objects.snapshot
+        self._warn(
+            "no objects were recorded for that time: names, Services and policies are as they are now "
+            "(`kubectl genainet deploy --record` runs their recorder)"
+        )
+        return self.now.snapshot()
+
+    def _recorded_objects(self) -> ObjectsRange:
+        with self._lock:
+            if self._objects is None:
+                self._objects = self._ask_objects()
+            return self._objects
+
+    def _ask_objects(self) -> ObjectsRange:
+        nothing = ObjectsRange(None, (), ())
+        recorder = self.now.objects_recorder()
+        if recorder is None:
+            return nothing
+        request = HistoryRequest(since_ns=self.when.since_ns, until_ns=self.when.until_ns)
+        for name, answer in history(recorder.dials, request, recorder.token).items():
+            if isinstance(answer, GenainetError):
+                self._warn(f"the recorder of the cluster's objects can't be asked: {answer.message}")
+                return nothing
+            return objects_range(_range(name, answer), self.when.since_ns, self.when.until_ns)
+        return nothing
+
+    def _load(self) -> Bundle:
+        return self._bundle_of(tuple(Part), ())
+
+    def replayed(self, verb: str, filters: tuple[FilterEntry, ...]) -> Bundle:
+        """The nodes are asked for what the verb reads, of the addresses that it follows."""
+        with self._lock:
+            if self._bundle is not None:
+                return for_verb(self._bundle, verb)
+            addresses = frozenset(entry.ip for entry in filters)
+            if addresses.intersection(ALL):
+                addresses = frozenset()
+            key = (verb, addresses)
+            if key not in self._replays:
+                self._replays[key] = for_verb(self._bundle_of((Part(verb), Part.TOTALS), addresses), verb)
+            return self._replays[key]
+
+    def _bundle_of(self, parts: Iterable[Part], addresses: Iterable[str]) -> Bundle:
+        with self._lock:
+            snapshot = self.snapshot()
+            since, until = self.when.since_ns, self.when.until_ns
+            nodes = self._ask_nodes(
+                HistoryRequest(
+                    since_ns=since,
+                    until_ns=until,
+                    parts=tuple(part.value for part in parts),
+                    addresses=tuple(sorted(addresses)),
+                )
+            )
+            events = merged(nodes, self._recorded_objects(), since, until)
+            arguments = {"since": rfc3339(since), "until": rfc3339(until)}
+            header = new_header(HISTORY, arguments, datetime.now(UTC).isoformat())
+            return Bundle(header, snapshot, events)
+
+    def _ask_nodes(self, request: HistoryRequest) -> Mapping[str, NodeRange | GenainetError]:
+        """Raises GenainetError where no node recorded anything."""
+        agents: Agents = self.now.agents()
+        ranges: dict[str, NodeRange | GenainetError] = {}
+        for node, answer in history(agents.dials, request, agents.token).items():
+            if isinstance(answer, GenainetError):
+                ranges[node] = answer
+                self.failed_nodes.add(node)
+                continue
+            try:
+                ranges[node] = _range(node, answer)
+            except GenainetError as error:
+                ranges[node] = error
+        failures = [given for given in ranges.values() if isinstance(given, GenainetError)]
+        if failures and len(failures) == len(ranges):
+            raise failures[0]
+        return ranges
+
+    def rulesets(self, warn: Warn, *, conntrack: bool = False) -> Mapping[str, Sequence[RulesetDump]]:
+        """Every node's rules as they were at the range's begin. Raises GenainetError where none were recorded."""
+        dumps: dict[str, dict[str, RulesetDump]] = {}
+        for event in self._state().events:
+            if isinstance(event, RulesetDump):
+                dumps.setdefault(event.node, {}).setdefault(event.source, event)
+        if not dumps:
+            raise GenainetError(f"no node recorded its rules in the time {self.when}")
+        return {node: list(by_source.values()) for node, by_source in dumps.items()}
+
+    def node_reports(self, warn: Warn) -> Mapping[str, NodeReport]:
+        """As they were at the range's end: counters and queues tell what happened until then."""
+        return {event.node: event for event in self._state().events if isinstance(event, NodeReport)}
+
+    def _state(self) -> Bundle:
+        """What the nodes were like, without what they saw."""
+        with self._lock:
+            if self._bundle is not None:
+                return self._bundle
+            key = ("state", frozenset[str]())
+            if key not in self._replays:
+                self._replays[key] = self._bundle_of((Part.CHANGES,), ())
+            return self._replays[key]
+
+    @property
+    def options(self) -> tuple[tuple[str, ...], ...]:
+        return (*self.now.options, *(tuple(map(shlex.quote, words)) for words in self.when.words))
+
+    def __str__(self) -> str:
+        return f"the history of {self.now}"
+
+
+def _range(node: str, answer: HistoryAnswer) -> NodeRange:
+    return node_range(node, answer.blocks, complete=answer.complete)

@@ -1,0 +1,81 @@
+"""What was recorded earlier, from wherever it comes: all that a replay needs is a Bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from kubectl_genainet.bundle import Bundle
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.history.merge import of_verb
+from kubectl_genainet.history.select import Part
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.run.agents import Warn
+from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.wire import FilterEntry
+
+HISTORY = "history"  # the command in the header of a Bundle that has the records of all verbs; `diagnose` is another
+
+
+def for_verb(bundle: Bundle, verb: str) -> Bundle:
+    """Of a Bundle with the records of all verbs the part that the verb's own recording would have; another as it is."""
+    if bundle.header.command not in (HISTORY, "diagnose") or verb not in (
+        Part.TRACE.value,
+        Part.DROPS.value,
+        Part.DNS.value,
+    ):
+        return bundle
+    header = msgspec.structs.replace(bundle.header, command=verb)
+    return dataclasses.replace(bundle, header=header, events=tuple(of_verb(bundle.events, Part(verb))))
+
+
+class RecordedSource(Source):
+    """A source that watches nothing: it answers from a Bundle, which is read once, at the first question."""
+
+    live = False
+
+    def __init__(self, *, namespace: str = "", all_namespaces: bool = False) -> None:
+        super().__init__(namespace=namespace, all_namespaces=all_namespaces)
+        self._bundle: Bundle | None = None
+
+    @abstractmethod
+    def _load(self) -> Bundle: ...
+
+    @property
+    def recording(self) -> Bundle:
+        if self._bundle is None:
+            self._bundle = self._load()
+        return self._bundle
+
+    def replayed(self, verb: str, filters: tuple[FilterEntry, ...]) -> Bundle:
+        return for_verb(self.recording, verb)
+
+    def _read(self) -> ClusterSnapshot:
+        return self.recording.snapshot
+
+    def node_reports(self, warn: Warn) -> Mapping[str, NodeReport]:
+        """Of several reports of a node the last: its counters and queues are the newest."""
+        return {event.node: event for event in self.recording.events if isinstance(event, NodeReport)}
+
+    def rulesets(self, warn: Warn, *, conntrack: bool = False) -> Mapping[str, Sequence[RulesetDump]]:
+        """Everything that was recorded. Raises GenainetError where no ruleset was."""
+        dumps: dict[str, list[RulesetDump]] = {}
+        for event in self.recording.events:
+            if isinstance(event, RulesetDump):
+                dumps.setdefault(event.node, []).append(event)
+        if not dumps:
+            raise GenainetError(
+                f"{self} holds no rulesets",
+                hint="Record one with `kubectl genainet trace TARGET --record FILE`.",
+            )
+        return dumps
+
+    def node_addresses(self) -> Mapping[str, Sequence[str]]:
+        """From the nodes' reports where there are any, else from the API objects."""
+        reports = self.node_reports(lambda _: None)
+        known = {r.node: [ip for ns in r.namespaces if ns.host for ip in ns.addresses] for r in reports.values()}
+        return known or super().node_addresses()

@@ -1,0 +1,119 @@
+"""Several nodes' recordings as one stream: in order of time, with holes that end and begin a watch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.history.blocks import Flag
+from kubectl_genainet.history.merge import merged, of_verb
+from kubectl_genainet.history.objects import ObjectsRange, objects_range
+from kubectl_genainet.history.select import Part
+from kubectl_genainet.model.events import (
+    AgentFailed,
+    Bye,
+    ClusterChanged,
+    ConnectionCounts,
+    DropSampled,
+    Event,
+    Hello,
+    PacketSeen,
+    Progress,
+    TcpRetransmit,
+)
+from kubectl_genainet.model.history import Bucket, ConnectionSums, Gap, ObjectChanged
+from tests.unit.history.recording import MONO, NODE, SECOND, WALL, Recording, hello, resent, sighting, sightings, tick
+
+NO_OBJECTS = ObjectsRange(None, (), ())
+
+
+def events_of(recording: Recording, since_s: int, until_s: int) -> tuple[Event, ...]:
+    given = {NODE: recording.range(since_s, until_s)}
+    return merged(given, NO_OBJECTS, WALL + since_s * SECOND, WALL + until_s * SECOND)
+
+
+def test_a_range_is_a_stream_from_hello_to_bye_in_order_of_time(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    recording.block(hello(), flags=Flag.STATE | Flag.WHOLE_STATE)
+    # What was held back comes in a later block.
+    recording.block(tick(7), sightings(sighting(2), sighting(6)), resent(3))
+    events = events_of(recording, 0, 10)
+    kinds = [type(e).__name__ for e in events]
+    assert kinds[0] == "Hello" and kinds[1] == "Progress" and kinds[-2:] == ["Progress", "Bye"]
+    moments = [e.t_ns for e in events if isinstance(e, PacketSeen | TcpRetransmit)]
+    assert moments == [MONO + s * SECOND for s in (2, 3, 6)]
+    assert events[-1] == Bye(node=NODE, emitted=3, sent=3, lost=0, reason="timeout")
+
+
+def test_a_hole_ends_the_watch_and_begins_another(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    recording.block(resent(1))
+    again = Recording(tmp_path, session=2)
+    again.wall_s = again.mono_s = 60.0
+    again.block(resent(61))
+    events = events_of(again, 0, 65)
+    stages = [(e.stage, (e.t_ns - MONO) // SECOND) for e in events if isinstance(e, Progress)]
+    assert stages == [("attached", 0), ("detached", 5), ("attached", 60), ("detached", 65)]
+    assert len([e for e in events if isinstance(e, Hello)]) == 2
+    assert [e.why for e in events if isinstance(e, Gap)] == ["the recorder did not run"]
+
+
+def test_records_from_before_a_restart_of_the_node_go_on_its_clock_of_now(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    recording.block(resent(1), sightings(sighting(2)))
+    again = Recording(tmp_path, session=2)
+    again.wall_s, again.mono_s, again.boot_id = 100.0, -900.0, bytes(16)
+    again.block(resent(-899))
+    moments = [e.t_ns for e in events_of(again, 0, 105) if isinstance(e, PacketSeen | TcpRetransmit)]
+    assert [(t - MONO) // SECOND for t in moments] == [1 - 1000, 2 - 1000, -899]
+
+
+def test_a_node_that_did_not_answer_is_named(tmp_path: Path) -> None:
+    events = merged({"node-2": GenainetError("no answer")}, NO_OBJECTS, WALL, WALL + SECOND)
+    assert events == (AgentFailed(node="node-2", message="no answer"),)
+
+
+def test_totals_are_those_since_the_range_began(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    for number in range(3):
+        sums = ConnectionSums(side="client", client="10.0.0.1", server="10.0.0.2", port=80, opened=10, refused=number)
+        begin = WALL + 10 * number * SECOND
+        bucket = Bucket(node=NODE, since_ns=begin, until_ns=begin + 10 * SECOND, connections=(sums,))
+        recording.block(bucket, length_s=10)
+    counts = [e for e in events_of(recording, 10, 30) if isinstance(e, ConnectionCounts)]
+    assert [(c.opened, c.refused) for c in counts] == [(10, 1), (20, 3)]
+
+
+def test_each_verb_gets_the_records_of_its_own_probes(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    (seen,) = (e for e in events_of_one(recording) if isinstance(e, PacketSeen))
+    fields = {f: getattr(seen, f) for f in seen.__struct_fields__ if f != "point"}
+    drop = DropSampled(reason="NO_SOCKET", location="f", **fields)
+    events = (seen, drop, Bye(node=NODE, emitted=2, sent=2, lost=0, reason="timeout"))
+    assert [type(e) for e in of_verb(events, Part.TRACE)] == [PacketSeen, Bye]
+    drops = list(of_verb(events, Part.DROPS))
+    assert [type(e) for e in drops] == [DropSampled, Bye]
+    assert isinstance(drops[-1], Bye) and drops[-1].sent == 1
+
+
+def events_of_one(recording: Recording) -> tuple[Event, ...]:
+    recording.block(sightings(sighting(1)))
+    return events_of(recording, 0, 5)
+
+
+def test_objects_are_as_they_were_and_change_when_they_did(tmp_path: Path) -> None:
+    def service(name: str, version: str) -> dict[str, object]:
+        return {"kind": "Service", "metadata": {"name": name, "namespace": "d", "resourceVersion": version}}
+
+    def change(at_s: int, name: str, after: dict[str, object] | None) -> ObjectChanged:
+        return ObjectChanged(at_ns=WALL + at_s * SECOND, object_kind="Service", namespace="d", name=name, after=after)
+
+    recording = Recording(tmp_path)
+    recording.block(ClusterChanged(objects=[service("a", "1")]), flags=Flag.STATE | Flag.WHOLE_STATE)
+    recording.block(change(7, "b", service("b", "2")), flags=Flag.STATE)
+    recording.block(change(12, "a", None), change(14, "b", service("b", "3")), flags=Flag.STATE)
+    objects = objects_range(recording.range(10, 15), WALL + 10 * SECOND, WALL + 15 * SECOND)
+    assert objects.snapshot is not None
+    assert [o.raw["metadata"]["name"] for o in objects.snapshot.objects] == ["a", "b"]
+    whole = [event for _, event in objects.changes if isinstance(event, ClusterChanged)]
+    assert [[o["metadata"]["name"] for o in one.objects] for one in whole] == [["b"], ["b"]]
