@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -79,7 +80,7 @@ def _tried(
         if key not in known and f.severity is not Severity.INFO and not stands_for_a_state(after, f)
     ]
     closed, opened = _changed_flows(cluster, after)
-    words = _words(finding, remedy)
+    words = _words(cluster, finding, remedy)
     unnamed = [f for f in opened if not any(end.rpartition("/")[2] in words for end in f[:2])]
     if finding.check == "policy-none":
         closed = []
@@ -116,12 +117,12 @@ def _flow_text(flow: Flow) -> str:
     return f"{client} → {server} {protocol} {port}"
 
 
-def _words(finding: Finding, remedy: Remedy) -> str:
-    """All that a user reads of a finding and its remedy."""
+def _words(cluster: Cluster, finding: Finding, remedy: Remedy) -> str:
+    """All that a user reads of a finding and its remedy, with the object that it is about."""
     evidence = (f"{e.object} {e.statement}" for e in finding.evidence)
-    return "\n".join(
-        (str(finding.object), finding.title, finding.detail, remedy.text, remedy.yaml, remedy.command, *evidence)
-    )
+    about = (json.dumps(o.raw) for o in cluster.snapshot.objects if o.ref == finding.object)
+    told = (str(finding.object), finding.title, finding.detail, remedy.text, remedy.yaml, remedy.command)
+    return "\n".join((*told, *evidence, *about))
 
 
 def _policies(cluster: Cluster) -> list[object]:
