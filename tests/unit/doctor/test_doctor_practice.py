@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from kubectl_genainet.bundle import BundleWriter, new_header
 from kubectl_genainet.doctor.check import Need
 from kubectl_genainet.doctor.registry import all_checks, check_named
 from kubectl_genainet.doctor.report import Report
+from kubectl_genainet.model.events import Event
 from kubectl_genainet.run.collect import DoctorCollector
 from kubectl_genainet.run.doctor import DoctorOptions, doctor
 from kubectl_genainet.run.sources.base import Source
@@ -92,8 +94,9 @@ def from_folder(world: World, folder: Path) -> Source:
 def from_bundle(world: World, folder: Path) -> Source:
     folder.mkdir()
     with BundleWriter(folder / "run.gnb", new_header("trace", {}, NOW), world.cluster().snapshot) as bundle:
-        for event in (*world.reports, *world.rulesets, *world.packets):
-            bundle.write(event)
+        events = [*world.reports, *world.rulesets, *world.packets]
+        for event in events:
+            bundle.write(cast(Event, event))
     return BundleSource(folder / "run.gnb", all_namespaces=True)
 
 
