@@ -23,7 +23,14 @@ from kubectl_genainet.render.policy.json import explained_json
 from kubectl_genainet.render.policy.matrix import grid_json
 from kubectl_genainet.render.rules import rules_records
 from kubectl_genainet.run import timeline as timelines
-from kubectl_genainet.run.collect import DnsCollector, DoctorCollector, DropsCollector, Quiet, TraceCollector
+from kubectl_genainet.run.collect import (
+    DiagnoseCollector,
+    DnsCollector,
+    DoctorCollector,
+    DropsCollector,
+    Quiet,
+    TraceCollector,
+)
 from kubectl_genainet.run.diagnose import diagnose as diagnosing
 from kubectl_genainet.run.dns import DnsOptions, dns
 from kubectl_genainet.run.doctor import DoctorOptions, doctor
@@ -82,10 +89,10 @@ def _target(text: str) -> Target | None:
 
 
 def _diagnose(source: Source, asked: given.Diagnose, _: Quiet) -> Outcome:
-    collected = DoctorCollector()
+    collected = DiagnoseCollector()
     options = diagnosing.DiagnoseOptions(asked.from_pod, asked.seconds, asked.node)
-    conclusion = diagnosing.diagnose(source, _target(asked.target), options, collected)
-    return Outcome(diagnosing.status_of(conclusion), (conclusion,), collected.warnings)
+    status = diagnosing.diagnose(source, _target(asked.target), options, collected.for_target)
+    return Outcome(status, (collected.conclusion,), collected.warnings)
 
 
 def _timeline(source: Source, asked: given.Timeline, _: Quiet) -> Outcome:

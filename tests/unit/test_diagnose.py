@@ -226,7 +226,7 @@ def test_the_cause_comes_first_and_every_line_fits(width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
     assert text.index("✗ 1. node-1 drops it") < text.index("? dns")
     assert "first seen 4 s" in " ".join(text.split())
-    assert "next: kubectl genainet trace svc/llm --exact" in " ".join(text.split())
+    assert "next: kubectl genainet trace svc/llm --exact" in " ".join(text.replace("\\\n", "").split())
 
 
 def test_markdown_escapes_what_would_be_markup(capsys: pytest.CaptureFixture[str]) -> None:

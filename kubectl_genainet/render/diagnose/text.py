@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
-from kubectl_genainet.model.finding import Evidence, Severity, counted
+from kubectl_genainet.diagnose.timeline import FAILED
+from kubectl_genainet.model.finding import Severity, counted
 from kubectl_genainet.model.results.diagnosis import Cause, CheckState, Conclusion
-from kubectl_genainet.render.live import write_json, write_yaml
+from kubectl_genainet.model.results.exchange import DnsExchange
+from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.render.live import LiveView, write_json, write_yaml
+from kubectl_genainet.render.paragraphs import command_lines, hanging
 from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, make_console, printable
 
+REFRESH_S = 0.25
 AT_START_S = 2.5  # what is seen so early was there before the watch began
 _MARK = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.INFO: "·"}
 _STATE = {CheckState.FINE: "✓", CheckState.FAULTY: "✗", CheckState.NOT_CHECKED: "?"}
+_STATE_STYLE = {CheckState.FINE: "green", CheckState.FAULTY: "bold red", CheckState.NOT_CHECKED: "yellow"}
 STATE_WORDS = {CheckState.FINE: "fine", CheckState.FAULTY: "at fault", CheckState.NOT_CHECKED: "not checked"}
 
 
@@ -44,7 +50,7 @@ def since(cause: Cause) -> str:
     if cause.first_s is None:
         return ""
     return (
-        "since before the watch began"
+        "from the start of the watch"
         if cause.first_s <= AT_START_S
         else f"first seen {cause.first_s:.0f} s into the watch"
     )
@@ -71,41 +77,41 @@ class TextView:
             self.console.print()
             self._cause(number, cause)
         self.console.print()
+        numbers = {cause.title: number for number, cause in reversed(list(enumerate(conclusion.causes, 1)))}
         for item in conclusion.checked:
-            style = {CheckState.FINE: "green", CheckState.FAULTY: "bold red", CheckState.NOT_CHECKED: "yellow"}[
-                item.state
-            ]
-            self._line(f"{_STATE[item.state]} {item.what:<10} {item.why}", style=style, hang=13)
+            why = f"cause {numbers[item.why]}" if item.why in numbers else item.why
+            self._line(f"{_STATE[item.state]} {item.what:<10} {why}", style=_STATE_STYLE[item.state], hang=13)
         for note in conclusion.notes:
             self._line(f"· {note}", style="dim", hang=2)
         for command in conclusion.next:
-            self._line(f"next: {command}", hang=6)
+            self._print(command_lines(f"next: {command}", self.console.width, style="bold"))
 
     def _cause(self, number: int, cause: Cause) -> None:
         self._line(f"{_MARK[cause.severity]} {number}. {cause.title}", style=SEVERITY_STYLE[cause.severity], hang=5)
         if hit := who(cause):
             self._line(hit, indent=5)
         for evidence in cause.evidence:
-            self._evidence(evidence)
+            text = Text(f"{printable(evidence.statement)} ")
+            text.append(f"[{evidence.certainty.value}]", style=CERTAINTY_STYLE[evidence.certainty])
+            self._print(hanging(text, self.console.width, indent=5, hang=2))
         for symptom in cause.symptoms:
             self._line(f"also felt: {symptom.title} ({symptom.count} {symptom.unit})", indent=5, style="dim", hang=2)
         if cause.remedy is not None:
             self._line(f"do: {cause.remedy.text}", indent=5, hang=4)
-            for text in (cause.remedy.command, cause.remedy.yaml):
-                for line in text.splitlines():
-                    self._line(line, indent=9)
-
-    def _evidence(self, evidence: Evidence) -> None:
-        text = Text(f"{printable(evidence.statement)} ")
-        text.append(f"[{evidence.certainty.value}]", style=CERTAINTY_STYLE[evidence.certainty])
-        self.console.print(Padding(text, (0, 0, 0, 5), expand=False))
+            self._print(
+                line
+                for command in cause.remedy.command.splitlines()
+                for line in command_lines(command, self.console.width, indent=9)
+            )
+            self._print(Text(f"{' ' * 9}{printable(line)}") for line in cause.remedy.yaml.splitlines())
 
     def _line(self, text: str, *, style: str = "", indent: int = 0, hang: int = 0) -> None:
         """A paragraph whose further lines are indented by `hang` more."""
-        content = Text(printable(text), style=style)
-        lines = content.wrap(self.console, max(20, self.console.width - indent - hang))
-        for number, line in enumerate(lines):
-            self.console.print(Padding(line, (0, 0, 0, indent + (hang if number else 0)), expand=False))
+        self._print(hanging(Text(printable(text), style=style), self.console.width, indent=indent, hang=hang))
+
+    def _print(self, lines: Iterable[Text]) -> None:
+        for line in lines:
+            self.console.print(line, soft_wrap=True)
 
 
 class MarkdownView:
@@ -150,7 +156,41 @@ class DataView:
         self._write(conclusion)
 
 
-def make_view(output: str) -> TextView | MarkdownView | DataView:
+class ConclusionView(LiveView):
+    """Says what has been seen so far while the run goes on, and shows the conclusion at its end."""
+
+    def __init__(self, output: str, watch_s: float, target: str, *, live: bool) -> None:
+        super().__init__(target, live=live)
+        self.in_place = output == "text"
+        self.conclusion: Conclusion | None = None
+        self._output, self._watch_s = output, watch_s
+        self._seen: Counter[str] = Counter()
+        self._attached_at: float | None = None
+
+    def path(self, path: PacketPath) -> None:
+        self._seen["connections"] += 1
+        self._seen["failed"] += path.verdict in FAILED
+
+    def exchange(self, exchange: DnsExchange) -> None:
+        self._seen["queries"] += 1
+
+    def refresh(self) -> None:
+        if self.screen.due(REFRESH_S):
+            self.screen.draw([self.state()])
+
+    def state(self, *counts: str) -> Text:
+        seen = self._seen
+        failed = f" ({seen['failed']} failed)" if seen["failed"] else ""
+        counts = (f"{counted(seen['connections'], 'connection')}{failed}", _queries(seen["queries"]))
+        return super().state(f"of {self._watch_s:g} s", *counts)
+
+    def finish(self, conclusion: Conclusion) -> None:
+        self.screen.stop()
+        self.conclusion = conclusion
+        shown(self._output).show(conclusion)
+
+
+def shown(output: str) -> TextView | MarkdownView | DataView:
     match output:
         case "json":
             return DataView(write_json)
