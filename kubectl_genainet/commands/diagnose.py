@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import click
 
-from kubectl_genainet.commands.options import Messages, duration_argument, output_option, record_option, source_options
-from kubectl_genainet.errors import ExitStatus, GenainetError
-from kubectl_genainet.files import write_whole
-from kubectl_genainet.model.results.diagnosis import Conclusion
+from kubectl_genainet.commands.options import duration_argument, output_option, record_option, source_options
+from kubectl_genainet.commands.options.report import report_option, reported
+from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.render.diagnose.text import ConclusionView
+from kubectl_genainet.render.document.reporting import DiagnoseReporting
 from kubectl_genainet.run.diagnose.diagnose import DiagnoseOptions, diagnose
 from kubectl_genainet.run.sources.base import Source
 
@@ -40,12 +39,7 @@ def _watch_time(_: click.Context, __: click.Parameter, text: str) -> float:
 )
 @click.option("--node", default="", help="Only what this node sees.")
 @record_option
-@click.option(
-    "--report",
-    type=click.Path(dir_okay=False, writable=True),
-    default="",
-    help="Also write an HTML page for the ticket.",
-)
+@report_option
 @output_option("text", "markdown", "json", "yaml")
 @source_options()
 def command(source: Source, target: str | None, report: str, output: str, **options: Any) -> ExitStatus:
@@ -66,25 +60,7 @@ def command(source: Source, target: str | None, report: str, output: str, **opti
 
     Exit status: 0 nothing wrong was seen, 1 a cause was found, 2 the command failed, 124 nothing at all was seen.
     """
-    if report and not Path(report).absolute().parent.is_dir():
-        raise GenainetError(f"{report}: there is no such folder")
     wanted = parse_target(target) if target else None
     chosen = DiagnoseOptions(options["from_pod"], options["watch_s"], options["node"], options["record"])
-    views: list[ConclusionView] = []
-
-    def make_view(target: str, *, live: bool) -> ConclusionView:
-        views.append(ConclusionView(output, chosen.watch_s, target, live=live))
-        return views[0]
-
-    status = diagnose(source, wanted, chosen, make_view)
-    if report and views[0].conclusion is not None:
-        _write(report, views[0].conclusion)
-    return status
-
-
-def _write(file: str, conclusion: Conclusion) -> None:
-    from kubectl_genainet.render.diagnose.html import html
-
-    page = html(conclusion, datetime.now(UTC).isoformat(timespec="seconds"))
-    write_whole(file, page.encode(), "the report")
-    Messages().say(f"report written to {file}")
+    shown = reported(partial(ConclusionView, output, chosen.watch_s), DiagnoseReporting, report)
+    return diagnose(source, wanted, chosen, shown)

@@ -34,6 +34,11 @@ class WatchTime:
         return rfc3339(self._began_ns)
 
     @property
+    def began_s(self) -> float | None:
+        """In seconds since 1970."""
+        return self._began_ns / 1e9 if self._began_ns else None
+
+    @property
     def seconds(self) -> float:
         return max(0.0, (self._ended_ns - self._began_ns) / 1e9) if self._began_ns else 0.0
 
@@ -42,8 +47,3 @@ class WatchTime:
         if not time or not self._began_ns:
             return None
         return max(0.0, datetime.fromisoformat(time).timestamp() - self._began_ns / 1e9)
-
-    def second(self, time: str) -> int | None:
-        """The same as a whole number."""
-        at_s = self.at(time)
-        return None if at_s is None else int(at_s)

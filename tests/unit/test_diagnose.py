@@ -15,7 +15,8 @@ from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.results.diagnosis import Checked, CheckState, Conclusion
 from kubectl_genainet.model.results.drops import DropOutcome, DropRow
 from kubectl_genainet.model.results.path import Drop, Flow, PacketPath, Party, ServiceRef, Verdict
-from kubectl_genainet.render.diagnose.text import MarkdownView, TextView, headline
+from kubectl_genainet.render.diagnose.text import MarkdownView, TextView
+from kubectl_genainet.render.diagnose.words import headline
 
 UI, LLM = "default/ui", "default/llm"
 

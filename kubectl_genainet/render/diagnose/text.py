@@ -3,66 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from rich.console import Console
 from rich.text import Text
 
-from kubectl_genainet.diagnose.timeline import FAILED
 from kubectl_genainet.model.finding import Severity, counted
 from kubectl_genainet.model.results.diagnosis import Cause, CheckState, Conclusion
 from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.render.diagnose.document import document
+from kubectl_genainet.render.diagnose.words import headline, queries_text, who
+from kubectl_genainet.render.document.markdown import markdown
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.paragraphs import command_lines, hanging
 from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, make_console, printable
+from kubectl_genainet.trace.shown.groups import FAILED
 
 REFRESH_S = 0.25
-AT_START_S = 2.5  # what is seen so early was there before the watch began
 _MARK = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.INFO: "·"}
 _STATE = {CheckState.FINE: "✓", CheckState.FAULTY: "✗", CheckState.NOT_CHECKED: "?"}
 _STATE_STYLE = {CheckState.FINE: "green", CheckState.FAULTY: "bold red", CheckState.NOT_CHECKED: "yellow"}
-STATE_WORDS = {CheckState.FINE: "fine", CheckState.FAULTY: "at fault", CheckState.NOT_CHECKED: "not checked"}
-
-
-def headline(conclusion: Conclusion) -> str:
-    """The result in one line."""
-    causes = [c for c in conclusion.causes if c.severity is not Severity.INFO]
-    seen = f"{counted(conclusion.connections, 'connection')} and {_queries(conclusion.queries)} in {conclusion.seconds:g} s"
-    if causes:
-        return f"{conclusion.target}: {counted(len(causes), 'cause')} found; {seen}"
-    if not conclusion.connections and not conclusion.queries:
-        return f"{conclusion.target}: nothing was seen in {conclusion.seconds:g} s, so nothing can be said"
-    return f"{conclusion.target}: nothing wrong was seen; {seen}"
-
-
-def who(cause: Cause) -> str:
-    """Whom a cause hits, how much, and since when."""
-    clients, backends = _listed(cause.clients), _listed(cause.backends)
-    flow = f"{clients} → {backends}" if clients and backends else clients or backends
-    noun = cause.unit.removesuffix("s") if cause.unit != "queries" else "query"
-    amount = f"{cause.count} {cause.unit}" if cause.count != 1 else f"1 {noun}"
-    parts = [flow, "" if cause.unit == "findings" else amount, since(cause)]
-    return "; ".join(part for part in parts if part)
-
-
-def since(cause: Cause) -> str:
-    if cause.first_s is None:
-        return ""
-    return (
-        "from the start of the watch"
-        if cause.first_s <= AT_START_S
-        else f"first seen {cause.first_s:.0f} s into the watch"
-    )
-
-
-def _listed(names: tuple[str, ...], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def _queries(number: int) -> str:
-    return "1 DNS query" if number == 1 else f"{number} DNS queries"
 
 
 class TextView:
@@ -118,34 +79,7 @@ class MarkdownView:
     """For a ticket or a chat."""
 
     def show(self, conclusion: Conclusion) -> None:
-        print("\n".join(self._lines(conclusion)))
-
-    def _lines(self, conclusion: Conclusion) -> Iterator[str]:
-        yield f"# {markdown_text(headline(conclusion))}"
-        for number, cause in enumerate(conclusion.causes, 1):
-            yield from ("", f"## {number}. {markdown_text(cause.title)}", "", markdown_text(who(cause)), "")
-            yield from (f"- {markdown_text(e.statement)} *[{e.certainty.value}]*" for e in cause.evidence)
-            yield from (f"- also felt: {markdown_text(s.title)} ({s.count} {s.unit})" for s in cause.symptoms)
-            if cause.remedy is not None:
-                yield from ("", f"**Do:** {markdown_text(cause.remedy.text)}")
-                for language, text in (("sh", cause.remedy.command), ("yaml", cause.remedy.yaml)):
-                    if text:
-                        yield from ("", f"```{language}", printable_block(text), "```")
-        yield from ("", "| checked | | |", "|---|---|---|")
-        yield from (f"| {c.what} | {STATE_WORDS[c.state]} | {markdown_text(c.why)} |" for c in conclusion.checked)
-        if conclusion.notes or conclusion.next:
-            yield ""
-        yield from (f"- {markdown_text(note)}" for note in conclusion.notes)
-        yield from (f"- next: `{printable(command)}`" for command in conclusion.next)
-
-
-def printable_block(text: str) -> str:
-    return "\n".join(printable(line).replace("```", "'''") for line in text.splitlines())
-
-
-def markdown_text(text: str) -> str:
-    """A sentence as Markdown text: what would be markup is escaped."""
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in printable(text))
+        print("\n".join(markdown(document(conclusion))))
 
 
 class DataView:
@@ -162,7 +96,6 @@ class ConclusionView(LiveView):
     def __init__(self, output: str, watch_s: float, target: str, *, live: bool) -> None:
         super().__init__(target, live=live)
         self.in_place = output == "text"
-        self.conclusion: Conclusion | None = None
         self._output, self._watch_s = output, watch_s
         self._seen: Counter[str] = Counter()
         self._attached_at: float | None = None
@@ -181,12 +114,11 @@ class ConclusionView(LiveView):
     def state(self, *counts: str) -> Text:
         seen = self._seen
         failed = f" ({seen['failed']} failed)" if seen["failed"] else ""
-        counts = (f"{counted(seen['connections'], 'connection')}{failed}", _queries(seen["queries"]))
+        counts = (f"{counted(seen['connections'], 'connection')}{failed}", queries_text(seen["queries"]))
         return super().state(f"of {self._watch_s:g} s", *counts)
 
     def finish(self, conclusion: Conclusion) -> None:
         self.screen.stop()
-        self.conclusion = conclusion
         shown(self._output).show(conclusion)
 
 

@@ -12,7 +12,7 @@ from kubectl_genainet.context.targets import resolve
 from kubectl_genainet.diagnose.causes import Gathering
 from kubectl_genainet.diagnose.checked import Watched, checked
 from kubectl_genainet.diagnose.felt import DNS_PORT, name_of, of_exchange, of_finding, of_path, of_row
-from kubectl_genainet.diagnose.timeline import FAILED, timeline_of
+from kubectl_genainet.diagnose.timeline import TimelineBuilder
 from kubectl_genainet.diagnose.watchtime import WatchTime
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.doctor.objects.cluster import Cluster
@@ -23,7 +23,7 @@ from kubectl_genainet.model.diagnoses.kernel import UNEXPLAINED
 from kubectl_genainet.model.diagnoses.rules import NETFILTER_DROP, RULE_DROP
 from kubectl_genainet.model.events import ClusterChanged, Event
 from kubectl_genainet.model.kube import Service
-from kubectl_genainet.model.results.diagnosis import Cause, Conclusion
+from kubectl_genainet.model.results.diagnosis import Cause, Conclusion, Timeline
 from kubectl_genainet.model.results.drops import DropRow
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
 from kubectl_genainet.model.results.path import PacketPath
@@ -31,6 +31,7 @@ from kubectl_genainet.model.target import Target, TargetKind
 from kubectl_genainet.run.diagnose.watching import MAX_KEPT, Collected
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.target import HeldTarget
+from kubectl_genainet.trace.shown.groups import FAILED
 
 HABITS = frozenset({DNS_NDOTS_WASTE.name, DNS_NXDOMAIN_STORM.name})
 COSTLY_PER_S = 20  # NXDOMAIN responses to one client from which its habits are a fault, and not only worth knowing
@@ -85,8 +86,19 @@ def conclude(asked: Asked, collected: Collected, context: Context, watch: WatchT
         nodes=watched.nodes,
         silent_nodes=watched.silent_nodes,
         lost=watched.lost,
-        timeline=timeline_of(watch, collected.paths, queries, collected.drops),
+        timeline=_timeline(collected, queries, watch),
     )
+
+
+def _timeline(collected: Collected, queries: list[DnsExchange], watch: WatchTime) -> Timeline | None:
+    builder = TimelineBuilder()
+    for path in collected.paths:
+        builder.path(path)
+    for exchange in queries:
+        builder.exchange(exchange)
+    if collected.drops is not None:
+        builder.counted(collected.drops.timeline)
+    return builder.build(watch)
 
 
 @dataclass(frozen=True, slots=True)
