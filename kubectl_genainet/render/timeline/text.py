@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from kubectl_genainet.model.results.timeline import Change, Onset, Series, SeriesName, Suspect, Timeline
-from kubectl_genainet.render.diagnose.text import markdown_text
+from kubectl_genainet.render.document.markdown import markdown_text
 from kubectl_genainet.render.live import write_json, write_yaml
 from kubectl_genainet.render.text import CERTAINTY_STYLE, duration, make_console, moment, printable
 
