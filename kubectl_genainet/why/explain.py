@@ -148,7 +148,8 @@ def rp_filter(context: DropContext) -> DropExplanation:
     names = (f"net.ipv4.conf.{context.event.device}.rp_filter", "net.ipv4.conf.all.rp_filter")
     set_to = {n: netns.sysctls[n] for n in names if netns is not None and n in netns.sysctls}
     device = context.event.device or "the device it came in by"
-    words = f"the reverse path filter of {context.place} dropped it: the way back to {context.flow.src} does not go out by {device}"
+    way_back = f"the way back to {context.flow.src} does not go out by {device}"
+    words = f"the reverse path filter of {context.place} dropped it: {way_back}"
     evidence = tuple(observed(f"{name} = {value}", context.event.node) for name, value in set_to.items())
     return DropExplanation(RP_FILTER, words, Certainty.OBSERVED, evidence=evidence)
 
