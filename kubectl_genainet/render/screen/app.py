@@ -66,7 +66,7 @@ class LiveApp(App[None]):
     DataTable { height: 1fr; }
     Input { display: none; height: 1; border: none; padding: 0; }
     Input.open { display: block; }
-    #state, #foot { height: auto; max-height: 4; }
+    #state, #foot { height: auto; max-height: 12; }
     Detail { background: $background; }
     """
     ENABLE_COMMAND_PALETTE = False
