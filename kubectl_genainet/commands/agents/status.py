@@ -20,7 +20,7 @@ from kubectl_genainet.run.fleet.deploy import NAMESPACE
     show_default=True,
     help="Namespace of the agents; also $GENAINET_NAMESPACE.",
 )
-@output_option("table", "wide", "json", "yaml")
+@output_option("table", "wide", "json", "yaml", jsonpath=True)
 @lab_option
 @cluster_options
 def command(namespace: str, output: str, lab: str | None, context: str, kubeconfig: str) -> ExitStatus:
@@ -31,11 +31,13 @@ def command(namespace: str, output: str, lab: str | None, context: str, kubeconf
       kubectl genainet status
       kubectl genainet status -o wide
       kubectl genainet status --lab
+      kubectl genainet status -o jsonpath='{.node} {.state}'
       kubectl genainet status -o json | jq -r 'select(.state != "ready") | .node'
 
     Exit status: 0 every node's agent answers, 1 one does not, 2 the command failed.
     """
     from kubectl_genainet.render.fleet import fleet_table
+    from kubectl_genainet.render.jsonpath import jsonpath_writer
     from kubectl_genainet.render.text import make_console, printable, tell
     from kubectl_genainet.run.fleet.status import lab_fleet, status
 
@@ -46,6 +48,10 @@ def command(namespace: str, output: str, lab: str | None, context: str, kubeconf
         case "json":
             for node in answer.nodes:
                 click.echo(msgspec.json.encode(node).decode())
+        case _ if output.startswith("jsonpath="):
+            write = jsonpath_writer(output)
+            for node in answer.nodes:
+                write(node)
         case "yaml":
             click.echo(yaml.safe_dump_all(msgspec.to_builtins(answer.nodes), sort_keys=False), nl=False)
         case _:
