@@ -142,9 +142,9 @@ metadata: {name: llm, namespace: ai}
 spec:
   selector: {matchLabels: {app: llm}}
   targetPorts: [{number: PORT}]
-  endpointPickerRef: {name: llm-epp, port: {number: 9002}}
+  endpointPickerRef: {name: llm-picker, port: {number: 9002}}
 """
-    + service("llm-epp", "epp", "[{port: 9002}]")
+    + service("llm-picker", "epp", "[{port: 9002}]")
     + deployment("epp", "registry.test/epp:1", "ports: [{containerPort: 9002}]")
 )
 JOB = """
@@ -423,8 +423,8 @@ FOUND = (
         VLLM
         + POOL.replace("GROUP", "inference.networking.k8s.io/v1")
         .replace("PORT", "8000")
-        .replace("Ref: {name: llm-epp", "Ref: {name: llm-ep"),
-        ("Ref: {name: llm-ep,", "Ref: {name: llm-epp,"),
+        .replace("Ref: {name: llm-picker", "Ref: {name: llm-piker"),
+        ("Ref: {name: llm-piker,", "Ref: {name: llm-picker,"),
     ),
     Reported(
         "kgateway-dev/kgateway#10987",
