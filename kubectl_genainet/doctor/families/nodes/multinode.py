@@ -88,8 +88,8 @@ def _peers_by_name(cluster: Cluster, workload: Workload, service: Service) -> Ev
                 said = f"{variable.name}={variable.value}"
                 return seen(variable.object, variable.field, variable.value, said)
     of_a_pod = re.compile(rf"(^|[^a-z0-9.-])[a-z0-9$(){{}}_-]+\.{re.escape(name)}([.:/\s]|$)", re.I)
-    said = (s for container in workload.containers for s in _settings(cluster, workload, container))
-    return next((s for s in said if of_a_pod.search(str(s.value))), None)
+    settings = (s for container in workload.containers for s in _settings(cluster, workload, container))
+    return next((s for s in settings if of_a_pod.search(str(s.value))), None)
 
 
 @check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
