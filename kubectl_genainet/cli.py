@@ -7,8 +7,11 @@ import importlib
 import io
 import itertools
 import os
+import select
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -16,10 +19,13 @@ import click
 from kubectl_genainet import __version__
 from kubectl_genainet.errors import ExitStatus, GenainetError
 
-NODE_PACKAGES = ("dns", "h11", "prometheus_client", "pyroute2")  # of the extras "agent" and "lab"
+NODE_PACKAGES = ("dns", "h11", "prometheus_client", "pyroute2")
+# a package that not every command needs -> the extra that brings it
+EXTRAS = {**dict.fromkeys(NODE_PACKAGES, "lab"), **dict.fromkeys(("anyio", "mcp", "mcp_types"), "mcp")}
 # verb -> (module in commands/, one line for the list of commands)
 VERBS = {
     "diagnose": ("diagnose", "Say what is broken, for whom, because of what, and what to do"),
+    "timeline": ("timeline", "Show what was felt and what changed over a time, and when it began"),
     "trace": ("trace", "Show the path of real packets through a Service, hop by hop"),
     "drops": ("drops", "Show what is being dropped now, where and why"),
     "dns": ("dns", "Show who waits for DNS, for which names, at which hop"),
@@ -28,6 +34,7 @@ VERBS = {
     "rules": ("rules", "Show what kube-proxy has programmed for a Service on each node"),
     "fabric": ("fabric", "Show which GPU pods talk by RDMA and which by kernel TCP"),
     "doctor": ("doctor", "Check a cluster's network against the practice for GenAI workloads"),
+    "mcp": ("mcp", "Serve the read-only verbs to programs that speak the Model Context Protocol"),
     "deploy": ("agents.deploy", "Put the agent on the nodes of a cluster"),
     "undeploy": ("agents.undeploy", "Remove all that deploy made"),
     "status": ("agents.status", "Show the agents, node by node"),
@@ -36,8 +43,28 @@ VERBS = {
 }
 
 
+class BrokenOutput(Exception):
+    """A BrokenPipeError: click would end the program with 1 for it."""
+
+
+@contextmanager
+def _broken_pipe_of_ours() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise BrokenOutput(str(error)) from error
+
+
 class LazyGroup(click.Group):
     """Imports a verb's module only when it is needed: `--help` and completion stay fast."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _broken_pipe_of_ours():  # of --help and --version
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _broken_pipe_of_ours():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -107,8 +134,11 @@ def main() -> None:
     try:
         status = _status_of(sys.argv[1:] or ["--help"])
         sys.stdout.flush()  # not at the interpreter's end, which would say so with a status of its own
-    except BrokenPipeError:  # `| head`: the reader has what it wanted
-        status = ExitStatus.OK
+    except (BrokenOutput, BrokenPipeError) as error:
+        status = ExitStatus.OK  # `| head`: the reader has what it wanted
+        if not _reader_is_gone():
+            _tell_error(GenainetError(f"a connection broke off: {error}"))
+            status = ExitStatus.FAILED
         _drop_output()
     except OSError as error:
         _tell_error(_not_written(error))
@@ -118,6 +148,13 @@ def main() -> None:
         traceback.print_exc()
         status = ExitStatus.FAILED
     sys.exit(status)
+
+
+def _reader_is_gone() -> bool:
+    """Whether it is standard output that nobody reads."""
+    poller = select.poll()
+    poller.register(sys.stdout.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poller.poll(0))
 
 
 def _buffer_output() -> None:
@@ -160,10 +197,10 @@ def _status_of(arguments: list[str]) -> int:
         return ExitStatus.FAILED
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in NODE_PACKAGES:
+        if package not in EXTRAS:
             raise
         what = f"the Python package {package} is not installed, and this command needs it"
-        _tell_error(GenainetError(what, "pip install 'kubectl-genainet[lab]'"))
+        _tell_error(GenainetError(what, f"pip install 'kubectl-genainet[{EXTRAS[package]}]'"))
         return ExitStatus.FAILED
     except (KeyboardInterrupt, click.Abort):
         return 130

@@ -16,6 +16,7 @@ from kubectl_genainet.doctor.families.entry import (
     istio_routes,
     mesh,
     mesh_jobs,
+    mesh_policy,
     mesh_streams,
     mesh_waypoint,
     nlb,
@@ -29,6 +30,7 @@ from kubectl_genainet.doctor.families.nodes import (
     fabric,
     gke_networks,
     gpu_nodes,
+    gpu_traffic,
     multinode,
     nccl,
     placement,
@@ -49,6 +51,7 @@ from kubectl_genainet.doctor.families.policies import peers as policy_peers
 from kubectl_genainet.doctor.families.policies import traffic as policy_traffic
 from kubectl_genainet.doctor.families.services import (
     calls,
+    external_names,
     health,
     kube_proxy,
     kube_proxy_latency,
@@ -62,6 +65,7 @@ _FAMILIES = (
     pod_ip,
     node_packets,
     services,
+    external_names,
     calls,
     serving_port,
     listening,
@@ -77,6 +81,7 @@ _FAMILIES = (
     serving_streams,
     istio_routes,
     mesh,
+    mesh_policy,
     mesh_streams,
     mesh_waypoint,
     mesh_jobs,
@@ -106,6 +111,7 @@ _FAMILIES = (
     efa,
     nccl,
     fabric,
+    gpu_traffic,
     gke_networks,
     gpu_nodes,
 )
