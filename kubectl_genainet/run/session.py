@@ -25,7 +25,7 @@ from kubectl_genainet.run.interrupts import Interrupts
 from kubectl_genainet.run.sources.base import Follower, Source
 from kubectl_genainet.run.view import View
 from kubectl_genainet.stream import Streams
-from kubectl_genainet.wire import FilterEntry, TraceRequest
+from kubectl_genainet.wire import Filters, TraceRequest
 
 REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
 LOAD_S = 40.0  # how long an agent may say nothing of how it loads its probes
@@ -57,7 +57,7 @@ class Run(Protocol):
     def correlator(self) -> Correlator: ...
 
     @property
-    def filters(self) -> tuple[FilterEntry, ...]: ...
+    def filters(self) -> Filters: ...
 
     def take(self, event: Event) -> None:
         """One record, live or replayed: the same way."""
@@ -92,7 +92,8 @@ def perform(run: Run, source: Source, watching: Watching) -> ExitStatus:
     Raises GenainetError for a bundle of another command, for an agent or a file that is not there, and where every agent
     failed.
     """
-    bundle = source.replayed(watching.command, run.filters)
+    filters = run.filters
+    bundle = source.recording if isinstance(filters, dict) else source.replayed(watching.command, filters)
     return _replay(run, bundle, watching.command) if bundle is not None else _watch(run, source, watching)
 
 
@@ -107,7 +108,8 @@ def check_recorded_by(bundle: Bundle, command: str) -> None:
 
 
 def _replay(run: Run, bundle: Bundle, command: str) -> ExitStatus:
-    check_recorded_by(bundle, command)
+    if not isinstance(run.filters, dict):  # else it is several commands' run, which looks for itself
+        check_recorded_by(bundle, command)
     with run.view:
         run.view.replaying(bundle.header)
         _warn_of_unread_policies(run)
@@ -212,7 +214,7 @@ class LiveSession:
         while not streams.done and time.monotonic() < deadline:
             event = streams.poll(POLL_S)
             if event is not None:
-                before = self.run.filters if isinstance(event, RulesetDump) else ()
+                before: Filters = self.run.filters if isinstance(event, RulesetDump) else ()
                 yield event
                 if isinstance(event, RulesetDump):
                     self._follow(streams, before)
@@ -243,7 +245,7 @@ class LiveSession:
         yield ClusterChanged.of(now)
         self._follow(streams, before)
 
-    def _follow(self, streams: Streams, before: tuple[FilterEntry, ...]) -> None:
+    def _follow(self, streams: Streams, before: Filters) -> None:
         """Has the agents follow what the run looks at now."""
         if self.run.filters != before:
             for problem in streams.set_filters(self.run.filters):

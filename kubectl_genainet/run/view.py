@@ -9,10 +9,11 @@ from typing import Any, Protocol, TypeVar
 from kubectl_genainet.bundle import Header
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.model.events import Event
+from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
-from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.results.path import OpenStream, PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
 
 
@@ -52,10 +53,20 @@ class View(Protocol):
 
 
 class TraceView(View, Protocol):
+    open_streams: Callable[[int], list[OpenStream]]  # set by the run: those that go on now, so many at most
+
     def path(self, path: PacketPath) -> None:
         """A path, as soon as nothing more can become of it."""
 
     def finish(self, summary: TraceSummary) -> None: ...
+
+
+class DiagnoseView(View, Protocol):
+    def path(self, path: PacketPath) -> None: ...
+
+    def exchange(self, exchange: DnsExchange) -> None: ...
+
+    def finish(self, conclusion: Conclusion) -> None: ...
 
 
 class DropsView(View, Protocol):

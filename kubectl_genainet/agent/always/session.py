@@ -102,6 +102,7 @@ class AlwaysOn:
     ) -> None:
         request = TraceRequest(
             filters=(),
+            own_filters={"dns": ALL_DNS},
             probes=PROBES,
             timeout_s=WITHOUT_END,
             max_events=WITHOUT_END,
@@ -115,7 +116,6 @@ class AlwaysOn:
             cache,
             Budget(events_per_second=EVENTS_PER_SECOND),
             namespaces_s=NAMESPACES_S,
-            own_filters={"dns": ALL_DNS},
             dns_over_tcp=False,
         )
         self._consumers = consumers

@@ -11,7 +11,7 @@ import msgspec
 from kubectl_genainet import __version__, wire
 from kubectl_genainet.agent.serve.limits import Budget
 from kubectl_genainet.model.events import Hello
-from kubectl_genainet.wire import FilterEntry, TraceRequest
+from kubectl_genainet.wire import TraceRequest
 
 NAMESPACES_S = 2.0
 ALIVE_S = 3.0  # between signs of life until the probes are loaded
@@ -26,7 +26,6 @@ class Job(msgspec.Struct, frozen=True):
     cache: str
     budget: Budget = Budget()
     namespaces_s: float = NAMESPACES_S  # how often the namespaces are looked at
-    own_filters: dict[str, tuple[FilterEntry, ...]] = {}  # by probe: in place of the request's, whatever these become
     dns_over_tcp: bool = True
     session: str = ""  # its name in the agent's log
     greeted: bool = False  # the server has sent Hello already

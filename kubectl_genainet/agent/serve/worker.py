@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import re
+import resource
 import signal
 import sys
 import threading
@@ -39,7 +40,7 @@ from kubectl_genainet.agent.serve.sampler import Sampler
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, LostEvents, Progress, Sampled, Sightings, Tick
 from kubectl_genainet.priority import give_way
-from kubectl_genainet.wire import FilterEntry
+from kubectl_genainet.wire import FilterEntry, Filters
 
 POLL_S = 0.02
 SIGHTINGS = 500  # in one record
@@ -68,7 +69,7 @@ class Session:
         self.inventory = Inventory(job.node, job.host_netns)
         self.stop = threading.Event()
         self.reason = "stopped"
-        self.filters = job.request.filters
+        self.filters, self.own_filters = job.request.filters, job.request.own_filters
         self.filters_changed = threading.Event()
         self.namespaces: set[int] = set()
         self.tunnels = Tunnels()
@@ -89,7 +90,11 @@ class Session:
     def _listen(self, commands: BinaryIO) -> None:
         for line in commands:
             try:
-                self.filters = tuple(msgspec.json.decode(line, type=list[FilterEntry]))
+                changed: Filters = msgspec.json.decode(line, type=Filters)
+                if isinstance(changed, dict):
+                    self.own_filters = {**self.own_filters, **changed}
+                else:
+                    self.filters = changed
                 self.filters_changed.set()
             except msgspec.DecodeError:  # the server has checked it: can't happen, and must not end the session
                 continue
@@ -158,7 +163,7 @@ class Session:
             probe = LoadedProbe(PROBES[name], self.node, cache, request.options, self.job.budget, compiling)
             self.probes.append(probe)
             probe.on_event(self._event, self._undecoded)
-            probe.configure(self._filters(probe), self._own())
+            probe.configure(self._filters(name), self._own())
         if "dns" in request.probes and self.job.dns_over_tcp:
             self._open_tap("dns", lambda: TcpTap(self.node, self.inventory.host_netns, request.options))
         if request.http:
@@ -190,7 +195,7 @@ class Session:
     def _open_tap(self, name: str, make: Callable[[], TcpTap | HttpTap]) -> None:
         try:
             self.taps[name] = make()
-            self.taps[name].configure(self.filters)
+            self.taps[name].configure(self._filters(name))
         except GenainetError as error:
             self.outbox.put(Progress(node=self.node, stage="missing", detail=error.message), always=True)
 
@@ -208,8 +213,9 @@ class Session:
                 detail = f"unreadable: {text}"
                 self.outbox.put(Progress(node=self.node, stage="missing", detail=detail), always=True)
 
-    def _filters(self, probe: LoadedProbe) -> tuple[FilterEntry, ...]:
-        return self.job.own_filters.get(probe.probe.name, self.filters)
+    def _filters(self, name: str) -> tuple[FilterEntry, ...]:
+        """What a probe, or a tap, follows."""
+        return self.own_filters.get(name, self.filters)
 
     def _own(self) -> set[int] | None:
         """The namespaces that the kernel filters by; None where all are this node's."""
@@ -227,9 +233,9 @@ class Session:
         """Rules change while a session runs; reading them takes a small part of the time."""
         pause = RULESETS_S
         while not self.stop.wait(pause):
-            began = time.monotonic()
+            began = _spent_s()
             self._rulesets()
-            pause = max(RULESETS_S, self._rest(NODE_SHARE, time.monotonic() - began))
+            pause = max(RULESETS_S, self._rest(NODE_SHARE, _spent_s() - began))
 
     def _event(self, event: Event) -> None:
         self._send_sightings()  # what was seen before it comes before it
@@ -285,9 +291,9 @@ class Session:
                 if self.sampler is not None:
                     self.sampler.kernel.begin()
             if now >= sweep_at:
-                started = time.monotonic()
+                began = time.thread_time()
                 self._sweep()
-                sweep_at = started + max(SWEEP_S, self._rest(DRAIN_SHARE, time.monotonic() - started))
+                sweep_at = now + max(SWEEP_S, self._rest(DRAIN_SHARE, time.thread_time() - began))
             if now >= deadline:
                 self.end("timeout")
             if self.received >= request.max_events or self.outbox.bytes >= request.max_bytes:
@@ -373,10 +379,10 @@ class Session:
                 self._from_user_space(event)
 
     def _configure(self) -> None:
-        for tap in self.taps.values():
-            tap.configure(self.filters)
+        for name, tap in self.taps.items():
+            tap.configure(self._filters(name))
         for probe in self.probes:
-            probe.configure(self._filters(probe), self._own(), self.tunnels)
+            probe.configure(self._filters(probe.probe.name), self._own(), self.tunnels)
 
     def _watch_namespaces(self) -> None:
         """Pods come and go, tables fill: the namespaces are reported anew, and followed where the kernel is shared.
@@ -385,16 +391,16 @@ class Session:
         """
         pause = self.job.namespaces_s
         while not self.stop.wait(pause):
-            begun = time.monotonic()
+            began = _spent_s()
             try:
-                found = self.inventory.own_inodes()
-                if found != self.namespaces:
-                    self.namespaces = found
+                own = self.inventory.own_inodes()
+                if own != self.namespaces:
+                    self.namespaces = own
                     self.filters_changed.set()
                 self._report_node(fresh=False)
             except OSError:
                 raise GenainetError("the node's network namespace is gone") from None
-            pause = max(self.job.namespaces_s, self._rest(NODE_SHARE, time.monotonic() - begun))
+            pause = max(self.job.namespaces_s, self._rest(NODE_SHARE, _spent_s() - began))
 
     def _drain(self, drained: dict[bytes, int]) -> None:
         for probe in self.probes:
@@ -438,6 +444,13 @@ class Session:
             always=True,
         )
         self.outbox.close(LAST_WORDS_S)
+
+
+def _spent_s() -> float:
+    """CPU time of this thread and of the commands that the process has run. Not the time that passes: on a busy node it is much
+    longer, and a report that is needed would be put off when most depends on it."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.thread_time() + children.ru_utime + children.ru_stime
 
 
 def _said(error: Exception) -> tuple[str, str]:

@@ -136,15 +136,8 @@ def watch_options(timeout: str = "30s") -> Callable[[F], F]:
     """Adds --node, --timeout (passed in seconds) and --record."""
 
     def decorate(function: F) -> F:
-        record = click.Path(dir_okay=False, writable=True)
         options = (
-            click.option(
-                "--record",
-                type=record,
-                default="",
-                callback=_not_overwritten,
-                help="Write a bundle that --from can replay. In a terminal it asks before it overwrites a file.",
-            ),
+            record_option,
             click.option("--timeout", default=timeout, show_default=True, callback=_seconds, help="How long to watch."),
             click.option("--node", default="", help="Only what this node sees."),
         )
@@ -154,6 +147,17 @@ def watch_options(timeout: str = "30s") -> Callable[[F], F]:
         return decorated  # type: ignore[no-any-return]
 
     return decorate
+
+
+def record_option(function: F) -> F:
+    """--record FILE."""
+    return click.option(
+        "--record",
+        type=click.Path(dir_okay=False, writable=True),
+        default="",
+        callback=_not_overwritten,
+        help="Write a bundle that --from can replay. In a terminal it asks before it overwrites a file.",
+    )(function)
 
 
 def _not_overwritten(context: click.Context, _: click.Parameter, file: str) -> str:

@@ -1,37 +1,30 @@
-"""What the three watches of `diagnose` see, kept as it comes."""
+"""What the parts of a `diagnose` run see, kept as it comes."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
 
-from kubectl_genainet.bundle import Header
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
-from kubectl_genainet.model.events import ClusterChanged, Event, Progress
-from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.events import Event
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
-from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.results.path import OpenStream, PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
-from kubectl_genainet.run.view import Reporter
+from kubectl_genainet.run.collect import Quiet
+from kubectl_genainet.run.view import DiagnoseView
 
 MAX_KEPT = 50_000  # paths and exchanges of one run
 
 
 @dataclass(slots=True)
 class Collected:
-    """What the three watches saw. `failures` says why one of them saw nothing, by verb."""
+    """What one run saw. `failures` says why a part of it is missing, by command."""
 
-    paths: list[tuple[float, PacketPath]] = field(default_factory=list)
+    paths: list[PacketPath] = field(default_factory=list)
     exchanges: list[DnsExchange] = field(default_factory=list)
     rows: list[DropRow] = field(default_factory=list)
-    rows_at: dict[int, float] = field(default_factory=dict)
-    reports: list[NodeReport | RulesetDump | ClusterChanged] = field(default_factory=list)
     trace: TraceSummary | None = None
     drops: DropSummary | None = None
     dns: DnsSummary | None = None
@@ -39,55 +32,27 @@ class Collected:
     not_kept: int = 0
 
 
-class WatchCollector:
-    """The View of one watch: keeps what it is told. `stop` ends the watch as Ctrl-C does."""
+class Part(Quiet):
+    """The View of one part: keeps what it is told, and passes on to the whole run's view what a person wants to know now."""
 
-    def __init__(self, collected: Collected, stop: threading.Event, reporter: Reporter) -> None:
-        self.collected, self.reporter = collected, reporter
-        self._stop, self._stopped = stop, False
-        self._started: float | None = None
-        self.begun = threading.Event()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __init__(self, collected: Collected, view: DiagnoseView) -> None:
+        super().__init__()
+        self.collected, self.view = collected, view
 
     def warn(self, text: str) -> None:
-        if text != "stopped":
-            self.reporter.warn(text)
-
-    def note(self, text: str) -> None: ...
-
-    def replaying(self, header: Header) -> None: ...
+        self.view.warn(text)
 
     def event(self, event: Event) -> None:
-        self.begun.set()
-        if isinstance(event, Progress) and event.stage == "attached":
-            self._started = min(self._started or time.monotonic(), time.monotonic())
-
-    def refresh(self) -> None:
-        if self._stop.is_set() and not self._stopped:
-            self._stopped = True
-            raise KeyboardInterrupt
-
-    @property
-    def now_s(self) -> float:
-        """Seconds since the first agent began to watch."""
-        return time.monotonic() - self._started if self._started is not None else 0.0
+        """The whole run's view gets each record once."""
 
 
-class PathWatch(WatchCollector):
-    def event(self, event: Event) -> None:
-        super().event(event)
-        if isinstance(event, NodeReport | RulesetDump | ClusterChanged):
-            self.collected.reports.append(event)
+class PathPart(Part):
+    open_streams: Callable[[int], list[OpenStream]] = staticmethod(lambda _: [])
 
     def path(self, path: PacketPath) -> None:
+        self.view.path(path)
         if len(self.collected.paths) < MAX_KEPT:
-            self.collected.paths.append((self.now_s, path))
+            self.collected.paths.append(path)
         else:
             self.collected.not_kept += 1
 
@@ -95,32 +60,18 @@ class PathWatch(WatchCollector):
         self.collected.trace = summary
 
 
-class DropsWatch(WatchCollector):
+class DropsPart(Part):
     source: Callable[[], list[DropRow]] = staticmethod(list)
 
-    def __init__(self, collected: Collected, stop: threading.Event, reporter: Reporter) -> None:
-        super().__init__(collected, stop, reporter)
-        self._next = 0.0
-
-    def refresh(self) -> None:
-        super().refresh()
-        if self.now_s >= self._next:  # rows have no times of their own
-            self._note_times()
-            self._next = self.now_s + 1.0
-
-    def _note_times(self) -> None:
-        for row in self.source():
-            self.collected.rows_at.setdefault(row.id, self.now_s)
-
     def finish(self, rows: list[DropRow], summary: DropSummary) -> None:
-        self._note_times()
         self.collected.rows, self.collected.drops = rows, summary
 
 
-class DnsWatch(WatchCollector):
+class DnsPart(Part):
     source: DnsSummaryBuilder | None = None
 
     def exchange(self, exchange: DnsExchange) -> None:
+        self.view.exchange(exchange)
         if len(self.collected.exchanges) < MAX_KEPT:
             self.collected.exchanges.append(exchange)
         else:
