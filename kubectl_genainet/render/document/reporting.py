@@ -17,7 +17,7 @@ from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
-from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.results.path import OpenStream, PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.render.diagnose import document as of_diagnosis
 from kubectl_genainet.render.diagnose.text import ConclusionView
@@ -26,7 +26,7 @@ from kubectl_genainet.render.document.html import html
 from kubectl_genainet.render.document.model import Document
 from kubectl_genainet.render.document.tables import dns_document, drops_document
 from kubectl_genainet.render.drops import DropsView
-from kubectl_genainet.render.live import LiveView
+from kubectl_genainet.render.live import LiveView, Screen
 from kubectl_genainet.render.trace import document as of_trace
 from kubectl_genainet.render.trace.view import TraceView
 from kubectl_genainet.trace.shown.groups import Grouping
@@ -54,6 +54,9 @@ class Reporting(Generic[V]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.view.__exit__(kind, error, trace)
+
+    def use(self, screen: Screen) -> None:
+        self.view.use(screen)
 
     def warn(self, text: str) -> None:
         self.view.warn(text)
@@ -84,6 +87,14 @@ class TraceReporting(Reporting[TraceView]):
     def __init__(self, view: TraceView, file: str) -> None:
         super().__init__(view, file)
         self._grouping = Grouping()
+
+    @property
+    def open_streams(self) -> Callable[[int], list[OpenStream]]:
+        return self.view.open_streams
+
+    @open_streams.setter
+    def open_streams(self, source: Callable[[int], list[OpenStream]]) -> None:
+        self.view.open_streams = source
 
     def path(self, path: PacketPath) -> None:
         self._grouping.add(path)
