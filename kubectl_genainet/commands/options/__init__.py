@@ -6,7 +6,7 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,10 +18,39 @@ from kubectl_genainet.run.sources.choice import SourceChoice, is_table
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def output_option(*formats: str) -> Callable[[F], F]:
+if TYPE_CHECKING:
+    _Choice = click.Choice[str]
+else:
+    _Choice = click.Choice  # not generic before click 8.2
+
+
+class OutputFormat(_Choice):
+    """One of the formats, or a JSONPath template for the records of -o json, as kubectl takes it."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name, _, template = value.partition("=")
+        if name == "jsonpath":
+            from kubectl_genainet.render.jsonpath import JsonPathTemplate
+
+            JsonPathTemplate(template)
+            return value
+        if name == "go-template":
+            self.fail("Go templates are not evaluated here: use -o jsonpath=TEMPLATE, or -o json and jq", param, ctx)
+        return super().convert(value, param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"[{'|'.join(self.choices)}|jsonpath=TEMPLATE]"
+
+
+def output_option(*formats: str, jsonpath: bool = False) -> Callable[[F], F]:
     """-o FORMAT; the first format is the default."""
     return click.option(
-        "-o", "--output", type=click.Choice(formats), default=formats[0], show_default=True, help="Output format."
+        "-o",
+        "--output",
+        type=OutputFormat(formats) if jsonpath else click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        help="Output format.",
     )
 
 
