@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 from kubectl_genainet.lab.programs.streams import HEADER
 from tests.lab.labtest import RunningLab, broken
@@ -59,27 +61,40 @@ def read_capture(text: str, port: int) -> dict[tuple[str, int], TrueStream]:
 
 @dataclass
 class Capture:
-    text: str = ""
+    """Lines of tcpdump, as far as it has written them."""
+
+    file: Path
+
+    @property
+    def text(self) -> str:
+        return self.file.read_text()
+
+    def wait_for(self, written: Callable[[str], bool]) -> None:
+        """tcpdump may lag on a busy machine."""
+        deadline = time.monotonic() + 30
+        while not written(self.text) and time.monotonic() < deadline:
+            time.sleep(0.2)
 
 
 @contextlib.contextmanager
 def captured(pod_netns: str, port: int) -> Iterator[Capture]:
-    """What tcpdump sees of the port meanwhile; the text is there at the end."""
+    """What tcpdump sees of the port meanwhile."""
     command = ("tcpdump", "-i", "eth0", "-nn", "-tt", "-l", "-s", "96", "-B", "8192", f"tcp port {port}")
-    process = subprocess.Popen(
-        ["ip", "netns", "exec", pod_netns, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    capture = Capture()
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "listening on" in line:
-            break
-    try:
-        yield capture
-    finally:
-        time.sleep(0.5)  # what has passed is written
-        process.terminate()
-        capture.text = process.communicate(timeout=10)[0]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "packets.txt"
+        with file.open("wb") as output:
+            process = subprocess.Popen(
+                ["ip", "netns", "exec", pod_netns, *command], stdout=output, stderr=subprocess.PIPE
+            )
+        assert process.stderr is not None
+        for line in process.stderr:
+            if b"listening on" in line:
+                break
+        try:
+            yield Capture(file)
+        finally:
+            process.terminate()
+            process.communicate(timeout=10)
 
 
 def told_and_true(lab: RunningLab, incident: str, check: str, *, http: bool = False) -> list[tuple[Record, TrueStream]]:
@@ -94,11 +109,17 @@ def told_and_true(lab: RunningLab, incident: str, check: str, *, http: bool = Fa
         faulty = [p for p in told if check in {f["check"] for f in p["findings"]}]
         assert {p["backend"]["pod"] for p in faulty} == {bad.metadata.name}
         assert check in {f["check"] for f in trace.summary["findings"]}
-    true = read_capture(capture.text, 8080)
+        capture.wait_for(lambda text: bool(_whole(faulty, text)))
+        whole = _whole(faulty, capture.text)
+        assert whole, capture.text[-2000:]
+        return whole
+
+
+def _whole(faulty: list[Record], text: str) -> list[tuple[Record, TrueStream]]:
+    """The connections of which both the trace and tcpdump saw the begin and the end."""
+    true = read_capture(text, 8080)
     pairs = [(p, true[p["flow"]["client"]["ip"], p["flow"]["client"]["port"]]) for p in faulty]
-    whole = [(p, t) for p, t in pairs if t.opened and p["handshake_ns"] is not None and t.ended]
-    assert whole, capture.text[-2000:]
-    return whole
+    return [(p, t) for p, t in pairs if t.opened and p["handshake_ns"] is not None and t.ended]
 
 
 def check_common(path: Record, true: TrueStream) -> None:
