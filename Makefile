@@ -18,9 +18,11 @@ check: setup
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-# Kubernetes and Debian's kernels for the tests, built and unpacked into ~/.cache/kubectl-genainet; nothing where they are there.
+# Kubernetes, CoreDNS, custom kinds' definitions and Debian's kernels for the tests, built and unpacked into
+# ~/.cache/kubectl-genainet; nothing where they are there.
 kubernetes: setup
 	scripts/kubernetes.sh
+	scripts/crds.sh >/dev/null
 	scripts/kernels.sh >/dev/null
 
 # The lab's tests mostly wait for packets: two files at a time. What counts the node's probes runs alone.
