@@ -111,11 +111,9 @@ def test_an_object_that_the_real_schema_accepts_is_read(snapshot: ClusterSnapsho
 
 def test_explain_evaluates_the_policies_of_every_project(plane: ControlPlane) -> None:
     cluster = Cluster(str(plane.kubeconfig()), plane=plane)
-    done = cluster.cli(
-        "explain", "pod/chatbot-0", "pod/llama-0", "-n", "custom", "--port", "22", "-o", "json", user="viewer"
-    )
+    done = cluster.cli("explain", "pod/chatbot-0", "pod/llama-0:22", "-n", "custom", "-o", "json", user="viewer")
     assert done.status == 1, done.out + done.err
-    assert "no-ssh" in done.out
+    assert "no-ssh" in done.out and "custom/model-callers" in done.out
     assert "Traceback" not in done.err
 
 
