@@ -26,7 +26,7 @@ MOST_MORE = 2.0  # times as many as before, at once
 FEWEST_LESS = 0.25
 CALM = 2  # looks in a row with room, before more are followed
 EVENT_MOST_S = 50e-6  # what an event takes on a slow node
-WORTH = 0.25  # of the budget, that following connections may be taking: below it fewer of them save nothing
+WORTH = 0.5  # of the budget, that following connections may be taking: below it fewer of them save nothing
 SMOOTH = 0.3  # the part of the last second in the average: rules are read every few seconds, which takes much of one
 _SAMPLING = struct.Struct("=II")
 _ZERO = bytes(4)
