@@ -23,7 +23,7 @@ from kubectl_genainet.run.sources.base import Source
 )
 @watch_options("30s")
 @output_option("table", "wide", "json", "yaml")
-@source_options()
+@source_options(past=True)
 def command(source: Source, target: str | None, timeout: float, output: str, **options: Any) -> ExitStatus:
     """Show who waits for DNS, for which names, at which hop.
 

@@ -19,7 +19,7 @@ from kubectl_genainet.run.sources.base import Source
 @click.option("--all", "everything", is_flag=True, help="Also packets that are freed without anything being lost.")
 @watch_options("30s")
 @output_option("table", "wide", "json", "yaml")
-@source_options()
+@source_options(past=True)
 def command(
     source: Source, target: str | None, everything: bool, timeout: float, output: str, node: str, record: str
 ) -> ExitStatus:

@@ -73,7 +73,7 @@ _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many conne
     "the smallest change that lets it through, tried on a copy of the rules. Nothing is changed.",
 )
 @output_option("table", "wide", "tree", "json", "yaml")
-@source_options(live=True, manifests=True)
+@source_options(live=True, manifests=True, past=True)
 def command(
     source: Source,
     target: str | None,

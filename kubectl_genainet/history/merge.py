@@ -91,7 +91,7 @@ class _Node:
         hello = next((r for r in records if isinstance(r, Hello)), None)
         if hello is not None:
             self.hello = hello
-        if Flag.WHOLE_STATE not in block.flags or end > begin:
+        if block.number:  # not the state at the range's begin
             self._cover(begin, end)
         for record in records:
             moved = _shifted(record, shift) if shift else record

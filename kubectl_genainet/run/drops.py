@@ -107,6 +107,7 @@ class DropsRun:
     def take(self, event: Event) -> None:
         self.account.event(event)
         if isinstance(event, ClusterChanged):
+            self.rows.settle()
             self.scope.update(event.snapshot)
         self._attached = self._attached or (isinstance(event, Progress) and event.stage == "attached")
         self.view.event(event)

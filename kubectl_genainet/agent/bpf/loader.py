@@ -36,6 +36,8 @@ STREAM_ENTRIES = 8192  # of about 1 KB each, of all CPUs
 MOST_TUNNELS = 4096  # entries of the tables of genainet.h
 ACCOUNT_NAMES = ("emitted", "ring buffer", "event budget", "flows created", "flow table")
 _PROTOCOLS = tuple(p for p in Protocol if p.number)
+_ANY_TCP = 2  # genainet.h
+_ALL_OF_TCP = (bytes(16), 0, Protocol.TCP.number)  # the address :: without a port
 _CONFIG = struct.Struct("=5I")  # struct config: any_port, own_netns, budget, filtered, live
 _INSN = struct.Struct("<BBhi")
 _MAP_REFERENCE = (0x18, 1)  # ld_imm64 with BPF_PSEUDO_MAP_FD
@@ -226,7 +228,7 @@ class LoadedProbe:
     ) -> None:
         """Sets what is matched, while running. `own` are the namespaces of this node, None for all of the kernel's."""
         wanted = {key for entry in filters for key in self._keys(entry)}
-        any_port = any(not port for _, port, _ in wanted)
+        any_port = _ANY_TCP if _ALL_OF_TCP in wanted else any(not port for _, port, _ in wanted)
         self._sync("filter", {addr + port.to_bytes(2, "little") + bytes([proto, 0]) for addr, port, proto in wanted})
         self._sync("own", {_word(inode) for inode in own or ()})
         self._sync("tunnel_devices", {_word(inode) + _word(index) for inode, index in tunnels.devices}, MOST_TUNNELS)

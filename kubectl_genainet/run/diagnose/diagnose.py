@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
+from kubectl_genainet.context.account import gap_text
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.identity import workload_of
 from kubectl_genainet.context.targets import resolve
@@ -67,7 +68,8 @@ def diagnose(source: Source, target: Target | None, options: DiagnoseOptions, re
         resolve(target, snapshot, source.default_namespace)  # before three watches begin
     started = time.monotonic()
     collected = _watch(source, target, options, reporter)
-    return AsUsed(source).conclusion(conclude(source, target, collected, time.monotonic() - started))
+    elapsed = source.length_s if source.length_s is not None else time.monotonic() - started
+    return AsUsed(source).conclusion(conclude(source, target, collected, elapsed))
 
 
 def status_of(conclusion: Conclusion) -> ExitStatus:
@@ -171,7 +173,7 @@ def conclude(source: Source, target: Target | None, collected: Collected, second
         checked=checked(watched, causes),
         notes=(*habits, *_notes(about.callers, queries, collected, gathering.forgotten)),
         callers=about.callers,
-        next=tuple(_next(causes, target, collected)),
+        next=tuple(_next(causes, target, collected)) if source.length_s is None else (),
         nodes=watched.nodes,
         silent_nodes=watched.silent_nodes,
         lost=watched.lost,
@@ -295,6 +297,8 @@ def _callers(
 
 
 def _notes(callers: dict[str, int], queries: list[DnsExchange], collected: Collected, forgotten: int) -> Iterator[str]:
+    for gap in dict.fromkeys(collected.gaps):
+        yield gap_text(gap)
     asked = {name_of(q.client) for q in queries}
     for name, connections in callers.items():
         if not connections:

@@ -11,7 +11,8 @@ from typing import Self
 
 from kubectl_genainet.bundle import Header
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
-from kubectl_genainet.model.events import ClusterChanged, Event, Progress
+from kubectl_genainet.model.events import ClusterChanged, Event, Progress, Tick
+from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
@@ -37,6 +38,7 @@ class Collected:
     dns: DnsSummary | None = None
     failures: dict[str, str] = field(default_factory=dict)
     not_kept: int = 0
+    gaps: list[Gap] = field(default_factory=list)
 
 
 class WatchCollector:
@@ -46,6 +48,9 @@ class WatchCollector:
         self.collected, self.reporter = collected, reporter
         self._stop, self._stopped = stop, False
         self._started: float | None = None
+        self._replays = False
+        self._attached_ns: dict[str, int] = {}  # by node, on its clock
+        self._elapsed_ns = 0  # of a replay
         self.begun = threading.Event()
 
     def __enter__(self) -> Self:
@@ -61,12 +66,16 @@ class WatchCollector:
 
     def note(self, text: str) -> None: ...
 
-    def replaying(self, header: Header) -> None: ...
+    def replaying(self, header: Header) -> None:
+        self._replays = True
 
     def event(self, event: Event) -> None:
         self.begun.set()
         if isinstance(event, Progress) and event.stage == "attached":
             self._started = min(self._started or time.monotonic(), time.monotonic())
+            self._attached_ns.setdefault(event.node, event.t_ns)
+        elif self._replays and (t_ns := getattr(event, "t_ns", 0)):
+            self._elapsed_ns = max(self._elapsed_ns, t_ns - self._attached_ns.get(getattr(event, "node", ""), t_ns))
 
     def refresh(self) -> None:
         if self._stop.is_set() and not self._stopped:
@@ -75,13 +84,17 @@ class WatchCollector:
 
     @property
     def now_s(self) -> float:
-        """Seconds since the first agent began to watch."""
+        """Seconds since the first agent began to watch; in a replay, as far as its records have come."""
+        if self._replays:
+            return self._elapsed_ns / 1e9
         return time.monotonic() - self._started if self._started is not None else 0.0
 
 
 class PathWatch(WatchCollector):
     def event(self, event: Event) -> None:
         super().event(event)
+        if isinstance(event, Gap):
+            self.collected.gaps.append(event)
         if isinstance(event, NodeReport | RulesetDump | ClusterChanged):
             self.collected.reports.append(event)
 
@@ -104,6 +117,14 @@ class DropsWatch(WatchCollector):
 
     def refresh(self) -> None:
         super().refresh()
+        self._note_when_due()
+
+    def event(self, event: Event) -> None:
+        super().event(event)
+        if self._replays and isinstance(event, Tick):
+            self._note_when_due()
+
+    def _note_when_due(self) -> None:
         if self.now_s >= self._next:  # rows have no times of their own
             self._note_times()
             self._next = self.now_s + 1.0

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from kubectl_genainet.bundle import Bundle
+from kubectl_genainet.bundle import Bundle, Header
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.node import NodeReport, RulesetDump
@@ -80,6 +80,16 @@ class Source(ABC):
     def recording(self) -> Bundle | None:
         """What was recorded, where the source is a recording."""
         return None
+
+    @property
+    def length_s(self) -> float | None:
+        """How long a time the source is about, where that is a time that has passed."""
+        return None
+
+    @property
+    def recorded_header(self) -> Header | None:
+        """What the recording says of itself."""
+        return self.recording.header if self.recording is not None else None
 
     def replayed(self, verb: str, filters: tuple[FilterEntry, ...]) -> Bundle | None:
         """Of what was recorded the part that `verb` reads; `filters` is what it would have its agents follow. None where the
