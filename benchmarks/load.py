@@ -14,12 +14,13 @@ import os
 import pty
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from kubectl_genainet.lab.state import LabRecord, lab_snapshot
 
 RATES = tuple(int(rate) for rate in os.environ.get("GENAINET_LOAD", "2000").split(","))
 SECONDS = float(os.environ.get("GENAINET_LOAD_SECONDS", "20"))
-STATES = tuple(os.environ.get("GENAINET_LOAD_STATES", "off,json,tree").split(","))
+STATES = tuple(os.environ.get("GENAINET_LOAD_STATES", "off,json,off,tree,off").split(","))
 TIMEOUT_MS = 1000  # of a connection: TCP sends its SYN again after a second
 SETTLE_S = 5.0  # a trace watches so much longer than the load runs
 PORT = 9000
@@ -229,13 +230,12 @@ def whole(record: dict[str, Any]) -> bool:
     return bool(named and len(hops) >= 4 and hops[-1]["pod"] == backend["pod"] and not record["incomplete"])
 
 
-def describe(state: str, rate: int, load: Load, base: Load | None) -> None:
+def describe(state: str, rate: int, load: Load) -> None:
     calls = load.calls
-    ratio = f"{load.mean_ms / base.mean_ms:.2f} x off" if base is not None else "-"
     middle, worst = (max(latency[i] for latency in load.latencies) for i in (1, 2))
     print(
         f"{state:5} {rate:5}/s: opened {calls['opened']}, answered {calls['answered']}, timeouts {calls['timeouts']}, failed "
-        f"{calls['failed']}; latency mean {load.mean_ms:.2f} ms ({ratio}), p50 {middle:.1f}, p99 {worst:.1f} ms; servers "
+        f"{calls['failed']}; latency mean {load.mean_ms:.2f} ms, p50 {middle:.1f}, p99 {worst:.1f} ms; servers "
         f"accepted {load.servers['accepted']}",
         flush=True,
     )
@@ -288,21 +288,36 @@ def describe_trace(trace: Trace, load: Load, cpu: dict[str, float]) -> None:
     print(f"      totals: {'all as the workload counted them' if not off else '; '.join(off)}")
 
 
+def ratios(runs: list[tuple[str, float]]) -> dict[str, list[float]]:
+    """By state: the mean latency of each of its runs, in those of the untraced runs just before and after it. What else the
+    machine does changes from one minute to the next."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for number, (state, latency) in enumerate(runs):
+        around = [ms for other, ms in runs[max(0, number - 1) : number + 2] if other == "off"]
+        if state != "off" and around:
+            found[state].append(latency / statistics.mean(around))
+    return found
+
+
 def main() -> None:
     if os.geteuid() != 0:
         sys.exit("this benchmark loads BPF programs and makes network namespaces: run it as root")
     with lab() as running:
         for rate in RATES:
-            base: Load | None = None
+            runs: list[tuple[str, float]] = []
             for state in STATES:
                 if state == "off":
-                    base = run_load(running, rate)
-                    describe(state, rate, base, None)
-                    continue
-                before = running.agents_cpu_s()
-                with tracing(running, state) as trace:
                     load = run_load(running, rate)
-                    describe(state, rate, load, base)
-                    trace.wait()
-                    after = running.agents_cpu_s()
-                    describe_trace(trace, load, {k: after[k] - before[k] for k in after})
+                    describe(state, rate, load)
+                else:
+                    before = running.agents_cpu_s()
+                    with tracing(running, state) as trace:
+                        load = run_load(running, rate)
+                        describe(state, rate, load)
+                        trace.wait()
+                        after = running.agents_cpu_s()
+                        describe_trace(trace, load, {k: after[k] - before[k] for k in after})
+                runs.append((state, load.mean_ms))
+            for state, times in ratios(runs).items():
+                told = ", ".join(f"{time:.2f}" for time in times)
+                print(f"{state:5} {rate:5}/s: mean latency {told} x that of the untraced runs beside it", flush=True)

@@ -102,10 +102,11 @@ def serve(pages: dict[str, bytes], report: Callable[[int], None]) -> None:
 
 
 def ours(config: str) -> int:
+    from kubectl_genainet.kube.client import connect
     from kubectl_genainet.kube.resources import POD
-    from kubectl_genainet.kube.snapshot import read_cluster
+    from kubectl_genainet.kube.snapshot import read_listings
 
-    return len(read_cluster(kubeconfig=config, kinds=[POD]).pods)
+    return len(read_listings(connect(kubeconfig=config), kinds=[POD])[0].pods)
 
 
 def library(config: str) -> int:

@@ -31,7 +31,13 @@ from kubectl_genainet.model.target import Target, parse_target
 from kubectl_genainet.policy import Explanation, Patch
 from kubectl_genainet.policy.reach.grid import Grid
 from kubectl_genainet.proxy.report import RulesReport, RulesRow
-from kubectl_genainet.run.collect import DnsCollector, DoctorCollector, DropsCollector, TraceCollector
+from kubectl_genainet.run.collect import (
+    DiagnoseCollector,
+    DnsCollector,
+    DoctorCollector,
+    DropsCollector,
+    TraceCollector,
+)
 from kubectl_genainet.run.diagnose.diagnose import DiagnoseOptions, status_of
 from kubectl_genainet.run.diagnose.diagnose import diagnose as run_diagnose
 from kubectl_genainet.run.dns import DnsOptions
@@ -171,16 +177,24 @@ class DiagnoseResult:
 
 
 def diagnose(
-    source: Source, target: str = "", *, from_pod: str = "", watch_s: float = 15.0, node: str = ""
+    source: Source,
+    target: str = "",
+    *,
+    from_pod: str = "",
+    watch_s: float = 15.0,
+    node: str = "",
+    record: str = "",
 ) -> DiagnoseResult:
     """What is broken, for whom, because of what, and what to do: the paths, the drops and the DNS of `target` together.
 
     Without a target: of the source's namespace (of all with `all_namespaces`). `from_pod`: only what this client does.
+    `record` is the file of a bundle to write, which `trace`, `drops` and `dns` can replay too.
     """
-    collected = DoctorCollector()
-    conclusion = run_diagnose(source, _target(target), DiagnoseOptions(from_pod, watch_s, node), collected)
-    found = status_of(conclusion) is ExitStatus.FOUND
-    return DiagnoseResult(conclusion, found, tuple(collected.warnings))
+    collected = DiagnoseCollector()
+    options = DiagnoseOptions(from_pod, watch_s, node, record)
+    run_diagnose(source, _target(target), options, collected.for_target)
+    found = status_of(collected.conclusion) is ExitStatus.FOUND
+    return DiagnoseResult(collected.conclusion, found, tuple(collected.warnings))
 
 
 def trace(
@@ -246,7 +260,7 @@ def dns(
     )
 
 
-def replay(path: str | Path, target: str = "") -> TraceResult | DropsResult | DnsResult:
+def replay(path: str | Path, target: str = "") -> TraceResult | DropsResult | DnsResult | DiagnoseResult:
     """What the run that recorded a bundle found; by default of the target that it was recorded for."""
     source = BundleSource(path)
     header = source.recording.header
@@ -264,6 +278,8 @@ def replay(path: str | Path, target: str = "") -> TraceResult | DropsResult | Dn
             return drops(source, target, everything=bool(header.arguments.get("all")))
         case "dns":
             return dns(source, target or recorded, as_server=bool(header.arguments.get("server")))
+        case "diagnose":
+            return diagnose(source, target or recorded)
         case other:
             raise GenainetError(f"the bundle {path} was recorded by `{other}`, which can't be replayed")
 

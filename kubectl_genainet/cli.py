@@ -16,7 +16,9 @@ import click
 from kubectl_genainet import __version__
 from kubectl_genainet.errors import ExitStatus, GenainetError
 
-NODE_PACKAGES = ("dns", "h11", "prometheus_client", "pyroute2")  # of the extras "agent" and "lab"
+NODE_PACKAGES = ("dns", "h11", "prometheus_client", "pyroute2")
+# a package that not every command needs -> the extra that brings it
+EXTRAS = {**dict.fromkeys(NODE_PACKAGES, "lab"), **dict.fromkeys(("anyio", "mcp", "mcp_types"), "mcp")}
 # verb -> (module in commands/, one line for the list of commands)
 VERBS = {
     "diagnose": ("diagnose", "Say what is broken, for whom, because of what, and what to do"),
@@ -28,6 +30,7 @@ VERBS = {
     "rules": ("rules", "Show what kube-proxy has programmed for a Service on each node"),
     "fabric": ("fabric", "Show which GPU pods talk by RDMA and which by kernel TCP"),
     "doctor": ("doctor", "Check a cluster's network against the practice for GenAI workloads"),
+    "mcp": ("mcp", "Serve the read-only verbs to programs that speak the Model Context Protocol"),
     "deploy": ("agents.deploy", "Put the agent on the nodes of a cluster"),
     "undeploy": ("agents.undeploy", "Remove all that deploy made"),
     "status": ("agents.status", "Show the agents, node by node"),
@@ -160,10 +163,10 @@ def _status_of(arguments: list[str]) -> int:
         return ExitStatus.FAILED
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in NODE_PACKAGES:
+        if package not in EXTRAS:
             raise
         what = f"the Python package {package} is not installed, and this command needs it"
-        _tell_error(GenainetError(what, "pip install 'kubectl-genainet[lab]'"))
+        _tell_error(GenainetError(what, f"pip install 'kubectl-genainet[{EXTRAS[package]}]'"))
         return ExitStatus.FAILED
     except (KeyboardInterrupt, click.Abort):
         return 130

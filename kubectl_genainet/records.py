@@ -6,6 +6,7 @@ python -m kubectl_genainet.records > docs/schema.json
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,13 +97,7 @@ RECORDS: dict[str, tuple[Record, ...]] = {
 
 def schema() -> dict[str, Any]:
     """For each command the schema of one line, and the types that they share in `$defs`."""
-    types = list({record.type: None for records in RECORDS.values() for record in records})
-    schemas, components = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
-    by_type = dict(zip(types, schemas, strict=True))
-    commands = {
-        command: {"anyOf": [_of_kind(by_type[record.type], record.kind) for record in records]}
-        for command, records in RECORDS.items()
-    }
+    commands, components = schemas_of(RECORDS)
     return {
         "$schema": DIALECT,
         "title": "The records of kubectl genainet -o json: one object a line",
@@ -110,6 +105,18 @@ def schema() -> dict[str, Any]:
         "properties": commands,
         "$defs": components,
     }
+
+
+def schemas_of(commands: Mapping[str, tuple[Record, ...]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(the schema of one line by command, the types that they share by name)."""
+    types = list({record.type: None for records in commands.values() for record in records})
+    schemas, components = msgspec.json.schema_components(types, ref_template="#/$defs/{name}")
+    by_type = dict(zip(types, schemas, strict=True))
+    lines = {
+        command: {"anyOf": [_of_kind(by_type[record.type], record.kind) for record in records]}
+        for command, records in commands.items()
+    }
+    return lines, components
 
 
 def _of_kind(one: dict[str, Any], kind: str) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from kubectl_genainet.history.blocks import Damage, scan
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, Progress
 from kubectl_genainet.model.fabric import FabricReport
 from kubectl_genainet.model.node import NodeReport, RulesetDump
-from kubectl_genainet.wire import FilterEntry, TraceRequest
+from kubectl_genainet.wire import Filters, TraceRequest
 
 T = TypeVar("T")
 Dial = Callable[[], socket.socket]
@@ -357,7 +357,7 @@ class Streams:
         text = "its agent has not ended the trace in time: what it lost is not known"
         return [AgentFailed(node=node, message=text) for node in sorted(self._unfinished)]
 
-    def set_filters(self, filters: tuple[FilterEntry, ...]) -> list[GenainetError]:
+    def set_filters(self, filters: Filters) -> list[GenainetError]:
         """Changes what is followed, on all nodes, while they run; returns what went wrong."""
         sessions, body = dict(self._sessions), msgspec.json.encode(filters)
 

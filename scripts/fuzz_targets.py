@@ -40,9 +40,9 @@ from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.target import parse_target
-from kubectl_genainet.policy.dialects.calico_selector import parse_selector
 from kubectl_genainet.policy.domains import MAX_DOMAIN, domain_matches
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.expressions import parse_selector
 from kubectl_genainet.policy.selectors import check_label_key, check_label_value
 from kubectl_genainet.policy.where import Where
 from kubectl_genainet.proxy import Packet, evaluate, proxy_modes, service_rules

@@ -41,10 +41,11 @@ class Datagrams(asyncio.DatagramProtocol):
 async def main():
     loop = asyncio.get_running_loop()
     for family, any_ in ((socket.AF_INET, '0.0.0.0'), (socket.AF_INET6, '::')):
-        try:
-            await asyncio.start_server(serve, any_, tcp, family=family, backlog=1024)
-            await loop.create_datagram_endpoint(Datagrams, (any_, udp), family=family)
-        except OSError: pass
+        await asyncio.start_server(serve, any_, tcp, family=family, backlog=1024)
+        datagrams = socket.socket(family, socket.SOCK_DGRAM)
+        if family == socket.AF_INET6: datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        datagrams.setblocking(False); datagrams.bind((any_, udp))
+        await loop.create_datagram_endpoint(Datagrams, sock=datagrams)
     await asyncio.sleep(3600)
 asyncio.run(main())
 """
@@ -185,7 +186,8 @@ def judge(told: list[dict[str, Any]], truth: list[list[Any]]) -> tuple[Score, li
     score, errors = Score(), []
     for protocol, ip, port, host, outcome, backend in truth:
         found = paths[protocol, canonical_ip(ip), port, canonical_ip(host)]
-        path = found.pop(0) if found else None
+        again = protocol == "UDP" and len(found) == 1  # a port used again for the same address is the same flow
+        path = found[0] if again else found.pop(0) if found else None
         if path is None:
             score.missing += 1
             errors.append(f"{protocol} {ip}:{port} to {host}: {outcome} {backend}; no path")
@@ -201,7 +203,8 @@ def judge(told: list[dict[str, Any]], truth: list[list[Any]]) -> tuple[Score, li
     return score, errors
 
 
-def run(record: LabRecord, connections: int, seed: int) -> tuple[Score, list[str]]:
+def run(record: LabRecord, connections: int, seed: int, bundles: str = "") -> tuple[Score, list[str]]:
+    """Judges so many random connections; the traces are recorded in the folder `bundles`, if one is named."""
     snapshot = lab_snapshot(record.spec.name)
     pods = {app: [p for p in snapshot.pods if p.metadata.labels.get("app") == app] for app in ("echo", "client")}
     spaces = {p.metadata.name: record.pods[f"default/{p.metadata.name}"] for both in pods.values() for p in both}
@@ -212,6 +215,8 @@ def run(record: LabRecord, connections: int, seed: int) -> tuple[Score, list[str
             each = max(1, connections // 3 // len(pods["client"]))
             lasts = each * (PACE_S + 0.01) * 2 + 20 + WARM_UP_S
             options = ["--lab", record.spec.name, "--timeout", f"{lasts:.0f}s", "--slow", "0s", "--budget", "400"]
+            if bundles:
+                options += ["--record", str(Path(bundles, f"{name}.bundle"))]
             command = [sys.executable, "-m", "kubectl_genainet", "trace", f"svc/{name}", "-n", "default", "-o", "json"]
             trace = Told(
                 subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -242,6 +247,7 @@ def main() -> int:
     parser.add_argument("--proxy-mode", default="iptables")
     parser.add_argument("--overlay", default="none")
     parser.add_argument("--ip-family", default="ipv4")
+    parser.add_argument("--bundles", default="", help="a folder for the recorded traces")
     asked = parser.parse_args()
     name = "truth"
     with tempfile.TemporaryDirectory() as folder:
@@ -249,7 +255,7 @@ def main() -> int:
         options = ("--proxy-mode", asked.proxy_mode, "--overlay", asked.overlay, "--ip-family", asked.ip_family)
         genainet("lab", "up", "--name", name, "--manifests", folder, *options)
     try:
-        score, errors = run(lab_record(name), asked.connections, asked.seed)
+        score, errors = run(lab_record(name), asked.connections, asked.seed, asked.bundles)
     finally:
         genainet("lab", "down", "--name", name)
     judged = score.right + score.wrong + score.missing

@@ -80,7 +80,7 @@ def checked(wire: Wire, count: Count) -> Iterator[Difference]:
             ruleset = loaded(wire, variant, text, sets, as_json=number % 2 == 0)
         except RuntimeError as error:
             count.refused += 1
-            count.reasons.append(str(error))
+            count.reasons.append(f"{error}\n{text}")
             continue
         flows = [Flow(src, wire.port(), dst, dport, protocol) for src, dst, dport, protocol in _FLOWS]
         for flow, did, ways in judged(wire, ruleset, flows, count):

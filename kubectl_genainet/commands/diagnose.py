@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import click
 
-from kubectl_genainet.commands.options import Messages, duration_argument, output_option, source_options
-from kubectl_genainet.errors import ExitStatus, GenainetError
-from kubectl_genainet.files import write_whole
-from kubectl_genainet.model.results.diagnosis import Conclusion
+from kubectl_genainet.commands.options import duration_argument, output_option, record_option, source_options
+from kubectl_genainet.commands.options.report import report_option, reported
+from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.target import parse_target
-from kubectl_genainet.render.diagnose.text import make_view
-from kubectl_genainet.run.diagnose.diagnose import DiagnoseOptions, diagnose, status_of
+from kubectl_genainet.render.diagnose.text import ConclusionView
+from kubectl_genainet.render.document.reporting import DiagnoseReporting
+from kubectl_genainet.run.diagnose.diagnose import DiagnoseOptions, diagnose
 from kubectl_genainet.run.sources.base import Source
 
 LONGEST_S = 600.0
@@ -31,6 +31,7 @@ def _watch_time(_: click.Context, __: click.Parameter, text: str) -> float:
 @click.option("--from-pod", default="", metavar="pod/NAME", help="Only what this client pod does.")
 @click.option(
     "--for",
+    "--timeout",
     "watch_s",
     default="15s",
     show_default=True,
@@ -39,21 +40,15 @@ def _watch_time(_: click.Context, __: click.Parameter, text: str) -> float:
     help="How long to watch; with --at or --since: how long a time.",
 )
 @click.option("--node", default="", help="Only what this node sees.")
-@click.option(
-    "--report",
-    type=click.Path(dir_okay=False, writable=True),
-    default="",
-    help="Also write an HTML page for the ticket.",
-)
+@record_option
+@report_option
 @output_option("text", "markdown", "json", "yaml")
 @source_options(past=True, own_length="watch_s")
-def command(
-    source: Source, target: str | None, from_pod: str, watch_s: float, node: str, report: str, output: str
-) -> ExitStatus:
+def command(source: Source, target: str | None, report: str, output: str, **options: Any) -> ExitStatus:
     """Say what is broken, for whom, because of what, and what to do.
 
     Watches the paths, the drops and the DNS of TARGET and its callers together (without TARGET: of the namespace), folds
-    what was felt under its causes, and says what else was looked at and is fine.
+    what was felt under its causes, and says what else was looked at and is fine. Ctrl-C concludes from what was seen so far.
 
     \b
     Examples:
@@ -63,24 +58,14 @@ def command(
       kubectl genainet diagnose -n prod
       kubectl genainet diagnose deploy/rag-app --from-pod pod/chatbot-ui-0
       kubectl genainet diagnose svc/my-llama-svc --at 03:12 --for 10m
+      kubectl genainet diagnose svc/my-llama-svc --record incident.gnb
+      kubectl genainet diagnose svc/my-llama-svc --from incident.gnb
 
     Exit status: 0 nothing wrong was seen, 1 a cause was found, 2 the command failed, 124 nothing at all was seen.
     """
-    if source.live and watch_s > LONGEST_S:
+    if source.live and options["watch_s"] > LONGEST_S:
         raise click.BadParameter("a live run watches for at most 10m", param_hint="--for")
-    if report and not Path(report).absolute().parent.is_dir():
-        raise GenainetError(f"{report}: there is no such folder")
     wanted = parse_target(target) if target else None
-    conclusion = diagnose(source, wanted, DiagnoseOptions(from_pod, watch_s, node), Messages())
-    make_view(output).show(conclusion)
-    if report:
-        _write(report, conclusion)
-    return status_of(conclusion)
-
-
-def _write(file: str, conclusion: Conclusion) -> None:
-    from kubectl_genainet.render.diagnose.html import html
-
-    page = html(conclusion, datetime.now(UTC).isoformat(timespec="seconds"))
-    write_whole(file, page.encode(), "the report")
-    Messages().say(f"report written to {file}")
+    chosen = DiagnoseOptions(options["from_pod"], options["watch_s"], options["node"], options["record"])
+    shown = reported(partial(ConclusionView, output, chosen.watch_s), DiagnoseReporting, report)
+    return diagnose(source, wanted, chosen, shown)

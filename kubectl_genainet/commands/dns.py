@@ -8,9 +8,11 @@ from typing import Any
 import click
 
 from kubectl_genainet.commands.options import output_option, source_options, watch_options
+from kubectl_genainet.commands.options.report import report_option, reported
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.render.dns import make_dns_view
+from kubectl_genainet.render.document.reporting import DnsReporting
 from kubectl_genainet.run.dns import DnsOptions, dns
 from kubectl_genainet.run.sources.base import Source
 
@@ -22,7 +24,8 @@ from kubectl_genainet.run.sources.base import Source
     "--redact", is_flag=True, help="Hash the names asked for, all but their public suffix; also with --record."
 )
 @watch_options("30s")
-@output_option("table", "wide", "json", "yaml")
+@report_option
+@output_option("table", "wide", "markdown", "json", "yaml")
 @source_options(past=True)
 def command(source: Source, target: str | None, timeout: float, output: str, **options: Any) -> ExitStatus:
     """Show who waits for DNS, for which names, at which hop.
@@ -36,6 +39,7 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
       kubectl genainet dns deploy/rag-app -n prod --timeout 1m
       kubectl genainet dns svc/kube-dns -n kube-system --server
       kubectl genainet dns -o json | jq 'select(.outcome == "timeout") | .last_seen'
+      kubectl genainet dns -n prod --report dns.html
       kubectl genainet dns --redact --record dns.gnb
       kubectl genainet dns --from dns.gnb -o wide
       kubectl genainet dns --lab
@@ -44,5 +48,5 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
     found, 2 the command failed, 124 no query was seen in time.
     """
     chosen = DnsOptions(options["server"], options["redact"], timeout, options["node"], options["record"])
-    make_view = partial(make_dns_view, output, by_server=chosen.as_server)
-    return dns(source, parse_target(target) if target else None, chosen, make_view)
+    shown = reported(partial(make_dns_view, output, by_server=chosen.as_server), DnsReporting, options["report"])
+    return dns(source, parse_target(target) if target else None, chosen, shown)

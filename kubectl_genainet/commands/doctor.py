@@ -71,7 +71,7 @@ _FORMATS = ("table", "wide", "json", "yaml", "html", "sarif")
     show_default=True,
     callback=lambda _, __, text: _measure(text),
     metavar="DURATION",
-    help="How long to watch the cluster's DNS where agents run; 0: not at all.",
+    help="How long to watch the cluster's DNS and GPU pods' traffic where agents run; 0: not at all.",
 )
 @click.option(
     "--complete",
@@ -97,7 +97,8 @@ def command(
     """Check a cluster's network against the practice for GenAI workloads.
 
     Works on the live API, on manifests and on bundles. Where agents run it also looks at the nodes, and watches the
-    cluster's DNS for the time of --measure. What could not be checked is listed with the reason.
+    cluster's DNS and the traffic of GPU pods for the time of --measure. What could not be checked is listed with the
+    reason.
 
     \b
     Examples:

@@ -7,8 +7,10 @@ from functools import partial
 import click
 
 from kubectl_genainet.commands.options import output_option, source_options, watch_options
+from kubectl_genainet.commands.options.report import report_option, reported
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.target import parse_target
+from kubectl_genainet.render.document.reporting import DropsReporting
 from kubectl_genainet.render.drops import make_view
 from kubectl_genainet.run.drops import DropsOptions, drops
 from kubectl_genainet.run.sources.base import Source
@@ -18,10 +20,18 @@ from kubectl_genainet.run.sources.base import Source
 @click.argument("target", required=False)
 @click.option("--all", "everything", is_flag=True, help="Also packets that are freed without anything being lost.")
 @watch_options("30s")
-@output_option("table", "wide", "json", "yaml")
+@report_option
+@output_option("table", "wide", "markdown", "json", "yaml")
 @source_options(past=True)
 def command(
-    source: Source, target: str | None, everything: bool, timeout: float, output: str, node: str, record: str
+    source: Source,
+    target: str | None,
+    everything: bool,
+    timeout: float,
+    output: str,
+    node: str,
+    record: str,
+    report: str,
 ) -> ExitStatus:
     """Show what is being dropped now, where and why.
 
@@ -35,6 +45,7 @@ def command(
       kubectl genainet drops -A --timeout 5m
       kubectl genainet drops svc/my-llama-svc -n prod -o wide
       kubectl genainet drops -A -o json | jq 'select(.policy.agreement == "api-admits")'
+      kubectl genainet drops -A --report drops.html
       kubectl genainet drops --record incident.gnb
       kubectl genainet drops --from incident.gnb
 
@@ -42,4 +53,5 @@ def command(
     node was watched.
     """
     chosen = DropsOptions(everything, timeout, node, record)
-    return drops(source, parse_target(target) if target else None, chosen, partial(make_view, output))
+    shown = reported(partial(make_view, output), DropsReporting, report)
+    return drops(source, parse_target(target) if target else None, chosen, shown)

@@ -15,7 +15,7 @@ from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.policy import Patch, PolicyFlow, PolicyVerdict
 from kubectl_genainet.policy.enforcers import Enforcer
 from kubectl_genainet.render.policy.circumstances import circumstances_json, print_circumstances, print_enforcer
-from kubectl_genainet.render.policy.json import FlowJson, explanation_json, flow_json, patch_json
+from kubectl_genainet.render.policy.json import FlowJson, explained_json, flow_json
 from kubectl_genainet.render.policy.text import grouped, isolates_text, patch_yaml, print_explanation, print_patch
 from kubectl_genainet.render.text import make_console, tell
 from kubectl_genainet.run.policies.explain import ExplainedFlow, FlowsBetween, warn_of_unevaluated
@@ -85,16 +85,11 @@ def command(
 
 def _print(between: FlowsBetween, output: str) -> None:
     if output == "json":
+        enforcer = between.engine.enforcer
         for flow in between.flows:
-            found = between.patch(flow.explanation.flow)
-            value = explanation_json(flow.explanation, flow.service)
-            around = circumstances_json(between.engine.enforcer, flow.deviations, flow.dns)
-            value["enforcer"] = around["enforcer"]
-            if "dns" in around:
-                value["dns"] = around["dns"]
-            if found is not None:
-                value["patch"] = patch_json(found)
-            click.echo(json.dumps(value))
+            patch = between.patch(flow.explanation.flow)
+            record = explained_json(flow.explanation, flow.service, enforcer, flow.deviations, flow.dns, patch)
+            click.echo(json.dumps(record))
         return
     console = make_console()
     print_enforcer(console, between.engine.enforcer)

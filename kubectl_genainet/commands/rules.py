@@ -11,6 +11,7 @@ import msgspec
 import yaml
 
 from kubectl_genainet.commands.options import Messages, output_option, read_argument, source_options
+from kubectl_genainet.commands.options.report import report_option
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.target import Target, parse_target
 from kubectl_genainet.proxy.batch import FlowResult
@@ -18,8 +19,18 @@ from kubectl_genainet.proxy.firewall.opening import HostFirewall
 from kubectl_genainet.proxy.report import RulesReport
 from kubectl_genainet.proxy.ruleset import parse_ruleset
 from kubectl_genainet.proxy.walked import FlowWalk
+from kubectl_genainet.render.document.markdown import markdown
+from kubectl_genainet.render.document.reporting import write_report
+from kubectl_genainet.render.document.tables import rules_document
 from kubectl_genainet.render.firewall import host_firewall_text
-from kubectl_genainet.render.rules import exact_table, flows_table, ipsets_table, rules_table, rules_tree
+from kubectl_genainet.render.rules import (
+    exact_table,
+    flows_table,
+    ipsets_table,
+    rules_records,
+    rules_table,
+    rules_tree,
+)
 from kubectl_genainet.render.text import make_console
 from kubectl_genainet.render.walk import walk_tree
 from kubectl_genainet.run.rules import (
@@ -72,7 +83,8 @@ _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many conne
     help="Say what of the Service's traffic the node's own firewall refuses (ufw, firewalld, Docker, nft, iptables), and "
     "the smallest change that lets it through, tried on a copy of the rules. Nothing is changed.",
 )
-@output_option("table", "wide", "tree", "json", "yaml")
+@report_option
+@output_option("table", "wide", "tree", "markdown", "json", "yaml")
 @source_options(live=True, manifests=True, past=True)
 def command(
     source: Source,
@@ -84,6 +96,7 @@ def command(
     hits: float | None,
     exact: float | None,
     firewall: bool,
+    report: str,
     output: str,
 ) -> ExitStatus:
     """Show what kube-proxy has programmed for a Service on each node.
@@ -104,10 +117,13 @@ def command(
       kubectl genainet rules svc/my-llama-svc --ruleset iptables-save.txt --manifests cluster.yaml
       kubectl genainet rules why pod/rag-app-0 svc/my-llama-svc --node node-1
       kubectl genainet rules why 10.244.1.7 10.96.0.10:53/UDP --ruleset iptables-save.txt
+      kubectl genainet rules svc/my-llama-svc --report rules.html
       kubectl genainet rules svc/my-llama-svc --host-firewall
       kubectl genainet rules --ruleset nft.json --flows flows.ndjson -o json
     """
     asks_why = target == "why"
+    if (report or output == "markdown") and (asks_why or flows is not None or firewall or exact is not None):
+        raise click.UsageError("--report and -o markdown show what is programmed, not single flows")
     if flow and not asks_why:
         raise click.UsageError(f"unexpected argument {flow[0]!r}; a flow's walk is shown by `rules why FLOW`")
     parsed = parse_target(target) if target and not asks_why else None
@@ -142,7 +158,11 @@ def command(
     result = rules(state, parsed, options, messages.warn)
     if parsed is None and not files:
         messages.say("no target given: showing all Services")
-    _show(result.report, result.dumps, output, saved=bool(files))
+    name = target or "all Services"
+    _show(result.report, result.dumps, output, name, saved=bool(files))
+    if report:
+        write_report(report, rules_document(result.report, name))
+        messages.say(f"report written to {report}")
     status = ExitStatus.FOUND if result.report.found_something else ExitStatus.OK
     return status.with_failures(bool(source.failed_nodes))
 
@@ -203,19 +223,19 @@ def _show_flows(results: Iterator[FlowResult], output: str) -> None:
         make_console().print(flows_table(results, wide=output in ("wide", "tree")))
 
 
-def _show(report: RulesReport, dumps: Dumps, output: str, *, saved: bool) -> None:
+def _show(report: RulesReport, dumps: Dumps, output: str, name: str, *, saved: bool) -> None:
+    if output == "markdown":
+        click.echo("\n".join(markdown(rules_document(report, name))))
+        return
     rulesets = [parse_ruleset([d for d in found if d.source in ("ipset", "ipvs")]) for found in dumps.values()]
     sets = [s for r in rulesets for s in r.ipsets] if saved else []
     if output in ("json", "yaml"):
-        servers = [{"kind": "virtual-server", **msgspec.to_builtins(s)} for r in rulesets for s in r.virtual_servers]
-        rest: list[Any] = [{"kind": "finding", **msgspec.to_builtins(f)} for f in report.findings]
-        rest += [{"kind": "not-checked", **msgspec.to_builtins(n)} for n in report.not_checked]
-        rest += servers + [{"kind": "ipset", **msgspec.to_builtins(s)} for s in sets]
+        records = list(rules_records(report, rulesets, sets))
         if output == "yaml":
-            _yaml([*report.rows, *rest])
+            _yaml(records)
             return
-        for item in [*report.rows, *rest]:
-            click.echo(msgspec.json.encode(item))
+        for record in records:
+            click.echo(msgspec.json.encode(record))
         return
     console = make_console()
     if report.rows or report.findings or report.not_checked or not sets:

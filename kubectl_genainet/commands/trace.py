@@ -9,9 +9,11 @@ import click
 from click.core import ParameterSource
 
 from kubectl_genainet.commands.options import output_option, parse_seconds, source_options, watch_options
+from kubectl_genainet.commands.options.report import report_option, reported
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.results.path import Verdict
 from kubectl_genainet.model.target import parse_target
+from kubectl_genainet.render.document.reporting import TraceReporting
 from kubectl_genainet.render.trace.view import make_view
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.trace import CheckConnections, PathFilterTexts, TraceOptions, trace
@@ -86,6 +88,7 @@ FOLLOW_S = 3600.0  # the agents end a session after so long
     "each of them whole.",
 )
 @watch_options("30s")
+@report_option
 @output_option("tree", "wide", "markdown", "json", "yaml")
 @source_options(clients=True, past=True)
 def command(source: Source, target: str | None, timeout: float, output: str, **options: Any) -> ExitStatus:
@@ -106,6 +109,7 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
       kubectl genainet trace svc/my-llama-svc --to 10.244.3.0/24 --last 20 -o wide
       kubectl genainet trace -n prod -l app=rag --follow
       kubectl genainet trace svc/my-llama-svc --exact
+      kubectl genainet trace svc/my-llama-svc --report trace.html
       kubectl genainet trace svc/my-llama-svc --lab
 
     Exit status: 0 all seen arrived, 1 something was dropped, refused or slow, 2 the command failed, 124 nothing was
@@ -136,7 +140,8 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
     )
     if output == "tree" and (follow or each):
         output = "follow" if follow else "each"
-    return trace(source, parse_target(target) if target else None, chosen, partial(make_view, output))
+    shown = reported(partial(make_view, output), TraceReporting, options["report"])
+    return trace(source, parse_target(target) if target else None, chosen, shown)
 
 
 def given(name: str) -> object | None:

@@ -64,4 +64,8 @@ class WallClocks:
 
     def time(self, node: str, t_ns: int) -> str:
         """A node's time as RFC 3339; "" where its wall clock is not known, and for 0."""
-        return rfc3339(t_ns + self._ahead[node]) if t_ns and node in self._ahead else ""
+        return rfc3339(self.realtime_ns(node, t_ns))
+
+    def realtime_ns(self, node: str, t_ns: int) -> int:
+        """A node's time in ns since 1970; 0 where its wall clock is not known, and for 0."""
+        return t_ns + self._ahead[node] if t_ns and node in self._ahead else 0

@@ -13,15 +13,20 @@ from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 class Context:
     """Begins with a snapshot's objects. `not_judged` names the policies that are not evaluated.
 
-    `engine` is None where the objects can't be read; `not_judged` says why.
+    `engine` is None where the objects can't be read; `not_judged` says why. Correlators may share one: what each of them
+    tells it is learnt once.
     """
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:
         self.identity = Identity(snapshot)
         self.rulesets = Rulesets(self.identity)
         self.engine, self.not_judged = engine_of(snapshot)
+        self._last: object = None
 
     def learn(self, event: NodeReport | RulesetDump | NetnsRules | ClusterChanged) -> None:
+        if event is self._last:
+            return
+        self._last = event
         match event:
             case NodeReport():
                 self.identity.learn(event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -11,6 +12,10 @@ from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.results.diagnosis import Cause, Symptom
 from kubectl_genainet.model.results.path import PacketPath
 
+# What differs where the same is said of another pod, rule or node: addresses, hashes, the endings of pods' names.
+_PARTICULAR = re.compile(
+    r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|\b[0-9A-F]{8,}\b|-[a-z0-9]{6,10}-[a-z0-9]{5}\b|(?<=device )[\w.-]+|\b\d+\b"
+)
 MAX_CAUSES = 500
 MAX_EVIDENCE = 8
 # Units of what users feel, most telling first.
@@ -66,7 +71,7 @@ class Gathering:
         found.counts[felt.unit] += felt.count
         for evidence in felt.evidence:
             if len(found.evidence) < MAX_EVIDENCE:
-                found.evidence.setdefault(evidence.statement, evidence)
+                found.evidence.setdefault(_shape(evidence), evidence)
         found.remedy = found.remedy or felt.remedy
         found.dns = found.dns or felt.dns
         found.example = found.example or felt.path
@@ -121,6 +126,12 @@ def _share_a_flow(a: Gathered, b: Gathered) -> bool:
     )
 
 
+def _shape(evidence: Evidence) -> str:
+    """Two statements of the same shape say the same of two pods, rules or nodes: one of them is enough."""
+    statement = evidence.statement.replace(evidence.node, "*") if evidence.node else evidence.statement
+    return _PARTICULAR.sub("*", statement)
+
+
 def _rank(gathered: Gathered) -> tuple[bool, int, int, str]:
     felt = gathered.counts["connections"] + gathered.counts["queries"] or gathered.counts["packets"]
     return (_is_symptom(gathered.check), -gathered.severity.rank, -felt, gathered.title)
@@ -128,9 +139,10 @@ def _rank(gathered: Gathered) -> tuple[bool, int, int, str]:
 
 def _cause(gathered: Gathered) -> Cause:
     unit = gathered.unit
-    evidence = list(gathered.evidence.values())
+    by_shape = dict(gathered.evidence)
     for folded in gathered.folded:
-        evidence += [e for e in folded.evidence.values() if e.statement not in gathered.evidence]
+        by_shape = by_shape | {shape: one for shape, one in folded.evidence.items() if shape not in by_shape}
+    evidence = list(by_shape.values())
     pairs = set(gathered.pairs).union(*(f.pairs for f in gathered.folded)) if gathered.folded else gathered.pairs
     symptoms = tuple(Symptom(f.check, f.title, f.counts[f.unit], f.unit) for f in sorted(gathered.folded, key=_rank))
     times = [g for g in (gathered, *gathered.folded) if g.first_s is not None]

@@ -152,7 +152,7 @@ def _of_drop(
         place,
         count,
         unit,
-        (*_where(drop), *drop.evidence),
+        (*_where(drop), *drop.evidence[1:]),  # the first says where the kernel freed it, and so does `_where`
         drop.remedy or remedy,
         dns,
     )
@@ -162,6 +162,7 @@ def _where(drop: Drop) -> Iterator[Evidence]:
     where = drop.pod or f"node {drop.node}"
     hook = f" in {drop.hook}" if drop.hook else ""
     device = f", device {drop.device}" if drop.device else ""
-    yield Evidence(f"{drop.reason or 'dropped'}{hook} on {where}{device}", Certainty.OBSERVED, node=drop.node or "")
+    by = f", by {drop.location}" if drop.location else ""
+    yield Evidence(f"{drop.reason or 'dropped'}{hook} on {where}{device}{by}", Certainty.OBSERVED, node=drop.node or "")
     if drop.rule:
         yield Evidence(drop.rule, drop.rule_certainty or drop.certainty, node=drop.node or "")

@@ -47,8 +47,8 @@ AlignedSighting = tuple[Sighting, int, int | None]  # a sight, its time on the r
 class DnsCorrelator:
     """Feed it every record of every agent; it yields each query's exchange once, when no more is to come."""
 
-    def __init__(self, snapshot: ClusterSnapshot) -> None:
-        self.context = Context(snapshot)
+    def __init__(self, snapshot: ClusterSnapshot, *, context: Context | None = None) -> None:
+        self.context = context or Context(snapshot)
         self.identity = self.context.identity
         self.clocks, self.walls = Clocks(), WallClocks()
         self.exchanges = Exchanges()

@@ -86,6 +86,7 @@ class Need(Enum):
     RULESETS = "no agent told about the nodes' packet rules (deploy the agent, or use a bundle recorded with it)"
     PACKETS = "no packets were recorded (run it on a bundle of `trace` or `drops`)"
     DNS = "no DNS measurements (deploy the agent and let doctor --measure, or use a bundle of `dns`)"
+    FABRIC = "nobody measured by which way GPU pods talk (deploy the agent and let doctor --measure)"
 
 
 @dataclass(frozen=True, slots=True)

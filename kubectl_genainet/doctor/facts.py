@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_genainet.doctor.objects import platform
-from kubectl_genainet.doctor.objects.cluster import ZONE, Cluster
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.installed import ZONE
 from kubectl_genainet.doctor.predicates import kube_proxy, mesh
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from kubectl_genainet.model.results.fabric import FabricSummary
+
 
 class DnsStats(msgspec.Struct, frozen=True):
     """DNS as measured for one client workload and one name. Times in ns; None where nothing was answered.
@@ -39,3 +41,13 @@ class DnsMeasurement(msgspec.Struct, frozen=True):
 
 
 NOTHING_MEASURED = DnsMeasurement()
+
+
+class FabricMeasurement(msgspec.Struct, frozen=True):
+    """By which way GPU pods talk, as measured; why it was not measured where it was not."""
+
+    summary: FabricSummary | None = None
+    absent: str = ""
+
+
+NO_FABRIC = FabricMeasurement()

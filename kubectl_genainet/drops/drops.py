@@ -128,13 +128,15 @@ class DropCorrelator:
         concerns: Callable[[FiveTuple], bool] = lambda _: True,
         *,
         everything: bool = False,
+        context: Context | None = None,
     ) -> None:
-        self.context = Context(snapshot)
+        self.context = context or Context(snapshot)
         self.identity = self.context.identity
         self.concerns = concerns
         self.everything = everything
         self.walls = WallClocks()
         self.background = self.forgotten = self.observers = 0
+        self.timeline: dict[GroupKind, Counter[int]] = defaultdict(Counter)  # by the second of 1970
         self._groups: dict[GroupKey, EventGroup] = {}
         self._now: dict[str, int] = {}
         self._in_force: dict[str, int] = {}
@@ -220,6 +222,8 @@ class DropCorrelator:
         group = self._group(kind, event.node, event.netns, event.flow, reason, location)
         if group is None:
             return
+        if realtime_ns := self.walls.realtime_ns(event.node, event.t_ns):
+            self.timeline[kind][realtime_ns // 1_000_000_000] += event.packets
         group.packets += event.packets
         group.first_ns, group.last_ns = group.first_ns or event.t_ns, event.t_ns
         group.event = group.event or event

@@ -38,4 +38,5 @@ def summary_of(target: str, rows: list[DropRow], correlator: DropCorrelator, acc
         silent_nodes=account.silent_nodes,
         lost=account.lost,
         observers=correlator.observers,
+        timeline={kind.value: dict(sorted(counts.items())) for kind, counts in correlator.timeline.items()},
     )

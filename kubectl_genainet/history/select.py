@@ -13,6 +13,7 @@ from kubectl_genainet.history.blocks import address_key
 from kubectl_genainet.model.events import (
     CheckConnectionResult,
     ClusterChanged,
+    DnsConnection,
     DnsDropped,
     DnsMessageSeen,
     DnsTransaction,
@@ -21,6 +22,7 @@ from kubectl_genainet.model.events import (
     FlowCounters,
     HttpHead,
     IcmpError,
+    IcmpSampled,
     LostEvents,
     PacketDropped,
     PacketSeen,
@@ -70,9 +72,9 @@ def is_state(event: Event) -> bool:
 def part_of(event: Event) -> Part | None:
     """The part that a record belongs to; None for what belongs to all."""
     match event:
-        case DropSampled() | Tally():
+        case DropSampled() | IcmpSampled() | Tally():
             return Part.DROPS
-        case DnsTransaction() | DnsMessageSeen() | DnsDropped():
+        case DnsTransaction() | DnsMessageSeen() | DnsDropped() | DnsConnection():
             return Part.DNS
         case (
             Sightings()

@@ -57,8 +57,8 @@ class KubeClient:
     def headers(self) -> dict[str, str]:
         """The headers that authenticate a request; asks the credential plugin again when a token has expired."""
         settings = self.configuration.auth_settings().values()
-        own = {s["key"]: s["value"] for s in settings if s["in"] == "header" and s["value"]}
-        return own | ({"Impersonate-User": self._user.name} if self._user.name else {})
+        credentials = {s["key"]: s["value"] for s in settings if s["in"] == "header" and s["value"]}
+        return credentials | ({"Impersonate-User": self._user.name} if self._user.name else {})
 
     def request(
         self,

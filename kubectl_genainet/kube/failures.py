@@ -116,11 +116,11 @@ def _certificate_hint(text: str) -> str:
 
 def _innermost(error: Exception) -> Exception:
     """urllib3 wraps: MaxRetryError(reason=SSLError(SSLCertVerificationError)), NewConnectionError from OSError."""
-    seen: Exception = error
+    current: Exception = error
     for _ in range(6):
-        wrapped = (getattr(seen, "reason", None), seen.__cause__, *reversed(seen.args))
+        wrapped = (getattr(current, "reason", None), current.__cause__, *reversed(current.args))
         inner = next((w for w in wrapped if isinstance(w, Exception)), None)
         if inner is None:
             break
-        seen = inner
-    return seen
+        current = inner
+    return current

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from kubectl_genainet.kube.client import KubeClient
-from kubectl_genainet.kube.resources import ENDPOINT_SLICE, KINDS, POD, SERVICE
+from kubectl_genainet.kube.resources import ENDPOINT_SLICE, POD, SERVICE
 from kubectl_genainet.kube.snapshot import Listing, read_listings
 from kubectl_genainet.kube.watch import ObjectWatch, Selection
 from kubectl_genainet.model.cluster import ClusterSnapshot
@@ -18,11 +18,11 @@ FOLLOWED = (POD, SERVICE, ENDPOINT_SLICE)
 
 
 class LiveCluster:
-    """Reads a cluster and follows its pods, Services and EndpointSlices until `close`; use as a context manager.
+    """Follows a cluster's pods, Services and EndpointSlices until `close`; use as a context manager.
 
-    `snapshot` is the state at the start: the one given (only what is followed is read again), or all that is read.
-    `newer` gives the state after changes, once. `on_problem` gets a message when the API server can't be followed, and
-    "" when it can again; it runs in another thread.
+    `snapshot` is the state at the start, which `listings` made: they are not listed again, the watches go on from their
+    versions. Without them the cluster is read first. `newer` gives the state after changes, once. `on_problem` gets a
+    message when the API server can't be followed, and "" when it can again; it runs in another thread.
     """
 
     def __init__(
@@ -31,9 +31,11 @@ class LiveCluster:
         on_problem: Callable[[str], None] = lambda message: None,
         *,
         snapshot: ClusterSnapshot | None = None,
+        listings: tuple[Listing, ...] = (),
     ) -> None:
-        read, listings = read_listings(client, kinds=FOLLOWED if snapshot else KINDS)
-        self.snapshot = snapshot or read
+        if snapshot is None:
+            snapshot, listings = read_listings(client)
+        self.snapshot = snapshot
         self._lock = threading.Lock()
         self._changed: dict[str, tuple[KubeObject, ...]] = {}
         followed = [one for one in listings if one.served.resource in FOLLOWED and one.version]
@@ -55,9 +57,9 @@ class LiveCluster:
             changed, self._changed = self._changed, {}
         if not changed:
             return None
-        kept = tuple(o for o in self.snapshot.objects if o.kind not in changed)
+        unchanged = tuple(o for o in self.snapshot.objects if o.kind not in changed)
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        objects = kept + tuple(o for found in changed.values() for o in found)
+        objects = unchanged + tuple(o for objects_of_kind in changed.values() for o in objects_of_kind)
         self.snapshot = replace(self.snapshot, objects=objects, taken_at=now)
         return self.snapshot
 

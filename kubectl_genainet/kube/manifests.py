@@ -76,13 +76,13 @@ def _group_and_kind(raw: dict[str, Any]) -> tuple[str, str]:
     return group if version else "", str(raw["kind"])
 
 
-def load_manifests(paths: Sequence[str], namespace: str = "default") -> ClusterSnapshot:
+def load_manifests(paths: Sequence[str], namespace: str = "") -> ClusterSnapshot:
     """The objects of all files, in order; "-" is standard input, a folder stands for the files below it.
 
     `namespace` is that of the objects that name none, as with `kubectl apply -n`. Raises InputError, with file and
     document, for a file given by its name that can't be read, and where there is no Kubernetes object at all.
     """
-    loading = _Loading(namespace or "default")
+    loading = _Loading(namespace)
     for path in paths:
         loading.read(path)
     objects = loading.objects
@@ -183,7 +183,9 @@ class _Loading:
         if raw["kind"] in _CLUSTER_SCOPED or _group_and_kind(raw) in _CLUSTER_SCOPED_POLICIES:
             metadata.pop("namespace", None)
         elif not isinstance(metadata.get("namespace"), str) or not metadata["namespace"]:
-            metadata["namespace"] = self.namespace
+            metadata["namespace"] = self.namespace or "default"
+            yield KubeObject(raw, source, unplaced=not self.namespace)
+            return
         yield KubeObject(raw, source)
 
 

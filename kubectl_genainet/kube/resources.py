@@ -211,19 +211,19 @@ def discover(client: KubeClient, wanted: Iterable[Resource] = KINDS) -> tuple[li
         ).groups
     }
     listed: dict[str, frozenset[str]] = {}
-    found: list[Served] = []
+    served_resources: list[Served] = []
     missing: list[LeftOut] = []
     for resource in wanted:
         for version in _versions(resource, groups):
             served = Served(resource, version)
             if not resource.group or resource.plural in _resources_of(client, served.api_version, listed):
-                found.append(served)
+                served_resources.append(served)
                 break
         else:
             if not resource.optional:
                 versions = " or ".join(resource.versions)
                 missing.append(LeftOut(resource.kind, f"the server does not offer {resource.group} {versions}"))
-    return found, missing
+    return served_resources, missing
 
 
 def _versions(resource: Resource, groups: dict[str, _Group]) -> list[str]:

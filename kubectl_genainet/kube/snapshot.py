@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 
 from kubectl_genainet.collector import collector_paused
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.kube.client import KubeClient, connect
+from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import ApiError
+from kubectl_genainet.kube.items import Item, ItemDecoder
 from kubectl_genainet.kube.resources import KINDS, Resource, Served, discover, told_name
-from kubectl_genainet.kube.user import NOBODY_ELSE, Impersonation
 from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.kube import KubeObject
 
@@ -29,42 +28,11 @@ class ListMeta(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _List(msgspec.Struct, frozen=True):
-    items: list[dict[str, Any]] | None = None
+    items: list[Item] | None = None
     metadata: ListMeta = ListMeta()
 
 
 _list_decoder = msgspec.json.Decoder(_List)
-
-
-def read_cluster(
-    *,
-    context: str = "",
-    kubeconfig: str = "",
-    namespace: str | None = None,
-    kinds: Iterable[Resource] = KINDS,
-    progress: Callable[[str], None] | None = None,
-    user: Impersonation = NOBODY_ELSE,
-) -> ClusterSnapshot:
-    """The state of a cluster; see `read_snapshot`. Raises GenainetError where the API server can't be reached."""
-    return read_snapshot(
-        connect(context=context, kubeconfig=kubeconfig, user=user), namespace=namespace, kinds=kinds, progress=progress
-    )
-
-
-def read_snapshot(
-    client: KubeClient,
-    *,
-    namespace: str | None = None,
-    kinds: Iterable[Resource] = KINDS,
-    progress: Callable[[str], None] | None = None,
-) -> ClusterSnapshot:
-    """All objects of the kinds that the server offers and the user may list, in all namespaces.
-
-    A kind that is refused for all namespaces is read in `namespace` (default: the context's) where that is allowed; the
-    rest of it, and a kind that can't be read at all, is named in `left_out`. The lists are read one after the other in
-    time, not in one transaction: an object may be newer than another by a second or so.
-    """
-    return read_listings(client, namespace=namespace, kinds=kinds, progress=progress)[0]
 
 
 class Listing(msgspec.Struct, frozen=True):
@@ -82,19 +50,19 @@ def read_listings(
     *,
     namespace: str | None = None,
     kinds: Iterable[Resource] = KINDS,
-    progress: Callable[[str], None] | None = None,
 ) -> tuple[ClusterSnapshot, tuple[Listing, ...]]:
-    """As `read_snapshot`, with the listings that it is made of."""
+    """All objects of the kinds that the server offers and the user may list, in all namespaces; and the lists they came in.
+
+    A kind that is refused for all namespaces is read in `namespace` (default: the context's) where that is allowed; the
+    rest of it, and a kind that can't be read at all, is named in `left_out`. The lists are read one after the other in
+    time, not in one transaction: an object may be newer than another by a second or so. Raises GenainetError where the
+    API server can't be reached.
+    """
     taken_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     served, left_out = discover(client, kinds)
 
-    def read(one: Served) -> Listing:
-        if progress is not None:
-            progress(f"reading {one.resource.plural}")
-        return _read_kind(client, one, namespace or client.namespace)
-
     with collector_paused(), ThreadPoolExecutor(_PARALLEL) as pool:
-        listings = tuple(pool.map(read, served))
+        listings = tuple(pool.map(lambda one: _read_kind(client, one, namespace or client.namespace), served))
     left_out += [listing.missing for listing in listings if listing.missing is not None]
     objects = tuple(obj for listing in listings for obj in listing.objects)
     return ClusterSnapshot(objects, (*left_out, _NOT_READ), taken_at), listings
@@ -151,7 +119,7 @@ def list_pages(
     """
     doing = f"list {served.resource.plural}" + (f" in namespace {namespace}" if namespace else "")
     options = {"limit": str(PAGE), **dict(served.resource.query), **dict(query)}
-    first = True
+    first, items = True, ItemDecoder(served)
     while True:
         try:
             page = _decode(client.request("GET", served.path(namespace), query=options, doing=doing), doing)
@@ -161,7 +129,7 @@ def list_pages(
             options.pop("continue"), options.pop("limit")
             first = True
             continue
-        yield Page(first, [clean(item, served) for item in page.items or ()], page.metadata.resource_version)
+        yield Page(first, [items.object(item) for item in page.items or ()], page.metadata.resource_version)
         if not page.metadata.continue_:
             return
         options["continue"], first = page.metadata.continue_, False
@@ -172,36 +140,3 @@ def _decode(text: bytes, doing: str) -> _List:
         return _list_decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise GenainetError(f"can't {doing}: the answer is not a list of the Kubernetes API: {error}") from None
-
-
-def clean(item: dict[str, Any], served: Served) -> KubeObject:
-    """An item of a list as an object: with its kind, without nulls and without what is heavy and never analysed."""
-    metadata = item.get("metadata")
-    if isinstance(metadata, dict):
-        metadata.pop("managedFields", None)
-        annotations = metadata.get("annotations")
-        if isinstance(annotations, dict):
-            annotations.pop("kubectl.kubernetes.io/last-applied-configuration", None)
-    item.pop("binaryData", None)
-    drop_nulls(item)
-    return KubeObject({"apiVersion": served.api_version, "kind": served.resource.kind, **item})
-
-
-def drop_nulls(value: dict[str, Any] | list[Any]) -> None:
-    """Removes null members in place: `model.kube.without_nulls` without the copy, for values that are ours."""
-    if isinstance(value, dict):
-        nulls = None
-        for key, member in value.items():
-            if member is None:
-                nulls = [key] if nulls is None else [*nulls, key]
-            elif member.__class__ is dict or member.__class__ is list:
-                drop_nulls(member)
-        if nulls:
-            for key in nulls:
-                del value[key]
-    else:
-        if None in value:
-            value[:] = [v for v in value if v is not None]
-        for member in value:
-            if member.__class__ is dict or member.__class__ is list:
-                drop_nulls(member)

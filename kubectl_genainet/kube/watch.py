@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import msgspec
 
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import ApiError, Unreachable
+from kubectl_genainet.kube.items import Item, ItemDecoder
 from kubectl_genainet.kube.resources import Served
-from kubectl_genainet.kube.snapshot import clean, list_pages
+from kubectl_genainet.kube.snapshot import list_pages
 from kubectl_genainet.model.kube import KubeObject
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class Selection(msgspec.Struct, frozen=True):
 
 class _WatchEvent(msgspec.Struct, frozen=True):
     type: str
-    object: dict[str, Any]
+    object: Item
 
 
 _event_decoder = msgspec.json.Decoder(_WatchEvent)
@@ -72,25 +73,33 @@ def watch_once(client: KubeClient, selection: Selection, version: str) -> Iterat
         **dict(selection.query),
     }
     path, doing = selection.served.path(selection.namespace), f"watch {selection.served.resource.plural}"
+    items = ItemDecoder(selection.served)
     try:
         with client.lines(path, query, read_timeout_s=_SERVER_TIMEOUT_S + 30, doing=doing) as lines:
             yield version
             for line in lines:
                 event = _event_decoder.decode(line)
                 if event.type == "ERROR":
-                    code = event.object.get("code")
-                    if code == 410:
-                        raise Expired
-                    raise ApiError(f"can't {doing}: {event.object.get('message')}", "", int(code or 500), "")
-                yield str(event.object.get("metadata", {}).get("resourceVersion", version))
+                    raise _refusal(event.object, doing)
+                changed = items.object(event.object)
+                yield str(changed.raw.get("metadata", {}).get("resourceVersion", version))
                 if event.type != "BOOKMARK":
-                    yield Change(ChangeKind(event.type), clean(event.object, selection.served))
+                    yield Change(ChangeKind(event.type), changed)
     except ApiError as error:
         if error.status == 410:
             raise Expired from None
         raise
     except msgspec.DecodeError as error:
         raise GenainetError(f"can't {doing}: a line of the answer can't be read: {error}") from None
+
+
+def _refusal(status: Item, doing: str) -> Exception:
+    """What an ERROR event, whose object is a Status, comes to."""
+    code = msgspec.json.decode(status["code"]) if "code" in status else 500
+    if code == 410:
+        return Expired()
+    message = msgspec.json.decode(status["message"]) if "message" in status else ""
+    return ApiError(f"can't {doing}: {message}", "", int(code), "")
 
 
 class Follower(Generic[T]):
@@ -161,15 +170,15 @@ class Follower(Generic[T]):
                 self._version = ""
 
     def _list(self) -> None:
-        kept: dict[ObjectKey, T] = {}
+        listed: dict[ObjectKey, T] = {}
         version = ""
         selection = self._selection
         for page in list_pages(self._client, selection.served, selection.namespace, selection.query):
             if page.first:
-                kept.clear()
-            self._take(kept, page.objects)
+                listed.clear()
+            self._take(listed, page.objects)
             version = page.version
-        self._kept, self._version = kept, version
+        self._kept, self._version = listed, version
         self._tell()
 
     def _follow(self) -> None:
@@ -218,14 +227,14 @@ class ObjectWatch(Follower[KubeObject]):
         version: str = "",
     ) -> None:
         known = tuple(known)
-        told = _sorted({(o.namespace, o.name): o for o in known}) if version else None
+        last_list = _sorted({(o.namespace, o.name): o for o in known}) if version else None
 
         def changed(objects: Mapping[ObjectKey, KubeObject]) -> None:
-            nonlocal told
-            found = _sorted(objects)
-            if found != told:
-                told = found
-                on_change(found)
+            nonlocal last_list
+            current = _sorted(objects)
+            if current != last_list:
+                last_list = current
+                on_change(current)
 
         super().__init__(client, selection, lambda obj: obj, changed, on_problem, known=known, version=version)
 

@@ -30,19 +30,19 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         self._source, self._warn = source, warn
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
+        keys: set[Any] = set()
         for key_node, _ in node.value:
             if key_node.tag == "tag:yaml.org,2002:merge":
                 continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str | int | float | bool):
-                if key in seen:
+                if key in keys:
                     line = key_node.start_mark.line + 1
                     self._warn(
                         f"{self._source}, line {line}: the key {key!r} is given twice: the last one counts; "
                         "kubectl apply refuses it"
                     )
-                seen.add(key)
+                keys.add(key)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
         return mapping
 
@@ -125,10 +125,10 @@ def _documents(source: str, text: str, warn: Warn) -> list[Any]:
     _check_aliases(source, text)
     loader = _Loader(text, source, warn)
     try:
-        found = []
+        documents = []
         while loader.check_data():
-            found.append(loader.get_data())
-        return found
+            documents.append(loader.get_data())
+        return documents
     finally:
         loader.dispose()
 
@@ -162,13 +162,13 @@ def _check_aliases(source: str, text: str) -> None:
 
 def _json_stream(source: str, text: str) -> list[Any]:
     """JSON values one after the other, as `kubectl … -o json` of several commands gives them."""
-    decoder, found, position = json.JSONDecoder(parse_int=_fitting), [], 0
+    decoder, values, position = json.JSONDecoder(parse_int=_fitting), [], 0
     while position < len(text):
         try:
             value, position = decoder.raw_decode(text, position)
         except ValueError as error:
             raise InputError(f"not JSON: {error}", source=source) from None
-        found.append(value)
+        values.append(value)
         while position < len(text) and text[position].isspace():
             position += 1
-    return found
+    return values

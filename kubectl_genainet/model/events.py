@@ -118,7 +118,7 @@ class PacketDropped(PacketSighting, frozen=True, kw_only=True, tag_field="kind",
 
 
 class DropSampled(PacketDropped, frozen=True, kw_only=True, tag_field="kind", tag="drop_sample"):
-    """A sample of the drops probe, in a recording: there the packet probe's drops stand beside it."""
+    """One of many packets that the drops probe counted in a `DropCount`; the packet probe may report the same packet."""
 
 
 class IcmpError(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="icmp"):
@@ -144,6 +144,10 @@ class IcmpError(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag
     hook: str = ""
     reason: str = ""
     location: str = ""
+
+
+class IcmpSampled(IcmpError, frozen=True, kw_only=True, tag_field="kind", tag="icmp_sample"):
+    """One of many ICMP errors that the drops probe counted in an `IcmpCount`."""
 
 
 class DnsPlace(msgspec.Struct, frozen=True, array_like=True):
@@ -204,6 +208,10 @@ class DnsDropped(PacketDropped, frozen=True, kw_only=True, tag_field="kind", tag
 
     id: int = 0
     message: DnsMessage | None = None
+
+
+class DnsConnection(PacketSeen, frozen=True, kw_only=True, tag_field="kind", tag="dns_connection"):
+    """A SYN, SYN-ACK or RST to or from a DNS port."""
 
 
 class TcpRetransmit(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="retransmit"):
@@ -499,9 +507,11 @@ Event = (
     | Sightings
     | PacketDropped
     | IcmpError
+    | IcmpSampled
     | DnsTransaction
     | DnsMessageSeen
     | DnsDropped
+    | DnsConnection
     | TcpRetransmit
     | HttpHead
     | FlowCounters

@@ -12,8 +12,8 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.dialects.admin import compile_admin_policy
-from kubectl_genainet.policy.dialects.calico import GROUPS as CALICO_GROUPS
-from kubectl_genainet.policy.dialects.calico import CalicoCompiler
+from kubectl_genainet.policy.dialects.calico.compiler import GROUPS as CALICO_GROUPS
+from kubectl_genainet.policy.dialects.calico.compiler import CalicoCompiler
 from kubectl_genainet.policy.dialects.cilium import CiliumCompiler
 from kubectl_genainet.policy.dialects.kubernetes import compile_network_policy
 from kubectl_genainet.policy.enforcers import Enforcer, EnforcerName, Trait
@@ -111,7 +111,7 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
     found = Compiled(identities=cilium.identities if cilium.enforces else None)
     found.compilers = {
         ("networking.k8s.io", "NetworkPolicy"): lambda o: [_network_policy(o, enforcer, cilium, frozenset())],
-        **{(ADMIN_GROUP, kind): lambda o: [compile_admin_policy(o)] for kind in _ADMIN_KINDS},
+        **{(ADMIN_GROUP, kind): lambda o: [_admin_policy(o, enforcer, calico)] for kind in _ADMIN_KINDS},
         **{("cilium.io", kind): cilium.compile_valid for kind in _CILIUM_KINDS},
         **{(g, kind): lambda o: filter(None, [calico.compile(o)]) for g in CALICO_GROUPS for kind in _CALICO_KINDS},
     }
@@ -137,6 +137,11 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
     own = (OTHER_TIER, ADMIN_TIER, DEFAULT_TIER, BASELINE_TIER)
     found.tiers = tuple(sorted((*own, *calico.tiers.values()), key=lambda t: t.order))
     return found
+
+
+def _admin_policy(obj: KubeObject, enforcer: Enforcer, calico: CalicoCompiler) -> Policy:
+    policy = compile_admin_policy(obj)
+    return calico.as_enforced(policy) if enforcer.name is EnforcerName.CALICO else policy
 
 
 def _network_policy(obj: KubeObject, enforcer: Enforcer, cilium: CiliumCompiler, without: frozenset[Trait]) -> Policy:

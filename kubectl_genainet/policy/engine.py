@@ -19,8 +19,8 @@ from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.cidr import address_of
 from kubectl_genainet.policy.compile import compile_policies
 from kubectl_genainet.policy.decide import Selected
-from kubectl_genainet.policy.dialects.calico import GROUPS as CALICO_GROUPS
-from kubectl_genainet.policy.dialects.calico import policy_ref
+from kubectl_genainet.policy.dialects.calico.compiler import GROUPS as CALICO_GROUPS
+from kubectl_genainet.policy.dialects.calico.compiler import policy_ref
 from kubectl_genainet.policy.enforcers import Deviation, Enforcer, Trait, as_configured, enforcer_of
 from kubectl_genainet.policy.explain import explain_direction
 from kubectl_genainet.policy.identity import IdentityPeer

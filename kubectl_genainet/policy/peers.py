@@ -7,8 +7,8 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from kubectl_genainet.policy.cidr import Address, Block
-from kubectl_genainet.policy.dialects.calico_selector import Expression, keys_of
 from kubectl_genainet.policy.domains import domain_matches
+from kubectl_genainet.policy.expressions import NAMESPACE_NAME, Expression, keys_of
 from kubectl_genainet.policy.model import FailedTerm, Term
 from kubectl_genainet.policy.party import Party, PartyKind
 from kubectl_genainet.policy.selectors import EVERYTHING, NAMESPACE_NAME_LABEL, Selector, label_text
@@ -27,6 +27,7 @@ class Match(NamedTuple):
 
 
 YES = Match(True)
+_KNOWN_BY_NAME = {NAMESPACE_NAME_LABEL, NAMESPACE_NAME}  # labels of a namespace whose object was not read
 
 
 class Peer(Protocol):
@@ -288,9 +289,9 @@ class ExpressionPeer(msgspec.Struct, frozen=True):
             return Match(False)
         if self.all_namespaces:
             return YES
-        if not party.namespace_known and keys_of(self.namespaces) - {NAMESPACE_NAME_LABEL, "projectcalico.org/name"}:
+        if not party.namespace_known and keys_of(self.namespaces) - _KNOWN_BY_NAME:
             return Match(None, why=f"the labels of namespace {party.namespace} are not known: it was not read")
-        labels = {**party.namespace_labels, "projectcalico.org/name": party.namespace}
+        labels = {**party.namespace_labels, NAMESPACE_NAME: party.namespace}
         return Match(self.namespaces.matches(labels))
 
     def _holds_set(self, one: NetworkSet) -> bool | None:
@@ -300,9 +301,7 @@ class ExpressionPeer(msgspec.Struct, frozen=True):
             return one.namespace == self.namespace
         if self.all_namespaces or self.only_global:
             return True
-        if not one.namespace:
-            return False
-        if not one.namespace_known and keys_of(self.namespaces) - {NAMESPACE_NAME_LABEL, "projectcalico.org/name"}:
+        if one.namespace and not one.namespace_known and keys_of(self.namespaces) - _KNOWN_BY_NAME:
             return None
         return self.namespaces.matches(one.namespace_labels)
 

@@ -89,6 +89,9 @@ _KEYS = {
     "gid": "gid",
     "bridgeport": "bridge_port",
     "dscp": "dscp",
+    "ttl": "ttl",
+    "hoplimit": "ttl",
+    "length": "length",
 }
 
 
@@ -166,6 +169,8 @@ def _flow(raw: Any) -> FlowRequest:
         uid=_number(given.get("uid")),
         gid=_number(given.get("gid")),
         dscp=_number(given.get("dscp")),
+        ttl=_number(given.get("ttl")),
+        length=_number(given.get("length")),
         icmp=_icmp(given),
     )
     nodes = given.get("node_ips")

@@ -8,9 +8,10 @@ from functools import cached_property
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.node import RulesetDump
-from kubectl_genainet.proxy.evaluator.ir import Chain, Env, Table, address_number
+from kubectl_genainet.proxy.evaluator.ir import Chain, Table
 from kubectl_genainet.proxy.evaluator.remember import Memory
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
+from kubectl_genainet.proxy.evaluator.state import Env, address_number
 from kubectl_genainet.proxy.iptables.ipset import IpSet, lookups, parse_ipset
 from kubectl_genainet.proxy.iptables.read import BASE_CHAINS, parse_iptables
 from kubectl_genainet.proxy.ipvs.read import VirtualServer, parse_ipvs

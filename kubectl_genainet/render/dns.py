@@ -15,6 +15,7 @@ from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.dns import ClientStats, Counts, DnsSummary, NameStats, ServerStats
 from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.model.results.path import Party
+from kubectl_genainet.render.document.markdown import markdown
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.paragraphs import hanging
 from kubectl_genainet.render.table import Column, table
@@ -194,7 +195,7 @@ def report(summary: DnsSummary, width: int, *, by_server: bool) -> RenderableTyp
     shown = tables(summary.clients, summary.names, summary.servers, by_server=by_server) if summary.clients else []
     for finding in summary.findings:
         shown += _finding(finding, width)
-    return Group(*shown, *hanging(Text(_account(summary), style="dim"), width))
+    return Group(*shown, *hanging(Text(account(summary), style="dim"), width))
 
 
 def _finding(finding: Finding, width: int) -> list[RenderableType]:
@@ -209,7 +210,7 @@ def _finding(finding: Finding, width: int) -> list[RenderableType]:
     return [*lines, Text("")]
 
 
-def _account(summary: DnsSummary) -> str:
+def account(summary: DnsSummary) -> str:
     queries, events = summary.queries, summary.events
     missing = queries.rcodes.get("NXDOMAIN", 0)
     others = ", ".join(f"{n} {rcode}" for rcode, n in sorted(queries.rcodes.items()) if rcode != "NXDOMAIN")
@@ -235,7 +236,26 @@ def _account(summary: DnsSummary) -> str:
     return printable(f"{text}; nodes: {', '.join(summary.nodes) or 'none'}")
 
 
-VIEWS: dict[str, Callable[..., DnsView]] = {"table": TableView, "wide": WideView, "json": JsonView, "yaml": YamlView}
+class MarkdownView(DnsView):
+    """The document, at the end."""
+
+    def exchange(self, exchange: DnsExchange) -> None:
+        pass
+
+    def finish(self, summary: DnsSummary) -> None:
+        from kubectl_genainet.render.document.tables import dns_document
+
+        self._nothing_seen(summary)
+        print("\n".join(markdown(dns_document(summary))))
+
+
+VIEWS: dict[str, Callable[..., DnsView]] = {
+    "table": TableView,
+    "wide": WideView,
+    "markdown": MarkdownView,
+    "json": JsonView,
+    "yaml": YamlView,
+}
 
 
 def make_dns_view(output: str, target: str, *, live: bool, by_server: bool) -> DnsView:

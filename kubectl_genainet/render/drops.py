@@ -14,6 +14,7 @@ from kubectl_genainet.model.finding import Certainty, Severity
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.drops import Agreement, DropOutcome, DropRow, DropSummary
 from kubectl_genainet.model.results.path import Party
+from kubectl_genainet.render.document.markdown import markdown
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.paragraphs import hanging
 from kubectl_genainet.render.table import Column, table
@@ -23,7 +24,7 @@ REFRESH_S = 1.0
 DETAILS = 12  # rows that are explained below the table
 EVIDENCE = 8
 
-_AGREEMENT = {
+AGREEMENT = {
     Agreement.AGREE: "the policies agree: none of them admits it",
     Agreement.API_ADMITS: "the policies admit it: the kernel and the API disagree",
     Agreement.API_ISOLATES: "the policies do not admit it, and it passes: the kernel and the API disagree",
@@ -109,7 +110,7 @@ class TableView(DropsView):
         if rows:
             self.console.print(table(COLUMNS, rows, wide=self.wide))
             self.console.print(Text())
-        self.console.print(*hanging(Text(_account(summary), style="dim"), self.console.width), sep="\n")
+        self.console.print(*hanging(Text(account(summary), style="dim"), self.console.width), sep="\n")
 
 
 class WideView(TableView):
@@ -152,7 +153,7 @@ def details(row: DropRow, width: int, more: int = 0) -> RenderableType:
         if row.drop.told:
             lines.append(_certain(f"the rule tells the sender: {row.drop.told}", Certainty.DERIVED))
     if row.policy is not None:
-        lines.append(_certain(_AGREEMENT[row.policy.agreement], Certainty.ASSUMED))
+        lines.append(_certain(AGREEMENT[row.policy.agreement], Certainty.ASSUMED))
         if row.policy.causes:
             lines.append(_certain(f"not known which: {'; '.join(row.policy.causes)}", Certainty.UNKNOWN))
     lines += [_certain(item.statement, item.certainty) for item in row.evidence[:EVIDENCE]]
@@ -160,7 +161,7 @@ def details(row: DropRow, width: int, more: int = 0) -> RenderableType:
     return Group(*hanging(head, width, hang=2), *wrapped)
 
 
-def _account(summary: DropSummary) -> str:
+def account(summary: DropSummary) -> str:
     packets = ", ".join(f"{n} {name}" for name, n in sorted(summary.packets.items())) or "nothing was dropped"
     events = summary.events
     seen = (
@@ -217,7 +218,22 @@ class YamlView(JsonView):
     write = staticmethod(write_yaml)
 
 
-VIEWS: dict[str, type[DropsView]] = {"table": TableView, "wide": WideView, "json": JsonView, "yaml": YamlView}
+class MarkdownView(DropsView):
+    """The document, at the end."""
+
+    def finish(self, rows: list[DropRow], summary: DropSummary) -> None:
+        from kubectl_genainet.render.document.tables import drops_document
+
+        print("\n".join(markdown(drops_document(rows, summary))))
+
+
+VIEWS: dict[str, type[DropsView]] = {
+    "table": TableView,
+    "wide": WideView,
+    "markdown": MarkdownView,
+    "json": JsonView,
+    "yaml": YamlView,
+}
 
 
 def make_view(output: str, target: str, *, live: bool) -> DropsView:

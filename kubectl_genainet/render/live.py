@@ -6,7 +6,7 @@ import sys
 import time
 from collections import Counter
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Self
 
 import msgspec
 from rich.console import Console, Group, RenderableType
@@ -79,7 +79,7 @@ class LiveView:
     One that is `in_place` has a `screen` while it is entered, where stdout is a terminal and the packets are live.
     """
 
-    in_place: ClassVar[bool] = False
+    in_place: bool = False
 
     def __init__(self, target: str, *, live: bool) -> None:
         self.target, self.live = target, live

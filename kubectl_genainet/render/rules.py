@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+import msgspec
 from rich.console import Group, RenderableType
 from rich.text import Text
 from rich.tree import Tree
@@ -13,8 +15,22 @@ from kubectl_genainet.proxy.batch import FlowResult
 from kubectl_genainet.proxy.exact import RuleCount
 from kubectl_genainet.proxy.iptables.ipset import IpSet
 from kubectl_genainet.proxy.report import RulesReport, RulesRow
+from kubectl_genainet.proxy.ruleset import Ruleset
 from kubectl_genainet.render.table import Column, WhereItFits, table
 from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, markup_safe, printable
+
+
+def rules_records(report: RulesReport, rulesets: Iterable[Ruleset], sets: Sequence[IpSet] = ()) -> Iterator[Any]:
+    """A report as records: its rows, then, each with its kind, findings, what was not checked, IPVS's servers and ipsets."""
+    yield from report.rows
+    servers = [server for ruleset in rulesets for server in ruleset.virtual_servers]
+    for kind, values in (
+        ("finding", report.findings),
+        ("not-checked", report.not_checked),
+        ("virtual-server", servers),
+        ("ipset", sets),
+    ):
+        yield from ({"kind": kind, **msgspec.to_builtins(value)} for value in values)
 
 
 def _number(value: int | None) -> str:

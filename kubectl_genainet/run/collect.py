@@ -10,6 +10,7 @@ from kubectl_genainet.bundle import Header
 from kubectl_genainet.context.account import warning_of
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.model.events import Event
+from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
@@ -98,6 +99,30 @@ class DnsCollector(_Collector[DnsSummary]):
 
     def finish(self, summary: DnsSummary) -> None:
         self._summary = summary
+
+
+class DiagnoseCollector(Quiet):
+    def __init__(self) -> None:
+        super().__init__()
+        self._conclusion: Conclusion | None = None
+
+    def for_target(self, target: str, *, live: bool) -> Self:
+        return self
+
+    @property
+    def conclusion(self) -> Conclusion:
+        """Of a run that is over."""
+        assert self._conclusion is not None, "the run is not over"
+        return self._conclusion
+
+    def path(self, path: PacketPath) -> None:
+        pass
+
+    def exchange(self, exchange: DnsExchange) -> None:
+        pass
+
+    def finish(self, conclusion: Conclusion) -> None:
+        self._conclusion = conclusion
 
 
 class DoctorCollector:

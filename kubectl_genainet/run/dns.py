@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from kubectl_genainet.context.context import Context
 from kubectl_genainet.dns.exchanges import DnsCorrelator
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.dns.targets import DnsScope, dns_scope
@@ -49,6 +50,18 @@ def dns(source: Source, target: Target | None, options: DnsOptions, make_view: M
     FOUND for a time-out, a failing or slow server, or a habit that costs queries. Raises GenainetError for a target that
     does not exist and a source without packets.
     """
+    run, watching = dns_run(source, target, options, make_view)
+    return perform(run, source, watching)
+
+
+def dns_run(
+    source: Source,
+    target: Target | None,
+    options: DnsOptions,
+    make_view: MakeView[DnsView],
+    context: Context | None = None,
+) -> tuple[DnsRun, Watching]:
+    """The run, and how it watches. `context` may be shared with other runs over the same records."""
     redaction = _redaction(source, wanted=options.redact)
     name = str(target) if target else "the cluster"
     snapshot, namespace = source.snapshot(), source.default_namespace
@@ -60,7 +73,7 @@ def dns(source: Source, target: Target | None, options: DnsOptions, make_view: M
     view = make_view(name, live=source.live)
     for warning in scope.warnings:
         view.warn(warning)
-    run = DnsRun(snapshot, HeldTarget(name, scope_now, snapshot, view.warn), view, redaction)
+    run = DnsRun(snapshot, HeldTarget(name, scope_now, snapshot, view.warn), view, redaction, context)
     hide = {"redact": redaction.key, "search": " ".join(redaction.renamed)} if redaction.key else {}
     request = TraceRequest(
         filters=scope.filters,
@@ -83,7 +96,7 @@ def dns(source: Source, target: Target | None, options: DnsOptions, make_view: M
         record=options.record,
         redacted=bool(redaction.key),
     )
-    return perform(run, source, watching)
+    return run, watching
 
 
 def _redaction(source: Source, *, wanted: bool) -> Redaction:
@@ -108,10 +121,15 @@ class DnsRun:
     """Records in, exchanges to the view, an exit status out."""
 
     def __init__(
-        self, snapshot: ClusterSnapshot, scope: HeldTarget[DnsScope], view: DnsView, redaction: Redaction
+        self,
+        snapshot: ClusterSnapshot,
+        scope: HeldTarget[DnsScope],
+        view: DnsView,
+        redaction: Redaction,
+        context: Context | None = None,
     ) -> None:
         self.scope, self.view = scope, view
-        self.correlator = DnsCorrelator(snapshot)
+        self.correlator = DnsCorrelator(snapshot, context=context)
         identity = self.correlator.identity
         self.summary = DnsSummaryBuilder(scope.name, identity, redaction.renamed, redacted=redaction.on)
         view.source = self.summary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,7 +11,7 @@ from kubectl_genainet.bundle import Bundle
 from kubectl_genainet.collector import collector_paused
 from kubectl_genainet.doctor.accept import Acceptance
 from kubectl_genainet.doctor.check import Area, Check, Need
-from kubectl_genainet.doctor.inputs import NOTHING_MEASURED, DnsMeasurement
+from kubectl_genainet.doctor.inputs import NO_FABRIC, NOTHING_MEASURED, DnsMeasurement, FabricMeasurement
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.recognise import Override
 from kubectl_genainet.doctor.objects.stacks import Role
@@ -19,12 +20,15 @@ from kubectl_genainet.doctor.report import Report, examine
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import Event, PacketSighting
+from kubectl_genainet.model.finding import counted
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.target import TargetKind, not_found, parse_target
+from kubectl_genainet.run.fabric import begin_with_gpu_pods
 from kubectl_genainet.run.measure import measure_dns, recorded_dns
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.view import Reporter
 
+MEASURED = frozenset({Need.DNS, Need.FABRIC})
 MEASURE_S = 8.0  # longer than a resolver's 5 s, so that a query that was lost shows
 
 
@@ -36,8 +40,8 @@ class DoctorReporter(Reporter, Protocol):
 @dataclass(frozen=True, slots=True)
 class DoctorOptions:
     """`only`: the checks of these areas, and those of these names (empty: all). `measure_s`: how long to watch the cluster's
-    DNS; 0 for not at all. `workloads` ("deploy/NAME=ROLE") are taken for the GenAI workloads instead of recognising them.
-    `complete`: manifests are the whole cluster."""
+    DNS and the GPU pods' traffic with each other; 0 for not at all. `workloads` ("deploy/NAME=ROLE") are taken for the GenAI
+    workloads instead of recognising them. `complete`: manifests are the whole cluster."""
 
     only: tuple[Area | str, ...] = ()
     acceptances: tuple[Acceptance, ...] = ()
@@ -63,6 +67,7 @@ class Knowledge:
     rulesets: tuple[RulesetDump, ...] = ()
     packets: tuple[PacketSighting, ...] = ()
     measured: DnsMeasurement = NOTHING_MEASURED
+    fabric: FabricMeasurement = NO_FABRIC
 
 
 def doctor(source: Source, options: DoctorOptions, reporter: DoctorReporter) -> Examined:
@@ -70,14 +75,15 @@ def doctor(source: Source, options: DoctorOptions, reporter: DoctorReporter) -> 
     with collector_paused():
         checks: Sequence[Check] = chosen(options.only)
         overrides = tuple(map(parse_override, options.workloads))
-        wanted = options.measure_s if any(Need.DNS in c.needs for c in checks) else 0.0
-        known = gather(source, wanted, reporter)
+        measured = frozenset(n for c in checks for n in c.needs if isinstance(n, Need)) & MEASURED
+        known = gather(source, options.measure_s, reporter, measured)
         cluster = Cluster(
             known.snapshot,
             reports=known.reports,
             rulesets=known.rulesets,
             packets=known.packets,
             measured=known.measured,
+            fabric=known.fabric,
             namespace=source.judged_namespace,
             overrides=overrides,
             complete=options.complete,
@@ -87,8 +93,8 @@ def doctor(source: Source, options: DoctorOptions, reporter: DoctorReporter) -> 
     return Examined(report, cluster.snapshot)
 
 
-def gather(source: Source, seconds: float, reporter: Reporter) -> Knowledge:
-    """Reads the source. Live, with agents, DNS is watched for `seconds`; 0 for not at all."""
+def gather(source: Source, seconds: float, reporter: Reporter, measured: frozenset[Need] = MEASURED) -> Knowledge:
+    """Reads the source. Live, with agents, what is `measured` is watched for `seconds`; 0 for not at all."""
     reporter.say("reading the cluster's state")
     if source.recording is not None:
         return _recorded(source.recording)
@@ -96,7 +102,7 @@ def gather(source: Source, seconds: float, reporter: Reporter) -> Knowledge:
     if not source.live:
         return Knowledge(snapshot)
     reporter.say("asking the agents")
-    return _asked(source, snapshot, seconds, reporter)
+    return _asked(source, snapshot, seconds, reporter, measured)
 
 
 def _recorded(bundle: Bundle) -> Knowledge:
@@ -123,7 +129,9 @@ def _first_rulesets(events: Iterable[Event]) -> tuple[RulesetDump, ...]:
     return tuple(first.values())
 
 
-def _asked(source: Source, snapshot: ClusterSnapshot, seconds: float, reporter: Reporter) -> Knowledge:
+def _asked(
+    source: Source, snapshot: ClusterSnapshot, seconds: float, reporter: Reporter, measured: frozenset[Need]
+) -> Knowledge:
     """What the agents tell; without agents only the objects, and the checks that need more say so."""
     try:
         reports = tuple(source.node_reports(reporter.warn).values())
@@ -131,12 +139,36 @@ def _asked(source: Source, snapshot: ClusterSnapshot, seconds: float, reporter: 
     except GenainetError as error:
         reporter.warn(f"what nodes know is not checked: {error.message}")
         return Knowledge(snapshot)
-    if seconds:
+    dns = DnsMeasurement(absent="DNS was not measured (--measure 0)")
+    fabric = FabricMeasurement(absent="by which way GPU pods talk was not measured (--measure 0)")
+    if seconds and measured:
+        dns, fabric = _measured(source, seconds, reporter, measured)
+    return Knowledge(snapshot, reports, dumps, measured=dns, fabric=fabric)
+
+
+def _measured(
+    source: Source, seconds: float, reporter: Reporter, measured: frozenset[Need]
+) -> tuple[DnsMeasurement, FabricMeasurement]:
+    """DNS and the GPU pods' ways in the same time: the nodes' counters are read before and after DNS is watched."""
+    fabric = FabricMeasurement(absent="no GPU pod runs on a node with an agent")
+    begun = None
+    try:
+        begun = begin_with_gpu_pods(source, reporter.warn) if Need.FABRIC in measured else None
+    except GenainetError as error:
+        fabric = FabricMeasurement(absent=f"by which way GPU pods talk could not be measured: {error.message}")
+    started = time.monotonic()
+    dns = NOTHING_MEASURED
+    if Need.DNS in measured:
         reporter.say(f"measuring DNS for {seconds:g} s")
-        measured = measure_dns(source, seconds, reporter)
-    else:
-        measured = DnsMeasurement(absent="DNS was not measured (--measure 0)")
-    return Knowledge(snapshot, reports, dumps, measured=measured)
+        dns = measure_dns(source, seconds, reporter)
+    if begun is not None:
+        reporter.say(f"measuring by which way {counted(len(begun.members), 'GPU pod')} talk for {seconds:g} s")
+        time.sleep(max(0.0, seconds - (time.monotonic() - started)))
+        try:
+            fabric = FabricMeasurement(begun.end(source, reporter.warn))
+        except GenainetError as error:
+            fabric = FabricMeasurement(absent=f"by which way GPU pods talk could not be measured: {error.message}")
+    return dns, fabric
 
 
 def parse_override(value: str) -> Override:

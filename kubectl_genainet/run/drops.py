@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kubectl_genainet.context.account import Account
+from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.scope import Scope, scope_of
 from kubectl_genainet.drops.drops import DropCorrelator
 from kubectl_genainet.drops.rows import Rows
@@ -39,6 +40,18 @@ class DropsOptions:
 def drops(source: Source, target: Target | None, options: DropsOptions, make_view: MakeView[DropsView]) -> ExitStatus:
     """Tells the view what is dropped: of a target; without one of the source's namespace, or of all. FOUND where something
     is wrong. Raises GenainetError for a target that does not exist and a source without packets."""
+    run, watching = drops_run(source, target, options, make_view)
+    return perform(run, source, watching)
+
+
+def drops_run(
+    source: Source,
+    target: Target | None,
+    options: DropsOptions,
+    make_view: MakeView[DropsView],
+    context: Context | None = None,
+) -> tuple[DropsRun, Watching]:
+    """The run, and how it watches. `context` may be shared with other runs over the same records."""
     if target is not None and source.all_namespaces:
         raise InputError("a TARGET and -A exclude each other")
     namespace = source.scope_namespace
@@ -47,7 +60,7 @@ def drops(source: Source, target: Target | None, options: DropsOptions, make_vie
     scope = scope_of(target, namespace, snapshot)
     view = make_view(name, live=source.live)
     held = HeldTarget(name, lambda now: scope_of(target, namespace, now), snapshot, view.warn)
-    run = DropsRun(snapshot, held, view, everything=options.everything, source=source)
+    run = DropsRun(snapshot, held, view, everything=options.everything, source=source, context=context)
     for warning in scope.warnings:
         view.warn(warning)
     request = TraceRequest(
@@ -60,20 +73,28 @@ def drops(source: Source, target: Target | None, options: DropsOptions, make_vie
     watching = Watching(
         "drops", lambda _: request, options.timeout_s, arguments, node=options.node, record=options.record
     )
-    return perform(run, source, watching)
+    return run, watching
 
 
 class DropsRun:
     """Records in, rows to the view, an exit status out."""
 
     def __init__(
-        self, snapshot: ClusterSnapshot, scope: HeldTarget[Scope], view: DropsView, *, everything: bool, source: Source
+        self,
+        snapshot: ClusterSnapshot,
+        scope: HeldTarget[Scope],
+        view: DropsView,
+        *,
+        everything: bool,
+        source: Source,
+        context: Context | None = None,
     ) -> None:
         self.scope, self.view = scope, view
-        self.correlator = DropCorrelator(snapshot, self._concerns, everything=everything)
+        self.correlator = DropCorrelator(snapshot, self._concerns, everything=everything, context=context)
         self.account = Account()
         self.rows = Rows(self.correlator)
         self._attached = False
+        self._settled_for: Event | None = None
         # Where nodes' rules send the target's packets, beside endpoints: as filters, and as ends of flows.
         self._translated: dict[FilterEntry, None] = {}
         self._translated_ends: set[tuple[str, int]] = set()
@@ -104,10 +125,17 @@ class DropsRun:
                     self._translated |= dict.fromkeys(FilterEntry(ip, port, rules.protocol) for ip, port in ends)
                     self._translated_ends |= ends
 
+    def before(self, event: Event) -> None:
+        """To be called before anybody else takes a record, where the context is shared: what was dropped until now is judged
+        by the objects as they are."""
+        if isinstance(event, ClusterChanged) and event is not self._settled_for:
+            self._settled_for = event
+            self.rows.settle()
+
     def take(self, event: Event) -> None:
+        self.before(event)
         self.account.event(event)
         if isinstance(event, ClusterChanged):
-            self.rows.settle()
             self.scope.update(event.snapshot)
         self._attached = self._attached or (isinstance(event, Progress) and event.stage == "attached")
         self.view.event(event)

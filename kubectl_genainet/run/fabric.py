@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kubectl_genainet.errors import ExitStatus, GenainetError, InputError
@@ -12,6 +11,7 @@ from kubectl_genainet.fabric.judge import conclude
 from kubectl_genainet.fabric.pods import Member, members
 from kubectl_genainet.fabric.rates import Reading
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.fabric import FabricReport
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.results.fabric import FabricSummary
 from kubectl_genainet.model.target import NODE_WORDS, TargetKind, not_found, parse_target
@@ -38,21 +38,55 @@ def fabric(source: Source, options: FabricOptions, reporter: Reporter) -> Fabric
     agents = source.agents()
     snapshot = source.snapshot()
     chosen, nodes = _chosen(source, snapshot, options.target)
-    by_node: defaultdict[str, list[Member]] = defaultdict(list)
-    for member in chosen:
-        by_node[member.node].append(member)
-    addresses = {node: [ip for m in by_node[node][:MAX_PODS] for ip in m.addresses[:1]] for node in (*nodes, *by_node)}
+    addresses = _addresses(chosen, nodes)
     for node in sorted(addresses.keys() - agents.dials.keys()):
         source.failed_nodes.add(node)
         reporter.warn(f"node {node} has no agent: what its pods do is not known")
     if not addresses.keys() & agents.dials.keys():
         raise GenainetError("there are no GPU pods here, or none of their nodes has an agent", _HINT)
-    before = read_fabrics(agents, addresses, reporter.warn, source.failed_nodes)
-    reporter.say(f"watching {len(chosen)} pods on {len(before)} nodes for {options.seconds:g} s")
+    begun = begin(source, chosen, addresses, reporter.warn)
+    reporter.say(f"watching {len(chosen)} pods on {len(begun.before)} nodes for {options.seconds:g} s")
     time.sleep(options.seconds)
-    after = read_fabrics(agents, addresses, reporter.warn, source.failed_nodes)
-    readings = {node: Reading(before[node], after[node]) for node in sorted(before.keys() & after.keys())}
-    return conclude(chosen, readings)
+    return begun.end(source, reporter.warn)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The first of the two readings; `addresses` are those asked of each node."""
+
+    members: tuple[Member, ...]
+    addresses: Mapping[str, Sequence[str]]
+    before: Mapping[str, FabricReport]
+
+    def end(self, source: Source, warn: Callable[[str], None]) -> FabricSummary:
+        """Reads again. Raises GenainetError where no node answers any more."""
+        after = read_fabrics(source.agents(), self.addresses, warn, source.failed_nodes)
+        both = sorted(self.before.keys() & after.keys())
+        return conclude(self.members, {node: Reading(self.before[node], after[node]) for node in both})
+
+
+def begin(
+    source: Source, chosen: Sequence[Member], addresses: Mapping[str, Sequence[str]], warn: Callable[[str], None]
+) -> Begun:
+    """Reads the nodes of `addresses` that have agents. Raises GenainetError where none answers."""
+    return Begun(tuple(chosen), addresses, read_fabrics(source.agents(), addresses, warn, source.failed_nodes))
+
+
+def begin_with_gpu_pods(source: Source, warn: Callable[[str], None]) -> Begun | None:
+    """All GPU pods in scope whose nodes have agents; None where there are none."""
+    snapshot, scope = source.snapshot(), source.scope_namespace
+    dialled = source.agents().dials
+    pods = [p for p in snapshot.pods if scope in ("", p.metadata.namespace) and p.spec.node_name in dialled]
+    chosen = _gpu_pods(snapshot, pods)
+    return begin(source, chosen, _addresses(chosen), warn) if chosen else None
+
+
+def _addresses(chosen: Sequence[Member], nodes: Sequence[str] = ()) -> dict[str, list[str]]:
+    """What each node is asked about: an address of each of its pods, up to a number."""
+    by_node: dict[str, list[str]] = {node: [] for node in nodes}
+    for member in chosen:
+        by_node.setdefault(member.node, []).extend(member.addresses[:1])
+    return {node: addresses[:MAX_PODS] for node, addresses in by_node.items()}
 
 
 _HINT = "Name pods (pod/NAME, job/NAME) that ask for no GPU, look in all namespaces (-A), or `kubectl genainet status`."

@@ -19,12 +19,13 @@ from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.model.events import AgentFailed, ClusterChanged, Event, Progress
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.target import not_found
+from kubectl_genainet.priority import giving_way
 from kubectl_genainet.run.agents import Agents
 from kubectl_genainet.run.interrupts import Interrupts
 from kubectl_genainet.run.sources.base import Follower, Source
 from kubectl_genainet.run.view import View
 from kubectl_genainet.stream import Streams
-from kubectl_genainet.wire import FilterEntry, TraceRequest
+from kubectl_genainet.wire import Filters, TraceRequest
 
 REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
 LOAD_S = 40.0  # how long the agents may take to load their probes: compiling them is slow on a busy node
@@ -53,7 +54,7 @@ class Run(Protocol):
     def correlator(self) -> Correlator: ...
 
     @property
-    def filters(self) -> tuple[FilterEntry, ...]: ...
+    def filters(self) -> Filters: ...
 
     def take(self, event: Event) -> None:
         """One record, live or replayed: the same way."""
@@ -88,7 +89,8 @@ def perform(run: Run, source: Source, watching: Watching) -> ExitStatus:
     Raises GenainetError for a bundle of another command, for an agent or a file that is not there, and where every agent
     failed.
     """
-    bundle = source.replayed(watching.command, run.filters)
+    filters = run.filters
+    bundle = source.recording if isinstance(filters, dict) else source.replayed(watching.command, filters)
     if bundle is not None and watching.record:
         _write_again(source, watching.record, run.view)
     return _replay(run, bundle, watching.command) if bundle is not None else _watch(run, source, watching)
@@ -116,7 +118,8 @@ def check_recorded_by(bundle: Bundle, command: str) -> None:
 
 
 def _replay(run: Run, bundle: Bundle, command: str) -> ExitStatus:
-    check_recorded_by(bundle, command)
+    if not isinstance(run.filters, dict):  # else it is several commands' run, which looks for itself
+        check_recorded_by(bundle, command)
     with run.view:
         run.view.replaying(bundle.header)
         _warn_of_unread_policies(run)
@@ -153,7 +156,7 @@ class LiveSession:
     def watch(self) -> None:
         agents = self._chosen(self.source.agents())
         self._nodes = len(agents.dials)
-        with self._writer() as writer, self._interrupts:
+        with self._writer() as writer, self._interrupts, giving_way():
             rate = max(LEAST_EVENTS, EVENTS_PER_SECOND // max(1, self._nodes))
             requests = {
                 node: msgspec.structs.replace(self.watching.request(node), events_per_second=rate)
@@ -221,7 +224,7 @@ class LiveSession:
         while not streams.done and time.monotonic() < deadline:
             event = streams.poll(POLL_S)
             if event is not None:
-                before = self.run.filters if isinstance(event, RulesetDump) else ()
+                before: Filters = self.run.filters if isinstance(event, RulesetDump) else ()
                 yield event
                 if isinstance(event, RulesetDump):
                     self._follow(streams, before)
@@ -249,7 +252,7 @@ class LiveSession:
         yield ClusterChanged.of(now)
         self._follow(streams, before)
 
-    def _follow(self, streams: Streams, before: tuple[FilterEntry, ...]) -> None:
+    def _follow(self, streams: Streams, before: Filters) -> None:
         """Has the agents follow what the run looks at now."""
         if self.run.filters != before:
             for problem in streams.set_filters(self.run.filters):

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 
 import msgspec
 
+from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.targets import Resolved, resolve, resolve_namespace
 from kubectl_genainet.errors import ExitStatus, InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
@@ -77,6 +78,18 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
 
     Raises GenainetError, with what to do, for a target or a pod that does not exist and a source without packets.
     """
+    run, watching = trace_run(source, target, options, make_view)
+    return perform(run, source, watching)
+
+
+def trace_run(
+    source: Source,
+    target: Target | None,
+    options: TraceOptions,
+    make_view: MakeView[TraceView],
+    context: Context | None = None,
+) -> tuple[TraceRun, Watching]:
+    """The run, and how it watches. `context` may be shared with other runs over the same records."""
     snapshot = source.snapshot()
     resolved = _resolved(target, snapshot, source.default_namespace)
     client = client_pod(options.from_pod, snapshot, resolved.namespace)
@@ -104,8 +117,7 @@ def trace(source: Source, target: Target | None, options: TraceOptions, make_vie
         record=options.record,
     )
     held = HeldTarget(name, lambda now: _resolved(target, now, resolved.namespace), snapshot, view.warn)
-    run = TraceRun(snapshot, held, client, view, options, source)
-    return perform(run, source, watching)
+    return TraceRun(snapshot, held, client, view, options, source, context), watching
 
 
 def _resolved(target: Target | None, snapshot: ClusterSnapshot, namespace: str) -> Resolved:
@@ -199,9 +211,11 @@ class TraceRun:
         view: TraceView,
         options: TraceOptions,
         source: Source,
+        context: Context | None = None,
     ) -> None:
         self.target, self.client, self.view, self.only = target, client, view, path_filter(**asdict(options.only))
-        self.correlator = PathCorrelator(snapshot, set(target.current.servers), slow_ns=int(options.slow_s * 1e9))
+        servers, slow_ns = set(target.current.servers), int(options.slow_s * 1e9)
+        self.correlator = PathCorrelator(snapshot, servers, slow_ns=slow_ns, context=context)
         self._bypass = Bypass(self.correlator.context)
         self._as_used = AsUsed(source)
         self._lookup_failed = False  # of a check connection

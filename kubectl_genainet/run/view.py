@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 from kubectl_genainet.bundle import Header
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.model.events import Event
+from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
@@ -56,6 +57,14 @@ class TraceView(View, Protocol):
         """A path, as soon as nothing more can become of it."""
 
     def finish(self, summary: TraceSummary) -> None: ...
+
+
+class DiagnoseView(View, Protocol):
+    def path(self, path: PacketPath) -> None: ...
+
+    def exchange(self, exchange: DnsExchange) -> None: ...
+
+    def finish(self, conclusion: Conclusion) -> None: ...
 
 
 class DropsView(View, Protocol):

@@ -12,6 +12,7 @@ from kubectl_genainet.model.packet import FiveTuple, Protocol
 
 FirstPacketKey = tuple[str, int, int]  # of a first packet: what NAT leaves alone
 Place = tuple[str, int, int, str]  # node, netns, ifindex, point
+End = tuple[str, int]  # address and port
 
 MAX_LISTED = 1000  # of a connection's drops and retransmits; more are counted only
 
@@ -23,6 +24,12 @@ class Direction(Enum):
 
 def place_of(event: PacketSeen | FlowCounters) -> Place:
     return (event.node, event.netns, event.ifindex, event.point.value)
+
+
+def first_packet_key(event: PacketSighting) -> FirstPacketKey:
+    if event.tcp is not None:
+        return ("tcp", event.tcp.seq, event.payload)
+    return (event.flow.protocol.value, event.sig, event.payload)
 
 
 @dataclass(slots=True)
@@ -60,7 +67,6 @@ class Connection:
     key: FirstPacketKey
     protocol: Protocol
     mid_stream: bool = False  # it was there before the probes were
-    number: int = 0  # among those with the same key
     attempts: list[list[PacketSeen]] = field(default_factory=lambda: [[]])  # sightings of the first packet, by attempt
     tuples: dict[FiveTuple, None] = field(default_factory=dict)
     answer: list[PacketSeen] = field(default_factory=list)  # sightings of the SYN-ACK or of the first datagrams back

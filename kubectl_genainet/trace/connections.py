@@ -8,8 +8,7 @@ known by then, or come to be known: connections that turn out to be one are put 
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from kubectl_genainet.context.clocks import Clocks
 from kubectl_genainet.context.ends import Ends
@@ -32,20 +31,19 @@ from kubectl_genainet.trace.connection import (
     Dropped,
     FirstPacketKey,
     Resent,
+    first_packet_key,
     place_of,
 )
+from kubectl_genainet.trace.crossings import Crossings
+from kubectl_genainet.trace.index import ConnectionIndex
 
-MAX_CONNECTIONS = 200_000
-MAX_SKBS = 50_000  # whose last sighting is remembered
 _REPETITION_NS = 500_000_000  # half of TCP's first retransmission timeout for a SYN (RFC 6298: 1 s)
 _SAME_SEQUENCE = 2**27  # bytes from the SYN within which a sequence number is taken for the same connection's
-_CROSSING_NS = 5_000_000_000  # how long a packet may be on its way through one namespace
 _PORTLESS = (Protocol.ICMP, Protocol.ICMPV6)
 
 
 class Connections:
-    """All connections of a trace. `forgotten` counts those that were dropped from memory for want of room; `absorbed` is
-    told of each that turned out to be another's part."""
+    """All connections of a trace. `absorbed` is told of each that turned out to be another's part."""
 
     def __init__(
         self,
@@ -57,18 +55,9 @@ class Connections:
         self._clocks = clocks
         self.servers = servers  # (address, port) of the Service and its backends; port 0: any
         self.ends = ends
-        self.forgotten = 0
+        self.index = ConnectionIndex()
+        self.crossings = Crossings()
         self._absorbed = absorbed
-        self._by_key: dict[tuple[str, int, int, int], Connection] = {}
-        self._by_tuple: dict[FiveTuple, Connection] = {}
-        self._by_client: dict[tuple[str, int], Connection] = {}  # TCP's, by the client's end
-        self._by_skb: OrderedDict[tuple[str, int, int], tuple[PacketSeen, Connection]] = OrderedDict()
-
-    def __iter__(self) -> Iterator[Connection]:
-        return iter(self._by_key.values())
-
-    def __len__(self) -> int:
-        return len(self._by_key)
 
     def _is_server(self, ip: str, port: int) -> bool:
         return (ip, port) in self.servers
@@ -83,26 +72,18 @@ class Connections:
         ends = ((flow.dst, flow.dport), (flow.src, flow.sport))
         return any(self._is_server(*end) or self._is_server(end[0], 0) for end in ends)
 
-    def find(self, flow: FiveTuple) -> Connection | None:
-        return self._by_tuple.get(flow) or self._by_tuple.get(flow.reversed)
-
-    def _key(self, event: PacketSighting) -> FirstPacketKey:
-        if event.tcp is not None:
-            return ("tcp", event.tcp.seq, event.payload)
-        return (event.flow.protocol.value, event.sig, event.payload)
-
     def _opens(self, event: PacketSighting) -> bool:
         """Whether this may be a first packet: a SYN; of others, any that is not seen to go back."""
         if event.tcp is not None:
             return event.tcp.syn and not event.tcp.is_ack
-        return event.flow.protocol not in _PORTLESS or event.flow.reversed not in self._by_tuple
+        return event.flow.protocol not in _PORTLESS or not self.index.has(event.flow.reversed)
 
     def _connection_of_first(self, event: PacketSighting) -> Connection | None:
         """The connection that this first packet opens; None for what is no first packet."""
         if not self._opens(event):
             return None
-        key = self._key(event)
-        known = self.find(event.flow)
+        key = first_packet_key(event)
+        known = self.index.of_tuple(event.flow)
         if event.tcp is None:
             if known is not None and known.direction(event.flow) is Direction.REPLY:
                 return None
@@ -110,7 +91,7 @@ class Connections:
                 return None
         elif known is not None and known.key != key:
             known = None  # the port is used again
-        crossed = self._same_skb(event, key)
+        crossed = self.crossings.connection_of(event)
         if known is not None and crossed is not None and known is not crossed:
             return self._merge(crossed, known)
         found = known or crossed
@@ -118,42 +99,16 @@ class Connections:
             found = self._of_key(key, event)
         return found or self._new(key, event)
 
-    def _same_skb(self, event: PacketSighting, key: FirstPacketKey) -> Connection | None:
-        """The connection whose packet came into this namespace as the same sk_buff, and now leaves it or dies."""
-        at = self._by_skb.get((event.node, event.netns, event.skb))
-        if at is None or (isinstance(event, PacketSeen) and event.point is not Point.TX):
-            return None
-        before, connection = at
-        same = before.flow.protocol is event.flow.protocol and self._key(before) == key
-        while connection.part_of is not None:
-            connection = connection.part_of
-        if not same or not 0 <= event.t_ns - before.t_ns < _CROSSING_NS:
-            return None
-        return connection
-
-    def _remember_skb(self, event: PacketSeen, connection: Connection) -> None:
-        """A packet that came into a namespace may leave it as another; once it has left, its address is free again."""
-        key = (event.node, event.netns, event.skb)
-        if event.point is not Point.RX:
-            self._by_skb.pop(key, None)
-            return
-        self._by_skb[key] = (event, connection)
-        self._by_skb.move_to_end(key)
-        if len(self._by_skb) > MAX_SKBS:
-            self._by_skb.popitem(last=False)
-
     def _of_key(self, key: FirstPacketKey, event: PacketSighting) -> Connection | None:
-        """The connection that the packet with this key belongs to; several may happen to have the same."""
-        number = 0
-        while (found := self._by_key.get((*key, number))) is not None:
-            if self._related(found, event):
-                return found
-            number += 1
-        return None
+        """The connection that the packet with this key belongs to; several may happen to have the same. Of datagrams, whose
+        payloads may all be equal, the sender must be the same."""
+        sender = (event.flow.src, event.flow.sport)
+        candidates = self.index.with_key(key) if event.tcp is not None else self.index.from_sender(key, sender)
+        return next((connection for connection in candidates if self._related(connection, event)), None)
 
     def _related(self, connection: Connection, event: PacketSighting) -> bool:
         """A packet of this connection shares an end, or its sk_buff, with a sighting of it, and passes no place with two
-        tuples. Of datagrams, whose payloads may all be equal, the sender must be the same."""
+        tuples. A flow of datagrams whose path was told is over: its port may be used again, for another address."""
         flow = event.flow
         if flow in connection.tuples or not connection.tuples:
             return True
@@ -161,7 +116,7 @@ class Connections:
         if isinstance(event, PacketSeen) and any(place_of(s) == place_of(event) for s in seen):
             return False
         if event.tcp is None:
-            return any((t.src, t.sport) == (flow.src, flow.sport) for t in connection.tuples)
+            return not connection.reported
         if any(s.skb == event.skb and self._clocks.same(s.node, event.node) for s in seen):
             return True
         return any(
@@ -172,75 +127,49 @@ class Connections:
         )
 
     def _new(self, key: FirstPacketKey, event: PacketSighting, *, mid_stream: bool = False) -> Connection:
-        if len(self._by_key) >= MAX_CONNECTIONS:
-            self._forget()
-        number = 0
-        while (*key, number) in self._by_key:
-            number += 1
-        connection = Connection(key, event.flow.protocol, mid_stream, number)
-        self._by_key[*key, number] = connection
+        connection = Connection(key, event.flow.protocol, mid_stream)
+        self.index.add(connection)
         return connection
-
-    def _forget(self) -> None:
-        """Makes room: the oldest tenth of the reported connections goes."""
-        old = [c for c in self._by_key.values() if c.reported][: MAX_CONNECTIONS // 10]
-        for connection in old or list(self._by_key.values())[:1]:
-            self._remove(connection)
-            self.forgotten += 1
-
-    def _remove(self, connection: Connection) -> None:
-        self._by_key.pop((*connection.key, connection.number), None)
-        for flow in connection.tuples:
-            if self._by_tuple.get(flow) is connection:
-                del self._by_tuple[flow]
-            if self._by_client.get((flow.src, flow.sport)) is connection:
-                del self._by_client[flow.src, flow.sport]
 
     def _merge(self, into: Connection, other: Connection) -> Connection:
         """Two sides of a translation that were taken for two connections."""
-        self._remove(other)
+        self.index.remove(other)
         other.part_of = into
         into.absorb(other)
         for attempt in other.attempts:
             for seen in attempt:
                 self._add_sighting(into, seen)
         for flow in other.tuples:
-            self._learn_tuple(into, flow)
+            self.index.learn(into, flow)
         self._absorbed(into, other)
         return into
-
-    def _learn_tuple(self, connection: Connection, flow: FiveTuple) -> None:
-        connection.tuples.setdefault(flow)
-        self._by_tuple[flow] = connection
-        if flow.protocol is Protocol.TCP:
-            self._by_client[flow.src, flow.sport] = connection
 
     def packet(self, event: PacketSeen) -> Connection | None:
         """Takes in a sighting; returns the connection it belongs to, if any."""
         connection = self._connection_of_first(event)
         if connection is not None:
-            self._learn_tuple(connection, event.flow)
+            self.index.learn(connection, event.flow)
             self._add_sighting(connection, event)
         else:
             connection = self._of_later(event)
             if connection is None:
                 return None
             self._later_packet(connection, event)
-        self._remember_skb(event, connection)
+        self.crossings.remember(event, connection)
         connection.heard(event)
         return connection
 
     def _of_later(self, event: PacketSeen) -> Connection | None:
         """The connection of a packet that opens none: by its tuple, by its sk_buff, or one that is older than the trace."""
-        known = self.find(event.flow)
+        known = self.index.of_tuple(event.flow)
         if event.tcp is None or event.tcp.syn:
             return known
-        crossed = self._same_skb(event, self._key(event)) if known is None or known.mid_stream else None
+        crossed = self.crossings.connection_of(event) if known is None or known.mid_stream else None
         if known is not None and crossed is not None and known is not crossed and crossed.mid_stream:
             return self._merge(crossed, known)
         if known is None and crossed is not None:
             back = crossed.direction_of(event) is Direction.REPLY
-            self._learn_tuple(crossed, event.flow.reversed if back else event.flow)
+            self.index.learn(crossed, event.flow.reversed if back else event.flow)
         return known or crossed or self._join_mid_stream(event)
 
     def _add_sighting(self, connection: Connection, event: PacketSeen) -> None:
@@ -280,15 +209,15 @@ class Connections:
         moved = self._moved(request, event)
         if moved is not None:
             return moved
-        key = self._key(event)
+        key = first_packet_key(event)
         connection = self._of_key(key, event) or self._new(key, event, mid_stream=True)
-        self._learn_tuple(connection, request)
+        self.index.learn(connection, request)
         return connection
 
     def _moved(self, request: FiveTuple, event: PacketSeen) -> Connection | None:
         """The connection whose translation was made anew, to another end: its client's socket goes on, to the sequence
         number, with a tuple that was not seen before and no SYN."""
-        known = self._by_client.get((request.src, request.sport))
+        known = self.index.of_client((request.src, request.sport))
         tcp = event.tcp
         if known is None or known.mid_stream or known.ended or request != event.flow or tcp is None:
             return None
@@ -298,7 +227,7 @@ class Connections:
             or not 0 < (tcp.seq - known.key[1]) % 2**32 < _SAME_SEQUENCE
         ):
             return None
-        self._learn_tuple(known, request)
+        self.index.learn(known, request)
         known.moved.setdefault(request, event)
         return known
 
@@ -320,18 +249,20 @@ class Connections:
         """Whether this is the packet by which a connection older than the trace is shown."""
         if not any(connection.attempts):
             return True
-        return any(self._key(seen) == self._key(event) for attempt in connection.attempts for seen in attempt)
+        return any(
+            first_packet_key(seen) == first_packet_key(event) for attempt in connection.attempts for seen in attempt
+        )
 
     def dropped(self, event: PacketDropped) -> Connection | None:
         """Takes in a drop. Harmless ones, and those of packets of no known connection that open none, are ignored."""
         if event.reason in HARMLESS_REASONS:
             return None
         opening = self._connection_of_first(event)
-        connection = opening or self.find(event.flow)
+        connection = opening or self.index.of_tuple(event.flow)
         if connection is None:
             return None
         if opening is not None:
-            self._learn_tuple(connection, event.flow)
+            self.index.learn(connection, event.flow)
         direction = Direction.REQUEST if opening is not None else connection.direction(event.flow)
         connection.drops.append(Dropped(event, direction, opening is not None))
         connection.heard(event)
@@ -341,27 +272,27 @@ class Connections:
         """An ICMP error about a connection; one that its socket had queued and freed had arrived, and was no drop."""
         if event.point is Point.DROP and event.reason in HARMLESS_REASONS:
             return None
-        connection = self.find(event.quoted)
+        connection = self.index.of_tuple(event.quoted)
         if connection is not None:
             connection.icmp.append(event)
             connection.heard(event)
         return connection
 
     def retransmit(self, event: TcpRetransmit) -> Connection | None:
-        connection = self.find(event.flow)
+        connection = self.index.of_tuple(event.flow)
         if connection is not None:
             connection.resent(Resent(event.node, event.t_ns, connection.direction(event.flow), event.segments))
         return connection
 
     def head(self, event: HttpHead) -> None:
         """Takes in the head of an HTTP message."""
-        connection = self.find(event.flow)
+        connection = self.index.of_tuple(event.flow)
         if connection is not None and len(connection.heads) < MAX_LISTED:
             connection.heads.append(event)
 
     def counters(self, event: FlowCounters) -> Connection | None:
         """Takes in what a place counted of a connection's packets."""
-        connection = self.find(event.flow)
+        connection = self.index.of_tuple(event.flow)
         if connection is not None:
             connection.counted(event)
         return connection

@@ -28,6 +28,10 @@ class FilterEntry(msgspec.Struct, frozen=True):
     protocol: str = ""
 
 
+# What is followed: the same for all probes, or what differs by probe.
+Filters = tuple[FilterEntry, ...] | dict[str, tuple[FilterEntry, ...]]
+
+
 class CheckRequest(msgspec.Struct, frozen=True):
     """A connection that the agent opens from inside the namespace of the pod that has the address `from_ip`."""
 
@@ -43,9 +47,13 @@ class CheckRequest(msgspec.Struct, frozen=True):
 
 
 class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a client may ask of an agent. All bounds are enforced by the agent; see `agent.limits`."""
+    """What a client may ask of an agent. All bounds are enforced by the agent; see `agent.limits`.
+
+    `own_filters`, by probe, take the place of `filters`.
+    """
 
     filters: tuple[FilterEntry, ...]
+    own_filters: dict[str, tuple[FilterEntry, ...]] = {}
     probes: tuple[str, ...] = ("packet",)
     timeout_s: float = 30.0
     max_events: int = 1_000_000

@@ -13,7 +13,7 @@ from kubectl_genainet.kube.failures import Unreachable
 from kubectl_genainet.kube.live import LiveCluster
 from kubectl_genainet.kube.resources import ENDPOINT_SLICE, NODE, POD, SERVICE, discover
 from kubectl_genainet.kube.resources import NAMESPACE as NAMESPACES
-from kubectl_genainet.kube.snapshot import list_objects, read_cluster
+from kubectl_genainet.kube.snapshot import list_objects, read_listings
 from kubectl_genainet.kube.watch import Change, ChangeKind, Expired, ObjectWatch, Selection, watch_once
 from kubectl_genainet.model.kube import KubeObject
 from tests.cluster.harness.api import ApiError
@@ -74,7 +74,7 @@ def kubeconfig(plane: ControlPlane, user: str = "admin", namespace: str = NAMESP
 
 
 def test_a_snapshot_holds_services_and_endpoints_of_both_families(plane: ControlPlane) -> None:
-    cluster = read_cluster(kubeconfig=kubeconfig(plane))
+    cluster = read_listings(connect(kubeconfig=kubeconfig(plane)))[0]
     service = cluster.service(NAMESPACE, "my-llama-svc")
     assert service is not None
     assert len(service.cluster_ips) == 2 and ":" in service.cluster_ips[1]
@@ -95,7 +95,7 @@ def test_lists_are_read_page_by_page(plane: ControlPlane, monkeypatch: pytest.Mo
 
 
 def test_refused_kinds_are_named_and_a_namespace_that_is_allowed_is_read(plane: ControlPlane) -> None:
-    cluster = read_cluster(kubeconfig=kubeconfig(plane, "nobody"), kinds=[POD, SERVICE, NODE])
+    cluster = read_listings(connect(kubeconfig=kubeconfig(plane, "nobody")), kinds=[POD, SERVICE, NODE])[0]
     assert sorted(o.name for o in cluster.objects) == ["p0", "p1", "p2", "p3", "p4"]
     reasons = {left.kind: left.reason for left in cluster.left_out}
     assert reasons["Pod"] == f"only those of namespace {NAMESPACE}: all namespaces may not be listed"

@@ -15,7 +15,8 @@ from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.results.diagnosis import Checked, CheckState, Conclusion
 from kubectl_genainet.model.results.drops import DropOutcome, DropRow
 from kubectl_genainet.model.results.path import Drop, Flow, PacketPath, Party, ServiceRef, Verdict
-from kubectl_genainet.render.diagnose.text import MarkdownView, TextView, headline
+from kubectl_genainet.render.diagnose.text import MarkdownView, TextView
+from kubectl_genainet.render.diagnose.words import headline
 
 UI, LLM = "default/ui", "default/llm"
 
@@ -226,7 +227,7 @@ def test_the_cause_comes_first_and_every_line_fits(width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
     assert text.index("✗ 1. node-1 drops it") < text.index("? dns")
     assert "first seen 4 s" in " ".join(text.split())
-    assert "next: kubectl genainet trace svc/llm --exact" in " ".join(text.split())
+    assert "next: kubectl genainet trace svc/llm --exact" in " ".join(text.replace("\\\n", "").split())
 
 
 def test_markdown_escapes_what_would_be_markup(capsys: pytest.CaptureFixture[str]) -> None:

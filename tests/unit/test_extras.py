@@ -1,4 +1,4 @@
-"""The client works without what only a node needs; what needs it says how to install it."""
+"""The client works without what only a node or a few verbs need; what needs it says how to install it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 import kubectl_genainet
 from kubectl_genainet.assets import recordings
-from kubectl_genainet.cli import NODE_PACKAGES
+from kubectl_genainet.cli import EXTRAS
 
 RECORDED = str(recordings() / "policy-service-port.gnb")
 APP = str(Path(kubectl_genainet.__file__).parent / "lab" / "manifests" / "app")
 WITHOUT = f"""
 import sys
-for name in {NODE_PACKAGES!r}:
+for name in {tuple(EXTRAS)!r}:
     sys.modules[name] = None
 from kubectl_genainet.cli import main
 main()
@@ -38,13 +38,14 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         (("doctor", "--manifests", APP, "--only", "policy", "--fail-on", "error"), 0),
     ],
 )
-def test_the_client_needs_no_package_of_a_node(arguments: tuple[str, ...], status: int) -> None:
+def test_the_client_needs_no_package_of_an_extra(arguments: tuple[str, ...], status: int) -> None:
     done = run(*arguments)
     assert done.returncode == status, done.stderr
     assert done.stdout and "Traceback" not in done.stderr
 
 
-def test_the_lab_says_what_to_install() -> None:
-    done = run("lab", "up")
+@pytest.mark.parametrize(("arguments", "extra"), [(("lab", "up"), "lab"), (("mcp", "--from", RECORDED), "mcp")])
+def test_what_needs_an_extra_says_what_to_install(arguments: tuple[str, ...], extra: str) -> None:
+    done = run(*arguments)
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "pip install 'kubectl-genainet[lab]'" in done.stderr
+    assert f"pip install 'kubectl-genainet[{extra}]'" in done.stderr

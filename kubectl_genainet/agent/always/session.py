@@ -115,8 +115,12 @@ class AlwaysOn:
         record: RecordOptions | None = None,
     ) -> None:
         self.probes = PROBES if record is None else (*RECORDED, *PROBES)
+        own_filters: dict[str, tuple[FilterEntry, ...]] = {"dns": ALL_DNS}
+        if record is not None:
+            own_filters |= {**dict.fromkeys(RECORDED, ALL_TCP), "drops": ()}
         request = TraceRequest(
             filters=() if record is None else (FilterEntry("::", 53, ""),),
+            own_filters=own_filters,
             probes=self.probes,
             timeout_s=WITHOUT_END,
             max_events=WITHOUT_END,
@@ -124,9 +128,6 @@ class AlwaysOn:
             rulesets=record is not None,
             cpu_percent=record.cpu_percent if record is not None else CPU_PERCENT,
         )
-        own_filters: dict[str, tuple[FilterEntry, ...]] = {"dns": ALL_DNS}
-        if record is not None:
-            own_filters |= {**dict.fromkeys(RECORDED, ALL_TCP), "drops": ()}
         self._job = Job(
             request,
             node,
@@ -134,7 +135,6 @@ class AlwaysOn:
             cache,
             Budget() if record is not None else Budget(events_per_second=EVENTS_PER_SECOND),
             namespaces_s=NAMESPACES_S if record is None else RECORDED_NAMESPACES_S,
-            own_filters=own_filters,
             dns_over_tcp=record is not None,
             record=record,
         )

@@ -12,7 +12,7 @@ from kubectl_genainet.agent.dns.stream import Streams
 from kubectl_genainet.agent.dns.wire import message_id
 from kubectl_genainet.agent.node.segments import FIN, RST, SYN, Arrival, SegmentSocket, segment_filter
 from kubectl_genainet.agent.probes.dns import message_of
-from kubectl_genainet.model.events import DnsMessageSeen, PacketSeen
+from kubectl_genainet.model.events import DnsConnection, DnsMessageSeen
 from kubectl_genainet.model.packet import FiveTuple
 from kubectl_genainet.wire import FilterEntry
 
@@ -41,7 +41,7 @@ class TcpTap:
             self._ports = ports
             self._segments.filter(segment_filter(ports))
 
-    def poll(self) -> Iterator[DnsMessageSeen | PacketSeen]:
+    def poll(self) -> Iterator[DnsConnection | DnsMessageSeen]:
         """What has come since the last time."""
         for arrival in self._segments.arrivals(_BATCH):
             if self._is_wanted(arrival.segment.flow):
@@ -54,14 +54,14 @@ class TcpTap:
         ends = [_ANY, client] if self._options.get("side") == "client" else [_ANY, client, server]
         return any((end, port) in self._wanted for end in ends)
 
-    def _seen(self, arrival: Arrival) -> Iterator[DnsMessageSeen | PacketSeen]:
+    def _seen(self, arrival: Arrival) -> Iterator[DnsConnection | DnsMessageSeen]:
         segment, device, point, t_ns = arrival
         ifindex, flow, tcp, netns = self._index(device), segment.flow, segment.tcp, self._segments.inode
         key = (ifindex, point, flow)
         if tcp.flags & (SYN | RST):
             if tcp.syn:
                 self._streams.syn(key, tcp.seq)
-            yield PacketSeen(
+            yield DnsConnection(
                 node=self.node,
                 t_ns=t_ns,
                 netns=netns,

@@ -192,7 +192,10 @@ class ExactTracer:
         self._positions.update(found)
 
     def _start_nftrace(self) -> None:
-        self._list("ruleset")
+        with contextlib.suppress(
+            GenainetError
+        ):  # a listing that nft cuts short: chains are listed as packets meet them
+            self._list("ruleset")
         self._listen(decode_trace, group=GROUP_NFTRACE)
         script = "".join(f"{line}\n" for line in nft_commands(self.filters))
         nft = subprocess.Popen(

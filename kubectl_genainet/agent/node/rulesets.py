@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -26,6 +27,8 @@ _COMMANDS = {
     "ipset": ("ipset", "list"),
     "conntrack-stats": ("conntrack", "-S"),
 }
+# nft 1.0.6 prints other memory for the flags of a table (dormant, owner), and cuts its JSON there where that is no UTF-8.
+_TABLE_WITH_FLAGS = re.compile(r'\{"table": \{[^{}]*"flags"')
 _NODE_ONLY = {"ipset", "conntrack-stats"}
 _OPTIONAL = {"ipset", "conntrack-stats", "iptables-legacy", "ip6tables-legacy"}
 
@@ -47,6 +50,8 @@ def read_rulesets(node: str, netns: str, *, conntrack: bool = False, only_rules:
                 )
             continue
         text, error = _run(("nsenter", f"--net={netns}", *command))
+        if source == "nft" and text and not _is_sound_json(text):
+            text, error = _run(("nsenter", f"--net={netns}", "nft", "list", "ruleset"))
         if source in _OPTIONAL and error:
             continue
         if _has_rules(source, text) or error:
@@ -79,6 +84,11 @@ def _has_rules(source: str, text: str) -> bool:
     if "tables" in source:
         return "\n-A " in text or "] -A " in text
     return len(text.strip()) > len('{"nftables": []}') if source == "nft" else bool(text.strip())
+
+
+def _is_sound_json(text: str) -> bool:
+    """Whether the JSON of nft is whole and has nothing that its text alone tells rightly."""
+    return text.rstrip().endswith("]}") and _TABLE_WITH_FLAGS.search(text) is None
 
 
 def _run(command: tuple[str, ...], *, most: int = MAX_BYTES, what: str = "ruleset") -> tuple[str, str]:

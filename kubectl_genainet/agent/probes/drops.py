@@ -19,11 +19,11 @@ from kubectl_genainet.agent.probes.decode import TCP_STATES, drop_reason, hook_o
 from kubectl_genainet.agent.probes.layout import layout
 from kubectl_genainet.model.events import (
     DropCount,
+    DropSampled,
     EstablishedCount,
     Event,
     IcmpCount,
-    IcmpError,
-    PacketDropped,
+    IcmpSampled,
     Point,
     ResetCount,
     RetransmitCount,
@@ -84,7 +84,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
     name, derived = reason_at(sample.key_reason, freed_at, context.drop_reasons) if kind != Kind.ICMP else ("", False)
     stack = tuple(context.symbol(frame) or hex(frame) for frame in _FRAMES.unpack(sample.stack)[: sample.depth])
     if kind in (Kind.ICMP, Kind.ICMP_DROP):
-        return IcmpError(
+        return IcmpSampled(
             node=context.node,
             t_ns=sample.t_ns,
             netns=sample.key_netns,
@@ -105,7 +105,7 @@ def decode(data: bytes, context: DecodeContext) -> Event:
     outer = five_tuple(
         sample.outer_saddr, sample.outer_daddr, sample.outer_sport, sample.outer_dport, sample.outer_proto
     )
-    return PacketDropped(
+    return DropSampled(
         node=context.node,
         t_ns=sample.t_ns,
         netns=sample.key_netns,

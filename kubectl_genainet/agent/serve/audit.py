@@ -1,5 +1,4 @@
-"""A line in the agent's log for each session, and for each reading of its recording: what was asked for, by which
-connection, for how long. JSON, on stderr."""
+"""A line in the agent's log for each session: what was asked for, by which connection, for how long. JSON, on stderr."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_genainet.wire import FilterEntry, HistoryRequest, TraceRequest
+from kubectl_genainet.wire import FilterEntry, Filters, HistoryRequest, TraceRequest
 
 _SHOWN = 20  # filters; the rest is a number
 
@@ -38,6 +37,7 @@ async def session(name: str, peer: str, request: TraceRequest) -> AsyncIterator[
         timeout_s=request.timeout_s,
         check_connections=msgspec.to_builtins(request.check) if request.check is not None else None,
         **_named(request.filters),
+        **_own(request.own_filters),
     )
     try:
         yield entry
@@ -72,8 +72,9 @@ async def history(peer: str, request: HistoryRequest) -> AsyncIterator[Reading]:
         )
 
 
-def changed(name: str, filters: tuple[FilterEntry, ...]) -> None:
-    _write("filters changed", session=name, **_named(filters))
+def changed(name: str, filters: Filters) -> None:
+    shown = _own(filters) if isinstance(filters, dict) else _named(filters)
+    _write("filters changed", session=name, **shown)
 
 
 def removed(what: str, name: str) -> None:
@@ -84,6 +85,10 @@ def removed(what: str, name: str) -> None:
 def _named(filters: tuple[FilterEntry, ...]) -> dict[str, Any]:
     shown = [f"{f.ip} {f.port} {f.protocol}".rstrip() for f in filters[:_SHOWN]]
     return {"filters": len(filters), "first_filters": shown}
+
+
+def _own(filters: dict[str, tuple[FilterEntry, ...]]) -> dict[str, Any]:
+    return {"own_filters": {probe: _named(own) for probe, own in filters.items()}} if filters else {}
 
 
 def _write(what: str, /, **fields: Any) -> None:

@@ -12,7 +12,7 @@ from kubectl_genainet import __version__, wire
 from kubectl_genainet.agent.record.options import RecordOptions
 from kubectl_genainet.agent.serve.limits import Budget
 from kubectl_genainet.model.events import Hello
-from kubectl_genainet.wire import FilterEntry, TraceRequest
+from kubectl_genainet.wire import TraceRequest
 
 NAMESPACES_S = 2.0
 FLUSH = b'"flush"'  # a line that has a recording session write what it has
@@ -28,7 +28,6 @@ class Job(msgspec.Struct, frozen=True):
     cache: str
     budget: Budget = Budget()
     namespaces_s: float = NAMESPACES_S  # how often the namespaces are looked at
-    own_filters: dict[str, tuple[FilterEntry, ...]] = {}  # by probe: in place of the request's, whatever these become
     dns_over_tcp: bool = True
     session: str = ""  # its name in the agent's log
     greeted: bool = False  # the server has sent Hello already

@@ -7,7 +7,7 @@ import msgspec
 from kubectl_genainet.agent.probes import PROBES
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.packet import Protocol, parse_address
-from kubectl_genainet.wire import CheckRequest, FilterEntry, TraceRequest
+from kubectl_genainet.wire import CheckRequest, FilterEntry, Filters, TraceRequest
 
 MAX_SESSIONS = 4
 MAX_ADDRESSES = 200  # of one question for their connections
@@ -47,6 +47,17 @@ def checked_filters(filters: tuple[FilterEntry, ...]) -> tuple[FilterEntry, ...]
     if keys > MAX_FILTER_KEYS:
         raise InputError(f"the filters have {keys} addresses by protocol, more than {MAX_FILTER_KEYS}", field="filters")
     return found
+
+
+def checked_changes(filters: Filters) -> Filters:
+    """The filters of all probes, or of some, in canonical spelling. Raises InputError as `checked_filters` does."""
+    return _checked_by_probe(filters) if isinstance(filters, dict) else checked_filters(filters)
+
+
+def _checked_by_probe(filters: dict[str, tuple[FilterEntry, ...]]) -> dict[str, tuple[FilterEntry, ...]]:
+    if unknown := [name[:64] for name in filters if name not in PROBES]:
+        raise InputError(f"filters of unknown probes {unknown[:8]!r}", field="own_filters")
+    return {name: checked_filters(own) for name, own in filters.items()}
 
 
 def filter_keys(entry: FilterEntry) -> int:
@@ -109,7 +120,8 @@ def checked_request(request: TraceRequest) -> TraceRequest:
     if any(c not in "0123456789abcdef" for c in key) or len(key) > 64 or len(key) % 2:
         raise InputError("a key to redact with is at most 32 bytes in hexadecimal", field="options.redact")
     check = _valid_check(request.check) if request.check is not None else None
-    return msgspec.structs.replace(request, filters=filters, check=check)
+    own_filters = _checked_by_probe(request.own_filters)
+    return msgspec.structs.replace(request, filters=filters, own_filters=own_filters, check=check)
 
 
 def _valid_check(check: CheckRequest) -> CheckRequest:

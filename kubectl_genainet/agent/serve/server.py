@@ -7,7 +7,7 @@
     GET  /v1/fabric?at=IP,IP        model.fabric.FabricReport, with the TCP connections of who has these addresses
     POST /v1/history                wire.HistoryRequest -> blocks of the node's recording (history/blocks.py); a right of its own
     POST /v1/trace                  wire.TraceRequest -> NDJSON of events, until the time is over or the client goes
-    PUT  /v1/trace/ID/filters       list of wire.FilterEntry: changes a running session (ID is in the response header)
+    PUT  /v1/trace/ID/filters       wire.Filters: changes a running session (ID is in the response header)
 
 Each trace runs in a process of its own (agent.serve.worker), which is ended when the client goes away.
 """
@@ -25,7 +25,7 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import h11
 import msgspec
@@ -41,9 +41,7 @@ from kubectl_genainet.agent.serve.job import ALIVE_S, Job, hello
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import Progress
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.wire import FilterEntry, HistoryRequest, TraceRequest
-
-T = TypeVar("T")
+from kubectl_genainet.wire import Filters, HistoryRequest, TraceRequest
 
 HISTORY = "/v1/history"
 MAX_CONNECTIONS = 64
@@ -163,7 +161,7 @@ class Server:
     async def _refuse(self, connection: HttpConnection, status: int, message: str, hint: str = "") -> None:
         await connection.refuse(status, msgspec.json.encode({"error": message, "hint": hint}))
 
-    async def _body(self, connection: HttpConnection, shape: type[T]) -> T:
+    async def _body(self, connection: HttpConnection, shape: Any) -> Any:
         """A request's body as a value; only so many at a time, since each may take megabytes."""
         async with asyncio.timeout(REQUEST_S), self._bodies:
             return _decode(await connection.body(), shape)
@@ -224,7 +222,7 @@ class Server:
         running = self.sessions.get(session)
         if running is None or running.process.stdin is None:
             raise HttpError(404, "there is no such session")
-        filters = limits.checked_filters(tuple(await self._body(connection, list[FilterEntry])))
+        filters: Filters = limits.checked_changes(await self._body(connection, Filters))
         audit.changed(session, filters)
         running.process.stdin.write(msgspec.json.encode(filters) + b"\n")
         async with asyncio.timeout(REQUEST_S):
@@ -245,7 +243,7 @@ class Server:
             raise HttpError(429, "another exact trace runs on this node: each would get the other's rules")
 
     async def _trace(self, connection: HttpConnection) -> None:
-        request = limits.checked_request(await self._body(connection, TraceRequest))
+        request: TraceRequest = limits.checked_request(await self._body(connection, TraceRequest))
         self._check_room(request)
         name = secrets.token_hex(8)
         async with (
@@ -339,7 +337,7 @@ def peer(writer: asyncio.StreamWriter) -> str:
     return f"process {pid} of user {uid}"
 
 
-def _decode(body: bytes, shape: type[T]) -> T:
+def _decode(body: bytes, shape: Any) -> Any:
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

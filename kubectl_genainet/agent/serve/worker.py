@@ -40,7 +40,8 @@ from kubectl_genainet.agent.serve.outbox import Outbox
 from kubectl_genainet.agent.serve.sampler import Sampler
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress, Sampled, Sightings, Tick
-from kubectl_genainet.wire import FilterEntry
+from kubectl_genainet.priority import give_way
+from kubectl_genainet.wire import FilterEntry, Filters
 
 POLL_S = 0.02
 SIGHTINGS = 500  # in one record
@@ -75,7 +76,7 @@ class Session:
         self.inventory = Inventory(job.node, job.host_netns)
         self.stop = threading.Event()
         self.reason = "stopped"
-        self.filters = job.request.filters
+        self.filters, self.own_filters = job.request.filters, job.request.own_filters
         self.filters_changed = threading.Event()
         self.flush_wanted = threading.Event()
         self.namespaces: set[int] = set()
@@ -100,7 +101,11 @@ class Session:
                 self.flush_wanted.set()
                 continue
             try:
-                self.filters = tuple(msgspec.json.decode(line, type=list[FilterEntry]))
+                changed: Filters = msgspec.json.decode(line, type=Filters)
+                if isinstance(changed, dict):
+                    self.own_filters = {**self.own_filters, **changed}
+                else:
+                    self.filters = changed
                 self.filters_changed.set()
             except msgspec.DecodeError:  # the server has checked it: can't happen, and must not end the session
                 continue
@@ -172,7 +177,7 @@ class Session:
             probe = LoadedProbe(PROBES[name], self.node, cache, request.options, self.job.budget, compiling)
             self.probes.append(probe)
             probe.on_event(*self._takers(name))
-            probe.configure(self._filters(probe), self._own())
+            probe.configure(self._filters(name), self._own())
         if "dns" in request.probes and self.job.dns_over_tcp:
             self._open_tap("dns", lambda: TcpTap(self.node, self.inventory.host_netns, request.options))
         if request.http:
@@ -204,7 +209,7 @@ class Session:
     def _open_tap(self, name: str, make: Callable[[], TcpTap | HttpTap]) -> None:
         try:
             self.taps[name] = make()
-            self.taps[name].configure(self.filters)
+            self.taps[name].configure(self._filters(name))
         except GenainetError as error:
             self.outbox.put(Progress(node=self.node, stage="missing", detail=error.message), always=True)
 
@@ -222,8 +227,9 @@ class Session:
                 detail = f"unreadable: {text}"
                 self.outbox.put(Progress(node=self.node, stage="missing", detail=detail), always=True)
 
-    def _filters(self, probe: LoadedProbe) -> tuple[FilterEntry, ...]:
-        return self.job.own_filters.get(probe.probe.name, self.filters)
+    def _filters(self, name: str) -> tuple[FilterEntry, ...]:
+        """What a probe, or a tap, follows."""
+        return self.own_filters.get(name, self.filters)
 
     def _own(self) -> set[int] | None:
         """The namespaces that the kernel filters by; None where all are this node's."""
@@ -420,10 +426,10 @@ class Session:
                 self._from_user_space(event)
 
     def _configure(self) -> None:
-        for tap in self.taps.values():
-            tap.configure(self.filters)
+        for name, tap in self.taps.items():
+            tap.configure(self._filters(name))
         for probe in self.probes:
-            probe.configure(self._filters(probe), self._own(), self.tunnels)
+            probe.configure(self._filters(probe.probe.name), self._own(), self.tunnels)
 
     def _watch_namespaces(self) -> None:
         """Pods come and go, tables fill: the namespaces are reported anew, and followed where the kernel is shared.
@@ -510,6 +516,7 @@ def main() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the session ends with the server, however that ends
     if os.getppid() == 1:
         return
+    give_way()
     job = msgspec.json.decode(sys.stdin.buffer.readline(), type=Job)
     session = Session(job, sys.stdin.buffer, sys.stdout.fileno())
     for number in (signal.SIGTERM, signal.SIGINT):

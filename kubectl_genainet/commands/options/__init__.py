@@ -15,6 +15,7 @@ from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.target import is_connection_end
 from kubectl_genainet.model.units import seconds
 from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.sources.choice import SourceChoice
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,37 +27,24 @@ def output_option(*formats: str) -> Callable[[F], F]:
     )
 
 
-def _source(
-    *,
-    namespace: str | None,
-    all_namespaces: bool,
-    context: str | None,
-    kubeconfig: str | None,
-    bundle: str | None,
-    user: str,
-    groups: tuple[str, ...],
-    lab: str | None,
-    manifests: tuple[str, ...],
-) -> Source:
-    given = [flag for flag, value in (("--lab", lab), ("--from", bundle), ("--manifests", manifests)) if value]
-    if len(given) > 1:
-        raise click.UsageError(f"{' and '.join(given)} exclude each other: each says where the state comes from")
-    scope: dict[str, Any] = {"namespace": namespace or "", "all_namespaces": all_namespaces}
-    if lab:
-        from kubectl_genainet.run.sources.lab import LabSource
-
-        return LabSource(lab, **scope)
-    if bundle:
-        from kubectl_genainet.run.sources.bundle import BundleSource
-
-        return BundleSource(bundle, **scope)
-    if manifests:
-        from kubectl_genainet.run.sources.manifests import ManifestsSource
-
-        return ManifestsSource(manifests, warn=Messages().warn, **scope)
-    from kubectl_genainet.run.sources.cluster import ClusterSource
-
-    return ClusterSource(context=context or "", kubeconfig=kubeconfig or "", user=user, groups=groups, **scope)
+def _choice(kwargs: dict[str, Any]) -> SourceChoice:
+    """Takes the options of `source_options` out of a command's parameters. Raises click.UsageError for two sources."""
+    choice = SourceChoice(
+        namespace=kwargs.pop("namespace") or "",
+        all_namespaces=kwargs.pop("all_namespaces"),
+        context=kwargs.pop("context") or "",
+        kubeconfig=kwargs.pop("kubeconfig") or "",
+        bundle=kwargs.pop("bundle") or "",
+        user=kwargs.pop("as_user"),
+        groups=kwargs.pop("as_groups"),
+        lab=kwargs.pop("lab", None) or "",
+        manifests=tuple(kwargs.pop("manifests", ())),
+    )
+    try:
+        choice.check()
+    except InputError as error:
+        raise click.UsageError(error.message) from None
+    return choice
 
 
 lab_option = click.option(
@@ -90,9 +78,16 @@ def split_from(values: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
 
 
 def source_options(
-    *, live: bool = True, manifests: bool = False, clients: bool = False, past: bool = False, own_length: str = ""
+    *,
+    live: bool = True,
+    manifests: bool = False,
+    clients: bool = False,
+    opened: bool = True,
+    past: bool = False,
+    own_length: str = "",
 ) -> Callable[[F], F]:
-    """Adds -n, -A, --context, --kubeconfig, --from and --lab (and --manifests), and passes them as `source: Source`.
+    """Adds -n, -A, --context, --kubeconfig, --from and --lab (and --manifests), and passes them as `source: Source`, or as
+    `choice: SourceChoice` where the command does not have it `opened`.
 
     With `clients`, --from takes clients too, and they are passed as `clients`. With `past`, --since, --at, --for and --until
     make a time that has passed the source; `own_length` is the verb's own parameter for --for, in seconds, if it has one.
@@ -103,17 +98,10 @@ def source_options(
         def wrapper(**kwargs: Any) -> Any:
             if clients:
                 kwargs["bundle"], kwargs["clients"] = split_from(kwargs["bundle"])
-            source = _source(
-                namespace=kwargs.pop("namespace"),
-                all_namespaces=kwargs.pop("all_namespaces"),
-                context=kwargs.pop("context"),
-                kubeconfig=kwargs.pop("kubeconfig"),
-                bundle=kwargs.pop("bundle"),
-                user=kwargs.pop("as_user"),
-                groups=kwargs.pop("as_groups"),
-                lab=kwargs.pop("lab", None),
-                manifests=tuple(kwargs.pop("manifests", ())),
-            )
+            choice = _choice(kwargs)
+            if not opened:
+                return function(choice=choice, **kwargs)
+            source = choice.open(Messages().warn)
             if past:
                 source = _past_of(source, kwargs, own_length)
             return function(source=source, **kwargs)
@@ -187,15 +175,8 @@ def watch_options(timeout: str = "30s") -> Callable[[F], F]:
     """Adds --node, --timeout (passed in seconds) and --record."""
 
     def decorate(function: F) -> F:
-        record = click.Path(dir_okay=False, writable=True)
         options = (
-            click.option(
-                "--record",
-                type=record,
-                default="",
-                callback=_not_overwritten,
-                help="Write a bundle that --from can replay. In a terminal it asks before it overwrites a file.",
-            ),
+            record_option,
             click.option("--timeout", default=timeout, show_default=True, callback=_seconds, help="How long to watch."),
             click.option("--node", default="", help="Only what this node sees."),
         )
@@ -205,6 +186,17 @@ def watch_options(timeout: str = "30s") -> Callable[[F], F]:
         return decorated  # type: ignore[no-any-return]
 
     return decorate
+
+
+def record_option(function: F) -> F:
+    """--record FILE."""
+    return click.option(
+        "--record",
+        type=click.Path(dir_okay=False, writable=True),
+        default="",
+        callback=_not_overwritten,
+        help="Write a bundle that --from can replay. In a terminal it asks before it overwrites a file.",
+    )(function)
 
 
 def _not_overwritten(context: click.Context, _: click.Parameter, file: str) -> str:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from kubectl_genainet.doctor.check import Need
-from kubectl_genainet.doctor.inputs import NOTHING_MEASURED, DnsMeasurement, DnsStats
+from kubectl_genainet.doctor.inputs import NO_FABRIC, NOTHING_MEASURED, DnsMeasurement, DnsStats, FabricMeasurement
 from kubectl_genainet.doctor.objects.calls import Call, find_calls
 from kubectl_genainet.doctor.objects.extent import Extent
 from kubectl_genainet.doctor.objects.installed import Installed
 from kubectl_genainet.doctor.objects.podspec import Container
-from kubectl_genainet.doctor.objects.raw import items, moment, number, text
+from kubectl_genainet.doctor.objects.raw import items, moment, text
 from kubectl_genainet.doctor.objects.recognise import Override, Recognised, recognise_all, with_callers
 from kubectl_genainet.doctor.objects.stacks import PASSES_TOKENS, Role, Stack, stack_named
 from kubectl_genainet.doctor.objects.variables import Variable, from_command_line, variables
@@ -36,7 +35,6 @@ from kubectl_genainet.policy.model import (
 from kubectl_genainet.proxy.drift import compare
 from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
 
-ZONE = "topology.kubernetes.io/zone"
 INSTANCE_TYPE = "node.kubernetes.io/instance-type"
 
 
@@ -51,6 +49,7 @@ class Cluster(Installed):
     rulesets: tuple[RulesetDump, ...] = ()
     packets: tuple[PacketSighting, ...] = ()
     measured: DnsMeasurement = NOTHING_MEASURED
+    fabric: FabricMeasurement = NO_FABRIC
     namespace: str = ""
     overrides: tuple[Override, ...] = ()
     complete: bool = False
@@ -76,6 +75,8 @@ class Cluster(Installed):
         """
         if need is Need.DNS:
             return self._dns_missing
+        if need is Need.FABRIC:
+            return "" if self.fabric.summary is not None else self.fabric.absent or Need.FABRIC.value
         if isinstance(need, Need):
             known = {Need.NODES: self.reports, Need.RULESETS: self.rulesets, Need.PACKETS: self.packets}[need]
             return "" if known else need.value
@@ -303,27 +304,6 @@ class Cluster(Installed):
         return workload.template.port_number(port.target_port or port.port)
 
     # Nodes
-
-    @cached_property
-    def nodes(self) -> tuple[KubeObject, ...]:
-        return self.snapshot.of("Node", "")
-
-    @cached_property
-    def _nodes_by_name(self) -> Mapping[str, KubeObject]:
-        return {n.name: n for n in self.nodes}
-
-    def node(self, name: str) -> KubeObject | None:
-        return self._nodes_by_name.get(name)
-
-    def zone(self, node_name: str) -> str:
-        """The zone of a node; empty where its labels don't say."""
-        found = self.node(node_name)
-        return found.labels.get(ZONE, "") if found else ""
-
-    @cached_property
-    def cores(self) -> int:
-        """Cores of all nodes, as the autoscaler counts them."""
-        return math.ceil(sum(number(n.raw, "status", "capacity", "cpu") for n in self.nodes))
 
     @cached_property
     def pods_per_node(self) -> Mapping[str, tuple[LivePod, ...]]:

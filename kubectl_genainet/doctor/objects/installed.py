@@ -1,18 +1,23 @@
-"""What is installed in a cluster, as its controllers tell: CNIs, distribution, cluster DNS."""
+"""What a cluster is made of, as its nodes and controllers tell: nodes, CNIs, distribution, cluster DNS."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from kubectl_genainet.doctor.objects import platform
+from kubectl_genainet.doctor.objects.raw import number
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
+
+ZONE = "topology.kubernetes.io/zone"
 
 
 @dataclass(frozen=True)
 class Installed:
-    """What the snapshot's controllers and configuration show to be installed."""
+    """What the snapshot's nodes, controllers and configuration show to be installed."""
 
     snapshot: ClusterSnapshot
 
@@ -56,3 +61,24 @@ class Installed:
             (o for o in system if o.name in ("coredns", "kube-dns")),
             next((o for o in system if o.labels.get("k8s-app") == "kube-dns" and "autoscaler" not in o.name), None),
         )
+
+    @cached_property
+    def nodes(self) -> tuple[KubeObject, ...]:
+        return self.snapshot.of("Node", "")
+
+    @cached_property
+    def _nodes_by_name(self) -> Mapping[str, KubeObject]:
+        return {n.name: n for n in self.nodes}
+
+    def node(self, name: str) -> KubeObject | None:
+        return self._nodes_by_name.get(name)
+
+    def zone(self, node_name: str) -> str:
+        """The zone of a node; empty where its labels don't say."""
+        found = self.node(node_name)
+        return found.labels.get(ZONE, "") if found else ""
+
+    @cached_property
+    def cores(self) -> int:
+        """Cores of all nodes, as the autoscaler counts them."""
+        return math.ceil(sum(number(n.raw, "status", "capacity", "cpu") for n in self.nodes))

@@ -128,6 +128,12 @@ def _stack(container: Container) -> tuple[Stack, str] | None:
     return (found, f"image {container.image}") if found is not None else None
 
 
+def runs_model_server(container: Container) -> bool:
+    """Whether a container's command line or image is of a model server."""
+    found = _stack(container)
+    return found is not None and found[0].role is Role.MODEL_SERVER
+
+
 def _by_containers(workload: Workload) -> tuple[Role, str, str]:
     """(role, stack, why) of what the containers run."""
     for container in workload.containers:

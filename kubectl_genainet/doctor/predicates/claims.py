@@ -30,6 +30,12 @@ def options(claim_spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield text(request, "name"), option
 
 
+def count(option: dict[str, Any]) -> int:
+    """How many devices a request asks for; 1 where it does not say."""
+    asked = option.get("count", 1)
+    return asked if isinstance(asked, int) else 1
+
+
 def requests(claim_spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(request, class) of a claim's requests."""
     for name, option in options(claim_spec):

@@ -39,16 +39,16 @@ def monitoring_objects() -> Iterator[Object]:
     kustomization = _read("metrics/monitoring", "kustomization.yaml")
     for name in kustomization["resources"]:
         yield _read("metrics/monitoring", name)
-    for made in kustomization["configMapGenerator"]:
+    for generator in kustomization["configMapGenerator"]:
         yield {
             "apiVersion": "v1",
             "kind": "ConfigMap",
             "metadata": {
-                "name": made["name"],
+                "name": generator["name"],
                 "namespace": kustomization["namespace"],
-                "labels": dict(made["options"]["labels"]),
+                "labels": dict(generator["options"]["labels"]),
             },
-            "data": {file: _text("metrics/monitoring", file) for file in made["files"]},
+            "data": {file: _text("metrics/monitoring", file) for file in generator["files"]},
         }
 
 

@@ -56,13 +56,13 @@ class DeployOptions(msgspec.Struct, frozen=True):
 
 def parse_node_selector(text: str) -> dict[str, str]:
     """ "gpu=true,zone=a"; raises InputError for what is no KEY=VALUE."""
-    found = {}
+    pairs = {}
     for part in filter(None, text.split(",")):
         key, equals, value = part.partition("=")
         if not equals or not key:
             raise InputError(f"{part!r} is not KEY=VALUE", field="--node-selector")
-        found[key.strip()] = value.strip()
-    return found
+        pairs[key.strip()] = value.strip()
+    return pairs
 
 
 def parse_tolerations(text: str) -> tuple[Toleration, ...]:
@@ -71,7 +71,7 @@ def parse_tolerations(text: str) -> tuple[Toleration, ...]:
         return (Toleration(operator="Exists"),)
     if text == "none":
         return ()
-    found = []
+    tolerations = []
     for part in filter(None, text.split(",")):
         taint, _, effect = part.partition(":")
         key, equals, value = taint.partition("=")
@@ -81,8 +81,8 @@ def parse_tolerations(text: str) -> tuple[Toleration, ...]:
                 field="--tolerations",
                 hint="EFFECT is NoSchedule, PreferNoSchedule or NoExecute; e.g. nvidia.com/gpu:NoSchedule",
             )
-        found.append(Toleration(key, "Equal" if equals else "Exists", value, effect))
-    return tuple(found)
+        tolerations.append(Toleration(key, "Equal" if equals else "Exists", value, effect))
+    return tuple(tolerations)
 
 
 def render(options: DeployOptions) -> list[dict[str, Any]]:

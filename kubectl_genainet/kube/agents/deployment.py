@@ -71,8 +71,8 @@ def has_monitoring(client: KubeClient) -> bool:
 def api_server_port(client: KubeClient) -> int:
     """The port behind the Service default/kubernetes; 0 where the user may not read it."""
     try:
-        found = client.get("/api/v1/namespaces/default/endpoints/kubernetes")
-        return int(found["subsets"][0]["ports"][0]["port"])
+        endpoints = client.get("/api/v1/namespaces/default/endpoints/kubernetes")
+        return int(endpoints["subsets"][0]["ports"][0]["port"])
     except (ApiError, LookupError, TypeError, ValueError):
         return 0
 
@@ -165,8 +165,8 @@ def _outcome(before: Any, after: Any) -> str:
 
 def _content(obj: dict[str, Any]) -> dict[str, Any]:
     """What an object says, without the server's bookkeeping: older servers write that anew at each apply."""
-    kept = {k: v for k, v in obj.items() if k not in ("metadata", "status")}
-    return kept | {k: obj["metadata"].get(k) for k in ("labels", "annotations", "generation")}
+    declared = {k: v for k, v in obj.items() if k not in ("metadata", "status")}
+    return declared | {k: obj["metadata"].get(k) for k in ("labels", "annotations", "generation")}
 
 
 def _podsecurity_note(namespace: dict[str, Any]) -> str:
@@ -189,15 +189,17 @@ def _ensure_capability(client: KubeClient, namespace: str, dry_run: bool) -> Ste
 
 def rollout(client: KubeClient, namespace: str) -> Rollout:
     """How far the agents are now, with the reasons for those that don't run."""
-    found = get_or_none(client, _DAEMONSET.format(namespace), f"get daemonset {namespace}/{AGENT}")
-    if found is None:
+    daemonset = get_or_none(client, _DAEMONSET.format(namespace), f"get daemonset {namespace}/{AGENT}")
+    if daemonset is None:
         raise GenainetError(f"there is no DaemonSet {namespace}/{AGENT}", "Run `kubectl genainet deploy` first.")
-    status = found.get("status", {})
+    status = daemonset.get("status", {})
     desired, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
-    current = status.get("observedGeneration", 0) >= found["metadata"].get("generation", 0)
+    current = status.get("observedGeneration", 0) >= daemonset["metadata"].get("generation", 0)
     updated = status.get("updatedNumberScheduled", 0)
     complete = current and desired > 0 and ready >= desired and updated >= desired
-    return Rollout(ready, desired, complete, current, () if complete else tuple(_problems(client, namespace, found)))
+    return Rollout(
+        ready, desired, complete, current, () if complete else tuple(_problems(client, namespace, daemonset))
+    )
 
 
 def _problems(client: KubeClient, namespace: str, daemonset: dict[str, Any]) -> Iterator[Problem]:
@@ -218,20 +220,20 @@ def _events(client: KubeClient, namespace: str, obj: dict[str, Any]) -> list[dic
     """An object's events, oldest first; none where the user may not read them."""
     selector = f"involvedObject.uid={obj['metadata'].get('uid', '')}"
     try:
-        found = client.get(f"/api/v1/namespaces/{namespace}/events", fieldSelector=selector).get("items") or []
+        events = client.get(f"/api/v1/namespaces/{namespace}/events", fieldSelector=selector).get("items") or []
     except ApiError:
         return []
-    return sorted(found, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
+    return sorted(events, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
 
 
 def _ended_container(pod: dict[str, Any]) -> str:
     """The name of the container that has ended, the agent's before others; "" where none has."""
-    found = [
+    ended = [
         container["name"]
         for container in pod.get("status", {}).get("containerStatuses") or ()
         if "terminated" in {**container.get("lastState", {}), **container.get("state", {})}
     ]
-    return AGENT_CONTAINER if AGENT_CONTAINER in found else next(iter(found), "")
+    return AGENT_CONTAINER if AGENT_CONTAINER in ended else next(iter(ended), "")
 
 
 def _last_log(client: KubeClient, pod: dict[str, Any], container: str) -> str:
@@ -255,12 +257,12 @@ def wait_for_rollout(
     Raises GenainetError with the first problem when the time is up.
     """
     deadline = time.monotonic() + timeout_s
-    told: Rollout | None = None
+    last_state: Rollout | None = None
     while True:
         state = rollout(client, namespace)
-        if state != told:
+        if state != last_state:
             tell(state)
-            told = state
+            last_state = state
         if state.complete:
             return state
         if time.monotonic() >= deadline:
@@ -362,9 +364,9 @@ def _remove_namespace(client: KubeClient, obj: dict[str, Any], deadline: float, 
     if not is_ours(existing):
         yield Step(describe(obj), "kept", "deploy did not make it")
         return
-    others = others_in(client, obj["metadata"]["name"])
-    if others:
-        shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+    foreign = others_in(client, obj["metadata"]["name"])
+    if foreign:
+        shown = ", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
         yield Step(describe(obj), "kept", f"it holds what deploy did not make: {shown}")
         return
     step = _remove(client, obj)

@@ -24,9 +24,9 @@ def fleet(
             text = problem.what if problem else "no agent is meant to run here (see --node-selector, --tolerations)"
             rows.append(NodeStatus(node, "none", problem=text, hint=problem.hint if problem else ""))
         elif not agent.ready:
-            what = problem.what if problem else "it is starting, or its node does not answer"
+            reason = problem.what if problem else "it is starting, or its node does not answer"
             hint = problem.hint if problem else ""
-            rows.append(NodeStatus(node, "not ready", agent.pod, agent.version, problem=what, hint=hint))
+            rows.append(NodeStatus(node, "not ready", agent.pod, agent.version, problem=reason, hint=hint))
         else:
             rows.append(_answered(agent, answers.get(node, "")))
     return tuple(rows)
@@ -42,7 +42,7 @@ def _answered(agent: Agent, answer: Hello | str) -> NodeStatus:
 
 def skew(client_version: str, agents: Iterable[Agent]) -> str:
     """A warning for agents of another version than this client; "" where all are the same."""
-    others = sorted({a.version or "unknown" for a in agents} - {client_version})
-    if not others:
+    other_versions = sorted({a.version or "unknown" for a in agents} - {client_version})
+    if not other_versions:
         return ""
-    return f"agents of version {', '.join(others)} run in the cluster, this client is {client_version}"
+    return f"agents of version {', '.join(other_versions)} run in the cluster, this client is {client_version}"

@@ -24,14 +24,14 @@ def others_in(client: KubeClient, namespace: str) -> list[str]:
 
     Kinds that the user may not list are not seen.
     """
-    found: list[str] = []
+    objects: list[str] = []
     for root, plural in _listable(client):
         try:
             items = client.get(f"{root}/namespaces/{namespace}/{plural}", limit="50").get("items") or []
         except ApiError:
             continue
-        found += [f"{plural}/{item['metadata']['name']}" for item in items if _is_other(plural, item)]
-    return sorted(set(found))
+        objects += [f"{plural}/{item['metadata']['name']}" for item in items if _is_other(plural, item)]
+    return sorted(set(objects))
 
 
 def _listable(client: KubeClient) -> Iterator[tuple[str, str]]:

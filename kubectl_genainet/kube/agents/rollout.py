@@ -30,7 +30,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 def daemonset_problems(events: Iterable[Mapping[str, Any]]) -> list[Problem]:
     """Problems that keep pods from being created at all, from the DaemonSet's events, newest last."""
-    found: dict[str, Problem] = {}
+    problems: dict[str, Problem] = {}
     for event in events:
         if event.get("reason") != "FailedCreate":
             continue
@@ -46,8 +46,8 @@ def daemonset_problems(events: Iterable[Mapping[str, Any]]) -> list[Problem]:
             hint = "An admission policy (Kyverno, Gatekeeper, …) refuses the agent: exempt its namespace."
         else:
             hint = ""
-        found[message] = Problem(f"its pods are not admitted: {message}", hint)
-    return list(found.values())
+        problems[message] = Problem(f"its pods are not admitted: {message}", hint)
+    return list(problems.values())
 
 
 def pod_problem(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = (), log: str = "") -> Problem | None:
@@ -172,8 +172,8 @@ def _last_words(ended: Mapping[str, Any], log: str) -> str:
     status = ended.get("exitCode", "?")
     if not lines:
         return f"the agent ended with status {status} and said nothing"
-    own = [line for line in lines if line.startswith(_OWN)]
-    return f"the agent ended with status {status}: {(own or lines)[-1]}"
+    own_lines = [line for line in lines if line.startswith(_OWN)]
+    return f"the agent ended with status {status}: {(own_lines or lines)[-1]}"
 
 
 def _crash_hint(log: str) -> str:

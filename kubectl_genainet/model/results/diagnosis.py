@@ -39,7 +39,7 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     """Why something is broken, for whom, and what to do.
 
     `clients` and `backends` are "namespace/workload", or addresses where no pod has them. `count` of `unit` failed by it.
-    `first_s` and `last_s` are seconds after the start of the watch at which it was seen; None in a replay without a clock.
+    `first_s` and `last_s` are seconds after the start of the watch at which it was seen; None where a time is not known.
     """
 
     check: str
@@ -59,11 +59,43 @@ class Cause(msgspec.Struct, frozen=True, kw_only=True):
     example: PacketPath | None = None  # one connection that the cause hit
 
 
+class Series(msgspec.Struct, frozen=True):
+    """Something counted by the second of the watch; seconds without any are left out."""
+
+    name: str  # "connections", "failed connections", "dropped packets", "retransmitted segments", "queries", …
+    counts: dict[int, int]
+
+
+class HeatCell(msgspec.Struct, frozen=True):
+    """`count` replies in one second of the watch took up to `upto_ns`, and more than the next smaller bound."""
+
+    second: int
+    upto_ns: int
+    count: int
+
+
+class HeatMap(msgspec.Struct, frozen=True):
+    """How long something took, by the second of the watch. The bounds double from one to the next."""
+
+    name: str  # "handshake", "response", "DNS"
+    cells: tuple[HeatCell, ...]
+
+
+class Timeline(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened when. `began` is second 0 (RFC 3339); `seconds` is how many there are."""
+
+    began: str
+    seconds: int
+    series: tuple[Series, ...] = ()
+    heat: tuple[HeatMap, ...] = ()
+
+
 class Conclusion(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="diagnosis"):
     """The result of one run. `causes` come worst first; without any, nothing wrong was seen.
 
     `notes` are worth knowing and were not felt. `callers` are the workloads that call the target, with how many of their
-    connections were seen (0: configured to call it, and silent). `next` are commands for what stayed unknown.
+    connections were seen (0: configured to call it, and silent). `next` are commands for what stayed unknown. `began` is when
+    the first agent began to watch (RFC 3339; "" where none did).
     """
 
     target: str
@@ -79,3 +111,5 @@ class Conclusion(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     nodes: tuple[str, ...]
     silent_nodes: tuple[str, ...]
     lost: int | None  # events; None where a node has not said
+    began: str = ""
+    timeline: Timeline | None = None

@@ -78,6 +78,7 @@ class DropRow(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="
 class DropSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="drops_summary"):
     """The sum of a run. `packets` are those of the rows, by outcome, `by_reason` those of dropped packets. `background`
     were freed without anything being lost, and are left out of the rows. `events` are samples: emitted = received + lost.
+    `timeline` has, by what was counted ("drop", "reset", "retransmit", …), how many came in a second (of 1970).
     `forgotten` counts what found no room among the rows; `observers` are packets of the agents' own questions to their nodes."""
 
     target: str
@@ -92,3 +93,4 @@ class DropSummary(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", t
     silent_nodes: tuple[str, ...]
     lost: tuple[Losses, ...]
     observers: int = 0
+    timeline: dict[str, dict[int, int]] = {}

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Union
 
-from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, Act, Action, Chain, Rule, State
+from kubectl_genainet.proxy.evaluator.header import get_tos
+from kubectl_genainet.proxy.evaluator.ir import Act, Action, Chain, Rule
 from kubectl_genainet.proxy.evaluator.model import RulesetVerdict
 from kubectl_genainet.proxy.evaluator.nat import destinations
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
+from kubectl_genainet.proxy.evaluator.state import ALL_BITS, State
 
 if TYPE_CHECKING:
     from kubectl_genainet.proxy.evaluator.walk import Walk
@@ -55,8 +57,10 @@ def perform(walk: Walk, state: State, rule: Rule, hook: Hook, at: int, chain: Ch
             case Act.NOTRACK:
                 if state.ct_later:  # a packet that has been tracked already stays so
                     state.ct, state.ct_later = "UNTRACKED", ""
-            case Act.DSCP:
-                state.dscp = action.port
+            case Act.TOS:
+                state.tos = get_tos(state) & action.keep ^ action.flip
+            case Act.TTL:
+                state.ttl = _new_ttl(state.ttl, action)
             case Act.ADD:
                 state.added = (*state.added, (action.detail, tuple(get(state) for get in action.keys)))
             case Act.SPLIT:
@@ -76,6 +80,13 @@ def perform(walk: Walk, state: State, rule: Rule, hook: Hook, at: int, chain: Ch
             case _:
                 return step(walk, state, action, hook, chain, here)
     return None
+
+
+def _new_ttl(ttl: int | None, action: Action) -> int | None:
+    """`flip` is what it is set to, or what is added to it (ttl_tg, net/netfilter/xt_HL.c)."""
+    if action.detail == "set":
+        return action.flip
+    return None if ttl is None else min(max(ttl + action.flip, 0), 255)
 
 
 def _mark(state: State, action: Action) -> bool:

@@ -7,8 +7,8 @@ from functools import cache, lru_cache
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, Check, State, address_of
 from kubectl_genainet.proxy.evaluator.sets import SetLookup
+from kubectl_genainet.proxy.evaluator.state import ALL_BITS, Check, State, address_of
 
 PROTOCOLS = {
     "tcp": 6,
@@ -30,6 +30,8 @@ PROTOCOLS = {
     "igmp": 2,
     "all": 0,
 }
+
+SYN = 0x02
 
 Getter = Callable[[State], Any]  # a field's value; None: not known
 
@@ -377,10 +379,3 @@ def get_packet_type(s: State) -> str:
     if _is_multicast(s.dst, s.family):
         return "multicast"
     return "broadcast" if s.family == 4 and s.dst == ALL_BITS else "unicast"
-
-
-def get_dscp(s: State) -> int:
-    if s.dscp is None:
-        s.assume("the packet's DSCP is 0")
-        return 0
-    return s.dscp

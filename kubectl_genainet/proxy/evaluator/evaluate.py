@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, Env, State, address_number
+from kubectl_genainet.proxy.evaluator.checks import SYN
 from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet, RulesetVerdict
 from kubectl_genainet.proxy.evaluator.remember import Asked, WatchedState
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
+from kubectl_genainet.proxy.evaluator.state import ALL_BITS, Env, State, address_number
 from kubectl_genainet.proxy.evaluator.summary import summary
 from kubectl_genainet.proxy.evaluator.walk import Walk
 from kubectl_genainet.proxy.ruleset import Ruleset
-
-SYN = 0x02
 
 
 def evaluate(
@@ -47,7 +46,9 @@ def evaluate(
         state.uid,
         state.gid,
         state.icmp,
-        state.dscp,
+        state.tos,
+        state.ttl,
+        state.length,
         state.family,
     )
     known = ruleset.memory.recall(key, src, sport)
@@ -126,7 +127,9 @@ def _fill(state: State, packet: Packet, env: Env, *, mark_known: bool) -> State:
     state.bridged, state.phys_in, state.phys_out = packet.bridged, packet.bridge_port, None
     if packet.bridge_port:
         state.bridged = True
-    state.icmp, state.uid, state.gid, state.dscp = packet.icmp, packet.uid, packet.gid, packet.dscp
+    state.icmp, state.uid, state.gid = packet.icmp, packet.uid, packet.gid
+    state.tos = None if packet.dscp is None else packet.dscp << 2
+    state.ttl, state.length = packet.ttl, packet.length
     state.dnat = state.masquerade = state.accepted = state.own = state.looped = False
     state.scheduled = state.redirected = state.from_wire = False
     state.orig_src, state.by_node, state.nat_done, state.added = None, False, 0, ()

@@ -47,6 +47,8 @@ class Packet(msgspec.Struct, frozen=True, kw_only=True):
     uid: int | None = None  # of the process that sends it
     gid: int | None = None
     dscp: int | None = None
+    ttl: int | None = None  # as it enters the node; IPv6: the hop limit
+    length: int | None = None  # in bytes, from the IP header on
 
     @classmethod
     def of(cls, flow: FiveTuple, *, ct_state: str = "NEW") -> Packet:

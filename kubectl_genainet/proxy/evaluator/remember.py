@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from kubectl_genainet.proxy.evaluator.ir import State
 from kubectl_genainet.proxy.evaluator.model import Evaluation
+from kubectl_genainet.proxy.evaluator.state import State
 
 MAX_WAYS = 100_000  # that are kept of all walks together, at about 1 KiB each
 MAX_SOURCES = 8  # kinds of sources that are told apart for one destination
@@ -45,7 +45,8 @@ class Asked:
             state.connmark_known,
             state.iif,
             state.oif,
-            state.dscp,
+            state.tos,
+            state.ttl,
             state.added,
             state.nat_done,
         )

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy.evaluator import actions, doubts
 from kubectl_genainet.proxy.evaluator.actions import CONNTRACK, Frames
-from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, Act, Action, Chain, Passed, Path, Rule, State, address_number
+from kubectl_genainet.proxy.evaluator.ir import Act, Action, Chain, Passed, Path, Rule
 from kubectl_genainet.proxy.evaluator.model import RulesetVerdict
 from kubectl_genainet.proxy.evaluator.remember import Asked
 from kubectl_genainet.proxy.evaluator.rule_ref import ENTERED, Hook, RuleRef
+from kubectl_genainet.proxy.evaluator.state import ALL_BITS, State, address_number
 from kubectl_genainet.proxy.evaluator.summary import End
 from kubectl_genainet.proxy.ipvs.read import VirtualServer
 from kubectl_genainet.proxy.ruleset import Ruleset, effective_priority
@@ -126,7 +127,7 @@ class Walk:
         changed = (state.dst, state.dport) != (state.orig_dst, state.orig_dport)
         key = (
             *(hook, at, state.mark, state.known, state.connmark, state.connmark_known, state.ct, state.accepted),
-            *(state.doubts, state.dscp, state.masquerade, changed, state.added),
+            *(state.doubts, state.tos, state.ttl, state.masquerade, changed, state.added),
         )
         if key not in self.tails:
             started, ends, waiting = state.path, len(self.ends), len(self.pending)
@@ -202,6 +203,7 @@ class Walk:
                 local = False
         if not local:
             state.oif = state.oif_routed
+            state.ttl = None if state.ttl is None else state.ttl - 1  # ip_forward, net/ipv4/ip_forward.c
         return Hook.INPUT if local else Hook.FORWARD
 
     def _schedules_now(self, state: State, hook: Hook, chain: Chain) -> bool:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from kubectl_genainet.proxy.evaluator import checks
 from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Getter, Question, any_of, asking
 from kubectl_genainet.proxy.evaluator.icmp import ICMP_NAMES, ICMPV6_NAMES
-from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, Check, Rule, State
+from kubectl_genainet.proxy.evaluator.ir import Rule
+from kubectl_genainet.proxy.evaluator.state import ALL_BITS, Check, State
 from kubectl_genainet.proxy.iptables import conntrack
+from kubectl_genainet.proxy.iptables.headers import HEADER_OPTIONS
 from kubectl_genainet.proxy.iptables.ipset import set_matches
 from kubectl_genainet.proxy.iptables.reader import Node, Option, Reader, network, ports
 from kubectl_genainet.proxy.iptables.target import value_and_mask
@@ -232,16 +234,6 @@ def _packet_type(c: Node, r: Reader, rule: Rule) -> Check:
     return lambda s: checks.get_packet_type(s) == kind
 
 
-def _dscp(c: Node, r: Reader, rule: Rule) -> Check:
-    value = int(r.next(), 0)
-    return lambda s: checks.get_dscp(s) == value
-
-
-def _tos(c: Node, r: Reader, rule: Rule) -> Check:
-    value, mask = value_and_mask(r.next())
-    return lambda s: (checks.get_dscp(s) << 2) & (mask & 0xFF) == value
-
-
 def _room(answer: bool) -> Option:
     """A limit of rate, number or volume: the first packet of the first connection finds room. This is said."""
 
@@ -340,8 +332,7 @@ OPTIONS: dict[str, Option] = {
     "--gid-owner": _owner("gid"),
     "--socket-exists": _socket_exists,
     "--pkt-type": _packet_type,
-    "--dscp": _dscp,
-    "--tos": _tos,
+    **HEADER_OPTIONS,
     "--limit": _room(True),
     "--limit-burst": _skip(1),
     **dict.fromkeys(("--hashlimit", "--hashlimit-upto"), _room(True)),

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.proxy.evaluator.ir import Act, Chain, Rule, address_of
+from kubectl_genainet.proxy.evaluator.ir import Act, Chain, Rule
+from kubectl_genainet.proxy.evaluator.state import address_of
 from kubectl_genainet.proxy.iptables.read import IptablesTable, split_counters
 from kubectl_genainet.proxy.names import service_in_comment
 from kubectl_genainet.proxy.service_rules import Entry, RuleAddress, RuleBackend

@@ -10,7 +10,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 from kubectl_genainet.model.packet import split_endpoint
-from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, CONTINUE_ACTION, Act, Action, address_number
+from kubectl_genainet.proxy.evaluator.ir import CONTINUE_ACTION, Act, Action
+from kubectl_genainet.proxy.evaluator.state import ALL_BITS, address_number
 from kubectl_genainet.proxy.iptables.reader import network
 
 # Targets that leave the packet's way alone, as far as this tool looks at a packet.
@@ -24,8 +25,7 @@ _NO_VERDICT = {
     "CLASSIFY",
     "TCPMSS",
     "ECN",
-    "TTL",
-    "HL",
+    "TCPOPTSTRIP",
     "RATEEST",
     "IDLETIMER",
     "LED",
@@ -136,14 +136,22 @@ def _netmap(options: list[str]) -> Action:
 
 
 def _dscp(options: list[str]) -> Action:
-    return Action(Act.DSCP, port=int(options[1], 0))
+    return Action(Act.TOS, keep=0x03, flip=int(options[1], 0) << 2)
 
 
 def _tos(options: list[str]) -> Action:
+    """--set-tos zeroes the mask's bits and XORs the value in; all others are saved as it (tos_tg, xt_DSCP.c)."""
     value, mask = value_and_mask(options[1])
-    if options[0] == "--set-tos" and mask & 0xFC == 0xFC:
-        return Action(Act.DSCP, port=value >> 2)
-    return Action(Act.DSCP, port=None)  # some bits stay as they are
+    return Action(Act.TOS, keep=~mask & 0xFF, flip=value & 0xFF)
+
+
+def _ttl(options: list[str]) -> Action:
+    how, number = options[0].rpartition("-")[2], int(options[1])
+    return Action(Act.TTL, detail=how, flip=-number if how == "dec" else number)
+
+
+def _marked_by_hash(options: list[str]) -> Action:
+    return Action(Act.MARK, source="unknown", detail="HMARK")
 
 
 def _ct(options: list[str]) -> Action:
@@ -153,6 +161,12 @@ def _ct(options: list[str]) -> Action:
 def _queue(options: list[str]) -> Action:
     number = options[options.index("--queue-num") + 1] if "--queue-num" in options else "0"
     return Action(Act.QUEUE, detail=f"nfqueue {number}")
+
+
+def _tproxy(options: list[str]) -> Action:
+    """A socket gets the packet where one listens for it; else it is dropped (tproxy_tg4, net/netfilter/xt_TPROXY.c)."""
+    port = options[options.index("--on-port") + 1] if "--on-port" in options else "its own"
+    return Action(Act.UNKNOWN, chain="TPROXY", detail=f"whether a program takes what TPROXY gives to port {port}")
 
 
 def _connmark(options: list[str]) -> Action:
@@ -183,7 +197,11 @@ _TARGETS: dict[str, Callable[[list[str]], Action]] = {
     "CT": _ct,
     "NOTRACK": lambda options: Action(Act.NOTRACK),
     "DSCP": _dscp,
+    "TTL": _ttl,
+    "HL": _ttl,
+    "HMARK": _marked_by_hash,
     "TOS": _tos,
+    "TPROXY": _tproxy,
     "NFQUEUE": _queue,
     "QUEUE": _queue,
 }

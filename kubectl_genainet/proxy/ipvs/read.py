@@ -7,8 +7,8 @@ import msgspec
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.model.packet import address_text, split_endpoint
-from kubectl_genainet.proxy.evaluator.ir import address_number
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
+from kubectl_genainet.proxy.evaluator.state import address_number
 from kubectl_genainet.proxy.unread import Scope, Unread
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from kubectl_genainet.proxy.evaluator import checks
+from kubectl_genainet.proxy.evaluator import checks, header
 from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Getter
-from kubectl_genainet.proxy.evaluator.ir import Check, State
+from kubectl_genainet.proxy.evaluator.state import Check, State
 from kubectl_genainet.proxy.nftables import values
 from kubectl_genainet.proxy.nftables.values import Convert, Unsupported
 
@@ -42,6 +42,12 @@ def field_of(expression: Any) -> Field:
         )
     if kind == "payload" and isinstance(body, dict) and "field" in body:
         return _payload(str(body.get("protocol")), str(body["field"]))
+    if kind == "payload" and isinstance(body, dict):
+        return Field((_whole(_raw(body)),), (values.plain,))
+    if kind == "tcp option":
+        return Field((checks.always_unknown,), (_anything,), (checks.protocol_is(PROTOCOLS["tcp"]),))
+    if kind == "rt":
+        return _route(str(body["key"]))
     if kind == "meta":
         return _meta(str(body["key"]))
     if kind == "ct":
@@ -65,6 +71,8 @@ def _arithmetic(kind: str, body: Any) -> Field:
         number |= values.single(part, inner.converts[0])
     if kind == "&" and not number & _DONT_FRAGMENT and _is_fragment_offset(body[0]):
         return Field((_no_fragment,), inner.converts, inner.needs)
+    if kind == "&" and "base" in body[0].get("payload", ()):
+        return Field((_masked_bits(_raw(body[0]["payload"]), number),), inner.converts, inner.needs)
     if kind == "&" and _key(body[0]) in ("meta mark", "ct mark"):
         return Field((_masked_mark(number, of_connection=_key(body[0]) == "ct mark"),), inner.converts, inner.needs)
     apply: dict[str, Callable[[int], int]] = {
@@ -83,6 +91,34 @@ def _arithmetic(kind: str, body: Any) -> Field:
     return Field((changed,), inner.converts, inner.needs)
 
 
+def _raw(body: Json) -> header.Read:
+    read = header.raw_payload(str(body.get("base")), int(body["offset"]), int(body["len"]))
+    if read is None:
+        raise Unsupported("payload")
+    return read
+
+
+def _whole(read: header.Read) -> Getter:
+    return _masked_bits(read, -1)
+
+
+def _masked_bits(read: header.Read, mask: int) -> Getter:
+    def get(s: State) -> int | None:
+        bits = read(s)
+        wanted = mask & (1 << bits.width) - 1
+        return None if wanted & ~bits.known else bits.value & wanted
+
+    return get
+
+
+def _route(key: str) -> Field:
+    if key == "classid":
+        return Field((_default("the route has no realm"),), (values.named_zero,))
+    if key == "ipsec":
+        return Field((_without_ipsec,), (values.exists,))
+    return Field((checks.always_unknown,), (_anything,))
+
+
 _DONT_FRAGMENT = 0x4000
 
 
@@ -94,11 +130,6 @@ def _is_fragment_offset(expression: Any) -> bool:
 def _no_fragment(s: State) -> int:
     s.assume("the packet is no fragment")
     return 0
-
-
-def _no_options(s: State) -> int:
-    s.assume("the packet has no IP options")
-    return 5
 
 
 def _key(expression: Any) -> str:
@@ -120,9 +151,13 @@ _IP: dict[str, tuple[Getter, Convert]] = {
     "daddr": (checks.get_destination, values.plain),
     "protocol": (checks.get_protocol, values.protocol),
     "nexthdr": (checks.get_protocol, values.protocol),
-    "dscp": (checks.get_dscp, values.dscp),
-    "hdrlength": (_no_options, values.plain),
+    "dscp": (header.get_dscp, values.dscp),
+    "ecn": (header.get_ecn, values.ecn),
+    "ttl": (header.get_ttl, values.plain),
+    "hoplimit": (header.get_ttl, values.plain),
+    "hdrlength": (header.header_words, values.plain),
 }
+_LENGTHS = {"ip": header.get_length, "ip6": header.get_ip6_length, "udp": header.get_udp_length}
 _PORTS: dict[str, Getter] = {"sport": checks.get_sport, "dport": checks.get_dport}
 
 
@@ -132,6 +167,8 @@ def _payload(protocol: str, name: str) -> Field:
         of_family = (checks.family_is(version),)
         if name == "version":
             return Field((lambda s: version,), (values.plain,), of_family)
+        if name == "length":
+            return Field((_LENGTHS[protocol],), (values.plain,), of_family)
         getter, convert = _IP.get(name, (checks.always_unknown, values.plain))
         question = f"source{version}" if name == "saddr" else ""
         return Field((getter,), (convert,), of_family, question=question)
@@ -142,6 +179,8 @@ def _payload(protocol: str, name: str) -> Field:
         return _icmp(name, needs, v6=protocol == "icmpv6")
     if protocol == "tcp" and name == "flags":
         return Field((lambda s: s.tcp_flags,), (values.tcp_flags,), needs, bits=True)
+    if (protocol, name) == ("udp", "length"):
+        return Field((header.get_udp_length,), (values.plain,), needs)
     if name in _PORTS and protocol == "th":
         return Field((_first_words(name),), (values.port,), needs, question=name)
     if name in _PORTS:
@@ -182,6 +221,16 @@ def _sent_by_a_socket(s: State) -> bool:
     return s.uid != -1 or s.gid != -1
 
 
+def _default(what: str) -> Getter:
+    """0, which is said to be taken for granted."""
+
+    def get(s: State) -> int:
+        s.assume(what)
+        return 0
+
+    return get
+
+
 _META: dict[str, tuple[Getter, Convert, str]] = {
     "l4proto": (checks.get_protocol, values.protocol, ""),
     "mark": (checks.get_mark, values.plain, ""),
@@ -194,12 +243,16 @@ _META: dict[str, tuple[Getter, Convert, str]] = {
     "skuid": (_uid, values.user, "uid"),
     "skgid": (_gid, values.user, "gid"),
     "pkttype": (checks.get_packet_type, values.packet_type, ""),
+    "length": (header.get_length, values.plain, ""),
+    "rtclassid": (_default("the route has no realm"), values.named_zero, ""),
+    "iifgroup": (_default("the device is in group 0"), values.named_zero, ""),
+    "oifgroup": (_default("the device is in group 0"), values.named_zero, ""),
 }
 
 
 def _meta(key: str) -> Field:
     if key in ("ipsec", "secpath"):
-        return Field((_without_ipsec,), (values.numbers({"exists": 1, "missing": 0}),))
+        return Field((_without_ipsec,), (values.exists,))
     if key not in _META:
         return Field((checks.always_unknown,), (_anything,))
     getter, convert, question = _META[key]
@@ -225,6 +278,23 @@ def _first(get: Getter) -> Getter:
     return lambda s: get(s) if s.ct in ("NEW",) else None
 
 
+def _no_helper(s: State) -> str:
+    s.assume("the connection has no helper")
+    return ""
+
+
+_WAYS = ("", "original", "reply")
+
+
+def _counted_packets(way: str) -> Getter:
+    """Conntrack has counted the packet when rules ask (nf_ct_refresh_acct), as one of the original direction."""
+    return _first(lambda s: 0 if way == "reply" else 1)
+
+
+def _counted_bytes(way: str) -> Getter:
+    return _first(lambda s: 0 if way == "reply" else header.get_length(s))
+
+
 def _ct(key: str, direction: str, family: str) -> Field:
     if key == "state":
         return Field((lambda s: s.ct.lower(),), (values.words,), bits=True)
@@ -239,15 +309,19 @@ def _ct(key: str, direction: str, family: str) -> Field:
         ("status", ""): (checks.get_ct_status, values.ct_status),
         ("mark", ""): (checks.get_connmark, values.plain),
         ("direction", ""): (_first(lambda s: "original"), values.words),
+        ("helper", ""): (_first(_no_helper), values.words),
         ("zone", ""): (_first(lambda s: 0), values.plain),
+        **{("packets", way): (_counted_packets(way), values.plain) for way in _WAYS},
+        **{("bytes", way): (_counted_bytes(way), values.plain) for way in _WAYS},
+        **{("avgpkt", way): (_counted_bytes(way), values.plain) for way in _WAYS},
         ("l3proto", ""): (lambda s: 2 if s.family == 4 else 10, values.family),
         ("protocol", ""): (checks.get_protocol, values.protocol),
-        ("saddr", "original"): (_first(checks.get_original_source), values.plain),
-        ("daddr", "original"): (_first(lambda s: s.orig_dst), values.plain),
+        ("saddr", "original"): (_first(checks.get_original_source), values.conntrack_address),
+        ("daddr", "original"): (_first(lambda s: s.orig_dst), values.conntrack_address),
         ("proto-src", "original"): (_first(checks.get_sport), values.port),
         ("proto-dst", "original"): (_first(lambda s: s.orig_dport), values.port),
-        ("saddr", "reply"): (_first(checks.get_destination), values.plain),
-        ("daddr", "reply"): (_first(checks.get_source), values.plain),
+        ("saddr", "reply"): (_first(checks.get_destination), values.conntrack_address),
+        ("daddr", "reply"): (_first(checks.get_source), values.conntrack_address),
         ("proto-src", "reply"): (_first(checks.get_dport), values.port),
     }
     if key in ("protocol", "l3proto"):
@@ -267,6 +341,8 @@ def _fib(body: Json) -> Field:
         return Field((lambda s: _type_without_device(s, get(s)),), (values.words,))
     if body["result"] in ("oif", "oifname", "check") and "saddr" in flags:
         return Field((_route_back,), (_route_exists,))
+    if body["result"] in ("oif", "oifname") and flags == ["daddr"]:
+        return Field((_routed_device,), (values.device,))
     return Field((checks.always_unknown,), (_anything,))
 
 
@@ -274,6 +350,14 @@ def _type_without_device(s: State, address: int | None) -> str | None:
     """What is local at one device need not be at another; what is not local, is so nowhere."""
     kind = checks.address_type(s, address)
     return None if kind == "local" else kind
+
+
+def _routed_device(s: State) -> str | None:
+    """Where its destination alone leads, which is where the packet goes, unless rules of routing ask for more."""
+    if not s.oif or s.env.is_local(s.dst, s.family) is not False:
+        return None
+    s.assume("the route depends on the destination alone")
+    return s.oif
 
 
 def _route_back(s: State) -> bool:

@@ -26,7 +26,7 @@ STARTS = {
     *("accept", "drop", "return", "continue", "jump", "goto", "reject", "counter", "log", "limit", "masquerade"),
     *("dnat", "snat", "redirect", "queue", "comment", "update", "add", "delete", "notrack", "meta", "ct", "ip", "ip6"),
     *("tcp", "udp", "sctp", "th", "fib", "iifname", "oifname", "numgen", "mark", "quota", "flow", "dup", "tproxy"),
-    *("iif", "oif", "set", "icmp", "icmpv6", "jhash", "symhash", "last", "fwd", "synproxy", "meter"),
+    *("iif", "oif", "set", "icmp", "icmpv6", "jhash", "symhash", "last", "fwd", "synproxy", "meter", "rt"),
 }
 WITH_BITS = {("ct", "state"), ("ct", "status"), ("ct", "label"), ("tcp", "flags")}
 

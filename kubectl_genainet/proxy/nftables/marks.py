@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, CONTINUE_ACTION, Act, Action, Check
+from kubectl_genainet.proxy.evaluator.ir import CONTINUE_ACTION, Act, Action
+from kubectl_genainet.proxy.evaluator.state import ALL_BITS, Check
 from kubectl_genainet.proxy.nftables import values
 from kubectl_genainet.proxy.nftables.maps import picked, split_evenly
 from kubectl_genainet.proxy.nftables.values import Json, Unsupported
@@ -20,12 +21,19 @@ def mark_action(table: NftTable, body: Json, label: str) -> tuple[Action, tuple[
     key, value = body["key"], body["value"]
     payload = key.get("payload")
     if isinstance(payload, dict):
-        if payload.get("field") == "dscp":
-            return Action(Act.DSCP, port=values.single(value, values.dscp)), ()
+        match payload.get("field"):
+            case "dscp":
+                return Action(Act.TOS, keep=0x03, flip=values.single(value, values.dscp) << 2), ()
+            case "ecn":
+                return Action(Act.TOS, keep=0xFC, flip=values.single(value, values.ecn)), ()
+            case "ttl" | "hoplimit":
+                return Action(Act.TTL, detail="set", flip=_number(value)), ()
         if payload.get("field") in _REWRITES or "field" not in payload:
             return Action(Act.UNKNOWN, detail=label), ()
         return CONTINUE_ACTION, ()
     target = {("meta", "mark"): "mark", ("ct", "mark"): "connmark"}.get(_name(key))
+    if _name(key) == ("meta", "pkttype"):  # the kernel forwards no packet that is for others or for all
+        return Action(Act.UNKNOWN, detail=label), ()
     if target is None:
         return CONTINUE_ACTION, ()
     if isinstance(value, dict) and "map" in value:

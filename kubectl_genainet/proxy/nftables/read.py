@@ -41,6 +41,8 @@ _TYPES: dict[str, Convert] = {
 }
 
 
+# Of nft(8); a name that is none of these is what nft 1.0.6 prints in their place.
+_TABLE_FLAGS = {"dormant", "owner", "persist"}
 _POLICY_DROP: Json = {"expr": [{"drop": None}], "text": "policy drop"}
 
 
@@ -54,6 +56,7 @@ class NftTable(Table):
         self.types: dict[str, list[str]] = {}
         self.sets: dict[str, SetLookup] = {}
         self.dormant = False
+        self.flags_unread = False  # whether it is dormant is then not known
         self._lookups: dict[tuple[str, tuple[Convert, ...]], SetLookup] = {}
 
     @property
@@ -122,7 +125,10 @@ def parse_nft_json(text: str) -> tuple[list[NftTable], list[str]]:
     try:
         objects = msgspec.json.decode(text)["nftables"]
     except (msgspec.DecodeError, KeyError, TypeError, RecursionError, UnicodeError) as error:
-        raise InputError(f"this is no output of `nft -j list ruleset`: {error}") from None
+        advice = (
+            "; save `nft list ruleset`, as nft 1.0.6 cuts its JSON at a table with flags" if '"flags"' in text else ""
+        )
+        raise InputError(f"this is no output of `nft -j list ruleset`: {error}{advice}") from None
     if not isinstance(objects, list):
         raise InputError("this is no output of `nft -j list ruleset`: its objects are no list")
     return build_tables(objects)
@@ -144,6 +150,10 @@ def build_tables(objects: Iterable[Any]) -> tuple[list[NftTable], list[str]]:
             builder.apply(command, kind, body)
         except (KeyError, TypeError, ValueError, AttributeError, Unsupported):
             builder.unread.append(f"{kind} that can't be read: {str(body)[:80]}")
+    for table in builder.tables.values():
+        if table.flags_unread:
+            for chain in table.chains.values():
+                _policy_as_rule(chain)
     return [t for t in builder.tables.values() if not t.dormant], builder.unread
 
 
@@ -171,9 +181,8 @@ class _Builder:
             return
         if kind == "table":
             table = self.table(obj.get("family", "ip"), obj["name"])
-            flags = obj.get("flags") or ()
-            if table is not None and "dormant" in ([flags] if isinstance(flags, str) else flags):
-                table.dormant = True
+            if table is not None and "flags" in obj:
+                _flags(table, obj["flags"])
             return
         if kind not in ("chain", "rule", "set", "map", "element", "meter"):
             return
@@ -240,6 +249,18 @@ def _chain(table: NftTable, obj: Json) -> None:
     chain.priority, chain.policy = int(obj.get("prio", 0)), str(obj.get("policy") or "accept").upper()
     devices = obj.get("dev") or ()
     chain.devices = (devices,) if isinstance(devices, str) else tuple(map(str, devices))
-    if chain.devices and chain.policy == "DROP":  # of what passes these devices: a rule that asks for them
+    if chain.devices:
+        _policy_as_rule(chain)
+
+
+def _policy_as_rule(chain: Chain) -> None:
+    """Of a chain that packets may not meet, a policy of DROP is a rule like its others, which asks whether they do."""
+    if chain.policy == "DROP":
         chain.policy = "ACCEPT"
         chain.drops_rest = True
+
+
+def _flags(table: NftTable, flags: Any) -> None:
+    names = {flags} if isinstance(flags, str) else set(flags)
+    table.dormant = table.dormant or "dormant" in names
+    table.flags_unread = not table.dormant and not names <= _TABLE_FLAGS

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from kubectl_genainet.proxy.evaluator import checks
 from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Question, asking
-from kubectl_genainet.proxy.evaluator.ir import ALL_BITS, CONTINUE_ACTION, Act, Action, Chain, Check, Rule, State
+from kubectl_genainet.proxy.evaluator.ir import CONTINUE_ACTION, Act, Action, Chain, Rule
+from kubectl_genainet.proxy.evaluator.state import ALL_BITS, Check, State
 from kubectl_genainet.proxy.nftables import values
 from kubectl_genainet.proxy.nftables.fields import Field, field_of
 from kubectl_genainet.proxy.nftables.maps import is_random, members_of, picked, question_bounds, share_of
@@ -28,7 +29,7 @@ _NO_EFFECT = {
     *("tcp option", "nfacct", "delete"),
 }
 _STATES = {"new", "established", "related", "invalid", "untracked"}
-_CHANGES = (Act.MARK, Act.CONNMARK, Act.DSCP, Act.NOTRACK, Act.ADD, Act.LOOKUP, Act.SPLIT, Act.UNKNOWN)
+_CHANGES = (Act.MARK, Act.CONNMARK, Act.TOS, Act.TTL, Act.NOTRACK, Act.ADD, Act.LOOKUP, Act.SPLIT, Act.UNKNOWN)
 _ENDING = {Act.JUMP, Act.GOTO, Act.RETURN, Act.ACCEPT, Act.DROP, Act.REJECT, Act.DNAT, Act.SNAT, Act.QUEUE}
 _ENDING |= {Act.UNKNOWN, Act.LOOKUP, Act.SPLIT}
 _XT_CONTINUES = {"LOG", "NFLOG", "TRACE", "AUDIT", "CHECKSUM", "CLASSIFY", "TCPMSS", "SET", "TEE", "comment"}
@@ -81,6 +82,8 @@ def compile_rule(table: NftTable, chain: Chain, number: int, raw: Json) -> Rule:
     if chain.devices:
         tests = [checks.device_is(d, out=chain.hook_name == "egress", wildcard="*") for d in chain.devices]
         compiler.check(checks.any_of(tests), f"device {', '.join(chain.devices)}")
+    if table.flags_unread and chain.hook is not None:
+        compiler.check(checks.always_unknown, f"whether table {table.title} is dormant, which this JSON of nft garbles")
     entries = raw.get("expr")
     for entry in entries if isinstance(entries, list) else ["a rule without expressions"]:
         _add(table, compiler, entry)
@@ -223,12 +226,22 @@ def _match(table: NftTable, rule: Rule, body: Json) -> list[Check]:
     if isinstance(left, dict) and (special := _special(left, op, right)) is not None:
         return special
     field = field_of(left)
-    needs = list(field.needs)
+    try:
+        return [*field.needs, *_compared(table, rule, field, body)]
+    except (Unsupported, ValueError):
+        if not field.needs:
+            raise
+        return [*field.needs, checks.always_unknown]
+
+
+def _compared(table: NftTable, rule: Rule, field: Field, body: Json) -> list[Check]:
+    """A field beside what is on the right."""
+    left, op, right = body["left"], body["op"], body["right"]
     if op in ("<", ">", "<=", ">="):
-        return [*needs, _compare(field.getters[0], op, values.single(right, field.converts[0]))]
+        return [_compare(field.getters[0], op, values.single(right, field.converts[0]))]
     in_set = isinstance(right, dict) and "set" in right
     if field.bits and op in ("in", "!") and not in_set and not (isinstance(right, str) and right.startswith("@")):
-        return [*needs, _has_bits(field.getters[0], values.single(right, field.converts[0]), op == "!")]
+        return [_has_bits(field.getters[0], values.single(right, field.converts[0]), op == "!")]
     if isinstance(right, list) and not in_set:
         right = right if field.bits else {"set": right}
         members = members_of(table, {"set": [{"|": right}]} if field.bits else right, field.converts)
@@ -244,7 +257,7 @@ def _match(table: NftTable, rule: Rule, body: Json) -> list[Check]:
             positive = _of_loopback(positive, out=field.question == "out device")
         positive = asking(positive, Question(field.question, *bounds))
     _index(rule, left, op, right)
-    return [*needs, checks.negate(positive) if op in ("!=", "!") else positive]
+    return [checks.negate(positive) if op in ("!=", "!") else positive]
 
 
 def _of_loopback(check: Check, *, out: bool) -> Check:

@@ -169,7 +169,7 @@ def _whole_table(tokens: list[str], unread: list[str]) -> Iterator[Json]:
             at = _closing(tokens, at)
         elif tokens[at] == "flags":
             end = _line_end(tokens, at)
-            yield {"table": {"family": family, "name": name, "flags": tokens[at + 1 : end]}}
+            yield {"table": {"family": family, "name": name, "flags": [t for t in tokens[at + 1 : end] if t != ","]}}
             at = end
         else:
             at += 1

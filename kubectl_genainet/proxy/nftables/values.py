@@ -188,9 +188,36 @@ icmpv6_code = numbers(_ICMPV6_CODES)
 ct_status = numbers(STATUS_BITS)
 ether_type = numbers({"ip": 0x0800, "ip6": 0x86DD, "arp": 0x0806, "vlan": 0x8100})
 family = numbers({"ipv4": 2, "ipv6": 10})
+ecn = numbers({"not-ect": 0, "ect1": 1, "ect0": 2, "ce": 3})
+exists = numbers({"exists": 1, "missing": 0})
 user = numbers({"root": 0})
 
 
 def packet_type(value: Any) -> Bounds:
     low, _ = words(value)
     return ("unicast", "unicast") if low == "host" else (low, low)
+
+
+def conntrack_address(value: Any) -> Bounds:
+    """An address of a connection. nft 1.0.6 prints 10.7.0.0/24 there as 0.10.7.0: the bytes that are compared, last.
+
+    Of IPv6 addresses it can't be told what was left out.
+    """
+    if isinstance(value, str) and value.startswith("0.") and value != "0.0.0.0":
+        octets = value.lstrip("0.").split(".")
+        network = ".".join([*octets, *["0"] * (4 - len(octets))])
+        return _prefix({"addr": network, "len": 8 * len(octets)})
+    if isinstance(value, str) and value.startswith("::") and len(value) > 2:
+        raise Unsupported(f"address {value}")
+    return plain(value)
+
+
+def named_zero(value: Any) -> Bounds:
+    """A realm or a group of devices: nft prints the names of the machine where the listing was made."""
+    number = value if isinstance(value, int) and not isinstance(value, bool) else _ZERO_NAMES.get(str(value))
+    if number is None:
+        raise Unsupported(f"value {value}")
+    return number, number
+
+
+_ZERO_NAMES = {"cosmos": 0, "default": 0}  # rt_realms and group of iproute2

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from kubectl_genainet.proxy.nftables.elements import VERDICTS, verdict
+from kubectl_genainet.proxy.nftables.expressions import expression, relation, set_statement
 from kubectl_genainet.proxy.nftables.grammar import STARTS, Json, Tokens, tokens_of, unquoted
-from kubectl_genainet.proxy.nftables.statements import STATEMENTS, expression, relation, set_statement
+from kubectl_genainet.proxy.nftables.statements import STATEMENTS
 
 _INLINE = re.compile(r"^\s*(jump|goto)\s*\{")
 

@@ -23,6 +23,11 @@ _LEVEL = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "
 
 def json_lines(report: Report) -> Iterator[bytes]:
     """One object a line; `kind` is fact, workload, finding, accepted, not_checked, check, or summary (the last)."""
+    yield from map(msgspec.json.encode, records_of(report))
+
+
+def records_of(report: Report) -> Iterator[dict[str, Any]]:
+    """The report as records, each with its kind; the summary comes last."""
     for kind, values in (
         ("fact", report.facts),
         ("workload", report.workloads),
@@ -32,8 +37,8 @@ def json_lines(report: Report) -> Iterator[bytes]:
         ("check", report.checks),
     ):
         for value in values:
-            yield msgspec.json.encode({"kind": kind, **msgspec.to_builtins(value)})
-    yield msgspec.json.encode({"kind": "summary", **_counts(report)})
+            yield {"kind": kind, **msgspec.to_builtins(value)}
+    yield {"kind": "summary", **_counts(report)}
 
 
 class SummaryJson(TypedDict):

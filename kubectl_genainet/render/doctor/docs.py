@@ -32,6 +32,7 @@ def needs_text(check: Check) -> str:
         Need.RULESETS: "rulesets",
         Need.PACKETS: "packets",
         Need.DNS: "DNS measurements",
+        Need.FABRIC: "a measurement of GPU pods' traffic",
     }
     others = [words[n] for n in check.needs if isinstance(n, Need)]
     return ", ".join([*kinds, *others]) or "nothing in particular"

@@ -6,12 +6,15 @@ policy bears on a direction it has a `reason`, where something could not be eval
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NotRequired, TypedDict
 
 from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.policy.enforcers import Deviation, Enforcer
+from kubectl_genainet.policy.flows.dns_way import DnsWay
 from kubectl_genainet.policy.model import DirectionResult, Explanation, PolicyResult, Reason, RuleResult
 from kubectl_genainet.policy.patches.patch import Option, Patch
-from kubectl_genainet.render.policy.circumstances import DnsWayJson, EnforcerJson
+from kubectl_genainet.render.policy.circumstances import DnsWayJson, EnforcerJson, circumstances_json
 
 FlowEnds = TypedDict("FlowEnds", {"from": str, "to": str})
 
@@ -146,6 +149,25 @@ def explanation_json(explanation: Explanation, service: str = "") -> Explanation
         value["service"] = service
     if explanation.arrival:
         value["arrival"] = explanation.arrival
+    return value
+
+
+def explained_json(
+    explanation: Explanation,
+    service: str,
+    enforcer: Enforcer,
+    deviations: Sequence[Deviation],
+    dns: DnsWay | None,
+    patch: Patch | None,
+) -> ExplanationJson:
+    """A record of `explain`: the answer, what stands around it, and what would admit the flow."""
+    value = explanation_json(explanation, service)
+    around = circumstances_json(enforcer, deviations, dns)
+    value["enforcer"] = around["enforcer"]
+    if "dns" in around:
+        value["dns"] = around["dns"]
+    if patch is not None:
+        value["patch"] = patch_json(patch)
     return value
 
 

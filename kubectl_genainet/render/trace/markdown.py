@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.text import Text
 
 from kubectl_genainet.model.results.trace import TraceSummary
-from kubectl_genainet.render.diagnose.text import markdown_text, printable_block
+from kubectl_genainet.render.document.markdown import markdown_text, printable_block
 from kubectl_genainet.render.trace.blocks import block
 from kubectl_genainet.render.trace.summary import BACKEND_COLUMNS, account
 from kubectl_genainet.trace.shown.groups import Group, service_name

@@ -1,75 +1,58 @@
-"""`diagnose`: paths, drops and DNS of a target watched together, and one ranked conclusion."""
+"""`diagnose`: paths, drops and DNS of a target watched together by one set of probes, and one ranked conclusion."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
-from kubectl_genainet.context.account import gap_text
+import msgspec
+
+from kubectl_genainet.bundle import Bundle
 from kubectl_genainet.context.context import Context
-from kubectl_genainet.context.identity import workload_of
-from kubectl_genainet.context.targets import resolve
-from kubectl_genainet.diagnose.causes import Gathering
-from kubectl_genainet.diagnose.checked import Watched, checked
-from kubectl_genainet.diagnose.felt import DNS_PORT, name_of, of_exchange, of_finding, of_path, of_row
-from kubectl_genainet.dns.summary import DnsSummaryBuilder
-from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.diagnose.watchtime import WatchTime
 from kubectl_genainet.errors import ExitStatus, GenainetError
-from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.diagnoses.connections import PINNED_CONNECTION, SLOW_BACKEND
-from kubectl_genainet.model.diagnoses.dns import DNS_DROPPED, DNS_NDOTS_WASTE, DNS_NXDOMAIN_STORM, DNS_POLICY
-from kubectl_genainet.model.diagnoses.kernel import UNEXPLAINED
-from kubectl_genainet.model.diagnoses.rules import NETFILTER_DROP, RULE_DROP
-from kubectl_genainet.model.events import ClusterChanged
+from kubectl_genainet.history.select import Part, part_of
+from kubectl_genainet.model.events import Event
 from kubectl_genainet.model.finding import Severity
-from kubectl_genainet.model.kube import Service
-from kubectl_genainet.model.results.diagnosis import Cause, Conclusion
-from kubectl_genainet.model.results.drops import DropRow
-from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
-from kubectl_genainet.model.results.path import PacketPath
-from kubectl_genainet.model.target import Target, TargetKind
+from kubectl_genainet.model.history import Gap
+from kubectl_genainet.model.results.diagnosis import Conclusion
+from kubectl_genainet.model.target import Target
 from kubectl_genainet.run.as_used import AsUsed
-from kubectl_genainet.run.diagnose.watching import MAX_KEPT, Collected, DnsWatch, DropsWatch, PathWatch
-from kubectl_genainet.run.dns import DnsOptions, dns
-from kubectl_genainet.run.drops import DropsOptions, drops
+from kubectl_genainet.run.diagnose.conclude import Asked, conclude, of_target
+from kubectl_genainet.run.diagnose.watching import Collected, DnsPart, DropsPart, PathPart
+from kubectl_genainet.run.dns import DnsOptions, DnsRun, dns_run
+from kubectl_genainet.run.drops import DropsOptions, DropsRun, drops_run
+from kubectl_genainet.run.session import Watching, check_recorded_by, perform
 from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.sources.recorded import HISTORY
 from kubectl_genainet.run.target import HeldTarget
-from kubectl_genainet.run.trace import TraceOptions, trace
-from kubectl_genainet.run.view import DnsView, DropsView, Reporter, TraceView
+from kubectl_genainet.run.trace import TraceOptions, TraceRun, trace_run
+from kubectl_genainet.run.view import DiagnoseView, MakeView
+from kubectl_genainet.wire import FilterEntry, TraceRequest
 
-BEGIN_S = 10.0  # how long the next watch waits for the first record of the one before
-HABITS = frozenset({DNS_NDOTS_WASTE.name, DNS_NXDOMAIN_STORM.name})
-COSTLY_PER_S = 20  # NXDOMAIN responses to one client from which its habits are a fault, and not only worth knowing
-_NAMED_BY_EXACT = frozenset({UNEXPLAINED.name, NETFILTER_DROP.name, RULE_DROP.name})
-# findings over queries whose drop was seen: the drops say more
-_COVERED = frozenset({DNS_POLICY.name, DNS_DROPPED.name})
+Watched = tuple[TraceRun | DropsRun | DnsRun, Watching]
+PROBES = {Part.TRACE: ("packet", "connections"), Part.DROPS: ("drops",), Part.DNS: ("dns",)}
 
 
 @dataclass(frozen=True, slots=True)
 class DiagnoseOptions:
-    """`from_pod` ("pod/NAME"): only what this client does."""
+    """`from_pod` ("pod/NAME"): only what this client does. `record` is the file of a bundle, which every command can replay."""
 
     from_pod: str = ""
     watch_s: float = 15.0
     node: str = ""
+    record: str = ""
 
 
-def diagnose(source: Source, target: Target | None, options: DiagnoseOptions, reporter: Reporter) -> Conclusion:
-    """Watches the target (without one, the source's namespace, or all) and concludes.
+def diagnose(
+    source: Source, target: Target | None, options: DiagnoseOptions, make_view: MakeView[DiagnoseView]
+) -> ExitStatus:
+    """Watches the target (without one, the source's namespace, or all), and tells the view what is to be concluded.
 
     Raises GenainetError for a target that does not exist, and where no agent could be asked.
     """
-    snapshot = source.snapshot()
-    if target is not None:
-        resolve(target, snapshot, source.default_namespace)  # before three watches begin
-    started = time.monotonic()
-    collected = _watch(source, target, options, reporter)
-    elapsed = source.length_s if source.length_s is not None else time.monotonic() - started
-    return AsUsed(source).conclusion(conclude(source, target, collected, elapsed))
+    run = DiagnoseRun(source, target, options, make_view)
+    return perform(run, source, run.watching)
 
 
 def status_of(conclusion: Conclusion) -> ExitStatus:
@@ -81,238 +64,106 @@ def status_of(conclusion: Conclusion) -> ExitStatus:
     return ExitStatus.OK
 
 
-def _watch(source: Source, target: Target | None, options: DiagnoseOptions, reporter: Reporter) -> Collected:
-    """Three sessions at once: the events of one probe would be taken for another's in one stream."""
-    collected, stop = Collected(), threading.Event()
-    seconds, node = options.watch_s, options.node
-    _use_types_once(source)
-    views = {
-        "trace": PathWatch(collected, stop, reporter),
-        "drops": DropsWatch(collected, stop, reporter),
-        "dns": DnsWatch(collected, stop, reporter),
-    }
-    followed = TraceOptions(from_pod=options.from_pod, timeout_s=seconds, node=node)
-    counted, asked = DropsOptions(timeout_s=seconds, node=node), DnsOptions(timeout_s=seconds, node=node)
-    watches: dict[str, Callable[[], object]] = {
-        "trace": lambda: trace(source, target, followed, lambda _, live: cast(TraceView, views["trace"])),
-        "drops": lambda: drops(source, None, counted, lambda _, live: cast(DropsView, views["drops"])),
-        "dns": lambda: dns(source, None, asked, lambda _, live: cast(DnsView, views["dns"])),
-    }
+class DiagnoseRun:
+    """Records in, one conclusion out. Its parts are the runs of the other commands, over one context."""
 
-    def run(verb: str) -> None:
-        try:
-            watches[verb]()
-        except GenainetError as error:
-            collected.failures[verb] = error.message
-        finally:
-            views[verb].begun.set()
+    def __init__(
+        self, source: Source, target: Target | None, options: DiagnoseOptions, make_view: MakeView[DiagnoseView]
+    ) -> None:
+        self.source, self.target = source, target
+        snapshot = source.snapshot()
+        namespace = source.scope_namespace
+        name = str(target) if target is not None else f"namespace {namespace}" if namespace else "the cluster"
+        held = HeldTarget(name, lambda now: of_target(now, target, source), snapshot, lambda _: None)
+        self.view = make_view(name, live=source.live)
+        self.context = Context(snapshot)
+        self.collected = Collected()
+        self._asked = Asked(name, target, held)
+        self._watch = WatchTime()
+        self._parts: dict[Part, Watched] = {}
+        self._begin(options)
+        self.watching = Watching(
+            "diagnose",
+            self._request,
+            options.watch_s,
+            {"target": str(target or ""), "timeout": options.watch_s},
+            node=options.node,
+            record=options.record,
+        )
 
-    threads = [threading.Thread(target=run, args=(verb,), name=verb) for verb in watches]
-    try:
-        for thread in threads:
-            thread.start()
-            views[thread.name].begun.wait(BEGIN_S)  # one after the other: see _use_types_once
-    except KeyboardInterrupt:
-        stop.set()
-    for thread in threads:
-        while thread.is_alive():
+    def _begin(self, options: DiagnoseOptions) -> None:
+        source, target, collected, view = self.source, self.target, self.collected, self.view
+        seconds, node = options.watch_s, options.node
+        followed = TraceOptions(options.from_pod, timeout_s=seconds, node=node)
+        counted, asked = DropsOptions(timeout_s=seconds, node=node), DnsOptions(timeout_s=seconds, node=node)
+        begin: dict[Part, Callable[[], Watched]] = {
+            Part.TRACE: lambda: trace_run(
+                source, target, followed, lambda _, live: PathPart(collected, view), self.context
+            ),
+            Part.DROPS: lambda: drops_run(
+                source, None, counted, lambda _, live: DropsPart(collected, view), self.context
+            ),
+            Part.DNS: lambda: dns_run(source, None, asked, lambda _, live: DnsPart(collected, view), self.context),
+        }
+        for part in PROBES:
             try:
-                thread.join(0.2)
-            except KeyboardInterrupt:
-                stop.set()
-    if len(collected.failures) == len(watches):
-        raise GenainetError(collected.failures["trace"])
-    for verb, why in collected.failures.items():
-        reporter.warn(f"{verb} saw nothing: {why}")
-    return collected
-
-
-def _use_types_once(source: Source) -> None:
-    """Decodes what all watches decode, before there are threads: msgspec builds its description of a type when the type is
-    first used, and two threads that do so at the same time crash the process."""
-    snapshot = source.snapshot()
-    Context(snapshot)
-    _ = Cluster(snapshot).calls
-    if source.live:
-        source.agents()
-
-
-def conclude(source: Source, target: Target | None, collected: Collected, seconds: float) -> Conclusion:
-    """What the watches saw, as ranked causes and what else was looked at."""
-    context = Context(source.snapshot())
-    held = HeldTarget(str(target), lambda now: _of_target(now, target, source), source.snapshot(), lambda _: None)
-    for report in collected.reports:
-        context.learn(report)
-        if isinstance(report, ClusterChanged):
-            held.update(report.snapshot)
-    about = _about(context, target, source, collected, held)
-    queries = [e for e in collected.exchanges if not e.upstream and (about.all or name_of(e.client) in about.asking)]
-    gathering = Gathering()
-    _gather_packets(gathering, collected, about)
-    habits = _gather_dns(gathering, queries, collected, context)
-    causes = gathering.causes()
-    traced = collected.trace
-    watched = Watched(
-        context,
-        about.services,
-        traced.nodes if traced else (),
-        traced.silent_nodes if traced else (),
-        traced.events.get("lost") if traced else None,
-        len(collected.paths),
-        len(queries),
-        sum(q.outcome is QueryOutcome.TIMEOUT for q in queries),
-        collected.failures,
-    )
-    return Conclusion(
-        target=str(target) if target else source.scope_namespace or "the cluster",
-        seconds=round(seconds, 1),
-        connections=watched.connections,
-        failed=sum(path.drop is not None for _, path in collected.paths),
-        queries=watched.queries,
-        causes=causes,
-        checked=checked(watched, causes),
-        notes=(*habits, *_notes(about.callers, queries, collected, gathering.forgotten)),
-        callers=about.callers,
-        next=tuple(_next(causes, target, collected)) if source.length_s is None else (),
-        nodes=watched.nodes,
-        silent_nodes=watched.silent_nodes,
-        lost=watched.lost,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _About:
-    """Whom a run is about: everybody, or the target's own pods and Services (by `name_of`) and who calls them."""
-
-    all: bool
-    services: tuple[Service, ...]
-    own: frozenset[str]
-    callers: dict[str, int]
+                if source.recording is not None:
+                    _check_has(source.recording, part)
+                self._parts[part] = begin[part]()
+            except GenainetError as error:
+                if part is Part.TRACE and source.live:
+                    raise
+                collected.failures[part.value] = error.message
+        if not self._parts:
+            raise GenainetError(next(iter(collected.failures.values())))
+        for command, why in collected.failures.items():
+            view.warn(f"{command} sees nothing: {why}")
 
     @property
-    def asking(self) -> frozenset[str]:
-        return self.own | self.callers.keys()
+    def correlator(self) -> DiagnoseRun:
+        return self
 
-    def concerns(self, row: DropRow) -> bool:
-        """Whether a row is about the target, or a caller's name lookup; a row without ends is a node's, and concerns all."""
-        if self.all or (row.client is None and row.server is None):
-            return True
-        service = f"{row.service.namespace}/{row.service.name}" if row.service else ""
-        client = name_of(row.client)
-        if {client, name_of(row.server), service} & self.own:
-            return True
-        return client in self.callers and row.server is not None and row.server.port == DNS_PORT
+    @property
+    def filters(self) -> dict[str, tuple[FilterEntry, ...]]:
+        return {probe: run.filters for part, (run, _) in self._parts.items() for probe in PROBES[part]}
 
-
-def _about(
-    context: Context, target: Target | None, source: Source, collected: Collected, held: HeldTarget[_OfTarget]
-) -> _About:
-    services, pods = held.current.services, held.current.pods
-    own = pods | {name_of(p.backend) for _, p in collected.paths if p.backend}
-    own |= {f"{s.metadata.namespace}/{s.metadata.name}" for s in services}
-    callers = _callers(context.identity.snapshot, services, collected.paths)
-    return _About(target is None, services, frozenset(own), callers)
-
-
-def _gather_packets(gathering: Gathering, collected: Collected, about: _About) -> None:
-    for at_s, path in collected.paths:
-        for felt in of_path(path):
-            gathering.add(felt, at_s)
-    for row in collected.rows:
-        felt_row = of_row(row)
-        if felt_row is not None and about.concerns(row):
-            gathering.add(felt_row, collected.rows_at.get(row.id))
-    for finding in collected.trace.findings if collected.trace is not None else ():
-        if finding.check in (SLOW_BACKEND.name, PINNED_CONNECTION.name):  # the others are of single paths
-            gathering.add(of_finding(finding))
-
-
-def _gather_dns(gathering: Gathering, queries: list[DnsExchange], collected: Collected, context: Context) -> list[str]:
-    """Adds what is wrong with name lookup, client by client. Returns habits that cost too little to be felt."""
-    habits: list[str] = []
-    by_client: dict[str, list[DnsExchange]] = defaultdict(list)
-    for exchange in queries:
-        by_client[name_of(exchange.client)].append(exchange)
-        felt = of_exchange(exchange)
-        if felt is not None:
-            gathering.add(felt)
-    upstream = [e for e in collected.exchanges if e.upstream]  # the servers' own queries: their time is the clients'
-    for client, asked in by_client.items():
-        builder = DnsSummaryBuilder("", context.identity, {})
-        for exchange in (*asked, *upstream):
-            builder.exchange(exchange)
-        missing = sum(e.rcode == "NXDOMAIN" for e in asked)
-        span_s = max(1.0, (max(e.t_ns for e in asked) - min(e.t_ns for e in asked)) / 1e9)
-        for finding in builder.findings():
-            if finding.check in HABITS and missing < COSTLY_PER_S * span_s:
-                habits.append(finding.title)
-            elif finding.check not in _COVERED:
-                gathering.add(of_finding(finding, client=client))
-    return habits
-
-
-@dataclass(frozen=True, slots=True)
-class _OfTarget:
-    """The target's Services (without a target: those of the namespace), and its pods by the names of `name_of`."""
-
-    services: tuple[Service, ...]
-    pods: frozenset[str]
-
-
-def _of_target(snapshot: ClusterSnapshot, target: Target | None, source: Source) -> _OfTarget:
-    """Raises InputError for a target that does not exist."""
-    if target is None:
-        namespace = source.scope_namespace
-        return _OfTarget(
-            tuple(s for s in snapshot.services if not namespace or s.metadata.namespace == namespace), frozenset()
+    def _request(self, node: str) -> TraceRequest:
+        requests = [watching.request(node) for _, watching in self._parts.values()]
+        return msgspec.structs.replace(
+            requests[0],
+            own_filters=self.filters,
+            probes=tuple(probe for request in requests for probe in request.probes),
+            cpu_percent=sum(request.cpu_percent for request in requests),  # of one session in place of several
+            max_events=max(request.max_events for request in requests),
+            options={name: value for request in requests for name, value in request.options.items()},
         )
-    addresses = {ip for ip, _ in resolve(target, snapshot, source.default_namespace).servers}
-    service = (
-        snapshot.service(target.namespace or source.default_namespace, target.name)
-        if target.kind is TargetKind.SERVICE
-        else None
-    )
-    pods = frozenset(
-        f"{pod.metadata.namespace}/{workload_of(pod) or pod.metadata.name}"
-        for pod in snapshot.pods
-        if target.kind is not TargetKind.ADDRESS and addresses & set(pod.ips)
-    )
-    return _OfTarget((service,) if service is not None else (), pods)
+
+    def take(self, event: Event) -> None:
+        self.view.event(event)
+        self._watch.learn(event)
+        if isinstance(event, Gap):
+            self.collected.gaps.append(event)
+        for run, _ in self._parts.values():
+            if isinstance(run, DropsRun):
+                run.before(event)
+        of = part_of(event)
+        for part, (run, _) in self._parts.items():
+            if of is None or of is part:
+                run.take(event)
+        self._asked.learn(event)
+
+    def finish(self, *, live: bool) -> ExitStatus:
+        for run, _ in self._parts.values():
+            run.finish(live=live)
+        conclusion = conclude(self._asked, self.collected, self.context, self._watch)
+        if self.source.length_s is not None:  # what is over can't be traced again
+            conclusion = msgspec.structs.replace(conclusion, next=(), seconds=round(self.source.length_s, 1))
+        conclusion = AsUsed(self.source).conclusion(conclusion)
+        self.view.finish(conclusion)
+        return status_of(conclusion)
 
 
-def _callers(
-    snapshot: ClusterSnapshot, services: tuple[Service, ...], paths: list[tuple[float, PacketPath]]
-) -> dict[str, int]:
-    """Who calls the Services: workloads configured to, and those whose packets were seen, with their connections."""
-    refs = {service.ref for service in services}
-    callers = {
-        f"{call.client.namespace}/{call.client.ref.name}": 0
-        for call in Cluster(snapshot).calls
-        if call.service is not None and call.service.ref in refs
-    }
-    for _, path in paths:
-        name = name_of(path.flow.client)
-        callers[name] = callers.get(name, 0) + 1
-    return callers
-
-
-def _notes(callers: dict[str, int], queries: list[DnsExchange], collected: Collected, forgotten: int) -> Iterator[str]:
-    for gap in dict.fromkeys(collected.gaps):
-        yield gap_text(gap)
-    asked = {name_of(q.client) for q in queries}
-    for name, connections in callers.items():
-        if not connections:
-            looked = "it asked DNS for names" if name in asked else "it asked DNS for nothing either"
-            yield f"{name} is configured to call the target and did not connect to it; {looked}"
-    if forgotten:
-        yield f"{forgotten} more things that went wrong found no room among the causes"
-    if collected.not_kept:
-        yield f"{collected.not_kept} paths and queries beyond the first {MAX_KEPT} were not kept"
-
-
-def _next(causes: tuple[Cause, ...], target: Target | None, collected: Collected) -> Iterator[str]:
-    name = f" {target}" if target else ""
-    if not causes and not collected.paths:
-        yield f"kubectl genainet trace{name} --check --from-pod pod/NAME"
-    if any(c.check in _NAMED_BY_EXACT for c in causes):
-        yield f"kubectl genainet trace{name} --exact"
+def _check_has(bundle: Bundle, part: Part) -> None:
+    """Raises GenainetError for a bundle without the records of that part."""
+    if bundle.header.command not in ("diagnose", HISTORY):
+        check_recorded_by(bundle, part.value)

@@ -9,6 +9,7 @@ import msgspec
 
 from kubectl_genainet import __version__
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.kube.user import NOBODY_ELSE, Impersonation
 from kubectl_genainet.model.events import Hello
 from kubectl_genainet.model.results.fleet import NodeStatus, Versions
 from kubectl_genainet.stream import ask_all
@@ -29,13 +30,15 @@ class FleetStatus:
         return any(node.wrong for node in self.nodes)
 
 
-def status(namespace: str, *, context: str = "", kubeconfig: str = "") -> FleetStatus:
+def status(
+    namespace: str, *, context: str = "", kubeconfig: str = "", user: Impersonation = NOBODY_ELSE
+) -> FleetStatus:
     """Raises GenainetError where there are no agents, or the cluster can't be asked."""
     from kubectl_genainet.kube.agents.fleet import fleet, skew
     from kubectl_genainet.kube.agents.survey import survey
     from kubectl_genainet.kube.client import connect
 
-    answered = survey(connect(context=context, kubeconfig=kubeconfig), namespace)
+    answered = survey(connect(context=context, kubeconfig=kubeconfig, user=user), namespace)
     warnings = (*answered.warnings, skew(__version__, answered.agents))
     rows = fleet(answered.nodes, answered.agents, answered.answers, answered.problems)
     return FleetStatus(rows, tuple(filter(None, warnings)))
@@ -56,23 +59,25 @@ def lab_fleet(name: str) -> FleetStatus:
     return FleetStatus(tuple(rows), ())
 
 
-def versions(*, client_only: bool, context: str = "", kubeconfig: str = "") -> tuple[Versions, tuple[str, ...]]:
+def versions(
+    *, client_only: bool, context: str = "", kubeconfig: str = "", user: Impersonation = NOBODY_ELSE
+) -> tuple[Versions, tuple[str, ...]]:
     """The versions, with warnings for what could not be asked and for what does not fit. Never fails."""
     client = Versions(__version__, PROTOCOL)
     if client_only:
         return client, ()
     try:
-        return _asked(client, context, kubeconfig)
+        return _asked(client, context, kubeconfig, user)
     except GenainetError as error:
         return client, (error.message,)
 
 
-def _asked(own: Versions, context: str, kubeconfig: str) -> tuple[Versions, tuple[str, ...]]:
+def _asked(own: Versions, context: str, kubeconfig: str, user: Impersonation) -> tuple[Versions, tuple[str, ...]]:
     from kubectl_genainet.kube.agents.fleet import skew
     from kubectl_genainet.kube.agents.forward import agent_namespace, find_agents
     from kubectl_genainet.kube.client import connect
 
-    client = connect(context=context, kubeconfig=kubeconfig, timeout_s=_TIMEOUT_S)
+    client = connect(context=context, kubeconfig=kubeconfig, timeout_s=_TIMEOUT_S, user=user)
     server = str(client.get("/version").get("gitVersion", ""))
     try:
         agents = find_agents(client, agent_namespace())

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import shlex
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from kubectl_genainet.kube.user import Impersonation
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.run.agents import Agents, Warn
 from kubectl_genainet.run.sources.base import Follower, Source
+
+if TYPE_CHECKING:
+    from kubectl_genainet.kube.client import KubeClient
+    from kubectl_genainet.kube.snapshot import Listing
 
 
 class ClusterSource(Source):
@@ -28,13 +33,19 @@ class ClusterSource(Source):
     ) -> None:
         super().__init__(namespace=namespace, all_namespaces=all_namespaces)
         self.context, self.kubeconfig, self.user = context, kubeconfig, Impersonation(user, groups)
+        self._listings: tuple[Listing, ...] = ()
 
     def _read(self) -> ClusterSnapshot:
-        from kubectl_genainet.kube.snapshot import read_cluster
+        from kubectl_genainet.kube.snapshot import read_listings
 
-        return read_cluster(
-            context=self.context, kubeconfig=self.kubeconfig, namespace=self.namespace or None, user=self.user
-        )
+        snapshot, self._listings = read_listings(self._client, namespace=self.namespace or None)
+        return snapshot
+
+    @cached_property
+    def _client(self) -> KubeClient:
+        from kubectl_genainet.kube.client import connect
+
+        return connect(context=self.context, kubeconfig=self.kubeconfig, user=self.user)
 
     @cached_property
     def _context_namespace(self) -> str:
@@ -56,14 +67,12 @@ class ClusterSource(Source):
         return Agents(*cluster_agents(context=self.context, kubeconfig=self.kubeconfig, user=self.user))
 
     def follow(self, snapshot: ClusterSnapshot, warn: Warn) -> Follower:
-        from kubectl_genainet.kube.client import connect
         from kubectl_genainet.kube.live import LiveCluster
 
         def problem(message: str) -> None:
             warn(f"cluster changes are not followed: {message}" if message else "cluster changes are followed again")
 
-        client = connect(context=self.context, kubeconfig=self.kubeconfig, user=self.user)
-        return LiveCluster(client, problem, snapshot=snapshot)
+        return LiveCluster(self._client, problem, snapshot=snapshot, listings=self._listings)
 
     @property
     def _own_options(self) -> tuple[tuple[str, ...], ...]:

@@ -18,12 +18,16 @@ from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.wire import FilterEntry
 
-HISTORY = "history"  # the command in the header of a Bundle that has the records of all verbs
+HISTORY = "history"  # the command in the header of a Bundle that has the records of all verbs; `diagnose` is another
 
 
 def for_verb(bundle: Bundle, verb: str) -> Bundle:
     """Of a Bundle with the records of all verbs the part that the verb's own recording would have; another as it is."""
-    if bundle.header.command != HISTORY or verb not in (Part.TRACE.value, Part.DROPS.value, Part.DNS.value):
+    if bundle.header.command not in (HISTORY, "diagnose") or verb not in (
+        Part.TRACE.value,
+        Part.DROPS.value,
+        Part.DNS.value,
+    ):
         return bundle
     header = msgspec.structs.replace(bundle.header, command=verb)
     return dataclasses.replace(bundle, header=header, events=tuple(of_verb(bundle.events, Part(verb))))

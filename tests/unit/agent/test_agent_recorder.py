@@ -23,6 +23,7 @@ from kubectl_genainet.model.events import (
     DnsTransaction,
     DropCount,
     Event,
+    LostEvents,
     Point,
     Sampled,
     Sightings,
@@ -285,6 +286,6 @@ def test_quick_exchanges_beyond_the_first_are_totals_and_counted(node: Node) -> 
     node.pass_time(recorder, 12)
     events = node.events(0, 12)
     assert len([e for e in events if isinstance(e, DnsTransaction)]) == recording.EXCHANGES
-    lost = [e for e in events if getattr(e, "where", "") == recording.LEFT_OUT]
-    assert sum(e.count for e in lost) == 40  # type: ignore[union-attr]
+    lost = [e for e in events if isinstance(e, LostEvents) and e.where == recording.LEFT_OUT]
+    assert sum(e.count for e in lost) == 40
     assert sum(d.count for e in events if isinstance(e, Bucket) for d in e.dns) == recording.EXCHANGES + 40

@@ -19,11 +19,12 @@ VERSION = "v1.33.1"
 
 
 class FakeApi:
-    """Objects by their path. `requests` are (method, path) of everything that changes something."""
+    """Objects by their path. `requests` are (method, path) of all that changes something, `reads` counts the others."""
 
     def __init__(self) -> None:
         self.objects: dict[str, Object] = {}
         self.requests: list[tuple[str, str]] = []
+        self.reads = 0
         self._uids = 0
 
     def put(self, path: str, obj: Object) -> Object:
@@ -38,7 +39,9 @@ class FakeApi:
         return self.objects[path]
 
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> tuple[int, Object]:
-        if method != "GET":
+        if method == "GET":
+            self.reads += 1
+        else:
             self.requests.append((method, path))
         match method:
             case "PATCH":

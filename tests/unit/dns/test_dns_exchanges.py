@@ -35,7 +35,7 @@ from kubectl_genainet.model.node import Device, NetNs, NodeReport
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
-from kubectl_genainet.render.dns import _account
+from kubectl_genainet.render.dns import account
 
 MS = 1_000_000
 CLIENT, SERVER, SERVICE, UPSTREAM, NODE_IP = "10.244.1.5", "10.244.2.2", "10.96.0.10", "203.0.113.53", "172.18.0.3"
@@ -336,8 +336,8 @@ def test_names_beyond_the_bounds_are_counted(monkeypatch: pytest.MonkeyPatch) ->
     _, summary = run(*(asked(number) for number in range(1, 6)))
     assert (summary.queries.queries, summary.not_grouped) == (5, 2)
     assert (len(summary.names), len(summary.lookups), summary.unlisted) == (2, 2, 1 + 3)
-    account = str(_account(summary))
-    assert "2 queries without a row of their own" in account and "4 more rows of names not listed" in account
+    told = str(account(summary))
+    assert "2 queries without a row of their own" in told and "4 more rows of names not listed" in told
 
 
 def test_truncated_answer_and_its_retry_over_tcp() -> None:

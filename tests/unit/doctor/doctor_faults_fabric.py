@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubectl_genainet.doctor.inputs import FabricMeasurement
+from kubectl_genainet.fabric.judge import conclude
 from tests.unit.doctor.doctor_clusters import eks, gke
 from tests.unit.doctor.doctor_faults import eks_training, fault
 from tests.unit.doctor.doctor_faults_gpu import TRAIN, train_container
 from tests.unit.doctor.doctor_world import NS, World, config_map, egress_policy, meta
+from tests.unit.fabric.fabric_nodes import POD as FABRIC_PODS
+from tests.unit.fabric.fabric_nodes import reading, worker
 
 POD = "spec.template.spec"
 RDMA = {"nvidia.com/gpu": "8", "rdma/hca_a": "1"}
@@ -168,3 +172,19 @@ def agent_of_pod_identity_closed_off(world: World) -> None:
     uri = {"name": "AWS_CONTAINER_CREDENTIALS_FULL_URI", "value": "http://169.254.170.23/v1/credentials"}
     world.spec("Deployment", "rag-app")["containers"][0]["env"].append(uri)
     world.add(egress_policy("rag-app-egress", "rag-app", {"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]}))
+
+
+def measured_fabric(**ways: Any) -> FabricMeasurement:
+    """Two workers on two nodes, each read twice."""
+    members = tuple(worker(node) for node in FABRIC_PODS)
+    return FabricMeasurement(conclude(members, {node: reading(node, **ways) for node in FABRIC_PODS}))
+
+
+@fault("nccl-on-tcp", eks_training, "Pod ml/worker-node-a", "rate", also=("efa-invisible",))
+def collectives_on_sockets(world: World) -> None:
+    world.fabric = measured_fabric(tcp=(10**9, 10**9))
+
+
+@fault("rdma-trouble", eks_training, "Node node-a", "counters", also=("efa-invisible",))
+def retransmissions_of_the_device(world: World) -> None:
+    world.fabric = measured_fabric(rdma=(10**9, 10**9), users=((101, 8),), grown={"retrans_timeout_events": 3})

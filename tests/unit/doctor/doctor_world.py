@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_genainet.doctor.inputs import DnsMeasurement, DnsStats
+from kubectl_genainet.doctor.inputs import NO_FABRIC, DnsMeasurement, DnsStats, FabricMeasurement
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.doctor.report import Report, examine
@@ -35,6 +35,7 @@ class World:
     rulesets: list[RulesetDump] = field(default_factory=list)
     packets: list[PacketSighting] = field(default_factory=list)
     dns: list[DnsStats] = field(default_factory=list)
+    fabric: FabricMeasurement = NO_FABRIC
     left_out: list[LeftOut] = field(default_factory=list)
     namespace: str = ""
 
@@ -73,6 +74,7 @@ class World:
             tuple(self.rulesets),
             tuple(self.packets),
             DnsMeasurement(tuple(self.dns)),
+            self.fabric,
             self.namespace,
         )
 

@@ -247,6 +247,8 @@ CLUSTERS = (
             "strict_mtls_and_a_plain_client",
             "policy_forgets_istiod",
             "nginx_and_mesh_both_balance",
+            "collectives_on_sockets",
+            "retransmissions_of_the_device",
         )
     ),
     *(

@@ -1,5 +1,5 @@
 """The schemas that API servers check policies by (tests/data/policy/schemas.json: those of Kubernetes 1.34 and 1.37, of the
-network policy API and of Cilium, without descriptions), and a validator for what they use.
+network policy API, of Cilium and of Calico, without descriptions), and a validator for what they use.
 
 Kubernetes 1.33 and older differ from 1.34 in one thing: a NetworkPolicy needs a podSelector.
 """
@@ -31,10 +31,6 @@ def problems(obj: dict[str, Any]) -> list[str]:
     if not names:
         raise KeyError(prefix)
     return [f"{name}: {text}" for name in names for text in _problems(obj["spec"], SCHEMAS[name], "spec")]
-
-
-def has_schema(obj: dict[str, Any]) -> bool:
-    return any(name.startswith(f"{obj['apiVersion']} {obj['kind']}, ") for name in SCHEMAS)
 
 
 def _problems(value: Any, schema: dict[str, Any], at: str, *, open_: bool = False) -> Iterator[str]:

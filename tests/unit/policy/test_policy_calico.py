@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.dialects.calico_selector import parse_selector
+from kubectl_genainet.policy.expressions import parse_selector
 from kubectl_genainet.policy.where import Where
 from tests.unit.policy.policy_cluster import ask, effects, engine, labels, namespace, netpol, pod, unevaluated, verdict
 
@@ -93,7 +93,7 @@ def test_a_tier_that_is_not_there_makes_the_verdict_unknown() -> None:
         ({"namespaceSelector": "team == 'front'"}, ["web/chat"]),
         ({"namespaceSelector": "projectcalico.org/name == 'web'"}, ["web/chat"]),
         ({"notSelector": "app == 'rag'", "namespaceSelector": "all()"}, ["web/chat"]),
-        ({"nets": ["10.2.0.0/16", "203.0.113.9"]}, ["web/chat", "203.0.113.9"]),
+        ({"nets": ["10.2.0.0/16", "203.0.113.9/32"]}, ["web/chat", "203.0.113.9"]),
         ({"nets": ["0.0.0.0/0"], "notNets": ["10.0.0.0/8"]}, ["203.0.113.9"]),
         ({"serviceAccounts": {"names": ["rag"]}}, ["ai/rag"]),
         ({"selector": "projectcalico.org/serviceaccount == 'rag'"}, ["ai/rag"]),
@@ -284,3 +284,72 @@ def test_a_policy_of_the_same_name_as_one_of_kubernetes_is_told_apart() -> None:
     e = engine(*PODS, netpol("ai/c"), policy(selector="app == 'llama'"))
     found = {str(ref) for ref in ask(e, "ai/rag", "ai/llama").ingress.isolated_by}
     assert found == {"NetworkPolicy ai/c", "NetworkPolicy.projectcalico.org ai/c"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"namespaceSelector": "global()"}, "spec.namespaceSelector"),
+        ({"selector": "global()"}, "spec.selector"),
+        ({"types": ["Ingress", "Ingress"]}, "spec.types[1]"),
+        ({"ingress": [{"action": "allow"}]}, "spec.ingress[0].action"),
+        ({"ingress": [allow(nets=["10.0.0.1"])]}, "spec.ingress[0].source.nets[0]"),
+        ({"ingress": [allow(nets=["10.0.0.0/8", "fd00::/8"])]}, "spec.ingress[0].source.nets[1]"),
+        ({"ingress": [{**allow(nets=["10.0.0.0/8"]), "ipVersion": 6}]}, "spec.ingress[0].source.nets[0]"),
+        ({"ingress": [allow(notNets=["0.0.0.0/0"])]}, "spec.ingress[0].source.notNets[0]"),
+        ({"ingress": [{"action": "Allow", "destination": {"ports": [80]}}]}, "spec.ingress[0].destination.ports"),
+        (
+            {"ingress": [{"action": "Allow", "protocol": "TCP", "destination": {"ports": [0]}}]},
+            "spec.ingress[0].destination.ports[0]",
+        ),
+        ({"ingress": [{"action": "Allow", "protocol": "tcp"}]}, "spec.ingress[0].protocol"),
+        ({"ingress": [{"action": "Allow", "protocol": "ICMP", "ipVersion": 6}]}, "spec.ingress[0].protocol"),
+        ({"ingress": [{"action": "Allow", "icmp": {"type": 8}}]}, "spec.ingress[0].icmp"),
+        (
+            {"ingress": [{"action": "Allow", "destination": {"services": {"name": "s", "namespace": "ai"}}}]},
+            "spec.ingress[0].destination.services",
+        ),
+        ({"ingress": [allow(services={"name": "s"})]}, "spec.ingress[0].source.services.namespace"),
+        (
+            {"ingress": [allow(services={"name": "s", "namespace": "ai"}, nets=["10.0.0.0/8"])]},
+            "spec.ingress[0].source.nets",
+        ),
+        ({"egress": [{"action": "Allow", "http": {"methods": ["GET"]}}]}, "spec.egress[0].http"),
+        ({"ingress": [{"action": "Deny", "http": {"methods": ["GET"]}}]}, "spec.ingress[0].http"),
+    ],
+)
+def test_what_the_api_refuses_is_named_with_its_field(spec: dict[str, Any], field: str) -> None:
+    assert unevaluated(*PODS, policy("g", **spec)).field == field
+
+
+def test_a_port_by_its_name_needs_no_protocol() -> None:
+    rule = {"action": "Allow", "destination": {"ports": ["http"]}}
+    e = engine(*PODS, policy(selector="app == 'llama'", ingress=[rule]))
+    assert ask(e, "ai/rag", "ai/llama", 8080).verdict.value == "allow"
+    assert ask(e, "ai/rag", "ai/llama", 80).verdict.value == "deny"
+
+
+def network_set(name: str, net: str, **set_labels: str) -> dict[str, Any]:
+    where, _, short = name.rpartition("/")
+    metadata = {"name": short, "labels": set_labels} | ({"namespace": where} if where else {})
+    kind = "NetworkSet" if where else "GlobalNetworkSet"
+    return {"apiVersion": V3, "kind": kind, "metadata": metadata, "spec": {"nets": [net]}}
+
+
+def test_a_not_selector_beside_a_selector_is_about_the_same_set() -> None:
+    """An address in two network sets is selected by the one that both terms fit, whatever the other says."""
+    sets = network_set("a", "203.0.113.0/24", kind="partners"), network_set("b", "203.0.113.7/32", kind="blocked")
+    rule = allow(selector="has(kind)", notSelector="kind == 'blocked'")
+    e = engine(*PODS, *sets, policy("g", selector="app == 'llama'", ingress=[rule]))
+    assert verdict(e, "203.0.113.7", "ai/llama") == "allow"
+
+
+def test_a_negated_namespace_selector_selects_what_has_no_namespace() -> None:
+    sets = network_set("a", "203.0.113.0/24"), network_set("ai/b", "198.51.100.0/24")
+    for selector, passing in (
+        ("!has(team)", ["203.0.113.7"]),
+        ("has(team)", ["198.51.100.7"]),
+        ("all()", ["198.51.100.7"]),
+    ):
+        e = engine(*PODS, *sets, policy("g", selector="app == 'llama'", ingress=[allow(namespaceSelector=selector)]))
+        assert [a for a in ("203.0.113.7", "198.51.100.7") if verdict(e, a, "ai/llama") == "allow"] == passing

@@ -8,10 +8,10 @@ import pytest
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.dialects.calico_selector import parse_selector
 from kubectl_genainet.policy.dialects.cilium.checks import check_fqdn
 from kubectl_genainet.policy.dialects.cilium.shapes import RawFqdn
 from kubectl_genainet.policy.domains import domain_matches
+from kubectl_genainet.policy.expressions import parse_selector
 from kubectl_genainet.policy.selectors import check_label_key
 from kubectl_genainet.policy.where import Where
 

@@ -14,7 +14,7 @@ from kubectl_genainet.policy.enforcers import named_enforcer
 from kubectl_genainet.policy.patches.labels import changes
 from kubectl_genainet.policy.patches.patch import Option
 from tests.unit.policy.policy_cluster import Raw, admin, end, namespace, netpol, node, pod, snapshot
-from tests.unit.policy.policy_schemas import has_schema, problems
+from tests.unit.policy.policy_schemas import problems
 
 some = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NAMESPACES = ("core", "edge")
@@ -137,7 +137,7 @@ def test_a_patch_is_valid_admits_its_flow_and_survives_a_rollout(dialect: str, d
     answer = patch(before, asked)
     assert answer is not None
     for option in filter(None, (answer.edit, answer.new)):
-        assert [p for c in option.changes if has_schema(c.object) for p in problems(c.object)] == []
+        assert [p for c in option.changes for p in problems(c.object)] == []
         after = applied(found, option)
         assert judge(dialect, [*made, *after]).explain(asked).verdict is PolicyVerdict.ALLOW
         later = [rolled_out(one) for one in made]

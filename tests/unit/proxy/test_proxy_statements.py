@@ -234,6 +234,75 @@ def test_hooks_of_devices_and_dormant_tables() -> None:
     )
 
 
+SIZED = Packet(
+    src="10.0.0.2", dst="10.1.0.9", dport=80, sport=20001, protocol=Protocol.TCP, ttl=64, length=60, bridged=False
+)
+HEADERS = [
+    ("-m ttl --ttl-eq 63", "ip ttl 63", True, True),  # one less than it came in with
+    ("-m ttl --ttl-gt 63", "ip ttl > 63", False, True),
+    ("-m length --length 60:80", "ip length 60-80", True, True),
+    ("-m length ! --length :60", "meta length > 60", False, True),
+    ('-m u32 --u32 "0&0xFFFF=60 && 6&0xFF=6"', "@nh,16,16 60 @nh,72,8 6", True, True),
+    ('-m u32 --u32 "0>>22&0x3C@0&0xFFFF=80"', "@th,16,16 80", True, False),
+    ("-m connbytes --connbytes 1:1 --connbytes-dir both --connbytes-mode packets", "ct packets 1", True, False),
+]
+
+
+@pytest.mark.parametrize(("match", "nft", "matches", "asks_size"), HEADERS)
+def test_header_fields_that_a_flow_gives_are_compared_and_are_unknown_else(
+    match: str, nft: str, matches: bool, asks_size: bool
+) -> None:
+    expected = RulesetVerdict.DROP if matches else RulesetVerdict.NO_MATCH
+    chain = f"table ip t {{\n chain c {{\n type filter hook forward priority 0;\n {nft} drop\n }}\n}}\n"
+    for text in (iptables(f"FORWARD {match} -j DROP"), chain):
+        assert outcome(text, packet=SIZED).verdict is expected
+        assert outcome(text).verdict is (RulesetVerdict.UNKNOWN if asks_size else expected)
+
+
+def test_marking_by_hash_leaves_the_mark_open_and_the_way_known() -> None:
+    marked = iptables("PREROUTING -j HMARK --hmark-tuple src --hmark-mod 4", table="mangle")
+    assert outcome(marked).verdict is RulesetVerdict.NO_MATCH
+    assert outcome(marked + iptables("FORWARD -m mark --mark 2 -j DROP")).verdict is RulesetVerdict.UNKNOWN
+
+
+def test_tos_bits_outside_the_mask_stay() -> None:
+    both = iptables("PREROUTING -j DSCP --set-dscp 0x2e", "PREROUTING -j TOS --set-tos 0x00/0x80", table="mangle")
+    assert outcome(both + iptables("FORWARD -m tos --tos 0x38/0xff -j DROP")).verdict is RulesetVerdict.DROP
+
+
+def test_networks_of_connections_that_nft_prints_from_their_last_byte_on() -> None:
+    chain = "table ip t {\n chain c {\n type filter hook forward priority 0;\n ct original ip saddr %s drop\n }\n}\n"
+    assert outcome(chain % "0.10.0.0").verdict is RulesetVerdict.DROP
+    assert outcome(chain % "0.0.0.10").verdict is RulesetVerdict.DROP
+    assert outcome(chain % "0.0.10.1").verdict is RulesetVerdict.NO_MATCH
+
+
+def with_flags(flags: object, policy: str = "accept") -> RulesetVerdict:
+    """Of a table with one chain that drops all, whose flags nft's JSON gives so."""
+    chain = {"type": "filter", "hook": "forward", "prio": 0, "policy": policy}
+    objects: list[dict[str, object]] = [
+        {"table": {"family": "ip", "name": "t", "flags": flags}},
+        {"chain": {"family": "ip", "table": "t", "name": "c", **chain}},
+    ]
+    if policy == "accept":
+        objects.append({"rule": {"family": "ip", "table": "t", "chain": "c", "expr": [{"drop": None}]}})
+    return outcome(json.dumps({"nftables": objects})).verdict
+
+
+@pytest.mark.parametrize("policy", ["accept", "drop"])
+def test_flags_of_a_table_that_nft_garbles_leave_open_whether_it_is_dormant(policy: str) -> None:
+    assert with_flags(["dormant"], policy) is RulesetVerdict.NO_MATCH
+    assert with_flags("dormant", policy) is RulesetVerdict.NO_MATCH
+    assert with_flags("owner", policy) is with_flags(["owner", "persist"], policy) is RulesetVerdict.DROP
+    assert with_flags("Lester Gooch #5", policy) is RulesetVerdict.UNKNOWN
+
+
+def test_flags_of_a_listing_are_read_apart() -> None:
+    text = "table ip t {{\n\tflags {}\n\tchain c {{\n\t\ttype filter hook forward priority 0;\n\t\tdrop\n\t}}\n}}\n"
+    assert outcome(text.format("owner,persist")).verdict is RulesetVerdict.DROP
+    assert outcome(text.format("dormant,owner")).verdict is RulesetVerdict.NO_MATCH
+
+
 def test_of_chains_of_one_priority_the_one_registered_last_runs_first() -> None:
     one, two = nat("dnat ip to 10.7.0.1"), nat("dnat ip to 10.7.0.2").replace(" n {", " m {")
     assert [b.ip for b in outcome(one + two).backends] == ["10.7.0.2"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from kubectl_genainet.model.finding import Certainty, Evidence, Remedy
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.results.diagnosis import Checked, CheckState, Conclusion
 from kubectl_genainet.model.results.path import Drop, Flow, Hop, Nat, PacketPath, Party, ServiceRef, Verdict
-from kubectl_genainet.render.diagnose.html import html
+from kubectl_genainet.render.diagnose.document import document
+from kubectl_genainet.render.document.html import html
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (make setup)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -84,7 +87,7 @@ def conclusion(*paths: PacketPath) -> Conclusion:
 
 
 def test_the_way_ends_where_the_packet_died_and_each_second_has_its_bar() -> None:
-    page = html(conclusion(path(), path(), path()), made="2026-01-02T03:04:05+00:00")
+    page = html(document(conclusion(path(), path(), path())), made="2026-01-02T03:04:05+00:00")
     way = [
         page.index(name)
         for name in ("ui-7f9-abc", "10.96.0.9:80", "KUBE-SVC-ABC → KUBE-SEP-DEF", "llm-5d-xyz", 'end-bad"')
@@ -96,7 +99,47 @@ def test_the_way_ends_where_the_packet_died_and_each_second_has_its_bar() -> Non
 
 
 def test_a_watch_without_a_cause_says_so() -> None:
-    assert "No cause was found." in html(conclusion())
+    assert "No cause was found." in html(document(conclusion()))
+
+
+BUNDLES = Path(__file__).parents[2] / "golden" / "bundles"
+PAGES = {  # command -> the bundle that it replays, and what its page has
+    "trace": ("mtu-blackhole.gnb", ("<svg", "The way of one connection", "Backends", "How long it took: handshake")),
+    "drops": ("drops-mtu-blackhole.gnb", ("<svg", "dropped packets", "Flows")),
+    "dns": ("dns-timeout.gnb", ("<svg", "DNS queries without an answer", "How long it took: DNS", "Servers")),
+    "diagnose": ("policy-service-port.gnb", ("<svg", "failed connections", "What was checked", "Who calls it")),
+    "rules": ("stale-endpoint.gnb", ("What is programmed", "10.244.")),
+}
+
+
+def report_of(command: str, folder: Path) -> Path:
+    bundle, _ = PAGES[command]
+    file = folder / f"{command}.html"
+    target = () if command in ("dns", "drops") else ("svc/my-llama-svc",)
+    everything = ("-A",) if command == "drops" else ()
+    arguments = (command, *target, *everything, "--from", str(BUNDLES / bundle), "--report", str(file))
+    done = subprocess.run([sys.executable, "-m", "kubectl_genainet", *arguments], capture_output=True, text=True)
+    assert done.returncode in (0, 1) and f"report written to {file}" in done.stderr, done.stderr
+    return file
+
+
+@pytest.mark.parametrize("command", PAGES)
+def test_every_command_writes_a_page(command: str, tmp_path: Path) -> None:
+    page = report_of(command, tmp_path).read_text()
+    assert [part for part in PAGES[command][1] if part not in page] == []
+    assert "<script" not in page and "http://" not in page.replace("http://www.w3.org", "")
+
+
+@in_browser
+def test_axe_finds_nothing_on_the_page_of_any_command(tmp_path: Path) -> None:
+    files = [report_of(command, tmp_path) for command in PAGES]
+    assert_accessible(files, "dark", {"width": 360, "height": 740})
+
+
+def test_a_page_that_can_not_be_written_is_said_before_the_watch(tmp_path: Path) -> None:
+    arguments = ("trace", "--from", str(BUNDLES / "healthy.gnb"), "--report", str(tmp_path / "none" / "x.html"))
+    done = subprocess.run([sys.executable, "-m", "kubectl_genainet", *arguments], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "") and "there is no such folder" in done.stderr
 
 
 @in_browser
@@ -105,21 +148,27 @@ def test_a_watch_without_a_cause_says_so() -> None:
 def test_axe_finds_nothing_and_nothing_runs_or_is_fetched(
     tmp_path: Path, scheme: str, viewport: dict[str, int]
 ) -> None:
+    file = tmp_path / "report.html"
+    file.write_text(html(document(conclusion(path(), path(HOSTILE)))), encoding="utf-8")
+    assert_accessible([file], scheme, viewport)
+
+
+def assert_accessible(files: list[Path], scheme: str, viewport: dict[str, int]) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    file = tmp_path / "report.html"
-    file.write_text(html(conclusion(path(), path(HOSTILE))), encoding="utf-8")
     heard: list[str] = []
+    own = {file.as_uri() for file in files}
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page: Any = browser.new_page(viewport=viewport, color_scheme=scheme)
         page.on("console", lambda message: heard.append(message.text))
-        page.on("request", lambda request: heard.append(request.url) if request.url != file.as_uri() else None)
-        page.goto(file.as_uri())
-        assert page.evaluate("window.hacked") is None
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-        assert heard == []
-        response = Axe().run(page).response
+        page.on("request", lambda request: heard.append(request.url) if request.url not in own else None)
+        for file in files:
+            page.goto(file.as_uri())
+            assert page.evaluate("window.hacked") is None
+            assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+            assert heard == []
+            response = Axe().run(page).response
+            assert [v["id"] for v in response["violations"]] == [], file
+            assert len(response["passes"]) > 15
         browser.close()
-    assert [v["id"] for v in response["violations"]] == []
-    assert len(response["passes"]) > 15

@@ -40,13 +40,15 @@ def records(kinds: list[str]) -> list[Event]:
     return sorted(events, key=lambda event: getattr(event, "t_ns", 0))
 
 
-def told(kinds: list[str], order: Iterable[str], extra: Iterable[Event] = ()) -> list[bytes]:
+def told(kinds: list[str], order: Iterable[str], extra: Iterable[Event] = (), place: int = 0) -> list[bytes]:
     """The paths of a run that, once both nodes are watched, gets one record more of the node that `order` names next, and the
-    rest in the end."""
+    rest in the end. The `extra` records stand at `place` in their nodes' streams."""
     world = World()
     streams: dict[str, list[Event]] = {"node-1": [], "node-2": []}
-    for event in [*extra, *records(kinds)]:
+    for event in records(kinds):
         streams[getattr(event, "node", "")].append(event)
+    for event in extra:
+        streams[getattr(event, "node", "")].insert(place, event)
     arrived = [streams[node].pop(0) for node in order if streams[node]]
     paths = world.feed([*world.begin(), *arrived, *streams["node-1"], *streams["node-2"]]) + world.finish()
     return sorted(msgspec.json.encode(path) for path in paths)
@@ -63,11 +65,13 @@ def test_any_order_between_the_nodes_tells_the_same(kinds: list[str], order: lis
 
 
 @settings(max_examples=30, deadline=None)
-@given(KINDS, ORDERS, st.sampled_from(["node-1", "node-2"]))
-def test_so_do_rules_losses_and_numbers_that_are_told_with_them(kinds: list[str], order: list[str], node: str) -> None:
+@given(KINDS, ORDERS, st.sampled_from(["node-1", "node-2"]), st.integers(0, 60))
+def test_so_do_rules_losses_and_numbers_that_come_in_between(
+    kinds: list[str], order: list[str], node: str, place: int
+) -> None:
     extra: list[Event] = [
         RulesetDump(node=node, t_ns=T, source="iptables", text=NO_RULES),
         Sampled(node=node, t_ns=T, kept=40_000),
         LostEvents(node=node, probe="packet", count=1, where="ring buffer"),
     ]
-    assert told(kinds, order, extra) == told(kinds, ["node-1", "node-2"] * 500, extra)
+    assert told(kinds, order, extra, place) == told(kinds, ["node-1", "node-2"] * 500, extra, place)

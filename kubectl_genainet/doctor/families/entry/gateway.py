@@ -185,7 +185,8 @@ def reference_grant(cluster: Cluster) -> Problems:
     """A route leads into another namespace without a ReferenceGrant.
 
     Looks at backendRefs with a namespace other than the route's, and at the ReferenceGrants there. In manifests that are
-    not the whole cluster it is a warning where the backend itself is among them, else not checked.
+    not the whole cluster it is a warning where the backend itself is among them, else not checked. A route that is a
+    backend (delegation, an extension of kgateway and others) is left alone: its Gateway decides who may delegate.
 
     Why: the Gateway refuses the reference (RefNotPermitted) and answers 500. An error: every request for that
     backend fails.
@@ -196,9 +197,9 @@ def reference_grant(cluster: Cluster) -> Problems:
     for route in _routes(cluster):
         for field, backend in _backend_refs(route):
             namespace = text(backend, "namespace")
-            if not namespace or namespace == route.namespace:
-                continue
             kind, group, name = text(backend, "kind") or "Service", text(backend, "group"), text(backend, "name")
+            if namespace in ("", route.namespace) or kind in ROUTES:
+                continue
             granted = any(
                 g.namespace == namespace
                 and any(

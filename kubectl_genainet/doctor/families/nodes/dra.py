@@ -10,8 +10,9 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, items, mapping, text
 from kubectl_genainet.doctor.objects.workloads import Workload
-from kubectl_genainet.doctor.predicates.claims import GROUP, is_accelerator, is_network, options, requests
+from kubectl_genainet.doctor.predicates.claims import GROUP, count, is_accelerator, is_network, options, requests
 from kubectl_genainet.doctor.predicates.edits import edit
+from kubectl_genainet.model.accelerators import GPU_RESOURCES
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 
@@ -96,13 +97,19 @@ def _chosen(spec: dict[str, Any]) -> bool:
     return all(items(o, "selectors") or text(o, "allocationMode") == "All" for o in network)
 
 
+def _gpus(workload: Workload) -> int:
+    """How many GPUs a pod has from a device plugin."""
+    return sum(int(c.amount(*GPU_RESOURCES)) for c in workload.containers)
+
+
 @check(Area.SRIOV, Severity.WARNING)
 def dra_nic_and_gpu(cluster: Cluster) -> Problems:
     """A pod claims a network device that need not be near its GPUs.
 
     Looks at pods with GPUs that claim a network device (DRANET, SR-IOV, RDMA): the GPUs come from a device plugin, or
     from a claim of their own, or no constraint of the common claim (matchAttribute on the PCIe root, the NUMA node) ties
-    the two together. A warning: the pod starts, and is slow on some nodes.
+    the two together. A warning: the pod starts, and is slow on some nodes. Information where it claims as many network
+    devices as it has GPUs: those may be all that a node has, and then each GPU has its own.
 
     Why: GPUDirect RDMA runs between devices below one PCIe root; across roots or sockets each transfer goes through the
     CPU's interconnect, at a part of the bandwidth.
@@ -126,6 +133,7 @@ def dra_nic_and_gpu(cluster: Cluster) -> Problems:
         if tied and together:
             continue
         said = "no constraint ties it to the GPUs" if together else "the GPUs are not in the same claim"
+        many = 1 < _gpus(workload) <= sum(count(o) for _, o in options(spec) if is_network(text(o, "deviceClassName")))
         yield Problem(
             f"its network device need not be near its GPUs: {said}",
             workload.ref,
@@ -134,6 +142,7 @@ def dra_nic_and_gpu(cluster: Cluster) -> Problems:
                 "Claim both in one ResourceClaimTemplate, with a constraint matchAttribute on the PCIe root.",
                 command=edit(workload),
             ),
+            severity=Severity.INFO if many else None,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
@@ -15,6 +16,9 @@ from kubectl_genainet.model.finding import Remedy, Severity
 
 _NOWHERE = ("lo", "docker0", "docker")
 POD_IDENTITY_DEVICE = "pod-id-link0"  # of eks-pod-identity-agent, on the node
+_PERFORMANCE_TEST = re.compile(
+    r"\b(all_reduce|all_gather|alltoall|alltoallv|broadcast|reduce|reduce_scatter|sendrecv|gather|scatter|hypercube)_perf\b"
+)
 Pitfall = tuple[Variable, str, Severity]
 
 
@@ -34,6 +38,12 @@ def _off_the_node(value: str, devices: tuple[str, ...] | None) -> str:
     return f"the pod's devices are {', '.join(devices)}"
 
 
+def _without_gloo(cluster: Cluster, workload: Workload) -> bool:
+    """Whether a command line of the job starts a program that knows no Gloo: nccl-tests and rccl-tests rendezvous by MPI."""
+    parts = (part for part in cluster.workloads_in[workload.namespace] if part.ref == workload.ref)
+    return any(_PERFORMANCE_TEST.search(word) for part in parts for c in part.containers for word in c.words)
+
+
 def _sockets(cluster: Cluster, workload: Workload, env: Mapping[str, Variable]) -> Iterator[Pitfall]:
     devices = pod_devices(workload)
     nccl, gloo = env.get("NCCL_SOCKET_IFNAME"), env.get("GLOO_SOCKET_IFNAME")
@@ -43,7 +53,7 @@ def _sockets(cluster: Cluster, workload: Workload, env: Mapping[str, Variable]) 
             yield variable, why, Severity.WARNING
     if not workload.template.host_network or nccl is None:
         return
-    if gloo is None:
+    if gloo is None and not _without_gloo(cluster, workload):
         why = "GLOO_SOCKET_IFNAME is not set: with hostNetwork Gloo takes what the node's name resolves to, often 127.0.0.1"
         yield nccl, why, Severity.WARNING
     agent = cluster.daemonset("eks-pod-identity-agent")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
-from kubectl_genainet.doctor.objects.cluster import ZONE, Cluster
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.installed import ZONE
 from kubectl_genainet.doctor.objects.raw import mapping, patch, sh, text
 from kubectl_genainet.doctor.objects.workloads import LivePod, Workload
 from kubectl_genainet.doctor.predicates.edits import edit_spec

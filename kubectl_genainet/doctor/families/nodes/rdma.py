@@ -15,6 +15,7 @@ from kubectl_genainet.doctor.predicates.edits import edit_container
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.units import quantity
 
+_COREWEAVE = "rdma/ib"
 DEVICE_NODES = "/dev/infiniband"
 _ALL = ("IPC_LOCK", "CAP_IPC_LOCK", "ALL", "SYS_ADMIN")
 
@@ -36,8 +37,10 @@ def rdma_memlock(cluster: Cluster) -> Problems:
 
     Why: RDMA registers pinned memory. Without the capability the limit of the container runtime (RLIMIT_MEMLOCK) holds;
     registration fails with ENOMEM, and NCCL stops or falls back to TCP. A warning: a runtime may be set to no limit.
+    Information for rdma/ib, CoreWeave's resource: the provider's own jobs do without the capability on its nodes.
 
-    Source: https://github.com/Mellanox/k8s-rdma-shared-dev-plugin#readme, man 2 mlock, man 7 capabilities
+    Source: https://github.com/Mellanox/k8s-rdma-shared-dev-plugin#readme, https://github.com/coreweave/nccl-tests,
+    man 2 mlock, man 7 capabilities
     """
     for workload, container in _containers(cluster):
         requests = rdma_requests(container)
@@ -52,6 +55,7 @@ def rdma_memlock(cluster: Cluster) -> Problems:
             workload.ref,
             (seen(workload.ref, field, added or None, f"container {container.name} requests {requests[0]}"),),
             Remedy("Add IPC_LOCK.", command=edit_container(workload, container, "securityContext", change)),
+            severity=Severity.INFO if requests == [_COREWEAVE] else None,
         )
 
 

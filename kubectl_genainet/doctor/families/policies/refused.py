@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.policy.left_out.unevaluated import RefusedBy
 
+_PLACEHOLDER = re.compile(r"\$\{\w+\}|\{\{[^{}]*\}\}|\$\(\w+\)")
 _NO_SUCH_FIELD = "no such field"
 
 
@@ -15,7 +18,8 @@ def policy_refused(cluster: Cluster) -> Problems:
     """A policy is refused by its API or by the agent that enforces it, or has a field that its kind does not have.
 
     Looks at every policy as its API server validates it (types, selectors, blocks, ports, required fields) and, for Cilium and
-    Calico, as their agents do; names API versions that are no longer served and kinds spelt wrongly.
+    Calico, as their agents do; names API versions that are no longer served and kinds spelt wrongly. A value of a manifest
+    that is a placeholder of a template (`${NAME}`, `{{ name }}`) is not checked.
 
     Why: a manifest that is refused segments nothing, and a misspelt field is dropped in silence where the client
     does not validate: `podSelectr` selects every pod, `egres` isolates nothing. An error: what it was to protect is
@@ -26,6 +30,10 @@ def policy_refused(cluster: Cluster) -> Problems:
     """
     for one in cluster.policy.unevaluated:
         if one.refused_by is RefusedBy.NOBODY or not cluster.in_scope(one.ref.namespace):
+            continue
+        placeholder = _PLACEHOLDER.search(one.reason) if cluster.from_files else None
+        if placeholder is not None:
+            yield NotChecked(str(one.ref), f"{placeholder[0]} is a placeholder that is not filled in")
             continue
         yield Problem(
             f"the {one.refused_by.value} refuses it: {one.reason}",

@@ -67,7 +67,7 @@ def call_host(cluster: Cluster) -> Problems:
 
     Looks at URLs in variables, ConfigMaps and command lines whose host is a name of the cluster (NAME, NAME.NAMESPACE.svc).
     In manifests that are not the whole cluster it is reported where another Service there has nearly the name, or has it in
-    another namespace. An error: the name does not resolve.
+    another namespace that its manifest names. An error: the name does not resolve.
 
     Why: the client gets NXDOMAIN after all its search domains, and tells of a "connection error" that looks like a network's.
 
@@ -80,7 +80,7 @@ def call_host(cluster: Cluster) -> Problems:
         namespace, name = key
         own = [n for ns, n in cluster.services_by_key if ns == namespace]
         near = alike(name, own)
-        others = [ns for ns, n in cluster.services_by_key if n == name and ns != namespace]
+        others = [s.namespace for s in cluster.snapshot.of("Service", "") if s.name == name and not s.unplaced]
         elsewhere = cluster.partial("Service", namespace)
         if elsewhere and not near and not others:
             yield NotChecked(str(call.client.ref), f"Service {namespace}/{name} is not here: {elsewhere}")

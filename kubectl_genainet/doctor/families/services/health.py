@@ -6,6 +6,7 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, assumed, chec
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import Container, Probe
 from kubectl_genainet.doctor.objects.raw import annotate, annotation, at, condition, items, moment, number, sh
+from kubectl_genainet.doctor.objects.recognise import runs_model_server
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.edits import edit, edit_container
 from kubectl_genainet.doctor.predicates.load_balancers import PREFIX, by_controller, load_balancers
@@ -17,9 +18,11 @@ SHORT_S = 120
 
 
 def serving_container(cluster: Cluster, workload: Workload) -> Container | None:
-    """The container that serves the model: the one whose image the stack was recognised by, else the first."""
+    """The container that serves the model: the one with the accelerators, else the one whose image or command line told
+    the stack, else the first."""
     containers = workload.containers
     found = next((c for c in containers if c.amount("nvidia.com/", "aws.amazon.com/neuron", "amd.com/gpu")), None)
+    found = found or next((c for c in containers if runs_model_server(c)), None)
     sidecars = ("istio-proxy", "linkerd-proxy", "queue-proxy")
     return found or next((c for c in containers if c.name not in sidecars), None)
 

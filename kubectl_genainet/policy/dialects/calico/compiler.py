@@ -18,8 +18,25 @@ from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.policy.cidr import block_of
-from kubectl_genainet.policy.dialects.calico_accounts import AccountLabelsPeer, accounts_of, endpoints_of
-from kubectl_genainet.policy.dialects.calico_selector import parse_selector
+from kubectl_genainet.policy.dialects.calico.accounts import AccountLabelsPeer, accounts_of, endpoints_of
+from kubectl_genainet.policy.dialects.calico.checks import ACTIONS, check_policy, protocol_of
+from kubectl_genainet.policy.dialects.calico.shapes import (
+    RawAccounts,
+    RawEntity,
+    RawPolicy,
+    RawRule,
+    RawSpec,
+    RawTier,
+)
+from kubectl_genainet.policy.expressions import (
+    EVERY_LABEL,
+    NAMESPACE_NAME,
+    And,
+    Not,
+    expression_of,
+    in_namespaces,
+    parse_selector,
+)
 from kubectl_genainet.policy.model import Action, Direction, Family, Term
 from kubectl_genainet.policy.peers import (
     AllOfPeer,
@@ -30,12 +47,12 @@ from kubectl_genainet.policy.peers import (
     NetworkSet,
     NotPeer,
     Peer,
+    PodsPeer,
     ServiceAccountPeer,
     UnknownPeer,
 )
 from kubectl_genainet.policy.rules import (
     DEFAULT_TIER,
-    PROTOCOLS,
     NamedPortTerm,
     NotPorts,
     NotProtocol,
@@ -50,67 +67,6 @@ from kubectl_genainet.policy.where import Where, unknown_fields
 
 GROUPS = ("projectcalico.org", "crd.projectcalico.org")
 _LAST = float("inf")  # a policy without order comes last
-_ACTIONS = {"Allow": Action.ALLOW, "Deny": Action.DENY, "Pass": Action.PASS, "Log": Action.LOG}
-_NUMBERS = {6: "TCP", 17: "UDP", 132: "SCTP", 1: "ICMP", 58: "ICMPv6"}
-
-
-class RawAccounts(msgspec.Struct, frozen=True):
-    names: tuple[str, ...] = ()
-    selector: str = ""
-
-
-class RawEntity(msgspec.Struct, frozen=True, rename="camel"):
-    nets: tuple[str, ...] = ()
-    not_nets: tuple[str, ...] = ()
-    selector: str = ""
-    not_selector: str = ""
-    namespace_selector: str = ""
-    ports: tuple[int | str, ...] = ()
-    not_ports: tuple[int | str, ...] = ()
-    service_accounts: RawAccounts | None = None
-    services: dict[str, Any] | None = None
-    domains: tuple[str, ...] = ()
-
-
-class RawRule(msgspec.Struct, frozen=True, rename="camel"):
-    action: str
-    protocol: str | int | None = None
-    not_protocol: str | int | None = None
-    ip_version: int | None = msgspec.field(default=None, name="ipVersion")
-    icmp: dict[str, Any] | None = None
-    not_icmp: dict[str, Any] | None = msgspec.field(default=None, name="notICMP")
-    source: RawEntity = RawEntity()
-    destination: RawEntity = RawEntity()
-    http: dict[str, Any] | None = None
-    metadata: dict[str, Any] | None = None
-
-
-class RawSpec(msgspec.Struct, frozen=True, rename="camel"):
-    tier: str = "default"
-    order: float | None = None
-    selector: str = ""
-    namespace_selector: str = ""
-    service_account_selector: str = ""
-    types: tuple[str, ...] = ()
-    ingress: tuple[RawRule, ...] = ()
-    egress: tuple[RawRule, ...] = ()
-    performance_hints: tuple[str, ...] = ()
-    do_not_track: bool = False
-    pre_dnat: bool = msgspec.field(default=False, name="preDNAT")
-    apply_on_forward: bool = False
-
-
-class RawPolicy(msgspec.Struct, frozen=True):
-    spec: RawSpec = RawSpec()
-
-
-class RawTierSpec(msgspec.Struct, frozen=True, rename="camel"):
-    order: float | None = None
-    default_action: str = "Deny"
-
-
-class RawTier(msgspec.Struct, frozen=True):
-    spec: RawTierSpec = RawTierSpec()
 
 
 class CalicoCompiler:
@@ -154,7 +110,8 @@ class CalicoCompiler:
         where = Where(obj).at("spec")
         if spec.do_not_track or spec.pre_dnat:
             return None
-        types = _types(spec, where)
+        check_policy(spec, where)
+        types = _types(spec)
         tier, unknown = self._tier(spec)
         unknown += tuple(
             (f, f"no such field in Calico's {obj.kind}")
@@ -179,6 +136,34 @@ class CalicoCompiler:
             not_evaluated=unknown,
         )
 
+    def as_enforced(self, policy: Policy) -> Policy:
+        """An administrator's policy as Calico takes it: network sets are part of the namespaces that a rule selects.
+
+        Source: Calico 3.34 (in development), lib/backend/k8s/conversion/clusternetworkpolicy.go.
+        """
+        if not self._network_sets:
+            return policy
+
+        def with_sets(rule: Rule) -> Rule:
+            peers = tuple(self._with_sets(p) if _is_of_namespaces(p) else p for p in rule.peers or ())
+            return msgspec.structs.replace(rule, peers=peers)
+
+        egress, ingress = (tuple(map(with_sets, rules)) for rules in (policy.egress, policy.ingress))
+        return msgspec.structs.replace(policy, egress=egress, ingress=ingress)
+
+    def _with_sets(self, peer: Peer) -> Peer:
+        assert isinstance(peer, PodsPeer)
+        return ExpressionPeer(
+            selector=EVERY_LABEL,
+            namespaces=in_namespaces(expression_of(peer.namespaces)),
+            text=f"namespace {peer.namespaces}",
+            namespace="",
+            all_namespaces=False,
+            only_global=False,
+            sets=self._network_sets,
+            field=peer.namespaces_field,
+        )
+
     def _tier(self, spec: RawSpec) -> tuple[str, tuple[tuple[str, str], ...]]:
         if spec.tier == DEFAULT_TIER.name:
             return DEFAULT_TIER.name, ()
@@ -198,12 +183,14 @@ class CalicoCompiler:
         """Pods by the labels of their service account; without a labels' selector every account is one."""
         return AccountLabelsPeer(parse_selector(selector, where), self._accounts, selector, where.field)
 
-    def _expression(self, selector: str, namespaces: str, namespace: str, where: Where, *, nets: bool = True) -> Peer:
+    def _expression(
+        self, selector: str, namespaces: str, namespace: str, where: Where, *, nets: bool = True
+    ) -> ExpressionPeer:
         """Endpoints by a selector: of the policy's namespace, or of those that a namespaceSelector selects."""
         only_global = namespaces.strip() == "global()"
         return ExpressionPeer(
             selector=parse_selector(selector, where.at("selector")),
-            namespaces=parse_selector("" if only_global else namespaces, where.at("namespaceSelector")),
+            namespaces=in_namespaces(parse_selector("" if only_global else namespaces, where.at("namespaceSelector"))),
             text=" and ".join(
                 filter(None, (selector, f"namespace {namespaces or namespace}" if namespaces or namespace else ""))
             )
@@ -219,13 +206,9 @@ class CalicoCompiler:
         return tuple(self._rule(i, r, where.item(i), direction) for i, r in enumerate(raw))
 
     def _rule(self, index: int, raw: RawRule, where: Where, direction: Direction) -> Rule:
-        action = _ACTIONS.get(raw.action.capitalize())
-        if action is None:
-            raise where.at("action").error(f"{raw.action!r} is none of {', '.join(_ACTIONS)}")
         peer_side, own_side = ("source", "destination") if direction is Direction.INGRESS else ("destination", "source")
         peers = self._entity(getattr(raw, peer_side), where.at(peer_side), raw.ip_version)
         own = self._entity(getattr(raw, own_side), where.at(own_side), None)
-        _check_ports(raw, where)
         unsure = []
         if raw.source.ports or raw.source.not_ports:
             unsure.append((where.at("source").at("ports").field, "source ports are not evaluated"))
@@ -237,7 +220,7 @@ class CalicoCompiler:
             ports = (*ports, found[1]) if found else ports
         return Rule(
             number=index + 1,
-            action=action,
+            action=ACTIONS[raw.action],
             field=where.field,
             peers=(peers,) if peers is not None else None,
             ports=ports,
@@ -250,10 +233,16 @@ class CalicoCompiler:
         parts: list[Peer] = []
         own = where.obj.namespace
         # What selects endpoints limits a namespaced policy's rule to its namespace, notSelector and serviceAccounts too.
-        limits = raw.not_selector or raw.service_accounts is not None
-        if raw.selector or raw.namespace_selector or (own and limits):
-            parts.append(self._expression(raw.selector, raw.namespace_selector, own, where))
-        if raw.not_selector:
+        accounts = raw.service_accounts is not None
+        if raw.selector or raw.namespace_selector or accounts or (own and raw.not_selector):
+            # One set of addresses: what an overlapping network set says of an address does not count against it.
+            found = self._expression(raw.selector, raw.namespace_selector, own, where, nets=not accounts)
+            if raw.not_selector:
+                excepted = Not(parse_selector(raw.not_selector, where.at("notSelector")))
+                text = f"{found.text} and not {raw.not_selector}"
+                found = msgspec.structs.replace(found, selector=And((found.selector, excepted)), text=text)
+            parts.append(found)
+        elif raw.not_selector:
             at = where.at("notSelector")
             inner = self._expression(raw.not_selector, "", "", where)
             parts.append(NotPeer(inner, Term.POD_LABELS, f"not {raw.not_selector}", at.field))
@@ -270,9 +259,9 @@ class CalicoCompiler:
         if raw.service_accounts is not None:
             parts += self._named_accounts(raw.service_accounts, where.at("serviceAccounts"))
         if raw.services:
-            found = self._endpoints(raw.services, own, where)
+            behind = self._endpoints(raw.services, own, where)
             why = "the Service is not among the objects"
-            parts.append(found[0] if found else UnknownPeer(where.at("services").field, why))
+            parts.append(behind[0] if behind else UnknownPeer(where.at("services").field, why))
         if raw.domains:
             parts.append(UnknownPeer(where.at("domains").field, "domains of an entity rule is not evaluated"))
         return AllOfPeer(tuple(parts)) if parts else None
@@ -291,41 +280,35 @@ class CalicoCompiler:
         return parts
 
 
+def _is_of_namespaces(peer: Peer) -> bool:
+    """Whether a peer of an administrator's policy selects whole namespaces, rather than pods in them."""
+    return isinstance(peer, PodsPeer) and peer.pods_field == peer.namespaces_field
+
+
 def policy_ref(obj: KubeObject) -> ObjectRef:
     """The reference of a policy of Calico: a NetworkPolicy with its API group, as kubectl tells it from Kubernetes' own."""
     kind = f"{obj.kind}.{obj.group}" if obj.kind == "NetworkPolicy" else obj.kind
     return ObjectRef(kind, obj.name, obj.namespace)
 
 
-def _check_ports(raw: RawRule, where: Where) -> None:
-    """Ports need a protocol that has ports. Source: libcalico-go, lib/validator/v3, validateRule."""
-    for side, entity in (("source", raw.source), ("destination", raw.destination)):
-        if (entity.ports or entity.not_ports) and _protocol(raw.protocol) not in PROTOCOLS:
-            field = "ports" if entity.ports else "notPorts"
-            raise where.at(side).at(field).error("a rule with ports needs the protocol TCP, UDP or SCTP")
-
-
 def _any_of(nets: tuple[str, ...], where: Where) -> Peer:
     blocks = []
     for i, net in enumerate(nets):
-        text = net if "/" in net else f"{net}/{128 if ':' in net else 32}"
+        text = net if "/" in net else f"{net}/{128 if ':' in net else 32}"  # a network set may have addresses
         blocks.append(BlockPeer(block_of(text, where.item(i)), (), where.item(i).field))
     return AnyOfPeer(tuple(blocks))
 
 
-def _types(spec: RawSpec, where: Where) -> set[str]:
+def _types(spec: RawSpec) -> set[str]:
     """types, with Calico's default: what there are rules for, Ingress where there are none."""
     if spec.types:
-        for i, name in enumerate(spec.types):
-            if name not in ("Ingress", "Egress"):
-                raise where.at("types").item(i).error(f"{name!r} is neither Ingress nor Egress")
         return set(spec.types)
     found = {name for name, rules in (("Ingress", spec.ingress), ("Egress", spec.egress)) if rules}
     return found or {"Ingress"}
 
 
 def _ports(raw: RawRule, where: Where) -> tuple[tuple[Ports, ...], ...]:
-    protocol = _protocol(raw.protocol)
+    protocol = protocol_of(raw.protocol)
     found: list[tuple[Ports, ...]] = []
     at = where.at("destination")
     if raw.destination.ports:
@@ -337,18 +320,8 @@ def _ports(raw: RawRule, where: Where) -> tuple[tuple[Ports, ...], ...]:
         excluded = tuple(t for t in terms if isinstance(t, NumberedPorts | NamedPortTerm))
         found.append((NotPorts(excluded, at.at("notPorts").field),))
     if raw.not_protocol is not None:
-        found.append((NotProtocol(_protocol(raw.not_protocol), where.at("notProtocol").field),))
+        found.append((NotProtocol(protocol_of(raw.not_protocol), where.at("notProtocol").field),))
     return tuple(found)
-
-
-def _protocol(value: str | int | None) -> str:
-    if value is None:
-        return ""
-    number = whole_number(str(value))
-    if number is not None:
-        return _NUMBERS.get(number, str(value))
-    value = str(value)
-    return value if value == "ICMPv6" else value.upper()
 
 
 def _port_terms(ports: tuple[int | str, ...], protocol: str, where: Where) -> tuple[Ports, ...]:
@@ -376,7 +349,7 @@ def _network_sets(snapshot: ClusterSnapshot) -> tuple[NetworkSet, ...]:
                 labels = dict(obj.labels)
                 if namespace:
                     labels["projectcalico.org/namespace"] = namespace
-                known = {**snapshot.namespace_labels(namespace), "projectcalico.org/name": namespace}
+                known = {**snapshot.namespace_labels(namespace), NAMESPACE_NAME: namespace} if namespace else {}
                 found.append(NetworkSet(namespace, labels, known, namespace in snapshot.namespaces, _blocks_of(obj)))
     return tuple(found)
 

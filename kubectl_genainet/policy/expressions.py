@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from kubectl_genainet.policy.selectors import Operator, Selector
 from kubectl_genainet.policy.where import Where
 
 _SHOWN = 200  # characters of a selector in an error
@@ -73,12 +74,48 @@ class Or(msgspec.Struct, frozen=True):
 
 
 Expression = Everything | Compare | Not | And | Or
+EVERY_LABEL = Everything()
+NAMESPACE_NAME = "projectcalico.org/name"  # the label by which a namespace is known to Calico
+
+
+def expression_of(selector: Selector) -> Expression:
+    """A label selector of Kubernetes as an expression."""
+    parts: list[Expression] = []
+    for one in selector.requirements:
+        match one.operator:
+            case Operator.IN:
+                parts.append(Compare(one.key, "in", one.values))
+            case Operator.NOT_IN:
+                parts.append(Compare(one.key, "not in", one.values))
+            case Operator.EXISTS:
+                parts.append(Compare(one.key, "has"))
+            case Operator.DOES_NOT_EXIST:
+                parts.append(Not(Compare(one.key, "has")))
+    return And(tuple(parts))
 
 
 def parse_selector(text: str, where: Where) -> Expression:
     """Parses a selector; raises InputError that says where it goes wrong. `global()` is left to the caller."""
     parser = _Parser(text, where)
     return parser.whole()
+
+
+def in_namespaces(expression: Expression) -> Expression:
+    """A selector of namespaces as Calico takes it: all() is what has a namespace, and a negation also what has none (a
+    GlobalNetworkSet)."""
+    match expression:
+        case Everything():
+            return Compare(NAMESPACE_NAME, "has")
+        case Not(part=part):
+            return Not(in_namespaces(part))
+        case And(parts=()):
+            return Compare(NAMESPACE_NAME, "has")
+        case And(parts=parts):
+            return And(tuple(map(in_namespaces, parts)))
+        case Or(parts=parts):
+            return Or(tuple(map(in_namespaces, parts)))
+        case _:
+            return expression
 
 
 def keys_of(expression: Expression) -> frozenset[str]:

@@ -12,7 +12,7 @@ import msgspec
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.policy.cidr import Block, address_of
-from kubectl_genainet.policy.dialects.calico_selector import Expression
+from kubectl_genainet.policy.expressions import Expression
 from kubectl_genainet.policy.model import Term
 from kubectl_genainet.policy.party import Party, PartyKind
 from kubectl_genainet.policy.peers import YES, AnyOfPeer, BlockPeer, Match, Peer, no

@@ -1,0 +1,110 @@
+"""A cluster of 1,000 nodes, 50,000 pods, 5,000 Services and 3,000 policies on a real API server: what each verb costs there.
+
+The objects exist only in etcd (see _big_cluster.py). Printed of each command, in a process of its own: the time to its
+first output and to its end, its peak memory, and the requests that the API server counted. Needs root and `make kubernetes`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks._big_cluster import Size, namespace_of
+from tests.cluster.harness.binaries import Binaries
+from tests.cluster.harness.controlplane import ControlPlane
+from tests.cluster.harness.processes import remove_leftovers, wait_for
+
+ROOT = Path(__file__).parents[1]
+LIMIT_S, LIMIT_MB = 15.0, 400
+SIZE = Size()
+COMMANDS = {
+    "explain": ("explain", "deploy/model-50", "svc/model-0", "-n", "team-0"),
+    "matrix": ("matrix", "-n", "team-0"),
+    "doctor": ("doctor", "-n", "team-0"),
+    "doctor -A": ("doctor", "-A"),
+}
+_COUNTER = re.compile(r'^apiserver_request_total\{.*resource="([^"]*)".*verb="(LIST|WATCH|GET)".*\} (\d+)$', re.M)
+
+
+@dataclass(frozen=True)
+class Cost:
+    first_s: float
+    total_s: float
+    cpu_s: float
+    peak_mb: int
+    status: int
+    error: str
+
+
+def run_command(argv: tuple[str, ...], kubeconfig: str) -> Cost:
+    """Runs a command to its end; its first output is its first byte on standard output."""
+    command = [sys.executable, "-m", "kubectl_genainet", *argv, "--kubeconfig", kubeconfig]
+    started = time.monotonic()
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
+        assert process.stdout is not None
+        first = process.stdout.read(1)
+        first_s = time.monotonic() - started
+        if first:
+            while process.stdout.read(1 << 16):
+                pass
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        errors.seek(0)
+        error = errors.read().decode()
+    cpu_s = usage.ru_utime + usage.ru_stime
+    return Cost(first_s, time.monotonic() - started, cpu_s, usage.ru_maxrss // 1024, process.returncode, error)
+
+
+def requests_so_far(plane: ControlPlane) -> Counter[str]:
+    counted: Counter[str] = Counter()
+    for resource, verb, count in _COUNTER.findall(plane.api().get("/metrics")):
+        counted[f"{verb} {resource}"] += int(count)
+    return counted
+
+
+def fill(plane: ControlPlane) -> float:
+    """Puts the objects into etcd, and waits until the API server has them all; gives the seconds."""
+    started = time.monotonic()
+    argv = plane.netns.call(sys.executable, "-m", "benchmarks._big_cluster")
+    subprocess.run(argv, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    last = SIZE.services - 1
+    path = f"/api/v1/namespaces/{namespace_of(last, SIZE)}/pods/model-{last}-7d9c6b5f4-{SIZE.pods - 1:05d}"
+    wait_for("the last pod", lambda: plane.api().get(path), 60)
+    return time.monotonic() - started
+
+
+def main() -> None:
+    """Prints a line a command; a figure beyond the limit is marked."""
+    remove_leftovers()
+    with tempfile.TemporaryDirectory() as folder, ControlPlane(Binaries.built(), Path(folder), "scale") as plane:
+        print(
+            f"scale: {SIZE.nodes} nodes, {SIZE.pods} pods, {SIZE.services} Services, {SIZE.policies} policies "
+            f"in the API server after {fill(plane):.0f} s",
+            flush=True,
+        )
+        kubeconfig = str(plane.kubeconfig())
+        for name, argv in COMMANDS.items():
+            before = requests_so_far(plane)
+            cost = run_command(argv, kubeconfig)
+            asked = requests_so_far(plane) - before
+            beyond = "" if cost.first_s <= LIMIT_S and cost.peak_mb <= LIMIT_MB else "  BEYOND THE LIMIT"
+            print(
+                f"scale: {name:10} first output {cost.first_s:5.1f} s, end {cost.total_s:5.1f} s, CPU {cost.cpu_s:4.1f} s, "
+                f"peak {cost.peak_mb} MB, status {cost.status}{beyond}",
+                flush=True,
+            )
+            print(f"scale: {'':10} {', '.join(f'{what} {n}' for what, n in sorted(asked.items()))}", flush=True)
+            if cost.status > 1:
+                print(cost.error[-2000:], flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""A mesh's own ports against the cluster's NetworkPolicies."""
+
+from __future__ import annotations
+
+from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.doctor.objects.raw import q
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.labels import selecting_labels
+from kubectl_genainet.doctor.predicates.mesh import HBONE, LINKERD_INBOUND, XDS, Mesh, mesh_of, no_mesh
+from kubectl_genainet.doctor.predicates.policy_text import adding, network_policy, peer
+from kubectl_genainet.model.finding import ObjectRef, Remedy, Severity
+from kubectl_genainet.policy.model import Direction, PolicyVerdict
+
+
+def _mesh_port(mesh: Mesh) -> int:
+    return {Mesh.AMBIENT: HBONE, Mesh.LINKERD: LINKERD_INBOUND}.get(mesh, 0)
+
+
+@check(Area.MESH, Severity.ERROR, needs=("Pod", "NetworkPolicy"), applies=no_mesh)
+def mesh_policy_ports(cluster: Cluster) -> Problems:
+    """A NetworkPolicy blocks the mesh's own ports.
+
+    Asks the policy engine: for every configured call between workloads of an Ambient or Linkerd mesh, whether the
+    callee admits TCP 15008 (HBONE) or 4143; for every workload with an Istio sidecar, whether it may reach istiod on
+    TCP 15012.
+
+    Why: the policy names the application's port, but on the wire it is the mesh's: the call is dropped although the
+    policy "allows" it. Without istiod a new sidecar gets no certificate and never becomes ready. An error: every
+    such call fails.
+
+    Source: https://istio.io/latest/docs/ambient/usage/networkpolicy/,
+    https://istio.io/latest/docs/ops/deployment/application-requirements/
+    """
+    for call in cluster.genai_calls:
+        if call.service is None:
+            continue
+        for workload in cluster.workloads_of(call.service):
+            mesh, evidence = mesh_of(cluster, workload)
+            port = _mesh_port(mesh)
+            if not port or mesh_of(cluster, call.client)[0] is not mesh or evidence is None:
+                continue
+            found = cluster.admits(call.client, workload, "TCP", port)
+            if found is not None and found.verdict is PolicyVerdict.DENY:
+                direction = Direction.INGRESS if found.ingress.verdict is PolicyVerdict.DENY else Direction.EGRESS
+                policies = found.direction(direction).isolated_by
+                yield Problem(
+                    f"TCP {port} of the mesh is not admitted from {call.client.ref}",
+                    workload.ref,
+                    (
+                        *(
+                            derived(
+                                p, f"spec.{direction.value}", port, f"{p} isolates it, and no rule admits TCP {port}"
+                            )
+                            for p in policies
+                        ),
+                        evidence,
+                    ),
+                    _admit_mesh_port(policies, call.client, workload, port, direction),
+                )
+    yield from _istiod_blocked(cluster)
+
+
+def _istiod_blocked(cluster: Cluster) -> Problems:
+    istiod = next((w for w in cluster.workloads if w.name.startswith("istiod") and w.pods), None)
+    if istiod is None:
+        return
+    for workload, _ in cluster.genai_workloads:
+        mesh, evidence = mesh_of(cluster, workload)
+        if mesh is not Mesh.ISTIO_SIDECAR or evidence is None:
+            continue
+        found = cluster.admits(workload, istiod, "TCP", XDS)
+        if found is not None and found.verdict is PolicyVerdict.DENY:
+            direction = Direction.EGRESS if found.egress.verdict is PolicyVerdict.DENY else Direction.INGRESS
+            yield Problem(
+                f"it may not reach istiod on TCP {XDS}",
+                workload.ref,
+                (
+                    *(
+                        derived(p, f"spec.{direction.value}", XDS, f"{p} isolates, and no rule admits TCP {XDS}")
+                        for p in found.direction(direction).isolated_by
+                    ),
+                    evidence,
+                ),
+                Remedy(
+                    f"Admit egress to istiod on TCP {XDS}.",
+                    yaml=f"# add to spec.egress\n- to:\n  - namespaceSelector:\n      matchLabels:\n"
+                    f"        kubernetes.io/metadata.name: {q(istiod.namespace)}\n  ports:\n  - {{protocol: TCP, "
+                    f"port: {XDS}}}\n",
+                ),
+            )
+
+
+def _admit_mesh_port(
+    policies: tuple[ObjectRef, ...], client: Workload, server: Workload, port: int, direction: Direction
+) -> Remedy:
+    """A policy for the callee that admits the mesh's port from this caller: with HBONE it stands for every port."""
+    if direction is not Direction.INGRESS:
+        return Remedy(f"Admit egress to {server.ref} on TCP {port}, beside the application's port.")
+    name = policies[0].name if policies else "admit"
+    rule = {"from": [peer(server.namespace, client)], "ports": [{"protocol": "TCP", "port": port}]}
+    spec = {
+        "podSelector": {"matchLabels": selecting_labels(server)},
+        "policyTypes": ["Ingress"],
+        "ingress": [rule],
+    }
+    return adding(
+        f"Admit TCP {port} from {client.ref}; on that port every port of the pod is reached, so keep what a caller may do "
+        "in an AuthorizationPolicy.",
+        network_policy(f"{name}-mesh", server.namespace, spec),
+    )

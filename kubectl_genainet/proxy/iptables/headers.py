@@ -1,0 +1,112 @@
+"""Options of iptables' matches on a packet's header, and on what little is known of its connection and device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kubectl_genainet.proxy.evaluator import checks, header
+from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Getter
+from kubectl_genainet.proxy.evaluator.ir import Rule
+from kubectl_genainet.proxy.evaluator.state import Check, State
+from kubectl_genainet.proxy.iptables.reader import Node, Option, Reader, ports
+from kubectl_genainet.proxy.iptables.target import value_and_mask
+
+
+def _compared(get: Getter, holds: Callable[[int, int], bool]) -> Option:
+    """A field beside one number."""
+
+    def option(node: Node, reader: Reader, rule: Rule) -> Check:
+        number = int(reader.next(), 0)
+
+        def check(s: State) -> bool | None:
+            value = get(s)
+            return None if value is None else holds(value, number)
+
+        return check
+
+    return option
+
+
+def _tos(node: Node, reader: Reader, rule: Rule) -> Check:
+    value, mask = value_and_mask(reader.next())
+    return lambda s: header.get_tos(s) & mask & 0xFF == value
+
+
+def _length(node: Node, reader: Reader, rule: Rule) -> Check:
+    low, high = ports(reader.next())
+
+    def check(s: State) -> bool | None:
+        length = header.get_length(s)
+        return None if length is None else low <= length <= high
+
+    return check
+
+
+def _u32(node: Node, reader: Reader, rule: Rule) -> Check:
+    return header.u32_test(reader.next())
+
+
+def _tcp_ecn(node: Node, reader: Reader, rule: Rule) -> Check:
+    """ECE and CWR: a SYN that asks for ECN has both."""
+    asks = checks.assuming("the connection does not ask for ECN", False)
+    return lambda s: asks(s) if s.proto == PROTOCOLS["tcp"] else False
+
+
+def _connbytes(node: Node, reader: Reader, rule: Rule) -> Check:
+    """Of the first packet, which conntrack has counted when rules ask (nf_ct_refresh_acct)."""
+    low, _, high = reader.next().partition(":")
+    lowest, highest = int(low or 0), int(high) if high else None
+    rest = reader.words[reader.at :]
+    direction = rest[rest.index("--connbytes-dir") + 1] if "--connbytes-dir" in rest else "both"
+    mode = rest[rest.index("--connbytes-mode") + 1] if "--connbytes-mode" in rest else ""
+
+    def check(s: State) -> bool | None:
+        if not s.traced:
+            return False
+        if s.ct != "NEW":
+            return None
+        size = 1 if mode == "packets" else header.get_length(s)
+        value = 0 if direction == "reply" else size
+        return None if value is None else lowest <= value and (highest is None or value <= highest)
+
+    return check
+
+
+def _of_socket(node: Node, reader: Reader, rule: Rule) -> Check:
+    """What is forwarded has no socket, and no cgroup (cgroup_mt): neither the match nor its negation holds."""
+    reader.next()
+    reader.negated = False
+    return lambda s: None if s.own else False
+
+
+def _is_default(what: str) -> Option:
+    """A number that is 0 unless somebody sets it: a route's realm, a device's group."""
+
+    def option(node: Node, reader: Reader, rule: Rule) -> Check:
+        text = reader.next()
+        value, mask = (0, 0) if text in ("cosmos", "default") else value_and_mask(text)  # iproute2's names of 0
+        return checks.assuming(what, value & mask == 0)
+
+    return option
+
+
+def _one_word(node: Node, reader: Reader, rule: Rule) -> None:
+    reader.next()
+
+
+HEADER_OPTIONS: dict[str, Option] = {
+    "--dscp": _compared(header.get_dscp, lambda value, number: value == number),
+    "--tos": _tos,
+    "--ecn-ip-ect": _compared(header.get_ecn, lambda value, number: value == number),
+    **dict.fromkeys(("--ecn-tcp-ece", "--ecn-tcp-cwr"), _tcp_ecn),
+    **dict.fromkeys(("--ttl-eq", "--hl-eq"), _compared(header.get_ttl, lambda value, number: value == number)),
+    **dict.fromkeys(("--ttl-lt", "--hl-lt"), _compared(header.get_ttl, lambda value, number: value < number)),
+    **dict.fromkeys(("--ttl-gt", "--hl-gt"), _compared(header.get_ttl, lambda value, number: value > number)),
+    "--length": _length,
+    "--u32": _u32,
+    "--connbytes": _connbytes,
+    **dict.fromkeys(("--connbytes-dir", "--connbytes-mode"), _one_word),
+    **dict.fromkeys(("--path", "--cgroup"), _of_socket),
+    "--realm": _is_default("the route has no realm"),
+    **dict.fromkeys(("--src-group", "--dst-group"), _is_default("the device is in group 0")),
+}

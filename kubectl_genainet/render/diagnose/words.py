@@ -1,0 +1,49 @@
+"""The sentences of a diagnosis that every output shares."""
+
+from __future__ import annotations
+
+from kubectl_genainet.model.finding import Severity, counted
+from kubectl_genainet.model.results.diagnosis import Cause, CheckState, Conclusion
+
+AT_START_S = 2.5  # what is seen so early was there before the watch began
+STATE_WORDS = {CheckState.FINE: "fine", CheckState.FAULTY: "at fault", CheckState.NOT_CHECKED: "not checked"}
+
+
+def headline(conclusion: Conclusion) -> str:
+    """The result in one line."""
+    causes = [c for c in conclusion.causes if c.severity is not Severity.INFO]
+    seen = f"{counted(conclusion.connections, 'connection')} and {queries_text(conclusion.queries)} in {conclusion.seconds:g} s"
+    if causes:
+        return f"{conclusion.target}: {counted(len(causes), 'cause')} found; {seen}"
+    if not conclusion.connections and not conclusion.queries:
+        return f"{conclusion.target}: nothing was seen in {conclusion.seconds:g} s, so nothing can be said"
+    return f"{conclusion.target}: nothing wrong was seen; {seen}"
+
+
+def who(cause: Cause) -> str:
+    """Whom a cause hits, how much, and since when."""
+    clients, backends = _listed(cause.clients), _listed(cause.backends)
+    flow = f"{clients} → {backends}" if clients and backends else clients or backends
+    noun = cause.unit.removesuffix("s") if cause.unit != "queries" else "query"
+    amount = f"{cause.count} {cause.unit}" if cause.count != 1 else f"1 {noun}"
+    parts = [flow, "" if cause.unit == "findings" else amount, since(cause)]
+    return "; ".join(part for part in parts if part)
+
+
+def since(cause: Cause) -> str:
+    if cause.first_s is None:
+        return ""
+    return (
+        "from the start of the watch"
+        if cause.first_s <= AT_START_S
+        else f"first seen {cause.first_s:.0f} s into the watch"
+    )
+
+
+def _listed(names: tuple[str, ...], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def queries_text(number: int) -> str:
+    return "1 DNS query" if number == 1 else f"{number} DNS queries"

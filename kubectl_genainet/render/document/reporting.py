@@ -1,0 +1,141 @@
+"""Views that pass everything on to another view, and write a page for the ticket at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from kubectl_genainet.bundle import Header
+from kubectl_genainet.diagnose.timeline import TimelineBuilder
+from kubectl_genainet.diagnose.watchtime import WatchTime
+from kubectl_genainet.dns.summary import DnsSummaryBuilder
+from kubectl_genainet.files import write_whole
+from kubectl_genainet.model.events import Event
+from kubectl_genainet.model.results.diagnosis import Conclusion
+from kubectl_genainet.model.results.dns import DnsSummary
+from kubectl_genainet.model.results.drops import DropRow, DropSummary
+from kubectl_genainet.model.results.exchange import DnsExchange
+from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.results.trace import TraceSummary
+from kubectl_genainet.render.diagnose import document as of_diagnosis
+from kubectl_genainet.render.diagnose.text import ConclusionView
+from kubectl_genainet.render.dns import DnsView
+from kubectl_genainet.render.document.html import html
+from kubectl_genainet.render.document.model import Document
+from kubectl_genainet.render.document.tables import dns_document, drops_document
+from kubectl_genainet.render.drops import DropsView
+from kubectl_genainet.render.live import LiveView
+from kubectl_genainet.render.trace import document as of_trace
+from kubectl_genainet.render.trace.view import TraceView
+from kubectl_genainet.trace.shown.groups import Grouping
+
+V = TypeVar("V", bound=LiveView)
+
+
+def write_report(file: str, document: Document) -> None:
+    """Raises GenainetError where the file can't be written."""
+    write_whole(file, html(document, datetime.now(UTC).isoformat(timespec="seconds")).encode(), "the report")
+
+
+class Reporting(Generic[V]):
+    """What all have in common: the other view, and when things happened."""
+
+    def __init__(self, view: V, file: str) -> None:
+        self.view, self._file = view, file
+        self.watch, self.timeline = WatchTime(), TimelineBuilder()
+
+    def __enter__(self) -> Self:
+        self.view.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.view.__exit__(kind, error, trace)
+
+    def warn(self, text: str) -> None:
+        self.view.warn(text)
+
+    def note(self, text: str) -> None:
+        self.view.note(text)
+
+    def replaying(self, header: Header) -> None:
+        self.view.replaying(header)
+
+    def event(self, event: Event) -> None:
+        self.watch.learn(event)
+        self.view.event(event)
+
+    def refresh(self) -> None:
+        self.view.refresh()
+
+    @property
+    def seconds(self) -> float:
+        return round(self.watch.seconds, 1)
+
+    def write(self, document: Document) -> None:
+        write_report(self._file, document)
+        self.view.note(f"report written to {self._file}")
+
+
+class TraceReporting(Reporting[TraceView]):
+    def __init__(self, view: TraceView, file: str) -> None:
+        super().__init__(view, file)
+        self._grouping = Grouping()
+
+    def path(self, path: PacketPath) -> None:
+        self._grouping.add(path)
+        self.timeline.path(path)
+        self.view.path(path)
+
+    def finish(self, summary: TraceSummary) -> None:
+        self.view.finish(summary)
+        grouping, timeline = self._grouping, self.timeline.build(self.watch)
+        self.write(of_trace.document(grouping.groups, grouping.connections, summary, timeline, self.seconds))
+
+
+class DropsReporting(Reporting[DropsView]):
+    @property
+    def source(self) -> Callable[[], list[DropRow]]:
+        return self.view.source
+
+    @source.setter
+    def source(self, source: Callable[[], list[DropRow]]) -> None:
+        self.view.source = source
+
+    def finish(self, rows: list[DropRow], summary: DropSummary) -> None:
+        self.view.finish(rows, summary)
+        self.timeline.counted(summary.timeline)
+        self.write(drops_document(rows, summary, self.timeline.build(self.watch), self.seconds))
+
+
+class DnsReporting(Reporting[DnsView]):
+    @property
+    def source(self) -> DnsSummaryBuilder | None:
+        return self.view.source
+
+    @source.setter
+    def source(self, source: DnsSummaryBuilder | None) -> None:
+        self.view.source = source
+
+    def exchange(self, exchange: DnsExchange) -> None:
+        self.timeline.exchange(exchange)
+        self.view.exchange(exchange)
+
+    def finish(self, summary: DnsSummary) -> None:
+        self.view.finish(summary)
+        self.write(dns_document(summary, self.timeline.build(self.watch), self.seconds))
+
+
+class DiagnoseReporting(Reporting[ConclusionView]):
+    def path(self, path: PacketPath) -> None:
+        self.view.path(path)
+
+    def exchange(self, exchange: DnsExchange) -> None:
+        self.view.exchange(exchange)
+
+    def finish(self, conclusion: Conclusion) -> None:
+        self.view.finish(conclusion)
+        self.write(of_diagnosis.document(conclusion))

@@ -1,0 +1,238 @@
+"""What the parts of a `diagnose` run saw, as ranked causes and what else was looked at."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kubectl_genainet.context.account import gap_text
+from kubectl_genainet.context.context import Context
+from kubectl_genainet.context.identity import workload_of
+from kubectl_genainet.context.targets import resolve
+from kubectl_genainet.diagnose.causes import Gathering
+from kubectl_genainet.diagnose.checked import Watched, checked
+from kubectl_genainet.diagnose.felt import DNS_PORT, name_of, of_exchange, of_finding, of_path, of_row
+from kubectl_genainet.diagnose.timeline import TimelineBuilder
+from kubectl_genainet.diagnose.watchtime import WatchTime
+from kubectl_genainet.dns.summary import DnsSummaryBuilder
+from kubectl_genainet.doctor.objects.cluster import Cluster
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.diagnoses.connections import PINNED_CONNECTION, SLOW_BACKEND
+from kubectl_genainet.model.diagnoses.dns import DNS_DROPPED, DNS_NDOTS_WASTE, DNS_NXDOMAIN_STORM, DNS_POLICY
+from kubectl_genainet.model.diagnoses.kernel import UNEXPLAINED
+from kubectl_genainet.model.diagnoses.rules import NETFILTER_DROP, RULE_DROP
+from kubectl_genainet.model.events import ClusterChanged, Event
+from kubectl_genainet.model.kube import Service
+from kubectl_genainet.model.results.diagnosis import Cause, Conclusion, Timeline
+from kubectl_genainet.model.results.drops import DropRow
+from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
+from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.target import Target, TargetKind
+from kubectl_genainet.run.diagnose.watching import MAX_KEPT, Collected
+from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.target import HeldTarget
+from kubectl_genainet.trace.shown.groups import FAILED
+
+HABITS = frozenset({DNS_NDOTS_WASTE.name, DNS_NXDOMAIN_STORM.name})
+COSTLY_PER_S = 20  # NXDOMAIN responses to one client from which its habits are a fault, and not only worth knowing
+_NAMED_BY_EXACT = frozenset({UNEXPLAINED.name, NETFILTER_DROP.name, RULE_DROP.name})
+# findings over queries whose drop was seen: the drops say more
+_COVERED = frozenset({DNS_POLICY.name, DNS_DROPPED.name})
+
+
+class Asked:
+    """What a run was asked about, while the cluster's objects change below it."""
+
+    def __init__(self, name: str, target: Target | None, held: HeldTarget[OfTarget]) -> None:
+        self.name, self.target, self.held = name, target, held
+
+    def learn(self, event: Event) -> None:
+        if isinstance(event, ClusterChanged):
+            self.held.update(event.snapshot)
+
+
+def conclude(asked: Asked, collected: Collected, context: Context, watch: WatchTime) -> Conclusion:
+    """What was seen, as ranked causes and what else was looked at."""
+    about = _about(context, asked, collected)
+    queries = [e for e in collected.exchanges if not e.upstream and (about.all or name_of(e.client) in about.asking)]
+    gathering = Gathering()
+    _gather_packets(gathering, collected, about, watch)
+    habits = _gather_dns(gathering, queries, collected, context, watch)
+    causes = gathering.causes()
+    summary = collected.trace or collected.drops or collected.dns
+    watched = Watched(
+        context,
+        about.services,
+        summary.nodes if summary else (),
+        summary.silent_nodes if summary else (),
+        summary.events.get("lost") if summary else None,
+        len(collected.paths),
+        len(queries),
+        sum(q.outcome is QueryOutcome.TIMEOUT for q in queries),
+        collected.failures,
+    )
+    return Conclusion(
+        target=asked.name,
+        began=watch.began,
+        seconds=round(watch.seconds, 1),
+        connections=watched.connections,
+        failed=sum(path.verdict in FAILED for path in collected.paths),
+        queries=watched.queries,
+        causes=causes,
+        checked=checked(watched, causes),
+        notes=(*habits, *_notes(about.callers, queries, collected, gathering.forgotten)),
+        callers=about.callers,
+        next=tuple(_next(causes, asked.target, collected)),
+        nodes=watched.nodes,
+        silent_nodes=watched.silent_nodes,
+        lost=watched.lost,
+        timeline=_timeline(collected, queries, watch),
+    )
+
+
+def _timeline(collected: Collected, queries: list[DnsExchange], watch: WatchTime) -> Timeline | None:
+    builder = TimelineBuilder()
+    for path in collected.paths:
+        builder.path(path)
+    for exchange in queries:
+        builder.exchange(exchange)
+    if collected.drops is not None:
+        builder.counted(collected.drops.timeline)
+    return builder.build(watch)
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """Whom a run is about: everybody, or the target's own pods and Services (by `name_of`) and who calls them."""
+
+    all: bool
+    services: tuple[Service, ...]
+    own: frozenset[str]
+    callers: dict[str, int]
+
+    @property
+    def asking(self) -> frozenset[str]:
+        return self.own | self.callers.keys()
+
+    def concerns(self, row: DropRow) -> bool:
+        """Whether a row is about the target, or a caller's name lookup; a row without ends is a node's, and concerns all."""
+        if self.all or (row.client is None and row.server is None):
+            return True
+        service = f"{row.service.namespace}/{row.service.name}" if row.service else ""
+        client = name_of(row.client)
+        if {client, name_of(row.server), service} & self.own:
+            return True
+        return client in self.callers and row.server is not None and row.server.port == DNS_PORT
+
+
+def _about(context: Context, asked: Asked, collected: Collected) -> _About:
+    services, pods = asked.held.current.services, asked.held.current.pods
+    own = pods | {name_of(path.backend) for path in collected.paths if path.backend}
+    own |= {f"{s.metadata.namespace}/{s.metadata.name}" for s in services}
+    callers = _callers(context.identity.snapshot, services, collected.paths)
+    return _About(asked.target is None, services, frozenset(own), callers)
+
+
+def _gather_packets(gathering: Gathering, collected: Collected, about: _About, watch: WatchTime) -> None:
+    for path in collected.paths:
+        for felt in of_path(path):
+            gathering.add(felt, watch.at(path.time))
+    for row in collected.rows:
+        felt_row = of_row(row)
+        if felt_row is not None and about.concerns(row):
+            gathering.add(felt_row, watch.at(row.time))
+    for finding in collected.trace.findings if collected.trace is not None else ():
+        if finding.check in (SLOW_BACKEND.name, PINNED_CONNECTION.name):  # the others are of single paths
+            gathering.add(of_finding(finding))
+
+
+def _gather_dns(
+    gathering: Gathering, queries: list[DnsExchange], collected: Collected, context: Context, watch: WatchTime
+) -> list[str]:
+    """Adds what is wrong with name lookup, client by client. Returns habits that cost too little to be felt."""
+    habits: list[str] = []
+    by_client: dict[str, list[DnsExchange]] = defaultdict(list)
+    for exchange in queries:
+        by_client[name_of(exchange.client)].append(exchange)
+        felt = of_exchange(exchange)
+        if felt is not None:
+            gathering.add(felt, watch.at(exchange.time))
+    upstream = [e for e in collected.exchanges if e.upstream]  # the servers' own queries: their time is the clients'
+    for client, asked in by_client.items():
+        builder = DnsSummaryBuilder("", context.identity, {})
+        for exchange in (*asked, *upstream):
+            builder.exchange(exchange)
+        missing = sum(e.rcode == "NXDOMAIN" for e in asked)
+        span_s = max(1.0, (max(e.t_ns for e in asked) - min(e.t_ns for e in asked)) / 1e9)
+        for finding in builder.findings():
+            if finding.check in HABITS and missing < COSTLY_PER_S * span_s:
+                habits.append(finding.title)
+            elif finding.check not in _COVERED:
+                gathering.add(of_finding(finding, client=client))
+    return habits
+
+
+@dataclass(frozen=True, slots=True)
+class OfTarget:
+    """The target's Services (without a target: those of the namespace), and its pods by the names of `name_of`."""
+
+    services: tuple[Service, ...]
+    pods: frozenset[str]
+
+
+def of_target(snapshot: ClusterSnapshot, target: Target | None, source: Source) -> OfTarget:
+    """Raises InputError for a target that does not exist."""
+    if target is None:
+        namespace = source.scope_namespace
+        return OfTarget(
+            tuple(s for s in snapshot.services if not namespace or s.metadata.namespace == namespace), frozenset()
+        )
+    addresses = {ip for ip, _ in resolve(target, snapshot, source.default_namespace).servers}
+    service = (
+        snapshot.service(target.namespace or source.default_namespace, target.name)
+        if target.kind is TargetKind.SERVICE
+        else None
+    )
+    pods = frozenset(
+        f"{pod.metadata.namespace}/{workload_of(pod) or pod.metadata.name}"
+        for pod in snapshot.pods
+        if target.kind is not TargetKind.ADDRESS and addresses & set(pod.ips)
+    )
+    return OfTarget((service,) if service is not None else (), pods)
+
+
+def _callers(snapshot: ClusterSnapshot, services: tuple[Service, ...], paths: list[PacketPath]) -> dict[str, int]:
+    """Who calls the Services: workloads configured to, and those whose packets were seen, with their connections."""
+    refs = {service.ref for service in services}
+    callers = {
+        f"{call.client.namespace}/{call.client.ref.name}": 0
+        for call in Cluster(snapshot).calls
+        if call.service is not None and call.service.ref in refs
+    }
+    for path in paths:
+        name = name_of(path.flow.client)
+        callers[name] = callers.get(name, 0) + 1
+    return callers
+
+
+def _notes(callers: dict[str, int], queries: list[DnsExchange], collected: Collected, forgotten: int) -> Iterator[str]:
+    for gap in dict.fromkeys(collected.gaps):
+        yield gap_text(gap)
+    asked = {name_of(q.client) for q in queries}
+    for name, connections in callers.items():
+        if not connections:
+            looked = "it asked DNS for names" if name in asked else "it asked DNS for nothing either"
+            yield f"{name} is configured to call the target and did not connect to it; {looked}"
+    if forgotten:
+        yield f"{forgotten} more things that went wrong found no room among the causes"
+    if collected.not_kept:
+        yield f"{collected.not_kept} paths and queries beyond the first {MAX_KEPT} were not kept"
+
+
+def _next(causes: tuple[Cause, ...], target: Target | None, collected: Collected) -> Iterator[str]:
+    name = f" {target}" if target else ""
+    if not causes and not collected.paths:
+        yield f"kubectl genainet trace{name} --check --from-pod pod/NAME"
+    if any(c.check in _NAMED_BY_EXACT for c in causes):
+        yield f"kubectl genainet trace{name} --exact"

@@ -1,0 +1,169 @@
+"""A connection as a path: its hops, its translation, its end, and why."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+
+from kubectl_genainet.context.clocks import Clocks
+from kubectl_genainet.context.context import Context
+from kubectl_genainet.model.events import PacketSeen, Point
+from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.model.results.path import ConnectionOutcome, Drop, Flow, Hop, PacketPath, Party, Verdict
+from kubectl_genainet.trace.connection import Connection, Direction, Dropped, Place, place_of
+from kubectl_genainet.trace.coverage import Coverage
+from kubectl_genainet.trace.exact import ExactHits
+from kubectl_genainet.trace.fate import Around, fate_of
+from kubectl_genainet.trace.hops import (
+    established,
+    handshake_ns,
+    hops_of,
+    in_order,
+    learn_crossings,
+    response_ns,
+    translation_of,
+)
+from kubectl_genainet.trace.nat import nat_of
+from kubectl_genainet.trace.node_progress import NodeProgress
+from kubectl_genainet.trace.streaming.findings import stream_findings
+from kubectl_genainet.trace.streaming.http import http_of
+from kubectl_genainet.trace.streaming.measure import stream_of
+from kubectl_genainet.trace.symptoms import symptoms
+from kubectl_genainet.trace.watches import Watches
+from kubectl_genainet.why.drop_context import DropContext
+from kubectl_genainet.why.explain import explain_drop
+from kubectl_genainet.why.remedies import Remedies
+
+
+class PathBuilder:
+    def __init__(
+        self,
+        context: Context,
+        clocks: Clocks,
+        watches: Watches,
+        progress: NodeProgress,
+        coverage: Coverage,
+        exact: ExactHits,
+        slow_ns: int,
+    ) -> None:
+        self._context, self._identity, self._clocks, self._watches = context, context.identity, clocks, watches
+        self._progress, self._coverage, self._exact, self._slow_ns = progress, coverage, exact, slow_ns
+        self.seek_remedies()
+
+    def seek_remedies(self) -> None:
+        """The policies have changed."""
+        engine = self._context.engine
+        self._remedies = Remedies(engine, self._identity) if engine is not None else None
+
+    def path_of(self, connection: Connection) -> PacketPath:
+        """A connection as a path, from all that is known of it now."""
+        first = connection.first
+        client = next(iter(connection.tuples), None)
+        client_party = self._identity.party(client.src, client.sport) if client else None
+        ordered = in_order(first, self._clocks, client_party.node if client_party else None)
+        learn_crossings(connection, self._clocks, ordered)
+        asked = next((seen.asked for seen in ordered if seen.asked is not None), None)
+        original = asked or (ordered[0].flow if ordered else self._as_asked(connection))
+        assert original is not None, "a connection has at least the tuple that it was made for"
+        around = self._around(connection)
+        fate = fate_of(connection, around)
+        dropped = fate.drop if fate.drop is not None and fate.drop.first_packet else None
+        entered = self._as_it_came_in(ordered, dropped)
+        served = ordered[-1].flow if ordered else self._as_served(connection, original)
+        final = entered or (dropped.event.flow if dropped else served)
+        outside = dropped if entered is None else None
+        translation = translation_of(
+            ordered, outside.event.flow if outside else None, outside.event.node if outside else None, asked
+        )
+        opens = connection.protocol is Protocol.TCP and not connection.mid_stream
+        nat = nat_of(translation, self._context.rulesets, self._exact, opens=opens) if translation is not None else None
+        service = self._identity.service(original)
+        backend = self._backend(original, final, service is not None)
+        lost = self._coverage.lost_records(connection)
+        outcome, verdict, waited = fate.outcome, fate.verdict, fate.waited
+        if lost and outcome in (ConnectionOutcome.UNANSWERED, ConnectionOutcome.DROPPED) and fate.drop is None:
+            outcome, verdict = ConnectionOutcome.UNKNOWN, Verdict.UNKNOWN
+            waited = f"{waited}; but records of {lost} were lost meanwhile, so an answer may have been among them"
+        t_ns, time = self._watches.earliest(connection.moments)
+        path = PacketPath(
+            t_ns=t_ns,
+            time=time,
+            flow=Flow(self._identity.party(original.src, original.sport or None), service, original.protocol),
+            backend=backend,
+            nat=nat,
+            hops=hops_of(ordered, self._clocks, self._identity),
+            verdict=verdict,
+            outcome=outcome,
+            waited=waited,
+            drop=self._explain(fate.drop, original, entered) if fate.drop else None,
+            recovered_drops=fate.recovered,
+            incomplete=bool(lost),
+            handshake_ns=handshake_ns(connection, ordered),
+            response_ns=response_ns(connection),
+            established=established(connection),
+            attempts=len(connection.attempts),
+            retransmits=connection.retransmits,
+        )
+        stream = stream_of(connection, around)
+        http = http_of(connection.heads, stream, self._watches.wall_clock)
+        path = msgspec.structs.replace(path, stream=stream, back=self._way_back(connection), http=http)
+        findings = (*symptoms(path, connection, self._identity), *stream_findings(path, self._slow_ns))
+        return msgspec.structs.replace(path, findings=findings)
+
+    def _way_back(self, connection: Connection) -> tuple[Hop, ...]:
+        """The hops of the answer: of the first SYN-ACK, else of the first data or datagram back; its last place may be where
+        it died."""
+        seen: dict[Place, PacketSeen] = {}
+        for event in connection.answer or connection.first_reply:
+            seen.setdefault(place_of(event), event)
+        return hops_of(in_order(list(seen.values()), self._clocks, None), self._clocks, self._identity)
+
+    def _as_asked(self, connection: Connection) -> FiveTuple | None:
+        """The tuple that the client used, where its own packets were not seen: the Service's address, if one is known."""
+        service = (t for t in connection.tuples if self._identity.service(t) is not None)
+        return next(service, next(iter(connection.tuples), None))
+
+    def _as_served(self, connection: Connection, original: FiveTuple) -> FiveTuple:
+        """The tuple behind the translation, by the same."""
+        return next((t for t in connection.tuples if (t.dst, t.dport) != (original.dst, original.dport)), original)
+
+    def _around(self, connection: Connection) -> Around:
+        nodes = [n for n in connection.last if n in self._progress.now] or list(self._progress.now)
+        until = min((self._watches.wall_clock(n, self._progress.now[n]) for n in nodes), default=0)
+        return Around(self._watches.wall_clock, self._identity.owns, until)
+
+    def _as_it_came_in(self, ordered: list[PacketSeen], dropped: Dropped | None) -> FiveTuple | None:
+        """The tuple with which the packet came into the namespace of its destination, where it died after that: what a pod's
+        own rules make of it is not what it was sent to."""
+        last = ordered[-1] if ordered else None
+        if last is None or dropped is None or (last.node, last.netns) != (dropped.event.node, dropped.event.netns):
+            return None
+        arrived = last.point is Point.RX and self._identity.owns(last.node, last.netns, last.flow.dst)
+        return last.flow if arrived and self._identity.pod_in(last.node, last.netns) is not None else None
+
+    def _backend(self, original: FiveTuple, final: FiveTuple, is_service: bool) -> Party | None:
+        """The end that the packet was sent to; None where it never got past the Service's address."""
+        if is_service and (original.dst, original.dport) == (final.dst, final.dport):
+            return None
+        return self._identity.party(final.dst, final.dport or None)
+
+    def _explain(self, dropped: Dropped, asked: FiveTuple, entered: FiveTuple | None) -> Drop:
+        event, established = dropped.event, not dropped.first_packet
+        ruleset, error = self._context.rulesets.of(event.node, event.netns)
+        named = self._exact.dropping_rule(ruleset, event.node, event.flow) if ruleset is not None else None
+        context = DropContext(
+            event,
+            established,
+            self._identity,
+            ruleset,
+            error,
+            self._context.engine,
+            self._remedies,
+            named,
+            request=event.flow.reversed if dropped.direction is Direction.REPLY else event.flow,
+            asked=asked,
+            entered=entered,
+            earlier=partial(self._context.rulesets.earlier, event.node, event.netns),
+        )
+        return explain_drop(context)

@@ -1,0 +1,140 @@
+"""When a connection's path can be told: nothing new comes, and all nodes on its way have told so much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+
+from kubectl_genainet.context.context import Context
+from kubectl_genainet.model.events import Point
+from kubectl_genainet.model.finding import Certainty
+from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.trace.connection import Connection
+from kubectl_genainet.trace.coverage import Coverage
+from kubectl_genainet.trace.node_progress import NodeProgress
+from kubectl_genainet.trace.watches import Watches
+
+SETTLED_NS = 400_000_000  # nothing new for so long: the agents poll every 20 ms, the rest is the way to the client
+UNANSWERED_NS = 500_000_000  # beyond the moment when TCP would have sent its SYN again
+FIRST_RESEND_NS = 1_000_000_000  # TCP's first retransmission of a SYN (RFC 6298); each next takes twice as long
+LOST_TELLS = 4  # so many SYNs of a connection were seen dropped: it is told, though its client may go on trying
+RULES_NS = 5_000_000_000  # how long a pod's rules are waited for, where a packet died by them
+COUNTERS_NS = 30_000_000_000  # how long a node's counters are waited for, where they alone can tell why a packet died
+COUNTED_NS = 2_500_000_000  # until the counters tell whether what was lost has arrived after all
+HALF_CLOSED_NS = 800_000_000  # one side has said FIN: the other follows, or has more to send
+DATAGRAMS_NS = 1_500_000_000  # a flow of datagrams has no end: it is told once it has been silent for so long
+
+
+class Settling:
+    """`path_of` gives a connection's path as it would be told now."""
+
+    def __init__(
+        self,
+        context: Context,
+        watches: Watches,
+        progress: NodeProgress,
+        coverage: Coverage,
+        path_of: Callable[[Connection], PacketPath],
+    ) -> None:
+        self._context, self._watches, self._progress, self._coverage = context, watches, progress, coverage
+        self._path_of = path_of
+
+    def settled(self, connection: Connection, at_least_ns: int = 0) -> bool:
+        """Whether nothing more can become of the connection, or is waited for; it was quiet for `at_least_ns`."""
+        patience = max(self._patience(connection), at_least_ns)
+        if any(self._progress.now.get(node, 0) - last <= patience for node, last in connection.last.items()):
+            return False  # the way, with the nodes that said nothing, takes longer to find
+        way = self._coverage.way(connection)
+        if not all(self._quiet(connection, node) > patience for node in way) or not self._told_all(connection, way):
+            return False
+        return not self._waits_for_counters(connection) and self._counted_all(connection)
+
+    def cut_short(self, connection: Connection) -> bool:
+        """Whether the trace ended before anything could be said of the connection's end."""
+        if connection.answer or connection.reply_data or connection.drops or connection.icmp or connection.resets:
+            return False
+        last = max(connection.first, key=lambda seen: seen.t_ns, default=None)
+        if last is None:
+            return False
+        ended = self._watches.ended(last.node) or self._progress.now.get(last.node, 0)
+        return ended - last.t_ns < FIRST_RESEND_NS + UNANSWERED_NS and len(connection.attempts) < 2
+
+    def _told_all(self, connection: Connection, way: set[str]) -> bool:
+        """Whether the nodes have said what they lost, and left out, until the connection's last record: a node that saw nothing
+        of it, until the others' last."""
+        latest = max((self._watches.wall_clock(n, t) for n, t in connection.last.items()), default=0)
+        for node in way & self._progress.ticked.keys():
+            told = self._progress.ticked[node]
+            if node in connection.last:
+                if told < connection.last[node]:
+                    return False
+            elif self._watches.wall_clock(node, told) < latest:
+                return False
+        return True
+
+    def _counted_all(self, connection: Connection) -> bool:
+        """Whether the nodes have told what they counted of the connection's data until its last record. One that can't keep up
+        is not waited for without end."""
+        if connection.protocol is not Protocol.TCP or not (connection.request_data or connection.reply_data):
+            return True
+        for node, last in connection.last.items():
+            told = self._progress.counted.get(node, 0)
+            if 0 < told < last and self._progress.now.get(node, 0) - last < COUNTERS_NS:
+                return False
+        return True
+
+    def _quiet(self, connection: Connection, node: str) -> int:
+        """For how long, as far as it has reported, the node has had nothing new; where it had nothing yet, by the wall
+        clocks since another had. A node that reports late is waited for."""
+        now = self._progress.now.get(node, 0)
+        if node in connection.last:
+            return now - connection.last[node]
+        latest = max(self._watches.wall_clock(n, t) for n, t in connection.last.items())
+        return self._watches.wall_clock(node, now) - latest
+
+    def _patience(self, connection: Connection) -> float:
+        """How long the connection must have been quiet before its fate is told."""
+        if self._waits_for_rules(connection):
+            return RULES_NS
+        if connection.ended:
+            return COUNTED_NS if connection.again or connection.drops else SETTLED_NS
+        if connection.closing:
+            return HALF_CLOSED_NS
+        if connection.protocol is not Protocol.TCP:
+            return DATAGRAMS_NS
+        served = connection.request_data or connection.reply_data or connection.mid_stream
+        if any(error.point is not Point.DROP for error in connection.icmp) and not connection.answer:
+            return SETTLED_NS
+        if served or connection.answer:
+            return inf  # it lives: its end, or the trace's, is waited for
+        if sum(drop.first_packet for drop in connection.drops) >= LOST_TELLS:
+            return SETTLED_NS
+        return self._next_attempt(connection) + UNANSWERED_NS
+
+    def _next_attempt(self, connection: Connection) -> int:
+        """How long after its last SYN the client sends the next, at the latest: TCP at most doubles the time between two
+        (tcp_syn_linear_timeouts keeps it the same at first)."""
+        began = [
+            min(self._watches.wall_clock(s.node, s.t_ns) for s in attempt) for attempt in connection.attempts if attempt
+        ]
+        if len(began) < 2:
+            return FIRST_RESEND_NS
+        return max(FIRST_RESEND_NS, 2 * (began[-1] - began[-2]))
+
+    def _waits_for_rules(self, connection: Connection) -> bool:
+        """Whether a packet died in a pod's namespace whose own rules are on their way."""
+        dying = (d.event for d in connection.drops if d.event.hook)
+        return any(not self._context.rulesets.known(event.node, event.netns) for event in dying)
+
+    def _waits_for_counters(self, connection: Connection) -> bool:
+        """Whether no rule explains a drop, and the node has not told since what its connection table counted."""
+        dying = [d.event for d in connection.drops if d.event.reason == "NETFILTER_DROP"]
+        if not any(self._context.identity.reported_ns.get(e.node, e.t_ns) < e.t_ns for e in dying):
+            return False
+        if all(self._progress.now.get(e.node, 0) - e.t_ns > COUNTERS_NS for e in dying):
+            return False
+        if connection.unexplained is None:
+            drop = self._path_of(connection).drop
+            connection.unexplained = drop is not None and drop.certainty is Certainty.UNKNOWN
+        return connection.unexplained

@@ -1,0 +1,64 @@
+"""One session with the probes of all commands: each command reads its own records of it, live and from its bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kubectl_genainet import api
+from kubectl_genainet.agent.serve.limits import checked_changes, checked_request
+from kubectl_genainet.bundle import Bundle, BundleWriter, new_header, read_bundle
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.model.events import DropSampled, Event, PacketDropped
+from kubectl_genainet.run.sources.bundle import BundleSource
+from kubectl_genainet.wire import FilterEntry, TraceRequest
+
+BUNDLES = Path(__file__).parents[2] / "golden" / "bundles"
+RECORDED = BUNDLES / "policy-service-port.gnb"
+LLAMA = "svc/my-llama-svc"
+
+
+def write(path: Path, bundle: Bundle, command: str) -> Path:
+    with BundleWriter(path, new_header(command, {"target": LLAMA}, ""), bundle.snapshot) as writer:
+        for event in bundle.events:
+            writer.write(event)
+    return path
+
+
+def with_samples(bundle: Bundle) -> Bundle:
+    """As a session with all probes has it: the drops probe reports what the packet probe reports too."""
+    events: list[Event] = []
+    for event in bundle.events:
+        events.append(event)
+        if type(event) is PacketDropped:
+            events.append(DropSampled(**{f: getattr(event, f) for f in PacketDropped.__struct_fields__}))
+    return Bundle(bundle.header, bundle.snapshot, tuple(events))
+
+
+def test_a_trace_of_a_diagnosis_bundle_is_not_told_what_other_probes_saw(tmp_path: Path) -> None:
+    bundle = read_bundle(RECORDED)
+    whole = write(tmp_path / "whole.gnb", with_samples(bundle), "diagnose")
+    replayed = [api.trace(BundleSource(path), LLAMA).paths for path in (whole, RECORDED)]
+    seen = [[(p.flow, p.hops, p.verdict, p.attempts, p.recovered_drops) for p in paths] for paths in replayed]
+    assert len(read_bundle(whole).events) > len(bundle.events)
+    assert seen[0] == seen[1] != []
+
+
+def test_a_diagnosis_replays_a_trace_and_says_what_it_could_not_check() -> None:
+    result = api.diagnose(BundleSource(RECORDED), LLAMA)
+    assert result.conclusion.causes[0].check == "policy-drop"
+    states = {item.what: (item.state.value, item.why) for item in result.conclusion.checked}
+    assert states["dns"][0] == "not-checked" and "recorded by `trace`" in states["dns"][1]
+    assert result.conclusion.timeline is not None and result.conclusion.began
+    counts = {series.name: sum(series.counts.values()) for series in result.conclusion.timeline.series}
+    assert counts["failed connections"] == result.conclusion.failed > 0
+
+
+def test_filters_of_one_probe_are_checked_like_those_of_all() -> None:
+    changed = checked_changes({"dns": (FilterEntry("10.0.0.1", 53, "udp"),)})
+    assert changed == {"dns": (FilterEntry("10.0.0.1", 53, "UDP"),)}
+    with pytest.raises(InputError, match="unknown probes"):
+        checked_changes({"mail": ()})
+    with pytest.raises(InputError, match="not an IP address"):
+        checked_request(TraceRequest(filters=(), own_filters={"dns": (FilterEntry("nowhere"),)}))
