@@ -22,6 +22,7 @@ EXTRAS = {**dict.fromkeys(NODE_PACKAGES, "lab"), **dict.fromkeys(("anyio", "mcp"
 # verb -> (module in commands/, one line for the list of commands)
 VERBS = {
     "diagnose": ("diagnose", "Say what is broken, for whom, because of what, and what to do"),
+    "timeline": ("timeline", "Show what was felt and what changed over a time, and when it began"),
     "trace": ("trace", "Show the path of real packets through a Service, hop by hop"),
     "drops": ("drops", "Show what is being dropped now, where and why"),
     "dns": ("dns", "Show who waits for DNS, for which names, at which hop"),

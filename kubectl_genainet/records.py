@@ -25,6 +25,7 @@ from kubectl_genainet.model.results.fleet import NodeStatus, Versions
 from kubectl_genainet.model.results.lab import LabStatus
 from kubectl_genainet.model.results.losses import Losses
 from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.results.timeline import Timeline
 from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.proxy.batch import FlowResult
 from kubectl_genainet.proxy.exact import RuleCount
@@ -62,6 +63,7 @@ RECORDS: dict[str, tuple[Record, ...]] = {
     "trace": (Record(PacketPath), Record(TraceSummary), Record(Losses)),
     "drops": (Record(DropRow), Record(DropSummary)),
     "diagnose": (Record(Conclusion),),
+    "timeline": (Record(Timeline),),
     "dns": (Record(DnsExchange), Record(DnsSummary)),
     "explain": (Record(ExplanationJson),),
     "explain --flows": (Record(FlowJson), Record(LineErrorJson)),

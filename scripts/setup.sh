@@ -10,4 +10,4 @@ scripts/packages.sh all
 python=/usr/bin/python3
 [[ -x $python ]] || python=python3
 [[ -x $venv/bin/python ]] || "$python" -m venv --system-site-packages "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[agent,dev,lab,mcp]'
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[agent,dev,history,lab,mcp]'

@@ -43,7 +43,7 @@ def _answer_bytes(_: click.Context, __: click.Parameter, text: str) -> int:
 def command(choice: SourceChoice, seconds: float, max_bytes: int) -> ExitStatus:
     """Serve the read-only verbs to a program that speaks the Model Context Protocol, over standard input and output.
 
-    The tools are diagnose, trace, drops, dns, explain, matrix, rules, fabric, doctor, status and version. Each answers
+    The tools are diagnose, timeline, trace, drops, dns, explain, matrix, rules, fabric, doctor, status and version. Each answers
     with the records of -o json and their schema. Nothing changes the cluster: no deploy, no check connections, no exact
     tracing, no files. The facts come from the cluster, lab, bundle or manifests named here, with the rights of the
     kubeconfig; a client can't name another. Ends when standard input is closed, and on Ctrl-C.

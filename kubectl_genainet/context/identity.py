@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 
-from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
+from kubectl_genainet.model.cluster import Backend, ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.node import NetNs, NodeReport
 from kubectl_genainet.model.packet import FiveTuple, Protocol
@@ -118,9 +118,18 @@ class Identity:
 
     def ready_endpoints(self, service: ServiceRef) -> int:
         """How many endpoints of the Service's port are ready; 0 for one that is not known."""
-        found = self.snapshot.service(service.namespace, service.name)
-        ports = [p for p in found.spec.ports if (p.port, p.name) == (service.port, service.port_name)] if found else []
-        return sum(b.ready for port in ports for b in self.snapshot.backends(found, port)) if found else 0
+        return sum(backend.ready for backend in self._backends_of(service))
+
+    def endpoints(self, service: ServiceRef) -> set[tuple[str, int]]:
+        """(address, port) of the endpoints of the Service's port, ready or not; none for one that is not known."""
+        return {(canonical_ip(backend.ip), backend.port) for backend in self._backends_of(service)}
+
+    def _backends_of(self, reference: ServiceRef) -> list[Backend]:
+        service = self.snapshot.service(reference.namespace, reference.name)
+        if service is None:
+            return []
+        ports = [p for p in service.spec.ports if (p.port, p.name) == (reference.port, reference.port_name)]
+        return [backend for port in ports for backend in self.snapshot.backends(service, port)]
 
     def is_endpoint(self, ip: str, port: int, protocol: Protocol) -> bool:
         """Whether a Service has the address and port as an endpoint."""

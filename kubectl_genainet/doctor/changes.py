@@ -104,8 +104,12 @@ def _set_env(raw: dict[str, Any], words: list[str]) -> None:
             continue
         for word in (w for w in words if w != "-c" and w != only):
             name, equals, value = word.partition("=")
-            env = [e for e in items(container, "env") if e.get("name") != name.removesuffix("-")]
-            container["env"] = [*env, {"name": name, "value": value}] if equals else env
+            by_name = {e.get("name"): e for e in items(container, "env")}
+            if equals:
+                by_name[name] = {"name": name, "value": value}
+            else:
+                by_name.pop(name.removesuffix("-"), None)
+            container["env"] = list(by_name.values())
 
 
 def _find(objects: Sequence[KubeObject], kind: str, namespace: str, name: str) -> int:

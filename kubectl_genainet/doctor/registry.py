@@ -51,6 +51,7 @@ from kubectl_genainet.doctor.families.policies import peers as policy_peers
 from kubectl_genainet.doctor.families.policies import traffic as policy_traffic
 from kubectl_genainet.doctor.families.services import (
     calls,
+    external_names,
     health,
     kube_proxy,
     kube_proxy_latency,
@@ -64,6 +65,7 @@ _FAMILIES = (
     pod_ip,
     node_packets,
     services,
+    external_names,
     calls,
     serving_port,
     listening,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -26,8 +27,8 @@ Flow = tuple[str, str, str, int]
 def tried(cluster: Cluster, findings: Sequence[Finding], run: Callable[[Cluster], Iterable[Finding]]) -> list[Finding]:
     """The findings with remedies that were tried; `run` runs all checks over a cluster.
 
-    A remedy that does not heal its finding, gives rise to an error, or closes a call that is configured, loses what could
-    be pasted.
+    A remedy that does not heal its finding, gives rise to an error, closes a flow, or opens one between workloads of which
+    neither is named, loses what could be pasted.
     """
     size, left = len(cluster.snapshot.objects), _BUDGET
     known = {_key(f): f.severity for f in findings}
@@ -69,39 +70,59 @@ def _tried(
     stays = [
         f for key, f in found.items() if key[:2] == _key(finding)[:2] and (key == _key(finding) or key not in known)
     ]
-    if stays and _is_a_state(cluster, finding):
+    if stays and stands_for_a_state(cluster, finding):
         return _said(remedy, NOT_TRIED)
     if stays:
         return Remedy(remedy.text, trial="tried: a change of this kind alone does not heal it, so none is given")
     new = [
         f
         for key, f in found.items()
-        if key not in known and f.severity is not Severity.INFO and not _is_a_state(after, f)
+        if key not in known and f.severity is not Severity.INFO and not stands_for_a_state(after, f)
     ]
-    closed = [] if finding.check == "policy-none" else _closed(cluster, after)
-    if closed or any(f.severity is Severity.ERROR for f in new):
-        what = f"it closes {closed[0]}" if closed else f"it gives rise to {new[0].check} of {new[0].object}"
+    closed, opened = _changed_flows(cluster, after)
+    words = _words(cluster, finding, remedy)
+    unnamed = [f for f in opened if not any(end.rpartition("/")[2] in words for end in f[:2])]
+    if finding.check == "policy-none":
+        closed = []
+    if closed or unnamed or any(f.severity is Severity.ERROR for f in new):
+        what = f"it gives rise to {new[0].check} of {new[0].object}" if new else ""
+        if unnamed:
+            what = f"it opens {_flow_text(unnamed[0])}"
+        if closed:
+            what = f"it closes {_flow_text(closed[0])}"
         return Remedy(remedy.text, trial=f"tried: {what}, so no change is given")
     more = f"; then {new[0].check} of {new[0].object} is found" if new else " and causes no other finding"
     return _said(remedy, f"tried: heals it{more}")
 
 
-def _is_a_state(cluster: Cluster, finding: Finding) -> bool:
+def stands_for_a_state(cluster: Cluster, finding: Finding) -> bool:
     """Whether a finding is about what nodes report or controllers have made, which a change of a copy does not alter."""
     made = finding.object is not None and finding.object.kind in ("Service", "Node") and not cluster.from_files
     return made or any(e.node or e.field.startswith(("status", "spec.nodeName")) for e in finding.evidence)
 
 
-def _closed(before: Cluster, after: Cluster) -> list[str]:
-    """The flows between workloads that were admitted before and are not after; none where policies are the same."""
+def _changed_flows(before: Cluster, after: Cluster) -> tuple[list[Flow], list[Flow]]:
+    """(closed, opened): the flows between workloads whose verdict changes; none where policies are the same."""
     if _policies(before) == _policies(after):
-        return []
+        return [], []
     was, now = _flows(before), _flows(after)
-    return [
-        f"{f[0]} → {f[1]} {f[2]} {f[3]}"
-        for f, verdict in was.items()
-        if verdict is PolicyVerdict.ALLOW and now.get(f) is PolicyVerdict.DENY
-    ]
+    changed = {flow: (verdict, now.get(flow)) for flow, verdict in was.items()}
+    closed = [flow for flow, verdicts in changed.items() if verdicts == (PolicyVerdict.ALLOW, PolicyVerdict.DENY)]
+    opened = [flow for flow, verdicts in changed.items() if verdicts == (PolicyVerdict.DENY, PolicyVerdict.ALLOW)]
+    return closed, opened
+
+
+def _flow_text(flow: Flow) -> str:
+    client, server, protocol, port = flow
+    return f"{client} → {server} {protocol} {port}"
+
+
+def _words(cluster: Cluster, finding: Finding, remedy: Remedy) -> str:
+    """All that a user reads of a finding and its remedy, with the object that it is about."""
+    evidence = (f"{e.object} {e.statement}" for e in finding.evidence)
+    about = (json.dumps(o.raw) for o in cluster.snapshot.objects if o.ref == finding.object)
+    told = (str(finding.object), finding.title, finding.detail, remedy.text, remedy.yaml, remedy.command)
+    return "\n".join((*told, *evidence, *about))
 
 
 def _policies(cluster: Cluster) -> list[object]:

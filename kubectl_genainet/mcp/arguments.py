@@ -37,6 +37,10 @@ class Diagnose(Scope, frozen=True, kw_only=True):
     node: NodeName = ""
 
 
+class Timeline(Scope, frozen=True, kw_only=True):
+    target: TargetText = ""
+
+
 class Trace(Scope, frozen=True, kw_only=True):
     target: TargetText = ""
     from_pod: PodName = ""

@@ -22,6 +22,7 @@ from kubectl_genainet.render.policy.beyond import beyond_json
 from kubectl_genainet.render.policy.json import explained_json
 from kubectl_genainet.render.policy.matrix import grid_json
 from kubectl_genainet.render.rules import rules_records
+from kubectl_genainet.run import timeline as timelines
 from kubectl_genainet.run.collect import (
     DiagnoseCollector,
     DnsCollector,
@@ -92,6 +93,12 @@ def _diagnose(source: Source, asked: given.Diagnose, _: Quiet) -> Outcome:
     options = diagnosing.DiagnoseOptions(asked.from_pod, asked.seconds, asked.node)
     status = diagnosing.diagnose(source, _target(asked.target), options, collected.for_target)
     return Outcome(status, (collected.conclusion,), collected.warnings)
+
+
+def _timeline(source: Source, asked: given.Timeline, _: Quiet) -> Outcome:
+    collected = DoctorCollector()
+    result = timelines.timeline(source, _target(asked.target), collected)
+    return Outcome(timelines.status_of(result), (result,), collected.warnings)
 
 
 def _trace(source: Source, asked: given.Trace, _: Quiet) -> Outcome:
@@ -191,6 +198,12 @@ TOOLS = {
             "Ask this first.",
             given.Diagnose,
             _over_source(_diagnose),
+        ),
+        Tool(
+            "timeline",
+            "What was felt and what changed over a recorded time, when it began, and what changed just before.",
+            given.Timeline,
+            _over_source(_timeline),
         ),
         Tool(
             "trace",

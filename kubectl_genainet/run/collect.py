@@ -14,7 +14,7 @@ from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
-from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.results.path import OpenStream, PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
 
 S = TypeVar("S")
@@ -69,6 +69,7 @@ class _Collector(Quiet, Generic[S]):
 class TraceCollector(_Collector[TraceSummary]):
     def __init__(self) -> None:
         super().__init__()
+        self.open_streams: Callable[[int], list[OpenStream]] = lambda _: []
         self.paths: list[PacketPath] = []
 
     def path(self, path: PacketPath) -> None:

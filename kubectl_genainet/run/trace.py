@@ -216,6 +216,7 @@ class TraceRun:
         self.target, self.client, self.view, self.only = target, client, view, path_filter(**asdict(options.only))
         servers, slow_ns = set(target.current.servers), int(options.slow_s * 1e9)
         self.correlator = PathCorrelator(snapshot, servers, slow_ns=slow_ns, context=context)
+        view.open_streams = self.correlator.open_streams
         self._bypass = Bypass(self.correlator.context)
         self._as_used = AsUsed(source)
         self._lookup_failed = False  # of a check connection

@@ -13,7 +13,7 @@ from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
-from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.results.path import OpenStream, PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
 
 
@@ -53,6 +53,8 @@ class View(Protocol):
 
 
 class TraceView(View, Protocol):
+    open_streams: Callable[[int], list[OpenStream]]  # set by the run: those that go on now, so many at most
+
     def path(self, path: PacketPath) -> None:
         """A path, as soon as nothing more can become of it."""
 

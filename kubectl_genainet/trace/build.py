@@ -10,7 +10,16 @@ from kubectl_genainet.context.clocks import Clocks
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.model.events import PacketSeen, Point
 from kubectl_genainet.model.packet import FiveTuple, Protocol
-from kubectl_genainet.model.results.path import ConnectionOutcome, Drop, Flow, Hop, PacketPath, Party, Verdict
+from kubectl_genainet.model.results.path import (
+    ConnectionOutcome,
+    Drop,
+    Flow,
+    Hop,
+    OpenStream,
+    PacketPath,
+    Party,
+    Verdict,
+)
 from kubectl_genainet.trace.connection import Connection, Direction, Dropped, Place, place_of
 from kubectl_genainet.trace.coverage import Coverage
 from kubectl_genainet.trace.exact import ExactHits
@@ -28,7 +37,7 @@ from kubectl_genainet.trace.nat import nat_of
 from kubectl_genainet.trace.node_progress import NodeProgress
 from kubectl_genainet.trace.streaming.findings import stream_findings
 from kubectl_genainet.trace.streaming.http import http_of
-from kubectl_genainet.trace.streaming.measure import stream_of
+from kubectl_genainet.trace.streaming.measure import quiet_ns, stream_of
 from kubectl_genainet.trace.symptoms import symptoms
 from kubectl_genainet.trace.watches import Watches
 from kubectl_genainet.why.drop_context import DropContext
@@ -110,6 +119,22 @@ class PathBuilder:
         path = msgspec.structs.replace(path, stream=stream, back=self._way_back(connection), http=http)
         findings = (*symptoms(path, connection, self._identity), *stream_findings(path, self._slow_ns))
         return msgspec.structs.replace(path, findings=findings)
+
+    def open_stream(self, connection: Connection) -> OpenStream | None:
+        """What a connection that goes on has carried until now; None for what is no TCP, and before any data was counted."""
+        around = self._around(connection)
+        stream = stream_of(connection, around)
+        original = self._as_asked(connection)
+        if stream is None or original is None:
+            return None
+        service = self._identity.service(original)
+        final = self._as_served(connection, original)
+        return OpenStream(
+            flow=Flow(self._identity.party(original.src, original.sport or None), service, original.protocol),
+            backend=self._backend(original, final, service is not None),
+            stream=stream,
+            quiet_ns=quiet_ns(connection, around),
+        )
 
     def _way_back(self, connection: Connection) -> tuple[Hop, ...]:
         """The hops of the answer: of the first SYN-ACK, else of the first data or datagram back; its last place may be where

@@ -30,7 +30,7 @@ from kubectl_genainet.model.events import (
 )
 from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
-from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.results.path import OpenStream, PacketPath
 from kubectl_genainet.trace.build import PathBuilder
 from kubectl_genainet.trace.connection import Connection
 from kubectl_genainet.trace.connections import Connections
@@ -42,6 +42,8 @@ from kubectl_genainet.trace.streaming.findings import SLOW_NS
 from kubectl_genainet.trace.watches import Watches
 
 EXACT_NS = 1_500_000_000  # the kernel's trace comes by another way than the packets, and its rules are looked up
+LASTS_NS = 2_000_000_000  # a connection with data that goes on for so long is a stream
+MOST_LOOKED_AT = 200  # open connections, the oldest, for those that last: a view asks several times a second
 
 
 class PathCorrelator:
@@ -142,6 +144,13 @@ class PathCorrelator:
                 self.half_seen += 1
             else:
                 yield from self._report(connection)
+
+    def open_streams(self, most: int) -> list[OpenStream]:
+        """The connections that go on and carry data, the longest first."""
+        lasting = [c for c in self._open.values() if c.counts and not c.closing][:MOST_LOOKED_AT]
+        streams = [stream for c in lasting if (stream := self._builder.open_stream(c)) is not None]
+        streams = [one for one in streams if one.stream.lasted_ns >= LASTS_NS]
+        return sorted(streams, key=lambda one: -one.stream.lasted_ns)[:most]
 
     def _settled(self) -> Iterator[PacketPath]:
         at_least_ns = EXACT_NS if self.exact else 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 
 from kubectl_genainet.context.identity import Identity
+from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.events import ConnectionCounts, Event, Hello
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.path import Party, ServiceRef
@@ -13,6 +15,8 @@ from kubectl_genainet.model.results.trace import ConnectionTotals
 PROBE = "connections"
 COUNTS = ("opened", "established", "refused", "timed_out", "given_up", "ended", "reset", "sent", "received")
 MAX_ENDS = 100_000  # pairs of ends; the kernel's tables hold fewer
+RowKey = tuple[str, str, ServiceRef | None, str | None]  # counted at, client, Service, backend
+ServiceKey = tuple[str, str, int]  # namespace, name, port
 
 
 class Totals:
@@ -40,9 +44,10 @@ class Totals:
         """None where they are not known: recorded before agents counted."""
         if not self._nodes or self._counting != self._nodes:
             return None
-        sums: dict[tuple[str, str, ServiceRef | None, str | None], list[int]] = defaultdict(lambda: [0] * len(COUNTS))
+        sums: dict[RowKey, list[int]] = defaultdict(lambda: [0] * len(COUNTS))
+        asked = Asked(identity, self._latest.values())
         for counts in self._latest.values():
-            numbers = sums[self._row(counts, identity)]
+            numbers = sums[_row(counts, identity, asked)]
             for i, name in enumerate(COUNTS):
                 numbers[i] += getattr(counts, name)
         rows = [
@@ -51,16 +56,49 @@ class Totals:
         ]
         return tuple(sorted(rows, key=lambda r: (r.counted_at, r.client, str(r.service), r.backend or "")))
 
-    @staticmethod
-    def _row(counts: ConnectionCounts, identity: Identity) -> tuple[str, str, ServiceRef | None, str | None]:
-        client = _workload(identity.party(counts.client, None))
-        asked = FiveTuple(counts.client, 0, counts.server, counts.port, Protocol.TCP)
-        service = identity.service(asked) if counts.side == "client" else None
-        backend = None
-        if service is None:
-            party = identity.party(counts.server, counts.port)
-            backend = f"{party.namespace}/{party.pod}" if party.pod else (party.node or party.ip)
-        return counts.side, client, service, backend
+
+class Asked:
+    """Which Services each client asked. A server's socket does not know by which one its client came: where a client asked for
+    the endpoint by one Service only, and not by its own address, it was that one."""
+
+    def __init__(self, identity: Identity, counted: Iterable[ConnectionCounts]) -> None:
+        self._services: dict[str, dict[ServiceKey, ServiceRef]] = defaultdict(dict)
+        self._directly: set[tuple[str, str, int]] = set()
+        for counts in counted:
+            if counts.side != "client":
+                continue
+            service = identity.service(_flow(counts))
+            if service is None:
+                self._directly.add((counts.client, counts.server, counts.port))
+            else:
+                self._services[counts.client][service.namespace, service.name, service.port] = service
+        self._endpoints = {
+            key: identity.endpoints(service)
+            for services in self._services.values()
+            for key, service in services.items()
+        }
+
+    def service(self, counts: ConnectionCounts) -> ServiceRef | None:
+        """None where the client was not seen asking, or may have come by several ways."""
+        end = (canonical_ip(counts.server), counts.port)
+        services = [s for key, s in self._services[counts.client].items() if end in self._endpoints[key]]
+        directly = (counts.client, counts.server, counts.port) in self._directly
+        return services[0] if len(services) == 1 and not directly else None
+
+
+def _flow(counts: ConnectionCounts) -> FiveTuple:
+    return FiveTuple(counts.client, 0, counts.server, counts.port, Protocol.TCP)
+
+
+def _row(counts: ConnectionCounts, identity: Identity, asked: Asked) -> RowKey:
+    client = _workload(identity.party(counts.client, None))
+    at_client = counts.side == "client"
+    service = identity.service(_flow(counts)) if at_client else asked.service(counts)
+    backend = None
+    if service is None or not at_client:
+        party = identity.party(counts.server, counts.port)
+        backend = f"{party.namespace}/{party.pod}" if party.pod else (party.node or party.ip)
+    return counts.side, client, service, backend
 
 
 def _workload(party: Party) -> str:

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "trace": ("trace", "svc/my-llama-svc", "--from", RECORDED),
     "drops": ("drops", "svc/my-llama-svc", "--from", str(BUNDLES / "drops-policy-drop.gnb")),
     "diagnose": ("diagnose", "svc/my-llama-svc", "--from", RECORDED),
+    "timeline": ("timeline", "svc/my-llama-svc", "--from", RECORDED),
     "dns": ("dns", "--from", str(BUNDLES / "dns-timeout.gnb")),
     "explain": ("explain", "deploy/rag-app", "svc/my-llama-svc", "--manifests", APP),
     "explain --flows": ("explain", "--manifests", APP, "--flows", "FLOWS"),

@@ -64,6 +64,10 @@ class Cluster(Installed):
     def from_files(self) -> bool:
         return self.extent.from_files
 
+    def lives(self, uid: str) -> bool:
+        """Whether an object is one of a cluster: read from one, or in a dump with the uid that its API server gave it."""
+        return not self.from_files or bool(uid)
+
     def partial(self, kind: str, namespace: str = "") -> str:
         """Why an object of a kind that is not here may exist all the same; empty where it does not exist."""
         return self.extent.partial(kind, namespace)

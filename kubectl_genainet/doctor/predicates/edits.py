@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from kubectl_genainet.doctor.objects.podspec import Container
-from kubectl_genainet.doctor.objects.raw import command, sh
+from kubectl_genainet.doctor.objects.raw import command, items, mapping, sh, text
 from kubectl_genainet.doctor.objects.variables import Variable
 from kubectl_genainet.doctor.objects.workloads import Workload
 
@@ -47,6 +47,33 @@ def edit_container(workload: Workload, container: Container, name: str, value: A
         return _patch(workload, "strategic", change)
     path = _pointer(workload.field(f"{container.field}.{name}"))
     return _patch(workload, "json", [{"op": "add", "path": path, "value": value}])
+
+
+def edit_resources(workload: Workload, container: Container, **lists: dict[str, str]) -> str:
+    """Adds to a container's resources (`limits`, `requests`); what it has stays."""
+    have = mapping(container.raw, "resources")
+    return edit_container(
+        workload, container, "resources", {**have, **{k: {**mapping(have, k), **v} for k, v in lists.items()}}
+    )
+
+
+def edit_shared_memory(workload: Workload, container: Container) -> str:
+    """Mounts an emptyDir in memory at /dev/shm; a volume that is mounted there loses its limit."""
+    if workload.ref.kind in ("Job", "Pod"):
+        return ""
+    if not workload.built_in:
+        return edit(workload)
+    mounted = next(
+        (m for m in items(container.raw, "volumeMounts") if text(m, "mountPath").rstrip("/") == "/dev/shm"), None
+    )
+    name = text(mounted, "name") or "dshm"
+    change: dict[str, Any] = {"volumes": [{"name": name, "emptyDir": {"medium": "Memory", "sizeLimit": None}}]}
+    if mounted is None:
+        change = {
+            "volumes": [{"name": name, "emptyDir": {"medium": "Memory"}}],
+            "containers": [{"name": container.name, "volumeMounts": [{"name": name, "mountPath": "/dev/shm"}]}],
+        }
+    return _patch(workload, "strategic", _nested(workload.path, change))
 
 
 def unset_variable(workload: Workload, container: Container, variable: Variable) -> str:

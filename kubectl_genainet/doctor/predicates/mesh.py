@@ -41,6 +41,11 @@ def no_mesh(cluster: Cluster) -> str:
     return "no service mesh is installed"
 
 
+def has_live_pods(cluster: Cluster, workload: Workload) -> bool:
+    """Whether pods of a workload are of a cluster, and not what a manifest's template would make."""
+    return any(cluster.lives(live.pod.metadata.uid) for live in workload.pods)
+
+
 def mesh_of(cluster: Cluster, workload: Workload) -> tuple[Mesh, Evidence | None]:
     """The mesh that a workload's pods are in, as their containers (or the namespace's label) show."""
     for live in workload.pods[:1]:
@@ -54,7 +59,8 @@ def mesh_of(cluster: Cluster, workload: Workload) -> tuple[Mesh, Evidence | None
                 if name == "linkerd-proxy":
                     return Mesh.LINKERD, seen(live.ref, field, name, f"{live.ref} has the sidecar linkerd-proxy")
     labels = cluster.snapshot.namespace_labels(workload.namespace)
-    if cluster.from_files and (injected := _to_be_injected(cluster, workload, labels)) is not None:
+    written = cluster.from_files and not has_live_pods(cluster, workload)
+    if written and (injected := _to_be_injected(cluster, workload, labels)) is not None:
         return Mesh.ISTIO_SIDECAR, injected
     own = workload.template.labels.get(AMBIENT_LABEL, "")
     if own == "ambient" or (labels.get(AMBIENT_LABEL) == "ambient" and own != "none"):

@@ -151,6 +151,15 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     older: bool = False  # than the trace: times count from the first packet that was seen
 
 
+class OpenStream(msgspec.Struct, frozen=True, kw_only=True):
+    """A TCP connection that goes on, as far as it has come. `quiet_ns`: since the last new data of its reply; None before any."""
+
+    flow: Flow
+    backend: Party | None
+    stream: Stream
+    quiet_ns: int | None
+
+
 class Http(msgspec.Struct, frozen=True, kw_only=True):
     """The heads of clear HTTP/1.1 messages of a connection (`--http`). `method` and `path` (without its query) are the first
     request's, `content_type` the first response's; `statuses` counts responses by status.

@@ -28,7 +28,8 @@ class ConnectionTotals(msgspec.Struct, frozen=True):
     their packets were followed or not.
 
     `counted_at` "client": by `client` (workload, node or address) and what it asked for, `service`, or `backend` where that is
-    none. `counted_at` "server": by the `client` that it saw and its `backend`. Of those that are over, each is in one of
+    none. `counted_at` "server": by the `client` that it saw, its `backend`, and the `service` by which that client came, where it
+    asked for that backend in no other way. Of those that are over, each is in one of
     `refused`, `timed_out`, `given_up` (before it was established), `ended`, `reset`. `sent` and `received` are their bytes, as
     seen from that end.
     """

@@ -17,7 +17,7 @@ from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
-from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.results.path import OpenStream, PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.render.diagnose import document as of_diagnosis
 from kubectl_genainet.render.diagnose.text import ConclusionView
@@ -84,6 +84,14 @@ class TraceReporting(Reporting[TraceView]):
     def __init__(self, view: TraceView, file: str) -> None:
         super().__init__(view, file)
         self._grouping = Grouping()
+
+    @property
+    def open_streams(self) -> Callable[[int], list[OpenStream]]:
+        return self.view.open_streams
+
+    @open_streams.setter
+    def open_streams(self, source: Callable[[int], list[OpenStream]]) -> None:
+        self.view.open_streams = source
 
     def path(self, path: PacketPath) -> None:
         self._grouping.add(path)

@@ -60,7 +60,8 @@ TOTALS_TITLE = "All TCP connections of the trace, counted in the kernel at the c
 TOTALS_COLUMNS: tuple[Column[ConnectionTotals], ...] = (
     Column("COUNTED AT", lambda t: t.counted_at),
     Column("CLIENT", lambda t: t.client),
-    Column("TO", lambda t: f"svc/{t.service.name}:{t.service.port}" if t.service else (t.backend or "-")),
+    Column("SERVICE", lambda t: f"svc/{t.service.name}:{t.service.port}" if t.service else "-"),
+    Column("BACKEND", lambda t: t.backend or "-"),
     *map(
         _number_of,
         ("opened", "established", "ended", "refused", "timed_out", "given_up", "reset", "sent", "received"),

@@ -9,11 +9,13 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from kubectl_genainet.model.finding import counted
-from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.results.path import OpenStream, PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
+from kubectl_genainet.render.paragraphs import hanging
 from kubectl_genainet.render.trace.blocks import blocks
 from kubectl_genainet.render.trace.markdown import trace_markdown
+from kubectl_genainet.render.trace.streams import LIVE_SHOWN, LongStreams, open_lines
 from kubectl_genainet.render.trace.summary import summary_block
 from kubectl_genainet.render.trace.tree import path_tree
 from kubectl_genainet.render.trace.wide import WIDE_COLUMNS, follow_line, wide_line
@@ -24,6 +26,8 @@ REFRESH_S = 0.25  # drawing takes long beside what a record takes
 
 class TraceView(LiveView, ABC):
     """What a renderer of traces does."""
+
+    open_streams: Callable[[int], list[OpenStream]] = staticmethod(lambda _: [])
 
     @abstractmethod
     def path(self, path: PacketPath) -> None: ...
@@ -118,9 +122,11 @@ class GroupView(TraceView):
     def __init__(self, target: str, *, live: bool) -> None:
         super().__init__(target, live=live)
         self.grouping = Grouping()
+        self._streams = LongStreams()
 
     def path(self, path: PacketPath) -> None:
         self.grouping.add(path)
+        self._streams.add(path)
 
     def refresh(self) -> None:
         if self.screen.due(REFRESH_S):
@@ -128,20 +134,25 @@ class GroupView(TraceView):
 
     def _drawn(self) -> list[RenderableType]:
         shown: list[RenderableType] = []
-        room, groups = self.console.height - 3, self.grouping.groups
+        streams = open_lines(self.open_streams(LIVE_SHOWN))
+        groups = self.grouping.groups
+        room = self.console.height - 3 - sum(len(self.console.render_lines(one)) for one in streams)
         for one in blocks(groups, self.grouping.connections, self.console.width):
             room -= len(self.console.render_lines(one))
             if room < 0:
                 shown.append(Text("… and more; what went wrong comes first", style="dim"))
                 break
             shown.append(one)
-        return [*shown, self.state(counted(self.grouping.connections, "connection"))]
+        return [*shown, *streams, self.state(counted(self.grouping.connections, "connection"))]
 
     def finish(self, summary: TraceSummary) -> None:
         self.screen.stop()
         groups = self.grouping.groups
         for one in blocks(groups, self.grouping.connections, self.console.width):
             self.console.print(one)
+        for text in self._streams.lines():
+            for part in hanging(text, self.console.width, hang=2):
+                self.console.print(part)
         self._nothing_seen(summary)
         shown = frozenset(f.check for g in groups for f in g.example.findings)
         self.console.print(summary_block(summary, self.console.width, shown=shown))

@@ -11,7 +11,7 @@ from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
-from kubectl_genainet.model.results.path import PacketPath
+from kubectl_genainet.model.results.path import OpenStream, PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.run.collect import Quiet
 from kubectl_genainet.run.view import DiagnoseView
@@ -49,6 +49,8 @@ class Part(Quiet):
 
 
 class PathPart(Part):
+    open_streams: Callable[[int], list[OpenStream]] = staticmethod(lambda _: [])
+
     def path(self, path: PacketPath) -> None:
         self.view.path(path)
         if len(self.collected.paths) < MAX_KEPT:

@@ -126,6 +126,13 @@ def _began(connection: Connection, around: Around, *data: Data | None) -> int:
     )  # of one older than the trace, data may come first
 
 
+def quiet_ns(connection: Connection, around: Around) -> int | None:
+    """Since the last new data of the reply, as far as it was counted; None before any."""
+    replies = (c.latest for c in connection.counts.values() if c.direction is Direction.REPLY and c.latest.last_ns)
+    last = max((around.wall(count.node, count.last_ns) for count in replies), default=None)
+    return max(0, around.until_ns - last) if last is not None else None
+
+
 def _ending(connection: Connection, around: Around) -> tuple[str, str, int]:
     """(how, by whom, when): of a FIN and a reset the earlier."""
     ends = [(around.wall(e.node, e.t_ns), "reset", d) for e, d in connection.resets]

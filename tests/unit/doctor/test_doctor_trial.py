@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from kubectl_genainet.doctor.changes import CannotApplyError, applied, changes_something
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.model.finding import Finding, Remedy
+from kubectl_genainet.doctor.predicates.policy_text import adding
+from kubectl_genainet.doctor.trial import tried
+from kubectl_genainet.model.finding import Finding, ObjectRef, Remedy
 from tests.unit.doctor.doctor_clusters import eks
 from tests.unit.doctor.doctor_world import NS, World, egress_policy
 from tests.unit.doctor.manifest_reports import cluster_of, report_of
@@ -125,3 +128,24 @@ def test_no_path_is_made_up_for_a_server_that_is_not_known() -> None:
     finding = next(f for f in report_of(UNKNOWN).findings if f.check == "readiness-probe")
     assert finding.remedy is not None
     assert "/health" not in finding.remedy.text + finding.remedy.command
+
+
+def test_a_remedy_may_open_the_flows_that_it_names_and_no_others() -> None:
+    world = eks()
+    world.get("NetworkPolicy", "my-llama-ingress-policy")["spec"]["ingress"][0]["ports"][0]["port"] = 80
+    finding = found(world, "policy-service-port")
+    assert trial(finding).startswith("tried: heals it")
+    everyone = adding("Admit it.", {**ADMIT_ALL, "metadata": {"name": "all", "namespace": NS}})
+    elsewhere = msgspec.structs.replace(
+        finding, object=ObjectRef("Service", "other", NS), evidence=(), title="", remedy=everyone
+    )
+    (judged,) = tried(world.cluster(), [elsewhere], lambda _: [])
+    assert judged.remedy is not None
+    assert judged.remedy.trial.startswith("tried: it opens ") and not judged.remedy.yaml
+
+
+ADMIT_ALL = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "spec": {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{}]},
+}

@@ -41,7 +41,7 @@ def test_the_latest_counts_of_each_end_are_summed() -> None:
     client, server = rows
     assert (client.counted_at, client.service and client.service.name, client.backend) == ("client", "llm", None)
     assert (client.opened, client.established, client.refused, client.sent) == (9, 8, 1, 70)
-    assert (server.counted_at, server.service, server.established, server.sent) == ("server", None, 8, 700)
+    assert (server.counted_at, server.service, server.established, server.sent) == ("server", client.service, 8, 700)
     assert server.backend is not None and server.client == client.client
 
 
@@ -51,3 +51,20 @@ def test_totals_are_not_known_where_an_agent_did_not_count() -> None:
     totals.event(hello("node-1", "packet", "connections"))
     totals.event(hello("node-2", "packet"))
     assert totals.rows(Identity(SNAPSHOT)) is None
+
+
+def test_a_servers_connections_have_no_service_where_their_client_came_by_two_ways() -> None:
+    totals = Totals()
+    for event in (
+        hello("node-1", "connections"),
+        counted("node-1", "client", SERVICE, 80, opened=3),
+        counted("node-1", "client", BACKEND, 8080, opened=1),
+        counted("node-1", "server", BACKEND, 8080, established=4),
+    ):
+        totals.event(event)
+    rows = totals.rows(Identity(SNAPSHOT)) or ()
+    assert [(r.counted_at, r.service and r.service.name, r.backend) for r in rows] == [
+        ("client", None, "default/llm-0"),
+        ("client", "llm", None),
+        ("server", None, "default/llm-0"),
+    ]

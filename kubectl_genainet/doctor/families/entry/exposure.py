@@ -82,7 +82,8 @@ def load_balancer_pending(cluster: Cluster) -> Problems:
     Source: https://kubernetes.io/docs/concepts/services-networking/service/#loadbalancer
     """
     for service in cluster.services:
-        if service.spec.type != "LoadBalancer" or service.status.load_balancer.ingress or cluster.from_files:
+        lives = cluster.lives(service.metadata.uid)
+        if service.spec.type != "LoadBalancer" or service.status.load_balancer.ingress or not lives:
             continue
         evidence = [seen(service.ref, "status.loadBalancer.ingress", None, "no address was assigned")]
         for event in cluster.event_objects:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import at, items, kubectl, text
+from kubectl_genainet.doctor.objects.raw import at, command, items, kubectl, mapping, text
 from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import seconds
@@ -70,9 +71,21 @@ def route_stream_timeout(cluster: Cluster) -> Problems:
                         (timeout.evidence,),
                         Remedy(
                             "Allow the longest answer in the rule's timeouts.request (0s switches it off).",
-                            command=kubectl(route.ref, "edit"),
+                            command=_longer(route, index, rule, timeout.evidence.field),
                         ),
                     )
+
+
+def _longer(route: KubeObject, index: int, rule: dict[str, Any], field: str) -> str:
+    """Sets the rule's own timeouts, where the Gateway reads them there."""
+    own = mapping(rule, "timeouts")
+    if not field.startswith("spec.rules"):
+        return kubectl(route.ref, "edit")
+    change = [
+        {"op": "add", "path": f"/spec/rules/{index}/timeouts", "value": dict.fromkeys(("request", *own), "3600s")}
+    ]
+    name = f"httproute.{GROUP}/{route.name}"
+    return command("kubectl", "-n", route.namespace, "patch", name, "--type=json", "-p", json.dumps(change))
 
 
 def _timeouts(

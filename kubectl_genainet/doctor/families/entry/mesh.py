@@ -26,6 +26,7 @@ from kubectl_genainet.doctor.predicates.mesh import (
     HBONE,
     PROXY_PORTS,
     Mesh,
+    has_live_pods,
     mesh_of,
     no_mesh,
     opted_out,
@@ -129,7 +130,7 @@ def mesh_sidecar_missing(cluster: Cluster) -> Problems:
     namespaces = {n.name: n for n in cluster.snapshot.of("Namespace", "")}
     for workload, _ in cluster.genai_workloads:
         obj = namespaces.get(workload.namespace)
-        if obj is None or not workload.pods or workload.template.host_network or cluster.from_files:
+        if obj is None or workload.template.host_network or not has_live_pods(cluster, workload):
             continue
         wanted = (
             (f"metadata.labels[{k}]", v)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import q
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.labels import selecting_labels
 from kubectl_genainet.doctor.predicates.mesh import HBONE, LINKERD_INBOUND, XDS, Mesh, mesh_of, no_mesh
@@ -82,13 +81,18 @@ def _istiod_blocked(cluster: Cluster) -> Problems:
                     ),
                     evidence,
                 ),
-                Remedy(
-                    f"Admit egress to istiod on TCP {XDS}.",
-                    yaml=f"# add to spec.egress\n- to:\n  - namespaceSelector:\n      matchLabels:\n"
-                    f"        kubernetes.io/metadata.name: {q(istiod.namespace)}\n  ports:\n  - {{protocol: TCP, "
-                    f"port: {XDS}}}\n",
-                ),
+                _admit_istiod(workload, istiod, direction),
             )
+
+
+def _admit_istiod(workload: Workload, istiod: Workload, direction: Direction) -> Remedy:
+    """A policy beside those that isolate the workload: what several admit adds up."""
+    said = f"Admit egress to istiod on TCP {XDS}."
+    if direction is not Direction.EGRESS:
+        return Remedy(f"Admit {workload.ref} at istiod on TCP {XDS}.")
+    rule = {"to": [peer(workload.namespace, istiod)], "ports": [{"protocol": "TCP", "port": XDS}]}
+    spec = {"podSelector": {"matchLabels": selecting_labels(workload)}, "policyTypes": ["Egress"], "egress": [rule]}
+    return adding(said, network_policy(f"{workload.name}-istiod", workload.namespace, spec))
 
 
 def _admit_mesh_port(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.entry.gateway_streams import STREAM_S
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import annotation, at, items, kubectl, mapping, number, text
+from kubectl_genainet.doctor.objects.raw import annotation, at, command, items, kubectl, mapping, number, text
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 from kubectl_genainet.model.units import seconds
@@ -60,10 +61,17 @@ def mesh_stream_timeout(cluster: Cluster) -> Problems:
                     Remedy(
                         "Allow the longest answer (timeout: 0s switches it off), and retry only what failed to connect "
                         "(retryOn: connect-failure,refused-stream).",
-                        command=kubectl(virtual.ref, "edit"),
+                        command=_longer(virtual, index, path),
                     ),
                 )
             yield from _repeats(virtual, index, mapping(http, "retries"))
+
+
+def _longer(virtual: KubeObject, index: int, path: tuple[str, ...]) -> str:
+    where = f"/spec/http/{index}/{'/'.join(path)}"
+    name = f"virtualservice.networking.istio.io/{virtual.name}"
+    change = json.dumps([{"op": "replace", "path": where, "value": "3600s"}])
+    return command("kubectl", "-n", virtual.namespace, "patch", name, "--type=json", "-p", change)
 
 
 # Conditions that are met after a model server has taken the prompt (Envoy, x-envoy-retry-on).

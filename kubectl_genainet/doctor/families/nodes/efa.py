@@ -8,8 +8,10 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.families.nodes.placement import distributed_jobs
 from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
 from kubectl_genainet.doctor.objects.eni import EFA_TYPES
-from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE
+from kubectl_genainet.doctor.objects.podspec import EFA_RESOURCE, Container
 from kubectl_genainet.doctor.objects.raw import items, kubectl, mapping, number, sh, text
+from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.edits import edit, edit_resources
 from kubectl_genainet.doctor.predicates.load_balancers import only_on_aws
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
@@ -173,10 +175,20 @@ def efa_requested(cluster: Cluster) -> Problems:
                 ),
                 Remedy(
                     "Request the node's EFA devices and huge pages.",
-                    yaml=f"# in the container's resources\nlimits:\n  {EFA_RESOURCE}: 1\n  hugepages-2Mi: 5120Mi\n"
-                    f"requests:\n  {EFA_RESOURCE}: 1\n  hugepages-2Mi: 5120Mi\n  memory: 8Gi\n",
+                    command=_request(workload, container, {EFA_RESOURCE: "1", **_HUGE_PAGES})
+                    if container
+                    else edit(workload),
                 ),
             )
+
+
+_HUGE_PAGES = {"hugepages-2Mi": "5120Mi"}
+
+
+def _request(workload: Workload, container: Container, amounts: dict[str, str]) -> str:
+    """Huge pages are granted only beside a request for memory or CPU."""
+    beside = {} if container.amount("memory", "cpu") else {"memory": "8Gi"}
+    return edit_resources(workload, container, limits=amounts, requests={**amounts, **beside})
 
 
 @check(Area.EFA, Severity.WARNING, needs=("Pod",), applies=only_on_aws)
@@ -207,8 +219,7 @@ def efa_hugepages(cluster: Cluster) -> Problems:
                     ),
                     Remedy(
                         "Request them; the nodes must reserve them at start (vm.nr_hugepages=5128).",
-                        yaml="# in the container's resources\nlimits: {hugepages-2Mi: 5120Mi}\n"
-                        "requests: {hugepages-2Mi: 5120Mi, memory: 8Gi}\n",
+                        command=_request(workload, container, _HUGE_PAGES),
                     ),
                 )
 

@@ -11,7 +11,7 @@ from kubectl_genainet.doctor.objects.podspec import Container
 from kubectl_genainet.doctor.objects.raw import at, items, strings, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.devices import privileged, rdma_requests
-from kubectl_genainet.doctor.predicates.edits import edit_container
+from kubectl_genainet.doctor.predicates.edits import edit_container, edit_shared_memory
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.units import quantity
 
@@ -59,12 +59,18 @@ def rdma_memlock(cluster: Cluster) -> Problems:
         )
 
 
+def _serves_kubelet(workload: Workload) -> bool:
+    """Whether it mounts the kubelet's folder of device plugins or of plugins: it offers devices, and opens none."""
+    paths = (text(v, "hostPath", "path") for v in items(workload.template.spec, "volumes"))
+    return any("/kubelet/device-plugins" in p or "/kubelet/plugins" in p for p in paths)
+
+
 @check(Area.SRIOV, Severity.WARNING)
 def rdma_host_path(cluster: Cluster) -> Problems:
     """A pod mounts the node's RDMA devices instead of requesting one.
 
     Looks at hostPath volumes of /dev/infiniband (or below) that a container without privileges mounts and that requests no
-    RDMA resource.
+    RDMA resource. Device plugins and DRA drivers, which list the devices for the kubelet, are left out.
 
     Why: the device files are there, and the container's device cgroup does not let it open them: ibv_open_device
     fails. A device plugin (or DRA) adds both. A warning: the job runs on TCP, or stops.
@@ -72,7 +78,7 @@ def rdma_host_path(cluster: Cluster) -> Problems:
     Source: https://kubernetes.io/docs/concepts/extend-kubernetes/compute-storage-net/device-plugins/
     """
     for workload in cluster.workloads:
-        if not cluster.in_scope(workload.namespace):
+        if not cluster.in_scope(workload.namespace) or _serves_kubelet(workload):
             continue
         for index, volume in enumerate(items(workload.template.spec, "volumes")):
             path = text(volume, "hostPath", "path")
@@ -142,8 +148,7 @@ def shared_memory(cluster: Cluster) -> Problems:
             (seen(workload.ref, field, found[1] if found else None, said),),
             Remedy(
                 "Mount an emptyDir in memory at /dev/shm.",
-                yaml="# in the pod's spec\nvolumes:\n- name: shm\n  emptyDir: {medium: Memory}\n"
-                "# in the container\n# volumeMounts:\n# - {name: shm, mountPath: /dev/shm}\n",
+                command=edit_shared_memory(workload, container),
             ),
         )
 

@@ -6,8 +6,9 @@ from collections import Counter
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import items, json_in, kubectl, mapping, q, text
+from kubectl_genainet.doctor.objects.raw import items, json_in, kubectl, mapping, text
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.doctor.predicates.edits import edit_resources
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import quantity
@@ -83,6 +84,13 @@ def sriov_invisible(cluster: Cluster) -> Problems:
         )
 
 
+def _request(workload: Workload, resource: str, count: int) -> str:
+    """Lets the container that has some of a resource, or else the first, request so many."""
+    container = next((c for c in workload.containers if c.amount(resource)), workload.containers[0])
+    amounts = {resource: str(count)}
+    return edit_resources(workload, container, limits=amounts, requests=amounts)
+
+
 def _too_few(workload: Workload, definitions: dict[tuple[str, str], KubeObject]) -> Problems:
     """A pod with more networks of a resource than devices: one of them is left without."""
     known = [d for key in networks(workload) if (d := definitions.get(key)) is not None]
@@ -101,8 +109,7 @@ def _too_few(workload: Workload, definitions: dict[tuple[str, str], KubeObject])
                 ),
                 Remedy(
                     "Request one device for each network.",
-                    yaml=f'# in the container\'s resources\nrequests: {{{q(resource)}: "{count}"}}\nlimits: '
-                    f'{{{q(resource)}: "{count}"}}\n',
+                    command=_request(workload, resource, count),
                 ),
             )
 
@@ -157,8 +164,7 @@ def sriov_network(cluster: Cluster) -> Problems:
                     ),
                     Remedy(
                         "Request one device for each such network.",
-                        yaml=f'# in the container\'s resources\nrequests: {{{q(resource)}: "1"}}\nlimits: '
-                        f'{{{q(resource)}: "1"}}\n',
+                        command=_request(workload, resource, 1),
                     ),
                 )
             elif (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from typing import Any
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, derived, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
@@ -308,12 +309,23 @@ def cilium_fqdn_dns(cluster: Cluster) -> Problems:
                     f"it admits {', '.join(hosts[:3])}, and never learns the addresses",
                     policy.ref,
                     (seen(policy.ref, f"spec.egress[{r}].toFQDNs", hosts, "no egress rule has rules.dns"),),
-                    Remedy(
-                        "Add the DNS rule.",
-                        yaml="# add to spec.egress\n- toEndpoints:\n  - matchLabels:\n"
-                        "      k8s:io.kubernetes.pod.namespace: kube-system\n      k8s-app: kube-dns\n  toPorts:\n"
-                        '  - ports:\n    - {port: "53", protocol: ANY}\n    rules:\n      dns:\n'
-                        '      - matchPattern: "*"\n',
-                    ),
+                    _dns_rule(policy, selector),
                 )
             break
+
+
+def _dns_rule(policy: KubeObject, selector: Any) -> Remedy:
+    """A policy for the same pods through which the agent sees their lookups; rules of several policies add up."""
+    names = {"k8s:io.kubernetes.pod.namespace": "kube-system", "k8s-app": "kube-dns"}
+    ports = {"ports": [{"port": "53", "protocol": "ANY"}], "rules": {"dns": [{"matchPattern": "*"}]}}
+    metadata = {"name": f"{policy.name}-dns"} | ({"namespace": policy.namespace} if policy.namespace else {})
+    egress = [{"toEndpoints": [{"matchLabels": names}], "toPorts": [ports]}]
+    return adding(
+        "Add the DNS rule.",
+        {
+            "apiVersion": policy.api_version,
+            "kind": policy.kind,
+            "metadata": metadata,
+            "spec": {"endpointSelector": selector or {}, "egress": egress},
+        },
+    )

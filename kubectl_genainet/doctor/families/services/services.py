@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
-from kubectl_genainet.doctor.objects.raw import command, kubectl, patch, q
+from kubectl_genainet.doctor.objects.raw import command, kubectl, patch
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.local_drops import local_drops
 from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, nearly_selected
@@ -237,79 +236,6 @@ def service_endpoints(cluster: Cluster) -> Problems:
                     ),
                 ),
             )
-
-
-@check(Area.SERVICES, Severity.ERROR, needs=("Service",), own_namespace=True)
-def external_name_address(cluster: Cluster) -> Problems:
-    """An ExternalName Service names an address.
-
-    Looks at spec.externalName.
-
-    Why: it becomes a CNAME record; "10.1.2.3" is then looked up as a host name, and nobody has it. An error: the
-    name never resolves.
-
-    Source: https://kubernetes.io/docs/concepts/services-networking/service/#externalname
-    """
-    for service in cluster.services:
-        if service.spec.type != "ExternalName":
-            continue
-        name = service.spec.external_name
-        try:
-            ip = ipaddress.ip_address(name.rstrip("."))
-        except ValueError:
-            continue
-        ports = "\n".join(
-            f"  - {{name: {q(p.name or 'p' + str(p.port))}, port: {p.port}, protocol: {p.protocol}}}"
-            for p in service.spec.ports
-        )
-        yield Problem(
-            f"externalName is the address {name}",
-            service.ref,
-            (seen(service.ref, "spec.externalName", name, "ExternalName is a DNS name, this is an address"),),
-            Remedy(
-                "Use a Service without selector and an EndpointSlice with the address.",
-                yaml=f"apiVersion: v1\nkind: Service\nmetadata:\n  name: {q(service.metadata.name)}\n"
-                f"  namespace: {q(service.metadata.namespace)}\nspec:\n  ports:\n"
-                f"{ports or '  - {name: http, port: 80, protocol: TCP}'}\n---\n"
-                f"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: "
-                f"{q(service.metadata.name + '-1')}\n"
-                f"  namespace: {q(service.metadata.namespace)}\n  labels:\n"
-                f"    kubernetes.io/service-name: {q(service.metadata.name)}\n"
-                f"addressType: {'IPv6' if ip.version == 6 else 'IPv4'}\nports:\n"
-                f'{ports or "  - {name: http, port: 80, protocol: TCP}"}\nendpoints:\n- addresses: ["{ip}"]\n',
-            ),
-        )
-
-
-@check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
-def external_name_port(cluster: Cluster) -> Problems:
-    """An ExternalName Service maps a port.
-
-    Looks at spec.ports[].targetPort of ExternalName Services.
-
-    Why: ExternalName is DNS only: no packet passes kube-proxy, so the client connects to the port it was given and
-    the mapping does nothing. A warning: it works for clients that use the right port by themselves.
-
-    Source: https://kubernetes.io/docs/concepts/services-networking/service/#externalname
-    """
-    for service in cluster.services:
-        if service.spec.type != "ExternalName":
-            continue
-        for index, port in enumerate(service.spec.ports):
-            if port.target_port not in (0, port.port):
-                yield Problem(
-                    f"port {port.port} → {port.target_port} has no effect",
-                    service.ref,
-                    (
-                        seen(
-                            service.ref,
-                            f"spec.ports[{index}].targetPort",
-                            port.target_port,
-                            "ExternalName maps no ports",
-                        ),
-                    ),
-                    Remedy(f"Let the clients use port {port.target_port}, and take the ports off the Service."),
-                )
 
 
 @check(Area.SERVICES, Severity.WARNING, needs=("Service", "EndpointSlice", "Node"))

@@ -1,0 +1,1 @@
+"""What was felt and what changed over a time, and when it began (pure)."""

@@ -1,0 +1,137 @@
+"""`timeline`: when it began, what changed just before, and what is not known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from kubectl_genainet.assets import recordings
+from kubectl_genainet.cli import cli
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.history import Gap
+from kubectl_genainet.model.results.timeline import SeriesName, Timeline
+from kubectl_genainet.records import RECORDS
+from kubectl_genainet.render.timeline import text
+from kubectl_genainet.run.collect import DoctorCollector
+from kubectl_genainet.run.sources.manifests import ManifestsSource
+from kubectl_genainet.run.timeline import timeline
+from kubectl_genainet.timeline import build
+from tests.unit.timeline import recorded
+
+SERVICE = "svc/my-llama-svc"
+
+
+def run(*arguments: str, width: int = 80) -> Result:
+    return CliRunner().invoke(cli, ["timeline", *arguments], standalone_mode=False, env={"COLUMNS": str(width)})
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("recorded") / "two.gnb"
+    recorded.write(str(path), recorded.two_incidents())
+    return str(path)
+
+
+def timeline_of(file: str, *arguments: str) -> Timeline:
+    done = run(*arguments, "--from", file, "-o", "json")
+    assert done.exception is None, done.exception
+    (record,) = RECORDS["timeline"]
+    value = json.loads(done.stdout)
+    assert json.loads(msgspec.json.encode(record.roundtrip(value))) == value
+    return msgspec.convert(value, Timeline)
+
+
+def test_two_incidents_an_hour_apart_are_told_apart_each_with_what_came_just_before(file: str) -> None:
+    first, second = timeline_of(file, SERVICE).onsets
+    assert (first.time[:19], second.time[:19]) == ("2025-11-29T03:12:10", "2025-11-29T04:20:00")
+    assert first.series == (SeriesName.FAILURES,)
+    assert set(second.series) == {SeriesName.FAILURES, SeriesName.LATENCY, SeriesName.DNS}
+    assert [s.change.object.name for s in first.suspects if s.change.object] == ["lock-down", "batch-embed"]
+    assert {s.change.node for s in second.suspects} == {"node-2"}
+    assert all(s.change.certainty.value == "observed" for onset in (first, second) for s in onset.suspects)
+    assert (first.until_s, second.until_s) == (4720, 9000)
+
+
+def test_an_unrelated_rollout_is_listed_and_not_named_first_though_it_is_nearer(file: str) -> None:
+    policy, rollout = timeline_of(file, SERVICE).onsets[0].suspects
+    assert (policy.change.touches, policy.before_s) == ("policies of its namespace", 12)
+    assert (rollout.change.touches, rollout.before_s) == ("", 5)
+
+
+def test_the_terminal_of_80_by_24_holds_two_incidents(file: str) -> None:
+    done = run(SERVICE, "--from", file)
+    lines = done.stdout.splitlines()
+    assert done.return_value == 1 and len(lines) <= 24 and max(map(len, lines)) <= 80
+    assert lines[0] == "svc/my-llama-svc: failures began at 03:12:10Z, and 1 more"
+    assert any(line.startswith("▲ 1. 03:12:10Z failures: ") for line in lines)
+    assert "What came before is not thereby a cause." in " ".join(" ".join(lines).split())
+
+
+def test_markdown_and_the_page_say_the_same(file: str, tmp_path: Path) -> None:
+    page = tmp_path / "timeline.html"
+    done = run(SERVICE, "--from", file, "-o", "markdown", "--report", str(page))
+    told = "NetworkPolicy default/lock-down created"
+    assert told in done.stdout and told in page.read_text()
+    assert done.stdout.startswith("# svc/my-llama-svc: failures began at 03:12:10Z")
+
+
+def test_where_nothing_rises_nothing_began(tmp_path: Path) -> None:
+    path = str(tmp_path / "well.gnb")
+    recorded.write(path, recorded.bundle(recorded.buckets(), recorded.policy(5000)))
+    result = timeline_of(path, SERVICE)
+    assert result.onsets == () and len(result.changes) == 1
+    done = run(SERVICE, "--from", path)
+    assert done.return_value == 0 and "nothing became worse" in done.stdout
+
+
+def test_what_was_not_recorded_is_unknown_and_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "gap.gnb")
+    missing = range(3600, 7200)
+    gap = Gap(
+        node=recorded.NODE,
+        since_ns=recorded.BEGIN + missing.start * recorded.SECOND,
+        until_ns=recorded.BEGIN + missing.stop * recorded.SECOND,
+        why="the recorder did not run",
+    )
+    whole = recorded.bundle(recorded.buckets(), gap)
+    events = tuple(
+        event
+        for event in whole.events
+        if not gap.since_ns <= getattr(event, "since_ns", 0) < gap.until_ns or event is gap
+    )
+    attached_only_before = tuple(e for e in events if type(e).__name__ != "Progress")
+    recorded.write(path, type(whole)(whole.header, whole.snapshot, attached_only_before))
+    result = timeline_of(path, SERVICE)
+    failures = next(one for one in result.series if one.name is SeriesName.FAILURES)
+    assert set(failures.values[360:720]) == {None} and None not in failures.values[:360]
+    assert result.holes[0].why == "the recorder did not run"
+    assert text.UNKNOWN * 3 in run(SERVICE, "--from", path).stdout
+
+
+def test_without_the_library_the_picture_is_there_and_says_what_to_install(
+    file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_there(_: object) -> None:
+        raise ModuleNotFoundError(name="ruptures")
+
+    monkeypatch.setattr(build, "episodes", not_there)
+    result = timeline_of(file, SERVICE)
+    assert result.method == "" and build.NOT_INSTALLED in result.notes
+    assert "nothing became worse" not in run(SERVICE, "--from", file).stdout
+
+
+def test_a_trace_that_was_recorded_has_its_packets_and_says_what_it_lacks() -> None:
+    result = timeline_of(str(recordings() / "policy-service-port.gnb"), SERVICE)
+    names = {one.name: one.values for one in result.series}
+    assert sum(names[SeriesName.FAILURES]) > 10 and SeriesName.DNS not in names  # type: ignore[arg-type]
+    assert any("name lookups are not in it" in note for note in result.notes)
+
+
+def test_a_source_that_is_no_recording_says_how_to_ask_for_the_past() -> None:
+    with pytest.raises(GenainetError, match="a timeline needs a recording") as refused:
+        timeline(ManifestsSource(["x.yaml"]), None, DoctorCollector())
+    assert "--since 6h" in refused.value.hint
