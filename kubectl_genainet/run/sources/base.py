@@ -96,6 +96,10 @@ class Source(ABC):
         source is no recording."""
         return self.recording
 
+    def recorders(self) -> Agents:
+        """The agents as those reach them who may read what they recorded."""
+        return self.agents()
+
     def objects_recorder(self) -> Agents | None:
         """How the recorder of the cluster's objects is reached; None where there is none."""
         return None

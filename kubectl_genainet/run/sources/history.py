@@ -17,7 +17,7 @@ from kubectl_genainet.history.select import Part
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.units import rfc3339
-from kubectl_genainet.run.agents import Agents, Warn
+from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.recorded import HISTORY, RecordedSource, for_verb
 from kubectl_genainet.stream import HistoryAnswer, history
@@ -124,7 +124,7 @@ class HistorySource(RecordedSource):
 
     def _ask_nodes(self, request: HistoryRequest) -> Mapping[str, NodeRange | GenainetError]:
         """Raises GenainetError where no node recorded anything."""
-        agents: Agents = self.now.agents()
+        agents = self.now.recorders()
         ranges: dict[str, NodeRange | GenainetError] = {}
         for node, answer in history(agents.dials, request, agents.token).items():
             if isinstance(answer, GenainetError):
