@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Writes docs/incidents/: one page an incident of the lab, with the transcript of the command that finds it, run now.
+"""Writes docs/incidents/: one page an incident of the lab, with the transcripts of `diagnose` and of the command that shows
+the details, run now.
 
 Needs root and a checkout's environment: `.venv/bin/python scripts/incident_pages.py [NAME …]`.
 """
@@ -26,6 +27,13 @@ COMMANDS = {
     "slow-backend": ("trace", "svc/my-llama-svc", "--timeout", "10s"),
 }
 DNS = ("dns", "-A", "--timeout", "12s")
+# What the user asks `diagnose` about; a stream is judged once it is over, and those of two incidents last five seconds.
+TARGETS = {
+    "dns-nxdomain-storm": "deploy/chatbot-ui",
+    "ndots-waste": "deploy/rag-app",
+    "no-local-endpoint": "svc/chatbot-ui",
+}
+SECONDS = {"stream-stall": "16s", "slow-first-token": "16s"}
 
 
 def genainet(*arguments: str, check: bool = True) -> str:
@@ -60,31 +68,40 @@ def telling(transcript: str) -> str:
 def page(name: str) -> str:
     incident = incidents()[name]
     command = COMMANDS.get(name, DNS if name.startswith(("dns-", "ndots")) else TRACE)
-    genainet("lab", "incident", name, "--name", LAB)
+    diagnose = ("diagnose", TARGETS.get(name, "svc/my-llama-svc"), "--for", SECONDS.get(name, "8s"))
+    genainet("lab", "incident", name, "--lab", LAB)
     try:
         time.sleep(2)
-        transcript = telling(genainet(*command, "--lab", LAB))
+        conclusion = genainet(*diagnose, "--lab", LAB)
+        details = telling(genainet(*command, "--lab", LAB))
     finally:
-        genainet("lab", "incident", name, "--clear", "--name", LAB)
-    shown = " ".join(("kubectl genainet", *command))
-    body = "\n".join("    " + line.rstrip() for line in transcript.splitlines())
+        genainet("lab", "incident", name, "--clear", "--lab", LAB)
     return (
         f"# {name}\n\n{incident.summary}\n\n{incident.description.strip()}\n\n"
-        f"Make it: `kubectl genainet lab incident {name}`; find it:\n\n"
-        f"    $ {shown} --lab\n{body}\n"
+        f"Make it: `kubectl genainet lab incident {name}`; find it:\n\n{block(diagnose, conclusion)}\n"
+        f"The details:\n\n{block(command, details)}"
+    )
+
+
+def block(command: tuple[str, ...], transcript: str) -> str:
+    """A command and its output; the lab is named as a reader's own is."""
+    lines = transcript.replace(f"--lab {LAB}", "--lab").splitlines()
+    return (
+        "\n".join((f"    $ kubectl genainet {' '.join(command)} --lab", *(f"    {line.rstrip()}" for line in lines)))
+        + "\n"
     )
 
 
 def main() -> None:
     names = sys.argv[1:] or list(incidents())
     PAGES.mkdir(exist_ok=True)
-    genainet("lab", "up", "--name", LAB)
+    genainet("lab", "up", "--lab", LAB)
     try:
         for name in names:
             (PAGES / f"{name}.md").write_text(page(name))
             print(name, flush=True)
     finally:
-        genainet("lab", "down", "--name", LAB)
+        genainet("lab", "down", "--lab", LAB)
     index = [
         "# Incidents, with transcripts",
         "",

@@ -13,6 +13,7 @@ from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.render.dns import make_dns_view
 from kubectl_genainet.render.document.reporting import DnsReporting
+from kubectl_genainet.render.screen.run import on_screen
 from kubectl_genainet.run.dns import DnsOptions, dns
 from kubectl_genainet.run.sources.base import Source
 
@@ -49,4 +50,5 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
     """
     chosen = DnsOptions(options["server"], options["redact"], timeout, options["node"], options["record"])
     shown = reported(partial(make_dns_view, output, by_server=chosen.as_server), DnsReporting, options["report"])
-    return dns(source, parse_target(target) if target else None, chosen, shown)
+    about = parse_target(target) if target else None
+    return on_screen(lambda make: dns(source, about, chosen, make), shown, wanted=source.live and output == "table")

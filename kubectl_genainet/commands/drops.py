@@ -12,6 +12,7 @@ from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.render.document.reporting import DropsReporting
 from kubectl_genainet.render.drops import make_view
+from kubectl_genainet.render.screen.run import on_screen
 from kubectl_genainet.run.drops import DropsOptions, drops
 from kubectl_genainet.run.sources.base import Source
 
@@ -54,4 +55,5 @@ def command(
     """
     chosen = DropsOptions(everything, timeout, node, record)
     shown = reported(partial(make_view, output), DropsReporting, report)
-    return drops(source, parse_target(target) if target else None, chosen, shown)
+    about = parse_target(target) if target else None
+    return on_screen(lambda make: drops(source, about, chosen, make), shown, wanted=source.live and output == "table")

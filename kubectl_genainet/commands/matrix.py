@@ -51,7 +51,7 @@ def command(
     """Show who may reach whom, by the policies.
 
     Rows are sources, columns destinations, of one namespace or (-A) of all. Pods with the same labels and named ports
-    are one row. Below them stand the nodes, the API server, clients outside and the internet. With --diff, only ports that
+    are one row. Below them stand the nodes, the API server, clients outside, the internet and DNS. With --diff, only ports that
     the destination declares count (or --port), and the exit status is 1 if any verdict differs.
 
     \b

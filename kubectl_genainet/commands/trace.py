@@ -14,6 +14,7 @@ from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.results.path import Verdict
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.render.document.reporting import TraceReporting
+from kubectl_genainet.render.screen.run import on_screen
 from kubectl_genainet.render.trace.view import make_view
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.trace import CheckConnections, PathFilterTexts, TraceOptions, trace
@@ -141,7 +142,8 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
     if output == "tree" and (follow or each):
         output = "follow" if follow else "each"
     shown = reported(partial(make_view, output), TraceReporting, options["report"])
-    return trace(source, parse_target(target) if target else None, chosen, shown)
+    about = parse_target(target) if target else None
+    return on_screen(lambda make: trace(source, about, chosen, make), shown, wanted=source.live and output == "tree")
 
 
 def given(name: str) -> object | None:

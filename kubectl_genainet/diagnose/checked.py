@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.model.diagnoses import Suspect, suspects_of
-from kubectl_genainet.model.finding import Severity, counted
+from kubectl_genainet.model.finding import Finding, Severity, counted
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.model.results.diagnosis import Cause, Checked, CheckState
 from kubectl_genainet.proxy import compare
@@ -17,7 +17,8 @@ FULL = 0.9  # of a node's connection table, from which it is not called fine
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What one run saw, as far as the checks ask for it. `failures` says why a part of it is missing, by verb."""
+    """What one run saw, as far as the checks ask for it. `failures` says why a part of it is missing, by verb; `drift` is what
+    `drift_of` found."""
 
     context: Context
     services: tuple[Service, ...]
@@ -28,6 +29,17 @@ class Watched:
     queries: int
     unanswered: int
     failures: dict[str, str]
+    drift: tuple[Finding, ...] = ()
+
+
+def drift_of(context: Context, nodes: Sequence[str], services: tuple[Service, ...]) -> tuple[Finding, ...]:
+    """What the nodes' rules do with the Services that the API does not say, where it breaks connections."""
+    read = {node: context.rulesets.of(node)[0] for node in nodes}
+    parsed = {node: ruleset for node, ruleset in read.items() if ruleset is not None}
+    if not parsed or not services:
+        return ()
+    compared = compare(context.identity.snapshot, parsed, services=services)
+    return tuple(finding for finding in compared if finding.severity is Severity.ERROR)
 
 
 def checked(watched: Watched, causes: Sequence[Cause]) -> tuple[Checked, ...]:
@@ -87,10 +99,8 @@ def _rules(watched: Watched) -> tuple[CheckState, str]:
     if not parsed:
         why = "; ".join(dict.fromkeys(error for _, error in read.values() if error)) or "no node reported its rules"
         return CheckState.NOT_CHECKED, why
-    findings = compare(watched.context.identity.snapshot, parsed, services=watched.services)
-    wrong = [f for f in findings if f.severity is Severity.ERROR]
-    if wrong:
-        return CheckState.FAULTY, wrong[0].title
+    if watched.drift:
+        return CheckState.FAULTY, watched.drift[0].title
     missing = len(read) - len(parsed)
     unread = f"; those of {counted(missing, 'node')} could not be read" if missing else ""
     return CheckState.FINE, f"they match the EndpointSlices on {counted(len(parsed), 'node')}{unread}"

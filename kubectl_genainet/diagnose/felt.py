@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from kubectl_genainet.dns.findings import ADMIT_DNS
+from kubectl_genainet.model.diagnoses.connections import STALE_ENDPOINT
+from kubectl_genainet.model.diagnoses.kube_proxy import STALE_ENDPOINT_RULES
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy, Severity
 from kubectl_genainet.model.results.drops import DropRow
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
@@ -76,7 +78,10 @@ def of_row(row: DropRow) -> Felt | None:
     """A row of drops; None for one that lost nothing."""
     if row.severity is Severity.INFO:
         return None
-    pairs = frozenset({(name_of(row.client), name_of(row.server))}) if row.client or row.server else frozenset()
+    server = f"{row.service.namespace}/{row.service.name}" if row.service else name_of(row.server)
+    if row.server is not None and row.server.pod:
+        server = name_of(row.server)
+    pairs = frozenset({(name_of(row.client), server)}) if row.client or row.server else frozenset()
     dns = row.server is not None and row.server.port == DNS_PORT
     if row.drop is not None:
         return _of_drop(row.drop, pairs, row.packets, "packets", title=row.title, check=row.check, dns=dns)
@@ -114,6 +119,15 @@ def of_finding(finding: Finding, *, client: str = "") -> Felt:
         finding.remedy,
         dns=finding.check.startswith("dns-"),
     )
+
+
+def of_drift(finding: Finding) -> Felt:
+    """What a node's rules do with a Service, of all its clients. A connection that was seen to go that way is the same."""
+    felt = of_finding(finding)
+    service = finding.object
+    pairs = frozenset({("?", f"{service.namespace}/{service.name}")}) if service is not None else frozenset()
+    key = (STALE_ENDPOINT.name, felt.place) if finding.check == STALE_ENDPOINT_RULES.name else felt.key
+    return replace(felt, key=key, pairs=pairs)
 
 
 def _place_of(finding: Finding) -> str:

@@ -64,6 +64,7 @@ KINDS: tuple[Resource, ...] = (
     NAMESPACE,
     ENDPOINT_SLICE,
     Resource("NetworkPolicy", "networkpolicies", "networking.k8s.io"),
+    Resource("ServiceAccount", "serviceaccounts"),  # rules of Calico select by their labels
     Resource("ConfigMap", "configmaps"),  # kube-proxy's, CoreDNS's and the CNI's settings; URLs that workloads call
     Resource("Event", "events", query=(("fieldSelector", "type=Warning"),)),
     Resource("Deployment", "deployments", "apps"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from rich.console import Group, RenderableType
@@ -18,6 +19,7 @@ from kubectl_genainet.model.results.path import Party
 from kubectl_genainet.render.document.markdown import markdown
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.paragraphs import hanging
+from kubectl_genainet.render.screen.frame import Frame, frame
 from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import SEVERITY_STYLE, duration, printable
 from kubectl_genainet.render.trace.parts import certainty
@@ -165,17 +167,35 @@ class TableView(DnsView):
     def exchange(self, exchange: DnsExchange) -> None:
         pass
 
-    def refresh(self) -> None:
-        if self.source is None or not self.screen.due(REFRESH_S):
-            return
+    every_s = REFRESH_S
+
+    def drawn(self) -> list[RenderableType]:
+        if self.source is None:
+            return [self.state()]
         statistics = self.source.statistics
         shown = tables(statistics.clients(), statistics.names(), statistics.servers(), by_server=self.by_server)
-        self.screen.draw([*shown, self.state(f"{sum(statistics.all.outcomes.values())} queries")])
+        return [*shown, self.state(f"{sum(statistics.all.outcomes.values())} queries")]
+
+    def frame(self) -> Frame:
+        if self.source is None:
+            return super().frame()
+        statistics = self.source.statistics
+        names, servers, clients = statistics.names(), statistics.servers(), statistics.clients()
+        state = self.state(f"{sum(statistics.all.outcomes.values())} queries")
+        if self.by_server:
+            behind = Group(*tables(clients, names, (), by_server=False))
+            return frame(SERVER_COLUMNS, [(s.server, s, lambda _: behind) for s in servers], state)
+        return frame(CLIENT_COLUMNS, [(c.client, c, partial(_names_of, c.client, names)) for c in clients], state)
 
     def finish(self, summary: DnsSummary) -> None:
         self.screen.stop()
         self._nothing_seen(summary)
         self.console.print(report(summary, self.console.width, by_server=self.by_server))
+
+
+def _names_of(client: str, names: tuple[NameStats, ...], width: int) -> RenderableType:
+    """What a client asks for."""
+    return table(NAME_COLUMNS, [name for name in names if name.client == client], always=_ALWAYS)
 
 
 def tables(

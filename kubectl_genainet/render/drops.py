@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -17,6 +18,7 @@ from kubectl_genainet.model.results.path import Party
 from kubectl_genainet.render.document.markdown import markdown
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.paragraphs import hanging
+from kubectl_genainet.render.screen.frame import Frame, frame
 from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, moment, printable
 
@@ -92,15 +94,19 @@ class TableView(DropsView):
     in_place = True
     wide = False
 
-    def refresh(self) -> None:
-        if not self.screen.due(REFRESH_S):
-            return
+    every_s = REFRESH_S
+
+    def frame(self) -> Frame:
+        rows = [(str(row.id), row, partial(details, row)) for row in self.source()]
+        return frame(COLUMNS, rows, self.state())
+
+    def drawn(self) -> list[RenderableType]:
         rows = self.source()
         room = max(3, self.console.height - 4)
         shown: list[RenderableType] = [table(COLUMNS, rows[:room], wide=self.wide)] if rows else []
         if len(rows) > room:
             shown.append(Text(f"… and {len(rows) - room} more", style="dim"))
-        self.screen.draw([*shown, self.state()])
+        return [*shown, self.state()]
 
     def finish(self, rows: list[DropRow], summary: DropSummary) -> None:
         self.screen.stop()

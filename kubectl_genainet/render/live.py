@@ -15,6 +15,7 @@ from rich.text import Text
 
 from kubectl_genainet.context.account import losses_text, warning_of
 from kubectl_genainet.model.events import CheckConnectionResult, Event, Hello, LostEvents, NameLookup, Progress
+from kubectl_genainet.render.screen.frame import Frame
 from kubectl_genainet.render.text import duration, make_console, printable
 
 
@@ -69,17 +70,24 @@ class Screen:
         self._next = max(self._next + every_s, now + every_s / 2)
         return True
 
-    def draw(self, parts: list[RenderableType]) -> None:
-        self._live.update(Group(*parts), refresh=True)
+    def show(self, view: LiveView) -> None:
+        """Draws what the view shows now."""
+        self._live.update(Group(*view.drawn()), refresh=True)
+
+    def say(self, console: Console, text: Text, *, stays: bool) -> None:
+        """A line above what is drawn; one that `stays` matters after the run too."""
+        console.print(text, soft_wrap=True)
 
 
 class LiveView:
     """The base of a verb's renderers: data goes to stdout; progress, warnings and losses to stderr.
 
-    One that is `in_place` has a `screen` while it is entered, where stdout is a terminal and the packets are live.
+    One that is `in_place` has a `screen` while it is entered, where stdout is a terminal and the packets are live: at most
+    every `every_s` it shows what is `drawn`, or, on a screen with keys, the `frame`.
     """
 
     in_place: bool = False
+    every_s: float = 0.25
 
     def __init__(self, target: str, *, live: bool) -> None:
         self.target, self.live = target, live
@@ -103,6 +111,18 @@ class LiveView:
             self.warn(losses_text(self._lost))
             self._lost.clear()
 
+    def use(self, screen: Screen) -> None:
+        """Takes another screen, before it is entered."""
+        self.screen = screen
+
+    def drawn(self) -> list[RenderableType]:
+        """What there is to see now."""
+        return [self.state()]
+
+    def frame(self) -> Frame:
+        """The same as rows, for a screen with keys."""
+        return Frame((), (), (), (), self.state())
+
     def state(self, *counts: str) -> Text:
         """The line below what is drawn in place."""
         nodes = len(self._attached)
@@ -112,10 +132,10 @@ class LiveView:
         return Text(printable(f"{line} (Ctrl-C ends)"), style="dim")
 
     def warn(self, text: str) -> None:
-        self.messages.print(Text(f"warning: {printable(text)}", style="yellow"), soft_wrap=True)
+        self.screen.say(self.messages, Text(f"warning: {printable(text)}", style="yellow"), stays=True)
 
     def note(self, text: str) -> None:
-        self.messages.print(Text(printable(text), style="dim"), soft_wrap=True)
+        self.screen.say(self.messages, Text(printable(text), style="dim"), stays=not self.screen.on)
 
     def replaying(self, header: object) -> None:
         created, tool = getattr(header, "created", ""), getattr(header, "tool", "")
@@ -151,3 +171,5 @@ class LiveView:
 
     def refresh(self) -> None:
         """Called a few times a second."""
+        if self.screen.due(self.every_s):
+            self.screen.show(self)

@@ -15,7 +15,7 @@ from kubectl_genainet.model.events import PacketSeen, Point
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.reasons import BACKGROUND_LOCATIONS, NO_REASON, function_of
 from kubectl_genainet.model.results.path import ConnectionOutcome, Verdict
-from kubectl_genainet.trace.connection import Connection, Counted, Direction, Dropped
+from kubectl_genainet.trace.connection import Connection, Counted, Direction, Dropped, place_of
 
 FRESH_NS = 500_000_000  # a loss so shortly before the end of the trace may still be made good
 ANSWERED_AT_ONCE_NS = 50_000_000  # a TCP frees what it answers with a reset in one go
@@ -204,10 +204,10 @@ def _lost_for_good(connection: Connection, direction: Direction, around: Around)
         d
         for d in connection.drops
         if d.direction is direction and not d.first_packet and around.wall(d.event.node, d.event.t_ns) > progress
-        if is_loss(d) and (again or not _is_duplicate(d))
+        if is_loss(d) and (again or not _is_duplicate(d)) and not _receiver_had_reset(connection, d, around)
     ]
     moments = [around.wall(d.event.node, d.event.t_ns) for d in drops] + [around.wall(r.node, r.t_ns) for r in again]
-    if not drops and len(again) < RESENT_TELLS:
+    if (not drops and len(again) < RESENT_TELLS) or _all_arrived(connection, direction, around):
         return None
     if not connection.closing and around.until_ns - max(moments) < FRESH_NS and len(again) < RESENT_TELLS:
         return None
@@ -217,6 +217,31 @@ def _lost_for_good(connection: Connection, direction: Direction, around: Around)
     if drops:
         return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, telling(drops), waited)
     return Fate(ConnectionOutcome.UNANSWERED, Verdict.UNANSWERED, None, waited)
+
+
+def _receiver_had_reset(connection: Connection, dropped: Dropped, around: Around) -> bool:
+    """Whether the end that the packet was for had ended the connection before: what still comes has nobody to get it."""
+    freed = around.wall(dropped.event.node, dropped.event.t_ns)
+    return any(
+        way is not dropped.direction and around.wall(reset.node, reset.t_ns) < freed for reset, way in connection.resets
+    )
+
+
+def _all_arrived(connection: Connection, direction: Direction, around: Around) -> bool:
+    """Whether all data of this direction, and its FIN, were seen at the device of the end that they were for: what was lost, or
+    sent again, had arrived by then."""
+    counts = [(place, count.latest) for (place, _), count in connection.counts.items() if count.direction is direction]
+    sent = max((latest.data_bytes for _, latest in counts), default=0)
+    at_end = [
+        (place, latest)
+        for place, latest in counts
+        if place[3] == Point.RX.value and around.owns(latest.node, latest.netns, latest.flow.dst)
+    ]
+    if not sent or all(latest.data_bytes < sent for _, latest in at_end):
+        return False
+    ends = {place for place, _ in at_end}
+    fins = [place_of(event) for event, way in connection.fins if way is direction]
+    return not fins or any(place in ends for place in fins)
 
 
 def _is_duplicate(dropped: Dropped) -> bool:

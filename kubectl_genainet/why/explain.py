@@ -39,44 +39,44 @@ from kubectl_genainet.why.policies import policy_statement
 from kubectl_genainet.why.redirect import own_redirect
 
 
-def no_socket(case: DropContext) -> DropExplanation:
+def no_socket(context: DropContext) -> DropExplanation:
     """The packet arrived and no socket takes it: a closed port, a connection that is not known here, or an answer that
     its client does not wait for (any more)."""
-    if case.request is not None and case.request != case.flow:
-        return _unwanted_answer(case)
-    if case.established and case.flow.protocol is Protocol.TCP:
-        return unknown_connection(case)
-    words = f"nothing listens on {case.flow.protocol.value} port {case.flow.dport} in {case.place}"
-    evidence = [observed(f"kernel reason {case.event.reason}", case.event.node)]
-    redirected = own_redirect(case)
+    if context.request is not None and context.request != context.flow:
+        return _unwanted_answer(context)
+    if context.established and context.flow.protocol is Protocol.TCP:
+        return unknown_connection(context)
+    words = f"nothing listens on {context.flow.protocol.value} port {context.flow.dport} in {context.place}"
+    evidence = [observed(f"kernel reason {context.event.reason}", context.event.node)]
+    redirected = own_redirect(context)
     if redirected is not None:
         return redirected
-    pod = case.identity.pod_in(case.event.node, case.event.netns)
+    pod = context.identity.pod_in(context.event.node, context.event.netns)
     if pod is not None and pod.ports:
-        declared = sorted({p.container_port for p in pod.ports if p.protocol == case.flow.protocol.value})
-        if declared and case.flow.dport not in declared:
+        declared = sorted({p.container_port for p in pod.ports if p.protocol == context.flow.protocol.value})
+        if declared and context.flow.dport not in declared:
             listed = ", ".join(map(str, declared))
             words += f"; its containers declare {listed}: is the Service's targetPort right?"
             evidence.append(assumed(f"containerPorts of the pod: {listed}"))
     return DropExplanation(CLOSED_PORT, words, Certainty.OBSERVED, evidence=tuple(evidence))
 
 
-def _unwanted_answer(case: DropContext) -> DropExplanation:
+def _unwanted_answer(context: DropContext) -> DropExplanation:
     """An answer reached its client's namespace, and no socket there waits for it."""
-    answer = f"an answer from {case.flow.source} reached {case.place}, where no socket waits for it"
-    seen: tuple[Evidence, ...] = (observed(f"kernel reason {case.event.reason}", case.event.node),)
-    asked = case.asked
-    if asked is not None and (asked.dst, asked.dport) != (case.flow.src, case.flow.sport):
+    answer = f"an answer from {context.flow.source} reached {context.place}, where no socket waits for it"
+    seen: tuple[Evidence, ...] = (observed(f"kernel reason {context.event.reason}", context.event.node),)
+    asked = context.asked
+    if asked is not None and (asked.dst, asked.dport) != (context.flow.src, context.flow.sport):
         words = (
             f"{answer}: the client had asked {asked.destination}, and the translation was not undone on the way back"
         )
-        host = case.identity.host_of(case.event.node)
-        invalid = case.identity.grown(case.event.node, host.inode, "conntrack_invalid") if host is not None else 0
+        host = context.identity.host_of(context.event.node)
+        invalid = context.identity.grown(context.event.node, host.inode, "conntrack_invalid") if host is not None else 0
         if invalid > 0:
             words += "; connection tracking translates no packet that it takes for INVALID (outside the window, a bad checksum)"
-            seen = (*seen, observed(f"conntrack -S: invalid grew by {invalid}", case.event.node))
+            seen = (*seen, observed(f"conntrack -S: invalid grew by {invalid}", context.event.node))
         return DropExplanation(REPLY_NOT_TRANSLATED, words, Certainty.DERIVED, evidence=seen)
-    if asked is None and case.identity.is_endpoint(case.flow.src, case.flow.sport, case.flow.protocol):
+    if asked is None and context.identity.is_endpoint(context.flow.src, context.flow.sport, context.flow.protocol):
         words = (
             f"{answer}: the client had closed it, or asked a Service whose translation was not undone on the way back"
         )
@@ -85,127 +85,132 @@ def _unwanted_answer(case: DropContext) -> DropExplanation:
     return DropExplanation(LATE_ANSWER, words, Certainty.DERIVED, evidence=seen)
 
 
-def unknown_connection(case: DropContext) -> DropExplanation:
+def unknown_connection(context: DropContext) -> DropExplanation:
     """A segment of a connection reached a namespace that has no such connection."""
     words = (
-        f"a segment of a running connection reached {case.place}, whose TCP has no such connection: it was closed or lost "
+        f"a segment of a running connection reached {context.place}, whose TCP has no such connection: it was closed or lost "
         "there, or the connection's entry in a node's connection table was gone and the Service's rules chose anew"
     )
     return DropExplanation(
         UNKNOWN_CONNECTION,
         words,
         Certainty.DERIVED,
-        evidence=(observed(f"kernel reason {case.event.reason}, no SYN", case.event.node),),
+        evidence=(observed(f"kernel reason {context.event.reason}, no SYN", context.event.node),),
     )
 
 
-def out_of_place(case: DropContext) -> DropExplanation | None:
+def out_of_place(context: DropContext) -> DropExplanation | None:
     """TCP_FLAGS in the server's namespace: a segment without SYN met the listening socket (tcp_rcv_state_process)."""
-    towards_server = case.request is None or case.request == case.flow
-    pod = case.identity.pod_in(case.event.node, case.event.netns)
-    if case.established and towards_server and pod is not None and case.flow.dst in pod.ips:
-        return unknown_connection(case)
-    return sentence(case)
+    towards_server = context.request is None or context.request == context.flow
+    pod = context.identity.pod_in(context.event.node, context.event.netns)
+    if context.established and towards_server and pod is not None and context.flow.dst in pod.ips:
+        return unknown_connection(context)
+    return sentence(context)
 
 
-def bad_header(case: DropContext) -> DropExplanation | None:
+def bad_header(context: DropContext) -> DropExplanation | None:
     """IP_INHDR: where packets are forwarded the TTL (hop limit) has run out, elsewhere the header is malformed
     (ip_forward, ip6_forward; ip_rcv_core)."""
-    if function_of(case.event.location) not in ("ip_forward", "ip6_forward"):
-        return sentence(case)
+    if function_of(context.event.location) not in ("ip_forward", "ip6_forward"):
+        return sentence(context)
     words = (
-        f"the packet's TTL (hop limit) ran out in {case.place}: nodes or routers send it in a circle, or it came a longer "
+        f"the packet's TTL (hop limit) ran out in {context.place}: nodes or routers send it in a circle, or it came a longer "
         f"way than its sender allowed"
     )
     return DropExplanation(TTL_EXPIRED, words, Certainty.OBSERVED)
 
 
-def no_socket_perhaps(case: DropContext) -> DropExplanation | None:
+def no_socket_perhaps(context: DropContext) -> DropExplanation | None:
     """A kernel without reasons (before 5.17) freed a datagram, or the packet of a connection, where it looks for a socket.
 
     One with reasons that gives none here (NOT_SPECIFIED) has freed a segment that a half-open or closing connection had no
     use for, as a repeated SYN (tcp_check_req). A reason that the kernel gives says more than the place.
     """
-    if case.event.reason not in NO_REASON:
-        return sentence(case)
-    if case.event.reason:
-        if case.flow.protocol is not Protocol.TCP:
+    if context.event.reason not in NO_REASON:
+        return sentence(context)
+    if context.event.reason:
+        if context.flow.protocol is not Protocol.TCP:
             return None
         words = (
-            f"TCP of {case.place} had no use for the segment and gives no reason, as with a repeated SYN of a connection that "
+            f"TCP of {context.place} had no use for the segment and gives no reason, as with a repeated SYN of a connection that "
             "is half open: its SYN-ACK was lost, or is late"
         )
         return DropExplanation(REPEATED_SEGMENT, words, Certainty.DERIVED)
-    certain = no_socket(case)
-    words = (
-        f"most likely {certain.explanation}: this kernel gives no reason, and {function_of(case.event.location)} frees "
-    )
+    certain = no_socket(context)
+    words = f"most likely {certain.explanation}: this kernel gives no reason, and {function_of(context.event.location)} frees "
     words += "packets with a wrong checksum, or by an IPsec policy, as well"
     return DropExplanation(certain.diagnosis, words, Certainty.ASSUMED, evidence=tuple(e for e in certain.evidence[1:]))
 
 
-def rp_filter(case: DropContext) -> DropExplanation:
+def rp_filter(context: DropContext) -> DropExplanation:
     """The reverse path check failed: no route back to the source through the device it came in by."""
-    netns = case.identity.namespaces.get((case.event.node, case.event.netns))
-    names = (f"net.ipv4.conf.{case.event.device}.rp_filter", "net.ipv4.conf.all.rp_filter")
+    netns = context.identity.namespaces.get((context.event.node, context.event.netns))
+    names = (f"net.ipv4.conf.{context.event.device}.rp_filter", "net.ipv4.conf.all.rp_filter")
     set_to = {n: netns.sysctls[n] for n in names if netns is not None and n in netns.sysctls}
-    device = case.event.device or "the device it came in by"
-    words = f"the reverse path filter of {case.place} dropped it: the way back to {case.flow.src} does not go out by {device}"
-    evidence = tuple(observed(f"{name} = {value}", case.event.node) for name, value in set_to.items())
+    device = context.event.device or "the device it came in by"
+    way_back = f"the way back to {context.flow.src} does not go out by {device}"
+    words = f"the reverse path filter of {context.place} dropped it: {way_back}"
+    evidence = tuple(observed(f"{name} = {value}", context.event.node) for name, value in set_to.items())
     return DropExplanation(RP_FILTER, words, Certainty.OBSERVED, evidence=evidence)
 
 
-def peer_refused(case: DropContext) -> DropExplanation:
+def peer_refused(context: DropContext) -> DropExplanation:
     """A veth's other end takes no packet that is larger than its MTU, nor any while it is down (is_skb_forwardable)."""
-    device = case.event.device or "a device"
+    device = context.event.device or "a device"
     words = (
-        f"the other end of {device} in {case.place} did not take the packet ({case.event.length} bytes): it is larger than "
+        f"the other end of {device} in {context.place} did not take the packet ({context.event.length} bytes): it is larger than "
         "that end's MTU, or that end is down; the sender is not told"
     )
     return DropExplanation(PEER_REFUSED, words, Certainty.DERIVED)
 
 
-def too_big(case: DropContext) -> DropExplanation:
+def too_big(context: DropContext) -> DropExplanation:
     """The packet is larger than the next device's MTU and may not be fragmented."""
-    words = f"the packet ({case.event.length} bytes) is larger than the MTU of the way on and must not be fragmented"
-    netns = case.identity.namespaces.get((case.event.node, case.event.netns))
+    words = f"the packet ({context.event.length} bytes) is larger than the MTU of the way on and must not be fragmented"
+    netns = context.identity.namespaces.get((context.event.node, context.event.netns))
     devices = [d for d in netns.devices if d.name != "lo" and d.up] if netns is not None else []
     least = min(devices, key=lambda d: d.mtu, default=None)
     evidence = (
-        (observed(f"smallest MTU in {case.place}: {least.mtu} on {least.name}", case.event.node),) if least else ()
+        (observed(f"smallest MTU in {context.place}: {least.mtu} on {least.name}", context.event.node),)
+        if least
+        else ()
     )
     return DropExplanation(PACKET_TOO_BIG, words, Certainty.OBSERVED, evidence=evidence)
 
 
-def unreachable(case: DropContext) -> DropExplanation:
+def unreachable(context: DropContext) -> DropExplanation:
     """There is no neighbour, or no route, for the address."""
-    pod = case.identity.snapshot.pod_at(case.flow.dst)
-    known = "the API knows no pod with that address" if pod is None else f"the API has it as {case.destination}'s"
-    if case.event.reason.startswith("NEIGH_"):
-        return _neighbour_failed(case, known)
-    words = f"{case.place} has no route to {case.flow.dst}"
+    pod = context.identity.snapshot.pod_at(context.flow.dst)
+    known = "the API knows no pod with that address" if pod is None else f"the API has it as {context.destination}'s"
+    if context.event.reason.startswith("NEIGH_"):
+        return _neighbour_failed(context, known)
+    words = f"{context.place} has no route to {context.flow.dst}"
     return DropExplanation(NO_ROUTE, words, Certainty.OBSERVED, evidence=(assumed(known),))
 
 
-def _neighbour_failed(case: DropContext, known: str) -> DropExplanation:
+def _neighbour_failed(context: DropContext, known: str) -> DropExplanation:
     """The kernel asks for the next hop's link address: the gateway's, where the route has one."""
-    device = f" on {case.event.device}" if case.event.device else ""
-    tail = ", and more packets wait for it than there is room for" if case.event.reason == "NEIGH_QUEUEFULL" else ""
-    seen = observed(f"kernel reason {case.event.reason}{device}: no link address of the next hop", case.event.node)
-    hop = case.identity.next_hop(case.event.node, case.event.netns, case.flow.dst)
+    device = f" on {context.event.device}" if context.event.device else ""
+    tail = ", and more packets wait for it than there is room for" if context.event.reason == "NEIGH_QUEUEFULL" else ""
+    seen = observed(
+        f"kernel reason {context.event.reason}{device}: no link address of the next hop", context.event.node
+    )
+    hop = context.identity.next_hop(context.event.node, context.event.netns, context.flow.dst)
     if hop is None:
-        words = f"{case.place} gets no answer{device} to who has the next hop towards {case.flow.dst} (ARP, ND){tail}"
+        words = (
+            f"{context.place} gets no answer{device} to who has the next hop towards {context.flow.dst} (ARP, ND){tail}"
+        )
         return DropExplanation(NEIGHBOUR_FAILED, words, Certainty.OBSERVED, evidence=(seen,))
-    way = f", the next hop towards {case.flow.dst}" if hop != case.flow.dst else ""
-    words = f"{case.place} gets no answer{device} to who has {hop}{way} (ARP, ND){tail}"
-    about = assumed(known) if hop == case.flow.dst else derived(f"its route to {case.flow.dst} goes by {hop}")
+    way = f", the next hop towards {context.flow.dst}" if hop != context.flow.dst else ""
+    words = f"{context.place} gets no answer{device} to who has {hop}{way} (ARP, ND){tail}"
+    about = assumed(known) if hop == context.flow.dst else derived(f"its route to {context.flow.dst} goes by {hop}")
     return DropExplanation(NEIGHBOUR_FAILED, words, Certainty.DERIVED, evidence=(seen, about))
 
 
-def ebpf(case: DropContext) -> DropExplanation:
+def ebpf(context: DropContext) -> DropExplanation:
     """A tc, XDP or cgroup program dropped it: an eBPF data plane (Cilium, the VPC CNI's policy agent)."""
-    policy = policy_statement(case)
-    reason = case.event.reason if case.event.reason in REASONS else "XDP"
+    policy = policy_statement(context)
+    reason = context.event.reason if context.event.reason in REASONS else "XDP"
     words = f"an eBPF program dropped it ({reason}): an eBPF data plane decides here, not iptables"
     return DropExplanation(
         EBPF_DROP,
@@ -217,28 +222,28 @@ def ebpf(case: DropContext) -> DropExplanation:
     )
 
 
-def sentence(case: DropContext) -> DropExplanation | None:
+def sentence(context: DropContext) -> DropExplanation | None:
     """The reasons that say all by themselves."""
-    known = BY_REASON.get(case.event.reason)
+    known = BY_REASON.get(context.event.reason)
     if known is None:
         return None
     diagnosis, text = known
-    said = text.format(place=case.place, device=case.event.device or "a device")
+    said = text.format(place=context.place, device=context.event.device or "a device")
     return DropExplanation(diagnosis, said, Certainty.OBSERVED)
 
 
-def subsystem(case: DropContext) -> DropExplanation:
+def subsystem(context: DropContext) -> DropExplanation:
     """A data plane with reasons of its own: Open vSwitch (OVN-Kubernetes, Antrea), or another."""
-    name, _, number = case.event.reason.rpartition("_")
+    name, _, number = context.event.reason.rpartition("_")
     words = (
         f"the {name.replace('_', ' ').lower()} subsystem dropped it (its reason {number}): this data plane decides here"
     )
     return DropExplanation(DATA_PLANE, words, Certainty.OBSERVED)
 
 
-def _unknown(case: DropContext) -> DropExplanation:
-    reason = case.event.reason or "no reason"
-    words = f"the kernel says {reason} in {case.event.location}; what caused it is not known"
+def _unknown(context: DropContext) -> DropExplanation:
+    reason = context.event.reason or "no reason"
+    words = f"the kernel says {reason} in {context.event.location}; what caused it is not known"
     return DropExplanation(UNEXPLAINED, words, Certainty.UNKNOWN)
 
 
@@ -285,18 +290,18 @@ def _freed(event: PacketDropped) -> Evidence:
     return observed(f"{event.reason or 'no reason'} in {event.location}", event.node)
 
 
-def explain_drop(case: DropContext) -> Drop:
+def explain_drop(context: DropContext) -> Drop:
     """A drop with all that is known of it."""
-    event = case.event
+    event = context.event
     read = REASONS.get(event.reason) or LOCATIONS.get(function_of(event.location))
     if read is None and event.reason.startswith(("OPENVSWITCH_", "MAC80211_UNUSABLE_", "SUBSYS_")):
         read = subsystem
-    reading = (read(case) if read else sentence(case)) or _unknown(case)
+    reading = (read(context) if read else sentence(context)) or _unknown(context)
     certainty = reading.certainty
     if event.reason_derived and certainty is Certainty.OBSERVED:
         certainty = Certainty.DERIVED
-    pod = case.identity.pod_in(event.node, event.netns)
-    stopped = bool(reading.policies) and case.remedies is not None
+    pod = context.identity.pod_in(event.node, event.netns)
+    stopped = bool(reading.policies) and context.remedies is not None
     return Drop(
         reason=event.reason or "UNKNOWN",
         location=event.location,
@@ -311,6 +316,8 @@ def explain_drop(case: DropContext) -> Drop:
         check=reading.diagnosis.name,
         told=reading.told,
         evidence=(_freed(event), *reading.evidence),
-        remedy=case.remedies.of(policy_flow(case.judged, case.identity)) if stopped and case.remedies else None,
-        rule_certainty=Certainty.OBSERVED if case.named is not None and reading.rule else None,
+        remedy=context.remedies.of(policy_flow(context.judged, context.identity))
+        if stopped and context.remedies
+        else None,
+        rule_certainty=Certainty.OBSERVED if context.named is not None and reading.rule else None,
     )

@@ -34,31 +34,37 @@ from kubectl_genainet.why.policies import PolicyStatement, policy_statement
 _DNS_PORT = 53
 
 
-def netfilter(case: DropContext) -> DropExplanation:
+def netfilter(context: DropContext) -> DropExplanation:
     """A netfilter hook said DROP: the rules of its namespace are walked for this packet at that hook."""
-    event = case.event
-    policy = policy_statement(case)
-    if case.named is not None:
-        return _named_rule(case, case.named, policy)
+    event = context.event
+    policy = policy_statement(context)
+    if context.named is not None:
+        return _named_rule(context, context.named, policy)
     if event.hook in ("INGRESS", "EGRESS"):
-        note = f"a rule of a netdev table dropped it at the {event.hook.lower()} of {event.device or 'a device'} in {case.place}"
+        device = event.device or "a device"
+        note = f"a rule of a netdev table dropped it at the {event.hook.lower()} of {device} in {context.place}"
         how = "nft list ruleset, or what the node's firewall or security agent sets up; these rules are not evaluated"
         return DropExplanation(DEVICE_RULE_DROP, f"{note} ({how})", Certainty.DERIVED)
-    if case.ruleset is None or not event.hook:
-        why = case.ruleset_error or (
+    if context.ruleset is None or not event.hook:
+        why = context.ruleset_error or (
             "the hook could not be read from the stack"
             if not event.hook
-            else f"the rules of {case.place} were not read"
+            else f"the rules of {context.place} were not read"
         )
         note = f"a netfilter rule dropped it; which one is not known ({why})"
         return _unnamed(note, policy)
-    rule = next(iter(_evaluated(case, case.ruleset, _usual_state(case)).dropping_rules), None)
+    rule = next(iter(_evaluated(context, context.ruleset, _usual_state(context)).dropping_rules), None)
     if rule is not None:
-        return _named_rule(case, rule, policy)
-    known = _conntrack_full(case) or _failed_insertion(case) or _invalid(case, case.ruleset) or _gone(case, policy)
+        return _named_rule(context, rule, policy)
+    known = (
+        _conntrack_full(context)
+        or _failed_insertion(context)
+        or _invalid(context, context.ruleset)
+        or _gone(context, policy)
+    )
     if known is not None:
         return known
-    note = f"no rule that was read in {case.place} drops this packet in {event.hook}"
+    note = f"no rule that was read in {context.place} drops this packet in {event.hook}"
     return DropExplanation(
         NETFILTER_DROP,
         f"{note}: another table, or rules that changed since. {policy.said}".rstrip(),
@@ -69,12 +75,12 @@ def netfilter(case: DropContext) -> DropExplanation:
     )
 
 
-def _gone(case: DropContext, policy: PolicyStatement) -> DropExplanation | None:
+def _gone(context: DropContext, policy: PolicyStatement) -> DropExplanation | None:
     """A rule that drops the packet was there before, and is gone now."""
-    for ruleset in case.earlier():
-        rule = next(iter(_evaluated(case, ruleset, _usual_state(case)).dropping_rules), None)
+    for ruleset in context.earlier():
+        rule = next(iter(_evaluated(context, ruleset, _usual_state(context)).dropping_rules), None)
         if rule is not None:
-            reading = _named_rule(case, rule, policy)
+            reading = _named_rule(context, rule, policy)
             return dataclasses.replace(reading, explanation=f"{reading.explanation} (the rule is gone now)")
     return None
 
@@ -90,32 +96,32 @@ def _unnamed(note: str, policy: PolicyStatement) -> DropExplanation:
     )
 
 
-def _usual_state(case: DropContext) -> str:
-    if case.icmp is not None:
+def _usual_state(context: DropContext) -> str:
+    if context.icmp is not None:
         return "RELATED"
-    return "ESTABLISHED" if case.established else "NEW"
+    return "ESTABLISHED" if context.established else "NEW"
 
 
-def _evaluated(case: DropContext, ruleset: Ruleset, state: str) -> Evaluation:
-    packet = msgspec.structs.replace(Packet.of(case.flow, ct_state=state), icmp=case.icmp)
-    return evaluate_hook(ruleset, packet, case.event.hook)
+def _evaluated(context: DropContext, ruleset: Ruleset, state: str) -> Evaluation:
+    packet = msgspec.structs.replace(Packet.of(context.flow, ct_state=state), icmp=context.icmp)
+    return evaluate_hook(ruleset, packet, context.event.hook)
 
 
-def _invalid(case: DropContext, ruleset: Ruleset) -> DropExplanation | None:
+def _invalid(context: DropContext, ruleset: Ruleset) -> DropExplanation | None:
     """Only as INVALID does a rule drop the packet: connection tracking did not take it for part of a connection."""
-    rule = next(iter(_evaluated(case, ruleset, "INVALID").dropping_rules), None)
+    rule = next(iter(_evaluated(context, ruleset, "INVALID").dropping_rules), None)
     if rule is None:
         return None
-    grown = case.identity.grown(case.event.node, case.event.netns, "conntrack_invalid")
-    host = case.identity.host_of(case.event.node)
+    grown = context.identity.grown(context.event.node, context.event.netns, "conntrack_invalid")
+    host = context.identity.host_of(context.event.node)
     if grown <= 0 and host is not None and "conntrack_invalid" in host.counters:
         return None  # nothing was INVALID
-    counted = (observed(f"conntrack -S: invalid grew by {grown}", case.event.node),) if grown > 0 else ()
+    counted = (observed(f"conntrack -S: invalid grew by {grown}", context.event.node),) if grown > 0 else ()
     words = (
-        f"connection tracking in {case.place} took it for INVALID (outside the window, a wrong checksum, or no connection "
+        f"connection tracking in {context.place} took it for INVALID (outside the window, a wrong checksum, or no connection "
         "that it knows), and a rule drops what is INVALID"
     )
-    met = derived(f"no rule drops it as {_usual_state(case)}; rule {rule.index} of {rule.chain} drops INVALID")
+    met = derived(f"no rule drops it as {_usual_state(context)}; rule {rule.index} of {rule.chain} drops INVALID")
     return DropExplanation(CONNTRACK_INVALID, words, Certainty.DERIVED, rule_text(rule), evidence=(met, *counted))
 
 
@@ -134,20 +140,24 @@ def rule_text(rule: RuleRef) -> str:
     return f"{rule.table} {rule.chain} rule {rule.index}: {rule.text.removeprefix(f'-A {rule.chain} ')}"
 
 
-def _named_rule(case: DropContext, rule: RuleRef, policy: PolicyStatement) -> DropExplanation:
+def _named_rule(context: DropContext, rule: RuleRef, policy: PolicyStatement) -> DropExplanation:
     text = rule_text(rule)
-    known = [(o.namespace, o.name) for o in case.identity.snapshot.of("NetworkPolicy")]
-    behind = policy_behind(rule, case.ruleset, known, (case.flow.src, case.flow.dst))
+    known = [(o.namespace, o.name) for o in context.identity.snapshot.of("NetworkPolicy")]
+    behind = policy_behind(rule, context.ruleset, known, (context.flow.src, context.flow.dst))
     told = told_by(rule)
-    certainty = Certainty.DERIVED if case.named is None else Certainty.OBSERVED
-    how = f"ends the walk in {case.event.hook}" if case.named is None else "dropped this packet: the kernel names it"
-    met = Evidence(f"rule {rule.index} of {rule.chain} {how}", certainty, node=case.event.node)
+    certainty = Certainty.DERIVED if context.named is None else Certainty.OBSERVED
+    how = (
+        f"ends the walk in {context.event.hook}"
+        if context.named is None
+        else "dropped this packet: the kernel names it"
+    )
+    met = Evidence(f"rule {rule.index} of {rule.chain} {how}", certainty, node=context.event.node)
 
     def reading(diagnosis: Diagnosis, words: str, policies: tuple[str, ...] = ()) -> DropExplanation:
         return DropExplanation(diagnosis, words, Certainty.DERIVED, text, policies, (met, *policy.evidence), told)
 
     if is_kube_proxys(rule):  # policies know no address of a Service, and have no part in it
-        diagnosis, words = _refused_by_kube_proxy(case, rule)
+        diagnosis, words = _refused_by_kube_proxy(context, rule)
         return DropExplanation(diagnosis, words, Certainty.DERIVED, text, (), (met,), told)
     if policy.said:
         return reading(POLICY_DROP, policy.said, policy.policies)
@@ -159,15 +169,15 @@ def _named_rule(case: DropContext, rule: RuleRef, policy: PolicyStatement) -> Dr
         note = f"{whose}, but by the API's objects the flow is admitted: the node's rules and the objects disagree"
         return reading(POLICY_DISAGREEMENT, note, behind.policies)
     verb = "rejects" if told else "drops"
-    words = f"{case.where} {verb} it by a rule: {rule.comment or rule.text}"
+    words = f"{context.where} {verb} it by a rule: {rule.comment or rule.text}"
     if policy.admits:
         words += "; by the API's objects the flow is admitted, so no NetworkPolicy is behind it"
     return reading(REJECTED_BY_RULE if told else RULE_DROP, words)
 
 
-def _refused_by_kube_proxy(case: DropContext, rule: RuleRef) -> tuple[Diagnosis, str]:
+def _refused_by_kube_proxy(context: DropContext, rule: RuleRef) -> tuple[Diagnosis, str]:
     """What a rule of kube-proxy's own means for the address that the packet was sent to."""
-    snapshot, flow = case.identity.snapshot, case.flow
+    snapshot, flow = context.identity.snapshot, context.flow
     found = snapshot.service_at(flow.dst, flow.dport, flow.protocol.value)
     if found is not None and not any(b.ready for b in snapshot.backends(found.service, found.port)):
         meta = found.service.metadata
@@ -180,57 +190,57 @@ def _refused_by_kube_proxy(case: DropContext, rule: RuleRef) -> tuple[Diagnosis,
         words = f"Service {meta.namespace}/{meta.name} ({flow.dst}) has no port {flow.dport}/{flow.protocol.value}; it has {has}"
         return NO_SUCH_PORT, words
     verb = "rejects" if told_by(rule) else "drops"
-    return KUBE_PROXY_DROP, f"kube-proxy's rule on {case.where} {verb} it: {rule.comment or rule.text}"
+    return KUBE_PROXY_DROP, f"kube-proxy's rule on {context.where} {verb} it: {rule.comment or rule.text}"
 
 
-def _conntrack_full(case: DropContext) -> DropExplanation | None:
+def _conntrack_full(context: DropContext) -> DropExplanation | None:
     """The connection tracking table of the namespace was full when it was last looked at."""
-    netns = case.identity.namespaces.get((case.event.node, case.event.netns))
+    netns = context.identity.namespaces.get((context.event.node, context.event.netns))
     if netns is None or netns.conntrack_count is None or netns.conntrack_max is None:
         return None
-    if netns.conntrack_count < netns.conntrack_max * 0.95 or case.event.hook not in ("PRE_ROUTING", "OUTPUT"):
+    if netns.conntrack_count < netns.conntrack_max * 0.95 or context.event.hook not in ("PRE_ROUTING", "OUTPUT"):
         return None
     fill = f"nf_conntrack_count {netns.conntrack_count} of nf_conntrack_max {netns.conntrack_max}"
     return DropExplanation(
         CONNTRACK_FULL,
-        f"the connection tracking table of {case.place} is full, so a new connection can't be entered ({fill})",
+        f"the connection tracking table of {context.place} is full, so a new connection can't be entered ({fill})",
         Certainty.DERIVED,
-        evidence=(observed(fill, case.event.node), derived("no rule explains the drop", case.event.node)),
+        evidence=(observed(fill, context.event.node), derived("no rule explains the drop", context.event.node)),
     )
 
 
-def _failed_insertion(case: DropContext) -> DropExplanation | None:
+def _failed_insertion(context: DropContext) -> DropExplanation | None:
     """The connection's entry could not be made when it was confirmed, the last thing that happens in POST_ROUTING and
     INPUT (nf_confirm, net/netfilter/nf_conntrack_proto.c): its tuple was taken meanwhile."""
-    event = case.event
-    grown = case.identity.grown(event.node, event.netns, "conntrack_insert_failed")
-    if event.hook not in ("POST_ROUTING", "INPUT") or case.established or grown <= 0:
+    event = context.event
+    grown = context.identity.grown(event.node, event.netns, "conntrack_insert_failed")
+    if event.hook not in ("POST_ROUTING", "INPUT") or context.established or grown <= 0:
         return None
     evidence = (
         observed(f"conntrack -S: insert_failed grew by {grown}", event.node),
         derived("no rule explains the drop", event.node),
     )
-    rule = _source_rule(case) if event.hook == "POST_ROUTING" else None
-    if case.flow.protocol is Protocol.TCP and event.hook == "POST_ROUTING":
+    rule = _source_rule(context) if event.hook == "POST_ROUTING" else None
+    if context.flow.protocol is Protocol.TCP and event.hook == "POST_ROUTING":
         words = (
-            f"{case.place} found no free source port for a connection to {case.flow.destination}: the addresses and ports "
+            f"{context.place} found no free source port for a connection to {context.flow.destination}: the addresses and ports "
             "that its source NAT may use are all taken for this destination"
         )
         text = rule_text(rule) if rule is not None else None
         return DropExplanation(SNAT_PORTS_EXHAUSTED, words, Certainty.DERIVED, text, evidence=evidence)
-    race = f"two packets of one flow raced for its entry in the connection table of {case.place}, and this one lost"
-    if case.flow.protocol is Protocol.UDP and case.flow.dport == _DNS_PORT:
+    race = f"two packets of one flow raced for its entry in the connection table of {context.place}, and this one lost"
+    if context.flow.protocol is Protocol.UDP and context.flow.dport == _DNS_PORT:
         race += ": typical of A and AAAA queries from one socket"
     elif rule is not None:
         race += ", or its source NAT found no free port"
     return DropExplanation(CONNTRACK_RACE, race, Certainty.DERIVED, evidence=evidence)
 
 
-def _source_rule(case: DropContext) -> RuleRef | None:
+def _source_rule(context: DropContext) -> RuleRef | None:
     """The rule that translates the packet's source on its way out; None where that is not known."""
-    if case.ruleset is None:
+    if context.ruleset is None:
         return None
-    for outcome in evaluate(case.ruleset, Packet.of(case.flow)).outcomes:
+    for outcome in evaluate(context.ruleset, Packet.of(context.flow)).outcomes:
         for rule in outcome.rules:
             if any(word in f"{rule.text} ".lower() for word in (" masquerade", " snat ")):
                 return rule

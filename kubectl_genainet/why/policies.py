@@ -45,13 +45,13 @@ class PolicyStatement:
     admits: bool = False
 
 
-def policy_statement(case: DropContext) -> PolicyStatement:
+def policy_statement(context: DropContext) -> PolicyStatement:
     """The flow judged, once."""
-    if case.icmp is not None:
+    if context.icmp is not None:
         return PolicyStatement()  # policies know connections, and an error belongs to one
-    if case.engine is None:
+    if context.engine is None:
         return PolicyStatement(evidence=(assumed("the policies could not be evaluated"),))
-    answer = case.engine.explain(policy_flow(case.judged, case.identity))
+    answer = context.engine.explain(policy_flow(context.judged, context.identity))
     denied = denied_of(answer)
     if not denied:
         open_points = _not_known(answer)
@@ -61,10 +61,10 @@ def policy_statement(case: DropContext) -> PolicyStatement:
     policies: list[str] = []
     evidence: list[Evidence] = []
     for direction, result in denied:
-        pod = case.identity.snapshot.pod_at(case.judged.dst if direction == "ingress" else case.judged.src)
+        pod = context.identity.snapshot.pod_at(context.judged.dst if direction == "ingress" else context.judged.src)
         name = f"{pod.metadata.namespace}/{pod.metadata.name}" if pod else "the pod"
         by = " and ".join(_names(result)) or "a cluster-wide policy"
-        sentences.append(f"{name} is isolated for {direction} by {by}, and no rule admits {_asked(case)}")
+        sentences.append(f"{name} is isolated for {direction} by {by}, and no rule admits {_asked(context)}")
         policies += _names(result)
         evidence += _first_failures(result)
     return PolicyStatement("; ".join(sentences), tuple(dict.fromkeys(policies)), tuple(evidence))
@@ -77,7 +77,7 @@ def _not_known(answer: Explanation) -> list[str]:
     return list(map(str, answer.not_evaluated)) or ["not everything that they select by is known"]
 
 
-def _asked(case: DropContext) -> str:
-    source = case.identity.snapshot.pod_at(case.judged.src)
-    name = f"{source.metadata.namespace}/{source.metadata.name}" if source else case.judged.src
-    return f"{case.judged.protocol.value} {case.judged.dport} from {name}"
+def _asked(context: DropContext) -> str:
+    source = context.identity.snapshot.pod_at(context.judged.src)
+    name = f"{source.metadata.namespace}/{source.metadata.name}" if source else context.judged.src
+    return f"{context.judged.protocol.value} {context.judged.dport} from {name}"

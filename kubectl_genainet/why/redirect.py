@@ -12,33 +12,33 @@ from kubectl_genainet.why.netfilter import rule_text
 _ITSELF = -1  # the address that REDIRECT stands for
 
 
-def own_redirect(case: DropContext) -> DropExplanation | None:
+def own_redirect(context: DropContext) -> DropExplanation | None:
     """Nothing listens on the port to which the pod's own rules redirected the packet; None where they did not.
 
     Without the tuple with which the packet came in, a rule that redirects to the port must lie in the pod.
     """
-    pod = case.identity.pod_in(case.event.node, case.event.netns)
+    pod = context.identity.pod_in(context.event.node, context.event.netns)
     if pod is None:
         return None
-    port, entered = case.flow.dport, case.entered
+    port, entered = context.flow.dport, context.entered
     came_by = f"port {entered.dport}" if entered is not None and entered.dport != port else ""
-    rule = _rule_to(case, port)
+    rule = _rule_to(context, port)
     if not came_by and rule is None:
         return None
     words = (
-        f"nothing listens on {case.flow.protocol.value} port {port} in {case.place}, to which the pod's own rules redirect "
+        f"nothing listens on {context.flow.protocol.value} port {port} in {context.place}, to which the pod's own rules redirect "
         f"{came_by or 'what comes in'}: its proxy (a sidecar) does not run"
     )
-    seen = observed(f"kernel reason {case.event.reason} on port {port}", case.event.node)
-    how = derived(f"the packet came in for {entered.destination}", case.event.node) if came_by and entered else None
+    seen = observed(f"kernel reason {context.event.reason} on port {port}", context.event.node)
+    how = derived(f"the packet came in for {entered.destination}", context.event.node) if came_by and entered else None
     evidence = (seen, *((how,) if how else ()))
     text = rule_text(rule) if rule is not None else None
     return DropExplanation(REDIRECT_WITHOUT_LISTENER, words, Certainty.DERIVED, text, evidence=evidence)
 
 
-def _rule_to(case: DropContext, port: int) -> RuleRef | None:
+def _rule_to(context: DropContext, port: int) -> RuleRef | None:
     """The rule of the pod's namespace that redirects to the port."""
-    for table in case.ruleset.tables if case.ruleset is not None else ():
+    for table in context.ruleset.tables if context.ruleset is not None else ():
         for chain in table.chains.values():
             for rule in chain.rules:
                 if any(a.kind is Act.DNAT and a.port == port and a.address in (None, _ITSELF) for a in rule.actions):

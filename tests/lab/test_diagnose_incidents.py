@@ -37,7 +37,7 @@ FIRST_CAUSE = {
     "slow-backend": (LLAMA, "slow-backend", "answers slowly"),
     "stream-reset": (LLAMA, "reset-by-app", "midway through its answer"),
     "stream-stall": (LLAMA, "stream-stalled", "4.0 s of silence in the middle of its reply"),
-    "stale-endpoint": (LLAMA, "stale-endpoint", "which is no endpoint of it"),
+    "stale-endpoint": (LLAMA, "stale-endpoint", "10.244."),
 }
 
 
@@ -61,7 +61,9 @@ def test_the_cause_of_an_incident_comes_first(lab: RunningLab, name: str) -> Non
     with broken(lab, name):
         status, found = diagnosis(lab, target, LONGER.get(name, "8s"))
     causes = [(cause["check"], cause["title"]) for cause in found["causes"]]
-    assert causes and causes[0][0] == check, causes
+    # A client that waits for the pod that is gone opens no connection meanwhile: then the node's rules tell it alone.
+    also = "stale-endpoint-rules" if check == "stale-endpoint" else check
+    assert causes and causes[0][0] in (check, also), causes
     assert words in causes[0][1]
     assert status == 1
 

@@ -1,8 +1,8 @@
 """Kustomizations, built in process: the objects that `kubectl apply -k FOLDER` would send.
 
-Built are resources, bases, components, patches, namespace, names, labels, annotations, images, replicas and generated
-ConfigMaps (without the hash at the end of their names). What is not built (remote resources, Helm charts, replacements,
-vars, plugins) is named.
+Built are resources, bases, components, patches, namespace, names, labels, annotations, images, replicas, generated
+ConfigMaps (without the hash at the end of their names), replacements and vars. What is not built (remote resources, Helm
+charts, plugins) is named.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_genainet.errors import InputError
-from kubectl_genainet.kube.kustomize import edits
+from kubectl_genainet.kube.kustomize import edits, substitutions
 from kubectl_genainet.kube.yaml_text import Warn, parse_text, problem_of
 
 FILE_NAMES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
-_NOT_BUILT = ("helmCharts", "helmChartInflationGenerator", "replacements", "vars", "generators", "transformers")
+_NOT_BUILT = ("helmCharts", "helmChartInflationGenerator", "generators", "transformers")
 _LISTS = (
     *("resources", "bases", "components", "patches", "patchesStrategicMerge", "patchesJson6902", "labels", "images"),
     *("configMapGenerator", "secretGenerator", "replicas", "configurations", "crds", "transformers", "generators"),
-    "helmCharts",
+    *("helmCharts", "replacements", "vars"),
 )
 _WRONG_TYPES = (AttributeError, TypeError, KeyError, IndexError, ValueError)  # of fields that are not what they must be
 _DEEPEST = 20
@@ -37,6 +37,7 @@ class Kustomizations:
     def __init__(self, folder: Path, warn: Warn) -> None:
         self._warn = warn
         self._built = 0
+        self._variables: list[substitutions.Variable] = []
         files = sorted(p for name in FILE_NAMES for p in folder.rglob(name) if p.is_file())
         self._read: dict[Path, dict[str, Any]] = {}
         for file in files:
@@ -68,7 +69,9 @@ class Kustomizations:
     def build(self, place: Path) -> list[Item]:
         """The objects of a kustomization. Raises InputError where its own fields have the wrong type."""
         try:
+            self._variables = []
             built = self._build(place, 0)
+            substitutions.resolve(built, self._variables, lambda m: self._warn(f"{place}: {m}"))
         except (*_WRONG_TYPES, RecursionError, InputError) as error:
             self._warn(f"{place}: the kustomization can't be built ({error}): left out")
             return []
@@ -107,6 +110,7 @@ class Kustomizations:
         if raw is None:
             self._warn(f"{place} has no kustomization: left out")
             return []
+        first_variable = len(self._variables)
         for field in _NOT_BUILT:
             if raw.get(field):
                 self._warn(f"{place}: {field} of the kustomization is not built")
@@ -117,18 +121,41 @@ class Kustomizations:
             own = self._read.get(component) or self._outside(component)
             if own is not None:
                 added = [i for n in _listed(own, "resources") for i in self._resource(component, n, depth)]
-                items = self._edited(own, component, items + added)
-        return self._edited(raw, place, items)
+                items = self._edited(own, component, items + added, first_variable)
+        return self._edited(raw, place, items, first_variable)
 
-    def _edited(self, raw: dict[str, Any], place: Path, items: list[Item]) -> list[Item]:
-        """The objects after the kustomization's own changes, patches first."""
+    def _edited(self, raw: dict[str, Any], place: Path, items: list[Item], first_variable: int) -> list[Item]:
+        """The objects after the kustomization's own changes: patches first, replacements last.
+
+        The variables from `first_variable` on are those of its objects.
+        """
         patches = list(edits.patches_of(raw, lambda name: self._values(place, name), self._warn))
         if len(patches) * len(items) > _MOST_WORK:
             raise InputError(f"{len(patches)} patches for {len(items)} objects are too many", source=str(place))
         for patch in patches:
             items = edits.patched(items, patch, lambda m: self._warn(f"{place}: {m}"))
-        edits.set_fields(items, raw)
+        self._variables += [substitutions.Variable.of(v) for v in raw.get("vars") or ()]
+        renamed = edits.set_fields(items, raw)
+        for variable in self._variables[first_variable:]:
+            variable.rename(renamed)
+        replacements = list(self._replacements(raw, place))
+        if len(replacements) * len(items) > _MOST_WORK:
+            raise InputError(
+                f"{len(replacements)} replacements in {len(items)} objects are too many", source=str(place)
+            )
+        substitutions.replace(
+            items, replacements, lambda n: edits.name_before(n, raw), lambda m: self._warn(f"{place}: {m}")
+        )
         return items
+
+    def _replacements(self, raw: dict[str, Any], place: Path) -> Iterator[Any]:
+        """The replacements of a kustomization, those in files of their own too."""
+        for one in raw.get("replacements") or ():
+            if not one.get("path"):
+                yield one
+                continue
+            for value, _ in self._values(place, str(one["path"])):
+                yield from value if isinstance(value, list) else (value,)
 
     def _outside(self, place: Path) -> dict[str, Any] | None:
         """A kustomization that lies outside the folder that was given (a base beside it)."""
@@ -199,7 +226,7 @@ def _file_names(raw: dict[str, Any]) -> Iterator[str]:
     """The files and folders that a kustomization names."""
     yield from _listed(raw, "resources", "bases", "components", "configurations", "crds", "transformers", "generators")
     yield from (v for v in _listed(raw, "patchesStrategicMerge") if "\n" not in v)
-    for patch in [*(raw.get("patches") or ()), *(raw.get("patchesJson6902") or ())]:
+    for patch in [f for field in ("patches", "patchesJson6902", "replacements") for f in raw.get(field) or ()]:
         if isinstance(patch, dict) and isinstance(patch.get("path"), str):
             yield patch["path"]
     for generator in [*(raw.get("configMapGenerator") or ()), *(raw.get("secretGenerator") or ())]:

@@ -187,8 +187,11 @@ def _operate(value: Any, operation: dict[str, Any], steps: list[str]) -> None:
         del value[last]
 
 
-def set_fields(items: Sequence[Item], raw: dict[str, Any]) -> None:
-    """Sets namespace, names, labels, annotations, images and replicas in all objects, in place."""
+def set_fields(items: Sequence[Item], raw: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """Sets namespace, names, labels, annotations, images and replicas in all objects, in place.
+
+    Returns the new names, by kind and former name.
+    """
     renamed: dict[tuple[str, str], str] = {}
     labels = _labels_of(raw)
     prefix, suffix = str(raw.get("namePrefix") or ""), str(raw.get("nameSuffix") or "")
@@ -213,6 +216,12 @@ def set_fields(items: Sequence[Item], raw: dict[str, Any]) -> None:
     if images:
         for obj, _ in items:
             _set_image(obj, images)
+    return renamed
+
+
+def name_before(name: str, raw: dict[str, Any]) -> str:
+    """The name that an object had before a kustomization added its prefix and suffix."""
+    return _name_before(name, str(raw.get("namePrefix") or ""), str(raw.get("nameSuffix") or ""))
 
 
 def _name_before(name: str, prefix: str, suffix: str) -> str:

@@ -31,8 +31,8 @@ from kubectl_genainet.policy.model import (
 )
 from kubectl_genainet.policy.party import PartyKind
 
-_HBONE = 15008
-_AMBIENT_LABEL = "istio.io/dataplane-mode"
+HBONE = 15008
+AMBIENT_LABEL = "istio.io/dataplane-mode"
 _LOCAL_DNS = "169.254.20.10"
 _WHAT = "the packet that arrives"
 
@@ -44,7 +44,7 @@ def explain_arriving(engine: PolicyEngine, flow: PolicyFlow, service: str = "") 
     """
     snapshot = engine.snapshot
     target = snapshot.service(*service.split("/", 1)) if service else None
-    if flow.protocol == "TCP" and _in_ambient(snapshot, flow.source) and _in_ambient(snapshot, flow.destination):
+    if flow.protocol == "TCP" and in_ambient(snapshot, flow.source) and in_ambient(snapshot, flow.destination):
         return _in_tunnel(engine, flow)
     if target is not None and flow.source.name and flow.source.name == flow.destination.name:
         return _hairpin(engine, flow)
@@ -96,22 +96,22 @@ def _by_service_port(engine: PolicyEngine, flow: PolicyFlow, service: Service) -
     return _opened(msgspec.structs.replace(found, arrival=note), (Direction.EGRESS,), note)
 
 
-def _in_ambient(snapshot: ClusterSnapshot, end: PolicyEndpoint) -> bool:
+def in_ambient(snapshot: ClusterSnapshot, end: PolicyEndpoint) -> bool:
     """Whether a pod is in Istio's ambient mesh: by its own label, else by that of its namespace."""
     pod = snapshot.pod(end.namespace, end.name) if end.name else None
     if pod is None or pod.spec.host_network:
         return False
     labels = pod.metadata.labels
-    mode = labels.get(_AMBIENT_LABEL, snapshot.namespace_labels(end.namespace).get(_AMBIENT_LABEL))
+    mode = labels.get(AMBIENT_LABEL, snapshot.namespace_labels(end.namespace).get(AMBIENT_LABEL))
     sidecar = any(c.name == "istio-proxy" for c in (*pod.spec.containers, *pod.spec.init_containers))
     return mode == "ambient" and not sidecar
 
 
 def _in_tunnel(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
-    found = engine.explain(msgspec.structs.replace(flow, port=_HBONE))
+    found = engine.explain(msgspec.structs.replace(flow, port=HBONE))
     note = (
         f"both pods are in the ambient mesh: the connection to port {flow.port} arrives in its tunnel (HBONE), "
-        f"on port {_HBONE}, and that is what the policies see"
+        f"on port {HBONE}, and that is what the policies see"
     )
     return msgspec.structs.replace(found, arrival=note)
 
@@ -126,11 +126,13 @@ def _hairpin(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
 
 def _is_masqueraded(engine: PolicyEngine, flow: PolicyFlow, service: Service) -> bool:
     """Whether a client outside the cluster comes through a node that hides its address."""
-    spec = service.spec
-    if spec.type not in ("NodePort", "LoadBalancer") and not service.external_addresses:
-        return False
     outside = engine.ends(flow)[0].kind is PartyKind.OUTSIDE
-    return outside and spec.external_traffic_policy != "Local"
+    return is_published(service) and outside and service.spec.external_traffic_policy != "Local"
+
+
+def is_published(service: Service) -> bool:
+    """Whether clients outside the cluster reach a Service."""
+    return service.spec.type in ("NodePort", "LoadBalancer") or bool(service.external_addresses)
 
 
 def _through_a_node(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:

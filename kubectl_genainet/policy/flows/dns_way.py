@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import msgspec
 
@@ -36,19 +37,57 @@ class DnsWay(msgspec.Struct, frozen=True):
     text: str
 
 
-def dns_way(engine: PolicyEngine, source: PolicyEndpoint) -> DnsWay | None:
-    """Judges the queries of a pod; None for what is no pod."""
-    pod = engine.snapshot.pod(source.namespace, source.name) if source.name else None
-    if pod is None:
-        return None
-    resolver, found = _queries(engine, source, pod)
-    verdicts = {verdict for verdict, _ in found}
-    if not found:
-        verdict = PolicyVerdict.ALLOW if _open(engine, source) else PolicyVerdict.UNKNOWN
-    else:
-        verdict = verdicts.pop() if len(verdicts) == 1 else PolicyVerdict.UNKNOWN
-    reasons = next((why for v, why in found if v is not PolicyVerdict.ALLOW and why), "")
-    return DnsWay(verdict, resolver, _text(source, resolver, verdict, reasons))
+class DnsWays:
+    """Judges the queries of pods, by the policies of one engine."""
+
+    def __init__(self, engine: PolicyEngine) -> None:
+        self._engine = engine
+        self._ways: dict[PolicyEndpoint, DnsWay | None] = {}
+        self._cache = node_local_dns(engine.snapshot)
+
+    def of(self, source: PolicyEndpoint) -> DnsWay | None:
+        """The way of a pod; None for what is no pod."""
+        if source not in self._ways:
+            self._ways[source] = self._judged(source)
+        return self._ways[source]
+
+    @cached_property
+    def _resolvers(self) -> list[tuple[PolicyEndpoint, int]]:
+        return list(_dns_pods(self._engine.snapshot))
+
+    def _judged(self, source: PolicyEndpoint) -> DnsWay | None:
+        pod = self._engine.snapshot.pod(source.namespace, source.name) if source.name else None
+        if pod is None:
+            return None
+        resolver, queries = self._queries(source, pod)
+        verdicts = {verdict for verdict, _ in queries}
+        if not queries:
+            verdict = PolicyVerdict.ALLOW if _open(self._engine, source) else PolicyVerdict.UNKNOWN
+        else:
+            verdict = verdicts.pop() if len(verdicts) == 1 else PolicyVerdict.UNKNOWN
+        reasons = next((why for v, why in queries if v is not PolicyVerdict.ALLOW and why), "")
+        return DnsWay(verdict, resolver, _text(source, resolver, verdict, reasons))
+
+    def _queries(self, source: PolicyEndpoint, pod: Pod) -> tuple[str, list[tuple[PolicyVerdict, str]]]:
+        """The resolver, and the verdict on each address that a query may go to, with the reason where it is not admitted."""
+        engine, spec = self._engine, pod.spec
+        if spec.dns_policy == "None" and spec.dns_config.nameservers:
+            servers = spec.dns_config.nameservers
+            return f"{', '.join(servers)} (dnsConfig)", [_judged(engine, source, ip_endpoint(ip)) for ip in servers]
+        host = spec.host_network and spec.dns_policy != "ClusterFirstWithHostNet"
+        if spec.dns_policy == "Default" or host:
+            if any(n.spec.provider_id.startswith("gce://") for n in engine.snapshot.nodes):
+                return f"the node's resolver {_GCE_RESOLVER}", [_judged(engine, source, ip_endpoint(_GCE_RESOLVER))]
+            return "the resolver of its node", []
+        if self._cache is not None:
+            flow = PolicyFlow(source, ip_endpoint(self._cache[0]), "UDP", _PORT)
+            way = _said(to_node_local_dns(engine, flow, *self._cache))
+            return f"the DNS cache of its node ({self._cache[0]})", [way]
+        if self._resolvers:
+            return "the cluster's DNS (kube-dns)", [_judged(engine, source, end, port) for end, port in self._resolvers]
+        return "the cluster's DNS (a pod k8s-app=kube-dns of kube-system; it is not among the objects)", [
+            _to_usual_dns(engine, source)
+        ]
 
 
 def _text(source: PolicyEndpoint, resolver: str, verdict: PolicyVerdict, reasons: str) -> str:
@@ -61,29 +100,6 @@ def _text(source: PolicyEndpoint, resolver: str, verdict: PolicyVerdict, reasons
         case _:
             why = f": {reasons}" if reasons else ""
             return f"DNS: whether {source} may ask {resolver} is not known{why}"
-
-
-def _queries(engine: PolicyEngine, source: PolicyEndpoint, pod: Pod) -> tuple[str, list[tuple[PolicyVerdict, str]]]:
-    """The resolver, and the verdict on each address that a query may go to, with the reason where it is not admitted."""
-    spec = pod.spec
-    if spec.dns_policy == "None" and spec.dns_config.nameservers:
-        servers = spec.dns_config.nameservers
-        return f"{', '.join(servers)} (dnsConfig)", [_judged(engine, source, ip_endpoint(ip)) for ip in servers]
-    host = spec.host_network and spec.dns_policy != "ClusterFirstWithHostNet"
-    if spec.dns_policy == "Default" or host:
-        if any(n.spec.provider_id.startswith("gce://") for n in engine.snapshot.nodes):
-            return f"the node's resolver {_GCE_RESOLVER}", [_judged(engine, source, ip_endpoint(_GCE_RESOLVER))]
-        return "the resolver of its node", []
-    cache = node_local_dns(engine.snapshot)
-    if cache is not None:
-        flow = PolicyFlow(source, ip_endpoint(cache[0]), "UDP", _PORT)
-        return f"the DNS cache of its node ({cache[0]})", [_said(to_node_local_dns(engine, flow, *cache))]
-    pods = list(_dns_pods(engine.snapshot))
-    if pods:
-        return "the cluster's DNS (kube-dns)", [_judged(engine, source, end, port) for end, port in pods]
-    return "the cluster's DNS (a pod k8s-app=kube-dns of kube-system; it is not among the objects)", [
-        _to_usual_dns(engine, source)
-    ]
 
 
 def _judged(

@@ -7,14 +7,17 @@ from each range that some policy tells apart; where these differ, it depends on 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
 
 import msgspec
 
 from kubectl_genainet.policy.cidr import Address, address_of
+from kubectl_genainet.policy.enforcers import EnforcerName
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.flows.arrival import is_published
+from kubectl_genainet.policy.flows.dns_way import DnsWays
 from kubectl_genainet.policy.model import Direction, DirectionResult, PolicyEndpoint, PolicyFlow, PolicyVerdict
 from kubectl_genainet.policy.party import Party, PartyKind
 from kubectl_genainet.policy.reach.grid import Grid, PodGroup, Port
@@ -24,6 +27,7 @@ _MOST_GROUPS = 1000
 _SOME_NODE = "(a node)"
 _KUBELET: Port = ("TCP", 10250)
 _HTTPS: Port = ("TCP", 443)
+_DNS: Port = ("UDP", 53)
 
 
 class Beyond(Enum):
@@ -34,6 +38,7 @@ class Beyond(Enum):
     API_SERVER = "API server"
     CLIENT = "client outside, through a node"
     INTERNET = "internet"
+    DNS = "DNS"
 
 
 class BeyondCell(msgspec.Struct, frozen=True):
@@ -56,10 +61,15 @@ def beyond_of(engine: PolicyEngine, grid: Grid) -> tuple[BeyondCell, ...]:
 
 
 class BeyondJudge:
-    """Judges what is beyond the pods, on the ports `given` or, without, on those that pods declare."""
+    """Judges what is beyond the pods, on the ports `given` or, without, on those that pods declare.
 
-    def __init__(self, engine: PolicyEngine, given: tuple[Port, ...]) -> None:
-        self._engine, self._given = engine, given
+    `leaving` are further ports for what pods send.
+    """
+
+    def __init__(self, engine: PolicyEngine, given: tuple[Port, ...], leaving: tuple[Port, ...] = ()) -> None:
+        self._engine, self._given, self._leaving = engine, given, leaving
+        self._dns_ways = DnsWays(engine)
+        self._published = [s for s in engine.snapshot.services if is_published(s)]
         self._nodes = [n for n in map(engine.parties.of_address, _addresses(engine)) if n.kind is PartyKind.HOST]
         self._internet = [Party(PartyKind.OUTSIDE, str(a), address=a) for a in _public_samples(engine)]
         self._api_servers, self._api_port = _api_servers(engine)
@@ -72,13 +82,22 @@ class BeyondJudge:
             own = replace(own, node=_SOME_NODE)
         into = self._given or group.ports
         for beyond in Beyond:
+            if beyond is Beyond.DNS:
+                yield from self._dns(group)
+                continue
             peers = self._peers(beyond, own)
             for port in into:
                 yield self._cell(beyond, group, Direction.INGRESS, port, own, peers)
             if beyond is Beyond.CLIENT:
                 continue  # a way in only
-            for port in self._given or (self._port_of(beyond),):
+            for port in self._given or dict.fromkeys((self._port_of(beyond), *self._leaving)):
                 yield self._cell(beyond, group, Direction.EGRESS, port, own, peers)
+
+    def _dns(self, group: PodGroup) -> Iterator[BeyondCell]:
+        """The way to the resolver, which every connection by name needs first."""
+        way = self._dns_ways.of(PolicyEndpoint(*group.pods[0])) if self._given in ((), (_DNS,)) else None
+        if way is not None:
+            yield BeyondCell(Beyond.DNS, group, Direction.EGRESS, _DNS, way.verdict, way.text)
 
     def _port_of(self, beyond: Beyond) -> Port:
         match beyond:
@@ -101,9 +120,21 @@ class BeyondJudge:
             case Beyond.API_SERVER:
                 return self._api_servers
             case Beyond.CLIENT:
-                return [*others, Party(PartyKind.HOST, "its own node", address=own.host_ip, node=own.node)]
-            case Beyond.INTERNET:
+                return self._clients(own, others)
+            case _:
                 return self._internet
+
+    def _clients(self, own: Party, others: Sequence[Party]) -> Sequence[Party]:
+        """Whom a client outside appears as: a node that masquerades it, or itself where the Services keep its address."""
+        pod = self._engine.snapshot.pod(own.namespace, own.name)
+        labels = pod.metadata.labels.items() if pod is not None else set()
+        published = [s for s in self._published if s.metadata.namespace == own.namespace]
+        policies = {s.spec.external_traffic_policy for s in published if s.spec.selector.items() <= labels}
+        nodes = [*others, Party(PartyKind.HOST, "its own node", address=own.host_ip, node=own.node)]
+        if policies == {"Local"}:
+            return self._internet
+        kept = "Local" in policies or self._engine.enforcer.name is EnforcerName.CILIUM
+        return [*nodes, *self._internet] if kept else nodes
 
     def _cell(
         self, beyond: Beyond, group: PodGroup, direction: Direction, port: Port, own: Party, peers: Sequence[Party]

@@ -10,7 +10,10 @@ from kubectl_genainet.policy.model import Direction, pod_endpoint
 from kubectl_genainet.policy.party import PartyKind
 from kubectl_genainet.policy.reach.grid import Difference, PodGroup, Port, declared_ports, group_name, kin
 from kubectl_genainet.policy.reach.outside import Beyond, BeyondCell, BeyondJudge
+from kubectl_genainet.policy.rules import PROTOCOLS, NumberedPorts
 
+_MOST_PORTS = 32
+_LAST_PORT = 65535
 _Key = tuple[Beyond, Direction, Port]
 
 
@@ -19,11 +22,14 @@ def beyond_differences(
 ) -> list[Difference]:
     """Every verdict beyond the pods that is not the same in both states, alike pods folded.
 
-    Without `given` ports, a destination is judged on those that it declares in either state.
+    Without `given` ports, a destination is judged on those that it declares in either state, and what pods send on a port of
+    each range that the changed policies tell apart.
     """
-    judges = BeyondJudge(before, given), BeyondJudge(after, given)
+    changed = _changed_policies(before, after)
+    leaving = _ports_left_by((before, after), changed)
+    judges = BeyondJudge(before, given, leaving), BeyondJudge(after, given, leaving)
     folded: dict[object, tuple[Difference, list[tuple[str, str]]]] = {}
-    for group in _groups(before, after, namespace):
+    for group in _groups(before, after, namespace, changed):
         old, new = (_cells(judge, group) for judge in judges)
         for key in old.keys() & new.keys():
             was, now = old[key].verdict, new[key].verdict
@@ -50,14 +56,15 @@ def _named(one: Difference, pods: tuple[tuple[str, str], ...]) -> Difference:
     return Difference(name, one.destination, one.protocol, one.port, one.before, one.after, pods, ())
 
 
-def _groups(before: PolicyEngine, after: PolicyEngine, namespace: str) -> Iterator[PodGroup]:
+def _groups(
+    before: PolicyEngine, after: PolicyEngine, namespace: str, changed: frozenset[ObjectRef] | None
+) -> Iterator[PodGroup]:
     """Pods of both states that are alike in each, where the change can bear on them."""
     old, new = before.rows.classes, after.rows.classes
     shared: dict[tuple[int, int], list[tuple[str, str]]] = {}
     for pod, index in old.of_pod.items():
         if pod in new.of_pod and (not namespace or pod[0] == namespace):
             shared.setdefault((index, new.of_pod[pod]), []).append(pod)
-    changed = _changed_policies(before, after)
     for (first, second), pods in shared.items():
         party = old.classes[first].party
         if party.kind is not PartyKind.POD or not _bears(before, after, pods[0], changed):
@@ -73,6 +80,29 @@ def _changed_policies(before: PolicyEngine, after: PolicyEngine) -> frozenset[Ob
     if any(not key[1].kind.endswith("NetworkPolicy") for key in keys):
         return None
     return frozenset(ref for _, ref in keys)
+
+
+def _ports_left_by(states: tuple[PolicyEngine, ...], changed: frozenset[ObjectRef] | None) -> tuple[Port, ...]:
+    """One port of each range that rules for egress of the changed policies begin or end."""
+    names = None if changed is None else {(ref.namespace, ref.name) for ref in changed}
+    ports: set[Port] = set()
+    for policy in (p for state in states for p in state.policies):
+        if names is not None and (policy.ref.namespace, policy.ref.name) not in names:
+            continue
+        for term in (
+            t for rule in policy.egress for terms in rule.ports for t in terms if isinstance(t, NumberedPorts)
+        ):
+            protocols = (term.protocol,) if term.protocol in PROTOCOLS else ("TCP", "UDP")
+            ports |= {(protocol, number) for protocol in protocols for number in _samples(term)}
+    return tuple(sorted(ports)[:_MOST_PORTS])
+
+
+def _samples(term: NumberedPorts) -> Iterator[int]:
+    """A port in the range, a well-known one where it holds one, and the port after it."""
+    known = (port for port in (443, 53) if term.first <= port <= term.last)
+    yield next(known, max(term.first, 1))
+    if term.last < _LAST_PORT:
+        yield term.last + 1
 
 
 def _bears(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.flows.arrival import explain_arriving
 from kubectl_genainet.policy.model import Direction, Explanation, PolicyFlow, PolicyVerdict, pod_endpoint
 from kubectl_genainet.policy.reach.grid import Grid
 
@@ -23,7 +24,7 @@ def reasons_of(engine: PolicyEngine, grid: Grid) -> dict[tuple[int, int], str]:
             lines = []
             for port, verdict in grid.cell(source, destination).items():
                 flow = PolicyFlow(pod_endpoint(*pods[0]), pod_endpoint(*pods[1]), *port)
-                why = _reason(engine.explain(flow))
+                why = _reason(explain_arriving(engine, flow))
                 lines.append(f"{port[1]}/{port[0]} {verdict.value}" + (f": {why}" if why else ""))
             if lines:
                 found[i, j] = "\n".join(lines)
@@ -39,7 +40,7 @@ def _two(
 
 
 def _reason(explanation: Explanation) -> str:
-    parts = []
+    parts = [explanation.arrival] if explanation.arrival else []
     for direction in Direction:
         result = explanation.direction(direction)
         names = ", ".join(map(str, result.isolated_by))

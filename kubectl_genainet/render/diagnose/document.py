@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubectl_genainet.model.results.diagnosis import Cause, Conclusion
-from kubectl_genainet.render.diagnose.words import STATE_WORDS, headline, who
+from kubectl_genainet.render.diagnose.words import STATE_WORDS, also_felt, headline, who
 from kubectl_genainet.render.document.model import Card, Document, Grid, hops, way
 
 
@@ -43,7 +43,7 @@ def _card(cause: Cause) -> Card:
         cause.check,
         who(cause),
         cause.evidence,
-        tuple(f"also felt: {s.title} ({s.count} {s.unit})" for s in cause.symptoms),
+        tuple(map(also_felt, cause.symptoms)),
         tuple(way(path)) if path is not None else (),
         tuple(hops(path)) if path is not None else (),
         cause.timeline,

@@ -13,14 +13,13 @@ from kubectl_genainet.model.results.diagnosis import Cause, CheckState, Conclusi
 from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.render.diagnose.document import document
-from kubectl_genainet.render.diagnose.words import headline, queries_text, who
+from kubectl_genainet.render.diagnose.words import also_felt, headline, queries_text, who
 from kubectl_genainet.render.document.markdown import markdown
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.paragraphs import command_lines, hanging
 from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, make_console, printable
 from kubectl_genainet.trace.shown.groups import FAILED
 
-REFRESH_S = 0.25
 _MARK = {Severity.ERROR: "✗", Severity.WARNING: "!", Severity.INFO: "·"}
 _STATE = {CheckState.FINE: "✓", CheckState.FAULTY: "✗", CheckState.NOT_CHECKED: "?"}
 _STATE_STYLE = {CheckState.FINE: "green", CheckState.FAULTY: "bold red", CheckState.NOT_CHECKED: "yellow"}
@@ -56,7 +55,7 @@ class TextView:
             text.append(f"[{evidence.certainty.value}]", style=CERTAINTY_STYLE[evidence.certainty])
             self._print(hanging(text, self.console.width, indent=5, hang=2))
         for symptom in cause.symptoms:
-            self._line(f"also felt: {symptom.title} ({symptom.count} {symptom.unit})", indent=5, style="dim", hang=2)
+            self._line(also_felt(symptom), indent=5, style="dim", hang=2)
         if cause.remedy is not None:
             self._line(f"do: {cause.remedy.text}", indent=5, hang=4)
             self._print(
@@ -106,10 +105,6 @@ class ConclusionView(LiveView):
 
     def exchange(self, exchange: DnsExchange) -> None:
         self._seen["queries"] += 1
-
-    def refresh(self) -> None:
-        if self.screen.due(REFRESH_S):
-            self.screen.draw([self.state()])
 
     def state(self, *counts: str) -> Text:
         seen = self._seen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubectl_genainet.model.finding import Severity, counted
-from kubectl_genainet.model.results.diagnosis import Cause, CheckState, Conclusion
+from kubectl_genainet.model.results.diagnosis import Cause, CheckState, Conclusion, Symptom
 
 AT_START_S = 2.5  # what is seen so early was there before the watch began
 STATE_WORDS = {CheckState.FINE: "fine", CheckState.FAULTY: "at fault", CheckState.NOT_CHECKED: "not checked"}
@@ -24,10 +24,21 @@ def who(cause: Cause) -> str:
     """Whom a cause hits, how much, and since when."""
     clients, backends = _listed(cause.clients), _listed(cause.backends)
     flow = f"{clients} → {backends}" if clients and backends else clients or backends
-    noun = cause.unit.removesuffix("s") if cause.unit != "queries" else "query"
-    amount = f"{cause.count} {cause.unit}" if cause.count != 1 else f"1 {noun}"
-    parts = [flow, "" if cause.unit == "findings" else amount, since(cause)]
+    parts = [flow, "" if cause.unit == "findings" else amount(cause.count, cause.unit), since(cause)]
     return "; ".join(part for part in parts if part)
+
+
+def amount(count: int, unit: str) -> str:
+    """ "3 connections", "1 query"."""
+    if count != 1:
+        return f"{count} {unit}"
+    return "1 query" if unit == "queries" else f"1 {unit.removesuffix('s')}"
+
+
+def also_felt(symptom: Symptom) -> str:
+    """A symptom below its cause; findings are over the whole watch, and not counted."""
+    number = "" if symptom.unit == "findings" else f" ({amount(symptom.count, symptom.unit)})"
+    return f"also felt: {symptom.title}{number}"
 
 
 def since(cause: Cause) -> str:

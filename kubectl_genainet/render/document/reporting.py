@@ -26,7 +26,7 @@ from kubectl_genainet.render.document.html import html
 from kubectl_genainet.render.document.model import Document
 from kubectl_genainet.render.document.tables import dns_document, drops_document
 from kubectl_genainet.render.drops import DropsView
-from kubectl_genainet.render.live import LiveView
+from kubectl_genainet.render.live import LiveView, Screen
 from kubectl_genainet.render.trace import document as of_trace
 from kubectl_genainet.render.trace.view import TraceView
 from kubectl_genainet.trace.shown.groups import Grouping
@@ -54,6 +54,9 @@ class Reporting(Generic[V]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.view.__exit__(kind, error, trace)
+
+    def use(self, screen: Screen) -> None:
+        self.view.use(screen)
 
     def warn(self, text: str) -> None:
         self.view.warn(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -13,15 +14,30 @@ from kubectl_genainet.model.results.path import OpenStream, PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.render.live import LiveView, write_json, write_yaml
 from kubectl_genainet.render.paragraphs import hanging
-from kubectl_genainet.render.trace.blocks import blocks
+from kubectl_genainet.render.screen.frame import Frame, frame
+from kubectl_genainet.render.table import Column
+from kubectl_genainet.render.text import duration, moment
+from kubectl_genainet.render.trace.blocks import block, blocks
 from kubectl_genainet.render.trace.markdown import trace_markdown
+from kubectl_genainet.render.trace.parts import VERDICT_STYLE
 from kubectl_genainet.render.trace.streams import LIVE_SHOWN, LongStreams, open_lines
 from kubectl_genainet.render.trace.summary import summary_block
 from kubectl_genainet.render.trace.tree import path_tree
 from kubectl_genainet.render.trace.wide import WIDE_COLUMNS, follow_line, wide_line
-from kubectl_genainet.trace.shown.groups import Grouping
+from kubectl_genainet.trace.shown.groups import Group, Grouping, service_name
 
-REFRESH_S = 0.25  # drawing takes long beside what a record takes
+# On a screen with keys.
+GROUP_COLUMNS: tuple[Column[Group], ...] = (
+    Column("VERDICT", lambda g: g.verdict.value, style=lambda g: VERDICT_STYLE[g.verdict]),
+    Column("CONNS", lambda g: str(g.count), right=True),
+    Column("CLIENT", lambda g: ", ".join(g.clients)),
+    Column("SERVICE", lambda g: service_name(g.service), spare=3),
+    Column("BACKEND", lambda g: g.backend or "-", spare=1),
+    Column("CAUSE", lambda g: ", ".join(g.cause[:1]) or "-"),
+    Column("RETRANS", lambda g: str(g.retransmits), right=True, spare=4),
+    Column("RESPONSE P50", lambda g: duration(g.response.p50) if g.response.count else "-", right=True, spare=2),
+    Column("LAST", lambda g: moment(g.last) or "-", spare=2),
+)
 
 
 class TraceView(LiveView, ABC):
@@ -128,11 +144,14 @@ class GroupView(TraceView):
         self.grouping.add(path)
         self._streams.add(path)
 
-    def refresh(self) -> None:
-        if self.screen.due(REFRESH_S):
-            self.screen.draw(self._drawn())
+    def frame(self) -> Frame:
+        total = self.grouping.connections
+        rows = [(repr(group.key), group, partial(block, group, total, hops=True)) for group in self.grouping.copies()]
+        streams = open_lines(self.open_streams(LIVE_SHOWN))
+        below = Text("\n").join((*streams, self.state(counted(total, "connection"))))
+        return frame(GROUP_COLUMNS, rows, below)
 
-    def _drawn(self) -> list[RenderableType]:
+    def drawn(self) -> list[RenderableType]:
         shown: list[RenderableType] = []
         streams = open_lines(self.open_streams(LIVE_SHOWN))
         groups = self.grouping.groups

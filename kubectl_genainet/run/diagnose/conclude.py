@@ -11,8 +11,8 @@ from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.identity import workload_of
 from kubectl_genainet.context.targets import resolve
 from kubectl_genainet.diagnose.causes import Gathering
-from kubectl_genainet.diagnose.checked import Watched, checked
-from kubectl_genainet.diagnose.felt import DNS_PORT, name_of, of_exchange, of_finding, of_path, of_row
+from kubectl_genainet.diagnose.checked import Watched, checked, drift_of
+from kubectl_genainet.diagnose.felt import DNS_PORT, name_of, of_drift, of_exchange, of_finding, of_path, of_row
 from kubectl_genainet.diagnose.timeline import TimelineBuilder
 from kubectl_genainet.diagnose.watchtime import WatchTime
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
@@ -59,8 +59,11 @@ def conclude(asked: Asked, collected: Collected, context: Context, watch: WatchT
     gathering = Gathering()
     _gather_packets(gathering, collected, about, watch)
     habits = _gather_dns(gathering, queries, collected, context, watch)
-    causes = gathering.causes()
     summary = collected.trace or collected.drops or collected.dns
+    drift = drift_of(context, summary.nodes if summary else (), about.services)
+    for finding in drift:
+        gathering.add(of_drift(finding))
+    causes = gathering.causes()
     watched = Watched(
         context,
         about.services,
@@ -71,6 +74,7 @@ def conclude(asked: Asked, collected: Collected, context: Context, watch: WatchT
         len(queries),
         sum(q.outcome is QueryOutcome.TIMEOUT for q in queries),
         collected.failures,
+        drift,
     )
     return Conclusion(
         target=asked.name,

@@ -20,10 +20,10 @@ from kubectl_genainet.policy import (
 )
 from kubectl_genainet.policy.enforcers import Deviation, named_enforcer
 from kubectl_genainet.policy.flows.arrival import explain_arriving
-from kubectl_genainet.policy.flows.dns_way import DnsWay, dns_way
+from kubectl_genainet.policy.flows.dns_way import DnsWay, DnsWays
 from kubectl_genainet.policy.flows.targets import flows_between
 from kubectl_genainet.policy.left_out.unevaluated import RefusedBy
-from kubectl_genainet.policy.model import Direction, PolicyEndpoint
+from kubectl_genainet.policy.model import Direction
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 
@@ -52,17 +52,13 @@ class Explainer:
 
     def __init__(self, snapshot: ClusterSnapshot, enforcer: str = "") -> None:
         self.engine = PolicyEngine(snapshot, named_enforcer(enforcer) if enforcer else None)
-        self._ways: dict[PolicyEndpoint, DnsWay | None] = {}
+        self._dns = DnsWays(self.engine)
 
     def explained(self, flow: PolicyFlow, service: str, *, by_name: bool) -> ExplainedFlow:
         """`by_name`: the client has the destination's name, and looks it up first."""
         explanation = explain_arriving(self.engine, flow, service)
         deviations = dict.fromkeys(d for side in Direction for d in self.engine.deviations(explanation, side))
-        lookup = None
-        if by_name and flow.port != _DNS_PORT:
-            if flow.source not in self._ways:
-                self._ways[flow.source] = dns_way(self.engine, flow.source)
-            lookup = self._ways[flow.source]
+        lookup = self._dns.of(flow.source) if by_name and flow.port != _DNS_PORT else None
         return ExplainedFlow(explanation, service, lookup, tuple(deviations))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.results.measure import Quantiles, quantiles
@@ -65,6 +65,12 @@ class Group:
         return self.failed or bool(self.cause) or self.verdict is Verdict.UNKNOWN
 
     @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from the others that are shown."""
+        first = next(iter(self.clients), "")
+        return (first, self.service, self.backend, self.verdict.value, self.cause)
+
+    @property
     def handshake(self) -> Quantiles:
         return quantiles(self.handshakes)
 
@@ -117,6 +123,20 @@ class Grouping:
             group = self._groups[key] = Group(path.flow.service, backend, path.verdict, cause, path)
         group.add(path)
         self.connections += 1
+
+    def copies(self) -> list[Group]:
+        """The groups as they are now, for another thread: they do not change any more."""
+        return [
+            replace(
+                group,
+                clients=dict(group.clients),
+                client_pods=set(group.client_pods),
+                backend_pods=set(group.backend_pods),
+                handshakes=list(group.handshakes),
+                responses=list(group.responses),
+            )
+            for group in self.groups
+        ]
 
     @property
     def groups(self) -> list[Group]:

@@ -285,3 +285,76 @@ def test_names_of_files_that_are_none_are_said(tmp_path: Path) -> None:
     found = load_manifests([tree(tmp_path, {"app/kustomization.yaml": text, "ingress.yaml": INGRESS})])
     assert [o.kind for o in found.objects] == ["Ingress"]
     assert any("names of its files can't be read" in note for note in found.notes)
+
+
+REPLACING = """\
+resources: [../base, settings.yaml]
+namePrefix: prod-
+replacements:
+- source: {kind: ConfigMap, name: settings, fieldPath: data.PORT}
+  targets:
+  - select: {kind: Service, name: chat}
+    fieldPaths: [spec.ports.0.port]
+  - select: {kind: Deployment}
+    fieldPaths: ["spec.template.spec.containers.[name=c].env.[name=A].value"]
+- source: {kind: Service, name: chat}
+  targets:
+  - select: {kind: Deployment, name: chat}
+    fieldPaths: ["spec.template.metadata.annotations.[example.com/service]"]
+    options: {create: true}
+- source: {kind: ConfigMap, name: settings, fieldPath: data.IMAGE, options: {delimiter: ":", index: 1}}
+  targets:
+  - select: {kind: Deployment}
+    reject: [{name: other}]
+    fieldPaths: ["spec.template.spec.containers.*.image"]
+    options: {delimiter: ":", index: 1}
+- path: more.yaml
+- source: {kind: ConfigMap, name: nowhere}
+  targets: [{select: {kind: Service}, fieldPaths: [metadata.name]}]
+"""
+SETTINGS = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {PORT: "8080", IMAGE: "any:v7", APP: assistant}
+"""
+MORE = """\
+- source: {kind: ConfigMap, name: settings, fieldPath: data.APP}
+  targets:
+  - {select: {kind: NetworkPolicy}, fieldPaths: [spec.podSelector.matchLabels.app]}
+"""
+
+
+def test_replacements_copy_values_between_objects(tmp_path: Path) -> None:
+    files = BASE | {"over/kustomization.yaml": REPLACING, "over/settings.yaml": SETTINGS, "over/more.yaml": MORE}
+    loaded = load_manifests([tree(tmp_path, files)])
+    by_kind = {o.kind: o.raw for o in loaded.objects}
+    template = by_kind["Deployment"]["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    assert by_kind["Service"]["spec"]["ports"] == [{"port": 8080}]  # a number stays one
+    assert container["env"] == [{"name": "A", "value": "8080"}]
+    assert container["image"] == "registry.example/chat:v7"
+    assert template["metadata"]["annotations"] == {"example.com/service": "prod-chat"}
+    assert by_kind["NetworkPolicy"]["spec"]["podSelector"] == {"matchLabels": {"app": "assistant"}}
+    (note,) = loaded.notes
+    assert "a replacement is left out: its source ConfigMap nowhere is 0 objects" in note
+
+
+def test_variables_follow_the_names_that_overlays_give(tmp_path: Path) -> None:
+    base = BASE["base/kustomization.yaml"] + (
+        "vars:\n- {name: CHAT, objref: {apiVersion: v1, kind: Service, name: chat}, fieldref: {fieldpath: metadata.name}}\n"
+        "patches: [{path: env.yaml}]\n"
+    )
+    env = """\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: chat}
+spec: {template: {spec: {containers: [{name: c, env: [{name: URL, value: "http://$(CHAT):80/$(POD_IP)"}]}]}}}
+"""
+    overlay = "resources: [../base]\nnamePrefix: prod-\n"
+    files = BASE | {"base/kustomization.yaml": base, "base/env.yaml": env, "over/kustomization.yaml": overlay}
+    loaded = load_manifests([tree(tmp_path, files)])
+    assert loaded.notes == ()
+    (deployment,) = (o.raw for o in loaded.objects if o.kind == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert {"name": "URL", "value": "http://prod-chat:80/$(POD_IP)"} in container["env"]

@@ -8,7 +8,7 @@ import pytest
 
 from kubectl_genainet.policy import PolicyEngine, PolicyFlow
 from kubectl_genainet.policy.flows.arrival import explain_arriving
-from kubectl_genainet.policy.flows.dns_way import dns_way
+from kubectl_genainet.policy.flows.dns_way import DnsWays
 from tests.unit.policy.policy_cluster import Raw, admin, end, engine, labels, namespace, netpol, node, pod, verdict
 
 PODS = (
@@ -129,7 +129,7 @@ WITH_DNS = netpol("ai/out", podSelector=labels(app="rag"), policyTypes=["Egress"
     ],
 )
 def test_the_way_to_dns_is_judged(objects: tuple[Raw, ...], expected: str) -> None:
-    way = dns_way(engine(*objects), end("ai/rag"))
+    way = DnsWays(engine(*objects)).of(end("ai/rag"))
     assert way is not None and way.verdict.value == expected
     assert ("never start" in way.text) == (expected == "deny")
 
@@ -139,7 +139,7 @@ def test_servers_of_the_pod_itself_are_its_resolver() -> None:
     own["spec"] |= {"dnsPolicy": "None", "dnsConfig": {"nameservers": ["203.0.113.53"]}}
     block = [{"to": [{"ipBlock": {"cidr": "203.0.113.0/24"}}]}]
     policy = netpol("ai/out", policyTypes=["Egress"], egress=block)
-    way = dns_way(engine(namespace("ai"), own, policy), end("ai/rag"))
+    way = DnsWays(engine(namespace("ai"), own, policy)).of(end("ai/rag"))
     assert way is not None and (way.verdict.value, way.resolver) == ("allow", "203.0.113.53 (dnsConfig)")
 
 

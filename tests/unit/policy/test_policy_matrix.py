@@ -143,6 +143,7 @@ def test_nodes_the_api_server_clients_and_the_internet_are_rows() -> None:
         ("CLIENT", "ingress"): "unknown",
         ("INTERNET", "ingress"): "deny",
         ("INTERNET", "egress"): "deny",
+        ("DNS", "egress"): "deny",
     }
     assert set(beyond(namespace("ai"), *NODES, LLAMA).values()) == {"allow"}
 
@@ -205,3 +206,69 @@ def test_differences_beyond_the_pods_are_named_too() -> None:
     leaving = PolicyEngine(with_applied(before.snapshot, snapshot(out)))
     to = {d.destination for d in beyond_differences(before, leaving, namespace="", given=(("TCP", 443),))}
     assert to >= {"internet", "API server", "other nodes"}
+
+
+def test_what_is_sent_beyond_the_pods_is_compared_on_the_ports_that_policies_name() -> None:
+    before = engine(*PODS)
+    rule = {"ports": [{"port": 5432}, {"port": 8000, "endPort": 8010}, {"port": 53, "protocol": "UDP"}]}
+    out = netpol("web/out", policyTypes=["Egress"], egress=[rule])
+    after = PolicyEngine(with_applied(before.snapshot, snapshot(out)))
+    found = {
+        (d.protocol, d.port)
+        for d in beyond_differences(before, after, namespace="web", given=())
+        if d.destination == "internet"
+    }
+    assert found == {
+        ("TCP", 443),
+        ("TCP", 5433),
+        ("TCP", 8011),
+        ("UDP", 54),
+    }  # what is closed; the named ones stay open
+
+
+AMBIENT = {"istio.io/dataplane-mode": "ambient"}
+
+
+def test_pods_of_the_ambient_mesh_reach_each_other_through_its_tunnel() -> None:
+    mesh = (namespace("ai", **AMBIENT), *PODS[1:])
+    tunnel = netpol("ai/hbone", podSelector=labels(app="llama"), ingress=[{"ports": [{"port": 15008}]}])
+    for policies, wanted in (((POLICY,), PolicyVerdict.DENY), ((POLICY, tunnel), PolicyVerdict.ALLOW)):
+        e = engine(*mesh, *policies)
+        grid = grid_of(e, namespace="ai", protocol="", port=None)
+        llama, rag = grid.groups
+        assert grid.cell(rag, llama) == {("TCP", 8080): wanted, ("TCP", 9090): wanted}
+    assert "in its tunnel (HBONE)" in reasons_of(e, grid)[1, 0]
+
+
+def test_replicas_of_which_some_are_in_the_mesh_are_known_where_both_ways_agree() -> None:
+    pods = [pod(f"ai/x-{i}", f"10.1.0.{i}", ports=HTTP[:1], labels={"app": "x"}) for i in (1, 2)]
+    pods[1]["spec"]["containers"].append({"name": "istio-proxy"})  # a sidecar: not in the mesh of the node
+    others = [pod(f"ai/y-{i}", f"10.1.1.{i}", labels={"app": "y"}) for i in (1, 2)]
+    only = netpol("ai/x", podSelector=labels(app="x"), ingress=[{"ports": [{"port": 8080}]}])
+    grid = grid_of(engine(namespace("ai", **AMBIENT), *pods, *others, only), namespace="ai", protocol="", port=None)
+    x, y = grid.groups
+    assert grid.cell(y, x) == {("TCP", 8080): PolicyVerdict.UNKNOWN}
+    assert grid_of(engine(*pods, *others), namespace="ai", protocol="", port=None).cell(y, x) == {
+        ("TCP", 8080): PolicyVerdict.ALLOW
+    }
+
+
+def test_a_client_outside_appears_as_a_node_or_as_itself() -> None:
+    partner = netpol("ai/in", ingress=[{"from": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}])
+    nodes = netpol("ai/in", ingress=[{"from": [{"ipBlock": {"cidr": "192.168.0.0/16"}}]}])
+
+    def client(policy: Raw, **spec: str) -> str:
+        full = {"selector": {"app": "llama"}, "ports": [{"port": 80}], "type": "LoadBalancer", **spec}
+        service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "ai"}, "spec": full}
+        return beyond(namespace("ai"), *NODES, LLAMA, service, policy)["CLIENT", "ingress"]
+
+    assert client(nodes) == client(partner) == "allow"
+    assert client(nodes, externalTrafficPolicy="Local") == "deny"
+    assert client(partner, externalTrafficPolicy="Local") == "allow"
+
+
+def test_the_way_to_the_resolver_is_a_row() -> None:
+    open_dns = netpol("ai/out", policyTypes=["Egress"], egress=[{"ports": [{"port": 53, "protocol": "UDP"}]}])
+    assert beyond(namespace("ai"), LLAMA, open_dns)["DNS", "egress"] == "allow"
+    https = netpol("ai/out", policyTypes=["Egress"], egress=[{"ports": [{"port": 443}]}])
+    assert beyond(namespace("ai"), LLAMA, https)["DNS", "egress"] == "deny"

@@ -10,6 +10,7 @@ from kubectl_genainet import api
 from kubectl_genainet.agent.serve.limits import checked_changes, checked_request
 from kubectl_genainet.bundle import Bundle, BundleWriter, new_header, read_bundle
 from kubectl_genainet.errors import InputError
+from kubectl_genainet.history.select import part_of
 from kubectl_genainet.model.events import DropSampled, Event, PacketDropped
 from kubectl_genainet.run.sources.bundle import BundleSource
 from kubectl_genainet.wire import FilterEntry, TraceRequest
@@ -62,3 +63,13 @@ def test_filters_of_one_probe_are_checked_like_those_of_all() -> None:
         checked_changes({"mail": ()})
     with pytest.raises(InputError, match="not an IP address"):
         checked_request(TraceRequest(filters=(), own_filters={"dns": (FilterEntry("nowhere"),)}))
+
+
+def test_rules_that_lag_are_the_cause_though_no_connection_was_seen_to_go_their_way(tmp_path: Path) -> None:
+    bundle = read_bundle(BUNDLES / "stale-endpoint.gnb")
+    events = tuple(event for event in bundle.events if part_of(event) is None)
+    still = write(tmp_path / "still.gnb", Bundle(bundle.header, bundle.snapshot, events), "diagnose")
+    (cause,) = api.diagnose(BundleSource(still), LLAMA).conclusion.causes
+    assert cause.check == "stale-endpoint-rules" and "still sends to 10.244.3.3:8080" in cause.title
+    (seen, *_) = api.diagnose(BundleSource(BUNDLES / "stale-endpoint.gnb"), LLAMA).conclusion.causes
+    assert seen.check == "stale-endpoint" and seen.remedy is not None

@@ -193,3 +193,23 @@ def test_rules_as_they_were_still_explain_a_translation() -> None:
     world.feed([RulesetDump(node="node-1", t_ns=T - SECOND, source="iptables-nft", text=before)])
     path = old_connection(world, rules=RULES.format(TO_BACKEND))
     assert path.nat is not None and (path.nat.mode, path.nat.certainty) == ("iptables", Certainty.DERIVED)
+
+
+def test_what_is_lost_again_once_all_has_arrived_decides_nothing() -> None:
+    """A deep queue on the way: the reply is sent again before it has arrived, and the copy finds the queue full."""
+    world = World()
+    reply = world.reply(40000, T + 2 * MS, DATA, payload=500, seq=9001)
+    arrived = [counted(e, data_bytes=500, last_ns=e.t_ns) for e in reply]
+    copies = [world.dropped(msgspec.structs.replace(reply[1], t_ns=T + i * SECOND), "QDISC_DROP") for i in (3, 4)]
+    (path,) = world.tell(exchange(world, 40000, T), arrived, fins(world, 40000, T + 2 * SECOND), copies)
+    assert (path.outcome, path.drop, path.recovered_drops) == (ConnectionOutcome.ANSWERED, None, 2)
+
+
+def test_what_comes_for_a_client_that_has_reset_is_its_reset_and_no_drop() -> None:
+    world = World()
+    reset = world.request(40000, T + SECOND, RST, seq=1101)
+    reply = world.reply(40000, T + SECOND + 100 * MS, DATA, payload=500, seq=9501)
+    refused = world.dropped(reply[-1], "NO_SOCKET", location="tcp_v4_rcv")
+    (path,) = world.tell(exchange(world, 40000, T), reset, [refused])
+    assert (path.outcome, path.verdict) == (ConnectionOutcome.RESET, Verdict.RESET)
+    assert path.drop is None and "a reset from the client's side" in path.waited

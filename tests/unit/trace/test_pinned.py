@@ -46,3 +46,16 @@ def test_balanced_short_small_or_single_backends_are_not() -> None:
     assert pinned([path("a", "llm-0", 60_000, 0.1), path("b", "llm-1", 600)], lambda _: 3) == []
     assert pinned([path("a", "llm-0", 600), path("b", "llm-1", 6)], lambda _: 3) == []
     assert pinned([path("a", "llm-0", 60_000), path("b", "llm-0", 600)], lambda _: 1) == []
+
+
+def test_few_long_connections_to_few_backends_are_pinned_together() -> None:
+    both = [path("a", "llm-0", 40_000), path("b", "llm-0", 35_000)]
+    (finding,) = pinned([*both, path("c", "llm-1", 900), path("d", "llm-2", 900)], lambda _: 3)
+    assert finding.title == (
+        "2 connections carry 98% of what svc/llm is asked: a, b are bound to llm-0, and 3 backends are ready"
+    )
+    assert "each lasted 5.0 s or more" in finding.evidence[1].statement
+    spread = [path("a", "llm-0", 40_000), path("b", "llm-1", 35_000), path("c", "llm-2", 30_000)]
+    assert pinned(spread, lambda _: 3) == []
+    many = [path(f"c{i}", "llm-0", 10_000) for i in range(12)]
+    assert pinned(many, lambda _: 3) == []
