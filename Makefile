@@ -18,10 +18,12 @@ check: setup
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-# Kubernetes and Debian's kernels for the tests, built and unpacked into ~/.cache/kubectl-genainet; nothing where they are there.
+# Kubernetes, Debian's kernels and its firewalls for the tests, built and unpacked into ~/.cache/kubectl-genainet; nothing
+# where they are there.
 kubernetes: setup
 	scripts/kubernetes.sh
 	scripts/kernels.sh >/dev/null
+	scripts/firewalls.sh >/dev/null
 
 # The lab's tests mostly wait for packets: two files at a time. What counts the node's probes runs alone.
 test: setup kubernetes

@@ -7,8 +7,11 @@ import importlib
 import io
 import itertools
 import os
+import select
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -40,8 +43,28 @@ VERBS = {
 }
 
 
+class BrokenOutput(Exception):
+    """A BrokenPipeError: click would end the program with 1 for it."""
+
+
+@contextmanager
+def _broken_pipe_of_ours() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise BrokenOutput(str(error)) from error
+
+
 class LazyGroup(click.Group):
     """Imports a verb's module only when it is needed: `--help` and completion stay fast."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        with _broken_pipe_of_ours():  # of --help and --version
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _broken_pipe_of_ours():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -111,8 +134,11 @@ def main() -> None:
     try:
         status = _status_of(sys.argv[1:] or ["--help"])
         sys.stdout.flush()  # not at the interpreter's end, which would say so with a status of its own
-    except BrokenPipeError:  # `| head`: the reader has what it wanted
-        status = ExitStatus.OK
+    except (BrokenOutput, BrokenPipeError) as error:
+        status = ExitStatus.OK  # `| head`: the reader has what it wanted
+        if not _reader_is_gone():
+            _tell_error(GenainetError(f"a connection broke off: {error}"))
+            status = ExitStatus.FAILED
         _drop_output()
     except OSError as error:
         _tell_error(_not_written(error))
@@ -122,6 +148,13 @@ def main() -> None:
         traceback.print_exc()
         status = ExitStatus.FAILED
     sys.exit(status)
+
+
+def _reader_is_gone() -> bool:
+    """Whether it is standard output that nobody reads."""
+    poller = select.poll()
+    poller.register(sys.stdout.fileno(), 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poller.poll(0))
 
 
 def _buffer_output() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import queue
 import socket
 import threading
 import time
@@ -25,6 +24,7 @@ from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, Progre
 from kubectl_genainet.model.fabric import FabricReport
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.wire import Filters, TraceRequest
+from kubectl_genainet.wire.waiting import WaitingRecords
 
 T = TypeVar("T")
 Dial = Callable[[], socket.socket]
@@ -38,7 +38,9 @@ HISTORY_S = 120.0  # for all nodes' recordings
 HISTORY_NODES = 64  # that are asked for them at a time
 CHANGE_S = 5.0  # to take other filters, while its records come
 READY_S = 5.0  # how long the node that opens connections waits for the others to watch
-_QUEUE = 20_000  # records; when it is full the sockets are not read, and the agents count what they lose
+# What waits to be taken: records, and the bytes that they came in; then sockets are not read, and agents count what they lose.
+WAITING_RECORDS = 20_000
+WAITING_BYTES = 2 * wire.MAX_RECORD
 
 
 class AgentConnection:
@@ -265,7 +267,7 @@ class Streams:
 
     def __init__(self, dials: Mapping[str, Dial], requests: Mapping[str, TraceRequest], token: str = "") -> None:
         self._dials, self._token = dials, token
-        self._queue: queue.Queue[Event | None] = queue.Queue(_QUEUE)
+        self._waiting = WaitingRecords(WAITING_RECORDS, WAITING_BYTES)
         self._closing = threading.Event()
         self._finishing = threading.Event()
         self._open: dict[str, AgentConnection] = {}
@@ -301,7 +303,7 @@ class Streams:
                     return
                 response = connection.request("POST", "/v1/trace", msgspec.json.encode(request))
                 self._sessions[node] = response.getheader("Genainet-Session", "")
-                self._pump(node, map(connection.decode, connection.lines(response)))
+                self._pump(connection, connection.lines(response))
             finally:
                 connection.close()
         except GenainetError as error:
@@ -312,36 +314,34 @@ class Streams:
             self._unfinished.discard(node)
             self._put(None)
 
-    def _pump(self, node: str, events: Iterable[Event]) -> None:
+    def _pump(self, connection: AgentConnection, lines: Iterable[bytes]) -> None:
+        node = connection.node
         event: Event | None = None
-        for number, event in enumerate(events):
+        for number, line in enumerate(lines):
+            event = connection.decode(line)
             if number == 0:
                 if not isinstance(event, Hello):
                     raise GenainetError(f"the process answering on node {node} is not a genainet agent")
                 wire.check_hello(event)
             elif isinstance(event, Progress) and event.stage == "attached":
                 self._ready(node)
+            size = len(line)
             for record in wire.expand(event):
-                self._put(record)
+                self._put(record, size)
+                size = 0  # it is counted once
         if not isinstance(event, Bye):
             raise GenainetError(f"the stream of node {node} ended without its last record: its agent was stopped")
 
-    def _put(self, event: Event | None) -> None:
-        while not self._closing.is_set() or event is None:
-            try:
-                self._queue.put(event, timeout=0.2)
-                return
-            except queue.Full:
-                if self._closing.is_set():
-                    return
+    def _put(self, event: Event | None, size: int = 0) -> None:
+        self._waiting.put(event, size, self._closing.is_set)
 
     def poll(self, timeout_s: float) -> Event | None:
         """The next record, or None after the time or at the end (see `done`)."""
         deadline = time.monotonic() + timeout_s
         while self._running:
             try:
-                event = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
+                event = self._waiting.get(deadline - time.monotonic())
+            except TimeoutError:
                 return None
             if event is not None:
                 return event

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Evaluation, Hook, Packet, Ruleset, RulesetVerdict, dumps_of, evaluate, parse_ruleset
@@ -68,7 +68,7 @@ def packet_of(flow: Flow) -> Packet:
         dport=flow.dport,
         protocol=flow.protocol,
         in_device=None if flow.local else "cli0",
-        out_device="srv0",
+        out_device=flow.out_device,
         bridged=False,
         uid=0 if flow.local else None,
         gid=0 if flow.local else None,
@@ -137,7 +137,7 @@ def judged(wire: Wire, ruleset: Ruleset, flows: list[Flow], count: Count) -> Ite
 
 def differs(wire: Wire, ruleset: Ruleset, flow: Flow) -> tuple[str, set[str]] | None:
     """What such a flow does and what is said, where it is not the same."""
-    again = Flow(flow.src, wire.port(), flow.dst, flow.dport, flow.protocol)
+    again = replace(flow, sport=wire.port())
     seen, ways = wire.send([again])[again.sport], said(evaluate(ruleset, packet_of(again)), again)
     fits = ways == {"UNKNOWN"} or allowed(seen, ways | silent(ruleset, again, ways))
     return None if fits else (seen, ways)

@@ -42,6 +42,7 @@ class Flow:
     dst: str
     dport: int
     protocol: Protocol
+    out_device: str = "srv0"  # by which it leaves the node, if it does
 
     @property
     def local(self) -> bool:
@@ -63,8 +64,8 @@ class Wire:
         for namespace in (self.client, self.node, self.servers):
             run("ip", "netns", "add", namespace)
             self.inside(namespace, "sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1")
-        self._link(self.client, "eth0", self.node, "cli0")
-        self._link(self.node, "srv0", self.servers, "eth0")
+        self.link(self.client, "eth0", self.node, "cli0")
+        self.link(self.node, "srv0", self.servers, "eth0")
         for address in CLIENTS:
             self.inside(self.client, "ip", "address", "add", f"{address}/24", "dev", "eth0")
         self.inside(self.node, "ip", "address", "add", f"{NODE_IPS[0]}/24", "dev", "cli0")
@@ -101,7 +102,7 @@ class Wire:
         for namespace in (self.client, self.node, self.servers):
             subprocess.run(["ip", "netns", "delete", namespace], check=False, capture_output=True)
 
-    def _link(self, one: str, one_name: str, other: str, other_name: str) -> None:
+    def link(self, one: str, one_name: str, other: str, other_name: str) -> None:
         run("ip", "-n", one, "link", "add", one_name, "type", "veth", "peer", "name", other_name, "netns", other)
         for namespace, device in ((one, one_name), (other, other_name)):
             self.inside(namespace, "ip", "link", "set", device, "up")

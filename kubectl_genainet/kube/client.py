@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import shutil
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
 import msgspec
@@ -22,7 +24,12 @@ from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.failures import api_error, unreachable
 from kubectl_genainet.kube.user import NOBODY_ELSE, Impersonation
 
+T = TypeVar("T")
 FIELD_MANAGER = "kubectl-genainet"
+# An answer may take as long as it likes between two reads, up to the time-out; all of it may take this, or the time-out.
+WHOLE_ANSWER_S = 120.0
+MAX_ANSWER = 512 << 20  # bytes, unpacked; a page of 500 objects of 1 MiB each
+MAX_LINE = 16 << 20  # of a watch: one object
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _RETRY = urllib3.Retry(
     total=3,
@@ -74,10 +81,22 @@ class KubeClient:
 
         `path` begins with /api or /apis; `doing` says in errors what was attempted ("list pods").
         """
-        answer = self._send(method, path, body, query, content_type, preload=True, timeout=self._timeout)
-        if answer.status > 299:
-            raise api_error(answer.status, answer.data, doing or f"{method} {path}")
-        return bytes(answer.data)
+        headers = self._headers(body, content_type, packed=True)
+        url = self._url(path, query)
+
+        def whole(tries: int = 2 if method == "GET" else 1) -> tuple[int, bytes]:
+            answer = self._send(method, url, body, headers, timeout=self._timeout, retries=_RETRY)
+            try:
+                return answer.status, self._read(answer, path)
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                if tries > 1:  # it broke off
+                    return whole(tries - 1)
+                raise unreachable(error, self.server) from None
+
+        status, text = self._in_time(whole)
+        if status > 299:
+            raise api_error(status, text, doing or f"{method} {path}")
+        return text
 
     def json(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
         """As `request`, with the answer decoded."""
@@ -97,10 +116,11 @@ class KubeClient:
     def lines(self, path: str, query: Mapping[str, str], *, read_timeout_s: float, doing: str = "") -> Iterator[Any]:
         """An open watch: a context manager that gives an iterator of lines as they come."""
         timeout = urllib3.Timeout(connect=10.0, read=read_timeout_s)
-        answer = self._send("GET", path, None, query, "application/json", preload=False, timeout=timeout)
+        headers = self._headers(None, "application/json", packed=False)
+        answer = self._send("GET", self._url(path, query), None, headers, timeout=timeout, retries=False)
         try:
             if answer.status > 299:
-                raise api_error(answer.status, answer.read(), doing or f"watch {path}")
+                raise api_error(answer.status, self._read(answer, path), doing or f"watch {path}")
             yield self._split(answer)
         finally:
             answer.close()  # a half-read connection can't be used again
@@ -110,29 +130,57 @@ class KubeClient:
         try:
             for chunk in answer.stream(1 << 16, decode_content=True):
                 *whole, rest = (rest + chunk).split(b"\n")
+                if len(rest) > MAX_LINE:
+                    raise GenainetError(f"{self.server} sent an object of more than {MAX_LINE >> 20} MiB")
                 yield from (line for line in whole if line)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise unreachable(error, self.server) from None
 
-    def _send(
-        self,
-        method: str,
-        path: str,
-        body: Any,
-        query: Mapping[str, str] | None,
-        content_type: str,
-        *,
-        preload: bool,
-        timeout: urllib3.Timeout,
-    ) -> Any:
-        url = self.server + path + ("?" + urlencode(query) if query else "")
+    def _read(self, answer: Any, path: str) -> bytes:
+        """The body, unpacked piece by piece: a small packed one may be a large one."""
+        parts, size = [], 0
+        for part in answer.stream(1 << 20, decode_content=True):
+            parts.append(part)
+            size += len(part)
+            if size > MAX_ANSWER:
+                answer.close()
+                raise GenainetError(f"{self.server} answered {path} with more than {MAX_ANSWER >> 20} MiB")
+        return b"".join(parts)
+
+    def _in_time(self, work: Callable[[], T]) -> T:
+        """What `work` returns, within the time that a whole answer may take; else Unreachable, and its thread is left."""
+        outcome: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+
+        def attempt() -> None:
+            try:
+                outcome.put((work(), None))
+            except BaseException as error:
+                outcome.put((None, error))
+
+        threading.Thread(target=attempt, daemon=True, name="api-request").start()
+        try:
+            result, error = outcome.get(timeout=max(WHOLE_ANSWER_S, float(self._timeout.read_timeout or 0)))
+        except queue.Empty:
+            raise unreachable(TimeoutError(), self.server) from None
+        if error is not None:
+            raise error
+        return cast("T", result)
+
+    def _url(self, path: str, query: Mapping[str, str] | None) -> str:
+        return self.server + path + ("?" + urlencode(query) if query else "")
+
+    def _headers(self, body: Any, content_type: str, *, packed: bool) -> urllib3.HTTPHeaderDict:
         headers = urllib3.HTTPHeaderDict({**self.headers(), "Accept": "application/json", "User-Agent": FIELD_MANAGER})
         for group in self._user.groups:
             headers.add("Impersonate-Group", group)
-        if preload:
+        if packed:
             headers["Accept-Encoding"] = "gzip"
         if body is not None:
             headers["Content-Type"] = content_type
+        return headers
+
+    def _send(self, method: str, url: str, body: Any, headers: Any, *, timeout: urllib3.Timeout, retries: Any) -> Any:
+        """The answer, of which the body is not read yet."""
         try:
             return self._pool.request(
                 method,
@@ -140,8 +188,8 @@ class KubeClient:
                 body=None if body is None else msgspec.json.encode(body),
                 headers=headers,
                 timeout=timeout,
-                preload_content=preload,
-                retries=_RETRY if preload else False,
+                preload_content=False,
+                retries=retries,
             )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise unreachable(error, self.server) from None

@@ -202,8 +202,8 @@ class _ApiResources(msgspec.Struct, frozen=True):
 def discover(client: KubeClient, wanted: Iterable[Resource] = KINDS) -> tuple[list[Served], list[LeftOut]]:
     """Which of the wanted kinds the server offers. One request for the groups and one a group version that matters.
 
-    Left out are built-in kinds that the server offers in no version the tool understands; an optional kind that it
-    does not serve has no objects there, and is not mentioned.
+    Left out are kinds that the server offers in no version the tool understands; an optional kind that it does not serve
+    at all has no objects there, and is not mentioned.
     """
     groups = {
         g.name: g
@@ -221,9 +221,13 @@ def discover(client: KubeClient, wanted: Iterable[Resource] = KINDS) -> tuple[li
                 served_resources.append(served)
                 break
         else:
-            if not resource.optional:
-                versions = " or ".join(resource.versions)
-                missing.append(LeftOut(resource.kind, f"the server does not offer {resource.group} {versions}"))
+            group = groups.get(resource.group, _Group())
+            others = [v.version for v in group.versions if v.version not in resource.versions]
+            offered = [v for v in others if resource.plural in _resources_of(client, f"{group.name}/{v}", listed)]
+            if offered or not resource.optional:
+                reason = f"the server does not offer {resource.group} {' or '.join(resource.versions)}"
+                as_others = f", but {' and '.join(offered)}" if offered else ""
+                missing.append(LeftOut(told_name(resource), reason + as_others))
     return served_resources, missing
 
 

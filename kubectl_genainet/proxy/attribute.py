@@ -9,10 +9,8 @@ from kubectl_genainet.model.packet import FiveTuple
 from kubectl_genainet.proxy.evaluator.evaluate import evaluate
 from kubectl_genainet.proxy.evaluator.model import NatAttribution, Packet, translates
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
-from kubectl_genainet.proxy.names import parse_nftables_chain, service_of
+from kubectl_genainet.proxy.names import SERVICE_CHAINS, parse_nftables_chain, service_of
 from kubectl_genainet.proxy.ruleset import Ruleset
-
-_SERVICE_CHAINS = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-XLB-", "KUBE-EXT-", "KUBE-FW-")
 
 
 def attribute_nat(
@@ -59,6 +57,6 @@ def attribution_of(rules: Sequence[RuleRef], masquerade: bool | None = None) -> 
 
 def _is_service_chain(chain: str, nft: bool) -> bool:
     if not nft:
-        return chain.startswith(_SERVICE_CHAINS)
+        return chain.startswith(SERVICE_CHAINS)
     parsed = parse_nftables_chain(chain)
     return parsed is not None and not parsed.endpoint

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 
+SERVICE_CHAINS = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-XLB-", "KUBE-EXT-", "KUBE-FW-")  # of iptables
 NFTABLES_PREFIXES = ("service-", "local-", "external-", "firewall-", "endpoint-", "affinity-")
 
 _NFT_BASE_MAX = 256 - 16  # knftables.NameLengthMax less the room that kube-proxy leaves for a prefix

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import unicodedata
@@ -44,13 +45,19 @@ def markup_safe(text: str) -> str:
     return escape(printable(text))
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """rich would end the program with 1: what a reader that has gone means is the command line's to say."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def make_console(file: IO[str] | None = None, *, stderr: bool = False) -> Console:
     """A console that respects NO_COLOR, the terminal's width and pipes; in a pipe lines stay whole, unless COLUMNS says how
     wide they may be."""
-    console = Console(file=file, stderr=stderr, highlight=False, soft_wrap=False, emoji=False)
+    console = _Console(file=file, stderr=stderr, highlight=False, soft_wrap=False, emoji=False)
     if not console.is_terminal:
         width = console.width if os.environ.get("COLUMNS") else PIPE_WIDTH
-        console = Console(
+        console = _Console(
             file=file,
             stderr=stderr,
             highlight=False,

@@ -28,7 +28,10 @@ from kubectl_genainet.stream import Streams
 from kubectl_genainet.wire import Filters, TraceRequest
 
 REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
-LOAD_S = 40.0  # how long the agents may take to load their probes: compiling them is slow on a busy node
+LOAD_S = 40.0  # how long an agent may say nothing of how it loads its probes
+PREPARING = frozenset(
+    {"loading", "compiling"}
+)  # stages that an agent reports every few seconds until its probes are attached
 POLL_S = 0.05
 GRACE_S = 10.0  # and to say goodbye
 GOODBYE_S = 5.0  # and to send their accounts at the end, since their last record
@@ -228,6 +231,9 @@ class LiveSession:
                 yield event
                 if isinstance(event, RulesetDump):
                     self._follow(streams, before)
+                if isinstance(event, Progress) and event.stage in PREPARING and len(attached) < self._nodes:
+                    # It is at work, however slow: the agent itself has a limit.
+                    deadline = max(deadline, time.monotonic() + LOAD_S + self.watching.timeout_s)
                 if isinstance(event, Progress) and event.stage == "attached":
                     attached.add(event.node)
                     if len(attached) == self._nodes:

@@ -7,6 +7,7 @@ import ipaddress
 import struct
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import PacketSeen, Point, Sightings, TcpFlags
@@ -15,15 +16,86 @@ from kubectl_genainet.model.packet import FiveTuple, Protocol
 # struct tuple: saddr, daddr, sport, dport, proto
 TUPLE = "16s16sHHB3x"
 _OUTER = "16s16sHHBB2x"  # a tuple whose first byte of padding says that it is the socket's
-# struct packet_event: t_ns, skb, tuple, outer, netns, ifindex, seq, ack, len, payload, sig, ip_id, kind, point,
-# tcp_flags, icmp_type, icmp_code, state, icmp_rest, device, cpu, later
-PACKET = struct.Struct(f"<QQ{TUPLE}{_OUTER}7IH6BI16sII")
+PACKET = struct.Struct(f"<QQ{TUPLE}{_OUTER}7IH6BI16sII")  # struct packet_event
 assert PACKET.size == 160
 KIND_AT = 126  # the byte that says what kind of event it is
 SIGHTING = 1  # EVENT_PACKET
 POINTS = (Point.RX, Point.TX, Point.DROP)
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 _TCP = 6
+
+
+class PacketEvent(NamedTuple):
+    """The fields of a struct packet_event, in its order."""
+
+    t_ns: int
+    skb: int
+    src: bytes
+    dst: bytes
+    sport: int
+    dport: int
+    proto: int
+    outer_src: bytes  # of a tunnel, of the socket that asked, or of an ICMP error
+    outer_dst: bytes
+    outer_sport: int
+    outer_dport: int
+    outer_proto: int
+    is_sockets: int
+    netns: int
+    ifindex: int
+    seq: int
+    ack: int
+    length: int
+    payload: int
+    sig: int
+    ip_id: int
+    kind: int
+    point: int
+    tcp_flags: int
+    icmp_type: int
+    icmp_code: int
+    state: int
+    icmp_rest: int
+    device: bytes
+    cpu: int
+    later: int
+
+    @property
+    def flow(self) -> FiveTuple:
+        return five_tuple(self.src, self.dst, self.sport, self.dport, self.proto)
+
+    @property
+    def where(self) -> Point:
+        return POINTS[self.point % len(POINTS)]
+
+    def seen(self, node: str) -> PacketSeen:
+        outer = None
+        if self.outer_proto:
+            outer = five_tuple(self.outer_src, self.outer_dst, self.outer_sport, self.outer_dport, self.outer_proto)
+        tcp = self.proto == _TCP
+        return PacketSeen(
+            node=node,
+            t_ns=self.t_ns,
+            netns=self.netns,
+            ifindex=self.ifindex,
+            device=text(self.device),
+            skb=self.skb,
+            flow=self.flow,
+            length=self.length,
+            payload=self.payload,
+            ip_id=self.ip_id,
+            sig=0 if tcp else self.sig,
+            tcp=TcpFlags(self.seq, self.ack, self.tcp_flags) if tcp else None,
+            tunnel=None if self.is_sockets else outer,
+            asked=outer if self.is_sockets else None,
+            cpu=self.cpu,
+            point=self.where,
+        )
+
+
+def packet_event(data: bytes) -> PacketEvent:
+    """The struct packet_event that a record of the ring buffer begins with."""
+    return PacketEvent._make(PACKET.unpack_from(data))
 
 
 @lru_cache(maxsize=65536)
@@ -55,56 +127,5 @@ def unpack(record: Sightings) -> Iterator[PacketSeen]:
     """The sightings of a record, in its order. Raises GenainetError where it holds anything else."""
     if len(record.data) % PACKET.size or any(kind != SIGHTING for kind in record.data[KIND_AT :: PACKET.size]):
         raise GenainetError(f"node {record.node} sent sightings that this version can't read")
-    node = record.node
-    for (
-        t_ns,
-        skb,
-        src,
-        dst,
-        sport,
-        dport,
-        proto,
-        outer_src,
-        outer_dst,
-        outer_sport,
-        outer_dport,
-        outer_proto,
-        is_sockets,
-        netns,
-        ifindex,
-        seq,
-        ack,
-        length,
-        payload,
-        sig,
-        ip_id,
-        _,
-        point,
-        flags,
-        _,
-        _,
-        _,
-        _,
-        device,
-        cpu,
-        _,
-    ) in PACKET.iter_unpack(record.data):
-        outer = five_tuple(outer_src, outer_dst, outer_sport, outer_dport, outer_proto) if outer_proto else None
-        yield PacketSeen(
-            node=node,
-            t_ns=t_ns,
-            netns=netns,
-            ifindex=ifindex,
-            device=text(device),
-            skb=skb,
-            flow=five_tuple(src, dst, sport, dport, proto),
-            length=length,
-            payload=payload,
-            ip_id=ip_id,
-            sig=0 if proto == _TCP else sig,
-            tcp=TcpFlags(seq, ack, flags) if proto == _TCP else None,
-            tunnel=None if is_sockets else outer,
-            asked=outer if is_sockets else None,
-            cpu=cpu,
-            point=POINTS[point % len(POINTS)],
-        )
+    for values in PACKET.iter_unpack(record.data):
+        yield PacketEvent._make(values).seen(record.node)

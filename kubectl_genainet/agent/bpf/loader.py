@@ -20,6 +20,7 @@ from kubectl_genainet.agent.bpf.image import CompileJob, Image, image_of, privat
 from kubectl_genainet.agent.bpf.symbols import Symbols
 from kubectl_genainet.agent.node.tunnels import Tunnels
 from kubectl_genainet.agent.probes.declare import DecodeContext, Probe
+from kubectl_genainet.agent.probes.layout import enums, layout
 from kubectl_genainet.agent.serve.limits import Budget
 from kubectl_genainet.assets import asset_dir
 from kubectl_genainet.errors import GenainetError
@@ -34,11 +35,21 @@ NO_REASONS = (
 )
 STREAM_ENTRIES = 8192  # of about 1 KB each, of all CPUs
 MOST_TUNNELS = 4096  # entries of the tables of genainet.h
-ACCOUNT_NAMES = ("emitted", "ring buffer", "event budget", "flows created", "flow table")
 _PROTOCOLS = tuple(p for p in Protocol if p.number)
 _ANY_TCP = 2  # genainet.h
 _ALL_OF_TCP = (bytes(16), 0, Protocol.TCP.number)  # the address :: without a port
-_CONFIG = struct.Struct("=5I")  # struct config: any_port, own_netns, budget, filtered, live
+_HEADER = "include/genainet.h"
+# What became of the events, by the members of enum account.
+_ACCOUNTS = {
+    "ACCOUNT_EMITTED": "emitted",
+    "ACCOUNT_RING_FULL": "ring buffer",
+    "ACCOUNT_BUDGET": "event budget",
+    "ACCOUNT_FLOWS_CREATED": "flows created",
+    "ACCOUNT_FLOWS_FULL": "flow table",
+}
+_ACCOUNT_NUMBERS = enums(_HEADER)["account"]
+_CONFIG = layout(_HEADER, "config")
+_FILTER_KEY, _TUNNEL_DEVICE = layout(_HEADER, "filter_key"), layout(_HEADER, "tunnel_device")
 _INSN = struct.Struct("<BBhi")
 _MAP_REFERENCE = (0x18, 1)  # ld_imm64 with BPF_PSEUDO_MAP_FD
 _TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
@@ -229,9 +240,11 @@ class LoadedProbe:
         """Sets what is matched, while running. `own` are the namespaces of this node, None for all of the kernel's."""
         wanted = {key for entry in filters for key in self._keys(entry)}
         any_port = _ANY_TCP if _ALL_OF_TCP in wanted else any(not port for _, port, _ in wanted)
-        self._sync("filter", {addr + port.to_bytes(2, "little") + bytes([proto, 0]) for addr, port, proto in wanted})
+        self._sync("filter", {_FILTER_KEY.pack(addr=addr, port=port, proto=proto) for addr, port, proto in wanted})
         self._sync("own", {_word(inode) for inode in own or ()})
-        self._sync("tunnel_devices", {_word(inode) + _word(index) for inode, index in tunnels.devices}, MOST_TUNNELS)
+        self._sync(
+            "tunnel_devices", {_TUNNEL_DEVICE.pack(netns=n, ifindex=i) for n, i in tunnels.devices}, MOST_TUNNELS
+        )
         self._sync("tunnel_ends", {_mapped(ip) for ip in tunnels.ends}, MOST_TUNNELS)
         bits = [(1 << 64) - 1 if any_port else 0] * 1024
         for _, port, _ in wanted:
@@ -240,14 +253,15 @@ class LoadedProbe:
             if self._bits[i] != word:
                 self.maps["port_bits"].set(_word(i), word.to_bytes(8, "little"))
                 self._bits[i] = word
-        live, budget = _CONFIG.unpack(self._config())[4], max(1, self.budget.events_per_second)
-        self.maps["config"].set(_word(0), _CONFIG.pack(any_port, own is not None, budget, bool(wanted), live))
+        budget = max(1, self.budget.events_per_second)
+        self._change_config(any_port=any_port, own_netns=own is not None, budget=budget, filtered=bool(wanted))
 
-    def _config(self) -> bytes:
-        return self.maps["config"].get(_word(0)) or bytes(_CONFIG.size)
+    def _change_config(self, **fields: int) -> None:
+        now = _CONFIG.read(self.maps["config"].get(_word(0)) or b"")
+        self.maps["config"].set(_word(0), _CONFIG.pack(**(now._asdict() | fields)))
 
     def _set_live(self, live: bool) -> None:
-        self.maps["config"].set(_word(0), _CONFIG.pack(*_CONFIG.unpack(self._config())[:4], live))
+        self._change_config(live=live)
 
     @staticmethod
     def _keys(entry: FilterEntry) -> Iterable[tuple[bytes, int, int]]:
@@ -267,10 +281,10 @@ class LoadedProbe:
             table.set(key, b"\x01")
 
     def accounts(self) -> dict[str, int]:
-        """Totals since the start, by ACCOUNT_NAMES, over all CPUs."""
+        """Totals since the start, by the names of _ACCOUNTS, over all CPUs."""
         totals = {}
-        for i, name in enumerate(ACCOUNT_NAMES):
-            values = self.maps["account"].get(_word(i)) or b""
+        for member, name in _ACCOUNTS.items():
+            values = self.maps["account"].get(_word(_ACCOUNT_NUMBERS[member])) or b""
             totals[name] = sum(struct.unpack(f"={len(values) // 8}Q", values))
         totals["flow table"] += self._evicted
         return totals

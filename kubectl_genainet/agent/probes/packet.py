@@ -26,11 +26,20 @@ from kubectl_genainet.model.events import (
     FlowCounters,
     IcmpError,
     PacketDropped,
-    PacketSeen,
-    TcpFlags,
+    PacketSighting,
     TcpRetransmit,
 )
-from kubectl_genainet.wire.sightings import PACKET, POINTS, address, five_tuple, is_sighting, text
+from kubectl_genainet.model.packet import Protocol
+from kubectl_genainet.wire.sightings import (
+    PACKET,
+    POINTS,
+    PacketEvent,
+    address,
+    five_tuple,
+    is_sighting,
+    packet_event,
+    text,
+)
 
 _SOURCE = "packet.bpf.c"
 _END = layout(_SOURCE, "end")  # of a drop: behind its struct packet_event
@@ -39,106 +48,63 @@ FLOW_KEY = layout(_SOURCE, "flow_key")  # the point stands in the tuple's paddin
 FLOW = layout(_SOURCE, "flow")
 _HEAD, _HOPS = FLOW.part("packets", "ended", "whose"), FLOW.numbers("hop_ns")
 _OWN = enums(_SOURCE)["whose"]["WHOSE_OWN"]
+_PLACE_AND_PACKET = PacketSighting.__struct_fields__
+_KINDS = enums(_SOURCE)["event_kind"]
 STREAM = layout(_SOURCE, "stream")
 _GAPS = STREAM.numbers("gaps")
 
 
 def decode(data: bytes, context: DecodeContext) -> Event:
     """One ring buffer record as an event."""
-    (
-        t_ns,
-        skb,
-        src,
-        dst,
-        sport,
-        dport,
-        proto,
-        outer_src,
-        outer_dst,
-        outer_sport,
-        outer_dport,
-        outer_proto,
-        is_sockets,
-        netns,
-        ifindex,
-        seq,
-        ack,
-        length,
-        payload,
-        sig,
-        ip_id,
-        kind,
-        point,
-        flags,
-        icmp_type,
-        icmp_code,
-        state,
-        icmp_rest,
-        device,
-        cpu,
-        later,
-    ) = PACKET.unpack_from(data)
-    flow = five_tuple(src, dst, sport, dport, proto)
-    node = context.node
-    if kind == 4:
-        name = TCP_STATES[state % len(TCP_STATES)]
-        return TcpRetransmit(node=node, t_ns=t_ns, netns=netns, flow=flow, state=name, segments=length or 1)
-    if kind in (3, 5):
-        hook, reason = "", ""
-        if kind == 5:
-            end = _END.read(data, PACKET.size)
-            hook = hook_of([context.symbol(frame) for frame in _FRAMES.unpack(end.stack)[: end.depth]])
-            reason, _ = reason_at(end.reason, context.symbol(end.location), context.drop_reasons)
-        return IcmpError(
-            node=node,
-            t_ns=t_ns,
-            netns=netns,
-            ifindex=ifindex,
-            device=text(device),
-            point=POINTS[point],
-            src=address(outer_src),
-            dst=address(outer_dst),
-            family=4 if outer_proto == 1 else 6,
-            type=icmp_type,
-            code=icmp_code,
-            mtu=icmp_mtu(outer_proto, icmp_type, icmp_code, icmp_rest),
-            quoted=flow,
-            hook=hook,
-            reason=reason,
+    event = packet_event(data)
+    if event.kind == _KINDS["EVENT_RETRANSMIT"]:
+        return TcpRetransmit(
+            node=context.node,
+            t_ns=event.t_ns,
+            netns=event.netns,
+            flow=event.flow,
+            state=TCP_STATES[event.state % len(TCP_STATES)],
+            segments=event.length or 1,
         )
-    tcp = TcpFlags(seq, ack, flags) if proto == 6 else None
-    outer = five_tuple(outer_src, outer_dst, outer_sport, outer_dport, outer_proto) if outer_proto else None
-    seen = {
-        "node": node,
-        "t_ns": t_ns,
-        "netns": netns,
-        "ifindex": ifindex,
-        "device": text(device),
-        "skb": skb,
-        "flow": flow,
-        "length": length,
-        "payload": payload,
-        "ip_id": ip_id,
-        "sig": 0 if tcp else sig,
-        "tcp": tcp,
-        "tunnel": None if is_sockets else outer,
-        "asked": outer if is_sockets else None,
-        "cpu": cpu,
-    }
-    if kind == 1:
-        return PacketSeen(point=POINTS[point], **seen)
-    end = _END.read(data, PACKET.size)
-    stack = tuple(context.symbol(frame) or hex(frame) for frame in _FRAMES.unpack(end.stack)[: end.depth])
+    if event.kind == _KINDS["EVENT_ICMP"]:
+        return _icmp_error(event, context.node)
+    if event.kind == _KINDS["EVENT_PACKET"]:
+        return event.seen(context.node)
+    seen, end = event.seen(context.node), _END.read(data, PACKET.size)
+    frames = [context.symbol(frame) or hex(frame) for frame in _FRAMES.unpack(end.stack)[: end.depth]]
     location = context.symbol(end.location) or hex(end.location)
     reason, derived = reason_at(end.reason, location, context.drop_reasons)
+    if event.kind == _KINDS["EVENT_ICMP_DROP"]:
+        return _icmp_error(event, context.node, hook_of(frames), reason)
     return PacketDropped(
         reason=reason,
         reason_derived=derived,
         location=location,
-        stack=stack,
-        hook=hook_of(stack),
-        fragment=bool(later),
-        **seen,
+        stack=tuple(frames),
+        hook=hook_of(frames),
+        fragment=bool(event.later),
+        **{field: getattr(seen, field) for field in _PLACE_AND_PACKET},
+    )
+
+
+def _icmp_error(event: PacketEvent, node: str, hook: str = "", reason: str = "") -> IcmpError:
+    """An ICMP error whose own addresses are the outer ones, and whose quoted packet is the flow."""
+    return IcmpError(
+        node=node,
+        t_ns=event.t_ns,
+        netns=event.netns,
+        ifindex=event.ifindex,
+        device=text(event.device),
+        point=event.where,
+        src=address(event.outer_src),
+        dst=address(event.outer_dst),
+        family=4 if event.outer_proto == Protocol.ICMP.number else 6,
+        type=event.icmp_type,
+        code=event.icmp_code,
+        mtu=icmp_mtu(event.outer_proto, event.icmp_type, event.icmp_code, event.icmp_rest),
+        quoted=event.flow,
+        hook=hook,
+        reason=reason,
     )
 
 

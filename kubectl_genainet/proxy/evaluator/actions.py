@@ -119,7 +119,6 @@ def step(walk: Walk, state: State, action: Action, hook: Hook, chain: Chain, her
         if target is None:
             walk.end(state, RulesetVerdict.UNKNOWN, f"chain {action.chain} is not in the dump")
             return False
-        walk.steps += 1
         return target.candidates(state), 0, here if kind is Act.JUMP else here[2]
     if kind is Act.RETURN:
         return (), 0, here[2]

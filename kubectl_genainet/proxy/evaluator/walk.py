@@ -8,24 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kubectl_genainet.model.packet import Protocol
-from kubectl_genainet.proxy.evaluator import actions, doubts
+from kubectl_genainet.proxy.evaluator import actions, doubts, virtual
 from kubectl_genainet.proxy.evaluator.actions import CONNTRACK, Frames
 from kubectl_genainet.proxy.evaluator.ir import Act, Action, Chain, Passed, Path, Rule
 from kubectl_genainet.proxy.evaluator.model import RulesetVerdict
 from kubectl_genainet.proxy.evaluator.remember import Asked
 from kubectl_genainet.proxy.evaluator.rule_ref import ENTERED, Hook, RuleRef
-from kubectl_genainet.proxy.evaluator.state import ALL_BITS, State, address_number
+from kubectl_genainet.proxy.evaluator.state import State
 from kubectl_genainet.proxy.evaluator.summary import End
-from kubectl_genainet.proxy.ipvs.read import VirtualServer
 from kubectl_genainet.proxy.ruleset import Ruleset, effective_priority
 
 MAX_WAYS = 20_000  # ways of one packet that are followed; the largest Service has one per endpoint
-MAX_STEPS = 400_000  # rules that one packet may meet on all of its ways
+MAX_STEPS = 500_000  # rules that one packet may meet on all of its ways
+MAX_DEPTH = 64  # of jumps; the kernel has 16 (NFT_JUMP_STACK_SIZE)
 DNAT = -100  # NF_IP_PRI_NAT_DST
 DST_NAT_DONE, SRC_NAT_DONE = 256, 128  # enum ip_conntrack_status: NAT has decided, also not to translate
 _BEFORE_ROUTING = (Hook.PRE_ROUTING, Hook.OUTPUT)
-_IPVS_LOCAL_OUT = -98  # ip_vs_local_request4, net/netfilter/ipvs/ip_vs_core.c
 # A way's rest, from where it has its new destination: what decides it, and what came of it (None: it forked).
 _TailKey = tuple[object, ...]
 _Tail = tuple[End, tuple[Passed, ...]]
@@ -100,7 +98,7 @@ class Walk:
                         _track(state)
                     if hook in _BEFORE_ROUTING and effective_priority(chain) > DNAT:
                         state.nat_done |= self.nat_bits & DST_NAT_DONE
-                    if self._schedules_now(state, hook, chain) and self._schedule(state, hook):
+                    if virtual.schedules_before(self, state, hook, chain) and virtual.schedule(self, state, hook):
                         return
                     if self._skips(chain, hook, state):
                         at += 1
@@ -165,7 +163,7 @@ class Walk:
             _track(state)
         if hook is not Hook.FORWARD and state.traced:
             state.nat_done |= self.nat_bits & (DST_NAT_DONE if hook in _BEFORE_ROUTING else SRC_NAT_DONE)
-        if hook in (Hook.INPUT, Hook.OUTPUT) and self._schedule(state, hook):
+        if hook in (Hook.INPUT, Hook.OUTPUT) and virtual.schedule(self, state, hook):
             return None
         match hook:
             case Hook.INGRESS:
@@ -206,51 +204,6 @@ class Walk:
             state.ttl = None if state.ttl is None else state.ttl - 1  # ip_forward, net/ipv4/ip_forward.c
         return Hook.INPUT if local else Hook.FORWARD
 
-    def _schedules_now(self, state: State, hook: Hook, chain: Chain) -> bool:
-        return (
-            hook is Hook.OUTPUT
-            and state.own
-            and bool(self.ruleset.virtual_servers)
-            and self.only is None
-            and effective_priority(chain) > _IPVS_LOCAL_OUT
-        )
-
-    def _schedule(self, state: State, hook: Hook) -> bool:
-        """IPVS takes a packet to a virtual server at LOCAL_IN and LOCAL_OUT (ip_vs_core.c) and sends it on.
-
-        What is masqueraded passes LOCAL_OUT again, as what is routed and tunnelled does, which keeps its destination
-        (ip_vs_xmit.c); a real server on the node itself gets it at once.
-        """
-        server = None if state.scheduled else self._virtual_server(state)
-        if server is None:
-            return False
-        choices = server.probabilities()
-        if not choices:
-            state.path = (server.ref(), state.path)
-            self.end(state, RulesetVerdict.REJECT)
-            return True
-        for real, share in reversed(choices):
-            way = state.copy()
-            way.path, way.scheduled = (server.ref(real), state.path), True
-            if real.forward == "Masq":
-                way.dst, way.dport, way.dnat = address_number(real.ip), real.port or state.dport, True
-            way.probability = None if share is None or state.probability is None else share * state.probability
-            if hook is Hook.INPUT and way.env.is_local(address_number(real.ip), way.family):
-                self.end(way, RulesetVerdict.DNAT if way.dnat else RulesetVerdict.ACCEPT)
-                continue
-            way.iif, way.oif = ("" if state.own else state.iif), state.oif_routed if not state.own else None
-            self.pending.append((way, Hook.OUTPUT, 0, None))
-        return True
-
-    def _virtual_server(self, state: State) -> VirtualServer | None:
-        if not self.ruleset.virtual_servers or state.dnat:
-            return None
-        by_mark = self.ruleset.ipvs_by_mark.get(state.mark) if state.known == ALL_BITS else None
-        name = Protocol.from_number(state.proto).value
-        return by_mark or (
-            self.ruleset.ipvs_by_key.get((name, state.dst, state.dport)) if state.dport is not None else None
-        )
-
     def _chain(self, state: State, hook: Hook, at: int, chain: Chain, frames: Frames) -> bool:
         """Runs one base chain. True: go on with the next one; False: this way ended, or goes on in `pending`."""
         if frames is None:
@@ -258,8 +211,9 @@ class Walk:
         asked = self.asked
         while frames is not None:
             rules, position, parent = frames
-            count = len(rules)
-            self.steps += 1
+            count, started = len(rules), position
+            if self._wanders(state, chain):
+                return False
             while position < count:
                 rule = rules[position]
                 position += 1
@@ -279,27 +233,44 @@ class Walk:
                         self._chance(state, rule.probability, hook, at, (rules, position, parent))
                     target = rule.target
                     if target is not None:
-                        self.steps += 1
-                        if self.steps > MAX_STEPS or _depth(parent) > 64:
-                            self.end(state, RulesetVerdict.UNKNOWN, f"the jumps at chain {rule.chain.name} do not end")
+                        self.steps += position - started
+                        if self._wanders(state, rule.chain, parent):
                             return False
                         state.path = (rule, state.path)
                         parent = parent if rule.goto else (rules, position, parent)
-                        rules, position = target.candidates(state), 0
+                        rules, position, started = target.candidates(state), 0, 0
                         count = len(rules)
                         continue
                     if rule.final is not None:
+                        self.steps += position - started
                         state.path = (rule, state.path)
                         return actions.final(self, state, rule.final, hook)
                     step = actions.perform(self, state, rule, hook, at, chain, (rules, position, parent))
                     if step is None:
                         continue
+                    self.steps += position - started
                     if isinstance(step, bool):
                         return step
+                    if self._wanders(state, rule.chain, step[2]):
+                        return False
                     rules, position, parent = step
-                    count = len(rules)
+                    count, started = len(rules), position
+            self.steps += count - started
             frames = parent
         return self._policy(state, hook, at, chain)
+
+    def _wanders(self, state: State, chain: Chain, parent: Frames = None) -> bool:
+        """Ends a way whose jumps go too deep, or on which too many rules were met."""
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            self.end(
+                state, RulesetVerdict.UNKNOWN, f"more than {MAX_STEPS} rules are met, the last in chain {chain.name}"
+            )
+        elif parent is not None and _depth(parent) > MAX_DEPTH:
+            self.end(state, RulesetVerdict.UNKNOWN, f"the jumps at chain {chain.name} do not end")
+        else:
+            return False
+        return True
 
     def _policy(self, state: State, hook: Hook, at: int, chain: Chain) -> bool:
         if chain.policy == "":

@@ -13,11 +13,10 @@ from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy.evaluator.ir import Act, Chain, Rule
 from kubectl_genainet.proxy.evaluator.state import address_of
 from kubectl_genainet.proxy.iptables.read import IptablesTable, split_counters
-from kubectl_genainet.proxy.names import service_in_comment
+from kubectl_genainet.proxy.names import SERVICE_CHAINS, service_in_comment
 from kubectl_genainet.proxy.service_rules import Entry, RuleAddress, RuleBackend
 
 _VIA = (("cluster IP", "clusterIP"), ("external IP", "externalIP"), ("loadbalancer IP", "loadBalancer"))
-_SERVICE_CHAINS = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-XLB-", "KUBE-EXT-", "KUBE-FW-")
 _ENTRIES = {"nat": ("KUBE-SERVICES", "KUBE-NODEPORTS"), "filter": ("KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES")}
 _REFUSALS = {Act.REJECT: "REJECT", Act.DROP: "DROP"}
 _OF_CLIENTS = ("-s ", "! -s ", "--src-type ", "! --src-type ", "--rcheck")  # rules for some clients only
@@ -42,7 +41,7 @@ def _entry(
     if action is None or rule.dport is None or rule.proto is None or _LOCALHOST in rule.labels:
         return None
     refused = _REFUSALS.get(action.kind, "")
-    if not refused and not action.chain.startswith(_SERVICE_CHAINS):
+    if not refused and not action.chain.startswith(SERVICE_CHAINS):
         return None
     comment = table.describe(rule).comment
     service = service_in_comment(comment)
@@ -96,7 +95,7 @@ class _Endpoints:
                 part = rest * rule.probability if rule.probability is not None else rest
                 rest -= part
                 yield from self._endpoint(target, part)
-            elif target.startswith(_SERVICE_CHAINS):
+            elif target.startswith(SERVICE_CHAINS):
                 seen.add(target)
                 yield from self.below(target, rest, depth + 1)
 

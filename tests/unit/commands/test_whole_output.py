@@ -89,3 +89,18 @@ def test_a_written_file_keeps_its_mode_its_link_and_what_is_no_file(tmp_path: Pa
     assert Path("/dev/null").is_char_device()
     with pytest.raises(GenainetError, match="can't be written: No such file"):
         write_whole(tmp_path / "no" / "folder", b"x", "the page")
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--help", "doctor --help", "doctor --list", "trace svc/my-llama-svc", "doctor -o json", "matrix"]
+)
+def test_a_reader_that_has_gone_is_no_failure(arguments: str) -> None:
+    """`| head`: it may be click that writes, rich, or the interpreter at its end."""
+    source = () if "help" in arguments or "list" in arguments else ("--from", BUNDLE)
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "kubectl_genainet", *arguments.split(), *source]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    os.close(writer)
+    assert done.returncode == 0, done.stderr
+    assert "error" not in done.stderr and "Traceback" not in done.stderr

@@ -1,11 +1,13 @@
 """Every way not to reach an API server says what is wrong and what to do."""
 
+import gzip
 import json
 import socket
 import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pytest
 import yaml
 
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.kube import client
 from kubectl_genainet.kube.client import connect, context_namespace
 from kubectl_genainet.kube.failures import ApiError
 from kubectl_genainet.kube.incluster import ServiceAccountClient
@@ -223,3 +226,67 @@ def make_certificate(folder: Path, names: str) -> Path:
         capture_output=True,
     )
     return certificate
+
+
+def test_an_answer_that_trickles_has_a_deadline_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "WHOLE_ANSWER_S", 0.5)
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def trickle() -> None:
+            with listener.accept()[0] as caller:
+                caller.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+                while not ended.wait(0.05):  # far more often than the time-out of a read
+                    caller.sendall(b" ")
+
+        dripping = threading.Thread(target=trickle)
+        dripping.start()
+        error = failure(write_config(tmp_path / "config", f"http://127.0.0.1:{listener.getsockname()[1]}"))
+        ended.set()
+        dripping.join()
+    assert "didn't answer in time" in error.message
+
+
+def test_an_answer_that_unpacks_to_more_than_the_bound_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "MAX_ANSWER", 4 << 20)
+    body = gzip.compress(bytes(64 << 20), 9)
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with answering(head + body) as address:
+        error = failure(write_config(tmp_path / "config", address))
+    assert error.message.endswith("answered /api with more than 4 MiB")
+
+
+def test_a_watch_whose_object_has_no_end_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "MAX_LINE", 1 << 20)
+    with answering(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b"x" * (8 << 20)) as address:
+        kube = connect(kubeconfig=write_config(tmp_path / "config", address))
+        with (
+            pytest.raises(GenainetError, match="an object of more than 1 MiB"),
+            kube.lines("/x", {}, read_timeout_s=5) as lines,
+        ):
+            list(lines)
+
+
+def test_an_answer_that_breaks_off_is_asked_for_once_more(tmp_path: Path) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+    with answering(head + b"{", head + b"{}") as address:
+        assert connect(kubeconfig=write_config(tmp_path / "config", address)).get("/api") == {}
+
+
+@contextmanager
+def answering(*answers: bytes) -> Iterator[str]:
+    """A server that answers its connections with these bytes, one after the other."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            for text in answers:
+                with listener.accept()[0] as caller, suppress(OSError):
+                    caller.recv(65536)
+                    caller.sendall(text)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join()

@@ -1,0 +1,60 @@
+"""How long a live session waits: as long as agents say that they prepare, and then for the time that was asked for."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kubectl_genainet.model.events import Event, Progress
+from kubectl_genainet.run import session
+from kubectl_genainet.run.session import LOAD_S, LiveSession
+
+TIMEOUT_S = 20.0
+STEP_S = 3.0  # an agent says so often that it is alive
+
+
+class Agents:
+    """The records of agents, one each three seconds of a clock that this drives."""
+
+    done = False
+
+    def __init__(self, *events: Event | None) -> None:
+        self.now, self._events = 0.0, list(events)
+
+    def poll(self, timeout_s: float) -> Event | None:
+        self.now += STEP_S
+        return self._events.pop(0) if self._events else None
+
+
+def seconds_waited(monkeypatch: pytest.MonkeyPatch, *events: Event | None) -> float:
+    agents = Agents(*events)
+    monkeypatch.setattr("kubectl_genainet.run.session.time.monotonic", lambda: agents.now)
+    view = SimpleNamespace(refresh=lambda: None, warn=lambda text: None)
+    run: Any = SimpleNamespace(view=view, filters=())
+    watching: Any = SimpleNamespace(timeout_s=TIMEOUT_S, enough=lambda event: None)
+    source: Any = SimpleNamespace(failed_nodes=set())
+    live = LiveSession(run, source, watching)
+    live._nodes = 1
+    streams: Any = agents
+    follower: Any = SimpleNamespace(newer=lambda: None)
+    list(live._records(streams, follower))
+    return agents.now
+
+
+def test_an_agent_that_compiles_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiling = [Progress(node="n", stage="compiling", detail="packet (1 of 1)")]
+    loading: list[Event | None] = [Progress(node="n", stage="loading")] * 60
+    attached = [Progress(node="n", stage="attached")]
+    waited = seconds_waited(monkeypatch, *compiling, *loading, *attached)
+    assert waited >= 62 * STEP_S + TIMEOUT_S
+
+
+def test_an_agent_that_says_nothing_is_not_waited_for_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert seconds_waited(monkeypatch) <= LOAD_S + TIMEOUT_S + STEP_S
+
+
+def test_once_attached_the_time_that_was_asked_for_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited = seconds_waited(monkeypatch, Progress(node="n", stage="attached"), Progress(node="n", stage="loading"))
+    assert waited <= STEP_S + TIMEOUT_S + session.GRACE_S + STEP_S
