@@ -20,6 +20,7 @@ from kubectl_genainet.doctor.families.entry import (
     mesh_streams,
     mesh_waypoint,
     nlb,
+    openshift_routes,
     route_attach,
     serving_streams,
 )
@@ -56,6 +57,7 @@ from kubectl_genainet.doctor.families.services import (
     kube_proxy,
     kube_proxy_latency,
     listening,
+    service_variables,
     services,
     serving_port,
 )
@@ -67,6 +69,7 @@ _FAMILIES = (
     services,
     external_names,
     calls,
+    service_variables,
     serving_port,
     listening,
     multinode,
@@ -75,6 +78,7 @@ _FAMILIES = (
     health,
     ingress,
     ingress_streams,
+    openshift_routes,
     gateway,
     route_attach,
     gateway_streams,

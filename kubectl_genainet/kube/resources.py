@@ -141,6 +141,7 @@ KINDS: tuple[Resource, ...] = (
     *_add_on(
         "networking.istio.io", "VirtualService/virtualservices", "Gateway/gateways", "ServiceEntry/serviceentries"
     ),
+    *_add_on("route.openshift.io", "Route/routes"),
     *_add_on("gateway.envoyproxy.io", "BackendTrafficPolicy/backendtrafficpolicies"),
     *_add_on("aigateway.envoyproxy.io", "AIGatewayRoute/aigatewayroutes"),
     *_add_on("serving.knative.dev", "Service/services"),

@@ -8,7 +8,7 @@ from tests.unit.doctor.doctor_clusters import eks, gke, kubeadm
 from tests.unit.doctor.doctor_faults import eks_training, fault
 from tests.unit.doctor.doctor_faults_gpu import TRAIN
 from tests.unit.doctor.doctor_faults_routes import made
-from tests.unit.doctor.doctor_world import NS, World, ingress
+from tests.unit.doctor.doctor_world import NS, World, ingress, meta
 
 MODEL = "Deployment chatbot/my-llama-finetuned"
 RAG = "Deployment chatbot/rag-app"
@@ -124,3 +124,22 @@ def proxy_header_for_a_server(world: World) -> None:
     service["status"] = {"loadBalancer": {"ingress": [{"hostname": "nlb.example.com"}]}}
     notes = service["metadata"]["annotations"]
     notes["service.beta.kubernetes.io/aws-load-balancer-proxy-protocol"] = "*"
+
+
+@fault("service-variable", kubeadm, MODEL, "metadata.name", also=("service-endpoints",))
+def service_named_after_its_server(world: World) -> None:
+    service = world.get("Service", "my-llama-svc")
+    world.add({**service, "metadata": {**service["metadata"], "name": "vllm", "uid": "uid-vllm"}})
+
+
+@fault(
+    "openshift-route-timeout",
+    kubeadm,
+    "Route chatbot/chat",
+    "metadata.annotations[haproxy.router.openshift.io/timeout]",
+)
+def route_with_the_routers_default(world: World) -> None:
+    to = {"kind": "Service", "name": "my-llama-svc"}
+    world.add(
+        {"apiVersion": "route.openshift.io/v1", "kind": "Route", "metadata": meta("chat", NS), "spec": {"to": to}}
+    )

@@ -163,3 +163,64 @@ def test_a_program_that_knows_no_gloo_needs_no_setting_for_it() -> None:
         findings(HOST_NETWORK.replace("COMMAND", "/opt/nccl-tests/build/all_reduce_perf -b 8"), "nccl-settings") == []
     )
     assert findings(HOST_NETWORK.replace("COMMAND", "python train.py"), "nccl-settings")
+
+
+SERVER_OF_MANY = """
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: server, namespace: ml}
+spec:
+  selector: {matchLabels: {app: server}}
+  template:
+    metadata: {labels: {app: server}}
+    spec:
+      containers:
+      - name: server
+        image: nvcr.io/nvidia/tritonserver:25.08-py3
+        readinessProbe: {httpGet: {path: /v2/health/ready, port: 8000}}
+        livenessProbe: {httpGet: {path: PATH, port: 8000}, failureThreshold: 3}
+"""
+
+
+def test_a_liveness_that_does_not_wait_for_the_model_gives_it_all_its_time() -> None:
+    assert findings(SERVER_OF_MANY.replace("PATH", "/v2/health/live"), "startup-budget") == []
+    assert findings(SERVER_OF_MANY.replace("PATH", "/v2/health/ready"), "startup-budget")
+
+
+BOUND = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: chat, namespace: ml}
+spec: {hosts: ["*"], gateways: [istio-system/edge], http: [{route: [{destination: {host: chat}}]}]}
+---
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: edge, namespace: ml}
+spec: {servers: [{hosts: ["*"], port: {number: 80, name: http, protocol: HTTP}}]}
+"""
+
+
+def test_a_gateway_of_the_name_in_another_namespace_is_a_warning_unless_all_is_here() -> None:
+    (found,) = findings(BOUND, "virtual-service-gateway")
+    assert found.severity is Severity.WARNING
+    (found,) = findings(BOUND, "virtual-service-gateway", complete=True)
+    assert found.severity is Severity.ERROR
+
+
+PLUGIN = """
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: devices, namespace: kube-system}
+spec:
+  selector: {matchLabels: {app: devices}}
+  template:
+    metadata: {labels: {app: devices}}
+    spec:
+      containers: [{name: c, image: "registry.test/plugin:1", volumeMounts: [{name: ib, mountPath: /dev/infiniband}]}]
+      volumes: [{name: ib, hostPath: {path: /dev/infiniband}}, {name: kubelet, hostPath: {path: FOLDER}}]
+"""
+
+
+def test_a_device_plugin_lists_the_nodes_devices_and_opens_none() -> None:
+    assert findings(PLUGIN.replace("FOLDER", "/var/lib/kubelet/device-plugins"), "rdma-host-path") == []
+    assert findings(PLUGIN.replace("FOLDER", "/var/lib/models"), "rdma-host-path")

@@ -303,11 +303,13 @@ def _picker_problems(cluster: Cluster, pool: KubeObject) -> Problems:
     name = text(picker, "name")
     service = cluster.services_by_key.get((pool.namespace, name))
     elsewhere = cluster.partial("Service", pool.namespace)
-    if service is None and name and elsewhere:
+    near = alike(name, (n for namespace, n in cluster.services_by_key if namespace == pool.namespace)) if name else ""
+    if service is None and name and elsewhere and not near:
         yield NotChecked(str(pool.ref), f"its endpoint picker {name} is not here: {elsewhere}")
         return
     if service is None:
         said = f"no Service {pool.namespace}/{name}" if name else "no endpoint picker is named"
+        said += f", but {near}" if near else ""
         yield Problem(
             f"its endpoint picker {name} does not exist" if name else "it names no endpoint picker",
             pool.ref,

@@ -111,7 +111,8 @@ def virtual_service_gateway(cluster: Cluster) -> Problems:
     """A VirtualService is bound to an Istio Gateway that does not exist, or that does not take its hosts.
 
     Looks at spec.gateways and spec.hosts of VirtualServices, and at servers[].hosts of the Gateways (networking.istio.io).
-    An error: clients from outside get 404 from the gateway, though Service and pods are fine.
+    An error: clients from outside get 404 from the gateway, though Service and pods are fine. A warning where manifests
+    that are not the whole cluster hold one of that name in another namespace.
 
     Why: the gateway's proxy has a route only where both agree. A Gateway of another namespace has to be named with it.
 
@@ -135,6 +136,7 @@ def virtual_service_gateway(cluster: Cluster) -> Problems:
                     virtual.ref,
                     (seen(virtual.ref, "spec.gateways", written, said),),
                     Remedy("Name an existing Gateway (NAMESPACE/NAME).", command=kubectl(virtual.ref, "edit")),
+                    severity=Severity.WARNING if elsewhere and not alike(name, others) else None,
                 )
                 continue
             taken = [h for s in items(gateway.raw, "spec", "servers") for h in strings(s, "hosts")]

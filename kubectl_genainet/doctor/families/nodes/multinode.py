@@ -16,6 +16,7 @@ from kubectl_genainet.model.finding import Evidence, Remedy, Severity
 from kubectl_genainet.model.kube import Service
 
 _CLUSTER_NAME = re.compile(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.svc\b")
+_OF_SEVERAL_PODS = (Role.TRAINING, Role.ACCELERATED, Role.MODEL_SERVER, Role.VECTOR_DATABASE)
 _RENDEZVOUS = ("MASTER_ADDR", "PET_RDZV_ENDPOINT", "RAY_ADDRESS", "LEADER_ADDR", "COORDINATOR_ADDRESS")
 
 
@@ -86,7 +87,9 @@ def _peers_by_name(cluster: Cluster, workload: Workload, service: Service) -> Ev
             if variable.name in _RENDEZVOUS and name in variable.value.partition(":")[0].split("."):
                 said = f"{variable.name}={variable.value}"
                 return seen(variable.object, variable.field, variable.value, said)
-    return None
+    of_a_pod = re.compile(rf"(^|[^a-z0-9.-])[a-z0-9$(){{}}_-]+\.{re.escape(name)}([.:/\s]|$)", re.I)
+    settings = (s for container in workload.containers for s in _settings(cluster, workload, container))
+    return next((s for s in settings if of_a_pod.search(str(s.value))), None)
 
 
 @check(Area.SERVICES, Severity.WARNING, needs=("Service",), own_namespace=True)
@@ -94,7 +97,8 @@ def headless_not_ready(cluster: Cluster) -> Problems:
     """The parts of a distributed job can't look each other up before they are ready.
 
     Looks at headless Services without publishNotReadyAddresses whose pods find each other by its names (the template's
-    subdomain, MASTER_ADDR and the like) in a job or a model server over several pods. With a readiness probe it is a
+    subdomain, MASTER_ADDR and the like, POD.SERVICE in a command line or a variable) in a job, a model server or a vector
+    database over several pods. With a readiness probe it is a
     warning; without one, where pods are ready as soon as they run, information.
 
     Why: a pod that is not ready has no name yet. Where readiness waits for the others, and the others wait for the name,
@@ -107,7 +111,7 @@ def headless_not_ready(cluster: Cluster) -> Problems:
         if service.spec.cluster_ip != "None" or service.spec.publish_not_ready_addresses:
             continue
         for workload in cluster.workloads_of(service):
-            if cluster.role(workload) not in (Role.TRAINING, Role.ACCELERATED, Role.MODEL_SERVER):
+            if cluster.role(workload) not in _OF_SEVERAL_PODS:
                 continue
             by_name = _peers_by_name(cluster, workload, service)
             if by_name is None:

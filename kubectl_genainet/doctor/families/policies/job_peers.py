@@ -16,6 +16,7 @@ from kubectl_genainet.policy.model import Direction, PolicyVerdict
 _ROLES = (Role.TRAINING, Role.ACCELERATED, Role.MODEL_SERVER, Role.VECTOR_DATABASE)
 # Ports of a database's members for each other, by stack.
 _MEMBERS = {"Qdrant": (6335,), "Weaviate": (7102, 7100), "Elasticsearch": (9300,), "OpenSearch": (9300,)}
+_RAY = "ray.io"
 EPHEMERAL = 40000  # one of the ports that the kernel chooses (ip_local_port_range)
 
 
@@ -23,22 +24,25 @@ EPHEMERAL = 40000  # one of the ports that the kernel chooses (ip_local_port_ran
 def policy_blocks_peers(cluster: Cluster) -> Problems:
     """Policies keep the pods of one job, or of one database, from each other.
 
-    Asks the policy engine whether pods of a distributed job or model server (parts of one object with accelerators, or
-    several pods of a training workload that is no Deployment and no Job without a subdomain) may connect to each other on
-    TCP ports that the kernel chooses, and whether pods of a vector database with several may on the port of its cluster
-    (Qdrant 6335, Weaviate 7102 or 7100, Elasticsearch and OpenSearch 9300), where the containers declare it.
+    Asks the policy engine whether pods of a distributed job or model server (parts of one object with accelerators, head
+    and workers of Ray, or several pods of a training workload that is no Deployment and no Job without a subdomain) may
+    connect to each other on TCP ports that the kernel chooses, and whether pods of a vector database with several may on the
+    port of its cluster (Qdrant 6335, Weaviate 7102 or 7100, Elasticsearch and OpenSearch 9300), where the containers
+    declare it.
 
     Why: NCCL, Gloo, MPI and Ray rendezvous on one port and then listen on others, which nobody knows beforehand. A
     policy that admits the rendezvous port alone, or nothing, leaves every rank waiting for its peers. An error: the
     job hangs at its first collective, the database takes no writes.
 
     Source: https://docs.nvidia.com/deeplearning/nccl/user-guide/docs/troubleshooting.html#networking-issues,
+    https://docs.ray.io/en/latest/ray-core/configure.html#ports-configurations,
     https://kubernetes.io/docs/concepts/services-networking/network-policies/
     """
     parts: dict[ObjectRef, list[Workload]] = defaultdict(list)
     for workload in cluster.workloads:
         spread = workload.part or workload.ref.kind not in ("Deployment", "DaemonSet", "ReplicaSet")
-        if cluster.in_scope(workload.namespace) and spread and cluster.role(workload) in _ROLES:
+        together = cluster.role(workload) in _ROLES or workload.group == _RAY
+        if cluster.in_scope(workload.namespace) and spread and together:
             parts[workload.ref].append(workload)
     for ref, workloads in parts.items():
         first, last = workloads[0], workloads[-1]
@@ -73,7 +77,7 @@ def _peer_port(cluster: Cluster, workloads: list[Workload]) -> int:
         members = _MEMBERS.get(stack.name, ()) if stack is not None and len(first.pods) > 1 else ()
         return next((n for n in members if n in declared), 0)
     together = len(workloads) > 1 or (cluster.role(first) is Role.TRAINING and _meets(first))
-    return EPHEMERAL if together and all(w.template.accelerated for w in workloads) else 0
+    return EPHEMERAL if together and (first.group == _RAY or all(w.template.accelerated for w in workloads)) else 0
 
 
 def _meets(workload: Workload) -> bool:

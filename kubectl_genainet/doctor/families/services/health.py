@@ -146,7 +146,8 @@ def startup_budget(cluster: Cluster) -> Problems:
 
     Looks at startupProbe (else livenessProbe) of model servers: initialDelaySeconds + periodSeconds ×
     failureThreshold, against the time from start to Ready that its pods took. Where no pod became ready, a budget
-    under two minutes of a container that was restarted, or that has no startup probe, is reported.
+    under two minutes of a container that was restarted, or that has no startup probe, is reported. A probe of a path that
+    does not wait for the model (/v2/health/live) is left out.
 
     Why: the kubelet kills the container in the middle of loading, again and again, and the Service never has all
     its endpoints. A warning: a model that loads fast enough is not touched.
@@ -190,8 +191,10 @@ def _more_time(cluster: Cluster, workload: Workload, container: Container, probe
 
 
 def _asks_the_model(probe: Probe) -> bool:
-    """Whether a probe can fail because the model is not loaded: an exec probe asks what its author wrote."""
-    return probe.handler in ("httpGet", "grpc", "tcpSocket")
+    """Whether a probe can fail because the model is not loaded: an exec probe asks what its author wrote, and a path of
+    liveness (Triton's and MLServer's /v2/health/live) whether the process lives."""
+    lives = probe.path.rstrip("/").endswith(("/live", "/livez"))
+    return probe.handler in ("httpGet", "grpc", "tcpSocket") and not lives
 
 
 def _restarts(workload: Workload, container: Container) -> int:
