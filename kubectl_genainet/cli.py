@@ -21,7 +21,11 @@ from kubectl_genainet.errors import ExitStatus, GenainetError
 
 NODE_PACKAGES = ("dns", "h11", "prometheus_client", "pyroute2")
 # a package that not every command needs -> the extra that brings it
-EXTRAS = {**dict.fromkeys(NODE_PACKAGES, "lab"), **dict.fromkeys(("anyio", "mcp", "mcp_types"), "mcp")}
+EXTRAS = {
+    **dict.fromkeys(NODE_PACKAGES, "lab"),
+    **dict.fromkeys(("anyio", "mcp", "mcp_types"), "mcp"),
+    **dict.fromkeys(("chdb", "clickhouse_connect", "numpy", "ruptures"), "history"),
+}
 # verb -> (module in commands/, one line for the list of commands)
 VERBS = {
     "diagnose": ("diagnose", "Say what is broken, for whom, because of what, and what to do"),

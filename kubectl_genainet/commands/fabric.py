@@ -7,7 +7,7 @@ import click
 from kubectl_genainet.commands.options import Messages, duration_argument, output_option, source_options
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.render.fabric import print_fabric
-from kubectl_genainet.render.live import write_json, write_yaml
+from kubectl_genainet.render.live import record_writer
 from kubectl_genainet.render.text import make_console
 from kubectl_genainet.run.fabric import FabricOptions, fabric, status_of
 from kubectl_genainet.run.sources.base import Source
@@ -23,7 +23,7 @@ def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
 @click.command("fabric")
 @click.argument("target", required=False, default="")
 @click.option("--for", "seconds", default="5s", show_default=True, callback=_seconds, help="How long to measure.")
-@output_option("table", "wide", "json", "yaml")
+@output_option("table", "wide", "json", "yaml", jsonpath=True)
 @source_options()
 def command(source: Source, target: str, seconds: float, output: str) -> ExitStatus:
     """Show which GPU pods talk by RDMA and which by kernel TCP, and what the RDMA devices count.
@@ -45,8 +45,9 @@ def command(source: Source, target: str, seconds: float, output: str) -> ExitSta
     summary = fabric(source, FabricOptions(target, seconds), messages)
     for text in summary.warnings:
         messages.warn(text)
-    if output in ("json", "yaml"):
-        (write_json if output == "json" else write_yaml)(summary)
+    write = record_writer(output)
+    if write is not None:
+        write(summary)
     else:
         print_fabric(make_console(), summary, wide=output == "wide")
     return status_of(summary, failed=bool(source.failed_nodes))

@@ -105,6 +105,12 @@ def down(name: str, all_labs: bool) -> None:
     """Remove a lab: every process, network namespace, device and rule it made, and nothing else.
 
     Works as well after a `lab up` that was killed.
+
+    \b
+    Examples:
+      kubectl genainet lab down
+      kubectl genainet lab down --lab second
+      kubectl genainet lab down --all
     """
     for each in lab_down(name, all_labs=all_labs):
         tell(f"lab {each} is down")
@@ -114,7 +120,13 @@ def down(name: str, all_labs: bool) -> None:
 @name_option
 @output_option("table", "wide", "json")
 def status(name: str, output: str) -> None:
-    """Show a lab: its modes, pods, agents and incidents. Exit status 1 where something of it is broken."""
+    """Show a lab: its modes, pods, agents and incidents. Exit status 1 where something of it is broken.
+
+    \b
+    Examples:
+      kubectl genainet lab status
+      kubectl genainet lab status --lab second -o wide
+    """
     from kubectl_genainet.render.lab import print_status
 
     lab = lab_status(name)
@@ -128,7 +140,13 @@ def status(name: str, output: str) -> None:
 @command.command("list")
 @output_option("table", "json", "name")
 def list_labs(output: str) -> None:
-    """List the labs of this machine."""
+    """List the labs of this machine.
+
+    \b
+    Examples:
+      kubectl genainet lab list
+      kubectl genainet lab list -o name
+    """
     from kubectl_genainet.render.lab import print_labs
 
     known = labs()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from kubectl_genainet.render.document.markdown import markdown
 from kubectl_genainet.render.document.reporting import write_report
 from kubectl_genainet.render.document.tables import rules_document
 from kubectl_genainet.render.firewall import host_firewall_text
+from kubectl_genainet.render.live import record_writer
 from kubectl_genainet.render.rules import (
     exact_table,
     flows_table,
@@ -84,7 +85,7 @@ _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many conne
     "the smallest change that lets it through, tried on a copy of the rules. Nothing is changed.",
 )
 @report_option
-@output_option("table", "wide", "tree", "markdown", "json", "yaml")
+@output_option("table", "wide", "tree", "markdown", "json", "yaml", jsonpath=True)
 @source_options(live=True, manifests=True, past=True)
 def command(
     source: Source,
@@ -174,12 +175,7 @@ def _saved(names: tuple[str, ...]) -> Dumps:
 
 
 def _firewalls(found: list[HostFirewall], output: str) -> ExitStatus:
-    if output == "json":
-        for one in found:
-            click.echo(msgspec.json.encode(one))
-    elif output == "yaml":
-        _yaml(found)
-    else:
+    if not _written(found, output):
         console = make_console()
         for one in found:
             console.print(host_firewall_text(one), soft_wrap=True)
@@ -187,12 +183,7 @@ def _firewalls(found: list[HostFirewall], output: str) -> ExitStatus:
 
 
 def _show_walks(walks: Iterator[FlowWalk], output: str) -> None:
-    if output == "json":
-        for walk in walks:
-            click.echo(msgspec.json.encode(walk))
-    elif output == "yaml":
-        _yaml(list(walks))
-    else:
+    if not _written(walks, output):
         console = make_console()
         for walk in walks:
             console.print(walk_tree(walk))
@@ -200,26 +191,14 @@ def _show_walks(walks: Iterator[FlowWalk], output: str) -> None:
 
 def _exact(source: Source, target: Target, seconds: float, output: str, messages: Messages) -> ExitStatus:
     counts = exact_rules(source, target, seconds, messages)
-    if output in ("json", "yaml"):
-        items = [msgspec.to_builtins(count) for count in counts]
-        if output == "yaml":
-            _yaml(items)
-        else:
-            for item in items:
-                click.echo(msgspec.json.encode(item))
-    else:
+    if not _written(counts, output):
         make_console().print(exact_table(counts, wide=output in ("wide", "tree")))
     status = ExitStatus.OK if counts else ExitStatus.TIMED_OUT
     return status.with_failures(bool(source.failed_nodes))
 
 
 def _show_flows(results: Iterator[FlowResult], output: str) -> None:
-    if output == "json":
-        for result in results:
-            click.echo(msgspec.json.encode(result))
-    elif output == "yaml":
-        _yaml(list(results))
-    else:
+    if not _written(results, output):
         make_console().print(flows_table(results, wide=output in ("wide", "tree")))
 
 
@@ -229,19 +208,26 @@ def _show(report: RulesReport, dumps: Dumps, output: str, name: str, *, saved: b
         return
     rulesets = [parse_ruleset([d for d in found if d.source in ("ipset", "ipvs")]) for found in dumps.values()]
     sets = [s for r in rulesets for s in r.ipsets] if saved else []
-    if output in ("json", "yaml"):
-        records = list(rules_records(report, rulesets, sets))
-        if output == "yaml":
-            _yaml(records)
-            return
-        for record in records:
-            click.echo(msgspec.json.encode(record))
+    if _written(rules_records(report, rulesets, sets), output):
         return
     console = make_console()
     if report.rows or report.findings or report.not_checked or not sets:
         console.print(rules_tree(report) if output == "tree" else rules_table(report, wide=output == "wide"))
     if sets:
         console.print(ipsets_table(sets))
+
+
+def _written(records: Iterable[Any], output: str) -> bool:
+    """Writes them as data, one by one; False for a format that is for people."""
+    if output == "yaml":
+        _yaml(list(records))
+        return True
+    write = record_writer(output)
+    if write is None:
+        return False
+    for record in records:
+        write(record)
+    return True
 
 
 def _yaml(items: Sequence[Any]) -> None:

@@ -90,7 +90,7 @@ FOLLOW_S = 3600.0  # the agents end a session after so long
 )
 @watch_options("30s")
 @report_option
-@output_option("tree", "wide", "markdown", "json", "yaml")
+@output_option("tree", "wide", "markdown", "json", "yaml", jsonpath=True)
 @source_options(clients=True, past=True)
 def command(source: Source, target: str | None, timeout: float, output: str, **options: Any) -> ExitStatus:
     """Show the path of real packets through a Service, hop by hop.
@@ -104,6 +104,7 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
       kubectl genainet trace svc/my-llama-svc
       kubectl genainet trace svc/my-llama-svc:http -n prod --from-pod pod/rag-app-0 --check --path /healthz
       kubectl genainet trace svc/my-llama-svc --timeout 10s -o json | jq 'select(.verdict != "forwarded")'
+      kubectl genainet trace svc/my-llama-svc -o jsonpath='{.time} {.flow.client.pod} {.verdict}'
       kubectl genainet trace svc/my-llama-svc --record incident.gnb
       kubectl genainet trace svc/my-llama-svc --from incident.gnb
       kubectl genainet trace svc/my-llama-svc --verdict dropped,rejected --from deploy/rag-app

@@ -17,7 +17,7 @@ from kubectl_genainet.model.results.dns import ClientStats, Counts, DnsSummary, 
 from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.model.results.path import Party
 from kubectl_genainet.render.document.markdown import markdown
-from kubectl_genainet.render.live import LiveView, write_json, write_yaml
+from kubectl_genainet.render.live import LiveView, record_writer, write_json
 from kubectl_genainet.render.paragraphs import hanging
 from kubectl_genainet.render.screen.frame import Frame, frame
 from kubectl_genainet.render.table import Column, table
@@ -131,10 +131,6 @@ class JsonView(DnsView):
     def finish(self, summary: DnsSummary) -> None:
         self._nothing_seen(summary)
         self.write(summary)
-
-
-class YamlView(JsonView):
-    write = staticmethod(write_yaml)
 
 
 class WideView(DnsView):
@@ -273,10 +269,13 @@ VIEWS: dict[str, Callable[..., DnsView]] = {
     "table": TableView,
     "wide": WideView,
     "markdown": MarkdownView,
-    "json": JsonView,
-    "yaml": YamlView,
 }
 
 
 def make_dns_view(output: str, target: str, *, live: bool, by_server: bool) -> DnsView:
+    write = record_writer(output)
+    if write is not None:
+        view = JsonView(target, live=live, by_server=by_server)
+        view.write = write
+        return view
     return VIEWS[output](target, live=live, by_server=by_server)

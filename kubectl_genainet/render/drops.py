@@ -16,7 +16,7 @@ from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.drops import Agreement, DropOutcome, DropRow, DropSummary
 from kubectl_genainet.model.results.path import Party
 from kubectl_genainet.render.document.markdown import markdown
-from kubectl_genainet.render.live import LiveView, write_json, write_yaml
+from kubectl_genainet.render.live import LiveView, record_writer, write_json
 from kubectl_genainet.render.paragraphs import hanging
 from kubectl_genainet.render.screen.frame import Frame, frame
 from kubectl_genainet.render.table import Column, table
@@ -220,10 +220,6 @@ class JsonView(DropsView):
         self.write(summary)
 
 
-class YamlView(JsonView):
-    write = staticmethod(write_yaml)
-
-
 class MarkdownView(DropsView):
     """The document, at the end."""
 
@@ -237,10 +233,13 @@ VIEWS: dict[str, type[DropsView]] = {
     "table": TableView,
     "wide": WideView,
     "markdown": MarkdownView,
-    "json": JsonView,
-    "yaml": YamlView,
 }
 
 
 def make_view(output: str, target: str, *, live: bool) -> DropsView:
+    write = record_writer(output)
+    if write is not None:
+        view = JsonView(target, live=live)
+        view.write = write
+        return view
     return VIEWS[output](target, live=live)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +30,15 @@ def write_yaml(value: object) -> None:
     """One document a value on stdout."""
     sys.stdout.write("---\n" + msgspec.yaml.encode(value).decode())
     sys.stdout.flush()
+
+
+def record_writer(output: str) -> Callable[[object], None] | None:
+    """What writes records in that format; None for a format that is for people."""
+    if output.startswith("jsonpath="):
+        from kubectl_genainet.render.jsonpath import jsonpath_writer
+
+        return jsonpath_writer(output)
+    return {"json": write_json, "yaml": write_yaml}.get(output)
 
 
 def lookup_text(lookup: NameLookup) -> str:

@@ -232,6 +232,11 @@ class LogExporter:
         self._stop.set()
         self._thread.join(2.0)
 
+    @property
+    def room(self) -> int:
+        """How many records find room now."""
+        return self._queue.maxsize - self._queue.qsize()
+
     def put(self, record: Record) -> None:
         """Queues a record; never waits."""
         try:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 import msgspec
 import yaml
@@ -9,6 +13,11 @@ import yaml
 from kubectl_genainet.commands.options import cluster_options, lab_option, output_option
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.run.fleet.deploy import NAMESPACE
+
+if TYPE_CHECKING:
+    from kubectl_genainet.model.results.fleet import NodeStatus
+
+WATCH_S = 2.0
 
 
 @click.command("status")
@@ -20,36 +29,55 @@ from kubectl_genainet.run.fleet.deploy import NAMESPACE
     show_default=True,
     help="Namespace of the agents; also $GENAINET_NAMESPACE.",
 )
-@output_option("table", "wide", "json", "yaml")
+@click.option("-w", "--watch", is_flag=True, help="Then show each node again when it changes, until Ctrl-C.")
+@output_option("table", "wide", "json", "yaml", "name", jsonpath=True)
 @lab_option
 @cluster_options
-def command(namespace: str, output: str, lab: str | None, context: str, kubeconfig: str) -> ExitStatus:
+def command(namespace: str, watch: bool, output: str, lab: str | None, context: str, kubeconfig: str) -> ExitStatus:
     """Show the agents, node by node: whether they run and answer, what they can see, and what is wrong.
 
     \b
     Examples:
       kubectl genainet status
       kubectl genainet status -o wide
+      kubectl genainet status --watch
       kubectl genainet status --lab
+      kubectl genainet status -o jsonpath='{.node} {.state}'
       kubectl genainet status -o json | jq -r 'select(.state != "ready") | .node'
 
     Exit status: 0 every node's agent answers, 1 one does not, 2 the command failed.
     """
-    from kubectl_genainet.render.fleet import fleet_table
-    from kubectl_genainet.render.text import make_console, printable, tell
+    from kubectl_genainet.render.text import printable, tell
     from kubectl_genainet.run.fleet.status import lab_fleet, status
 
-    answer = lab_fleet(lab) if lab else status(namespace, context=context, kubeconfig=kubeconfig)
-    for warning in answer.warnings:
-        tell(f"warning: {printable(warning)}")
-    match output:
-        case "json":
-            for node in answer.nodes:
-                click.echo(msgspec.json.encode(node).decode())
-        case "yaml":
-            click.echo(yaml.safe_dump_all(msgspec.to_builtins(answer.nodes), sort_keys=False), nl=False)
-        case _:
-            make_console().print(fleet_table(answer.nodes, wide=output == "wide"))
-            for hint in dict.fromkeys(node.hint for node in answer.nodes if node.hint):
-                tell(f"  {printable(hint)}")
-    return ExitStatus.FOUND if answer.found_something else ExitStatus.OK
+    shown: dict[str, NodeStatus] = {}
+    while True:
+        answer = lab_fleet(lab) if lab else status(namespace, context=context, kubeconfig=kubeconfig)
+        for warning in answer.warnings:
+            tell(f"warning: {printable(warning)}")
+        changed = [node for node in answer.nodes if shown.get(node.node) != node]
+        if changed or not shown:
+            _show(changed, output)
+        shown = {node.node: node for node in answer.nodes}
+        if not watch:
+            return ExitStatus.FOUND if answer.found_something else ExitStatus.OK
+        time.sleep(WATCH_S)
+
+
+def _show(nodes: Sequence[NodeStatus], output: str) -> None:
+    from kubectl_genainet.render.fleet import fleet_table
+    from kubectl_genainet.render.live import record_writer
+    from kubectl_genainet.render.text import make_console, printable, tell
+
+    if output == "name":
+        for node in nodes:
+            click.echo(f"node/{printable(node.node)}")
+    elif output == "yaml":
+        click.echo(yaml.safe_dump_all(msgspec.to_builtins(nodes), sort_keys=False), nl=False)
+    elif write := record_writer(output):
+        for node in nodes:
+            write(node)
+    else:
+        make_console().print(fleet_table(nodes, wide=output == "wide"))
+        for hint in dict.fromkeys(node.hint for node in nodes if node.hint):
+            tell(f"  {printable(hint)}")

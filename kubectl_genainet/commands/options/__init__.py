@@ -6,7 +6,7 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -15,15 +15,44 @@ from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.target import is_connection_end
 from kubectl_genainet.model.units import seconds
 from kubectl_genainet.run.sources.base import Source
-from kubectl_genainet.run.sources.choice import SourceChoice
+from kubectl_genainet.run.sources.choice import SourceChoice, is_table
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def output_option(*formats: str) -> Callable[[F], F]:
+if TYPE_CHECKING:
+    _Choice = click.Choice[str]
+else:
+    _Choice = click.Choice  # not generic before click 8.2
+
+
+class OutputFormat(_Choice):
+    """One of the formats, or a JSONPath template for the records of -o json, as kubectl takes it."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name, _, template = value.partition("=")
+        if name == "jsonpath":
+            from kubectl_genainet.render.jsonpath import JsonPathTemplate
+
+            JsonPathTemplate(template)
+            return value
+        if name == "go-template":
+            self.fail("Go templates are not evaluated here: use -o jsonpath=TEMPLATE, or -o json and jq", param, ctx)
+        return super().convert(value, param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"[{'|'.join(self.choices)}|jsonpath=TEMPLATE]"
+
+
+def output_option(*formats: str, jsonpath: bool = False) -> Callable[[F], F]:
     """-o FORMAT; the first format is the default."""
     return click.option(
-        "-o", "--output", type=click.Choice(formats), default=formats[0], show_default=True, help="Output format."
+        "-o",
+        "--output",
+        type=OutputFormat(formats) if jsonpath else click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        help="Output format.",
     )
 
 
@@ -56,22 +85,26 @@ lab_option = click.option(
     help="Work on the lab on this machine instead of a cluster.",
 )
 _from_bundle = click.option(
-    "--from", "bundle", type=click.Path(), metavar="BUNDLE", help="Work from a recorded bundle instead of a cluster."
+    "--from",
+    "bundle",
+    type=click.Path(),
+    metavar="BUNDLE",
+    help="Work from a recorded bundle instead of a cluster; or from a table of records: clickhouse://HOST/DB, chdb:FOLDER.",
 )
 _from_clients = click.option(
     "--from",
     "bundle",
     multiple=True,
     metavar="BUNDLE|END",
-    help="Work from a recorded bundle instead of a cluster; or only connections of this client: pod/NAME, deploy/NAME, "
-    "ns/NAME, node/NAME, a CIDR or a label (app=rag).",
+    help="Work from a recorded bundle instead of a cluster, or from a table of records (clickhouse://HOST/DB, chdb:FOLDER); or "
+    "only connections of this client: pod/NAME, deploy/NAME, ns/NAME, node/NAME, a CIDR or a label (app=rag).",
 )
 
 
 def split_from(values: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
     """(the bundle, the clients) among the values of --from: what has the form of a connection's end, and is no file, is a
     client. Raises click.UsageError for two bundles."""
-    bundles = [v for v in values if not is_connection_end(v) or v.endswith(".gnb") or Path(v).is_file()]
+    bundles = [v for v in values if not is_connection_end(v) or v.endswith(".gnb") or is_table(v) or Path(v).is_file()]
     if len(bundles) > 1:
         raise click.UsageError(f"--from takes one bundle, not {' and '.join(bundles)}")
     return next(iter(bundles), None), tuple(v for v in values if v not in bundles)

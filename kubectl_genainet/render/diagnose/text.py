@@ -15,7 +15,7 @@ from kubectl_genainet.model.results.path import PacketPath
 from kubectl_genainet.render.diagnose.document import document
 from kubectl_genainet.render.diagnose.words import also_felt, headline, queries_text, who
 from kubectl_genainet.render.document.markdown import markdown
-from kubectl_genainet.render.live import LiveView, write_json, write_yaml
+from kubectl_genainet.render.live import LiveView, record_writer
 from kubectl_genainet.render.paragraphs import command_lines, hanging
 from kubectl_genainet.render.text import CERTAINTY_STYLE, SEVERITY_STYLE, make_console, printable
 from kubectl_genainet.trace.shown.groups import FAILED
@@ -118,11 +118,10 @@ class ConclusionView(LiveView):
 
 
 def shown(output: str) -> TextView | MarkdownView | DataView:
+    write = record_writer(output)
+    if write is not None:
+        return DataView(write)
     match output:
-        case "json":
-            return DataView(write_json)
-        case "yaml":
-            return DataView(write_yaml)
         case "markdown":
             return MarkdownView()
         case _:

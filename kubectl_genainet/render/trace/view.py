@@ -12,7 +12,7 @@ from rich.text import Text
 from kubectl_genainet.model.finding import counted
 from kubectl_genainet.model.results.path import OpenStream, PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
-from kubectl_genainet.render.live import LiveView, write_json, write_yaml
+from kubectl_genainet.render.live import LiveView, record_writer, write_json
 from kubectl_genainet.render.paragraphs import hanging
 from kubectl_genainet.render.screen.frame import Frame, frame
 from kubectl_genainet.render.table import Column
@@ -83,10 +83,6 @@ class JsonView(TraceView):
         self.write(summary)
         for loss in summary.lost:
             self.write(loss)
-
-
-class YamlView(JsonView):
-    write = staticmethod(write_yaml)
 
 
 class WideView(TraceView):
@@ -193,10 +189,13 @@ VIEWS: dict[str, Callable[..., TraceView]] = {
     "follow": FollowView,
     "wide": WideView,
     "markdown": MarkdownView,
-    "json": JsonView,
-    "yaml": YamlView,
 }
 
 
 def make_view(output: str, target: str, *, live: bool) -> TraceView:
+    write = record_writer(output)
+    if write is not None:
+        view = JsonView(target, live=live)
+        view.write = write
+        return view
     return VIEWS[output](target, live=live)

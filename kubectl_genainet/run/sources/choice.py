@@ -10,6 +10,13 @@ from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 
+TABLES = ("clickhouse://", "chdb:")
+
+
+def is_table(name: str) -> bool:
+    """Whether --from names a table of records rather than a bundle."""
+    return name.startswith(TABLES)
+
 
 class SourceChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A lab, a bundle, manifests, or a cluster where none of them is given; with what may be said of a cluster."""
@@ -54,6 +61,10 @@ class SourceChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
             from kubectl_genainet.run.sources.lab import LabSource
 
             return LabSource(self.lab, **scope)
+        if is_table(self.bundle):
+            from kubectl_genainet.run.sources.clickhouse import ClickHouseSource
+
+            return ClickHouseSource(self.bundle, warn=warn, **scope)
         if self.bundle:
             from kubectl_genainet.run.sources.bundle import BundleSource
 

@@ -145,6 +145,25 @@ def test_status_of_a_cluster_where_all_answer_is_ok(cluster: Cluster, monkeypatc
         assert done.exception is None and "node-1" in done.stdout and done.return_value is ExitStatus.OK
 
 
+def test_a_watched_status_shows_a_node_again_when_it_changes(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubectl_genainet.kube.agents.survey.dialler", lambda _, agent: answering(agent.node))
+    cluster.deploy()
+    cluster.node("node-1", ready=True)
+    cluster.node("node-2", ready=False)
+    looks = iter((lambda: None, lambda: cluster.node("node-2", ready=True)))
+
+    def between(_: float) -> None:
+        look = next(looks, None)
+        if look is None:
+            raise KeyboardInterrupt
+        look()
+
+    monkeypatch.setattr("kubectl_genainet.commands.agents.status.time.sleep", between)
+    done = cluster.run("status", "--watch", "-o", "jsonpath={.node} {.state}")
+    assert done.stdout.splitlines() == ["node-1 ready", "node-2 not ready", "node-2 ready"]
+    assert cluster.run("status", "-o", "name").stdout.splitlines() == ["node/node-1", "node/node-2"]
+
+
 def test_status_without_agents_is_an_error_that_names_deploy(cluster: Cluster) -> None:
     done = cluster.run("status")
     assert isinstance(done.exception, GenainetError) and "deploy" in done.exception.hint

@@ -1,0 +1,273 @@
+"""A recording as rows of a table: one for each record of a block, and one for each block, which says what time it covers.
+
+From the rows that a query gives back, blocks are made again, and read as a node's own segments are (history/read.py): state, gaps
+and choice are the same code. A row holds its record as a line of the wire.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from typing import Protocol as Interface
+
+import msgspec
+
+from kubectl_genainet import wire
+from kubectl_genainet.history.blocks import Block, Flag, Span, encode_block, scan
+from kubectl_genainet.history.ranges import NodeRange, node_range
+from kubectl_genainet.history.read import RangeReader
+from kubectl_genainet.history.select import Wanted, addresses_of, flows_of, is_state, part_of
+from kubectl_genainet.history.store import segments
+from kubectl_genainet.model.events import Event, Sightings
+from kubectl_genainet.model.history import Bucket, ConnectionKept
+from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.wire.sightings import PACKET, address, five_tuple
+
+COVER, STATE, ALL = "cover", "state", "all"  # parts that every question reads; ALL is what belongs to no verb
+OBJECTS = "objects"  # in place of a node: the recorder of the cluster's objects
+NO_ADDRESS = ""  # of a record that names none: it is read whatever addresses are asked for
+_ENDS = slice(16, 53)  # of a sighting: addresses, ports, protocol
+
+
+class Cover(msgspec.Struct, frozen=True, array_like=True):
+    """The header of a block (history/blocks.py). `boot_id` is hexadecimal."""
+
+    wall_from: int
+    wall_until: int
+    mono_from: int
+    mono_until: int
+    earliest_ns: int
+    session: int
+    number: int
+    boot_id: str
+    flags: int
+
+    @classmethod
+    def of(cls, block: Block) -> Cover:
+        span = block.covers
+        times = (span.wall_from, span.wall_until, span.mono_from, span.mono_until)
+        kept = int(block.flags & ~Flag.INDEXED)
+        return cls(*times, block.earliest_ns, block.session, block.number, block.boot_id.hex(), kept)
+
+    def block(self, records: list[Event]) -> bytes:
+        return encode_block(
+            records,
+            Span(self.wall_from, self.wall_until, self.mono_from, self.mono_until),
+            earliest_ns=self.earliest_ns,
+            session=self.session,
+            number=self.number,
+            boot_id=bytes.fromhex(self.boot_id),
+            flags=Flag(self.flags),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """`flow` is the tuple of a record that has one, from client to server where that is known; `outcome` what a connection was
+    kept for ("reset", "slow", …). `body` is a Cover, or the record as a line of the wire."""
+
+    node: str
+    at_ns: int
+    part: str
+    session: int
+    number: int
+    body: str
+    service: str = ""
+    client: str = ""
+    outcome: str = ""
+    addresses: tuple[str, ...] = ()
+    flow: FiveTuple | None = None
+    kind: str = ""
+    flags: int = 0
+    position: int = 0  # of the record in its block
+
+
+def attributes_of(row: Row) -> dict[str, str | int]:
+    """The log record's attributes, named by OpenTelemetry's conventions where it has a name; docs/clickhouse.md lists them."""
+    values: dict[str, str | int] = {
+        "genainet.part": row.part,
+        "genainet.session": row.session,
+        "genainet.block": row.number,
+        "genainet.record": row.position,
+        "genainet.service": row.service,
+        "genainet.client": row.client,
+        "genainet.addresses": " ".join(row.addresses),
+        "error.type": row.outcome,
+    }
+    if row.part == COVER:
+        values["genainet.flags"] = row.flags
+    if row.flow is not None:
+        values |= {
+            "source.address": row.flow.src,
+            "source.port": row.flow.sport,
+            "destination.address": row.flow.dst,
+            "destination.port": row.flow.dport,
+            "network.transport": row.flow.protocol.value.lower(),
+        }
+    return {name: value for name, value in values.items() if value != ""}
+
+
+class Names(Interface):
+    """Who is who, for rows to be selected by."""
+
+    def service(self, flow: FiveTuple) -> str:
+        """ "namespace/name" of the Service that the flow's destination is an address or a backend of; "" for none."""
+
+    def client(self, flow: FiveTuple) -> str:
+        """ "namespace/workload" of the flow's source; "" for none."""
+
+
+class Nobody:
+    def service(self, flow: FiveTuple) -> str:
+        return ""
+
+    def client(self, flow: FiveTuple) -> str:
+        return ""
+
+
+def rows_of(node: str, block: Block, names: Names) -> Iterator[Row]:
+    """A block's rows. Raises BlockError for records of a newer version."""
+    cover = Cover.of(block)
+    body = msgspec.json.encode(cover).decode()
+    yield Row(node, cover.wall_from, COVER, cover.session, cover.number, body, flags=cover.flags, kind="block")
+    for position, record in enumerate(block.records()):
+        for service, part in _apart(record, names):
+            yield _row(node, part, service, block, names, position)
+
+
+def _apart(record: Event, names: Names) -> Iterator[tuple[str | None, Event]]:
+    """A record of many connections, by connection or Service: (the Service where that is known by now, its part)."""
+    match record:
+        case Sightings():
+            by_ends: dict[tuple[bytes, ...], list[bytes]] = defaultdict(list)
+            for offset in range(0, len(record.data), PACKET.size):
+                sighting = record.data[offset : offset + PACKET.size]
+                ends = sighting[_ENDS]
+                sides = sorted((ends[:16] + ends[32:34], ends[16:32] + ends[34:36]))
+                by_ends[*sides, ends[36:]].append(sighting)
+            for sightings in by_ends.values():
+                yield None, Sightings(node=record.node, data=b"".join(sightings))
+        case Bucket():
+            yield from _buckets_apart(record, names)
+        case _:
+            yield None, record
+
+
+def _buckets_apart(bucket: Bucket, names: Names) -> Iterator[tuple[str, Bucket]]:
+    """Totals by Service. Losses are of the whole node, so they are in the part without a Service."""
+
+    def service(client: str, server: str, port: int, protocol: Protocol = Protocol.TCP) -> str:
+        return names.service(FiveTuple(client, 0, server, port, protocol))
+
+    parts: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    for sums in bucket.connections:
+        parts[service(sums.client, sums.server, sums.port)]["connections"].append(sums)
+    for times in bucket.times:
+        parts[service(times.client, times.server, times.port)]["times"].append(times)
+    for drops in bucket.drops:
+        parts[service(drops.src, drops.dst, drops.dport, drops.protocol)]["drops"].append(drops)
+    parts[""]["dns"] = list(bucket.dns)
+    for name, fields in parts.items():
+        own = {field: tuple(fields.get(field, ())) for field in ("connections", "times", "drops", "dns")}
+        yield name, msgspec.structs.replace(bucket, **own, lost=0 if name else bucket.lost)
+
+
+def _row(node: str, record: Event, service: str | None, block: Block, names: Names, position: int) -> Row:
+    part = part_of(record)
+    where = STATE if is_state(record) else ALL if part is None else part.value
+    flow = None if where == STATE or isinstance(record, Bucket) else _flow_of(record)
+    client = ""
+    if flow is not None:
+        service = names.service(flow)
+        if not service and (service := names.service(_turned(flow))):
+            flow = _turned(flow)
+        client = names.client(flow)
+    t_ns, at_ns = _time_of(record), getattr(record, "at_ns", 0) or getattr(record, "since_ns", 0)
+    tag = type(record).__struct_config__.tag
+    begin = block.covers.wall_from  # a row lies in the time that its block covers, whenever its record was made
+    return Row(
+        node,
+        max(begin, min(at_ns or (t_ns + block.covers.ahead if t_ns else begin), block.covers.wall_until - 1)),
+        where,
+        block.session,
+        block.number,
+        wire.encode(record).decode().rstrip("\n"),
+        service=service or "",
+        client=client,
+        outcome=record.why if isinstance(record, ConnectionKept) else "",
+        addresses=() if where == STATE else _addresses(record),
+        flow=flow,
+        kind=tag if isinstance(tag, str) else "",
+        position=position,
+    )
+
+
+def _flow_of(record: Event) -> FiveTuple | None:
+    if isinstance(record, Sightings):
+        ends = record.data[_ENDS]
+        sport, dport = (int.from_bytes(ends[at : at + 2], "little") for at in (32, 34))
+        return five_tuple(ends[:16], ends[16:32], sport, dport, ends[36])
+    return next(flows_of(record), None)
+
+
+def _turned(flow: FiveTuple) -> FiveTuple:
+    return FiveTuple(flow.dst, flow.dport, flow.src, flow.sport, flow.protocol)
+
+
+def _time_of(record: Event) -> int:
+    if isinstance(record, Sightings):
+        return int.from_bytes(record.data[:8], "little")
+    return int(getattr(record, "t_ns", 0))
+
+
+def _addresses(record: Event) -> tuple[str, ...]:
+    return tuple(sorted({address(packed) for packed in addresses_of(record) if any(packed)}))
+
+
+class Rebuilt:
+    """Segments made again of rows: feed it what a query gives back, in any order."""
+
+    def __init__(self) -> None:
+        self._covers: dict[str, dict[tuple[int, int], Cover]] = defaultdict(dict)
+        # by node and block: the records by their place and text, so that one that was sent twice is there once
+        self._records: dict[str, dict[tuple[int, int], dict[tuple[int, int, str], Event]]] = defaultdict(
+            lambda: defaultdict(dict)
+        )
+
+    @property
+    def nodes(self) -> list[str]:
+        return sorted(self._covers)
+
+    def cover(self, node: str, body: str) -> None:
+        """Raises msgspec.ValidationError for what is no cover."""
+        cover = msgspec.json.decode(body, type=Cover)
+        self._covers[node][cover.session, cover.number] = cover
+
+    def record(self, node: str, session: int, number: int, position: int, at_ns: int, body: str) -> None:
+        """Raises GenainetError for a record that this version can't read."""
+        self._records[node][session, number][position, at_ns, body] = wire.decode(body.encode())
+
+    def range(self, node: str, since_ns: int, until_ns: int, wanted: Wanted) -> NodeRange:
+        """What the node itself would have given for the range."""
+        covers = sorted(self._covers[node].values(), key=lambda c: (c.wall_from, c.number))
+        records = self._records[node]
+        with TemporaryDirectory(prefix="genainet-") as folder:
+            first = covers[0].wall_from if covers else 0
+            segment = Path(folder) / f"{1:020d}-{max(first, 0):020d}.seg"
+            with segment.open("wb") as file:
+                for cover in covers:
+                    own = records.get((cover.session, cover.number), {})
+                    file.write(cover.block([own[place] for place in sorted(own)]))
+            return node_range(node, RangeReader(Path(folder), node, since_ns, until_ns, wanted).blocks())
+
+
+def rows_of_folder(folder: Path, node: str, names: Names) -> Iterator[Row]:
+    """The rows of all segments in a folder; what is damaged has none, and is a gap by what follows it."""
+    for segment in segments(folder):
+        for part in scan(segment.path.read_bytes()):
+            if isinstance(part, Block):
+                yield from rows_of(node, part, names)

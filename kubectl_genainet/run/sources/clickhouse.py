@@ -1,0 +1,202 @@
+"""The past of a whole fleet, from a table of what its recorders sent: ClickHouse, or chdb over segments in a folder."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.history.objects import ObjectsRange, objects_range
+from kubectl_genainet.history.ranges import NodeRange
+from kubectl_genainet.history.rows import ALL, COVER, NO_ADDRESS, OBJECTS, STATE, Rebuilt
+from kubectl_genainet.history.select import Part, Wanted
+from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
+from kubectl_genainet.run.agents import Warn
+from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.sources.engines import TABLE, ClickHouse, Engine, Value, chdb_over
+from kubectl_genainet.run.sources.history import HistorySource, TimeRange
+from kubectl_genainet.wire import HistoryRequest
+
+LOCAL = "chdb:"
+STATE_BACK_NS = 26 * 3600 * 1_000_000_000  # a recorder tells the whole state at least once in the age of its recording
+BLOCK_NS = 15 * 1_000_000_000  # a block covers less: its rows may lie so long before a range that it reaches into
+DEFAULT_NS = 3600 * 1_000_000_000
+_BETWEEN = "Timestamp >= fromUnixTimestamp64Nano({since:Int64}) AND Timestamp < fromUnixTimestamp64Nano({until:Int64})"
+# From which time on the state has to be read: per node the last block that tells the whole state.
+WHOLE = (
+    f"SELECT Node, toUnixTimestamp64Nano(max(Timestamp)) FROM {TABLE} WHERE Part = '{COVER}' AND Service = '' AND "
+    f"{_BETWEEN} AND bitAnd(Flags, 16) != 0 GROUP BY Node"
+)
+# The second number of a Cover is the time that its block ends.
+EXTENT = (
+    "SELECT toUnixTimestamp64Nano(min(Timestamp)), max(JSONExtractInt(Body, 2)) "
+    f"FROM {TABLE} WHERE Part = '{COVER}' AND Service = ''"
+)
+COVERS = f"SELECT Node, Body FROM {TABLE} WHERE Part = '{COVER}' AND Service = '' AND {_BETWEEN}"
+STATES = (
+    f"SELECT Node, Session, Number, Position, toUnixTimestamp64Nano(Timestamp), Body FROM {TABLE} "
+    f"WHERE Part = '{STATE}' AND Service = '' AND {_BETWEEN}"
+)
+RECORDS = (
+    f"SELECT Node, Session, Number, Position, toUnixTimestamp64Nano(Timestamp), Body FROM {TABLE} "
+    f"WHERE Part IN {{parts:Array(String)}} AND {_BETWEEN}"
+)
+# Of a Service: its own part of the sorting key, and what has no Service by its addresses.
+OF_SERVICES = (
+    " AND Service IN {services:Array(String)} AND (Service != '' OR hasAny(Addresses, {addresses:Array(String)}))"
+)
+OF_ADDRESSES = " AND hasAny(Addresses, {addresses:Array(String)})"
+
+
+class ClickHouseSource(HistorySource):
+    """`name` is clickhouse://HOST/DATABASE, or chdb:FOLDER; without a time it is the last hour."""
+
+    def __init__(
+        self,
+        name: str,
+        when: TimeRange | None = None,
+        *,
+        namespace: str = "",
+        all_namespaces: bool = False,
+        warn: Warn = lambda _: None,
+        engine: Engine | None = None,
+    ) -> None:
+        self.name, self._engine = name, engine
+        super().__init__(
+            _Nothing(name, namespace=namespace, all_namespaces=all_namespaces), when or self._default(), warn=warn
+        )
+
+    def _default(self) -> TimeRange:
+        """All that a folder has; of a server the last hour."""
+        if self.name.startswith(LOCAL):
+            ((since, until),) = self.engine.rows(EXTENT, {})
+            return TimeRange(int(since), int(until))
+        now_ns = time.time_ns()
+        return TimeRange(now_ns - DEFAULT_NS, now_ns)
+
+    def within(self, when: TimeRange) -> ClickHouseSource:
+        """The same table, another time."""
+        return ClickHouseSource(
+            self.name,
+            when,
+            namespace=self.namespace,
+            all_namespaces=self.all_namespaces,
+            warn=self._warn,
+            engine=self._engine,
+        )
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            if self.name.startswith(LOCAL):
+                self._engine = chdb_over(Path(self.name.removeprefix(LOCAL)))
+            else:
+                self._engine = ClickHouse(self.name, password=os.environ.get("CLICKHOUSE_PASSWORD", ""))
+        return self._engine
+
+    def _ask_objects(self) -> ObjectsRange:
+        rebuilt = self._state_rows()
+        if OBJECTS not in rebuilt.nodes:
+            return ObjectsRange(None, (), ())
+        given = rebuilt.range(OBJECTS, self.when.since_ns, self.when.until_ns, Wanted())
+        return objects_range(given, self.when.since_ns, self.when.until_ns)
+
+    def _ask_nodes(self, request: HistoryRequest) -> Mapping[str, NodeRange | GenainetError]:
+        rebuilt = self._state_rows()
+        nodes = [node for node in rebuilt.nodes if node != OBJECTS]
+        if not nodes:
+            raise GenainetError(
+                f"{self} has no records of that time", hint="docs/clickhouse.md says how records get there."
+            )
+        sql, parameters = records_query(request, self._services_of(request.addresses))
+        self._take_records(rebuilt, self.engine.rows(sql, parameters))
+        wanted = Wanted(tuple(Part(part) for part in request.parts), request.addresses or None)
+        return {node: rebuilt.range(node, request.since_ns, request.until_ns, wanted) for node in nodes}
+
+    def _state_rows(self) -> Rebuilt:
+        """What every question reads: which times are covered, and the state of nodes and objects."""
+        since, until = self.when.since_ns, self.when.until_ns
+        whole = self.engine.rows(WHOLE, {"since": since - STATE_BACK_NS, "until": since + 1})
+        begin = min((int(at_ns) for _, at_ns in whole), default=since)
+        rebuilt = Rebuilt()
+        between = {"since": min(begin, since) - BLOCK_NS, "until": until}
+        try:
+            for node, body in self.engine.rows(COVERS, between):
+                rebuilt.cover(node, body)
+        except msgspec.ValidationError as error:
+            raise GenainetError(f"{self} holds rows that this version can't read: {error}") from None
+        self._take_records(rebuilt, self.engine.rows(STATES, between))
+        return rebuilt
+
+    def _take_records(self, rebuilt: Rebuilt, rows: Iterable[Sequence[Any]]) -> None:
+        unread = ""
+        for node, session, number, position, at_ns, body in rows:
+            try:
+                rebuilt.record(node, int(session), int(number), int(position), int(at_ns), body)
+            except GenainetError as error:
+                unread = error.message
+        if unread:
+            self._warn(f"{self} holds rows that were left out: {unread}")
+
+    def _services_of(self, addresses: tuple[str, ...]) -> frozenset[str]:
+        """The Services that all the addresses are of; none where there is one that is of no Service: a pod's own."""
+        wanted = set(addresses)
+        services: set[str] = set()
+        known: set[str] = set()
+        for snapshot in self._snapshots():
+            for service in snapshot.services:
+                fronts = set(map(canonical_ip, (*service.cluster_ips, *service.external_addresses)))
+                if not fronts & wanted:
+                    continue
+                services.add(f"{service.metadata.namespace}/{service.metadata.name}")
+                backends = {b.ip for port in service.spec.ports for b in snapshot.backends(service, port)}
+                known |= fronts | set(map(canonical_ip, backends))
+        return frozenset(services) if wanted <= known else frozenset()
+
+    def _snapshots(self) -> list[ClusterSnapshot]:
+        return [self.snapshot()]
+
+    def __str__(self) -> str:
+        return str(self._engine) if self._engine is not None else self.name.partition("?")[0].rpartition("@")[2]
+
+
+def records_query(request: HistoryRequest, services: frozenset[str]) -> tuple[str, dict[str, Value]]:
+    """The statement for what a verb reads, and its parameters."""
+    parts = [*request.parts, ALL]
+    parameters: dict[str, Value] = {"since": request.since_ns - BLOCK_NS, "until": request.until_ns, "parts": parts}
+    if not request.addresses:
+        return RECORDS, parameters
+    parameters["addresses"] = [NO_ADDRESS, *request.addresses]
+    if not services:
+        return RECORDS + OF_ADDRESSES, parameters
+    parameters["services"] = ["", *sorted(services)]
+    return RECORDS + OF_SERVICES, parameters
+
+
+class _Nothing(Source):
+    """What there is where nothing is recorded: a table knows no present."""
+
+    live = False
+
+    def __init__(self, name: str, *, namespace: str, all_namespaces: bool) -> None:
+        super().__init__(namespace=namespace, all_namespaces=all_namespaces)
+        self._name = name
+
+    def _read(self) -> ClusterSnapshot:
+        raise GenainetError(
+            f"{self} has no objects of that time: names and Services are not known",
+            hint="`kubectl genainet deploy --record` runs the recorder of the cluster's objects.",
+        )
+
+    @property
+    def _own_options(self) -> tuple[tuple[str, ...], ...]:
+        return (("--from", shlex.quote(self._name)),)
+
+    def __str__(self) -> str:
+        return self._name.partition("?")[0].rpartition("@")[2]

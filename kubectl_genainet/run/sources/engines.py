@@ -1,0 +1,231 @@
+"""Where a table of records is asked: a ClickHouse server, or chdb, the same engine in this process."""
+
+from __future__ import annotations
+
+import atexit
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+
+from kubectl_genainet.assets import asset_dir
+from kubectl_genainet.errors import GenainetError, InputError
+from kubectl_genainet.history.blocks import Block, Flag, scan
+from kubectl_genainet.history.names import SnapshotNames
+from kubectl_genainet.history.rows import OBJECTS, Names, Nobody, Row, attributes_of, rows_of_folder
+from kubectl_genainet.history.store import segments
+from kubectl_genainet.model.events import ClusterChanged
+
+Value = int | str | Sequence[str]
+QUERY_S = 60
+TABLE = "genainet_records"
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_BATCH = 20_000  # rows of one insert
+
+
+def schema(*, keep: bool = False) -> str:
+    """The table's statement, as daemonset/clickhouse has it; with `keep` rows never get too old."""
+    text = (asset_dir("daemonset") / "clickhouse" / "schema.sql").read_text(encoding="utf-8")
+    return re.sub(r"^TTL .*\n", "", text, flags=re.MULTILINE) if keep else text
+
+
+class Engine(Protocol):
+    """`{name:Type}` in a statement stands for a parameter."""
+
+    def rows(self, sql: str, parameters: Mapping[str, Value]) -> list[Sequence[Any]]:
+        """Raises GenainetError where the engine can't be asked."""
+
+
+class ClickHouse:
+    """A server, by its HTTP interface. `url` is clickhouse://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE[?secure=1&table=NAME]; the
+    password is better in $CLICKHOUSE_PASSWORD."""
+
+    def __init__(self, url: str, *, password: str = "") -> None:
+        parts = urlsplit(url)
+        given = parse_qs(parts.query)
+        database = parts.path.strip("/")
+        if parts.scheme != "clickhouse" or not parts.hostname or not _IDENTIFIER.fullmatch(database):
+            raise InputError(
+                f"{_shown(url)!r} does not name a database",
+                field="--from",
+                hint="clickhouse://HOST[:8123]/DATABASE, with ?secure=1 for TLS.",
+            )
+        try:
+            self.port = parts.port
+        except ValueError as error:
+            raise InputError(f"{_shown(url)!r}: {error}", field="--from") from None
+        self.host, self.database = parts.hostname, database
+        self.secure = given.get("secure", ["0"])[0] in ("1", "true")
+        self.user = unquote(parts.username or "default")
+        self._password = unquote(parts.password or "") or password
+        self._client: Any = None
+
+    def rows(self, sql: str, parameters: Mapping[str, Value]) -> list[Sequence[Any]]:
+        from clickhouse_connect.driver.exceptions import ClickHouseError
+
+        try:
+            rows: list[Sequence[Any]] = self._connected().query(sql, parameters=dict(parameters)).result_rows
+            return rows
+        except ClickHouseError as error:
+            raise GenainetError(f"ClickHouse at {self.host} does not answer: {_first_line(error)}") from None
+
+    def _connected(self) -> Any:
+        import clickhouse_connect
+
+        if self._client is None:
+            self._client = clickhouse_connect.get_client(
+                host=self.host,
+                port=self.port or (8443 if self.secure else 8123),
+                username=self.user,
+                password=self._password,
+                database=self.database,
+                secure=self.secure,
+                client_name="kubectl-genainet",
+                send_receive_timeout=QUERY_S,
+                autogenerate_session_id=False,  # queries of several verbs may run at once
+            )
+        return self._client
+
+    def __str__(self) -> str:
+        return f"ClickHouse at {self.host}, database {self.database}"
+
+
+class Chdb:
+    """The engine in this process, over a table in a folder of its own. There is one at a time in a process."""
+
+    def __init__(self) -> None:
+        self._session: Any = None
+        self._folder = tempfile.mkdtemp(prefix="genainet-chdb-")
+        atexit.register(self.close)
+
+    def rows(self, sql: str, parameters: Mapping[str, Value]) -> list[Sequence[Any]]:
+        given = {name: _literal(value) for name, value in parameters.items()}
+        lines = self._ask(sql, "JSONCompactEachRow", given)
+        return [msgspec.json.decode(line) for line in lines.splitlines() if line]
+
+    def run(self, sql: str) -> None:
+        self._ask(sql, "Null", {})
+
+    def create(self) -> None:
+        self.run("CREATE DATABASE IF NOT EXISTS genainet")
+        self.run("USE genainet")
+        self.run(schema(keep=True))
+
+    def load(self, rows: Iterable[Row]) -> int:
+        """Adds rows, as the Collector's exporter would: the columns that it fills. Returns how many."""
+        total = 0
+        with tempfile.TemporaryDirectory(prefix="genainet-rows-") as folder:
+            file = Path(folder) / "rows.jsonl"
+            for batch in _batches(rows):
+                file.write_bytes(b"".join(msgspec.json.encode(exported(row)) + b"\n" for row in batch))
+                columns = ", ".join(_EXPORTED)
+                self.run(
+                    f"INSERT INTO {TABLE} ({columns}) SELECT {columns} FROM file('{file}', 'JSONEachRow', '{_SHAPE}')"
+                )
+                total += len(batch)
+        return total
+
+    def _ask(self, sql: str, form: str, parameters: Mapping[str, Any]) -> bytes:
+        if self._session is None:
+            from chdb.session import Session
+
+            self._session = Session(self._folder)
+        try:
+            answer: bytes = self._session.query(sql, form, params=dict(parameters)).bytes() or b""
+            return answer
+        except RuntimeError as error:
+            raise GenainetError(f"chdb can't answer: {_first_line(error)}") from None
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+        atexit.unregister(self.close)
+
+    def __str__(self) -> str:
+        return "chdb"
+
+
+# The columns that the Collector's exporter fills, as far as the records have them, and their types.
+_EXPORTED = {
+    "Timestamp": "DateTime64(9)",
+    "ServiceName": "String",
+    "Body": "String",
+    "ResourceAttributes": "Map(String, String)",
+    "ScopeName": "String",
+    "LogAttributes": "Map(String, String)",
+    "EventName": "String",
+}
+_SHAPE = ", ".join(f"{name} {kind}" for name, kind in _EXPORTED.items())
+
+
+def exported(row: Row) -> dict[str, Any]:
+    """A row as the exporter inserts the log record that the agent makes of it."""
+    return {
+        "Timestamp": f"{row.at_ns // 1_000_000_000}.{row.at_ns % 1_000_000_000:09d}",
+        "ServiceName": "genainet-agent",
+        "Body": row.body,
+        "ResourceAttributes": {"service.name": "genainet-agent", "k8s.node.name": row.node},
+        "ScopeName": "kubectl-genainet",
+        "LogAttributes": {name: str(value) for name, value in attributes_of(row).items()},
+        "EventName": f"genainet.{row.kind}",
+    }
+
+
+def chdb_over(folder: Path) -> Chdb:
+    """A table of the segments in FOLDER/NODE, and of those of the objects in FOLDER/objects, which name what the nodes saw.
+
+    Raises GenainetError where there are none.
+    """
+    nodes = sorted(part for part in folder.iterdir() if part.is_dir()) if folder.is_dir() else []
+    engine = Chdb()
+    engine.create()
+    names = names_in(folder / OBJECTS)
+    if not sum(engine.load(rows_of_folder(node, node.name, names)) for node in nodes):
+        engine.close()
+        raise GenainetError(f"there are no segments in {folder}", hint="It has a folder for each node: NODE/*.seg.")
+    return engine
+
+
+def names_in(folder: Path) -> Names:
+    """The names by the last whole set of objects in the segments of their recorder."""
+    last = None
+    for segment in segments(folder):
+        for part in scan(segment.path.read_bytes()):
+            if isinstance(part, Block) and Flag.STATE in part.flags:
+                last = next((r for r in part.records() if isinstance(r, ClusterChanged)), last)
+    return SnapshotNames(last.snapshot) if last is not None else Nobody()
+
+
+def _batches(rows: Iterable[Row]) -> Iterable[list[Row]]:
+    batch: list[Row] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) >= _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _literal(value: Value) -> Any:
+    """A parameter as chdb reads it: an array is its text."""
+    if isinstance(value, int | str):
+        return value
+    quoted = ("'" + item.replace("\\", "\\\\").replace("'", "\\'") + "'" for item in value)
+    return f"[{','.join(quoted)}]"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:300]
+
+
+def _shown(url: str) -> str:
+    """The URL without its password."""
+    return re.sub(r"//([^:@/]*):[^@/]*@", r"//\1@", url)

@@ -1,0 +1,68 @@
+"""kubectl's JSONPath templates over the records of -o json."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.render.jsonpath import JsonPathTemplate
+
+RECORD = {
+    "hops": [{"point": "rx", "device": "a"}, {"point": "tx", "device": "b"}, {"point": "rx", "device": "c"}],
+    "labels": {"app.kubernetes.io/name": "llama"},
+    "drop": None,
+    "count": 3,
+}
+BUNDLE = Path(__file__).parents[2] / "golden" / "bundles" / "stale-endpoint.gnb"
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{.count}", "3"),
+        (".count", "3"),
+        ("{.hops[*].device}", "a b c"),
+        ("{.hops[0].device}", "a"),
+        ("{.hops[-1:].device}", "c"),
+        ('{.hops[?(@.point=="rx")].device}', "a c"),
+        ("{..device}", "a b c"),
+        (r"{.labels.app\.kubernetes\.io/name}", "llama"),
+        ("{.labels['app.kubernetes.io/name']}", "llama"),
+        ('{range .hops[*]}{.point}:{.device}{"\\n"}{end}', "rx:a\ntx:b\nrx:c\n"),
+        ("n={.count};{.nothing}{.drop}", "n=3;null"),
+        ("{.labels}", '{"app.kubernetes.io/name":"llama"}'),
+    ],
+)
+def test_a_template_reads_as_kubectl_reads_it(template: str, text: str) -> None:
+    assert JsonPathTemplate(template).text_of(RECORD) == text
+
+
+@pytest.mark.parametrize("template", ["{.hops[", "{range .hops[*]}{.point}", "{end}", "{.hops[?(]}"])
+def test_a_template_that_can_not_be_read_is_said(template: str) -> None:
+    with pytest.raises(InputError):
+        JsonPathTemplate(template)
+
+
+def test_what_comes_from_the_cluster_can_not_drive_a_terminal() -> None:
+    assert JsonPathTemplate("{.name}").text_of({"name": "\x1b[2J"}) == "\\x1b[2J"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "kubectl_genainet", *arguments], capture_output=True, text=True)
+
+
+def test_commands_write_a_line_a_record() -> None:
+    done = run("diagnose", "svc/my-llama-svc", "--from", str(BUNDLE), "-o", "jsonpath={.kind} {.causes[0].check}")
+    assert (done.returncode, done.stdout) == (1, "diagnosis stale-endpoint\n")
+    done = run("trace", "svc/my-llama-svc", "--from", str(BUNDLE), "-o", "jsonpath={.kind}")
+    assert done.stdout.splitlines()[-1] == "summary" and set(done.stdout.splitlines()) == {"path", "summary"}
+
+
+def test_a_bad_template_and_a_go_template_fail_before_anything_is_read() -> None:
+    assert run("trace", "--from", "nowhere.gnb", "-o", "jsonpath={.hops[").returncode == 2
+    done = run("trace", "--from", "nowhere.gnb", "-o", "go-template={{.kind}}")
+    assert done.returncode == 2 and "use -o jsonpath=TEMPLATE" in done.stderr
