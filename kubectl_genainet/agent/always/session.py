@@ -26,6 +26,7 @@ from kubectl_genainet import wire
 from kubectl_genainet.agent.always.metrics import Metrics
 from kubectl_genainet.agent.always.otlp import Endpoint, FlowLogs, LogExporter
 from kubectl_genainet.agent.always.owners import Owners
+from kubectl_genainet.agent.always.shipping import OwnerNames, Shipper
 from kubectl_genainet.agent.dns.once import ExchangesOnce
 from kubectl_genainet.agent.record.options import RecordOptions
 from kubectl_genainet.agent.serve.history import History
@@ -301,6 +302,9 @@ async def always_on(
                 LogExporter(Endpoint.parse(otlp_endpoint), metrics.registry, server.inventory.node)
             )
             consumers += (FlowLogs(metrics, exporter.put).feed,)
+            if record is not None:
+                names = OwnerNames(owners)
+                stack.enter_context(Shipper(Path(record.folder), server.inventory.node, exporter, names))
         where = server.inventory
         session = AlwaysOn(where.node, where.host_netns, server.cache, metrics, consumers, record)
         OwnCost(

@@ -176,7 +176,7 @@ def source_options(
 def _past_of(source: Source, given: dict[str, Any], own_length: str) -> Source:
     """The source, or what was recorded of it in the time that the options name."""
     from kubectl_genainet.commands.options.when import time_range
-    from kubectl_genainet.run.sources.history import HistorySource
+    from kubectl_genainet.run.sources.past import past_of
 
     since, at, until = (given.pop(name) for name in ("since", "at", "until"))
     if own_length:
@@ -191,9 +191,10 @@ def _past_of(source: Source, given: dict[str, Any], own_length: str) -> Source:
         if length_s is not None and not own_length:
             raise click.UsageError("--for goes with --at or --since")
         return source
-    if not source.live:
-        raise click.UsageError("--since and --at ask a cluster or a lab: what is in a file has its own time")
-    return HistorySource(source, when, warn=Messages().warn)
+    try:
+        return past_of(source, when, Messages().warn)
+    except InputError as error:
+        raise click.UsageError(error.message) from None
 
 
 def cluster_options(function: F) -> F:
