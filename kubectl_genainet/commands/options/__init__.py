@@ -191,6 +191,8 @@ def _past_of(source: Source, given: dict[str, Any], own_length: str) -> Source:
         if length_s is not None and not own_length:
             raise click.UsageError("--for goes with --at or --since")
         return source
+    if isinstance(source, HistorySource):
+        return source.within(when)
     if not source.live:
         raise click.UsageError("--since and --at ask a cluster or a lab: what is in a file has its own time")
     return HistorySource(source, when, warn=Messages().warn)
