@@ -22,7 +22,7 @@ from kubectl_genainet.model.events import Bye, ClusterChanged, Event, Hello, Pac
 from kubectl_genainet.run.sources.engines import Chdb
 
 SECOND = 1_000_000_000
-BLOCK_NS = 5 * SECOND
+BLOCK_NS = SECOND // 2  # many blocks of a short recording
 
 
 def segments_of(bundle: Bundle, folder: Path) -> tuple[int, int]:
@@ -60,7 +60,7 @@ def _write(folder: Path, events: list[Event], ahead: int, first_ns: int, length_
     for number in range(-(-length_ns // BLOCK_NS)):
         mono = (first_ns + number * BLOCK_NS, first_ns + min((number + 1) * BLOCK_NS, length_ns))
         covers = Span(mono[0] + ahead, mono[1] + ahead, *mono)
-        flags = Flag.STATE | (Flag.WHOLE_STATE | Flag.FIRST if number == 0 else Flag(0))
+        flags = Flag.STATE | Flag.WHOLE_STATE | Flag.FIRST if number == 0 else Flag(0)
         records = by_block.get(number, [])
         blocks.append(encode_block(records, covers, session=7, number=number + 1, boot_id=bytes(16), flags=flags))
     _segment(folder, first_ns + ahead).write_bytes(b"".join(blocks))

@@ -232,7 +232,8 @@ class Rebuilt:
     """Segments made again of rows: feed it what a query gives back, in any order."""
 
     def __init__(self) -> None:
-        self._covers: dict[str, dict[tuple[int, int], Cover]] = defaultdict(dict)
+        # by node, session and the number of the last block: the number of the first, and what they cover
+        self._covers: dict[str, dict[tuple[int, int], tuple[int, Cover]]] = defaultdict(dict)
         # by node and block: the records by their place and text, so that one that was sent twice is there once
         self._records: dict[str, dict[tuple[int, int], dict[tuple[int, int, str], Event]]] = defaultdict(
             lambda: defaultdict(dict)
@@ -242,10 +243,13 @@ class Rebuilt:
     def nodes(self) -> list[str]:
         return sorted(self._covers)
 
-    def cover(self, node: str, body: str) -> None:
-        """Raises msgspec.ValidationError for what is no cover."""
+    def cover(self, node: str, body: str, first: int | None = None) -> None:
+        """The header of a block; with `first`, of all blocks from that number on as one.
+
+        Raises msgspec.ValidationError for what is no cover.
+        """
         cover = msgspec.json.decode(body, type=Cover)
-        self._covers[node][cover.session, cover.number] = cover
+        self._covers[node][cover.session, cover.number] = (cover.number if first is None else first, cover)
 
     def record(self, node: str, session: int, number: int, position: int, at_ns: int, body: str) -> None:
         """Raises GenainetError for a record that this version can't read."""
@@ -253,16 +257,21 @@ class Rebuilt:
 
     def range(self, node: str, since_ns: int, until_ns: int, wanted: Wanted) -> NodeRange:
         """What the node itself would have given for the range."""
-        covers = sorted(self._covers[node].values(), key=lambda c: (c.wall_from, c.number))
-        records = self._records[node]
+        covers = sorted(self._covers[node].values(), key=lambda placed: (placed[1].wall_from, placed[0]))
         with TemporaryDirectory(prefix="genainet-") as folder:
-            first = covers[0].wall_from if covers else 0
-            segment = Path(folder) / f"{1:020d}-{max(first, 0):020d}.seg"
+            began = covers[0][1].wall_from if covers else 0
+            segment = Path(folder) / f"{1:020d}-{max(began, 0):020d}.seg"
             with segment.open("wb") as file:
-                for cover in covers:
-                    own = records.get((cover.session, cover.number), {})
-                    file.write(cover.block([own[place] for place in sorted(own)]))
+                for first, cover in covers:
+                    file.write(cover.block(list(self._records_of(node, cover.session, first, cover.number))))
             return node_range(node, RangeReader(Path(folder), node, since_ns, until_ns, wanted).blocks())
+
+    def _records_of(self, node: str, session: int, first: int, last: int) -> Iterator[Event]:
+        """The records of these blocks, in the order in which they were written."""
+        by_block = self._records[node]
+        for number in range(first, last + 1):
+            placed = by_block.get((session, number), {})
+            yield from (placed[place] for place in sorted(placed))
 
 
 def rows_of_folder(folder: Path, node: str, names: Names) -> Iterator[Row]:

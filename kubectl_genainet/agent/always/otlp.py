@@ -1,7 +1,8 @@
 """Flows as log records to an OpenTelemetry Collector: OTLP/HTTP in its JSON encoding, from a thread of its own.
 
 Source: https://opentelemetry.io/docs/specs/otlp (OTLP/HTTP, JSON Protobuf Encoding, retryable answers, partial
-success). docs/adr/0043-metrics-on-the-agent.md says why no SDK does it. DNS names are not sent.
+success). docs/adr/0043-metrics-on-the-agent.md says why no SDK does it. Flow logs
+have no DNS names.
 """
 
 from __future__ import annotations

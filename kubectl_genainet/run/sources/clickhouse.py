@@ -26,6 +26,7 @@ from kubectl_genainet.wire import HistoryRequest
 LOCAL = "chdb:"
 STATE_BACK_NS = 26 * 3600 * 1_000_000_000  # a recorder tells the whole state at least once in the age of its recording
 BLOCK_NS = 15 * 1_000_000_000  # a block covers less: its rows may lie so long before a range that it reaches into
+BLOCKS_AS_ONE = 12  # of five seconds
 DEFAULT_NS = 3600 * 1_000_000_000
 _BETWEEN = "Timestamp >= fromUnixTimestamp64Nano({since:Int64}) AND Timestamp < fromUnixTimestamp64Nano({until:Int64})"
 # From which time on the state has to be read: per node the last block that tells the whole state.
@@ -38,7 +39,16 @@ EXTENT = (
     "SELECT toUnixTimestamp64Nano(min(Timestamp)), max(JSONExtractInt(Body, 2)) "
     f"FROM {TABLE} WHERE Part = '{COVER}' AND Service = ''"
 )
-COVERS = f"SELECT Node, Body FROM {TABLE} WHERE Part = '{COVER}' AND Service = '' AND {_BETWEEN}"
+# Headers of blocks that follow each other, a minute of them as one: from, until (the first and the second number of a Cover) and
+# so on; where one is missing, or holds state, they come one by one. 21 are the flags STATE, FIRST and WHOLE_STATE.
+COVERS = f"""
+SELECT Node, if(uniqExact(Number) = max(Number) - min(Number) + 1, [], groupArray(Body)) AS each,
+    concat('[', arrayStringConcat(arrayMap(n -> toString(n), [
+        min(JSONExtractInt(Body, 1)), max(JSONExtractInt(Body, 2)), min(JSONExtractInt(Body, 3)), max(JSONExtractInt(Body, 4)),
+        min(JSONExtractInt(Body, 5)), Session, toInt64(max(Number))]), ','),
+        ',"', any(JSONExtractString(Body, 8)), '",', toString(max(Flags)), ']') AS whole, min(Number)
+FROM {TABLE} WHERE Part = '{COVER}' AND Service = '' AND {_BETWEEN}
+GROUP BY Node, Session, intDiv(Number, {{blocks:UInt32}}), if(bitAnd(Flags, 21) != 0, Number + 1, 0)"""
 STATES = (
     f"SELECT Node, Session, Number, Position, toUnixTimestamp64Nano(Timestamp), Body FROM {TABLE} "
     f"WHERE Part = '{STATE}' AND Service = '' AND {_BETWEEN}"
@@ -127,8 +137,11 @@ class ClickHouseSource(HistorySource):
         rebuilt = Rebuilt()
         between = {"since": min(begin, since) - BLOCK_NS, "until": until}
         try:
-            for node, body in self.engine.rows(COVERS, between):
-                rebuilt.cover(node, body)
+            for node, each, whole, first in self.engine.rows(COVERS, {**between, "blocks": BLOCKS_AS_ONE}):
+                for body in each:
+                    rebuilt.cover(node, body)
+                if not each:
+                    rebuilt.cover(node, whole, int(first))
         except msgspec.ValidationError as error:
             raise GenainetError(f"{self} holds rows that this version can't read: {error}") from None
         self._take_records(rebuilt, self.engine.rows(STATES, between))

@@ -224,3 +224,20 @@ spec:
 def test_a_device_plugin_lists_the_nodes_devices_and_opens_none() -> None:
     assert findings(PLUGIN.replace("FOLDER", "/var/lib/kubelet/device-plugins"), "rdma-host-path") == []
     assert findings(PLUGIN.replace("FOLDER", "/var/lib/models"), "rdma-host-path")
+
+
+WITH_PRESETS = """
+apiVersion: serving.kserve.io/v1alpha1
+kind: LLMInferenceService
+metadata: {name: llm, namespace: ml}
+spec:
+  model: {uri: "hf://a/b"}
+  template:
+    containers: [{name: main, resources: {limits: {nvidia.com/gpu: 2, rdma/roce_gdr: 1}}, args: ["--tensor-parallel-size=2"]}]
+"""
+
+
+@pytest.mark.parametrize("check", ["rdma-memlock", "shared-memory"])
+def test_what_an_operators_presets_may_add_is_not_checked(check: str) -> None:
+    assert findings(WITH_PRESETS, check) == []
+    assert "presets of its operator" in unchecked(WITH_PRESETS, check)

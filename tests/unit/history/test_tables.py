@@ -24,7 +24,7 @@ from kubectl_genainet.history.merge import merged
 from kubectl_genainet.history.objects import objects_range
 from kubectl_genainet.history.ranges import NodeRange, node_range
 from kubectl_genainet.history.read import RangeReader
-from kubectl_genainet.history.rows import OBJECTS
+from kubectl_genainet.history.rows import OBJECTS, Nobody, rows_of_folder
 from kubectl_genainet.history.select import Part
 from kubectl_genainet.model.events import Event
 from kubectl_genainet.model.history import Gap
@@ -32,7 +32,7 @@ from kubectl_genainet.run.sources.clickhouse import ClickHouseSource, records_qu
 from kubectl_genainet.run.sources.engines import TABLE, Chdb, ClickHouse, chdb_over
 from kubectl_genainet.run.sources.history import TimeRange
 from kubectl_genainet.wire import HistoryRequest
-from tests.tabletest import SECOND, http_over, segments_of
+from tests.tabletest import BLOCK_NS, SECOND, http_over, segments_of
 
 SERVICE = "svc/my-llama-svc"
 OTHER_ROWS = 400_000  # of other Services, in the same time
@@ -98,9 +98,14 @@ def test_every_verb_of_the_past_replays_a_table(recorded: Recorded) -> None:
     assert api.dns(recorded.source()).exchanges == ()
 
 
-def test_a_missing_block_is_a_gap_with_its_reason(recorded: Recorded, tmp_path: Path) -> None:
+def test_what_is_missing_is_a_gap_with_its_reason(recorded: Recorded, tmp_path: Path) -> None:
     events = recorded.source().recording.events
     assert not [event for event in events if isinstance(event, Gap)]
+    rows = [row for row in rows_of_folder(recorded.folder / "node-1", "node-4", Nobody()) if row.number != 4]
+    recorded.engine.load(rows)  # as node-1, without one of its blocks
+    gaps = [e for e in recorded.source().recording.events if isinstance(e, Gap)]
+    assert [gap.node for gap in gaps] == ["node-4"] and gaps[0].until_ns - gaps[0].since_ns == BLOCK_NS
+    recorded.engine.run(f"ALTER TABLE {TABLE} DELETE WHERE Node = 'node-4' SETTINGS mutations_sync = 1")
     later = TimeRange(recorded.when.since_ns, recorded.when.until_ns + 60 * SECOND)
     gaps = [e for e in recorded.source().within(later).recording.events if isinstance(e, Gap)]
     assert {gap.node for gap in gaps} >= {"node-1", "node-2", "node-3"}

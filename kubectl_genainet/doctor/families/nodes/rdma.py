@@ -12,12 +12,20 @@ from kubectl_genainet.doctor.objects.raw import at, items, strings, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.devices import privileged, rdma_requests
 from kubectl_genainet.doctor.predicates.edits import edit_container, edit_shared_memory
-from kubectl_genainet.model.finding import Remedy, Severity
+from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.units import quantity
 
 _COREWEAVE = "rdma/ib"
 DEVICE_NODES = "/dev/infiniband"
 _ALL = ("IPC_LOCK", "CAP_IPC_LOCK", "ALL", "SYS_ADMIN")
+
+
+_PRESETS = "the presets of its operator, which may add it, are not here"
+
+
+def _merged_with_presets(workload: Workload) -> bool:
+    """Whether an operator merges the containers with presets of its own (KServe's LLMInferenceServiceConfig)."""
+    return workload.ref.kind == "LLMInferenceService"
 
 
 def _containers(cluster: Cluster) -> Iterator[tuple[Workload, Container]]:
@@ -46,6 +54,9 @@ def rdma_memlock(cluster: Cluster) -> Problems:
         requests = rdma_requests(container)
         added = strings(container.raw, "securityContext", "capabilities", "add")
         if not requests or privileged(container) or any(c in _ALL for c in added):
+            continue
+        if _merged_with_presets(workload):
+            yield NotChecked(str(workload.ref), f"IPC_LOCK: {_PRESETS}")
             continue
         field = workload.field(f"{container.field}.securityContext.capabilities.add")
         change = dict(at(container.raw, "securityContext") or {})
@@ -137,6 +148,9 @@ def shared_memory(cluster: Cluster) -> Problems:
         if found is not None and (found[1] == 0 or found[1] >= ENOUGH):
             continue
         if found is None and shards < 2:
+            continue
+        if found is None and _merged_with_presets(workload):
+            yield NotChecked(str(workload.ref), f"/dev/shm: {_PRESETS}")
             continue
         field = found[0] if found else workload.field(f"{container.field}.volumeMounts")
         said = (
