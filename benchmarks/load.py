@@ -188,7 +188,10 @@ class Trace:
 
 def attached() -> set[int]:
     """The programs that are attached to the last tracepoint of the last probe."""
-    links = json.loads(subprocess.run(["bpftool", "-j", "link", "list"], capture_output=True, check=True).stdout)
+    command, listed = ["bpftool", "-j", "link", "list"], None
+    while listed is None or listed.returncode:  # it fails where another's link goes while it lists
+        listed = subprocess.run(command, capture_output=True, check=False)
+    links = json.loads(listed.stdout)
     return {link["id"] for link in links if link.get("tp_name") == "inet_sock_set_state"}
 
 

@@ -22,15 +22,17 @@ class Rulesets:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self._dumps: dict[tuple[str, int], dict[str, RulesetDump]] = defaultdict(dict)
+        self._read_ns: dict[tuple[str, int], int] = {}
         self._parsed: dict[tuple[str, int], tuple[Ruleset | None, str]] = {}
         self._earlier: dict[tuple[str, int], list[dict[str, RulesetDump]]] = defaultdict(list)
 
     def learn(self, dumps: RulesetDump | NetnsRules) -> None:
         key = (dumps.node, dumps.netns if isinstance(dumps, NetnsRules) else _HOST)
         parts = dumps.dumps if isinstance(dumps, NetnsRules) else (dumps,)
+        self._read_ns[key] = dumps.t_ns
         if any(d.source in self._dumps[key] and self._dumps[key][d.source].text != d.text for d in parts):
             self._earlier[key] = [dict(self._dumps[key]), *self._earlier[key][: MAX_EARLIER - 1]]
-        for dump in dumps.dumps if isinstance(dumps, NetnsRules) else (dumps,):
+        for dump in parts:
             self._dumps[key][dump.source] = dump
         self._parsed.pop(key, None)
 
@@ -54,6 +56,11 @@ class Rulesets:
     def known(self, node: str, netns: int) -> bool:
         """Whether the rules of the namespace have been read. What is not known to be a pod's is taken for the host's."""
         return bool(self._dumps[self._key(node, netns)])
+
+    def read_since(self, node: str, netns: int, t_ns: int) -> bool:
+        """Whether a pod's rules were read after the moment; true of the host's, of which only changes are told."""
+        key = self._key(node, netns)
+        return key[1] == _HOST or self._read_ns.get(key, 0) >= t_ns
 
     def _parse(self, key: tuple[str, int]) -> tuple[Ruleset | None, str]:
         return self._parse_dumps(key, self._dumps[key])

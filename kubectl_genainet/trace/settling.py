@@ -123,9 +123,21 @@ class Settling:
         return max(FIRST_RESEND_NS, 2 * (began[-1] - began[-2]))
 
     def _waits_for_rules(self, connection: Connection) -> bool:
-        """Whether a packet died in a pod's namespace whose own rules are on their way."""
-        dying = (d.event for d in connection.drops if d.event.hook)
-        return any(not self._context.rulesets.known(event.node, event.netns) for event in dying)
+        """Whether a packet died in a pod's namespace whose own rules are on their way, or, where those that were read before do
+        not explain it, are read anew."""
+        rulesets = self._context.rulesets
+        dying = [drop.event for drop in connection.drops if drop.event.hook]
+        if any(not rulesets.known(event.node, event.netns) for event in dying):
+            return True
+        unread = any(not rulesets.read_since(event.node, event.netns, event.t_ns) for event in dying)
+        return unread and self._unexplained(connection)
+
+    def _unexplained(self, connection: Connection) -> bool:
+        """Whether no rule explained the connection's drop when it was first looked at."""
+        if connection.unexplained is None:
+            drop = self._path_of(connection).drop
+            connection.unexplained = drop is not None and drop.certainty is Certainty.UNKNOWN
+        return connection.unexplained
 
     def _waits_for_counters(self, connection: Connection) -> bool:
         """Whether no rule explains a drop, and the node has not told since what its connection table counted."""
@@ -134,7 +146,4 @@ class Settling:
             return False
         if all(self._progress.now.get(e.node, 0) - e.t_ns > COUNTERS_NS for e in dying):
             return False
-        if connection.unexplained is None:
-            drop = self._path_of(connection).drop
-            connection.unexplained = drop is not None and drop.certainty is Certainty.UNKNOWN
-        return connection.unexplained
+        return self._unexplained(connection)

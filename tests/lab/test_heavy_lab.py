@@ -75,6 +75,16 @@ def test_the_typo_is_on_the_first_screen_and_all_of_it_on_forty_lines(lab: Runni
     assert "default/chat (15 pods)" in done.stdout and "default/batch-scoring (14 pods)" in done.stdout
 
 
+def test_a_diagnosis_of_it_is_as_short(lab: RunningLab) -> None:
+    arguments = ("diagnose", "svc/vllm", "--lab", lab.name, "--for", "8s")
+    done = genainet(*arguments, environment={"COLUMNS": "80"}, timeout=90)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 1 and len(lines) <= 40 and all(len(line) <= 80 for line in lines), done.stdout
+    screen = " ".join("\n".join(lines[:23]).split())
+    assert "1 cause found" in lines[0] and "isolated for ingress by default/vllm-clients" in screen
+    assert "default/chat-canary → default/vllm" in screen and "role=clinet" in screen
+
+
 def test_filters_leave_the_failing_client_alone(lab: RunningLab) -> None:
     arguments = ("trace", "svc/vllm", "--lab", lab.name, "--timeout", "6s", "--from", "role=clinet", "-o", "json")
     began = time.monotonic()

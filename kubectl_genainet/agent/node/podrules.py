@@ -3,7 +3,6 @@ host's anew."""
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -14,8 +13,9 @@ from kubectl_genainet.model.events import Event, PacketDropped
 from kubectl_genainet.model.node import NetnsRules
 
 MAX_NAMESPACES = 64  # a session reads so many; each takes some hundred ms of commands
-AGAIN_S = 15.0  # rules change while a session runs
-HOSTS_AGAIN_S = 10.0  # the host's are read regularly too; a rule may be there for seconds only
+AGAIN_S = 3.0  # rules change while a session runs, and one may be there for seconds only
+HOSTS_AGAIN_S = 10.0  # the host's are read regularly too
+SHARE = 100  # reading takes one part in so many of the time, at most
 _REASONS = frozenset({"NETFILTER_DROP", "NO_SOCKET"})
 
 
@@ -28,8 +28,9 @@ class PodRules:
         self._read_hosts = hosts
         self._node, self._inventory, self._report = node, inventory, report
         self._host = inventory.host_inode
-        self._read_at: dict[int, float] = {}
-        self._wanted: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._next: dict[int, float] = {}  # when each may be read again
+        self._due: dict[int, float] = {}
+        self._asked = threading.Condition()
         threading.Thread(target=self._run, daemon=True).start()
 
     def see(self, event: Event) -> None:
@@ -38,19 +39,39 @@ class PodRules:
             return
         if event.netns == self._host and event.reason != "NETFILTER_DROP":
             return
-        now, last = time.monotonic(), self._read_at.get(event.netns)
-        again = HOSTS_AGAIN_S if event.netns == self._host else AGAIN_S
-        if (last is None and len(self._read_at) < MAX_NAMESPACES) or (last is not None and now - last > again):
-            self._read_at[event.netns] = now
-            self._wanted.put(event.netns)
+        with self._asked:
+            if event.netns in self._due or (event.netns not in self._next and len(self._next) >= MAX_NAMESPACES):
+                return
+            self._due[event.netns] = max(time.monotonic(), self._next.get(event.netns, 0.0))
+            self._asked.notify()
 
     def _run(self) -> None:
         while True:
-            inode = self._wanted.get()
-            if inode == self._host:
-                self._read_hosts()
-                continue
-            path = self._inventory.path_of(inode)
-            if path is not None:
-                dumps = tuple(read_rulesets(self._node, path, only_rules=True))
-                self._report(NetnsRules(node=self._node, t_ns=time.monotonic_ns(), netns=inode, dumps=dumps))
+            inode = self._take()
+            began = time.monotonic()
+            self._read(inode)
+            took = time.monotonic() - began
+            again = HOSTS_AGAIN_S if inode == self._host else AGAIN_S
+            self._next[inode] = began + max(again, SHARE * took)
+
+    def _take(self) -> int:
+        """The next namespace that is due; waits for one."""
+        with self._asked:
+            while True:
+                inode = min(self._due, key=lambda one: self._due[one], default=None)
+                left = self._due[inode] - time.monotonic() if inode is not None else None
+                if inode is not None and left is not None and left <= 0:
+                    del self._due[inode]
+                    self._next.setdefault(inode, 0.0)
+                    return inode
+                self._asked.wait(left)
+
+    def _read(self, inode: int) -> None:
+        if inode == self._host:
+            self._read_hosts()
+            return
+        path = self._inventory.path_of(inode)
+        if path is not None:
+            began = time.monotonic_ns()
+            dumps = tuple(read_rulesets(self._node, path, only_rules=True))
+            self._report(NetnsRules(node=self._node, t_ns=began, netns=inode, dumps=dumps))

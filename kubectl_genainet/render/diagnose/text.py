@@ -63,7 +63,8 @@ class TextView:
                 for command in cause.remedy.command.splitlines()
                 for line in command_lines(command, self.console.width, indent=9)
             )
-            self._print(Text(f"{' ' * 9}{printable(line)}") for line in cause.remedy.yaml.splitlines())
+            if "--patch" not in cause.remedy.command.split():  # else the command prints the YAML, and a screen is short
+                self._print(Text(f"{' ' * 9}{printable(line)}") for line in cause.remedy.yaml.splitlines())
 
     def _line(self, text: str, *, style: str = "", indent: int = 0, hang: int = 0) -> None:
         """A paragraph whose further lines are indented by `hang` more."""
