@@ -18,10 +18,11 @@ check: setup
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-# Kubernetes, Debian's kernels and its firewalls for the tests, built and unpacked into ~/.cache/kubectl-genainet; nothing
-# where they are there.
+# Kubernetes, CoreDNS, custom kinds' definitions, Debian's kernels and its firewalls for the tests, built and unpacked into
+# ~/.cache/kubectl-genainet; nothing where they are there.
 kubernetes: setup
 	scripts/kubernetes.sh
+	scripts/crds.sh >/dev/null
 	scripts/kernels.sh >/dev/null
 	scripts/firewalls.sh >/dev/null
 

@@ -18,6 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from kubectl_genainet import wire
+from kubectl_genainet.descriptors import make_room
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.blocks import Damage, scan
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, Progress
@@ -171,6 +172,7 @@ def _each(
         except GenainetError as error:
             answers.setdefault(node, error)
 
+    make_room(len(dials))
     deadline = time.monotonic() + within_s
     threads = [threading.Thread(target=one, args=item, daemon=True) for item in dials.items()]
     for thread in threads:
@@ -266,6 +268,7 @@ class Streams:
     """
 
     def __init__(self, dials: Mapping[str, Dial], requests: Mapping[str, TraceRequest], token: str = "") -> None:
+        make_room(len(dials))
         self._dials, self._token = dials, token
         self._waiting = WaitingRecords(WAITING_RECORDS, WAITING_BYTES)
         self._closing = threading.Event()

@@ -15,9 +15,9 @@ from kubectl_genainet.kube.resources import Served
 from kubectl_genainet.model.kube import KubeObject
 
 _REMEMBERED = 8192  # parts; a list is sorted by name, so that what has the same owner is close together
-_WORTH_SHARING = 1 << 14  # bytes; a longer part is one of its kind
+_WORTH_SHARING = 1 << 13  # bytes; a longer part is one of its kind
 _OPENED = frozenset({"metadata", "spec", "status"})
-# Heavy and never analysed: test_items.py holds that nothing else in the package names them.
+# Heavy and never analysed: test_kube_items.py holds that nothing else in the package names them.
 _NOT_KEPT = frozenset({"managedFields", "volumesInUse", "volumesAttached"})
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
@@ -54,12 +54,20 @@ class ItemDecoder:
         for name, member in _members.decode(text).items():
             if name in self._left_out:
                 continue
-            value = self._shared(bytes(member))
-            if name == "annotations" and isinstance(value, dict):
-                value.pop(_LAST_APPLIED, None)
+            value = self._annotations(member) if name == "annotations" else self._shared(bytes(member))
             if value is not None:
                 opened[name] = value
         return opened
+
+    def _annotations(self, part: msgspec.Raw) -> Any:
+        """One by one: the copy of the object that kubectl leaves there is neither kept nor remembered."""
+        text = bytes(part)
+        if not text.startswith(b"{"):
+            return self._shared(text)
+        values = {
+            name: self._shared(bytes(member)) for name, member in _members.decode(text).items() if name != _LAST_APPLIED
+        }
+        return {name: value for name, value in values.items() if value is not None}
 
     def _shared(self, text: bytes) -> Any:
         """The value of a text; the same one as the last time. None where it is null."""

@@ -15,6 +15,7 @@ from kubectl_genainet.policy.dialects.admin import compile_admin_policy
 from kubectl_genainet.policy.dialects.calico.compiler import GROUPS as CALICO_GROUPS
 from kubectl_genainet.policy.dialects.calico.compiler import CalicoCompiler
 from kubectl_genainet.policy.dialects.cilium import CiliumCompiler
+from kubectl_genainet.policy.dialects.cilium.names import Lookups
 from kubectl_genainet.policy.dialects.kubernetes import compile_network_policy
 from kubectl_genainet.policy.enforcers import Enforcer, EnforcerName, Trait
 from kubectl_genainet.policy.enforcers.base import Unread
@@ -62,7 +63,8 @@ class Compiled:
     """`tiers` in the order in which they are consulted; `host_policies` apply to nodes and are not evaluated.
 
     `refused` are not in force; `unevaluated` names these and those that a stand-in in `policies` takes the place of.
-    `identities` are there where Cilium enforces the policies; `compilers`, by group and kind, compile one object more.
+    `identities` and `lookups` are there where Cilium enforces the policies; `compilers`, by group and kind, compile one
+    object more.
     `unread` are policies of kinds that the enforcer does not read, `made` those that an option of it amounts to;
     `network_policy` compiles a NetworkPolicy as if the enforcer kept to the API in some respects.
     """
@@ -73,6 +75,7 @@ class Compiled:
     unevaluated: list[Unevaluated] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     identities: Identities | None = None
+    lookups: Lookups | None = None
     compilers: dict[tuple[str, str], Compiler] = field(default_factory=dict)
     unread: list[Policy] = field(default_factory=list)
     made: list[tuple[Trait, Policy]] = field(default_factory=list)
@@ -126,6 +129,7 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
         key = (obj.group, obj.kind)
         found.take((obj,), found.compilers[key], by, unread.get(key))
     found.compilers = {key: compiler for key, compiler in found.compilers.items() if key not in unread}
+    found.lookups = cilium.lookups if cilium.enforces else None
     found.made += _made(enforcer)
     found.policies += [policy for _, policy in found.made]
     for stand_in in unevaluated_policies(snapshot, _EVALUATED):

@@ -64,7 +64,7 @@ class PolicyEngine:
         self.host_policies = tuple(compiled.host_policies)
         self.unevaluated = tuple(compiled.unevaluated)
         self.refused = tuple(compiled.refused)
-        self.identities = compiled.identities
+        self.identities, self.lookups = compiled.identities, compiled.lookups
         self._by_namespace: dict[str, list[Policy]] = defaultdict(list)
         for policy in self.policies:
             self._by_namespace[_namespace_of(policy)].append(policy)

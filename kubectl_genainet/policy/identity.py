@@ -7,9 +7,8 @@ identity labels takes them. What is no pod has reserved labels: host, remote-nod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import msgspec
 
@@ -88,12 +87,11 @@ class Identities:
     api_servers: frozenset[Address] | None = None
     api_nodes: frozenset[str] = frozenset()
     dual_stack: bool = False
+    families_known: bool = (
+        True  # whether `dual_stack` is what the agent's option says, and not what addresses let guess
+    )
     version: int = 4  # of addresses, where the cluster has one family only
     node_labels: bool = False
-
-    @cached_property
-    def _worlds(self) -> Mapping[int, str]:
-        return {4: "world-ipv4", 6: "world-ipv6"} if self.dual_stack else {4: "world", 6: "world"}
 
     def label(self, term: LabelTerm, party: Party, own: Party) -> Value:
         """The label that a requirement asks for."""
@@ -144,18 +142,24 @@ class Identities:
         if name == "kube-apiserver":
             return self._api_server(party)
         if party.kind is PartyKind.OUTSIDE:
-            if not name.startswith("world"):
-                return ABSENT
-            if self.dual_stack and party.address is None and name != "world":
-                return Value(None, why=f"the addresses of {party.text} are not known")
-            version = party.address.version if party.address else 4
-            return Value(name == self._worlds[version])
+            return self._world(name, party)
         if name not in _NODE_KEYS:
             return ABSENT
         runs = party.runs(own)
         if runs is None:
             return Value(None, why=f"the node of {own.text} is not known")
         return Value(runs is (name == "host"))
+
+    def _world(self, name: str, party: Party) -> Value:
+        """Whether what is outside has a label of the world: one for all, or under dual stack one for each IP version."""
+        if name not in _WORLD:
+            return ABSENT
+        if (self.dual_stack or not self.families_known) and party.address is None and name != "world":
+            return Value(None, why=f"the addresses of {party.text} are not known")
+        single, dual = name == "world", party.address is not None and name == f"world-ipv{party.address.version}"
+        if not self.families_known and single is not dual:
+            return Value(None, why="the agent's option enable-ipv6 was not read: the world has other labels with it")
+        return Value(dual if self.dual_stack else single)
 
     def _api_server(self, party: Party) -> Value:
         if self.api_servers is None:
@@ -269,8 +273,8 @@ class EntityPeer(msgspec.Struct, frozen=True):
             if party.kind is not PartyKind.OUTSIDE:
                 return YES
             names = _IN_CLUSTER if self.identities.api_servers is not None else ()
-        elif self.entity == "world":
-            names = _WORLD
+        elif self.entity == "world" and party.kind is PartyKind.OUTSIDE:
+            return YES  # whatever the IP version
         unsure = ""
         for name in names:
             label = self.identities.reserved(name, party, own)

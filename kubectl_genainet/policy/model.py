@@ -190,7 +190,8 @@ class DirectionResult(msgspec.Struct, frozen=True):
 class Explanation(msgspec.Struct, frozen=True):
     """The answer for one flow: it passes when the source's egress and the destination's ingress both allow it.
 
-    `arrival` says where the packet that arrives is another than the one of `flow`, and why.
+    `arrival` says where the packet that arrives is another than the one of `flow`, and why; `arriving` are the packets of
+    which any may arrive, where there are several.
     """
 
     flow: PolicyFlow
@@ -198,6 +199,7 @@ class Explanation(msgspec.Struct, frozen=True):
     egress: DirectionResult
     ingress: DirectionResult
     arrival: str = ""
+    arriving: tuple[PolicyFlow, ...] = ()
 
     @property
     def not_evaluated(self) -> tuple[NotEvaluated, ...]:

@@ -85,7 +85,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
         nodes = start_nodes(plane, 2, images)
         images.unlink()
         try:
-            install_application(plane.api(), AGENT)
+            install_application(plane, AGENT)
             yield Cluster(str(plane.kubeconfig()), AGENT, nodes, plane)
         finally:
             for node in nodes:

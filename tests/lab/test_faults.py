@@ -537,7 +537,7 @@ def test_a_nodes_own_client_has_service_and_backend(told: Told) -> None:
 def test_drops_of_a_queue_that_were_made_good_fail_nothing(told: Told) -> None:
     done, path = one(told, "short_queue")
     assert [*done.got.values()] == ["answered"] and (path["outcome"], path["drop"]) == ("answered", None)
-    assert path["retransmits"] == done.counted
+    assert 1 <= path["retransmits"] <= done.counted  # of the whole pod, which repeats another's SYN-ACK meanwhile
 
 
 def test_a_stale_link_address_is_a_failure(told: Told) -> None:

@@ -12,12 +12,15 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from kubectl_genainet.agent.exact.rules import TABLE
+from kubectl_genainet.cli import cli
 from kubectl_genainet.lab.change import changing
 from kubectl_genainet.lab.datapath.kube_proxy_input import ProxyNode
 from kubectl_genainet.lab.datapath.kube_proxy_nft import write_nftables
@@ -174,15 +177,13 @@ def test_one_node_is_asked_for_by_name(lab: RunningLab) -> None:
 # --- how often --------------------------------------------------------------------------------------------------------
 
 
-def test_hits_are_the_connections_between_the_readings(lab: RunningLab) -> None:
-    watching = subprocess.Popen(
-        [*CLI, "rules", SERVICE, "--lab", lab.name, "--hits", "4", "-o", "json"], stdout=subprocess.PIPE, text=True
-    )
-    time.sleep(2.5)  # the first reading is over, the second not begun
-    node = connect(lab, 7)
-    out, _ = watching.communicate(timeout=30)
-    answer = Answer(watching.returncode, out, "")
-    for row in answer.rows:
+def test_hits_are_the_connections_between_the_readings(lab: RunningLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    callers: list[str] = []
+    connecting = SimpleNamespace(sleep=lambda _seconds: callers.append(connect(lab, 7)))
+    monkeypatch.setattr("kubectl_genainet.run.rules.time", connecting)  # in place of the time between the readings
+    done = CliRunner().invoke(cli, ["rules", SERVICE, "--lab", lab.name, "--hits", "4", "-o", "json"])
+    (node,) = callers
+    for row in Answer(done.exit_code, done.stdout, done.stderr).rows:
         hits = row["address"]["packets"] if row["mode"] == "iptables" else row["begun"]
         assert hits == (7 if row["node"] == node else 0), row
         assert row["begun"] == hits
@@ -201,14 +202,13 @@ def test_conntrack_column_counts_the_connections_that_the_node_holds(lab: Runnin
 
 def test_exact_counts_the_packets_of_each_rule_and_leaves_nothing(lab: RunningLab) -> None:
     tracing = subprocess.Popen(
-        [*CLI, "rules", SERVICE, "--lab", lab.name, "--exact", "3", "-o", "json"],
+        [*CLI, "rules", SERVICE, "--lab", lab.name, "--exact", "6", "-o", "json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 10
     while not all(TABLE in lab.node_output(node, "nft", "list", "tables") for node in NODES):
-        assert time.monotonic() < deadline, "no tracing table on some node"
+        assert tracing.poll() is None, "no tracing table on some node"
         time.sleep(0.1)
     time.sleep(0.5)
     node = connect(lab, 6)

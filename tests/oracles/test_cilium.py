@@ -24,13 +24,13 @@ CONFIG: Raw = {
     "apiVersion": "v1",
     "kind": "ConfigMap",
     "metadata": {"name": "cilium-config", "namespace": "kube-system"},
-    "data": {"cluster-name": "default"},
+    "data": {"cluster-name": "default", "enable-ipv6": "true"},  # as the oracle has it
 }
 # What no policy engine can tell: which addresses a name has, what a group holds that is not there, layer 7.
 OPEN = re.compile(
     r"the addresses of \S+ are not known|depends on DNS|no DNS rule|CiliumCIDRGroup|layer 7 rules|not in force"
 )
-OPTIONS = re.compile(r"option (cluster-name|labels|enable-node-selector-labels)\b.*not read")
+OPTIONS = re.compile(r"option (cluster-name|labels|enable-node-selector-labels|enable-ipv6)\b.*not read")
 
 
 @pytest.fixture(scope="module")

@@ -138,7 +138,7 @@ def is_published(service: Service) -> bool:
 def _through_a_node(engine: PolicyEngine, flow: PolicyFlow) -> Explanation:
     note = (
         "externalTrafficPolicy is Cluster: the node that takes the packet in masquerades it, so policies see a node's "
-        f"address and not {flow.source}"
+        f"address and not {flow.source} (externalTrafficPolicy: Local keeps it)"
     )
     as_sent = engine.explain(flow)
     nodes = [ip for node in engine.snapshot.nodes for ip in node.ips[:1]]
@@ -186,18 +186,19 @@ def _containers(obj: KubeObject) -> list[dict[str, Any]]:
 def to_node_local_dns(engine: PolicyEngine, flow: PolicyFlow, address: str, evidence: str) -> Explanation:
     """A query that the DNS cache of the pod's own node answers, on an address of that node alone."""
     to_cache = engine.explain(msgspec.structs.replace(flow, destination=ip_endpoint(address)))
+    answers = f"the node's own DNS cache answers ({evidence}, {address}): the query does not reach the pods behind the Service"
+    if engine.enforcer.name is EnforcerName.CALICO:  # its policies apply to what a pod sends to its own node too
+        return msgspec.structs.replace(to_cache, arrival=answers)
     own_node = DirectionResult(PolicyVerdict.ALLOW, Reason.OWN_NODE)
     exempt = msgspec.structs.replace(to_cache, verdict=PolicyVerdict.ALLOW, egress=own_node)
-    note = (
-        f"the node's own DNS cache answers ({evidence}, {address}): the query does not reach the pods behind the Service, "
-        "and whether the pod's own node is exempt from its policies depends on the enforcer"
-    )
+    note = f"{answers}, and whether the pod's own node is exempt from its policies depends on the enforcer"
     return _combined(flow, [to_cache, exempt], note)
 
 
 def _combined(asked: PolicyFlow, explained: Sequence[Explanation], note: str) -> Explanation:
     """The answer for one of several packets: that of all, or UNKNOWN for the flow that was asked for."""
-    first = msgspec.structs.replace(explained[0], arrival=note)
+    flows = tuple(dict.fromkeys(e.flow for e in explained))
+    first = msgspec.structs.replace(explained[0], arrival=note, arriving=flows if len(flows) > 1 else ())
     if all(e.verdict is first.verdict for e in explained):
         return first
     differing = [d for d in Direction if len({e.direction(d).verdict for e in explained}) > 1]

@@ -45,11 +45,25 @@ class DnsWays:
         self._ways: dict[PolicyEndpoint, DnsWay | None] = {}
         self._cache = node_local_dns(engine.snapshot)
 
-    def of(self, source: PolicyEndpoint) -> DnsWay | None:
-        """The way of a pod; None for what is no pod."""
+    def of(self, source: PolicyEndpoint, name: str = "") -> DnsWay | None:
+        """The way of a pod, with the name that it looks up; None for what is no pod."""
         if source not in self._ways:
             self._ways[source] = self._judged(source)
-        return self._ways[source]
+        way = self._ways[source]
+        return self._through_proxy(source, name, way) if way is not None and name else way
+
+    def _through_proxy(self, source: PolicyEndpoint, name: str, way: DnsWay) -> DnsWay:
+        """The way where DNS rules of Cilium (toPorts rules.dns) apply to the pod: its agent refuses other names."""
+        lookups, own = self._engine.lookups, self._engine.parties.of(source)
+        if lookups is None or way.verdict is not PolicyVerdict.ALLOW or not lookups.restrict(own):
+            return way
+        if lookups.learn(own, name):
+            return way
+        why = (
+            f"no DNS rule (toPorts rules.dns) of its policies admits {name}, which the agent's DNS proxy refuses unless a rule"
+            f" without DNS names admits port {_PORT} too"
+        )
+        return DnsWay(PolicyVerdict.UNKNOWN, way.resolver, _text(source, way.resolver, PolicyVerdict.UNKNOWN, why))
 
     @cached_property
     def _resolvers(self) -> list[tuple[PolicyEndpoint, int]]:

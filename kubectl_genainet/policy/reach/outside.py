@@ -24,6 +24,7 @@ from kubectl_genainet.policy.reach.grid import Grid, PodGroup, Port
 
 _MOST_SAMPLES = 48
 _MOST_GROUPS = 1000
+_MOST_NAMED = 3
 _SOME_NODE = "(a node)"
 _KUBELET: Port = ("TCP", 10250)
 _HTTPS: Port = ("TCP", 443)
@@ -144,7 +145,14 @@ class BeyondJudge:
         verdicts = {r.verdict for r in results}
         if len(verdicts) == 1:
             return BeyondCell(beyond, group, direction, port, verdicts.pop(), _why(results[0]))
-        return BeyondCell(beyond, group, direction, port, PolicyVerdict.UNKNOWN, "it depends on which address it is")
+        named = {v: [p.text for p, r in zip(peers, results, strict=True) if r.verdict is v] for v in PolicyVerdict}
+        which = "; ".join(f"{v.value} for {_some(texts)}" for v, texts in named.items() if texts)
+        return BeyondCell(beyond, group, direction, port, PolicyVerdict.UNKNOWN, f"it depends on the address: {which}")
+
+
+def _some(texts: Sequence[str]) -> str:
+    more = len(texts) - _MOST_NAMED
+    return ", ".join(texts[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _why(result: DirectionResult) -> str:

@@ -15,6 +15,7 @@ from kubectl_genainet.policy.reach.outside import Beyond, BeyondCell
 from kubectl_genainet.render.text import printable
 
 STYLE = {"all": "green", "some": "yellow", "none": "red", "unknown": "yellow", "empty": "dim"}
+_MOST_REASONS = 8
 Row = tuple[str, list[tuple[str, str, str]]]  # its name; for each group the text, the kind of the cell and why
 
 
@@ -100,6 +101,17 @@ def print_beyond(console: Console, grid: Grid, cells: Sequence[BeyondCell]) -> N
         console.print()
         console.print(table)
         start = end
+    open_cells = dict.fromkeys(f"{_where(c)}: {c.why}" for c in cells if c.verdict is PolicyVerdict.UNKNOWN)
+    for text in list(open_cells)[:_MOST_REASONS]:
+        console.print(f"? {printable(text)}", style="dim", markup=False, soft_wrap=True)
+    if len(open_cells) > _MOST_REASONS:
+        console.print(f"? {len(open_cells) - _MOST_REASONS} more: -o json says why", style="dim")
+
+
+def _where(cell: BeyondCell) -> str:
+    into = cell.direction is Direction.INGRESS
+    ends = (cell.beyond.value, cell.group.name) if into else (cell.group.name, cell.beyond.value)
+    return f"{ends[0]} → {ends[1]} {port_text(cell.port)}"
 
 
 def beyond_json(cells: Sequence[BeyondCell]) -> Iterator[CellJson]:

@@ -18,6 +18,7 @@ from textual.widgets import DataTable, Input, Static
 from kubectl_genainet.render.screen.frame import Frame, Row
 
 DRAW_S = 0.25
+OWN_COLOURS = ("ansi-dark", "textual-ansi")  # themes of the terminal's own colours, by textual's versions
 SAID = 2  # warnings and notes that are shown at once
 KEYS = (
     ("↑ ↓", "choose a row"),
@@ -71,7 +72,7 @@ class LiveApp(App[None]):
     """
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("q,ctrl+c,ctrl+q", "end", "end", priority=False),
+        Binding("q,ctrl+q", "end", "end"),
         Binding("ctrl+c", "end", show=False, priority=True),
         Binding("p", "pause", "pause"),
         Binding("slash", "filter", "filter"),
@@ -101,6 +102,7 @@ class LiveApp(App[None]):
         yield Static("loading the probes", id="state")
 
     def on_mount(self) -> None:
+        self.theme = next((theme for theme in OWN_COLOURS if theme in self.available_themes), self.theme)
         self.query_one(DataTable).focus()
         self.set_interval(DRAW_S, self._tick)
         self.run_thread = threading.Thread(target=self._run_it, name="run", daemon=True)

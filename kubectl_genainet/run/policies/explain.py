@@ -29,6 +29,7 @@ from kubectl_genainet.run.sources.base import Source
 
 _MOST_NAMED = 20
 _DNS_PORT = 53
+_MOST_ARRIVING = 32  # nodes that a patch names by their addresses
 # Its last part has a letter, so it is no address.
 _DOMAIN = re.compile(r"([A-Za-z0-9_-]+\.)+(?=[0-9-]*[A-Za-z])[A-Za-z0-9-]+\.?(:\w+)?")
 
@@ -58,8 +59,15 @@ class Explainer:
         """`by_name`: the client has the destination's name, and looks it up first."""
         explanation = explain_arriving(self.engine, flow, service)
         deviations = dict.fromkeys(d for side in Direction for d in self.engine.deviations(explanation, side))
-        lookup = self._dns.of(flow.source) if by_name and flow.port != _DNS_PORT else None
+        name = flow.destination.domain or (_name_of(service) if service else "")
+        lookup = self._dns.of(flow.source, name) if by_name and flow.port != _DNS_PORT else None
         return ExplainedFlow(explanation, service, lookup, tuple(deviations))
+
+
+def _name_of(service: str) -> str:
+    """The name of a Service in DNS, in the usual cluster domain."""
+    namespace, _, name = service.partition("/")
+    return f"{name}.{namespace}.svc.cluster.local"
 
 
 def is_name(end: Target | str) -> bool:
@@ -83,6 +91,7 @@ class FlowsBetween:
         self.engine = explainer.engine
         self._patcher = Patcher(self.engine)
         self.flows = [explainer.explained(flow, service, by_name=is_name(ends[1])) for flow, service in chosen]
+        self._arriving = {f.explanation.flow: f.explanation.arriving for f in self.flows}
 
     @property
     def all_admitted(self) -> bool:
@@ -99,12 +108,21 @@ class FlowsBetween:
                 )
 
     def patch(self, flow: PolicyFlow) -> Patch | None:
-        """What would admit one flow; None where nothing is needed or nothing helps."""
-        return self._patcher.patch(flow)
+        """What would admit one flow, by whichever node it comes; None where nothing is needed or nothing helps."""
+        arriving = self._arriving.get(flow, ())
+        if not 1 < len(arriving) <= _MOST_ARRIVING:
+            return None if arriving else self._patcher.patch(flow)
+        option = patch_all(self.engine, arriving)
+        if option is None:
+            return None
+        new = all(change.is_new for change in option.changes)
+        return Patch(flow, None if new else option, option if new else None)
 
     def patch_all(self) -> Option | None:
         """One change that admits every flow that is not admitted now; None where none was found."""
-        return patch_all(self.engine, [f.explanation.flow for f in self.flows if not f.admitted])
+        denied = [f.explanation for f in self.flows if not f.admitted]
+        flows = [flow for explanation in denied for flow in explanation.arriving or (explanation.flow,)]
+        return patch_all(self.engine, flows) if len(flows) <= len(denied) * _MOST_ARRIVING else None
 
 
 def warn_of_unevaluated(engine: PolicyEngine, warn: Warn) -> None:

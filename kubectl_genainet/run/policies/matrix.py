@@ -69,4 +69,5 @@ def matrix_changes(
     )
     between = differences(before, after, namespace=namespace, ports=ports, declared_only=port is None)
     asked_ports = tuple(ports) if port else ()
-    return [*between, *beyond_differences(before, after, namespace=namespace, given=asked_ports)]
+    differing = [*between, *beyond_differences(before, after, namespace=namespace, given=asked_ports)]
+    return sorted(differing, key=lambda d: (d.source, d.destination, d.protocol, d.port))

@@ -48,6 +48,10 @@ class HistorySource(RecordedSource):
         self._objects: ObjectsRange | None = None
         self._replays: dict[tuple[str, frozenset[str]], Bundle] = {}
 
+    def within(self, when: TimeRange) -> HistorySource:
+        """The same past, another time."""
+        return HistorySource(self.now, when, warn=self._warn)
+
     @property
     def default_namespace(self) -> str:
         return self.now.default_namespace

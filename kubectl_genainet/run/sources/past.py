@@ -5,13 +5,12 @@ from __future__ import annotations
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
-from kubectl_genainet.run.sources.clickhouse import ClickHouseSource
 from kubectl_genainet.run.sources.history import HistorySource, TimeRange
 
 
 def past_of(source: Source, when: TimeRange, warn: Warn) -> Source:
     """What was recorded of the source in that time. Raises InputError for a file, which has its own time."""
-    if isinstance(source, ClickHouseSource):
+    if isinstance(source, HistorySource):
         return source.within(when)
     if not source.live:
         raise InputError(

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from tests.cluster.harness.controlplane import ControlPlane
+from tests.cluster.harness.dns import coredns_objects, start_upstream
 from tests.cluster.harness.image import AGENT
 from tests.cluster.harness.node import KubeNode
 from tests.cluster.harness.other import NAMESPACE, OtherApi, service_account_config
@@ -100,17 +101,15 @@ def rows(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
-def install_application(api: Any, image: str) -> None:
-    """The chatbot application and a DNS server, ready; the clients on node-1, the DNS server on node-2."""
+def install_application(plane: ControlPlane, image: str) -> None:
+    """The chatbot application and CoreDNS, ready; the clients on node-1, CoreDNS on node-2."""
+    api = plane.api()
     folder = Path(__file__).parents[1]
     objects = _documents(folder / "chatbot.yaml", image)
     _pin(objects, {"chatbot-ui": "node-1", "rag-app": "node-1"})
     api.apply(sorted(objects, key=lambda o: ["Namespace", "Service", "Deployment"].index(o["kind"])))
-    names = _documents(folder / "dns.yaml", image)
-    _pin(names, {"coredns": "node-2"})
-    address = api.get("/api/v1/namespaces/chat/services/my-llama-svc")["spec"]["clusterIP"]
-    names[0]["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "ADDRESS", "value": address}]
-    api.apply(names)
+    start_upstream(plane)
+    api.apply(coredns_objects(plane, image, "node-2"))
 
     def ready() -> bool:
         deployments = api.get("/apis/apps/v1/deployments")["items"]

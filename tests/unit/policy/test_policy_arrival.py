@@ -7,9 +7,22 @@ from typing import Any
 import pytest
 
 from kubectl_genainet.policy import PolicyEngine, PolicyFlow
+from kubectl_genainet.policy.enforcers import named_enforcer
 from kubectl_genainet.policy.flows.arrival import explain_arriving
 from kubectl_genainet.policy.flows.dns_way import DnsWays
-from tests.unit.policy.policy_cluster import Raw, admin, end, engine, labels, namespace, netpol, node, pod, verdict
+from tests.unit.policy.policy_cluster import (
+    Raw,
+    admin,
+    end,
+    engine,
+    labels,
+    namespace,
+    netpol,
+    node,
+    pod,
+    snapshot,
+    verdict,
+)
 
 PODS = (
     namespace("ai"),
@@ -168,3 +181,58 @@ def test_a_local_redirect_leaves_open_where_the_flow_goes() -> None:
     assert arriving(engine(*objects, closed), "ai/rag", "ai/llama", 80, "ai/llama") == "unknown"
     assert arriving(engine(*objects, closed), "ai/rag", "ai/llama", 80) == "deny"
     assert arriving(engine(*objects), "ai/rag", "ai/llama", 80, "ai/llama") == "allow"
+
+
+def test_calico_judges_the_way_to_the_nodes_dns_cache() -> None:
+    """Its policies apply to what a pod sends to its own node: nothing is open there."""
+    container = {"name": "c", "image": "registry.k8s.io/dns/k8s-dns-node-cache:1.23.1"}
+    cache: Raw = {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": "node-local-dns", "namespace": "kube-system"},
+        "spec": {"template": {"spec": {"containers": [container]}}},
+    }
+    to_dns = {"to": [{"namespaceSelector": {}}], "ports": [{"port": 53, "protocol": "UDP"}]}
+    to_cache = {"to": [{"ipBlock": {"cidr": "169.254.20.10/32"}}], "ports": [{"port": 53, "protocol": "UDP"}]}
+    for rule, name, wanted in (
+        (to_dns, "calico", "deny"),
+        (to_cache, "calico", "allow"),
+        (to_dns, "unknown", "unknown"),
+    ):
+        policy = netpol("ai/out", policyTypes=["Egress"], egress=[rule])
+        way = DnsWays(PolicyEngine(snapshot(*PODS, cache, policy), named_enforcer(name))).of(end("ai/rag"))
+        assert way is not None and way.verdict.value == wanted
+
+
+def test_the_agents_dns_proxy_refuses_names_that_no_dns_rule_admits() -> None:
+    to_dns = {
+        "toEndpoints": [{"matchLabels": {"k8s:io.kubernetes.pod.namespace": "kube-system", "k8s-app": "kube-dns"}}]
+    }
+    ports = [{"ports": [{"port": "53", "protocol": "UDP"}], "rules": {"dns": [{"matchPattern": "*.openai.com"}]}}]
+    policy = {
+        "apiVersion": "cilium.io/v2",
+        "kind": "CiliumNetworkPolicy",
+        "metadata": {"name": "c", "namespace": "ai"},
+        "spec": {
+            "endpointSelector": labels(app="rag"),
+            "egress": [
+                {**to_dns, "toPorts": ports},
+                {"toEntities": ["world", "cluster"], "toPorts": [{"ports": HTTPS}]},
+            ],
+        },
+    }
+    ways = DnsWays(engine(*PODS, policy))
+    names = {
+        "api.openai.com": "allow",
+        "huggingface.co": "unknown",
+        "llama.ai.svc.cluster.local": "unknown",
+        "": "allow",
+    }
+    for name, wanted in names.items():
+        way = ways.of(end("ai/rag"), name)
+        assert way is not None and way.verdict.value == wanted
+    other = ways.of(end("ai/llama"), "huggingface.co")
+    assert other is not None and other.verdict.value == "allow"
+
+
+HTTPS = [{"port": "443", "protocol": "TCP"}]

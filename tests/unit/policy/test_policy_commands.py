@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from kubectl_genainet.cli import cli
 from kubectl_genainet.errors import GenainetError, InputError
-from tests.unit.policy.policy_cluster import labels, namespace, netpol, pod
+from tests.unit.policy.policy_cluster import labels, namespace, netpol, node, pod
 
 RAG = pod("ai/rag", "10.1.0.3")
 RAG["metadata"]["ownerReferences"] = [{"kind": "Deployment", "name": "rag", "controller": True}]
@@ -255,3 +255,22 @@ def test_without_an_enforcer_it_is_said_first_that_policies_are_inert(manifests:
     result = run("explain", "--manifests", str(manifests), "-n", "ai", "--enforcer", "none", "pod/rag", "svc/llama")
     assert result.stdout.startswith("Nothing enforces policies on this cluster: every policy is inert")
     assert result.return_value == 0
+
+
+def test_a_patch_for_a_client_outside_names_every_node_that_it_may_come_through(tmp_path: Path) -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "lb", "namespace": "ai"},
+        "spec": {"type": "LoadBalancer", "selector": {"app": "llama"}, "ports": [{"port": 443, "targetPort": "http"}]},
+    }
+    nodes = node("n1", "192.168.0.1"), node("n2", "192.168.0.2")
+    manifests = write(tmp_path / "all.json", *PODS, *nodes, service, ISOLATED)
+    asked = ("explain", "203.0.113.9", "svc/lb", "-n", "ai", "--manifests")
+    patch = yaml.safe_load(run(*asked, str(manifests), "--patch").stdout)
+    blocks = [
+        peer["ipBlock"]["cidr"] for rule in patch["spec"]["ingress"] for peer in rule["from"] if "ipBlock" in peer
+    ]
+    assert blocks == ["192.168.0.1/32", "192.168.0.2/32"]
+    mended = write(tmp_path / "mended.json", *PODS, *nodes, service, patch)
+    assert "ALLOW" in run(*asked, str(mended)).stdout

@@ -50,8 +50,8 @@ class CiliumCompiler:
         self.identities = identities_of(snapshot, self.options)
         self.host_policies: list[ObjectRef] = []
         self.refused: list[Refused] = []
-        self._lookups = Lookups()
-        self.reader = RuleReader(snapshot, self.options, self.identities, self._lookups, groups_of(snapshot))
+        self.lookups = Lookups()
+        self.reader = RuleReader(snapshot, self.options, self.identities, self.lookups, groups_of(snapshot))
 
     def as_enforced(self, policy: Policy, without: frozenset[Trait] = frozenset()) -> Policy:
         """A NetworkPolicy as it applies in this cluster; compiled with the rules of both directions under Cilium."""
@@ -167,7 +167,7 @@ class CiliumCompiler:
             for ports in rule.to_ports or ():
                 for dns in dns_rules(ports):
                     fqdn = RawFqdn(str(dns.get("matchName", "")), str(dns.get("matchPattern", "")))
-                    self._lookups.add(subject, namespace, name_pattern(fqdn))
+                    self.lookups.add(subject, namespace, name_pattern(fqdn))
 
     def _refused(self, obj: KubeObject, error: InputError) -> Refused:
         sides = {"ingress": Direction.INGRESS, "egress": Direction.EGRESS}

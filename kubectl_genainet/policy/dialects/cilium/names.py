@@ -40,6 +40,11 @@ class Lookups:
                     answer = answer if selected is False else None
         return answer
 
+    def restrict(self, own: Party) -> bool:
+        """Whether some DNS rule applies to a pod, so that the agent's proxy may refuse what it looks up."""
+        rules = (rule for namespace in ("", own.namespace) for rule in self._by_namespace.get(namespace, ()))
+        return any(subject.match(own, own).value is not False for subject, _ in rules)
+
 
 class NamePeer(msgspec.Struct, frozen=True):
     """Destinations outside the cluster by a name or a pattern of names."""

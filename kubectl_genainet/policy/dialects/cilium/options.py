@@ -125,6 +125,7 @@ def identities_of(snapshot: ClusterSnapshot, options: Options) -> Identities:
         api_servers=servers,
         api_nodes=nodes,
         dual_stack=_dual_stack(snapshot) if options.enable_ipv6 is None else options.enable_ipv6,
+        families_known=options.enable_ipv6 is not None or _dual_stack(snapshot),
         node_labels=options.enable_node_selector_labels,
         version=6 if _versions(snapshot) == {True} else 4,
     )
