@@ -12,11 +12,14 @@ from pathlib import Path
 
 from kubectl_genainet.agent.exact.node import remove_leftovers
 from kubectl_genainet.agent.node.inventory import Inventory, host_name
+from kubectl_genainet.agent.record.options import CPU_PERCENT, RecordOptions
 from kubectl_genainet.agent.serve import audit, memory
 from kubectl_genainet.agent.serve.auth import Capability
 from kubectl_genainet.agent.serve.server import AnyCaller, Server, serve
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.units import quantity, seconds
 
+LEAST_RECORDING = 8 << 20  # bytes
 CACHE = Path(tempfile.gettempdir()) / "kubectl-genainet"
 
 
@@ -37,6 +40,7 @@ def main() -> None:
     )
     command.add_argument("--cache", default=str(CACHE), help="folder for what is read from the kernel once")
     _metrics_options(command)
+    _record_options(command)
     arguments = parser.parse_args()
     if bool(arguments.listen) != bool(arguments.token_file):
         parser.error(
@@ -50,7 +54,8 @@ def main() -> None:
         authenticator = Capability(arguments.token_file) if arguments.token_file else AnyCaller()
         for what in remove_leftovers(inventory.host_netns):  # of an agent that was killed while it traced rules
             audit.removed(what, "")
-        server = Server(inventory, arguments.cache, authenticator, memory_mib=memory.limit_mib())
+        readers = Capability(arguments.history_token_file) if arguments.history_token_file else None
+        server = Server(inventory, arguments.cache, authenticator, memory_mib=memory.limit_mib(), readers=readers)
         asyncio.run(_serve(server, arguments, host, int(port or 0)))
     except (GenainetError, OSError, ValueError) as error:
         hint = getattr(error, "hint", "")
@@ -82,14 +87,53 @@ def _metrics_options(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _record_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--record",
+        default="",
+        metavar="DIR",
+        help="keep the probes loaded and record here what fails, totals of the rest, and what changes on the node",
+    )
+    command.add_argument("--record-size", default="256Mi", help="what the recording may take; default: %(default)s")
+    command.add_argument("--record-for", default="24h", help="how far back it reaches; default: %(default)s")
+    command.add_argument(
+        "--record-dns", choices=("on", "off"), default="on", help="off: names that are looked up are hashed"
+    )
+    command.add_argument(
+        "--record-cpu", type=float, default=CPU_PERCENT, metavar="PERCENT", help="of one core; default: %(default)g"
+    )
+    command.add_argument(
+        "--history-token-file", default="", help="file with the capability of those who may read the recording"
+    )
+
+
+def record_options(arguments: argparse.Namespace) -> RecordOptions | None:
+    """Raises GenainetError for a size or a time that is none."""
+    if not arguments.record:
+        return None
+    size, age_s = int(quantity(arguments.record_size)), seconds(arguments.record_for)
+    if size < LEAST_RECORDING:
+        raise GenainetError(f"{arguments.record_size!r} is not a size of at least {LEAST_RECORDING >> 20}Mi")
+    if age_s is None or age_s < 60:
+        raise GenainetError(f"{arguments.record_for!r} is not a time of at least 1m")
+    return RecordOptions(
+        folder=arguments.record,
+        size=size,
+        age_s=age_s,
+        dns_names=arguments.record_dns == "on",
+        cpu_percent=arguments.record_cpu,
+    )
+
+
 async def _serve(server: Server, arguments: argparse.Namespace, host: str, port: int) -> None:
     """The server and, where it was asked for, the always-on session beside it."""
     async with contextlib.AsyncExitStack() as stack:
-        if arguments.metrics or arguments.otlp_endpoint:
+        record = record_options(arguments)
+        if arguments.metrics or arguments.otlp_endpoint or record is not None:
             # Imported here: the agent that has no metrics to serve needs no memory for them.
             from kubectl_genainet.agent.always.session import always_on
 
-            options = (arguments.metrics, arguments.identities, arguments.otlp_endpoint)
+            options = (arguments.metrics, arguments.identities, arguments.otlp_endpoint, record)
             await stack.enter_async_context(always_on(server, *options))
         await serve(server, socket_path=arguments.socket or "", host=host, port=port)
 

@@ -23,7 +23,7 @@ from kubectl_genainet.run.sources.base import Source
 @watch_options("30s")
 @report_option
 @output_option("table", "wide", "markdown", "json", "yaml", jsonpath=True)
-@source_options()
+@source_options(past=True)
 def command(
     source: Source,
     target: str | None,

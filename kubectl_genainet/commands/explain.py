@@ -39,7 +39,7 @@ from kubectl_genainet.run.sources.base import Source
 )
 @enforcer_option
 @output_option("text", "json")
-@source_options(manifests=True)
+@source_options(manifests=True, past=True)
 def command(
     source: Source,
     source_target: str | None,

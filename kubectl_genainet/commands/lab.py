@@ -68,7 +68,10 @@ def command() -> None:
     metavar="DIR",
     help="Folder of Kubernetes YAML to run instead of the chatbot application.",
 )
-def up(name: str, nodes: int, proxy_mode: str, overlay: str, ip_family: str, manifests: str | None) -> None:
+@click.option("--record", is_flag=True, help="Record what happens, so that it can be asked for later (--since, --at).")
+def up(
+    name: str, nodes: int, proxy_mode: str, overlay: str, ip_family: str, manifests: str | None, record: bool
+) -> None:
     """Bring a lab up: the chatbot application, or that of --manifests.
 
     A lab that is up already is left alone, with an error.
@@ -79,6 +82,7 @@ def up(name: str, nodes: int, proxy_mode: str, overlay: str, ip_family: str, man
       kubectl genainet lab up --proxy-mode nftables --ip-family dual
       kubectl genainet lab up --lab second --overlay vxlan --nodes 2
       kubectl genainet lab up --lab mine --manifests ./k8s
+      kubectl genainet lab up --record
     """
     up = lab_up(
         name,
@@ -88,6 +92,7 @@ def up(name: str, nodes: int, proxy_mode: str, overlay: str, ip_family: str, man
         overlay=overlay,
         ip_family=ip_family,
         manifests=manifests or "",
+        record=record,
     )
     tell(f"lab {name} is up: {up.nodes} nodes, {up.pods} pods, {up.seconds:.1f} s")
     tell(f"NetworkPolicies are enforced by {up.policy_enforcer}")

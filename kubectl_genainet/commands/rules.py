@@ -86,7 +86,7 @@ _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many conne
 )
 @report_option
 @output_option("table", "wide", "tree", "markdown", "json", "yaml", jsonpath=True)
-@source_options(live=True, manifests=True)
+@source_options(live=True, manifests=True, past=True)
 def command(
     source: Source,
     target: str | None,

@@ -26,7 +26,7 @@ from kubectl_genainet.run.timeline import status_of, timeline
     help="Also write an HTML page for the ticket.",
 )
 @output_option("text", "markdown", "json", "yaml")
-@source_options()
+@source_options(past=True)
 def command(source: Source, target: str | None, report: str, output: str) -> ExitStatus:
     """Show what was felt and what changed over a time that was recorded, and when it began.
 
@@ -36,6 +36,9 @@ def command(source: Source, target: str | None, report: str, output: str) -> Exi
 
     \b
     Examples:
+      kubectl genainet timeline svc/my-llama-svc --since 6h
+      kubectl genainet timeline svc/my-llama-svc --at 03:00 --for 1h --report timeline.html
+      kubectl genainet timeline svc/my-llama-svc --since 1d --from clickhouse://clickhouse/genainet
       kubectl genainet timeline svc/my-llama-svc --from incident.gnb
       kubectl genainet timeline svc/my-llama-svc --from incident.gnb --report timeline.html
       kubectl genainet timeline -n prod --from incident.gnb -o json | jq '.onsets[0].suspects[].change.what'

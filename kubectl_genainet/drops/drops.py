@@ -6,7 +6,7 @@ As with paths, the clock is the events' own: a replay of a bundle says what the 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -245,6 +245,11 @@ class DropCorrelator:
         if snapshot.pod_at(event.flow.src) is None or snapshot.pod_at(event.flow.dst) is None:
             return False
         return bool(denied_directions(event.flow, self.identity, self.context.engine))
+
+    @property
+    def now(self) -> Mapping[str, int]:
+        """Up to when each node has told, on its clock."""
+        return self._now
 
     @property
     def groups(self) -> list[EventGroup]:

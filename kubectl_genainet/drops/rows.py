@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import msgspec
+
 from kubectl_genainet.context.judging import denied_directions, policy_flow
 from kubectl_genainet.drops.counters import CounterRows
 from kubectl_genainet.drops.drops import DropCorrelator, EventGroup, GroupKind
@@ -39,6 +41,8 @@ _RESETS = {  # enum sk_rst_reason, include/net/rstreason.h
     "TCP_KEEPALIVE_TIMEOUT": "its keepalives were not answered",
     "TCP_STATE": "it was open when it was closed with SO_LINGER 0, or disconnected",
 }
+SEEN_LATE_NS = 3_000_000_000  # until a change of the objects is seen
+COUNTED_LATE_NS = 1_500_000_000  # until the kernel's counts are read
 _LAG = "the policy enforcer on {node} lags behind the API, or has stopped"
 _OLD = "the connection was established under other policies, or its entry in the connection table is gone"
 _OTHER = "another enforcer: an eBPF data plane, a firewall of the node, a security agent"
@@ -51,9 +55,36 @@ class Rows:
         self._correlator = correlator
         self._drops: dict[int, tuple[tuple[int, ...], Drop]] = {}
         self._counters = CounterRows(correlator)
+        self._settled: dict[int, DropRow] = {}
+        self._changed_ns: dict[str, int] = {}  # when the objects changed last, on each node's clock
+
+    def settle(self) -> None:
+        """To be called before the cluster's objects become others: what was dropped until now is judged by those of now."""
+        self._changed_ns = dict(self._correlator.now)
+        known = {group.id: group for group in self._correlator.groups}
+        for row in self.build():
+            group = known.get(row.id)
+            # Objects are seen a little later than they changed: what has just begun may be their doing.
+            if group is not None and self._changed_ns.get(group.node, 0) - group.first_ns > SEEN_LATE_NS:
+                self._settled[row.id] = row
 
     def build(self) -> list[DropRow]:
         """All rows by count, those that are no fault last; what is only evidence of another row has none of its own."""
+        late = {
+            group.id
+            for group in self._correlator.groups
+            if group.last_ns - self._changed_ns.get(group.node, group.last_ns) > COUNTED_LATE_NS
+        }
+        rows = [self._as_settled(row) if row.id not in late else row for row in self._rows()]
+        return sorted(rows, key=lambda r: (r.severity is Severity.INFO, -r.packets, r.id))
+
+    def _as_settled(self, row: DropRow) -> DropRow:
+        settled = self._settled.get(row.id)
+        if settled is None:
+            return row
+        return msgspec.structs.replace(settled, packets=row.packets, bytes=row.bytes, last_time=row.last_time)
+
+    def _rows(self) -> list[DropRow]:
         beside = self._correlator.by_pair()
         rows = []
         for group in self._correlator.groups:
@@ -63,8 +94,7 @@ class Rows:
             row = self._row(group, list(others.values()))
             if row is not None:
                 rows.append(row)
-        rows += self._counters.rows(self.explained, self._beside)
-        return sorted(rows, key=lambda r: (r.severity is Severity.INFO, -r.packets, r.id))
+        return [*rows, *self._counters.rows(self.explained, self._beside)]
 
     def _related(self, group: EventGroup, other: EventGroup) -> bool:
         """Whether both are of one client and server. A Service's address and an endpoint of it may be the same server, two

@@ -40,6 +40,7 @@ class Flag(IntFlag):
     FIRST = 4  # of a session: nothing is known of the time before
     END = 8  # of a response: it is whole
     WHOLE_STATE = 16  # its state builds on nothing before it
+    UNWRITTEN = 32  # what came before it could not be written
 
 
 NO_FLAGS = Flag(0)

@@ -33,8 +33,8 @@ from kubectl_genainet.model.events import (
     Sightings,
     Tick,
 )
-from kubectl_genainet.model.history import Bucket, ConnectionSums, Gap, RulesetChange
-from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.history import Bucket, ConnectionSums, Gap, NodeChange, RulesetChange
+from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.wire.sightings import PACKET
 
 PROBES = ("packet", "connections", "drops", "dns")
@@ -91,7 +91,7 @@ class _Node:
         hello = next((r for r in records if isinstance(r, Hello)), None)
         if hello is not None:
             self.hello = hello
-        if Flag.WHOLE_STATE not in block.flags or end > begin:
+        if block.number:  # not the state at the range's begin
             self._cover(begin, end)
         for record in records:
             moved = _shifted(record, shift) if shift else record
@@ -127,34 +127,51 @@ class _Node:
     def _add(self, at_ns: int, event: Event) -> None:
         self.events.append((at_ns, event))
 
+    def _see(self, at_ns: int, event: Event) -> None:
+        """Blocks reach beyond the range: what happened outside of it is none of its business, as in a live run."""
+        if self.since_ns <= at_ns <= self.until_ns:
+            self.received += 1
+            self._add(at_ns, event)
+
     def _record(self, record: Event, begin: int, end: int) -> None:
         match record:
             case Hello() | Bye():
                 return
             case Sightings():
-                self.received += len(record.data) // PACKET.size
                 for seen in wire.expand(record):
-                    self._add(self._wall(getattr(seen, "t_ns", 0)), seen)
+                    self._see(self._wall(getattr(seen, "t_ns", 0)), seen)
             case RulesetDump() | RulesetChange():
                 dump = self.rules.take(record)
                 if dump is not None:
-                    self._add(self._wall(dump.t_ns), dump)
+                    self._state(self._wall(dump.t_ns), dump)
                 else:
                     why = f"its rules ({record.source}) can't be put together: an earlier record of them is damaged"
                     self._gap(Gap(node=self.node, since_ns=begin, until_ns=begin, why=why, partial=True))
             case Bucket():
-                self._add(record.until_ns, record)
-                self._count(record)
+                if self.since_ns <= (record.since_ns + record.until_ns) // 2 <= self.until_ns:
+                    self._add(record.until_ns, record)
+                    self._count(record)
+            case NodeReport() | NetnsRules() | Sampled():
+                self._state(self._wall(record.t_ns), record)
+            case Tick():
+                if self._wall(record.t_ns) <= self.until_ns:
+                    self._add(self._wall(record.t_ns), record)
             case Gap():
                 self._gap(record)
             case LostEvents():
                 self.lost += record.count
-                self._add(end, record)
+                self._add(min(end, self.until_ns), record)
+            case NodeChange():
+                if self.since_ns <= record.at_ns <= self.until_ns:
+                    self._add(record.at_ns, record)
             case _:
-                at_ns = getattr(record, "at_ns", None)
                 t_ns = getattr(record, "t_ns", 0)
-                self.received += not isinstance(record, Tick | NodeReport | Sampled)
-                self._add(at_ns if at_ns is not None else self._wall(t_ns) if t_ns else end, record)
+                self._see(self._wall(t_ns) if t_ns else min(end, self.until_ns), record)
+
+    def _state(self, at_ns: int, event: Event) -> None:
+        """What holds until the next of its kind counts from before the range on."""
+        if at_ns <= self.until_ns:
+            self._add(at_ns, event)
 
     def _gap(self, gap: Gap) -> None:
         since, until = max(gap.since_ns, self.since_ns), min(gap.until_ns, self.until_ns)
@@ -188,8 +205,8 @@ class _Node:
         if not self.attached:  # nothing of the range is recorded
             self._add(self.since_ns, AgentFailed(node=self.node, message="it recorded nothing of this time"))
             return
-        t_ns = self.covered_ns - self.ahead
-        self._add(self.covered_ns, Progress(node=self.node, stage="detached", t_ns=t_ns))
+        ended_ns = min(self.covered_ns, self.until_ns)
+        self._add(ended_ns, Progress(node=self.node, stage="detached", t_ns=ended_ns - self.ahead))
         self._add(
             self.until_ns + 1,
             Bye(
@@ -226,7 +243,8 @@ def merged(
     nodes: Mapping[str, NodeRange | GenainetError], objects: ObjectsRange, since_ns: int, until_ns: int
 ) -> tuple[Event, ...]:
     """The events of a range, of all nodes and in order of time. A node that did not answer is an AgentFailed in it."""
-    timed: list[Timed] = [*objects.changes, *((gap.since_ns, gap) for gap in objects.gaps)]
+    changes = [(at_ns, event) for at_ns, event in objects.changes if at_ns <= until_ns]
+    timed: list[Timed] = [*changes, *((gap.since_ns, gap) for gap in objects.gaps)]
     for node, given in sorted(nodes.items()):
         if isinstance(given, GenainetError):
             timed.append((since_ns, AgentFailed(node=node, message=given.message, hint=given.hint)))

@@ -96,13 +96,13 @@ def _records(given: NodeRange, since_ns: int) -> tuple[list[tuple[int, ClusterCh
         except BlockError as error:
             gaps.append(Gap(node="", since_ns=span.wall_from, until_ns=span.wall_until, why=str(error)))
             continue
-        is_state = span.wall_from == span.wall_until  # of the time before
+        is_state = block.number == 0  # of the time before (history/read.py)
         for record in found:
             match record:
                 case Gap():
                     gaps.append(msgspec.structs.replace(record, node=""))
                 case ClusterChanged():
-                    records.append((since_ns - 1 if is_state else span.wall_from, record))
+                    records.append((since_ns - 1 if is_state else span.wall_until, record))
                 case ObjectChanged():
                     records.append((min(record.at_ns, since_ns - 1) if is_state else record.at_ns, record))
                 case _:

@@ -20,8 +20,11 @@ from kubectl_genainet.model.node import NodeReport, RulesetDump
 _EMPTY_NS = 60_000_000_000
 UNCOVERED_NS = 20_000_000  # less than that between two blocks is the time that writing takes
 NOT_RUN = "the recorder did not run"
-NOT_RECORDED = "nothing of it is recorded: the recorder began later, or older records were removed"
+NOT_RECORDED = "the recorder began later, or older records were removed"
 NOT_WRITTEN = "not written yet, or the recorder does not run"
+NOT_WRITABLE = "the recorder could not write to the node's disk: it was full, or failed"
+FORWARD = "the node's clock was set forward"
+MISSING = "records are missing"
 DAMAGED = "records on the node's disk are damaged"
 STATE_DAMAGED = "what was recorded of the node's namespaces and rules shortly before is damaged"
 NEWER = "the records were written by a newer version"
@@ -60,38 +63,24 @@ class _State:
 
 @dataclass(slots=True)
 class _Coverage:
-    """Which part of the range was covered so far, in the order of writing, and what was not."""
+    """Which part of the range was covered, and what was not. Blocks come in the order of writing; they are put in that of the
+    wall clock at the end, which may have been set back meanwhile."""
 
     node: str
     since_ns: int
     until_ns: int
-    covered_ns: int  # up to which all is covered or named
     gaps: list[Gap] = field(default_factory=list)
     damage: bool = False  # since the last block
-    before: Block | None = None
+    _blocks: list[tuple[Block, bool]] = field(default_factory=list)  # and whether something damaged came before it
 
     def block(self, block: Block) -> None:
-        span = block.covers
-        if span.wall_from > self.covered_ns + UNCOVERED_NS:
-            self._gap(self.covered_ns, span.wall_from, self._why(block))
-        elif self.damage and self._is_missing(block):
-            # The clock was set back over it.
-            self._gap(span.wall_from, span.wall_from, DAMAGED, partial=True)
-        self.covered_ns = max(self.covered_ns, span.wall_until)
-        self.before, self.damage = block, False
-
-    def _is_missing(self, block: Block) -> bool:
-        before = self.before
-        return before is not None and before.session == block.session and block.number != before.number + 1
-
-    def _why(self, block: Block) -> str:
-        if self.damage:
-            return DAMAGED
-        if self.before is None:
-            return NOT_RECORDED
-        if self.before.session == block.session and block.number == self.before.number + 1:
-            return "the node's clock was set forward"
-        return "records are missing" if self.before.session == block.session else NOT_RUN
+        before = self._blocks[-1][0] if self._blocks else None
+        missing = before is not None and before.session == block.session and block.number != before.number + 1
+        begin = block.covers.wall_from
+        if self.damage and missing and before is not None and begin <= before.covers.wall_until:
+            self._gap(begin, begin, DAMAGED, partial=True)  # the clock was set back over it
+        self._blocks.append((block, self.damage))
+        self.damage = False
 
     def _gap(self, since_ns: int, until_ns: int, why: str, *, partial: bool = False) -> None:
         since, until = max(since_ns, self.since_ns), min(until_ns, self.until_ns)
@@ -99,11 +88,28 @@ class _Coverage:
             self.gaps.append(Gap(node=self.node, since_ns=since, until_ns=until, why=why, partial=partial))
 
     def end(self) -> list[Gap]:
-        if self.covered_ns + UNCOVERED_NS < self.until_ns:
-            nothing = self.before is None and not self.damage
-            why = DAMAGED if self.damage else NOT_RECORDED if nothing else NOT_WRITTEN
-            self._gap(self.covered_ns, self.until_ns, why)
+        covered, before = self.since_ns, None
+        for block, damage in sorted(self._blocks, key=lambda known: known[0].covers.wall_from):
+            span = block.covers
+            if span.wall_from > covered + UNCOVERED_NS:
+                self._gap(covered, span.wall_from, DAMAGED if damage else _why(before, block))
+            covered = max(covered, span.wall_until)
+            before = block
+        if covered + UNCOVERED_NS < self.until_ns:
+            why = DAMAGED if self.damage else NOT_RECORDED if before is None else NOT_WRITTEN
+            self._gap(covered, self.until_ns, why)
         return self.gaps
+
+
+def _why(before: Block | None, block: Block) -> str:
+    """Why nothing is known of the time between two blocks."""
+    if Flag.UNWRITTEN in block.flags:
+        return NOT_WRITABLE
+    if before is None:
+        return NOT_RECORDED
+    if before.session != block.session:
+        return NOT_RUN
+    return FORWARD if block.number == before.number + 1 else MISSING
 
 
 class RangeReader:
@@ -113,7 +119,7 @@ class RangeReader:
     def __init__(self, folder: Path, node: str, since_ns: int, until_ns: int, wanted: Wanted | None = None) -> None:
         self.folder, self.node, self.since_ns, self.until_ns = folder, node, since_ns, until_ns
         self.wanted = wanted or Wanted()
-        self._coverage = _Coverage(node, since_ns, until_ns, since_ns)
+        self._coverage = _Coverage(node, since_ns, until_ns)
         self._gaps: list[Gap] = []
         self._state = _State()
         self._empty: tuple[Block, Block, list[Event]] | None = None
@@ -126,7 +132,7 @@ class RangeReader:
                 for block in self._inside(path, first=True):
                     if self._may_have(block):
                         self.wanted.learn(self._records(block))
-            self._coverage = _Coverage(self.node, self.since_ns, self.until_ns, self.since_ns)
+            self._coverage = _Coverage(self.node, self.since_ns, self.until_ns)
             self._gaps, self._state = [], _State()
         sent_state = False
         for path in kept:
@@ -173,13 +179,11 @@ class RangeReader:
                 self._coverage.block(part)
                 continue
             if span.wall_until <= self.since_ns and span.wall_from < self.since_ns:
-                self._coverage.before = part
                 if not first:
                     self._learn_state(part)
-                self._coverage.damage = False
-                continue
-            if span.overlaps(self.since_ns, self.until_ns):
                 self._coverage.block(part)
+                continue
+            self._coverage.block(part)
             yield part
 
     def _learn_state(self, block: Block) -> None:

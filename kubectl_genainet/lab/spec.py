@@ -84,6 +84,7 @@ class LabSpec(msgspec.Struct, frozen=True, kw_only=True):
     overlay: Overlay = Overlay.NONE
     families: tuple[Family, ...] = (Family.IPV4,)
     manifests: str = ""
+    record: bool = False  # its nodes and its objects have recorders
 
     @property
     def pod_mtu(self) -> int:

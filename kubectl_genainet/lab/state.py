@@ -53,6 +53,7 @@ class LabRecord(msgspec.Struct, kw_only=True):
     nodes: dict[str, str] = {}
     pods: dict[str, str] = {}
     agents: dict[str, str] = {}
+    objects: str = ""  # socket of the recorder of its objects
     pids: dict[str, int] = {}
     incidents: dict[str, Memo] = {}
     extra_rules: list[ExtraRule] = []
@@ -176,3 +177,8 @@ def lab_snapshot(name: str) -> ClusterSnapshot:
 def lab_agents(name: str) -> dict[str, str]:
     """Node name -> path of the unix socket of its agent; raises GenainetError where no such lab is up."""
     return dict(lab_record(name).agents)
+
+
+def lab_objects_recorder(name: str) -> str:
+    """Path of the socket of the recorder of the lab's objects, "" where it has none."""
+    return lab_record(name).objects

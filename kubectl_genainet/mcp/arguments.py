@@ -24,6 +24,13 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     namespace: Annotated[str, Meta(description="Namespace to look in; empty: the server's.")] = ""
     all_namespaces: Annotated[bool, Meta(description="Look in all namespaces.")] = False
+    since_minutes: Annotated[
+        float,
+        Meta(ge=0, le=44_640, description="What was recorded since so many minutes ago, in place of now; 0: now."),
+    ] = 0.0
+    until_minutes: Annotated[
+        float, Meta(ge=0, le=44_640, description="With since_minutes: until so many minutes ago; 0: until now.")
+    ] = 0.0
 
 
 class Nothing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,12 +5,13 @@ Nothing here changes a cluster or a node: no check connections (`trace --check`)
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from kubectl_genainet.doctor.check import Area
-from kubectl_genainet.errors import ExitStatus
+from kubectl_genainet.errors import ExitStatus, InputError
 from kubectl_genainet.kube.user import Impersonation
 from kubectl_genainet.mcp import arguments as given
 from kubectl_genainet.model.finding import Severity
@@ -44,6 +45,8 @@ from kubectl_genainet.run.policies.matrix import MatrixOptions, matrix
 from kubectl_genainet.run.rules import RulesOptions, rules
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.choice import SourceChoice
+from kubectl_genainet.run.sources.history import TimeRange
+from kubectl_genainet.run.sources.past import past_of
 from kubectl_genainet.run.trace import PathFilterTexts, TraceOptions, trace
 
 
@@ -76,12 +79,22 @@ def _over_source(run: Callable[[Source, Any, Quiet], Outcome]) -> Callable[[Sour
     def with_source(choice: SourceChoice, asked: given.Scope) -> Outcome:
         told = Quiet()
         source = choice.within(asked.namespace, asked.all_namespaces).open(told.warn)
+        if asked.since_minutes:
+            source = past_of(source, _range(asked), told.warn)
         outcome = run(source, asked, told)
         missing = [f"the agent on node {node} did not answer" for node in sorted(source.failed_nodes)]
         status = outcome.status.with_failures(bool(missing))
         return Outcome(status, outcome.records, dict.fromkeys((*told.warnings, *outcome.warnings, *missing)))
 
     return with_source
+
+
+def _range(asked: given.Scope) -> TimeRange:
+    """Raises InputError for a time that ends before it begins."""
+    if asked.until_minutes >= asked.since_minutes:
+        raise InputError("since_minutes is how long ago the time began: more than until_minutes")
+    now_ns = time.time_ns()
+    return TimeRange(now_ns - int(asked.since_minutes * 60e9), now_ns - int(asked.until_minutes * 60e9))
 
 
 def _target(text: str) -> Target | None:

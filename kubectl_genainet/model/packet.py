@@ -65,7 +65,13 @@ def followed(flow: FiveTuple, kept: int, named: Container[int] = ()) -> bool:
     port = max(flow.sport, flow.dport)
     if to_server != from_server:
         port = flow.sport if to_server else flow.dport
-    return _reversed_bits((port * 0x9E3779B1 & 0xFFFFFFFF) >> 16) < kept
+    return port_rank(port) < kept
+
+
+@lru_cache(maxsize=1 << 16)
+def port_rank(port: int) -> int:
+    """Where a client's port stands in the order in which agents choose: those that follow `kept` follow the ranks below it."""
+    return _reversed_bits((port * 0x9E3779B1 & 0xFFFFFFFF) >> 16)
 
 
 def _reversed_bits(number: int) -> int:

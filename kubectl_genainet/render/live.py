@@ -149,6 +149,11 @@ class LiveView:
 
     def replaying(self, header: object) -> None:
         created, tool = getattr(header, "created", ""), getattr(header, "tool", "")
+        arguments = getattr(header, "arguments", {})
+        if "since" in arguments and "until" in arguments:
+            times = f"{arguments['since'][:19]}Z to {arguments['until'][:19]}Z"
+            self.note(f"what the recorders kept from {times}: this is not live traffic")
+            return
         self.note(f"replaying a bundle recorded {created} by version {tool}: this is not live traffic")
 
     def event(self, event: Event) -> None:

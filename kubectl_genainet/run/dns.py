@@ -100,13 +100,13 @@ def dns_run(
 
 
 def _redaction(source: Source, *, wanted: bool) -> Redaction:
-    bundle = source.recording
-    if bundle is not None:
-        if wanted and not bundle.header.redacted:
+    header = source.recorded_header
+    if header is not None:
+        if wanted and not header.redacted:
             raise InputError(
                 "--redact hides names as they are recorded: a bundle recorded without it has them in clear"
             )
-        return Redaction(renamed=bundle.header.arguments.get("search", {}), on=bundle.header.redacted)
+        return Redaction(renamed=header.arguments.get("search", {}), on=header.redacted)
     if not wanted:
         return Redaction()
     from kubectl_genainet.agent.dns.redact import Redactor, new_key

@@ -94,6 +94,7 @@ class DropsRun:
         self.account = Account()
         self.rows = Rows(self.correlator)
         self._attached = False
+        self._settled_for: Event | None = None
         # Where nodes' rules send the target's packets, beside endpoints: as filters, and as ends of flows.
         self._translated: dict[FilterEntry, None] = {}
         self._translated_ends: set[tuple[str, int]] = set()
@@ -124,7 +125,15 @@ class DropsRun:
                     self._translated |= dict.fromkeys(FilterEntry(ip, port, rules.protocol) for ip, port in ends)
                     self._translated_ends |= ends
 
+    def before(self, event: Event) -> None:
+        """To be called before anybody else takes a record, where the context is shared: what was dropped until now is judged
+        by the objects as they are."""
+        if isinstance(event, ClusterChanged) and event is not self._settled_for:
+            self._settled_for = event
+            self.rows.settle()
+
     def take(self, event: Event) -> None:
+        self.before(event)
         self.account.event(event)
         if isinstance(event, ClusterChanged):
             self.scope.update(event.snapshot)

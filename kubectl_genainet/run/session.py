@@ -94,7 +94,20 @@ def perform(run: Run, source: Source, watching: Watching) -> ExitStatus:
     """
     filters = run.filters
     bundle = source.recording if isinstance(filters, dict) else source.replayed(watching.command, filters)
+    if bundle is not None and watching.record:
+        _write_again(source, watching.record, run.view)
     return _replay(run, bundle, watching.command) if bundle is not None else _watch(run, source, watching)
+
+
+def _write_again(source: Source, file: str, view: View) -> None:
+    """Writes all that a recording has as a bundle."""
+    bundle = source.recording
+    assert bundle is not None
+    with BundleWriter(file, bundle.header, bundle.snapshot) as writer:
+        for event in bundle.events:
+            writer.write(event)
+    if writer.problem:
+        view.warn(writer.problem)
 
 
 def check_recorded_by(bundle: Bundle, command: str) -> None:

@@ -21,7 +21,7 @@ from kubectl_genainet.model.events import (
     Progress,
     Tick,
 )
-from kubectl_genainet.model.history import BUCKET_S, Bucket, Gap, NodeChange, ObjectChanged
+from kubectl_genainet.model.history import BUCKET_S, Bucket, ChangeOf, Gap, NodeChange, ObjectChanged
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import FiveTuple
@@ -241,6 +241,7 @@ class _Reading:
         self._attached: dict[str, int] = {}
         self._last_ns = clock.since_ns
         self._are_counted = any(isinstance(event, DropCount | Bucket) for event in bundle.events)
+        self._are_rules_told = any(isinstance(e, NodeChange) and e.what is ChangeOf.RULES for e in bundle.events)
         self.changes = Changes(o.raw for o in bundle.snapshot.objects)
         self.gaps: list[Gap] = []
 
@@ -265,7 +266,7 @@ class _Reading:
             case ClusterChanged():
                 taken_ns = _wall(event.taken_at)
                 self.changes.all_objects(taken_ns if taken_ns is not None else at_ns, event.objects)
-            case RulesetDump():
+            case RulesetDump() if not self._are_rules_told:
                 self.changes.rules(at_ns, event.node, event.source, event.text)
             case DropCount():
                 self._drop(event.reason, event.location, event.flow, at_ns, event.packets, opening=event.opening)

@@ -100,8 +100,10 @@ struct filter_key {
 	__u8 pad;
 };
 
+#define ANY_TCP 2
+
 struct config {
-	__u32 any_port;	    /* some filter has port 0 */
+	__u32 any_port;	    /* some filter has port 0; ANY_TCP: one names all of TCP */
 	__u32 own_netns;    /* only namespaces in `own` are this node's */
 	__u32 budget;	    /* events a second and CPU */
 	__u32 filtered;	    /* some filter is set; a probe may take none for "all" */
@@ -473,6 +475,8 @@ static __always_inline int matches(struct tuple *t)
 	struct config *cfg = config.lookup(&zero);
 	if (!cfg || !cfg->live)
 		return 0;
+	if (cfg->any_port == ANY_TCP && t->proto == P_TCP)
+		return 1;
 	return in_filter(t->daddr, t->dport, t->proto, cfg->any_port) ||
 	       in_filter(t->saddr, t->sport, t->proto, cfg->any_port);
 }

@@ -1,4 +1,5 @@
-"""The always-on session behind `--metrics` and `--otlp-endpoint`: one worker without end, its records fed to consumers.
+"""The always-on session behind `--metrics`, `--otlp-endpoint` and `--record`: one worker without end, its records fed to
+consumers.
 
 Its scrape listener is apart from the one that takes requests: it answers GET /metrics and nothing else.
 """
@@ -25,9 +26,12 @@ from kubectl_genainet import wire
 from kubectl_genainet.agent.always.metrics import Metrics
 from kubectl_genainet.agent.always.otlp import Endpoint, FlowLogs, LogExporter
 from kubectl_genainet.agent.always.owners import Owners
+from kubectl_genainet.agent.always.shipping import OwnerNames, Shipper
 from kubectl_genainet.agent.dns.once import ExchangesOnce
+from kubectl_genainet.agent.record.options import RecordOptions
+from kubectl_genainet.agent.serve.history import History
 from kubectl_genainet.agent.serve.http import HttpConnection, HttpError
-from kubectl_genainet.agent.serve.job import Job
+from kubectl_genainet.agent.serve.job import FLUSH, Job
 from kubectl_genainet.agent.serve.limits import Budget
 from kubectl_genainet.agent.serve.server import HEAD_S, Server
 from kubectl_genainet.errors import GenainetError
@@ -35,10 +39,15 @@ from kubectl_genainet.model.events import AgentFailed, Event, Progress
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
 PROBES = ("drops", "dns")
+RECORDED = ("packet", "connections")  # and these, where the session records
+ALL_TCP = (FilterEntry("::", 0, "TCP"),)  # matches() in probes/include/genainet.h
 ALL_DNS = (FilterEntry("::", 53, "UDP"),)  # the address :: stands for all (probes/dns.bpf.c)
 WITHOUT_END = 1 << 40  # seconds, events, bytes: none is reached
+CPU_PERCENT = 5.0  # without a recorder nothing is followed, and no session needs less
 EVENTS_PER_SECOND = 2_000  # a second and CPU: a tenth of what a trace may cost
 NAMESPACES_S = 10.0
+RECORDED_NAMESPACES_S = 2.0  # as for a trace: a drop's explanation waits for the node's counters
+RECORDED_S = 3.0  # to write what was recorded until now
 SILENT_S = 60.0  # a worker ticks every second; compiling the probes, once a kernel, takes several
 BACKOFF_S = (1.0, 60.0)
 STEADY_S = 300.0  # a session that lasted so long was well
@@ -98,26 +107,39 @@ class AlwaysOn:
     """Keeps the session running. `consumers` are called with each record, in the event loop, and must not block."""
 
     def __init__(
-        self, node: str, host_netns: str, cache: str, metrics: Metrics, consumers: tuple[Callable[[Event], None], ...]
+        self,
+        node: str,
+        host_netns: str,
+        cache: str,
+        metrics: Metrics,
+        consumers: tuple[Callable[[Event], None], ...],
+        record: RecordOptions | None = None,
     ) -> None:
+        self.probes = PROBES if record is None else (*RECORDED, *PROBES)
+        own_filters: dict[str, tuple[FilterEntry, ...]] = {"dns": ALL_DNS}
+        if record is not None:
+            own_filters |= {**dict.fromkeys(RECORDED, ALL_TCP), "drops": ()}
         request = TraceRequest(
-            filters=(),
-            own_filters={"dns": ALL_DNS},
-            probes=PROBES,
+            filters=() if record is None else (FilterEntry("::", 53, ""),),
+            own_filters=own_filters,
+            probes=self.probes,
             timeout_s=WITHOUT_END,
             max_events=WITHOUT_END,
             max_bytes=WITHOUT_END << 20,
-            rulesets=False,
+            rulesets=record is not None,
+            cpu_percent=record.cpu_percent if record is not None else CPU_PERCENT,
         )
         self._job = Job(
             request,
             node,
             host_netns,
             cache,
-            Budget(events_per_second=EVENTS_PER_SECOND),
-            namespaces_s=NAMESPACES_S,
-            dns_over_tcp=False,
+            Budget() if record is not None else Budget(events_per_second=EVENTS_PER_SECOND),
+            namespaces_s=NAMESPACES_S if record is None else RECORDED_NAMESPACES_S,
+            dns_over_tcp=record is not None,
+            record=record,
         )
+        self._recorded = asyncio.Event()
         self._consumers = consumers
         self.process: asyncio.subprocess.Process | None = None
         registry = metrics.registry
@@ -130,6 +152,18 @@ class AlwaysOn:
     @property
     def pid(self) -> int | None:
         return self.process.pid if self.process is not None else None
+
+    async def flush(self) -> None:
+        """Has what was recorded until now on the disk, if the session runs and is quick enough."""
+        process = self.process
+        if process is None or process.stdin is None:
+            return
+        self._recorded.clear()
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            async with asyncio.timeout(RECORDED_S):
+                process.stdin.write(FLUSH + b"\n")
+                await process.stdin.drain()
+                await self._recorded.wait()
 
     async def run(self) -> None:
         """Runs sessions until it is cancelled, with a pause after each that grows where they fail at once."""
@@ -145,7 +179,7 @@ class AlwaysOn:
             self._restarts.labels(reason).inc()
             if time.monotonic() - began > STEADY_S:
                 pause = BACKOFF_S[0]
-            print(f"genainet-agent: the metrics' session has ended ({reason}); again in {pause:g} s", file=sys.stderr)
+            print(f"genainet-agent: the always-on session has ended ({reason}); again in {pause:g} s", file=sys.stderr)
             await asyncio.sleep(pause)
             pause = min(2 * pause, most)
 
@@ -196,6 +230,10 @@ class AlwaysOn:
                 print(f"genainet-agent: {event.message}" + (f"\n  {event.hint}" if event.hint else ""), file=sys.stderr)
             elif isinstance(event, Progress) and event.stage == "attached":
                 self._up.set(1)
+            elif isinstance(event, Progress) and event.stage == "recorded":
+                self._recorded.set()
+            elif isinstance(event, Progress) and event.stage == "missing" and self._job.record is not None:
+                print(f"genainet-agent: {event.detail}", file=sys.stderr)
             for known in once.feed(event):
                 for consume in self._consumers:
                     consume(known)
@@ -247,8 +285,10 @@ def listen_address(text: str) -> tuple[str | None, int]:
 
 
 @contextlib.asynccontextmanager
-async def always_on(server: Server, listen: str, identities: str, otlp_endpoint: str) -> AsyncIterator[Metrics]:
-    """The session, the exporter where `otlp_endpoint` is given, and the listener where `listen` is."""
+async def always_on(
+    server: Server, listen: str, identities: str, otlp_endpoint: str, record: RecordOptions | None = None
+) -> AsyncIterator[Metrics]:
+    """The session; the exporter, the listener and the recorder where `otlp_endpoint`, `listen` and `record` are given."""
     address = listen_address(listen) if listen else None
     owners = Owners(identities)
     owners.reload()
@@ -262,15 +302,20 @@ async def always_on(server: Server, listen: str, identities: str, otlp_endpoint:
                 LogExporter(Endpoint.parse(otlp_endpoint), metrics.registry, server.inventory.node)
             )
             consumers += (FlowLogs(metrics, exporter.put).feed,)
+            if record is not None:
+                names = OwnerNames(owners)
+                stack.enter_context(Shipper(Path(record.folder), server.inventory.node, exporter, names))
         where = server.inventory
-        session = AlwaysOn(where.node, where.host_netns, server.cache, metrics, consumers)
+        session = AlwaysOn(where.node, where.host_netns, server.cache, metrics, consumers, record)
         OwnCost(
             metrics.registry, lambda: session.pid, lambda: [running.process.pid for running in server.sessions.values()]
         )
         if address is not None:
             listener = await asyncio.start_server(ScrapeServer(metrics).handle, *address)
             await stack.enter_async_context(listener)
-        server.always_on = PROBES
+        server.always_on = session.probes
+        if record is not None:
+            server.history = History(Path(record.folder), where.node, session.flush)
         running = asyncio.create_task(session.run())
         try:
             yield metrics

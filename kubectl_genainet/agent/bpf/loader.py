@@ -36,6 +36,8 @@ NO_REASONS = (
 STREAM_ENTRIES = 8192  # of about 1 KB each, of all CPUs
 MOST_TUNNELS = 4096  # entries of the tables of genainet.h
 _PROTOCOLS = tuple(p for p in Protocol if p.number)
+_ANY_TCP = 2  # genainet.h
+_ALL_OF_TCP = (bytes(16), 0, Protocol.TCP.number)  # the address :: without a port
 _HEADER = "include/genainet.h"
 # What became of the events, by the members of enum account.
 _ACCOUNTS = {
@@ -237,7 +239,7 @@ class LoadedProbe:
     ) -> None:
         """Sets what is matched, while running. `own` are the namespaces of this node, None for all of the kernel's."""
         wanted = {key for entry in filters for key in self._keys(entry)}
-        any_port = any(not port for _, port, _ in wanted)
+        any_port = _ANY_TCP if _ALL_OF_TCP in wanted else any(not port for _, port, _ in wanted)
         self._sync("filter", {_FILTER_KEY.pack(addr=addr, port=port, proto=proto) for addr, port, proto in wanted})
         self._sync("own", {_word(inode) for inode in own or ()})
         self._sync(

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_genainet.wire import FilterEntry, Filters, TraceRequest
+from kubectl_genainet.wire import FilterEntry, Filters, HistoryRequest, TraceRequest
 
 _SHOWN = 20  # filters; the rest is a number
 
@@ -43,6 +43,33 @@ async def session(name: str, peer: str, request: TraceRequest) -> AsyncIterator[
         yield entry
     finally:
         _write("session ended", session=name, seconds=round(time.monotonic() - begun, 1), end=entry.end)
+
+
+@dataclass(slots=True)
+class Reading:
+    """How many bytes of the recording were sent."""
+
+    sent: int = 0
+
+
+@contextlib.asynccontextmanager
+async def history(peer: str, request: HistoryRequest) -> AsyncIterator[Reading]:
+    """Writes a line at the end of the block, however it ends: somebody has read of the node's recording."""
+    reading, begun = Reading(), time.monotonic()
+    try:
+        yield reading
+    finally:
+        _write(
+            "history read",
+            peer=peer,
+            since=request.since_ns // 10**9,
+            until=request.until_ns // 10**9,
+            parts=request.parts,
+            addresses=len(request.addresses),
+            first_addresses=request.addresses[:_SHOWN],
+            sent_bytes=reading.sent,
+            seconds=round(time.monotonic() - begun, 1),
+        )
 
 
 def changed(name: str, filters: Filters) -> None:

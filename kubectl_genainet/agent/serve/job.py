@@ -9,11 +9,13 @@ from pathlib import Path
 import msgspec
 
 from kubectl_genainet import __version__, wire
+from kubectl_genainet.agent.record.options import RecordOptions
 from kubectl_genainet.agent.serve.limits import Budget
 from kubectl_genainet.model.events import Hello
 from kubectl_genainet.wire import TraceRequest
 
 NAMESPACES_S = 2.0
+FLUSH = b'"flush"'  # a line that has a recording session write what it has
 ALIVE_S = 3.0  # between signs of life until the probes are loaded
 
 
@@ -29,6 +31,7 @@ class Job(msgspec.Struct, frozen=True):
     dns_over_tcp: bool = True
     session: str = ""  # its name in the agent's log
     greeted: bool = False  # the server has sent Hello already
+    record: RecordOptions | None = None
 
 
 def hello(node: str, probes: tuple[str, ...]) -> Hello:

@@ -5,6 +5,7 @@
     GET  /v1/node                   model.node.NodeReport
     GET  /v1/rulesets               NDJSON of model.node.RulesetDump; ?conntrack=1 adds the translated connections
     GET  /v1/fabric?at=IP,IP        model.fabric.FabricReport, with the TCP connections of who has these addresses
+    POST /v1/history                wire.HistoryRequest -> blocks of the node's recording (history/blocks.py); a right of its own
     POST /v1/trace                  wire.TraceRequest -> NDJSON of events, until the time is over or the client goes
     PUT  /v1/trace/ID/filters       wire.Filters: changes a running session (ID is in the response header)
 
@@ -22,7 +23,7 @@ import socket
 import struct
 import sys
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,13 +35,15 @@ from kubectl_genainet.agent.exact.node import remove_leftovers
 from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.agent.serve import audit, limits, memory
+from kubectl_genainet.agent.serve.history import History, checked_history
 from kubectl_genainet.agent.serve.http import HttpConnection, HttpError
 from kubectl_genainet.agent.serve.job import ALIVE_S, Job, hello
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import Progress
 from kubectl_genainet.model.packet import address_text
-from kubectl_genainet.wire import Filters, TraceRequest
+from kubectl_genainet.wire import Filters, HistoryRequest, TraceRequest
 
+HISTORY = "/v1/history"
 MAX_CONNECTIONS = 64
 MAX_KNOWN = 48  # of them with a token: the kubelet's probe always finds a place
 MAX_BODIES = 4  # that are read at a time
@@ -83,10 +86,14 @@ class Server:
         authenticator: Authenticator,
         budget: limits.Budget | None = None,
         memory_mib: int | None = None,
+        readers: Authenticator | None = None,
     ) -> None:
+        """`readers` says who may read what the node recorded; None: whoever may ask for anything."""
         self.inventory, self.cache, self.authenticator = inventory, cache, authenticator
         self.budget = budget or limits.Budget()
         self.memory_mib = memory_mib
+        self.readers = readers or authenticator
+        self.history: History | None = None
         self.sessions: dict[str, Running] = {}
         self.always_on: tuple[str, ...] = ()  # probes of the session that metrics are made of
         self._unknown: dict[asyncio.Task[Any], None] = {}  # connections that have not shown a token, oldest first
@@ -142,7 +149,8 @@ class Server:
             await connection.respond(200, b"ok\n", "text/plain")
             return
         fields = {name.decode(): value.decode("latin-1") for name, value in request.headers}
-        refusal = await self.authenticator.refuse(fields.get("authorization", ""), path)
+        authenticator = self.readers if path == HISTORY else self.authenticator
+        refusal = await authenticator.refuse(fields.get("authorization", ""), path)
         if refusal:
             raise HttpError(401, refusal)
         if self._connections - len(self._unknown) >= MAX_KNOWN:
@@ -169,6 +177,8 @@ class Server:
                 await self._rulesets(connection, limits.check_rulesets_query(query))
             case "GET", "/v1/fabric":
                 await self._fabric(connection, limits.checked_addresses(query))
+            case "POST", "/v1/history":
+                await self._history(connection)
             case "POST", "/v1/trace":
                 await self._trace(connection)
             case "PUT", _ if len(parts) == 5 and parts[1:3] == ["v1", "trace"] and parts[4] == "filters":
@@ -185,6 +195,20 @@ class Server:
         async with self._inventories:
             report = await asyncio.to_thread(self.inventory.fabric, addresses)
         await connection.respond(200, wire.encode(report))
+
+    async def _history(self, connection: HttpConnection) -> None:
+        request = checked_history(await self._body(connection, HistoryRequest))
+        if self.history is None:
+            raise GenainetError("this node records nothing", hint="kubectl genainet deploy --record")
+        sent = 0
+        async with audit.history(peer(connection.writer), request) as entry:
+            blocks = self.history.blocks(request)
+            await connection.start(200, "application/octet-stream")
+            async for block in blocks:
+                await connection.write(block)
+                sent += len(block)
+                entry.sent = sent
+            await connection.end()
 
     async def _rulesets(self, connection: HttpConnection, conntrack: bool) -> None:
         async with asyncio.timeout(RULES_S), self._rules:  # one at a time: a dump may have many megabytes
@@ -320,18 +344,26 @@ def _decode(body: bytes, shape: Any) -> Any:
         raise HttpError(400, f"the request can't be read: {error}") from None
 
 
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
 async def serve(server: Server, *, socket_path: str = "", host: str = "", port: int = 0) -> None:
     """Serves until SIGTERM or SIGINT. Exactly one of `socket_path` and `host` is given."""
+    await serve_until_stopped(server.handle, socket_path=socket_path, host=host, port=port)
+
+
+async def serve_until_stopped(handle: Handler, *, socket_path: str = "", host: str = "", port: int = 0) -> None:
+    """Has `handle` serve each connection, until SIGTERM or SIGINT."""
     if socket_path:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(socket_path)
         old = os.umask(0o177)
         try:
-            listener = await asyncio.start_unix_server(server.handle, path=socket_path)
+            listener = await asyncio.start_unix_server(handle, path=socket_path)
         finally:
             os.umask(old)
     else:
-        listener = await asyncio.start_server(server.handle, host, port)
+        listener = await asyncio.start_server(handle, host, port)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

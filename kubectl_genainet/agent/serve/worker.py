@@ -32,13 +32,15 @@ from kubectl_genainet.agent.node.podrules import PodRules
 from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.agent.node.tunnels import Tunnels, tunnels_of
 from kubectl_genainet.agent.probes import PROBES
+from kubectl_genainet.agent.record.outbox import RecordingOutbox
+from kubectl_genainet.agent.record.recorder import Recorder
 from kubectl_genainet.agent.serve import audit
 from kubectl_genainet.agent.serve.check_connections import open_connections
-from kubectl_genainet.agent.serve.job import ALIVE_S, Job, hello
+from kubectl_genainet.agent.serve.job import ALIVE_S, FLUSH, Job, hello
 from kubectl_genainet.agent.serve.outbox import Outbox
 from kubectl_genainet.agent.serve.sampler import Sampler
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.model.events import AgentFailed, Bye, Event, LostEvents, Progress, Sampled, Sightings, Tick
+from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress, Sampled, Sightings, Tick
 from kubectl_genainet.priority import give_way
 from kubectl_genainet.wire import FilterEntry, Filters
 
@@ -65,12 +67,19 @@ class Session:
     def __init__(self, job: Job, commands: BinaryIO, sink: int) -> None:
         self.job = job
         self.node = job.node
-        self.outbox = Outbox(sink, job.budget.outbox_bytes)
+        self.greeting = hello(job.node, job.request.probes)
+        self.recorder, self._not_recording = _recorder_of(job, self.greeting)
+        self.outbox = (
+            RecordingOutbox(sink, job.budget.outbox_bytes, self.recorder)
+            if self.recorder is not None
+            else Outbox(sink, job.budget.outbox_bytes)
+        )
         self.inventory = Inventory(job.node, job.host_netns)
         self.stop = threading.Event()
         self.reason = "stopped"
         self.filters, self.own_filters = job.request.filters, job.request.own_filters
         self.filters_changed = threading.Event()
+        self.flush_wanted = threading.Event()
         self.namespaces: set[int] = set()
         self.tunnels = Tunnels()
         self.rulesets: dict[str, int] = {}  # hash of what was reported, by source
@@ -89,6 +98,9 @@ class Session:
 
     def _listen(self, commands: BinaryIO) -> None:
         for line in commands:
+            if line.strip() == FLUSH:
+                self.flush_wanted.set()
+                continue
             try:
                 changed: Filters = msgspec.json.decode(line, type=Filters)
                 if isinstance(changed, dict):
@@ -155,14 +167,17 @@ class Session:
     def _load(self) -> None:
         request, cache = self.job.request, Path(self.job.cache)
         if not self.job.greeted:
-            self.outbox.put(hello(self.node, request.probes), always=True)
+            self.outbox.put(self.greeting, always=True)
+        if self._not_recording:
+            detail = f"nothing is recorded: {self._not_recording}"
+            self.outbox.put(Progress(node=self.node, stage="missing", detail=detail), always=True)
         self.outbox.put(Progress(node=self.node, stage="loading", detail=", ".join(request.probes)))
         self.namespaces = self.inventory.own_inodes()
         for number, name in enumerate(request.probes, 1):
             compiling = partial(self._compiling, f"{name} ({number} of {len(request.probes)})")
             probe = LoadedProbe(PROBES[name], self.node, cache, request.options, self.job.budget, compiling)
             self.probes.append(probe)
-            probe.on_event(self._event, self._undecoded)
+            probe.on_event(*self._takers(name))
             probe.configure(self._filters(name), self._own())
         if "dns" in request.probes and self.job.dns_over_tcp:
             self._open_tap("dns", lambda: TcpTap(self.node, self.inventory.host_netns, request.options))
@@ -250,6 +265,34 @@ class Session:
         if len(self.sightings) >= SIGHTINGS:
             self._send_sightings()
 
+    def _takers(self, name: str) -> tuple[Callable[[Event], None], Callable[[bytes], None]]:
+        """Who gets a probe's events: where a session records, nobody else reads the packets."""
+        recorder = self.recorder
+        if recorder is None or name != "packet":
+            return self._event, self._undecoded
+
+        def followed(event: Event) -> None:
+            self.received += 1
+            if self.pod_rules is not None:
+                self.pod_rules.see(event)
+            recorder.take(event)
+
+        def sighted(data: bytes) -> None:
+            self.received += 1
+            recorder.sighting(data)
+
+        return followed, sighted
+
+    def _record(self) -> None:
+        """Lets the recorder write what is due, or what somebody waits for."""
+        if self.recorder is None:
+            return
+        self.recorder.tick()
+        if self.flush_wanted.is_set():
+            self.flush_wanted.clear()
+            self.recorder.flush()
+            self.outbox.put(Progress(node=self.node, stage="recorded"), always=True)
+
     def _send_sightings(self) -> None:
         count = len(self.sightings)
         if not count:
@@ -288,8 +331,11 @@ class Session:
             if now >= accounts_at:
                 self._tick(seen_until, counted_until)
                 accounts_at = now + ACCOUNT_S
+                self._record()
                 if self.sampler is not None:
                     self.sampler.kernel.begin()
+            if self.flush_wanted.is_set():
+                self._record()
             if now >= sweep_at:
                 began = time.thread_time()
                 self._sweep()
@@ -308,6 +354,8 @@ class Session:
         if self.exact is not None:
             self.exact.join(EXACT_END_S)  # it undoes what it changed on the node
         self._sweep(final=True)
+        if self.recorder is not None:
+            self.recorder.close()
         if self.reason == "timeout":  # counters of the namespaces as they are at the end
             self._report_node()
         self.outbox.put(Progress(node=self.node, stage="detached", t_ns=ended), always=True)
@@ -444,6 +492,16 @@ class Session:
             always=True,
         )
         self.outbox.close(LAST_WORDS_S)
+
+
+def _recorder_of(job: Job, greeting: Hello) -> tuple[Recorder | None, str]:
+    """The job's recorder, if it has one; why there is none where it should have."""
+    if job.record is None:
+        return None, ""
+    try:
+        return Recorder(job.node, job.record, greeting), ""
+    except OSError as error:
+        return None, f"{job.record.folder}: {error.strerror}"
 
 
 def _spent_s() -> float:

@@ -12,6 +12,7 @@ from kubectl_genainet.render.deploy import StepLines
 from kubectl_genainet.run.fleet.deploy import (
     NAMESPACE,
     DeployOptions,
+    RecordChoices,
     Where,
     deploy,
     deploy_objects,
@@ -41,6 +42,28 @@ from kubectl_genainet.run.fleet.deploy import (
 @click.option(
     "--otlp-endpoint", default="", metavar="URL", help="Always on: flows as logs to an OpenTelemetry Collector."
 )
+@click.option(
+    "--record",
+    is_flag=True,
+    help="Always on: each node records what fails, so that it can be asked for later (--since, --at).",
+)
+@click.option(
+    "--record-size",
+    default="256Mi",
+    show_default=True,
+    metavar="SIZE",
+    help="With --record: what it may take on a node.",
+)
+@click.option(
+    "--record-for", default="24h", show_default=True, metavar="TIME", help="With --record: how far back it reaches."
+)
+@click.option(
+    "--record-dns",
+    type=click.Choice(["on", "off"]),
+    default="on",
+    show_default=True,
+    help="With --record: off hashes the names that are looked up.",
+)
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until every agent is ready.")
 @click.option(
     "--timeout",
@@ -64,6 +87,10 @@ def command(
     tolerations: str,
     metrics: bool,
     otlp_endpoint: str,
+    record: bool,
+    record_size: str,
+    record_for: str,
+    record_dns: str,
     wait: bool,
     timeout: str,
     dry_run: str,
@@ -78,11 +105,13 @@ def command(
       kubectl genainet deploy --image registry.example/genainet-agent:v0.1.0
       kubectl genainet deploy --node-selector nvidia.com/gpu.present=true
       kubectl genainet deploy --metrics --otlp-endpoint http://collector.monitoring.svc:4318
+      kubectl genainet deploy --record --record-for 48h --record-size 512Mi
       kubectl genainet deploy --dry-run=client -o yaml | kubectl diff --server-side -f -
     """
+    chosen = RecordChoices(record_size, record_for, record_dns == "on") if record else None
     selector = parse_node_selector(node_selector)
     options = DeployOptions(
-        image, namespace, selector, parse_tolerations(tolerations), metrics, otlp_endpoint=otlp_endpoint
+        image, namespace, selector, parse_tolerations(tolerations), metrics, otlp_endpoint=otlp_endpoint, record=chosen
     )
     if dry_run == "client":
         _print_objects(options, output or "yaml")

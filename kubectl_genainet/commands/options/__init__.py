@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.target import is_connection_end
 from kubectl_genainet.model.units import seconds
+from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.choice import SourceChoice, is_table
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -109,12 +111,19 @@ def split_from(values: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
 
 
 def source_options(
-    *, live: bool = True, manifests: bool = False, clients: bool = False, opened: bool = True
+    *,
+    live: bool = True,
+    manifests: bool = False,
+    clients: bool = False,
+    opened: bool = True,
+    past: bool = False,
+    own_length: str = "",
 ) -> Callable[[F], F]:
     """Adds -n, -A, --context, --kubeconfig, --from and --lab (and --manifests), and passes them as `source: Source`, or as
     `choice: SourceChoice` where the command does not have it `opened`.
 
-    With `clients`, --from takes clients too, and they are passed as `clients`.
+    With `clients`, --from takes clients too, and they are passed as `clients`. With `past`, --since, --at, --for and --until
+    make a time that has passed the source; `own_length` is the verb's own parameter for --for, in seconds, if it has one.
     """
 
     def decorate(function: F) -> F:
@@ -125,7 +134,10 @@ def source_options(
             choice = _choice(kwargs)
             if not opened:
                 return function(choice=choice, **kwargs)
-            return function(source=choice.open(Messages().warn), **kwargs)
+            source = choice.open(Messages().warn)
+            if past:
+                source = _past_of(source, kwargs, own_length)
+            return function(source=source, **kwargs)
 
         options = [
             click.option("-n", "--namespace", help="Namespace of the target; default: the context's own."),
@@ -149,12 +161,40 @@ def source_options(
                     help="Work from YAML or JSON files, folders or standard input instead of a cluster.",
                 )
             )
+        if past:
+            from kubectl_genainet.commands.options.when import time_options
+
+            options += time_options(length=not own_length)
         decorated: Any = wrapper
         for option in reversed(options):
             decorated = option(decorated)
         return decorated  # type: ignore[no-any-return]
 
     return decorate
+
+
+def _past_of(source: Source, given: dict[str, Any], own_length: str) -> Source:
+    """The source, or what was recorded of it in the time that the options name."""
+    from kubectl_genainet.commands.options.when import time_range
+    from kubectl_genainet.run.sources.past import past_of
+
+    since, at, until = (given.pop(name) for name in ("since", "at", "until"))
+    if own_length:
+        context = click.get_current_context()
+        on_line = context.get_parameter_source(own_length) is ParameterSource.COMMANDLINE
+        length_s: float | None = given[own_length] if on_line else None
+    else:
+        text = given.pop("length")
+        length_s = duration_argument(text) if text is not None else None
+    when = time_range(since, at, until, None if own_length and since is None and at is None else length_s)
+    if when is None:
+        if length_s is not None and not own_length:
+            raise click.UsageError("--for goes with --at or --since")
+        return source
+    try:
+        return past_of(source, when, Messages().warn)
+    except InputError as error:
+        raise click.UsageError(error.message) from None
 
 
 def cluster_options(function: F) -> F:

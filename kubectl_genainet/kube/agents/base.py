@@ -19,6 +19,7 @@ from kubectl_genainet.kube.agents.always import (
     monitoring_objects,
     otlp_objects,
 )
+from kubectl_genainet.kube.agents.record import RecordChoices, check_record, enable_record, record_objects
 
 NAMESPACE = "genainet"
 AGENT = "genainet-agent"  # name of the DaemonSet, and its pods' app.kubernetes.io/name
@@ -41,7 +42,7 @@ class DeployOptions(msgspec.Struct, frozen=True):
     """The user's choices. `tolerations` None keeps the base's (all taints).
 
     `monitoring`: the cluster has the Prometheus Operator's kinds. `api_port`: where the API server listens behind its
-    Service, 0 where that is not known. `otlp_endpoint` is a URL or empty.
+    Service, 0 where that is not known. `otlp_endpoint` is a URL or empty. `record`: nothing is recorded where it is None.
     """
 
     image: str = ""
@@ -52,6 +53,7 @@ class DeployOptions(msgspec.Struct, frozen=True):
     monitoring: bool = False
     api_port: int = 0
     otlp_endpoint: str = ""
+    record: RecordChoices | None = None
 
 
 def parse_node_selector(text: str) -> dict[str, str]:
@@ -94,6 +96,9 @@ def render(options: DeployOptions) -> list[dict[str, Any]]:
             objects[-1:-1] = monitoring_objects()
     if options.otlp_endpoint:
         objects[-1:-1] = otlp_objects(options.otlp_endpoint)
+    if options.record is not None:
+        check_record(options.record)
+        objects[-1:-1] = _recorder_objects(options)
     for obj in objects:
         metadata = obj["metadata"]
         metadata["labels"][VERSION_LABEL] = __version__
@@ -103,6 +108,8 @@ def render(options: DeployOptions) -> list[dict[str, Any]]:
             metadata["namespace"] = options.namespace
         for subject in obj.get("subjects", ()):
             subject["namespace"] = options.namespace
+        if obj["kind"] == "Deployment":
+            _label_image(obj["spec"]["template"], options)
         if obj["kind"] == "DaemonSet":
             _configure(obj["spec"]["template"], options)
     return objects
@@ -114,10 +121,23 @@ def _load() -> Iterator[dict[str, Any]]:
         yield from yaml.safe_load_all((folder / name).read_text())
 
 
-def _configure(template: dict[str, Any], options: DeployOptions) -> None:
+def _recorder_objects(options: DeployOptions) -> list[dict[str, Any]]:
+    objects = record_objects()
+    policy = next(o for o in objects if o["kind"] == "NetworkPolicy")
+    ports = policy["spec"]["egress"][0]["ports"]
+    if options.api_port and options.api_port not in {port["port"] for port in ports}:
+        ports.append({"port": options.api_port, "protocol": "TCP"})
+    return objects
+
+
+def _label_image(template: dict[str, Any], options: DeployOptions) -> None:
     template["metadata"]["labels"][VERSION_LABEL] = __version__
+    template["spec"]["containers"][0]["image"] = options.image or f"{DEFAULT_IMAGE}:v{__version__}"
+
+
+def _configure(template: dict[str, Any], options: DeployOptions) -> None:
+    _label_image(template, options)
     spec = template["spec"]
-    spec["containers"][0]["image"] = options.image or f"{DEFAULT_IMAGE}:v{__version__}"
     spec["nodeSelector"] |= options.node_selector
     if options.tolerations is not None:
         spec["tolerations"] = [msgspec.to_builtins(t) for t in options.tolerations]
@@ -125,22 +145,26 @@ def _configure(template: dict[str, Any], options: DeployOptions) -> None:
         enable_metrics(spec)
     if options.otlp_endpoint:
         enable_otlp(spec, options.otlp_endpoint)
+    if options.record is not None:
+        enable_record(template, options.record)
 
 
 def always_on_extras(options: DeployOptions) -> list[dict[str, Any]]:
     """What the always-on mode has in the cluster and these options do not: an earlier `deploy` may have made it."""
-    every = msgspec.structs.replace(options, metrics=True, monitoring=True, otlp_endpoint="http://localhost")
+    every = msgspec.structs.replace(
+        options, metrics=True, monitoring=True, otlp_endpoint="http://localhost", record=RecordChoices()
+    )
     wanted = {(o["kind"], o["metadata"]["name"]) for o in render(options)}
     return [o for o in render(every) if (o["kind"], o["metadata"]["name"]) not in wanted]
 
 
-def capability(namespace: str) -> dict[str, Any]:
-    """A new Secret: 256 random bits that only the agents (mounted) and the trace role (get) see."""
+def capability(namespace: str, name: str = CAPABILITY) -> dict[str, Any]:
+    """A new Secret: 256 random bits that only the agents (mounted) and the role of that name (get) see."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
-            "name": CAPABILITY,
+            "name": name,
             "namespace": namespace,
             "labels": {"app.kubernetes.io/part-of": "kubectl-genainet", MANAGED_BY[0]: MANAGED_BY[1]},
         },

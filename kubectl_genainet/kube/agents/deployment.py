@@ -15,6 +15,7 @@ from kubectl_genainet.kube.agents.always import MONITORING
 from kubectl_genainet.kube.agents.base import AGENT, MANAGED_BY, DeployOptions, always_on_extras, capability, render
 from kubectl_genainet.kube.agents.leftovers import others_in
 from kubectl_genainet.kube.agents.paths import collection_path, describe, object_path
+from kubectl_genainet.kube.agents.record import HISTORY_CAPABILITY
 from kubectl_genainet.kube.agents.rollout import (
     AGENT_CONTAINER,
     Problem,
@@ -96,7 +97,10 @@ def deploy(
         if obj["kind"] == "DaemonSet":
             if has_profiles:
                 name_apparmor_profile(obj)
-            yield _ensure_capability(client, options.namespace, dry_run)
+            yield _ensure_capability(client, capability(options.namespace), dry_run)
+            if options.record is not None:
+                history = capability(options.namespace, HISTORY_CAPABILITY)
+                yield _ensure_capability(client, history, dry_run)
         existing = _existing(client, obj)
         if _is_going(existing) and not dry_run:
             yield Step(describe(obj), "waiting", "an earlier one is still being deleted")
@@ -177,9 +181,8 @@ def _podsecurity_note(namespace: dict[str, Any]) -> str:
     return f"deploy did not make it and leaves it as it is; it {shown}, and the agent needs privileged"
 
 
-def _ensure_capability(client: KubeClient, namespace: str, dry_run: bool) -> Step:
-    """The Secret that agents and callers share; never replaced, or running clients would be locked out."""
-    secret = capability(namespace)
+def _ensure_capability(client: KubeClient, secret: dict[str, Any], dry_run: bool) -> Step:
+    """A Secret that agents and callers share; never replaced, or running clients would be locked out."""
     if get_or_none(client, object_path(secret), f"get {describe(secret)}") is not None:
         return Step(describe(secret), "unchanged")
     if not dry_run:
@@ -296,7 +299,7 @@ def undeploy(client: KubeClient, namespace: str, timeout_s: float, *, wait: bool
     deadline = time.monotonic() + timeout_s
     options = DeployOptions(namespace=namespace)
     yield from filter(None, (_remove_extra(client, obj) for obj in always_on_extras(options)))
-    objects = [*render(options), capability(namespace)]
+    objects = [*render(options), capability(namespace), capability(namespace, HISTORY_CAPABILITY)]
     for obj in sorted(objects, key=_removal_order):
         if obj["kind"] == "Namespace":
             yield from _remove_namespace(client, obj, deadline, wait)

@@ -13,6 +13,7 @@ import msgspec
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.agents.base import AGENT, AGENT_PORT, CAPABILITY, NAMESPACE, VERSION_LABEL
 from kubectl_genainet.kube.agents.portforward import ForwardedSocket, dial_pod
+from kubectl_genainet.kube.agents.record import HISTORY_CAPABILITY, OBJECTS, OBJECTS_PORT
 from kubectl_genainet.kube.client import KubeClient, connect
 from kubectl_genainet.kube.failures import ApiError
 from kubectl_genainet.kube.resources import POD, Served
@@ -46,13 +47,18 @@ def find_agents(client: KubeClient, namespace: str = NAMESPACE) -> tuple[Agent, 
     return tuple(by_node[node] for node in sorted(by_node))
 
 
-def read_capability(client: KubeClient, namespace: str = NAMESPACE) -> str:
+def read_capability(client: KubeClient, namespace: str = NAMESPACE, name: str = CAPABILITY) -> str:
     """The token that agents ask for. Raises GenainetError with what to do where it is missing or may not be read."""
-    path = f"/api/v1/namespaces/{namespace}/secrets/{CAPABILITY}"
+    path = f"/api/v1/namespaces/{namespace}/secrets/{name}"
     try:
-        secret = client.json("GET", path, doing=f"read the agents' capability (Secret {namespace}/{CAPABILITY})")
+        secret = client.json("GET", path, doing=f"read the agents' capability (Secret {namespace}/{name})")
         return base64.b64decode(secret["data"]["token"]).decode().strip()
     except ApiError as error:
+        if error.status == 404 and name == HISTORY_CAPABILITY:
+            raise GenainetError(
+                f"nothing is recorded: there are no recorders in namespace {namespace}",
+                "`kubectl genainet deploy --record` runs them.",
+            ) from None
         if error.status == 404:
             raise GenainetError(
                 f"there are no agents in namespace {namespace}", "Run `kubectl genainet deploy` first."
@@ -60,13 +66,13 @@ def read_capability(client: KubeClient, namespace: str = NAMESPACE) -> str:
         if error.status == 403:
             raise GenainetError(
                 f"you may not use the agents: {error.message}",
-                f"Live commands need the ClusterRole genainet-trace in namespace {namespace}: kubectl -n {namespace} "
-                "create rolebinding NAME --clusterrole genainet-trace --user YOU",
+                f"It needs the ClusterRole {name} in namespace {namespace}: kubectl -n {namespace} "
+                f"create rolebinding NAME --clusterrole {name} --user YOU",
             ) from None
         raise
     except (KeyError, TypeError, binascii.Error, UnicodeDecodeError):
         raise GenainetError(
-            f"the Secret {namespace}/{CAPABILITY} holds no token", "Delete it, and run `kubectl genainet deploy` again."
+            f"the Secret {namespace}/{name} holds no token", "Delete it, and run `kubectl genainet deploy` again."
         ) from None
 
 
@@ -80,10 +86,25 @@ def agent_namespace() -> str:
     return os.environ.get("GENAINET_NAMESPACE") or NAMESPACE
 
 
-def cluster_agents(
+def objects_recorder(
     *, context: str = "", kubeconfig: str = "", user: Impersonation = NOBODY_ELSE
+) -> tuple[dict[str, Callable[[], socket.socket]], str] | None:
+    """A dialler for the recorder of the cluster's objects, and the token that it asks for; None where none is ready."""
+    client, namespace = connect(context=context, kubeconfig=kubeconfig, user=user), agent_namespace()
+    token = read_capability(client, namespace, HISTORY_CAPABILITY)
+    selector = (("labelSelector", f"app.kubernetes.io/name={OBJECTS}"),)
+    found, _ = list_objects(client, Served(POD, "v1"), namespace, selector)
+    ready = next((pod for pod in (obj.decode(Pod) for obj in found) if pod.ready), None)
+    if ready is None:
+        return None
+    name = ready.metadata.name
+    return {OBJECTS: lambda: dial_pod(client, namespace, name, OBJECTS_PORT)}, token
+
+
+def cluster_agents(
+    *, context: str = "", kubeconfig: str = "", user: Impersonation = NOBODY_ELSE, capability: str = CAPABILITY
 ) -> tuple[dict[str, Callable[[], socket.socket]], str]:
-    """A dialler for every node whose agent is ready, and the token that agents ask for.
+    """A dialler for every node whose agent is ready, and the token that agents ask for: that of the Secret `capability`.
 
     Raises GenainetError with what to do where there is none, or where the user may not use them.
     """
@@ -93,7 +114,7 @@ def cluster_agents(
             "Leave --as out for live commands; explain, matrix and doctor take it.",
         )
     client, namespace = connect(context=context, kubeconfig=kubeconfig, user=user), agent_namespace()
-    token = read_capability(client, namespace)
+    token = read_capability(client, namespace, capability)
     agents = find_agents(client, namespace)
     ready: dict[str, Callable[[], socket.socket]] = {a.node: dialler(client, a) for a in agents if a.ready}
     if not ready:

@@ -27,6 +27,8 @@ UPSTREAM, REQUEST, RESPONSE = "lab.genainet/upstream", "lab.genainet/request-byt
 FROM_OUTSIDE = "lab.genainet/called-from-outside"
 OUTSIDE = "outside"  # name of the clients beyond the cluster, in the fabric's namespace
 AGENT = "kubectl_genainet.agent.main"
+OBJECTS = "objects"
+OBJECTS_PROGRAM = "kubectl_genainet.lab.programs.objects"
 _READY_WITHIN = 120.0  # one that ends before is not waited for
 _PATIENCE_S = 5.0  # until it is said what is waited for, and between two times
 
@@ -255,6 +257,7 @@ def start_agents(folder: LabFolder, record: LabRecord) -> None:
             str(path),
             "--host-netns",
             f"/run/netns/{namespace}",
+            *(["--record", str(history_folder(folder, node))] if record.spec.record else []),
         ]
         pid = processes.spawn(
             command,
@@ -264,6 +267,22 @@ def start_agents(folder: LabFolder, record: LabRecord) -> None:
         )
         record.pids[f"agent/{node}"] = pid
         record.agents[node] = str(path)
+    if record.spec.record:
+        _start_objects_recorder(folder, record)
+
+
+def history_folder(folder: LabFolder, node: str) -> Path:
+    """Where a node's recording is, or with OBJECTS that of the lab's objects."""
+    return folder.path / "history" / node
+
+
+def _start_objects_recorder(folder: LabFolder, record: LabRecord) -> None:
+    path = folder.path / f"{OBJECTS}.sock"
+    places = ["--lab", record.spec.name, "--socket", str(path), "--record", str(history_folder(folder, OBJECTS))]
+    record.pids[OBJECTS] = processes.spawn(
+        [sys.executable, "-m", OBJECTS_PROGRAM, *places], lab_id=record.id, log=log_path(folder, OBJECTS)
+    )
+    record.objects = str(path)
 
 
 # --- readiness ------------------------------------------------------------------------------------------------------
@@ -277,6 +296,8 @@ def wait_until_ready(folder: LabFolder, record: LabRecord, progress: Callable[[s
             ready = partial(_listens_udp, record.pods[role], 53)
         elif role == "workload":
             ready = partial(_accepts, folder.path / "workload.sock")
+        elif role == OBJECTS:
+            ready = partial(_accepts, Path(record.objects))
         else:
             ready = partial(_accepts, Path(record.agents[role.removeprefix("agent/")]))
         while not ready():

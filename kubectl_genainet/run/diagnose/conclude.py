@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kubectl_genainet.context.account import gap_text
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.context.identity import workload_of
 from kubectl_genainet.context.targets import resolve
@@ -220,6 +221,8 @@ def _callers(snapshot: ClusterSnapshot, services: tuple[Service, ...], paths: li
 
 
 def _notes(callers: dict[str, int], queries: list[DnsExchange], collected: Collected, forgotten: int) -> Iterator[str]:
+    for gap in dict.fromkeys(collected.gaps):
+        yield gap_text(gap)
     asked = {name_of(q.client) for q in queries}
     for name, connections in callers.items():
         if not connections:

@@ -14,6 +14,7 @@ from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.history.select import Part, part_of
 from kubectl_genainet.model.events import Event
 from kubectl_genainet.model.finding import Severity
+from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.target import Target
 from kubectl_genainet.run.as_used import AsUsed
@@ -140,6 +141,11 @@ class DiagnoseRun:
     def take(self, event: Event) -> None:
         self.view.event(event)
         self._watch.learn(event)
+        if isinstance(event, Gap):
+            self.collected.gaps.append(event)
+        for run, _ in self._parts.values():
+            if isinstance(run, DropsRun):
+                run.before(event)
         of = part_of(event)
         for part, (run, _) in self._parts.items():
             if of is None or of is part:
@@ -150,6 +156,8 @@ class DiagnoseRun:
         for run, _ in self._parts.values():
             run.finish(live=live)
         conclusion = conclude(self._asked, self.collected, self.context, self._watch)
+        if self.source.length_s is not None:  # what is over can't be traced again
+            conclusion = msgspec.structs.replace(conclusion, next=(), seconds=round(self.source.length_s, 1))
         conclusion = AsUsed(self.source).conclusion(conclusion)
         self.view.finish(conclusion)
         return status_of(conclusion)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.model.events import Event
+from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
@@ -30,6 +31,7 @@ class Collected:
     dns: DnsSummary | None = None
     failures: dict[str, str] = field(default_factory=dict)
     not_kept: int = 0
+    gaps: list[Gap] = field(default_factory=list)
 
 
 class Part(Quiet):

@@ -14,6 +14,7 @@ from kubectl_genainet.kube.agents.base import (
     parse_tolerations,
     render,
 )
+from kubectl_genainet.kube.agents.record import RecordChoices
 
 if TYPE_CHECKING:
     from kubectl_genainet.kube.agents.deployment import Rollout, Step
@@ -22,6 +23,7 @@ __all__ = [
     "NAMESPACE",
     "DeployOptions",
     "DeployView",
+    "RecordChoices",
     "Where",
     "deploy",
     "deploy_objects",
@@ -65,6 +67,8 @@ def deploy(options: DeployOptions, where: Where, view: DeployView, *, dry_run: b
 
     deploy_objects(options)  # what is wrong with the options is said before the cluster is asked
     client = connect(context=where.context, kubeconfig=where.kubeconfig)
+    if options.record is not None:
+        options = msgspec.structs.replace(options, api_port=deployment.api_server_port(client))
     if options.metrics:
         options = msgspec.structs.replace(
             options, monitoring=deployment.has_monitoring(client), api_port=deployment.api_server_port(client)

@@ -53,6 +53,7 @@ def lab_up(
     overlay: str = "none",
     ip_family: str = "ipv4",
     manifests: str = "",
+    record: bool = False,
 ) -> LabUp:
     """Brings a lab up. Raises GenainetError where one of that name is up already."""
     from kubectl_genainet.lab import cluster
@@ -66,9 +67,10 @@ def lab_up(
         overlay=Overlay(overlay),
         families=FAMILIES[ip_family],
         manifests=manifests,
+        record=record,
     )
-    record = cluster.up(spec, say)
-    return LabUp(len(record.nodes), len(record.pods), time.monotonic() - started, ENFORCER)
+    made = cluster.up(spec, say)
+    return LabUp(len(made.nodes), len(made.pods), time.monotonic() - started, ENFORCER)
 
 
 def lab_down(name: str, *, all_labs: bool = False) -> tuple[str, ...]:

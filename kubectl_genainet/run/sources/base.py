@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from kubectl_genainet.bundle import Bundle
+from kubectl_genainet.bundle import Bundle, Header
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.node import NodeReport, RulesetDump
@@ -81,10 +81,24 @@ class Source(ABC):
         """What was recorded, where the source is a recording."""
         return None
 
+    @property
+    def length_s(self) -> float | None:
+        """How long a time the source is about, where that is a time that has passed."""
+        return None
+
+    @property
+    def recorded_header(self) -> Header | None:
+        """What the recording says of itself."""
+        return self.recording.header if self.recording is not None else None
+
     def replayed(self, verb: str, filters: tuple[FilterEntry, ...]) -> Bundle | None:
         """Of what was recorded the part that `verb` reads; `filters` is what it would have its agents follow. None where the
         source is no recording."""
         return self.recording
+
+    def recorders(self) -> Agents:
+        """The agents as those reach them who may read what they recorded."""
+        return self.agents()
 
     def objects_recorder(self) -> Agents | None:
         """How the recorder of the cluster's objects is reached; None where there is none."""

@@ -66,6 +66,19 @@ class ClusterSource(Source):
 
         return Agents(*cluster_agents(context=self.context, kubeconfig=self.kubeconfig, user=self.user))
 
+    def recorders(self) -> Agents:
+        from kubectl_genainet.kube.agents.forward import cluster_agents
+        from kubectl_genainet.kube.agents.record import HISTORY_CAPABILITY
+
+        where = {"context": self.context, "kubeconfig": self.kubeconfig}
+        return Agents(*cluster_agents(**where, user=self.user, capability=HISTORY_CAPABILITY))
+
+    def objects_recorder(self) -> Agents | None:
+        from kubectl_genainet.kube.agents.forward import objects_recorder
+
+        found = objects_recorder(context=self.context, kubeconfig=self.kubeconfig, user=self.user)
+        return Agents(*found) if found is not None else None
+
     def follow(self, snapshot: ClusterSnapshot, warn: Warn) -> Follower:
         from kubectl_genainet.kube.live import LiveCluster
 

@@ -6,9 +6,9 @@ import shlex
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from kubectl_genainet.bundle import Bundle, new_header
+from kubectl_genainet.bundle import Bundle, Header, new_header
+from kubectl_genainet.context.account import warning_of
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.merge import merged
 from kubectl_genainet.history.objects import ObjectsRange, objects_range
@@ -17,7 +17,7 @@ from kubectl_genainet.history.select import Part
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.units import rfc3339
-from kubectl_genainet.run.agents import Agents, Warn
+from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.recorded import HISTORY, RecordedSource, for_verb
 from kubectl_genainet.stream import HistoryAnswer, history
@@ -47,6 +47,10 @@ class HistorySource(RecordedSource):
         self._lock = threading.RLock()
         self._objects: ObjectsRange | None = None
         self._replays: dict[tuple[str, frozenset[str]], Bundle] = {}
+
+    def within(self, when: TimeRange) -> HistorySource:
+        """The same past, another time."""
+        return HistorySource(self.now, when, warn=self._warn)
 
     @property
     def default_namespace(self) -> str:
@@ -111,13 +115,20 @@ class HistorySource(RecordedSource):
                 )
             )
             events = merged(nodes, self._recorded_objects(), since, until)
-            arguments = {"since": rfc3339(since), "until": rfc3339(until)}
-            header = new_header(HISTORY, arguments, datetime.now(UTC).isoformat())
-            return Bundle(header, snapshot, events)
+            return Bundle(self.recorded_header, snapshot, events)
+
+    @property
+    def length_s(self) -> float:
+        return (self.when.until_ns - self.when.since_ns) / 1e9
+
+    @property
+    def recorded_header(self) -> Header:
+        arguments = {"since": rfc3339(self.when.since_ns), "until": rfc3339(self.when.until_ns)}
+        return new_header(HISTORY, arguments, arguments["since"])
 
     def _ask_nodes(self, request: HistoryRequest) -> Mapping[str, NodeRange | GenainetError]:
         """Raises GenainetError where no node recorded anything."""
-        agents: Agents = self.now.agents()
+        agents = self.now.recorders()
         ranges: dict[str, NodeRange | GenainetError] = {}
         for node, answer in history(agents.dials, request, agents.token).items():
             if isinstance(answer, GenainetError):
@@ -134,14 +145,11 @@ class HistorySource(RecordedSource):
         return ranges
 
     def rulesets(self, warn: Warn, *, conntrack: bool = False) -> Mapping[str, Sequence[RulesetDump]]:
-        """Every node's rules as they were at the range's begin. Raises GenainetError where none were recorded."""
-        dumps: dict[str, dict[str, RulesetDump]] = {}
-        for event in self._state().events:
-            if isinstance(event, RulesetDump):
-                dumps.setdefault(event.node, {}).setdefault(event.source, event)
-        if not dumps:
-            raise GenainetError(f"no node recorded its rules in the time {self.when}")
-        return {node: list(by_source.values()) for node, by_source in dumps.items()}
+        state = self._state()
+        for event in state.events:
+            if warning := warning_of(event):
+                warn(warning)
+        return self._rulesets_at_begin(state)
 
     def node_reports(self, warn: Warn) -> Mapping[str, NodeReport]:
         """As they were at the range's end: counters and queues tell what happened until then."""
@@ -162,7 +170,7 @@ class HistorySource(RecordedSource):
         return (*self.now.options, *(tuple(map(shlex.quote, words)) for words in self.when.words))
 
     def __str__(self) -> str:
-        return f"the history of {self.now}"
+        return f"what was recorded of {self.now} from {self.when}"
 
 
 def _range(node: str, answer: HistoryAnswer) -> NodeRange:

@@ -29,6 +29,12 @@ class LabSource(Source):
 
         return Agents({node: _unix(path) for node, path in lab_agents(self.name).items()})
 
+    def objects_recorder(self) -> Agents | None:
+        from kubectl_genainet.lab.state import lab_objects_recorder
+
+        path = lab_objects_recorder(self.name)
+        return Agents({"objects": _unix(path)}) if path else None
+
     def follow(self, snapshot: ClusterSnapshot, warn: Warn) -> Follower:
         return _PolledLab(self, snapshot)
 

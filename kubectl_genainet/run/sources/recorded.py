@@ -63,6 +63,8 @@ class RecordedSource(Source):
 
     def rulesets(self, warn: Warn, *, conntrack: bool = False) -> Mapping[str, Sequence[RulesetDump]]:
         """Everything that was recorded. Raises GenainetError where no ruleset was."""
+        if self.recording.header.command == HISTORY:
+            return self._rulesets_at_begin(self.recording)
         dumps: dict[str, list[RulesetDump]] = {}
         for event in self.recording.events:
             if isinstance(event, RulesetDump):
@@ -73,6 +75,16 @@ class RecordedSource(Source):
                 hint="Record one with `kubectl genainet trace TARGET --record FILE`.",
             )
         return dumps
+
+    def _rulesets_at_begin(self, bundle: Bundle) -> Mapping[str, Sequence[RulesetDump]]:
+        """Every node's rules as they were at the range's begin. Raises GenainetError where none were recorded."""
+        dumps: dict[str, dict[str, RulesetDump]] = {}
+        for event in bundle.events:
+            if isinstance(event, RulesetDump):
+                dumps.setdefault(event.node, {}).setdefault(event.source, event)
+        if not dumps:
+            raise GenainetError(f"no node's rules are recorded in {self}")
+        return {node: list(by_source.values()) for node, by_source in dumps.items()}
 
     def node_addresses(self) -> Mapping[str, Sequence[str]]:
         """From the nodes' reports where there are any, else from the API objects."""

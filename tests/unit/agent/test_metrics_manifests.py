@@ -22,6 +22,7 @@ from kubectl_genainet.assets import asset_dir
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.kube.agents.base import DeployOptions, always_on_extras, render
 from kubectl_genainet.kube.agents.paths import object_path
+from kubectl_genainet.kube.agents.record import RecordChoices
 from kubectl_genainet.kube.names import NAMED
 
 FOLDER = asset_dir("daemonset") / "metrics"
@@ -233,9 +234,10 @@ def test_what_an_earlier_deploy_made_is_known_to_the_next_and_to_undeploy() -> N
         return {o["metadata"]["name"] for o in always_on_extras(DeployOptions(**options))}
 
     monitoring = {"genainet-agent", "genainet-dashboard"}  # the first are ServiceMonitor and PrometheusRule
-    assert extras() == {"genainet-metrics", "genainet-names", "genainet-otlp"} | monitoring
-    assert extras(metrics=True) == {"genainet-otlp"} | monitoring
-    assert extras(metrics=True, monitoring=True, otlp_endpoint=URL) == set()
+    recorder = {"genainet-history", "genainet-objects"}
+    assert extras() == {"genainet-metrics", "genainet-names", "genainet-otlp"} | monitoring | recorder
+    assert extras(metrics=True) == {"genainet-otlp"} | monitoring | recorder
+    assert extras(metrics=True, monitoring=True, otlp_endpoint=URL, record=RecordChoices()) == set()
 
 
 def test_the_admin_role_may_make_and_remove_what_the_metrics_need() -> None:

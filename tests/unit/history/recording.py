@@ -96,7 +96,7 @@ def hello() -> Hello:
         protocol=2,
         version="1",
         kernel="6.1",
-        boot_id="b",
+        boot_id="00000000-0000-0000-0000-00000000000b",
         t_ns=MONO,
         realtime_ns=WALL,
         tier="tracepoint",

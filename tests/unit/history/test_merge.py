@@ -68,6 +68,18 @@ def test_records_from_before_a_restart_of_the_node_go_on_its_clock_of_now(tmp_pa
     assert [(t - MONO) // SECOND for t in moments] == [1 - 1000, 2 - 1000, -899]
 
 
+def test_what_happened_outside_of_the_range_is_left_out_though_its_block_is_read(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    recording.block(resent(1), resent(4), sightings(sighting(1.5), sighting(4.5)))
+    recording.block(resent(6), resent(8), sightings(sighting(6.5), sighting(9)), tick(7), tick(9))
+    events = events_of(recording, 3, 7)
+    seen = [(e.t_ns - MONO) / SECOND for e in events if isinstance(e, PacketSeen | TcpRetransmit)]
+    assert seen == [4, 4.5, 6, 6.5]
+    stages = [(e.stage, (e.t_ns - MONO) // SECOND) for e in events if isinstance(e, Progress)]
+    assert stages == [("attached", 3), ("detached", 7)]
+    assert isinstance(events[-1], Bye) and events[-1].sent == 4
+
+
 def test_a_node_that_did_not_answer_is_named(tmp_path: Path) -> None:
     events = merged({"node-2": GenainetError("no answer")}, NO_OBJECTS, WALL, WALL + SECOND)
     assert events == (AgentFailed(node="node-2", message="no answer"),)

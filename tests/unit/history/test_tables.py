@@ -31,6 +31,7 @@ from kubectl_genainet.model.history import Gap
 from kubectl_genainet.run.sources.clickhouse import ClickHouseSource, records_query
 from kubectl_genainet.run.sources.engines import TABLE, Chdb, ClickHouse, chdb_over
 from kubectl_genainet.run.sources.history import TimeRange
+from kubectl_genainet.run.sources.past import past_of
 from kubectl_genainet.wire import HistoryRequest
 from tests.tabletest import BLOCK_NS, SECOND, http_over, segments_of
 
@@ -107,7 +108,9 @@ def test_what_is_missing_is_a_gap_with_its_reason(recorded: Recorded, tmp_path: 
     assert [gap.node for gap in gaps] == ["node-4"] and gaps[0].until_ns - gaps[0].since_ns == BLOCK_NS
     recorded.engine.run(f"ALTER TABLE {TABLE} DELETE WHERE Node = 'node-4' SETTINGS mutations_sync = 1")
     later = TimeRange(recorded.when.since_ns, recorded.when.until_ns + 60 * SECOND)
-    gaps = [e for e in recorded.source().within(later).recording.events if isinstance(e, Gap)]
+    of_later = past_of(recorded.source(), later, print)
+    assert isinstance(of_later, ClickHouseSource)
+    gaps = [e for e in of_later.recording.events if isinstance(e, Gap)]
     assert {gap.node for gap in gaps} >= {"node-1", "node-2", "node-3"}
     assert all("not written yet" in gap.why for gap in gaps if gap.node.startswith("node"))
 

@@ -69,6 +69,7 @@ def test_over_manifests_the_policies_answer_and_packets_are_refused_with_what_to
         assert (await session.call("matrix"))["records"] == printed("matrix", "--manifests", APP)
         assert (await session.call("doctor", only=["policy"]))["records"][-1]["kind"] == "summary"
         assert "no agents can be asked" in await session.refused("trace", target=SERVICE)
+        assert "what is in a file has its own" in await session.refused("trace", target=SERVICE, since_minutes=5)
 
     asked(ask, "--manifests", APP)
 

@@ -1,0 +1,141 @@
+"""Writes the cluster's objects and how they change, in the segments that the nodes' recorders use too."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kubectl_genainet.history.blocks import NO_FLAGS, Flag, Span, encode_block
+from kubectl_genainet.history.store import Bounds, SegmentWriter
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import ClusterChanged, Event
+from kubectl_genainet.model.history import Gap, ObjectChanged
+
+FLUSH_S = 5.0
+STEP_NS = 200_000_000  # a clock that moves so far at once was set
+
+Key = tuple[str, str, str]
+
+
+class ObjectsRecorder:
+    """`see` takes the objects as they are, `unseen` why they are not known at the moment; `flush` writes what there is. May be
+    called from several threads."""
+
+    def __init__(
+        self,
+        folder: Path,
+        bounds: Bounds,
+        *,
+        wall: Callable[[], int] = time.time_ns,
+        mono: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """Raises OSError where the folder can't be made."""
+        self._writer = SegmentWriter(folder, bounds)
+        self._wall, self._mono = wall, mono
+        self._lock = threading.Lock()
+        self._session, self._number = secrets.randbits(63), 0
+        self._objects: dict[Key, dict[str, Any]] = {}
+        self._snapshot: ClusterSnapshot | None = None
+        self._pending: list[Event] = []
+        self._failed = False
+        self._unseen: tuple[int, str] | None = None  # since when, why
+        self._from = 0
+        self._mono_from = 0
+
+    def see(self, snapshot: ClusterSnapshot) -> int:
+        """Takes in the objects as they are now; returns how many have changed."""
+        with self._lock:
+            now = self._wall()
+            self._seen_again(now)
+            objects = {_key(o.raw): o.raw for o in snapshot.objects}
+            if self._snapshot is None:
+                self._from, self._mono_from = now, self._mono()
+                self._objects, self._snapshot = objects, snapshot
+                return len(objects)
+            before, self._objects, self._snapshot = self._objects, objects, snapshot
+            changed = 0
+            for key, raw in objects.items():
+                was = before.get(key)
+                if was is not raw and was != raw:
+                    self._pending.append(_change(key, raw, was, now))
+                    changed += 1
+            for key in before.keys() - objects.keys():
+                self._pending.append(_change(key, None, before[key], now))
+                changed += 1
+            return changed
+
+    def unseen(self, why: str) -> None:
+        """From now on the objects may change without being seen."""
+        with self._lock:
+            if self._unseen is None:
+                self._unseen = (self._wall(), why)
+
+    def _seen_again(self, now: int) -> None:
+        if self._unseen is not None:
+            since, why = self._unseen
+            self._unseen = None
+            self._pending.append(Gap(node="", since_ns=since, until_ns=max(now, since), why=why, partial=True))
+
+    def flush(self) -> None:
+        """Writes a block, once there are objects."""
+        with self._lock:
+            if self._snapshot is None:
+                return
+            wall, mono = self._wall(), self._mono()
+            expected = self._from + mono - self._mono_from
+            if abs(wall - expected) > STEP_NS:
+                self._write(expected, mono)
+                self._writer.end_segment()
+                self._from = wall
+                return
+            self._write(wall, mono)
+
+    def _write(self, until: int, mono: int) -> None:
+        whole = self._writer.needs_state or self._failed or self._writer.is_old(until)
+        if whole:
+            self._writer.end_segment()
+        records, self._pending = self._pending, []
+        if self._unseen is not None:
+            since, why = self._unseen
+            records.append(Gap(node="", since_ns=since, until_ns=until, why=why, partial=True))
+        assert self._snapshot is not None
+        if whole:
+            # What changed within the block comes before the whole, which already has it.
+            records.append(ClusterChanged.of(self._snapshot))
+        self._number += 1
+        flags = Flag.STATE if records else NO_FLAGS
+        flags |= Flag.WHOLE_STATE if whole else NO_FLAGS
+        flags |= Flag.FIRST if self._number == 1 else NO_FLAGS
+        flags |= Flag.UNWRITTEN if self._failed else NO_FLAGS
+        covers = Span(self._from, max(until, self._from), self._mono_from, mono)
+        block = encode_block(
+            records, covers, session=self._session, number=self._number, boot_id=bytes(16), flags=flags, addresses=()
+        )
+        self._failed = not self._writer.append(block, covers.wall_from)
+        self._from, self._mono_from = covers.wall_until, mono
+
+    def close(self) -> None:
+        self.flush()
+        self._writer.close()
+
+
+def _key(raw: dict[str, Any]) -> Key:
+    metadata = raw.get("metadata") or {}
+    return str(raw.get("kind", "")), str(metadata.get("namespace", "")), str(metadata.get("name", ""))
+
+
+def _change(key: Key, after: dict[str, Any] | None, before: dict[str, Any] | None, at_ns: int) -> ObjectChanged:
+    known = after or before or {}
+    return ObjectChanged(
+        at_ns=at_ns,
+        object_kind=key[0],
+        namespace=key[1],
+        name=key[2],
+        api_version=str(known.get("apiVersion", "")),
+        after=after,
+        before_version=str(((before or {}).get("metadata") or {}).get("resourceVersion", "")),
+    )

@@ -1,0 +1,144 @@
+"""Totals of ten seconds, from what the kernel counted and the probes saw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kubectl_genainet.agent.record.histograms import MAX_ROWS, Counts, Times
+from kubectl_genainet.model.events import (
+    ConnectionCounts,
+    DnsEnd,
+    DnsTransaction,
+    DropCount,
+    Event,
+    LostEvents,
+)
+from kubectl_genainet.model.history import Bucket, ConnectionSums, DnsSums, DropSums
+from kubectl_genainet.model.packet import ALL_KEPT
+
+_COUNTED = tuple(f for f in ConnectionSums.__struct_fields__ if f not in ("side", "client", "server", "port"))
+_ROWS_KEPT = 100_000  # pairs of ends whose last totals are remembered
+REST = "…"  # all names beyond those that fit
+
+Ends = tuple[str, str, str, int]
+
+
+@dataclass(slots=True)
+class _Drops:
+    packets: int = 0
+    bytes: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+
+
+@dataclass(slots=True)
+class _Dns:
+    count: int = 0
+    times: Counts = field(default_factory=Counts)
+
+
+class Buckets:
+    """Feed it every record; `close` gives the bucket since the last call."""
+
+    def __init__(self, node: str, times: Times) -> None:
+        self.node, self._times = node, times
+        self.followed = ALL_KEPT
+        self._totals: dict[Ends, tuple[int, ...]] = {}
+        self._changes: dict[Ends, list[int]] = {}
+        self._drops: dict[tuple[object, ...], _Drops] = {}
+        self._dns: dict[tuple[str, str, str, str], _Dns] = {}
+        self._lost = 0
+
+    def take(self, event: Event, ahead_ns: int) -> None:
+        match event:
+            case ConnectionCounts():
+                self._connections(event)
+            case DropCount():
+                self._drop(event, event.t_ns + ahead_ns)
+            case DnsTransaction():
+                self._exchange(event)
+            case LostEvents():
+                self._lost += event.count
+            case _:
+                pass
+
+    def _connections(self, event: ConnectionCounts) -> None:
+        """The kernel's totals only grow; a smaller one is of a table that was begun anew."""
+        key = (event.side, event.client, event.server, event.port)
+        now = tuple(getattr(event, name) for name in _COUNTED)
+        before = self._totals.get(key)
+        if before is None or any(n < b for n, b in zip(now, before, strict=True)):
+            before = (0,) * len(_COUNTED)
+        if len(self._totals) < _ROWS_KEPT or key in self._totals:
+            self._totals[key] = now
+        change = self._changes.setdefault(key, [0] * len(_COUNTED))
+        for number, (n, b) in enumerate(zip(now, before, strict=True)):
+            change[number] += n - b
+
+    def _drop(self, event: DropCount, at_ns: int) -> None:
+        flow = event.flow
+        key = (event.reason, event.location, event.netns, flow.src, flow.dst, flow.dport, flow.protocol)
+        if key not in self._drops and len(self._drops) >= MAX_ROWS:
+            key = (event.reason, event.location, event.netns, "", "", 0, flow.protocol)
+        sums = self._drops.setdefault(key, _Drops(first_ns=at_ns))
+        sums.packets += event.packets
+        sums.bytes += event.bytes
+        sums.last_ns = at_ns
+
+    def _exchange(self, event: DnsTransaction) -> None:
+        flow = event.flows[0]
+        question = event.asked.question if event.asked is not None else None
+        name = question.name if question is not None else ""
+        ended = event.end is DnsEnd.ANSWERED and event.answer is not None
+        rcode = event.answer.rcode if ended and event.answer is not None else event.end.value
+        key = (flow.src, flow.dst, name, rcode)
+        if key not in self._dns and len(self._dns) >= MAX_ROWS:
+            key = (flow.src, flow.dst, REST, rcode)
+            if key not in self._dns and len(self._dns) >= 2 * MAX_ROWS:
+                key = ("", "", REST, rcode)
+        sums = self._dns.setdefault(key, _Dns())
+        sums.count += 1
+        if event.query and event.response:
+            sums.times.add(event.response[-1].t_ns - event.query[0].t_ns)
+
+    def close(self, since_ns: int, until_ns: int) -> Bucket:
+        """The totals between two wall-clock times."""
+        changes, self._changes = self._changes, {}
+        drops, self._drops = self._drops, {}
+        dns, self._dns = self._dns, {}
+        lost, self._lost = self._lost, 0
+        followed = self.followed
+        return Bucket(
+            node=self.node,
+            since_ns=since_ns,
+            until_ns=until_ns,
+            connections=tuple(_sums(ends, numbers) for ends, numbers in changes.items() if any(numbers)),
+            times=self._times.drain(),
+            drops=tuple(_drop_sums(key, sums) for key, sums in drops.items()),
+            dns=tuple(
+                DnsSums(
+                    client=client, server=server, name=name, rcode=rcode, count=sums.count, times=sums.times.histogram
+                )
+                for (client, server, name, rcode), sums in dns.items()
+            ),
+            lost=lost,
+            followed=followed,
+        )
+
+
+def _sums(ends: Ends, numbers: list[int]) -> ConnectionSums:
+    side, client, server, port = ends
+    return ConnectionSums(
+        side=side, client=client, server=server, port=port, **dict(zip(_COUNTED, numbers, strict=True))
+    )
+
+
+def _drop_sums(key: tuple[object, ...], sums: _Drops) -> DropSums:
+    names = ("reason", "location", "netns", "src", "dst", "dport", "protocol")
+    return DropSums(
+        **dict(zip(names, key, strict=True)),  # type: ignore[arg-type]
+        packets=sums.packets,
+        bytes=sums.bytes,
+        at_first_ns=sums.first_ns,
+        at_last_ns=sums.last_ns,
+    )

@@ -1,0 +1,67 @@
+"""What the node has recorded, for those who may read it: a range of time, in blocks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.history.read import RangeReader
+from kubectl_genainet.history.select import Part, Wanted
+from kubectl_genainet.model.packet import parse_address
+from kubectl_genainet.wire import HistoryRequest
+
+MAX_RANGE_NS = 31 * 24 * 3600 * 10**9
+MAX_BYTES = 1 << 30
+MAX_ADDRESSES = 5_000
+FRESH_NS = 10_000_000_000  # a range that reaches so near to now wants what is not written yet
+READERS = 2
+
+
+@dataclass(slots=True)
+class History:
+    """The recording in `folder`. `flush` has what is not written yet on the disk."""
+
+    folder: Path
+    node: str
+    flush: Callable[[], Awaitable[None]]
+    _readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READERS))
+
+    async def blocks(self, request: HistoryRequest) -> AsyncIterator[bytes]:
+        """At most `max_bytes`, then nothing: whoever reads sees that the last block is missing. Raises OSError."""
+        if request.until_ns > time.time_ns() - FRESH_NS:
+            await self.flush()
+        parts = tuple(map(Part, request.parts)) or None
+        wanted = Wanted(parts, request.addresses or None)
+        reader = RangeReader(self.folder, self.node, request.since_ns, request.until_ns, wanted).blocks()
+        sent = 0
+        async with self._readers:
+            while (data := await asyncio.to_thread(next, reader, None)) is not None:
+                sent += len(data)
+                if sent > request.max_bytes:
+                    return
+                yield data
+
+
+def checked_history(request: HistoryRequest) -> HistoryRequest:
+    """Raises InputError, naming the field, for a request that is out of bounds."""
+    if not 0 <= request.since_ns < request.until_ns < 1 << 62:
+        raise InputError("a range begins before it ends", field="since_ns")
+    if request.until_ns - request.since_ns > MAX_RANGE_NS:
+        raise InputError("a range has at most 31 days", field="until_ns")
+    if not 0 < request.max_bytes <= MAX_BYTES:
+        raise InputError(f"{request.max_bytes} is not between 0 and {MAX_BYTES}", field="max_bytes")
+    known = {part.value for part in Part}
+    if unknown := [name[:64] for name in request.parts if name not in known]:
+        raise InputError(f"unknown parts {unknown!r}; there are {', '.join(sorted(known))}", field="parts")
+    if len(request.addresses) > MAX_ADDRESSES:
+        raise InputError(f"{len(request.addresses)} addresses are more than {MAX_ADDRESSES}", field="addresses")
+    for ip in request.addresses:
+        try:
+            parse_address(ip)
+        except ValueError:
+            raise InputError(f"{ip[:64]!r} is not an IP address", field="addresses") from None
+    return request

@@ -1,0 +1,86 @@
+"""--since, --at, --for and --until: a time that has passed, as what was recorded of it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import click
+
+from kubectl_genainet.model.units import seconds
+from kubectl_genainet.run.sources.history import TimeRange
+
+F = TypeVar("F", bound=Callable[..., Any])
+LONGEST_S = 31 * 24 * 3600.0
+AT_FOR_S = 600.0  # --at without --for
+_DAYS = re.compile(r"(\d+)d")
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
+
+
+def time_options(*, length: bool) -> list[Callable[[F], F]]:
+    """--since, --at, --until; and --for, unless (`length`) the verb has one of its own."""
+    options: list[Callable[[F], F]] = [
+        click.option("--since", metavar="TIME", help="What was recorded since: 2h, 03:12, 2026-01-31T03:12:00Z."),
+        click.option("--at", metavar="TIME", help="What was recorded from then on, for 10 minutes or for --for."),
+        click.option("--until", metavar="TIME", help="With --since or --at: what was recorded until then."),
+    ]
+    if length:
+        options.append(click.option("--for", "length", metavar="TIME", help="With --at or --since: for how long."))
+    return options
+
+
+def moment(text: str, now_s: float) -> float:
+    """A time in seconds since 1970: a duration back from now ("2h", "1d"), a time of day (the last one that has passed, in the
+    local zone) or RFC 3339. Raises click.BadParameter."""
+    days = _DAYS.fullmatch(text)
+    back = float(days[1]) * 86400 if days else seconds(text)
+    if back is not None:
+        return now_s - back
+    clock = _CLOCK.fullmatch(text)
+    try:
+        if clock:
+            today = datetime.fromtimestamp(now_s).replace(
+                hour=int(clock[1]), minute=int(clock[2]), second=int(clock[3] or 0), microsecond=0
+            )
+            passed = today if today.timestamp() <= now_s else today - timedelta(days=1)
+            return passed.timestamp()
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a time like 2h, 03:12 or 2026-01-31T03:12:00Z") from None
+
+
+def time_range(
+    since: str | None, at: str | None, until: str | None, length_s: float | None, *, now_s: float | None = None
+) -> TimeRange | None:
+    """The range that the options name; None where they name none. Raises click.UsageError and click.BadParameter."""
+    if since is None and at is None:
+        if until is not None:
+            raise click.UsageError("--until goes with --since or --at")
+        return None
+    if since is not None and at is not None:
+        raise click.UsageError("--since and --at exclude each other")
+    if until is not None and length_s is not None:
+        raise click.UsageError("--until and --for exclude each other")
+    now = time.time() if now_s is None else now_s
+    begin = moment(since or at or "", now)
+    end = moment(until, now) if until is not None else None
+    if end is None and length_s is not None:
+        end = begin + length_s
+    if end is None:
+        end = now if since is not None else begin + AT_FOR_S
+    end = min(end, now)
+    if begin >= end:
+        raise click.UsageError("that time has not passed yet, or ends before it begins")
+    if end - begin > LONGEST_S:
+        raise click.UsageError("at most 31 days are asked for at a time")
+    begin_ns, end_ns = int(begin * 1e9), int(end * 1e9)
+    words = tuple((name, _stamp(value)) for name, value in (("--since", begin_ns), ("--until", end_ns)))
+    return TimeRange(begin_ns, end_ns, words)
+
+
+def _stamp(wall_ns: int) -> str:
+    """To the second, so that the command that is suggested means the same tomorrow."""
+    return f"{datetime.fromtimestamp(wall_ns // 10**9).astimezone().isoformat()}"
