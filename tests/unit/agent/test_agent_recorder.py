@@ -180,15 +180,25 @@ def test_totals_are_what_the_kernel_counted_within_the_bucket(node: Node) -> Non
     assert [(c.opened, c.refused) for c in sums] == [(5, 0), (4, 2)]
 
 
+def dropped(at_s: float) -> DropCount:
+    flow = FiveTuple(CLIENT, 40_000, SERVICE, 80, Protocol.TCP)
+    t_ns = MONO + int(at_s * SECOND)
+    return DropCount(node=NODE, t_ns=t_ns, netns=1, flow=flow, packets=2, reason="R", location="f", bytes=9)
+
+
+def test_drops_of_a_second_are_one_count_and_those_of_another_their_own(node: Node) -> None:
+    recorder = node.start()
+    for at_s in (1.1, 1.2, 3.1):
+        recorder.take(dropped(at_s))
+    node.pass_time(recorder, 6)
+    counts = [(e.t_ns - MONO, e.packets) for e in node.events(0, 6) if isinstance(e, DropCount)]
+    assert counts == [(int(1.2 * SECOND), 4), (int(3.1 * SECOND), 2)]
+
+
 def test_drops_are_counted_by_cause_with_first_and_last(node: Node) -> None:
     recorder = node.start()
-    flow = FiveTuple(CLIENT, 40_000, SERVICE, 80, Protocol.TCP)
     for at_s in (1, 3):
-        recorder.take(
-            DropCount(
-                node=NODE, t_ns=MONO + at_s * SECOND, netns=1, flow=flow, packets=2, reason="R", location="f", bytes=9
-            )
-        )
+        recorder.take(dropped(at_s))
     node.pass_time(recorder, 12)
     (drops,) = [d for e in node.events(0, 12) if isinstance(e, Bucket) for d in e.drops]
     assert (drops.packets, drops.bytes) == (4, 18)
