@@ -110,6 +110,10 @@ def test_what_was_not_recorded_is_unknown_and_named(tmp_path: Path) -> None:
     assert set(failures.values[360:720]) == {None} and None not in failures.values[:360]
     assert result.holes[0].why == "the recorder did not run"
     assert text.UNKNOWN * 3 in run(SERVICE, "--from", path).stdout
+    page = tmp_path / "gap.html"
+    markdown = run(SERVICE, "--from", path, "-o", "markdown", "--report", str(page)).stdout
+    named = "3600 s to 7200 s, node node-1: the recorder did not run"
+    assert f"- {named}" in markdown and named in page.read_text()
 
 
 def test_without_the_library_the_picture_is_there_and_says_what_to_install(
