@@ -135,6 +135,12 @@ def test_a_trace_that_was_recorded_has_its_packets_and_says_what_it_lacks() -> N
     assert any("name lookups are not in it" in note for note in result.notes)
 
 
+def test_queries_that_were_recorded_say_nothing_of_drops() -> None:
+    result = timeline_of(str(recordings() / "dns-timeout.gnb"), SERVICE)
+    assert [one.name for one in result.series] == [SeriesName.DNS]
+    assert any("drops are not in it" in note for note in result.notes)
+
+
 def test_a_source_that_is_no_recording_says_how_to_ask_for_the_past() -> None:
     with pytest.raises(GenainetError, match="a timeline needs a recording") as refused:
         timeline(ManifestsSource(["x.yaml"]), None, DoctorCollector())
