@@ -136,7 +136,7 @@ def test_a_trace_that_was_recorded_has_its_packets_and_says_what_it_lacks() -> N
 
 
 def test_queries_that_were_recorded_say_nothing_of_drops() -> None:
-    result = timeline_of(str(recordings() / "dns-timeout.gnb"), SERVICE)
+    result = timeline_of(str(Path(__file__).parents[2] / "golden" / "bundles" / "dns-timeout.gnb"), SERVICE)
     assert [one.name for one in result.series] == [SeriesName.DNS]
     assert any("drops are not in it" in note for note in result.notes)
 
