@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import IntFlag
 
@@ -74,7 +75,7 @@ class Block:
     flags: Flag
     data: bytes
 
-    def has_any(self, addresses: frozenset[int]) -> bool:
+    def has_any(self, addresses: AbstractSet[int]) -> bool:
         """Whether a record may name one of the addresses (`address_key`)."""
         if Flag.INDEXED not in self.flags:
             return True

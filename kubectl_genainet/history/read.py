@@ -211,7 +211,7 @@ class RangeReader:
 
     def _may_have(self, block: Block) -> bool:
         keys = self.wanted.keys
-        return keys is None or Flag.STATE in block.flags or block.has_any(keys | self.wanted.other_keys)
+        return keys is None or Flag.STATE in block.flags or block.has_any(keys)
 
     def _state_block(self, first: Block) -> Iterator[bytes]:
         records = self._state.records()
