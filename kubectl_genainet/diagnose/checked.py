@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from kubectl_genainet.context.context import Context
 from kubectl_genainet.model.diagnoses import Suspect, suspects_of
 from kubectl_genainet.model.finding import Finding, Severity, counted
+from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.kube import Service
 from kubectl_genainet.model.results.diagnosis import Cause, Checked, CheckState
 from kubectl_genainet.proxy import compare
@@ -30,6 +31,7 @@ class Watched:
     unanswered: int
     failures: dict[str, str]
     drift: tuple[Finding, ...] = ()
+    gaps: tuple[Gap, ...] = ()  # what a recording does not have
 
 
 def drift_of(context: Context, nodes: Sequence[str], services: tuple[Service, ...]) -> tuple[Finding, ...]:
@@ -134,6 +136,10 @@ def _nodes(watched: Watched) -> tuple[CheckState, str]:
         return CheckState.NOT_CHECKED, "not every node said how much it lost"
     if watched.lost:
         return CheckState.NOT_CHECKED, f"{counted(watched.lost, 'event')} lost: what was not seen may have been wrong"
+    holes = sorted({gap.node for gap in watched.gaps if gap.node})
+    if holes:
+        whose = ", ".join(holes)
+        return CheckState.NOT_CHECKED, f"what was recorded of {whose} has gaps: what was not seen may have been wrong"
     return CheckState.FINE, f"{counted(len(watched.nodes), 'agent')} reported, nothing lost"
 
 

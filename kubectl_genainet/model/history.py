@@ -66,6 +66,9 @@ class ConnectionSums(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     received: int = 0
 
 
+COUNTED = tuple(f for f in ConnectionSums.__struct_fields__ if f not in ("side", "client", "server", "port"))
+
+
 class ConnectionTimes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How long the followed connections between two ends took, of those that ended in the bucket.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kubectl_genainet.history.blocks import NO_FLAGS, Flag, Span, encode_block
+from kubectl_genainet.history.objects import Key, key_of
 from kubectl_genainet.history.store import Bounds, SegmentWriter
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged, Event
@@ -17,8 +18,6 @@ from kubectl_genainet.model.history import Gap, ObjectChanged
 
 FLUSH_S = 5.0
 STEP_NS = 200_000_000  # a clock that moves so far at once was set
-
-Key = tuple[str, str, str]
 
 
 class ObjectsRecorder:
@@ -51,7 +50,7 @@ class ObjectsRecorder:
         with self._lock:
             now = self._wall()
             self._seen_again(now)
-            objects = {_key(o.raw): o.raw for o in snapshot.objects}
+            objects = {key_of(o.raw): o.raw for o in snapshot.objects}
             if self._snapshot is None:
                 self._from, self._mono_from = now, self._mono()
                 self._objects, self._snapshot = objects, snapshot
@@ -121,11 +120,6 @@ class ObjectsRecorder:
     def close(self) -> None:
         self.flush()
         self._writer.close()
-
-
-def _key(raw: dict[str, Any]) -> Key:
-    metadata = raw.get("metadata") or {}
-    return str(raw.get("kind", "")), str(metadata.get("namespace", "")), str(metadata.get("name", ""))
 
 
 def _change(key: Key, after: dict[str, Any] | None, before: dict[str, Any] | None, at_ns: int) -> ObjectChanged:

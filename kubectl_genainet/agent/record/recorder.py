@@ -58,7 +58,8 @@ from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.packet import ALL_KEPT
 
 FLUSH_S = 5.0
-BUCKET_NS = BUCKET_S * 10**9
+SECOND_NS = 10**9
+BUCKET_NS = BUCKET_S * SECOND_NS
 STEP_NS = 200_000_000  # a clock that moves so far at once was set
 REPORT_S = 60.0  # a report whose structure is the same is written so often: for its counters
 EXAMPLES_PER_S = 20  # connections that are kept whole, whatever becomes of them
@@ -95,7 +96,7 @@ class Recorder:
         self._sighted_data: list[bytes] = []
         self._pending: list[Event] = []
         self._earliest_ns: int | None = None
-        self._folded: dict[tuple[object, ...], Event] = {}  # counters: of a block the last, or the sum
+        self._folded: dict[tuple[object, ...], Event] = {}  # counters: of a block the last, or the sum of a second
         self._exchanges = self._exchanges_left = 0
         self._tick: Tick | None = None
         self._report: NodeReport | None = None
@@ -161,7 +162,7 @@ class Recorder:
         self._pending.append(event)
 
     def _fold(self, event: Tally) -> None:
-        """Counts about the same become one."""
+        """Counts about the same become one, of each second: counted later, what was before a change would be after it."""
         fields = {name: getattr(event, name) for name in event.__struct_fields__}
         summed = {name for name in ("packets", "bytes", "in_vain") if name in fields}
         if len(self._folded) > DROP_ROWS:
@@ -169,6 +170,7 @@ class Recorder:
             fields["flow"] = msgspec.structs.replace(flow, src="", sport=0)
         key: tuple[object, ...] = (
             type(event),
+            event.t_ns // SECOND_NS,
             *(v for name, v in sorted(fields.items()) if name not in summed and name != "t_ns"),
         )
         before = self._folded.get(key)

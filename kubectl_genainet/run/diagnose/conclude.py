@@ -75,6 +75,7 @@ def conclude(asked: Asked, collected: Collected, context: Context, watch: WatchT
         sum(q.outcome is QueryOutcome.TIMEOUT for q in queries),
         collected.failures,
         drift,
+        tuple(collected.gaps),
     )
     return Conclusion(
         target=asked.name,

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from kubectl_genainet.agent.record import recorder as recording
+from kubectl_genainet.agent.record.lives import MAX_TUPLES, Lives
 from kubectl_genainet.agent.record.options import RecordOptions
 from kubectl_genainet.agent.record.recorder import Recorder
 from kubectl_genainet.history import read
@@ -179,15 +180,25 @@ def test_totals_are_what_the_kernel_counted_within_the_bucket(node: Node) -> Non
     assert [(c.opened, c.refused) for c in sums] == [(5, 0), (4, 2)]
 
 
+def dropped(at_s: float) -> DropCount:
+    flow = FiveTuple(CLIENT, 40_000, SERVICE, 80, Protocol.TCP)
+    t_ns = MONO + int(at_s * SECOND)
+    return DropCount(node=NODE, t_ns=t_ns, netns=1, flow=flow, packets=2, reason="R", location="f", bytes=9)
+
+
+def test_drops_of_a_second_are_one_count_and_those_of_another_their_own(node: Node) -> None:
+    recorder = node.start()
+    for at_s in (1.1, 1.2, 3.1):
+        recorder.take(dropped(at_s))
+    node.pass_time(recorder, 6)
+    counts = [(e.t_ns - MONO, e.packets) for e in node.events(0, 6) if isinstance(e, DropCount)]
+    assert counts == [(int(1.2 * SECOND), 4), (int(3.1 * SECOND), 2)]
+
+
 def test_drops_are_counted_by_cause_with_first_and_last(node: Node) -> None:
     recorder = node.start()
-    flow = FiveTuple(CLIENT, 40_000, SERVICE, 80, Protocol.TCP)
     for at_s in (1, 3):
-        recorder.take(
-            DropCount(
-                node=NODE, t_ns=MONO + at_s * SECOND, netns=1, flow=flow, packets=2, reason="R", location="f", bytes=9
-            )
-        )
+        recorder.take(dropped(at_s))
     node.pass_time(recorder, 12)
     (drops,) = [d for e in node.events(0, 12) if isinstance(e, Bucket) for d in e.drops]
     assert (drops.packets, drops.bytes) == (4, 18)
@@ -289,3 +300,14 @@ def test_quick_exchanges_beyond_the_first_are_totals_and_counted(node: Node) -> 
     lost = [e for e in events if isinstance(e, LostEvents) and e.where == recording.LEFT_OUT]
     assert sum(e.count for e in lost) == 40
     assert sum(d.count for e in events if isinstance(e, Bucket) for d in e.dns) == recording.EXCHANGES + 40
+
+
+def test_syns_of_a_scanner_with_one_sequence_number_are_no_single_connection() -> None:
+    kept: list[Event] = []
+    lives = Lives(NODE, kept.append, lambda _: None)
+    lives.share = 0
+    for port in range(20_000, 20_100):
+        lives.sighting(packet(0.1, port, SYN, seq=7))
+    lives.look(MONO + 2 * SECOND)
+    assert sum(len(e.flows) for e in kept if isinstance(e, ConnectionKept)) == 100
+    assert max(len(e.flows) for e in kept if isinstance(e, ConnectionKept)) == MAX_TUPLES

@@ -12,6 +12,7 @@ from kubectl_genainet.bundle import Bundle, BundleWriter, new_header, read_bundl
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.history.select import part_of
 from kubectl_genainet.model.events import DropSampled, Event, PacketDropped
+from kubectl_genainet.model.history import Gap
 from kubectl_genainet.run.sources.bundle import BundleSource
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
@@ -54,6 +55,19 @@ def test_a_diagnosis_replays_a_trace_and_says_what_it_could_not_check() -> None:
     assert result.conclusion.timeline is not None and result.conclusion.began
     counts = {series.name: sum(series.counts.values()) for series in result.conclusion.timeline.series}
     assert counts["failed connections"] == result.conclusion.failed > 0
+
+
+def test_nodes_whose_recording_has_gaps_are_not_called_fine(tmp_path: Path) -> None:
+    bundle = read_bundle(RECORDED)
+    gap = Gap(node="node-2", since_ns=1, until_ns=2_000_000_000, why="the recorder did not run")
+    nodes = {}
+    for name, events in (("whole", bundle.events), ("holes", (gap, *bundle.events))):
+        path = write(tmp_path / f"{name}.gnb", Bundle(bundle.header, bundle.snapshot, events), "diagnose")
+        conclusion = api.diagnose(BundleSource(path), LLAMA).conclusion
+        nodes[name] = next((item.state.value, item.why) for item in conclusion.checked if item.what == "nodes")
+    assert nodes["whole"] == ("fine", "3 agents reported, nothing lost")
+    state, why = nodes["holes"]
+    assert state == "not-checked" and "node-2 has gaps" in why
 
 
 def test_filters_of_one_probe_are_checked_like_those_of_all() -> None:
