@@ -61,9 +61,6 @@ class Span:
         """What turns monotonic times of this span into wall-clock times."""
         return self.wall_until - self.mono_until
 
-    def overlaps(self, since_ns: int, until_ns: int) -> bool:
-        return self.wall_from < until_ns and self.wall_until > since_ns
-
 
 @dataclass(frozen=True, slots=True)
 class Block:
