@@ -26,6 +26,6 @@ def giving_way() -> Iterator[None]:
     try:
         yield
     finally:
-        if before != os.SCHED_BATCH:
-            with suppress(OSError):
+        with suppress(AttributeError, OSError):
+            if before != os.SCHED_BATCH:
                 os.sched_setscheduler(0, before, os.sched_getparam(0))

@@ -25,6 +25,11 @@ SYMPTOMS = (
         (),
     ),
     Symptom(
+        "It is over when somebody looks (with `deploy --record`)",
+        "kubectl genainet timeline svc/NAME --since 6h; kubectl genainet diagnose svc/NAME --at 03:12",
+        (),
+    ),
+    Symptom(
         "Requests hang, and time out in the end",
         "kubectl genainet trace svc/NAME --verdict dropped,unanswered",
         ("policy-drop", "rule-drop", "stale-endpoint", "rp-filter", "listen-overflow"),

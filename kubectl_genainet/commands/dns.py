@@ -41,6 +41,7 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
       kubectl genainet dns svc/kube-dns -n kube-system --server
       kubectl genainet dns -o json | jq 'select(.outcome == "timeout") | .last_seen'
       kubectl genainet dns -n prod --report dns.html
+      kubectl genainet dns deploy/rag-app --at 03:12 --for 15m
       kubectl genainet dns --redact --record dns.gnb
       kubectl genainet dns --from dns.gnb -o wide
       kubectl genainet dns --lab

@@ -47,6 +47,7 @@ def command(
       kubectl genainet drops svc/my-llama-svc -n prod -o wide
       kubectl genainet drops -A -o json | jq 'select(.policy.agreement == "api-admits")'
       kubectl genainet drops -A --report drops.html
+      kubectl genainet drops -A --since 30m --until 10m
       kubectl genainet drops --record incident.gnb
       kubectl genainet drops --from incident.gnb
 

@@ -62,6 +62,7 @@ def command(
       kubectl genainet explain pod/rag-app-0 pod/qdrant-0:6333 -n ai
       kubectl genainet explain deploy/rag-app huggingface.co:443
       kubectl genainet explain deploy/rag-app svc/qdrant --patch | kubectl diff -f -
+      kubectl genainet explain deploy/rag-app svc/qdrant --at 03:12
       kubectl genainet explain --manifests ./deploy deploy/rag-app svc/qdrant
       kubectl genainet explain --manifests ./deploy --flows flows.json -o json
 

@@ -119,6 +119,7 @@ def command(
       kubectl genainet rules why pod/rag-app-0 svc/my-llama-svc --node node-1
       kubectl genainet rules why 10.244.1.7 10.96.0.10:53/UDP --ruleset iptables-save.txt
       kubectl genainet rules svc/my-llama-svc --report rules.html
+      kubectl genainet rules svc/my-llama-svc --at 03:12
       kubectl genainet rules svc/my-llama-svc --host-firewall
       kubectl genainet rules --ruleset nft.json --flows flows.ndjson -o json
     """

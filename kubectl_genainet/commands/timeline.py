@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 
 from kubectl_genainet.commands.options import Messages, output_option, source_options
-from kubectl_genainet.errors import ExitStatus, GenainetError
+from kubectl_genainet.commands.options.report import report_option
+from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.files import write_whole
 from kubectl_genainet.model.results.timeline import Timeline
 from kubectl_genainet.model.target import parse_target
@@ -19,12 +19,7 @@ from kubectl_genainet.run.timeline import status_of, timeline
 
 @click.command("timeline")
 @click.argument("target", required=False)
-@click.option(
-    "--report",
-    type=click.Path(dir_okay=False, writable=True),
-    default="",
-    help="Also write an HTML page for the ticket.",
-)
+@report_option
 @output_option("text", "markdown", "json", "yaml")
 @source_options(past=True)
 def command(source: Source, target: str | None, report: str, output: str) -> ExitStatus:
@@ -45,8 +40,6 @@ def command(source: Source, target: str | None, report: str, output: str) -> Exi
 
     Exit status: 0 nothing became worse, 1 something did, 2 the command failed, 124 nothing is known of that time.
     """
-    if report and not Path(report).absolute().parent.is_dir():
-        raise GenainetError(f"{report}: there is no such folder")
     result = timeline(source, parse_target(target) if target else None, Messages())
     make_view(output).show(result)
     if report:

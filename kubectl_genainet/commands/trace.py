@@ -112,6 +112,7 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
       kubectl genainet trace -n prod -l app=rag --follow
       kubectl genainet trace svc/my-llama-svc --exact
       kubectl genainet trace svc/my-llama-svc --report trace.html
+      kubectl genainet trace svc/my-llama-svc --since 2h
       kubectl genainet trace svc/my-llama-svc --lab
 
     Exit status: 0 all seen arrived, 1 something was dropped, refused or slow, 2 the command failed, 124 nothing was

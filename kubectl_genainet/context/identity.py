@@ -69,10 +69,6 @@ class Identity:
         pod = self.pod_in(node, netns)
         return f"pod {pod.metadata.namespace}/{pod.metadata.name}" if pod is not None else f"node {node}"
 
-    def listen_overflows(self, node: str, netns: int) -> int:
-        """By how much the namespace's counter of overflown listen queues has grown since the trace began."""
-        return self.grown(node, netns, "ListenOverflows")
-
     def grown(self, node: str, netns: int, counter: str) -> int:
         """By how much a counter of the namespace has grown since it was first reported."""
         now, first = self.namespaces.get((node, netns)), self._first_counters.get((node, netns), {})

@@ -80,7 +80,7 @@ def _tried(
         if key not in known and f.severity is not Severity.INFO and not stands_for_a_state(after, f)
     ]
     closed, opened = _changed_flows(cluster, after)
-    words = _words(cluster, finding, remedy)
+    words = _words(cluster, finding, remedy) if opened else ""
     unnamed = [f for f in opened if not any(end.rpartition("/")[2] in words for end in f[:2])]
     if finding.check == "policy-none":
         closed = []

@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import IntFlag
 
@@ -60,9 +61,6 @@ class Span:
         """What turns monotonic times of this span into wall-clock times."""
         return self.wall_until - self.mono_until
 
-    def overlaps(self, since_ns: int, until_ns: int) -> bool:
-        return self.wall_from < until_ns and self.wall_until > since_ns
-
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -77,7 +75,7 @@ class Block:
     flags: Flag
     data: bytes
 
-    def has_any(self, addresses: frozenset[int]) -> bool:
+    def has_any(self, addresses: AbstractSet[int]) -> bool:
         """Whether a record may name one of the addresses (`address_key`)."""
         if Flag.INDEXED not in self.flags:
             return True

@@ -33,13 +33,12 @@ from kubectl_genainet.model.events import (
     Sightings,
     Tick,
 )
-from kubectl_genainet.model.history import Bucket, ConnectionSums, Gap, NodeChange, RulesetChange
+from kubectl_genainet.model.history import COUNTED, Bucket, Gap, NodeChange, RulesetChange
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.wire.sightings import PACKET
 
 PROBES = ("packet", "connections", "drops", "dns")
 _TIMES = frozenset({"t_ns", "first_ns", "second_ns", "last_ns", "silence_at_ns", "counted_ns"})
-_COUNTED = tuple(f for f in ConnectionSums.__struct_fields__ if f not in ("side", "client", "server", "port"))
 
 Timed = tuple[int, Event]  # wall-clock time
 
@@ -78,12 +77,18 @@ class _Node:
     def _wall(self, t_ns: int) -> int:
         return t_ns + self.ahead
 
-    def _block(self, block: Block) -> None:
+    def _records(self, block: Block) -> list[Event] | None:
+        """None, and a gap, where this version can't read them."""
         try:
-            records = block.records()
+            return block.records()
         except BlockError as error:
             span = block.covers
             self._gap(Gap(node=self.node, since_ns=span.wall_from, until_ns=span.wall_until, why=str(error)))
+            return None
+
+    def _block(self, block: Block) -> None:
+        records = self._records(block)
+        if records is None:
             return
         shift = 0 if block.boot_id == self.boot_id else block.covers.ahead - self.ahead
         begin = block.covers.wall_from if shift or not block.covers.mono_from else self._wall(block.covers.mono_from)
@@ -179,7 +184,7 @@ class _Node:
             self._add(since, msgspec.structs.replace(gap, since_ns=since, until_ns=until))
 
     def _gaps(self, block: Block) -> None:
-        for record in block.records():
+        for record in self._records(block) or ():
             if isinstance(record, Gap):
                 self._gap(record)
 
@@ -187,8 +192,8 @@ class _Node:
         """The kernel's totals as a trace has them: since its begin."""
         for change in bucket.connections:
             key = (change.side, change.client, change.server, change.port)
-            sums = self.sums.setdefault(key, [0] * len(_COUNTED))
-            for number, name in enumerate(_COUNTED):
+            sums = self.sums.setdefault(key, [0] * len(COUNTED))
+            for number, name in enumerate(COUNTED):
                 sums[number] += getattr(change, name)
             counts = ConnectionCounts(
                 node=self.node,
@@ -198,7 +203,7 @@ class _Node:
                 server=change.server,
                 port=change.port,
             )
-            totals = dict(zip(_COUNTED, sums, strict=True))
+            totals = dict(zip(COUNTED, sums, strict=True))
             self._add(bucket.until_ns, msgspec.structs.replace(counts, **totals))
 
     def end(self) -> None:

@@ -14,6 +14,8 @@ from kubectl_genainet.model.events import ClusterChanged, Event
 from kubectl_genainet.model.history import Gap, ObjectChanged
 from kubectl_genainet.model.units import rfc3339
 
+Key = tuple[str, str, str]
+
 CHANGES_NS = 2_000_000_000  # changes of objects within so long come as one
 
 
@@ -21,13 +23,13 @@ class Objects:
     """The cluster's objects as they changed, from what their recorder kept."""
 
     def __init__(self) -> None:
-        self._objects: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._objects: dict[Key, dict[str, Any]] = {}
         self._base: ClusterChanged | None = None
 
     def take(self, record: ClusterChanged | ObjectChanged) -> None:
         if isinstance(record, ClusterChanged):
             self._base = record
-            self._objects = {_key_of(raw): raw for raw in record.objects}
+            self._objects = {key_of(raw): raw for raw in record.objects}
             return
         key = (record.object_kind, record.namespace, record.name)
         if record.after is None:
@@ -42,7 +44,8 @@ class Objects:
         return ClusterChanged(objects=list(self._objects.values()), left_out=self._base.left_out, taken_at=taken_at)
 
 
-def _key_of(raw: dict[str, Any]) -> tuple[str, str, str]:
+def key_of(raw: dict[str, Any]) -> Key:
+    """(kind, namespace, name)."""
     metadata = raw.get("metadata") or {}
     return str(raw.get("kind", "")), str(metadata.get("namespace", "")), str(metadata.get("name", ""))
 

@@ -211,7 +211,7 @@ class RangeReader:
 
     def _may_have(self, block: Block) -> bool:
         keys = self.wanted.keys
-        return keys is None or Flag.STATE in block.flags or block.has_any(keys | self.wanted.other_keys)
+        return keys is None or Flag.STATE in block.flags or block.has_any(keys)
 
     def _state_block(self, first: Block) -> Iterator[bytes]:
         records = self._state.records()
@@ -270,12 +270,3 @@ def _with(block: Block, records: list[Event], covers: Span, flags: Flag) -> byte
         boot_id=block.boot_id,
         flags=flags,
     )
-
-
-def newest_ns(folder: Path) -> int:
-    """The wall-clock time up to which the recording reaches; 0 where there is none."""
-    for segment in reversed(segments(folder)):
-        blocks = [part for part in scan(segment.path.read_bytes()) if isinstance(part, Block)]
-        if blocks:
-            return blocks[-1].covers.wall_until
-    return 0

@@ -26,6 +26,7 @@ from kubectl_genainet.model.events import (
     LostEvents,
     PacketDropped,
     PacketSeen,
+    Progress,
     Sampled,
     Sightings,
     Tally,
@@ -39,6 +40,7 @@ from kubectl_genainet.model.history import (
     ConnectionSums,
     ConnectionTimes,
     DnsSums,
+    Gap,
     NodeChange,
     ObjectChanged,
     RulesetChange,
@@ -61,6 +63,7 @@ class Part(Enum):
 
 
 _STATE = (NodeReport, FabricReport, RulesetDump, RulesetChange, NetnsRules, ClusterChanged, ObjectChanged)
+_FOR_ALL = (Gap, LostEvents, NodeChange, Progress, Sampled)
 _PROBES = {"packet": Part.TRACE, "connections": Part.TRACE, "http": Part.TRACE, "drops": Part.DROPS, "dns": Part.DNS}
 
 
@@ -153,8 +156,10 @@ def addresses_of(event: Event) -> Iterator[bytes]:
                 yield packed(flow.dst)
 
 
-def index_of(events: Iterable[Event]) -> set[int]:
-    """What a block's index says of its records."""
+def index_of(events: list[Event]) -> set[int] | None:
+    """What a block's index says of its records; None where one of them is wanted whatever addresses are asked for."""
+    if any(isinstance(event, _FOR_ALL) for event in events):
+        return None
     return {address_key(address) for event in events for address in set(addresses_of(event))}
 
 
@@ -168,17 +173,13 @@ class Wanted:
     def __init__(self, parts: Iterable[Part] | None = None, addresses: Iterable[str] | None = None) -> None:
         self.parts = frozenset(parts) if parts is not None else None
         self.addresses = frozenset(map(packed, addresses)) if addresses is not None else None
-        self.keys = frozenset(map(address_key, self.addresses)) if self.addresses is not None else None
+        # As an index has them: these addresses and, once learnt, those of the wanted connections' other ends.
+        self.keys = set(map(address_key, self.addresses)) if self.addresses is not None else None
         self._ends: set[bytes] = set()  # packed address and port
 
     @property
     def everything(self) -> bool:
         return self.parts is None and self.addresses is None
-
-    @property
-    def other_keys(self) -> frozenset[int]:
-        """As an index has them, the addresses of the wanted connections' other ends."""
-        return frozenset(address_key(end[:16]) for end in self._ends)
 
     def learn(self, events: Iterable[Event]) -> None:
         """Remembers the other ends of the wanted connections."""
@@ -193,12 +194,17 @@ class Wanted:
                     self._learn(_ends_of(flow))
 
     def _learn(self, ends: bytes) -> None:
-        assert self.addresses is not None
+        assert self.addresses is not None and self.keys is not None
         src, dst, ports = ends[:16], ends[16:32], ends[32:]
         if src in self.addresses and dst not in self.addresses:
-            self._ends.add(dst + ports[2:])
+            other = dst + ports[2:]
         elif dst in self.addresses and src not in self.addresses:
-            self._ends.add(src + ports[:2])
+            other = src + ports[:2]
+        else:
+            return
+        if other not in self._ends:
+            self._ends.add(other)
+            self.keys.add(address_key(other[:16]))
 
     def _wants(self, ends: bytes) -> bool:
         assert self.addresses is not None

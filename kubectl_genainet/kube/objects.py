@@ -1,5 +1,7 @@
-"""`python3 -m kubectl_genainet.kube.objects`: records how the cluster's objects change. Runs with `deploy --record`, once a
-cluster, without any privilege; it reads what the role genainet-view reads, and changes nothing but its Lease.
+"""`python3 -m kubectl_genainet.kube.objects`: records how the cluster's objects change.
+
+`deploy --record` runs one in a cluster, without any privilege. It reads what the role genainet-view reads, and changes
+nothing but its Lease.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.model.packet import ALL_KEPT, FiveTuple, Protocol
 
 BUCKET_S = 10
 # A histogram of times: element 4 * l + s counts those in [2**l * (1 + s / 4), 2**l * (1 + (s + 1) / 4)) µs, as the gaps of
@@ -64,6 +64,9 @@ class ConnectionSums(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     reset: int = 0
     sent: int = 0
     received: int = 0
+
+
+COUNTED = tuple(f for f in ConnectionSums.__struct_fields__ if f not in ("side", "client", "server", "port"))
 
 
 class ConnectionTimes(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -127,7 +130,7 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_
     drops: tuple[DropSums, ...] = ()
     dns: tuple[DnsSums, ...] = ()
     lost: int = 0
-    followed: int = 1 << 16
+    followed: int = ALL_KEPT
 
 
 class ChangeOf(Enum):
@@ -143,7 +146,7 @@ class ChangeOf(Enum):
 
 
 class NodeChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="kind", tag="node_change"):
-    """Something of the node became another. "" before: it was not there; "" after: it is gone.
+    """Something on the node changed. "" before: it was not there; "" after: it is gone.
 
     `subject` says of what ("eth0", "10.244.1.7", "iptables-nft"), `pod_uid` in whose network namespace ("": the node's own or
     not known). The change happened between `since_ns` and `at_ns`.

@@ -309,7 +309,7 @@ class PolicyEngine:
     def _direction(
         self, flow: PolicyFlow, direction: Direction, own: Party, peer: Party, hairpin: bool = False
     ) -> DirectionResult:
-        early = self._exempt(direction, own, peer, hairpin)
+        early = self._exempt(own, peer, hairpin)
         if early is not None:
             return early
         result = self._judged(flow, direction, own, peer)
@@ -339,7 +339,7 @@ class PolicyEngine:
             return msgspec.structs.replace(result, not_evaluated=(*result.not_evaluated, note))
         return result
 
-    def _exempt(self, direction: Direction, own: Party, peer: Party, hairpin: bool) -> DirectionResult | None:
+    def _exempt(self, own: Party, peer: Party, hairpin: bool) -> DirectionResult | None:
         """The result where no policy is consulted, or None."""
         if (own.same_pod(peer) and not hairpin) or _loopback(own) or _loopback(peer):
             return DirectionResult(PolicyVerdict.ALLOW, Reason.LOOPBACK)

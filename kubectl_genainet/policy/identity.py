@@ -87,9 +87,7 @@ class Identities:
     api_servers: frozenset[Address] | None = None
     api_nodes: frozenset[str] = frozenset()
     dual_stack: bool = False
-    families_known: bool = (
-        True  # whether `dual_stack` is what the agent's option says, and not what addresses let guess
-    )
+    families_known: bool = True  # `dual_stack` is what the agent's option says, not a guess from addresses
     version: int = 4  # of addresses, where the cluster has one family only
     node_labels: bool = False
 

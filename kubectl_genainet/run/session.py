@@ -29,9 +29,8 @@ from kubectl_genainet.wire import Filters, TraceRequest
 
 REFRESH_S = 2.0  # how often the API's objects are looked at for endpoints that came and went
 LOAD_S = 40.0  # how long an agent may say nothing of how it loads its probes
-PREPARING = frozenset(
-    {"loading", "compiling"}
-)  # stages that an agent reports every few seconds until its probes are attached
+# Stages that an agent reports every few seconds until its probes are attached.
+PREPARING = frozenset({"loading", "compiling"})
 POLL_S = 0.05
 GRACE_S = 10.0  # and to say goodbye
 GOODBYE_S = 5.0  # and to send their accounts at the end, since their last record

@@ -40,6 +40,7 @@ from kubectl_genainet.timeline.circle import Circle
 from kubectl_genainet.timeline.series import Felt, Grid, is_loss
 
 _READS = "changes"  # what of a recording is read beside the packets and the queries
+_WITHOUT_DROPS = "dns"  # the command whose bundles have no drops
 
 
 def timeline(source: Source, target: Target | None, reporter: Reporter) -> Timeline:
@@ -60,6 +61,8 @@ def timeline(source: Source, target: Target | None, reporter: Reporter) -> Timel
         if isinstance(event, ClusterChanged):
             members.learn(event.snapshot)
     watched = _Watched.of(source, target, reporter)
+    if bundle.header.command == _WITHOUT_DROPS:
+        watched.missing("drops", f"the bundle was recorded by `{_WITHOUT_DROPS}`", SeriesName.DROPS)
     members.called_by(_clients_seen(bundle, watched.paths, members))
     grid = Grid(clock.since_ns, clock.until_ns)
     felt = Felt(grid, members.concerns)
@@ -111,19 +114,19 @@ class _Watched:
         except InputError:
             raise
         except GenainetError as error:
-            watched._missing("packets", error, SeriesName.FAILURES, SeriesName.LATENCY, SeriesName.STALLS)
+            watched.missing("packets", error.message, SeriesName.FAILURES, SeriesName.LATENCY, SeriesName.STALLS)
         try:
             dns(source, None, DnsOptions(), queries.for_target)
             watched.exchanges = queries.exchanges
         except GenainetError as error:
-            watched._missing("name lookups", error, SeriesName.DNS)
+            watched.missing("name lookups", error.message, SeriesName.DNS)
         for warning in dict.fromkeys((*packets.warnings, *queries.warnings)):
             reporter.warn(warning)
         return watched
 
-    def _missing(self, what: str, error: GenainetError, *series: SeriesName) -> None:
+    def missing(self, what: str, why: str, *series: SeriesName) -> None:
         self.unread += series
-        self.notes.append(f"{what} are not in it: {error.message}")
+        self.notes.append(f"{what} are not in it: {why}")
 
 
 @dataclass(slots=True)

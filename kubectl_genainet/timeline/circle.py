@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from kubectl_genainet.model.results.timeline import ChangeKind, SeriesName
 from kubectl_genainet.timeline.changes import Noted
 
-SYSTEM = "kube-system"
-
 
 @dataclass(slots=True)
 class Circle:

@@ -26,7 +26,6 @@ from kubectl_genainet.model.packet import FiveTuple
 
 INTERVAL_S = 5.0
 POSITION = "shipped.json"
-_FAILED = {"reset", "refused", "unanswered", "dropped", "slow", "stalled"}
 
 
 class Sink(Protocol):
@@ -143,7 +142,7 @@ def _blocks(segment: Segment, offset: int) -> Iterator[tuple[Block, int]]:
 
 def log_record(row: rows.Row) -> Record:
     """A row as OTLP's JSON has a log record."""
-    is_trouble = row.outcome in _FAILED
+    is_trouble = bool(row.outcome)
     return {
         "timeUnixNano": str(row.at_ns),
         "observedTimeUnixNano": str(time.time_ns()),

@@ -192,9 +192,8 @@ class ExactTracer:
         self._positions.update(found)
 
     def _start_nftrace(self) -> None:
-        with contextlib.suppress(
-            GenainetError
-        ):  # a listing that nft cuts short: chains are listed as packets meet them
+        # nft may cut a listing short: chains are listed as packets meet them.
+        with contextlib.suppress(GenainetError):
             self._list("ruleset")
         self._listen(decode_trace, group=GROUP_NFTRACE)
         script = "".join(f"{line}\n" for line in nft_commands(self.filters))

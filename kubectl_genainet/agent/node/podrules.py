@@ -12,7 +12,8 @@ from kubectl_genainet.agent.node.rulesets import read_rulesets
 from kubectl_genainet.model.events import Event, PacketDropped
 from kubectl_genainet.model.node import NetnsRules
 
-MAX_NAMESPACES = 64  # a session reads so many; each takes some hundred ms of commands
+MAX_NAMESPACES = 64  # a session reads so many at a time; each takes some hundred ms of commands
+FORGET_S = 600.0  # one in which nothing died for so long makes room for another
 AGAIN_S = 3.0  # rules change while a session runs, and one may be there for seconds only
 HOSTS_AGAIN_S = 10.0  # the host's are read regularly too
 SHARE = 100  # reading takes one part in so many of the time, at most
@@ -40,10 +41,16 @@ class PodRules:
         if event.netns == self._host and event.reason != "NETFILTER_DROP":
             return
         with self._asked:
-            if event.netns in self._due or (event.netns not in self._next and len(self._next) >= MAX_NAMESPACES):
+            now = time.monotonic()
+            if event.netns in self._due or not self._has_room(event.netns, now):
                 return
-            self._due[event.netns] = max(time.monotonic(), self._next.get(event.netns, 0.0))
+            self._due[event.netns] = max(now, self._next.get(event.netns, 0.0))
             self._asked.notify()
+
+    def _has_room(self, inode: int, now: float) -> bool:
+        if inode not in self._next and len(self._next) >= MAX_NAMESPACES:
+            self._next = {other: at for other, at in self._next.items() if now - at < FORGET_S or other in self._due}
+        return inode in self._next or len(self._next) < MAX_NAMESPACES
 
     def _run(self) -> None:
         while True:
@@ -52,7 +59,8 @@ class PodRules:
             self._read(inode)
             took = time.monotonic() - began
             again = HOSTS_AGAIN_S if inode == self._host else AGAIN_S
-            self._next[inode] = began + max(again, SHARE * took)
+            with self._asked:
+                self._next[inode] = began + max(again, SHARE * took)
 
     def _take(self) -> int:
         """The next namespace that is due; waits for one."""

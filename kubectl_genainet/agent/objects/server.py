@@ -14,10 +14,9 @@ import h11
 import msgspec
 
 from kubectl_genainet.agent.objects.recorder import FLUSH_S, ObjectsRecorder
-from kubectl_genainet.agent.serve import audit
 from kubectl_genainet.agent.serve.history import History, checked_history
 from kubectl_genainet.agent.serve.http import HttpConnection, HttpError
-from kubectl_genainet.agent.serve.server import HEAD_S, HISTORY, REQUEST_S, Authenticator, peer
+from kubectl_genainet.agent.serve.server import HEAD_S, HISTORY, REQUEST_S, Authenticator, decoded, peer
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.wire import HistoryRequest
@@ -77,17 +76,9 @@ class ObjectsServer:
         fields = {name.decode(): value.decode("latin-1") for name, value in request.headers}
         if refusal := await self._readers.refuse(fields.get("authorization", ""), path):
             raise HttpError(401, refusal)
-        try:
-            async with asyncio.timeout(REQUEST_S):
-                wanted = msgspec.json.decode(await connection.body(), type=HistoryRequest)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise HttpError(400, f"the request can't be read: {error}") from None
-        async with audit.history(peer(connection.writer), checked_history(wanted)) as entry:
-            await connection.start(200, "application/octet-stream")
-            async for block in self.history.blocks(wanted):
-                await connection.write(block)
-                entry.sent += len(block)
-            await connection.end()
+        async with asyncio.timeout(REQUEST_S):
+            wanted = checked_history(decoded(await connection.body(), HistoryRequest))
+        await self.history.answer(connection, wanted, peer(connection.writer))
 
 
 class Watch(threading.Thread):

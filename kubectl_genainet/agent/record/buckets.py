@@ -13,10 +13,9 @@ from kubectl_genainet.model.events import (
     Event,
     LostEvents,
 )
-from kubectl_genainet.model.history import Bucket, ConnectionSums, DnsSums, DropSums
+from kubectl_genainet.model.history import COUNTED, Bucket, ConnectionSums, DnsSums, DropSums
 from kubectl_genainet.model.packet import ALL_KEPT
 
-_COUNTED = tuple(f for f in ConnectionSums.__struct_fields__ if f not in ("side", "client", "server", "port"))
 _ROWS_KEPT = 100_000  # pairs of ends whose last totals are remembered
 REST = "…"  # all names beyond those that fit
 
@@ -65,13 +64,13 @@ class Buckets:
     def _connections(self, event: ConnectionCounts) -> None:
         """The kernel's totals only grow; a smaller one is of a table that was begun anew."""
         key = (event.side, event.client, event.server, event.port)
-        now = tuple(getattr(event, name) for name in _COUNTED)
+        now = tuple(getattr(event, name) for name in COUNTED)
         before = self._totals.get(key)
         if before is None or any(n < b for n, b in zip(now, before, strict=True)):
-            before = (0,) * len(_COUNTED)
+            before = (0,) * len(COUNTED)
         if len(self._totals) < _ROWS_KEPT or key in self._totals:
             self._totals[key] = now
-        change = self._changes.setdefault(key, [0] * len(_COUNTED))
+        change = self._changes.setdefault(key, [0] * len(COUNTED))
         for number, (n, b) in enumerate(zip(now, before, strict=True)):
             change[number] += n - b
 
@@ -129,7 +128,7 @@ class Buckets:
 def _sums(ends: Ends, numbers: list[int]) -> ConnectionSums:
     side, client, server, port = ends
     return ConnectionSums(
-        side=side, client=client, server=server, port=port, **dict(zip(_COUNTED, numbers, strict=True))
+        side=side, client=client, server=server, port=port, **dict(zip(COUNTED, numbers, strict=True))
     )
 
 

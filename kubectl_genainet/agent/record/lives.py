@@ -27,6 +27,7 @@ ENDED_NS = 2_000_000_000  # late records of a connection that is over
 IDLE_NS = 300_000_000_000
 MAX_LIVES = 20_000
 MAX_HELD = 200  # records of one connection
+MAX_TUPLES = 16  # of one connection: a scanner's SYNs, which may all have the same sequence number, are of many
 _SYN, _ACK, _FIN, _RST = 2, 16, 1, 4
 _KEY = slice(16, 53)  # source, destination, ports, protocol
 # struct packet_event (wire/sightings.py): t_ns, seq, payload, flags
@@ -122,7 +123,7 @@ class Lives:
         key = data[_KEY]
         opens = flags & (_SYN | _ACK) == _SYN
         life = self._by_seq.get(seq) if opens else None
-        if life is not None and (life.over or t_ns - life.first_ns > IDLE_NS):
+        if life is not None and (life.over or t_ns - life.first_ns > IDLE_NS or len(life.keys) >= MAX_TUPLES):
             life = None
         if life is None:
             sport, dport = struct.unpack_from("<HH", key, 32)
@@ -195,11 +196,9 @@ class Lives:
         """From now on all of the connection is written; what was held comes first."""
         if life.trouble:
             return
-        life.trouble = why
+        life.trouble, life.kept = why, True
         if self._all_examples(life):
-            life.kept = True
             return
-        life.kept = True
         for data in life.sightings:
             self._write_sighting(data)
         for event in (*life.records, *life.counters.values()):

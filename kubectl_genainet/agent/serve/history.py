@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kubectl_genainet.agent.serve import audit
+from kubectl_genainet.agent.serve.http import HttpConnection
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.history.read import RangeReader
 from kubectl_genainet.history.select import Part, Wanted
@@ -44,6 +46,15 @@ class History:
                 if sent > request.max_bytes:
                     return
                 yield data
+
+    async def answer(self, connection: HttpConnection, request: HistoryRequest, peer: str) -> None:
+        """Sends the blocks, and writes in the log who got them."""
+        async with audit.history(peer, request) as entry:
+            await connection.start(200, "application/octet-stream")
+            async for block in self.blocks(request):
+                await connection.write(block)
+                entry.sent += len(block)
+            await connection.end()
 
 
 def checked_history(request: HistoryRequest) -> HistoryRequest:

@@ -63,7 +63,7 @@ class HttpConnection:
         self.started = True
         fields = [
             ("Content-Type", content_type),
-            ("HttpConnection", "close"),
+            ("Connection", "close"),
             (wire.VERSION_HEADER, __version__),
             *headers,
         ]

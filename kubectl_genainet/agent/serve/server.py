@@ -164,7 +164,7 @@ class Server:
     async def _body(self, connection: HttpConnection, shape: Any) -> Any:
         """A request's body as a value; only so many at a time, since each may take megabytes."""
         async with asyncio.timeout(REQUEST_S), self._bodies:
-            return _decode(await connection.body(), shape)
+            return decoded(await connection.body(), shape)
 
     async def _route(self, connection: HttpConnection, method: str, path: str, query: str) -> None:
         parts = path.split("/")
@@ -200,15 +200,7 @@ class Server:
         request = checked_history(await self._body(connection, HistoryRequest))
         if self.history is None:
             raise GenainetError("this node records nothing", hint="kubectl genainet deploy --record")
-        sent = 0
-        async with audit.history(peer(connection.writer), request) as entry:
-            blocks = self.history.blocks(request)
-            await connection.start(200, "application/octet-stream")
-            async for block in blocks:
-                await connection.write(block)
-                sent += len(block)
-                entry.sent = sent
-            await connection.end()
+        await self.history.answer(connection, request, peer(connection.writer))
 
     async def _rulesets(self, connection: HttpConnection, conntrack: bool) -> None:
         async with asyncio.timeout(RULES_S), self._rules:  # one at a time: a dump may have many megabytes
@@ -337,7 +329,8 @@ def peer(writer: asyncio.StreamWriter) -> str:
     return f"process {pid} of user {uid}"
 
 
-def _decode(body: bytes, shape: Any) -> Any:
+def decoded(body: bytes, shape: Any) -> Any:
+    """A request's body as a value. Raises HttpError for one that is none."""
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

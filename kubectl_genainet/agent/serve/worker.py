@@ -56,9 +56,8 @@ UNREADABLE = 100  # texts at most about what can't be read
 RULESETS_S = 15.0
 NODE_SHARE = 8  # looking at the namespaces, and at the rules, may take one part in so many of the budget
 DRAIN_SHARE = 4  # reading the tables may take one part in so many of the budget
-_COUNTERS = re.compile(
-    r"\[\d+:\d+\]|\"(packets|bytes)\": *\d+|^#.*$", re.MULTILINE
-)  # change without the rules changing
+# These change without the rules changing.
+_COUNTERS = re.compile(r"\[\d+:\d+\]|\"(packets|bytes)\": *\d+|^#.*$", re.MULTILINE)
 
 
 class Session:

@@ -51,10 +51,13 @@ def command(namespace: str, watch: bool, output: str, lab: str | None, context: 
     from kubectl_genainet.run.fleet.status import lab_fleet, status
 
     shown: dict[str, NodeStatus] = {}
+    warned: Sequence[str] = ()
     while True:
         answer = lab_fleet(lab) if lab else status(namespace, context=context, kubeconfig=kubeconfig)
         for warning in answer.warnings:
-            tell(f"warning: {printable(warning)}")
+            if warning not in warned:
+                tell(f"warning: {printable(warning)}")
+        warned = answer.warnings
         changed = [node for node in answer.nodes if shown.get(node.node) != node]
         if changed or not shown:
             _show(changed, output)

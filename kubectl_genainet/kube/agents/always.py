@@ -28,10 +28,15 @@ def metrics_objects(api_port: int) -> list[Object]:
     """`api_port` is where the API server listens behind its Service, 0 where that is not known."""
     objects = [obj for name in _METRICS for obj in yaml.safe_load_all(_text("metrics", name))]
     ways_out = next(o for o in objects if (o["kind"], o["metadata"]["name"]) == ("NetworkPolicy", NAMES))
-    ports = ways_out["spec"]["egress"][0]["ports"]
+    admit_api_server(ways_out, api_port)
+    return objects
+
+
+def admit_api_server(policy: Object, api_port: int) -> None:
+    """Adds the API server's port to the ways out of a NetworkPolicy, where it is known and not there yet."""
+    ports = policy["spec"]["egress"][0]["ports"]
     if api_port and api_port not in {port["port"] for port in ports}:
         ports.append({"port": api_port, "protocol": "TCP"})
-    return objects
 
 
 def monitoring_objects() -> Iterator[Object]:

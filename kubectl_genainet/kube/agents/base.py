@@ -13,6 +13,7 @@ from kubectl_genainet import __version__
 from kubectl_genainet.assets import asset_dir
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.kube.agents.always import (
+    admit_api_server,
     enable_metrics,
     enable_otlp,
     metrics_objects,
@@ -123,10 +124,7 @@ def _load() -> Iterator[dict[str, Any]]:
 
 def _recorder_objects(options: DeployOptions) -> list[dict[str, Any]]:
     objects = record_objects()
-    policy = next(o for o in objects if o["kind"] == "NetworkPolicy")
-    ports = policy["spec"]["egress"][0]["ports"]
-    if options.api_port and options.api_port not in {port["port"] for port in ports}:
-        ports.append({"port": options.api_port, "protocol": "TCP"})
+    admit_api_server(next(o for o in objects if o["kind"] == "NetworkPolicy"), options.api_port)
     return objects
 
 

@@ -42,7 +42,7 @@ class Series(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that became another, as the API server or a node reported it. `at_s` counts from the timeline's begin.
+    """Something that changed, as the API server or a node reported it. `at_s` counts from the start of the timeline.
 
     `touches` says what of the target it is about ("" where it is about something else). `fields` are the paths that changed.
     """
@@ -66,7 +66,7 @@ class Suspect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Onset(msgspec.Struct, frozen=True, kw_only=True):
-    """A moment at which something felt became worse, and stayed so for a while: `at_s` is the begin of a bucket, `until_s` the
+    """A moment at which something felt became worse, and stayed so for a while: `at_s` is the start of a bucket, `until_s` the
     end of the last bucket that is as bad.
 
     `series` rose by then, the one that rose most first: from `before` to `after`, its means on both sides. `suspects` are the

@@ -241,13 +241,6 @@ def pod_templates(obj: KubeObject, others: Mapping[str, tuple[KubeObject, ...]] 
     return templates if templates or others is None else _referred(obj, others)
 
 
-def selector_labels(obj: KubeObject) -> frozenset[str]:
-    """The keys of the labels by which an object selects its pods: they stay when its template changes."""
-    selector = _at(obj.raw, ("spec", "selector"))
-    labels = selector.get("matchLabels", selector if obj.kind == "ReplicationController" else {}) if selector else {}
-    return frozenset(labels) if isinstance(labels, dict) else frozenset()
-
-
 def _referred(obj: KubeObject, others: Mapping[str, tuple[KubeObject, ...]]) -> list[PodTemplate]:
     spec = _at(obj.raw, ("spec",)) or {}
     match obj.group, obj.kind:

@@ -48,7 +48,7 @@ class DnsWays:
     def of(self, source: PolicyEndpoint, name: str = "") -> DnsWay | None:
         """The way of a pod, with the name that it looks up; None for what is no pod."""
         if source not in self._ways:
-            self._ways[source] = self._judged(source)
+            self._ways[source] = self._way_of(source)
         way = self._ways[source]
         return self._through_proxy(source, name, way) if way is not None and name else way
 
@@ -69,7 +69,7 @@ class DnsWays:
     def _resolvers(self) -> list[tuple[PolicyEndpoint, int]]:
         return list(_dns_pods(self._engine.snapshot))
 
-    def _judged(self, source: PolicyEndpoint) -> DnsWay | None:
+    def _way_of(self, source: PolicyEndpoint) -> DnsWay | None:
         pod = self._engine.snapshot.pod(source.namespace, source.name) if source.name else None
         if pod is None:
             return None

@@ -14,7 +14,7 @@ from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.model import PolicyVerdict
 from kubectl_genainet.policy.party import PartyKind
 from kubectl_genainet.policy.patches.labels import lasting_labels
-from kubectl_genainet.policy.reach.arriving import arriving_matrix
+from kubectl_genainet.policy.reach.arriving import ArrivingMatrices
 from kubectl_genainet.policy.reach.classes import PodClass
 from kubectl_genainet.policy.reach.matrix import Matrix, transposed
 from kubectl_genainet.policy.rules import PROTOCOLS
@@ -73,7 +73,8 @@ def grid_of(engine: PolicyEngine, *, namespace: str, protocol: str, port: int | 
             hint="Is the namespace right? (-n, -A)",
         )
     ports = [(protocol, port)] if port else sorted({p for c in chosen for p in declared_ports(engine, c, protocol)})
-    matrices = {p: arriving_matrix(engine, *p) for p in ports}
+    arriving = ArrivingMatrices(engine)
+    matrices = {p: arriving.on(*p) for p in ports}
     groups = sorted(_groups(engine, chosen, matrices, protocol), key=lambda g: g.pods)
     return Grid(tuple(groups), matrices, port is not None)
 
@@ -159,8 +160,9 @@ def differences(
         }
         for key in shared
     }
+    states = ArrivingMatrices(before), ArrivingMatrices(after)
     for protocol, port in sorted(ports):
-        first, second = (arriving_matrix(state, protocol, port) for state in (before, after))
+        first, second = (state.on(protocol, port) for state in states)
         for source, source_pods in shared.items():
             for destination, pods in shared.items():
                 if namespace and namespace not in (source_pods[0][0], pods[0][0]):

@@ -7,12 +7,14 @@ from each range that some policy tells apart; where these differ, it depends on 
 from __future__ import annotations
 
 import ipaddress
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from enum import Enum
 
 import msgspec
 
+from kubectl_genainet.model.kube import Service
 from kubectl_genainet.policy.cidr import Address, address_of
 from kubectl_genainet.policy.enforcers import EnforcerName
 from kubectl_genainet.policy.engine import PolicyEngine
@@ -70,7 +72,9 @@ class BeyondJudge:
     def __init__(self, engine: PolicyEngine, given: tuple[Port, ...], leaving: tuple[Port, ...] = ()) -> None:
         self._engine, self._given, self._leaving = engine, given, leaving
         self._dns_ways = DnsWays(engine)
-        self._published = [s for s in engine.snapshot.services if is_published(s)]
+        self._published: dict[str, list[Service]] = defaultdict(list)
+        for service in filter(is_published, engine.snapshot.services):
+            self._published[service.metadata.namespace].append(service)
         self._nodes = [n for n in map(engine.parties.of_address, _addresses(engine)) if n.kind is PartyKind.HOST]
         self._internet = [Party(PartyKind.OUTSIDE, str(a), address=a) for a in _public_samples(engine)]
         self._api_servers, self._api_port = _api_servers(engine)
@@ -129,7 +133,7 @@ class BeyondJudge:
         """Whom a client outside appears as: a node that masquerades it, or itself where the Services keep its address."""
         pod = self._engine.snapshot.pod(own.namespace, own.name)
         labels = pod.metadata.labels.items() if pod is not None else set()
-        published = [s for s in self._published if s.metadata.namespace == own.namespace]
+        published = self._published.get(own.namespace, ())
         policies = {s.spec.external_traffic_policy for s in published if s.spec.selector.items() <= labels}
         nodes = [*others, Party(PartyKind.HOST, "its own node", address=own.host_ip, node=own.node)]
         if policies == {"Local"}:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS
 from kubectl_genainet.proxy.evaluator.state import State
 
-_WITH_PORTS = {6, 17, 132, 136, 33}  # TCP, UDP, SCTP, UDP-Lite, DCCP
-_ICMP = 1
+NAMES_OF_ZERO = ("cosmos", "default")  # of a route's realm and a device's group, in iproute2
+_WITH_PORTS = {PROTOCOLS[name] for name in ("tcp", "udp", "sctp", "udplite", "dccp")}
+_WORD = 0xFFFFFFFF
 
 
 def get_tos(s: State) -> int:
@@ -94,12 +96,12 @@ def _network(s: State) -> Iterator[tuple[int, int | None]]:
         yield from ((128, s.src), (128, s.dst))
     else:
         yield from ((4, 4), (4, header_words(s)), (8, s.tos), (16, s.length), (16, None))
-        yield from ((1, 0), (1, None), (14, _no_fragment(s)), (8, s.ttl), (8, s.proto), (16, None))
+        yield from ((1, 0), (1, None), (14, no_fragment(s)), (8, s.ttl), (8, s.proto), (16, None))
         yield from ((32, s.src), (32, s.dst))
     yield from _transport(s)
 
 
-def _no_fragment(s: State) -> int:
+def no_fragment(s: State) -> int:
     s.assume("the packet is no fragment")
     return 0
 
@@ -107,7 +109,7 @@ def _no_fragment(s: State) -> int:
 def _transport(s: State) -> Iterator[tuple[int, int | None]]:
     if s.proto in _WITH_PORTS:
         yield from ((16, s.sport), (16, s.dport))
-    elif s.proto == _ICMP and s.icmp is not None:
+    elif s.proto == PROTOCOLS["icmp"] and s.icmp is not None:
         yield from ((8, s.icmp[0]), (8, s.icmp[1]))
 
 
@@ -157,9 +159,6 @@ def _u32_one(text: str) -> Callable[[State], bool | None]:
         return False if all(value | unset < bounds[0] or value > bounds[-1] for bounds in wanted) else None
 
     return check
-
-
-_WORD = 0xFFFFFFFF
 
 
 def _u32_steps(location: str) -> list[tuple[str, int]]:

@@ -19,7 +19,7 @@ _LOCAL_OUT = -98  # the priority of ip_vs_local_request4, net/netfilter/ipvs/ip_
 
 
 def schedules_before(walk: Walk, state: State, hook: Hook, chain: Chain) -> bool:
-    """Whether it does so at LOCAL_OUT before this chain."""
+    """Whether IPVS takes what the node itself sends at LOCAL_OUT, before this chain."""
     return (
         hook is Hook.OUTPUT
         and state.own

@@ -84,7 +84,7 @@ def _is_default(what: str) -> Option:
 
     def option(node: Node, reader: Reader, rule: Rule) -> Check:
         text = reader.next()
-        value, mask = (0, 0) if text in ("cosmos", "default") else value_and_mask(text)  # iproute2's names of 0
+        value, mask = (0, 0) if text in header.NAMES_OF_ZERO else value_and_mask(text)
         return checks.assuming(what, value & mask == 0)
 
     return option

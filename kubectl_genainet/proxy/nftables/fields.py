@@ -70,7 +70,7 @@ def _arithmetic(kind: str, body: Any) -> Field:
     for part in body[1:]:
         number |= values.single(part, inner.converts[0])
     if kind == "&" and not number & _DONT_FRAGMENT and _is_fragment_offset(body[0]):
-        return Field((_no_fragment,), inner.converts, inner.needs)
+        return Field((header.no_fragment,), inner.converts, inner.needs)
     if kind == "&" and "base" in body[0].get("payload", ()):
         return Field((_masked_bits(_raw(body[0]["payload"]), number),), inner.converts, inner.needs)
     if kind == "&" and _key(body[0]) in ("meta mark", "ct mark"):
@@ -125,11 +125,6 @@ _DONT_FRAGMENT = 0x4000
 def _is_fragment_offset(expression: Any) -> bool:
     payload = expression.get("payload") if isinstance(expression, dict) else None
     return isinstance(payload, dict) and (payload.get("protocol"), payload.get("field")) == ("ip", "frag-off")
-
-
-def _no_fragment(s: State) -> int:
-    s.assume("the packet is no fragment")
-    return 0
 
 
 def _key(expression: Any) -> str:
@@ -275,7 +270,7 @@ def _traced(s: State) -> bool:
 
 def _first(get: Getter) -> Getter:
     """Of a connection's first packet only: what conntrack keeps of others is not known."""
-    return lambda s: get(s) if s.ct in ("NEW",) else None
+    return lambda s: get(s) if s.ct == "NEW" else None
 
 
 def _no_helper(s: State) -> str:
@@ -295,6 +290,27 @@ def _counted_bytes(way: str) -> Getter:
     return _first(lambda s: 0 if way == "reply" else header.get_length(s))
 
 
+_CT: dict[tuple[str, str], tuple[Getter, Convert]] = {
+    ("status", ""): (checks.get_ct_status, values.ct_status),
+    ("mark", ""): (checks.get_connmark, values.plain),
+    ("direction", ""): (_first(lambda s: "original"), values.words),
+    ("helper", ""): (_first(_no_helper), values.words),
+    ("zone", ""): (_first(lambda s: 0), values.plain),
+    **{("packets", way): (_counted_packets(way), values.plain) for way in _WAYS},
+    **{("bytes", way): (_counted_bytes(way), values.plain) for way in _WAYS},
+    **{("avgpkt", way): (_counted_bytes(way), values.plain) for way in _WAYS},
+    ("l3proto", ""): (lambda s: 2 if s.family == 4 else 10, values.family),
+    ("protocol", ""): (checks.get_protocol, values.protocol),
+    ("saddr", "original"): (_first(checks.get_original_source), values.conntrack_address),
+    ("daddr", "original"): (_first(lambda s: s.orig_dst), values.conntrack_address),
+    ("proto-src", "original"): (_first(checks.get_sport), values.port),
+    ("proto-dst", "original"): (_first(lambda s: s.orig_dport), values.port),
+    ("saddr", "reply"): (_first(checks.get_destination), values.conntrack_address),
+    ("daddr", "reply"): (_first(checks.get_source), values.conntrack_address),
+    ("proto-src", "reply"): (_first(checks.get_dport), values.port),
+}
+
+
 def _ct(key: str, direction: str, family: str) -> Field:
     if key == "state":
         return Field((lambda s: s.ct.lower(),), (values.words,), bits=True)
@@ -305,28 +321,9 @@ def _ct(key: str, direction: str, family: str) -> Field:
             needs = (*needs, checks.family_is(version))
             key = key.removeprefix(prefix)
             break
-    fields: dict[tuple[str, str], tuple[Getter, Convert]] = {
-        ("status", ""): (checks.get_ct_status, values.ct_status),
-        ("mark", ""): (checks.get_connmark, values.plain),
-        ("direction", ""): (_first(lambda s: "original"), values.words),
-        ("helper", ""): (_first(_no_helper), values.words),
-        ("zone", ""): (_first(lambda s: 0), values.plain),
-        **{("packets", way): (_counted_packets(way), values.plain) for way in _WAYS},
-        **{("bytes", way): (_counted_bytes(way), values.plain) for way in _WAYS},
-        **{("avgpkt", way): (_counted_bytes(way), values.plain) for way in _WAYS},
-        ("l3proto", ""): (lambda s: 2 if s.family == 4 else 10, values.family),
-        ("protocol", ""): (checks.get_protocol, values.protocol),
-        ("saddr", "original"): (_first(checks.get_original_source), values.conntrack_address),
-        ("daddr", "original"): (_first(lambda s: s.orig_dst), values.conntrack_address),
-        ("proto-src", "original"): (_first(checks.get_sport), values.port),
-        ("proto-dst", "original"): (_first(lambda s: s.orig_dport), values.port),
-        ("saddr", "reply"): (_first(checks.get_destination), values.conntrack_address),
-        ("daddr", "reply"): (_first(checks.get_source), values.conntrack_address),
-        ("proto-src", "reply"): (_first(checks.get_dport), values.port),
-    }
     if key in ("protocol", "l3proto"):
         direction = ""
-    getter, convert = fields.get((key, direction), (checks.always_unknown, _anything))
+    getter, convert = _CT.get((key, direction), (checks.always_unknown, _anything))
     return Field((getter,), (convert,), needs, bits=key in ("status", "label"))
 
 

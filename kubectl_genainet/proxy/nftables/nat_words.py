@@ -14,7 +14,7 @@ _NAT_FLAGS = {"random", "fully-random", "persistent"}
 def nat_statement(kind: str) -> Callable[[Tokens], Json]:
     def build(reader: Tokens) -> Json:
         body: Json = {}
-        while reader.peek() in ("ip", "ip6", "addr", ".", "port", "prefix", "interval") and reader.peek() != "to":
+        while reader.peek() in ("ip", "ip6", "addr", ".", "port", "prefix", "interval"):
             word = reader.next()
             if word in ("ip", "ip6"):
                 body["family"] = word
@@ -38,7 +38,7 @@ def _nat_target(reader: Tokens, body: Json) -> None:
     key = None if reader.peek()[:1].isdigit() else expression(reader)
     if key is not None and reader.take("map"):
         body["addr"] = {"map": {"key": key, "data": right_side(reader)}}
-        if reader.peek() == ":" or reader.peek().startswith(":"):
+        if reader.peek().startswith(":"):
             word = reader.next()
             body["port"] = literal(word[1:] or reader.next())
         return
@@ -49,7 +49,7 @@ def _nat_target(reader: Tokens, body: Json) -> None:
         if address.count("-") == 0 and port.startswith("-"):  # [fd00::1]-[fd00::9]:80
             last, _, port = port[2:].partition("]")
             address = f"{address}-{last}"
-        port = port.removeprefix(":") if port else ""
+        port = port.removeprefix(":")
         colon = ":" if word.endswith(":") or port else ""
     else:
         address, colon, port = word.partition(":") if word.count(":") == 1 else (word, "", "")

@@ -10,6 +10,7 @@ from typing import Any
 
 from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, STATUS_BITS
+from kubectl_genainet.proxy.evaluator.header import NAMES_OF_ZERO
 from kubectl_genainet.proxy.evaluator.icmp import ICMP_NAMES, ICMPV6_NAMES
 from kubectl_genainet.proxy.evaluator.sets import ANY
 
@@ -214,10 +215,8 @@ def conntrack_address(value: Any) -> Bounds:
 
 def named_zero(value: Any) -> Bounds:
     """A realm or a group of devices: nft prints the names of the machine where the listing was made."""
-    number = value if isinstance(value, int) and not isinstance(value, bool) else _ZERO_NAMES.get(str(value))
-    if number is None:
+    if value in NAMES_OF_ZERO:
+        return 0, 0
+    if not isinstance(value, int) or isinstance(value, bool):
         raise Unsupported(f"value {value}")
-    return number, number
-
-
-_ZERO_NAMES = {"cosmos": 0, "default": 0}  # rt_realms and group of iproute2
+    return value, value

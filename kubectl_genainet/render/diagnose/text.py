@@ -98,7 +98,6 @@ class ConclusionView(LiveView):
         self.in_place = output == "text"
         self._output, self._watch_s = output, watch_s
         self._seen: Counter[str] = Counter()
-        self._attached_at: float | None = None
 
     def path(self, path: PacketPath) -> None:
         self._seen["connections"] += 1

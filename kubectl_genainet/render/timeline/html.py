@@ -16,6 +16,8 @@ from kubectl_genainet.render.timeline.text import (
     columns,
     describe,
     headline,
+    hole_text,
+    peak,
     rise_text,
     subject,
 )
@@ -91,6 +93,7 @@ def html(timeline: Timeline, made: str = "") -> str:
             right=WIDTH - BEHIND,
             top=_TOP,
             bottom=bottom,
+            missing=[*map(hole_text, timeline.holes), *timeline.notes],
             not_a_cause=NOT_A_CAUSE,
             made=made,
             version=__version__,
@@ -116,7 +119,7 @@ def _lane(timeline: Timeline, number: int, series: Series) -> Lane:
     return Lane(
         series.name.value,
         series.what,
-        f"max {amount(series, max(known))}" if known else "not known",
+        peak(series),
         baseline,
         tuple(_bars(timeline, series, baseline, max(known, default=0.0))),
     )

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from kubectl_genainet.model.results.timeline import Change, Onset, Series, SeriesName, Suspect, Timeline
+from kubectl_genainet.model.results.timeline import Change, Hole, Onset, Series, SeriesName, Suspect, Timeline
 from kubectl_genainet.render.document.markdown import markdown_text
 from kubectl_genainet.render.live import write_json, write_yaml
 from kubectl_genainet.render.text import CERTAINTY_STYLE, duration, make_console, moment, printable
@@ -49,6 +49,17 @@ def amount(series: Series, value: float | None) -> str:
         return duration(value * 1e9)
     noun = series.unit.removesuffix("s") if value == 1 and series.unit != "queries" else series.unit
     return f"{value:g} {'query' if value == 1 and series.unit == 'queries' else noun}"
+
+
+def peak(series: Series) -> str:
+    known = [value for value in series.values if value is not None]
+    return f"max {amount(series, max(known))}" if known else "not known"
+
+
+def hole_text(hole: Hole) -> str:
+    """Of which time something is missing, from whom, and why."""
+    of = f"node {hole.node}" if hole.node else "the cluster's objects"
+    return f"{hole.from_s:g} s to {hole.until_s:g} s, {of}: {hole.why}"
 
 
 def columns(values: Sequence[float | None], width: int) -> list[float | None]:
@@ -134,8 +145,7 @@ class TextView:
         if not timeline.onsets:
             self._changes(timeline.changes)
         for hole in timeline.holes[:3]:
-            of = f"node {hole.node}" if hole.node else "the cluster's objects"
-            self._line(f"? {hole.from_s:g} s to {hole.until_s:g} s, {of}: {hole.why}", style="yellow", hang=2)
+            self._line(f"? {hole_text(hole)}", style="yellow", hang=2)
         if len(timeline.holes) > 3:
             self._line(f"? {len(timeline.holes) - 3} more times of which something is missing", style="yellow")
         for note in timeline.notes:
@@ -144,12 +154,9 @@ class TextView:
             self._line(f"Found by {timeline.method}, to {timeline.bucket_s} s. {NOT_A_CAUSE}", style="dim")
 
     def _series(self, series: Series, width: int) -> None:
-        values = columns(series.values, width)
-        known = [value for value in series.values if value is not None]
-        peak = f"max {amount(series, max(known))}" if known else "not known"
         row = Text(f"{series.name.value:<{_LABEL}}")
-        row.append(bars(values), style="red" if any(known) else "dim")
-        row.append(f"  {peak}", style="dim")
+        row.append(bars(columns(series.values, width)), style="red" if any(series.values) else "dim")
+        row.append(f"  {peak(series)}", style="dim")
         self.console.print(row, no_wrap=True, crop=True)
 
     def _marks(self, timeline: Timeline, width: int) -> None:
@@ -221,9 +228,7 @@ class MarkdownView:
         yield f"# {markdown_text(headline(timeline))}"
         yield from ("", markdown_text(f"{_when(timeline)}, {timeline.bucket_s} s a bucket"), "", "```")
         for series in timeline.series:
-            known = [value for value in series.values if value is not None]
-            peak = f"max {amount(series, max(known))}" if known else "not known"
-            yield f"{series.name.value:<{_LABEL}}{bars(columns(series.values, 60))}  {peak}"
+            yield f"{series.name.value:<{_LABEL}}{bars(columns(series.values, 60))}  {peak(series)}"
         yield "```"
         for number, onset in enumerate(timeline.onsets, 1):
             yield from ("", f"## {number}. {moment(onset.time)} {markdown_text(rise_text(timeline, onset))}", "")
@@ -234,7 +239,9 @@ class MarkdownView:
                 yield f"- {markdown_text(told)} *[{change.certainty.value}]*"
         if timeline.onsets:
             yield from ("", f"Found by {markdown_text(timeline.method)}, to {timeline.bucket_s} s. {NOT_A_CAUSE}")
-        yield from (f"- {markdown_text(note)}" for note in timeline.notes)
+        missing = [*map(hole_text, timeline.holes), *timeline.notes]
+        if missing:
+            yield from ("", "What is missing:", "", *(f"- {markdown_text(text)}" for text in missing))
 
 
 class DataView:

@@ -42,8 +42,8 @@ class Engine(Protocol):
 
 
 class ClickHouse:
-    """A server, by its HTTP interface. `url` is clickhouse://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE[?secure=1&table=NAME]; the
-    password is better in $CLICKHOUSE_PASSWORD."""
+    """A server, by its HTTP interface. `url` is clickhouse://[USER[:PASSWORD]@]HOST[:PORT]/DATABASE[?secure=1]; the password
+    is better in $CLICKHOUSE_PASSWORD."""
 
     def __init__(self, url: str, *, password: str = "") -> None:
         parts = urlsplit(url)

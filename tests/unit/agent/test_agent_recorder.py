@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from kubectl_genainet.agent.record import recorder as recording
+from kubectl_genainet.agent.record.lives import MAX_TUPLES, Lives
 from kubectl_genainet.agent.record.options import RecordOptions
 from kubectl_genainet.agent.record.recorder import Recorder
 from kubectl_genainet.history import read
@@ -299,3 +300,14 @@ def test_quick_exchanges_beyond_the_first_are_totals_and_counted(node: Node) -> 
     lost = [e for e in events if isinstance(e, LostEvents) and e.where == recording.LEFT_OUT]
     assert sum(e.count for e in lost) == 40
     assert sum(d.count for e in events if isinstance(e, Bucket) for d in e.dns) == recording.EXCHANGES + 40
+
+
+def test_syns_of_a_scanner_with_one_sequence_number_are_no_single_connection() -> None:
+    kept: list[Event] = []
+    lives = Lives(NODE, kept.append, lambda _: None)
+    lives.share = 0
+    for port in range(20_000, 20_100):
+        lives.sighting(packet(0.1, port, SYN, seq=7))
+    lives.look(MONO + 2 * SECOND)
+    assert sum(len(e.flows) for e in kept if isinstance(e, ConnectionKept)) == 100
+    assert max(len(e.flows) for e in kept if isinstance(e, ConnectionKept)) == MAX_TUPLES

@@ -2,13 +2,17 @@
 
 import sys
 import time
+from queue import Empty, SimpleQueue
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from kubectl_genainet.agent.node import rulesets
+from kubectl_genainet.agent.node import podrules, rulesets
 from kubectl_genainet.agent.serve.limits import check_rulesets_query
 from kubectl_genainet.errors import InputError
+from kubectl_genainet.model.events import PacketDropped
+from kubectl_genainet.model.packet import FiveTuple, Protocol
 
 
 def test_connections_are_read_only_where_they_are_asked_for() -> None:
@@ -48,3 +52,36 @@ def test_a_tool_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_tool_that_is_not_there_is_an_error() -> None:
     assert "No such file" in rulesets._run(("no-such-tool", "x"))[1]
+
+
+def dying(netns: int) -> PacketDropped:
+    flow = FiveTuple("10.244.1.7", 40_000, "10.96.0.5", 80, Protocol.TCP)
+    return PacketDropped(
+        node="node-1",
+        t_ns=1,
+        netns=netns,
+        ifindex=2,
+        device="eth0",
+        skb=1,
+        flow=flow,
+        length=60,
+        payload=0,
+        ip_id=1,
+        reason="NETFILTER_DROP",
+        location="nf_hook_slow",
+    )
+
+
+def test_a_session_without_end_reads_the_rules_of_pods_that_come_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: SimpleQueue[int] = SimpleQueue()
+    inventory: Any = SimpleNamespace(host_inode=1, path_of=wanted.put)
+    monkeypatch.setattr(podrules, "MAX_NAMESPACES", 1)
+    rules = podrules.PodRules("node-1", inventory, lambda _: None, lambda: None)
+    rules.see(dying(2))
+    assert wanted.get(timeout=10) == 2
+    rules.see(dying(3))
+    with pytest.raises(Empty):
+        wanted.get(timeout=0.2)
+    monkeypatch.setattr(podrules, "FORGET_S", -podrules.AGAIN_S - 10)
+    rules.see(dying(3))
+    assert wanted.get(timeout=10) == 3

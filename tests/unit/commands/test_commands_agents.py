@@ -164,6 +164,20 @@ def test_a_watched_status_shows_a_node_again_when_it_changes(cluster: Cluster, m
     assert cluster.run("status", "-o", "name").stdout.splitlines() == ["node/node-1", "node/node-2"]
 
 
+def test_a_watched_status_warns_of_the_same_thing_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kubectl_genainet.kube.agents.survey.dialler", lambda _, agent: answering(agent.node))
+    cluster.deploy()
+    cluster.node("node-1", ready=True, version="0.0.1")
+    rounds = iter(range(3))
+
+    def between(_: float) -> None:
+        if next(rounds, None) is None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("kubectl_genainet.commands.agents.status.time.sleep", between)
+    assert cluster.run("status", "--watch").stderr.count("warning:") == 1
+
+
 def test_status_without_agents_is_an_error_that_names_deploy(cluster: Cluster) -> None:
     done = cluster.run("status")
     assert isinstance(done.exception, GenainetError) and "deploy" in done.exception.hint

@@ -67,7 +67,7 @@ class Recording:
             number=self.number,
             boot_id=self.boot_id,
             flags=flags | (Flag.FIRST if self.number == 1 else NO_FLAGS),
-            addresses=index_of(records),
+            addresses=index_of(list(records)),
         )
         self.writer.append(data, covers.wall_until)
         self.wall_s += length_s

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.history.blocks import Flag
+from kubectl_genainet.history.blocks import Flag, Span, decode_block, encode_block
 from kubectl_genainet.history.merge import merged, of_verb
 from kubectl_genainet.history.objects import ObjectsRange, objects_range
+from kubectl_genainet.history.ranges import NodeRange
 from kubectl_genainet.history.select import Part
 from kubectl_genainet.model.events import (
     AgentFailed,
@@ -56,6 +58,18 @@ def test_a_hole_ends_the_watch_and_begins_another(tmp_path: Path) -> None:
     assert stages == [("attached", 0), ("detached", 5), ("attached", 60), ("detached", 65)]
     assert len([e for e in events if isinstance(e, Hello)]) == 2
     assert [e.why for e in events if isinstance(e, Gap)] == ["the recorder did not run"]
+
+
+def test_an_end_that_cannot_be_read_is_a_gap(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    recording.block(resent(1))
+    unknown: Any = [{"kind": "of a newer version"}]
+    covers = Span(WALL, WALL + 5 * SECOND, 0, 0)
+    end = decode_block(encode_block(unknown, covers, session=0, number=0, boot_id=bytes(16), flags=Flag.END))
+    assert end is not None
+    given = NodeRange(NODE, (*recording.range(0, 5).blocks[:-1], end))
+    events = merged({NODE: given}, NO_OBJECTS, WALL, WALL + 5 * SECOND)
+    assert ["can't read" in e.why for e in events if isinstance(e, Gap)] == [True]
 
 
 def test_records_from_before_a_restart_of_the_node_go_on_its_clock_of_now(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from kubectl_genainet.history import read, store
 from kubectl_genainet.history.blocks import HEADER, MAGIC, VERSION, Block, Damage, Flag, decode_block, scan
 from kubectl_genainet.history.select import Part, Wanted
 from kubectl_genainet.history.store import Bounds, segments
-from kubectl_genainet.model.events import Event, Sightings, TcpRetransmit
+from kubectl_genainet.model.events import Event, LostEvents, Sightings, TcpRetransmit
 from kubectl_genainet.model.history import Gap
-from tests.unit.history.recording import BOOT, Recording, hello, resent, sighting, sightings, tick
+from tests.unit.history.recording import BOOT, NODE, Recording, hello, resent, sighting, sightings, tick
 
 
 def times(events: list[Event]) -> list[float]:
@@ -200,3 +200,12 @@ def test_a_connection_is_given_whole_where_one_of_its_tuples_is_asked_for(tmp_pa
 
 def test_the_header_is_as_documented() -> None:
     assert HEADER.size == 4 + 2 + 2 + 4 * 3 + 8 * 6 + 4 + 16 and len(BOOT) == 16
+
+
+def test_losses_are_told_whatever_addresses_are_asked_for(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    lost = LostEvents(node=NODE, probe="packet", count=3, where="ring buffer")
+    recording.block(lost)
+    recording.block(resent(6, dst="10.96.0.9"))
+    events = recording.events(0, 10, Wanted({Part.TRACE}, ("10.96.0.9",)))
+    assert lost in events and times(events) == [6]

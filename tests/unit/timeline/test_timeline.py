@@ -110,6 +110,10 @@ def test_what_was_not_recorded_is_unknown_and_named(tmp_path: Path) -> None:
     assert set(failures.values[360:720]) == {None} and None not in failures.values[:360]
     assert result.holes[0].why == "the recorder did not run"
     assert text.UNKNOWN * 3 in run(SERVICE, "--from", path).stdout
+    page = tmp_path / "gap.html"
+    markdown = run(SERVICE, "--from", path, "-o", "markdown", "--report", str(page)).stdout
+    named = "3600 s to 7200 s, node node-1: the recorder did not run"
+    assert f"- {named}" in markdown and named in page.read_text()
 
 
 def test_without_the_library_the_picture_is_there_and_says_what_to_install(
@@ -129,6 +133,12 @@ def test_a_trace_that_was_recorded_has_its_packets_and_says_what_it_lacks() -> N
     names = {one.name: one.values for one in result.series}
     assert sum(names[SeriesName.FAILURES]) > 10 and SeriesName.DNS not in names  # type: ignore[arg-type]
     assert any("name lookups are not in it" in note for note in result.notes)
+
+
+def test_queries_that_were_recorded_say_nothing_of_drops() -> None:
+    result = timeline_of(str(Path(__file__).parents[2] / "golden" / "bundles" / "dns-timeout.gnb"), SERVICE)
+    assert [one.name for one in result.series] == [SeriesName.DNS]
+    assert any("drops are not in it" in note for note in result.notes)
 
 
 def test_a_source_that_is_no_recording_says_how_to_ask_for_the_past() -> None:

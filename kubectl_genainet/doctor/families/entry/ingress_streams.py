@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.families.entry.gateway_streams import STREAM_S
 from kubectl_genainet.doctor.families.entry.ingress import ALB, NGINX, backends, controller_of, ingresses
 from kubectl_genainet.doctor.families.entry.ingress_settings import (
     AWS,
@@ -19,7 +20,6 @@ from kubectl_genainet.doctor.objects.raw import annotate, annotation, text
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject, Service
 
-STREAM_S = 300
 F5_BUFFERING = "nginx.org/proxy-buffering"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
+from kubectl_genainet.doctor.families.entry.gateway_streams import STREAM_S
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import annotation, command, text
 from kubectl_genainet.model.finding import Remedy, Severity
@@ -11,7 +12,6 @@ from kubectl_genainet.model.units import seconds
 GROUP = "route.openshift.io"
 TIMEOUT = "haproxy.router.openshift.io/timeout"
 DEFAULT_S = 30.0  # the router's "timeout server"
-STREAM_S = 300
 
 
 @check(Area.INGRESS, Severity.WARNING)

@@ -51,7 +51,7 @@ def call_port(cluster: Cluster) -> Problems:
         )
 
 
-def _named_here(cluster: Cluster, call: Call) -> tuple[str, str] | None:
+def _named_here(call: Call) -> tuple[str, str] | None:
     """(namespace, name) of the Service that a host without one means; None for a host that is no Service's name."""
     labels = call.host.rstrip(".").split(".")
     if len(labels) == 1:
@@ -74,7 +74,7 @@ def call_host(cluster: Cluster) -> Problems:
     Source: https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/#services
     """
     for call in cluster.dangling_calls:
-        key = _named_here(cluster, call)
+        key = _named_here(call)
         if key is None or key in cluster.services_by_key or not cluster.in_scope(call.client.namespace):
             continue
         namespace, name = key

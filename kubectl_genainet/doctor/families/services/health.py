@@ -17,7 +17,7 @@ HEALTHCHECK = PREFIX + "healthcheck-"
 SHORT_S = 120
 
 
-def serving_container(cluster: Cluster, workload: Workload) -> Container | None:
+def serving_container(workload: Workload) -> Container | None:
     """The container that serves the model: the one with the accelerators, else the one whose image or command line told
     the stack, else the first."""
     containers = workload.containers
@@ -67,7 +67,7 @@ def readiness_probe(cluster: Cluster) -> Problems:
     Source: https://kubernetes.io/docs/tasks/configure-pod-container/configure-liveness-readiness-startup-probes/
     """
     for workload, found in cluster.model_servers:
-        container = serving_container(cluster, workload)
+        container = serving_container(workload)
         probed = workload.group in _PROBED_BY_OPERATOR or workload.ref.kind.startswith("RayCluster")
         if container is None or container.probe("readinessProbe") or probed:
             continue
@@ -95,7 +95,7 @@ def readiness_probe_model(cluster: Cluster) -> Problems:
     https://huggingface.co/docs/text-generation-inference/
     """
     for workload, found in cluster.model_servers:
-        container = serving_container(cluster, workload)
+        container = serving_container(workload)
         probe = container.probe("readinessProbe") if container else None
         if container is None or probe is None or probe.handler in ("exec", "grpc", ""):
             continue
@@ -155,7 +155,7 @@ def startup_budget(cluster: Cluster) -> Problems:
     Source: https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/
     """
     for workload, _ in cluster.model_servers:
-        container = serving_container(cluster, workload)
+        container = serving_container(workload)
         if container is None:
             continue
         kind = "startupProbe" if container.probe("startupProbe") else "livenessProbe"
@@ -178,10 +178,10 @@ def startup_budget(cluster: Cluster) -> Problems:
             title = f"{kind} gives a model {probe.budget} s to load"
         else:
             continue
-        yield Problem(title, workload.ref, evidence, _more_time(cluster, workload, container, probe))
+        yield Problem(title, workload.ref, evidence, _more_time(workload, container, probe))
 
 
-def _more_time(cluster: Cluster, workload: Workload, container: Container, probe: Probe) -> Remedy:
+def _more_time(workload: Workload, container: Container, probe: Probe) -> Remedy:
     """A startup probe that asks what the probe asks, for half an hour."""
     asked = {k: v for k, v in probe.raw.items() if k in ("httpGet", "tcpSocket", "grpc")}
     command = edit_container(
@@ -209,7 +209,7 @@ def _restarts(workload: Workload, container: Container) -> int:
 def _readiness(cluster: Cluster, service: Service) -> tuple[Workload, Container, Probe] | None:
     """The model server behind a Service with its HTTP readiness probe."""
     for workload in cluster.workloads_of(service):
-        container = serving_container(cluster, workload)
+        container = serving_container(workload)
         probe = container.probe("readinessProbe") if container else None
         if container and probe and probe.handler == "httpGet":
             return workload, container, probe

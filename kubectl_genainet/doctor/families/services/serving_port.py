@@ -47,7 +47,7 @@ def _option(container: Container, name: str) -> tuple[str, int]:
 def _listening(cluster: Cluster) -> Iterator[Listening]:
     """The model servers that are told where to listen, in scope."""
     for workload, found in cluster.model_servers:
-        container = serving_container(cluster, workload)
+        container = serving_container(workload)
         if container is None or workload.container is not None:
             continue
         env = cluster.variables(workload, container)
