@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kubectl_genainet.history.blocks import NO_FLAGS, Flag, Span, encode_block
+from kubectl_genainet.history.blocks import NO_FLAGS, Flag, Span
+from kubectl_genainet.history.journal import Journal
 from kubectl_genainet.history.objects import Key, key_of
 from kubectl_genainet.history.store import Bounds, SegmentWriter
 from kubectl_genainet.model.cluster import ClusterSnapshot
@@ -36,11 +36,10 @@ class ObjectsRecorder:
         self._writer = SegmentWriter(folder, bounds)
         self._wall, self._mono = wall, mono
         self._lock = threading.Lock()
-        self._session, self._number = secrets.randbits(63), 0
+        self._journal = Journal(self._writer, boot_id=bytes(16))
         self._objects: dict[Key, dict[str, Any]] = {}
         self._snapshot: ClusterSnapshot | None = None
         self._pending: list[Event] = []
-        self._failed = False
         self._unseen: tuple[int, str] | None = None  # since when, why
         self._from = 0
         self._mono_from = 0
@@ -94,9 +93,7 @@ class ObjectsRecorder:
             self._write(wall, mono)
 
     def _write(self, until: int, mono: int) -> None:
-        whole = self._writer.needs_state or self._failed or self._writer.is_old(until)
-        if whole:
-            self._writer.end_segment()
+        whole = self._journal.begin(until)
         records, self._pending = self._pending, []
         if self._unseen is not None:
             since, why = self._unseen
@@ -105,16 +102,10 @@ class ObjectsRecorder:
         if whole:
             # What changed within the block comes before the whole, which already has it.
             records.append(ClusterChanged.of(self._snapshot))
-        self._number += 1
         flags = Flag.STATE if records else NO_FLAGS
         flags |= Flag.WHOLE_STATE if whole else NO_FLAGS
-        flags |= Flag.FIRST if self._number == 1 else NO_FLAGS
-        flags |= Flag.UNWRITTEN if self._failed else NO_FLAGS
         covers = Span(self._from, max(until, self._from), self._mono_from, mono)
-        block = encode_block(
-            records, covers, session=self._session, number=self._number, boot_id=bytes(16), flags=flags, addresses=()
-        )
-        self._failed = not self._writer.append(block, covers.wall_from)
+        self._journal.write(records, covers, flags, earliest_ns=None, addresses=())
         self._from, self._mono_from = covers.wall_until, mono
 
     def close(self) -> None:

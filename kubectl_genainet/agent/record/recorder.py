@@ -7,7 +7,6 @@ stops; what is lost, damaged or could not be written shows as a hole between blo
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 import uuid
@@ -22,7 +21,8 @@ from kubectl_genainet.agent.record.buckets import Buckets
 from kubectl_genainet.agent.record.changes import changes, structure
 from kubectl_genainet.agent.record.lives import Lives
 from kubectl_genainet.agent.record.options import RecordOptions
-from kubectl_genainet.history.blocks import NO_FLAGS, Flag, Span, encode_block
+from kubectl_genainet.history.blocks import NO_FLAGS, Flag, Span
+from kubectl_genainet.history.journal import Journal
 from kubectl_genainet.history.rules import difference, without_counters
 from kubectl_genainet.history.select import index_of, is_state
 from kubectl_genainet.history.store import Bounds, SegmentWriter
@@ -88,8 +88,7 @@ class Recorder:
         self._wall, self._mono = wall, mono
         self._writer = SegmentWriter(Path(options.folder), Bounds(options.size, options.age_s))
         self._redactor = None if options.dns_names else Redactor(new_key())
-        self._boot_id = uuid.UUID(hello.boot_id).bytes
-        self._session, self._number = secrets.randbits(63), 0
+        self._journal = Journal(self._writer, uuid.UUID(hello.boot_id).bytes)
         self._lock = threading.RLock()
         self._lives = Lives(node, self._put, self._sighted)
         self._buckets = Buckets(node, self._lives.times)
@@ -103,7 +102,6 @@ class Recorder:
         self._structure: NodeReport | None = None
         self._reported_ns = self._changes_since_ns = 0
         self._dumps: dict[str, RulesetDump] = {}
-        self._failed = False
         now, self._mono_from = wall(), mono()
         self._wall_from, self._ahead = now, now - self._mono_from
         self._bucket_from = now
@@ -291,27 +289,13 @@ class Recorder:
             self._write(self._ahead + mono, mono)
 
     def _write(self, until: int, mono: int) -> None:
-        whole = self._writer.needs_state or self._failed or self._writer.is_old(until)
-        if whole:
-            self._writer.end_segment()
+        whole = self._journal.begin(until)
         records = self._records(whole)
         covers = Span(self._wall_from, max(until, self._wall_from), self._mono_from, mono)
-        self._number += 1
         flags = Flag.STATE if any(map(is_state, records)) else NO_FLAGS
         flags |= Flag.WHOLE_STATE if whole else NO_FLAGS
-        flags |= Flag.FIRST if self._number == 1 else NO_FLAGS
-        flags |= Flag.UNWRITTEN if self._failed else NO_FLAGS
-        block = encode_block(
-            records,
-            covers,
-            earliest_ns=self._earliest_ns + self._ahead if self._earliest_ns is not None else None,
-            session=self._session,
-            number=self._number,
-            boot_id=self._boot_id,
-            flags=flags,
-            addresses=index_of(records),
-        )
-        self._failed = not self._writer.append(block, covers.wall_from)
+        earliest_ns = self._earliest_ns + self._ahead if self._earliest_ns is not None else None
+        self._journal.write(records, covers, flags, earliest_ns=earliest_ns, addresses=index_of(records))
         self._wall_from, self._mono_from = covers.wall_until, mono
         self._earliest_ns = None
 

@@ -1,0 +1,43 @@
+"""The recorder of the cluster's objects: what it writes gives them back, and when they were not seen is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kubectl_genainet.agent.objects.recorder import ObjectsRecorder
+from kubectl_genainet.assets import recordings
+from kubectl_genainet.bundle import read_bundle
+from kubectl_genainet.history.objects import objects_range
+from kubectl_genainet.history.ranges import node_range
+from kubectl_genainet.history.read import NOT_RUN, RangeReader
+from kubectl_genainet.history.store import Bounds
+from tests.unit.history.recording import MONO, SECOND, WALL
+
+
+def test_two_runs_give_the_objects_and_name_what_was_not_seen(tmp_path: Path) -> None:
+    snapshot = read_bundle(recordings() / "policy-service-port.gnb").snapshot
+    now_s = 0
+
+    def start() -> ObjectsRecorder:
+        clocks = {"wall": lambda: WALL + now_s * SECOND, "mono": lambda: MONO + now_s * SECOND}
+        recorder = ObjectsRecorder(tmp_path, Bounds(), **clocks)
+        assert recorder.see(snapshot) == len(snapshot.objects)
+        return recorder
+
+    first = start()
+    now_s = 5
+    first.flush()
+    first.unseen("the API server is away")
+    now_s = 10
+    assert first.see(snapshot) == 0
+    first.close()
+    now_s = 30
+    second = start()
+    now_s = 35
+    second.close()
+    since, until = WALL, WALL + 35 * SECOND
+    given = node_range("objects", RangeReader(tmp_path, "objects", since, until).blocks())
+    known = objects_range(given, since, until)
+    assert known.snapshot is not None and len(known.snapshot.objects) == len(snapshot.objects)
+    spans = [((g.since_ns - WALL) // SECOND, (g.until_ns - WALL) // SECOND, g.why) for g in known.gaps]
+    assert sorted(spans) == [(5, 10, "the API server is away"), (10, 30, NOT_RUN)]
