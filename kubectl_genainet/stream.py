@@ -20,7 +20,7 @@ import msgspec
 from kubectl_genainet import wire
 from kubectl_genainet.descriptors import make_room
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.history.blocks import Damage, scan
+from kubectl_genainet.history.blocks import leading
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, Progress
 from kubectl_genainet.model.fabric import FabricReport
 from kubectl_genainet.model.node import NodeReport, RulesetDump
@@ -235,7 +235,6 @@ def history(
     def blocks(connection: AgentConnection) -> HistoryAnswer:
         response = connection.request("POST", "/v1/history", body)
         received = bytearray()
-        parts: list[bytes] = []
         complete = True
         try:
             while data := response.read(1 << 16):
@@ -244,12 +243,9 @@ def history(
                     raise GenainetError(f"node {connection.node} sent more of its recording than was asked for")
         except (OSError, http.client.HTTPException):
             complete = False
-        for part in scan(bytes(received)):
-            if isinstance(part, Damage):
-                complete = False
-                continue
-            parts.append(part.data)
-        return HistoryAnswer(tuple(parts), complete)
+        # No search beyond what is no block: a node could make it take hours.
+        parts = tuple(block.data for block in leading(bytes(received)))
+        return HistoryAnswer(parts, complete and sum(map(len, parts)) == len(received))
 
     names = sorted(dials)
     answers: dict[str, HistoryAnswer | GenainetError] = {}

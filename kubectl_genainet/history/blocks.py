@@ -193,3 +193,15 @@ def scan(data: bytes) -> Iterator[Block | Damage]:
         offset += len(block.data)
     if damaged_from is not None:
         yield Damage(damaged_from, len(data) - damaged_from, cut=True)
+
+
+def leading(data: bytes) -> Iterator[Block]:
+    """The blocks that `data` begins with, up to the first byte that belongs to none."""
+    offset = 0
+    while len(data) - offset >= HEADER.size:
+        size = size_of(data[offset : offset + HEADER.size])
+        block = decode_block(data[offset : offset + size]) if size is not None else None
+        if block is None:
+            return
+        yield block
+        offset += len(block.data)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kubectl_genainet.history import read, store
-from kubectl_genainet.history.blocks import HEADER, MAGIC, VERSION, Block, Damage, Flag, decode_block, scan
+from kubectl_genainet.history.blocks import HEADER, MAGIC, VERSION, Block, Damage, Flag, decode_block, leading, scan
 from kubectl_genainet.history.select import Part, Wanted
 from kubectl_genainet.history.store import Bounds, segments
 from kubectl_genainet.model.events import Event, LostEvents, Sightings, TcpRetransmit
@@ -209,3 +209,11 @@ def test_losses_are_told_whatever_addresses_are_asked_for(tmp_path: Path) -> Non
     recording.block(resent(6, dst="10.96.0.9"))
     events = recording.events(0, 10, Wanted({Part.TRACE}, ("10.96.0.9",)))
     assert lost in events and times(events) == [6]
+
+
+def test_what_an_answer_begins_with_ends_at_its_first_damage(tmp_path: Path) -> None:
+    recording = Recording(tmp_path)
+    first, second, third = (recording.block(resent(at)) for at in (1, 6, 11))
+    assert [b.data for b in leading(first + second + third)] == [first, second, third]
+    assert [b.data for b in leading(first + b"?" + third)] == [first]
+    assert [b.data for b in leading(first + second[:-1])] == [first]
