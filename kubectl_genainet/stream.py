@@ -356,7 +356,7 @@ class Streams:
         return self._running == 0
 
     def overdue(self) -> list[AgentFailed]:
-        """Nodes whose streams have not ended, for who does not wait any longer: what they lost is not known."""
+        """Nodes whose streams have not ended when the caller stops waiting: what they lost is not known."""
         text = "its agent has not ended the trace in time: what it lost is not known"
         return [AgentFailed(node=node, message=text) for node in sorted(self._unfinished)]
 

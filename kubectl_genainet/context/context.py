@@ -13,8 +13,8 @@ from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 class Context:
     """Begins with a snapshot's objects. `not_judged` names the policies that are not evaluated.
 
-    `engine` is None where the objects can't be read; `not_judged` says why. Correlators may share one: what each of them
-    tells it is learnt once.
+    `engine` is None where the objects can't be read; `not_judged` says why. Correlators may share one: an event
+    that several of them pass on is learnt once.
     """
 
     def __init__(self, snapshot: ClusterSnapshot) -> None:

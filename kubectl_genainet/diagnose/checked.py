@@ -32,6 +32,7 @@ class Watched:
     failures: dict[str, str]
     drift: tuple[Finding, ...] = ()
     gaps: tuple[Gap, ...] = ()  # what a recording does not have
+    unread: tuple[str, ...] = ()  # nodes whose rules may not have been read since the endpoints changed
 
 
 def drift_of(context: Context, nodes: Sequence[str], services: tuple[Service, ...]) -> tuple[Finding, ...]:
@@ -103,6 +104,12 @@ def _rules(watched: Watched) -> tuple[CheckState, str]:
         return CheckState.NOT_CHECKED, why
     if watched.drift:
         return CheckState.FAULTY, watched.drift[0].title
+    if watched.unread:
+        whose = ", ".join(watched.unread)
+        return (
+            CheckState.NOT_CHECKED,
+            f"the endpoints changed shortly before the end; the rules of {whose} may be older",
+        )
     missing = len(read) - len(parsed)
     unread = f"; those of {counted(missing, 'node')} could not be read" if missing else ""
     return CheckState.FINE, f"they match the EndpointSlices on {counted(len(parsed), 'node')}{unread}"

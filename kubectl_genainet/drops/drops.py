@@ -248,7 +248,7 @@ class DropCorrelator:
 
     @property
     def now(self) -> Mapping[str, int]:
-        """Up to when each node has told, on its clock."""
+        """How far each node has reported, on its own clock."""
         return self._now
 
     @property

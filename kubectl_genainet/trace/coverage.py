@@ -1,4 +1,4 @@
-"""Whether all that happened to a connection was told: by nodes that watched, followed it, and lost nothing of it."""
+"""Whether everything that happened to a connection was reported: its nodes watched, followed it, and lost nothing of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the nodes lost records. An agent tells of a loss before the tick of the second in which it was."""
+"""When the nodes lost records. An agent reports a loss before the tick of the second in which it happened."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from math import inf
 
 
 class Losses:
-    """Times are on the nodes' own clocks. A loss lies between the tick before it was told and the tick after: that does not
-    depend on what other nodes have told meanwhile."""
+    """Times are on the nodes' own clocks. A loss lies between the tick before its report and the tick after: that does not
+    depend on what other nodes have reported meanwhile."""
 
     def __init__(self) -> None:
         self._spans: dict[str, list[tuple[int, float]]] = defaultdict(list)
 
     def learn(self, node: str, ticked_ns: int) -> None:
-        """The node tells of a loss; `ticked_ns` is its last tick before."""
+        """The node reports a loss; `ticked_ns` is its last tick before."""
         spans = self._spans[node]
         if not spans or spans[-1][1] != inf:
             spans.append((ticked_ns, inf))

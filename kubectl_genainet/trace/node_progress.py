@@ -1,4 +1,4 @@
-"""Up to when each node has told what, on its own clock."""
+"""How far each node has reported, on its own clock."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from kubectl_genainet.trace.losses import Losses
 
 
 class NodeProgress:
-    """`now` is a node's latest record, `ticked` up to when it has told everything, its losses and its level of sampling too,
-    `counted` up to when it has told what it counted. Records are missing of the nodes that are `unfinished`."""
+    """`now` is a node's latest record, `ticked` the time up to which it has reported everything, its losses and its level of
+    sampling too, `counted` the time up to which it has reported what it counted. Records of the nodes that are `unfinished`
+    are missing."""
 
     def __init__(self) -> None:
         self.now: dict[str, int] = {}

@@ -50,7 +50,7 @@ class PathCorrelator:
     """Feed it every record of every agent; it yields each connection's path once: when the connection has ended or
     failed, or at the end of the trace.
 
-    `half_seen` counts the connections of which no path is told: they began before every node on their way was watched,
+    `half_seen` counts the connections of which no path is reported: they began before every node on their way was watched,
     or so late that nothing can be said of their end. `left_out` counts those that not all nodes followed, being within
     their budgets.
     """

@@ -1,4 +1,4 @@
-"""When a connection's path can be told: nothing new comes, and all nodes on its way have told so much."""
+"""When a connection's path can be reported: nothing new comes, and all nodes on its way have reported up to then."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DATAGRAMS_NS = 1_500_000_000  # a flow of datagrams has no end: it is told once 
 
 
 class Settling:
-    """`path_of` gives a connection's path as it would be told now."""
+    """`path_of` gives a connection's path as it would be reported now."""
 
     def __init__(
         self,

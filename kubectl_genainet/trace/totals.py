@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.events import ConnectionCounts, Event, Hello
+from kubectl_genainet.model.history import COUNTED
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.path import Party, ServiceRef
 from kubectl_genainet.model.results.trace import ConnectionTotals
 
 PROBE = "connections"
-COUNTS = ("opened", "established", "refused", "timed_out", "given_up", "ended", "reset", "sent", "received")
 MAX_ENDS = 100_000  # pairs of ends; the kernel's tables hold fewer
 RowKey = tuple[str, str, ServiceRef | None, str | None]  # counted at, client, Service, backend
 ServiceKey = tuple[str, str, int]  # namespace, name, port
@@ -44,11 +44,11 @@ class Totals:
         """None where they are not known: recorded before agents counted."""
         if not self._nodes or self._counting != self._nodes:
             return None
-        sums: dict[RowKey, list[int]] = defaultdict(lambda: [0] * len(COUNTS))
+        sums: dict[RowKey, list[int]] = defaultdict(lambda: [0] * len(COUNTED))
         asked = Asked(identity, self._latest.values())
         for counts in self._latest.values():
             numbers = sums[_row(counts, identity, asked)]
-            for i, name in enumerate(COUNTS):
+            for i, name in enumerate(COUNTED):
                 numbers[i] += getattr(counts, name)
         rows = [
             ConnectionTotals(counted_at, client, service, backend, *numbers)
@@ -72,11 +72,8 @@ class Asked:
                 self._directly.add((counts.client, counts.server, counts.port))
             else:
                 self._services[counts.client][service.namespace, service.name, service.port] = service
-        self._endpoints = {
-            key: identity.endpoints(service)
-            for services in self._services.values()
-            for key, service in services.items()
-        }
+        services = {key: service for own in self._services.values() for key, service in own.items()}
+        self._endpoints = {key: identity.endpoints(service) for key, service in services.items()}
 
     def service(self, counts: ConnectionCounts) -> ServiceRef | None:
         """None where the client was not seen asking, or may have come by several ways."""

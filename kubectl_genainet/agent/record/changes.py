@@ -14,7 +14,7 @@ MAX_CHANGES = 500  # of one report
 
 
 def changes(before: NodeReport, after: NodeReport, since_ns: int, at_ns: int) -> list[NodeChange]:
-    """At most MAX_CHANGES. A namespace is told by its inode number."""
+    """At most MAX_CHANGES. A namespace is identified by its inode number."""
     old = {netns.inode: netns for netns in before.namespaces}
     new = {netns.inode: netns for netns in after.namespaces}
     made: list[NodeChange] = []

@@ -65,7 +65,7 @@ REPORT_S = 60.0  # a report whose structure is the same is written so often: for
 EXAMPLES_PER_S = 20  # connections that are kept whole, whatever becomes of them
 EXCHANGES = 250  # DNS exchanges without trouble, of a block, that are kept whole
 SLOW_EXCHANGE_NS = 250_000_000
-DROP_ROWS = 2_000  # of a block; beyond, drops are told of without their sources
+DROP_ROWS = 2_000  # of a block; beyond, drops are counted without their sources
 MAX_PENDING = 8 << 20  # bytes of sightings: a block is written then
 LEFT_OUT = "left out by the recorder: they are in its totals"
 

@@ -14,6 +14,8 @@ from kubectl_genainet.proxy.evaluator.state import State
 NAMES_OF_ZERO = ("cosmos", "default")  # of a route's realm and a device's group, in iproute2
 _WITH_PORTS = {PROTOCOLS[name] for name in ("tcp", "udp", "sctp", "udplite", "dccp")}
 _WORD = 0xFFFFFFFF
+MOST_SHIFTED = 31  # bits; the kernel takes no more (nft_bitwise_init_shift, net/netfilter/nft_bitwise.c)
+_MOST_READ = 512  # bits; what nft's registers hold
 
 
 def get_tos(s: State) -> int:
@@ -117,9 +119,9 @@ Read = Callable[[State], Bits]
 
 
 def raw_payload(base: str, offset: int, width: int) -> Read | None:
-    """nft's `@nh,OFFSET,WIDTH` and `@th,…`; None for another header."""
+    """nft's `@nh,OFFSET,WIDTH` and `@th,…`; None for another header, and for a width that nft does not have."""
     reader = {"nh": network_bits, "th": transport_bits}.get(base)
-    return None if reader is None else lambda s: reader(s, offset, width)
+    return None if reader is None or not 0 < width <= _MOST_READ else lambda s: reader(s, offset, width)
 
 
 def u32_test(text: str) -> Callable[[State], bool | None]:
@@ -137,6 +139,8 @@ def _u32_one(text: str) -> Callable[[State], bool | None]:
     location, _, ranges = text.partition("=")
     wanted = [tuple(int(bound, 0) for bound in part.split(":")) for part in ranges.split(",")]
     steps = _u32_steps(location)
+    if any(operator in ("<<", ">>") and not 0 <= number <= MOST_SHIFTED for operator, number in steps):
+        raise ValueError(f"{location} shifts by more than {MOST_SHIFTED} bits")
 
     def check(s: State) -> bool | None:
         value, known, start = 0, 0, 0

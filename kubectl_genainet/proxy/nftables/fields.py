@@ -69,6 +69,8 @@ def _arithmetic(kind: str, body: Any) -> Field:
     number = 0
     for part in body[1:]:
         number |= values.single(part, inner.converts[0])
+    if kind in ("<<", ">>") and not 0 <= number <= header.MOST_SHIFTED:
+        raise Unsupported(kind)
     if kind == "&" and not number & _DONT_FRAGMENT and _is_fragment_offset(body[0]):
         return Field((header.no_fragment,), inner.converts, inner.needs)
     if kind == "&" and "base" in body[0].get("payload", ()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kubectl_genainet.context.account import gap_text
@@ -24,6 +24,7 @@ from kubectl_genainet.model.diagnoses.kernel import UNEXPLAINED
 from kubectl_genainet.model.diagnoses.rules import NETFILTER_DROP, RULE_DROP
 from kubectl_genainet.model.events import ClusterChanged, Event
 from kubectl_genainet.model.kube import Service
+from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.results.diagnosis import Cause, Conclusion, Timeline
 from kubectl_genainet.model.results.drops import DropRow
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
@@ -35,6 +36,7 @@ from kubectl_genainet.run.target import HeldTarget
 from kubectl_genainet.trace.shown.groups import FAILED
 
 HABITS = frozenset({DNS_NDOTS_WASTE.name, DNS_NXDOMAIN_STORM.name})
+RULES_READ_S = 20.0  # agents read their node's rules every 15 s, and say nothing where they are as before
 COSTLY_PER_S = 20  # NXDOMAIN responses to one client from which its habits are a fault, and not only worth knowing
 _NAMED_BY_EXACT = frozenset({UNEXPLAINED.name, NETFILTER_DROP.name, RULE_DROP.name})
 # findings over queries whose drop was seen: the drops say more
@@ -46,10 +48,37 @@ class Asked:
 
     def __init__(self, name: str, target: Target | None, held: HeldTarget[OfTarget]) -> None:
         self.name, self.target, self.held = name, target, held
+        self._changed_at = ""  # when the Services' endpoints last changed, RFC 3339
+        self._read_since: set[str] = set()  # nodes that told new rules after that
+
+    def before(self, event: Event, known: ClusterSnapshot) -> None:
+        """Looks at a record before others learn it; `known` are the objects until now."""
+        match event:
+            case ClusterChanged(taken_at=at):
+                services = self.held.current.services
+                if at and _sent_to(services, known) != _sent_to(services, event.snapshot):
+                    self._changed_at, self._read_since = at, set()
+            case RulesetDump(node=node):
+                self._read_since.add(node)
+            case _:
+                pass
 
     def learn(self, event: Event) -> None:
         if isinstance(event, ClusterChanged):
             self.held.update(event.snapshot)
+
+    def unread(self, nodes: Iterable[str], watch: WatchTime) -> tuple[str, ...]:
+        """Those whose rules may not have been read since the Services' endpoints changed: they tell nothing of a lag."""
+        changed = watch.at(self._changed_at)
+        if changed is None or watch.seconds - changed > RULES_READ_S:
+            return ()
+        return tuple(node for node in nodes if node not in self._read_since)
+
+
+def _sent_to(services: Iterable[Service], snapshot: ClusterSnapshot) -> list[object]:
+    """Where the Services' connections go."""
+    now = [snapshot.service(service.metadata.namespace, service.metadata.name) for service in services]
+    return [[(p.port, snapshot.backends(s, p)) for p in s.spec.ports] if s is not None else None for s in now]
 
 
 def conclude(asked: Asked, collected: Collected, context: Context, watch: WatchTime) -> Conclusion:
@@ -60,14 +89,16 @@ def conclude(asked: Asked, collected: Collected, context: Context, watch: WatchT
     _gather_packets(gathering, collected, about, watch)
     habits = _gather_dns(gathering, queries, collected, context, watch)
     summary = collected.trace or collected.drops or collected.dns
-    drift = drift_of(context, summary.nodes if summary else (), about.services)
+    nodes = summary.nodes if summary else ()
+    unread = asked.unread(nodes, watch)
+    drift = drift_of(context, [node for node in nodes if node not in unread], about.services)
     for finding in drift:
         gathering.add(of_drift(finding))
     causes = gathering.causes()
     watched = Watched(
         context,
         about.services,
-        summary.nodes if summary else (),
+        nodes,
         summary.silent_nodes if summary else (),
         summary.events.get("lost") if summary else None,
         len(collected.paths),
@@ -76,6 +107,7 @@ def conclude(asked: Asked, collected: Collected, context: Context, watch: WatchT
         collected.failures,
         drift,
         tuple(collected.gaps),
+        unread,
     )
     return Conclusion(
         target=asked.name,

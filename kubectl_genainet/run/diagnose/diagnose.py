@@ -141,6 +141,7 @@ class DiagnoseRun:
     def take(self, event: Event) -> None:
         self.view.event(event)
         self._watch.learn(event)
+        self._asked.before(event, self.context.identity.snapshot)
         if isinstance(event, Gap):
             self.collected.gaps.append(event)
         for run, _ in self._parts.values():

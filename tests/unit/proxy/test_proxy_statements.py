@@ -365,6 +365,19 @@ def test_transactions_insert_flush_and_delete() -> None:
     assert outcome(text + "delete table ip t\n").verdict is RulesetVerdict.NO_MATCH
 
 
+OUT_OF_RANGE: tuple[Any, ...] = (
+    {"payload": {"base": "nh", "offset": 0, "len": 10**14}},
+    {"payload": {"base": "nh", "offset": 0, "len": -1}},
+    {"<<": [{"payload": {"protocol": "tcp", "field": "dport"}}, 2**40]},
+    {"<<": [{"payload": {"protocol": "tcp", "field": "dport"}}, -1]},
+)
+
+
+@pytest.mark.parametrize("shift", ["<<4294967295", ">>32", "<<-1"])
+def test_a_shift_that_the_kernel_does_not_have_is_not_evaluated(shift: str) -> None:
+    assert outcome(iptables(f'FORWARD -m u32 --u32 "0{shift}=1" -j DROP')).verdict is RulesetVerdict.UNKNOWN
+
+
 def test_json_that_is_not_as_libnftables_writes_it_is_named_and_never_a_traceback() -> None:
     chain = {"family": "ip", "table": "t", "name": "f", "type": "filter", "hook": "forward", "prio": 0}
     cases: tuple[Any, ...] = (
@@ -374,6 +387,7 @@ def test_json_that_is_not_as_libnftables_writes_it_is_named_and_never_a_tracebac
         ["jump {\n\ttcp dport 80 drop\n}"],
         [{"match": {}}],
         [{"vmap": 3}],
+        *([{"match": {"op": "==", "left": left, "right": 1}}] for left in OUT_OF_RANGE),
         "x",
         None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ from kubectl_genainet.agent.serve.limits import checked_changes, checked_request
 from kubectl_genainet.bundle import Bundle, BundleWriter, new_header, read_bundle
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.history.select import part_of
-from kubectl_genainet.model.events import DropSampled, Event, PacketDropped
+from kubectl_genainet.model.events import ClusterChanged, DropSampled, Event, Hello, PacketDropped, Tick
 from kubectl_genainet.model.history import Gap
+from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.node import RulesetDump
+from kubectl_genainet.model.units import rfc3339
 from kubectl_genainet.run.sources.bundle import BundleSource
 from kubectl_genainet.wire import FilterEntry, TraceRequest
 
@@ -87,3 +91,26 @@ def test_rules_that_lag_are_the_cause_though_no_connection_was_seen_to_go_their_
     assert cause.check == "stale-endpoint-rules" and "still sends to 10.244.3.3:8080" in cause.title
     (seen, *_) = api.diagnose(BundleSource(BUNDLES / "stale-endpoint.gnb"), LLAMA).conclusion.causes
     assert seen.check == "stale-endpoint" and seen.remedy is not None
+
+
+def test_rules_that_were_not_read_since_the_endpoints_changed_are_not_said_to_lag(tmp_path: Path) -> None:
+    bundle = read_bundle(RECORDED)
+    fewer = tuple(
+        KubeObject({**o.raw, "endpoints": o.raw["endpoints"][:1]}) if o.kind == "EndpointSlice" else o
+        for o in bundle.snapshot.objects
+    )
+    last = max((e for e in bundle.events if isinstance(e, Tick)), key=lambda e: e.t_ns)
+    hello = next(e for e in bundle.events if isinstance(e, Hello) and e.node == last.node)
+    at = rfc3339(hello.realtime_ns + last.t_ns - hello.t_ns - 3_000_000_000)
+    change = ClusterChanged.of(dataclasses.replace(bundle.snapshot, objects=fewer, taken_at=at))
+    state = tuple(event for event in bundle.events if part_of(event) is None)
+    dumps = tuple(event for event in state if isinstance(event, RulesetDump))
+    conclusions = []
+    afterwards: tuple[tuple[str, tuple[Event, ...]], ...] = (("unread", (change,)), ("read", (change, *dumps)))
+    for name, then in afterwards:
+        path = write(tmp_path / f"{name}.gnb", Bundle(bundle.header, bundle.snapshot, (*state, *then)), "diagnose")
+        conclusions.append(api.diagnose(BundleSource(path), LLAMA).conclusion)
+    unread, read = conclusions
+    rules = next(item for item in unread.checked if item.what == "rules")
+    assert unread.causes == () and rules.state.value == "not-checked" and "may be older" in rules.why
+    assert [cause.check for cause in read.causes] == ["stale-endpoint-rules"]
