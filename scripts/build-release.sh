@@ -30,6 +30,8 @@ PY
 # Verbs are imported by name, so the analysis does not see them; probes/ and daemonset/ are data of the package.
 (cd "$work" && "venv/$bin/pyinstaller" --noconfirm --log-level ERROR --name kubectl-genainet --onedir \
   --collect-submodules kubectl_genainet --collect-data kubectl_genainet --exclude-module bcc plugin.py)
+# RECORD has hashes of commands whose first line names the build's temporary folder; nothing reads it.
+find "$work/dist/kubectl-genainet" -path '*.dist-info/RECORD' -delete
 cp LICENSE "$work/dist/kubectl-genainet/"
 if [[ $os == windows ]]; then # no symbolic links there
   cp "$work/dist/kubectl-genainet/kubectl-genainet.exe" "$work/dist/kubectl-genainet/kubectl_complete-genainet.exe"
