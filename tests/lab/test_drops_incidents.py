@@ -26,7 +26,7 @@ def drops(*arguments: str) -> tuple[int, list[Row], Row]:
     records = [json.loads(line) for line in done.stdout.splitlines()]
     (summary,) = [r for r in records if r["kind"] == "drops_summary"]
     rows = {r["id"]: r for r in records if r["kind"] == "drop"}
-    return done.returncode, sorted(rows.values(), key=lambda r: -r["packets"]), summary
+    return done.returncode, sorted(rows.values(), key=lambda r: (-r["packets"], r["id"])), summary
 
 
 @pytest.fixture
