@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -22,9 +22,9 @@ from kubectl_genainet.policy.enforcers.base import Unread
 from kubectl_genainet.policy.identity import Identities
 from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS, OTHER_TIER
 from kubectl_genainet.policy.left_out.unevaluated import RefusedBy, Unevaluated, stand_in_for, unevaluated_policies
-from kubectl_genainet.policy.model import Action, Direction, Family
+from kubectl_genainet.policy.model import Action, Direction, Family, Term
 from kubectl_genainet.policy.node_peers import OwnNodePeer
-from kubectl_genainet.policy.peers import AllOfPeer, AnyOfPeer, AnyPeer, NodesPeer, OwnedPodPeer, PodsPeer
+from kubectl_genainet.policy.peers import AllOfPeer, AnyOfPeer, AnyPeer, NodesPeer, NotPeer, OwnedPodPeer, PodsPeer
 from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Refused, Rule, Tier
 from kubectl_genainet.policy.selectors import EVERYTHING, NAMESPACE_NAME_LABEL
 
@@ -66,6 +66,7 @@ class Compiled:
     `identities` and `lookups` are there where Cilium enforces the policies; `compilers`, by group and kind, compile one
     object more.
     `unread` are policies of kinds that the enforcer does not read, `made` those that an option of it amounts to;
+    `narrowed` are the API's baseline policies, by the id of the one that the enforcer makes of each.
     `network_policy` compiles a NetworkPolicy as if the enforcer kept to the API in some respects.
     """
 
@@ -79,6 +80,7 @@ class Compiled:
     compilers: dict[tuple[str, str], Compiler] = field(default_factory=dict)
     unread: list[Policy] = field(default_factory=list)
     made: list[tuple[Trait, Policy]] = field(default_factory=list)
+    narrowed: dict[int, Policy] = field(default_factory=dict)
     network_policy: Callable[[KubeObject, frozenset[Trait]], Policy] = lambda obj, _: compile_network_policy(obj)
 
     def take(self, objects: Iterable[KubeObject], compiler: Compiler, by: RefusedBy, unread: Unread | None) -> None:
@@ -106,6 +108,17 @@ class Compiled:
             self.refused.append(Refused(obj.ref, policy.subject, directions, "", unread.why, obj.source))
         self.unevaluated.append(Unevaluated(obj.ref, unread.why, source=obj.source))
 
+    def without_selected(self, policies: Sequence[Policy]) -> Iterator[Policy]:
+        """The policies, those of the baseline without the pods that some NetworkPolicy selects."""
+        selected = AnyOfPeer(tuple(p.subject for p in policies if p.tier == DEFAULT_TIER.name))
+        others = NotPeer(selected, Term.POD_LABELS, "a pod that no NetworkPolicy selects", "")
+        for policy in policies:
+            if policy.tier == BASELINE_TIER.name and selected.parts:
+                narrowed = msgspec.structs.replace(policy, subject=AllOfPeer((policy.subject, others)))
+                self.narrowed[id(narrowed)] = policy
+                policy = narrowed
+            yield policy
+
 
 def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
     """Every policy of a snapshot, as the enforcer takes it. One that can't be compiled is in `unevaluated`."""
@@ -132,6 +145,8 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
     found.lookups = cilium.lookups if cilium.enforces else None
     found.made += _made(enforcer)
     found.policies += [policy for _, policy in found.made]
+    if Trait.BASELINE in enforcer.traits:
+        found.policies = list(found.without_selected(found.policies))
     for stand_in in unevaluated_policies(snapshot, _EVALUATED):
         found.policies.append(stand_in.policy)
         found.unevaluated.append(stand_in.what)

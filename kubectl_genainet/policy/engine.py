@@ -200,7 +200,7 @@ class PolicyEngine:
         for policy in (*self._by_namespace[""], *self._by_namespace[namespace]):
             network_policy = policy.family is Family.NETWORK_POLICY and policy.ref.kind == "NetworkPolicy"
             if id(policy) not in undone and not network_policy:
-                yield policy
+                yield self._compiled.narrowed.get(id(policy), policy) if Trait.BASELINE in traits else policy
         for obj in self.snapshot.of("NetworkPolicy", "networking.k8s.io"):
             if obj.namespace == namespace:
                 with contextlib.suppress(InputError):  # refused: its stand-in is among the others

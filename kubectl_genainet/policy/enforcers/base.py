@@ -45,6 +45,7 @@ class Trait(Enum):
     NODE_CLOSED = "node closed"  # pods never reach their own node
     HOST_GROUP = "host group"  # a namespace stands for the nodes
     ONE_CHAIN = "one chain"  # between pods that a policy selects, its rules of both directions admit either
+    BASELINE = "baseline"  # a NetworkPolicy of either direction keeps the baseline from being consulted
     UNREAD = "unread"  # kinds of policies that nothing reads
 
 

@@ -1,11 +1,23 @@
-"""Enforcers without a documented deviation that decides a verdict."""
+"""kube-network-policies and kindnetd, Azure NPM, Weave.
+
+tests/oracles/test_packets.py compares with what kube-network-policies does to real packets.
+"""
 
 from __future__ import annotations
 
 import re
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.policy.enforcers.base import Enforcer, EnforcerName, Known, agent, first_of, running
+from kubectl_genainet.policy.enforcers.base import (
+    Deviation,
+    Enforcer,
+    EnforcerName,
+    Known,
+    Trait,
+    agent,
+    first_of,
+    running,
+)
 
 # The first release of kindnetd that enforces policies (kind 0.24); its tags are dates.
 _KINDNETD_ENFORCES = "20240813"
@@ -19,8 +31,15 @@ def _kindnetd(snapshot: ClusterSnapshot) -> str:
     return ""
 
 
+_BASELINE = Deviation(
+    "a NetworkPolicy that selects a pod keeps the BaselineAdminNetworkPolicy from being consulted for it in both directions, "
+    "whatever its policyTypes",
+    "kube-network-policies 0.8, pkg/networkpolicy/controller.go; seen with packets",
+    Trait.BASELINE,
+)
+
 KUBE_NETWORK_POLICIES = Known(
-    Enforcer(EnforcerName.KUBE_NETWORK_POLICIES, "kube-network-policies"),
+    Enforcer(EnforcerName.KUBE_NETWORK_POLICIES, "kube-network-policies", deviations=(_BASELINE,)),
     first_of(agent("kube-network-policies"), _kindnetd),
 )
 AZURE_NPM = Known(
