@@ -20,6 +20,7 @@ from kubectl_genainet.policy.dialects.kubernetes import compile_network_policy
 from kubectl_genainet.policy.enforcers import Enforcer, EnforcerName, Trait
 from kubectl_genainet.policy.enforcers.base import Unread
 from kubectl_genainet.policy.identity import Identities
+from kubectl_genainet.policy.left_out.mutual_tls import strict_mutual_tls
 from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS, OTHER_TIER
 from kubectl_genainet.policy.left_out.unevaluated import RefusedBy, Unevaluated, stand_in_for, unevaluated_policies
 from kubectl_genainet.policy.model import Action, Direction, Family, Term
@@ -48,6 +49,7 @@ POLICY_KINDS: tuple[tuple[str, str], ...] = (
     *((ADMIN_GROUP, kind) for kind in _ADMIN_KINDS),
     *(("cilium.io", kind) for kind in (*_CILIUM_KINDS, "CiliumCIDRGroup")),
     *((group, kind) for group in CALICO_GROUPS for kind in (*_CALICO_KINDS, "NetworkSet", "GlobalNetworkSet", "Tier")),
+    ("security.istio.io", "PeerAuthentication"),
     *OTHER_KINDS,
 )
 
@@ -147,9 +149,10 @@ def compile_policies(snapshot: ClusterSnapshot, enforcer: Enforcer) -> Compiled:
     found.policies += [policy for _, policy in found.made]
     if Trait.BASELINE in enforcer.traits:
         found.policies = list(found.without_selected(found.policies))
-    for stand_in in unevaluated_policies(snapshot, _EVALUATED):
+    for stand_in in (*unevaluated_policies(snapshot, _EVALUATED), *strict_mutual_tls(snapshot)):
         found.policies.append(stand_in.policy)
         found.unevaluated.append(stand_in.what)
+    found.unevaluated = list(dict.fromkeys(found.unevaluated))
     found.host_policies += cilium.host_policies
     found.refused += cilium.refused
     found.unevaluated += [Unevaluated(r.ref, r.why, r.field, r.source, RefusedBy.AGENT) for r in cilium.refused]

@@ -11,6 +11,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import Node, Pod
 from kubectl_genainet.model.target import pod_named
 from kubectl_genainet.policy.cidr import Address, address_of
+from kubectl_genainet.policy.mesh import MeshLevel, mesh_level
 from kubectl_genainet.policy.model import PolicyEndpoint
 
 
@@ -49,6 +50,7 @@ class Party:
     ports: tuple[NamedPort, ...] = ()
     domain: str = ""
     owned: bool = True  # by a controller; of a pod
+    mesh: MeshLevel = MeshLevel.OUTSIDE
     versions: tuple[int, ...] = ()  # the IP versions of a pod's addresses; empty where they are not known
 
     def same_pod(self, other: Party) -> bool:
@@ -131,6 +133,7 @@ class Parties:
             node_labels=self._node_labels.get(pod.spec.node_name),
             service_account=pod.spec.service_account_name or "default",
             versions=tuple(sorted({a.version for a in map(address_of, pod.ips) if a is not None})),
+            mesh=mesh_level(pod, self._labels_of(meta.namespace)),
             owned=bool(meta.owner_references),
             ports=tuple(NamedPort(p.name, p.protocol, p.container_port) for p in pod.ports if p.name),
         )

@@ -7,6 +7,7 @@ charts, plugins) is named.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ class Kustomizations:
         first_variable = len(self._variables)
         for field in _NOT_BUILT:
             if raw.get(field):
-                self._warn(f"{place}: {field} of the kustomization is not built")
+                self._warn(f"{place}: {_not_built(field, raw[field], place)}")
         items = [i for name in _listed(raw, "resources", "bases") for i in self._resource(place, name, depth)]
         items += [(o, str(place)) for o in edits.generated(raw, lambda name: self._text(place, name))]
         for name in _listed(raw, "components"):
@@ -206,6 +207,16 @@ class Kustomizations:
         except (OSError, ValueError) as error:
             self._warn(f"can't read {path} ({error}): left out")
             return None
+
+
+def _not_built(field: str, value: Any, place: Path) -> str:
+    """What to say of a field that is not built: for Helm charts, which, and how to have them."""
+    if not field.startswith("helmChart"):
+        return f"{field} of the kustomization is not built"
+    charts = [value] if isinstance(value, dict) else value
+    names = ", ".join(str(chart.get("name") or chart.get("chartName")) for chart in charts)
+    command = f"kubectl kustomize --enable-helm {shlex.quote(str(place))} | kubectl genainet ... --manifests -"
+    return f"{field} ({names}): the objects of Helm charts are left out; to have them: {command}"
 
 
 def _resolved(place: Path, name: str) -> Path:

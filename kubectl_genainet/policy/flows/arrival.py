@@ -17,6 +17,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, Service
 from kubectl_genainet.policy.enforcers import EnforcerName
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.mesh import AMBIENT_LABEL
 from kubectl_genainet.policy.model import (
     Direction,
     DirectionResult,
@@ -32,7 +33,6 @@ from kubectl_genainet.policy.model import (
 from kubectl_genainet.policy.party import PartyKind
 
 HBONE = 15008
-AMBIENT_LABEL = "istio.io/dataplane-mode"
 _LOCAL_DNS = "169.254.20.10"
 _WHAT = "the packet that arrives"
 

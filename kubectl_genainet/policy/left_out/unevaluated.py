@@ -33,7 +33,7 @@ from kubectl_genainet.policy.rules import DEFAULT_TIER, NETWORK_POLICY_ORDER, Po
 from kubectl_genainet.policy.selectors import Operator, RawSelector, Requirement, Selector, selector_of
 from kubectl_genainet.policy.where import Where
 
-_MESH_ROOT = "istio-system"
+MESH_ROOT = "istio-system"
 
 
 class RefusedBy(Enum):
@@ -169,7 +169,7 @@ def _subject(obj: KubeObject, spec: dict[str, Any]) -> Peer:
     if obj.group == "security.istio.io":
         selector = spec.get("selector")
         labels = selector.get("matchLabels") if isinstance(selector, dict) else None
-        root = obj.namespace == _MESH_ROOT
+        root = obj.namespace == MESH_ROOT
         return PodsPeer(_match_labels(labels), namespace="" if root else obj.namespace)
     applied = spec.get("appliedTo")
     if isinstance(applied, list) and applied:

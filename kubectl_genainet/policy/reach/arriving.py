@@ -7,7 +7,8 @@ from functools import cached_property
 import msgspec
 
 from kubectl_genainet.policy.engine import PolicyEngine
-from kubectl_genainet.policy.flows.arrival import AMBIENT_LABEL, HBONE, in_ambient
+from kubectl_genainet.policy.flows.arrival import HBONE, in_ambient
+from kubectl_genainet.policy.mesh import AMBIENT_LABEL
 from kubectl_genainet.policy.model import pod_endpoint
 from kubectl_genainet.policy.reach.matrix import Matrix
 

@@ -277,6 +277,7 @@ def _key(party: Party, edges: Edges) -> object:
         frozenset(party.ports),
         party.service_account,
         party.owned,
+        party.mesh,
         edges.key(party.address),
         party.node if party.kind is PartyKind.HOST else "",
     )

@@ -120,8 +120,9 @@ helmCharts: [{name: qdrant}]
     path = tree(tmp_path, {"kustomization.yaml": text, "service.yaml": SERVICE, "values.yaml": "a: 1"})
     found = load_manifests([path])
     assert [str(o.ref) for o in found.objects] == ["Service default/chat"]
+    command = f"kubectl kustomize --enable-helm {path} | kubectl genainet ... --manifests -"
     assert [n.partition(": ")[2] for n in found.notes] == [
-        "helmCharts of the kustomization is not built",
+        f"helmCharts (qdrant): the objects of Helm charts are left out; to have them: {command}",
         "gone.yaml is not there: left out",
         "https://github.com/example/repo//deploy?ref=v1 is remote: left out",
     ]

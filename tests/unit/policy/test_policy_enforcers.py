@@ -11,6 +11,7 @@ from kubectl_genainet.policy import Direction, PolicyEngine, Reason
 from kubectl_genainet.policy.enforcers import EnforcerName, Trait, enforcer_of, named_enforcer
 from tests.unit.policy.policy_cluster import (
     Raw,
+    admin,
     ask,
     end,
     engine,
@@ -134,3 +135,18 @@ def test_kube_router_tries_both_directions_of_a_policy_in_one_chain(name: str) -
     assert ask(both, "ai/rag", "ai/llama", 9090).verdict.value == "deny"
     assert ask(both, "ai/llama", "ai/rag", 8080).verdict.value == "deny"  # not a peer of the rule
     assert ask(one, "ai/rag", "ai/llama", 8080).verdict.value == "deny"
+
+
+def test_under_kube_network_policies_any_network_policy_keeps_the_baseline_away() -> None:
+    deny = {"action": "Deny", "from": [{"namespaces": {}}]}
+    closed = admin("BaselineAdminNetworkPolicy", "default", subject={"namespaces": {}}, ingress=[deny], egress=[])
+    egress_only = netpol("ai/out", podSelector=labels(app="llama"), policyTypes=["Egress"], egress=[{}])
+    pods = (namespace("ai"), pod("ai/rag", "10.1.0.2"), pod("ai/llama", "10.1.0.3"))
+    objects = (*pods, closed, egress_only)
+    judge = PolicyEngine(snapshot(*objects), named_enforcer("kube-network-policies"))
+    explanation = ask(judge, "ai/rag", "ai/llama")
+    assert explanation.verdict.value == "allow"
+    (deviation,) = judge.deviations(explanation, Direction.INGRESS)
+    assert deviation.trait is Trait.BASELINE
+    assert ask(PolicyEngine(snapshot(*objects)), "ai/rag", "ai/llama").verdict.value == "deny"
+    assert ask(judge, "ai/llama", "ai/rag").verdict.value == "deny"  # no NetworkPolicy selects rag
