@@ -14,6 +14,8 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from kubectl_genainet.agent.bpf import syscalls as bpfsys
 from kubectl_genainet.agent.bpf.headers import KernelFacts, header_tree, kernel_facts
 from kubectl_genainet.agent.bpf.image import CompileJob, Image, image_of, private_folder
@@ -253,8 +255,13 @@ class LoadedProbe:
             if self._bits[i] != word:
                 self.maps["port_bits"].set(_word(i), word.to_bytes(8, "little"))
                 self._bits[i] = word
-        budget = max(1, self.budget.events_per_second)
-        self._change_config(any_port=any_port, own_netns=own is not None, budget=budget, filtered=bool(wanted))
+        self._change_config(any_port=any_port, own_netns=own is not None, filtered=bool(wanted))
+        self.limit_events(self.budget.events_per_second)
+
+    def limit_events(self, per_second: int) -> None:
+        """Has the kernel report at most so many events a second on each CPU, from now on."""
+        self.budget = msgspec.structs.replace(self.budget, events_per_second=max(1, per_second))
+        self._change_config(budget=self.budget.events_per_second)
 
     def _change_config(self, **fields: int) -> None:
         now = _CONFIG.read(self.maps["config"].get(_word(0)) or b"")

@@ -1,4 +1,5 @@
-"""Keeps a session within its budget of CPU time: beyond it fewer connections are followed, each of them whole.
+"""Keeps a session within its budget of CPU time: beyond it fewer connections, and fewer DNS exchanges, are followed, each of
+them whole.
 
 The kernel follows fewer by itself within the second (press, probes/packet.bpf.c); here the number is set by what the session
 really took: this process, what it started, and the BPF programs themselves.
@@ -142,6 +143,30 @@ class Sampler:
             self._set()
         wanted = self._level.kept
         return tuple(kept for kept, last in ((current, before), (wanted, current)) if kept != last)
+
+
+class RecordBudget:
+    """Of the DNS probe: how many exchanges a second it may report, from what reporting them has taken. The kernel counts the
+    others, and shares the number between the clients (probes/dns.bpf.c)."""
+
+    def __init__(self, probe: LoadedProbe, cpu_percent: float) -> None:
+        self._probe, self._room_s = probe, cpu_percent / 100 * EVENTS_SHARE
+        self._most = probe.budget.events_per_second
+        self._record_s = EVENT_S
+        self._own, self._records = _own_s(), 0
+        self._set()
+
+    def look(self, records: int) -> None:
+        """Once a second, with the number of records since the start."""
+        own, new = _own_s(), records - self._records
+        if new >= ENOUGH_EVENTS:
+            self._record_s += SMOOTH * (min(EVENT_MOST_S, (own - self._own) / new) - self._record_s)
+            self._set()
+        self._own, self._records = own, records
+
+    def _set(self) -> None:
+        each_cpu = BURST * self._room_s / self._record_s / (os.cpu_count() or 1)
+        self._probe.limit_events(max(50, min(self._most, int(each_cpu))))
 
 
 def _own_s() -> float:
