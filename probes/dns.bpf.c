@@ -42,7 +42,8 @@ struct dns_key {
 };
 
 /* Whose exchange it is, for shares: the device where its query was seen first. A pod's own is where it sends (tx), whatever
- * source address it forges. What comes from elsewhere (rx) comes by one device: there the address counts too. */
+ * source address it forges. What comes from elsewhere (rx), or died on its way, comes by one device: there the address counts
+ * too. */
 struct client {
 	__u32 netns;
 	__u32 ifindex;
@@ -359,7 +360,7 @@ static __always_inline void set_client(struct client *client, struct sighting *s
 	__builtin_memset(client, 0, sizeof(*client));
 	client->netns = s->netns;
 	client->ifindex = s->ifindex;
-	if (s->point == POINT_RX)
+	if (s->point != POINT_TX)
 		__builtin_memcpy(client->addr, s->p.t.saddr, 16);
 }
 

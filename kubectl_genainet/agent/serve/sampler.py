@@ -28,6 +28,7 @@ FEWEST_LESS = 0.25
 CALM = 2  # looks in a row with room, before more are followed
 EVENT_MOST_S = 50e-6  # what an event takes on a slow node
 WORTH = 0.5  # of the budget, that following connections may be taking: below it fewer of them save nothing
+FEWEST_RECORDS = 50  # a second and CPU, whatever they take
 SMOOTH = 0.3  # the part of the last second in the average: rules are read every few seconds, which takes much of one
 _SAMPLING = struct.Struct("=II")
 _ZERO = bytes(4)
@@ -150,7 +151,7 @@ class RecordBudget:
     others, and shares the number between the clients (probes/dns.bpf.c)."""
 
     def __init__(self, probe: LoadedProbe, cpu_percent: float) -> None:
-        self._probe, self._room_s = probe, cpu_percent / 100 * EVENTS_SHARE
+        self._probe, self._budget = probe, cpu_percent / 100
         self._most = probe.budget.events_per_second
         self._record_s = EVENT_S
         self._own, self._records = _own_s(), 0
@@ -165,8 +166,13 @@ class RecordBudget:
         self._own, self._records = own, records
 
     def _set(self) -> None:
-        each_cpu = BURST * self._room_s / self._record_s / (os.cpu_count() or 1)
-        self._probe.limit_events(max(50, min(self._most, int(each_cpu))))
+        share = self._budget / (os.cpu_count() or 1)
+        self._probe.limit_events(records_per_second(share, self._record_s, self._most))
+
+
+def records_per_second(budget: float, record_s: float, most: int) -> int:
+    """How many records one CPU may report in a second, where it has that `budget` and each record takes so long."""
+    return max(FEWEST_RECORDS, min(most, int(BURST * budget * EVENTS_SHARE / record_s)))
 
 
 def _own_s() -> float:
