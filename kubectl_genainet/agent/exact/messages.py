@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kubectl_genainet.model.cluster import canonical_ip
-from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.model.units import whole_number
 
 NETLINK_NETFILTER = 12
 SOL_NETLINK, ADD_MEMBERSHIP = 270, 1

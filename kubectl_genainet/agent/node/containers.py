@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from kubectl_genainet.agent.node.inroot import Process
 from kubectl_genainet.model.node import ContainerCpu
-from kubectl_genainet.model.numbers import whole_number
+from kubectl_genainet.model.units import whole_number
 
 # …/<id> (cgroupfs), …/cri-containerd-<id>.scope, …/crio-<id>.scope, …/docker-<id>.scope (systemd)
 _CONTAINER = re.compile(r"(?:/|-)([0-9a-f]{64})(?:\.scope)?$", re.MULTILINE)

@@ -11,8 +11,8 @@ import threading
 from collections import defaultdict
 
 from kubectl_genainet.model.node import KubeProxyState, Latency
-from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.model.packet import OBSERVER
+from kubectl_genainet.model.units import whole_number
 
 # metricsBindAddress: 127.0.0.1:10249 unless configured otherwise (KubeProxyConfiguration v1alpha1).
 ADDRESS, PORT = "127.0.0.1", 10249

@@ -23,7 +23,7 @@ from kubectl_genainet.agent.node.inroot import Process, read_plain
 from kubectl_genainet.agent.node.netns import inside_path
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.node import Device, NetNs, Route
-from kubectl_genainet.model.numbers import whole_number
+from kubectl_genainet.model.units import whole_number
 
 LINKS_S = 15.0  # devices and routes of a namespace are read anew after this time, or when a namespace comes or goes
 _SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h
