@@ -132,8 +132,8 @@ def _netstat() -> dict[str, int]:
         return {}
     for names, values in zip(lines[::2], lines[1::2], strict=False):
         if names.startswith("TcpExt:"):
-            found = dict(zip(names.split()[1:], map(whole_number, values.split()[1:]), strict=False))
-            return {name: n for name in wanted if (n := found.get(name)) is not None}
+            counters = dict(zip(names.split()[1:], map(whole_number, values.split()[1:]), strict=False))
+            return {name: n for name in wanted if (n := counters.get(name)) is not None}
     return {}
 
 
@@ -155,8 +155,8 @@ def _conntrack_counters() -> dict[str, int]:
             per_cpu = socket.stat()
     except (OSError, NetlinkError):
         return {}
-    found = [dict(cpu["attrs"]) for cpu in per_cpu]
-    return {f"conntrack_{name}": sum(cpu.get(key) or 0 for cpu in found) for key, name in _CONNTRACK.items()}
+    counters = [dict(cpu["attrs"]) for cpu in per_cpu]
+    return {f"conntrack_{name}": sum(cpu.get(key) or 0 for cpu in counters) for key, name in _CONNTRACK.items()}
 
 
 def _resolv_conf(candidate: Candidate, inode: int) -> str:
