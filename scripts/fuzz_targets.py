@@ -37,13 +37,13 @@ from kubectl_genainet.kube.client import connect
 from kubectl_genainet.kube.manifests import load_manifests
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import RulesetDump
-from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.target import parse_target
-from kubectl_genainet.policy.domains import MAX_DOMAIN, domain_matches
+from kubectl_genainet.model.units import whole_number
 from kubectl_genainet.policy.engine import PolicyEngine
-from kubectl_genainet.policy.expressions import parse_selector
-from kubectl_genainet.policy.selectors import check_label_key, check_label_value
+from kubectl_genainet.policy.matching.domains import MAX_DOMAIN, domain_matches
+from kubectl_genainet.policy.matching.expressions import parse_selector
+from kubectl_genainet.policy.matching.selectors import check_label_key, check_label_value
 from kubectl_genainet.policy.where import Where
 from kubectl_genainet.proxy import Packet, evaluate, proxy_modes, service_rules
 from kubectl_genainet.proxy.ruleset import parse_ruleset

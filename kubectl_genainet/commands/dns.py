@@ -11,7 +11,7 @@ from kubectl_genainet.commands.options import budget_option, output_option, sour
 from kubectl_genainet.commands.options.report import report_option, reported
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.target import parse_target
-from kubectl_genainet.render.dns import make_dns_view
+from kubectl_genainet.render.dns.views import make_dns_view
 from kubectl_genainet.render.document.reporting import DnsReporting
 from kubectl_genainet.render.screen.run import on_screen
 from kubectl_genainet.run.dns import DnsOptions, dns

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.kube import Pod
-from kubectl_genainet.model.numbers import whole_number
+from kubectl_genainet.model.units import whole_number
 
 CLUSTER_DOMAIN = "cluster.local"  # kubelet's default; a cluster may have another, which only resolv.conf tells
 DEFAULT_NDOTS = 1

@@ -22,11 +22,11 @@ from kubectl_genainet.policy.enforcers.base import Unread
 from kubectl_genainet.policy.identity import Identities
 from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS, OTHER_TIER
 from kubectl_genainet.policy.left_out.unevaluated import RefusedBy, Unevaluated, stand_in_for, unevaluated_policies
+from kubectl_genainet.policy.matching.node_peers import OwnNodePeer
+from kubectl_genainet.policy.matching.peers import AllOfPeer, AnyOfPeer, AnyPeer, NodesPeer, OwnedPodPeer, PodsPeer
+from kubectl_genainet.policy.matching.selectors import EVERYTHING, NAMESPACE_NAME_LABEL
 from kubectl_genainet.policy.model import Action, Direction, Family
-from kubectl_genainet.policy.node_peers import OwnNodePeer
-from kubectl_genainet.policy.peers import AllOfPeer, AnyOfPeer, AnyPeer, NodesPeer, OwnedPodPeer, PodsPeer
 from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Refused, Rule, Tier
-from kubectl_genainet.policy.selectors import EVERYTHING, NAMESPACE_NAME_LABEL
 
 ADMIN_GROUP = "policy.networking.k8s.io"
 _ADMIN_KINDS = ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy")

@@ -16,7 +16,6 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.cidr import address_of
 from kubectl_genainet.policy.compile import compile_policies
 from kubectl_genainet.policy.decide import Selected
 from kubectl_genainet.policy.dialects.calico.compiler import GROUPS as CALICO_GROUPS
@@ -24,6 +23,9 @@ from kubectl_genainet.policy.dialects.calico.compiler import policy_ref
 from kubectl_genainet.policy.enforcers import Deviation, Enforcer, Trait, as_configured, enforcer_of
 from kubectl_genainet.policy.explain import explain_direction
 from kubectl_genainet.policy.identity import IdentityPeer
+from kubectl_genainet.policy.matching.cidr import address_of
+from kubectl_genainet.policy.matching.party import Parties, Party, PartyKind
+from kubectl_genainet.policy.matching.peers import PodsPeer
 from kubectl_genainet.policy.model import (
     Action,
     Direction,
@@ -37,8 +39,6 @@ from kubectl_genainet.policy.model import (
     Reason,
     both,
 )
-from kubectl_genainet.policy.party import Parties, Party, PartyKind
-from kubectl_genainet.policy.peers import PodsPeer
 from kubectl_genainet.policy.reach.classes import Edges, PodClasses
 from kubectl_genainet.policy.reach.matrix import Matrix, matrix_of
 from kubectl_genainet.policy.reach.rows import Plan, Rows

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from kubectl_genainet.policy.cidr import Address
+from kubectl_genainet.policy.matching.cidr import Address
+from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.peers import YES, Match, no
+from kubectl_genainet.policy.matching.selectors import NAMESPACE_NAME_LABEL, Operator, Requirement, Selector
 from kubectl_genainet.policy.model import Term
-from kubectl_genainet.policy.party import Party, PartyKind
-from kubectl_genainet.policy.peers import YES, Match, no
-from kubectl_genainet.policy.selectors import NAMESPACE_NAME_LABEL, Operator, Requirement, Selector
 
 POD_NAMESPACE = "io.kubernetes.pod.namespace"
 NAMESPACE_LABELS = "io.cilium.k8s.namespace.labels."

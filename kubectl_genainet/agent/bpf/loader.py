@@ -178,18 +178,18 @@ class LoadedProbe:
         # Before Linux 5.11 the memory of maps counted against this limit.
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        made: dict[str, bpfsys.BpfMap] = {}
+        maps: dict[str, bpfsys.BpfMap] = {}
         try:
             for m in image.maps:
-                made[m.name] = bpfsys.BpfMap(m.name, m.type, m.key_size, m.value_size, m.max_entries, m.flags)
+                maps[m.name] = bpfsys.BpfMap(m.name, m.type, m.key_size, m.value_size, m.max_entries, m.flags)
         except OSError as error:
-            for table in made.values():
+            for table in maps.values():
                 table.close()
             raise GenainetError(
                 f"the probe {self.probe.name} can't make its maps: {error}",
                 hint="Loading BPF needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.",
             ) from None
-        return made
+        return maps
 
     @staticmethod
     def _has_drop_reason(names: dict[int, str]) -> bool:

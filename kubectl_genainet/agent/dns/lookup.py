@@ -93,8 +93,8 @@ def _ask(
             outcome = getattr(error, "strerror", None) or type(error).__name__
             continue
         rcode = dns.rcode.to_text(answer.rcode())
-        found = tuple(
+        addresses = tuple(
             str(item) for rrset in answer.answer if rrset.rdtype == dns.rdatatype.from_text(kind) for item in rrset
         )
-        return ("answered" if found else "no address" if rcode == "NOERROR" else rcode), found, server, tried
+        return ("answered" if addresses else "no address" if rcode == "NOERROR" else rcode), addresses, server, tried
     return outcome, (), server, tried

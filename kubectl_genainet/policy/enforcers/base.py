@@ -12,8 +12,8 @@ import msgspec
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import Direction
-from kubectl_genainet.policy.party import PartyKind
 
 
 class EnforcerName(Enum):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.matching.party import Party, PartyKind
 from kubectl_genainet.policy.model import Direction
-from kubectl_genainet.policy.party import Party, PartyKind
 from kubectl_genainet.policy.patches.proposal import Context, cleaned, free_name, single_address
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.identity import POD_NAMESPACE
+from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import Direction
-from kubectl_genainet.policy.party import PartyKind
 from kubectl_genainet.policy.patches.proposal import Context, cleaned, free_name, single_address
 
 _RESOLVERS = ("kube-dns", "rke2-coredns-rke2-coredns", "dns-default")

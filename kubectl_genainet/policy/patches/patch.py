@@ -15,6 +15,7 @@ import msgspec
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import (
     Direction,
     DirectionResult,
@@ -24,7 +25,6 @@ from kubectl_genainet.policy.model import (
     PolicyResult,
     PolicyVerdict,
 )
-from kubectl_genainet.policy.party import PartyKind
 from kubectl_genainet.policy.patches import calico, cilium
 from kubectl_genainet.policy.patches.labels import PodLabels
 from kubectl_genainet.policy.patches.proposal import (

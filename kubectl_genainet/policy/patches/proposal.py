@@ -9,10 +9,10 @@ from typing import Any
 
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.selectors import NAMESPACE_NAME_LABEL
 from kubectl_genainet.policy.model import Direction, PolicyFlow
-from kubectl_genainet.policy.party import Party, PartyKind
 from kubectl_genainet.policy.patches.labels import PodLabels
-from kubectl_genainet.policy.selectors import NAMESPACE_NAME_LABEL
 
 _SERVER_FIELDS = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink")
 # The most rules that the schema of a kind admits in one direction.

@@ -12,8 +12,8 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import Direction, PolicyEndpoint, PolicyFlow, PolicyVerdict
-from kubectl_genainet.policy.party import PartyKind
 from kubectl_genainet.policy.reach.classes import NOBODY
 from kubectl_genainet.policy.reach.rows import Rows, bits, looks_at_own
 from kubectl_genainet.policy.rules import Policy

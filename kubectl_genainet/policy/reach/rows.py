@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from kubectl_genainet.policy.decide import Matcher, Selected, run_tiers
 from kubectl_genainet.policy.identity import EntityPeer, IdentityPeer
+from kubectl_genainet.policy.matching.node_peers import OwnNodePeer
+from kubectl_genainet.policy.matching.party import Party
+from kubectl_genainet.policy.matching.peers import AllOfPeer, AnyOfPeer, NotPeer, Peer, SameLabelsPeer
 from kubectl_genainet.policy.model import Direction
-from kubectl_genainet.policy.node_peers import OwnNodePeer
-from kubectl_genainet.policy.party import Party
-from kubectl_genainet.policy.peers import AllOfPeer, AnyOfPeer, NotPeer, Peer, SameLabelsPeer
 from kubectl_genainet.policy.reach.classes import NOBODY, PodClasses
 from kubectl_genainet.policy.rules import NamedPortTerm, NotPorts, NumberedPorts, Policy, Ports, Rule, Tier
 

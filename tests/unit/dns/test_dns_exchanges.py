@@ -35,7 +35,7 @@ from kubectl_genainet.model.node import Device, NetNs, NodeReport
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
-from kubectl_genainet.render.dns import account
+from kubectl_genainet.render.dns.table import account
 
 MS = 1_000_000
 CLIENT, SERVER, SERVICE, UPSTREAM, NODE_IP = "10.244.1.5", "10.244.2.2", "10.96.0.10", "203.0.113.53", "172.18.0.3"

@@ -18,10 +18,10 @@ from kubectl_genainet.policy.identity import (
     IdentityPeer,
     LabelTerm,
 )
+from kubectl_genainet.policy.matching.peers import BlockPeer, Peer, PodsPeer
+from kubectl_genainet.policy.matching.selectors import Operator, Selector
 from kubectl_genainet.policy.model import Direction
-from kubectl_genainet.policy.peers import BlockPeer, Peer, PodsPeer
 from kubectl_genainet.policy.rules import NamedPortTerm, Policy, Ports, Rule
-from kubectl_genainet.policy.selectors import Operator, Selector
 
 Traits = frozenset[Trait]
 

@@ -13,8 +13,8 @@ import msgspec
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.cidr import Address, address_of
 from kubectl_genainet.policy.identity import Identities
+from kubectl_genainet.policy.matching.cidr import Address, address_of
 
 _CONFIG = "cilium-config"
 _AGENT_KINDS = (

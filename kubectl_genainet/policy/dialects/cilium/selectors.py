@@ -15,7 +15,7 @@ from kubectl_genainet.policy.identity import (
     IdentityPeer,
     LabelTerm,
 )
-from kubectl_genainet.policy.selectors import (
+from kubectl_genainet.policy.matching.selectors import (
     Operator,
     RawSelector,
     check_label_key,

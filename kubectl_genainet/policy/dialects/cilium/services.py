@@ -6,10 +6,10 @@ from typing import Any
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import Service
-from kubectl_genainet.policy.cidr import Block, address_of
 from kubectl_genainet.policy.identity import POD_NAMESPACE, Identities, IdentityPeer, LabelTerm
-from kubectl_genainet.policy.peers import BlockPeer, Peer, UnknownPeer
-from kubectl_genainet.policy.selectors import Operator
+from kubectl_genainet.policy.matching.cidr import Block, address_of
+from kubectl_genainet.policy.matching.peers import BlockPeer, Peer, UnknownPeer
+from kubectl_genainet.policy.matching.selectors import Operator
 from kubectl_genainet.policy.where import Where
 
 
