@@ -50,7 +50,9 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
     Exit status: 0 all was answered in time, 1 a time-out, a failing or slow server, or a habit that costs queries was
     found, 2 the command failed, 124 no query was seen in time.
     """
-    chosen = DnsOptions(options["server"], options["redact"], timeout, options["node"], options["record"], options["budget"])
+    chosen = DnsOptions(
+        options["server"], options["redact"], timeout, options["node"], options["record"], options["budget"]
+    )
     shown = reported(partial(make_dns_view, output, by_server=chosen.as_server), DnsReporting, options["report"])
     about = parse_target(target) if target else None
     return on_screen(lambda make: dns(source, about, chosen, make), shown, wanted=source.live and output == "table")
