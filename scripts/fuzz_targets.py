@@ -29,12 +29,12 @@ from kubectl_genainet.agent.node.segments import parse_segment
 from kubectl_genainet.agent.serve.limits import checked_request
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import read_bundle
-from kubectl_genainet.dns.resolv import parse_resolv_conf
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.doctor.report import examine
 from kubectl_genainet.kube.client import connect
 from kubectl_genainet.kube.manifests import load_manifests
+from kubectl_genainet.model.dns import parse_resolv_conf
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.model.packet import Protocol

@@ -41,7 +41,7 @@ from kubectl_genainet.policy.model import (
 )
 from kubectl_genainet.policy.reach.classes import Edges, PodClasses
 from kubectl_genainet.policy.reach.matrix import Matrix, matrix_of
-from kubectl_genainet.policy.reach.rows import Plan, Rows
+from kubectl_genainet.policy.reach.rows import MatrixRows, Plan
 from kubectl_genainet.policy.rules import PROTOCOLS, Policy
 
 
@@ -82,13 +82,13 @@ class PolicyEngine:
         return Edges(self.policies)
 
     @cached_property
-    def rows(self) -> Rows:
+    def rows(self) -> MatrixRows:
         """The classes of pods and the sets that their policies admit; made when first needed."""
         before = self._before
         if before is not None and not self.enforcer.inert and before.engine.edges.hold(before.added):
             return before.engine.rows.changed(before.removed, before.added)
         in_force = () if self.enforcer.inert else self.policies
-        return Rows(PodClasses(self.parties, self.edges), in_force, self.in_tiers)
+        return MatrixRows(PodClasses(self.parties, self.edges), in_force, self.in_tiers)
 
     def with_changes(self, objects: Sequence[KubeObject]) -> Changed | None:
         """The engine with objects applied; None for a kind that can't be compiled alone. Raises InputError for one that is

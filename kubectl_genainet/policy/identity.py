@@ -74,7 +74,7 @@ ABSENT = Value(False)
 
 
 @dataclass(frozen=True)
-class Identities:
+class IdentityScheme:
     """How one cluster's parties get their identities.
 
     `takes` says of a label's key whether it is part of an identity, None where an option that was not read decides.
@@ -173,7 +173,7 @@ class IdentityPeer(msgspec.Struct, frozen=True):
     """
 
     terms: tuple[LabelTerm, ...]
-    identities: Identities
+    identities: IdentityScheme
     field: str
     namespace: str = ""
     unknown_too: bool = False
@@ -261,7 +261,7 @@ class EntityPeer(msgspec.Struct, frozen=True):
 
     entity: str
     field: str
-    identities: Identities
+    identities: IdentityScheme
 
     def match(self, party: Party, own: Party) -> Match:
         if self.entity == "all":

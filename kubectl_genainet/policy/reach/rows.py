@@ -29,7 +29,7 @@ class _Table(NamedTuple):
     alike: dict[Direction, dict[tuple[int, int], int]]
 
 
-class Rows:
+class MatrixRows:
     """Rows of the matrix, each made when it is first asked for and shared by classes that have the same policies."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Rows:
         self._by_key: dict[tuple[str, int], _Table] = {}
         self._rule_sets: dict[tuple[int, str, int], tuple[int, int]] = {}
 
-    def changed(self, removed: Sequence[Policy], added: Sequence[Policy]) -> Rows:
+    def changed(self, removed: Sequence[Policy], added: Sequence[Policy]) -> MatrixRows:
         """The rows without some policies and with others; what these don't bear on is shared or copied.
 
         The blocks of the policies that are added must begin and end where others do.

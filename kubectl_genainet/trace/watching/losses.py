@@ -6,7 +6,7 @@ from collections import defaultdict
 from math import inf
 
 
-class Losses:
+class LossTimes:
     """Times are on the nodes' own clocks. A loss lies between the tick before its report and the tick after: that does not
     depend on what other nodes have reported meanwhile."""
 

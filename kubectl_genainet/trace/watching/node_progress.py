@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from kubectl_genainet.model.events import Tick
-from kubectl_genainet.trace.watching.losses import Losses
+from kubectl_genainet.trace.watching.losses import LossTimes
 
 
 class NodeProgress:
@@ -17,7 +17,7 @@ class NodeProgress:
         self.now: dict[str, int] = {}
         self.ticked: dict[str, int] = {}
         self.counted: dict[str, int] = {}
-        self.losses = Losses()
+        self.losses = LossTimes()
         self.unfinished: Collection[str] = ()
 
     def heard(self, node: str, t_ns: int) -> None:

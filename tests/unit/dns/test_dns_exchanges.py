@@ -11,10 +11,10 @@ import pytest
 from kubectl_genainet.dns import stats as dns_stats
 from kubectl_genainet.dns import summary as dns_summary
 from kubectl_genainet.dns.exchanges import DnsCorrelator
-from kubectl_genainet.dns.resolv import assumed_resolv_conf, parse_resolv_conf, split_search
+from kubectl_genainet.dns.resolv import assumed_resolv_conf, split_search
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.dns import DnsMessage, Question
+from kubectl_genainet.model.dns import DnsMessage, Question, parse_resolv_conf
 from kubectl_genainet.model.events import (
     Bye,
     DnsDropped,

@@ -17,7 +17,7 @@ from kubectl_genainet.policy.dialects.cilium.options import Options
 from kubectl_genainet.policy.dialects.cilium.selectors import endpoint_peer, label_terms
 from kubectl_genainet.policy.dialects.cilium.services import service_peers
 from kubectl_genainet.policy.dialects.cilium.shapes import RawCidrRule, RawPortProtocol, RawPortRule, RawRule
-from kubectl_genainet.policy.identity import EntityPeer, Identities, IdentityPeer, LabelTerm
+from kubectl_genainet.policy.identity import EntityPeer, IdentityPeer, IdentityScheme, LabelTerm
 from kubectl_genainet.policy.matching.cidr import block_of
 from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.matching.peers import BlockPeer, NobodyPeer, Peer
@@ -36,7 +36,7 @@ class RuleReader:
         self,
         snapshot: ClusterSnapshot,
         options: Options,
-        identities: Identities,
+        identities: IdentityScheme,
         lookups: Lookups,
         groups: dict[str, CidrGroup],
     ) -> None:
