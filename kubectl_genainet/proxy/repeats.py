@@ -43,6 +43,7 @@ def distinct_iptables(dumps: Iterable[IptablesDump]) -> tuple[list[IptablesTable
                 used = True
             elif not dump.is_listed and _rules_of(same) != _rules_of(table):
                 unread.append(Unread(table.source, _DIFFER, f"table {table.name}"))
+                kept.append(table)  # what it has is still shown
         if used:
             unread += dump.unread
     return kept, unread
