@@ -47,7 +47,8 @@ _COMMAND = re.compile(
     r"\b(?P<program>ip6?tables(?:-nft|-legacy)?(?:-save)?|nft|ipset|ipvsadm|conntrack)(?= |$)(?P<options>.*)$"
 )
 _TITLE = re.compile(
-    r"^[\W_]*(?:table:?\s+)?(?P<table>filter|nat|mangle|raw|security)(?:\s+table)?[\W_]*$", re.IGNORECASE
+    r"^(?!\*)(?=\W|.*table)[\W_]*(?:table:?\s+)?(?P<table>filter|nat|mangle|raw|security)(?:\s+table)?[\W_]*$",
+    re.IGNORECASE,
 )
 _REMARK = re.compile(r"\s+(?:←|<-{2,}|<={2,}).*$", re.M)
 _MARKUP = re.compile(
@@ -177,7 +178,7 @@ def command_of(line: str) -> Command | None:
 
 def is_outside(line: str) -> bool:
     """A prompt, a fence or a tag: what stands behind it is no part of the dump before it."""
-    return any(pattern.match(line) for pattern in (_PROMPT, _ROOT_PROMPT, _MARKUP))
+    return any(pattern.match(line) for pattern in (_PROMPT, _ROOT_PROMPT, _MARKUP, _TITLE))
 
 
 def is_elided(line: str) -> bool:
