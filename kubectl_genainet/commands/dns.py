@@ -26,7 +26,7 @@ from kubectl_genainet.run.sources.base import Source
 )
 @watch_options("30s")
 @report_option
-@output_option("table", "wide", "markdown", "json", "yaml", jsonpath=True)
+@output_option("table", "wide", "markdown", "json", "yaml", "name", templates=True)
 @source_options(past=True)
 def command(source: Source, target: str | None, timeout: float, output: str, **options: Any) -> ExitStatus:
     """Show who waits for DNS, for which names, at which hop.

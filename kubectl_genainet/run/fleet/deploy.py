@@ -15,6 +15,7 @@ from kubectl_genainet.kube.agents.base import (
     render,
 )
 from kubectl_genainet.kube.agents.record import RecordChoices
+from kubectl_genainet.kube.user import NOBODY_ELSE, Impersonation
 
 if TYPE_CHECKING:
     from kubectl_genainet.kube.agents.deployment import Rollout, Step
@@ -47,6 +48,7 @@ class Where:
 
     context: str = ""
     kubeconfig: str = ""
+    user: Impersonation = NOBODY_ELSE
     timeout_s: float = 120.0
     wait: bool = True
 
@@ -66,7 +68,7 @@ def deploy(options: DeployOptions, where: Where, view: DeployView, *, dry_run: b
     from kubectl_genainet.kube.client import connect
 
     deploy_objects(options)  # what is wrong with the options is said before the cluster is asked
-    client = connect(context=where.context, kubeconfig=where.kubeconfig)
+    client = connect(context=where.context, kubeconfig=where.kubeconfig, user=where.user)
     if options.record is not None:
         options = msgspec.structs.replace(options, api_port=deployment.api_server_port(client))
     if options.metrics:
@@ -84,6 +86,6 @@ def undeploy(namespace: str, where: Where, view: DeployView) -> None:
     from kubectl_genainet.kube.agents import deployment
     from kubectl_genainet.kube.client import connect
 
-    client = connect(context=where.context, kubeconfig=where.kubeconfig)
+    client = connect(context=where.context, kubeconfig=where.kubeconfig, user=where.user)
     for step in deployment.undeploy(client, namespace, where.timeout_s, wait=where.wait):
         view.step(step)
