@@ -17,7 +17,8 @@ from kubectl_genainet.kube.agents.base import (
 from kubectl_genainet.kube.agents.record import RecordChoices
 
 if TYPE_CHECKING:
-    from kubectl_genainet.kube.agents.deployment import Rollout, Step
+    from kubectl_genainet.kube.agents.deployment import Step
+    from kubectl_genainet.kube.agents.progress import Rollout
 
 __all__ = [
     "NAMESPACE",
@@ -62,7 +63,7 @@ def deploy_objects(options: DeployOptions) -> list[dict[str, Any]]:
 
 def deploy(options: DeployOptions, where: Where, view: DeployView, *, dry_run: bool = False) -> None:
     """Applies what differs, and waits for the agents. `dry_run` has the server check, and changes nothing."""
-    from kubectl_genainet.kube.agents import deployment
+    from kubectl_genainet.kube.agents import deployment, progress
     from kubectl_genainet.kube.client import connect
 
     deploy_objects(options)  # what is wrong with the options is said before the cluster is asked
@@ -76,7 +77,7 @@ def deploy(options: DeployOptions, where: Where, view: DeployView, *, dry_run: b
     for step in deployment.deploy(client, options, where.timeout_s, dry_run=dry_run):
         view.step(step)
     if where.wait and not dry_run:
-        deployment.wait_for_rollout(client, options.namespace, where.timeout_s, view.rollout)
+        progress.wait_for_rollout(client, options.namespace, where.timeout_s, view.rollout)
 
 
 def undeploy(namespace: str, where: Where, view: DeployView) -> None:
