@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from kubectl_genainet.agent.objects.recorder import ObjectsRecorder
 from kubectl_genainet.assets import recordings
@@ -46,13 +47,16 @@ def test_two_runs_give_the_objects_and_name_what_was_not_seen(tmp_path: Path) ->
 
 
 def test_kinds_of_one_name_of_two_groups_are_two_objects() -> None:
-    def policy(api_version: str) -> dict[str, object]:
+    def policy(api_version: str) -> dict[str, Any]:
         metadata = {"name": "allow", "namespace": "d"}
         return {"apiVersion": api_version, "kind": "NetworkPolicy", "metadata": metadata}
 
     objects = Objects()
     objects.take(ClusterChanged(objects=[policy("networking.k8s.io/v1"), policy("projectcalico.org/v3")]))
-    known = {"object_kind": "NetworkPolicy", "namespace": "d", "name": "allow"}
-    objects.take(ObjectChanged(at_ns=1, api_version="projectcalico.org/v3", **known))
+    objects.take(
+        ObjectChanged(
+            at_ns=1, object_kind="NetworkPolicy", namespace="d", name="allow", api_version="projectcalico.org/v3"
+        )
+    )
     left = objects.now("")
     assert left is not None and [raw["apiVersion"] for raw in left.objects] == ["networking.k8s.io/v1"]
