@@ -9,14 +9,14 @@ from functools import cached_property
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.proxy.evaluator.ir import Chain, Table
+from kubectl_genainet.proxy.evaluator.packet.state import Env, address_number
 from kubectl_genainet.proxy.evaluator.remember import Memory
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
-from kubectl_genainet.proxy.evaluator.state import Env, address_number
 from kubectl_genainet.proxy.iptables.ipset import IpSet, lookups, parse_ipset
 from kubectl_genainet.proxy.iptables.read import BASE_CHAINS, parse_iptables
 from kubectl_genainet.proxy.ipvs.read import VirtualServer, parse_ipvs
+from kubectl_genainet.proxy.nftables.language.text import parse_nft_text
 from kubectl_genainet.proxy.nftables.read import NftTable, parse_nft_json
-from kubectl_genainet.proxy.nftables.text import parse_nft_text
 from kubectl_genainet.proxy.unread import Scope, Unread
 
 

@@ -12,8 +12,8 @@ from kubectl_genainet.render.deploy import StepLines
 from kubectl_genainet.run.fleet.deploy import (
     NAMESPACE,
     DeployOptions,
+    Destination,
     RecordChoices,
-    Where,
     deploy,
     deploy_objects,
     parse_node_selector,
@@ -118,7 +118,7 @@ def command(
         return
     deploy(
         options,
-        Where(context, kubeconfig, parse_seconds(timeout), wait),
+        Destination(context, kubeconfig, parse_seconds(timeout), wait),
         StepLines(dry_run=dry_run == "server"),
         dry_run=dry_run == "server",
     )

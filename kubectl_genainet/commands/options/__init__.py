@@ -56,6 +56,17 @@ def output_option(*formats: str, jsonpath: bool = False) -> Callable[[F], F]:
     )
 
 
+def budget_option(what: str, beyond: str) -> Callable[[F], F]:
+    """--budget PERCENT; `what` the agents may spend it on, and what happens `beyond` it."""
+    return click.option(
+        "--budget",
+        default=5.0,
+        show_default=True,
+        type=click.FloatRange(0.1, 400),
+        help=f"Per cent of one core that {what} may take on each node. Beyond it {beyond}.",
+    )
+
+
 def _choice(kwargs: dict[str, Any]) -> SourceChoice:
     """Takes the options of `source_options` out of a command's parameters. Raises click.UsageError for two sources."""
     choice = SourceChoice(

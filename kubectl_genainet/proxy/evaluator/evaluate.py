@@ -8,9 +8,9 @@ from dataclasses import replace
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy.evaluator.checks import SYN
 from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet, RulesetVerdict
+from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Env, State, address_number
 from kubectl_genainet.proxy.evaluator.remember import Asked, WatchedState
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
-from kubectl_genainet.proxy.evaluator.state import ALL_BITS, Env, State, address_number
 from kubectl_genainet.proxy.evaluator.summary import summary
 from kubectl_genainet.proxy.evaluator.walk import Walk
 from kubectl_genainet.proxy.ruleset import Ruleset

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from kubectl_genainet.proxy.evaluator import checks
 from kubectl_genainet.proxy.evaluator.ir import Act, Action, Chain, Rule
+from kubectl_genainet.proxy.evaluator.packet.state import Check
 from kubectl_genainet.proxy.evaluator.sets import SetLookup
-from kubectl_genainet.proxy.evaluator.state import Check
 from kubectl_genainet.proxy.iptables.options import BY_DESTINATION, OPTIONS, SILENT_MODULES
 from kubectl_genainet.proxy.iptables.reader import Reader, split_words
 from kubectl_genainet.proxy.iptables.target import actions_of

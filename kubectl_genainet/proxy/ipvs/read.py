@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_genainet.model.cluster import canonical_ip
-from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.model.packet import address_text, split_endpoint
+from kubectl_genainet.model.units import whole_number
+from kubectl_genainet.proxy.evaluator.packet.state import address_number
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
-from kubectl_genainet.proxy.evaluator.state import address_number
 from kubectl_genainet.proxy.unread import Scope, Unread
 
 
