@@ -277,10 +277,10 @@ def parse_seconds(text: str) -> float:
 
 def read_argument(name: str) -> str:
     """The text of a file that an argument names; "-" is standard input. Raises GenainetError for one that can't be read."""
+    from kubectl_genainet.proxy.posted import decoded
+
     try:
-        if name == "-":
-            return sys.stdin.read()
-        return Path(name).read_text(encoding="utf-8", errors="replace")
+        return decoded(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
     except OSError as error:
         raise GenainetError(f"can't read {name}: {error.strerror}") from None
 
