@@ -21,7 +21,7 @@ from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.target import not_found
 from kubectl_genainet.render.live import record_writer
 from kubectl_genainet.render.text import make_console
-from kubectl_genainet.run.doctor import MEASURE_S, DoctorOptions, doctor
+from kubectl_genainet.run.doctor.doctor import MEASURE_S, DoctorOptions, doctor
 from kubectl_genainet.run.sources.base import Source
 
 _SEVERITIES = [s.value for s in Severity]

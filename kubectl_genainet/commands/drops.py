@@ -11,7 +11,7 @@ from kubectl_genainet.commands.options.report import report_option, reported
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.render.document.reporting import DropsReporting
-from kubectl_genainet.render.drops import make_view
+from kubectl_genainet.render.drops.views import make_view
 from kubectl_genainet.render.screen.run import on_screen
 from kubectl_genainet.run.drops import DropsOptions, drops
 from kubectl_genainet.run.sources.base import Source

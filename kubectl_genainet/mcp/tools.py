@@ -22,7 +22,7 @@ from kubectl_genainet.render.doctor.data import records_of
 from kubectl_genainet.render.policy.beyond import beyond_json
 from kubectl_genainet.render.policy.json import explained_json
 from kubectl_genainet.render.policy.matrix import grid_json
-from kubectl_genainet.render.rules import rules_records
+from kubectl_genainet.render.rules.table import rules_records
 from kubectl_genainet.run import timeline as timelines
 from kubectl_genainet.run.collect import (
     DiagnoseCollector,
@@ -34,7 +34,7 @@ from kubectl_genainet.run.collect import (
 )
 from kubectl_genainet.run.diagnose import diagnose as diagnosing
 from kubectl_genainet.run.dns import DnsOptions, dns
-from kubectl_genainet.run.doctor import DoctorOptions, doctor
+from kubectl_genainet.run.doctor.doctor import DoctorOptions, doctor
 from kubectl_genainet.run.drops import DropsOptions, drops
 from kubectl_genainet.run.fabric import FabricOptions, fabric
 from kubectl_genainet.run.fabric import status_of as fabric_status

@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.proxy.iptables.listing import saved_from_listing, saved_from_specs
 from kubectl_genainet.proxy.iptables.read import family_of
+from kubectl_genainet.proxy.posted import (
+    Command,
+    command_of,
+    is_elided,
+    is_outside,
+    plain,
+    prefixed_block,
+    texts_in_json,
+)
 
 _HINT = (
     "Save one with `iptables-save -c`, `nft -j list ruleset`, `ipvsadm -Sn` or `ipset list` "
@@ -32,76 +41,187 @@ _IPSET_SAVED = re.compile(rf"^(?:create|add) (?!{_NFT_OBJECT} )\S+ \S+")
 _IPVS_SAVED = re.compile(r"^-[Aa] (?:-[tuf]|--\S+) ")
 _IPVS_LISTED = re.compile(r"^(?:(?:TCP|UDP|SCTP)\s+\S+:\S+|FWM\s+\d+|IP Virtual Server|Prot LocalAddress)")
 _OF_IPV6 = re.compile(r"^[^/\n]*\s::/0\s", re.M)
+_NFT_JSON = re.compile(r"\{\s*\"nftables\"\s*:")
+_NFT_INNER = re.compile(r"^\s+(?:chain|set|map) [^\s{]+ \{\s*$")
+# Lines behind an empty line that still are of the dump: rules of a listing, members of a set, real servers.
+_AFTER_BLANK = {
+    "listing": re.compile(r"^\s*(?:\d+\s+)?(?:\d+[KMGT]?\s+\d+[KMGT]?\s|num\s|pkts\s|target\s|\S+\s+\S+\s+--\s)"),
+    "ipset": re.compile(
+        r"^(?:Type|Revision|Header|Size in memory|References|Number of entries|Members):"
+        r"|^[\w-]*[\d:.][^\s]*(?: (?:timeout|nomatch|packets|bytes|comment|wildcard|skb\w+)\b.*)?$"
+    ),
+    "ipvs": re.compile(r"^\s*-> \S+:\S+"),
+}
 _CONNTRACK = re.compile(r"^(?:ipv[46]\s+\d+\s+)?(?:tcp|udp|sctp|icmp\w*)\s+\d+ .*\bsrc=\S+ dst=")
 
 
 @dataclass
 class Section:
-    """Lines of one dump. `kind`: save, specs, listing, nft, json, ipset, ipvs, conntrack."""
+    """Lines of one dump. `kind`: save, specs, listing, nft, json, ipset, ipvs, conntrack. `command` made it, where it is shown.
+
+    `is_closed`: the dump may end here (COMMIT, a closing brace); `after_blank`: behind an empty line, which ends listings.
+    """
 
     kind: str
     lines: list[str] = field(default_factory=list)
     source: str = ""
+    command: Command | None = None
+    is_closed: bool = False
+    after_blank: bool = False
 
     @property
     def text(self) -> str:
         return "\n".join(self.lines) + "\n"
 
+    def takes(self, line: str) -> bool:
+        """Whether a line of no kind belongs to the dump."""
+        if self.kind == "nft" or self.is_closed:
+            return False
+        if not self.after_blank or self.kind == "save":
+            return True
+        continuation = _AFTER_BLANK.get(self.kind)
+        return continuation is not None and continuation.match(line) is not None
+
 
 def sections_of(text: str) -> list[tuple[str, str]]:
     """(source, text) of each dump in a text. Raises InputError where there is none, with what to do."""
-    found = _as_json(text)
-    if found is None:
-        found = [(section.source, section.text) for section in _sections(text)]
-        found = [entry for source, body in found for entry in _read_as(source, body)]
-    if not found:
+    text = plain(text)
+    dumps = _with_json(text)
+    if dumps is None:
+        dumps = [entry for section in _Splitter(text.splitlines()).sections for entry in _read_as(section)]
+    if not dumps:
         raise InputError("this is no ruleset that can be read", hint=_HINT)
-    return found
+    return dumps
 
 
-def _as_json(text: str) -> list[tuple[str, str]] | None:
-    """The JSON of nft, alone in the text or behind other dumps."""
-    head = text.lstrip()
-    if not head.startswith("{") or '"nftables"' not in head[:200]:
-        return None
+def _with_json(text: str) -> list[tuple[str, str]] | None:
+    """The dumps of a text in which there is JSON: nft's, or any whose strings hold dumps. None where there is none."""
+    start = _NFT_JSON.search(text) if '"nftables"' in text else None
+    if start is None:
+        inner = texts_in_json(text) if text.lstrip().startswith(("{", "[")) else None
+        return None if inner is None else [dump for part in inner for dump in _optional(part)]
     try:
-        _, end = json.JSONDecoder().raw_decode(head)
+        _, end = json.JSONDecoder().raw_decode(text, start.start())
     except (ValueError, RecursionError):
-        return [("nft", text)]  # the parser says what is wrong with it
-    rest = head[end:]
-    return [("nft", head[:end]), *(sections_of(rest) if rest.strip() else ())]
+        return [
+            *_optional(text[: start.start()]),
+            ("nft", text[start.start() :]),
+        ]  # the parser says what is wrong with it
+    return [*_optional(text[: start.start()]), ("nft", text[start.start() : end]), *_optional(text[end:])]
 
 
-def _sections(text: str) -> list[Section]:
-    found: list[Section] = []
-    depth = 0  # of braces in nft text
-    for line in text.splitlines():
-        current = found[-1] if found else None
-        if current is not None and current.kind == "nft" and depth > 0:
-            current.lines.append(line)
-            depth += _braces(line)
-            continue
-        if current is not None and current.kind == "save" and _goes_on(line):
-            current.lines.append(line)  # the commonest lines by far
-            continue
-        kind, begins = _kind(line, current)
-        if kind is None:
-            if current is not None and current.kind not in ("nft",):
+def _optional(text: str) -> list[tuple[str, str]]:
+    """The dumps of a part of a text, in which there may be none."""
+    try:
+        return sections_of(text) if text.strip() else []
+    except InputError as error:
+        if error.problem != "this is no ruleset that can be read":
+            raise
+        return []
+
+
+class _Splitter:
+    """Tells the dumps of a text apart, line by line."""
+
+    def __init__(self, lines: Sequence[str], command: Command | None = None) -> None:
+        self.sections: list[Section] = []
+        self._lines, self._command = lines, command
+        self._current: Section | None = None
+        self._depth = 0  # of braces in nft text
+        self._outer_depth = 0  # of braces in lines of no dump: below 0, a listing of nft has lost its head
+        self._elision = ""  # a line that says that what stands before the next dump was left out
+        self._split()
+
+    def _split(self) -> None:
+        position, lines = 0, self._lines
+        count = len(lines)
+        while position < count:
+            line = lines[position]
+            current = self._current
+            if current is not None and current.kind == "save" and not current.is_closed:
+                start = position
+                while position < count and _goes_on(lines[position]):
+                    position += 1
+                if position > start:  # the commonest lines by far
+                    current.lines += lines[start:position]
+                    continue
+            position += 1
+            if current is not None and self._depth > 0 and (line[:1].isspace() or not is_outside(line)):
+                self._add_nft(current, line)
+                continue
+            block = prefixed_block(lines, position - 1)
+            if block is None:
+                self._take(line)
+                continue
+            inner, position = block
+            self._end()
+            self.sections += _Splitter(inner, self._command).sections
+
+    def _add_nft(self, section: Section, line: str) -> None:
+        section.lines.append(line)
+        self._depth += _braces(line)
+
+    def _end(self) -> None:
+        self._current, self._depth, self._outer_depth = None, 0, 0
+
+    def _take(self, line: str) -> None:
+        current = self._current
+        if not line or line.isspace():
+            if current is not None:
+                current.after_blank = True
+        elif is_elided(line):
+            self._elision = "" if current is not None else line
+            if current is not None:
                 current.lines.append(line)
-            continue
+        elif is_outside(line) and not (line.lstrip().startswith("#") and _may_hold_comments(current)):
+            self._command = command_of(line)
+            self._end()
+        else:
+            kind, begins = _kind(line, current)
+            if kind is not None:
+                self._add(kind, line, begins=begins)
+            else:
+                self._add_rest(line)
+
+    def _add_rest(self, line: str) -> None:
+        """A line of no kind: it belongs to the dump that it stands in, or is what somebody wrote around it."""
+        current = self._current
+        if current is not None and current.takes(line):
+            current.lines.append(line)
+            current.is_closed = current.kind == "save" and line.startswith("COMMIT")
+            return
+        self._elision = ""
+        self._outer_depth += _braces(line)
+        self._command = command_of(line) or self._command
+
+    def _add(self, kind: str, line: str, *, begins: bool) -> None:
+        current = self._current
         if current is None or begins or current.kind != kind:
-            current = Section(kind)
-            current.source = _source(kind, line)
-            found.append(current)
-        current.lines.append(line)
+            current = self._current = Section(kind, source=_source(kind, line), command=self._command)
+            self.sections.append(current)
+            if self._elision:
+                current.lines.append(self._elision)
+            if kind == "nft" and self._outer_depth < 0:
+                current.lines.append("}")
+            self._elision, self._outer_depth, self._depth = "", 0, 0
+        current.is_closed = current.after_blank = False
         if kind == "nft":
-            depth += _braces(line)
-    return found
+            self._add_nft(current, line)
+        else:
+            current.lines.append(line)
+
+
+_GOES_ON = ("-", "[", ":")
+_OTHER_FORMS = ("-P", "-N", "-A -", "-a ")
 
 
 def _goes_on(line: str) -> bool:
     """Whether a line in iptables-save text is one of its own, told by its first characters."""
-    return line[:1] in ("-", "[", ":") and not line.startswith(("-P", "-N", "-A -", "-a "))
+    return line.startswith(_GOES_ON) and not line.startswith(_OTHER_FORMS)
+
+
+def _may_hold_comments(section: Section | None) -> bool:
+    return section is not None and (section.kind == "nft" or (section.kind == "save" and not section.is_closed))
 
 
 def _braces(line: str) -> int:
@@ -111,13 +231,11 @@ def _braces(line: str) -> int:
 
 def _kind(line: str, current: Section | None) -> tuple[str | None, bool]:
     """(kind, whether a new dump begins here) of a line; None for one that belongs to what it stands in."""
-    if not line or line.isspace():
-        return None, False
-    here = current.kind if current is not None else ""
+    here = current.kind if current is not None and not (current.kind == "save" and current.is_closed) else ""
     if match := _GENERATED.match(line):
         return ("save", True) if "tables" in match.group(1) else (None, False)
     if _TABLE.match(line):
-        return "save", False
+        return "save", current is not None and current.kind != "save"
     if _IPVS_SAVED.match(line) or _IPVS_LISTED.match(line):
         return "ipvs", line.startswith("IP Virtual Server") and here == "ipvs"
     if line.startswith("IPVS connection entries"):
@@ -132,7 +250,7 @@ def _kind(line: str, current: Section | None) -> tuple[str | None, bool]:
         return "ipset", False
     if _CONNTRACK.match(line):
         return "conntrack", False
-    if _NFT_COMMAND.match(line) or _NFT_TABLE.match(line) or _NFT_DEFINE.match(line):
+    if _NFT_COMMAND.match(line) or _NFT_TABLE.match(line) or _NFT_DEFINE.match(line) or _NFT_INNER.match(line):
         return "nft", False
     if here == "nft":
         return ("nft", False) if not line.startswith("#") else (None, False)
@@ -154,16 +272,18 @@ def _source(kind: str, line: str) -> str:
     return f"{family}-{'legacy' if legacy else 'nft'}"
 
 
-def _read_as(source: str, text: str) -> Iterator[tuple[str, str]]:
+def _read_as(section: Section) -> Iterator[tuple[str, str]]:
     """A section as a source of RulesetDump, listings written as iptables-save text."""
+    source, text, command = section.source, section.text, section.command
+    table = command.table if command is not None else ""
     if source == "specs":
-        text = saved_from_specs([line for line in text.splitlines() if line.startswith(("-", "["))])
-        source = "iptables?-nft"
+        source, text = "iptables?-nft", saved_from_specs(section.lines, table)
     elif source == "listing":
         source = "ip6tables-nft" if _OF_IPV6.search(text) else "iptables?-nft"  # which the rest of a rule need not tell
-        text = saved_from_listing(text.splitlines())
+        text = saved_from_listing(section.lines, table)
     if "?" in source:
-        source = source.replace("iptables?", "ip6tables" if family_of(text) == 6 else "iptables")
+        is_ipv6 = family_of(text) == 6 or (command is not None and command.is_ipv6)
+        source = source.replace("iptables?", "ip6tables" if is_ipv6 else "iptables")
     if source == "ipvs-connections":
         raise InputError(
             "this is a list of IPVS connections (ipvsadm -Lnc), which has no rules",

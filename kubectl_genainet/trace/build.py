@@ -20,8 +20,6 @@ from kubectl_genainet.model.results.path import (
     Party,
     Verdict,
 )
-from kubectl_genainet.trace.connection import Connection, Direction, Dropped, Place, place_of
-from kubectl_genainet.trace.coverage import Coverage
 from kubectl_genainet.trace.exact import ExactHits
 from kubectl_genainet.trace.fate import Around, fate_of
 from kubectl_genainet.trace.hops import (
@@ -33,13 +31,15 @@ from kubectl_genainet.trace.hops import (
     response_ns,
     translation_of,
 )
+from kubectl_genainet.trace.joining.connection import Connection, Direction, Dropped, Place, place_of
 from kubectl_genainet.trace.nat import nat_of
-from kubectl_genainet.trace.node_progress import NodeProgress
 from kubectl_genainet.trace.streaming.findings import stream_findings
 from kubectl_genainet.trace.streaming.http import http_of
 from kubectl_genainet.trace.streaming.measure import quiet_ns, stream_of
 from kubectl_genainet.trace.symptoms import symptoms
-from kubectl_genainet.trace.watches import Watches
+from kubectl_genainet.trace.watching.coverage import Coverage
+from kubectl_genainet.trace.watching.node_progress import NodeProgress
+from kubectl_genainet.trace.watching.watches import Watches
 from kubectl_genainet.why.drop_context import DropContext
 from kubectl_genainet.why.explain import explain_drop
 from kubectl_genainet.why.remedies import Remedies

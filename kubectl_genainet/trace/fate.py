@@ -15,7 +15,7 @@ from kubectl_genainet.model.events import PacketSeen, Point
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.reasons import BACKGROUND_LOCATIONS, NO_REASON, function_of
 from kubectl_genainet.model.results.path import ConnectionOutcome, Verdict
-from kubectl_genainet.trace.connection import Connection, Counted, Direction, Dropped, place_of
+from kubectl_genainet.trace.joining.connection import Connection, Counted, Direction, Dropped, place_of
 
 FRESH_NS = 500_000_000  # a loss so shortly before the end of the trace may still be made good
 ANSWERED_AT_ONCE_NS = 50_000_000  # a TCP frees what it answers with a reset in one go

@@ -31,7 +31,7 @@ from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectR
 from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.model.reasons import icmp_meaning
 from kubectl_genainet.model.results.path import BY_ENTRY, ConnectionOutcome, PacketPath, Party, ServiceRef, Verdict
-from kubectl_genainet.trace.connection import Connection, Direction
+from kubectl_genainet.trace.joining.connection import Connection, Direction
 
 
 def icmp_name(event: IcmpError) -> str:

@@ -13,8 +13,8 @@ from kubectl_genainet.render.deploy import StepLines
 from kubectl_genainet.run.fleet.deploy import (
     NAMESPACE,
     DeployOptions,
+    Destination,
     RecordChoices,
-    Where,
     deploy,
     deploy_objects,
     parse_node_selector,
@@ -120,7 +120,7 @@ def command(
         return
     deploy(
         options,
-        Where(context, kubeconfig, user, parse_seconds(timeout), wait),
+        Destination(context, kubeconfig, user, parse_seconds(timeout), wait),
         StepLines(dry_run=dry_run == "server"),
         dry_run=dry_run == "server",
     )

@@ -14,7 +14,7 @@ from kubectl_genainet.kube.user import Impersonation
 from kubectl_genainet.run.fleet.deploy import NAMESPACE
 
 if TYPE_CHECKING:
-    from kubectl_genainet.model.results.fleet import NodeStatus
+    from kubectl_genainet.model.results.fleet import AgentStatus
 
 WATCH_S = 2.0
 
@@ -51,7 +51,7 @@ def command(
     from kubectl_genainet.render.text import printable, tell
     from kubectl_genainet.run.fleet.status import lab_fleet, status
 
-    shown: dict[str, NodeStatus] = {}
+    shown: dict[str, AgentStatus] = {}
     warned: Sequence[str] = ()
     while True:
         answer = lab_fleet(lab) if lab else status(namespace, context=context, kubeconfig=kubeconfig, user=user)
@@ -68,7 +68,7 @@ def command(
         time.sleep(WATCH_S)
 
 
-def _show(nodes: Sequence[NodeStatus], output: str) -> None:
+def _show(nodes: Sequence[AgentStatus], output: str) -> None:
     from kubectl_genainet.render.fleet import fleet_table
     from kubectl_genainet.render.live import record_writer
     from kubectl_genainet.render.text import make_console, printable, tell

@@ -64,6 +64,17 @@ def output_option(*formats: str, templates: bool = False) -> Callable[[F], F]:
     )
 
 
+def budget_option(what: str, beyond: str) -> Callable[[F], F]:
+    """--budget PERCENT; `what` the agents may spend it on, and what happens `beyond` it."""
+    return click.option(
+        "--budget",
+        default=5.0,
+        show_default=True,
+        type=click.FloatRange(0.1, 400),
+        help=f"Per cent of one core that {what} may take on each node. Beyond it {beyond}.",
+    )
+
+
 def _choice(kwargs: dict[str, Any]) -> SourceChoice:
     """Takes the options of `source_options` out of a command's parameters. Raises click.UsageError for two sources."""
     choice = SourceChoice(
@@ -289,10 +300,10 @@ def parse_seconds(text: str) -> float:
 
 def read_argument(name: str) -> str:
     """The text of a file that an argument names; "-" is standard input. Raises GenainetError for one that can't be read."""
+    from kubectl_genainet.proxy.posted import decoded
+
     try:
-        if name == "-":
-            return sys.stdin.read()
-        return Path(name).read_text(encoding="utf-8", errors="replace")
+        return decoded(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())
     except OSError as error:
         raise GenainetError(f"can't read {name}: {error.strerror}") from None
 

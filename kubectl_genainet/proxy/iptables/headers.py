@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kubectl_genainet.proxy.evaluator import checks, header
+from kubectl_genainet.proxy.evaluator import checks
 from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Getter
 from kubectl_genainet.proxy.evaluator.ir import Rule
-from kubectl_genainet.proxy.evaluator.state import Check, State
+from kubectl_genainet.proxy.evaluator.packet import header
+from kubectl_genainet.proxy.evaluator.packet.state import Check, State
 from kubectl_genainet.proxy.iptables.reader import Node, Option, Reader, ports
 from kubectl_genainet.proxy.iptables.target import value_and_mask
 

@@ -37,7 +37,7 @@ from kubectl_genainet.model.packet import OBSERVER, FiveTuple, Protocol
 from kubectl_genainet.model.reasons import is_background
 from kubectl_genainet.model.results.drops import Agreement, DropOutcome, DropRow
 from kubectl_genainet.proxy import RuleRef
-from kubectl_genainet.render.drops import COLUMNS, details
+from kubectl_genainet.render.drops.table import COLUMNS, details
 from kubectl_genainet.render.table import table
 from kubectl_genainet.why.netfilter import told_by
 

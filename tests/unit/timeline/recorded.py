@@ -89,7 +89,12 @@ def policy(at_s: float, name: str = "lock-down", namespace: str = "default") -> 
         "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
     }
     return ObjectChanged(
-        at_ns=BEGIN + int(at_s * SECOND), object_kind="NetworkPolicy", namespace=namespace, name=name, after=after
+        at_ns=BEGIN + int(at_s * SECOND),
+        object_kind="NetworkPolicy",
+        namespace=namespace,
+        name=name,
+        api_version="networking.k8s.io/v1",
+        after=after,
     )
 
 
@@ -102,7 +107,14 @@ def rollout(at_s: float, name: str, namespace: str, images: tuple[str, str]) -> 
         return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": template}}
 
     return [
-        ObjectChanged(at_ns=at, object_kind="Deployment", namespace=namespace, name=name, after=deployment(image))
+        ObjectChanged(
+            at_ns=at,
+            object_kind="Deployment",
+            namespace=namespace,
+            name=name,
+            api_version="apps/v1",
+            after=deployment(image),
+        )
         for at, image in ((BEGIN - SECOND, images[0]), (BEGIN + int(at_s * SECOND), images[1]))
     ]
 
