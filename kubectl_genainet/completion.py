@@ -133,7 +133,7 @@ def _contexts(context: click.Context) -> list[str]:
 def _names(context: click.Context, path: str) -> list[str]:
     """Names of the objects at a path; "{}" in it takes the namespace of the command line, or the context's."""
     from kubectl_genainet.kube.client import connect
-    from kubectl_genainet.kube.user import Impersonation
+    from kubectl_genainet.model.user import Impersonation
 
     given = {name: context.params.get(name) or "" for name in ("context", "kubeconfig", "as_user")}
     user = Impersonation(given["as_user"], tuple(context.params.get("as_groups") or ()))

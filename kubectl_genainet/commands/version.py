@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from kubectl_genainet.commands.options import cluster_options, output_option
-from kubectl_genainet.kube.user import Impersonation
 from kubectl_genainet.model.finding import counted
+from kubectl_genainet.model.user import Impersonation
 
 
 @click.command("version")

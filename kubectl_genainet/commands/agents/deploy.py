@@ -8,7 +8,7 @@ import yaml
 
 from kubectl_genainet.commands.options import cluster_options, parse_seconds
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.kube.user import Impersonation
+from kubectl_genainet.model.user import Impersonation
 from kubectl_genainet.render.deploy import StepLines
 from kubectl_genainet.run.fleet.deploy import (
     NAMESPACE,

@@ -10,7 +10,7 @@ import click
 
 from kubectl_genainet.commands.options import cluster_options, lab_option, output_option
 from kubectl_genainet.errors import ExitStatus
-from kubectl_genainet.kube.user import Impersonation
+from kubectl_genainet.model.user import Impersonation
 from kubectl_genainet.run.fleet.deploy import NAMESPACE
 
 if TYPE_CHECKING:

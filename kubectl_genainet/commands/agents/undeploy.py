@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from kubectl_genainet.commands.options import cluster_options, parse_seconds
-from kubectl_genainet.kube.user import Impersonation
+from kubectl_genainet.model.user import Impersonation
 from kubectl_genainet.render.deploy import StepLines
 from kubectl_genainet.render.text import tell
 from kubectl_genainet.run.fleet.deploy import NAMESPACE, Destination, undeploy

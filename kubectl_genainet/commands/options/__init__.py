@@ -12,9 +12,9 @@ import click
 from click.core import ParameterSource
 
 from kubectl_genainet.errors import GenainetError, InputError
-from kubectl_genainet.kube.user import Impersonation
 from kubectl_genainet.model.target import is_connection_end
 from kubectl_genainet.model.units import seconds
+from kubectl_genainet.model.user import Impersonation
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.choice import SourceChoice, is_table
 

@@ -15,7 +15,7 @@ from kubectl_genainet.kube.agents.base import (
     render,
 )
 from kubectl_genainet.kube.agents.record import RecordChoices
-from kubectl_genainet.kube.user import NOBODY_ELSE, Impersonation
+from kubectl_genainet.model.user import NOBODY_ELSE, Impersonation
 
 if TYPE_CHECKING:
     from kubectl_genainet.kube.agents.deployment import Step
