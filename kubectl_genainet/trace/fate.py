@@ -161,7 +161,7 @@ def _opened(connection: Connection, around: Around) -> Fate:
         event, direction = broken
         side = "client" if direction is Direction.REQUEST else "server"
         after = seconds(around.wall(event.node, event.t_ns) - _began(connection, around))
-        since = "its first packet that was seen (it is older than the trace)" if connection.mid_stream else "its begin"
+        since = "its first packet that was seen (it is older than the trace)" if connection.mid_stream else "its start"
         waited = f"a reset from the {side}'s side {after} after {since}"
         provoking = _answered_by_reset(connection, direction, around)
         recovered -= provoking is not None

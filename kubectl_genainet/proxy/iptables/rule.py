@@ -16,6 +16,8 @@ from kubectl_genainet.proxy.iptables.options import BY_DESTINATION, OPTIONS, SIL
 from kubectl_genainet.proxy.iptables.reader import Reader, split_words
 from kubectl_genainet.proxy.iptables.target import actions_of
 
+UNREAD = "--unread"  # of a listing: what could not be put into options
+
 
 class Compiler:
     """Compiles the rules of one table. `chains` tells user chains from targets, `sets` are the node's ipsets."""
@@ -56,6 +58,9 @@ class Compiler:
                 continue
             if word == "!":
                 negated = True
+                continue
+            if word == UNREAD:
+                found.append((checks.always_unknown, f"unread: {reader.next()}"))
                 continue
             option = OPTIONS.get(word)
             handled = True

@@ -40,6 +40,10 @@ class VirtualServer(msgspec.Struct, frozen=True):
         return f"{self.protocol} {where}" if self.fwmark is None else where
 
     @property
+    def identity(self) -> tuple[str, str, int, int | None]:
+        return self.protocol, self.vip, self.port, self.fwmark
+
+    @property
     def key(self) -> tuple[str, int, int]:
         return self.protocol, address_number(self.vip), self.port
 
@@ -83,7 +87,7 @@ def parse_ipvs(text: str) -> tuple[tuple[VirtualServer, ...], list[Unread]]:
     counters = False
     for line in text.splitlines():
         words = line.split()
-        if len(words) < 2 or line.startswith("#"):
+        if not words or line.startswith("#"):
             continue
         try:
             if words[0] == "Prot":
@@ -111,10 +115,11 @@ def parse_ipvs(text: str) -> tuple[tuple[VirtualServer, ...], list[Unread]]:
 
 def _add_saved(servers: list[VirtualServer], real: list[list[RealServer]], words: list[str]) -> None:
     owner = _saved(words)
-    key = (owner.protocol, owner.vip, owner.port, owner.fwmark)
-    for i, server in enumerate(servers):
-        if (server.protocol, server.vip, server.port, server.fwmark) == key:
-            real[i].append(_saved_real(words))
+    owners = [i for i, server in enumerate(servers) if server.identity == owner.identity]
+    if not owners:
+        raise ValueError("a real server without its virtual server")
+    for i in owners:
+        real[i].append(_saved_real(words))
 
 
 def _counted_real(words: list[str]) -> RealServer:

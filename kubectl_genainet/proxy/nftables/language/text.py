@@ -12,6 +12,7 @@ from kubectl_genainet.proxy.nftables.language.elements import elements_of
 from kubectl_genainet.proxy.nftables.language.grammar import Json, tokens_of, unquoted
 from kubectl_genainet.proxy.nftables.language.words import parse_rule, statements
 from kubectl_genainet.proxy.nftables.read import NftTable, build_tables
+from kubectl_genainet.proxy.posted import is_elided
 
 # Names that nft prints for standard priorities (nft(8), "Standard priority names"); the family is not bridge.
 PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}
@@ -45,7 +46,7 @@ def priority_number(text: str) -> int:
 
 
 def _objects(text: str, unread: list[str]) -> Iterator[Json]:
-    tokens = _with_values(tokens_of(_marked(text) + "\n"), unread)
+    tokens = _with_values(tokens_of(_marked(text, unread) + "\n"), unread)
     depth = deepest = 0
     for token in tokens:
         depth += (token == "{") - (token == "}")
@@ -75,13 +76,15 @@ def _objects(text: str, unread: list[str]) -> Iterator[Json]:
             at = max(end, at + 1)
 
 
-def _marked(text: str) -> str:
+def _marked(text: str, unread: list[str]) -> str:
     """The text without comments, and with a word where a listing of iptables-nft's rules leaves something out."""
     lines = []
     own = False
     for line in text.splitlines():
         if line.startswith("table "):
             own = _OF_IPTABLES.match(line) is not None
+        if is_elided(line):
+            unread.append(f"a part is left out: {line.strip()[:80]}")
         line = _without_comment(line)
         if own and line.startswith("\t"):
             line = _mark_gaps(line)
@@ -221,6 +224,8 @@ def _rule(family: str, table: str, chain: str, words: list[str]) -> Json:
 def _set_body(body: list[str]) -> Json:
     found: Json = {}
     for words in statements(body):
+        if words[0] != "elements" and "{" in words:
+            raise ValueError("its lines are not apart")
         match words[0]:
             case "type" | "typeof":
                 keys = _DATA_TYPES.split(" ".join(words[1:]).partition(":")[0].strip())

@@ -14,12 +14,15 @@ _INLINE = re.compile(r"^\s*(jump|goto)\s*\{")
 
 def parse_rule(words: list[str]) -> tuple[list[Json], str]:
     """The expressions of a rule and its comment. What is not understood becomes `{"unread": words}`."""
-    reader, found, comment = Tokens(words), [], ""
+    reader, comment = Tokens(words), ""
+    found: list[Json] = []
     while reader:
         if reader.take("comment"):
             comment = unquoted(reader.next())
             continue
         start = reader.at
+        if found and _ends_rule(found[-1]):  # nft takes no such rule: lines of a listing stand on one line here
+            return [*found, {"unread": " ".join(words[start:])}], comment
         try:
             parsed = _statement(reader)
         except (ValueError, IndexError, TypeError, RecursionError):
@@ -32,6 +35,10 @@ def parse_rule(words: list[str]) -> tuple[list[Json], str]:
         elif parsed is not None:
             found.append(parsed)
     return found, comment
+
+
+def _ends_rule(statement: Json) -> bool:
+    return any(verdict in statement for verdict in (*VERDICTS - {"continue"}, "jump", "goto"))
 
 
 def _statement(reader: Tokens) -> Json | None:
