@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from kubectl_genainet.agent.objects.recorder import ObjectsRecorder
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import read_bundle
-from kubectl_genainet.history.objects import objects_range
+from kubectl_genainet.history.objects import Objects, objects_range
 from kubectl_genainet.history.ranges import node_range
 from kubectl_genainet.history.read import NOT_RUN, RangeReader
 from kubectl_genainet.history.store import Bounds
+from kubectl_genainet.model.events import ClusterChanged
+from kubectl_genainet.model.history import ObjectChanged
 from tests.unit.history.recording import MONO, SECOND, WALL
 
 
@@ -41,3 +44,19 @@ def test_two_runs_give_the_objects_and_name_what_was_not_seen(tmp_path: Path) ->
     assert known.snapshot is not None and len(known.snapshot.objects) == len(snapshot.objects)
     spans = [((g.since_ns - WALL) // SECOND, (g.until_ns - WALL) // SECOND, g.why) for g in known.gaps]
     assert sorted(spans) == [(5, 10, "the API server is away"), (10, 30, NOT_RUN)]
+
+
+def test_kinds_of_one_name_of_two_groups_are_two_objects() -> None:
+    def policy(api_version: str) -> dict[str, Any]:
+        metadata = {"name": "allow", "namespace": "d"}
+        return {"apiVersion": api_version, "kind": "NetworkPolicy", "metadata": metadata}
+
+    objects = Objects()
+    objects.take(ClusterChanged(objects=[policy("networking.k8s.io/v1"), policy("projectcalico.org/v3")]))
+    objects.take(
+        ObjectChanged(
+            at_ns=1, object_kind="NetworkPolicy", namespace="d", name="allow", api_version="projectcalico.org/v3"
+        )
+    )
+    left = objects.now("")
+    assert left is not None and [raw["apiVersion"] for raw in left.objects] == ["networking.k8s.io/v1"]
