@@ -127,7 +127,14 @@ class ClickHouseSource(HistorySource):
         sql, parameters = records_query(request, self._services_of(request.addresses))
         self._take_records(rebuilt, self.engine.rows(sql, parameters))
         wanted = Wanted(tuple(Part(part) for part in request.parts), request.addresses or None)
-        return {node: rebuilt.range(node, request.since_ns, request.until_ns, wanted) for node in nodes}
+        ranges: dict[str, NodeRange | GenainetError] = {}
+        for node in nodes:
+            try:
+                ranges[node] = rebuilt.range(node, request.since_ns, request.until_ns, wanted)
+            except GenainetError as error:
+                ranges[node] = error
+                self.failed_nodes.add(node)
+        return ranges
 
     def _state_rows(self) -> Rebuilt:
         """What every question reads: which times are covered, and the state of nodes and objects."""

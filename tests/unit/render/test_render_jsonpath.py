@@ -66,3 +66,28 @@ def test_a_bad_template_and_a_go_template_fail_before_anything_is_read() -> None
     assert run("trace", "--from", "nowhere.gnb", "-o", "jsonpath={.hops[").returncode == 2
     done = run("trace", "--from", "nowhere.gnb", "-o", "go-template={{.kind}}")
     assert done.returncode == 2 and "use -o jsonpath=TEMPLATE" in done.stderr
+
+
+@pytest.mark.parametrize("template", ['{"\\x"}', '{"\\ud800"}', '{"\\q é"}', '{"\\777"}'])
+def test_a_literal_that_is_none_stays_as_it_is(template: str) -> None:
+    text = JsonPathTemplate(template).text_of(RECORD)
+    assert text.encode() and "é" in (text if "é" in template else "é")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{}" * 8000,
+        '{.hops[?(@.device =~ "(a+)+$")].device}',
+        "{.labels.`sub(/(a+)+$/, x)`}",
+        "{" * 3000,
+    ],
+)
+def test_a_template_that_would_take_long_or_does_not_fit_is_refused(template: str) -> None:
+    with pytest.raises(InputError):
+        JsonPathTemplate(template).text_of(RECORD)
+
+
+def test_names_within_an_object_do_nothing_to_a_terminal() -> None:
+    text = JsonPathTemplate("{.flow}{.hops}").text_of({"flow": {"\u202e": "\x9b2J\x7f"}, "hops": ["é"]})
+    assert text.isprintable() and "é" in text
