@@ -254,14 +254,17 @@ class Rebuilt:
     def cover(self, node: str, body: str, first: int | None = None) -> None:
         """The header of a block; with `first`, of all blocks from that number on as one.
 
-        Raises msgspec.ValidationError for what is no cover.
+        Raises GenainetError for what is no cover.
         """
-        cover = msgspec.json.decode(body, type=Cover)
+        try:
+            cover = msgspec.json.decode(body, type=Cover)
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+            raise GenainetError(f"a row is no block's header: {error}") from None
         self._covers[node][cover.session, cover.number] = (cover.number if first is None else first, cover)
 
     def record(self, node: str, session: int, number: int, position: int, at_ns: int, body: str) -> None:
         """Raises GenainetError for a record that this version can't read."""
-        self._records[node][session][number][position, at_ns, body] = wire.decode(body.encode())
+        self._records[node][session][number][position, at_ns, body] = wire.decode(body.encode(errors="replace"))
 
     def range(self, node: str, since_ns: int, until_ns: int, wanted: Wanted) -> NodeRange:
         """What the node itself would have given for the range. Raises GenainetError for rows that no block can hold."""

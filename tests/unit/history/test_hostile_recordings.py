@@ -108,7 +108,7 @@ def test_what_can_not_be_read_has_no_row_that_says_it_was_covered(tmp_path: Path
     [{"wall_from": 1 << 70}, {"number": -1}, {"flags": 1 << 40}, {"boot_id": "x"}, {"earliest_ns": -(1 << 63) - 1}],
 )
 def test_a_row_that_is_no_header_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(msgspec.ValidationError):
+    with pytest.raises(GenainetError):
         Rebuilt().cover(NODE, cover(**changes))
 
 
@@ -138,6 +138,16 @@ def source_over(table: Table, snapshot: ClusterSnapshot) -> ClickHouseSource:
     source = ClickHouseSource("clickhouse://h/d", TimeRange(WALL, WALL + 10 * SECOND), engine=table)
     source._snapshot = snapshot
     return source
+
+
+def test_a_header_that_is_none_is_left_out_and_hides_no_other_node() -> None:
+    covers = [("a", ["[1,"], "", 1), ("b", [cover()], "", 1)]
+    records = [(node, 1, 1, 0, WALL, encode(resent(1)).decode()) for node in ("a", "b")]
+    said: list[str] = []
+    source = source_over(Table(covers, [], records), ClusterSnapshot(objects=()))
+    source._warn = said.append
+    assert len([event for event in source.recording.events if isinstance(event, TcpRetransmit)]) == 1
+    assert any("left out" in warning for warning in said)
 
 
 def test_a_row_with_numbers_that_are_none_fails_its_node_only() -> None:
