@@ -29,21 +29,21 @@ from kubectl_genainet.agent.node.segments import parse_segment
 from kubectl_genainet.agent.serve.limits import checked_request
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import read_bundle
-from kubectl_genainet.dns.resolv import parse_resolv_conf
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.registry import all_checks
 from kubectl_genainet.doctor.report import examine
 from kubectl_genainet.kube.client import connect
 from kubectl_genainet.kube.manifests import load_manifests
+from kubectl_genainet.model.dns import parse_resolv_conf
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.node import RulesetDump
-from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.target import parse_target
-from kubectl_genainet.policy.domains import MAX_DOMAIN, domain_matches
+from kubectl_genainet.model.units import whole_number
 from kubectl_genainet.policy.engine import PolicyEngine
-from kubectl_genainet.policy.expressions import parse_selector
-from kubectl_genainet.policy.selectors import check_label_key, check_label_value
+from kubectl_genainet.policy.matching.domains import MAX_DOMAIN, domain_matches
+from kubectl_genainet.policy.matching.expressions import parse_selector
+from kubectl_genainet.policy.matching.selectors import check_label_key, check_label_value
 from kubectl_genainet.policy.where import Where
 from kubectl_genainet.proxy import Packet, evaluate, proxy_modes, service_rules
 from kubectl_genainet.proxy.ruleset import parse_ruleset

@@ -37,5 +37,5 @@ def scope_of(target: Target | None, namespace: str, snapshot: ClusterSnapshot) -
     """
     if target is None and not namespace:
         return Scope()
-    found = resolve(target, snapshot, namespace) if target is not None else resolve_namespace(namespace, snapshot)
-    return Scope(found.filters, found.servers, found.warnings)
+    resolved = resolve(target, snapshot, namespace) if target is not None else resolve_namespace(namespace, snapshot)
+    return Scope(resolved.filters, resolved.servers, resolved.warnings)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,11 +18,13 @@ from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import read_bundle
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.blocks import scan
-from kubectl_genainet.history.objects import objects_range
+from kubectl_genainet.history.objects import Objects, objects_range
 from kubectl_genainet.history.ranges import node_range
 from kubectl_genainet.history.read import NOT_RUN, RangeReader
 from kubectl_genainet.history.store import Bounds
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import ClusterChanged
+from kubectl_genainet.model.history import ObjectChanged
 from tests.unit.history.recording import MONO, SECOND, WALL
 
 
@@ -110,3 +113,19 @@ def test_files_are_their_owners_and_a_killed_recorder_leaves_nothing_else(tmp_pa
     (segment,) = kept.iterdir()
     assert segment.suffix == ".seg" and [kept.stat().st_mode & 0o777, segment.stat().st_mode & 0o777] == [0o700, 0o600]
     assert [type(part).__name__ for part in scan(segment.read_bytes())] == ["Block"]
+
+
+def test_kinds_of_one_name_of_two_groups_are_two_objects() -> None:
+    def policy(api_version: str) -> dict[str, Any]:
+        metadata = {"name": "allow", "namespace": "d"}
+        return {"apiVersion": api_version, "kind": "NetworkPolicy", "metadata": metadata}
+
+    objects = Objects()
+    objects.take(ClusterChanged(objects=[policy("networking.k8s.io/v1"), policy("projectcalico.org/v3")]))
+    objects.take(
+        ObjectChanged(
+            at_ns=1, object_kind="NetworkPolicy", namespace="d", name="allow", api_version="projectcalico.org/v3"
+        )
+    )
+    left = objects.now("")
+    assert left is not None and [raw["apiVersion"] for raw in left.objects] == ["networking.k8s.io/v1"]
