@@ -17,6 +17,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, Service
 from kubectl_genainet.policy.enforcers import EnforcerName
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import (
     Direction,
     DirectionResult,
@@ -29,7 +30,6 @@ from kubectl_genainet.policy.model import (
     both,
     ip_endpoint,
 )
-from kubectl_genainet.policy.party import PartyKind
 
 HBONE = 15008
 AMBIENT_LABEL = "istio.io/dataplane-mode"
