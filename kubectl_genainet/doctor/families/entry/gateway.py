@@ -73,7 +73,8 @@ def gateway_accepted(cluster: Cluster) -> Problems:
             )
             if failed and failed[0].field.startswith(f"status.listeners[{index}]"):
                 failed = (failed[0], f"listener {text(listener, 'name')}: {failed[1]}")
-        if failed is None and not items(gateway.raw, "status", "conditions"):
+        taken_up = items(gateway.raw, "status", "conditions") or not cluster.lives(text(gateway.raw, "metadata", "uid"))
+        if failed is None and not taken_up:
             name = text(gateway.raw, "spec", "gatewayClassName")
             failed = (
                 seen(gateway.ref, "status.conditions", None, f"no controller took it up (class {name})"),
@@ -160,7 +161,9 @@ def _missing_backend(
             if not port or any(p.port == port for p in service.spec.ports):
                 return None
             has = ", ".join(str(p.port) for p in service.spec.ports)
-            return seen(route.ref, f"{field}.port", str(port), f"{service.ref} has no port {port}, but {has}")
+            if cluster.extent.varies(service.ref):
+                return NotChecked(str(route.ref), f"{service.ref} is given more than once")
+            return seen(route.ref, f"{field}.port", str(port), f"{service.ref} has no port {port}, but {has or 'none'}")
     elif kind == "InferencePool":
         found = [p for p in pools(cluster) if (p.namespace, p.name) == (namespace, name)]
         if any(p.group == group for p in found):
@@ -214,8 +217,8 @@ def reference_grant(cluster: Cluster) -> Problems:
             )
             elsewhere = "" if granted else cluster.partial("ReferenceGrant", namespace)
             held = any((o.namespace, o.name) == (namespace, name) for o in cluster.snapshot.of(kind))
-            if elsewhere and not held:
-                yield NotChecked(str(route.ref), elsewhere)
+            if elsewhere and (route.unplaced or not held):
+                yield NotChecked(str(route.ref), f"{route.ref} names no namespace" if route.unplaced else elsewhere)
             elif not granted:
                 yield Problem(
                     f"no ReferenceGrant in {namespace} lets it use {kind} {name}",

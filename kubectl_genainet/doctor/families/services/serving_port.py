@@ -126,7 +126,8 @@ def server_port(cluster: Cluster) -> Problems:
             only = service.spec.ports[0] if len(service.spec.ports) == 1 else None
             target = cluster.target_port(workload, only) if only is not None else 0
             declared = {n for n, _, _ in listening.container.ports}  # another one is left to service-target-port
-            if only is not None and (target in declared or not declared) and target not in (0, port, *others):
+            another = target in others or listening.container.is_told(target)  # such as the port where ranks meet
+            if only is not None and (target in declared or not declared) and target not in (0, port) and not another:
                 said = f"port {only.port} goes to {target}"
                 yield Problem(
                     f"it sends to port {target}, and {workload.ref} listens on {port}",
