@@ -42,8 +42,8 @@ from kubectl_genainet.run.diagnose.diagnose import DiagnoseOptions, status_of
 from kubectl_genainet.run.diagnose.diagnose import diagnose as run_diagnose
 from kubectl_genainet.run.dns import DnsOptions
 from kubectl_genainet.run.dns import dns as run_dns
-from kubectl_genainet.run.doctor import DoctorOptions
-from kubectl_genainet.run.doctor import doctor as run_doctor
+from kubectl_genainet.run.doctor.doctor import DoctorOptions
+from kubectl_genainet.run.doctor.doctor import doctor as run_doctor
 from kubectl_genainet.run.drops import DropsOptions
 from kubectl_genainet.run.drops import drops as run_drops
 from kubectl_genainet.run.policies.explain import FlowsBetween

@@ -21,7 +21,7 @@ from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.model.results.fabric import FabricSummary
-from kubectl_genainet.model.results.fleet import NodeStatus, Versions
+from kubectl_genainet.model.results.fleet import AgentStatus, Versions
 from kubectl_genainet.model.results.lab import LabStatus
 from kubectl_genainet.model.results.losses import Losses
 from kubectl_genainet.model.results.path import PacketPath
@@ -90,7 +90,7 @@ RECORDS: dict[str, tuple[Record, ...]] = {
         Record(CheckResult, "check"),
         Record(SummaryJson, "summary"),
     ),
-    "status": (Record(NodeStatus),),
+    "status": (Record(AgentStatus),),
     "version": (Record(Versions),),
     "lab status": (Record(LabStatus),),
     "lab list": (Record(LabStatus),),

@@ -4,8 +4,11 @@
  *
  * A query stays in `pending` with every device that it passes. When the response comes back to the device where the
  * query was seen first, the two leave together as one record: one record for an exchange, not one for each of its eight
- * or more sightings, which is what makes 20,000 queries a second affordable. Queries without an answer are taken out by
+ * or more sightings, which is what makes many queries a second affordable. Queries without an answer are taken out by
  * the agent. What joins is what NAT leaves alone: the client's port, the transaction id and the question's first bytes.
+ *
+ * An exchange takes its part of the budget when its query is first seen. One that finds none is counted there and then, and
+ * noted in `refused`: at every other place its messages cost little.
  */
 #define PENDING 16384	   /* exchanges that may be open at a time; 1.4 kB each */
 #define QUERY_BYTES 288	   /* header, the longest name and its type, an OPT record with a cookie */
@@ -14,7 +17,10 @@
 #define PLACES 8
 #define HEADER 12	   /* of a DNS message, RFC 1035 4.1.1 */
 #define QR 0x80
+#define REFUSED_SETS 4096
+#define REFUSED_WAYS 4
 #define REFUSED_NS 1000000000	/* the same skb within this time is the query that was refused, at its next device */
+#define EXPIRES_NS 5000000000	/* a response within this time of a refused query is that query's; EXPIRES_NS of probes/dns.py */
 #define SAME_PACKET_NS 1000000	/* the same skb at its first device again within this time is not a repetition */
 
 enum record_kind { RECORD_ANSWERED = 1, RECORD_REPEATED = 2, RECORD_LONE = 3, RECORD_DROP = 4 };
@@ -36,16 +42,20 @@ struct dns_key {
 };
 
 /* Whose exchange it is, for shares: the device where its query was seen first. A pod's own is where it sends (tx), whatever
- * source address it forges. What comes from elsewhere (rx) comes by one device: there the address counts too. */
+ * source address it forges. What comes from elsewhere (rx), or died on its way, comes by one device: there the address counts
+ * too. */
 struct client {
 	__u32 netns;
 	__u32 ifindex;
 	__u8 addr[16];
 };
 
+/* Queries of which nothing is kept, as many as find room by their hash; the oldest makes room. A table that the kernel keeps in
+ * order of use costs many times as much, and these come when there is no time. */
 struct refused {
-	__u64 skb;
-	__u64 t_ns;
+	__u32 tag[REFUSED_WAYS];
+	__u32 skb[REFUSED_WAYS]; /* of its address */
+	__u64 t_ns[REFUSED_WAYS];
 };
 
 struct dns_record {
@@ -94,7 +104,7 @@ BPF_HASH(pending, struct dns_key, struct dns_record, PENDING);
 BPF_ARRAY(open_count, __s64, 1);		      /* entries of `pending`; the agent's sweep sets it right */
 BPF_HASH(open_by_client, struct client, __s64, PENDING); /* how many of them each client has; likewise */
 BPF_TABLE("lru_percpu_hash", struct client, struct budget, client_budgets, 1024);
-BPF_TABLE("lru_hash", struct dns_key, struct refused, refused, 4096); /* queries that found no room: counted once */
+BPF_ARRAY(refused, struct refused, REFUSED_SETS);
 BPF_ARRAY(side, __u64, 1); /* which end of a message the filter names, enum side */
 BPF_ARRAY(blank, struct dns_record, 1);
 BPF_PERCPU_ARRAY(lone, struct dns_record, 2); /* one a program: a softirq may interrupt another program */
@@ -107,13 +117,15 @@ struct sighting {
 	__u64 skb;
 	__u64 dev;
 	__u64 now;
+	__u64 l3;      /* address of the IP header */
 	__u64 payload; /* address of the DNS message */
 	__u32 netns;
 	__u32 ifindex;
 	__u32 len;	/* of the message, as the UDP header says */
 	__u32 linear;	/* how much of it is there to read */
 	__u32 point;
-	__u32 is_response;
+	__u16 is_response;
+	__u16 is_dns; /* else it is too short to be one */
 };
 
 /* Namespace and device. Returns 0 if they are not this node's. */
@@ -148,48 +160,69 @@ static __always_inline int wanted(struct sighting *s)
 	return filter.lookup(&key) != 0;
 }
 
-/* Reads the packet of an skb. Returns its protocol if one of its ports is asked for: nearly all packets end before.
- * Of TCP only drops are of interest here; its messages are read by the agent (agent/dns/tcp.py). */
-static __always_inline int read_message(struct sighting *s, __u64 skb, __u32 point)
+/* What tells the exchange that a message belongs to. Returns 0 for what is no DNS message. */
+static __always_inline int read_key(struct dns_key *key, struct sighting *s, struct headers *h)
 {
-	struct skb_head sh;
-	struct skb_place place;
-	struct headers h;
 	__u8 start[16];
 
-	__u64 l3 = ip_header(&sh, skb, point == POINT_RX);
-	if (!l3 || !read_headers(&h, l3) || h.later)
+	if (s->linear < HEADER + 4)
 		return 0;
-	if (h.proto != P_UDP && (point != POINT_DROP || h.proto != P_TCP))
+#ifdef TYPED_LOADS
+	LOAD_16(start, s->payload);
+#else
+	if (bpf_probe_read_kernel(start, sizeof(start), (void *)s->payload))
 		return 0;
-	if (!may_match(&h))
+#endif
+	s->is_response = !!(start[2] & QR);
+	key->id = be16(start);
+	key->question = *(__u32 *)(start + HEADER);
+	key->client_port = be16(s->is_response ? h->l4 + 2 : h->l4);
+	return 1;
+}
+
+/* Reads what tells whether the packet of an skb is of interest. Returns its protocol if one of its ports is asked for: nearly
+ * all packets end before. Of TCP only drops are of interest here; its messages are read by the agent (agent/dns/tcp.py). */
+static __always_inline int read_message(struct sighting *s, struct headers *h, __u64 skb, __u32 point)
+{
+	struct skb_head sh;
+
+	s->l3 = ip_header(&sh, skb, point == POINT_RX);
+	if (!s->l3 || !read_headers(h, s->l3) || h->later)
 		return 0;
-	parse(&s->p, &h, l3);
-	READ_VIEW(place, skb_place, skb);
+	if (h->proto != P_UDP && (point != POINT_DROP || h->proto != P_TCP))
+		return 0;
+	__u16 sport = be16(h->l4), dport = be16(h->l4 + 2);
+	int from_server = port_wanted(sport), to_server = port_wanted(dport);
+	if (!from_server && !to_server)
+		return 0;
 	s->skb = skb;
-	s->dev = place.dev;
 	s->point = point;
 	s->now = bpf_ktime_get_ns();
 	s->len = s->linear = 0;
-	s->is_response = port_wanted(s->p.t.sport) && !port_wanted(s->p.t.dport);
-	s->key.client_port = s->is_response ? s->p.t.dport : s->p.t.sport;
+	s->is_response = from_server && !to_server;
+	s->key.client_port = s->is_response ? dport : sport;
 	s->key.id = 0;
 	s->key.question = 0;
-	if (h.proto == P_TCP)
+	if (h->proto == P_TCP)
 		return P_TCP;
-	__u16 udp = be16(h.l4 + 4);
+	__u16 udp = be16(h->l4 + 4);
 	s->len = udp > 8 ? udp - 8 : 0;
-	s->payload = l3 + h.l4_offset + 8;
+	s->payload = s->l3 + h->l4_offset + 8;
 	__u64 end = sh.head + sh.tail;
 	__u64 there = s->payload < end ? end - s->payload : 0;
 	s->linear = there < s->len ? there : s->len;
-	if (s->linear < HEADER + 4 || bpf_probe_read_kernel(start, sizeof(start), (void *)s->payload))
-		return P_UDP;
-	s->key.id = be16(start);
-	s->key.question = *(__u32 *)(start + HEADER);
-	s->is_response = !!(start[2] & QR);
-	s->key.client_port = s->is_response ? s->p.t.dport : s->p.t.sport;
+	s->is_dns = read_key(&s->key, s, h);
 	return P_UDP;
+}
+
+/* Reads the rest of a packet that is of interest. */
+static __always_inline void read_rest(struct sighting *s, struct headers *h)
+{
+	struct skb_place place;
+
+	parse(&s->p, h, s->l3);
+	READ_VIEW(place, skb_place, s->skb);
+	s->dev = place.dev;
 }
 
 /* The index of the packet's tuple among those of the record, in the direction from client to server. */
@@ -282,11 +315,11 @@ static __always_inline void add_open(struct client *client, __s64 change)
 		open_by_client.update(client, &one);
 }
 
-/* may_emit() within the client's share of the budget. */
-static __always_inline int may_emit_for(struct client *client, __u64 now)
+/* Takes one record off this second's budget, within the client's share of it. */
+static __always_inline int take_budget(struct client *client, __u64 now)
 {
 	int zero = 0;
-	__u64 second = now >> 30;
+	__u64 second = now >> 30; /* 1.07 s, as in may_emit() */
 	struct budget first = {.second = second};
 	struct config *cfg = config.lookup(&zero);
 	struct budget *all = budgets.lookup(&zero), *share = client_budgets.lookup(client);
@@ -296,18 +329,30 @@ static __always_inline int may_emit_for(struct client *client, __u64 now)
 		share = client_budgets.lookup(client);
 	}
 	if (!cfg || !all || !share)
-		return may_emit(now);
+		return 0;
+	if (all->second != second) {
+		all->second = second;
+		all->used = 0;
+	}
 	if (share->second != second) {
 		share->second = second;
 		share->used = 0;
 	}
-	if (all->second == second && share->used + all->used >= cfg->budget) {
-		count(ACCOUNT_EMITTED);
-		count(ACCOUNT_BUDGET);
+	if (share->used + all->used >= cfg->budget)
 		return 0;
-	}
 	share->used++;
-	return may_emit(now);
+	all->used++;
+	return 1;
+}
+
+/* may_emit() within the client's share of the budget. */
+static __always_inline int may_emit_for(struct client *client, __u64 now)
+{
+	count(ACCOUNT_EMITTED);
+	if (take_budget(client, now))
+		return 1;
+	count(ACCOUNT_BUDGET);
+	return 0;
 }
 
 static __always_inline void set_client(struct client *client, struct sighting *s)
@@ -315,19 +360,24 @@ static __always_inline void set_client(struct client *client, struct sighting *s
 	__builtin_memset(client, 0, sizeof(*client));
 	client->netns = s->netns;
 	client->ifindex = s->ifindex;
-	if (s->point == POINT_RX)
+	if (s->point != POINT_TX)
 		__builtin_memcpy(client->addr, s->p.t.saddr, 16);
 }
 
-static __always_inline void emit(struct dns_record *r, __u32 kind, __u64 now)
+static __always_inline void output(struct dns_record *r, __u32 kind)
 {
-	if (!may_emit_for(&r->client, now))
-		return;
 	r->kind = kind;
 	__u64 size = at_most(__builtin_offsetof(struct dns_record, data) + r->query_captured + r->response_captured,
 			     sizeof(*r));
 	if (ring.ringbuf_output(r, size, BPF_RB_NO_WAKEUP))
 		count(ACCOUNT_RING_FULL);
+}
+
+/* An exchange, which has had its part of the budget since it began. */
+static __always_inline void emit(struct dns_record *r, __u32 kind)
+{
+	count(ACCOUNT_EMITTED);
+	output(r, kind);
 }
 
 /* A response without a query, or what is no DNS message: on its own. */
@@ -342,13 +392,86 @@ static __always_inline int emit_lone(struct sighting *s)
 	r->flow_count = r->query_count = r->response_count = 0;
 	r->query_len = r->query_captured = r->response_len = r->response_captured = 0;
 	set_client(&r->client, s);
+	if (!may_emit_for(&r->client, s->now))
+		return 0;
 	add_place(r, s);
 	if (s->is_response)
 		take_response(r, s);
 	else
 		take_query(r, s);
-	emit(r, RECORD_LONE, s->now);
+	output(r, RECORD_LONE);
 	return 0;
+}
+
+static __always_inline __u32 tag_of(struct dns_key *key)
+{
+	__u64 h = *(__u64 *)key * 0x9e3779b97f4a7c15ull;
+	return h >> 32;
+}
+
+static __always_inline struct refused *refused_set(__u32 tag)
+{
+	__u32 set = tag % REFUSED_SETS;
+	return refused.lookup(&set);
+}
+
+/* Notes a query of which nothing is kept, so that it is counted once and its response is no lone one. */
+static __always_inline int refuse(struct sighting *s, int emitted, int cause)
+{
+	__u32 tag = tag_of(&s->key);
+	struct refused *set = refused_set(tag);
+
+	if (emitted)
+		count(ACCOUNT_EMITTED);
+	count(cause);
+	if (!set)
+		return 0;
+	int oldest = 0;
+#pragma unroll
+	for (int i = 0; i < REFUSED_WAYS; i++) {
+		if (set->tag[i] == tag) {
+			oldest = i;
+			break;
+		}
+		if (set->t_ns[i] < set->t_ns[oldest & (REFUSED_WAYS - 1)])
+			oldest = i;
+	}
+	oldest &= REFUSED_WAYS - 1;
+	set->tag[oldest] = tag;
+	set->skb[oldest] = s->skb >> 6;
+	set->t_ns[oldest] = s->now;
+	return 0;
+}
+
+static __always_inline int was_refused(struct sighting *s)
+{
+	__u32 tag = tag_of(&s->key);
+	struct refused *set = refused_set(tag);
+
+	if (!set)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < REFUSED_WAYS; i++) {
+		if (set->tag[i] != tag || !set->t_ns[i])
+			continue;
+		__u64 since = s->now - set->t_ns[i];
+		return s->is_response ? since < EXPIRES_NS : set->skb[i] == (__u32)(s->skb >> 6) && since < REFUSED_NS;
+	}
+	return 0;
+}
+
+/* The same socket asks again, with the same id, and is heard this time. */
+static __always_inline void forget_refused(struct dns_key *key)
+{
+	__u32 tag = tag_of(key);
+	struct refused *set = refused_set(tag);
+
+	if (!set)
+		return;
+#pragma unroll
+	for (int i = 0; i < REFUSED_WAYS; i++)
+		if (set->tag[i] == tag)
+			set->t_ns[i] = 0;
 }
 
 static __always_inline int begin(struct sighting *s)
@@ -359,15 +482,14 @@ static __always_inline int begin(struct sighting *s)
 
 	if (!empty)
 		return 0;
-	struct refused now = {.skb = s->skb, .t_ns = s->now}, *before = refused.lookup(&s->key);
-	if (before && before->skb == s->skb && s->now - before->t_ns < REFUSED_NS)
-		return 0;
 	set_client(&client, s);
-	if (!has_room(&client) || pending.update(&s->key, empty)) {
-		count(ACCOUNT_FLOWS_FULL);
-		refused.update(&s->key, &now);
-		return 0;
-	}
+	if (!has_room(&client))
+		return refuse(s, 0, ACCOUNT_FLOWS_FULL);
+	if (!take_budget(&client, s->now))
+		return refuse(s, 1, ACCOUNT_BUDGET);
+	if (pending.update(&s->key, empty))
+		return refuse(s, 0, ACCOUNT_FLOWS_FULL);
+	forget_refused(&s->key);
 	count(ACCOUNT_FLOWS_CREATED);
 	add_open(&client, 1);
 	r = pending.lookup(&s->key);
@@ -383,23 +505,25 @@ static __always_inline int begin(struct sighting *s)
 static __always_inline int seen(__u64 skb, __u32 point)
 {
 	struct sighting s;
+	struct headers h;
 
-	if (!read_message(&s, skb, point))
+	if (!read_message(&s, &h, skb, point))
 		return 0;
-	if (s.linear < HEADER + 4)
-		return wanted(&s) && locate(&s, 0) ? emit_lone(&s) : 0;
-	struct dns_record *r = pending.lookup(&s.key);
+	if (s.is_dns && was_refused(&s))
+		return 0;
+	struct dns_record *r = s.is_dns ? pending.lookup(&s.key) : 0;
+	read_rest(&s, &h);
 	if (!r && !wanted(&s))
 		return 0;
 	if (!locate(&s, 0))
 		return 0;
 	if (!r)
-		return s.is_response ? emit_lone(&s) : begin(&s);
+		return s.is_response || !s.is_dns ? emit_lone(&s) : begin(&s);
 	int at_first = r->query[0].netns == s.netns && r->query[0].ifindex == s.ifindex;
 	if (!s.is_response) {
 		if (at_first && r->query[0].point == s.point &&
 		    (r->skb != s.skb || s.now - r->query[0].t_ns > SAME_PACKET_NS)) {
-			emit(r, RECORD_REPEATED, s.now); /* the resolver asks again, from the same socket with the same id */
+			emit(r, RECORD_REPEATED); /* the resolver asks again, from the same socket with the same id */
 			add_open(&r->client, -1);
 			pending.delete(&s.key);
 			return begin(&s);
@@ -411,7 +535,7 @@ static __always_inline int seen(__u64 skb, __u32 point)
 		take_response(r, &s);
 	add_place(r, &s);
 	if (at_first && r->query[0].point != s.point) {
-		emit(r, RECORD_ANSWERED, s.now);
+		emit(r, RECORD_ANSWERED);
 		add_open(&r->client, -1);
 		pending.delete(&s.key);
 	}
@@ -431,11 +555,12 @@ int on_queue(struct bpf_raw_tracepoint_args *ctx) /* net:net_dev_queue */
 int on_free(struct bpf_raw_tracepoint_args *ctx) /* skb:kfree_skb(skb, location, reason) */
 {
 	struct sighting s;
+	struct headers h;
 	char device[16] = {};
 
-	int protocol = read_message(&s, ctx->args[0], POINT_DROP);
-	if (!protocol)
+	if (!read_message(&s, &h, ctx->args[0], POINT_DROP))
 		return 0;
+	read_rest(&s, &h);
 	struct dns_record *r = pending.lookup(&s.key);
 	if (!r && !wanted(&s))
 		return 0;

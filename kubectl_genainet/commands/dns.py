@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from kubectl_genainet.commands.options import output_option, source_options, watch_options
+from kubectl_genainet.commands.options import budget_option, output_option, source_options, watch_options
 from kubectl_genainet.commands.options.report import report_option, reported
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.target import parse_target
-from kubectl_genainet.render.dns import make_dns_view
+from kubectl_genainet.render.dns.views import make_dns_view
 from kubectl_genainet.render.document.reporting import DnsReporting
 from kubectl_genainet.render.screen.run import on_screen
 from kubectl_genainet.run.dns import DnsOptions, dns
@@ -24,9 +24,10 @@ from kubectl_genainet.run.sources.base import Source
 @click.option(
     "--redact", is_flag=True, help="Hash the names asked for, all but their public suffix; also with --record."
 )
+@budget_option("reporting queries", "the kernel counts the rest as lost; clients share what there is")
 @watch_options("30s")
 @report_option
-@output_option("table", "wide", "markdown", "json", "yaml", jsonpath=True)
+@output_option("table", "wide", "markdown", "json", "yaml", "name", templates=True)
 @source_options(past=True)
 def command(source: Source, target: str | None, timeout: float, output: str, **options: Any) -> ExitStatus:
     """Show who waits for DNS, for which names, at which hop.
@@ -49,7 +50,9 @@ def command(source: Source, target: str | None, timeout: float, output: str, **o
     Exit status: 0 all was answered in time, 1 a time-out, a failing or slow server, or a habit that costs queries was
     found, 2 the command failed, 124 no query was seen in time.
     """
-    chosen = DnsOptions(options["server"], options["redact"], timeout, options["node"], options["record"])
+    chosen = DnsOptions(
+        options["server"], options["redact"], timeout, options["node"], options["record"], options["budget"]
+    )
     shown = reported(partial(make_dns_view, output, by_server=chosen.as_server), DnsReporting, options["report"])
     about = parse_target(target) if target else None
     return on_screen(lambda make: dns(source, about, chosen, make), shown, wanted=source.live and output == "table")

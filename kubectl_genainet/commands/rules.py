@@ -21,10 +21,10 @@ from kubectl_genainet.proxy.ruleset import parse_ruleset
 from kubectl_genainet.proxy.walked import FlowWalk
 from kubectl_genainet.render.document.markdown import markdown
 from kubectl_genainet.render.document.reporting import write_report
-from kubectl_genainet.render.document.tables import rules_document
-from kubectl_genainet.render.firewall import host_firewall_text
 from kubectl_genainet.render.live import record_writer
-from kubectl_genainet.render.rules import (
+from kubectl_genainet.render.rules.document import rules_document
+from kubectl_genainet.render.rules.firewall import host_firewall_text
+from kubectl_genainet.render.rules.table import (
     exact_table,
     flows_table,
     ipsets_table,
@@ -32,8 +32,8 @@ from kubectl_genainet.render.rules import (
     rules_table,
     rules_tree,
 )
+from kubectl_genainet.render.rules.walk import walk_tree
 from kubectl_genainet.render.text import make_console
-from kubectl_genainet.render.walk import walk_tree
 from kubectl_genainet.run.rules import (
     Dumps,
     RulesOptions,
@@ -85,7 +85,7 @@ _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many conne
     "the smallest change that lets it through, tried on a copy of the rules. Nothing is changed.",
 )
 @report_option
-@output_option("table", "wide", "tree", "markdown", "json", "yaml", jsonpath=True)
+@output_option("table", "wide", "tree", "markdown", "json", "yaml", "name", templates=True)
 @source_options(live=True, manifests=True, past=True)
 def command(
     source: Source,

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from kubectl_genainet.commands.options import output_option, parse_seconds, source_options, watch_options
+from kubectl_genainet.commands.options import budget_option, output_option, parse_seconds, source_options, watch_options
 from kubectl_genainet.commands.options.report import report_option, reported
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.model.results.path import Verdict
@@ -80,17 +80,10 @@ FOLLOW_S = 3600.0  # the agents end a session after so long
     show_default=True,
     help="Replies that begin later than this are told as slow, whatever the other backends do; 0s: none.",
 )
-@click.option(
-    "--budget",
-    default=5.0,
-    show_default=True,
-    type=click.FloatRange(0.1, 400),
-    help="Per cent of one core that following packets may take on each node. Beyond it fewer connections are followed, "
-    "each of them whole.",
-)
+@budget_option("following packets", "fewer connections are followed, each of them whole")
 @watch_options("30s")
 @report_option
-@output_option("tree", "wide", "markdown", "json", "yaml", jsonpath=True)
+@output_option("tree", "wide", "markdown", "json", "yaml", "name", templates=True)
 @source_options(clients=True, past=True)
 def command(source: Source, target: str | None, timeout: float, output: str, **options: Any) -> ExitStatus:
     """Show the path of real packets through a Service, hop by hop.

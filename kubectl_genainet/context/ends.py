@@ -39,10 +39,10 @@ class Ends:
 
     def service(self, ip: str, port: int, protocol: str) -> ServiceRef | None:
         """The Service that has this address and port: as its own, or as an endpoint's."""
-        found = self._snapshot.service_at(ip, port, protocol)
-        if found is not None:
-            meta = found.service.metadata
-            return ServiceRef(meta.namespace, meta.name, found.port.port, found.port.name, found.ip)
+        resolved = self._snapshot.service_at(ip, port, protocol)
+        if resolved is not None:
+            meta = resolved.service.metadata
+            return ServiceRef(meta.namespace, meta.name, resolved.port.port, resolved.port.name, resolved.ip)
         return self._services.get((canonical_ip(ip), port, protocol))
 
     def _known(self, ip: str, port: int, protocol: str) -> int:

@@ -78,8 +78,8 @@ class Identity:
 
     def device(self, node: str, netns: int, ifindex: int) -> str:
         """Name of a device; "" where it is not known (it came and went between two reports)."""
-        found = self.namespaces.get((node, netns))
-        return next((d.name for d in found.devices if d.ifindex == ifindex), "") if found is not None else ""
+        namespace = self.namespaces.get((node, netns))
+        return next((d.name for d in namespace.devices if d.ifindex == ifindex), "") if namespace is not None else ""
 
     def resolv_conf(self, pod: Pod) -> str:
         """The resolv.conf that its node read in the pod, "" where it read none."""
@@ -93,19 +93,19 @@ class Identity:
 
     def owns(self, node: str, netns: int, ip: str) -> bool:
         """Whether the namespace has the address."""
-        found = self.namespaces.get((node, netns))
-        return found is not None and canonical_ip(ip) in found.addresses
+        namespace = self.namespaces.get((node, netns))
+        return namespace is not None and canonical_ip(ip) in namespace.addresses
 
     def next_hop(self, node: str, netns: int, ip: str) -> str | None:
         """The address whose link address the namespace needs to send to `ip`: the gateway's of the longest matching route,
         else `ip` itself; None where its routes are not known, or none matches."""
-        found = self.namespaces.get((node, netns))
-        if found is None or found.routes is None:
+        namespace = self.namespaces.get((node, netns))
+        if namespace is None or namespace.routes is None:
             return None
         address = ipaddress.ip_address(ip)
         matching = [
             (network.prefixlen, route)
-            for route in found.routes
+            for route in namespace.routes
             if (network := ipaddress.ip_network(route.dst, strict=False)).version == address.version
             and address in network
         ]
@@ -147,8 +147,8 @@ class Identity:
 
     def service(self, flow: FiveTuple) -> ServiceRef | None:
         """The Service port that the destination is an address of."""
-        found = self.snapshot.service_at(flow.dst, flow.dport, flow.protocol.value)
-        if found is None:
+        resolved = self.snapshot.service_at(flow.dst, flow.dport, flow.protocol.value)
+        if resolved is None:
             return None
-        meta = found.service.metadata
-        return ServiceRef(meta.namespace, meta.name, found.port.port, found.port.name, found.ip)
+        meta = resolved.service.metadata
+        return ServiceRef(meta.namespace, meta.name, resolved.port.port, resolved.port.name, resolved.ip)

@@ -10,7 +10,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Pod, Service, ServicePort
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.path import PacketPath
-from kubectl_genainet.model.target import Target, TargetKind, not_found, service_named
+from kubectl_genainet.model.target import Target, TargetKind, must_be_read, not_found, service_named
 from kubectl_genainet.policy.flows.targets import pods_named
 from kubectl_genainet.wire import FilterEntry
 
@@ -69,8 +69,8 @@ def _address(target: Target, snapshot: ClusterSnapshot, namespace: str) -> Resol
             meta, ports = service.metadata, [p.port for p in service.spec.ports]
             if not port or port in ports:
                 of_service = Target(TargetKind.SERVICE, "Service", meta.name, port or None, meta.namespace)
-                found = _service(of_service, snapshot, meta.namespace)
-                return dataclasses.replace(found, target=target, namespace=namespace)
+                resolved = _service(of_service, snapshot, meta.namespace)
+                return dataclasses.replace(resolved, target=target, namespace=namespace)
     pod = snapshot.pod_at(ip)
     nodes = frozenset({pod.spec.node_name} if pod and pod.spec.node_name else ())
     return Resolved(target, namespace, (FilterEntry(ip, port),), frozenset({(ip, port)}), nodes)
@@ -84,14 +84,16 @@ def resolve_namespace(namespace: str, snapshot: ClusterSnapshot) -> Resolved:
     filters: dict[FilterEntry, None] = {}
     for service in snapshot.services:
         if service.metadata.namespace == namespace and service.spec.type != "ExternalName":
-            found = _service(Target(TargetKind.SERVICE, "Service", service.metadata.name), snapshot, namespace)
-            filters |= dict.fromkeys(found.filters)
+            resolved = _service(Target(TargetKind.SERVICE, "Service", service.metadata.name), snapshot, namespace)
+            filters |= dict.fromkeys(resolved.filters)
     nodes = set()
     for pod in snapshot.pods:
         if pod.metadata.namespace == namespace and not pod.spec.host_network and not pod.finished:
             filters |= dict.fromkeys(FilterEntry(canonical_ip(ip)) for ip in pod.ips)
             nodes.add(pod.spec.node_name)
     if not filters:
+        must_be_read(snapshot, "Service", namespace)
+        must_be_read(snapshot, "Pod", namespace)
         known = sorted({p.metadata.namespace for p in snapshot.pods})
         raise not_found("namespace with pods or Services", namespace, known)
     servers = frozenset((entry.ip, entry.port) for entry in filters)
@@ -109,14 +111,14 @@ def ports_of(service: Service, port: int | str | None) -> tuple[ServicePort, ...
     """The Service's ports, or the one of that number or name. Raises InputError that lists them."""
     if port is None:
         return service.spec.ports
-    found = tuple(p for p in service.spec.ports if port in (p.port, p.name))
-    if not found:
+    named = tuple(p for p in service.spec.ports if port in (p.port, p.name))
+    if not named:
         listed = ", ".join(f"{p.port}{f' ({p.name})' if p.name else ''}" for p in service.spec.ports)
         raise InputError(
             f"Service {service.metadata.namespace}/{service.metadata.name} has no port {port}",
             hint=f"Its ports are {listed}.",
         )
-    return found
+    return named
 
 
 def _service(target: Target, snapshot: ClusterSnapshot, namespace: str) -> Resolved:
@@ -151,13 +153,13 @@ def _service(target: Target, snapshot: ClusterSnapshot, namespace: str) -> Resol
 
 def _in_front_of(pods: set[str], snapshot: ClusterSnapshot) -> set[tuple[str, int, str]]:
     """The Services' addresses behind which the pods are: what a client calls before the translation."""
-    found: set[tuple[str, int, str]] = set()
+    addresses: set[tuple[str, int, str]] = set()
     for service in snapshot.services:
         for port in service.spec.ports:
             if any(backend.ip in pods for backend in snapshot.backends(service, port)):
                 ips = (*service.cluster_ips, *service.external_addresses)
-                found |= {(canonical_ip(ip), port.port, port.protocol) for ip in ips}
-    return found
+                addresses |= {(canonical_ip(ip), port.port, port.protocol) for ip in ips}
+    return addresses
 
 
 def _pods(target: Target, pods: list[Pod], snapshot: ClusterSnapshot, namespace: str) -> Resolved:

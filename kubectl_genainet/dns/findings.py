@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 
 from kubectl_genainet.dns.exchanges import client_name
-from kubectl_genainet.dns.resolv import ResolvConf
 from kubectl_genainet.dns.stats import DnsStatistics
 from kubectl_genainet.model.diagnoses.dns import (
     DNS_CONNTRACK_RACE,
@@ -20,6 +19,7 @@ from kubectl_genainet.model.diagnoses.dns import (
     DNS_SLOW_UPSTREAM,
     DNS_TIMEOUT,
 )
+from kubectl_genainet.model.dns import ResolvConf
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, Remedy
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.dns import Lookup, ServerStats

@@ -5,52 +5,13 @@ Source: pod spec dnsPolicy and dnsConfig (core/v1), kubelet pkg/kubelet/network/
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.dns import DEFAULT_NDOTS, ResolvConf
 from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.kube import Pod
-from kubectl_genainet.model.numbers import whole_number
+from kubectl_genainet.model.units import whole_number
 
 CLUSTER_DOMAIN = "cluster.local"  # kubelet's default; a cluster may have another, which only resolv.conf tells
-DEFAULT_NDOTS = 1
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvConf:
-    """`certainty`: observed where the file was read, assumed where it follows from the pod's spec."""
-
-    search: tuple[str, ...]
-    ndots: int
-    nameservers: tuple[str, ...]
-    certainty: Certainty
-
-    @property
-    def options_line(self) -> str:
-        return f"options ndots:{self.ndots}"
-
-    @property
-    def search_line(self) -> str:
-        return f"search {' '.join(self.search)}"
-
-
-def parse_resolv_conf(text: str) -> ResolvConf:
-    """The file's own words; of several search lines the last counts."""
-    search: tuple[str, ...] = ()
-    servers: list[str] = []
-    ndots = DEFAULT_NDOTS
-    for line in text.splitlines():
-        word, *rest = line.split() or [""]
-        if word == "nameserver":
-            servers += rest[:1]
-        elif word in ("search", "domain"):
-            search = tuple(domain.rstrip(".").lower() for domain in rest)
-        elif word == "options":
-            for option in rest:
-                name, _, value = option.partition(":")
-                if name == "ndots" and (number := whole_number(value)) is not None:
-                    ndots = min(number, 15)
-    return ResolvConf(search, ndots, tuple(servers), Certainty.OBSERVED)
 
 
 def assumed_resolv_conf(pod: Pod, snapshot: ClusterSnapshot) -> ResolvConf | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from kubectl_genainet.dns.exchanges import client_name
-from kubectl_genainet.dns.resolv import ResolvConf, split_search
+from kubectl_genainet.dns.resolv import split_search
+from kubectl_genainet.model.dns import ResolvConf
 from kubectl_genainet.model.results.dns import ClientStats, Counts, Lookup, NameStats, ServerStats
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
 from kubectl_genainet.model.results.measure import quantiles

@@ -9,9 +9,10 @@ from kubectl_genainet.context.account import Account
 from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.dns.exchanges import client_name
 from kubectl_genainet.dns.findings import Failures, habits, slow_servers
-from kubectl_genainet.dns.resolv import ResolvConf, assumed_resolv_conf, parse_resolv_conf
+from kubectl_genainet.dns.resolv import assumed_resolv_conf
 from kubectl_genainet.dns.stats import DnsStatistics
 from kubectl_genainet.model.diagnoses.dns import DNS_TCP_BLOCKED
+from kubectl_genainet.model.dns import ResolvConf, parse_resolv_conf
 from kubectl_genainet.model.events import DnsDropped, Event, PacketSeen
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, counted
 from kubectl_genainet.model.packet import FiveTuple, Protocol

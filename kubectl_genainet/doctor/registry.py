@@ -13,17 +13,17 @@ from kubectl_genainet.doctor.families.entry import (
     gateway_streams,
     ingress,
     ingress_streams,
-    istio_routes,
-    mesh,
-    mesh_jobs,
-    mesh_policy,
-    mesh_streams,
-    mesh_waypoint,
     nlb,
     openshift_routes,
     route_attach,
     serving_streams,
 )
+from kubectl_genainet.doctor.families.entry.mesh import istio_routes
+from kubectl_genainet.doctor.families.entry.mesh import jobs as mesh_jobs
+from kubectl_genainet.doctor.families.entry.mesh import policy as mesh_policy
+from kubectl_genainet.doctor.families.entry.mesh import sidecars as mesh
+from kubectl_genainet.doctor.families.entry.mesh import streams as mesh_streams
+from kubectl_genainet.doctor.families.entry.mesh import waypoint as mesh_waypoint
 from kubectl_genainet.doctor.families.nodes import (
     dra,
     efa,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from kubectl_genainet.fabric.pods import Member
-from kubectl_genainet.fabric.rates import Reading
+from kubectl_genainet.fabric.rates import ReportPair
 from kubectl_genainet.model.diagnoses.fabric import NCCL_ON_TCP, RDMA_PORT_NOT_ACTIVE, RDMA_TROUBLE
 from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectRef, counted
 from kubectl_genainet.model.results.fabric import FabricDevice, FabricPod, FabricSummary, Transport
@@ -28,7 +28,7 @@ class _Way:
     reason: str = ""
 
 
-def conclude(members: Sequence[Member], readings: Mapping[str, Reading]) -> FabricSummary:
+def conclude(members: Sequence[Member], readings: Mapping[str, ReportPair]) -> FabricSummary:
     """`readings` are those of the nodes that answered twice."""
     owners: defaultdict[str, list[Member]] = defaultdict(list)
     for member in members:
@@ -43,7 +43,7 @@ def conclude(members: Sequence[Member], readings: Mapping[str, Reading]) -> Fabr
     return FabricSummary(seconds=seconds, pods=pods, devices=devices, findings=findings, nodes=nodes, warnings=warnings)
 
 
-def _pod(member: Member, reading: Reading | None, owners: Mapping[str, list[Member]]) -> FabricPod:
+def _pod(member: Member, reading: ReportPair | None, owners: Mapping[str, list[Member]]) -> FabricPod:
     way = _Way(None, None, reason="its node did not answer") if reading is None else _way(member, reading, owners)
     return FabricPod(
         namespace=member.namespace,
@@ -71,7 +71,7 @@ def transport_of(rdma: float | None, tcp: float | None) -> Transport:
     return Transport.RDMA if by_rdma else Transport.TCP if by_tcp else Transport.IDLE
 
 
-def _way(member: Member, reading: Reading, owners: Mapping[str, list[Member]]) -> _Way:
+def _way(member: Member, reading: ReportPair, owners: Mapping[str, list[Member]]) -> _Way:
     inode = next((reading.after.addresses[ip] for ip in member.addresses if ip in reading.after.addresses), None)
     if inode is None:
         return _Way(None, None, reason="no network namespace of its node has its address")
@@ -98,7 +98,7 @@ def _way(member: Member, reading: Reading, owners: Mapping[str, list[Member]]) -
 
 
 def _tcp(
-    member: Member, reading: Reading, inode: int, owners: Mapping[str, list[Member]]
+    member: Member, reading: ReportPair, inode: int, owners: Mapping[str, list[Member]]
 ) -> tuple[float, tuple[str, ...]]:
     """Bytes a second with other pods of its job, and which these are."""
     total, peers = 0.0, set()
@@ -122,7 +122,7 @@ def rate_text(bytes_s: float | None) -> str:
     return f"{bits:.0f} bit/s"
 
 
-def _on_tcp(pods: Sequence[FabricPod], readings: Mapping[str, Reading], seconds: float) -> Iterator[Finding]:
+def _on_tcp(pods: Sequence[FabricPod], readings: Mapping[str, ReportPair], seconds: float) -> Iterator[Finding]:
     """Jobs whose pods use TCP on nodes that have an active RDMA port."""
     jobs: defaultdict[tuple[str, str], list[FabricPod]] = defaultdict(list)
     for pod in pods:
@@ -159,7 +159,7 @@ def _on_tcp(pods: Sequence[FabricPod], readings: Mapping[str, Reading], seconds:
         )
 
 
-def _has_active_port(reading: Reading) -> bool:
+def _has_active_port(reading: ReportPair) -> bool:
     return any(port.state == "ACTIVE" for _, port, _ in reading.ports())
 
 

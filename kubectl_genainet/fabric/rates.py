@@ -23,7 +23,7 @@ TROUBLE = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReportPair:
     """A node's two reports."""
 
     before: FabricReport

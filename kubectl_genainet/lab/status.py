@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.programs import processes
 from kubectl_genainet.lab.state import LabFolder, LabRecord, lab_names, lab_snapshot
-from kubectl_genainet.model.results.lab import LabStatus, PodStatus
+from kubectl_genainet.model.results.lab import LabPod, LabStatus
 
 ENFORCER = "the lab's own (iptables chains LAB-*), not a product's"
 
@@ -29,9 +29,9 @@ def lab_status(name: str) -> LabStatus:
     )
 
 
-def _pods(record: LabRecord) -> tuple[PodStatus, ...]:
+def _pods(record: LabRecord) -> tuple[LabPod, ...]:
     return tuple(
-        PodStatus(
+        LabPod(
             namespace=pod.metadata.namespace,
             name=pod.metadata.name,
             node=pod.spec.node_name,

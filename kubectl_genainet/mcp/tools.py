@@ -12,17 +12,17 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area
 from kubectl_genainet.errors import ExitStatus, InputError
-from kubectl_genainet.kube.user import Impersonation
 from kubectl_genainet.mcp import arguments as given
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.target import Target, parse_target
+from kubectl_genainet.model.user import Impersonation
 from kubectl_genainet.proxy.ruleset import parse_ruleset
 from kubectl_genainet.records import RECORDS, Record
 from kubectl_genainet.render.doctor.data import records_of
 from kubectl_genainet.render.policy.beyond import beyond_json
 from kubectl_genainet.render.policy.json import explained_json
 from kubectl_genainet.render.policy.matrix import grid_json
-from kubectl_genainet.render.rules import rules_records
+from kubectl_genainet.render.rules.table import rules_records
 from kubectl_genainet.run import timeline as timelines
 from kubectl_genainet.run.collect import (
     DiagnoseCollector,
@@ -34,7 +34,7 @@ from kubectl_genainet.run.collect import (
 )
 from kubectl_genainet.run.diagnose import diagnose as diagnosing
 from kubectl_genainet.run.dns import DnsOptions, dns
-from kubectl_genainet.run.doctor import DoctorOptions, doctor
+from kubectl_genainet.run.doctor.doctor import DoctorOptions, doctor
 from kubectl_genainet.run.drops import DropsOptions, drops
 from kubectl_genainet.run.fabric import FabricOptions, fabric
 from kubectl_genainet.run.fabric import status_of as fabric_status

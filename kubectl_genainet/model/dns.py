@@ -1,8 +1,16 @@
-"""DNS messages, as far as they are read. Names are absolute, in presentation format ("google.com."), RFC 1035 and 9499."""
+"""DNS messages, as far as they are read, and resolv.conf.
+
+Names are absolute, in presentation format ("google.com."), RFC 1035 and 9499.
+"""
 
 from __future__ import annotations
 
 import msgspec
+
+from kubectl_genainet.model.finding import Certainty
+from kubectl_genainet.model.units import whole_number
+
+DEFAULT_NDOTS = 1  # resolv.conf(5)
 
 
 class Question(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -64,3 +72,39 @@ class DnsMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def cut(self) -> bool:
         """Whether only a part of the message was captured."""
         return self.captured < self.length
+
+
+class ResolvConf(msgspec.Struct, frozen=True):
+    """`certainty`: observed where the file was read, assumed where it follows from the pod's spec."""
+
+    search: tuple[str, ...]
+    ndots: int
+    nameservers: tuple[str, ...]
+    certainty: Certainty
+
+    @property
+    def options_line(self) -> str:
+        return f"options ndots:{self.ndots}"
+
+    @property
+    def search_line(self) -> str:
+        return f"search {' '.join(self.search)}"
+
+
+def parse_resolv_conf(text: str) -> ResolvConf:
+    """The settings of the file, for resolv.conf(5): of several search lines the last counts, and ndots is 15 at most."""
+    search: tuple[str, ...] = ()
+    servers: list[str] = []
+    ndots = DEFAULT_NDOTS
+    for line in text.splitlines():
+        word, *rest = line.split() or [""]
+        if word == "nameserver":
+            servers += rest[:1]
+        elif word in ("search", "domain"):
+            search = tuple(domain.rstrip(".").lower() for domain in rest)
+        elif word == "options":
+            for option in rest:
+                name, _, value = option.partition(":")
+                if name == "ndots" and (number := whole_number(value)) is not None:
+                    ndots = min(number, 15)
+    return ResolvConf(search, ndots, tuple(servers), Certainty.OBSERVED)

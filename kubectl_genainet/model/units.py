@@ -1,4 +1,4 @@
-"""Quantities and durations, as Kubernetes and Go write them."""
+"""Numbers, quantities, durations and times in text: as Kubernetes and Go write them, or anybody else."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
+MOST = (1 << 63) - 1  # what a record can carry
 _BINARY = ("Ki", "Mi", "Gi", "Ti", "Pi", "Ei")
 _DECIMAL = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _SUFFIX = {**_DECIMAL, **{suffix: 2.0 ** (10 * power) for power, suffix in enumerate(_BINARY, start=1)}}
 _QUANTITY = re.compile(r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?:([eE][+-]?[0-9]+)|([A-Za-z]*))")
 _DURATION = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
+
+
+def whole_number(text: str) -> int | None:
+    """A decimal number of ASCII digits up to MOST; None for anything else ("²" and "٣" are digits to str.isdigit)."""
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 20):
+        return None
+    number = int(text)
+    return number if number <= MOST else None
 
 
 def quantity(value: Any) -> float:

@@ -18,16 +18,24 @@ from kubectl_genainet.policy.dialects.cilium import CiliumCompiler
 from kubectl_genainet.policy.dialects.cilium.names import Lookups
 from kubectl_genainet.policy.dialects.kubernetes import compile_network_policy
 from kubectl_genainet.policy.enforcers import Enforcer, EnforcerName, Trait
-from kubectl_genainet.policy.enforcers.base import Unread
-from kubectl_genainet.policy.identity import Identities
+from kubectl_genainet.policy.enforcers.base import UnreadKinds
+from kubectl_genainet.policy.identity import IdentityScheme
 from kubectl_genainet.policy.left_out.mutual_tls import strict_mutual_tls
 from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS, OTHER_TIER
 from kubectl_genainet.policy.left_out.unevaluated import RefusedBy, Unevaluated, stand_in_for, unevaluated_policies
+from kubectl_genainet.policy.matching.node_peers import OwnNodePeer
+from kubectl_genainet.policy.matching.peers import (
+    AllOfPeer,
+    AnyOfPeer,
+    AnyPeer,
+    NodesPeer,
+    NotPeer,
+    OwnedPodPeer,
+    PodsPeer,
+)
+from kubectl_genainet.policy.matching.selectors import EVERYTHING, NAMESPACE_NAME_LABEL
 from kubectl_genainet.policy.model import Action, Direction, Family, Term
-from kubectl_genainet.policy.node_peers import OwnNodePeer
-from kubectl_genainet.policy.peers import AllOfPeer, AnyOfPeer, AnyPeer, NodesPeer, NotPeer, OwnedPodPeer, PodsPeer
 from kubectl_genainet.policy.rules import ADMIN_TIER, BASELINE_TIER, DEFAULT_TIER, Policy, Refused, Rule, Tier
-from kubectl_genainet.policy.selectors import EVERYTHING, NAMESPACE_NAME_LABEL
 
 ADMIN_GROUP = "policy.networking.k8s.io"
 _ADMIN_KINDS = ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPolicy")
@@ -77,7 +85,7 @@ class Compiled:
     host_policies: list[ObjectRef] = field(default_factory=list)
     unevaluated: list[Unevaluated] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
-    identities: Identities | None = None
+    identities: IdentityScheme | None = None
     lookups: Lookups | None = None
     compilers: dict[tuple[str, str], Compiler] = field(default_factory=dict)
     unread: list[Policy] = field(default_factory=list)
@@ -85,7 +93,9 @@ class Compiled:
     narrowed: dict[int, Policy] = field(default_factory=dict)
     network_policy: Callable[[KubeObject, frozenset[Trait]], Policy] = lambda obj, _: compile_network_policy(obj)
 
-    def take(self, objects: Iterable[KubeObject], compiler: Compiler, by: RefusedBy, unread: Unread | None) -> None:
+    def take(
+        self, objects: Iterable[KubeObject], compiler: Compiler, by: RefusedBy, unread: UnreadKinds | None
+    ) -> None:
         """Compiles objects; one that is not valid is refused by its API or agent, and the others are compiled."""
         for obj in objects:
             try:
@@ -98,7 +108,7 @@ class Compiled:
                 self.policies.append(stand_in.policy)
                 self.unevaluated.append(stand_in.what)
 
-    def _take_unread(self, obj: KubeObject, compiler: Compiler, unread: Unread) -> None:
+    def _take_unread(self, obj: KubeObject, compiler: Compiler, unread: UnreadKinds) -> None:
         """A policy that the enforcer does not read is not in force; where that is not certain, it is not known."""
         for policy in compiler(obj):
             if not unread.certain:

@@ -16,7 +16,6 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.cidr import address_of
 from kubectl_genainet.policy.compile import compile_policies
 from kubectl_genainet.policy.decide import Selected
 from kubectl_genainet.policy.dialects.calico.compiler import GROUPS as CALICO_GROUPS
@@ -24,6 +23,9 @@ from kubectl_genainet.policy.dialects.calico.compiler import policy_ref
 from kubectl_genainet.policy.enforcers import Deviation, Enforcer, Trait, as_configured, enforcer_of
 from kubectl_genainet.policy.explain import explain_direction
 from kubectl_genainet.policy.identity import IdentityPeer
+from kubectl_genainet.policy.matching.cidr import address_of
+from kubectl_genainet.policy.matching.party import Parties, Party, PartyKind
+from kubectl_genainet.policy.matching.peers import PodsPeer
 from kubectl_genainet.policy.model import (
     Action,
     Direction,
@@ -37,11 +39,9 @@ from kubectl_genainet.policy.model import (
     Reason,
     both,
 )
-from kubectl_genainet.policy.party import Parties, Party, PartyKind
-from kubectl_genainet.policy.peers import PodsPeer
 from kubectl_genainet.policy.reach.classes import Edges, PodClasses
 from kubectl_genainet.policy.reach.matrix import Matrix, matrix_of
-from kubectl_genainet.policy.reach.rows import Plan, Rows
+from kubectl_genainet.policy.reach.rows import MatrixRows, Plan
 from kubectl_genainet.policy.rules import PROTOCOLS, Policy
 
 
@@ -82,13 +82,13 @@ class PolicyEngine:
         return Edges(self.policies)
 
     @cached_property
-    def rows(self) -> Rows:
+    def rows(self) -> MatrixRows:
         """The classes of pods and the sets that their policies admit; made when first needed."""
         before = self._before
         if before is not None and not self.enforcer.inert and before.engine.edges.hold(before.added):
             return before.engine.rows.changed(before.removed, before.added)
         in_force = () if self.enforcer.inert else self.policies
-        return Rows(PodClasses(self.parties, self.edges), in_force, self.in_tiers)
+        return MatrixRows(PodClasses(self.parties, self.edges), in_force, self.in_tiers)
 
     def with_changes(self, objects: Sequence[KubeObject]) -> Changed | None:
         """The engine with objects applied; None for a kind that can't be compiled alone. Raises InputError for one that is

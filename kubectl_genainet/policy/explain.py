@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kubectl_genainet.policy.decide import Selected, TierOutcome, by_rank, run_tier
+from kubectl_genainet.policy.matching.party import Party
 from kubectl_genainet.policy.model import (
     Action,
     Direction,
@@ -17,7 +18,6 @@ from kubectl_genainet.policy.model import (
     Reason,
     RuleResult,
 )
-from kubectl_genainet.policy.party import Party
 from kubectl_genainet.policy.rules import Policy, Rule, Tier
 
 _EFFECT_OF = {Action.ALLOW: Effect.ALLOWS, Action.DENY: Effect.DENIES, Action.PASS: Effect.PASSES}

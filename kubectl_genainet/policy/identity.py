@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from kubectl_genainet.policy.cidr import Address
+from kubectl_genainet.policy.matching.cidr import Address
+from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.peers import YES, Match, no
+from kubectl_genainet.policy.matching.selectors import NAMESPACE_NAME_LABEL, Operator, Requirement, Selector
 from kubectl_genainet.policy.model import Term
-from kubectl_genainet.policy.party import Party, PartyKind
-from kubectl_genainet.policy.peers import YES, Match, no
-from kubectl_genainet.policy.selectors import NAMESPACE_NAME_LABEL, Operator, Requirement, Selector
 
 POD_NAMESPACE = "io.kubernetes.pod.namespace"
 NAMESPACE_LABELS = "io.cilium.k8s.namespace.labels."
@@ -74,7 +74,7 @@ ABSENT = Value(False)
 
 
 @dataclass(frozen=True)
-class Identities:
+class IdentityScheme:
     """How one cluster's parties get their identities.
 
     `takes` says of a label's key whether it is part of an identity, None where an option that was not read decides.
@@ -173,7 +173,7 @@ class IdentityPeer(msgspec.Struct, frozen=True):
     """
 
     terms: tuple[LabelTerm, ...]
-    identities: Identities
+    identities: IdentityScheme
     field: str
     namespace: str = ""
     unknown_too: bool = False
@@ -261,7 +261,7 @@ class EntityPeer(msgspec.Struct, frozen=True):
 
     entity: str
     field: str
-    identities: Identities
+    identities: IdentityScheme
 
     def match(self, party: Party, own: Party) -> Match:
         if self.entity == "all":

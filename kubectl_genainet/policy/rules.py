@@ -9,9 +9,9 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_genainet.model.finding import ObjectRef
+from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.peers import YES, BlockPeer, Match, Peer, best_match, no
 from kubectl_genainet.policy.model import Action, Direction, Family, Term
-from kubectl_genainet.policy.party import Party, PartyKind
-from kubectl_genainet.policy.peers import YES, BlockPeer, Match, Peer, best_match, no
 
 PROTOCOLS = ("TCP", "UDP", "SCTP")
 

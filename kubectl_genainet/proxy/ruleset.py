@@ -9,14 +9,22 @@ from functools import cached_property
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.node import RulesetDump
 from kubectl_genainet.proxy.evaluator.ir import Chain, Table
+from kubectl_genainet.proxy.evaluator.packet.state import Env, address_number
 from kubectl_genainet.proxy.evaluator.remember import Memory
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
-from kubectl_genainet.proxy.evaluator.state import Env, address_number
 from kubectl_genainet.proxy.iptables.ipset import IpSet, lookups, parse_ipset
-from kubectl_genainet.proxy.iptables.read import BASE_CHAINS, parse_iptables
+from kubectl_genainet.proxy.iptables.listing import LISTED
+from kubectl_genainet.proxy.iptables.read import BASE_CHAINS, EXCERPT, parse_iptables
 from kubectl_genainet.proxy.ipvs.read import VirtualServer, parse_ipvs
+from kubectl_genainet.proxy.nftables.language.text import parse_nft_text
 from kubectl_genainet.proxy.nftables.read import NftTable, parse_nft_json
-from kubectl_genainet.proxy.nftables.text import parse_nft_text
+from kubectl_genainet.proxy.repeats import (
+    IptablesDump,
+    distinct_iptables,
+    distinct_nft,
+    distinct_servers,
+    distinct_sets,
+)
 from kubectl_genainet.proxy.unread import Scope, Unread
 
 
@@ -158,21 +166,20 @@ def _is_legacy(chain: Chain) -> bool:
 
 def parse_ruleset(dumps: Sequence[RulesetDump], *, node_ips: Iterable[str] | None = None) -> Ruleset:
     """All dumps of one node as one ruleset. A dump with an error, or a damaged one, is noted and left out."""
-    sets = tuple(s for d in dumps if d.source == "ipset" for s in parse_ipset(d.text))
+    sets, unread = distinct_sets(s for d in dumps if d.source == "ipset" for s in parse_ipset(d.text))
     set_lookups = lookups(sets)
-    tables: list[Table] = []
+    read: list[IptablesDump] = []
     native: list[NftTable] = []
     servers: list[VirtualServer] = []
     errors: list[str] = []
-    unread: list[Unread] = []
     for dump in sorted(dumps, key=lambda d: "legacy" in d.source):
         if dump.error:
             errors.append(f"{dump.source}: {dump.error}")
         elif dump.source.startswith(("iptables", "ip6tables")):
             family = 6 if dump.source.startswith("ip6") else 4
-            read, parts = parse_iptables(dump.text, dump.source, set_lookups, family)
-            unread += [Unread(dump.source, part) for part in parts]
-            tables += read
+            of_dump, parts = parse_iptables(dump.text, dump.source, set_lookups, family)
+            is_listed = dump.text.startswith(LISTED)
+            read.append(IptablesDump(of_dump, [_part(dump, part) for part in parts], is_listed))
         elif dump.source == "nft":
             is_json = dump.text.lstrip().startswith("{")
             try:
@@ -185,16 +192,21 @@ def parse_ruleset(dumps: Sequence[RulesetDump], *, node_ips: Iterable[str] | Non
             found_servers, gaps = parse_ipvs(dump.text)
             servers += found_servers
             unread += gaps
+    saved_tables, of_iptables = distinct_iptables(read)
+    native, of_nft = distinct_nft(native)
+    servers, of_ipvs = distinct_servers(servers)
+    tables: list[Table] = [*saved_tables]
+    unread += [*of_iptables, *of_nft, *of_ipvs]
     unread += [Unread("ipset", s.unread, s.name, Scope.SET) for s in sets if s.unread]
     if dumps and all(d.source.startswith(("ipset", "conntrack")) for d in dumps):
         unread.append(Unread("dumps", "no rules are among them; save `iptables-save -c` or `nft -j list ruleset`"))
     own = [t for t in native if _is_iptables_own(t)]
-    saved = {t.family for t in tables if "nft" in t.source}
+    saved = {(t.family, t.name) for t in tables if "nft" in t.source}
     for table in tables:
         listed = next((t for t in own if (t.family, t.name) == (table.family, table.name)), None)
         table.number = listed.number if listed is not None and "nft" in table.source else table.number
-    unread += [_lossy(t) for t in own if t.family not in saved and _leaves_out(t)]
-    tables += [t for t in native if not (t.family in saved and t in own)]
+    unread += [_lossy(t) for t in own if (t.family, t.name) not in saved and _leaves_out(t)]
+    tables += [t for t in native if not ((t.family, t.name) in saved and t in own)]
     return Ruleset(
         node=dumps[0].node if dumps else "",
         tables=tuple(tables),
@@ -206,6 +218,10 @@ def parse_ruleset(dumps: Sequence[RulesetDump], *, node_ips: Iterable[str] | Non
         unread=tuple(unread),
         t_ns=min((d.t_ns for d in dumps), default=0),
     )
+
+
+def _part(dump: RulesetDump, what: str) -> Unread:
+    return Unread(dump.source, what, scope=Scope.EXCERPT if what == EXCERPT else Scope.EVERYTHING)
 
 
 def _is_iptables_own(table: NftTable) -> bool:

@@ -13,6 +13,7 @@ class Scope(Enum):
     EVERYTHING = "everything"  # any packet's way: rules or whole tables are missing
     SET = "set"  # who is in one set
     RULE = "rule"  # one rule: the evaluation names it where a packet meets it
+    EXCERPT = "excerpt"  # what stands around an excerpt: flows are judged by what is there, and that is said
     NOTHING = "nothing"  # no packet's way: names, counters
 
 

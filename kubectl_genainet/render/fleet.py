@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 from rich.console import RenderableType
 
-from kubectl_genainet.model.results.fleet import NodeStatus
+from kubectl_genainet.model.results.fleet import AgentStatus
 from kubectl_genainet.render.table import Column, table
 
 _STYLE = {"ready": "green", "not ready": "red", "silent": "red", "none": "yellow"}
-COLUMNS: tuple[Column[NodeStatus], ...] = (
+COLUMNS: tuple[Column[AgentStatus], ...] = (
     Column("NODE", lambda r: r.node),
     Column("AGENT", lambda r: r.state, style=lambda r: _STYLE.get(r.state, "")),
     Column("VERSION", lambda r: r.version),
@@ -21,5 +21,5 @@ COLUMNS: tuple[Column[NodeStatus], ...] = (
 )
 
 
-def fleet_table(rows: Iterable[NodeStatus], *, wide: bool = False) -> RenderableType:
+def fleet_table(rows: Iterable[AgentStatus], *, wide: bool = False) -> RenderableType:
     return table(COLUMNS, rows, wide=wide)

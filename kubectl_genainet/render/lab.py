@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kubectl_genainet.model.results.lab import LabStatus, PodStatus
+from kubectl_genainet.model.results.lab import LabPod, LabStatus
 from kubectl_genainet.render.table import Column, table
 from kubectl_genainet.render.text import make_console
 
-POD_COLUMNS: tuple[Column[PodStatus], ...] = (
+POD_COLUMNS: tuple[Column[LabPod], ...] = (
     Column("NAMESPACE", lambda p: p.namespace),
     Column("NAME", lambda p: p.name),
     Column("READY", lambda p: "yes" if p.ready else "no", style=lambda p: "" if p.ready else "yellow"),

@@ -26,13 +26,15 @@ MAX_EVENTS = 10_000_000
 
 @dataclass(frozen=True, slots=True)
 class DnsOptions:
-    """`as_server`: the target is asked, not asking. `redact`: names are hashed, all but their public suffix."""
+    """`as_server`: the target is asked, not asking. `redact`: names are hashed, all but their public suffix. `cpu_percent` of one
+    core may be spent on each node."""
 
     as_server: bool = False
     redact: bool = False
     timeout_s: float = 30.0
     node: str = ""
     record: str = ""
+    cpu_percent: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ def dns_run(
         probes=("dns",),
         timeout_s=options.timeout_s,
         max_events=MAX_EVENTS,
+        cpu_percent=options.cpu_percent,
         options={"side": scope.side, **hide},
     )
     watching = Watching(

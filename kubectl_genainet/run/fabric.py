@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kubectl_genainet.errors import ExitStatus, GenainetError, InputError
 from kubectl_genainet.fabric.judge import conclude
 from kubectl_genainet.fabric.pods import Member, members
-from kubectl_genainet.fabric.rates import Reading
+from kubectl_genainet.fabric.rates import ReportPair
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.fabric import FabricReport
 from kubectl_genainet.model.kube import Pod
@@ -62,7 +62,7 @@ class Begun:
         """Reads again. Raises GenainetError where no node answers any more."""
         after = read_fabrics(source.agents(), self.addresses, warn, source.failed_nodes)
         both = sorted(self.before.keys() & after.keys())
-        return conclude(self.members, {node: Reading(self.before[node], after[node]) for node in both})
+        return conclude(self.members, {node: ReportPair(self.before[node], after[node]) for node in both})
 
 
 def begin(

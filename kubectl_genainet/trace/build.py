@@ -20,8 +20,6 @@ from kubectl_genainet.model.results.path import (
     Party,
     Verdict,
 )
-from kubectl_genainet.trace.connection import Connection, Direction, Dropped, Place, place_of
-from kubectl_genainet.trace.coverage import Coverage
 from kubectl_genainet.trace.exact import ExactHits
 from kubectl_genainet.trace.fate import Around, fate_of
 from kubectl_genainet.trace.hops import (
@@ -33,13 +31,15 @@ from kubectl_genainet.trace.hops import (
     response_ns,
     translation_of,
 )
+from kubectl_genainet.trace.joining.connection import Connection, Direction, Dropped, Place, place_of
 from kubectl_genainet.trace.nat import nat_of
-from kubectl_genainet.trace.node_progress import NodeProgress
 from kubectl_genainet.trace.streaming.findings import stream_findings
 from kubectl_genainet.trace.streaming.http import http_of
 from kubectl_genainet.trace.streaming.measure import quiet_ns, stream_of
 from kubectl_genainet.trace.symptoms import symptoms
-from kubectl_genainet.trace.watches import Watches
+from kubectl_genainet.trace.watching.coverage import Coverage
+from kubectl_genainet.trace.watching.node_progress import NodeProgress
+from kubectl_genainet.trace.watching.watches import Watches
 from kubectl_genainet.why.drop_context import DropContext
 from kubectl_genainet.why.explain import explain_drop
 from kubectl_genainet.why.remedies import Remedies
@@ -156,7 +156,10 @@ class PathBuilder:
     def _around(self, connection: Connection) -> Around:
         nodes = [n for n in connection.last if n in self._progress.now] or list(self._progress.now)
         until = min((self._watches.wall_clock(n, self._progress.now[n]) for n in nodes), default=0)
-        return Around(self._watches.wall_clock, self._identity.owns, until)
+        return Around(self._watches.wall_clock, self._identity.owns, self._node_of, until)
+
+    def _node_of(self, ip: str) -> str | None:
+        return self._identity.party(ip, None).node
 
     def _as_it_came_in(self, ordered: list[PacketSeen], dropped: Dropped | None) -> FiveTuple | None:
         """The tuple with which the packet came into the namespace of its destination, where it died after that: what a pod's

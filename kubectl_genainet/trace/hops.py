@@ -11,7 +11,7 @@ from kubectl_genainet.context.identity import Identity
 from kubectl_genainet.model.events import PacketSeen
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.path import Hop
-from kubectl_genainet.trace.connection import Connection
+from kubectl_genainet.trace.joining.connection import Connection
 
 
 def in_order(sightings: Sequence[PacketSeen], clocks: Clocks, client_node: str | None) -> list[PacketSeen]:

@@ -32,14 +32,14 @@ from kubectl_genainet.model.exact import RuleHit
 from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.results.path import OpenStream, PacketPath
 from kubectl_genainet.trace.build import PathBuilder
-from kubectl_genainet.trace.connection import Connection
-from kubectl_genainet.trace.connections import Connections
-from kubectl_genainet.trace.coverage import Coverage
 from kubectl_genainet.trace.exact import ExactHits
-from kubectl_genainet.trace.node_progress import NodeProgress
+from kubectl_genainet.trace.joining.connection import Connection
+from kubectl_genainet.trace.joining.connections import Connections
 from kubectl_genainet.trace.settling import SETTLED_NS, Settling
 from kubectl_genainet.trace.streaming.findings import SLOW_NS
-from kubectl_genainet.trace.watches import Watches
+from kubectl_genainet.trace.watching.coverage import Coverage
+from kubectl_genainet.trace.watching.node_progress import NodeProgress
+from kubectl_genainet.trace.watching.watches import Watches
 
 EXACT_NS = 1_500_000_000  # the kernel's trace comes by another way than the packets, and its rules are looked up
 LASTS_NS = 2_000_000_000  # a connection with data that goes on for so long is a stream

@@ -10,10 +10,10 @@ from kubectl_genainet.model.events import Point
 from kubectl_genainet.model.finding import Certainty
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.results.path import PacketPath
-from kubectl_genainet.trace.connection import Connection
-from kubectl_genainet.trace.coverage import Coverage
-from kubectl_genainet.trace.node_progress import NodeProgress
-from kubectl_genainet.trace.watches import Watches
+from kubectl_genainet.trace.joining.connection import Connection
+from kubectl_genainet.trace.watching.coverage import Coverage
+from kubectl_genainet.trace.watching.node_progress import NodeProgress
+from kubectl_genainet.trace.watching.watches import Watches
 
 SETTLED_NS = 400_000_000  # nothing new for so long: the agents poll every 20 ms, the rest is the way to the client
 UNANSWERED_NS = 500_000_000  # beyond the moment when TCP would have sent its SYN again

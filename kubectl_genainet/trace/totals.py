@@ -45,7 +45,7 @@ class Totals:
         if not self._nodes or self._counting != self._nodes:
             return None
         sums: dict[RowKey, list[int]] = defaultdict(lambda: [0] * len(COUNTED))
-        asked = Asked(identity, self._latest.values())
+        asked = ServicesAsked(identity, self._latest.values())
         for counts in self._latest.values():
             numbers = sums[_row(counts, identity, asked)]
             for i, name in enumerate(COUNTED):
@@ -57,7 +57,7 @@ class Totals:
         return tuple(sorted(rows, key=lambda r: (r.counted_at, r.client, str(r.service), r.backend or "")))
 
 
-class Asked:
+class ServicesAsked:
     """Which Services each client asked. A server's socket does not know by which one its client came: where a client asked for
     the endpoint by one Service only, and not by its own address, it was that one."""
 
@@ -87,7 +87,7 @@ def _flow(counts: ConnectionCounts) -> FiveTuple:
     return FiveTuple(counts.client, 0, counts.server, counts.port, Protocol.TCP)
 
 
-def _row(counts: ConnectionCounts, identity: Identity, asked: Asked) -> RowKey:
+def _row(counts: ConnectionCounts, identity: Identity, asked: ServicesAsked) -> RowKey:
     client = _workload(identity.party(counts.client, None))
     at_client = counts.side == "client"
     service = identity.service(_flow(counts)) if at_client else asked.service(counts)

@@ -63,8 +63,11 @@ class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     check: CheckRequest | None = msgspec.field(default=None, name="probe")
     options: dict[str, str] = {}
     http: bool = False  # read the heads of clear HTTP/1.1 messages of the followed ports
-    cpu_percent: float = 5.0  # of one core, that following packets may take on the node
+    cpu_percent: float = 5.0  # of one core, that following packets and DNS exchanges may take on the node
     events_per_second: int = 20_000  # that the reader keeps up with
+
+
+MAX_HISTORY_ADDRESSES = 5_000  # of a HistoryRequest; who wants more asks for all
 
 
 class HistoryRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

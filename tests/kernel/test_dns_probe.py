@@ -252,6 +252,22 @@ def test_the_budget_of_events_is_shared_by_clients(watch: Watch) -> None:
     assert [t.id for t in watch.transactions() if t.end is DnsEnd.ANSWERED] == [7]
 
 
+def test_each_query_beyond_the_budget_is_counted_once_and_its_response_is_no_lone_one(watch: Watch) -> None:
+    watch.probe.limit_events(40)
+    asked = 2000
+    with Responder(), udp(CLIENT, (CLIENT_IP, 0)) as sock:
+        sock.settimeout(2)
+        for number in range(asked):
+            sock.sendto(encode_query(number, "model.example", 1), (SERVER_IP, 53))
+            sock.recv(600)
+        events = watch.settle()
+    accounts = watch.probe.accounts()
+    reported = [t.id for t in watch.transactions() if t.end is DnsEnd.ANSWERED]
+    assert len(reported) == len(events) == len(set(reported))
+    assert accounts["event budget"] == asked - len(reported) > 0
+    assert accounts["emitted"] == asked
+
+
 def test_counts_of_open_exchanges_are_set_right_by_a_sweep(watch: Watch) -> None:
     with udp(CLIENT, (CLIENT_IP, 0)) as sock, udp(SERVER, (SERVER_IP, 53)):
         for number in range(30):

@@ -57,10 +57,10 @@ class Metrics:
     ) -> None:
         self.owners = owners
         self._hooks: OrderedDict[tuple[object, ...], str] = OrderedDict()
-        made = Catalogue(limit, clock)
-        self.registry = made.registry
+        catalogue = Catalogue(limit, clock)
+        self.registry = catalogue.registry
         whose, fold = ("namespace", "workload"), ("namespace", "workload")
-        self._drops = made.counter(
+        self._drops = catalogue.counter(
             "genainet_drops",
             "Packets that the kernel dropped; a GSO packet is one.",
             "reason",
@@ -68,7 +68,7 @@ class Metrics:
             "hook",
             fold=fold,
         )
-        self._dropped_bytes = made.counter(
+        self._dropped_bytes = catalogue.counter(
             "genainet_dropped_bytes",
             "Bytes of the packets in genainet_drops_total.",
             "reason",
@@ -76,7 +76,7 @@ class Metrics:
             "hook",
             fold=fold,
         )
-        self._icmp = made.counter(
+        self._icmp = catalogue.counter(
             "genainet_icmp_errors",
             "ICMP errors received about a flow of the workload.",
             *whose,
@@ -85,20 +85,20 @@ class Metrics:
             "code",
             fold=fold,
         )
-        self._resets = made.counter(
+        self._resets = catalogue.counter(
             "genainet_tcp_resets", "TCP resets sent or received by the workload.", *whose, "direction", fold=fold
         )
-        self._retransmits = made.counter(
+        self._retransmits = catalogue.counter(
             "genainet_tcp_retransmits", "Segments that the workload's TCP sent again.", *whose, "state", fold=fold
         )
-        self._connections = made.counter(
+        self._connections = catalogue.counter(
             "genainet_connections",
             "TCP connections accepted on this node, by the Service and its backend.",
             "service",
             "backend",
             fold=("backend",),
         )
-        self._dns = made.histogram(
+        self._dns = catalogue.histogram(
             "genainet_dns_duration_seconds",
             "Time from a DNS query over UDP leaving the workload to its response arriving there.",
             DNS_BUCKETS,
@@ -106,7 +106,7 @@ class Metrics:
             "rcode",
             fold=fold,
         )
-        self._dns_failures = made.counter(
+        self._dns_failures = catalogue.counter(
             "genainet_dns_failures",
             "DNS queries over UDP that were sent again (repeated) or got no response (expired).",
             *whose,

@@ -252,11 +252,11 @@ class LogExporter:
                 self._send(batch)
 
     def _batch(self) -> list[Record]:
-        found: list[Record] = []
+        records: list[Record] = []
         with contextlib.suppress(queue.Empty):
-            while len(found) < BATCH:
-                found.append(self._queue.get_nowait())
-        return found
+            while len(records) < BATCH:
+                records.append(self._queue.get_nowait())
+        return records
 
     def _send(self, batch: list[Record]) -> None:
         scope = {"scope": {"name": "kubectl-genainet", "version": __version__}, "logRecords": batch}
@@ -311,7 +311,7 @@ class _Answer(msgspec.Struct, rename="camel"):
 def _rejected(answer: bytes) -> int:
     """How many records the collector says it did not take (ExportLogsServiceResponse)."""
     try:
-        found = msgspec.json.decode(answer, type=_Answer).partial_success
-        return max(0, int(found.rejected_log_records)) if found else 0
+        success = msgspec.json.decode(answer, type=_Answer).partial_success
+        return max(0, int(success.rejected_log_records)) if success else 0
     except ValueError:
         return 0

@@ -37,11 +37,11 @@ class Owners:
         if not self._path:
             return
         try:
-            found = os.stat(self._path)
-            version = (found.st_ino, found.st_mtime_ns, found.st_size)
+            status = os.stat(self._path)
+            version = (status.st_ino, status.st_mtime_ns, status.st_size)
             if version == self._version:
                 return
-            if found.st_size > MAX_FILE:
+            if status.st_size > MAX_FILE:
                 raise ValueError(f"it is larger than {MAX_FILE} bytes")
             self.identities = msgspec.json.decode(Path(self._path).read_bytes(), type=Identities)
             self._version, self.error = version, ""
@@ -75,11 +75,11 @@ class Owners:
 
     def concerned(self, netns: int, flow: FiveTuple) -> Owner:
         """Whom an event concerns: the pod in whose namespace it was; on the node, the destination's, else the source's."""
-        found = self._in.get(netns, NOBODY)
-        if found not in (NODE, NOBODY):
-            return found
+        owner_inside = self._in.get(netns, NOBODY)
+        if owner_inside not in (NODE, NOBODY):
+            return owner_inside
         ends = [owner for ip in (flow.dst, flow.src) if (owner := self.at(ip)) not in (NODE, NOBODY)]
-        return ends[0] if ends else found
+        return ends[0] if ends else owner_inside
 
     def service(self, flow: FiveTuple) -> str:
         """The Service that the flow's destination, after any translation, is a backend of."""

@@ -133,11 +133,11 @@ def _blocks(segment: Segment, offset: int) -> Iterator[tuple[Block, int]]:
     with segment.path.open("rb") as file:
         file.seek(offset)
         data = file.read()
-    at = offset
+    position = offset
     for part in scan(data):
-        at += part.length if isinstance(part, Damage) else len(part.data)
+        position += part.length if isinstance(part, Damage) else len(part.data)
         if isinstance(part, Block):
-            yield part, at
+            yield part, position
 
 
 def log_record(row: rows.Row) -> Record:

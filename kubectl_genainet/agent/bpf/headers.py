@@ -99,9 +99,9 @@ def view_source(view: View, fields: dict[str, Field], type_id: int) -> str:
 
 def resolve(views: Sequence[View], btf: Btf) -> dict[str, dict[str, Field]]:
     """Where each view's fields lie on this kernel. Raises GenainetError naming the field that it lacks."""
-    found: dict[str, dict[str, Field]] = {}
+    fields: dict[str, dict[str, Field]] = {}
     for view in views:
-        found[view.name] = {}
+        fields[view.name] = {}
         for path in view.fields:
             field = btf.field(view.struct, path)
             if field is None:
@@ -109,8 +109,8 @@ def resolve(views: Sequence[View], btf: Btf) -> dict[str, dict[str, Field]]:
                     f"this kernel ({platform.release()}) has no {view.struct}.{path}, which the probes read",
                     hint="Please report the kernel's version: the probe needs another way there.",
                 )
-            found[view.name][path] = field
-    return found
+            fields[view.name][path] = field
+    return fields
 
 
 # What BCC's own prelude includes; its copy of uapi/linux/bpf.h needs no more than the integer types.

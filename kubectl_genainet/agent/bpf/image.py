@@ -59,8 +59,8 @@ def private_folder(path: Path) -> Path:
     Where somebody else owns it or may write it, another one is made and returned.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = os.lstat(path)
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022:
+    status = os.lstat(path)
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022:
         return path
     return Path(tempfile.mkdtemp(prefix="kubectl-genainet-"))
 
@@ -92,9 +92,9 @@ def compiled(name: str, job: CompileJob) -> Image:
             f"the probe {name} was not compiled within {COMPILE_S:.0f} s: is the node overloaded?"
         ) from None
     if done.returncode:
-        words = done.stderr.decode(errors="replace").strip()
+        errors = done.stderr.decode(errors="replace").strip()
         raise GenainetError(
-            f"the probe {name} can't be compiled: {words[-2000:] or f'the compiler ended with {done.returncode}'}",
+            f"the probe {name} can't be compiled: {errors[-2000:] or f'the compiler ended with {done.returncode}'}",
             hint="Loading BPF needs root, or CAP_BPF and CAP_PERFMON, and the package python3-bpfcc.",
         )
     return msgspec.msgpack.decode(done.stdout, type=Image)

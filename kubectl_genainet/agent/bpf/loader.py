@@ -14,6 +14,8 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from kubectl_genainet.agent.bpf import syscalls as bpfsys
 from kubectl_genainet.agent.bpf.headers import KernelFacts, header_tree, kernel_facts
 from kubectl_genainet.agent.bpf.image import CompileJob, Image, image_of, private_folder
@@ -176,18 +178,18 @@ class LoadedProbe:
         # Before Linux 5.11 the memory of maps counted against this limit.
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        made: dict[str, bpfsys.BpfMap] = {}
+        maps: dict[str, bpfsys.BpfMap] = {}
         try:
             for m in image.maps:
-                made[m.name] = bpfsys.BpfMap(m.name, m.type, m.key_size, m.value_size, m.max_entries, m.flags)
+                maps[m.name] = bpfsys.BpfMap(m.name, m.type, m.key_size, m.value_size, m.max_entries, m.flags)
         except OSError as error:
-            for table in made.values():
+            for table in maps.values():
                 table.close()
             raise GenainetError(
                 f"the probe {self.probe.name} can't make its maps: {error}",
                 hint="Loading BPF needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.",
             ) from None
-        return made
+        return maps
 
     @staticmethod
     def _has_drop_reason(names: dict[int, str]) -> bool:
@@ -253,8 +255,13 @@ class LoadedProbe:
             if self._bits[i] != word:
                 self.maps["port_bits"].set(_word(i), word.to_bytes(8, "little"))
                 self._bits[i] = word
-        budget = max(1, self.budget.events_per_second)
-        self._change_config(any_port=any_port, own_netns=own is not None, budget=budget, filtered=bool(wanted))
+        self._change_config(any_port=any_port, own_netns=own is not None, filtered=bool(wanted))
+        self.limit_events(self.budget.events_per_second)
+
+    def limit_events(self, per_second: int) -> None:
+        """Has the kernel report at most so many events a second on each CPU, from now on."""
+        self.budget = msgspec.structs.replace(self.budget, events_per_second=max(1, per_second))
+        self._change_config(budget=self.budget.events_per_second)
 
     def _change_config(self, **fields: int) -> None:
         now = _CONFIG.read(self.maps["config"].get(_word(0)) or b"")

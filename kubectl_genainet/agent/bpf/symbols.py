@@ -16,7 +16,7 @@ class Symbols:
 
     @cached_property
     def _table(self) -> tuple[array[int], list[bytes]]:
-        found = []
+        symbols = []
         try:
             lines = Path("/proc/kallsyms").read_bytes().splitlines()
         except OSError:
@@ -24,15 +24,15 @@ class Symbols:
         for line in lines:
             address, kind, name = line.split(None, 3)[:3]
             if kind[0] in _TEXT:
-                found.append((int(address, 16), name))
-        found.sort()
-        return array("Q", (address for address, _ in found)), [name for _, name in found]
+                symbols.append((int(address, 16), name))
+        symbols.sort()
+        return array("Q", (address for address, _ in symbols)), [name for _, name in symbols]
 
     @lru_cache(maxsize=4096)  # noqa: B019 - one instance lives as long as the process
     def name(self, address: int) -> str:
         """The function that the address lies in; "" where none is known."""
         starts, names = self._table
-        at = bisect_right(starts, address) - 1
-        if at < 0 or not starts[at] or address - starts[at] > _FARTHEST:
+        index = bisect_right(starts, address) - 1
+        if index < 0 or not starts[index] or address - starts[index] > _FARTHEST:
             return ""
-        return names[at].decode(errors="replace")
+        return names[index].decode(errors="replace")

@@ -112,8 +112,10 @@ def load_raw_tracepoint(code: bytes, name: str) -> int:
         log = ctypes.create_string_buffer(_LOG_BYTES)
         with contextlib.suppress(OSError):
             return _bpf(_PROG_LOAD, attr(1, ctypes.addressof(log)), "BPF_PROG_LOAD")
-        words = log.value.decode(errors="replace").strip()[-1000:]
-        raise OSError(error.errno, f"{error.strerror}{f': {words}' if words else ''}", error.filename) from None
+        last_lines = log.value.decode(errors="replace").strip()[-1000:]
+        raise OSError(
+            error.errno, f"{error.strerror}{f': {last_lines}' if last_lines else ''}", error.filename
+        ) from None
 
 
 def attach_raw_tracepoint(program: int, tracepoint: str) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import dns.exception
 import dns.message
@@ -15,34 +14,13 @@ import dns.query
 import dns.rcode
 import dns.rdatatype
 
+from kubectl_genainet.model.dns import ResolvConf, parse_resolv_conf
 from kubectl_genainet.model.events import NameLookup
 
 TIMEOUT_S = 10.0  # of all queries together
 _TRY_S = 5.0  # of one query: what a resolver waits (resolv.conf(5), timeout)
 _PORT = 53
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvConf:
-    servers: tuple[str, ...]
-    search: tuple[str, ...]
-    ndots: int
-
-
-def parse_resolv_conf(text: str) -> ResolvConf:
-    """The settings; as the C library has them, at most three servers, and one dot where ndots is not set."""
-    servers: list[str] = []
-    search: tuple[str, ...] = ()
-    ndots = 1
-    for key, *words in (line.split() for line in text.splitlines() if line.strip()):
-        if key == "nameserver" and words:
-            servers.append(words[0].partition("%")[0])
-        elif key in ("search", "domain"):
-            search = tuple(words)
-        elif key == "options":
-            dots = [w.removeprefix("ndots:") for w in words if w.startswith("ndots:")]
-            ndots = min(15, int(dots[-1])) if dots and dots[-1].isdecimal() else ndots
-    return ResolvConf(tuple(servers[:3]), search, ndots)
+_SERVERS = 3  # that the C library reads (resolv.conf(5), MAXNS)
 
 
 def candidates(name: str, conf: ResolvConf) -> Iterator[str]:
@@ -53,7 +31,7 @@ def candidates(name: str, conf: ResolvConf) -> Iterator[str]:
     absolute = f"{name}."
     if name.count(".") >= conf.ndots:
         yield absolute
-    yield from (f"{name}.{domain.rstrip('.')}." for domain in conf.search)
+    yield from (f"{name}.{domain}." for domain in conf.search)
     if name.count(".") < conf.ndots:
         yield absolute
 
@@ -61,12 +39,13 @@ def candidates(name: str, conf: ResolvConf) -> Iterator[str]:
 def look_up(name: str, resolv_conf: str, *, ipv6: bool, port: int = _PORT) -> NameLookup:
     """What the name resolves to; never raises."""
     conf, began = parse_resolv_conf(resolv_conf), time.monotonic()
-    if not conf.servers:
+    servers = tuple(address.partition("%")[0] for address in conf.nameservers[:_SERVERS])
+    if not servers:
         return NameLookup(name=name, outcome="no name server in the pod's resolv.conf")
-    asked, queries, server = name, 0, conf.servers[0]
+    asked, queries, server = name, 0, servers[0]
     outcome = "timeout"
     for asked in candidates(name, conf):
-        outcome, addresses, server, tried = _ask(asked, conf.servers, began, ipv6=ipv6, port=port)
+        outcome, addresses, server, tried = _ask(asked, servers, began, ipv6=ipv6, port=port)
         queries += tried
         if addresses or outcome not in ("NXDOMAIN", "no address"):
             break
@@ -93,8 +72,8 @@ def _ask(
             outcome = getattr(error, "strerror", None) or type(error).__name__
             continue
         rcode = dns.rcode.to_text(answer.rcode())
-        found = tuple(
+        addresses = tuple(
             str(item) for rrset in answer.answer if rrset.rdtype == dns.rdatatype.from_text(kind) for item in rrset
         )
-        return ("answered" if found else "no address" if rcode == "NOERROR" else rcode), found, server, tried
+        return ("answered" if addresses else "no address" if rcode == "NOERROR" else rcode), addresses, server, tried
     return outcome, (), server, tried

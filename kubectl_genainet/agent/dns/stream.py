@@ -17,7 +17,7 @@ def _after(a: int, b: int) -> int:
 
 
 @dataclass(slots=True)
-class Stream:
+class TcpDirection:
     """One direction of one connection. `broken`: a part of it was not seen, and the rest can't be cut into messages."""
 
     following: int  # sequence number that comes next
@@ -82,15 +82,15 @@ class Streams:
     """Streams by any key; the longest unused goes when there are too many. `lost` counts those given up."""
 
     def __init__(self) -> None:
-        self._streams: dict[object, Stream] = {}
+        self._streams: dict[object, TcpDirection] = {}
         self.lost = 0
 
     def syn(self, key: object, seq: int) -> None:
         """A connection begins: its first byte has the number after the SYN's."""
         self._streams.pop(key, None)
-        self._put(key, Stream((seq + 1) & 0xFFFFFFFF))
+        self._put(key, TcpDirection((seq + 1) & 0xFFFFFFFF))
 
-    def _put(self, key: object, stream: Stream) -> None:
+    def _put(self, key: object, stream: TcpDirection) -> None:
         if len(self._streams) >= MAX_STREAMS:
             del self._streams[next(iter(self._streams))]
         self._streams[key] = stream
@@ -98,11 +98,11 @@ class Streams:
     def feed(self, key: object, seq: int, payload: bytes, length: int) -> Iterator[bytes]:
         """The messages that the segment completes. A stream whose beginning was not seen is taken to begin here."""
         stream = self._streams.pop(key, None)
-        self._put(key, stream := stream or Stream(seq))
+        self._put(key, stream := stream or TcpDirection(seq))
         broken = stream.broken
         yield from stream.feed(seq, payload, length)
         self.lost += stream.broken and not broken
 
-    def end(self, key: object) -> Stream | None:
+    def end(self, key: object) -> TcpDirection | None:
         """The connection is over; returns what is known of it."""
         return self._streams.pop(key, None)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kubectl_genainet.model.cluster import canonical_ip
-from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.model.packet import FiveTuple, Protocol
+from kubectl_genainet.model.units import whole_number
 
 NETLINK_NETFILTER = 12
 SOL_NETLINK, ADD_MEMBERSHIP = 270, 1
@@ -61,25 +61,25 @@ class TraceMessage:
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(type, payload) of the netlink messages in one datagram."""
-    at = 0
-    while at + 16 <= len(data):
-        length, kind = struct.unpack_from("=IH", data, at)
+    offset = 0
+    while offset + 16 <= len(data):
+        length, kind = struct.unpack_from("=IH", data, offset)
         if length < 16:
             return
-        yield kind, data[at + 16 : at + length]
-        at += (length + 3) & ~3
+        yield kind, data[offset + 16 : offset + length]
+        offset += (length + 3) & ~3
 
 
 def attributes(data: bytes) -> dict[int, bytes]:
-    found: dict[int, bytes] = {}
-    at = 0
-    while at + 4 <= len(data):
-        length, kind = struct.unpack_from("=HH", data, at)
+    values: dict[int, bytes] = {}
+    offset = 0
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
         if length < 4:
             break
-        found[kind & 0x3FFF] = data[at + 4 : at + length]
-        at += (length + 3) & ~3
-    return found
+        values[kind & 0x3FFF] = data[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return values
 
 
 def _text(value: bytes | None) -> str:
@@ -95,35 +95,35 @@ def decode_trace(data: bytes) -> Iterator[TraceMessage]:
     for kind, payload in messages(data):
         if kind != _TRACE_MESSAGE or len(payload) < 4:
             continue
-        found = attributes(payload[4:])
-        verdict = attributes(found.get(5, b""))
+        values = attributes(payload[4:])
+        verdict = attributes(values.get(5, b""))
         code = struct.unpack(">i", verdict[1])[0] if len(verdict.get(1, b"")) == 4 else None
         name = _VERDICTS.get(code, str(code)) if code is not None else ""
         target = _text(verdict.get(2))
         yield TraceMessage(
-            trace=_number(found.get(6)) or 0,
-            packet=_packet_id(found.get(8, b"") + found.get(9, b"")),
-            kind=_KINDS.get(_number(found.get(4)) or 0, "unknown"),
+            trace=_number(values.get(6)) or 0,
+            packet=_packet_id(values.get(8, b"") + values.get(9, b"")),
+            kind=_KINDS.get(_number(values.get(4)) or 0, "unknown"),
             family=_FAMILIES.get(payload[0], str(payload[0])),
-            table=_text(found.get(1)),
-            chain=_text(found.get(2)),
-            handle=_number(found.get(3)) or 0,
+            table=_text(values.get(1)),
+            chain=_text(values.get(2)),
+            handle=_number(values.get(3)) or 0,
             index=None,
             verdict=f"{name} {target}".strip(),
-            flow=flow_of(found.get(8, b"") + found.get(9, b"")),
-            mark=_number(found.get(14)),
+            flow=flow_of(values.get(8, b"") + values.get(9, b"")),
+            mark=_number(values.get(14)),
         )
 
 
 def decode_log(data: bytes) -> Iterator[TraceMessage]:
     """TRACE records in a datagram of an NFLOG group: the prefix is "TRACE: table:chain:rule:number "."""
     for kind, payload in messages(data):
-        found = attributes(payload[4:]) if kind == _LOG_PACKET else {}
-        prefix = _text(found.get(10))
+        values = attributes(payload[4:]) if kind == _LOG_PACKET else {}
+        prefix = _text(values.get(10))
         if not prefix.startswith("TRACE: "):
             continue
         table, chain, what, number = (*prefix.removeprefix("TRACE: ").strip().split(":"), "", "", "")[:4]
-        packet = found.get(9, b"")
+        packet = values.get(9, b"")
         yield TraceMessage(
             trace=0,
             packet=_packet_id(packet),
@@ -135,7 +135,7 @@ def decode_log(data: bytes) -> Iterator[TraceMessage]:
             index=(whole_number(number) or 0) if what == "rule" else 0,
             verdict="",
             flow=flow_of(packet),
-            mark=_number(found.get(2)),
+            mark=_number(values.get(2)),
         )
 
 

@@ -111,11 +111,11 @@ def _remove_legacy(node: Node, family: str) -> list[str]:
             match = re.search(rf'--comment "{COMMENT} ([^"]*)"', line)
             if match and line.startswith("-A ") and line.endswith("-j TRACE"):
                 backends = dict(part.split("=", 1) for part in match.group(1).split() if "=" in part)
-                words = [w.strip('"') for w in re.findall(r'"[^"]*"|\S+', line)]
+                arguments = [w.strip('"') for w in re.findall(r'"[^"]*"|\S+', line)]
                 with contextlib.suppress(GenainetError):
                     set_log_backends(node, backends)
-                node.run(f"{family}-legacy", "-t", "raw", "-D", *words[1:])
-                removed.append(f"{family}-legacy: {' '.join(words[1:])}")
+                node.run(f"{family}-legacy", "-t", "raw", "-D", *arguments[1:])
+                removed.append(f"{family}-legacy: {' '.join(arguments[1:])}")
     return removed
 
 

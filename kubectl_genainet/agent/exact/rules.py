@@ -62,7 +62,7 @@ def exact_filters(filters: Sequence[FilterEntry]) -> tuple[FilterEntry, ...]:
     """
     if len(filters) > MAX_FILTERS:
         raise GenainetError(f"{len(filters)} addresses are more than the {MAX_FILTERS} that can be traced exactly")
-    found: dict[FilterEntry, None] = {}
+    narrowed: dict[FilterEntry, None] = {}
     for entry in filters:
         protocol = entry.protocol.lower()
         try:
@@ -72,8 +72,8 @@ def exact_filters(filters: Sequence[FilterEntry]) -> tuple[FilterEntry, ...]:
         if protocol not in ("", *_WITH_PORTS, "icmp", "icmpv6") or not 0 <= entry.port <= 65535:
             raise GenainetError(f"{entry.protocol[:16]!r} and {entry.port} are no protocol and port")
         port = entry.port if protocol in ("", *_WITH_PORTS) else 0
-        found[FilterEntry(ip, port, protocol)] = None
-    return tuple(found)
+        narrowed[FilterEntry(ip, port, protocol)] = None
+    return tuple(narrowed)
 
 
 def legacy_rules(filters: Sequence[FilterEntry], mark: str) -> Iterator[list[str]]:

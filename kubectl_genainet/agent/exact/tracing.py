@@ -180,16 +180,16 @@ class ExactTracer:
 
     def _list(self, *what: str) -> None:
         """Learns the places of the rules; all at the start, so that no packet has to wait for them."""
-        found: dict[tuple[str, str, str], dict[int, int]] = {}
+        positions: dict[tuple[str, str, str], dict[int, int]] = {}
         try:
             listing = msgspec.json.decode(self.node.run("nft", "-j", "list", *what), type=_Listing)
         except (msgspec.DecodeError, RecursionError) as error:
             raise GenainetError(f"nft's list can't be read: {error}") from None
         for item in listing.nftables:
             if item.rule is not None:
-                places = found.setdefault((item.rule.family, item.rule.table, item.rule.chain), {})
+                places = positions.setdefault((item.rule.family, item.rule.table, item.rule.chain), {})
                 places[item.rule.handle] = len(places) + 1
-        self._positions.update(found)
+        self._positions.update(positions)
 
     def _start_nftrace(self) -> None:
         # nft may cut a listing short: chains are listed as packets meet them.

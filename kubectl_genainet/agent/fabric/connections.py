@@ -19,17 +19,17 @@ MAX_READ = 50_000
 
 def connections(inode: int) -> NamespaceConnections:
     """Of the namespace that the caller is in, whose number is `inode`; the loopback's are left out."""
-    found = []
+    measured = []
     left_out = 0
     with DiagSocket() as diag:
         for family in (socket.AF_INET, socket.AF_INET6):
             for number, one in enumerate(_read(diag, family)):
                 if number < MAX_READ:
-                    found.append(one)
+                    measured.append(one)
                 else:
                     left_out += 1
-    kept = heapq.nlargest(MAX_CONNECTIONS, found, key=lambda c: c.sent + c.received)
-    return NamespaceConnections(inode, tuple(kept), left_out + len(found) - len(kept))
+    kept = heapq.nlargest(MAX_CONNECTIONS, measured, key=lambda c: c.sent + c.received)
+    return NamespaceConnections(inode, tuple(kept), left_out + len(measured) - len(kept))
 
 
 def _read(diag: DiagSocket, family: int) -> Iterator[TcpConnection]:

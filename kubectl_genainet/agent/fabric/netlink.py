@@ -35,24 +35,24 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(type, value) of each; ends where what follows is none."""
-    at = 0
-    while at + 4 <= len(data):
-        size, kind = struct.unpack_from("=HH", data, at)
-        if size < 4 or at + size > len(data):
+    offset = 0
+    while offset + 4 <= len(data):
+        size, kind = struct.unpack_from("=HH", data, offset)
+        if size < 4 or offset + size > len(data):
             return
-        yield kind & _TYPE, data[at + 4 : at + size]
-        at += -(-size // 4) * 4
+        yield kind & _TYPE, data[offset + 4 : offset + size]
+        offset += -(-size // 4) * 4
 
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(type, body) of each netlink message of a datagram."""
-    at = 0
-    while at + _HEADER.size <= len(data):
-        size, kind, *_ = _HEADER.unpack_from(data, at)
-        if size < _HEADER.size or at + size > len(data):
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        size, kind, *_ = _HEADER.unpack_from(data, offset)
+        if size < _HEADER.size or offset + size > len(data):
             return
-        yield kind, data[at + _HEADER.size : at + size]
-        at += -(-size // 4) * 4
+        yield kind, data[offset + _HEADER.size : offset + size]
+        offset += -(-size // 4) * 4
 
 
 def _word(value: bytes) -> int:
@@ -61,10 +61,10 @@ def _word(value: bytes) -> int:
 
 def device_of(body: bytes) -> tuple[int, str] | None:
     """(index, name) of a device."""
-    found = dict(attributes(body))
-    if _INDEX not in found or _NAME not in found:
+    values = dict(attributes(body))
+    if _INDEX not in values or _NAME not in values:
         return None
-    return _word(found[_INDEX]), found[_NAME].rstrip(b"\0").decode("ascii", "backslashreplace")[:63]
+    return _word(values[_INDEX]), values[_NAME].rstrip(b"\0").decode("ascii", "backslashreplace")[:63]
 
 
 def queue_pairs_of(body: bytes) -> Counter[int]:
@@ -118,8 +118,8 @@ class RdmaNetlink:
 
     def devices(self) -> dict[str, int]:
         """Index by name."""
-        found = map(device_of, self._answers(request(_GET, dump=True), dump=True))
-        return {device[1]: device[0] for device in found if device is not None}
+        devices = map(device_of, self._answers(request(_GET, dump=True), dump=True))
+        return {device[1]: device[0] for device in devices if device is not None}
 
     def queue_pairs(self, index: int) -> Counter[int]:
         """By process, as its number is in the caller's PID namespace."""

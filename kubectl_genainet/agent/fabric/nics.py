@@ -18,10 +18,10 @@ def statistics(device: str) -> dict[str, int]:
     except (OSError, ValueError):
         return {}
     try:
-        found = dict(ethtool.get_statistics())
+        counters = dict(ethtool.get_statistics())
     except Exception:  # pyroute2 has errors of its own for a driver without statistics
         return {}
     finally:
         ethtool.close()
-    trouble = {name: value for name, value in found.items() if value and _TROUBLE.search(name)}
+    trouble = {name: value for name, value in counters.items() if value and _TROUBLE.search(name)}
     return dict(sorted(trouble.items())[:MAX_STATISTICS])

@@ -48,34 +48,34 @@ def _with_users(device: RdmaDevice, netlink: RdmaNetlink, indices: Mapping[str, 
 
 def users_of(pids: Mapping[int, int]) -> tuple[tuple[int, int], ...]:
     """(inode of the network namespace, queue pairs) of the processes that are still there."""
-    found: Counter[int] = Counter()
+    users: Counter[int] = Counter()
     for pid, number in pids.items():
         with contextlib.suppress(OSError):
-            found[os.stat(f"/proc/{pid}/ns/net").st_ino] += number
-    return tuple(sorted(found.items()))
+            users[os.stat(f"/proc/{pid}/ns/net").st_ino] += number
+    return tuple(sorted(users.items()))
 
 
 def fabric_report(node: str, paths: Mapping[str, tuple[int, str]], root: Path = CLASS) -> FabricReport:
     """`paths`: for each address that was asked for, the inode and the path of the namespace that has it."""
     deadline = time.monotonic() + REPORT_S
     by_inode = dict(paths.values())
-    found: list[NamespaceConnections] = []
+    reports: list[NamespaceConnections] = []
     unreadable = []
     t_ns = time.monotonic_ns()
     fabric = read_fabric(root)
     for inode, path in by_inode.items():
         if time.monotonic() > deadline:
-            unreadable.append(f"TCP connections of {len(by_inode) - len(found)} network namespaces: no time left")
+            unreadable.append(f"TCP connections of {len(by_inode) - len(reports)} network namespaces: no time left")
             break
         try:
-            found.append(inside_path(path, lambda inode=inode: connections(inode)))  # type: ignore[misc]
+            reports.append(inside_path(path, lambda inode=inode: connections(inode)))  # type: ignore[misc]
         except Exception as error:
             unreadable.append(f"TCP connections of network namespace {inode}: {error}"[:200])
     return FabricReport(
         node=node,
         t_ns=t_ns,
         fabric=fabric,
-        namespaces=tuple(found),
+        namespaces=tuple(reports),
         addresses={ip: inode for ip, (inode, _) in paths.items()},
         unreadable=(*fabric.unreadable, *unreadable),
     )

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from kubectl_genainet.model.fabric import RdmaDevice, RdmaPort
-from kubectl_genainet.model.numbers import whole_number
+from kubectl_genainet.model.units import whole_number
 
 CLASS = Path("/sys/class/infiniband")
 MAX_DEVICES = 256  # a p5.48xlarge has 32

@@ -28,14 +28,14 @@ def read_head(segment: bytes) -> Head | None:
     head, found, _ = segment.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     length = len(head) + 4 if found else 0
-    words = first.split(" ", 2)
-    if len(words) < 2:
+    parts = first.split(" ", 2)
+    if len(parts) < 2:
         return None
     kind = _content_type(lines)
-    if words[0] in _VERSIONS and words[1].isascii() and words[1].isdigit() and len(words[1]) == 3:
-        return Head(status=int(words[1]), content_type=kind, length=length)
-    if words[0] in METHODS and len(words) == 3 and words[2] in _VERSIONS:
-        return Head(words[0], _without_query(words[1]), 0, kind, length)
+    if parts[0] in _VERSIONS and parts[1].isascii() and parts[1].isdigit() and len(parts[1]) == 3:
+        return Head(status=int(parts[1]), content_type=kind, length=length)
+    if parts[0] in METHODS and len(parts) == 3 and parts[2] in _VERSIONS:
+        return Head(parts[0], _without_query(parts[1]), 0, kind, length)
     return None
 
 

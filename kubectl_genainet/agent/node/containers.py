@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from kubectl_genainet.agent.node.inroot import Process
 from kubectl_genainet.model.node import ContainerCpu
-from kubectl_genainet.model.numbers import whole_number
+from kubectl_genainet.model.units import whole_number
 
 # …/<id> (cgroupfs), …/cri-containerd-<id>.scope, …/crio-<id>.scope, …/docker-<id>.scope (systemd)
 _CONTAINER = re.compile(r"(?:/|-)([0-9a-f]{64})(?:\.scope)?$", re.MULTILINE)
@@ -25,20 +25,20 @@ def container_cpu(inodes: set[int]) -> tuple[ContainerCpu, ...]:
     where the agent reads it through one of its processes: the node's own mount is not in sight from a container.
     Containers that are unlike that are left out.
     """
-    found: dict[str, ContainerCpu] = {}
+    accounts: dict[str, ContainerCpu] = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with Process(pid) as process:
                 if process.network_namespace not in inodes:
                     continue
                 match = _CONTAINER.search(process.read("cgroup", _MAX_BYTES))
-                if match and match[1] not in found and (account := _cpu_stat(process, match[1])) is not None:
-                    found[match[1]] = account
+                if match and match[1] not in accounts and (account := _cpu_stat(process, match[1])) is not None:
+                    accounts[match[1]] = account
         except OSError:  # the process has ended, or may not be looked at
             continue
-        if len(found) == MAX_CONTAINERS:
+        if len(accounts) == MAX_CONTAINERS:
             break
-    return tuple(found[key] for key in sorted(found))
+    return tuple(accounts[key] for key in sorted(accounts))
 
 
 def _cpu_stat(process: Process, container: str) -> ContainerCpu | None:

@@ -102,25 +102,25 @@ def kernel_is_shared(host_netns: str) -> bool:
 
 def _candidates() -> dict[int, Candidate]:
     """Namespaces by inode: those of processes, and those that a file in /run/netns keeps."""
-    found: dict[int, Candidate] = {}
+    candidates: dict[int, Candidate] = {}
     for folder in _RUN_NETNS:
         if folder.is_dir():
             for entry in folder.iterdir():
                 try:
-                    found.setdefault(entry.stat().st_ino, Candidate(str(entry)))
+                    candidates.setdefault(entry.stat().st_ino, Candidate(str(entry)))
                 except OSError:
                     continue
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             inode = os.stat(f"/proc/{pid}/ns/net").st_ino
-            candidate = found.setdefault(inode, Candidate(f"/proc/{pid}/ns/net"))
+            candidate = candidates.setdefault(inode, Candidate(f"/proc/{pid}/ns/net"))
             uids = pod_uids(Path(f"/proc/{pid}/cgroup").read_text(errors="replace"))
             if uids:
                 candidate.pod_uids |= uids
                 candidate.container_pids = [*candidate.container_pids[-4:], pid]
         except OSError:  # the process has ended, or may not be looked at
             continue
-    return found
+    return candidates
 
 
 def _hangs_on(candidate: Candidate, host_fd: int) -> bool:
@@ -284,9 +284,9 @@ class Inventory:
         wanted = canonical_ip(ip)
         for inode, candidate in self._own().items():
             try:
-                found = look_inside(inode, candidate, host=False)[0]
-                if wanted in found.addresses:
-                    return candidate.path, found.resolv_conf
+                namespace = look_inside(inode, candidate, host=False)[0]
+                if wanted in namespace.addresses:
+                    return candidate.path, namespace.resolv_conf
             except Exception:  # unreadable: the report says so
                 continue
         return None, ""

@@ -103,10 +103,10 @@ def _dump(ipvs: GenericNetlinkSocket, command: int, service: Attributes | None =
 
 def _attributes(message: Any, name: str) -> Attributes:
     """A message's service or destination by its attributes' names, without their prefix."""
-    found = message.get_attr(name)
-    if found is None:
+    nested = message.get_attr(name)
+    if nested is None:
         raise ValueError(f"the kernel's answer has no {name}")
-    return {key.removeprefix("IPVS_SVC_ATTR_").removeprefix("IPVS_DEST_ATTR_"): value for key, value in found["attrs"]}
+    return {key.removeprefix("IPVS_SVC_ATTR_").removeprefix("IPVS_DEST_ATTR_"): value for key, value in nested["attrs"]}
 
 
 def render(servers: Sequence[tuple[Attributes, Sequence[Attributes]]]) -> str:
@@ -137,21 +137,21 @@ def _service_name(service: Attributes) -> str:
 
 def _service_options(service: Attributes) -> str:
     flags = service["FLAGS"]["flags"]
-    said = ""
+    options = ""
     if flags & _PERSISTENT:
-        said += f" -p {service['TIMEOUT']}"
+        options += f" -p {service['TIMEOUT']}"
         mask = bytes(service["NETMASK"])
         if service["AF"] == socket.AF_INET and mask != b"\xff\xff\xff\xff":
-            said += f" -M {ipaddress.IPv4Address(mask)}"
+            options += f" -M {ipaddress.IPv4Address(mask)}"
         elif service["AF"] == socket.AF_INET6 and int.from_bytes(mask, sys.byteorder) != 128:
-            said += f" -M {int.from_bytes(mask, sys.byteorder)}"
+            options += f" -M {int.from_bytes(mask, sys.byteorder)}"
     if service.get("PE_NAME"):
-        said += f" --pe {service['PE_NAME']}"
+        options += f" --pe {service['PE_NAME']}"
     if flags & _ONE_PACKET:
-        said += " -o"
+        options += " -o"
     names = _NAMED_FLAGS.get(service["SCHED_NAME"], _FLAGS)
     chosen = [name for bit, name in names.items() if flags & bit]
-    return said + (f" -b {','.join(chosen)}" if chosen else "")
+    return options + (f" -b {','.join(chosen)}" if chosen else "")
 
 
 def _tunnel(dest: Attributes) -> str:

@@ -11,8 +11,8 @@ import threading
 from collections import defaultdict
 
 from kubectl_genainet.model.node import KubeProxyState, Latency
-from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.model.packet import OBSERVER
+from kubectl_genainet.model.units import whole_number
 
 # metricsBindAddress: 127.0.0.1:10249 unless configured otherwise (KubeProxyConfiguration v1alpha1).
 ADDRESS, PORT = "127.0.0.1", 10249
@@ -43,14 +43,14 @@ def parse_metrics(text: str, mode: str) -> KubeProxyState:
 
     Lines that are not a bucket of these histograms are left out; a mode that is no word is "".
     """
-    found: dict[str, dict[float, int]] = defaultdict(lambda: defaultdict(int))
+    buckets: dict[str, dict[float, int]] = defaultdict(lambda: defaultdict(int))
     for line in text.splitlines():
         name = next((name for name in (_SYNC, _PROGRAMMING) if line.startswith(f"{name}_bucket{{")), None)
         if name is not None and (bucket := _bucket(line[:_MAX_LINE])) is not None:
             bound, count = bucket
-            found[name][bound] += count
+            buckets[name][bound] += count
     plain = mode if _MODE.fullmatch(mode) else ""
-    return KubeProxyState(mode=plain, syncs=_latency(found[_SYNC]), programming=_latency(found[_PROGRAMMING]))
+    return KubeProxyState(mode=plain, syncs=_latency(buckets[_SYNC]), programming=_latency(buckets[_PROGRAMMING]))
 
 
 def _bucket(line: str) -> tuple[float, int] | None:

@@ -23,7 +23,7 @@ from kubectl_genainet.agent.node.inroot import Process, read_plain
 from kubectl_genainet.agent.node.netns import inside_path
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.node import Device, NetNs, Route
-from kubectl_genainet.model.numbers import whole_number
+from kubectl_genainet.model.units import whole_number
 
 LINKS_S = 15.0  # devices and routes of a namespace are read anew after this time, or when a namespace comes or goes
 _SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h
@@ -132,8 +132,8 @@ def _netstat() -> dict[str, int]:
         return {}
     for names, values in zip(lines[::2], lines[1::2], strict=False):
         if names.startswith("TcpExt:"):
-            found = dict(zip(names.split()[1:], map(whole_number, values.split()[1:]), strict=False))
-            return {name: n for name in wanted if (n := found.get(name)) is not None}
+            counters = dict(zip(names.split()[1:], map(whole_number, values.split()[1:]), strict=False))
+            return {name: n for name in wanted if (n := counters.get(name)) is not None}
     return {}
 
 
@@ -155,8 +155,8 @@ def _conntrack_counters() -> dict[str, int]:
             per_cpu = socket.stat()
     except (OSError, NetlinkError):
         return {}
-    found = [dict(cpu["attrs"]) for cpu in per_cpu]
-    return {f"conntrack_{name}": sum(cpu.get(key) or 0 for cpu in found) for key, name in _CONNTRACK.items()}
+    counters = [dict(cpu["attrs"]) for cpu in per_cpu]
+    return {f"conntrack_{name}": sum(cpu.get(key) or 0 for cpu in counters) for key, name in _CONNTRACK.items()}
 
 
 def _resolv_conf(candidate: Candidate, inode: int) -> str:

@@ -111,11 +111,11 @@ def _run(command: tuple[str, ...], *, most: int = MAX_BYTES, what: str = "rulese
                 late = not timer.is_alive()
                 timer.cancel()
             errors.seek(0)
-            said = errors.read(500).decode(errors="replace").strip()
+            complaint = errors.read(500).decode(errors="replace").strip()
     except OSError as error:
         return "", str(error)
     if late:
         return "", f"{command[2]} took more than {TIMEOUT_S} s"
     if process.returncode:
-        return "", said or f"{command[2]} ended with {process.returncode}"
+        return "", complaint or f"{command[2]} ended with {process.returncode}"
     return output.decode(errors="replace"), ""

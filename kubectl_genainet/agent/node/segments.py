@@ -43,7 +43,7 @@ def segment_filter(ports: Iterable[int], begins: Iterable[bytes] = (), most: int
     bytes of each. With `begins`, only segments whose data begins with one of these four bytes."""
     ports, words = sorted(ports)[:_MAX_PORTS], [int.from_bytes(word[:4], "big") for word in begins]
     program: list[tuple[int, str, str, int]] = []
-    at: dict[str, int] = {}
+    labels: dict[str, int] = {}
 
     def add(code: int, k: int = 0, yes: str = "", no: str = "") -> None:
         program.append((code, yes, no, k))
@@ -66,17 +66,17 @@ def segment_filter(ports: Iterable[int], begins: Iterable[bytes] = (), most: int
     compare(_LDH_IND, 0, four)
     compare(_LDH_IND, 2, four)
     add(_JEQ, 1 << 31, no="leave", yes="leave")
-    at["six"] = len(program)
+    labels["six"] = len(program)
     add(_LDB, 6)
     add(_JEQ, socket.IPPROTO_TCP, no="leave")
     add(_LDX, 40)
     compare(_LDH_IND, 0, six)
     compare(_LDH_IND, 2, six)
-    at["leave"] = len(program)
+    labels["leave"] = len(program)
     add(_RET, 0)
     if words:
         # X is where the TCP header begins; the upper half of its thirteenth byte is its length in words.
-        at["data4"] = at["data6"] = len(program)
+        labels["data4"] = labels["data6"] = len(program)
         add(_LDB_IND, 12)
         add(_AND, 0xF0)
         add(_RSH, 2)
@@ -86,11 +86,11 @@ def segment_filter(ports: Iterable[int], begins: Iterable[bytes] = (), most: int
         for word in words:
             add(_JEQ, word, yes="take")
         add(_RET, 0)
-    at["take"] = len(program)
+    labels["take"] = len(program)
     add(_RET, most)
 
     def distance(here: int, label: str) -> int:
-        return at[label] - here - 1 if label else 0
+        return labels[label] - here - 1 if label else 0
 
     return [(code, distance(i, yes), distance(i, no), k) for i, (code, yes, no, k) in enumerate(program)]
 

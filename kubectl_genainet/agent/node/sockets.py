@@ -24,10 +24,10 @@ def listeners(protocol: int) -> tuple[Listener, ...] | None:
     """
     try:
         with DiagSocket() as diag:
-            found = {item for family in (socket.AF_INET, socket.AF_INET6) for item in _read(diag, family, protocol)}
+            listening = {item for family in (socket.AF_INET, socket.AF_INET6) for item in _read(diag, family, protocol)}
     except (OSError, NetlinkError):
         return None
-    return tuple(sorted(found, key=lambda i: (i.port, i.ip))) if len(found) <= MAX_LISTENERS else None
+    return tuple(sorted(listening, key=lambda i: (i.port, i.ip))) if len(listening) <= MAX_LISTENERS else None
 
 
 def _read(diag: DiagSocket, family: int, protocol: int) -> Iterator[Listener]:

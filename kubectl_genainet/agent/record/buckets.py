@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kubectl_genainet.agent.record.histograms import MAX_ROWS, Counts, Times
+from kubectl_genainet.agent.record.histograms import MAX_ROWS, HistogramBuilder, Times
 from kubectl_genainet.model.events import (
     ConnectionCounts,
     DnsEnd,
@@ -33,7 +33,7 @@ class _Drops:
 @dataclass(slots=True)
 class _Dns:
     count: int = 0
-    times: Counts = field(default_factory=Counts)
+    times: HistogramBuilder = field(default_factory=HistogramBuilder)
 
 
 class Buckets:

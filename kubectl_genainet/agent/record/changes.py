@@ -17,13 +17,13 @@ def changes(before: NodeReport, after: NodeReport, since_ns: int, at_ns: int) ->
     """At most MAX_CHANGES. A namespace is identified by its inode number."""
     old = {netns.inode: netns for netns in before.namespaces}
     new = {netns.inode: netns for netns in after.namespaces}
-    made: list[NodeChange] = []
+    changed: list[NodeChange] = []
     for inode in old.keys() | new.keys():
         for what, subject, was, now in _of_namespace(old.get(inode), new.get(inode)):
-            if len(made) >= MAX_CHANGES:
-                return made
+            if len(changed) >= MAX_CHANGES:
+                return changed
             netns = new.get(inode) or old[inode]
-            made.append(
+            changed.append(
                 NodeChange(
                     node=after.node,
                     at_ns=at_ns,
@@ -36,7 +36,7 @@ def changes(before: NodeReport, after: NodeReport, since_ns: int, at_ns: int) ->
                     netns=inode,
                 )
             )
-    return made
+    return changed
 
 
 def _of_namespace(old: NetNs | None, new: NetNs | None) -> Iterator[tuple[ChangeOf, str, str, str]]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 5_000  # of a bucket; what is beyond is counted under empty names
 
 
-class Counts:
+class HistogramBuilder:
     """A Histogram that is being counted."""
 
     def __init__(self) -> None:
@@ -37,9 +37,9 @@ class Counts:
 class _Row:
     followed: int = 0
     troubled: int = 0
-    connect: Counts = field(default_factory=Counts)
-    reply: Counts = field(default_factory=Counts)
-    gaps: Counts = field(default_factory=Counts)
+    connect: HistogramBuilder = field(default_factory=HistogramBuilder)
+    reply: HistogramBuilder = field(default_factory=HistogramBuilder)
+    gaps: HistogramBuilder = field(default_factory=HistogramBuilder)
 
 
 class Times:

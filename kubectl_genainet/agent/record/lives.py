@@ -98,10 +98,10 @@ class Lives:
     def sighting(self, data: bytes) -> None:
         """One packet, as the kernel wrote it."""
         t_ns, seq, payload, flags = _LOOK.unpack_from(data)
-        found = self._by_key.get(data[_KEY])
-        if found is None or (flags & (_SYN | _ACK) == _SYN and found[0].over):
-            found = self._new(data, t_ns, seq, flags)
-        life, request = found
+        followed = self._by_key.get(data[_KEY])
+        if followed is None or (flags & (_SYN | _ACK) == _SYN and followed[0].over):
+            followed = self._new(data, t_ns, seq, flags)
+        life, request = followed
         life.last_ns = t_ns
         ports = _PORTS.unpack_from(data)
         if life.kept or port_rank(max(ports)) < self.share:
@@ -163,8 +163,8 @@ class Lives:
     def take(self, event: PacketDropped | IcmpError | TcpRetransmit | FlowCounters) -> None:
         """A drop, an ICMP error, a retransmission or counters of a followed connection."""
         flow = event.quoted if isinstance(event, IcmpError) else event.flow
-        found = self._by_key.get(key_of(flow))
-        life = found[0] if found is not None else None
+        followed = self._by_key.get(key_of(flow))
+        life = followed[0] if followed is not None else None
         if life is None or life.kept or self.is_example(max(flow.sport, flow.dport)):
             self._write(event)
         match event:

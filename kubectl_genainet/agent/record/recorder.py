@@ -198,8 +198,8 @@ class Recorder:
     def _node(self, report: NodeReport) -> None:
         now = self._wall()
         if self._report is not None:
-            made = changes(self._report, report, self._changes_since_ns, now)
-            self._pending += made
+            changed = changes(self._report, report, self._changes_since_ns, now)
+            self._pending += changed
         self._report, self._changes_since_ns = report, now
         shape = structure(report)
         if shape != self._structure or now - self._reported_ns >= REPORT_S * 1e9:

@@ -46,16 +46,16 @@ async def session(name: str, peer: str, request: TraceRequest) -> AsyncIterator[
 
 
 @dataclass(slots=True)
-class Reading:
+class HistoryRead:
     """How many bytes of the recording were sent."""
 
     sent: int = 0
 
 
 @contextlib.asynccontextmanager
-async def history(peer: str, request: HistoryRequest) -> AsyncIterator[Reading]:
+async def history(peer: str, request: HistoryRequest) -> AsyncIterator[HistoryRead]:
     """Writes a line at the end of the block, however it ends: somebody has read of the node's recording."""
-    reading, begun = Reading(), time.monotonic()
+    reading, begun = HistoryRead(), time.monotonic()
     try:
         yield reading
     finally:

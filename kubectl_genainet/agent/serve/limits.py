@@ -42,11 +42,11 @@ def checked_filters(filters: tuple[FilterEntry, ...]) -> tuple[FilterEntry, ...]
     """The filters in canonical spelling. Raises InputError for one that is none, and for too many."""
     if len(filters) > MAX_FILTERS:
         raise InputError(f"{len(filters)} filters are more than {MAX_FILTERS}", field="filters")
-    found = tuple(dict.fromkeys(_checked_filter(entry, f"filters[{i}]") for i, entry in enumerate(filters)))
-    keys = sum(filter_keys(entry) for entry in found)
+    entries = tuple(dict.fromkeys(_checked_filter(entry, f"filters[{i}]") for i, entry in enumerate(filters)))
+    keys = sum(filter_keys(entry) for entry in entries)
     if keys > MAX_FILTER_KEYS:
         raise InputError(f"the filters have {keys} addresses by protocol, more than {MAX_FILTER_KEYS}", field="filters")
-    return found
+    return entries
 
 
 def checked_changes(filters: Filters) -> Filters:

@@ -1,4 +1,5 @@
-"""Keeps a session within its budget of CPU time: beyond it fewer connections are followed, each of them whole.
+"""Keeps a session within its budget of CPU time: beyond it fewer connections, and fewer DNS exchanges, are followed, each of
+them whole.
 
 The kernel follows fewer by itself within the second (press, probes/packet.bpf.c); here the number is set by what the session
 really took: this process, what it started, and the BPF programs themselves.
@@ -27,6 +28,7 @@ FEWEST_LESS = 0.25
 CALM = 2  # looks in a row with room, before more are followed
 EVENT_MOST_S = 50e-6  # what an event takes on a slow node
 WORTH = 0.5  # of the budget, that following connections may be taking: below it fewer of them save nothing
+FEWEST_RECORDS = 50  # a second and CPU, whatever they take
 SMOOTH = 0.3  # the part of the last second in the average: rules are read every few seconds, which takes much of one
 _SAMPLING = struct.Struct("=II")
 _ZERO = bytes(4)
@@ -142,6 +144,35 @@ class Sampler:
             self._set()
         wanted = self._level.kept
         return tuple(kept for kept, last in ((current, before), (wanted, current)) if kept != last)
+
+
+class RecordBudget:
+    """Of the DNS probe: how many exchanges a second it may report, from what reporting them has taken. The kernel counts the
+    others, and shares the number between the clients (probes/dns.bpf.c)."""
+
+    def __init__(self, probe: LoadedProbe, cpu_percent: float) -> None:
+        self._probe, self._budget = probe, cpu_percent / 100
+        self._most = probe.budget.events_per_second
+        self._record_s = EVENT_S
+        self._own, self._records = _own_s(), 0
+        self._set()
+
+    def look(self, records: int) -> None:
+        """Once a second, with the number of records since the start."""
+        own, new = _own_s(), records - self._records
+        if new >= ENOUGH_EVENTS:
+            self._record_s += SMOOTH * (min(EVENT_MOST_S, (own - self._own) / new) - self._record_s)
+            self._set()
+        self._own, self._records = own, records
+
+    def _set(self) -> None:
+        share = self._budget / (os.cpu_count() or 1)
+        self._probe.limit_events(records_per_second(share, self._record_s, self._most))
+
+
+def records_per_second(budget: float, record_s: float, most: int) -> int:
+    """How many records one CPU may report in a second, where it has that `budget` and each record takes so long."""
+    return max(FEWEST_RECORDS, min(most, int(BURST * budget * EVENTS_SHARE / record_s)))
 
 
 def _own_s() -> float:

@@ -38,7 +38,7 @@ from kubectl_genainet.agent.serve import audit
 from kubectl_genainet.agent.serve.check_connections import open_connections
 from kubectl_genainet.agent.serve.job import ALIVE_S, FLUSH, Job, hello
 from kubectl_genainet.agent.serve.outbox import Outbox
-from kubectl_genainet.agent.serve.sampler import Sampler
+from kubectl_genainet.agent.serve.sampler import RecordBudget, Sampler
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress, Sampled, Sightings, Tick
 from kubectl_genainet.priority import give_way
@@ -86,6 +86,7 @@ class Session:
         self.taps: dict[str, TcpTap | HttpTap] = {}  # by the name under which they are accounted for
         self.pod_rules: PodRules | None = None
         self.sampler: Sampler | None = None
+        self.record_budget: RecordBudget | None = None
         self.exact: threading.Thread | None = None
         self.exact_runs = threading.Event()  # or can't run
         self.reported: dict[tuple[str, str], int] = {}
@@ -196,6 +197,9 @@ class Session:
         packets = next((p for p in self.probes if p.probe.name == "packet"), None)
         if packets is not None:
             self.sampler = Sampler(packets, self.probes, request.cpu_percent, request.events_per_second)
+        queries = next((p for p in self.probes if p.probe.name == "dns"), None)
+        if queries is not None:
+            self.record_budget = RecordBudget(queries, request.cpu_percent)
         for probe in self.probes:
             probe.attach()
         for text in dict.fromkeys(text for probe in self.probes for text in probe.missing):
@@ -395,6 +399,8 @@ class Session:
         """Says what was lost, left out and spent until then."""
         self._report_losses()
         tick = Tick(node=self.node, t_ns=seen_until, counted_ns=counted_until)
+        if self.record_budget is not None:
+            self.record_budget.look(self.received)
         if self.sampler is not None:
             self._sample()
             spent = self.sampler.kernel.spent_s

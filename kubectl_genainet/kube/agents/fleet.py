@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from kubectl_genainet.kube.agents.forward import Agent
 from kubectl_genainet.kube.agents.rollout import Problem
 from kubectl_genainet.model.events import Hello
-from kubectl_genainet.model.results.fleet import NodeStatus
+from kubectl_genainet.model.results.fleet import AgentStatus
 
 
 def fleet(
     nodes: Iterable[str], agents: Iterable[Agent], answers: Mapping[str, Hello | str], problems: Iterable[Problem]
-) -> tuple[NodeStatus, ...]:
+) -> tuple[AgentStatus, ...]:
     """Joins what the API knows with what the agents said (`answers`: a Hello, or why there is none). Sorted by node."""
     by_node = {agent.node: agent for agent in agents}
     why = {problem.node: problem for problem in problems if problem.node}
@@ -22,22 +22,22 @@ def fleet(
         agent, problem = by_node.get(node), why.get(node, everyone)
         if agent is None:
             text = problem.what if problem else "no agent is meant to run here (see --node-selector, --tolerations)"
-            rows.append(NodeStatus(node, "none", problem=text, hint=problem.hint if problem else ""))
+            rows.append(AgentStatus(node, "none", problem=text, hint=problem.hint if problem else ""))
         elif not agent.ready:
             reason = problem.what if problem else "it is starting, or its node does not answer"
             hint = problem.hint if problem else ""
-            rows.append(NodeStatus(node, "not ready", agent.pod, agent.version, problem=reason, hint=hint))
+            rows.append(AgentStatus(node, "not ready", agent.pod, agent.version, problem=reason, hint=hint))
         else:
             rows.append(_answered(agent, answers.get(node, "")))
     return tuple(rows)
 
 
-def _answered(agent: Agent, answer: Hello | str) -> NodeStatus:
+def _answered(agent: Agent, answer: Hello | str) -> AgentStatus:
     if isinstance(answer, str):
         if not answer:  # it was not asked
-            return NodeStatus(agent.node, "ready", agent.pod, agent.version)
-        return NodeStatus(agent.node, "silent", agent.pod, agent.version, problem=answer)
-    return NodeStatus(agent.node, "ready", agent.pod, answer.version, answer.kernel, answer.tier)
+            return AgentStatus(agent.node, "ready", agent.pod, agent.version)
+        return AgentStatus(agent.node, "silent", agent.pod, agent.version, problem=answer)
+    return AgentStatus(agent.node, "ready", agent.pod, answer.version, answer.kernel, answer.tier)
 
 
 def skew(client_version: str, agents: Iterable[Agent]) -> str:

@@ -92,8 +92,8 @@ def pod_problem(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]] = ()
         if ended.get("reason") == "OOMKilled":
             return problem("it ran out of its memory limit", "Raise resources.limits.memory of the DaemonSet.")
         if reason == "CrashLoopBackOff" or ended:
-            words = ended.get("message") or log  # the status has the end of the log (terminationMessagePolicy)
-            return problem(_last_words(ended, words), _crash_hint(words))
+            last_output = ended.get("message") or log  # the status has the end of the log (terminationMessagePolicy)
+            return problem(_last_words(ended, last_output), _crash_hint(last_output))
         if "running" in state:
             return _unhealthy(events, problem)
     return _from_events(events, problem)
@@ -171,9 +171,9 @@ def _last_words(ended: Mapping[str, Any], log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     status = ended.get("exitCode", "?")
     if not lines:
-        return f"the agent ended with status {status} and said nothing"
+        return f"it ended with status {status} and said nothing"
     own_lines = [line for line in lines if line.startswith(_OWN)]
-    return f"the agent ended with status {status}: {(own_lines or lines)[-1]}"
+    return f"it ended with status {status}: {(own_lines or lines)[-1]}"
 
 
 def _crash_hint(log: str) -> str:

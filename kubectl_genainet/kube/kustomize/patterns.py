@@ -189,12 +189,12 @@ class Pattern:
 
 
 def _bits(states: int) -> list[int]:
-    found = []
+    positions = []
     while states:
         lowest = states & -states
-        found.append(lowest.bit_length() - 1)
+        positions.append(lowest.bit_length() - 1)
         states ^= lowest
-    return found
+    return positions
 
 
 @lru_cache(maxsize=1024)

@@ -116,17 +116,17 @@ def _text(reference: Mapping[str, Any]) -> str:
 def _steps(path: str) -> list[str]:
     """The steps of a path: `a.b`, `a\\.b` for one step, `[key.with.dots]` too, `[name=x]` and `*` in lists."""
     steps = []
-    at = 0
-    while at < len(path):
-        found = _STEP.match(path, at)
-        if found is None or found.end() == at:
+    position = 0
+    while position < len(path):
+        step = _STEP.match(path, position)
+        if step is None or step.end() == position:
             raise Unplaced(f"the path {path[:64]!r} is not read")
-        bracketed, plain = found.groups()
+        bracketed, plain = step.groups()
         if bracketed is not None:
             steps.append(f"[{bracketed}]" if "=" in bracketed else bracketed)
         elif plain:
             steps.append(re.sub(r"\\(.)", r"\1", plain))
-        at = found.end()
+        position = step.end()
     return steps
 
 

@@ -47,11 +47,11 @@ def selector(text: str) -> tuple[Match, ...]:
     """Each of the terms of a selector as kubectl takes it. Raises InputError for one that is none."""
     terms, rest = [], text.strip()
     while rest:
-        found = _SET.match(rest) or _TERM.match(rest)
-        after = rest[found.end() :].lstrip() if found else "?"
-        if found is None or after[:1] not in ("", ","):
+        term = _SET.match(rest) or _TERM.match(rest)
+        after = rest[term.end() :].lstrip() if term else "?"
+        if term is None or after[:1] not in ("", ","):
             raise InputError(f"the selector {text[:64]!r} of a patch's target is not read")
-        terms.append(_term(found))
+        terms.append(_term(term))
         rest = after[1:].lstrip()
     return tuple(terms)
 

@@ -148,7 +148,7 @@ def _slices(service: Object, pods: list[Object]) -> Iterator[Object]:
 
 def _resolved_ports(service: Object, pod: Object) -> tuple[tuple[str, str, int], ...]:
     """(name, protocol, number) of each Service port that the pod has; a named target port may be missing."""
-    found = []
+    resolved = []
     for port in service["spec"].get("ports", ()):
         target = port["targetPort"]
         if isinstance(target, str):
@@ -161,8 +161,8 @@ def _resolved_ports(service: Object, pod: Object) -> tuple[tuple[str, str, int],
             if not numbers:
                 continue
             target = numbers[0]
-        found.append((port.get("name", ""), port["protocol"], int(target)))
-    return tuple(found)
+        resolved.append((port.get("name", ""), port["protocol"], int(target)))
+    return tuple(resolved)
 
 
 def _endpoint(service: Object, pod: Object, family: str) -> Iterator[Object]:

@@ -28,7 +28,7 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
         documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"is not YAML: {' '.join(str(error).split())}", source=str(path)) from None
-    found: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
     for number, document in enumerate(documents, 1):
         if document is None:
             continue
@@ -38,8 +38,8 @@ def _read_file(path: Path) -> list[dict[str, Any]]:
                 raise InputError(
                     "is not a Kubernetes object: kind or metadata.name is missing", source=f"{path} #{number}"
                 )
-            found.append(without_nulls(item))
-    return found
+            objects.append(without_nulls(item))
+    return objects
 
 
 def _is_list(document: Any) -> bool:

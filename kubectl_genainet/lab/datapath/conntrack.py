@@ -81,12 +81,12 @@ _PORTS = [i for i in range(_ENTRY_SIZE) if _entry(0)[i : i + 2] == struct.pack("
 def _renumber(batch: bytearray, first: int) -> None:
     """Turns the entries of a batch into those from number `first` on, which is four times as quick as new ones."""
     for number in range(_BATCH):
-        at = number * _ENTRY_SIZE
+        start = number * _ENTRY_SIZE
         address, port = _address_and_port(first + number)
         for offset in _ADDRESSES:
-            struct.pack_into("!I", batch, at + offset, address)
+            struct.pack_into("!I", batch, start + offset, address)
         for offset in _PORTS:
-            struct.pack_into("!H", batch, at + offset, port)
+            struct.pack_into("!H", batch, start + offset, port)
 
 
 def _sysctl(name: str) -> int:

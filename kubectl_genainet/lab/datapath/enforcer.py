@@ -25,7 +25,7 @@ ADMITTED = "0x10000/0x10000"
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class IsolatingPolicy:
     """A NetworkPolicy and the pods that it isolates, by direction."""
 
     namespace: str
@@ -86,7 +86,8 @@ def _digest(text: str) -> str:
 def write_policies(tables: Tables, snapshot: ClusterSnapshot, node: str, family: Family) -> None:
     """Adds the chains of one node and address family to `tables`."""
     policies = [
-        Policy(o.namespace, o.name, o.raw.get("spec", {})) for o in snapshot.of("NetworkPolicy", "networking.k8s.io")
+        IsolatingPolicy(o.namespace, o.name, o.raw.get("spec", {}))
+        for o in snapshot.of("NetworkPolicy", "networking.k8s.io")
     ]
     tables.prepend(
         "filter", "FORWARD", comment("genainet lab: NetworkPolicies as the lab itself enforces them"), "-j LAB-FORWARD"
@@ -119,7 +120,7 @@ def _ip(pod: Pod, family: Family) -> str:
     return next((ip for ip in pod.ips if family_of(ip) is family), "")
 
 
-def _write_pod(tables: Tables, pod: Pod, ip: str, direction: str, isolating: list[Policy]) -> None:
+def _write_pod(tables: Tables, pod: Pod, ip: str, direction: str, isolating: list[IsolatingPolicy]) -> None:
     name = f"{pod.metadata.namespace}/{pod.metadata.name}"
     chain = pod_chain(name, direction)
     text = comment(f"genainet lab: pod {name} {direction}")
@@ -146,7 +147,7 @@ def _cut(text: str) -> str:
 
 
 def _write_policy(
-    tables: Tables, snapshot: ClusterSnapshot, policy: Policy, direction: str, family: Family, node: str
+    tables: Tables, snapshot: ClusterSnapshot, policy: IsolatingPolicy, direction: str, family: Family, node: str
 ) -> None:
     chain = policy_chain(str(policy), direction)
     tables.chain("filter", chain)
@@ -159,7 +160,7 @@ def _write_policy(
 
 def _rule_matches(
     snapshot: ClusterSnapshot,
-    policy: Policy,
+    policy: IsolatingPolicy,
     rule: dict[str, Any],
     direction: str,
     family: Family,
@@ -187,7 +188,7 @@ def _rule_matches(
 
 
 def _peers(
-    snapshot: ClusterSnapshot, policy: Policy, peers: Iterable[dict[str, Any]], family: Family
+    snapshot: ClusterSnapshot, policy: IsolatingPolicy, peers: Iterable[dict[str, Any]], family: Family
 ) -> Iterator[str | Pod]:
     """Pods and CIDRs that the peers select."""
     for peer in peers:

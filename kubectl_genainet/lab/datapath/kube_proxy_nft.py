@@ -78,7 +78,7 @@ def write_nftables(snapshot: ClusterSnapshot, node: ProxyNode, *, replace: bool 
     """The transaction for one address family; with `replace` it first removes what an earlier one made."""
     f = "ip" if node.family is Family.IPV4 else "ip6"
     t = f"{f} kube-proxy"
-    words = {
+    values = {
         "t": t,
         "f": f,
         "a": "ipv4_addr" if node.family is Family.IPV4 else "ipv6_addr",
@@ -92,7 +92,7 @@ def write_nftables(snapshot: ClusterSnapshot, node: ProxyNode, *, replace: bool 
     elements: list[str] = []
     for port in proxy_ports(snapshot, node):
         _Port(lines, elements, node, port, f, t).write()
-    text = head + "".join(part.format(**words) for part in (_SETS, _CHAINS, _RULES))
+    text = head + "".join(part.format(**values) for part in (_SETS, _CHAINS, _RULES))
     return text + "\n".join((*lines, *dict.fromkeys(elements), ""))
 
 

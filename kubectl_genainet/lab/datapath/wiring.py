@@ -58,10 +58,10 @@ class Wires:
         return self._sockets[namespace]
 
     def index_of(self, namespace: str, device: str) -> int:
-        found = self.at(namespace).link_lookup(ifname=device)
-        if not found:
+        indexes = self.at(namespace).link_lookup(ifname=device)
+        if not indexes:
             raise LookupError(f"{namespace} has no device {device}")
-        return int(found[0])
+        return int(indexes[0])
 
     # --- the underlay -----------------------------------------------------------------------------------------------
 

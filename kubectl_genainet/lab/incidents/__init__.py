@@ -81,22 +81,22 @@ def find_incident(name: str) -> Incident:
 
 def make_incident(lab_name: str, name: str) -> Incident:
     """Makes an incident; one that is there already stays as it is."""
-    found = find_incident(name)
+    incident = find_incident(name)
     with changing(lab_name) as lab:
         if name not in lab.record.incidents:
             memo = lab.record.incidents[name] = Memo()
-            found.make(lab, memo)
-    return found
+            incident.make(lab, memo)
+    return incident
 
 
 def clear_incident(lab_name: str, name: str) -> bool:
     """Undoes an incident, also one that was made only in part; False where it was not there."""
-    found = find_incident(name)
+    incident = find_incident(name)
     with changing(lab_name) as lab:
         if name not in lab.record.incidents:
             return False
         memo = lab.record.incidents[name]
-        found.clear(lab, memo)
+        incident.clear(lab, memo)
         del lab.record.incidents[name]
         lab.drop_rules(name)
         lab.sync()

@@ -44,7 +44,7 @@ def processes_of(lab_id: str, namespaces: Iterable[str]) -> list[int]:
     inodes = {netns.inode(name) for name in namespaces} - {0}
     wanted = f"{MARK}={lab_id}".encode()
     spared = _own_line()
-    found = []
+    pids = []
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit() or int(entry.name) in spared:
             continue
@@ -53,8 +53,8 @@ def processes_of(lab_id: str, namespaces: Iterable[str]) -> list[int]:
                 wanted in Path(entry.path, "environ").read_bytes().split(b"\0")
                 or os.stat(f"{entry.path}/ns/net").st_ino in inodes
             ):
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids
 
 
 def _own_line() -> set[int]:

@@ -290,7 +290,7 @@ def _start_objects_recorder(folder: LabFolder, record: LabRecord) -> None:
 
 def wait_until_ready(folder: LabFolder, record: LabRecord, progress: Callable[[str], None] = lambda _: None) -> None:
     """Waits for the control socket of the pods' program, for port 53 of each DNS pod, for the agents' sockets."""
-    started = told = time.monotonic()
+    started = told_at = time.monotonic()
     for number, (role, pid) in enumerate(record.pids.items()):
         if role in record.pods:
             ready = partial(_listens_udp, record.pods[role], 53)
@@ -305,10 +305,10 @@ def wait_until_ready(folder: LabFolder, record: LabRecord, progress: Callable[[s
             if not processes.alive(pid):
                 raise GenainetError(f"the lab's process of {role} ended while it started", _last_words(folder, role))
             if now - started > _READY_WITHIN:
-                words = f"the lab's process of {role} runs, but was not ready within {_READY_WITHIN:.0f} s"
-                raise GenainetError(f"{words}: is the machine overloaded?", _last_words(folder, role))
-            if now - told > _PATIENCE_S:
-                told = now
+                problem = f"the lab's process of {role} runs, but was not ready within {_READY_WITHIN:.0f} s"
+                raise GenainetError(f"{problem}: is the machine overloaded?", _last_words(folder, role))
+            if now - told_at > _PATIENCE_S:
+                told_at = now
                 progress(f"waiting for {role} to start ({number} of {len(record.pids)} processes are ready)")
             time.sleep(0.01)
 

@@ -58,15 +58,15 @@ def decode_answer(message: bytes) -> tuple[int, int, list[str]]:
     """(id, response code, addresses) of a response. Raises ValueError where it is cut short."""
     try:
         number, flags, questions, answers = struct.unpack_from("!4H", message)
-        at = 12
+        offset = 12
         for _ in range(questions):
-            at = _skip_name(message, at) + 4
+            offset = _skip_name(message, offset) + 4
         addresses = []
         for _ in range(answers):
-            at = _skip_name(message, at)
-            kind, _, _, length = struct.unpack_from("!2HIH", message, at)
-            data = struct.unpack_from(f"!{length}s", message, at + 10)[0]
-            at += 10 + length
+            offset = _skip_name(message, offset)
+            kind, _, _, length = struct.unpack_from("!2HIH", message, offset)
+            data = struct.unpack_from(f"!{length}s", message, offset + 10)[0]
+            offset += 10 + length
             if kind in (TYPE_A, TYPE_AAAA) and len(data) in (4, 16):
                 addresses.append(socket.inet_ntop(socket.AF_INET if len(data) == 4 else socket.AF_INET6, data))
         return number, flags & 0x000F, addresses
@@ -111,7 +111,7 @@ class Resolver:
         loop = asyncio.get_running_loop()
         sock = self._make_socket(socket.AF_INET6 if ":" in server else socket.AF_INET)
         waiting = {int.from_bytes(os.urandom(2)): TYPE_A, int.from_bytes(os.urandom(2)): TYPE_AAAA}
-        found: dict[int, list[str]] = {}
+        answers: dict[int, list[str]] = {}
         try:
             sock.connect((server, 53))
             for number, kind in waiting.items():
@@ -120,9 +120,9 @@ class Resolver:
                 while waiting:
                     number, code, addresses = decode_answer(await loop.sock_recv(sock, 4096))
                     if number in waiting:
-                        found[waiting.pop(number)] = addresses if code == 0 else []
+                        answers[waiting.pop(number)] = addresses if code == 0 else []
         except (OSError, ValueError):  # TimeoutError is an OSError
             return None
         finally:
             sock.close()
-        return found.get(TYPE_A, []) + found.get(TYPE_AAAA, [])
+        return answers.get(TYPE_A, []) + answers.get(TYPE_AAAA, [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class NodeStatus(msgspec.Struct, frozen=True):
+class AgentStatus(msgspec.Struct, frozen=True):
     """One node's agent. `state` is "ready", "not ready", "silent" (ready, but it doesn't answer) or "none"."""
 
     node: str

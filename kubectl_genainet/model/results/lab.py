@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class PodStatus(msgspec.Struct, frozen=True, kw_only=True):
+class LabPod(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str
     name: str
     node: str
@@ -24,7 +24,7 @@ class LabStatus(msgspec.Struct, frozen=True, kw_only=True):
     overlay: str
     ip_families: tuple[str, ...]
     policy_enforcer: str
-    pods: tuple[PodStatus, ...]
+    pods: tuple[LabPod, ...]
     agents: dict[str, str]
     incidents: tuple[str, ...]
     problems: tuple[str, ...]

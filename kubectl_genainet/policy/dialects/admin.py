@@ -13,11 +13,20 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.cidr import block_of
-from kubectl_genainet.policy.domains import MAX_DOMAIN
+from kubectl_genainet.policy.matching.cidr import block_of
+from kubectl_genainet.policy.matching.domains import MAX_DOMAIN
+from kubectl_genainet.policy.matching.peers import (
+    BlockPeer,
+    DomainsPeer,
+    NodesPeer,
+    Peer,
+    PodsPeer,
+    SameLabelsPeer,
+    UnknownPeer,
+)
+from kubectl_genainet.policy.matching.ports import check_port, check_port_name, check_protocol
+from kubectl_genainet.policy.matching.selectors import EVERYTHING, RawExpression, RawSelector, selector_of
 from kubectl_genainet.policy.model import Action, Family
-from kubectl_genainet.policy.peers import BlockPeer, DomainsPeer, NodesPeer, Peer, PodsPeer, SameLabelsPeer, UnknownPeer
-from kubectl_genainet.policy.ports import check_port, check_port_name, check_protocol
 from kubectl_genainet.policy.rules import (
     ADMIN_TIER,
     BASELINE_TIER,
@@ -28,7 +37,6 @@ from kubectl_genainet.policy.rules import (
     Rule,
     Tier,
 )
-from kubectl_genainet.policy.selectors import EVERYTHING, RawExpression, RawSelector, selector_of
 from kubectl_genainet.policy.where import Where, unknown_fields
 
 _DOMAIN_NAME = re.compile(r"(\*\.)?([a-z0-9]([-a-z0-9_]*[a-z0-9])?\.)+[a-z0-9]([-a-z0-9]*[a-z0-9])?")

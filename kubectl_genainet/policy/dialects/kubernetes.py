@@ -8,10 +8,11 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.cidr import block_of, excepts_of
+from kubectl_genainet.policy.matching.cidr import block_of, excepts_of
+from kubectl_genainet.policy.matching.peers import BlockPeer, Peer, PodsPeer
+from kubectl_genainet.policy.matching.ports import check_port, check_port_name, check_protocol
+from kubectl_genainet.policy.matching.selectors import EVERYTHING, RawSelector, selector_of
 from kubectl_genainet.policy.model import Action, Direction, Family
-from kubectl_genainet.policy.peers import BlockPeer, Peer, PodsPeer
-from kubectl_genainet.policy.ports import check_port, check_port_name, check_protocol
 from kubectl_genainet.policy.rules import (
     DEFAULT_TIER,
     NETWORK_POLICY_ORDER,
@@ -21,7 +22,6 @@ from kubectl_genainet.policy.rules import (
     Ports,
     Rule,
 )
-from kubectl_genainet.policy.selectors import EVERYTHING, RawSelector, selector_of
 from kubectl_genainet.policy.where import Where, unknown_fields
 
 

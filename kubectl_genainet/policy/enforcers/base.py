@@ -12,8 +12,8 @@ import msgspec
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import Direction
-from kubectl_genainet.policy.party import PartyKind
 
 
 class EnforcerName(Enum):
@@ -70,7 +70,7 @@ class Deviation(msgspec.Struct, frozen=True):
         )
 
 
-class Unread(msgspec.Struct, frozen=True):
+class UnreadKinds(msgspec.Struct, frozen=True):
     """Kinds of policies that an enforcer does not enforce, and why; not `certain` where that can't be told."""
 
     group: str
@@ -97,7 +97,7 @@ class Enforcer(msgspec.Struct, frozen=True):
     owned_pods_only: bool = False
     certain: bool = True
     stopped: str = ""
-    unread: tuple[Unread, ...] = ()
+    unread: tuple[UnreadKinds, ...] = ()
     isolates_all: ObjectRef | None = None
     node_closed: ObjectRef | None = None
     host_namespace: str = ""

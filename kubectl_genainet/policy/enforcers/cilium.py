@@ -15,13 +15,13 @@ from kubectl_genainet.policy.enforcers.base import (
     EnforcerName,
     Known,
     Trait,
-    Unread,
+    UnreadKinds,
     agent,
     any_object,
     first_of,
 )
+from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import Direction
-from kubectl_genainet.policy.party import PartyKind
 
 _DOCS = "Cilium documentation, Kubernetes NetworkPolicy"
 
@@ -36,7 +36,7 @@ _ALWAYS = Deviation(
     Trait.ALL_ISOLATED,
 )
 _ADMIN_GROUP = "policy.networking.k8s.io"
-_ADMIN = Unread(
+_ADMIN = UnreadKinds(
     _ADMIN_GROUP,
     ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy"),
     "Cilium enforces the policies, and it does not read this kind (only ClusterNetworkPolicy, since 1.20)",
@@ -64,16 +64,16 @@ def _configured(enforcer: Enforcer, snapshot: ClusterSnapshot) -> Enforcer:
     if options.get("enable-policy") == "always" and obj is not None:
         deviations = tuple(dict.fromkeys((*changed.deviations, _ALWAYS)))
         changed = msgspec.structs.replace(changed, isolates_all=obj.ref, deviations=deviations)
-    off = [Unread(g, (k,), f"the agent's option {o} is off") for o, g, k in _SWITCHES if options.get(o) == "false"]
+    off = [UnreadKinds(g, (k,), f"the agent's option {o} is off") for o, g, k in _SWITCHES if options.get(o) == "false"]
     return msgspec.structs.replace(changed, unread=(_ADMIN, _cluster_policies(obj, options), *off))
 
 
-def _cluster_policies(config: KubeObject | None, options: dict[str, str]) -> Unread:
+def _cluster_policies(config: KubeObject | None, options: dict[str, str]) -> UnreadKinds:
     kinds = () if options.get(_CLUSTER_POLICY) == "true" else ("ClusterNetworkPolicy",)
     if config is None:
         why = f"Cilium reads this kind since 1.20, where the agent's option {_CLUSTER_POLICY} is on; it was not read"
-        return Unread(_ADMIN_GROUP, kinds, why, certain=False)
-    return Unread(_ADMIN_GROUP, kinds, f"the agent's option {_CLUSTER_POLICY} is off")
+        return UnreadKinds(_ADMIN_GROUP, kinds, why, certain=False)
+    return UnreadKinds(_ADMIN_GROUP, kinds, f"the agent's option {_CLUSTER_POLICY} is off")
 
 
 CILIUM = Known(

@@ -5,7 +5,7 @@ Sources: network-policy-api, "Implementations"; Cilium documentation, "Kubernete
 
 from __future__ import annotations
 
-from kubectl_genainet.policy.enforcers.base import Enforcer, EnforcerName, Unread
+from kubectl_genainet.policy.enforcers.base import Enforcer, EnforcerName, UnreadKinds
 
 _CILIUM = ("CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy")
 _CALICO = ("NetworkPolicy", "GlobalNetworkPolicy")
@@ -16,17 +16,17 @@ _ADMIN = ("AdminNetworkPolicy", "BaselineAdminNetworkPolicy", "ClusterNetworkPol
 _WITHOUT_ADMIN = (EnforcerName.KUBE_ROUTER, EnforcerName.VPC_CNI, EnforcerName.AZURE_NPM, EnforcerName.WEAVE)
 
 
-def foreign_to(enforcer: Enforcer) -> tuple[Unread, ...]:
+def foreign_to(enforcer: Enforcer) -> tuple[UnreadKinds, ...]:
     """Kinds that another program would have to enforce."""
     if enforcer.name in (EnforcerName.UNKNOWN, EnforcerName.NONE) or not enforcer.certain:
         return ()
     found = []
     who = f"{enforcer.title} enforces the policies, and it does not read this kind"
     if enforcer.name is not EnforcerName.CILIUM:
-        found.append(Unread("cilium.io", _CILIUM, who))
+        found.append(UnreadKinds("cilium.io", _CILIUM, who))
     if enforcer.name is not EnforcerName.CALICO:
-        found += [Unread(group, _CALICO, who) for group in _CALICO_GROUPS]
+        found += [UnreadKinds(group, _CALICO, who) for group in _CALICO_GROUPS]
     if enforcer.name in _WITHOUT_ADMIN:
         why = f"{enforcer.title} is not among the documented implementations of this kind"
-        found.append(Unread(_ADMIN_GROUP, _ADMIN, why, certain=False))
+        found.append(UnreadKinds(_ADMIN_GROUP, _ADMIN, why, certain=False))
     return tuple(found)

@@ -15,7 +15,7 @@ from kubectl_genainet.policy.enforcers.base import (
     arguments_of,
     running,
 )
-from kubectl_genainet.policy.party import PartyKind
+from kubectl_genainet.policy.matching.party import PartyKind
 
 
 def _find(snapshot: ClusterSnapshot) -> str:

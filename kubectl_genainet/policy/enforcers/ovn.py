@@ -12,8 +12,8 @@ from kubectl_genainet.policy.enforcers.base import (
     any_object,
     first_of,
 )
+from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import Direction
-from kubectl_genainet.policy.party import PartyKind
 
 _HOST_NAMESPACE = "openshift-host-network"
 

@@ -17,7 +17,8 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject, Service
 from kubectl_genainet.policy.enforcers import EnforcerName
 from kubectl_genainet.policy.engine import PolicyEngine
-from kubectl_genainet.policy.mesh import AMBIENT_LABEL
+from kubectl_genainet.policy.matching.mesh import AMBIENT_LABEL
+from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import (
     Direction,
     DirectionResult,
@@ -30,7 +31,6 @@ from kubectl_genainet.policy.model import (
     both,
     ip_endpoint,
 )
-from kubectl_genainet.policy.party import PartyKind
 
 HBONE = 15008
 _LOCAL_DNS = "169.254.20.10"

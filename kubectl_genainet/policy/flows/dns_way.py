@@ -11,6 +11,8 @@ from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import Pod
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.flows.arrival import is_cluster_dns, node_local_dns, to_node_local_dns
+from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.selectors import NAMESPACE_NAME_LABEL
 from kubectl_genainet.policy.model import (
     Direction,
     Explanation,
@@ -21,8 +23,6 @@ from kubectl_genainet.policy.model import (
     ip_endpoint,
     pod_endpoint,
 )
-from kubectl_genainet.policy.party import Party, PartyKind
-from kubectl_genainet.policy.selectors import NAMESPACE_NAME_LABEL
 
 _PORT = 53
 _GCE_RESOLVER = "169.254.169.254"

@@ -15,10 +15,10 @@ import msgspec
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.policy.left_out.unevaluated import MESH_ROOT, StandIn, Unevaluated
-from kubectl_genainet.policy.mesh import MeshLevel
+from kubectl_genainet.policy.matching.mesh import MeshLevel
+from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.peers import YES, AllOfPeer, Match, no
 from kubectl_genainet.policy.model import Action, Family, Term
-from kubectl_genainet.policy.party import Party, PartyKind
-from kubectl_genainet.policy.peers import YES, AllOfPeer, Match, no
 from kubectl_genainet.policy.rules import NotPorts, NumberedPorts, Policy, Ports, Rule
 
 _FIELD = "spec.mtls.mode"

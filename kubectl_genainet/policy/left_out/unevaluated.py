@@ -26,11 +26,11 @@ from kubectl_genainet.policy.left_out.other_kinds import (
     misspelt,
     old_api,
 )
+from kubectl_genainet.policy.matching.node_peers import OutsidePeer
+from kubectl_genainet.policy.matching.peers import AnyOfPeer, AnyPeer, Peer, PodsPeer
+from kubectl_genainet.policy.matching.selectors import Operator, RawSelector, Requirement, Selector, selector_of
 from kubectl_genainet.policy.model import Action, Direction, Family
-from kubectl_genainet.policy.node_peers import OutsidePeer
-from kubectl_genainet.policy.peers import AnyOfPeer, AnyPeer, Peer, PodsPeer
 from kubectl_genainet.policy.rules import DEFAULT_TIER, NETWORK_POLICY_ORDER, Policy, Rule
-from kubectl_genainet.policy.selectors import Operator, RawSelector, Requirement, Selector, selector_of
 from kubectl_genainet.policy.where import Where
 
 MESH_ROOT = "istio-system"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.policy.matching.party import Party, PartyKind
 from kubectl_genainet.policy.model import Direction
-from kubectl_genainet.policy.party import Party, PartyKind
-from kubectl_genainet.policy.patches.proposal import Context, cleaned, free_name, single_address
+from kubectl_genainet.policy.patches.proposal import ProposalContext, cleaned, free_name, single_address
 
 
-def before_denying_rule(context: Context, obj: KubeObject, number: int) -> dict[str, Any]:
+def before_denying_rule(context: ProposalContext, obj: KubeObject, number: int) -> dict[str, Any]:
     """The policy with an Allow rule before its rule `number` (from 1)."""
     raw = cleaned(obj)
     side = context.direction.value
@@ -19,7 +19,7 @@ def before_denying_rule(context: Context, obj: KubeObject, number: int) -> dict[
     return raw
 
 
-def new_policy(context: Context, denying: KubeObject) -> dict[str, Any] | None:
+def new_policy(context: ProposalContext, denying: KubeObject) -> dict[str, Any] | None:
     """A namespaced policy of the same tier that is consulted before the one that denies; None where none can be."""
     spec = denying.raw.get("spec") or {}
     order = spec.get("order")
@@ -43,7 +43,7 @@ def new_policy(context: Context, denying: KubeObject) -> dict[str, Any] | None:
     }
 
 
-def _rule(context: Context, namespace: str) -> dict[str, Any]:
+def _rule(context: ProposalContext, namespace: str) -> dict[str, Any]:
     """`namespace` is the policy's, "" for a global one."""
     peer, flow = context.peer, context.flow
     entity = _entity(context, peer, namespace)
@@ -54,7 +54,7 @@ def _rule(context: Context, namespace: str) -> dict[str, Any]:
     return {"action": "Allow", "protocol": flow.protocol, **ends}
 
 
-def _entity(context: Context, peer: Party, namespace: str) -> dict[str, Any]:
+def _entity(context: ProposalContext, peer: Party, namespace: str) -> dict[str, Any]:
     if peer.kind is not PartyKind.POD:
         return {"nets": [single_address(peer)]}
     entity: dict[str, Any] = {"selector": _selector(context.labels.of(peer))}

@@ -8,9 +8,9 @@ from itertools import combinations
 
 from kubectl_genainet.model.kube import KubeObject, Pod
 from kubectl_genainet.policy.engine import PolicyEngine
-from kubectl_genainet.policy.party import Party
-from kubectl_genainet.policy.peers import PodsPeer
-from kubectl_genainet.policy.selectors import Operator, Requirement, Selector
+from kubectl_genainet.policy.matching.party import Party
+from kubectl_genainet.policy.matching.peers import PodsPeer
+from kubectl_genainet.policy.matching.selectors import Operator, Requirement, Selector
 
 # Set by controllers and by release tools: different for the next pod, revision or release of the same workload.
 _CHANGING = re.compile(

@@ -15,6 +15,7 @@ import msgspec
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import (
     Direction,
     DirectionResult,
@@ -24,12 +25,11 @@ from kubectl_genainet.policy.model import (
     PolicyResult,
     PolicyVerdict,
 )
-from kubectl_genainet.policy.party import PartyKind
 from kubectl_genainet.policy.patches import calico, cilium
 from kubectl_genainet.policy.patches.labels import PodLabels
 from kubectl_genainet.policy.patches.proposal import (
     MOST_RULES,
-    Context,
+    ProposalContext,
     allow_rule,
     cleaned,
     network_policy_rule,
@@ -125,7 +125,7 @@ class Patcher:
             if result.verdict is not PolicyVerdict.DENY:
                 continue
             own, peer = (source, destination) if direction is Direction.EGRESS else (destination, source)
-            context = Context(self._engine, self._labels, flow, direction, own, peer)
+            context = ProposalContext(self._engine, self._labels, flow, direction, own, peer)
             proposals = _Proposals(context, result)
             edits.append(list(proposals.edits()))
             news.append(list(proposals.new()))
@@ -167,7 +167,7 @@ def _for_flow(found: Patch, first: PolicyFlow, flow: PolicyFlow) -> Patch:
 class _Proposals:
     """What could be changed so that one direction admits the flow; not yet tried."""
 
-    def __init__(self, context: Context, result: DirectionResult) -> None:
+    def __init__(self, context: ProposalContext, result: DirectionResult) -> None:
         self.context, self.engine, self.direction = context, context.engine, context.direction
         self.denied_by = next((p for p in result.policies if p.effect is Effect.DENIES), None)
         self.isolating = [p for p in result.policies if p.isolates]

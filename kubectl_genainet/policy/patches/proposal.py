@@ -9,10 +9,10 @@ from typing import Any
 
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.selectors import NAMESPACE_NAME_LABEL
 from kubectl_genainet.policy.model import Direction, PolicyFlow
-from kubectl_genainet.policy.party import Party, PartyKind
 from kubectl_genainet.policy.patches.labels import PodLabels
-from kubectl_genainet.policy.selectors import NAMESPACE_NAME_LABEL
 
 _SERVER_FIELDS = ("managedFields", "resourceVersion", "uid", "creationTimestamp", "generation", "selfLink")
 # The most rules that the schema of a kind admits in one direction.
@@ -22,7 +22,7 @@ _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class ProposalContext:
     """What proposals for one direction of one flow are made from."""
 
     engine: PolicyEngine
@@ -56,7 +56,7 @@ def cleaned(obj: KubeObject) -> dict[str, Any]:
     return raw
 
 
-def _pod_selector(context: Context, pod: Party) -> dict[str, Any]:
+def _pod_selector(context: ProposalContext, pod: Party) -> dict[str, Any]:
     labels = context.labels.of(pod)
     return {"matchLabels": labels} if labels else {}
 
@@ -66,7 +66,7 @@ def single_address(party: Party) -> str:
     return f"{party.address}/{32 if party.address.version == 4 else 128}"
 
 
-def network_policy_rule(context: Context) -> dict[str, Any]:
+def network_policy_rule(context: ProposalContext) -> dict[str, Any]:
     """A NetworkPolicy rule for this peer and port."""
     flow, own, peer = context.flow, context.own, context.peer
     if peer.kind is PartyKind.POD:
@@ -78,7 +78,7 @@ def network_policy_rule(context: Context) -> dict[str, Any]:
     return {context.side: [selector], "ports": [{"protocol": flow.protocol, "port": flow.port}]}
 
 
-def new_network_policy(context: Context) -> dict[str, Any]:
+def new_network_policy(context: ProposalContext) -> dict[str, Any]:
     """A NetworkPolicy that admits the flow to or from `own`."""
     own, direction = context.own, context.direction
     type_name = direction.value.capitalize()
@@ -94,7 +94,7 @@ def new_network_policy(context: Context) -> dict[str, Any]:
     }
 
 
-def allow_rule(context: Context, kind: str) -> dict[str, Any]:
+def allow_rule(context: ProposalContext, kind: str) -> dict[str, Any]:
     """A rule of an administrator's policy that allows this peer and port."""
     flow, peer = context.flow, context.peer
     if peer.kind is PartyKind.POD:
@@ -108,7 +108,7 @@ def allow_rule(context: Context, kind: str) -> dict[str, Any]:
     return {**rule, "ports": [{"portNumber": {"protocol": flow.protocol, "port": flow.port}}]}
 
 
-def new_admin_policy(context: Context, denying: KubeObject) -> dict[str, Any] | None:
+def new_admin_policy(context: ProposalContext, denying: KubeObject) -> dict[str, Any] | None:
     """A policy of the same kind that goes before the one that denies; None where there can be none before it."""
     priority = denying.raw["spec"].get("priority")
     if not isinstance(priority, int):
@@ -129,14 +129,14 @@ def new_admin_policy(context: Context, denying: KubeObject) -> dict[str, Any] | 
     }
 
 
-def _pods(context: Context, pod: Party) -> dict[str, Any]:
+def _pods(context: ProposalContext, pod: Party) -> dict[str, Any]:
     return {
         "namespaceSelector": {"matchLabels": {NAMESPACE_NAME_LABEL: pod.namespace}},
         "podSelector": _pod_selector(context, pod),
     }
 
 
-def free_name(context: Context) -> str:
+def free_name(context: ProposalContext) -> str:
     """A free object name: allow-OWN-from-PEER or allow-OWN-to-PEER."""
     base = f"allow-{_plain(context.own)[:24].rstrip('-')}-{context.side}-{_plain(context.peer)[:24]}".rstrip("-")
     taken = context.engine.policy_names

@@ -12,10 +12,10 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import Direction, PolicyEndpoint, PolicyFlow, PolicyVerdict
-from kubectl_genainet.policy.party import PartyKind
 from kubectl_genainet.policy.reach.classes import NOBODY
-from kubectl_genainet.policy.reach.rows import Rows, bits, looks_at_own
+from kubectl_genainet.policy.reach.rows import MatrixRows, bits, looks_at_own
 from kubectl_genainet.policy.rules import Policy
 
 
@@ -105,7 +105,7 @@ class _Effect:
         self.before, self.after = engine, changed
         self.removed, self.added, self.flow = removed, added, flow
         self.own_pair = (str(flow.source), str(flow.destination))
-        self.rows: Rows = engine.rows
+        self.rows: MatrixRows = engine.rows
         self.classes = engine.rows.classes
         ends = [self.classes.of_pod.get((end.namespace, end.name)) for end in (flow.source, flow.destination)]
         self.between_pods = None not in ends

@@ -8,7 +8,7 @@ import msgspec
 
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.flows.arrival import HBONE, in_ambient
-from kubectl_genainet.policy.mesh import AMBIENT_LABEL
+from kubectl_genainet.policy.matching.mesh import AMBIENT_LABEL
 from kubectl_genainet.policy.model import pod_endpoint
 from kubectl_genainet.policy.reach.matrix import Matrix
 

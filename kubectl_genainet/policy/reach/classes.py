@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from kubectl_genainet.policy.cidr import Address
 from kubectl_genainet.policy.identity import EntityPeer, IdentityPeer
-from kubectl_genainet.policy.node_peers import OwnNodePeer
-from kubectl_genainet.policy.party import Parties, Party, PartyKind
-from kubectl_genainet.policy.peers import (
+from kubectl_genainet.policy.matching.cidr import Address
+from kubectl_genainet.policy.matching.node_peers import OwnNodePeer
+from kubectl_genainet.policy.matching.party import Parties, Party, PartyKind
+from kubectl_genainet.policy.matching.peers import (
     AllOfPeer,
     AnyOfPeer,
     AnyPeer,
@@ -26,8 +26,8 @@ from kubectl_genainet.policy.peers import (
     PodsPeer,
     SameLabelsPeer,
 )
+from kubectl_genainet.policy.matching.selectors import NAMESPACE_NAME_LABEL, LabelIndex, Selector
 from kubectl_genainet.policy.rules import NamedPortTerm, NotPorts, Policy, Ports
-from kubectl_genainet.policy.selectors import NAMESPACE_NAME_LABEL, LabelIndex, Selector
 
 NO_ADDRESS = (0, 0)
 Sets = tuple[int, int]  # (certainly selected, possibly selected beyond these)

@@ -11,8 +11,8 @@ import msgspec
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import PolicyVerdict
-from kubectl_genainet.policy.party import PartyKind
 from kubectl_genainet.policy.patches.labels import lasting_labels
 from kubectl_genainet.policy.reach.arriving import ArrivingMatrices
 from kubectl_genainet.policy.reach.classes import PodClass

@@ -8,7 +8,7 @@ import msgspec
 
 from kubectl_genainet.policy.model import Direction, PolicyVerdict
 from kubectl_genainet.policy.reach.classes import PodClass
-from kubectl_genainet.policy.reach.rows import Rows
+from kubectl_genainet.policy.reach.rows import MatrixRows
 
 
 class Matrix(msgspec.Struct, frozen=True):
@@ -29,7 +29,7 @@ class Matrix(msgspec.Struct, frozen=True):
         return PolicyVerdict.UNKNOWN if self.unknown[source] >> destination & 1 else PolicyVerdict.DENY
 
 
-def matrix_of(rows: Rows, protocol: str, port: int) -> Matrix:
+def matrix_of(rows: MatrixRows, protocol: str, port: int) -> Matrix:
     """The whole matrix for one protocol and port."""
     classes = rows.classes.classes
     indices = range(len(classes))

@@ -15,13 +15,13 @@ from enum import Enum
 import msgspec
 
 from kubectl_genainet.model.kube import Service
-from kubectl_genainet.policy.cidr import Address, address_of
 from kubectl_genainet.policy.enforcers import EnforcerName
 from kubectl_genainet.policy.engine import PolicyEngine
 from kubectl_genainet.policy.flows.arrival import is_published
 from kubectl_genainet.policy.flows.dns_way import DnsWays
+from kubectl_genainet.policy.matching.cidr import Address, address_of
+from kubectl_genainet.policy.matching.party import Party, PartyKind
 from kubectl_genainet.policy.model import Direction, DirectionResult, PolicyEndpoint, PolicyFlow, PolicyVerdict
-from kubectl_genainet.policy.party import Party, PartyKind
 from kubectl_genainet.policy.reach.grid import Grid, PodGroup, Port
 
 _MOST_SAMPLES = 48

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.policy.engine import PolicyEngine
+from kubectl_genainet.policy.matching.party import PartyKind
 from kubectl_genainet.policy.model import Direction, pod_endpoint
-from kubectl_genainet.policy.party import PartyKind
 from kubectl_genainet.policy.reach.grid import Difference, PodGroup, Port, declared_ports, group_name, kin
 from kubectl_genainet.policy.reach.outside import Beyond, BeyondCell, BeyondJudge
 from kubectl_genainet.policy.rules import PROTOCOLS, NumberedPorts

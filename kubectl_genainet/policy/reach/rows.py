@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from kubectl_genainet.policy.decide import Matcher, Selected, run_tiers
 from kubectl_genainet.policy.identity import EntityPeer, IdentityPeer
+from kubectl_genainet.policy.matching.node_peers import OwnNodePeer
+from kubectl_genainet.policy.matching.party import Party
+from kubectl_genainet.policy.matching.peers import AllOfPeer, AnyOfPeer, NotPeer, Peer, SameLabelsPeer
 from kubectl_genainet.policy.model import Direction
-from kubectl_genainet.policy.node_peers import OwnNodePeer
-from kubectl_genainet.policy.party import Party
-from kubectl_genainet.policy.peers import AllOfPeer, AnyOfPeer, NotPeer, Peer, SameLabelsPeer
 from kubectl_genainet.policy.reach.classes import NOBODY, PodClasses
 from kubectl_genainet.policy.rules import NamedPortTerm, NotPorts, NumberedPorts, Policy, Ports, Rule, Tier
 
@@ -29,7 +29,7 @@ class _Table(NamedTuple):
     alike: dict[Direction, dict[tuple[int, int], int]]
 
 
-class Rows:
+class MatrixRows:
     """Rows of the matrix, each made when it is first asked for and shared by classes that have the same policies."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Rows:
         self._by_key: dict[tuple[str, int], _Table] = {}
         self._rule_sets: dict[tuple[int, str, int], tuple[int, int]] = {}
 
-    def changed(self, removed: Sequence[Policy], added: Sequence[Policy]) -> Rows:
+    def changed(self, removed: Sequence[Policy], added: Sequence[Policy]) -> MatrixRows:
         """The rows without some policies and with others; what these don't bear on is shared or copied.
 
         The blocks of the policies that are added must begin and end where others do.

@@ -34,7 +34,7 @@ class NodeRules:
     @cached_property
     def gaps(self) -> tuple[Unread, ...]:
         """Parts that were not read, without which what is absent is not known."""
-        return tuple(p for p in self.ruleset.unread if p.scope in (Scope.EVERYTHING, Scope.RULE))
+        return tuple(p for p in self.ruleset.unread if p.scope in (Scope.EVERYTHING, Scope.RULE, Scope.EXCERPT))
 
     @cached_property
     def by_name(self) -> Mapping[tuple[str, str], list[ServiceRules]]:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Union
 
-from kubectl_genainet.proxy.evaluator.header import get_tos
 from kubectl_genainet.proxy.evaluator.ir import Act, Action, Chain, Rule
 from kubectl_genainet.proxy.evaluator.model import RulesetVerdict
 from kubectl_genainet.proxy.evaluator.nat import destinations
+from kubectl_genainet.proxy.evaluator.packet.header import get_tos
+from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, State
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
-from kubectl_genainet.proxy.evaluator.state import ALL_BITS, State
 
 if TYPE_CHECKING:
     from kubectl_genainet.proxy.evaluator.walk import Walk

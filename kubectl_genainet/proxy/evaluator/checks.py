@@ -7,8 +7,8 @@ from functools import cache, lru_cache
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Check, State, address_of
 from kubectl_genainet.proxy.evaluator.sets import SetLookup
-from kubectl_genainet.proxy.evaluator.state import ALL_BITS, Check, State, address_of
 
 PROTOCOLS = {
     "tcp": 6,

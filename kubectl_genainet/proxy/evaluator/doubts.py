@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kubectl_genainet.proxy.evaluator.checks import Question, question_of
-from kubectl_genainet.proxy.evaluator.state import Check, State, address_of
+from kubectl_genainet.proxy.evaluator.packet.state import Check, State, address_of
 
 Doubt = tuple[Check, str]  # a check that could not be answered, and how it is written
 

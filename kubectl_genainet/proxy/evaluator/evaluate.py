@@ -8,12 +8,13 @@ from dataclasses import replace
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy.evaluator.checks import SYN
 from kubectl_genainet.proxy.evaluator.model import Evaluation, Packet, RulesetVerdict
+from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Env, State, address_number
 from kubectl_genainet.proxy.evaluator.remember import Asked, WatchedState
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
-from kubectl_genainet.proxy.evaluator.state import ALL_BITS, Env, State, address_number
 from kubectl_genainet.proxy.evaluator.summary import summary
 from kubectl_genainet.proxy.evaluator.walk import Walk
 from kubectl_genainet.proxy.ruleset import Ruleset
+from kubectl_genainet.proxy.unread import Scope
 
 
 def evaluate(
@@ -87,7 +88,12 @@ def evaluate_hook(ruleset: Ruleset, packet: Packet, hook: Hook | str) -> Evaluat
 
 def _as_far_as_read(ruleset: Ruleset, evaluation: Evaluation) -> Evaluation:
     """Nothing is certain of a ruleset of which a part is missing: any rule may stand there."""
+    if not ruleset.unread:
+        return evaluation
     missing = tuple(str(part) for part in ruleset.unread if part.anywhere)
+    excerpts = tuple(str(part) for part in ruleset.unread if part.scope is Scope.EXCERPT)
+    if excerpts:
+        evaluation = replace(evaluation, assumed=(*excerpts, *evaluation.assumed))
     if not missing:
         return evaluation
     unknown = tuple(dict.fromkeys((*missing, *evaluation.unknown)))

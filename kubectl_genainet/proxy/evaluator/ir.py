@@ -13,8 +13,8 @@ from enum import Enum
 from heapq import merge
 from typing import Any, Union
 
+from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Check, State
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook, RuleRef
-from kubectl_genainet.proxy.evaluator.state import ALL_BITS, Check, State
 
 Passed = Union["Rule", "Chain", RuleRef]
 # Rules passed, newest first: ways that fork share what came before. A tuple of rules is a stretch, oldest first.

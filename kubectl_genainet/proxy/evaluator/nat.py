@@ -8,7 +8,7 @@ where both are known, so is the choice.
 from __future__ import annotations
 
 from kubectl_genainet.proxy.evaluator.ir import Action
-from kubectl_genainet.proxy.evaluator.state import ALL_BITS, State, address_number
+from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, State, address_number
 
 MAX_CHOICES = 64  # addresses of a range that are told apart where the client is not known
 _JHASH_INITVAL = 0xDEADBEEF

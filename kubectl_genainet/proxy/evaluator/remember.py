@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from kubectl_genainet.proxy.evaluator.model import Evaluation
-from kubectl_genainet.proxy.evaluator.state import State
+from kubectl_genainet.proxy.evaluator.packet.state import State
 
 MAX_WAYS = 100_000  # that are kept of all walks together, at about 1 KiB each
 MAX_SOURCES = 8  # kinds of sources that are told apart for one destination

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import product
 
 from kubectl_genainet.proxy.evaluator.model import BackendChoice, Evaluation, RulesetVerdict, WalkOutcome
-from kubectl_genainet.proxy.evaluator.state import State, address_of
+from kubectl_genainet.proxy.evaluator.packet.state import State, address_of
 
 MAX_ANSWERS = 1024  # combinations of answers to open questions that are compared
 _PASSES = (RulesetVerdict.ACCEPT, RulesetVerdict.NO_MATCH)

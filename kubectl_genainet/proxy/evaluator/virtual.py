@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy.evaluator.ir import Chain
 from kubectl_genainet.proxy.evaluator.model import RulesetVerdict
+from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, State, address_number
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook
-from kubectl_genainet.proxy.evaluator.state import ALL_BITS, State, address_number
 from kubectl_genainet.proxy.ipvs.read import VirtualServer
 from kubectl_genainet.proxy.ruleset import effective_priority
 

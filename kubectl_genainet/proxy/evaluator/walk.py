@@ -12,9 +12,9 @@ from kubectl_genainet.proxy.evaluator import actions, doubts, virtual
 from kubectl_genainet.proxy.evaluator.actions import CONNTRACK, Frames
 from kubectl_genainet.proxy.evaluator.ir import Act, Action, Chain, Passed, Path, Rule
 from kubectl_genainet.proxy.evaluator.model import RulesetVerdict
+from kubectl_genainet.proxy.evaluator.packet.state import State
 from kubectl_genainet.proxy.evaluator.remember import Asked
 from kubectl_genainet.proxy.evaluator.rule_ref import ENTERED, Hook, RuleRef
-from kubectl_genainet.proxy.evaluator.state import State
 from kubectl_genainet.proxy.evaluator.summary import End
 from kubectl_genainet.proxy.ruleset import Ruleset, effective_priority
 

@@ -14,9 +14,9 @@ import msgspec
 from kubectl_genainet.proxy.evaluator.ir import Chain, Table
 from kubectl_genainet.proxy.evaluator.model import WalkOutcome
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook, RuleRef
-from kubectl_genainet.proxy.nftables.grammar import tokens_of
+from kubectl_genainet.proxy.nftables.language.grammar import tokens_of
+from kubectl_genainet.proxy.nftables.language.words import parse_rule
 from kubectl_genainet.proxy.nftables.read import NftTable
-from kubectl_genainet.proxy.nftables.words import parse_rule
 from kubectl_genainet.proxy.ruleset import Ruleset
 
 _ZONE = re.compile(r"^(?:filter_)?IN_(\w+?)(?:_(?:pre|log|deny|allow|post))?$")

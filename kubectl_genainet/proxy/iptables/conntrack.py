@@ -5,7 +5,7 @@ from __future__ import annotations
 from kubectl_genainet.proxy.evaluator import checks
 from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS
 from kubectl_genainet.proxy.evaluator.ir import Rule
-from kubectl_genainet.proxy.evaluator.state import Check, State
+from kubectl_genainet.proxy.evaluator.packet.state import Check, State
 from kubectl_genainet.proxy.iptables.reader import Node, Reader, network, ports
 
 

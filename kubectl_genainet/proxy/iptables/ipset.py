@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import msgspec
 
-from kubectl_genainet.model.numbers import whole_number
+from kubectl_genainet.model.units import whole_number
 from kubectl_genainet.proxy.evaluator import checks
 from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Getter
+from kubectl_genainet.proxy.evaluator.packet.state import Check, State
 from kubectl_genainet.proxy.evaluator.sets import SetLookup
-from kubectl_genainet.proxy.evaluator.state import Check, State
 from kubectl_genainet.proxy.iptables.reader import network
 
 Bounds = list[tuple[object, object]]

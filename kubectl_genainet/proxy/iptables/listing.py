@@ -7,15 +7,24 @@ the rule is known to be read in part. Source: iptables(8); the print functions o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 _BUILT_IN = {
-    frozenset({"INPUT", "FORWARD", "OUTPUT"}): "filter",
     frozenset({"PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"}): "nat",
     frozenset({"PREROUTING", "OUTPUT", "POSTROUTING"}): "nat",
     frozenset({"PREROUTING", "OUTPUT"}): "raw",
     frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"}): "mangle",
 }
+# A table is not whole without them. The nat table has INPUT since Linux 2.6.36, and lists of old kernels don't.
+_NEEDED = {
+    "filter": ("INPUT", "FORWARD", "OUTPUT"),
+    "security": ("INPUT", "FORWARD", "OUTPUT"),
+    "nat": ("PREROUTING", "OUTPUT", "POSTROUTING"),
+    "raw": ("PREROUTING", "OUTPUT"),
+    "mangle": ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"),
+}
+_FILTER = frozenset({"INPUT", "FORWARD", "OUTPUT"})
+LISTED = "# From a listing"  # the first line of each table's text
 _NAMES = frozenset({"PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"})
 _CHAIN = re.compile(r"^Chain (\S+) \((?:policy (\S+)|\d+ references)")
 _ADDRESS = r"!?[0-9A-Fa-f:.]+(?:/[0-9A-Fa-f:.]+)?|anywhere|!?[\w.-]+\.[\w.-]+"
@@ -36,7 +45,7 @@ _EXTRAS: tuple[tuple[re.Pattern[str], str, bool], ...] = tuple(
         (r"^(?:tcp|udp|sctp|udplite|dccp) (?=[ds]pts?:|flags:)", "", False),
         (rf"^dpts?:{_VALUE}", "$0--dport $1", False),
         (rf"^spts?:{_VALUE}", "$0--sport $1", False),
-        (r"^flags:(!?)(0x[0-9A-Fa-f]+)/(0x[0-9A-Fa-f]+)", "FLAGS", False),
+        (r"^(?:tcp )?(?:tcp)?flags:(!? ?)(0x[0-9A-Fa-f]+)/(0x[0-9A-Fa-f]+)", "FLAGS", False),
         (rf"^multiport (dports|sports|ports) {_VALUE}", "-m multiport $0--$1 $2", False),
         (r"^ADDRTYPE match (?=dst-type|src-type)", "", False),
         (rf"^(dst-type|src-type) {_VALUE}", "-m addrtype $0--$1 $2", False),
@@ -44,6 +53,12 @@ _EXTRAS: tuple[tuple[re.Pattern[str], str, bool], ...] = tuple(
         (rf"^(?:connmark|CONNMARK) match\s+{_VALUE}", "-m connmark $0--mark $1", False),
         (r"^(!?\s?)ctstate (\S+)", "-m conntrack $1 --ctstate $2", False),
         (r"^(!?\s?)ctstatus (\S+)", "-m conntrack $1 --ctstatus $2", False),
+        (
+            rf"^(ctorigsrcport|ctorigdstport|ctorigsrc|ctorigdst|ctreplsrc|ctrepldst|ctproto) {_VALUE}",
+            "-m conntrack $0--$1 $2",
+            False,
+        ),
+        (r"^ctdir (\S+)", "-m conntrack --ctdir $1", False),
         (r"^(!?\s?)state (\S+)", "-m state $1 --state $2", False),
         (r"^statistic mode random probability (\S+)", "-m statistic --mode random --probability $1", False),
         (r"^statistic mode nth every (\d+)(?: packet (\d+))?", "-m statistic --mode nth --every $1", False),
@@ -82,42 +97,63 @@ _EXTRAS: tuple[tuple[re.Pattern[str], str, bool], ...] = tuple(
 )
 
 
-def saved_from_specs(lines: list[str]) -> str:
-    """`iptables -S` (also of several tables, one after the other) as iptables-save text."""
+def saved_from_specs(lines: list[str], table: str = "") -> str:
+    """`iptables -S` (also of several tables, one after the other) as iptables-save text. `table` is the one that was asked."""
     blocks: list[list[str]] = [[]]
+    rest = []
     for line in lines:
+        if not line.startswith(("-", "[")) or line.startswith("[."):
+            rest += [] if line.startswith("#") else [line]
+            continue
         starts = line.startswith("-P ") and blocks[-1] and not blocks[-1][-1].startswith("-P ")
         if starts:
             blocks.append([])
         blocks[-1].append(line)
-    taken: set[str] = set()
-    return "".join(_block_of_specs(block, taken) for block in blocks)
+    tables = _Tables(table)
+    return "".join([*(_block_of_specs(block, tables) for block in blocks), *(f"{line}\n" for line in rest)])
 
 
-def _block_of_specs(lines: list[str], taken: set[str]) -> str:
+def _block_of_specs(lines: list[str], tables: _Tables) -> str:
     policies = {words[1]: words[2] for line in lines if (words := line.split()) and words[0] == "-P" and len(words) > 2}
-    if not policies:  # a chain or an excerpt: the reader of excerpts finds out where it stands
+    if not policies and not tables.asked:  # of a chain of its own: the reader of excerpts finds out where it stands
         return "".join(f"{line}\n" for line in lines if not line.startswith("-N "))
-    table = _table_of(frozenset(policies), taken)
     heads = [f":{name} {policy} [0:0]" for name, policy in policies.items()]
     heads += [f":{line.split()[1]} - [0:0]" for line in lines if line.startswith("-N ") and len(line.split()) > 1]
-    return _text(table, heads, [line for line in lines if line.startswith(("-A ", "["))])
+    return _text(
+        tables.next(frozenset(policies)), heads, [line for line in lines if line.startswith(("-A ", "["))], policies
+    )
 
 
-def _table_of(built_in: frozenset[str], taken: set[str]) -> str:
-    table = _BUILT_IN.get(built_in, "filter" if "FORWARD" in built_in or not built_in else "nat")
-    if table == "filter" and table in taken:
-        table = "security"
-    taken.add(table)
-    return table
+class _Tables:
+    """Which table each listing of one text is of: the one that was asked for, or the one that has such chains."""
+
+    def __init__(self, asked: str) -> None:
+        self.asked, self._taken = asked, set[str]()
+
+    def next(self, built_in: frozenset[str]) -> str:
+        if self.asked:
+            return self.asked
+        table = _BUILT_IN.get(built_in, "filter" if built_in <= _FILTER else "nat")
+        if table == "filter" and table in self._taken:
+            table = "security"
+        self._taken.add(table)
+        return table
 
 
-def _text(table: str, heads: list[str], rules: list[str]) -> str:
-    return "\n".join((f"*{table}", *heads, *rules, "COMMIT", ""))
+def _text(table: str, heads: list[str], rules: list[str], listed: Container[str]) -> str:
+    """The text of a table. A base chain that was not listed has a rule that can't be read: it is not empty."""
+    missing = [name for name in _NEEDED.get(table, ()) if name not in listed]
+    rules = [
+        f'-A {name} --unread "which {table} may have: chain {name} was not listed" -j UNREAD' for name in missing
+    ] + rules
+    return "\n".join((LISTED, f"*{table}", *heads, *rules, "COMMIT", ""))
 
 
-def saved_from_listing(lines: list[str]) -> str:
-    """`iptables -L` (best with -n -v) as iptables-save text. Without -v devices are not shown: no rule is whole."""
+def saved_from_listing(lines: list[str], asked: str = "") -> str:
+    """`iptables -L` (best with -n -v) as iptables-save text. Without -v devices are not shown: no rule is whole.
+
+    `asked` is the table that the command above the listing names.
+    """
     blocks: list[dict[str, tuple[str | None, list[str]]]] = [{}]
     chain, verbose = "", False
     for line in lines:
@@ -130,14 +166,16 @@ def saved_from_listing(lines: list[str]) -> str:
             verbose = "pkts" in line
         elif line.strip() and chain:
             blocks[-1][chain][1].append(_rule(chain, line, verbose=verbose))
-    taken: set[str] = set()
+    tables = _Tables(asked)
     texts = []
-    for block in blocks:
-        if not block:
+    for block in filter(None, blocks):
+        rules = [rule for _, rules in block.values() for rule in rules]
+        built_in = frozenset(block) & _NAMES
+        if not built_in and not asked:  # which table's they are is not known
+            texts.append("".join(f"{rule}\n" for rule in rules))
             continue
-        table = _table_of(frozenset(block) & _NAMES, taken)
         heads = [f":{name} {policy or '-'} [0:0]" for name, (policy, _) in block.items()]
-        texts.append(_text(table, heads, [rule for _, rules in block.values() for rule in rules]))
+        texts.append(_text(tables.next(built_in), heads, rules, built_in))
     return "".join(texts)
 
 
@@ -152,7 +190,7 @@ def _rule(chain: str, line: str, *, verbose: bool) -> str:
         ("-s", "src", _EVERYWHERE),
         ("-d", "dst", _EVERYWHERE),
     ):
-        value = given[key]
+        value = given[key].removesuffix("--") or given[key]  # a long name of a protocol touches the next column
         if value not in everything:
             words.append(_option(option, value))
     if verbose:

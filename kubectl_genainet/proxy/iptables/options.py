@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from kubectl_genainet.proxy.evaluator import checks
 from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Getter, Question, any_of, asking
-from kubectl_genainet.proxy.evaluator.icmp import ICMP_NAMES, ICMPV6_NAMES
 from kubectl_genainet.proxy.evaluator.ir import Rule
-from kubectl_genainet.proxy.evaluator.state import ALL_BITS, Check, State
+from kubectl_genainet.proxy.evaluator.packet.icmp import ICMP_NAMES, ICMPV6_NAMES
+from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Check, State
 from kubectl_genainet.proxy.iptables import conntrack
 from kubectl_genainet.proxy.iptables.headers import HEADER_OPTIONS
 from kubectl_genainet.proxy.iptables.ipset import set_matches

@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import Protocol
 
 from kubectl_genainet.proxy.evaluator.ir import Rule
+from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Check, ipv4_number
 from kubectl_genainet.proxy.evaluator.sets import SetLookup
-from kubectl_genainet.proxy.evaluator.state import ALL_BITS, Check, ipv4_number
 
 
 def split_words(text: str) -> list[str]:

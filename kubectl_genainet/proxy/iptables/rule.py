@@ -10,11 +10,13 @@ from collections.abc import Mapping
 
 from kubectl_genainet.proxy.evaluator import checks
 from kubectl_genainet.proxy.evaluator.ir import Act, Action, Chain, Rule
+from kubectl_genainet.proxy.evaluator.packet.state import Check
 from kubectl_genainet.proxy.evaluator.sets import SetLookup
-from kubectl_genainet.proxy.evaluator.state import Check
 from kubectl_genainet.proxy.iptables.options import BY_DESTINATION, OPTIONS, SILENT_MODULES
 from kubectl_genainet.proxy.iptables.reader import Reader, split_words
 from kubectl_genainet.proxy.iptables.target import actions_of
+
+UNREAD = "--unread"  # of a listing: what could not be put into options
 
 
 class Compiler:
@@ -56,6 +58,9 @@ class Compiler:
                 continue
             if word == "!":
                 negated = True
+                continue
+            if word == UNREAD:
+                found.append((checks.always_unknown, f"unread: {reader.next()}"))
                 continue
             option = OPTIONS.get(word)
             handled = True

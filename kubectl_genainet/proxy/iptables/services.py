@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy.evaluator.ir import Act, Chain, Rule
-from kubectl_genainet.proxy.evaluator.state import address_of
+from kubectl_genainet.proxy.evaluator.packet.state import address_of
 from kubectl_genainet.proxy.iptables.read import IptablesTable, split_counters
 from kubectl_genainet.proxy.names import SERVICE_CHAINS, service_in_comment
 from kubectl_genainet.proxy.service_rules import Entry, RuleAddress, RuleBackend

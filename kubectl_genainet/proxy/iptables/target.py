@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from kubectl_genainet.model.packet import split_endpoint
 from kubectl_genainet.proxy.evaluator.ir import CONTINUE_ACTION, Act, Action
-from kubectl_genainet.proxy.evaluator.state import ALL_BITS, address_number
+from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, address_number
 from kubectl_genainet.proxy.iptables.reader import network
 
 # Targets that leave the packet's way alone, as far as this tool looks at a packet.

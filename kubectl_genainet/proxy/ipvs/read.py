@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_genainet.model.cluster import canonical_ip
-from kubectl_genainet.model.numbers import whole_number
 from kubectl_genainet.model.packet import address_text, split_endpoint
+from kubectl_genainet.model.units import whole_number
+from kubectl_genainet.proxy.evaluator.packet.state import address_number
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
-from kubectl_genainet.proxy.evaluator.state import address_number
 from kubectl_genainet.proxy.unread import Scope, Unread
 
 
@@ -38,6 +38,10 @@ class VirtualServer(msgspec.Struct, frozen=True):
     def title(self) -> str:
         where = f"FWM {self.fwmark}" if self.fwmark is not None else address_text(self.vip, self.port)
         return f"{self.protocol} {where}" if self.fwmark is None else where
+
+    @property
+    def identity(self) -> tuple[str, str, int, int | None]:
+        return self.protocol, self.vip, self.port, self.fwmark
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -83,7 +87,7 @@ def parse_ipvs(text: str) -> tuple[tuple[VirtualServer, ...], list[Unread]]:
     counters = False
     for line in text.splitlines():
         words = line.split()
-        if len(words) < 2 or line.startswith("#"):
+        if not words or line.startswith("#"):
             continue
         try:
             if words[0] == "Prot":
@@ -111,10 +115,11 @@ def parse_ipvs(text: str) -> tuple[tuple[VirtualServer, ...], list[Unread]]:
 
 def _add_saved(servers: list[VirtualServer], real: list[list[RealServer]], words: list[str]) -> None:
     owner = _saved(words)
-    key = (owner.protocol, owner.vip, owner.port, owner.fwmark)
-    for i, server in enumerate(servers):
-        if (server.protocol, server.vip, server.port, server.fwmark) == key:
-            real[i].append(_saved_real(words))
+    owners = [i for i, server in enumerate(servers) if server.identity == owner.identity]
+    if not owners:
+        raise ValueError("a real server without its virtual server")
+    for i in owners:
+        real[i].append(_saved_real(words))
 
 
 def _counted_real(words: list[str]) -> RealServer:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from kubectl_genainet.proxy.evaluator import checks, header
+from kubectl_genainet.proxy.evaluator import checks
 from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Getter
-from kubectl_genainet.proxy.evaluator.state import Check, State
+from kubectl_genainet.proxy.evaluator.packet import header
+from kubectl_genainet.proxy.evaluator.packet.state import Check, State
 from kubectl_genainet.proxy.nftables import values
 from kubectl_genainet.proxy.nftables.values import Convert, Unsupported
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kubectl_genainet.proxy.evaluator.ir import CONTINUE_ACTION, Act, Action
+from kubectl_genainet.proxy.evaluator.packet.state import Check, State
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 from kubectl_genainet.proxy.evaluator.sets import ANY, SetLookup
-from kubectl_genainet.proxy.evaluator.state import Check, State
 from kubectl_genainet.proxy.nftables import values
 from kubectl_genainet.proxy.nftables.fields import Field, field_of
 from kubectl_genainet.proxy.nftables.show import show_expressions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kubectl_genainet.proxy.evaluator.ir import CONTINUE_ACTION, Act, Action
-from kubectl_genainet.proxy.evaluator.state import ALL_BITS, Check
+from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Check
 from kubectl_genainet.proxy.nftables import values
 from kubectl_genainet.proxy.nftables.maps import picked, split_evenly
 from kubectl_genainet.proxy.nftables.values import Json, Unsupported

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kubectl_genainet.proxy.evaluator import checks
 from kubectl_genainet.proxy.evaluator.ir import Act, Action
-from kubectl_genainet.proxy.evaluator.state import Check
+from kubectl_genainet.proxy.evaluator.packet.state import Check
 from kubectl_genainet.proxy.nftables import values
 from kubectl_genainet.proxy.nftables.maps import picked
 from kubectl_genainet.proxy.nftables.values import Json, Unsupported

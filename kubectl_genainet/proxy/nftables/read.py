@@ -15,11 +15,11 @@ from kubectl_genainet.proxy.evaluator.ir import Chain, Rule, Table
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook, RuleRef
 from kubectl_genainet.proxy.evaluator.sets import SetLookup
 from kubectl_genainet.proxy.nftables import values
+from kubectl_genainet.proxy.nftables.language.words import inline_chain
 from kubectl_genainet.proxy.nftables.maps import add_elements
 from kubectl_genainet.proxy.nftables.rule import compile_rule
 from kubectl_genainet.proxy.nftables.show import show_expressions
 from kubectl_genainet.proxy.nftables.values import Convert, Json, Unsupported
-from kubectl_genainet.proxy.nftables.words import inline_chain
 
 _FAMILIES = {"ip": 4, "ip6": 6, "inet": 0, "netdev": 0}
 _DEVICE_HOOKS = {"ingress": Hook.INGRESS, "egress": Hook.EGRESS}

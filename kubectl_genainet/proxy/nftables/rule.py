@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kubectl_genainet.proxy.evaluator import checks
 from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, Question, asking
 from kubectl_genainet.proxy.evaluator.ir import CONTINUE_ACTION, Act, Action, Chain, Rule
-from kubectl_genainet.proxy.evaluator.state import ALL_BITS, Check, State
+from kubectl_genainet.proxy.evaluator.packet.state import ALL_BITS, Check, State
 from kubectl_genainet.proxy.nftables import values
 from kubectl_genainet.proxy.nftables.fields import Field, field_of
 from kubectl_genainet.proxy.nftables.maps import is_random, members_of, picked, question_bounds, share_of

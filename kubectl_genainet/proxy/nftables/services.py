@@ -13,7 +13,7 @@ from kubectl_genainet.model.cluster import canonical_ip
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy.evaluator.checks import always_unknown
 from kubectl_genainet.proxy.evaluator.ir import Act, Action, Rule
-from kubectl_genainet.proxy.evaluator.state import address_of
+from kubectl_genainet.proxy.evaluator.packet.state import address_of
 from kubectl_genainet.proxy.names import parse_nftables_chain
 from kubectl_genainet.proxy.nftables.read import NftTable, counters_of
 from kubectl_genainet.proxy.service_rules import Entry, RuleAddress, RuleBackend

@@ -8,10 +8,10 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-from kubectl_genainet.model.numbers import whole_number
+from kubectl_genainet.model.units import whole_number
 from kubectl_genainet.proxy.evaluator.checks import PROTOCOLS, STATUS_BITS
-from kubectl_genainet.proxy.evaluator.header import NAMES_OF_ZERO
-from kubectl_genainet.proxy.evaluator.icmp import ICMP_NAMES, ICMPV6_NAMES
+from kubectl_genainet.proxy.evaluator.packet.header import NAMES_OF_ZERO
+from kubectl_genainet.proxy.evaluator.packet.icmp import ICMP_NAMES, ICMPV6_NAMES
 from kubectl_genainet.proxy.evaluator.sets import ANY
 
 Json = dict[str, Any]

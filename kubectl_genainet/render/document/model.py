@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from kubectl_genainet.model.finding import Evidence, Finding, Remedy, Severity
+from kubectl_genainet.model.finding import Evidence, Finding, Remedy, Severity, counted
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.diagnosis import Timeline
 from kubectl_genainet.model.results.path import PacketPath, Party
@@ -81,6 +81,12 @@ def grid(title: str, columns: Sequence[Column[T]], rows: Iterable[T]) -> Grid:
     kept = list(rows)
     telling = [c for c in columns if any(c.cell(row) not in EMPTY for row in kept)]
     return Grid(title, tuple(c.title for c in telling), tuple(tuple(c.cell(row) for c in telling) for row in kept))
+
+
+def number_of(count: int, noun: str) -> tuple[str, str]:
+    """A count and its noun, for the counts of a document."""
+    number, _, text = counted(count, noun).partition(" ")
+    return number, text
 
 
 def card_of(finding: Finding) -> Card:

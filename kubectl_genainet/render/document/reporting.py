@@ -21,11 +21,12 @@ from kubectl_genainet.model.results.path import OpenStream, PacketPath
 from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.render.diagnose import document as of_diagnosis
 from kubectl_genainet.render.diagnose.text import ConclusionView
-from kubectl_genainet.render.dns import DnsView
+from kubectl_genainet.render.dns.document import dns_document
+from kubectl_genainet.render.dns.views import DnsView
 from kubectl_genainet.render.document.html import html
 from kubectl_genainet.render.document.model import Document
-from kubectl_genainet.render.document.tables import dns_document, drops_document
-from kubectl_genainet.render.drops import DropsView
+from kubectl_genainet.render.drops.document import drops_document
+from kubectl_genainet.render.drops.views import DropsView
 from kubectl_genainet.render.live import LiveView, Screen
 from kubectl_genainet.render.trace import document as of_trace
 from kubectl_genainet.render.trace.view import TraceView

@@ -43,7 +43,7 @@ _NAMED_BY_EXACT = frozenset({UNEXPLAINED.name, NETFILTER_DROP.name, RULE_DROP.na
 _COVERED = frozenset({DNS_POLICY.name, DNS_DROPPED.name})
 
 
-class Asked:
+class DiagnosedTarget:
     """What a run was asked about, while the cluster's objects change below it."""
 
     def __init__(self, name: str, target: Target | None, held: HeldTarget[OfTarget]) -> None:
@@ -81,7 +81,7 @@ def _sent_to(services: Iterable[Service], snapshot: ClusterSnapshot) -> list[obj
     return [[(p.port, snapshot.backends(s, p)) for p in s.spec.ports] if s is not None else None for s in now]
 
 
-def conclude(asked: Asked, collected: Collected, context: Context, watch: WatchTime) -> Conclusion:
+def conclude(asked: DiagnosedTarget, collected: Collected, context: Context, watch: WatchTime) -> Conclusion:
     """What was seen, as ranked causes and what else was looked at."""
     about = _about(context, asked, collected)
     queries = [e for e in collected.exchanges if not e.upstream and (about.all or name_of(e.client) in about.asking)]
@@ -163,7 +163,7 @@ class _About:
         return client in self.callers and row.server is not None and row.server.port == DNS_PORT
 
 
-def _about(context: Context, asked: Asked, collected: Collected) -> _About:
+def _about(context: Context, asked: DiagnosedTarget, collected: Collected) -> _About:
     services, pods = asked.held.current.services, asked.held.current.pods
     own = pods | {name_of(path.backend) for path in collected.paths if path.backend}
     own |= {f"{s.metadata.namespace}/{s.metadata.name}" for s in services}

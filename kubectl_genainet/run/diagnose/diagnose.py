@@ -18,7 +18,7 @@ from kubectl_genainet.model.history import Gap
 from kubectl_genainet.model.results.diagnosis import Conclusion
 from kubectl_genainet.model.target import Target
 from kubectl_genainet.run.as_used import AsUsed
-from kubectl_genainet.run.diagnose.conclude import Asked, conclude, of_target
+from kubectl_genainet.run.diagnose.conclude import DiagnosedTarget, conclude, of_target
 from kubectl_genainet.run.diagnose.watching import Collected, DnsPart, DropsPart, PathPart
 from kubectl_genainet.run.dns import DnsOptions, DnsRun, dns_run
 from kubectl_genainet.run.drops import DropsOptions, DropsRun, drops_run
@@ -78,7 +78,7 @@ class DiagnoseRun:
         self.view = make_view(name, live=source.live)
         self.context = Context(snapshot)
         self.collected = Collected()
-        self._asked = Asked(name, target, held)
+        self._asked = DiagnosedTarget(name, target, held)
         self._watch = WatchTime()
         self._parts: dict[Part, Watched] = {}
         self._begin(options)

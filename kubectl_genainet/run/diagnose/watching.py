@@ -34,7 +34,7 @@ class Collected:
     gaps: list[Gap] = field(default_factory=list)
 
 
-class Part(Quiet):
+class PartView(Quiet):
     """The View of one part: keeps what it is told, and passes on to the whole run's view what a person wants to know now."""
 
     def __init__(self, collected: Collected, view: DiagnoseView) -> None:
@@ -48,7 +48,7 @@ class Part(Quiet):
         """The whole run's view gets each record once."""
 
 
-class PathPart(Part):
+class PathPart(PartView):
     open_streams: Callable[[int], list[OpenStream]] = staticmethod(lambda _: [])
 
     def path(self, path: PacketPath) -> None:
@@ -62,14 +62,14 @@ class PathPart(Part):
         self.collected.trace = summary
 
 
-class DropsPart(Part):
+class DropsPart(PartView):
     source: Callable[[], list[DropRow]] = staticmethod(list)
 
     def finish(self, rows: list[DropRow], summary: DropSummary) -> None:
         self.collected.rows, self.collected.drops = rows, summary
 
 
-class DnsPart(Part):
+class DnsPart(PartView):
     source: DnsSummaryBuilder | None = None
 
     def exchange(self, exchange: DnsExchange) -> None:

@@ -15,16 +15,18 @@ from kubectl_genainet.kube.agents.base import (
     render,
 )
 from kubectl_genainet.kube.agents.record import RecordChoices
+from kubectl_genainet.model.user import NOBODY_ELSE, Impersonation
 
 if TYPE_CHECKING:
-    from kubectl_genainet.kube.agents.deployment import Rollout, Step
+    from kubectl_genainet.kube.agents.deployment import Step
+    from kubectl_genainet.kube.agents.progress import Rollout
 
 __all__ = [
     "NAMESPACE",
     "DeployOptions",
     "DeployView",
+    "Destination",
     "RecordChoices",
-    "Where",
     "deploy",
     "deploy_objects",
     "parse_node_selector",
@@ -42,11 +44,12 @@ class DeployView(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class Destination:
     """The cluster, and how long to wait for it. `wait`: until every agent is ready, or gone."""
 
     context: str = ""
     kubeconfig: str = ""
+    user: Impersonation = NOBODY_ELSE
     timeout_s: float = 120.0
     wait: bool = True
 
@@ -60,30 +63,30 @@ def deploy_objects(options: DeployOptions) -> list[dict[str, Any]]:
     return render(options)
 
 
-def deploy(options: DeployOptions, where: Where, view: DeployView, *, dry_run: bool = False) -> None:
+def deploy(options: DeployOptions, destination: Destination, view: DeployView, *, dry_run: bool = False) -> None:
     """Applies what differs, and waits for the agents. `dry_run` has the server check, and changes nothing."""
-    from kubectl_genainet.kube.agents import deployment
+    from kubectl_genainet.kube.agents import deployment, progress
     from kubectl_genainet.kube.client import connect
 
     deploy_objects(options)  # what is wrong with the options is said before the cluster is asked
-    client = connect(context=where.context, kubeconfig=where.kubeconfig)
+    client = connect(context=destination.context, kubeconfig=destination.kubeconfig, user=destination.user)
     if options.record is not None:
         options = msgspec.structs.replace(options, api_port=deployment.api_server_port(client))
     if options.metrics:
         options = msgspec.structs.replace(
             options, monitoring=deployment.has_monitoring(client), api_port=deployment.api_server_port(client)
         )
-    for step in deployment.deploy(client, options, where.timeout_s, dry_run=dry_run):
+    for step in deployment.deploy(client, options, destination.timeout_s, dry_run=dry_run):
         view.step(step)
-    if where.wait and not dry_run:
-        deployment.wait_for_rollout(client, options.namespace, where.timeout_s, view.rollout)
+    if destination.wait and not dry_run:
+        progress.wait_for_rollout(client, options.namespace, destination.timeout_s, view.rollout)
 
 
-def undeploy(namespace: str, where: Where, view: DeployView) -> None:
+def undeploy(namespace: str, destination: Destination, view: DeployView) -> None:
     """Removes all that `deploy` made, and nothing else."""
     from kubectl_genainet.kube.agents import deployment
     from kubectl_genainet.kube.client import connect
 
-    client = connect(context=where.context, kubeconfig=where.kubeconfig)
-    for step in deployment.undeploy(client, namespace, where.timeout_s, wait=where.wait):
+    client = connect(context=destination.context, kubeconfig=destination.kubeconfig, user=destination.user)
+    for step in deployment.undeploy(client, namespace, destination.timeout_s, wait=destination.wait):
         view.step(step)

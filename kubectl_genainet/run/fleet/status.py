@@ -9,9 +9,9 @@ import msgspec
 
 from kubectl_genainet import __version__
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.kube.user import NOBODY_ELSE, Impersonation
 from kubectl_genainet.model.events import Hello
-from kubectl_genainet.model.results.fleet import NodeStatus, Versions
+from kubectl_genainet.model.results.fleet import AgentStatus, Versions
+from kubectl_genainet.model.user import NOBODY_ELSE, Impersonation
 from kubectl_genainet.stream import ask_all
 from kubectl_genainet.wire import PROTOCOL
 
@@ -22,7 +22,7 @@ _TIMEOUT_S = 5.0  # of `version`, which answers without a cluster too
 class FleetStatus:
     """Every node's agent, by node. `warnings` say what could not be asked, and where versions differ."""
 
-    nodes: tuple[NodeStatus, ...]
+    nodes: tuple[AgentStatus, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -52,10 +52,10 @@ def lab_fleet(name: str) -> FleetStatus:
     for node, answer in sorted(ask_all(LabSource(name).agents().dials, "/v1/hello").items()):
         hello = None if isinstance(answer, GenainetError) else next(iter(answer), None)
         if isinstance(hello, Hello):
-            rows.append(NodeStatus(node, "ready", "", hello.version, hello.kernel, hello.tier))
+            rows.append(AgentStatus(node, "ready", "", hello.version, hello.kernel, hello.tier))
         else:
             why = answer.message if isinstance(answer, GenainetError) else "it did not say who it is"
-            rows.append(NodeStatus(node, "silent", problem=why))
+            rows.append(AgentStatus(node, "silent", problem=why))
     return FleetStatus(tuple(rows), ())
 
 

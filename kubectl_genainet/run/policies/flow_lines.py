@@ -11,9 +11,9 @@ import msgspec
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.target import KIND_WORDS, Target, parse_target
-from kubectl_genainet.policy.cidr import address_of
 from kubectl_genainet.policy.enforcers import Enforcer
 from kubectl_genainet.policy.flows.targets import destinations_of, flows_between
+from kubectl_genainet.policy.matching.cidr import address_of
 from kubectl_genainet.policy.model import PolicyFlow, PolicyVerdict, domain_endpoint
 from kubectl_genainet.policy.rules import PROTOCOLS
 from kubectl_genainet.run.agents import Warn

@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from pathlib import Path
 
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.node import RulesetDump
-from kubectl_genainet.proxy.forms import sections_of
+from kubectl_genainet.proxy.forms import dumps_of
+from kubectl_genainet.proxy.posted import decoded
 
 MAX_FILES = 20_000
 MAX_BYTES = 64 << 20  # of one file
-_TABLE_NAMED = re.compile(r"-t[_ ]security(?![a-z])")  # sosreport: iptables_-t_security_-nvL
+# sosreport's file names are the commands: iptables_-t_security_-nvL, ip_netns_exec_NAME_iptables-save
+_OTHER_NAMESPACE = re.compile(r"^ip_netns_exec_|^nsenter_")
 
 
 def folder_dumps(folder: Path) -> list[RulesetDump]:
-    """Every dump in a folder. Raises GenainetError where there is none.
+    """Every dump of the node in a folder. Raises GenainetError where there is none.
 
-    Of one family's rules that are there both as iptables-save and as a listing (iptables -L), the listing is left out: it
-    says less of the same rules. A dump that is there twice is read once.
+    Rules of other network namespaces (a sosreport has them) are not the node's and left out.
     """
-    saved: list[tuple[str, str]] = []
-    listed: list[tuple[str, str]] = []
+    dumps: list[RulesetDump] = []
     for path in _files(folder):
-        text = _text_of(path)
-        for form, source, body in _dumps_in(text):
-            entry = (source, _of_named_table(path.name, body))
-            (listed if form in ("listing", "specs") else saved).append(entry)
-    families = {source.partition("-")[0] for source, _ in saved}
-    dumps = saved + [entry for entry in listed if entry[0].partition("-")[0] not in families]
-    unique = dict.fromkeys(dumps)
-    if not unique:
+        if _OTHER_NAMESPACE.match(path.name) is None:
+            dumps += _dumps_in(path)
+    if not dumps:
         raise GenainetError(
             f"no dump of rules was found in {folder}",
             hint="Files are told by their content: iptables-save, nft, ipset, ipvsadm.",
         )
-    return [RulesetDump(node="", t_ns=0, source=source, text=body) for source, body in unique]
+    return list({(dump.source, dump.text): dump for dump in dumps}.values())
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -49,33 +45,14 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _text_of(path: Path) -> str:
+def _dumps_in(path: Path) -> list[RulesetDump]:
+    """The dumps in a file; none in one that is something else. What the name says of the command is used."""
     try:
         with path.open("rb") as file:
             head = file.read(4096)
-            if b"\0" in head:
-                return ""
-            return (head + file.read()).decode("utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _dumps_in(text: str) -> Iterator[tuple[str, str, str]]:
-    """(form, source, text) of a file's dumps; none for a file that is something else."""
-    if not text.strip():
-        return
-    listing = re.search(r"^Chain \S+ \((?:policy |\d+ references)", text, re.M) is not None
-    specs = (
-        not listing and re.search(r"^\*\w+$", text, re.M) is None and re.search(r"^-[PNA] \S+", text, re.M) is not None
-    )
-    try:
-        for source, body in sections_of(text):
-            is_iptables = source.startswith(("iptables", "ip6tables"))
-            yield "listing" if is_iptables and listing else "specs" if is_iptables and specs else "dump", source, body
-    except InputError:
-        return
-
-
-def _of_named_table(name: str, body: str) -> str:
-    """The security table's chains are named as the filter table's: the file's name tells them apart."""
-    return body.replace("*filter\n", "*security\n", 1) if _TABLE_NAMED.search(name) else body
+            if b"\0" in head and not head.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+                return []
+            text = decoded(head + file.read())
+        return dumps_of(f"$ {path.name.replace('_', ' ')}\n{text}") if text.strip() else []
+    except (OSError, InputError):
+        return []

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from kubectl_genainet.model.events import FlowCounters, Point
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.model.results.path import Silence, Stream
-from kubectl_genainet.trace.connection import Connection, Direction
 from kubectl_genainet.trace.fate import Around
+from kubectl_genainet.trace.joining.connection import Connection, Direction
 
 _GAPS_A_OCTAVE = 4
 LOST_TELLS = 2  # so many losses within a silence: a server that waits for its window is not what was waited for

@@ -21,7 +21,7 @@ from kubectl_genainet.agent.node.inventory import Inventory
 from kubectl_genainet.agent.node.kubeproxy import parse_metrics, read_kube_proxy
 from kubectl_genainet.agent.node.namespace import Candidate, device_name
 from kubectl_genainet.model.node import KubeProxyState
-from kubectl_genainet.model.numbers import whole_number
+from kubectl_genainet.model.units import whole_number
 
 SECRET = "root:secret:19000\n"
 

@@ -13,7 +13,8 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from kubectl_genainet.agent.dns.lookup import candidates, look_up, parse_resolv_conf
+from kubectl_genainet.agent.dns.lookup import candidates, look_up
+from kubectl_genainet.model.dns import parse_resolv_conf
 
 CONF = "nameserver 127.0.0.1\nsearch ai.svc.cluster.local svc.cluster.local cluster.local\noptions ndots:5\n"
 KNOWN = {"vllm.ai.svc.cluster.local.": "10.96.3.4"}

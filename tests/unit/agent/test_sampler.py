@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from kubectl_genainet.agent.serve.sampler import FEWEST_KEPT, Level
+from kubectl_genainet.agent.serve.sampler import BURST, EVENTS_SHARE, FEWEST_KEPT, Level, records_per_second
 from kubectl_genainet.model.packet import ALL_KEPT
 
 BUDGET = 0.05
@@ -73,3 +73,9 @@ def test_an_event_costs_what_it_was_measured_to_cost() -> None:
     for _ in range(3):
         node.second(level, 16_000)
     assert level.events_per_second < before
+
+
+def test_records_are_as_many_as_the_budget_has_room_for() -> None:
+    assert records_per_second(0.05, 10e-6, most=20_000) == pytest.approx(BURST * EVENTS_SHARE * 5000, abs=1)
+    assert records_per_second(4.0, 10e-6, most=20_000) == 20_000
+    assert records_per_second(0.001, 50e-6, most=20_000) == 50  # a node must say something

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kubectl_genainet.agent.dns.redact import Redactor, new_key
-from kubectl_genainet.agent.dns.stream import MAX_WAITING, Stream, Streams
+from kubectl_genainet.agent.dns.stream import MAX_WAITING, Streams, TcpDirection
 from kubectl_genainet.agent.dns.wire import MAX_ANSWERS, MAX_QUESTIONS, decode_message
 from kubectl_genainet.agent.node.segments import parse_segment
 from kubectl_genainet.model.dns import DnsMessage
@@ -92,7 +92,7 @@ def test_messages_come_out_whole_whatever_the_segments(parts: list[bytes], data:
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(stream) - 1)), max_size=6)))
     pieces = [(a, stream[a:b]) for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
     order = data.draw(st.permutations(pieces))
-    half = Stream(first)
+    half = TcpDirection(first)
     out = [m for at, piece in [*order, *order[:2]] for m in half.feed((first + at) & 0xFFFFFFFF, piece, len(piece))]
     assert out == parts
     assert not half.incomplete

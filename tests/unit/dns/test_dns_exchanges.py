@@ -11,10 +11,10 @@ import pytest
 from kubectl_genainet.dns import stats as dns_stats
 from kubectl_genainet.dns import summary as dns_summary
 from kubectl_genainet.dns.exchanges import DnsCorrelator
-from kubectl_genainet.dns.resolv import assumed_resolv_conf, parse_resolv_conf, split_search
+from kubectl_genainet.dns.resolv import assumed_resolv_conf, split_search
 from kubectl_genainet.dns.summary import DnsSummaryBuilder
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.model.dns import DnsMessage, Question
+from kubectl_genainet.model.dns import DnsMessage, Question, parse_resolv_conf
 from kubectl_genainet.model.events import (
     Bye,
     DnsDropped,
@@ -35,7 +35,7 @@ from kubectl_genainet.model.node import Device, NetNs, NodeReport
 from kubectl_genainet.model.packet import FiveTuple, Protocol
 from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.exchange import DnsExchange, QueryOutcome
-from kubectl_genainet.render.dns import account
+from kubectl_genainet.render.dns.table import account
 
 MS = 1_000_000
 CLIENT, SERVER, SERVICE, UPSTREAM, NODE_IP = "10.244.1.5", "10.244.2.2", "10.96.0.10", "203.0.113.53", "172.18.0.3"

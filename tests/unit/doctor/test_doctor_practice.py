@@ -22,7 +22,7 @@ from kubectl_genainet.doctor.registry import all_checks, check_named
 from kubectl_genainet.doctor.report import Report
 from kubectl_genainet.model.events import Event
 from kubectl_genainet.run.collect import DoctorCollector
-from kubectl_genainet.run.doctor import DoctorOptions, doctor
+from kubectl_genainet.run.doctor.doctor import DoctorOptions, doctor
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.bundle import BundleSource
 from kubectl_genainet.run.sources.manifests import ManifestsSource

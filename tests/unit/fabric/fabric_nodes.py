@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kubectl_genainet.agent.fabric.netlink import attribute
 from kubectl_genainet.fabric.pods import Member
-from kubectl_genainet.fabric.rates import Reading
+from kubectl_genainet.fabric.rates import ReportPair
 from kubectl_genainet.model.fabric import (
     Fabric,
     FabricReport,
@@ -107,7 +107,7 @@ def reading(
     state: str = "ACTIVE",
     grown: dict[str, int] | None = None,
     to: str = "",
-) -> Reading:
+) -> ReportPair:
     """A node with one RDMA device (None: without), which moved so many bytes, and one TCP connection of its pod."""
     inode, ip = POD[node]
     other = to or next(address for name, (_, address) in POD.items() if name != node)
@@ -126,7 +126,7 @@ def reading(
     base = 10**6
     moved = rdma or (0, 0)
     begin = report(0, (base, base), (base, base), dict.fromkeys(grown or {}, 5))
-    return Reading(
+    return ReportPair(
         begin,
         report(
             int(seconds * 1e9),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.expressions import parse_selector
+from kubectl_genainet.policy.matching.expressions import parse_selector
 from kubectl_genainet.policy.where import Where
 from tests.unit.policy.policy_cluster import ask, effects, engine, labels, namespace, netpol, pod, unevaluated, verdict
 

@@ -10,9 +10,9 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.policy.dialects.cilium.checks import check_fqdn
 from kubectl_genainet.policy.dialects.cilium.shapes import RawFqdn
-from kubectl_genainet.policy.domains import domain_matches
-from kubectl_genainet.policy.expressions import parse_selector
-from kubectl_genainet.policy.selectors import check_label_key
+from kubectl_genainet.policy.matching.domains import domain_matches
+from kubectl_genainet.policy.matching.expressions import parse_selector
+from kubectl_genainet.policy.matching.selectors import check_label_key
 from kubectl_genainet.policy.where import Where
 
 WHERE = Where(KubeObject({"apiVersion": "v1", "kind": "NetworkPolicy", "metadata": {"name": "x"}}, "file.yaml"))

@@ -124,7 +124,7 @@ def test_what_needs_live_nodes_says_so(saved: str) -> None:
 
 def test_hostile_names_do_not_reach_the_terminal(tmp_path: Path) -> None:
     path = tmp_path / "rules.txt"
-    path.write_text("Name: EVIL\x1b[31m\nType: hash:ip\nMembers:\n10.0.0.1\n")
+    path.write_text("Name: EVIL\x1b[2J\nType: hash:ip\nMembers:\n10.0.0.1\n")
     out = run("--ruleset", str(path)).stdout
     assert "\x1b" not in out
-    assert "\\x1b[31m" in out
+    assert "\\x1b[2J" in out

@@ -63,6 +63,7 @@ def test_rule_specifications_of_several_tables_keep_their_policies() -> None:
     without = evaluate(parse_ruleset(dumps_of("-A FORWARD -d 10.9.0.0/16 -j DROP\n"), node_ips=[]), packet())
     assert without.verdict is RulesetVerdict.UNKNOWN
     assert "policy of FORWARD" in without.unknown[0]
+    assert "excerpt" in without.assumed[0]
 
 
 LISTING = """Chain INPUT (policy ACCEPT 0 packets, 0 bytes)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from kubectl_genainet.model.events import Progress
-from kubectl_genainet.render import dns, drops
+from kubectl_genainet.render.dns import views as dns
+from kubectl_genainet.render.drops import views as drops
 from kubectl_genainet.render.live import LiveView
 from kubectl_genainet.render.trace import view as trace
 

@@ -76,3 +76,80 @@ def test_a_listing_of_ip6tables_is_one_whatever_its_rules_say(tmp_path: Path) ->
     )
     (dumps,) = saved_dumps([], folder_dumps(tmp_path)).values()
     assert sorted(dump.source for dump in dumps) == ["ip6tables-nft", "iptables-nft"]
+
+
+NAT = """Chain PREROUTING (policy ACCEPT 12 packets, 720 bytes)
+ pkts bytes target     prot opt in     out     source               destination
+   12   720 DNAT       6    --  *      *       0.0.0.0/0            10.9.0.2             tcp dpt:80 to:10.9.1.2:8080
+
+Chain INPUT (policy ACCEPT 0 packets, 0 bytes)
+ pkts bytes target     prot opt in     out     source               destination
+
+Chain OUTPUT (policy ACCEPT 0 packets, 0 bytes)
+ pkts bytes target     prot opt in     out     source               destination
+
+Chain POSTROUTING (policy ACCEPT 0 packets, 0 bytes)
+ pkts bytes target     prot opt in     out     source               destination
+"""
+NFT = """table ip nat { # handle 1
+\tchain PREROUTING { # handle 1
+\t\ttype nat hook prerouting priority dstnat; policy accept;
+\t\tmeta l4proto tcp ip daddr 10.9.0.2  counter packets 12 bytes 720 dnat to 10.9.1.2:8080 # handle 5
+\t}
+}
+table inet other { # handle 2
+\tchain forward { # handle 1
+\t\ttype filter hook forward priority filter; policy accept;
+\t\ttcp dport 84 drop # handle 2
+\t}
+}
+"""
+STATS = """IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port               Conns   InPkts  OutPkts  InBytes OutBytes
+  -> RemoteAddress:Port
+TCP  10.9.0.1:80                        4       20       16     1200     2400
+  -> 10.9.1.1:8080                      4       20       16     1200     2400
+"""
+THRESHOLDS = STATS.replace("Conns   InPkts  OutPkts  InBytes OutBytes", "Uthreshold Lthreshold ActiveConn InActConn")
+
+
+def test_a_sosreport_is_read_as_its_plugins_write_it(tmp_path: Path) -> None:
+    """Names and commands of the plugins firewall_tables, ipvs, networking and conntrack of sos 4.11."""
+    counted = LISTING.replace("    0     0 DROP", "   17  1020 DROP")
+    _sos(
+        tmp_path,
+        **{
+            "nft_-a_list_ruleset": NFT,
+            "iptables_-t_nat_-nvL": NAT,
+            "iptables_-t_filter_-nvL": LISTING,
+            "iptables_-vnxL": counted,
+        },
+    )
+    for plugin, name, text in (
+        ("ipvs", "ipvsadm_-Ln", IPVS.replace("TCP ", "Prot LocalAddress:Port Scheduler Flags\nTCP ")),
+        ("ipvs", "ipvsadm_-Ln_--connection", "IPVS connection entries\npro expire state source virtual destination\n"),
+        ("ipvs", "ipvsadm_-Ln_--stats", STATS),
+        ("ipvs", "ipvsadm_-Ln_--thresholds", THRESHOLDS),
+        ("ipvs", "ipvsadm_-Ln_--timeout", "Timeout (tcp tcpfin udp): 900 120 300\n"),
+        ("networking/namespaces/cni-1", "ip_netns_exec_cni-1_iptables-save", SAVED.replace("dport 81", "dport 85")),
+        ("networking", "ip_route_show_table_all", "default via 192.0.2.254 dev eth0\n"),
+        ("conntrack", "conntrack_-S", "cpu=0 found=0 invalid=0 insert=0\n"),
+    ):
+        place = tmp_path / "sos_commands" / plugin
+        place.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(text)
+    (dumps,) = saved_dumps([], folder_dumps(tmp_path)).values()
+    ruleset = parse_ruleset(dumps, node_ips=["192.0.2.1"])
+    assert sorted(table.title for table in ruleset.tables) == ["filter", "inet other", "nat"]
+    assert [(s.title, s.scheduler, len(s.real_servers)) for s in ruleset.virtual_servers] == [
+        ("TCP 10.9.0.1:80", "rr", 1)
+    ]
+    assert not [part for part in ruleset.unread if part.anywhere]
+    for dport, dst, verdict in (
+        (82, "203.0.113.9", RulesetVerdict.DROP),
+        (84, "203.0.113.9", RulesetVerdict.DROP),
+        (85, "203.0.113.9", RulesetVerdict.NO_MATCH),
+        (80, "10.9.0.2", RulesetVerdict.DNAT),
+        (80, "10.9.0.1", RulesetVerdict.DNAT),
+    ):
+        assert _verdict(tmp_path, dport, dst) is verdict, (dport, dst)

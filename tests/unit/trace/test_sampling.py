@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from kubectl_genainet.model.events import Event, Sampled
 from kubectl_genainet.model.packet import ALL_KEPT, FiveTuple, Protocol, followed
-from kubectl_genainet.trace.sampling import Sampling
+from kubectl_genainet.trace.watching.sampling import Sampling
 from tests.unit.trace_world import FIN, SECOND, World
 
 T = 1000 * SECOND

@@ -11,11 +11,11 @@ import msgspec
 
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Service
-from kubectl_genainet.policy.cidr import Block, address_of
-from kubectl_genainet.policy.expressions import Expression
+from kubectl_genainet.policy.matching.cidr import Block, address_of
+from kubectl_genainet.policy.matching.expressions import Expression
+from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.peers import YES, AnyOfPeer, BlockPeer, Match, Peer, no
 from kubectl_genainet.policy.model import Term
-from kubectl_genainet.policy.party import Party, PartyKind
-from kubectl_genainet.policy.peers import YES, AnyOfPeer, BlockPeer, Match, Peer, no
 from kubectl_genainet.policy.rules import NumberedPorts
 
 Accounts = Mapping[tuple[str, str], dict[str, str]]  # labels by namespace and name

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kubectl_genainet.model.numbers import whole_number
-from kubectl_genainet.policy.cidr import block_of
+from kubectl_genainet.model.units import whole_number
 from kubectl_genainet.policy.dialects.calico.shapes import RawEntity, RawRule, RawSpec
+from kubectl_genainet.policy.matching.cidr import block_of
 from kubectl_genainet.policy.model import Action
 from kubectl_genainet.policy.rules import PROTOCOLS
 from kubectl_genainet.policy.where import Where

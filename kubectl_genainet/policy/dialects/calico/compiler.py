@@ -16,8 +16,7 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.model.numbers import whole_number
-from kubectl_genainet.policy.cidr import block_of
+from kubectl_genainet.model.units import whole_number
 from kubectl_genainet.policy.dialects.calico.accounts import AccountLabelsPeer, accounts_of, endpoints_of
 from kubectl_genainet.policy.dialects.calico.checks import ACTIONS, check_policy, protocol_of
 from kubectl_genainet.policy.dialects.calico.shapes import (
@@ -28,7 +27,8 @@ from kubectl_genainet.policy.dialects.calico.shapes import (
     RawSpec,
     RawTier,
 )
-from kubectl_genainet.policy.expressions import (
+from kubectl_genainet.policy.matching.cidr import block_of
+from kubectl_genainet.policy.matching.expressions import (
     EVERY_LABEL,
     NAMESPACE_NAME,
     And,
@@ -37,8 +37,7 @@ from kubectl_genainet.policy.expressions import (
     in_namespaces,
     parse_selector,
 )
-from kubectl_genainet.policy.model import Action, Direction, Family, Term
-from kubectl_genainet.policy.peers import (
+from kubectl_genainet.policy.matching.peers import (
     AllOfPeer,
     AnyOfPeer,
     AnyPeer,
@@ -51,6 +50,8 @@ from kubectl_genainet.policy.peers import (
     ServiceAccountPeer,
     UnknownPeer,
 )
+from kubectl_genainet.policy.matching.selectors import Operator, Requirement, Selector
+from kubectl_genainet.policy.model import Action, Direction, Family, Term
 from kubectl_genainet.policy.rules import (
     DEFAULT_TIER,
     NamedPortTerm,
@@ -62,7 +63,6 @@ from kubectl_genainet.policy.rules import (
     Rule,
     Tier,
 )
-from kubectl_genainet.policy.selectors import Operator, Requirement, Selector
 from kubectl_genainet.policy.where import Where, unknown_fields
 
 GROUPS = ("projectcalico.org", "crd.projectcalico.org")

@@ -11,12 +11,12 @@ import msgspec
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.cidr import Address, Block, block_of
 from kubectl_genainet.policy.identity import LabelTerm
+from kubectl_genainet.policy.matching.cidr import Address, Block, block_of
+from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.peers import YES, Match, no
+from kubectl_genainet.policy.matching.selectors import Operator
 from kubectl_genainet.policy.model import Term
-from kubectl_genainet.policy.party import Party, PartyKind
-from kubectl_genainet.policy.peers import YES, Match, no
-from kubectl_genainet.policy.selectors import Operator
 from kubectl_genainet.policy.where import Where
 
 _OWNED = "io.cilium.k8s"

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from kubectl_genainet.policy.cidr import Block, block_of
 from kubectl_genainet.policy.dialects.cilium.shapes import RawCidrRule, RawFqdn, RawPortProtocol, RawPortRule, RawRule
-from kubectl_genainet.policy.domains import MAX_DOMAIN
+from kubectl_genainet.policy.matching.cidr import Block, block_of
+from kubectl_genainet.policy.matching.domains import MAX_DOMAIN
 from kubectl_genainet.policy.model import Action, Direction
 from kubectl_genainet.policy.where import Where
 

@@ -26,8 +26,8 @@ from kubectl_genainet.policy.dialects.cilium.selectors import subject_peer
 from kubectl_genainet.policy.dialects.cilium.shapes import RawFqdn, RawPolicy, RawRule, RawSpec
 from kubectl_genainet.policy.enforcers.base import Trait
 from kubectl_genainet.policy.identity import IdentityPeer
+from kubectl_genainet.policy.matching.peers import AnyPeer, Peer, PodsPeer
 from kubectl_genainet.policy.model import Action, Direction, Family
-from kubectl_genainet.policy.peers import AnyPeer, Peer, PodsPeer
 from kubectl_genainet.policy.rules import DEFAULT_TIER, NETWORK_POLICY_ORDER, Policy, Refused, Rule
 from kubectl_genainet.policy.where import Where, unknown_fields
 

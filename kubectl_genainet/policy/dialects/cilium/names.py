@@ -11,10 +11,10 @@ from collections import defaultdict
 import msgspec
 
 from kubectl_genainet.policy.dialects.cilium.shapes import RawFqdn
-from kubectl_genainet.policy.domains import domain_matches
+from kubectl_genainet.policy.matching.domains import domain_matches
+from kubectl_genainet.policy.matching.party import Party, PartyKind
+from kubectl_genainet.policy.matching.peers import YES, Match, Peer, no
 from kubectl_genainet.policy.model import Term
-from kubectl_genainet.policy.party import Party, PartyKind
-from kubectl_genainet.policy.peers import YES, Match, Peer, no
 
 _EVERY_NAME = re.compile(r"\*+\.?")
 

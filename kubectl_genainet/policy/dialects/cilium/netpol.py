@@ -14,19 +14,21 @@ from kubectl_genainet.policy.enforcers.base import Trait
 from kubectl_genainet.policy.identity import (
     NAMESPACE_LABELS,
     POD_NAMESPACE,
-    Identities,
     IdentityPeer,
+    IdentityScheme,
     LabelTerm,
 )
+from kubectl_genainet.policy.matching.peers import BlockPeer, Peer, PodsPeer
+from kubectl_genainet.policy.matching.selectors import Operator, Selector
 from kubectl_genainet.policy.model import Direction
-from kubectl_genainet.policy.peers import BlockPeer, Peer, PodsPeer
 from kubectl_genainet.policy.rules import NamedPortTerm, Policy, Ports, Rule
-from kubectl_genainet.policy.selectors import Operator, Selector
 
 Traits = frozenset[Trait]
 
 
-def as_enforced(policy: Policy, reader: RuleReader, identities: Identities, without: Traits = frozenset()) -> Policy:
+def as_enforced(
+    policy: Policy, reader: RuleReader, identities: IdentityScheme, without: Traits = frozenset()
+) -> Policy:
     """A compiled NetworkPolicy with the rules of both directions, as the agent takes it; less the traits `without`."""
     return msgspec.structs.replace(
         policy,
@@ -38,7 +40,7 @@ def as_enforced(policy: Policy, reader: RuleReader, identities: Identities, with
     )
 
 
-def _rule(rule: Rule, reader: RuleReader, identities: Identities, without: Traits) -> Rule:
+def _rule(rule: Rule, reader: RuleReader, identities: IdentityScheme, without: Traits) -> Rule:
     peers = rule.peers and tuple(_peer(p, reader, identities, without) for p in rule.peers)
     if Trait.NAMED_PORTS in without:
         return msgspec.structs.replace(rule, peers=peers)
@@ -50,7 +52,7 @@ def _port(term: Ports) -> Ports:
     return msgspec.structs.replace(term, pods_only=True) if isinstance(term, NamedPortTerm) else term
 
 
-def _peer(peer: Peer, reader: RuleReader, identities: Identities, without: Traits) -> Peer:
+def _peer(peer: Peer, reader: RuleReader, identities: IdentityScheme, without: Traits) -> Peer:
     if isinstance(peer, BlockPeer):
         return peer if Trait.BLOCKS in without else reader.as_block(peer)
     if not isinstance(peer, PodsPeer) or Trait.IDENTITIES in without:

@@ -13,8 +13,8 @@ import msgspec
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
-from kubectl_genainet.policy.cidr import Address, address_of
-from kubectl_genainet.policy.identity import Identities
+from kubectl_genainet.policy.identity import IdentityScheme
+from kubectl_genainet.policy.matching.cidr import Address, address_of
 
 _CONFIG = "cilium-config"
 _AGENT_KINDS = (
@@ -113,12 +113,12 @@ def options_of(snapshot: ClusterSnapshot) -> Options:
     )
 
 
-def identities_of(snapshot: ClusterSnapshot, options: Options) -> Identities:
+def identities_of(snapshot: ClusterSnapshot, options: Options) -> IdentityScheme:
     servers = _api_servers(snapshot)
     nodes = frozenset(
         n.metadata.name for n in snapshot.nodes if servers and any(address_of(ip) in servers for ip in n.ips)
     )
-    return Identities(
+    return IdentityScheme(
         takes=KeyFilter.of(options).takes,
         cluster=options.cluster_name,
         cluster_known=options.read,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import msgspec
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
-from kubectl_genainet.policy.cidr import block_of
 from kubectl_genainet.policy.dialects.cilium.blocks import CidrGroup, GroupsPeer, UnreadBlocksPeer
 from kubectl_genainet.policy.dialects.cilium.checks import check_cidr_rule, excepts_in, port_number
 from kubectl_genainet.policy.dialects.cilium.names import Lookups, NamePeer, name_pattern
@@ -18,12 +17,13 @@ from kubectl_genainet.policy.dialects.cilium.options import Options
 from kubectl_genainet.policy.dialects.cilium.selectors import endpoint_peer, label_terms
 from kubectl_genainet.policy.dialects.cilium.services import service_peers
 from kubectl_genainet.policy.dialects.cilium.shapes import RawCidrRule, RawPortProtocol, RawPortRule, RawRule
-from kubectl_genainet.policy.identity import EntityPeer, Identities, IdentityPeer, LabelTerm
+from kubectl_genainet.policy.identity import EntityPeer, IdentityPeer, IdentityScheme, LabelTerm
+from kubectl_genainet.policy.matching.cidr import block_of
+from kubectl_genainet.policy.matching.party import PartyKind
+from kubectl_genainet.policy.matching.peers import BlockPeer, NobodyPeer, Peer
+from kubectl_genainet.policy.matching.selectors import Operator, RawSelector
 from kubectl_genainet.policy.model import Action, Direction
-from kubectl_genainet.policy.party import PartyKind
-from kubectl_genainet.policy.peers import BlockPeer, NobodyPeer, Peer
 from kubectl_genainet.policy.rules import NamedPortTerm, NoPorts, NumberedPorts, Ports, Rule
-from kubectl_genainet.policy.selectors import Operator, RawSelector
 from kubectl_genainet.policy.where import Where
 
 _KINDS = {"nodes": PartyKind.HOST, "pods": PartyKind.POD}
@@ -36,7 +36,7 @@ class RuleReader:
         self,
         snapshot: ClusterSnapshot,
         options: Options,
-        identities: Identities,
+        identities: IdentityScheme,
         lookups: Lookups,
         groups: dict[str, CidrGroup],
     ) -> None:

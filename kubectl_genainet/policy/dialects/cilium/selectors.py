@@ -11,11 +11,11 @@ from kubectl_genainet.policy.identity import (
     CLUSTER,
     NAMESPACE_LABELS,
     POD_NAMESPACE,
-    Identities,
     IdentityPeer,
+    IdentityScheme,
     LabelTerm,
 )
-from kubectl_genainet.policy.selectors import (
+from kubectl_genainet.policy.matching.selectors import (
     Operator,
     RawSelector,
     check_label_key,
@@ -27,7 +27,7 @@ from kubectl_genainet.policy.where import Where
 _SOURCE = re.compile(r"[A-Za-z0-9]+")
 
 
-def subject_peer(raw: RawSelector, identities: Identities, where: Where) -> IdentityPeer:
+def subject_peer(raw: RawSelector, identities: IdentityScheme, where: Where) -> IdentityPeer:
     """The pods that a policy applies to. A namespaced policy applies to its own namespace: matchLabels that name
     another are overwritten, other ways to name one have to hold as well."""
     namespace = where.obj.namespace
@@ -37,7 +37,7 @@ def subject_peer(raw: RawSelector, identities: Identities, where: Where) -> Iden
     return IdentityPeer(label_terms(raw, "any", where), identities, where.field, namespace)
 
 
-def endpoint_peer(raw: RawSelector, identities: Identities, where: Where, *, init: bool = False) -> IdentityPeer:
+def endpoint_peer(raw: RawSelector, identities: IdentityScheme, where: Where, *, init: bool = False) -> IdentityPeer:
     """A peer. Without a reserved key it selects in one cluster, and in the policy's own namespace unless the selector
     names one or a namespace's label; in a clusterwide policy, pods of every namespace. `init`: the policy is for pods
     that are starting.

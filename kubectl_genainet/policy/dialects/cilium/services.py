@@ -6,15 +6,15 @@ from typing import Any
 
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import Service
-from kubectl_genainet.policy.cidr import Block, address_of
-from kubectl_genainet.policy.identity import POD_NAMESPACE, Identities, IdentityPeer, LabelTerm
-from kubectl_genainet.policy.peers import BlockPeer, Peer, UnknownPeer
-from kubectl_genainet.policy.selectors import Operator
+from kubectl_genainet.policy.identity import POD_NAMESPACE, IdentityPeer, IdentityScheme, LabelTerm
+from kubectl_genainet.policy.matching.cidr import Block, address_of
+from kubectl_genainet.policy.matching.peers import BlockPeer, Peer, UnknownPeer
+from kubectl_genainet.policy.matching.selectors import Operator
 from kubectl_genainet.policy.where import Where
 
 
 def service_peers(
-    wanted: tuple[dict[str, Any], ...], snapshot: ClusterSnapshot, identities: Identities, where: Where
+    wanted: tuple[dict[str, Any], ...], snapshot: ClusterSnapshot, identities: IdentityScheme, where: Where
 ) -> list[Peer]:
     """The pods of a Service's selector, or the addresses of one without a selector."""
     found: list[Peer] = []
@@ -35,7 +35,7 @@ def service_peers(
     return found
 
 
-def _backends(service: Service, snapshot: ClusterSnapshot, identities: Identities, where: Where) -> list[Peer]:
+def _backends(service: Service, snapshot: ClusterSnapshot, identities: IdentityScheme, where: Where) -> list[Peer]:
     meta = service.metadata
     if service.spec.selector:
         terms = [LabelTerm("k8s", k, Operator.IN, (v,)) for k, v in service.spec.selector.items()]

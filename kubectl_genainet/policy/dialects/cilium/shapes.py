@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from kubectl_genainet.policy.selectors import RawSelector
+from kubectl_genainet.policy.matching.selectors import RawSelector
 
 
 class RawPortProtocol(msgspec.Struct, frozen=True, rename="camel"):

@@ -1,0 +1,1 @@
+"""Service meshes: Istio with sidecars, Istio Ambient, Linkerd."""

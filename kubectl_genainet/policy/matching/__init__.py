@@ -1,0 +1,1 @@
+"""Which peers and ports a rule's selectors, blocks and names match."""

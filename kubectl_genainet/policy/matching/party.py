@@ -1,0 +1,149 @@
+"""The ends of a flow, as policies see them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.kube import Node, Pod
+from kubectl_genainet.model.target import pod_named
+from kubectl_genainet.policy.matching.cidr import Address, address_of
+from kubectl_genainet.policy.matching.mesh import MeshLevel, mesh_level
+from kubectl_genainet.policy.model import PolicyEndpoint
+
+
+class PartyKind(Enum):
+    POD = "pod"
+    HOST = "host"  # a node, or a pod that uses its node's network
+    OUTSIDE = "outside"  # an address that is no pod's and no node's, or a domain name
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPort:
+    name: str
+    protocol: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """One end. `address` is None where it isn't known; `node` is the node it is or runs on (empty: not known).
+
+    `namespace_known` is False where the Namespace object wasn't read: of its labels only the name's is known then.
+    """
+
+    kind: PartyKind
+    text: str
+    namespace: str = ""
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    namespace_labels: Mapping[str, str] = field(default_factory=dict)
+    namespace_known: bool = True
+    address: Address | None = None
+    node: str = ""
+    host_ip: Address | None = None
+    node_labels: Mapping[str, str] | None = None
+    service_account: str = ""
+    ports: tuple[NamedPort, ...] = ()
+    domain: str = ""
+    owned: bool = True  # by a controller; of a pod
+    mesh: MeshLevel = MeshLevel.OUTSIDE
+    versions: tuple[int, ...] = ()  # the IP versions of a pod's addresses; empty where they are not known
+
+    def same_pod(self, other: Party) -> bool:
+        return bool(self.name) and (self.namespace, self.name) == (other.namespace, other.name)
+
+    def runs(self, pod: Party) -> bool | None:
+        """Whether this node runs `pod`; None where the pod's node isn't known."""
+        if pod.host_ip is not None and pod.host_ip == self.address:
+            return True
+        if pod.node and self.node:
+            return pod.node == self.node
+        return None if not pod.node and pod.host_ip is None else False
+
+
+class Parties:
+    """Finds the party behind an endpoint."""
+
+    def __init__(self, snapshot: ClusterSnapshot) -> None:
+        self.snapshot = snapshot
+        self._namespace_labels: dict[str, dict[str, str]] = {}
+        self._node_labels = {n.metadata.name: n.metadata.labels for n in snapshot.nodes}
+        self._host_pods = {
+            address: pod
+            for pod in snapshot.pods
+            if pod.spec.host_network and pod.spec.node_name
+            for address in filter(None, map(address_of, pod.ips))
+        }
+
+    def of(self, endpoint: PolicyEndpoint, version: int = 0) -> Party:
+        """The party of an endpoint; of a pod's addresses the one of IP version `version`, if it is not 0.
+
+        Raises InputError for a pod that isn't there and for an address that isn't one.
+        """
+        if endpoint.name:
+            pod = pod_named(self.snapshot, endpoint.namespace, endpoint.name)
+            return self.of_pod(pod, endpoint.ip, version)
+        address = address_of(endpoint.ip) if endpoint.ip else None
+        if endpoint.ip and address is None:
+            raise InputError(f"{endpoint.ip!r} is not an IP address")
+        if endpoint.domain:
+            return Party(
+                PartyKind.OUTSIDE, endpoint.domain, address=address, domain=endpoint.domain.lower().rstrip(".")
+            )
+        assert address is not None
+        return self.of_address(address)
+
+    def of_address(self, address: Address) -> Party:
+        """The party that has an address: a pod, a node, or something outside the cluster."""
+        text = str(address)
+        pod = self.snapshot.pod_at(text)
+        if pod is not None:
+            return self.of_pod(pod, text)
+        node = self.snapshot.node_at(text)
+        if node is not None:
+            return self._of_node(node, address)
+        host_pod = self._host_pods.get(address)
+        if host_pod is not None:
+            name = host_pod.spec.node_name
+            return Party(PartyKind.HOST, text, address=address, node=name, node_labels=self._node_labels.get(name))
+        return Party(PartyKind.OUTSIDE, text, address=address)
+
+    def of_pod(self, pod: Pod, ip: str = "", version: int = 0) -> Party:
+        meta = pod.metadata
+        addresses = [a for a in map(address_of, (ip,) if ip else pod.ips) if a is not None]
+        if version:
+            addresses = [a for a in addresses if a.version == version]
+        host = pod.spec.host_network
+        host_ip = address_of(pod.status.host_ip) if pod.status.host_ip else None
+        return Party(
+            kind=PartyKind.HOST if host else PartyKind.POD,
+            text=f"{meta.namespace}/{meta.name}",
+            namespace=meta.namespace,
+            name=meta.name,
+            labels=meta.labels,
+            namespace_labels=self._labels_of(meta.namespace),
+            namespace_known=meta.namespace in self.snapshot.namespaces,
+            address=addresses[0] if addresses else (host_ip if host else None),
+            node=pod.spec.node_name,
+            host_ip=host_ip,
+            node_labels=self._node_labels.get(pod.spec.node_name),
+            service_account=pod.spec.service_account_name or "default",
+            versions=tuple(sorted({a.version for a in map(address_of, pod.ips) if a is not None})),
+            mesh=mesh_level(pod, self._labels_of(meta.namespace)),
+            owned=bool(meta.owner_references),
+            ports=tuple(NamedPort(p.name, p.protocol, p.container_port) for p in pod.ports if p.name),
+        )
+
+    def _of_node(self, node: Node, address: Address) -> Party:
+        meta = node.metadata
+        return Party(PartyKind.HOST, f"node {meta.name}", address=address, node=meta.name, node_labels=meta.labels)
+
+    def _labels_of(self, namespace: str) -> dict[str, str]:
+        labels = self._namespace_labels.get(namespace)
+        if labels is None:
+            labels = self._namespace_labels[namespace] = self.snapshot.namespace_labels(namespace)
+        return labels

@@ -1,0 +1,1 @@
+"""A packet on its way through a node's rules: its headers and its state."""

@@ -1,0 +1,1 @@
+"""nft's language, read into the JSON that libnftables has for it."""

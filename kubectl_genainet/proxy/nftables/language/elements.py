@@ -1,0 +1,47 @@
+"""The elements of sets and maps of nft, from their words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kubectl_genainet.proxy.nftables.language.grammar import Json, Tokens, literal, split, unquoted
+
+VERDICTS = {"accept", "drop", "return", "continue"}
+
+
+def verdict(reader: Tokens) -> Json:
+    kind = reader.next()
+    return {kind: {"target": unquoted(reader.next())}} if kind in ("jump", "goto") else {kind: None}
+
+
+def elements_of(words: list[str]) -> list[Any]:
+    """Elements between braces: keys, or [key, verdict or value] pairs, with their comments kept."""
+    return [_element(part) for part in split(words, ",") if part]
+
+
+def _element(words: list[str]) -> Any:
+    key_words, *given = split(words, ":")
+    comment = ""
+    kept: list[str] = []
+    reader = Tokens(key_words)
+    while reader:
+        if reader.peek() == "comment":
+            reader.next()
+            comment = unquoted(reader.next())
+        elif reader.peek() == "counter":
+            reader.at += 1
+        elif reader.peek() in ("timeout", "expires", "packets", "bytes", "last", "limit", "quota", "used") and kept:
+            reader.at += 2
+        else:
+            kept.append(reader.next())
+    parts = [literal("".join(part)) for part in split(kept, ".")]
+    key: Any = parts[0] if len(parts) == 1 else {"concat": parts}
+    if comment:
+        key = {"elem": {"val": key, "comment": comment}}
+    if not given:
+        return key
+    value_words = given[0]
+    if value_words and (value_words[0] in VERDICTS or value_words[0] in ("jump", "goto")):
+        return [key, verdict(Tokens(value_words))]
+    parts = [literal("".join(part)) for part in split(value_words, ".")]
+    return [key, parts[0] if len(parts) == 1 else {"concat": parts}]

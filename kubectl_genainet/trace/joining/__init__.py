@@ -1,0 +1,1 @@
+"""Sightings to connections: by the tuple on each side of a translation."""

@@ -1,0 +1,1 @@
+"""When and how completely each node was watched."""
