@@ -59,6 +59,16 @@ class Container(msgspec.Struct, frozen=True):
         """Command and arguments."""
         return [str(w) for key in ("command", "args") for w in at(self.raw, key) or ()]
 
+    def option(self, *names: str) -> str:
+        """The value of a command line option (--name VALUE, --name=VALUE), wherever it stands; empty where none is given."""
+        words = [w for word in self.words for w in word.split()]
+        for index, word in enumerate(words):
+            if word in names and index + 1 < len(words):
+                return words[index + 1].strip("'\"")
+            if word.partition("=")[0] in names and "=" in word:
+                return word.partition("=")[2].strip("'\"")
+        return ""
+
     @property
     def env(self) -> dict[str, str]:
         """Variables with a literal value."""

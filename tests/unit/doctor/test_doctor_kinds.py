@@ -266,3 +266,38 @@ def test_a_gateways_proxies_listen_where_they_are_told() -> None:
     assert "listens where its control plane tells it to" in unchecked(
         proxy + service("gw", "{port: 80, targetPort: 8080}"), "service-target-port"
     )
+
+
+POOL = """
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {name: llm, namespace: ml}
+spec:
+  selector: {matchLabels: {app: llm}}
+  targetPorts: [{number: 8000}]
+  endpointPickerRef: PICKER
+---
+"""
+
+
+@pytest.mark.parametrize(
+    ("told", "found"),
+    [
+        ("--pool-name, llm, --pool-namespace, ml, --pool-group, inference.networking.k8s.io", 0),
+        ("--pool-name, llm, --pool-namespace, ml, --pool-group, inference.networking.x-k8s.io", 1),
+        ("--pool-name=other, --pool-namespace, ml", 1),
+        ("--pool-name, llm, --pool-namespace, $(NAMESPACE)", 0),
+    ],
+)
+def test_an_endpoint_picker_watches_the_pool_that_names_it(told: str, found: int) -> None:
+    picker = deployment("epp", "ghcr.io/llm-d/llm-d-inference-scheduler:v0.4", f"args: [{told}, --grpc-port, '9002']")
+    server = deployment("llm", VLLM, "args: [--model, m]")
+    pool = POOL.replace("PICKER", "{name: epp, port: {number: 9002}}")
+    assert len(findings(pool + server + picker + service("epp", "{port: 9002}"), "inference-pool")) == found
+
+
+def test_a_picker_that_is_no_service_is_left_to_its_gateway() -> None:
+    pool = POOL.replace("PICKER", "{group: extensions.test.dev, kind: WasmPlugin, name: picker}")
+    server = deployment("llm", VLLM, "args: [--model, m]")
+    assert findings(pool + server, "inference-pool", complete=True) == []
+    assert "its endpoint picker is a WasmPlugin" in unchecked(pool + server, "inference-pool", complete=True)
