@@ -57,8 +57,8 @@ def _add_headers(engine: Chdb) -> None:
     engine.run(
         f"INSERT INTO {TABLE} (Timestamp, Body, Node, Part, Service, Session, Number) SELECT "
         f"fromUnixTimestamp64Nano(toInt64({ASKED} + intDiv(number, 500) * 5000000000)), "
-        f"concat('[', toString({ASKED} + intDiv(number, 500) * 5000000000), ',0,0,0,0,7,', toString(number), ',\"\",0]'), "
-        "concat('node-', toString(number % 500)), 'cover', '', 7, toUInt32(number) FROM numbers(360000) "
+        f"concat('[', toString({ASKED} + intDiv(number, 500) * 5000000000), ',0,0,0,0,7,', toString(intDiv(number, 500)), ',\"\",0]'), "
+        "concat('node-', toString(number % 500)), 'cover', '', 7, toUInt32(intDiv(number, 500)) FROM numbers(360000) "
         "SETTINGS insert_allow_materialized_columns = 1"
     )
 

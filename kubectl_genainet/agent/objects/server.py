@@ -94,6 +94,7 @@ class Watch(threading.Thread):
     def run(self) -> None:
         looks = 0
         while not self.stopping.wait(LOOK_S if looks else 0):
+            self._recorder.tick()
             try:
                 now = self._newer()
                 if now is not None:
