@@ -170,11 +170,19 @@ class DropCorrelator:
         self._in_force.setdefault(node, self._now[node])
 
     def _group(
-        self, kind: GroupKind, node: str, netns: int, flow: FiveTuple, reason: str, location: str
+        self,
+        kind: GroupKind,
+        node: str,
+        netns: int,
+        flow: FiveTuple,
+        reason: str,
+        location: str,
+        is_request: bool | None = None,
     ) -> EventGroup | None:
+        """`is_request`: whether the packets themselves say that they go to the server; None where they do not."""
         if not self.concerns(flow) or is_observers(flow):
             return None
-        reply = kind is not GroupKind.ESTABLISHED and self.ends.orient(flow).reply
+        reply = self.ends.orient(flow).reply if is_request is None else not is_request
         client, server = (flow.dst, flow.src) if reply else (flow.src, flow.dst)
         port = flow.sport if reply else flow.dport
         key = GroupKey(kind, client, server, port, flow.protocol, reply, node, netns, reason, function_of(location))
@@ -195,7 +203,8 @@ class DropCorrelator:
         opening = event.tcp is not None and event.tcp.syn and not event.tcp.is_ack
         if self._is_background(event.flow, event.reason, event.location, opening=opening):
             return
-        group = self._group(GroupKind.DROP, event.node, event.netns, event.flow, event.reason, event.location)
+        says = not event.tcp.is_ack if event.tcp is not None and event.tcp.syn else None
+        group = self._group(GroupKind.DROP, event.node, event.netns, event.flow, event.reason, event.location, says)
         if group is not None and (group.sample is None or (opening and not group.opening)):
             group.sample = event
 
@@ -219,7 +228,7 @@ class DropCorrelator:
             return
         if isinstance(event, EstablishedCount) and not self._against_policy(event):
             return
-        group = self._group(kind, event.node, event.netns, event.flow, reason, location)
+        group = self._group(kind, event.node, event.netns, event.flow, reason, location, _is_request(event))
         if group is None:
             return
         if realtime_ns := self.walls.realtime_ns(event.node, event.t_ns):
@@ -286,7 +295,7 @@ class DropCorrelator:
             ruleset,
             error,
             self.context.engine,
-            request=self.request_of(event.flow),
+            request=event.flow.reversed if group.reply else event.flow,
             earlier=partial(self.context.rulesets.earlier, group.node, group.netns),
         )
 
@@ -315,8 +324,18 @@ class DropCorrelator:
         ruleset, why = self.context.rulesets.of(group.node, group.netns)
         return DropContext(packet, True, self.identity, ruleset, why, None, icmp=(error.type, error.code))
 
-    def request_of(self, flow: FiveTuple) -> FiveTuple:
-        return self.ends.orient(flow).request
+
+def _is_request(event: Tally) -> bool | None:
+    """Whether the counted packets themselves say that they go to the server: those of a handshake do."""
+    match event:
+        case EstablishedCount():
+            return True
+        case DropCount() if event.opening or event.answering:
+            return event.opening
+        case RetransmitCount() if event.state in ("SYN_SENT", "SYN_RECV"):
+            return event.state == "SYN_SENT"
+        case _:
+            return None
 
 
 def _kind_of(event: Tally) -> tuple[GroupKind, str, str]:

@@ -96,7 +96,7 @@ class _Node:
         hello = next((r for r in records if isinstance(r, Hello)), None)
         if hello is not None:
             self.hello = hello
-        if block.number:  # not the state at the range's begin
+        if block.number:  # not the state at the start of the range
             self._cover(begin, end)
         for record in records:
             moved = _shifted(record, shift) if shift else record
@@ -189,7 +189,7 @@ class _Node:
                 self._gap(record)
 
     def _count(self, bucket: Bucket) -> None:
-        """The kernel's totals as a trace has them: since its begin."""
+        """The kernel's totals as a trace has them: since its start."""
         for change in bucket.connections:
             key = (change.side, change.client, change.server, change.port)
             sums = self.sums.setdefault(key, [0] * len(COUNTED))

@@ -1,4 +1,4 @@
-"""The cluster's objects as they were: at the begin of a range, and as they changed in it."""
+"""The cluster's objects as they were: at the start of a range, and as they changed in it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Objects:
 
 @dataclass(frozen=True, slots=True)
 class ObjectsRange:
-    """The objects at the range's begin, and as they changed in it. `snapshot` is None where none were recorded."""
+    """The objects at the start of the range, and as they changed in it. `snapshot` is None where none were recorded."""
 
     snapshot: ClusterSnapshot | None
     changes: tuple[tuple[int, Event], ...]

@@ -166,8 +166,9 @@ class _Loading:
         if not isinstance(value, dict) or not isinstance(value.get("kind"), str) or not value.get("apiVersion"):
             self._left_out(InputError("not a Kubernetes object: it has no apiVersion and kind", source=source))
             return
-        if value["kind"].endswith("List") and isinstance(value.get("items"), list):
-            for i, item in enumerate(value["items"]):
+        items = value.get("items", "")
+        if value["kind"].endswith("List") and (items is None or isinstance(items, list)):
+            for i, item in enumerate(items or ()):  # an empty list of `kubectl cluster-info dump` is null
                 if isinstance(item, dict):  # items of typed lists (PodList) may leave out what the list says
                     item = {"apiVersion": value["apiVersion"], "kind": value["kind"].removesuffix("List"), **item}
                 yield from self._read_objects(item, f"{source}, item {i + 1}")

@@ -35,16 +35,16 @@ class JsonPathTemplate:
 
     def __init__(self, text: str) -> None:
         open_ranges = [_Range()]
-        begin = 0
+        start = 0
         text = text if "{" in text else f"{{{text}}}"
         for part in _PART.finditer(text):
-            open_ranges[-1].parts += [text[begin : part.start()]] if part.start() > begin else []
-            begin = part.end()
+            open_ranges[-1].parts += [text[start : part.start()]] if part.start() > start else []
+            start = part.end()
             _take(part.group(1).strip(), open_ranges)
-        if len(open_ranges) > 1 or "{" in text[begin:]:
+        if len(open_ranges) > 1 or "{" in text[start:]:
             raise InputError(f"the JSONPath template {text!r} does not end", hint="{range …} ends with {end}.")
         self._root = open_ranges[0]
-        self._root.parts += [text[begin:]] if text[begin:] else []
+        self._root.parts += [text[start:]] if text[start:] else []
 
     def text_of(self, record: object) -> str:
         return "".join(_texts(self._root, msgspec.to_builtins(record)))

@@ -8,6 +8,7 @@ import yaml
 
 from kubectl_genainet.commands.options import cluster_options, parse_seconds
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.model.user import Impersonation
 from kubectl_genainet.render.deploy import StepLines
 from kubectl_genainet.run.fleet.deploy import (
     NAMESPACE,
@@ -97,6 +98,7 @@ def command(
     output: str | None,
     context: str,
     kubeconfig: str,
+    user: Impersonation,
 ) -> None:
     """Put the agent on the nodes of a cluster; can be repeated, and changes only what differs.
 
@@ -118,7 +120,7 @@ def command(
         return
     deploy(
         options,
-        Destination(context, kubeconfig, parse_seconds(timeout), wait),
+        Destination(context, kubeconfig, user, parse_seconds(timeout), wait),
         StepLines(dry_run=dry_run == "server"),
         dry_run=dry_run == "server",
     )

@@ -15,6 +15,7 @@ from kubectl_genainet.kube.agents.base import (
     render,
 )
 from kubectl_genainet.kube.agents.record import RecordChoices
+from kubectl_genainet.model.user import NOBODY_ELSE, Impersonation
 
 if TYPE_CHECKING:
     from kubectl_genainet.kube.agents.deployment import Step
@@ -48,6 +49,7 @@ class Destination:
 
     context: str = ""
     kubeconfig: str = ""
+    user: Impersonation = NOBODY_ELSE
     timeout_s: float = 120.0
     wait: bool = True
 
@@ -67,7 +69,7 @@ def deploy(options: DeployOptions, destination: Destination, view: DeployView, *
     from kubectl_genainet.kube.client import connect
 
     deploy_objects(options)  # what is wrong with the options is said before the cluster is asked
-    client = connect(context=destination.context, kubeconfig=destination.kubeconfig)
+    client = connect(context=destination.context, kubeconfig=destination.kubeconfig, user=destination.user)
     if options.record is not None:
         options = msgspec.structs.replace(options, api_port=deployment.api_server_port(client))
     if options.metrics:
@@ -85,6 +87,6 @@ def undeploy(namespace: str, destination: Destination, view: DeployView) -> None
     from kubectl_genainet.kube.agents import deployment
     from kubectl_genainet.kube.client import connect
 
-    client = connect(context=destination.context, kubeconfig=destination.kubeconfig)
+    client = connect(context=destination.context, kubeconfig=destination.kubeconfig, user=destination.user)
     for step in deployment.undeploy(client, namespace, destination.timeout_s, wait=destination.wait):
         view.step(step)

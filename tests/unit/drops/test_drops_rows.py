@@ -131,6 +131,7 @@ def dropped(
     packets: int = 5,
     location: str = "nft_do_chain",
     opening: bool = True,
+    answering: bool = False,
 ) -> DropCount:
     return DropCount(
         node="node-1",
@@ -142,6 +143,7 @@ def dropped(
         location=location,
         bytes=60 * packets,
         opening=opening,
+        answering=answering,
     )
 
 
@@ -551,9 +553,14 @@ def sampled(reason: str, **rest: Any) -> list[Event]:
         location=values["location"],
         tcp=tcp,
     )
-    opening = values["flags"] == 2
     count = dropped(
-        values["flow"], reason=reason, netns=values["netns"], location=values["location"], opening=opening, packets=1
+        values["flow"],
+        reason=reason,
+        netns=values["netns"],
+        location=values["location"],
+        opening=values["flags"] == 2,
+        answering=values["flags"] == 18,
+        packets=1,
     )
     return [packet, count]
 
@@ -625,8 +632,19 @@ def test_port_that_the_pod_itself_redirects_to_is_its_proxys() -> None:
 
 
 def test_mild_reason_is_an_error_where_it_keeps_connections_from_opening() -> None:
-    severities = {flags: rows(*sampled("OTHERHOST", flags=flags))[0].severity for flags in (2, 18, 24)}
+    sent = {2: REQUEST, 18: REQUEST.reversed, 24: REQUEST}
+    severities = {
+        flags: rows(*sampled("OTHERHOST", flow=flow, flags=flags))[0].severity for flags, flow in sent.items()
+    }
     assert severities == {2: Severity.ERROR, 18: Severity.ERROR, 24: Severity.INFO}
+
+
+@pytest.mark.parametrize(("flags", "towards"), [(2, True), (18, False)])
+def test_packets_of_a_handshake_say_themselves_which_end_serves(flags: int, *, towards: bool) -> None:
+    flow = tcp(UI, 40000, LLAMA, 51000)  # no object knows either port, and the server's is the higher
+    (row,) = rows(*sampled("OTHERHOST", flow=flow if towards else flow.reversed, flags=flags))
+    assert row.client is not None and row.server is not None
+    assert (row.client.ip, row.server.ip, row.server.port) == (UI, LLAMA, 51000)
 
 
 def test_segment_without_a_connection_is_no_closed_port() -> None:

@@ -62,7 +62,21 @@ def test_commands_write_a_line_a_record() -> None:
     assert done.stdout.splitlines()[-1] == "summary" and set(done.stdout.splitlines()) == {"path", "summary"}
 
 
-def test_a_bad_template_and_a_go_template_fail_before_anything_is_read() -> None:
-    assert run("trace", "--from", "nowhere.gnb", "-o", "jsonpath={.hops[").returncode == 2
-    done = run("trace", "--from", "nowhere.gnb", "-o", "go-template={{.kind}}")
-    assert done.returncode == 2 and "use -o jsonpath=TEMPLATE" in done.stderr
+def test_a_template_of_a_file_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "kind.txt").write_text("{.kind}\n")
+    done = run("diagnose", "svc/my-llama-svc", "--from", str(BUNDLE), "-o", f"jsonpath-file={tmp_path / 'kind.txt'}")
+    assert (done.returncode, done.stdout) == (1, "diagnosis\n")
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("jsonpath={.hops[", "JSONPath"),
+        ("go-template={{.kind", "does not end"),
+        ("jsonpath-file=nowhere.txt", "can't read nowhere.txt"),
+        ("go-template", "is not one of"),
+    ],
+)
+def test_a_bad_template_fails_before_anything_is_read(output: str, said: str) -> None:
+    done = run("trace", "--from", "nowhere.gnb", "-o", output)
+    assert done.returncode == 2 and said in done.stderr and "nowhere.gnb" not in done.stderr

@@ -52,7 +52,7 @@ def client_ip() -> str:
 def buckets(
     failing: Iterable[range] = (), slow: Iterable[range] = (), lost_lookups: Iterable[range] = (), *, seed: int = 1
 ) -> list[Event]:
-    """A bucket every 10 s; the ranges are seconds since the begin. What is well has some noise, and a failure now and then."""
+    """A bucket every 10 s; the ranges are seconds since the start. What is well has some noise, and a failure now and then."""
     noise = random.Random(seed)
     made: list[Event] = []
     for at_s in range(0, HOURS * 3600, 10):
@@ -99,7 +99,7 @@ def policy(at_s: float, name: str = "lock-down", namespace: str = "default") -> 
 
 
 def rollout(at_s: float, name: str, namespace: str, images: tuple[str, str]) -> list[ObjectChanged]:
-    """A Deployment that is there from the begin, and gets another image."""
+    """A Deployment that is there from the start, and gets another image."""
 
     def deployment(image: str) -> dict[str, Any]:
         template = {"spec": {"containers": [{"name": "main", "image": image}]}}
