@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from kubectl_genainet.agent.objects import server
 from kubectl_genainet.agent.objects.recorder import ObjectsRecorder
+from kubectl_genainet.agent.serve.server import AnyCaller
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import read_bundle
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.history.blocks import scan
 from kubectl_genainet.history.objects import Objects, objects_range
 from kubectl_genainet.history.ranges import node_range
 from kubectl_genainet.history.read import NOT_RUN, RangeReader
 from kubectl_genainet.history.store import Bounds
+from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged
 from kubectl_genainet.model.history import ObjectChanged
 from tests.unit.history.recording import MONO, SECOND, WALL
@@ -61,6 +72,64 @@ def test_what_changes_just_after_the_clock_was_set_is_by_the_new_clock(tmp_path:
     known = objects_range(node_range("objects", RangeReader(tmp_path, "objects", since, until).blocks()), since, until)
     changes = [(at_ns, event) for at_ns, event in known.changes if isinstance(event, ObjectChanged)]
     assert [at_ns - WALL for at_ns, _ in changes] == [3602 * SECOND]
+
+
+def test_the_log_says_each_thing_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "LOOK_S", 0.001)
+    snapshot = ClusterSnapshot(objects=())
+    answers: list[str | ClusterSnapshot] = ["held", "held", "held", "away", "away", snapshot, "held", snapshot]
+
+    def look() -> ClusterSnapshot | None:
+        if len(answers) == 1:
+            watch.stopping.set()
+        answer = answers.pop(0)
+        if isinstance(answer, str):
+            raise GenainetError(answer)
+        return answer
+
+    watch = server.Watch(ObjectsRecorder(tmp_path, Bounds()), look)
+    watch.run()
+    said = [line.removeprefix("genainet-objects: ") for line in capsys.readouterr().err.splitlines()]
+    assert said == ["held", "away", "the objects can be read again", "held", "the objects can be read again"]
+
+
+def test_who_says_nothing_makes_room_for_a_health_check(tmp_path: Path) -> None:
+    async def run() -> bytes:
+        recorder = ObjectsRecorder(tmp_path / "kept", Bounds())
+        objects = server.ObjectsServer(tmp_path / "kept", recorder, AnyCaller(), lambda: True)
+        path = str(tmp_path / "objects.sock")
+        async with await asyncio.start_unix_server(objects.handle, path=path):
+            silent = [await asyncio.open_unix_connection(path) for _ in range(server.MAX_CONNECTIONS + 4)]
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asyncio.timeout(20):
+                answer = await reader.readuntil(b"\r\n")
+            for _, opened in [*silent, (reader, writer)]:
+                opened.close()
+        return answer
+
+    assert asyncio.run(run()) == b"HTTP/1.1 200 \r\n"
+
+
+def test_files_are_their_owners_and_a_killed_recorder_leaves_nothing_else(tmp_path: Path) -> None:
+    """kill -9 between two writes: what is there is what was written, and can be read."""
+    kept = tmp_path / "kept"
+    program = (
+        "import os, signal, sys; from pathlib import Path;"
+        "from kubectl_genainet.agent.objects.recorder import ObjectsRecorder;"
+        "from kubectl_genainet.history.store import Bounds; from kubectl_genainet.model.cluster import ClusterSnapshot;"
+        "recorder = ObjectsRecorder(Path(sys.argv[1]), Bounds()); recorder.see(ClusterSnapshot(objects=()));"
+        "recorder.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import os; os.umask(0); {program}", str(kept)], timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    (segment,) = kept.iterdir()
+    assert segment.suffix == ".seg" and [kept.stat().st_mode & 0o777, segment.stat().st_mode & 0o777] == [0o700, 0o600]
+    assert [type(part).__name__ for part in scan(segment.read_bytes())] == ["Block"]
 
 
 def test_kinds_of_one_name_of_two_groups_are_two_objects() -> None:
