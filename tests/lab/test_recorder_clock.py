@@ -29,7 +29,7 @@ from tests.lab.tracetest import genainet
 pytestmark = pytest.mark.vm
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-HOUR = 3600.0
+HOUR = 3600.0  # a recording is kept for 24 of them
 FIRST, SECOND = "policy-drop", "no-endpoints"
 CALM_LONG_S = LASTS_LONG_S = 40.0  # so that a timeline has a before and an after
 SETTLE_S = 3.0  # a clock that is set is noticed within a second, and what was seen before it is written
@@ -54,7 +54,7 @@ class Clock:
 def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
     assert LIBRARY is not None, "scripts/packages.sh vm installs faketime"
     clock = Clock(tmp_path_factory.mktemp("clock") / "offset")
-    clock.set_back(25 * HOUR)
+    clock.set_back(23 * HOUR)
     return clock
 
 
@@ -109,7 +109,7 @@ def said(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 def incidents(recorded: RunningLab, clock: Clock) -> dict[str, Incident]:
     """Yesterday's two, an hour apart, with a rollout that has nothing to do with them just before the second."""
     first = made(recorded, clock, FIRST)
-    clock.set_back(24 * HOUR)
+    clock.set_back(22 * HOUR)
     time.sleep(SETTLE_S)
     time.sleep(CALM_LONG_S)
     roll_out(recorded)
