@@ -18,7 +18,7 @@ from kubectl_genainet.kube.generated_pods import pods_of_workloads
 from kubectl_genainet.kube.kustomize.build import Kustomizations
 from kubectl_genainet.kube.places import Places
 from kubectl_genainet.kube.yaml_text import parse_text
-from kubectl_genainet.model.cluster import GIVEN_TWICE, ClusterSnapshot
+from kubectl_genainet.model.cluster import COUNTS, GIVEN_ALIKE, GIVEN_TWICE, ClusterSnapshot
 from kubectl_genainet.model.kube import EndpointSlice, KubeObject, Namespace, Node, Pod, Service, without_nulls
 from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS
 
@@ -155,7 +155,8 @@ class _Loading:
             key = (obj.group, obj.kind, obj.namespace, obj.name)
             before = self._objects.pop(key, None)
             if before is not None:
-                self.notes.append(f"{obj.ref}{GIVEN_TWICE}: {source} counts, not {before.source}")
+                said = GIVEN_ALIKE if obj.raw == before.raw else GIVEN_TWICE
+                self.notes.append(f"{obj.ref}{said}{source}{COUNTS}{before.source}")
             self._objects[key] = obj
 
     def _read_objects(self, value: Any, source: str) -> Iterator[KubeObject]:

@@ -15,7 +15,10 @@ import msgspec
 from kubectl_genainet.model.kube import EndpointSlice, KubeObject, Namespace, Node, Pod, Service, ServicePort
 
 T = TypeVar("T")
-GIVEN_TWICE = " is given twice"  # behind the object's name, in a note of the reading
+# Behind the object's name, in a note of the reading: it differs, or it does not; then the source that counts, and the other.
+GIVEN_TWICE = " is given twice: "
+GIVEN_ALIKE = " is given twice, alike: "
+COUNTS = " counts, not "
 _TAG = re.compile(r"(:[^/]*)?(@.*)?$")
 
 

@@ -631,6 +631,26 @@ def test_port_that_the_pod_itself_redirects_to_is_its_proxys() -> None:
     assert row.drop is not None and "REDIRECT --to-ports 15006" in (row.drop.rule or "")
 
 
+def test_port_that_a_pod_of_the_target_redirects_to_is_the_targets_whenever_its_rules_come() -> None:
+    own = RulesetDump(
+        node="node-1",
+        t_ns=1,
+        source="iptables-nft",
+        text="*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -j REDIRECT --to-ports 15006\nCOMMIT\n",
+    )
+    read = NetnsRules(node="node-1", t_ns=2, netns=LLAMA_NS, dumps=(own,))
+    died = [
+        event
+        for port in (15006, 9999)  # the other has nothing to do with the target
+        for event in sampled("NO_SOCKET", flow=tcp(UI, 40000, LLAMA, port), netns=LLAMA_NS, location="tcp_v4_rcv")
+    ]
+    of_target: dict[str, Any] = {"concerns": lambda flow: flow.dport == 8080, "pods": lambda: {LLAMA}}
+    for events in ((read, *died), (*died, read)):
+        (row,) = rows(*events, **of_target)
+        assert row.check == "redirect-without-listener" and row.server is not None and row.server.port == 15006
+    assert rows(*died, **of_target) == []
+
+
 def test_mild_reason_is_an_error_where_it_keeps_connections_from_opening() -> None:
     sent = {2: REQUEST, 18: REQUEST.reversed, 24: REQUEST}
     severities = {
