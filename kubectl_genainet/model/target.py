@@ -96,6 +96,10 @@ def parse_target(text: str) -> Target:
     if address is not None:
         return address
     kind, slash, rest = text.partition("/")
+    if not slash and not text.strip("0123456789.:"):
+        raise InputError(
+            f"{text!r} is not an IP address", hint="Targets are also svc/NAME[:PORT], pod/NAME and deploy/NAME."
+        )
     if not slash and _NAME.fullmatch(text.partition(":")[0]):
         raise InputError(f"{text!r} is not a target", hint=f"Did you mean svc/{text}, pod/{text} or deploy/{text}?")
     if not slash or kind.lower() not in _KINDS:
