@@ -12,6 +12,7 @@ from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import read_bundle
 from kubectl_genainet.mcp.worker import Call, perform
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.render.gotemplate.evaluate import GoTemplate
 from kubectl_genainet.render.jsonpath import JsonPathTemplate
 from kubectl_genainet.run.policies.flow_lines import explain_lines
 from kubectl_genainet.run.sources.base import Source
@@ -48,6 +49,10 @@ def fill_template(data: bytes) -> object:
     return JsonPathTemplate(data.decode(errors="replace")).text_of(RECORD)
 
 
+def fill_go_template(data: bytes) -> object:
+    return GoTemplate(data.decode(errors="replace")).text_of(RECORD)
+
+
 def call_tool(data: bytes) -> object:
     """A tool's arguments as a model writes them; of those that read objects only."""
     name, _, arguments = data.partition(b"\n")
@@ -78,6 +83,10 @@ TEMPLATES = (
     b"{.flow.client.labels.app\\.kubernetes\\.io/name}",
     b"{.hops[?(@.n > 1)].n}",
     b"{..n}{.hops[-1:].n}{$.flow.*}",
+)
+GO_TEMPLATES = (
+    b'{{range $i, $hop := .hops}}{{if gt $hop.n 1.0}}{{printf "%5.2f %v" $hop.n $i}}{{else}}{{"x" | len}}{{end}}{{end}}',
+    b'{{with .flow.client}}{{.pod}}{{index .labels "app.kubernetes.io/name"}}{{end}}{{- /* x */ -}}',
 )
 CALLS = (
     b'explain\n{"client": "deploy/rag-app", "destination": "svc/my-llama-svc:80", "protocol": "TCP"}',

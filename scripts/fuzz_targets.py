@@ -307,6 +307,7 @@ TARGETS = [
     Target("flows file", fuzz_answers.judge_flows, [fuzz_answers.FLOWS]),
     Target("HTTP head", fuzz_answers.read_heads, list(fuzz_answers.HEADS)),
     Target("jsonpath", fuzz_answers.fill_template, list(fuzz_answers.TEMPLATES)),
+    Target("go-template", fuzz_answers.fill_go_template, list(fuzz_answers.GO_TEMPLATES)),
     Target("MCP arguments", fuzz_answers.call_tool, list(fuzz_answers.CALLS)),
     Target("history request", fuzz_history.read_request, [fuzz_history.REQUEST]),
     Target("history blocks", fuzz_history.read_answer, [b"".join(fuzz_history.blocks_of(fuzz_history.frames()))]),

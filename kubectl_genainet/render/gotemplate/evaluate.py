@@ -24,6 +24,7 @@ from kubectl_genainet.render.gotemplate.parse import (
 from kubectl_genainet.render.text import printable
 
 PREFIX = "go-template="
+MAX_TEMPLATE = 8192  # characters
 _SHORT_CIRCUIT = ("and", "or")
 
 
@@ -36,14 +37,19 @@ class GoTemplate:
     """Raises InputError for a template that can't be read."""
 
     def __init__(self, text: str) -> None:
-        self._nodes = parse_template(text, frozenset((*FUNCTIONS, *_SHORT_CIRCUIT)))
+        if len(text) > MAX_TEMPLATE:
+            raise InputError(f"a Go template has at most {MAX_TEMPLATE} characters")
+        try:
+            self._nodes = parse_template(text, frozenset((*FUNCTIONS, *_SHORT_CIRCUIT)))
+        except RecursionError:
+            raise InputError("the Go template is nested too deeply") from None
 
     def text_of(self, record: object) -> str:
         """Raises InputError where the template asks something of the record that it does not have."""
         data = _printable(msgspec.to_builtins(record))
         try:
             return "".join(_Execution(data).texts(self._nodes, data))
-        except TemplateError as error:
+        except (TemplateError, ArithmeticError, RecursionError) as error:
             raise InputError(f"the Go template can't be evaluated: {error}") from None
 
 

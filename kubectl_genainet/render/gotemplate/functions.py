@@ -69,6 +69,9 @@ def _println(*values: Any) -> str:
     return " ".join(map(sprint, values)) + "\n"
 
 
+_MOST_WIDTH = 1_000_000  # as Go's fmt has it
+
+
 def _printf(template: Any, *values: Any) -> str:
     if not isinstance(template, str):
         raise TemplateError("printf takes a text first")
@@ -80,6 +83,8 @@ def _printf(template: Any, *values: Any) -> str:
             return "%"
         if not letter:
             return "%!(NOVERB)"
+        if int(width or 0) > _MOST_WIDTH or int(precision or 0) > _MOST_WIDTH:
+            return "%!(BADWIDTH)" if int(width or 0) > _MOST_WIDTH else "%!(BADPREC)"
         if not left:
             return f"%!{letter}(MISSING)"
         text = _formatted(left.pop(0), letter, flags, None if precision is None else int(precision or 0))
@@ -109,7 +114,7 @@ def _formatted(value: Any, letter: str, flags: str, precision: int | None) -> st
         text = value.encode().hex()
         return text.upper() if letter == "X" else text
     if letter == "c" and whole:
-        return chr(value)
+        return chr(value) if 0 <= value < 0xD800 or 0xE000 <= value <= 0x10FFFF else "\ufffd"
     if letter in "feEgG" and isinstance(value, float):
         return _float_formatted(value, letter, plus, precision)
     return f"%!{letter}({_type(value)}={sprint(value)})" if value is not None else f"%!{letter}(<nil>)"

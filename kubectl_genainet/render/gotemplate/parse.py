@@ -264,7 +264,11 @@ class _Tokens:
             case "string" | "char":
                 if _BAD_ESCAPE.search(token.text):
                     raise self._error(f"{token.text} has an escape that Go does not know")
-                text = ast.literal_eval(token.text)
+                try:
+                    text = ast.literal_eval(token.text)
+                    text.encode()  # half of a surrogate pair is no character
+                except (ValueError, SyntaxError):
+                    raise self._error(f"{token.text} can't be read") from None
                 return Constant(ord(text) if token.kind == "char" else text)
             case "raw":
                 return Constant(token.text[1:-1])

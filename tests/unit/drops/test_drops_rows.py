@@ -509,6 +509,9 @@ def test_background_is_counted_apart_and_shown_on_demand() -> None:
 
 
 def test_syn_without_a_reason_is_no_background() -> None:
+    assert is_background(
+        "NOT_SPECIFIED", "sk_stream_kill_queues", opening=False, multicast=False
+    )  # 6.1, a FIN nobody read
     assert not is_background("NOT_SPECIFIED", "tcp_v4_rcv", opening=True, multicast=False)
     assert not is_background("NOT_SPECIFIED", "ip_error", opening=False, multicast=False)
 

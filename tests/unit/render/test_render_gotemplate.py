@@ -59,3 +59,17 @@ def test_a_template_that_does_not_fit_a_record_is_one_message() -> None:
     done = run("diagnose", "svc/my-llama-svc", "--from", str(BUNDLE), "-o", "go-template={{.kind.x}}")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "error: the Go template can't be evaluated: a string has no field 'x'"
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{" + "(" * 3000 + "1" + ")" * 3000 + "}}", "x" * 9000, '{{"a\0b"}}', '{{"\\ud800"}}', '{{"\\U00110000"}}'],
+)
+def test_a_template_that_would_break_the_parser_is_refused(template: str) -> None:
+    with pytest.raises(InputError):
+        GoTemplate(template)
+
+
+def test_a_width_beyond_gos_costs_nothing_and_no_character_is_half_of_one() -> None:
+    text = GoTemplate('{{printf "%999999999d|%.999999999f|%c" 1 1.5 55296}}').text_of({})
+    assert text.startswith("%!(BADWIDTH)|%!(BADPREC)|") and text.encode()
