@@ -133,9 +133,11 @@ def _contexts(context: click.Context) -> list[str]:
 def _names(context: click.Context, path: str) -> list[str]:
     """Names of the objects at a path; "{}" in it takes the namespace of the command line, or the context's."""
     from kubectl_genainet.kube.client import connect
+    from kubectl_genainet.model.user import Impersonation
 
-    given = {name: context.params.get(name) or "" for name in ("context", "kubeconfig")}
-    client = connect(context=given["context"], kubeconfig=given["kubeconfig"], timeout_s=_TIMEOUT_S)
+    given = {name: context.params.get(name) or "" for name in ("context", "kubeconfig", "as_user")}
+    user = Impersonation(given["as_user"], tuple(context.params.get("as_groups") or ()))
+    client = connect(context=given["context"], kubeconfig=given["kubeconfig"], timeout_s=_TIMEOUT_S, user=user)
     everywhere = bool(context.params.get("all_namespaces"))
     namespace = "" if everywhere else f"namespaces/{context.params.get('namespace') or client.namespace}/"
     items = client.get(path.format(namespace), limit="500").get("items") or []

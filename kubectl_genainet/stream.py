@@ -20,7 +20,7 @@ import msgspec
 from kubectl_genainet import wire
 from kubectl_genainet.descriptors import make_room
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.history.blocks import leading
+from kubectl_genainet.history.ranges import Room
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, Progress
 from kubectl_genainet.model.fabric import FabricReport
 from kubectl_genainet.model.node import NodeReport, RulesetDump
@@ -227,10 +227,17 @@ class HistoryAnswer:
 
 
 def history(
-    dials: Mapping[str, Dial], request: wire.HistoryRequest, token: str = "", *, within_s: float = HISTORY_S
+    dials: Mapping[str, Dial],
+    request: wire.HistoryRequest,
+    token: str = "",
+    *,
+    within_s: float = HISTORY_S,
+    room: Room | None = None,
 ) -> dict[str, HistoryAnswer | GenainetError]:
-    """What each node recorded of a range of time; at most HISTORY_NODES are asked at a time."""
+    """What each node recorded of a range of time; at most HISTORY_NODES are asked at a time. An answer that finds no `room`
+    beside the others' is not complete."""
     body = msgspec.json.encode(request)
+    room = room or Room()
 
     def blocks(connection: AgentConnection) -> HistoryAnswer:
         response = connection.request("POST", "/v1/history", body)
@@ -238,13 +245,15 @@ def history(
         complete = True
         try:
             while data := response.read(1 << 16):
+                if not room.take(len(data)):
+                    complete = False
+                    break
                 received += data
                 if len(received) > request.max_bytes + (1 << 20):
                     raise GenainetError(f"node {connection.node} sent more of its recording than was asked for")
         except (OSError, http.client.HTTPException):
             complete = False
-        # No search beyond what is no block: a node could make it take hours.
-        parts = tuple(block.data for block in leading(bytes(received)))
+        parts = room.whole_blocks(bytes(received))
         return HistoryAnswer(parts, complete and sum(map(len, parts)) == len(received))
 
     names = sorted(dials)

@@ -16,7 +16,7 @@
 
 enum kind { KIND_DROP = 1, KIND_ICMP = 2, KIND_ICMP_DROP = 3, KIND_RESET_SENT = 4, KIND_RESET_RECEIVED = 5,
 	    KIND_RETRANSMIT = 6, KIND_ESTABLISHED = 7 };
-enum { FLAG_OPENING = 1, FLAG_ACTIVE = 2 }; /* a SYN without ACK; a reset that no packet provoked */
+enum { FLAG_OPENING = 1, FLAG_ACTIVE = 2, FLAG_ANSWERING = 4 }; /* a SYN without ACK; a reset that no packet provoked; SYN-ACK */
 enum { SETTING_ACTIVE = 0, SETTING_EVERYTHING = 1, SETTING_MAX = 2 };
 
 #define IN_VAIN 3 /* timeouts in a row, without an acknowledgement between them */
@@ -253,8 +253,8 @@ int on_free(struct bpf_raw_tracepoint_args *ctx) /* skb:kfree_skb(skb, location,
 		key.kind = s->quoted ? KIND_ICMP_DROP : KIND_DROP;
 		key.icmp_type = s->icmp_type;
 		key.icmp_code = s->icmp_code;
-		if (!s->quoted && s->p.t.proto == P_TCP && (s->p.tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
-			key.flags = FLAG_OPENING;
+		if (!s->quoted && s->p.t.proto == P_TCP && (s->p.tcp_flags & TCP_SYN))
+			key.flags = s->p.tcp_flags & TCP_ACK ? FLAG_ANSWERING : FLAG_OPENING;
 	} else if (is_filtered() || !setting(SETTING_EVERYTHING)) {
 		return 0;
 	} else {

@@ -326,6 +326,18 @@ static __always_inline int count_flow(struct sighting *s, __u64 since)
 	return 1;
 }
 
+/* A SYN opens a connection here: what was counted of one before it with the same tuple is not its own. */
+static __always_inline void begin_flow(struct sighting *s)
+{
+	struct flow_key key = {.t = s->p.t, .dev = s->dev};
+	key.t.pad[0] = s->point;
+	struct flow *f = flows.lookup(&key);
+	if (!f)
+		return;
+	f->data_seen = f->ended = 0;
+	streams.delete(&key);
+}
+
 /* A FIN or RST was seen: user space may take the flow out of the table. */
 static __always_inline void end_flow(struct sighting *s)
 {
@@ -391,7 +403,8 @@ static __always_inline int interesting(struct sighting **slot, __u64 skb, __u32 
 		if (!depth)
 			s->outer.proto = 0;
 		parse(&s->p, &h, l3);
-		if (follows || matches(&s->p.t)) {
+		/* An error to or from a filtered address is about the packet that it quotes. */
+		if (follows || ((depth || !icmp_error) && matches(&s->p.t))) {
 			icmp_error = icmp_error && depth;
 			break;
 		}
@@ -464,6 +477,8 @@ static __always_inline int seen(__u64 skb, __u32 point)
 	}
 	if (news && (s->p.tcp_flags & (TCP_FIN | TCP_RST)))
 		end_flow(s);
+	else if (news && (s->p.tcp_flags & TCP_SYN))
+		begin_flow(s);
 	if (locate(s)) {
 		if (point == POINT_TX && kind == EVENT_PACKET && !s->outer.proto)
 			ask_socket(s);

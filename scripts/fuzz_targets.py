@@ -49,6 +49,7 @@ from kubectl_genainet.proxy import Packet, evaluate, proxy_modes, service_rules
 from kubectl_genainet.proxy.ruleset import parse_ruleset
 from kubectl_genainet.run.rules import saved_dumps
 from kubectl_genainet.stream import AgentConnection
+from scripts import fuzz_answers, fuzz_history
 from scripts.fuzz_seeds import (
     ANNOTATED,
     CGROUP,
@@ -303,4 +304,15 @@ TARGETS = [
     Target("kube-proxy metrics", _metrics, [METRICS]),
     Target("cgroup files", _cgroup, [CGROUP]),
     Target("resolv.conf", _resolv, [b"nameserver 10.96.0.10\nsearch a.b c\noptions ndots:5 edns0\n"]),
+    Target("flows file", fuzz_answers.judge_flows, [fuzz_answers.FLOWS]),
+    Target("HTTP head", fuzz_answers.read_heads, list(fuzz_answers.HEADS)),
+    Target("jsonpath", fuzz_answers.fill_template, list(fuzz_answers.TEMPLATES)),
+    Target("go-template", fuzz_answers.fill_go_template, list(fuzz_answers.GO_TEMPLATES)),
+    Target("MCP arguments", fuzz_answers.call_tool, list(fuzz_answers.CALLS)),
+    Target("history request", fuzz_history.read_request, [fuzz_history.REQUEST]),
+    Target("history blocks", fuzz_history.read_answer, [b"".join(fuzz_history.blocks_of(fuzz_history.frames()))]),
+    Target("segment", fuzz_history.read_segment, [b"".join(fuzz_history.blocks_of(fuzz_history.frames()))]),
+    Target("segment's records", fuzz_history.segment, [fuzz_history.frames()]),
+    Target("timeline", fuzz_history.draw_timeline, [fuzz_history.frames()]),
+    Target("table rows", fuzz_history.read_rows, [fuzz_history.rows()]),
 ]

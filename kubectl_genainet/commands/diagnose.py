@@ -42,7 +42,7 @@ def _watch_time(_: click.Context, __: click.Parameter, text: str) -> float:
 @click.option("--node", default="", help="Only what this node sees.")
 @record_option
 @report_option
-@output_option("text", "markdown", "json", "yaml", jsonpath=True)
+@output_option("text", "markdown", "json", "yaml", "name", templates=True)
 @source_options(past=True, own_length="watch_s")
 def command(source: Source, target: str | None, report: str, output: str, **options: Any) -> ExitStatus:
     """Say what is broken, for whom, because of what, and what to do.

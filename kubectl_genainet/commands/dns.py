@@ -27,7 +27,7 @@ from kubectl_genainet.run.sources.base import Source
 @budget_option("reporting queries", "the kernel counts the rest as lost; clients share what there is")
 @watch_options("30s")
 @report_option
-@output_option("table", "wide", "markdown", "json", "yaml", jsonpath=True)
+@output_option("table", "wide", "markdown", "json", "yaml", "name", templates=True)
 @source_options(past=True)
 def command(source: Source, target: str | None, timeout: float, output: str, **options: Any) -> ExitStatus:
     """Show who waits for DNS, for which names, at which hop.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from kubectl_genainet.commands.options import Messages, duration_argument, source_options
+from kubectl_genainet.commands.options import Messages, duration_argument, output_option, source_options
 from kubectl_genainet.doctor.accept import Acceptance, parse_ignore, read_baseline, write_baseline
 from kubectl_genainet.doctor.check import Area
 from kubectl_genainet.doctor.objects.stacks import Role
@@ -19,13 +19,13 @@ from kubectl_genainet.files import write_whole
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.target import not_found
+from kubectl_genainet.render.live import record_writer
 from kubectl_genainet.render.text import make_console
 from kubectl_genainet.run.doctor.doctor import MEASURE_S, DoctorOptions, doctor
 from kubectl_genainet.run.sources.base import Source
 
 _SEVERITIES = [s.value for s in Severity]
 MEASURE_MAX_S = 600
-_FORMATS = ("table", "wide", "json", "yaml", "html", "sarif")
 
 
 @click.command("doctor")
@@ -39,7 +39,7 @@ _FORMATS = ("table", "wide", "json", "yaml", "html", "sarif")
     metavar="AREA|CHECK",
     help="Only the checks of an area, or one check (repeatable). Areas: " + ", ".join(a.value for a in Area) + ".",
 )
-@click.option("-o", "--output", type=click.Choice(_FORMATS), default="table", show_default=True, help="Output format.")
+@output_option("table", "wide", "json", "yaml", "name", "html", "sarif", templates=True)
 @click.option(
     "--fail-on",
     type=click.Choice(_SEVERITIES),
@@ -230,8 +230,8 @@ def _show(report: Report, output: str, snapshot: ClusterSnapshot) -> None:
 
         sources = {o.ref: (o.source, o.line) for o in snapshot.objects if o.source}
         click.echo(sarif(report, all_checks(), sources))
-    else:
-        from kubectl_genainet.render.doctor.data import json_lines
+    elif write := record_writer(output):
+        from kubectl_genainet.render.doctor.data import records_of
 
-        for line in json_lines(report):
-            click.echo(line)
+        for record in (finding.object for finding in report.findings) if output == "name" else records_of(report):
+            write(record)

@@ -22,7 +22,7 @@ from kubectl_genainet.run.sources.base import Source
 @click.option("--all", "everything", is_flag=True, help="Also packets that are freed without anything being lost.")
 @watch_options("30s")
 @report_option
-@output_option("table", "wide", "markdown", "json", "yaml", jsonpath=True)
+@output_option("table", "wide", "markdown", "json", "yaml", "name", templates=True)
 @source_options(past=True)
 def command(
     source: Source,

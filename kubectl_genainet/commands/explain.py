@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import IO
 
@@ -14,6 +13,7 @@ from kubectl_genainet.commands.options.policies import enforcer_option
 from kubectl_genainet.errors import ExitStatus, GenainetError
 from kubectl_genainet.policy import Patch, PolicyFlow, PolicyVerdict
 from kubectl_genainet.policy.enforcers import Enforcer
+from kubectl_genainet.render.live import record_writer
 from kubectl_genainet.render.policy.circumstances import circumstances_json, print_circumstances, print_enforcer
 from kubectl_genainet.render.policy.json import FlowJson, explained_json, flow_json
 from kubectl_genainet.render.policy.text import grouped, isolates_text, patch_yaml, print_explanation, print_patch
@@ -38,7 +38,7 @@ from kubectl_genainet.run.sources.base import Source
     help="Judge one flow a line of a file (- for standard input): JSON, or SRC DST:PORT [PROTOCOL].",
 )
 @enforcer_option
-@output_option("text", "json")
+@output_option("text", "json", "yaml", templates=True)
 @source_options(manifests=True, past=True)
 def command(
     source: Source,
@@ -85,12 +85,11 @@ def command(
 
 
 def _print(between: FlowsBetween, output: str) -> None:
-    if output == "json":
+    if write := record_writer(output):
         enforcer = between.engine.enforcer
         for flow in between.flows:
             patch = between.patch(flow.explanation.flow)
-            record = explained_json(flow.explanation, flow.service, enforcer, flow.deviations, flow.dns, patch)
-            click.echo(json.dumps(record))
+            write(explained_json(flow.explanation, flow.service, enforcer, flow.deviations, flow.dns, patch))
         return
     console = make_console()
     print_enforcer(console, between.engine.enforcer)
@@ -115,17 +114,17 @@ def _print_only_patch(between: FlowsBetween) -> ExitStatus:
 
 def _print_lines(source: Source, lines: IO[str], enforcer: str, output: str) -> ExitStatus:
     status = ExitStatus.OK
-    console = make_console()
+    console, write = make_console(), record_writer(output)
     first = True
     for answer in explain_lines(source, lines, lines.name, Messages().warn, enforcer=enforcer):
         if isinstance(answer, LineError):
             tell(f"error: {answer.message}")
-            if output == "json":
-                click.echo(json.dumps({"line": answer.line, "error": answer.message}))
+            if write is not None:
+                write({"line": answer.line, "error": answer.message})
             status = ExitStatus.FAILED
             continue
-        if output == "json":
-            click.echo(json.dumps(_line_json(answer)))
+        if write is not None:
+            write(_line_json(answer))
         else:
             if first:
                 print_enforcer(console, answer.enforcer)
@@ -159,6 +158,6 @@ def _print_flows(
         first, service = group[0]
         print_explanation(console, first, service, alike=len(group) - 1)
         print_circumstances(console, enforcer, about[id(first)].deviations, about[id(first)].dns)
-        found = patch(first.flow)
-        if found is not None:
-            print_patch(console, found)
+        admitting_change = patch(first.flow)
+        if admitting_change is not None:
+            print_patch(console, admitting_change)

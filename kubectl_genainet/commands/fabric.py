@@ -23,7 +23,7 @@ def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
 @click.command("fabric")
 @click.argument("target", required=False, default="")
 @click.option("--for", "seconds", default="5s", show_default=True, callback=_seconds, help="How long to measure.")
-@output_option("table", "wide", "json", "yaml", jsonpath=True)
+@output_option("table", "wide", "json", "yaml", templates=True)
 @source_options()
 def command(source: Source, target: str, seconds: float, output: str) -> ExitStatus:
     """Show which GPU pods talk by RDMA and which by kernel TCP, and what the RDMA devices count.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-import msgspec
 from click.shell_completion import CompletionItem
 
 from kubectl_genainet.commands.options import output_option
@@ -118,7 +117,7 @@ def down(name: str, all_labs: bool) -> None:
 
 @command.command("status")
 @name_option
-@output_option("table", "wide", "json")
+@output_option("table", "wide", "json", "yaml", templates=True)
 def status(name: str, output: str) -> None:
     """Show a lab: its modes, pods, agents and incidents. Exit status 1 where something of it is broken.
 
@@ -128,17 +127,18 @@ def status(name: str, output: str) -> None:
       kubectl genainet lab status --lab second -o wide
     """
     from kubectl_genainet.render.lab import print_status
+    from kubectl_genainet.render.live import record_writer
 
     lab = lab_status(name)
-    if output == "json":
-        click.echo(msgspec.json.encode(lab).decode())
+    if write := record_writer(output):
+        write(lab)
     else:
         print_status(lab, wide=output == "wide")
     click.get_current_context().exit(0 if lab.state == "up" else 1)
 
 
 @command.command("list")
-@output_option("table", "json", "name")
+@output_option("table", "json", "yaml", "name", templates=True)
 def list_labs(output: str) -> None:
     """List the labs of this machine.
 
@@ -148,12 +148,16 @@ def list_labs(output: str) -> None:
       kubectl genainet lab list -o name
     """
     from kubectl_genainet.render.lab import print_labs
+    from kubectl_genainet.render.live import record_writer
 
     known = labs()
     if output == "table":
         print_labs(known)
-    for lab in known if output != "table" else ():
-        click.echo(lab.name if output == "name" else msgspec.json.encode(lab).decode())
+    elif output == "name":
+        click.echo("".join(f"{lab.name}\n" for lab in known), nl=False)
+    elif write := record_writer(output):
+        for lab in known:
+            write(lab)
 
 
 @command.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 
 import click
@@ -11,6 +10,7 @@ from kubectl_genainet.commands.options import Messages, output_option, source_op
 from kubectl_genainet.commands.options.policies import enforcer_option
 from kubectl_genainet.errors import ExitStatus
 from kubectl_genainet.policy.reach.grid import Difference
+from kubectl_genainet.render.live import record_writer
 from kubectl_genainet.render.policy.beyond import beyond_json, print_beyond
 from kubectl_genainet.render.policy.circumstances import enforcer_text, print_enforcer
 from kubectl_genainet.render.policy.matrix import (
@@ -43,7 +43,7 @@ from kubectl_genainet.run.sources.manifests import ManifestsSource
     help="Show only what is different with the manifests of DIR: applied on top, or, if they hold pods, by themselves.",
 )
 @enforcer_option
-@output_option("table", "json", "html")
+@output_option("table", "json", "yaml", "html", templates=True)
 @source_options(manifests=True)
 def command(
     source: Source, port: int | None, protocol: str | None, diff: str | None, enforcer: str | None, output: str
@@ -67,10 +67,11 @@ def command(
         _print_changes(changes, output, _where(source))
         return ExitStatus.FOUND if changes else ExitStatus.OK
     answer = matrix(source, chosen, Messages().warn)
+    write = record_writer(output)
     match output:
-        case "json":
-            for line in (*grid_json(answer.grid), *beyond_json(answer.beyond)):
-                click.echo(json.dumps(line))
+        case _ if write is not None:
+            for record in (*grid_json(answer.grid), *beyond_json(answer.beyond)):
+                write(record)
         case "html":
             click.echo(_page(answer, f"Who may reach whom: {_where(source)}"))
         case _:
@@ -106,10 +107,11 @@ def _where(source: Source) -> str:
 
 
 def _print_changes(changes: list[Difference], output: str, where: str) -> None:
+    write = record_writer(output)
     match output:
-        case "json":
-            for one in changes:
-                click.echo(json.dumps(difference_json(one)))
+        case _ if write is not None:
+            for difference in changes:
+                write(difference_json(difference))
         case "html":
             click.echo(differences_html(changes, f"What would change: {where}", made=_made()))
         case _ if changes:

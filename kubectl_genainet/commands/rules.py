@@ -85,7 +85,7 @@ _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many conne
     "the smallest change that lets it through, tried on a copy of the rules. Nothing is changed.",
 )
 @report_option
-@output_option("table", "wide", "tree", "markdown", "json", "yaml", jsonpath=True)
+@output_option("table", "wide", "tree", "markdown", "json", "yaml", "name", templates=True)
 @source_options(live=True, manifests=True, past=True)
 def command(
     source: Source,

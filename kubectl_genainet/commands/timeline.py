@@ -20,7 +20,7 @@ from kubectl_genainet.run.timeline import status_of, timeline
 @click.command("timeline")
 @click.argument("target", required=False)
 @report_option
-@output_option("text", "markdown", "json", "yaml")
+@output_option("text", "markdown", "json", "yaml", templates=True)
 @source_options(past=True)
 def command(source: Source, target: str | None, report: str, output: str) -> ExitStatus:
     """Show what was felt and what changed over a time that was recorded, and when it began.

@@ -83,7 +83,7 @@ FOLLOW_S = 3600.0  # the agents end a session after so long
 @budget_option("following packets", "fewer connections are followed, each of them whole")
 @watch_options("30s")
 @report_option
-@output_option("tree", "wide", "markdown", "json", "yaml", jsonpath=True)
+@output_option("tree", "wide", "markdown", "json", "yaml", "name", templates=True)
 @source_options(clients=True, past=True)
 def command(source: Source, target: str | None, timeout: float, output: str, **options: Any) -> ExitStatus:
     """Show the path of real packets through a Service, hop by hop.

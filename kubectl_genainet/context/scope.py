@@ -18,6 +18,7 @@ class Scope:
     filters: tuple[FilterEntry, ...] = ()
     servers: frozenset[tuple[str, int]] = frozenset()
     warnings: tuple[str, ...] = ()
+    pods: frozenset[str] = frozenset()  # addresses of pods of which some ports only are looked at
 
     def concerns(self, flow: FiveTuple) -> bool:
         """Whether one of the flow's ends is looked at. Port 0, on either side, stands for any."""
@@ -38,4 +39,5 @@ def scope_of(target: Target | None, namespace: str, snapshot: ClusterSnapshot) -
     if target is None and not namespace:
         return Scope()
     resolved = resolve(target, snapshot, namespace) if target is not None else resolve_namespace(namespace, snapshot)
-    return Scope(resolved.filters, resolved.servers, resolved.warnings)
+    pods = frozenset(ip for ip, port in resolved.servers if port and snapshot.pod_at(ip) is not None)
+    return Scope(resolved.filters, resolved.servers, resolved.warnings, pods)

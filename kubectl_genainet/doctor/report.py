@@ -134,7 +134,9 @@ def _run(item: Check, cluster: Cluster) -> tuple[CheckResult, list[Finding]]:
             return result(CheckOutcome.NOT_CHECKED, reasons=missing), []
         findings, reasons = [], []
         for said in item.run(cluster):
-            if isinstance(said, Problem):
+            if isinstance(said, Problem) and (reason := _apart(cluster, said)):
+                reasons.append(f"{said.object}: {reason}")
+            elif isinstance(said, Problem):
                 findings.append(_finding(item, said, cluster))
             else:
                 reasons.append(f"{said.what}: {said.reason}" if said.what else said.reason)
@@ -143,6 +145,12 @@ def _run(item: Check, cluster: Cluster) -> tuple[CheckResult, list[Finding]]:
     findings.sort(key=lambda f: (-f.severity.rank, str(f.object), f.evidence[0].field if f.evidence else ""))
     outcome = CheckOutcome.FOUND if findings else CheckOutcome.NOT_CHECKED if reasons else CheckOutcome.PASSED
     return result(outcome, len(findings), tuple(dict.fromkeys(reasons))), findings
+
+
+def _apart(cluster: Cluster, problem: Problem) -> str:
+    """Why the objects that a problem is about may not belong together."""
+    about = (problem.object, *(evidence.object for evidence in problem.evidence))
+    return cluster.extent.apart(ref for ref in about if ref is not None)
 
 
 def _finding(item: Check, problem: Problem, cluster: Cluster) -> Finding:

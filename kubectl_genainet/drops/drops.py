@@ -6,7 +6,7 @@ As with paths, the clock is the events' own: a replay of a bundle says what the 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
@@ -34,6 +34,7 @@ from kubectl_genainet.model.node import NetnsRules, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import FiveTuple, Protocol, is_multicast, is_observers
 from kubectl_genainet.model.reasons import function_of, is_background
 from kubectl_genainet.why.drop_context import DropContext
+from kubectl_genainet.why.redirect import redirecting_rule
 
 MAX_GROUPS = 20_000
 SETTLED_NS = 5_000_000_000  # how long objects must have been in force before a connection is held against them
@@ -81,6 +82,8 @@ class EventGroup:
     error: IcmpError | None = None
     states: Counter[str] = field(default_factory=Counter)
     in_vain: int = 0  # segments sent again after three timeouts in a row
+    concerned: bool = True  # by its addresses and ports; else only if the pod's own rules redirect to its port
+    by_second: Counter[int] = field(default_factory=Counter)  # packets by the second of 1970
     first_ns: int = 0
     last_ns: int = 0
 
@@ -120,7 +123,9 @@ class EventGroup:
 
 
 class DropCorrelator:
-    """Feed it every record of every agent; `groups` are what is known now. `everything` keeps what is harmless too."""
+    """Feed it every record of every agent; `groups` are what is known now. `everything` keeps what is harmless too. What dies in
+    one of `pods`, addresses behind a target's ports, concerns the target also on a port that the pod's own rules redirect to:
+    these rules may come after the drop."""
 
     def __init__(
         self,
@@ -129,14 +134,15 @@ class DropCorrelator:
         *,
         everything: bool = False,
         context: Context | None = None,
+        pods: Callable[[], Collection[str]] = tuple,
     ) -> None:
+        self._pods = pods
         self.context = context or Context(snapshot)
         self.identity = self.context.identity
         self.concerns = concerns
         self.everything = everything
         self.walls = WallClocks()
         self.background = self.forgotten = self.observers = 0
-        self.timeline: dict[GroupKind, Counter[int]] = defaultdict(Counter)  # by the second of 1970
         self._groups: dict[GroupKey, EventGroup] = {}
         self._now: dict[str, int] = {}
         self._in_force: dict[str, int] = {}
@@ -170,11 +176,21 @@ class DropCorrelator:
         self._in_force.setdefault(node, self._now[node])
 
     def _group(
-        self, kind: GroupKind, node: str, netns: int, flow: FiveTuple, reason: str, location: str
+        self,
+        kind: GroupKind,
+        node: str,
+        netns: int,
+        flow: FiveTuple,
+        reason: str,
+        location: str,
+        is_request: bool | None = None,
     ) -> EventGroup | None:
-        if not self.concerns(flow) or is_observers(flow):
+        """`is_request`: whether the packets themselves say that they go to the server; None where they do not."""
+        concerned = self.concerns(flow)
+        may_be_redirected = kind is GroupKind.DROP and flow.dst in self._pods()
+        if not (concerned or may_be_redirected) or is_observers(flow):
             return None
-        reply = kind is not GroupKind.ESTABLISHED and self.ends.orient(flow).reply
+        reply = self.ends.orient(flow).reply if is_request is None else not is_request
         client, server = (flow.dst, flow.src) if reply else (flow.src, flow.dst)
         port = flow.sport if reply else flow.dport
         key = GroupKey(kind, client, server, port, flow.protocol, reply, node, netns, reason, function_of(location))
@@ -183,7 +199,7 @@ class DropCorrelator:
             if len(self._groups) >= MAX_GROUPS:
                 self.forgotten += 1
                 return None
-            group = self._groups[key] = EventGroup(len(self._groups) + 1, key, flow)
+            group = self._groups[key] = EventGroup(len(self._groups) + 1, key, flow, concerned=concerned)
         return group
 
     def _is_background(self, flow: FiveTuple, reason: str, location: str, *, opening: bool) -> bool:
@@ -195,7 +211,8 @@ class DropCorrelator:
         opening = event.tcp is not None and event.tcp.syn and not event.tcp.is_ack
         if self._is_background(event.flow, event.reason, event.location, opening=opening):
             return
-        group = self._group(GroupKind.DROP, event.node, event.netns, event.flow, event.reason, event.location)
+        says = not event.tcp.is_ack if event.tcp is not None and event.tcp.syn else None
+        group = self._group(GroupKind.DROP, event.node, event.netns, event.flow, event.reason, event.location, says)
         if group is not None and (group.sample is None or (opening and not group.opening)):
             group.sample = event
 
@@ -219,11 +236,11 @@ class DropCorrelator:
             return
         if isinstance(event, EstablishedCount) and not self._against_policy(event):
             return
-        group = self._group(kind, event.node, event.netns, event.flow, reason, location)
+        group = self._group(kind, event.node, event.netns, event.flow, reason, location, _is_request(event))
         if group is None:
             return
         if realtime_ns := self.walls.realtime_ns(event.node, event.t_ns):
-            self.timeline[kind][realtime_ns // 1_000_000_000] += event.packets
+            group.by_second[realtime_ns // 1_000_000_000] += event.packets
         group.packets += event.packets
         group.first_ns, group.last_ns = group.first_ns or event.t_ns, event.t_ns
         group.event = group.event or event
@@ -254,15 +271,33 @@ class DropCorrelator:
     @property
     def groups(self) -> list[EventGroup]:
         """Groups that have been counted, the largest first."""
-        return sorted((g for g in self._groups.values() if g.packets), key=lambda g: (-g.packets, g.id))
+        return sorted(self._counted(), key=lambda g: (-g.packets, g.id))
+
+    def _counted(self) -> Iterator[EventGroup]:
+        return (g for g in self._groups.values() if g.packets and (g.concerned or self._is_redirected(g)))
+
+    def _is_redirected(self, group: EventGroup) -> bool:
+        """Whether the packets died on a port of the pod that its own rules redirect to, as a sidecar has it."""
+        pod = self.identity.pod_in(group.node, group.netns)
+        if pod is None or group.flow.dst not in pod.ips:
+            return False
+        ruleset, _ = self.context.rulesets.of(group.node, group.netns)
+        return redirecting_rule(ruleset, group.flow.dport) is not None
+
+    @property
+    def timeline(self) -> dict[GroupKind, Counter[int]]:
+        """Packets by the second of 1970, of each kind."""
+        kinds: dict[GroupKind, Counter[int]] = defaultdict(Counter)
+        for group in self._counted():
+            kinds[group.kind].update(group.by_second)
+        return kinds
 
     def by_pair(self) -> dict[tuple[str, str], list[EventGroup]]:
         """The counted groups by (client, server) address; a server's address also stands for its Service's."""
         groups: dict[tuple[str, str], list[EventGroup]] = defaultdict(list)
-        for group in self._groups.values():
-            if group.packets:
-                for pair in self.pairs(group):
-                    groups[pair].append(group)
+        for group in self._counted():
+            for pair in self.pairs(group):
+                groups[pair].append(group)
         return groups
 
     def pairs(self, group: EventGroup) -> Iterator[tuple[str, str]]:
@@ -286,7 +321,7 @@ class DropCorrelator:
             ruleset,
             error,
             self.context.engine,
-            request=self.request_of(event.flow),
+            request=event.flow.reversed if group.reply else event.flow,
             earlier=partial(self.context.rulesets.earlier, group.node, group.netns),
         )
 
@@ -315,8 +350,18 @@ class DropCorrelator:
         ruleset, why = self.context.rulesets.of(group.node, group.netns)
         return DropContext(packet, True, self.identity, ruleset, why, None, icmp=(error.type, error.code))
 
-    def request_of(self, flow: FiveTuple) -> FiveTuple:
-        return self.ends.orient(flow).request
+
+def _is_request(event: Tally) -> bool | None:
+    """Whether the counted packets themselves say that they go to the server: those of a handshake do."""
+    match event:
+        case EstablishedCount():
+            return True
+        case DropCount() if event.opening or event.answering:
+            return event.opening
+        case RetransmitCount() if event.state in ("SYN_SENT", "SYN_RECV"):
+            return event.state == "SYN_SENT"
+        case _:
+            return None
 
 
 def _kind_of(event: Tally) -> tuple[GroupKind, str, str]:

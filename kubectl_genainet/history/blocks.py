@@ -27,6 +27,7 @@ MAX_BLOCK = 64 << 20  # bytes, deflated
 MAX_PLAIN = 256 << 20  # bytes, inflated
 MAX_INDEX = 4096  # addresses; a block with more has no index
 _LEVEL = 6
+_FAR = 1 << 62  # ns: the year 2116; sums and differences of two such times fit into a block again
 # magic, version, flags, lengths of index, payload and records, wall from/until, monotonic from/until,
 # wall time of the earliest record, session, number in the session, boot id
 HEADER = struct.Struct("<4sHHIIIqqqqqQI16s")
@@ -82,6 +83,11 @@ class Block:
         length = HEADER.unpack_from(self.data)[3]
         index = struct.unpack_from(f"<{length // 4}I", self.data, HEADER.size)
         return not addresses.isdisjoint(index)
+
+    @property
+    def plain_size(self) -> int:
+        """Bytes of the records, inflated."""
+        return int(HEADER.unpack_from(self.data)[5])
 
     def records(self) -> list[Event]:
         """The records. Raises BlockError for one that this version can't read: it was written by a newer one."""
@@ -163,12 +169,14 @@ def size_of(head: bytes) -> int | None:
 
 
 def decode_block(data: bytes) -> Block | None:
-    """The block that these bytes are; None where they are none, or were changed."""
+    """The block that these bytes are; None where they are none, were changed, or tell of no time."""
     if len(data) < HEADER.size + _CRC.size or size_of(data) != len(data):
         return None
     if zlib.crc32(data[: -_CRC.size]) != _CRC.unpack_from(data, len(data) - _CRC.size)[0]:
         return None
     _, _, flags, _, _, _, *times, earliest, session, number, boot_id = HEADER.unpack_from(data)
+    if min(times[:2]) < 0 or max(map(abs, (*times, earliest))) >= _FAR:
+        return None
     return Block(Span(*times), earliest, session, number, boot_id, Flag(flags), data)
 
 

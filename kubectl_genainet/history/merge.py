@@ -40,6 +40,8 @@ from kubectl_genainet.wire.sightings import PACKET
 PROBES = ("packet", "connections", "drops", "dns")
 _TIMES = frozenset({"t_ns", "first_ns", "second_ns", "last_ns", "silence_at_ns", "counted_ns"})
 
+_LAST = (1 << 63) - 1  # what a node says of its clock may be anything
+
 Timed = tuple[int, Event]  # wall-clock time
 
 
@@ -96,7 +98,7 @@ class _Node:
         hello = next((r for r in records if isinstance(r, Hello)), None)
         if hello is not None:
             self.hello = hello
-        if block.number:  # not the state at the range's begin
+        if block.number:  # not the state at the start of the range
             self._cover(begin, end)
         for record in records:
             moved = _shifted(record, shift) if shift else record
@@ -189,7 +191,7 @@ class _Node:
                 self._gap(record)
 
     def _count(self, bucket: Bucket) -> None:
-        """The kernel's totals as a trace has them: since its begin."""
+        """The kernel's totals as a trace has them: since its start."""
         for change in bucket.connections:
             key = (change.side, change.client, change.server, change.port)
             sums = self.sums.setdefault(key, [0] * len(COUNTED))
@@ -226,7 +228,7 @@ def _shifted(event: Event, shift_ns: int) -> Event:
         data = bytearray(event.data)
         for offset in range(0, len(data), PACKET.size):
             t_ns = int.from_bytes(data[offset : offset + 8], "little") + shift_ns
-            data[offset : offset + 8] = max(t_ns, 0).to_bytes(8, "little")
+            data[offset : offset + 8] = min(max(t_ns, 0), _LAST).to_bytes(8, "little")
         return Sightings(node=event.node, data=bytes(data))
     moved = _moved(msgspec.to_builtins(event), shift_ns)
     result: Event = msgspec.convert(moved, type(event))
@@ -236,7 +238,9 @@ def _shifted(event: Event, shift_ns: int) -> Event:
 def _moved(value: Any, shift_ns: int) -> Any:
     if isinstance(value, dict):
         return {
-            key: item + shift_ns if key in _TIMES and isinstance(item, int) and item else _moved(item, shift_ns)
+            key: min(item + shift_ns, _LAST)
+            if key in _TIMES and isinstance(item, int) and item
+            else _moved(item, shift_ns)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
@@ -255,7 +259,11 @@ def merged(
             timed.append((since_ns, AgentFailed(node=node, message=given.message, hint=given.hint)))
             continue
         made = _Node(node, since_ns, until_ns)
-        made.take(given)
+        try:
+            made.take(given)
+        except GenainetError as error:  # the others are still told
+            timed.append((since_ns, AgentFailed(node=node, message=error.message, hint=error.hint)))
+            continue
         made.end()
         timed += made.events
     timed.sort(key=itemgetter(0))

@@ -1,4 +1,4 @@
-"""The cluster's objects as they were: at the begin of a range, and as they changed in it."""
+"""The cluster's objects as they were: at the start of a range, and as they changed in it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from kubectl_genainet.history.blocks import BlockError
 from kubectl_genainet.history.ranges import NodeRange
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged, Event
-from kubectl_genainet.model.history import Gap, ObjectChanged
+from kubectl_genainet.model.history import Gap, ObjectChanged, ObjectKey, object_key
 from kubectl_genainet.model.units import rfc3339
-
-Key = tuple[str, str, str]
 
 CHANGES_NS = 2_000_000_000  # changes of objects within so long come as one
 
@@ -23,19 +21,18 @@ class Objects:
     """The cluster's objects as they changed, from what their recorder kept."""
 
     def __init__(self) -> None:
-        self._objects: dict[Key, dict[str, Any]] = {}
+        self._objects: dict[ObjectKey, dict[str, Any]] = {}
         self._base: ClusterChanged | None = None
 
     def take(self, record: ClusterChanged | ObjectChanged) -> None:
         if isinstance(record, ClusterChanged):
             self._base = record
-            self._objects = {key_of(raw): raw for raw in record.objects}
+            self._objects = {object_key(raw): raw for raw in record.objects}
             return
-        key = (record.object_kind, record.namespace, record.name)
         if record.after is None:
-            self._objects.pop(key, None)
+            self._objects.pop(record.key, None)
         else:
-            self._objects[key] = record.after
+            self._objects[record.key] = record.after
 
     def now(self, taken_at: str) -> ClusterChanged | None:
         """All objects, None where nothing was recorded."""
@@ -44,15 +41,9 @@ class Objects:
         return ClusterChanged(objects=list(self._objects.values()), left_out=self._base.left_out, taken_at=taken_at)
 
 
-def key_of(raw: dict[str, Any]) -> Key:
-    """(kind, namespace, name)."""
-    metadata = raw.get("metadata") or {}
-    return str(raw.get("kind", "")), str(metadata.get("namespace", "")), str(metadata.get("name", ""))
-
-
 @dataclass(frozen=True, slots=True)
 class ObjectsRange:
-    """The objects at the range's begin, and as they changed in it. `snapshot` is None where none were recorded."""
+    """The objects at the start of the range, and as they changed in it. `snapshot` is None where none were recorded."""
 
     snapshot: ClusterSnapshot | None
     changes: tuple[tuple[int, Event], ...]

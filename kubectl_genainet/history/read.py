@@ -32,7 +32,7 @@ NEWER = "the records were written by a newer version"
 
 @dataclass(slots=True)
 class _State:
-    """What the records of a range build on, as it was at the range's begin."""
+    """What the records of a range build on, as it was at the start of the range."""
 
     rules: Rulesets = field(default_factory=Rulesets)
     report: NodeReport | None = None
@@ -113,7 +113,7 @@ def _why(before: Block | None, block: Block) -> str:
 
 
 class RangeReader:
-    """What of the recording in `folder` lies between two wall-clock times, as blocks: first the state at the begin, last one
+    """What of the recording in `folder` lies between two wall-clock times, as blocks: first the state at its start, last one
     with the flag END and the gaps."""
 
     def __init__(self, folder: Path, node: str, since_ns: int, until_ns: int, wanted: Wanted | None = None) -> None:

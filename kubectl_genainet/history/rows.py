@@ -6,18 +6,23 @@ and choice are the same code. A row holds its record as a line of the wire.
 
 from __future__ import annotations
 
+import contextlib
+import struct
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Annotated, Any
 from typing import Protocol as Interface
 
 import msgspec
+from msgspec import Meta
 
 from kubectl_genainet import wire
-from kubectl_genainet.history.blocks import Block, Flag, Span, encode_block, scan
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.history.blocks import Block, BlockError, Flag, Span, encode_block, scan
 from kubectl_genainet.history.ranges import NodeRange, node_range
 from kubectl_genainet.history.read import RangeReader
 from kubectl_genainet.history.select import Wanted, addresses_of, flows_of, is_state, part_of
@@ -30,21 +35,23 @@ from kubectl_genainet.wire.sightings import PACKET, address, five_tuple
 COVER, STATE, ALL = "cover", "state", "all"  # parts that every question reads; ALL is what belongs to no verb
 OBJECTS = "objects"  # in place of a node: the recorder of the cluster's objects
 NO_ADDRESS = ""  # of a record that names none: it is read whatever addresses are asked for
+Time = Annotated[int, Meta(ge=-(1 << 62), le=1 << 62)]
+Count = Annotated[int, Meta(ge=0, lt=1 << 32)]
 _ENDS = slice(16, 53)  # of a sighting: addresses, ports, protocol
 
 
 class Cover(msgspec.Struct, frozen=True, array_like=True):
     """The header of a block (history/blocks.py). `boot_id` is hexadecimal."""
 
-    wall_from: int
-    wall_until: int
-    mono_from: int
-    mono_until: int
-    earliest_ns: int
+    wall_from: Time
+    wall_until: Time
+    mono_from: Time
+    mono_until: Time
+    earliest_ns: Time
     session: int
-    number: int
-    boot_id: str
-    flags: int
+    number: Count
+    boot_id: Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+    flags: Annotated[int, Meta(ge=0, lt=1 << 16)]
 
     @classmethod
     def of(cls, block: Block) -> Cover:
@@ -131,10 +138,11 @@ class Nobody:
 
 def rows_of(node: str, block: Block, names: Names) -> Iterator[Row]:
     """A block's rows. Raises BlockError for records of a newer version."""
+    records = block.records()  # first: a row that says what time is covered, without its records, would be believed
     cover = Cover.of(block)
     body = msgspec.json.encode(cover).decode()
     yield Row(node, cover.wall_from, COVER, cover.session, cover.number, body, flags=cover.flags, kind="block")
-    for position, record in enumerate(block.records()):
+    for position, record in enumerate(records):
         for service, part in _apart(record, names):
             yield _row(node, part, service, block, names, position)
 
@@ -234,9 +242,9 @@ class Rebuilt:
     def __init__(self) -> None:
         # by node, session and the number of the last block: the number of the first, and what they cover
         self._covers: dict[str, dict[tuple[int, int], tuple[int, Cover]]] = defaultdict(dict)
-        # by node and block: the records by their place and text, so that one that was sent twice is there once
-        self._records: dict[str, dict[tuple[int, int], dict[tuple[int, int, str], Event]]] = defaultdict(
-            lambda: defaultdict(dict)
+        # by node, session and block: the records by their place and text, so that one that was sent twice is there once
+        self._records: dict[str, dict[int, dict[int, dict[tuple[int, int, str], Event]]]] = defaultdict(
+            lambda: defaultdict(lambda: defaultdict(dict))
         )
 
     @property
@@ -246,31 +254,39 @@ class Rebuilt:
     def cover(self, node: str, body: str, first: int | None = None) -> None:
         """The header of a block; with `first`, of all blocks from that number on as one.
 
-        Raises msgspec.ValidationError for what is no cover.
+        Raises GenainetError for what is no cover.
         """
-        cover = msgspec.json.decode(body, type=Cover)
+        try:
+            cover = msgspec.json.decode(body, type=Cover)
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+            raise GenainetError(f"a row is no block's header: {error}") from None
         self._covers[node][cover.session, cover.number] = (cover.number if first is None else first, cover)
 
     def record(self, node: str, session: int, number: int, position: int, at_ns: int, body: str) -> None:
         """Raises GenainetError for a record that this version can't read."""
-        self._records[node][session, number][position, at_ns, body] = wire.decode(body.encode())
+        self._records[node][session][number][position, at_ns, body] = wire.decode(body.encode(errors="replace"))
 
     def range(self, node: str, since_ns: int, until_ns: int, wanted: Wanted) -> NodeRange:
-        """What the node itself would have given for the range."""
+        """What the node itself would have given for the range. Raises GenainetError for rows that no block can hold."""
         covers = sorted(self._covers[node].values(), key=lambda placed: (placed[1].wall_from, placed[0]))
         with TemporaryDirectory(prefix="genainet-") as folder:
             began = covers[0][1].wall_from if covers else 0
             segment = Path(folder) / f"{1:020d}-{max(began, 0):020d}.seg"
             with segment.open("wb") as file:
                 for first, cover in covers:
-                    file.write(cover.block(list(self._records_of(node, cover.session, first, cover.number))))
+                    records = list(self._records_of(node, cover.session, first, cover.number))
+                    try:
+                        file.write(cover.block(records))
+                    except (OverflowError, struct.error) as error:
+                        raise GenainetError(f"the rows of node {node} hold numbers that are none: {error}") from None
             return node_range(node, RangeReader(Path(folder), node, since_ns, until_ns, wanted).blocks())
 
     def _records_of(self, node: str, session: int, first: int, last: int) -> Iterator[Event]:
         """The records of these blocks, in the order in which they were written."""
-        by_block = self._records[node]
-        for number in range(first, last + 1):
-            placed = by_block.get((session, number), {})
+        by_number = self._records[node][session]
+        numbers = sorted(by_number)  # a row may say that it stands for any number of blocks
+        for number in numbers[bisect_left(numbers, first) : bisect_right(numbers, last)]:
+            placed = by_number[number]
             yield from (placed[place] for place in sorted(placed))
 
 
@@ -279,4 +295,5 @@ def rows_of_folder(folder: Path, node: str, names: Names) -> Iterator[Row]:
     for segment in segments(folder):
         for part in scan(segment.path.read_bytes()):
             if isinstance(part, Block):
-                yield from rows_of(node, part, names)
+                with contextlib.suppress(BlockError):
+                    yield from rows_of(node, part, names)

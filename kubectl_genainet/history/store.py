@@ -31,7 +31,7 @@ class Bounds:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A file. `since_ns` is the wall-clock time of its begin; segments follow each other by `number`, whatever the clocks did."""
+    """A file. `since_ns` is the wall-clock time of its start; segments follow each other by `number`, whatever the clocks did."""
 
     path: Path
     number: int

@@ -22,7 +22,7 @@ import urllib3
 
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.failures import api_error, unreachable
-from kubectl_genainet.kube.user import NOBODY_ELSE, Impersonation
+from kubectl_genainet.model.user import NOBODY_ELSE, Impersonation
 
 T = TypeVar("T")
 FIELD_MANAGER = "kubectl-genainet"

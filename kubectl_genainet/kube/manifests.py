@@ -18,7 +18,7 @@ from kubectl_genainet.kube.generated_pods import pods_of_workloads
 from kubectl_genainet.kube.kustomize.build import Kustomizations
 from kubectl_genainet.kube.places import Places
 from kubectl_genainet.kube.yaml_text import parse_text
-from kubectl_genainet.model.cluster import GIVEN_TWICE, ClusterSnapshot
+from kubectl_genainet.model.cluster import COUNTS, GIVEN_ALIKE, GIVEN_TWICE, ClusterSnapshot
 from kubectl_genainet.model.kube import EndpointSlice, KubeObject, Namespace, Node, Pod, Service, without_nulls
 from kubectl_genainet.policy.left_out.other_kinds import OTHER_KINDS
 
@@ -155,7 +155,8 @@ class _Loading:
             key = (obj.group, obj.kind, obj.namespace, obj.name)
             before = self._objects.pop(key, None)
             if before is not None:
-                self.notes.append(f"{obj.ref}{GIVEN_TWICE}: {source} counts, not {before.source}")
+                said = GIVEN_ALIKE if obj.raw == before.raw else GIVEN_TWICE
+                self.notes.append(f"{obj.ref}{said}{source}{COUNTS}{before.source}")
             self._objects[key] = obj
 
     def _read_objects(self, value: Any, source: str) -> Iterator[KubeObject]:
@@ -166,8 +167,9 @@ class _Loading:
         if not isinstance(value, dict) or not isinstance(value.get("kind"), str) or not value.get("apiVersion"):
             self._left_out(InputError("not a Kubernetes object: it has no apiVersion and kind", source=source))
             return
-        if value["kind"].endswith("List") and isinstance(value.get("items"), list):
-            for i, item in enumerate(value["items"]):
+        items = value.get("items", "")
+        if value["kind"].endswith("List") and (items is None or isinstance(items, list)):
+            for i, item in enumerate(items or ()):  # an empty list of `kubectl cluster-info dump` is null
                 if isinstance(item, dict):  # items of typed lists (PodList) may leave out what the list says
                     item = {"apiVersion": value["apiVersion"], "kind": value["kind"].removesuffix("List"), **item}
                 yield from self._read_objects(item, f"{source}, item {i + 1}")

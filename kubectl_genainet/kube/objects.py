@@ -26,16 +26,19 @@ from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import ApiError
 from kubectl_genainet.kube.incluster import ServiceAccountClient
 from kubectl_genainet.kube.live import LiveCluster
+from kubectl_genainet.kube.resources import KINDS
 from kubectl_genainet.kube.snapshot import read_listings
 from kubectl_genainet.model.cluster import ClusterSnapshot
 
-AGAIN_S = 30.0  # kinds that are not watched (policies, Gateways, nodes) are read again so often
+REREAD_S = 600.0  # all kinds are read again so often: some may have come, and warnings (Events) are not watched
+REREAD_AFTER_PROBLEM_S = 30.0
+WATCHED = frozenset(kind for kind in KINDS if not kind.query)  # what is listed in part can't be watched in part
 LEASE_S = 15
 RENEW_S = 5.0
 
 
 class ClusterObjects:
-    """The cluster's objects as they change: those that change often are watched, all are read again now and then."""
+    """The cluster's objects as they change: watched, and read again now and then."""
 
     def __init__(self, client: KubeClient) -> None:
         self._client = client
@@ -45,27 +48,33 @@ class ClusterObjects:
 
     def newer(self) -> ClusterSnapshot | None:
         """The objects, where they may have changed. Raises GenainetError where they can't be read, or not be followed."""
-        if self._live is None or time.monotonic() - self._read_at >= AGAIN_S:
+        reread_s = REREAD_AFTER_PROBLEM_S if self._problem else REREAD_S
+        if self._live is None or time.monotonic() - self._read_at >= reread_s:
             snapshot, listings = read_listings(self._client)
             if self._live is not None:
                 self._live.close()
             self._problem = ""
-            self._live = LiveCluster(self._client, self._said, snapshot=snapshot, listings=listings)
+            self._live = LiveCluster(
+                self._client, self._note_problem, snapshot=snapshot, listings=listings, kinds=WATCHED
+            )
             self._read_at = time.monotonic()
             return snapshot
         if self._problem:
             raise GenainetError(self._problem)
         return self._live.newer()
 
-    def _said(self, problem: str) -> None:
+    def _note_problem(self, problem: str) -> None:
         self._problem = problem
 
 
 class Lease:
-    """coordination.k8s.io: who holds it records. Where it can't be had, somebody else does."""
+    """coordination.k8s.io: who holds it records. Where it can't be had, somebody else does. It goes with the pod that holds it:
+    `uid` is that pod's ("": it stays)."""
 
-    def __init__(self, client: KubeClient, namespace: str, name: str, holder: str) -> None:
+    def __init__(self, client: KubeClient, namespace: str, name: str, holder: str, uid: str = "") -> None:
         self._client, self._name, self._holder = client, name, holder
+        owner = {"apiVersion": "v1", "kind": "Pod", "name": holder, "uid": uid}
+        self._owners = [owner] if uid else []
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
         self._seen: tuple[str, float] = ("", 0.0)  # renewTime of another's, and when it was first seen
 
@@ -81,7 +90,7 @@ class Lease:
             body = {
                 "apiVersion": "coordination.k8s.io/v1",
                 "kind": "Lease",
-                "metadata": {"name": self._name},
+                "metadata": {"name": self._name, "ownerReferences": self._owners},
                 "spec": spec,
             }
             return self._write("POST", self._path, body)
@@ -90,7 +99,8 @@ class Lease:
             return False
         if held.get("holderIdentity") == self._holder:
             spec["acquireTime"] = held.get("acquireTime") or now
-        return self._write("PUT", f"{self._path}/{self._name}", {**lease, "spec": spec})
+        metadata = {**lease["metadata"], "ownerReferences": self._owners}
+        return self._write("PUT", f"{self._path}/{self._name}", {**lease, "metadata": metadata, "spec": spec})
 
     def _has_run_out(self, held: dict[str, Any]) -> bool:
         """By this clock, from when this renewal was seen first: the holder's clock may be another."""
@@ -137,7 +147,8 @@ def main() -> None:
     try:
         client = ServiceAccountClient()
         namespace, name = os.environ.get("POD_NAMESPACE", "default"), os.environ.get("POD_NAME", "genainet-objects")
-        lease = Lease(client, namespace, arguments.lease, name) if arguments.lease else None
+        uid = os.environ.get("POD_UID", "")
+        lease = Lease(client, namespace, arguments.lease, name, uid) if arguments.lease else None
         recorder = ObjectsRecorder(folder, Bounds())
     except (GenainetError, OSError) as error:
         sys.exit(f"genainet-objects: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -76,7 +77,13 @@ def parse_text(source: str, text: str, warn: Warn) -> list[Any]:
     return values
 
 
+# `kubectl cluster-info dump` without a folder writes containers' logs between the objects.
+_LOGS = re.compile(r"^==== START logs for container .*?^==== END logs for container [^\n]*$", re.MULTILINE | re.DOTALL)
+
+
 def _values(source: str, text: str, warn: Warn) -> list[Any]:
+    if "==== START logs for container " in text:
+        text = _LOGS.sub("", text)
     if text.lstrip()[:1] in ("{", "["):
         try:
             return [json.loads(text, parse_int=_fitting)]

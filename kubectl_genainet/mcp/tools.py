@@ -12,10 +12,10 @@ from typing import Any
 
 from kubectl_genainet.doctor.check import Area
 from kubectl_genainet.errors import ExitStatus, InputError
-from kubectl_genainet.kube.user import Impersonation
 from kubectl_genainet.mcp import arguments as given
 from kubectl_genainet.model.finding import Severity
 from kubectl_genainet.model.target import Target, parse_target
+from kubectl_genainet.model.user import Impersonation
 from kubectl_genainet.proxy.ruleset import parse_ruleset
 from kubectl_genainet.records import RECORDS, Record
 from kubectl_genainet.render.doctor.data import records_of

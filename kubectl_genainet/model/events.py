@@ -298,14 +298,15 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
 class DropCount(Tally, frozen=True, kw_only=True, tag_field="kind", tag="drop_count"):
     """Packets that the kernel freed for `reason` in the function `location` (as in PacketDropped).
 
-    A packet here is an sk_buff; a GSO packet is one. `opening`: TCP SYNs. For a packet that is no IP packet, the flow's
-    addresses are "::".
+    A packet here is an sk_buff; a GSO packet is one. `opening`: TCP SYNs; `answering`: SYN-ACKs. For a packet that is no IP
+    packet, the flow's addresses are "::".
     """
 
     reason: str
     location: str
     bytes: int
     opening: bool = False
+    answering: bool = False
     reason_derived: bool = False
 
 

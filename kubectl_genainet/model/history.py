@@ -6,6 +6,7 @@ monotonic clock, as in every event.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -195,6 +196,21 @@ class ConnectionKept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     flows: tuple[FiveTuple, ...]
 
 
+ObjectKey = tuple[str, str, str, str]  # kind, namespace, name, API group
+
+
+def group_of(api_version: str) -> str:
+    """The API group; empty for core/v1."""
+    return api_version.rpartition("/")[0]
+
+
+def object_key(raw: Mapping[str, Any]) -> ObjectKey:
+    """Which object of the API it is, in whatever version: two groups may have kinds of one name (NetworkPolicy, Service)."""
+    metadata = raw.get("metadata") or {}
+    namespace, name = str(metadata.get("namespace", "")), str(metadata.get("name", ""))
+    return str(raw.get("kind", "")), namespace, name, group_of(str(raw.get("apiVersion", "")))
+
+
 class ObjectChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="object_change"):
     """An object of the API came, changed (`after` is the whole object) or went (`after` is None). Written by the recorder of
     the cluster's objects."""
@@ -207,6 +223,10 @@ class ObjectChanged(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind",
     after: dict[str, Any] | None = None
     before_version: str = ""  # metadata.resourceVersion that it replaces
     node: str = ""
+
+    @property
+    def key(self) -> ObjectKey:
+        return self.object_kind, self.namespace, self.name, group_of(self.api_version)
 
 
 Recorded = Gap | Bucket | NodeChange | RulesetChange | ConnectionKept | ObjectChanged

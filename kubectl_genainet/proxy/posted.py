@@ -46,9 +46,16 @@ _COMMAND = re.compile(
     r"^\s*(?:\+ )?(?:\S*[#$%] ?)?(?:sudo |kubectl exec |docker exec |nsenter |crictl exec |ssh )?.*?"
     r"\b(?P<program>ip6?tables(?:-nft|-legacy)?(?:-save)?|nft|ipset|ipvsadm|conntrack)(?= |$)(?P<options>.*)$"
 )
-_MARKUP = re.compile(r"^\s*(?:```+|~~~+|</?(?:pre|code|details|summary|p|div|br)\b[^>]*>.*)\s*\S*\s*$", re.IGNORECASE)
+_TITLE = re.compile(
+    r"^(?!\*)(?=\W|.*table)[\W_]*(?:table:?\s+)?(?P<table>filter|nat|mangle|raw|security)(?:\s+table)?[\W_]*$",
+    re.IGNORECASE,
+)
+_REMARK = re.compile(r"\s+(?:←|<-{2,}|<={2,}).*$", re.M)
+_MARKUP = re.compile(
+    r"^\s*(?:\{[{%].*[%}]\}|```+|~~~+|</?(?:pre|code|details|summary|p|div|br)\b[^>]*>.*)\s*\S*\s*$", re.IGNORECASE
+)
 _ELIDED = re.compile(
-    r"^\s*[\[(<{#/*-]*\s*(?:\.{3}|…|(?:[\w ]{0,24}\b)?(?:snip|snipped|cut|truncated|omitted|skipped|removed|redacted|more|etc)"
+    r"^\s*[\[(<{#/*-]*\s*(?:\.{2,}|…|(?:[\w ]{0,24}\b)?(?:snip|snipped|cut|truncated|omitted|skipped|removed|redacted|more|etc)"
     r"\b[\w ]{0,24}\s*[\])>}#/*.-]*\s*$)",
     re.IGNORECASE,
 )
@@ -60,6 +67,7 @@ class Command:
 
     program: str
     table: str
+    is_filtered: bool = False  # its output went through grep, head or the like
 
     @property
     def is_ipv6(self) -> bool:
@@ -74,13 +82,15 @@ def decoded(raw: bytes) -> str:
 
 
 def plain(text: str) -> str:
-    """The text without byte order marks, colours, no-break spaces, curly quotes and HTML entities."""
+    """The text without byte order marks, colours, no-break spaces, curly quotes and HTML entities, and remarks behind arrows."""
     if "\x1b" in text:
         text = _COLOURS.sub("", text)
     if not text.isascii():
         text = text.translate(_TYPOGRAPHY)
         if "“" in text and '"' not in text:
             text = text.translate(_CURLY_QUOTES)
+    if "←" in text or "<--" in text or "<==" in text:
+        text = _REMARK.sub("", text)
     if "&quot;" in text or "&gt;" in text or "&#" in text:
         text = _ENTITY.sub(lambda match: html.unescape(match.group()), text)
     return text
@@ -155,16 +165,20 @@ def _shape(prefix: str) -> re.Pattern[str]:
 
 def command_of(line: str) -> Command | None:
     """The command that a prompt's line, or a line above an output, has."""
+    title = _TITLE.match(line)
+    if title is not None:
+        return Command("iptables", title["table"].lower())
     match = _COMMAND.match(line)
     if match is None:
         return None
     table = re.search(r"(?:^|\s)(?:-\w*t|--table)[ =]?(filter|nat|mangle|raw|security)\b", match["options"])
-    return Command(match["program"], table.group(1) if table else "")
+    is_filtered = re.search(r"\| *(?:sudo )?(?:e?grep|head|tail|awk|sed|cut)\b", match["options"]) is not None
+    return Command(match["program"], table.group(1) if table else "", is_filtered)
 
 
 def is_outside(line: str) -> bool:
     """A prompt, a fence or a tag: what stands behind it is no part of the dump before it."""
-    return any(pattern.match(line) for pattern in (_PROMPT, _ROOT_PROMPT, _MARKUP))
+    return any(pattern.match(line) for pattern in (_PROMPT, _ROOT_PROMPT, _MARKUP, _TITLE))
 
 
 def is_elided(line: str) -> bool:

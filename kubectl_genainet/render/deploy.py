@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from kubectl_genainet.render.text import printable, tell
 
 if TYPE_CHECKING:
-    from kubectl_genainet.kube.agents.deployment import Rollout, Step
+    from kubectl_genainet.kube.agents.deployment import Step
+    from kubectl_genainet.kube.agents.progress import Rollout
 
 
 class StepLines:

@@ -38,6 +38,14 @@ def record_writer(output: str) -> Callable[[object], None] | None:
         from kubectl_genainet.render.jsonpath import jsonpath_writer
 
         return jsonpath_writer(output)
+    if output.startswith("go-template="):
+        from kubectl_genainet.render.gotemplate.evaluate import go_template_writer
+
+        return go_template_writer(output)
+    if output == "name":
+        from kubectl_genainet.render.names import name_writer
+
+        return name_writer()
     return {"json": write_json, "yaml": write_yaml}.get(output)
 
 

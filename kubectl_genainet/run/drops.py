@@ -64,7 +64,7 @@ def drops_run(
     for warning in scope.warnings:
         view.warn(warning)
     request = TraceRequest(
-        filters=scope.filters,
+        filters=_filters(scope),
         probes=("drops",),
         timeout_s=options.timeout_s,
         options={"everything": "true"} if options.everything else {},
@@ -74,6 +74,11 @@ def drops_run(
         "drops", lambda _: request, options.timeout_s, arguments, node=options.node, record=options.record
     )
     return run, watching
+
+
+def _filters(scope: Scope) -> tuple[FilterEntry, ...]:
+    """The scope's own, and all ports of its pods: a pod's own rules may redirect to any (a sidecar)."""
+    return (*scope.filters, *(FilterEntry(ip, protocol="TCP") for ip in sorted(scope.pods)))
 
 
 class DropsRun:
@@ -90,7 +95,13 @@ class DropsRun:
         context: Context | None = None,
     ) -> None:
         self.scope, self.view = scope, view
-        self.correlator = DropCorrelator(snapshot, self._concerns, everything=everything, context=context)
+        self.correlator = DropCorrelator(
+            snapshot,
+            self._concerns,
+            everything=everything,
+            context=context,
+            pods=lambda: self.scope.current.pods,
+        )
         self.account = Account()
         self.rows = Rows(self.correlator)
         self._attached = False
@@ -110,7 +121,7 @@ class DropsRun:
 
     @property
     def filters(self) -> tuple[FilterEntry, ...]:
-        return tuple(dict.fromkeys((*self.scope.current.filters, *self._translated)))
+        return tuple(dict.fromkeys((*_filters(self.scope.current), *self._translated)))
 
     def _learn_translations(self, dump: RulesetDump) -> None:
         """A node whose rules are old sends the target's packets to what is no endpoint: those are the target's too."""
@@ -144,6 +155,7 @@ class DropsRun:
             self._learn_translations(event)
 
     def finish(self, *, live: bool) -> ExitStatus:
+        self.rows.is_final = True
         rows = self._rows_as_used()
         summary = summary_of(self.scope.name, rows, self.correlator, self.account)
         self.view.finish(rows, summary)

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubectl_genainet.model.finding import ObjectRef, counted
-from kubectl_genainet.model.history import ChangeOf, NodeChange, ObjectChanged
+from kubectl_genainet.model.history import ChangeOf, NodeChange, ObjectChanged, ObjectKey, object_key
 from kubectl_genainet.model.results.timeline import ChangeKind
 
 Raw = Mapping[str, Any]
-Key = tuple[str, str, str]  # kind, namespace, name
 
 _ROLLED = frozenset(
     {"Deployment", "StatefulSet", "DaemonSet", "Rollout", "LeaderWorkerSet", "InferenceService", "RayService", "Job"}
@@ -46,24 +45,23 @@ class Changes:
     """Feed it the objects as they were first, then what changed, in order of time."""
 
     def __init__(self, objects: Iterable[Raw]) -> None:
-        self._objects: dict[Key, Raw] = {_key(raw): raw for raw in objects}
+        self._objects: dict[ObjectKey, Raw] = {object_key(raw): raw for raw in objects}
         self._rules: dict[tuple[str, str], str] = {}
         self.noted: list[Noted] = []
 
     def object_changed(self, change: ObjectChanged) -> None:
-        key = (change.object_kind, change.namespace, change.name)
-        self._change(change.at_ns, key, change.after)
+        self._change(change.at_ns, change.key, change.after)
 
     def all_objects(self, at_ns: int, objects: Iterable[Raw]) -> None:
         """All objects as they are now; what is the same as before is no change."""
-        now = {_key(raw): raw for raw in objects}
+        now = {object_key(raw): raw for raw in objects}
         for key in self._objects.keys() - now.keys():
             self._change(at_ns, key, None)
         for key, raw in now.items():
             if self._objects.get(key) != raw:
                 self._change(at_ns, key, raw)
 
-    def _change(self, at_ns: int, key: Key, after: Raw | None) -> None:
+    def _change(self, at_ns: int, key: ObjectKey, after: Raw | None) -> None:
         before = self._objects.get(key)
         if after is None:
             self._objects.pop(key, None)
@@ -106,13 +104,8 @@ def _same(one: Noted, other: Noted) -> bool:
     return (one.kind, one.what, one.workload) == (other.kind, other.what, other.workload)
 
 
-def _key(raw: Raw) -> Key:
-    metadata = raw.get("metadata") or {}
-    return str(raw.get("kind", "")), str(metadata.get("namespace", "")), str(metadata.get("name", ""))
-
-
-def _of_object(at_ns: int, key: Key, before: Raw | None, after: Raw | None) -> Iterator[Noted]:
-    kind, namespace, name = key
+def _of_object(at_ns: int, key: ObjectKey, before: Raw | None, after: Raw | None) -> Iterator[Noted]:
+    kind, namespace, name, _ = key
     object_ref = ObjectRef(kind, name, namespace)
     if kind in _PASSED_OVER:
         return
@@ -134,8 +127,8 @@ def _of_object(at_ns: int, key: Key, before: Raw | None, after: Raw | None) -> I
         yield Noted(at_ns, told, _configured(fields, before, after), object_ref, fields=fields[:_MOST_FIELDS])
 
 
-def _kind_of(key: Key) -> ChangeKind:
-    kind, namespace, name = key
+def _kind_of(key: ObjectKey) -> ChangeKind:
+    kind, namespace, name, _ = key
     if namespace == "kube-system" and name in _DNS_NAMES:
         return ChangeKind.COREDNS
     if kind in _ROLLED:

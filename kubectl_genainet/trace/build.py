@@ -156,7 +156,10 @@ class PathBuilder:
     def _around(self, connection: Connection) -> Around:
         nodes = [n for n in connection.last if n in self._progress.now] or list(self._progress.now)
         until = min((self._watches.wall_clock(n, self._progress.now[n]) for n in nodes), default=0)
-        return Around(self._watches.wall_clock, self._identity.owns, until)
+        return Around(self._watches.wall_clock, self._identity.owns, self._node_of, until)
+
+    def _node_of(self, ip: str) -> str | None:
+        return self._identity.party(ip, None).node
 
     def _as_it_came_in(self, ordered: list[PacketSeen], dropped: Dropped | None) -> FiveTuple | None:
         """The tuple with which the packet came into the namespace of its destination, where it died after that: what a pod's

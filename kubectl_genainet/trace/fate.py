@@ -39,6 +39,7 @@ class Around:
 
     wall: Callable[[str, int], int]  # a node's time as wall-clock time
     owns: Callable[[str, int, str], bool]  # whether a node's namespace has an address
+    node_of: Callable[[str], str | None]  # the node that has an address, or its pod
     until_ns: int  # wall-clock time up to which all nodes on its way have reported
 
 
@@ -65,9 +66,16 @@ def is_loss(dropped: Dropped) -> bool:
     return event.reason not in NO_REASON or function_of(event.location) not in BACKGROUND_LOCATIONS
 
 
-def telling(drops: Iterable[Dropped]) -> Dropped | None:
-    """Of several drops the one that says most: with a reason before one without."""
-    return min(drops, key=lambda d: d.event.reason in NO_REASON, default=None)
+def telling(drops: Iterable[Dropped], around: Around) -> Dropped | None:
+    """Of several drops the one that says most: with a reason before one without; a copy that a bridge flooded to another node
+    than the destination's, and that this node freed as not its own, last."""
+
+    def says_less(dropped: Dropped) -> tuple[bool, bool]:
+        event = dropped.event
+        is_stray = event.reason == "OTHERHOST" and event.node != around.node_of(event.flow.dst)
+        return event.reason in NO_REASON, is_stray
+
+    return min(drops, key=says_less, default=None)
 
 
 def _span(connection: Connection, around: Around) -> int:
@@ -90,11 +98,11 @@ def _told(connection: Connection) -> bool:
 
 def _unopened(connection: Connection, around: Around) -> Fate:
     """No answer to the SYN was seen anywhere."""
-    drop = telling(d for d in connection.drops if d.first_packet)
+    drop = telling((d for d in connection.drops if d.first_packet), around)
     if _refused(connection) or _told(connection):
         return Fate(ConnectionOutcome.REFUSED, Verdict.REJECTED, drop)
     waited = _waited(connection, around, "no SYN-ACK")
-    refused_way_back = telling(d for d in connection.drops if _is_syn_ack(d))
+    refused_way_back = telling((d for d in connection.drops if _is_syn_ack(d)), around)
     if drop is None and refused_way_back is not None:
         waited = _waited(connection, around, "the SYN-ACK was dropped where it was made, and none arrived")
         return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, refused_way_back, waited)
@@ -132,7 +140,7 @@ def _seen_at_home(connection: Connection, starts: list[PacketSeen]) -> bool:
 
 def _half_open(connection: Connection, around: Around) -> Fate:
     """A SYN-ACK was sent, and the client did not get it, or had no use for it."""
-    drop = telling(d for d in connection.drops if d.direction is Direction.REPLY)
+    drop = telling((d for d in connection.drops if d.direction is Direction.REPLY), around)
     if any(direction is Direction.REQUEST for _, direction in connection.resets):
         return Fate(ConnectionOutcome.RESET, Verdict.RESET, drop, "the client answered the SYN-ACK with a reset")
     waited = _waited(connection, around, "the SYN-ACK did not reach the client")
@@ -153,7 +161,7 @@ def _opened(connection: Connection, around: Around) -> Fate:
         event, direction = broken
         side = "client" if direction is Direction.REQUEST else "server"
         after = seconds(around.wall(event.node, event.t_ns) - _began(connection, around))
-        since = "its first packet that was seen (it is older than the trace)" if connection.mid_stream else "its begin"
+        since = "its first packet that was seen (it is older than the trace)" if connection.mid_stream else "its start"
         waited = f"a reset from the {side}'s side {after} after {since}"
         provoking = _answered_by_reset(connection, direction, around)
         recovered -= provoking is not None
@@ -215,7 +223,7 @@ def _lost_for_good(connection: Connection, direction: Direction, around: Around)
     what = "request" if direction is Direction.REQUEST else "reply"
     waited = f"nothing new of the {what} arrived{f' for {silence}' if silence else ''}"
     if drops:
-        return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, telling(drops), waited)
+        return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, telling(drops, around), waited)
     return Fate(ConnectionOutcome.UNANSWERED, Verdict.UNANSWERED, None, waited)
 
 
@@ -284,7 +292,9 @@ def _of_datagrams(connection: Connection, around: Around) -> Fate:
     if not answered and (_told(connection) or connection.icmp or requests):
         told = _told(connection)
         verdict = Verdict.REJECTED if told else Verdict.DROPPED
-        return Fate(ConnectionOutcome.REFUSED if told else ConnectionOutcome.DROPPED, verdict, telling(requests))
+        return Fate(
+            ConnectionOutcome.REFUSED if told else ConnectionOutcome.DROPPED, verdict, telling(requests, around)
+        )
     if answered:
         last_answer = max(around.wall(a.node, a.t_ns) for a in connection.answer)
         after = [d for d in lost if around.wall(d.event.node, d.event.t_ns) > last_answer]
@@ -292,11 +302,11 @@ def _of_datagrams(connection: Connection, around: Around) -> Fate:
             return Fate(
                 ConnectionOutcome.DROPPED,
                 Verdict.DROPPED,
-                telling(after),
+                telling(after, around),
                 "datagrams after the last answer were dropped",
             )
         return Fate(ConnectionOutcome.ANSWERED, Verdict.FORWARDED, None, "", len(lost))
-    back = telling(d for d in lost if d.direction is Direction.REPLY)
+    back = telling((d for d in lost if d.direction is Direction.REPLY), around)
     if back is not None:
         return Fate(ConnectionOutcome.DROPPED, Verdict.DROPPED, back)
     waited = f"no datagram back in {seconds(_span(connection, around))}; none may be meant to come"

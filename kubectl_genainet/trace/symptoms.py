@@ -14,6 +14,7 @@ from kubectl_genainet.model.diagnoses.connections import (
     RESET_BY_KERNEL,
     RESET_ON_PATH,
     ROUTING_LOOP,
+    SENT_AFTER_CLOSE,
     STALE_ENDPOINT,
     STOPPED_ARRIVING,
     UNANSWERED,
@@ -31,7 +32,10 @@ from kubectl_genainet.model.finding import Certainty, Evidence, Finding, ObjectR
 from kubectl_genainet.model.packet import Protocol, address_text
 from kubectl_genainet.model.reasons import icmp_meaning
 from kubectl_genainet.model.results.path import BY_ENTRY, ConnectionOutcome, PacketPath, Party, ServiceRef, Verdict
+from kubectl_genainet.trace.fate import seconds
 from kubectl_genainet.trace.joining.connection import Connection, Direction
+
+GOODBYE_NS = 100_000_000  # so soon after the server's FIN the client still says goodbye
 
 
 def icmp_name(event: IcmpError) -> str:
@@ -100,6 +104,30 @@ def reset(path: PacketPath, connection: Connection, identity: Identity) -> Findi
     when = "midway through the answer" if connection.reply_data else "before it had an answer"
     title = f"the client, {name}, reset the connection {when}"
     return RESET_BY_CLIENT.finding(title, tuple(evidence), object=ref)
+
+
+def sent_after_close(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
+    """The server had said FIN, the client sent more all the same, and got a reset: a pool that did not notice. What follows at
+    once, or before the client's own FIN, is no request but a protocol's goodbye (TLS close_notify)."""
+    closed = min((fin for fin, way in connection.fins if way is Direction.REPLY), key=lambda e: e.t_ns, default=None)
+    refused = [seen for seen, way in connection.resets if way is Direction.REPLY]
+    if closed is None or not refused or any(way is Direction.REQUEST for _, way in connection.fins):
+        return None
+    there = (closed.node, closed.netns)
+    later = [
+        counted.grown_ns - closed.t_ns
+        for (place, _), counted in connection.counts.items()
+        if counted.direction is Direction.REQUEST and place[:2] == there
+    ]
+    after_ns = max(later, default=0)
+    if after_ns < GOODBYE_NS or not any((seen.node, seen.netns) == there for seen in refused):
+        return None
+    place = identity.place(*there)
+    title = f"the client sent data {seconds(after_ns)} after {place} had closed the connection: it was answered with a reset"
+    evidence = (
+        Evidence(f"FIN on {closed.device}, then data of the client, then RST", Certainty.OBSERVED, node=closed.node),
+    )
+    return SENT_AFTER_CLOSE.finding(title, evidence)
 
 
 def moved(path: PacketPath, connection: Connection, identity: Identity) -> Finding | None:
@@ -303,6 +331,7 @@ SYMPTOMS: tuple[Callable[[PacketPath, Connection, Identity], Finding | None], ..
     told_by_icmp,
     icmp_dropped,
     reset,
+    sent_after_close,
     moved,
     circling,
     listen_queue_full,

@@ -184,7 +184,9 @@ def unreachable(context: DropContext) -> DropExplanation:
     known = "the API knows no pod with that address" if pod is None else f"the API has it as {context.destination}'s"
     if context.event.reason.startswith("NEIGH_"):
         return _neighbour_failed(context, known)
-    words = f"{context.place} has no route to {context.flow.dst}"
+    words = (
+        f"{context.place} has no route to {context.flow.dst}, or one that refuses it (unreachable, prohibit, blackhole)"
+    )
     return DropExplanation(NO_ROUTE, words, Certainty.OBSERVED, evidence=(assumed(known),))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kubectl_genainet.model.diagnoses.rules import REDIRECT_WITHOUT_LISTENER
 from kubectl_genainet.model.finding import Certainty
-from kubectl_genainet.proxy import RuleRef
+from kubectl_genainet.proxy import RuleRef, Ruleset
 from kubectl_genainet.proxy.evaluator.ir import Act
 from kubectl_genainet.why.drop_context import DropContext, DropExplanation, derived, observed
 from kubectl_genainet.why.netfilter import rule_text
@@ -22,7 +22,7 @@ def own_redirect(context: DropContext) -> DropExplanation | None:
         return None
     port, entered = context.flow.dport, context.entered
     came_by = f"port {entered.dport}" if entered is not None and entered.dport != port else ""
-    rule = _rule_to(context, port)
+    rule = redirecting_rule(context.ruleset, port)
     if not came_by and rule is None:
         return None
     words = (
@@ -36,9 +36,9 @@ def own_redirect(context: DropContext) -> DropExplanation | None:
     return DropExplanation(REDIRECT_WITHOUT_LISTENER, words, Certainty.DERIVED, text, evidence=evidence)
 
 
-def _rule_to(context: DropContext, port: int) -> RuleRef | None:
-    """The rule of the pod's namespace that redirects to the port."""
-    for table in context.ruleset.tables if context.ruleset is not None else ():
+def redirecting_rule(ruleset: Ruleset | None, port: int) -> RuleRef | None:
+    """The rule of a pod's namespace that redirects to the port."""
+    for table in ruleset.tables if ruleset is not None else ():
         for chain in table.chains.values():
             for rule in chain.rules:
                 if any(a.kind is Act.DNAT and a.port == port and a.address in (None, _ITSELF) for a in rule.actions):

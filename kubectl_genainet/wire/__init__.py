@@ -67,6 +67,9 @@ class TraceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     events_per_second: int = 20_000  # that the reader keeps up with
 
 
+MAX_HISTORY_ADDRESSES = 5_000  # of a HistoryRequest; who wants more asks for all
+
+
 class HistoryRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What of a node's recording is asked for: from `since_ns` until `until_ns` (wall clock), some parts (history/select.py;
     none: all), of some addresses (none: all). The answer is blocks (history/blocks.py), the last with the flag END."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import socket
 import struct
 import subprocess
@@ -259,3 +260,35 @@ def test_reset_made_by_a_rule_is_told_from_a_closed_port(rows: dict[int, Row]) -
     assert rejected["policy"]["agreement"] == "api-admits"
     assert (closed["check"], closed["outcome"], closed["drop"]["told"]) == ("closed-port", "refused", None)
     assert kernel(closed)[:2] == ("NO_SOCKET", None)
+
+
+def test_what_dies_where_a_pods_own_rules_redirect_to_is_the_services(lab: RunningLab) -> None:
+    client, pod = on(lab.pods("chatbot-ui"), "node-1"), on(lab.pods("chatbot-ui"), "node-3")
+    service = lab.service("chatbot-ui")
+    command = [sys.executable, "-m", "kubectl_genainet", "drops", f"svc/{service.metadata.name}", "-n", "default"]
+    command += ["--lab", lab.name, "--timeout", "60s", "-o", "json"]
+    rule = ("PREROUTING", "-p", "tcp", "--dport", "3000", "-j", "REDIRECT", "--to-ports", "15006")
+    with netns.inside(lab.pod_netns(pod)):
+        subprocess.run(["iptables", "-w", "-t", "nat", "-A", *rule], check=True)
+    watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert watching.stdout is not None
+        seen: list[Row] = []
+        with ThreadPoolExecutor() as pool:
+            read = pool.submit(lambda: seen.extend(map(json.loads, watching.stdout or ())))
+            deadline = time.monotonic() + 45
+            while not any(row.get("check") == "redirect-without-listener" for row in list(seen)):
+                assert time.monotonic() < deadline, seen
+                connect(lab, client, pod.ips[0], 3000)()
+                connect(lab, client, pod.ips[0], 15999)()  # is none of the Service's ports, nor redirected to
+                time.sleep(0.2)
+            watching.send_signal(signal.SIGINT)
+            read.result(20)
+    finally:
+        watching.kill()
+        watching.communicate(timeout=10)
+        with netns.inside(lab.pod_netns(pod)):
+            subprocess.run(["iptables", "-w", "-t", "nat", "-D", *rule], check=True)
+    ports = {row["server"]["port"] for row in seen if row["kind"] == "drop" and row["server"]["ip"] == pod.ips[0]}
+    (row, *_) = [row for row in seen if row.get("check") == "redirect-without-listener"]
+    assert ports == {15006} and "REDIRECT --to-ports 15006" in row["drop"]["rule"]

@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import re
 import socket
 import struct
-import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty
 
@@ -21,6 +18,7 @@ import pytest
 from kubectl_genainet.lab.datapath import netns
 from kubectl_genainet.lab.spec import LabSpec, veth_name
 from kubectl_genainet.model.kube import Pod
+from tests.lab.faultbench import ASK, OTHER, OUTSIDE, PORT, Bench, Done, held
 from tests.lab.labtest import RunningLab, fresh_name, running
 from tests.lab.tracetest import Record, RunningTrace, tracing
 
@@ -43,105 +41,14 @@ ROWS = {
     "stale connection table entries": "test_rules_lab.test_stale_endpoint_is_found_on_its_node_with_its_age",
     "a node's own client": "test_faults.test_a_nodes_own_client_has_service_and_backend",
     "UDP, IPv6, overlays, node ports, equal payloads": "test_truth.test_every_connection_is_told_as_it_was_or_as_unknown",
+    "UDP to a closed port, a rule that prohibits": "test_faults.test_an_icmp_error_to_a_pod_refuses_what_it_is_about",
+    "keep-alive race": "test_faults.test_a_request_on_a_connection_that_the_server_had_closed_is_a_finding",
+    "a port used again": "test_faults.test_a_port_that_is_used_again_has_the_bytes_of_its_own_connection",
     "recovered drops": "test_faults.test_drops_of_a_queue_that_were_made_good_fail_nothing",
     "a stale link address": "test_faults.test_a_stale_link_address_is_a_failure",
     "no endpoints": "test_trace_incidents.test_incident_is_diagnosed",
     "the observer's own traffic": "test_drops_incidents.test_healthy_lab_has_nothing_to_say",
 }
-PORT, OTHER = 8080, 9200
-OUTSIDE = "172.18.0.1"
-ASK = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-
-
-@dataclass
-class Done:
-    """What a fault's client got: "answered", or the error's name, by its own port; and what was counted."""
-
-    got: dict[int, str] = field(default_factory=dict)
-    counted: int = 0
-
-
-@dataclass
-class Bench:
-    lab: RunningLab
-    client: Pod  # on node-1
-    backend: Pod  # on node-3, behind a policy that admits the client to PORT
-    open_pod: Pod  # on node-3 too, behind none
-    until_the_end: contextlib.ExitStack  # of the trace
-
-    @property
-    def there(self) -> str:
-        return self.backend.spec.node_name
-
-    @staticmethod
-    def cable(node: str) -> str:
-        """The fabric's end of the cable to the node."""
-        return f"port{node.rpartition('-')[2]}"
-
-    def space(self, who: Pod | str) -> str:
-        if isinstance(who, Pod):
-            return self.lab.pod_netns(who)
-        return self.lab.record.nodes.get(who, f"gnlab-{self.lab.name}-fabric")
-
-    def run(self, who: Pod | str, *command: str) -> str:
-        with netns.inside(self.space(who)):
-            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    def call(
-        self, done: Done, ip: str, port: int, *, who: Pod | str = "", ask: bytes = ASK, timeout: float = 2.0
-    ) -> None:
-        """Opens a connection, asks, reads to the end; notes what came of it."""
-        with netns.inside(self.space(who or self.client)):
-            sock = socket.socket()
-        with sock:
-            sock.settimeout(timeout)
-            outcome = "answered"
-            try:
-                sock.connect((ip, port))
-                own = sock.getsockname()[1]
-                sock.sendall(ask)
-                while sock.recv(65536):
-                    pass
-            except OSError as error:
-                outcome = type(error).__name__
-                own = sock.getsockname()[1]
-            done.got[own] = outcome
-
-    @contextlib.contextmanager
-    def nft(self, who: Pod | str, chain: str, rule: str, done: Done, name: str = "fault") -> Iterator[None]:
-        """Has the rule, with a counter, meanwhile."""
-        family = "netdev" if "device" in chain else "inet"
-        self.run(who, "nft", f"add table {family} {name}; add chain {family} {name} f {{ {chain} }}")
-        self.run(who, "nft", f"add rule {family} {name} f {rule}")
-        try:
-            yield
-        finally:
-            listed = self.run(who, "nft", "list", "table", family, name)
-            done.counted = sum(map(int, re.findall(r"counter packets (\d+)", listed)))
-            self.run(who, "nft", "delete", "table", family, name)
-
-    @contextlib.contextmanager
-    def iptables(self, who: Pod | str, table: str, chain: str, *rule: str, done: Done | None = None) -> Iterator[None]:
-        self.run(who, "iptables", "-w", "-t", table, "-I", chain, *rule)
-        try:
-            yield
-        finally:
-            if done is not None:
-                listed = self.run(who, "iptables-save", "-c", "-t", table)
-                first = next(line for line in listed.splitlines() if f"-A {chain} " in line)
-                done.counted = int(first.partition(":")[0].lstrip("["))
-            self.run(who, "iptables", "-w", "-t", table, "-D", chain, *rule)
-
-    def grown(self, who: Pod, counter: str, act: Callable[[], None]) -> int:
-        def read() -> int:
-            rows = (line.split() for line in self.run(who, "nstat", "-asz").splitlines())
-            return next((int(row[1]) for row in rows if row[0] == counter), 0)
-
-        before = read()
-        act()
-        return read() - before
-
-
 FAULTS: dict[str, Callable[[Bench], Done]] = {}
 
 
@@ -247,29 +154,6 @@ def small_wire(bench: Bench) -> Done:
         for who, device in devices:
             bench.run(who, "ip", "link", "set", device, "gso_max_segs", "65535")
     return done
-
-
-def serve(server: socket.socket) -> None:
-    """Answers every request on one connection, until it ends."""
-    with contextlib.suppress(OSError):
-        sock, _ = server.accept()
-        with sock:
-            while sock.recv(65536):
-                sock.sendall(b"token")
-
-
-def held(bench: Bench) -> tuple[socket.socket, int]:
-    """A connection that has been answered once, and goes on; with its own port."""
-    with netns.inside(bench.space(bench.open_pod)):
-        server = bench.until_the_end.enter_context(socket.create_server(("0.0.0.0", 0)))
-    threading.Thread(target=serve, args=(server,), daemon=True).start()
-    with netns.inside(bench.space(bench.client)):
-        sock = bench.until_the_end.enter_context(socket.socket())
-    sock.settimeout(2)
-    sock.connect((bench.open_pod.ips[0], server.getsockname()[1]))
-    sock.sendall(ASK)
-    assert sock.recv(65536) == b"token"
-    return sock, sock.getsockname()[1]
 
 
 @fault
@@ -382,6 +266,80 @@ def stale_link_address(bench: Bench) -> Done:
         bench.call(done, bench.backend.ips[0], PORT, timeout=1.5)
     finally:
         bench.run("node-1", "ip", "neigh", "del", ip, "dev", "eth0")
+    return done
+
+
+@fault
+def udp_port_closed(bench: Bench) -> Done:
+    done = Done()
+    with netns.inside(bench.space(bench.client)):
+        sock = bench.until_the_end.enter_context(socket.socket(type=socket.SOCK_DGRAM))
+    sock.settimeout(2)
+    sock.connect((bench.open_pod.ips[0], OTHER))
+    sock.send(b"a datagram that nobody takes")
+    with pytest.raises(ConnectionRefusedError):
+        sock.recv(1)
+    done.got[sock.getsockname()[1]] = "ConnectionRefusedError"
+    return done
+
+
+@fault
+def prohibited_by_a_rule(bench: Bench) -> Done:
+    done = Done()
+    reject = f"-p tcp --dport {PORT} -d {bench.backend.ips[0]} -j REJECT --reject-with icmp-admin-prohibited".split()
+    with bench.iptables(bench.there, "filter", "FORWARD", *reject, done=done):
+        bench.call(done, bench.backend.ips[0], PORT)
+    return done
+
+
+@fault
+def sent_after_the_server_had_closed(bench: Bench) -> Done:
+    done = Done()
+    sock, own = held(bench, answers=1)
+    time.sleep(0.3)  # a pool that does not look whether its connections are alive
+    sock.sendall(ASK)
+    with contextlib.suppress(OSError):
+        done.got[own] = "closed" if sock.recv(1) == b"" else "answered"
+    done.got.setdefault(own, "reset")
+    return done
+
+
+@fault
+def half_closed(bench: Bench) -> Done:
+    done = Done()
+    with netns.inside(bench.space(bench.open_pod)):
+        server = bench.until_the_end.enter_context(socket.create_server(("0.0.0.0", 0)))
+    with netns.inside(bench.space(bench.client)):
+        sock = bench.until_the_end.enter_context(socket.socket())
+    sock.connect((bench.open_pod.ips[0], server.getsockname()[1]))
+    sock.sendall(ASK)
+    sock.shutdown(socket.SHUT_WR)
+    with server.accept()[0] as served:
+        while served.recv(65536):
+            pass
+        served.sendall(b"late answer")
+    assert sock.recv(65536) == b"late answer"
+    done.got[sock.getsockname()[1]] = "answered"
+    return done
+
+
+@fault
+def port_used_again(bench: Bench) -> Done:
+    done = Done()
+    with netns.inside(bench.space(bench.open_pod)):
+        server = bench.until_the_end.enter_context(socket.create_server(("0.0.0.0", 0)))
+    for answer in (b"x" * 3000, b"one"):
+        with netns.inside(bench.space(bench.client)):
+            sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((bench.client.ips[0], 45123))
+        sock.connect((bench.open_pod.ips[0], server.getsockname()[1]))
+        with server.accept()[0] as served:
+            served.sendall(answer)
+        with sock:
+            while sock.recv(65536):
+                pass
+        done.got[45123] = "answered"
     return done
 
 
@@ -538,6 +496,30 @@ def test_drops_of_a_queue_that_were_made_good_fail_nothing(told: Told) -> None:
     done, path = one(told, "short_queue")
     assert [*done.got.values()] == ["answered"] and (path["outcome"], path["drop"]) == ("answered", None)
     assert 1 <= path["retransmits"] <= done.counted  # of the whole pod, which repeats another's SYN-ACK meanwhile
+
+
+def test_an_icmp_error_to_a_pod_refuses_what_it_is_about(told: Told) -> None:
+    _, path = one(told, "udp_port_closed")
+    assert (path["outcome"], path["drop"]["check"]) == ("refused", "closed-port")
+    assert "icmp-error" in checks(path)
+    done, path = one(told, "prohibited_by_a_rule")
+    assert done.counted >= 1 and path["outcome"] == "refused"
+    assert "the sender was told: administratively prohibited" in {f["title"] for f in path["findings"]}
+
+
+def test_a_request_on_a_connection_that_the_server_had_closed_is_a_finding(told: Told) -> None:
+    done, path = one(told, "sent_after_the_server_had_closed")
+    assert set(done.got.values()) <= {"closed", "reset"} and "sent-after-close" in checks(path)
+
+
+def test_a_client_that_has_said_fin_and_gets_its_answer_has_lost_nothing(told: Told) -> None:
+    _, path = one(told, "half_closed")
+    assert (path["outcome"], path["verdict"], path["drop"]) == ("answered", "forwarded", None)
+
+
+def test_a_port_that_is_used_again_has_the_bytes_of_its_own_connection(told: Told) -> None:
+    _, path = one(told, "port_used_again")
+    assert path["stream"]["reply_bytes"] == len(b"one")
 
 
 def test_a_stale_link_address_is_a_failure(told: Told) -> None:

@@ -116,7 +116,7 @@ def told_and_true(lab: RunningLab, incident: str, check: str, *, http: bool = Fa
 
 
 def _whole(faulty: list[Record], text: str) -> list[tuple[Record, TrueStream]]:
-    """The connections of which both the trace and tcpdump saw the begin and the end."""
+    """The connections of which both the trace and tcpdump saw the start and the end."""
     true = read_capture(text, 8080)
     pairs = [(p, true[p["flow"]["client"]["ip"], p["flow"]["client"]["port"]]) for p in faulty]
     return [(p, t) for p, t in pairs if t.opened and p["handshake_ns"] is not None and t.ended]

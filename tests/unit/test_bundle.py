@@ -103,10 +103,10 @@ def test_a_bundle_that_unpacks_without_end_is_refused_at_once(tmp_path: Path) ->
     with gzip.open(tmp_path / "b", "ab") as file:
         for _ in range(200):
             file.write(b'{"kind":"lost","node":"' + b"0" * 1_000_000 + b'","probe":"","count":1,"where":""}\n')
-    begun = time.monotonic()
+    begun = time.process_time()  # of this process: others may keep the machine busy
     with pytest.raises(GenainetError, match="unpacks to more than"):
         read_bundle(tmp_path / "b")
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 @pytest.mark.parametrize(

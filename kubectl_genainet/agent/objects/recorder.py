@@ -10,11 +10,10 @@ from typing import Any
 
 from kubectl_genainet.history.blocks import NO_FLAGS, Flag, Span
 from kubectl_genainet.history.journal import Journal
-from kubectl_genainet.history.objects import Key, key_of
 from kubectl_genainet.history.store import Bounds, SegmentWriter
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import ClusterChanged, Event
-from kubectl_genainet.model.history import Gap, ObjectChanged
+from kubectl_genainet.model.history import Gap, ObjectChanged, ObjectKey, object_key
 
 FLUSH_S = 5.0
 STEP_NS = 200_000_000  # a clock that moves so far at once was set
@@ -37,7 +36,7 @@ class ObjectsRecorder:
         self._wall, self._mono = wall, mono
         self._lock = threading.Lock()
         self._journal = Journal(self._writer, boot_id=bytes(16))
-        self._objects: dict[Key, dict[str, Any]] = {}
+        self._objects: dict[ObjectKey, dict[str, Any]] = {}
         self._snapshot: ClusterSnapshot | None = None
         self._pending: list[Event] = []
         self._unseen: tuple[int, str] | None = None  # since when, why
@@ -49,7 +48,7 @@ class ObjectsRecorder:
         with self._lock:
             now = self._wall()
             self._seen_again(now)
-            objects = {key_of(o.raw): o.raw for o in snapshot.objects}
+            objects = {object_key(o.raw): o.raw for o in snapshot.objects}
             if self._snapshot is None:
                 self._from, self._mono_from = now, self._mono()
                 self._objects, self._snapshot = objects, snapshot
@@ -113,7 +112,7 @@ class ObjectsRecorder:
         self._writer.close()
 
 
-def _change(key: Key, after: dict[str, Any] | None, before: dict[str, Any] | None, at_ns: int) -> ObjectChanged:
+def _change(key: ObjectKey, after: dict[str, Any] | None, before: dict[str, Any] | None, at_ns: int) -> ObjectChanged:
     known = after or before or {}
     return ObjectChanged(
         at_ns=at_ns,

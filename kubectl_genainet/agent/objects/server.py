@@ -16,12 +16,14 @@ import msgspec
 from kubectl_genainet.agent.objects.recorder import FLUSH_S, ObjectsRecorder
 from kubectl_genainet.agent.serve.history import History, checked_history
 from kubectl_genainet.agent.serve.http import HttpConnection, HttpError
+from kubectl_genainet.agent.serve.places import Places
 from kubectl_genainet.agent.serve.server import HEAD_S, HISTORY, REQUEST_S, Authenticator, decoded, peer
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.wire import HistoryRequest
 
 MAX_CONNECTIONS = 16
+MAX_KNOWN = 12  # of them with a token: the kubelet's probe always finds a place
 NAME = "objects"  # in place of a node's
 LOOK_S = 1.0
 
@@ -37,15 +39,13 @@ class ObjectsServer:
 
         self.history = History(folder, NAME, flush)
         self._readers, self._ready = readers, ready
-        self._open = 0
+        self._places = Places(MAX_CONNECTIONS, MAX_KNOWN)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serves one connection; whatever a client sends, the recorder goes on."""
         connection = HttpConnection(reader, writer)
-        self._open += 1
         try:
-            if self._open > MAX_CONNECTIONS:
-                raise HttpError(503, "too many connections")
+            self._places.enter()
             async with asyncio.timeout(HEAD_S):
                 request = await connection.head()
             await self._answer(connection, request)
@@ -61,7 +61,7 @@ class ObjectsServer:
                 500, msgspec.json.encode({"error": type(error).__name__, "hint": "Its log says where."})
             )
         finally:
-            self._open -= 1
+            self._places.leave()
             await connection.close()
 
     async def _answer(self, connection: HttpConnection, request: h11.Request) -> None:
@@ -76,6 +76,7 @@ class ObjectsServer:
         fields = {name.decode(): value.decode("latin-1") for name, value in request.headers}
         if refusal := await self._readers.refuse(fields.get("authorization", ""), path):
             raise HttpError(401, refusal)
+        self._places.known()
         async with asyncio.timeout(REQUEST_S):
             wanted = checked_history(decoded(await connection.body(), HistoryRequest))
         await self.history.answer(connection, wanted, peer(connection.writer))
@@ -93,15 +94,21 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         looks = 0
+        problem = ""
         while not self.stopping.wait(LOOK_S if looks else 0):
             try:
                 now = self._newer()
                 if now is not None:
                     self._recorder.see(now)
                     self.seen.set()
+                if problem:
+                    print("genainet-objects: the objects can be read again", file=sys.stderr)
+                problem = ""
             except GenainetError as error:
                 self._recorder.unseen(f"the objects could not be read: {error.message}")
-                print(f"genainet-objects: {error.message}", file=sys.stderr)
+                if error.message != problem:  # once, not with each look
+                    print(f"genainet-objects: {error.message}", file=sys.stderr)
+                problem = error.message
             if looks % int(FLUSH_S / LOOK_S) == 0:
                 self._recorder.flush()
             looks += 1

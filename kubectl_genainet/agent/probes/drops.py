@@ -42,7 +42,7 @@ _FRAMES = SAMPLE.numbers("stack")
 REASON_BITS = 256  # reasons that the kernel's bitmap has room for; those above are never harmless
 EVERYTHING = "everything"  # option: harmless reasons and what is no IP packet too
 _ACTIVE_TABLE, _EVERYTHING = 0, 1  # enum in drops.bpf.c
-_OPENING, _ACTIVE = 1, 2
+_OPENING, _ACTIVE, _ANSWERING = 1, 2, 4
 _MEMORY = b"the table that is written"
 
 
@@ -157,6 +157,7 @@ def count_of(key: bytes, packets: int, size: int, context: DecodeContext, now: i
                 location=freed_at,
                 bytes=size,
                 opening=bool(counted.flags & _OPENING),
+                answering=bool(counted.flags & _ANSWERING),
                 **common,
             )
         case Kind.ICMP | Kind.ICMP_DROP:

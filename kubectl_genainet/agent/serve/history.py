@@ -14,11 +14,10 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.history.read import RangeReader
 from kubectl_genainet.history.select import Part, Wanted
 from kubectl_genainet.model.packet import parse_address
-from kubectl_genainet.wire import HistoryRequest
+from kubectl_genainet.wire import MAX_HISTORY_ADDRESSES, HistoryRequest
 
 MAX_RANGE_NS = 31 * 24 * 3600 * 10**9
 MAX_BYTES = 1 << 30
-MAX_ADDRESSES = 5_000
 FRESH_NS = 10_000_000_000  # a range that reaches so near to now wants what is not written yet
 READERS = 2
 
@@ -68,8 +67,8 @@ def checked_history(request: HistoryRequest) -> HistoryRequest:
     known = {part.value for part in Part}
     if unknown := [name[:64] for name in request.parts if name not in known]:
         raise InputError(f"unknown parts {unknown!r}; there are {', '.join(sorted(known))}", field="parts")
-    if len(request.addresses) > MAX_ADDRESSES:
-        raise InputError(f"{len(request.addresses)} addresses are more than {MAX_ADDRESSES}", field="addresses")
+    if len(request.addresses) > MAX_HISTORY_ADDRESSES:
+        raise InputError(f"{len(request.addresses)} addresses are more than {MAX_HISTORY_ADDRESSES}", field="addresses")
     for ip in request.addresses:
         try:
             parse_address(ip)

@@ -38,6 +38,7 @@ from kubectl_genainet.agent.serve import audit, limits, memory
 from kubectl_genainet.agent.serve.history import History, checked_history
 from kubectl_genainet.agent.serve.http import HttpConnection, HttpError
 from kubectl_genainet.agent.serve.job import ALIVE_S, Job, hello
+from kubectl_genainet.agent.serve.places import Places
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.events import Progress
 from kubectl_genainet.model.packet import address_text
@@ -96,8 +97,7 @@ class Server:
         self.history: History | None = None
         self.sessions: dict[str, Running] = {}
         self.always_on: tuple[str, ...] = ()  # probes of the session that metrics are made of
-        self._unknown: dict[asyncio.Task[Any], None] = {}  # connections that have not shown a token, oldest first
-        self._connections = 0
+        self._places = Places(MAX_CONNECTIONS, MAX_KNOWN)
         self._bodies = asyncio.Semaphore(MAX_BODIES)
         self._inventories = asyncio.Lock()
         self._rules = asyncio.Lock()
@@ -105,9 +105,8 @@ class Server:
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serves one connection; whatever a client sends, the agent goes on."""
         connection = HttpConnection(reader, writer)
-        self._connections += 1
         try:
-            self._make_room()
+            self._places.enter()
             await self._serve(connection)
         except HttpError as error:
             await self._refuse(connection, error.status, str(error))
@@ -119,26 +118,8 @@ class Server:
             traceback.print_exc()
             await self._refuse(connection, 500, f"the agent failed: {type(error).__name__}", "Its log says where.")
         finally:
-            self._known()
-            self._connections -= 1
+            self._places.leave()
             await connection.close()
-
-    def _make_room(self) -> None:
-        """Whoever waits without a token makes room for the next, the oldest first: the kubelet's probe is among them."""
-        task = asyncio.current_task()
-        assert task is not None
-        if self._connections > MAX_CONNECTIONS:
-            if not self._unknown:
-                raise HttpError(503, "too many connections")
-            oldest = next(iter(self._unknown))
-            del self._unknown[oldest]
-            oldest.cancel()
-        self._unknown[task] = None
-
-    def _known(self) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._unknown.pop(task, None)
 
     async def _serve(self, connection: HttpConnection) -> None:
         async with asyncio.timeout(HEAD_S):
@@ -153,9 +134,7 @@ class Server:
         refusal = await authenticator.refuse(fields.get("authorization", ""), path)
         if refusal:
             raise HttpError(401, refusal)
-        if self._connections - len(self._unknown) >= MAX_KNOWN:
-            raise HttpError(503, "too many requests at a time")
-        self._known()
+        self._places.known()
         await self._route(connection, method, path, query)
 
     async def _refuse(self, connection: HttpConnection, status: int, message: str, hint: str = "") -> None:

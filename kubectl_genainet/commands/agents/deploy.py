@@ -5,9 +5,11 @@ from __future__ import annotations
 import click
 import msgspec
 import yaml
+from click.core import ParameterSource
 
 from kubectl_genainet.commands.options import cluster_options, parse_seconds
-from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.errors import GenainetError, InputError
+from kubectl_genainet.model.user import Impersonation
 from kubectl_genainet.render.deploy import StepLines
 from kubectl_genainet.run.fleet.deploy import (
     NAMESPACE,
@@ -97,6 +99,7 @@ def command(
     output: str | None,
     context: str,
     kubeconfig: str,
+    user: Impersonation,
 ) -> None:
     """Put the agent on the nodes of a cluster; can be repeated, and changes only what differs.
 
@@ -108,6 +111,7 @@ def command(
       kubectl genainet deploy --record --record-for 48h --record-size 512Mi
       kubectl genainet deploy --dry-run=client -o yaml | kubectl diff --server-side -f -
     """
+    _check_needs_record(record)
     chosen = RecordChoices(record_size, record_for, record_dns == "on") if record else None
     selector = parse_node_selector(node_selector)
     options = DeployOptions(
@@ -118,10 +122,22 @@ def command(
         return
     deploy(
         options,
-        Destination(context, kubeconfig, parse_seconds(timeout), wait),
+        Destination(context, kubeconfig, user, parse_seconds(timeout), wait),
         StepLines(dry_run=dry_run == "server"),
         dry_run=dry_run == "server",
     )
+
+
+def _check_needs_record(record: bool) -> None:
+    """Raises InputError for an option of the recorder where none is asked for: it would do nothing."""
+    context = click.get_current_context()
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in ("record_size", "record_for", "record_dns")
+        if context.get_parameter_source(name) not in (ParameterSource.DEFAULT, None)
+    ]
+    if given and not record:
+        raise InputError(f"{' and '.join(given)} need --record: nothing is recorded without it", field=given[0])
 
 
 def _print_objects(options: DeployOptions, output: str) -> None:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
-import msgspec
-import yaml
 
 from kubectl_genainet.commands.options import cluster_options, lab_option, output_option
 from kubectl_genainet.errors import ExitStatus
+from kubectl_genainet.model.user import Impersonation
 from kubectl_genainet.run.fleet.deploy import NAMESPACE
 
 if TYPE_CHECKING:
@@ -30,10 +29,12 @@ WATCH_S = 2.0
     help="Namespace of the agents; also $GENAINET_NAMESPACE.",
 )
 @click.option("-w", "--watch", is_flag=True, help="Then show each node again when it changes, until Ctrl-C.")
-@output_option("table", "wide", "json", "yaml", "name", jsonpath=True)
+@output_option("table", "wide", "json", "yaml", "name", templates=True)
 @lab_option
 @cluster_options
-def command(namespace: str, watch: bool, output: str, lab: str | None, context: str, kubeconfig: str) -> ExitStatus:
+def command(
+    namespace: str, watch: bool, output: str, lab: str | None, context: str, kubeconfig: str, user: Impersonation
+) -> ExitStatus:
     """Show the agents, node by node: whether they run and answer, what they can see, and what is wrong.
 
     \b
@@ -53,7 +54,7 @@ def command(namespace: str, watch: bool, output: str, lab: str | None, context: 
     shown: dict[str, AgentStatus] = {}
     warned: Sequence[str] = ()
     while True:
-        answer = lab_fleet(lab) if lab else status(namespace, context=context, kubeconfig=kubeconfig)
+        answer = lab_fleet(lab) if lab else status(namespace, context=context, kubeconfig=kubeconfig, user=user)
         for warning in answer.warnings:
             if warning not in warned:
                 tell(f"warning: {printable(warning)}")
@@ -75,8 +76,6 @@ def _show(nodes: Sequence[AgentStatus], output: str) -> None:
     if output == "name":
         for node in nodes:
             click.echo(f"node/{printable(node.node)}")
-    elif output == "yaml":
-        click.echo(yaml.safe_dump_all(msgspec.to_builtins(nodes), sort_keys=False), nl=False)
     elif write := record_writer(output):
         for node in nodes:
             write(node)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from kubectl_genainet.commands.options import cluster_options, parse_seconds
+from kubectl_genainet.model.user import Impersonation
 from kubectl_genainet.render.deploy import StepLines
 from kubectl_genainet.render.text import tell
 from kubectl_genainet.run.fleet.deploy import NAMESPACE, Destination, undeploy
@@ -15,7 +16,7 @@ from kubectl_genainet.run.fleet.deploy import NAMESPACE, Destination, undeploy
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until no agent is left on any node.")
 @click.option("--timeout", default="120s", show_default=True, help="How long to wait.")
 @cluster_options
-def command(namespace: str, wait: bool, timeout: str, context: str, kubeconfig: str) -> None:
+def command(namespace: str, wait: bool, timeout: str, context: str, kubeconfig: str, user: Impersonation) -> None:
     """Remove all that deploy made, and nothing else; waits until no probe is left on any node.
 
     \b
@@ -24,6 +25,6 @@ def command(namespace: str, wait: bool, timeout: str, context: str, kubeconfig: 
       kubectl genainet undeploy -n tracing --timeout 5m
     """
     view = StepLines()
-    undeploy(namespace, Destination(context, kubeconfig, parse_seconds(timeout), wait), view)
+    undeploy(namespace, Destination(context, kubeconfig, user, parse_seconds(timeout), wait), view)
     if not view.steps:
         tell(f"nothing of deploy's is in the cluster (namespace {namespace})")

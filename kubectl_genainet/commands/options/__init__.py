@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.target import is_connection_end
 from kubectl_genainet.model.units import seconds
+from kubectl_genainet.model.user import Impersonation
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.choice import SourceChoice, is_table
 
@@ -27,32 +28,39 @@ else:
 
 
 class OutputFormat(_Choice):
-    """One of the formats, or a JSONPath template for the records of -o json, as kubectl takes it."""
+    """One of the formats, or a template for the records of -o json, as kubectl takes it: jsonpath= and go-template=, or the
+    name of a file that holds one (jsonpath-file=, go-template-file=)."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        name, _, template = value.partition("=")
-        if name == "jsonpath":
+        name, equals, template = value.partition("=")
+        if name in ("jsonpath-file", "go-template-file") and equals:
+            name, template = name.removesuffix("-file"), read_argument(template)
+        if name == "jsonpath" and equals:
             from kubectl_genainet.render.jsonpath import JsonPathTemplate
 
             JsonPathTemplate(template)
-            return value
-        if name == "go-template":
-            self.fail("Go templates are not evaluated here: use -o jsonpath=TEMPLATE, or -o json and jq", param, ctx)
+            return f"{name}={template}"
+        if name == "go-template" and equals:
+            from kubectl_genainet.render.gotemplate.evaluate import GoTemplate
+
+            GoTemplate(template)
+            return f"{name}={template}"
         return super().convert(value, param, ctx)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        return f"[{'|'.join(self.choices)}|jsonpath=TEMPLATE]"
+        return f"[{'|'.join(self.choices)}|jsonpath=…|go-template=…]"
 
 
-def output_option(*formats: str, jsonpath: bool = False) -> Callable[[F], F]:
-    """-o FORMAT; the first format is the default."""
+def output_option(*formats: str, templates: bool = False) -> Callable[[F], F]:
+    """-o FORMAT; the first format is the default. With `templates`, a JSONPath or a Go template too."""
+    more = " jsonpath=, jsonpath-file=, go-template= and go-template-file= are as kubectl's, for the records of json."
     return click.option(
         "-o",
         "--output",
-        type=OutputFormat(formats) if jsonpath else click.Choice(formats),
+        type=OutputFormat(formats) if templates else click.Choice(formats),
         default=formats[0],
         show_default=True,
-        help="Output format.",
+        help=f"Output format.{more if templates else ''}",
     )
 
 
@@ -155,10 +163,7 @@ def source_options(
             click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces."),
             click.option("--context", help="Context of the kubeconfig to use."),
             click.option("--kubeconfig", type=click.Path(), help="Path of the kubeconfig file."),
-            click.option("--as", "as_user", default="", metavar="USER", help="Ask the API server as this user."),
-            click.option(
-                "--as-group", "as_groups", multiple=True, metavar="GROUP", help="And as a member of this group."
-            ),
+            *impersonation_options(),
             _from_clients if clients else _from_bundle,
         ]
         if live:
@@ -200,7 +205,8 @@ def _past_of(source: Source, given: dict[str, Any], own_length: str) -> Source:
     when = time_range(since, at, until, None if own_length and since is None and at is None else length_s)
     if when is None:
         if length_s is not None and not own_length:
-            raise click.UsageError("--for goes with --at or --since")
+            how_long = "; --timeout says how long to watch" if "timeout" in given else ""
+            raise click.UsageError(f"--for goes with --at or --since{how_long}")
         return source
     try:
         return past_of(source, when, Messages().warn)
@@ -209,11 +215,29 @@ def _past_of(source: Source, given: dict[str, Any], own_length: str) -> Source:
 
 
 def cluster_options(function: F) -> F:
-    """--context and --kubeconfig, for verbs that work on a cluster only."""
-    context = click.option("--context", default="", help="Context of the kubeconfig to use.")
-    return context(
-        click.option("--kubeconfig", type=click.Path(), default="", help="Path of the kubeconfig file.")(function)
-    )
+    """--context, --kubeconfig and --as, --as-group (passed as `user: Impersonation`), for verbs that work on a cluster only."""
+
+    @functools.wraps(function)
+    def wrapper(**kwargs: Any) -> Any:
+        user = Impersonation(kwargs.pop("as_user"), kwargs.pop("as_groups"))
+        return function(user=user, **kwargs)
+
+    decorated: Any = wrapper
+    for option in (
+        *impersonation_options(),
+        click.option("--kubeconfig", type=click.Path(), default="", help="Path of the kubeconfig file."),
+        click.option("--context", default="", help="Context of the kubeconfig to use."),
+    ):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]
+
+
+def impersonation_options() -> list[Callable[[F], F]]:
+    """--as and --as-group."""
+    return [
+        click.option("--as", "as_user", default="", metavar="USER", help="Ask the API server as this user."),
+        click.option("--as-group", "as_groups", multiple=True, metavar="GROUP", help="And as a member of this group."),
+    ]
 
 
 def watch_options(timeout: str = "30s") -> Callable[[F], F]:

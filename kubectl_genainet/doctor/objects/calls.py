@@ -49,6 +49,7 @@ class Call:
 def find_calls(
     workload: Workload,
     services: Mapping[tuple[str, str], Service],
+    namespaces: frozenset[str],
     config_maps: Mapping[tuple[str, str], KubeObject],
     *,
     dangling: bool = False,
@@ -65,9 +66,10 @@ def find_calls(
                 service = _service(host, workload.namespace, services)
                 if dangling and (service is not None or not scheme or not _inside(host)):
                     continue
-                if not dangling and service is None and (not scheme or not _outside(host)):
+                inside = not scheme or not _outside(host, workload.namespace, services, namespaces)
+                if not dangling and service is None and inside:
                     continue
-                number = port or _default_port(scheme, service)
+                number = 0 if port is None else port or _default_port(scheme, service)
                 if (host, number) in done:
                     continue
                 done.add((host, number))
@@ -103,14 +105,16 @@ def _values(
             yield f"data[{key}]", found.ref, str(found.raw["data"][key])
 
 
-def _addresses(value: str) -> Iterator[tuple[str, str, int]]:
-    """(scheme, host, port) of every URL in a string, or of the string itself where it is HOST[:PORT]."""
+def _addresses(value: str) -> Iterator[tuple[str, str, int | None]]:
+    """(scheme, host, port) of every URL in a string, or of the string itself where it is HOST[:PORT]. The port is 0 where
+    none is written, and None where a variable stands in its place."""
     if len(value) > 4096:  # a certificate or a script, not an address
         return
     found = False
     for match in _URL.finditer(value):
         found = True
-        yield match[1].lower(), match[2].lower(), int(match[3] or 0)
+        by_variable = match[3] is None and value.startswith((":$", ":{", ":<", ":%"), match.end())
+        yield match[1].lower(), match[2].lower(), None if by_variable else int(match[3] or 0)
     whole = None if found else _HOST.fullmatch(value.strip().rpartition("=")[2])
     if whole:
         yield "", whole[1].lower(), int(whole[2] or 0)
@@ -126,13 +130,32 @@ def _service(host: str, namespace: str, services: Mapping[tuple[str, str], Servi
     return None
 
 
-def _outside(host: str) -> bool:
-    """Whether a host name is one of the internet's: has a dot, is no address and no name of the cluster."""
+# Top-level domains under which hosts of two labels are common; of two labels, others are a pod's or a Service's.
+_TOP = frozenset(
+    {"com", "org", "net", "info", "dev", "app", "cloud", "tech", "xyz", "run", "sh", "chat", "gov", "edu", "mil"}
+)
+
+
+def _outside(
+    host: str, namespace: str, services: Mapping[tuple[str, str], Service], namespaces: frozenset[str]
+) -> bool:
+    """Whether a host name is one of the internet's: has a dot, is no address and no name of the cluster.
+
+    SERVICE.NAMESPACE and POD.SUBDOMAIN are names of the cluster, whether their Service is known or not: the last label is no
+    top-level domain, a namespace that is known, or a Service beside the client.
+    """
     try:
         ipaddress.ip_address(host)
+        return False
     except ValueError:
-        return "." in host.rstrip(".") and ".svc" not in host and not _EXAMPLE.search(host)
-    return False
+        labels = host.rstrip(".").split(".")
+    last = labels[-1]
+    if len(labels) == 1 or "svc" in labels[1:] or _EXAMPLE.search(host):
+        return False
+    if last in namespaces or (namespace, last) in services or not (last.isalpha() or last.startswith("xn--")):
+        return False
+    pod_of_a_set = len(labels) == 3 and re.search(r"-[0-9]+$", labels[0]) is not None  # POD.SERVICE.NAMESPACE
+    return len(last) == 2 or last in _TOP or (len(labels) > 2 and not pod_of_a_set)
 
 
 _NO_SERVICE = re.compile(r"localhost|host|ip6-.*|kubernetes|.*_.*|[0-9]+")

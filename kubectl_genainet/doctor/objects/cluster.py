@@ -9,13 +9,14 @@ from functools import cached_property
 
 from kubectl_genainet.doctor.check import Need
 from kubectl_genainet.doctor.inputs import NO_FABRIC, NOTHING_MEASURED, DnsMeasurement, DnsStats, FabricMeasurement
+from kubectl_genainet.doctor.objects.callers import passing_tokens, with_callers
 from kubectl_genainet.doctor.objects.calls import Call, find_calls
 from kubectl_genainet.doctor.objects.extent import Extent
 from kubectl_genainet.doctor.objects.installed import Installed
 from kubectl_genainet.doctor.objects.podspec import Container
-from kubectl_genainet.doctor.objects.raw import items, moment, text
-from kubectl_genainet.doctor.objects.recognise import Override, Recognised, recognise_all, with_callers
-from kubectl_genainet.doctor.objects.stacks import PASSES_TOKENS, Role, Stack, stack_named
+from kubectl_genainet.doctor.objects.raw import items, text
+from kubectl_genainet.doctor.objects.recognise import Override, Recognised, recognise_all
+from kubectl_genainet.doctor.objects.stacks import Role, Stack, stack_named
 from kubectl_genainet.doctor.objects.variables import Variable, from_command_line, variables
 from kubectl_genainet.doctor.objects.workloads import LivePod, Workload, WorkloadKey, fold
 from kubectl_genainet.model.events import PacketSighting
@@ -110,16 +111,6 @@ class Cluster(Installed):
 
     def in_scope(self, namespace: str) -> bool:
         return self.namespace in ("", namespace)
-
-    @cached_property
-    def now(self) -> float | None:
-        """When the snapshot was taken, in seconds since the epoch; None if it does not say."""
-        return moment(self.snapshot.taken_at)
-
-    def age(self, timestamp: object) -> float | None:
-        """Seconds from a timestamp to the snapshot; None where either is not known."""
-        then = moment(timestamp)
-        return None if then is None or self.now is None else self.now - then
 
     # Workloads
 
@@ -250,9 +241,16 @@ class Cluster(Installed):
 
     def serves_models(self, service: Service | None) -> bool:
         """Whether a recognised model server is behind a Service, or an application that passes its tokens on."""
-        if service is None:
-            return False
-        return any(self.role(w) in PASSES_TOKENS for w in self.workloads_of(service))
+        behind = self.workloads_of(service) if service is not None else ()
+        return any(self.role(w) is Role.MODEL_SERVER for w in behind) or self.streams(service)
+
+    def streams(self, service: Service | None) -> bool:
+        """Whether tokens come from behind a Service one by one."""
+        return service is not None and any(w.key in self._passing_tokens for w in self.workloads_of(service))
+
+    @cached_property
+    def _passing_tokens(self) -> frozenset[WorkloadKey]:
+        return passing_tokens(self.genai, self.workloads, self.calls, self.workloads_of)
 
     @cached_property
     def ingress_backends(self) -> frozenset[tuple[str, str]]:
@@ -278,15 +276,23 @@ class Cluster(Installed):
         return found
 
     @cached_property
+    def _namespaces(self) -> frozenset[str]:
+        return frozenset(self.snapshot.namespaces) | {namespace for namespace, _ in self.services_by_key}
+
+    @cached_property
     def calls(self) -> tuple[Call, ...]:
         """Every configured call of the cluster."""
-        return tuple(c for w in self.workloads for c in find_calls(w, self.services_by_key, self.config_maps))
+        return tuple(
+            c for w in self.workloads for c in find_calls(w, self.services_by_key, self._namespaces, self.config_maps)
+        )
 
     @cached_property
     def dangling_calls(self) -> tuple[Call, ...]:
         """The configured calls of names of the cluster for which there is no Service."""
         return tuple(
-            c for w in self.workloads for c in find_calls(w, self.services_by_key, self.config_maps, dangling=True)
+            call
+            for workload in self.workloads
+            for call in find_calls(workload, self.services_by_key, self._namespaces, self.config_maps, dangling=True)
         )
 
     @cached_property

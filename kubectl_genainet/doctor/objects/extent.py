@@ -8,12 +8,12 @@ every object of a kind that it holds, and of the kinds of which a cluster need n
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from kubectl_genainet.doctor.objects.raw import text
-from kubectl_genainet.model.cluster import GIVEN_TWICE, ClusterSnapshot, LeftOut
+from kubectl_genainet.model.cluster import COUNTS, GIVEN_TWICE, ClusterSnapshot, LeftOut
 from kubectl_genainet.model.finding import ObjectRef
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.workload_kinds.kinds import TEMPLATE_PLACES
@@ -90,12 +90,39 @@ class Extent:
         return {item.kind: item for item in self.snapshot.left_out}
 
     @cached_property
-    def _variants(self) -> frozenset[str]:
-        return frozenset(note.partition(GIVEN_TWICE)[0] for note in self.snapshot.notes if GIVEN_TWICE in note)
+    def _variants(self) -> Mapping[str, frozenset[str]]:
+        """The files that give an object in different ways, by the object's name."""
+        files: dict[str, frozenset[str]] = {}
+        for note in self.snapshot.notes:
+            name, twice, sources = note.partition(GIVEN_TWICE)
+            if twice and COUNTS in sources:
+                files[name] = files.get(name, frozenset()) | {_file(s) for s in sources.split(COUNTS)}
+        return files
+
+    @cached_property
+    def _alternatives(self) -> frozenset[str]:
+        """Files of which each gives an object in a way of its own: they are not applied together."""
+        return frozenset(file for files in self._variants.values() if len(files) > 1 for file in files)
+
+    @cached_property
+    def _files(self) -> Mapping[str, str]:
+        return {str(o.ref): _file(o.source) for o in self.snapshot.objects if o.source}
 
     def varies(self, ref: ObjectRef) -> bool:
         """Whether manifests give an object more than once: which of them belongs to the others is not known."""
         return str(ref) in self._variants
+
+    def apart(self, refs: Iterable[ObjectRef]) -> str:
+        """Why manifests may not belong together that give several objects; empty where nothing speaks against it."""
+        names = list(dict.fromkeys(map(str, refs))) if self._variants else []
+        if len(names) < 2:
+            return ""
+        varying = next((name for name in names if name in self._variants), "")
+        if varying:
+            return f"{varying} is given more than once"
+        files = {self._files[name] for name in names if name in self._files}
+        alternative = min(files & self._alternatives, default="") if len(files) > 1 else ""
+        return f"{alternative} is one of several files that give the same object differently" if alternative else ""
 
     def unread(self, kind: str, namespace: str = "") -> str:
         """Why a kind was not read; empty where it was. `namespace`: the objects of this one are enough."""

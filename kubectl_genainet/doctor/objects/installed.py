@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from kubectl_genainet.doctor.objects import platform
-from kubectl_genainet.doctor.objects.raw import number
+from kubectl_genainet.doctor.objects.raw import moment, number
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.kube import KubeObject
 
@@ -82,3 +82,13 @@ class Installed:
     def cores(self) -> int:
         """Cores of all nodes, as the autoscaler counts them."""
         return math.ceil(sum(number(n.raw, "status", "capacity", "cpu") for n in self.nodes))
+
+    @cached_property
+    def now(self) -> float | None:
+        """When the snapshot was taken, in seconds since the epoch; None if it does not say."""
+        return moment(self.snapshot.taken_at)
+
+    def age(self, timestamp: object) -> float | None:
+        """Seconds from a timestamp to the snapshot; None where either is not known."""
+        then = moment(timestamp)
+        return None if then is None or self.now is None else self.now - then

@@ -35,6 +35,10 @@ class Probe(msgspec.Struct, frozen=True):
         return self.initial_delay + self.period * self.failures
 
 
+def _holds(value: str, port: int) -> bool:
+    return re.search(rf"(?<![0-9.]){port}(?![0-9])", value) is not None
+
+
 class Container(msgspec.Struct, frozen=True):
     """One container of a template. `index` and `list_name` give its field path."""
 
@@ -54,6 +58,16 @@ class Container(msgspec.Struct, frozen=True):
     def words(self) -> list[str]:
         """Command and arguments."""
         return [str(w) for key in ("command", "args") for w in at(self.raw, key) or ()]
+
+    def option(self, *names: str) -> str:
+        """The value of a command line option (--name VALUE, --name=VALUE), wherever it stands; empty where none is given."""
+        words = [w for word in self.words for w in word.split()]
+        for index, word in enumerate(words):
+            if word in names and index + 1 < len(words):
+                return words[index + 1].strip("'\"")
+            if word.partition("=")[0] in names and "=" in word:
+                return word.partition("=")[2].strip("'\"")
+        return ""
 
     @property
     def env(self) -> dict[str, str]:
@@ -90,8 +104,11 @@ class Container(msgspec.Struct, frozen=True):
     def mentions(self, port: int) -> bool:
         """Whether a port's number stands in the command line, a variable or a probe."""
         probes = [at(self.raw, kind) for kind in ("readinessProbe", "livenessProbe", "startupProbe")]
-        said = [*self.words, *self.env.values(), *(str(p) for p in probes if p)]
-        return any(re.search(rf"(?<![0-9.]){port}(?![0-9])", text) for text in said)
+        return self.is_told(port) or any(_holds(str(p), port) for p in probes if p)
+
+    def is_told(self, port: int) -> bool:
+        """Whether a port's number stands in the command line or a variable."""
+        return any(_holds(value, port) for value in (*self.words, *self.env.values()))
 
     def probe(self, kind: str) -> Probe | None:
         """readinessProbe, livenessProbe or startupProbe."""

@@ -7,11 +7,10 @@ serve. Each role has a certainty: derived from what the containers run, or assum
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from kubectl_genainet.doctor.objects.calls import Call
 from kubectl_genainet.doctor.objects.podspec import (
     EFA_RESOURCE,
     NEURON_RESOURCES,
@@ -22,7 +21,6 @@ from kubectl_genainet.doctor.objects.stacks import Role, Stack, stack_of_command
 from kubectl_genainet.doctor.objects.workloads import Workload, WorkloadKey
 from kubectl_genainet.model.accelerators import GPU_RESOURCES
 from kubectl_genainet.model.finding import Certainty, ObjectRef
-from kubectl_genainet.model.kube import Service
 
 
 class Recognised(msgspec.Struct, frozen=True):
@@ -75,10 +73,11 @@ _MODEL_NAMES: tuple[tuple[str, str, Role], ...] = (
 # Words of names and images of what is around a model, not the model: "my-llama-ui", "llm-controller-manager".
 _AROUND = re.compile(
     r"(^|[^a-z0-9])(agent|api|archive|archiver|backend|bench|benchmark|cache|chat|chatbot|cli|client|collector|console|controller|crd|"
-    r"dashboard|db|demo|docs|download|downloader|driver|epp|eval|evaluation|exporter|frontend|gateway|genai|grafana|"
+    r"dashboard|db|demo|docs|download|downloader|driver|emulator|epp|eval|evaluation|exporter|factory|finetun(e|er|ing)|frontend|"
+    r"gateway|genai|grafana|"
     r"guidellm|ingress|init|job|lmcache|loader|locust|manager|metrics|mcp|mock|mocker|monitor|notebook|operator|perf|picker|plugin|"
-    r"portal|postgres|preload|profiler|profiling|proxy|rag|redis|router|scheduler|sdk|sidecar|simulator|sim|storage|tests?|tester|tool|ui|"
-    r"web|webhook|webui|workbench)([^a-z0-9]|$)"
+    r"portal|postgres|preload|profiler|profiling|proxy|rag|redis|router|scheduler|sdk|sidecar|simulator|sim|storage|tests?|tester|tool|train(er|ing)?|ui|"
+    r"vllme|web|webhook|webui|workbench)([^a-z0-9]|$)"
 )
 # What a command line says that starts no server, though the image could; and what says so unless a server follows it.
 _NO_SERVER = r"\b(vllm bench|bench_serving|benchmark\w*|genai-perf|guidellm|lm_eval|locust)\b"
@@ -86,7 +85,10 @@ _IDLE = (
     r"\b(sleep (infinity|inf|[0-9]{3,})|tail -f /dev/null|huggingface-cli|hf download|snapshot_download|"
     r"ollama (pull|run)|model-archiver|pip install \S+$)"
 )
-_WORKER = r"multi-node-serving\.sh worker|ray start(?!.*--head).*--address|--node-rank[= ]+[1-9]|--headless\b"
+_WORKER = (
+    r"multi-node-serving\.sh worker|ray start(?!.*--head).*--address|--node-rank[= ]+[1-9]|--headless\b|"
+    r"\b(NODE_RANK=[1-9]|HEADLESS=(true|1)\b)"
+)
 _TRAINING_WORDS = r"\b(torchrun|torch\.distributed|deepspeed|mpirun|accelerate launch|neuronx?-cc|nemo_run|megatron)\b"
 BATCH = (
     "Job",
@@ -114,7 +116,7 @@ def _around(workload: Workload, container: Container) -> bool:
     return any(_AROUND.search(name.lower()) for name in names)
 
 
-def _stack(container: Container) -> tuple[Stack, str] | None:
+def container_stack(container: Container) -> tuple[Stack, str] | None:
     """What a container runs, by its command line before its image, with what told so."""
     line = " ".join(container.words)
     if re.search(_NO_SERVER, line):
@@ -130,18 +132,18 @@ def _stack(container: Container) -> tuple[Stack, str] | None:
 
 def runs_model_server(container: Container) -> bool:
     """Whether a container's command line or image is of a model server."""
-    found = _stack(container)
+    found = container_stack(container)
     return found is not None and found[0].role is Role.MODEL_SERVER
 
 
 def _by_containers(workload: Workload) -> tuple[Role, str, str]:
     """(role, stack, why) of what the containers run."""
     for container in workload.containers:
-        found = _stack(container)
+        found = container_stack(container)
         if found is None or found[0].called:
             continue
         stack, why = found
-        line = " ".join(container.words)
+        line = " ".join((*container.words, *(f"{name}={value}" for name, value in container.env.items())))
         if stack.role is Role.MODEL_SERVER and (re.search(_WORKER, line) or workload.part.endswith("worker")):
             return Role.ACCELERATED, stack.name, f"{why}; it joins a leader that serves"
         return stack.role, stack.name, why
@@ -226,78 +228,3 @@ def recognise_all(workloads: Iterable[Workload], overrides: Sequence[Override] =
         if known is not None:
             found[workload.key] = known
     return found
-
-
-# Hosts of models that others run.
-_MODEL_API = re.compile(
-    r"^(api\.(openai|anthropic|mistral|deepseek|groq|together|cohere|perplexity|fireworks)\.(com|ai|xyz)|"
-    r"generativelanguage\.googleapis\.com|.*-aiplatform\.googleapis\.com|.*\.openai\.azure\.com|"
-    r"bedrock(-runtime)?\..*\.amazonaws\.com|openrouter\.ai|integrate\.api\.nvidia\.com)\.?$"
-)
-
-
-def with_callers(
-    recognised: Mapping[WorkloadKey, Recognised],
-    calls: Iterable[Call],
-    workloads_of: Callable[[Service], Iterable[Workload]],
-) -> dict[WorkloadKey, Recognised]:
-    """The recognised workloads, as applications those that call one of them, or one that does, and their stores.
-
-    A chat front end calls a RAG application that calls the model server. Training is not called for answers. A search
-    engine or a cache that an application calls is taken for its vector store.
-    """
-    found = dict(recognised)
-    calls = tuple(calls)
-    for call in calls:
-        asks = call.service is None and _MODEL_API.search(call.host) is not None
-        if (
-            asks
-            and call.client.key not in found
-            and not _runs_once(call.client)
-            and call.client.ref.kind != "DaemonSet"
-        ):
-            why = f"calls {call.host} ({call.evidence.field})"
-            found[call.client.key] = Recognised(
-                call.client.ref, Role.APPLICATION, "", (why,), len(call.client.pods), Certainty.ASSUMED
-            )
-    calls = tuple(c for c in calls if c.service is not None)
-    changed = True
-    while changed:
-        changed = False
-        for call in calls:
-            for callee in workloads_of(call.service) if call.service is not None else ():
-                related = (
-                    _caller(call, found.get(callee.key))
-                    if call.client.key not in found
-                    else _store(call, callee, found)
-                )
-                if related is not None:
-                    found[call.client.key if call.client.key not in found else callee.key] = related
-                    changed = True
-    return found
-
-
-def _caller(call: Call, callee: Recognised | None) -> Recognised | None:
-    if callee is None or callee.role in (Role.TRAINING, Role.ACCELERATED) or _runs_once(call.client):
-        return None
-    why = f"calls {call.service.ref if call.service else call.host} ({call.evidence.field})"
-    return Recognised(call.client.ref, Role.APPLICATION, "", (why,), len(call.client.pods), Certainty.ASSUMED)
-
-
-def _runs_once(workload: Workload) -> bool:
-    """Whether the pods end by themselves: a job, a bare pod that is not restarted, a chart's hook."""
-    once = workload.ref.kind == "Pod" and workload.template.spec.get("restartPolicy") in ("Never", "OnFailure")
-    hook = "helm.sh/hook" in workload.template.annotations
-    return once or hook or workload.ref.kind in BATCH
-
-
-def _store(call: Call, callee: Workload, found: Mapping[WorkloadKey, Recognised]) -> Recognised | None:
-    """A search engine or cache that an application calls, which may hold its vectors."""
-    if callee.key in found or found[call.client.key].role is not Role.APPLICATION:
-        return None
-    for container in callee.containers:
-        stack = _stack(container)
-        if stack is not None and stack[0].called:
-            why = (stack[1], f"{call.client.ref} calls it ({call.evidence.field})")
-            return Recognised(callee.ref, stack[0].role, stack[0].name, why, len(callee.pods), Certainty.ASSUMED)
-    return None

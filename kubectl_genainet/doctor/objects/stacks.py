@@ -22,16 +22,13 @@ class Role(Enum):
     UNKNOWN = "unknown"
 
 
-# Roles through which the tokens of a model pass on their way to a user.
-PASSES_TOKENS = (Role.MODEL_SERVER, Role.ROUTER, Role.APPLICATION)
-
-
 @dataclass(frozen=True, slots=True)
 class Stack:
     """A serving stack or database.
 
     `ready` are HTTP paths that answer 200 only when the model is loaded (or the database serves). `called`: it is also
-    used for other things, so that it counts only where a GenAI workload calls it.
+    used for other things, so that it counts only where a GenAI workload calls it. `streams`: its answers come token by token;
+    those of embeddings and classic models come at once.
     """
 
     name: str
@@ -41,13 +38,14 @@ class Stack:
     ready: tuple[str, ...] = ()
     port: int = 0
     called: bool = False
+    streams: bool = True
 
 
 def _last(name: str) -> str:
     """An image whose last path component is a name, or the name with a variant ("vllm-cpu", "llm-d-cuda")."""
     around = (
-        "router|scheduler|inference|modelservice|infra|async|simulator|sim|mock|operator|controller|exporter|bench|benchmark|"
-        "ui|webui|client|proxy|gateway"
+        "router|routing|scheduler|inference|modelservice|infra|async|simulator|sim|mock|operator|controller|manager|autoscaler|"
+        "exporter|bench|benchmark|ui|webui|client|proxy|gateway|sidecar|cache"
     )
     return rf"(^|/){name}(?!-.*({around}))(-[a-z0-9.-]+)?($|[:@])"
 
@@ -103,7 +101,12 @@ STACKS = (
         r"(^|/)lmcache(-server)?($|[:@])",
         r"\blmcache(_experimental)?_server\b|lmcache\.\S*server",
     ),
-    Stack("Mooncake", Role.KV_CACHE, r"(^|/)mooncake(-master|-store)?($|[:@])", r"\bmooncake_master\b"),
+    Stack(
+        "Mooncake",
+        Role.KV_CACHE,
+        r"(^|/)mooncake(-master|-store)?($|[:@])",
+        r"\bmooncake_master\b|\bmooncake\S*store_service\b",
+    ),
     Stack("InfiniStore", Role.KV_CACHE, r"(^|/)infinistore($|[:@])", r"\binfinistore\b"),
     Stack("NIM", Role.MODEL_SERVER, r"(^|/)nim/", ready=("/v1/health/ready",), port=8000),
     Stack(
@@ -138,7 +141,15 @@ STACKS = (
         ("/health", "/info"),
         80,
     ),
-    Stack("TEI", Role.MODEL_SERVER, r"text-embeddings-inference", r"\btext-embeddings-router\b", ("/health",), 80),
+    Stack(
+        "TEI",
+        Role.MODEL_SERVER,
+        r"text-embeddings-inference",
+        r"\btext-embeddings-router\b",
+        ("/health",),
+        80,
+        streams=False,
+    ),
     Stack(
         "Triton", Role.MODEL_SERVER, r"(^|/)tritonserver(?!.*-sdk)", r"\btritonserver\b", ("/v2/health/ready",), 8000
     ),
@@ -150,7 +161,15 @@ STACKS = (
         ("/", "/api/version", "/api/tags"),
         11434,
     ),
-    Stack("TorchServe", Role.MODEL_SERVER, r"(^|/)(pytorch/)?torchserve", r"\btorchserve\b", ("/ping",), 8080),
+    Stack(
+        "TorchServe",
+        Role.MODEL_SERVER,
+        r"(^|/)(pytorch/)?torchserve",
+        r"\btorchserve\b",
+        ("/ping",),
+        8080,
+        streams=False,
+    ),
     Stack(
         "llama.cpp",
         Role.MODEL_SERVER,
@@ -179,7 +198,12 @@ STACKS = (
         8000,
     ),
     Stack(
-        "TensorFlow Serving", Role.MODEL_SERVER, r"(^|/)tensorflow/serving", r"\btensorflow_model_server\b", port=8501
+        "TensorFlow Serving",
+        Role.MODEL_SERVER,
+        r"(^|/)tensorflow/serving",
+        r"\btensorflow_model_server\b",
+        port=8501,
+        streams=False,
     ),
     Stack(
         "OpenVINO Model Server",
@@ -189,10 +213,26 @@ STACKS = (
         ("/v2/health/ready",),
         8000,
     ),
-    Stack("MLServer", Role.MODEL_SERVER, r"(^|/)mlserver", r"\bmlserver start\b", ("/v2/health/ready",), 8080),
+    Stack(
+        "MLServer",
+        Role.MODEL_SERVER,
+        r"(^|/)mlserver",
+        r"\bmlserver start\b",
+        ("/v2/health/ready",),
+        8080,
+        streams=False,
+    ),
     Stack("BentoML", Role.MODEL_SERVER, "", r"\bbentoml serve|\bopenllm (serve|start)\b", ("/readyz",), 3000),
     Stack("LocalAI", Role.MODEL_SERVER, r"(^|/)localai($|[:@])", r"\blocal-ai run\b", ("/readyz",), 8080),
-    Stack("Infinity", Role.MODEL_SERVER, r"(^|/)michaelf34/infinity", r"\binfinity_emb\b", ("/health",), 7997),
+    Stack(
+        "Infinity",
+        Role.MODEL_SERVER,
+        r"(^|/)michaelf34/infinity",
+        r"\binfinity_emb\b",
+        ("/health",),
+        7997,
+        streams=False,
+    ),
     Stack("faster-whisper", Role.MODEL_SERVER, r"faster-whisper-server|(^|/)speaches", "", ("/health",), 8000),
     Stack("Qdrant", Role.VECTOR_DATABASE, r"(^|/)qdrant($|[:@])", "", ("/readyz", "/healthz"), 6333),
     Stack("Milvus", Role.VECTOR_DATABASE, r"(^|/)milvus($|[:@])", r"\bmilvus run\b", ("/healthz",), 19530),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
-from kubectl_genainet.doctor.objects.podspec import Container
+from kubectl_genainet.doctor.objects.podspec import NEURON_RESOURCES, OTHER_ACCELERATORS, Container
 from kubectl_genainet.doctor.objects.raw import at, items, json_in, text
 from kubectl_genainet.doctor.objects.workloads import Workload
+from kubectl_genainet.model.accelerators import GPU_RESOURCES
 
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
 GKE_INTERFACES = "networking.gke.io/interfaces"
+ACCELERATORS = (*GPU_RESOURCES, *NEURON_RESOURCES, *OTHER_ACCELERATORS)
 _RDMA = re.compile(r"^rdma/|^mellanox\.com/|rdma|roce|infiniband|(^|[/_-])ib([/_-]|$)", re.I)
 
 
@@ -46,6 +48,11 @@ def _objects(value: str) -> list[dict[str, object]]:
 def rdma_requests(container: Container) -> list[str]:
     """The RDMA resources that a container asks for; EFA, which needs other things, is not among them."""
     return [name for name in container.requests if _RDMA.search(name) and not name.startswith("vpc.amazonaws.com/")]
+
+
+def device_requests(container: Container) -> list[str]:
+    """The extended resources that a container asks for and that are no accelerators."""
+    return [name for name in container.requests if "/" in name and not name.startswith(ACCELERATORS)]
 
 
 def privileged(container: Container) -> bool:

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 import re
-import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.agents.always import MONITORING
-from kubectl_genainet.kube.agents.base import AGENT, MANAGED_BY, DeployOptions, always_on_extras, capability, render
+from kubectl_genainet.kube.agents.base import MANAGED_BY, DeployOptions, always_on_extras, capability, render
 from kubectl_genainet.kube.agents.leftovers import others_in
-from kubectl_genainet.kube.agents.paths import collection_path, describe, object_path
+from kubectl_genainet.kube.agents.paths import collection_path, describe, get_or_none, object_path
+from kubectl_genainet.kube.agents.progress import AGENT_PODS
 from kubectl_genainet.kube.agents.record import HISTORY_CAPABILITY
-from kubectl_genainet.kube.agents.rollout import (
-    AGENT_CONTAINER,
-    Problem,
-    daemonset_problems,
-    has_ended,
-    pod_problem,
-    runs,
-)
+from kubectl_genainet.kube.agents.rollout import has_ended, runs
 from kubectl_genainet.kube.client import FIELD_MANAGER, KubeClient
-from kubectl_genainet.kube.failures import ApiError, Unreachable
+from kubectl_genainet.kube.failures import ApiError
 
 _APPARMOR = "container.apparmor.security.beta.kubernetes.io/"
-_PODS = f"app.kubernetes.io/name={AGENT}"
-_NO_LOG = b"unable to retrieve container logs"  # what the kubelet answers for a container that it has removed
-_DAEMONSET = "/apis/apps/v1/namespaces/{}/daemonsets/" + AGENT
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -41,26 +31,6 @@ class Step(msgspec.Struct, frozen=True):
     object: str
     outcome: str
     note: str = ""
-
-
-class Rollout(msgspec.Struct, frozen=True):
-    """How far the DaemonSet is. `problems` say what keeps agents from running, as far as can be told."""
-
-    ready: int
-    desired: int
-    complete: bool
-    observed: bool  # the controller has seen the newest version
-    problems: tuple[Problem, ...] = ()
-
-
-def get_or_none(client: KubeClient, path: str, doing: str = "") -> Any:
-    """The object at a path; None where there is none."""
-    try:
-        return client.json("GET", path, doing=doing or f"get {path}")
-    except ApiError as error:
-        if error.status == 404:
-            return None
-        raise
 
 
 def has_monitoring(client: KubeClient) -> bool:
@@ -190,106 +160,6 @@ def _ensure_capability(client: KubeClient, secret: dict[str, Any], dry_run: bool
     return Step(describe(secret), "created")
 
 
-def rollout(client: KubeClient, namespace: str) -> Rollout:
-    """How far the agents are now, with the reasons for those that don't run."""
-    daemonset = get_or_none(client, _DAEMONSET.format(namespace), f"get daemonset {namespace}/{AGENT}")
-    if daemonset is None:
-        raise GenainetError(f"there is no DaemonSet {namespace}/{AGENT}", "Run `kubectl genainet deploy` first.")
-    status = daemonset.get("status", {})
-    desired, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
-    current = status.get("observedGeneration", 0) >= daemonset["metadata"].get("generation", 0)
-    updated = status.get("updatedNumberScheduled", 0)
-    complete = current and desired > 0 and ready >= desired and updated >= desired
-    return Rollout(
-        ready, desired, complete, current, () if complete else tuple(_problems(client, namespace, daemonset))
-    )
-
-
-def _problems(client: KubeClient, namespace: str, daemonset: dict[str, Any]) -> Iterator[Problem]:
-    events = _events(client, namespace, daemonset)
-    yield from daemonset_problems(events)
-    pods = client.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=_PODS).get("items") or []
-    for pod in pods:
-        if pod["metadata"].get("deletionTimestamp"):
-            continue
-        ended = _ended_container(pod)
-        log = _last_log(client, pod, ended) if ended else ""
-        problem = pod_problem(pod, _events(client, namespace, pod), log)
-        if problem is not None:
-            yield problem
-
-
-def _events(client: KubeClient, namespace: str, obj: dict[str, Any]) -> list[dict[str, Any]]:
-    """An object's events, oldest first; none where the user may not read them."""
-    selector = f"involvedObject.uid={obj['metadata'].get('uid', '')}"
-    try:
-        events = client.get(f"/api/v1/namespaces/{namespace}/events", fieldSelector=selector).get("items") or []
-    except ApiError:
-        return []
-    return sorted(events, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
-
-
-def _ended_container(pod: dict[str, Any]) -> str:
-    """The name of the container that has ended, the agent's before others; "" where none has."""
-    ended = [
-        container["name"]
-        for container in pod.get("status", {}).get("containerStatuses") or ()
-        if "terminated" in {**container.get("lastState", {}), **container.get("state", {})}
-    ]
-    return AGENT_CONTAINER if AGENT_CONTAINER in ended else next(iter(ended), "")
-
-
-def _last_log(client: KubeClient, pod: dict[str, Any], container: str) -> str:
-    path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/log"
-    for previous in ("true", "false"):
-        query = {"container": container, "previous": previous, "tailLines": "20", "limitBytes": "8192"}
-        try:
-            text = client.request("GET", path, query=query)
-        except (ApiError, Unreachable):
-            continue
-        if text and not text.startswith(_NO_LOG):
-            return text.decode("utf-8", "replace")
-    return ""
-
-
-def wait_for_rollout(
-    client: KubeClient, namespace: str, timeout_s: float, tell: Callable[[Rollout], None], interval_s: float = 1.0
-) -> Rollout:
-    """Waits until every agent is ready; `tell` gets each state that differs from the one before.
-
-    Raises GenainetError with the first problem when the time is up.
-    """
-    deadline = time.monotonic() + timeout_s
-    last_state: Rollout | None = None
-    while True:
-        state = rollout(client, namespace)
-        if state != last_state:
-            tell(state)
-            last_state = state
-        if state.complete:
-            return state
-        if time.monotonic() >= deadline:
-            raise _not_in_time(state, namespace, timeout_s)
-        time.sleep(interval_s)
-
-
-def _not_in_time(state: Rollout, namespace: str, timeout_s: float) -> GenainetError:
-    if not state.observed:
-        return GenainetError(
-            f"the cluster has not taken up the DaemonSet after {timeout_s:.0f} s", "Does kube-controller-manager run?"
-        )
-    if not state.desired and not state.problems:
-        return GenainetError("no node is selected for the agent", "See --node-selector and --tolerations.")
-    message = f"{state.ready} of {state.desired} agents are ready after {timeout_s:.0f} s"
-    if not state.problems:
-        return GenainetError(
-            message, f"See `kubectl -n {shlex.quote(namespace)} get pods`, or wait longer with --timeout."
-        )
-    first = state.problems[0]
-    where = f"on {first.node}, " if first.node else ""
-    return GenainetError(f"{message}; {where}{first.what}", first.hint)
-
-
 def undeploy(client: KubeClient, namespace: str, timeout_s: float, *, wait: bool = True) -> Iterator[Step]:
     """Removes what deploy made, the agents first; gives each step as it is done.
 
@@ -346,7 +216,7 @@ def _remove_extra(client: KubeClient, obj: dict[str, Any]) -> Step | None:
 def _wait_for_agents_to_end(client: KubeClient, namespace: str, deadline: float, timeout_s: float) -> None:
     ran: set[str] = set()  # UIDs of pods that were seen to run: where they don't any more, their kubelet has said so
     while True:
-        listed = client.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=_PODS).get("items") or []
+        listed = client.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=AGENT_PODS).get("items") or []
         ran |= {pod["metadata"]["uid"] for pod in listed if runs(pod)}
         pods = [p for p in listed if runs(p) or not (has_ended(p) or p["metadata"]["uid"] in ran)]
         if not pods:

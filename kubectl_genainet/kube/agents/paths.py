@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from kubectl_genainet.kube.client import KubeClient
+from kubectl_genainet.kube.failures import ApiError
+
 _PLURALS = {
     "Namespace": "namespaces",
     "ClusterRole": "clusterroles",
@@ -39,3 +42,13 @@ def describe(obj: dict[str, Any]) -> str:
     """ "daemonset genainet/genainet-agent", as messages name it."""
     namespace = obj["metadata"].get("namespace")
     return f"{obj['kind'].lower()} " + (f"{namespace}/" if namespace else "") + str(obj["metadata"]["name"])
+
+
+def get_or_none(client: KubeClient, path: str, doing: str = "") -> Any:
+    """The object at a path; None where there is none."""
+    try:
+        return client.json("GET", path, doing=doing or f"get {path}")
+    except ApiError as error:
+        if error.status == 404:
+            return None
+        raise

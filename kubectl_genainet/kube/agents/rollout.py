@@ -171,9 +171,9 @@ def _last_words(ended: Mapping[str, Any], log: str) -> str:
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     status = ended.get("exitCode", "?")
     if not lines:
-        return f"the agent ended with status {status} and said nothing"
+        return f"it ended with status {status} and said nothing"
     own_lines = [line for line in lines if line.startswith(_OWN)]
-    return f"the agent ended with status {status}: {(own_lines or lines)[-1]}"
+    return f"it ended with status {status}: {(own_lines or lines)[-1]}"
 
 
 def _crash_hint(log: str) -> str:

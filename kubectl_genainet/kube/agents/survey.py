@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import msgspec
 
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.kube.agents.deployment import rollout
 from kubectl_genainet.kube.agents.forward import Agent, dialler, find_agents, read_capability
+from kubectl_genainet.kube.agents.progress import rollout
 from kubectl_genainet.kube.agents.rollout import Problem
 from kubectl_genainet.kube.client import KubeClient
 from kubectl_genainet.kube.failures import ApiError

@@ -35,6 +35,15 @@ RESET_BY_APP = Diagnosis(
     "Look at the server's log and restarts at that time.",
     "enum sk_rst_reason, include/net/rstreason.h",
 )
+SENT_AFTER_CLOSE = Diagnosis(
+    Topic.CONNECTIONS,
+    "sent-after-close",
+    Severity.WARNING,
+    "the client sent data long after the server had closed the connection, and the server's TCP answered with a reset",
+    "The server closes idle connections sooner than the client gives them up; a request on such a connection fails.",
+    "Set the idle timeout of the client, or of its connection pool, below the server's; have it retry such requests.",
+    "RFC 9112, 9.3 and 9.5",
+)
 RESET_BY_CLIENT = Diagnosis(
     Topic.CONNECTIONS,
     "reset-by-client",

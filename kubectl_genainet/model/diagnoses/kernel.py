@@ -21,7 +21,7 @@ NO_ROUTE = Diagnosis(
     "no-route",
     Severity.ERROR,
     "there is no route to the destination",
-    "The namespace's routing table has no entry for the address.",
+    "The namespace's routing table has no entry for the address, or one that refuses it (unreachable, prohibit, blackhole).",
     "Look at the network plugin on that node: the pod network's route is missing.",
     "net/ipv4/route.c, net/ipv6/route.c",
     follows=frozenset({"stale-endpoint"}),

@@ -91,6 +91,17 @@ def _is_default(what: str) -> Option:
     return option
 
 
+def _payload_text(node: Node, reader: Reader, rule: Rule) -> Check:
+    """A text in the packet (xt_string.c): the first packet of a TCP connection carries none."""
+    reader.next()
+    absent = checks.assuming("the first packet of a connection carries no data", False)
+    return lambda s: None if s.tcp_flags is None else absent(s)
+
+
+def _no_word(node: Node, reader: Reader, rule: Rule) -> None:
+    return None
+
+
 def _one_word(node: Node, reader: Reader, rule: Rule) -> None:
     reader.next()
 
@@ -107,6 +118,9 @@ HEADER_OPTIONS: dict[str, Option] = {
     "--u32": _u32,
     "--connbytes": _connbytes,
     **dict.fromkeys(("--connbytes-dir", "--connbytes-mode"), _one_word),
+    **dict.fromkeys(("--string", "--hex-string"), _payload_text),
+    **dict.fromkeys(("--algo", "--from", "--to"), _one_word),
+    "--icase": _no_word,
     **dict.fromkeys(("--path", "--cgroup"), _of_socket),
     "--realm": _is_default("the route has no realm"),
     **dict.fromkeys(("--src-group", "--dst-group"), _is_default("the device is in group 0")),

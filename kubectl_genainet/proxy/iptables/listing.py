@@ -45,7 +45,7 @@ _EXTRAS: tuple[tuple[re.Pattern[str], str, bool], ...] = tuple(
         (r"^(?:tcp|udp|sctp|udplite|dccp) (?=[ds]pts?:|flags:)", "", False),
         (rf"^dpts?:{_VALUE}", "$0--dport $1", False),
         (rf"^spts?:{_VALUE}", "$0--sport $1", False),
-        (r"^flags:(!?)(0x[0-9A-Fa-f]+)/(0x[0-9A-Fa-f]+)", "FLAGS", False),
+        (r"^(?:tcp )?(?:tcp)?flags:(!? ?)(0x[0-9A-Fa-f]+)/(0x[0-9A-Fa-f]+)", "FLAGS", False),
         (rf"^multiport (dports|sports|ports) {_VALUE}", "-m multiport $0--$1 $2", False),
         (r"^ADDRTYPE match (?=dst-type|src-type)", "", False),
         (rf"^(dst-type|src-type) {_VALUE}", "-m addrtype $0--$1 $2", False),
@@ -53,6 +53,12 @@ _EXTRAS: tuple[tuple[re.Pattern[str], str, bool], ...] = tuple(
         (rf"^(?:connmark|CONNMARK) match\s+{_VALUE}", "-m connmark $0--mark $1", False),
         (r"^(!?\s?)ctstate (\S+)", "-m conntrack $1 --ctstate $2", False),
         (r"^(!?\s?)ctstatus (\S+)", "-m conntrack $1 --ctstatus $2", False),
+        (
+            rf"^(ctorigsrcport|ctorigdstport|ctorigsrc|ctorigdst|ctreplsrc|ctrepldst|ctproto) {_VALUE}",
+            "-m conntrack $0--$1 $2",
+            False,
+        ),
+        (r"^ctdir (\S+)", "-m conntrack --ctdir $1", False),
         (r"^(!?\s?)state (\S+)", "-m state $1 --state $2", False),
         (r"^statistic mode random probability (\S+)", "-m statistic --mode random --probability $1", False),
         (r"^statistic mode nth every (\d+)(?: packet (\d+))?", "-m statistic --mode nth --every $1", False),
@@ -184,7 +190,7 @@ def _rule(chain: str, line: str, *, verbose: bool) -> str:
         ("-s", "src", _EVERYWHERE),
         ("-d", "dst", _EVERYWHERE),
     ):
-        value = given[key]
+        value = given[key].removesuffix("--") or given[key]  # a long name of a protocol touches the next column
         if value not in everything:
             words.append(_option(option, value))
     if verbose:

@@ -130,6 +130,10 @@ def parse_iptables(
             policy = rest.partition(" ")[0]
             chain = table.chain(name)
             chain.policy = policy if policy not in ("-", "") else "ACCEPT" if chain.hook is None else ""
+        elif line.startswith(("-N ", "-P ")) and table is not None and len(words := line.split()) > 1:
+            chain = table.chain(words[1])
+            if line[1] == "P":
+                chain.policy = words[2] if len(words) > 2 else ""
         elif line.startswith("*"):
             if is_open and table is not None:
                 missing.append(f"it is cut short: table {table.name} has no COMMIT")

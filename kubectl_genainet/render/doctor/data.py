@@ -21,13 +21,8 @@ SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _LEVEL = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 
 
-def json_lines(report: Report) -> Iterator[bytes]:
-    """One object a line; `kind` is fact, workload, finding, accepted, not_checked, check, or summary (the last)."""
-    yield from map(msgspec.json.encode, records_of(report))
-
-
 def records_of(report: Report) -> Iterator[dict[str, Any]]:
-    """The report as records, each with its kind; the summary comes last."""
+    """The report as records; `kind` is fact, workload, finding, accepted, not_checked, check, or summary (the last)."""
     for kind, values in (
         ("fact", report.facts),
         ("workload", report.workloads),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from kubectl_genainet.render.document.model import Card, Document
 from kubectl_genainet.render.text import printable
+
+_LINK = re.compile(
+    r"(?i)(?<![a-z0-9])(www|https?|ftp|mailto|xmpp)([.:])"
+)  # what GitHub makes links of without being asked
 
 
 def markdown(document: Document) -> Iterator[str]:
@@ -24,7 +29,7 @@ def markdown(document: Document) -> Iterator[str]:
     if document.notes or document.commands:
         yield ""
     yield from (f"- {markdown_text(note)}" for note in document.notes)
-    yield from (f"- next: `{printable(command)}`" for command in document.commands)
+    yield from (f"- next: {_code(command)}" for command in document.commands)
 
 
 def _card(number: int, card: Card) -> Iterator[str]:
@@ -43,10 +48,18 @@ def _card(number: int, card: Card) -> Iterator[str]:
                 yield from ("", f"```{language}", printable_block(text), "```")
 
 
+def _code(text: str) -> str:
+    """A span of code, whatever backticks a name brought along."""
+    shown = printable(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    return f"{fence}{shown}{fence}" if len(fence) == 1 else f"{fence} {shown} {fence}"
+
+
 def printable_block(text: str) -> str:
     return "\n".join(printable(line).replace("```", "'''") for line in text.splitlines())
 
 
 def markdown_text(text: str) -> str:
     """A sentence as Markdown text: what would be markup is escaped."""
-    return "".join(f"\\{c}" if c in "\\`*_[]<>|#" else c for c in printable(text))
+    escaped = "".join(f"\\{c}" if c in "\\`*_[]<>|#&~" else c for c in printable(text))
+    return _LINK.sub(lambda link: f"{link[1]}\\{link[2]}", escaped)

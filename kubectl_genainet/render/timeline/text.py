@@ -10,7 +10,7 @@ from rich.text import Text
 
 from kubectl_genainet.model.results.timeline import Change, Hole, Onset, Series, SeriesName, Suspect, Timeline
 from kubectl_genainet.render.document.markdown import markdown_text
-from kubectl_genainet.render.live import write_json, write_yaml
+from kubectl_genainet.render.live import record_writer
 from kubectl_genainet.render.text import CERTAINTY_STYLE, duration, make_console, moment, printable
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -253,12 +253,7 @@ class DataView:
 
 
 def make_view(output: str) -> TextView | MarkdownView | DataView:
-    match output:
-        case "json":
-            return DataView(write_json)
-        case "yaml":
-            return DataView(write_yaml)
-        case "markdown":
-            return MarkdownView()
-        case _:
-            return TextView()
+    write = record_writer(output)
+    if write is not None:
+        return DataView(write)
+    return MarkdownView() if output == "markdown" else TextView()

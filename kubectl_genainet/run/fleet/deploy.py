@@ -15,9 +15,11 @@ from kubectl_genainet.kube.agents.base import (
     render,
 )
 from kubectl_genainet.kube.agents.record import RecordChoices
+from kubectl_genainet.model.user import NOBODY_ELSE, Impersonation
 
 if TYPE_CHECKING:
-    from kubectl_genainet.kube.agents.deployment import Rollout, Step
+    from kubectl_genainet.kube.agents.deployment import Step
+    from kubectl_genainet.kube.agents.progress import Rollout
 
 __all__ = [
     "NAMESPACE",
@@ -47,6 +49,7 @@ class Destination:
 
     context: str = ""
     kubeconfig: str = ""
+    user: Impersonation = NOBODY_ELSE
     timeout_s: float = 120.0
     wait: bool = True
 
@@ -62,11 +65,11 @@ def deploy_objects(options: DeployOptions) -> list[dict[str, Any]]:
 
 def deploy(options: DeployOptions, destination: Destination, view: DeployView, *, dry_run: bool = False) -> None:
     """Applies what differs, and waits for the agents. `dry_run` has the server check, and changes nothing."""
-    from kubectl_genainet.kube.agents import deployment
+    from kubectl_genainet.kube.agents import deployment, progress
     from kubectl_genainet.kube.client import connect
 
     deploy_objects(options)  # what is wrong with the options is said before the cluster is asked
-    client = connect(context=destination.context, kubeconfig=destination.kubeconfig)
+    client = connect(context=destination.context, kubeconfig=destination.kubeconfig, user=destination.user)
     if options.record is not None:
         options = msgspec.structs.replace(options, api_port=deployment.api_server_port(client))
     if options.metrics:
@@ -76,7 +79,7 @@ def deploy(options: DeployOptions, destination: Destination, view: DeployView, *
     for step in deployment.deploy(client, options, destination.timeout_s, dry_run=dry_run):
         view.step(step)
     if destination.wait and not dry_run:
-        deployment.wait_for_rollout(client, options.namespace, destination.timeout_s, view.rollout)
+        progress.wait_for_rollout(client, options.namespace, destination.timeout_s, view.rollout)
 
 
 def undeploy(namespace: str, destination: Destination, view: DeployView) -> None:
@@ -84,6 +87,6 @@ def undeploy(namespace: str, destination: Destination, view: DeployView) -> None
     from kubectl_genainet.kube.agents import deployment
     from kubectl_genainet.kube.client import connect
 
-    client = connect(context=destination.context, kubeconfig=destination.kubeconfig)
+    client = connect(context=destination.context, kubeconfig=destination.kubeconfig, user=destination.user)
     for step in deployment.undeploy(client, namespace, destination.timeout_s, wait=destination.wait):
         view.step(step)

@@ -9,9 +9,9 @@ import msgspec
 
 from kubectl_genainet import __version__
 from kubectl_genainet.errors import GenainetError
-from kubectl_genainet.kube.user import NOBODY_ELSE, Impersonation
 from kubectl_genainet.model.events import Hello
 from kubectl_genainet.model.results.fleet import AgentStatus, Versions
+from kubectl_genainet.model.user import NOBODY_ELSE, Impersonation
 from kubectl_genainet.stream import ask_all
 from kubectl_genainet.wire import PROTOCOL
 

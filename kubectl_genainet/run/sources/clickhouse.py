@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.objects import ObjectsRange, objects_range
 from kubectl_genainet.history.ranges import NodeRange
@@ -127,7 +125,14 @@ class ClickHouseSource(HistorySource):
         sql, parameters = records_query(request, self._services_of(request.addresses))
         self._take_records(rebuilt, self.engine.rows(sql, parameters))
         wanted = Wanted(tuple(Part(part) for part in request.parts), request.addresses or None)
-        return {node: rebuilt.range(node, request.since_ns, request.until_ns, wanted) for node in nodes}
+        ranges: dict[str, NodeRange | GenainetError] = {}
+        for node in nodes:
+            try:
+                ranges[node] = rebuilt.range(node, request.since_ns, request.until_ns, wanted)
+            except GenainetError as error:
+                ranges[node] = error
+                self.failed_nodes.add(node)
+        return ranges
 
     def _state_rows(self) -> Rebuilt:
         """What every question reads: which times are covered, and the state of nodes and objects."""
@@ -136,14 +141,16 @@ class ClickHouseSource(HistorySource):
         begin = min((int(at_ns) for _, at_ns in whole), default=since)
         rebuilt = Rebuilt()
         between = {"since": min(begin, since) - BLOCK_NS, "until": until}
-        try:
-            for node, each, whole, first in self.engine.rows(COVERS, {**between, "blocks": BLOCKS_AS_ONE}):
+        unread = ""
+        for node, each, whole, first in self.engine.rows(COVERS, {**between, "blocks": BLOCKS_AS_ONE}):
+            try:
                 for body in each:
                     rebuilt.cover(node, body)
                 if not each:
                     rebuilt.cover(node, whole, int(first))
-        except msgspec.ValidationError as error:
-            raise GenainetError(f"{self} holds rows that this version can't read: {error}") from None
+            except GenainetError as error:  # the time that it stands for is a gap
+                unread = error.message
+        self._warn_of(unread)
         self._take_records(rebuilt, self.engine.rows(STATES, between))
         return rebuilt
 
@@ -154,6 +161,9 @@ class ClickHouseSource(HistorySource):
                 rebuilt.record(node, int(session), int(number), int(position), int(at_ns), body)
             except GenainetError as error:
                 unread = error.message
+        self._warn_of(unread)
+
+    def _warn_of(self, unread: str) -> None:
         if unread:
             self._warn(f"{self} holds rows that were left out: {unread}")
 

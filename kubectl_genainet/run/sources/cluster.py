@@ -6,8 +6,8 @@ import shlex
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from kubectl_genainet.kube.user import Impersonation
 from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.user import Impersonation
 from kubectl_genainet.run.agents import Agents, Warn
 from kubectl_genainet.run.sources.base import Follower, Source
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import re
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ import msgspec
 
 from kubectl_genainet.assets import asset_dir
 from kubectl_genainet.errors import GenainetError, InputError
-from kubectl_genainet.history.blocks import Block, Flag, scan
+from kubectl_genainet.history.blocks import Block, BlockError, Flag, scan
 from kubectl_genainet.history.names import SnapshotNames
 from kubectl_genainet.history.rows import OBJECTS, Names, Nobody, Row, attributes_of, rows_of_folder
 from kubectl_genainet.history.store import segments
@@ -199,7 +200,8 @@ def names_in(folder: Path) -> Names:
     for segment in segments(folder):
         for part in scan(segment.path.read_bytes()):
             if isinstance(part, Block) and Flag.STATE in part.flags:
-                last = next((r for r in part.records() if isinstance(r, ClusterChanged)), last)
+                with contextlib.suppress(BlockError):
+                    last = next((r for r in part.records() if isinstance(r, ClusterChanged)), last)
     return SnapshotNames(last.snapshot) if last is not None else Nobody()
 
 

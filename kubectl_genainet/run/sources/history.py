@@ -21,7 +21,7 @@ from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.recorded import HISTORY, RecordedSource, for_verb
 from kubectl_genainet.stream import HistoryAnswer, history
-from kubectl_genainet.wire import FilterEntry, HistoryRequest
+from kubectl_genainet.wire import MAX_HISTORY_ADDRESSES, FilterEntry, HistoryRequest
 
 ALL = ("::", "0.0.0.0", "")
 
@@ -95,7 +95,7 @@ class HistorySource(RecordedSource):
             if self._bundle is not None:
                 return for_verb(self._bundle, verb)
             addresses = frozenset(entry.ip for entry in filters)
-            if addresses.intersection(ALL):
+            if addresses.intersection(ALL) or len(addresses) > MAX_HISTORY_ADDRESSES:
                 addresses = frozenset()
             key = (verb, addresses)
             if key not in self._replays:

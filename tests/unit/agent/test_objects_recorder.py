@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from kubectl_genainet.agent.objects import server
 from kubectl_genainet.agent.objects.recorder import ObjectsRecorder
+from kubectl_genainet.agent.serve.server import AnyCaller
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.bundle import read_bundle
-from kubectl_genainet.history.objects import objects_range
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.history.blocks import scan
+from kubectl_genainet.history.objects import Objects, objects_range
 from kubectl_genainet.history.ranges import node_range
 from kubectl_genainet.history.read import NOT_RUN, RangeReader
 from kubectl_genainet.history.store import Bounds
+from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.events import ClusterChanged
+from kubectl_genainet.model.history import ObjectChanged
 from tests.unit.history.recording import MONO, SECOND, WALL
 
 
@@ -41,3 +55,77 @@ def test_two_runs_give_the_objects_and_name_what_was_not_seen(tmp_path: Path) ->
     assert known.snapshot is not None and len(known.snapshot.objects) == len(snapshot.objects)
     spans = [((g.since_ns - WALL) // SECOND, (g.until_ns - WALL) // SECOND, g.why) for g in known.gaps]
     assert sorted(spans) == [(5, 10, "the API server is away"), (10, 30, NOT_RUN)]
+
+
+def test_the_log_says_each_thing_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "LOOK_S", 0.001)
+    snapshot = ClusterSnapshot(objects=())
+    answers: list[str | ClusterSnapshot] = ["held", "held", "held", "away", "away", snapshot, "held", snapshot]
+
+    def look() -> ClusterSnapshot | None:
+        if len(answers) == 1:
+            watch.stopping.set()
+        answer = answers.pop(0)
+        if isinstance(answer, str):
+            raise GenainetError(answer)
+        return answer
+
+    watch = server.Watch(ObjectsRecorder(tmp_path, Bounds()), look)
+    watch.run()
+    said = [line.removeprefix("genainet-objects: ") for line in capsys.readouterr().err.splitlines()]
+    assert said == ["held", "away", "the objects can be read again", "held", "the objects can be read again"]
+
+
+def test_who_says_nothing_makes_room_for_a_health_check(tmp_path: Path) -> None:
+    async def run() -> bytes:
+        recorder = ObjectsRecorder(tmp_path / "kept", Bounds())
+        objects = server.ObjectsServer(tmp_path / "kept", recorder, AnyCaller(), lambda: True)
+        path = str(tmp_path / "objects.sock")
+        async with await asyncio.start_unix_server(objects.handle, path=path):
+            silent = [await asyncio.open_unix_connection(path) for _ in range(server.MAX_CONNECTIONS + 4)]
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            async with asyncio.timeout(20):
+                answer = await reader.readuntil(b"\r\n")
+            for _, opened in [*silent, (reader, writer)]:
+                opened.close()
+        return answer
+
+    assert asyncio.run(run()) == b"HTTP/1.1 200 \r\n"
+
+
+def test_files_are_their_owners_and_a_killed_recorder_leaves_nothing_else(tmp_path: Path) -> None:
+    """kill -9 between two writes: what is there is what was written, and can be read."""
+    kept = tmp_path / "kept"
+    program = (
+        "import os, signal, sys; from pathlib import Path;"
+        "from kubectl_genainet.agent.objects.recorder import ObjectsRecorder;"
+        "from kubectl_genainet.history.store import Bounds; from kubectl_genainet.model.cluster import ClusterSnapshot;"
+        "recorder = ObjectsRecorder(Path(sys.argv[1]), Bounds()); recorder.see(ClusterSnapshot(objects=()));"
+        "recorder.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"import os; os.umask(0); {program}", str(kept)], timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    (segment,) = kept.iterdir()
+    assert segment.suffix == ".seg" and [kept.stat().st_mode & 0o777, segment.stat().st_mode & 0o777] == [0o700, 0o600]
+    assert [type(part).__name__ for part in scan(segment.read_bytes())] == ["Block"]
+
+
+def test_kinds_of_one_name_of_two_groups_are_two_objects() -> None:
+    def policy(api_version: str) -> dict[str, Any]:
+        metadata = {"name": "allow", "namespace": "d"}
+        return {"apiVersion": api_version, "kind": "NetworkPolicy", "metadata": metadata}
+
+    objects = Objects()
+    objects.take(ClusterChanged(objects=[policy("networking.k8s.io/v1"), policy("projectcalico.org/v3")]))
+    objects.take(
+        ObjectChanged(
+            at_ns=1, object_kind="NetworkPolicy", namespace="d", name="allow", api_version="projectcalico.org/v3"
+        )
+    )
+    left = objects.now("")
+    assert left is not None and [raw["apiVersion"] for raw in left.objects] == ["networking.k8s.io/v1"]

@@ -19,12 +19,14 @@ VERSION = "v1.33.1"
 
 
 class FakeApi:
-    """Objects by their path. `requests` are (method, path) of all that changes something, `reads` counts the others."""
+    """Objects by their path. `requests` are (method, path) of all that changes something, `reads` counts the others;
+    `users` are the user and the groups that each request asked to be taken for."""
 
     def __init__(self) -> None:
         self.objects: dict[str, Object] = {}
         self.requests: list[tuple[str, str]] = []
         self.reads = 0
+        self.users: set[tuple[str | None, tuple[str, ...]]] = set()
         self._uids = 0
 
     def put(self, path: str, obj: Object) -> Object:
@@ -79,6 +81,8 @@ def fake_api(folder: Path) -> Iterator[tuple[FakeApi, str]]:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
             url = urlsplit(self.path)
+            groups = self.headers.get_all("Impersonate-Group") or ()
+            api.users.add((self.headers.get("Impersonate-User"), tuple(groups)))
             status, value = api.answer(self.command, url.path, parse_qs(url.query), body)
             text = json.dumps(value).encode()
             self.send_response(status)

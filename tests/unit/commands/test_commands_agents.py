@@ -164,6 +164,12 @@ def test_a_watched_status_shows_a_node_again_when_it_changes(cluster: Cluster, m
     assert cluster.run("status", "-o", "name").stdout.splitlines() == ["node/node-1", "node/node-2"]
 
 
+@pytest.mark.parametrize("command", [("deploy", "--no-wait"), ("undeploy",), ("status",), ("version",)])
+def test_the_api_server_is_asked_as_another_user(cluster: Cluster, command: tuple[str, ...]) -> None:
+    cluster.run(*command, "--as", "ana", "--as-group", "sre", "--as-group", "system:masters")
+    assert cluster.api.users == {("ana", ("sre", "system:masters"))}
+
+
 def test_a_watched_status_warns_of_the_same_thing_once(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubectl_genainet.kube.agents.survey.dialler", lambda _, agent: answering(agent.node))
     cluster.deploy()

@@ -166,7 +166,9 @@ def targets_in_one_zone(world: World) -> None:
 
 @fault("readiness-probe", eks, MODEL, "spec.template.spec.containers[0].readinessProbe")
 def no_readiness_probe(world: World) -> None:
-    del world.spec("Deployment", "my-llama-finetuned")["containers"][0]["readinessProbe"]
+    server = world.spec("Deployment", "my-llama-finetuned")["containers"][0]
+    del server["readinessProbe"]
+    server["startupProbe"]["httpGet"]["path"] = "/livez"  # which does not wait for the model either
 
 
 @fault("readiness-probe-model", eks, MODEL, "spec.template.spec.containers[0].readinessProbe.tcpSocket")

@@ -35,11 +35,13 @@ def test_another_number_is_another_name() -> None:
 
 
 def test_a_port_beside_a_declared_one_is_information() -> None:
-    one = findings(MODEL + SERVICE % ("coder-7b", "[{name: a, port: 9400}]"), "service-target-port")
+    served = MODEL.replace("registry.test/app:1", "vllm/vllm-openai:v0.10.0")
+    one = findings(served + SERVICE % ("coder-7b", "[{name: a, port: 9400}]"), "service-target-port")
     two = findings(
-        MODEL + SERVICE % ("coder-7b", "[{name: a, port: 8000}, {name: b, port: 9400}]"), "service-target-port"
+        served + SERVICE % ("coder-7b", "[{name: a, port: 8000}, {name: b, port: 9400}]"), "service-target-port"
     )
-    assert [f.severity.value for f in one + two] == ["warning", "info"]
+    other = findings(MODEL + SERVICE % ("coder-7b", "[{name: a, port: 9400}]"), "service-target-port")
+    assert [f.severity.value for f in one + two + other] == ["warning", "info", "info"]
 
 
 def test_a_port_of_a_label_is_known() -> None:

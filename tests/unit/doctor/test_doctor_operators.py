@@ -98,7 +98,9 @@ def test_services_are_joined_by_the_labels_that_the_operator_adds(text: str, sel
 
 def test_the_operators_own_probes_count_unless_they_are_switched_off() -> None:
     assert findings(NIM, "readiness-probe") == []
-    (found,) = findings(NIM + "  readinessProbe: {enabled: false}\n", "readiness-probe")
+    off = NIM + "  readinessProbe: {enabled: false}\n"
+    assert findings(off, "readiness-probe") == [], "the operator's startup probe waits for the model"
+    (found,) = findings(off + "  startupProbe: {enabled: false}\n", "readiness-probe")
     assert found.evidence[0].field == "spec"
     assert found.remedy is not None
     assert found.remedy.command == "kubectl -n serving edit nimservice.apps.nvidia.com/embed"

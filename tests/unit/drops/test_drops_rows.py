@@ -131,6 +131,7 @@ def dropped(
     packets: int = 5,
     location: str = "nft_do_chain",
     opening: bool = True,
+    answering: bool = False,
 ) -> DropCount:
     return DropCount(
         node="node-1",
@@ -142,6 +143,7 @@ def dropped(
         location=location,
         bytes=60 * packets,
         opening=opening,
+        answering=answering,
     )
 
 
@@ -167,7 +169,9 @@ def rows(*events: Event, admits: bool = True, **options: Any) -> list[DropRow]:
     correlator = DropCorrelator(snapshot(admits=admits), **options)
     for event in (report(), *events):
         correlator.feed(event)
-    return Rows(correlator).build()
+    built = Rows(correlator)
+    built.is_final = True
+    return built.build()
 
 
 def rules(*lines: str) -> RulesetDump:
@@ -507,6 +511,9 @@ def test_background_is_counted_apart_and_shown_on_demand() -> None:
 
 
 def test_syn_without_a_reason_is_no_background() -> None:
+    assert is_background(
+        "NOT_SPECIFIED", "sk_stream_kill_queues", opening=False, multicast=False
+    )  # 6.1, a FIN nobody read
     assert not is_background("NOT_SPECIFIED", "tcp_v4_rcv", opening=True, multicast=False)
     assert not is_background("NOT_SPECIFIED", "ip_error", opening=False, multicast=False)
 
@@ -551,9 +558,14 @@ def sampled(reason: str, **rest: Any) -> list[Event]:
         location=values["location"],
         tcp=tcp,
     )
-    opening = values["flags"] == 2
     count = dropped(
-        values["flow"], reason=reason, netns=values["netns"], location=values["location"], opening=opening, packets=1
+        values["flow"],
+        reason=reason,
+        netns=values["netns"],
+        location=values["location"],
+        opening=values["flags"] == 2,
+        answering=values["flags"] == 18,
+        packets=1,
     )
     return [packet, count]
 
@@ -624,9 +636,40 @@ def test_port_that_the_pod_itself_redirects_to_is_its_proxys() -> None:
     assert row.drop is not None and "REDIRECT --to-ports 15006" in (row.drop.rule or "")
 
 
+def test_port_that_a_pod_of_the_target_redirects_to_is_the_targets_whenever_its_rules_come() -> None:
+    own = RulesetDump(
+        node="node-1",
+        t_ns=1,
+        source="iptables-nft",
+        text="*nat\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -p tcp -j REDIRECT --to-ports 15006\nCOMMIT\n",
+    )
+    read = NetnsRules(node="node-1", t_ns=2, netns=LLAMA_NS, dumps=(own,))
+    died = [
+        event
+        for port in (15006, 9999)  # the other has nothing to do with the target
+        for event in sampled("NO_SOCKET", flow=tcp(UI, 40000, LLAMA, port), netns=LLAMA_NS, location="tcp_v4_rcv")
+    ]
+    of_target: dict[str, Any] = {"concerns": lambda flow: flow.dport == 8080, "pods": lambda: {LLAMA}}
+    for events in ((read, *died), (*died, read)):
+        (row,) = rows(*events, **of_target)
+        assert row.check == "redirect-without-listener" and row.server is not None and row.server.port == 15006
+    assert rows(*died, **of_target) == []
+
+
 def test_mild_reason_is_an_error_where_it_keeps_connections_from_opening() -> None:
-    severities = {flags: rows(*sampled("OTHERHOST", flags=flags))[0].severity for flags in (2, 18, 24)}
+    sent = {2: REQUEST, 18: REQUEST.reversed, 24: REQUEST}
+    severities = {
+        flags: rows(*sampled("OTHERHOST", flow=flow, flags=flags))[0].severity for flags, flow in sent.items()
+    }
     assert severities == {2: Severity.ERROR, 18: Severity.ERROR, 24: Severity.INFO}
+
+
+@pytest.mark.parametrize(("flags", "towards"), [(2, True), (18, False)])
+def test_packets_of_a_handshake_say_themselves_which_end_serves(flags: int, *, towards: bool) -> None:
+    flow = tcp(UI, 40000, LLAMA, 51000)  # no object knows either port, and the server's is the higher
+    (row,) = rows(*sampled("OTHERHOST", flow=flow if towards else flow.reversed, flags=flags))
+    assert row.client is not None and row.server is not None
+    assert (row.client.ip, row.server.ip, row.server.port) == (UI, LLAMA, 51000)
 
 
 def test_segment_without_a_connection_is_no_closed_port() -> None:
@@ -652,6 +695,17 @@ def test_full_queue_of_half_open_connections_is_a_row() -> None:
         correlator.feed(event)
     (row,) = Rows(correlator).build()
     assert (row.check, row.packets, row.severity) == ("syn-queue-full", 131, Severity.ERROR)
+
+
+def test_reset_is_from_outside_only_when_the_other_nodes_have_counted_too() -> None:
+    reset = ResetCount(node="node-1", t_ns=10, netns=UI_NS, flow=REQUEST.reversed, packets=1, sent=False, reason="")
+    correlator = DropCorrelator(snapshot())
+    for event in (report(), reset):
+        correlator.feed(event)
+    built = Rows(correlator)
+    assert built.build() == []
+    built.is_final = True
+    assert [row.check for row in built.build()] == ["reset-from-outside"]
 
 
 def test_agents_own_questions_are_no_drops() -> None:

@@ -16,6 +16,8 @@ import yaml
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.kube.agents.base import DeployOptions
 from kubectl_genainet.kube.agents.deployment import Step, api_server_port, deploy, has_monitoring, undeploy
+from kubectl_genainet.kube.agents.progress import wait_for_rollout
+from kubectl_genainet.kube.agents.record import RecordChoices
 from kubectl_genainet.kube.client import KubeClient, connect
 
 DAEMONSET = "/apis/apps/v1/namespaces/genainet/daemonsets/genainet-agent"
@@ -209,3 +211,25 @@ def test_the_apparmor_profile_is_a_field_where_the_api_has_it(
     field = agent["securityContext"].get("appArmorProfile")
     annotated = any("apparmor" in key for key in template["metadata"].get("annotations", {}))
     assert (field, annotated) == (({"type": "Unconfined"}, False) if has_field else (None, True))
+
+
+def test_a_rollout_waits_for_the_recorder_of_objects_too(api: Remembering, client: KubeClient) -> None:
+    list(deploy(client, DeployOptions(record=RecordChoices())))
+    api.objects[DAEMONSET]["status"] = {"desiredNumberScheduled": 1, "numberReady": 1, "updatedNumberScheduled": 1}
+    waiting = {"reason": "CrashLoopBackOff", "message": "back-off"}
+    ended = {"terminated": {"exitCode": 1, "message": "genainet-objects: the folder can't be made"}}
+    container = {"name": "objects", "ready": False, "state": {"waiting": waiting}, "lastState": ended}
+    pod = {
+        "metadata": {"name": "genainet-objects-x", "namespace": "genainet", "uid": "1"},
+        "spec": {"nodeName": "n1"},
+        "status": {"containerStatuses": [container]},
+    }
+    api.put("/api/v1/namespaces/genainet/pods", {"metadata": {}, "items": [pod]})
+    api.put("/api/v1/namespaces/genainet/events", {"metadata": {}, "items": []})
+    with pytest.raises(GenainetError) as refused:
+        wait_for_rollout(client, "genainet", 0, lambda _: None)
+    assert "1 of 1 agents are ready" in refused.value.message
+    assert "genainet-objects: it ended with status 1: genainet-objects: the folder can't" in refused.value.message
+    deployment = api.objects["/apis/apps/v1/namespaces/genainet/deployments/genainet-objects"]
+    deployment["status"] = {"readyReplicas": 1, "updatedReplicas": 1}
+    assert wait_for_rollout(client, "genainet", 0, lambda _: None).complete

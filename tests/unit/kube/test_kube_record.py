@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from kubectl_genainet.assets import asset_dir
+from kubectl_genainet.cli import cli
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.kube.agents.base import DeployOptions, render
 from kubectl_genainet.kube.agents.record import HISTORY_CAPABILITY, RecordChoices
@@ -116,3 +118,12 @@ def test_who_does_not_hold_the_lease_records_nothing() -> None:
     held = HeldObjects(None, lease(server, "b"))  # type: ignore[arg-type]
     with pytest.raises(GenainetError, match="another recorder"):
         held.newer()
+
+
+@pytest.mark.parametrize("option", [("--record-size", "256Mi"), ("--record-for", "1h"), ("--record-dns", "off")])
+def test_an_option_of_the_recorder_without_it_is_refused(option: tuple[str, str]) -> None:
+    runner = CliRunner()
+    alone = runner.invoke(cli, ["deploy", "--dry-run=client", *option])
+    assert isinstance(alone.exception, InputError) or "need --record" in alone.output, alone.output
+    assert alone.exit_code != 0 and option[0] in str(alone.exception) + alone.output
+    assert runner.invoke(cli, ["deploy", "--dry-run=client", "--record", *option]).exit_code == 0

@@ -86,9 +86,9 @@ def test_matches(match: str, matches: bool) -> None:
 
 
 def test_an_unknown_match_makes_the_verdict_unknown_and_is_named() -> None:
-    result = evaluate(filter_rules("FORWARD -m string --string x --algo bm -j DROP"), packet())
+    result = evaluate(filter_rules("FORWARD -m geoip --source-country XX -j DROP"), packet())
     assert result.verdict is RulesetVerdict.UNKNOWN
-    assert any("string" in name for name in result.unknown)
+    assert any("geoip" in name for name in result.unknown)
     assert result.dropping_rules[0].chain == "FORWARD"
     outcomes = {o.verdict for o in result.outcomes}
     assert outcomes == {RulesetVerdict.DROP, RulesetVerdict.NO_MATCH}

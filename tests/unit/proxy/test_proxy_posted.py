@@ -219,3 +219,74 @@ def test_a_command_is_read_with_its_table() -> None:
     assert command is not None
     assert (command.program, command.table, command.is_ipv6) == ("ip6tables", "nat", True)
     assert command_of("nothing works") is None
+
+
+HEAD = " pkts bytes target     prot opt in     out     source               destination\n"
+
+
+def filter_listing(*rules: str) -> str:
+    chains = {"INPUT": "", "FORWARD": "".join(f"{rule}\n" for rule in rules), "OUTPUT": ""}
+    return "\n".join(f"Chain {name} (policy ACCEPT 0 packets, 0 bytes)\n{HEAD}{body}" for name, body in chains.items())
+
+
+@pytest.mark.parametrize(
+    ("rest", "matches"),
+    [
+        ("tcpflags: 0x17/0x02", True),  # 1.8.9 and later
+        ("tcpflags:! 0x17/0x02", False),
+        ("tcp flags:0x17/0x02", True),
+        ("tcp flags:!0x17/0x02", False),
+        ("ctstate NEW ctorigdstport 80 ctorigdst 10.96.3.4", True),
+        ("ctorigdst 10.96.3.5", False),
+        ("ctdir ORIGINAL ctproto 6", True),
+    ],
+)
+def test_what_a_listing_says_of_a_match(rest: str, matches: bool) -> None:
+    rule = f"    1    60 DROP       tcp  --  *      *       0.0.0.0/0            0.0.0.0/0            {rest}"
+    wanted = RulesetVerdict.DROP if matches else RulesetVerdict.NO_MATCH
+    assert evaluate(ruleset(filter_listing(rule)), WEB).verdict is wanted
+
+
+def test_a_long_protocol_touches_the_next_column_of_a_listing() -> None:
+    rule = "    1    60 DROP       ipencap--  *      *       0.0.0.0/0            0.0.0.0/0"
+    assert evaluate(ruleset(filter_listing(rule)), WEB).verdict is RulesetVerdict.NO_MATCH
+
+
+def test_titles_name_the_tables_of_listings() -> None:
+    text = f"----- MANGLE TABLE -----\n{filter_listing()}----- NAT TABLE -----\n{LISTING}"
+    assert [table.name for table in ruleset(text).tables] == ["mangle", "nat"]
+
+
+@pytest.mark.parametrize("pipe", ["| grep -v cali", "| head -50", "| sudo tail"])
+def test_the_output_of_a_filter_answers_for_nothing(pipe: str) -> None:
+    result = evaluate(ruleset(f"$ iptables-save -t nat {pipe}\n{IPTABLES}"), WEB)
+    assert result.verdict is RulesetVerdict.UNKNOWN
+    assert "filters its output" in result.unknown[0]
+
+
+def test_two_nodes_in_one_text_are_told_by_their_tables() -> None:
+    text = "\n".join(line for line in IPTABLES.splitlines() if not line.startswith("#"))
+    both = f"node-1:\n{text}\nnode-2:\n{text.replace('10.244.1.9', '10.244.1.8')}\n"
+    assert evaluate(ruleset(both), WEB).verdict is RulesetVerdict.UNKNOWN
+    assert evaluate(ruleset(f"{text}\n{text}\n"), WEB).verdict is RulesetVerdict.DNAT
+
+
+def test_prose_behind_a_table_of_nft_is_no_part_of_it() -> None:
+    assert evaluate(ruleset(f"{NFT}\nand nothing else helps. Any idea?\n"), WEB).verdict is RulesetVerdict.DNAT
+    assert evaluate(ruleset(f'{NFT}\ninclude "/etc/nftables.d/*.nft"\n'), WEB).verdict is RulesetVerdict.UNKNOWN
+
+
+def test_remarks_behind_arrows_are_no_words_of_a_rule() -> None:
+    remarked = NFT.replace("@service-ips\n", "@service-ips    ← it stops here\n")
+    assert evaluate(ruleset(remarked), WEB).verdict is RulesetVerdict.DNAT
+
+
+def test_a_text_in_the_packet_is_not_in_the_first_one_of_a_connection() -> None:
+    text = "*filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD {} -m string --string BitTorrent --algo bm --to 65535 -j DROP\nCOMMIT\n"
+    first = evaluate(ruleset(text.format("-p tcp")), WEB)
+    assert (first.verdict, first.assumed) == (
+        RulesetVerdict.NO_MATCH,
+        ("the first packet of a connection carries no data",),
+    )
+    datagram = Packet(src="10.244.2.7", dst="10.96.3.4", dport=80, protocol=Protocol.UDP, bridged=False)
+    assert evaluate(ruleset(text.format("-p udp")), datagram).verdict is RulesetVerdict.UNKNOWN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import kubectl_genainet
 from kubectl_genainet import cli
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.policy import PolicyEndpoint, PolicyFlow
+from kubectl_genainet.render.document.markdown import markdown, markdown_text
+from kubectl_genainet.render.document.model import Document
 from kubectl_genainet.render.text import tell
 from kubectl_genainet.why.remedies import explain_command
 
@@ -63,3 +66,13 @@ def test_a_printed_command_quotes_what_a_name_brought_along() -> None:
     )
     words = shlex.split(explain_command(flow))
     assert words == ["kubectl", "genainet", "explain", "pod/a/x;reboot", "pod/b/$(reboot):80", "--patch"]
+
+
+def test_a_name_is_no_markup_in_markdown() -> None:
+    name = "[x](http://e) <b> a|b `c` &#64; ~~d~~ www.e.com _www.e.com HTTPS://e mailto:e"
+    text = markdown_text(name)
+    assert re.sub(r"\\(.)", r"\1", text) == name, "nothing but escapes is added"
+    bare = re.sub(r"\\.", "", text)
+    assert not set(bare) & set("[]<>|`*_~&#") and not re.search(r"(?i)www\.|https?:|mailto:", bare)
+    document = Document(title="t", headline=name, commands=("x 'a`b``c'",))
+    assert list(markdown(document))[-1] == "- next: ``` x 'a`b``c' ```"

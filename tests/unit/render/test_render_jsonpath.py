@@ -62,7 +62,46 @@ def test_commands_write_a_line_a_record() -> None:
     assert done.stdout.splitlines()[-1] == "summary" and set(done.stdout.splitlines()) == {"path", "summary"}
 
 
-def test_a_bad_template_and_a_go_template_fail_before_anything_is_read() -> None:
-    assert run("trace", "--from", "nowhere.gnb", "-o", "jsonpath={.hops[").returncode == 2
-    done = run("trace", "--from", "nowhere.gnb", "-o", "go-template={{.kind}}")
-    assert done.returncode == 2 and "use -o jsonpath=TEMPLATE" in done.stderr
+@pytest.mark.parametrize("template", ['{"\\x"}', '{"\\ud800"}', '{"\\q é"}', '{"\\777"}'])
+def test_a_literal_that_is_none_stays_as_it_is(template: str) -> None:
+    text = JsonPathTemplate(template).text_of(RECORD)
+    assert text.encode() and "é" in (text if "é" in template else "é")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{}" * 8000,
+        '{.hops[?(@.device =~ "(a+)+$")].device}',
+        "{.labels.`sub(/(a+)+$/, x)`}",
+        "{" * 3000,
+    ],
+)
+def test_a_template_that_would_take_long_or_does_not_fit_is_refused(template: str) -> None:
+    with pytest.raises(InputError):
+        JsonPathTemplate(template).text_of(RECORD)
+
+
+def test_names_within_an_object_do_nothing_to_a_terminal() -> None:
+    text = JsonPathTemplate("{.flow}{.hops}").text_of({"flow": {"\u202e": "\x9b2J\x7f"}, "hops": ["é"]})
+    assert text.isprintable() and "é" in text
+
+
+def test_a_template_of_a_file_is_the_same(tmp_path: Path) -> None:
+    (tmp_path / "kind.txt").write_text("{.kind}\n")
+    done = run("diagnose", "svc/my-llama-svc", "--from", str(BUNDLE), "-o", f"jsonpath-file={tmp_path / 'kind.txt'}")
+    assert (done.returncode, done.stdout) == (1, "diagnosis\n")
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ("jsonpath={.hops[", "JSONPath"),
+        ("go-template={{.kind", "does not end"),
+        ("jsonpath-file=nowhere.txt", "can't read nowhere.txt"),
+        ("go-template", "is not one of"),
+    ],
+)
+def test_a_bad_template_fails_before_anything_is_read(output: str, said: str) -> None:
+    done = run("trace", "--from", "nowhere.gnb", "-o", output)
+    assert done.returncode == 2 and said in done.stderr and "nowhere.gnb" not in done.stderr

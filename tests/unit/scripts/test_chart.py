@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
@@ -12,30 +13,37 @@ from typing import Any
 import pytest
 import yaml
 
+from kubectl_genainet.kube.agents.record import RecordChoices, enable_record, record_objects
 from scripts.chart import ROOT, TEMPLATES, templates
 
 CHART = ROOT / "chart"
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text())
 
 
+def value_of(values: dict[str, Any], path: str) -> Any:
+    """The value at "a.b"."""
+    return functools.reduce(lambda value, name: value[name], path.split("."), values)
+
+
 def rendered_here(values: dict[str, Any], namespace: str) -> str:
-    """`{{ .Values.x }}`, `{{ .Release.Namespace }}`, `{{- toYaml .Values.x | nindent N }}` and a whole file's `if`."""
+    """`{{ .Values.x.y }}`, `{{ .Release.Namespace }}`, `{{- toYaml .Values.x | nindent N }}` and `if`, not nested."""
     parts = []
     for name, text in templates().items():
         if not name.endswith(".yaml"):
             continue
-        condition = re.match(r"\{\{- if \.Values\.(\w+) \}\}\n(.*)\{\{- end \}\}\n\Z", text, re.S)
-        if condition is not None:
-            if not values[condition[1]]:
-                continue
-            text = condition[2]
+        text = re.sub(
+            r"\s*\{\{- if \.Values\.([\w.]+) \}\}(.*?)\s*\{\{- end \}\}",
+            lambda m: m[2] if value_of(values, m[1]) else "",
+            text,
+            flags=re.S,
+        )
         text = re.sub(
             r"\s*\{\{- toYaml \.Values\.(\w+) \| nindent (\d+) \}\}",
             lambda m: "".join("\n" + " " * int(m[2]) + line for line in yaml.safe_dump(values[m[1]]).splitlines()),
             text,
         )
         text = text.replace("{{ .Release.Namespace }}", namespace)
-        text = re.sub(r"\{\{ \.Values\.(\w+) \}\}", lambda m: str(values[m[1]]), text)
+        text = re.sub(r"\{\{ \.Values\.([\w.]+) \}\}", lambda m: str(value_of(values, m[1])), text)
         assert "{{" not in text, text
         parts.append(text)
     return "\n---\n".join(parts)
@@ -63,6 +71,16 @@ def base() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("render", RENDERERS)
 def test_the_chart_renders_to_the_base(render: Any) -> None:
     assert objects(render(VALUES, "genainet")) == base()
+
+
+@pytest.mark.parametrize("render", RENDERERS)
+def test_the_chart_records_as_the_kustomize_component_does(render: Any) -> None:
+    values = VALUES | {"record": {"enabled": True, "size": "1Gi", "for": "48h", "dns": "off"}}
+    wanted = base()
+    daemonset = next(o for o in wanted if o["kind"] == "DaemonSet")
+    enable_record(daemonset["spec"]["template"], RecordChoices("1Gi", "48h", dns=False))
+    wanted += record_objects()
+    assert objects(render(values, "genainet")) == sorted(wanted, key=lambda o: (o["kind"], o["metadata"]["name"]))
 
 
 @pytest.mark.parametrize("render", RENDERERS)

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,68 @@ def test_a_wheel_is_the_same_twice(tmp_path: Path) -> None:
         (wheel,) = (tmp_path / number).glob("*.whl")
         sums.append(hashlib.sha256(wheel.read_bytes()).hexdigest())
     assert sums[0] == sums[1]
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Path:
+    """A release of one archive, signed; beside it `signers`, `key` and `other`, which nobody believes."""
+    for name in ("key", "other"):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)]
+        subprocess.run(command, check=True, timeout=30)
+    public = " ".join((tmp_path / "key.pub").read_text().split()[:2])
+    (tmp_path / "signers").write_text(f'# comment\nrelease namespaces="kubectl-genainet" {public}\n')
+    folder = tmp_path / "release"
+    folder.mkdir()
+    archive = folder / "kubectl-genainet-linux-amd64.tar.gz"
+    archive.write_bytes(b"archive")
+    said = provenance.statement([archive], commit="c" * 40, source="s")
+    (folder / "kubectl-genainet-linux-amd64.provenance.json").write_text(json.dumps(said, indent=1))
+    sign(folder, "key")
+    return folder
+
+
+def sign(folder: Path, key: str) -> None:
+    script = str(ROOT / "scripts/sign-release.sh")
+    subprocess.run(["bash", script, str(folder), str(folder.parent / key)], check=True, timeout=30)
+
+
+def verify(folder: Path, signers: Path) -> str:
+    """What the script says against the release; "" where it is verified."""
+    script = str(ROOT / "scripts/verify-release.sh")
+    done = subprocess.run(
+        ["bash", script, str(folder), str(signers)], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode == 0) is done.stdout.startswith("verified: ")
+    return done.stderr if done.returncode else ""
+
+
+def test_a_release_is_verified_by_its_signature_without_a_network(release: Path) -> None:
+    signers = release.parent / "signers"
+    assert verify(release, signers) == ""
+    assert "names no key" in verify(release, ROOT / "scripts/release-signers")  # until the maintainers have one
+    (release / "kubectl-genainet-linux-amd64.provenance.json").unlink()  # who needs only the archive
+    assert verify(release, signers) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda folder: (folder / "kubectl-genainet-linux-amd64.tar.gz").write_bytes(b"other"), "not the one"),
+        (lambda folder: (folder / "more.tar.gz").write_bytes(b"other"), "not in SHA256SUMS"),
+        (lambda folder: sign(folder, "other"), "not signed"),
+        (lambda folder: (folder / "SHA256SUMS").write_text("0" * 64 + "  a\n"), "not signed"),
+        (lambda folder: (folder / "SHA256SUMS.sig").unlink(), "belong beside"),
+    ],
+)
+def test_a_release_that_was_changed_is_refused(release: Path, change: Callable[[Path], object], says: str) -> None:
+    change(release)
+    assert says in verify(release, release.parent / "signers")
+
+
+def test_a_provenance_of_another_archive_is_refused(release: Path) -> None:
+    (release / "kubectl-genainet-linux-amd64.tar.gz").write_bytes(b"other")
+    sign(release, "key")
+    assert "another archive" in verify(release, release.parent / "signers")
 
 
 def test_a_provenance_says_what_was_built_from_what(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def client_ip() -> str:
 def buckets(
     failing: Iterable[range] = (), slow: Iterable[range] = (), lost_lookups: Iterable[range] = (), *, seed: int = 1
 ) -> list[Event]:
-    """A bucket every 10 s; the ranges are seconds since the begin. What is well has some noise, and a failure now and then."""
+    """A bucket every 10 s; the ranges are seconds since the start. What is well has some noise, and a failure now and then."""
     noise = random.Random(seed)
     made: list[Event] = []
     for at_s in range(0, HOURS * 3600, 10):
@@ -89,12 +89,17 @@ def policy(at_s: float, name: str = "lock-down", namespace: str = "default") -> 
         "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
     }
     return ObjectChanged(
-        at_ns=BEGIN + int(at_s * SECOND), object_kind="NetworkPolicy", namespace=namespace, name=name, after=after
+        at_ns=BEGIN + int(at_s * SECOND),
+        object_kind="NetworkPolicy",
+        namespace=namespace,
+        name=name,
+        api_version="networking.k8s.io/v1",
+        after=after,
     )
 
 
 def rollout(at_s: float, name: str, namespace: str, images: tuple[str, str]) -> list[ObjectChanged]:
-    """A Deployment that is there from the begin, and gets another image."""
+    """A Deployment that is there from the start, and gets another image."""
 
     def deployment(image: str) -> dict[str, Any]:
         template = {"spec": {"containers": [{"name": "main", "image": image}]}}
@@ -102,7 +107,14 @@ def rollout(at_s: float, name: str, namespace: str, images: tuple[str, str]) -> 
         return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"template": template}}
 
     return [
-        ObjectChanged(at_ns=at, object_kind="Deployment", namespace=namespace, name=name, after=deployment(image))
+        ObjectChanged(
+            at_ns=at,
+            object_kind="Deployment",
+            namespace=namespace,
+            name=name,
+            api_version="apps/v1",
+            after=deployment(image),
+        )
         for at, image in ((BEGIN - SECOND, images[0]), (BEGIN + int(at_s * SECOND), images[1]))
     ]
 

@@ -92,9 +92,8 @@ def ndots(cluster: Cluster) -> Problems:
                 ),
             ),
             Remedy(
-                "Set ndots to 2 (names of other namespaces' Services then need NAME.NAMESPACE.svc), or end the "
-                "names with a "
-                "dot.",
+                "Set ndots to 2 (NAME and NAME.NAMESPACE are still looked up in the search domains; musl no longer finds "
+                "NAME.NAMESPACE.svc), or end the names with a dot.",
                 command=_ndots_edit(client),
             ),
             severity=Severity.INFO if cluster.role(client) in _AT_THE_START else None,

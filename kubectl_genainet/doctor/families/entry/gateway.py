@@ -8,11 +8,12 @@ from typing import Any
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import at, condition, items, kubectl, mapping, number, sh, text
+from kubectl_genainet.doctor.predicates.edits import edit
 from kubectl_genainet.doctor.predicates.inference import INFERENCE, pool_labels, pools
 from kubectl_genainet.doctor.predicates.policy_text import adding
 from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, alike, nearly_selected
 from kubectl_genainet.model.finding import Evidence, NotChecked, ObjectRef, Remedy, Severity
-from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.kube import KubeObject, Service
 
 GROUP = "gateway.networking.k8s.io"
 ROUTES = ("HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute")
@@ -73,7 +74,8 @@ def gateway_accepted(cluster: Cluster) -> Problems:
             )
             if failed and failed[0].field.startswith(f"status.listeners[{index}]"):
                 failed = (failed[0], f"listener {text(listener, 'name')}: {failed[1]}")
-        if failed is None and not items(gateway.raw, "status", "conditions"):
+        taken_up = items(gateway.raw, "status", "conditions") or not cluster.lives(text(gateway.raw, "metadata", "uid"))
+        if failed is None and not taken_up:
             name = text(gateway.raw, "spec", "gatewayClassName")
             failed = (
                 seen(gateway.ref, "status.conditions", None, f"no controller took it up (class {name})"),
@@ -160,7 +162,9 @@ def _missing_backend(
             if not port or any(p.port == port for p in service.spec.ports):
                 return None
             has = ", ".join(str(p.port) for p in service.spec.ports)
-            return seen(route.ref, f"{field}.port", str(port), f"{service.ref} has no port {port}, but {has}")
+            if cluster.extent.varies(service.ref):
+                return NotChecked(str(route.ref), f"{service.ref} is given more than once")
+            return seen(route.ref, f"{field}.port", str(port), f"{service.ref} has no port {port}, but {has or 'none'}")
     elif kind == "InferencePool":
         found = [p for p in pools(cluster) if (p.namespace, p.name) == (namespace, name)]
         if any(p.group == group for p in found):
@@ -214,8 +218,8 @@ def reference_grant(cluster: Cluster) -> Problems:
             )
             elsewhere = "" if granted else cluster.partial("ReferenceGrant", namespace)
             held = any((o.namespace, o.name) == (namespace, name) for o in cluster.snapshot.of(kind))
-            if elsewhere and not held:
-                yield NotChecked(str(route.ref), elsewhere)
+            if elsewhere and (route.unplaced or not held):
+                yield NotChecked(str(route.ref), f"{route.ref} names no namespace" if route.unplaced else elsewhere)
             elif not granted:
                 yield Problem(
                     f"no ReferenceGrant in {namespace} lets it use {kind} {name}",
@@ -254,7 +258,8 @@ def inference_pool(cluster: Cluster) -> Problems:
     """An InferencePool has no pods, a port its pods don't have, or no endpoint picker.
 
     Looks at spec.selector, spec.targetPorts (v1alpha2: targetPortNumber) and spec.endpointPickerRef (v1alpha2:
-    extensionRef) with the Service it names and its endpoints.
+    extensionRef) with the Service it names, its endpoints, and the pool that the picker's arguments name (--pool-name,
+    --pool-namespace, --pool-group).
 
     Why: the Gateway asks the endpoint picker for a pod on every request; without it (FailClose is the default) all
     requests fail, and without matching pods it has none to pick. An error: every request for the pool fails.
@@ -298,9 +303,45 @@ def inference_pool(cluster: Cluster) -> Problems:
         yield from _picker_problems(cluster, pool)
 
 
+_TOLD = (
+    ("name", ("--pool-name", "--poolName", "-poolName")),
+    ("namespace", ("--pool-namespace", "--poolNamespace", "-poolNamespace")),
+    ("group", ("--pool-group", "--poolGroup", "-poolGroup")),
+)
+
+
+def _watches_another_pool(cluster: Cluster, pool: KubeObject, service: Service) -> Problems:
+    """The endpoint picker is told to watch a pool of another name, namespace or API group: it never has an endpoint."""
+    own = {"name": pool.name, "namespace": pool.namespace, "group": pool.group}
+    for workload in cluster.workloads_of(service):
+        for container in workload.containers:
+            for what, names in _TOLD:
+                value = container.option(*names)
+                if not value or value == own[what] or "$" in value or "{" in value:
+                    continue
+                said = f"it is told {names[0]} {value}, and the pool's {what} is {own[what]}"
+                yield Problem(
+                    f"{workload.ref}, its endpoint picker, watches another pool",
+                    pool.ref,
+                    (
+                        seen(workload.ref, workload.field(f"{container.field}.args"), value, said),
+                        seen(
+                            pool.ref, "spec.endpointPickerRef.name", service.metadata.name, f"{service.ref} leads to it"
+                        ),
+                    ),
+                    Remedy(
+                        "Name this pool, with its namespace and group, in the picker's arguments.",
+                        command=edit(workload),
+                    ),
+                )
+
+
 def _picker_problems(cluster: Cluster, pool: KubeObject) -> Problems:
     field, picker = _picker(pool)
-    name = text(picker, "name")
+    name, kind = text(picker, "name"), text(picker, "kind") or "Service"
+    if kind != "Service":
+        yield NotChecked(str(pool.ref), f"its endpoint picker is a {kind}, which its gateway knows")
+        return
     service = cluster.services_by_key.get((pool.namespace, name))
     elsewhere = cluster.partial("Service", pool.namespace)
     near = alike(name, (n for namespace, n in cluster.services_by_key if namespace == pool.namespace)) if name else ""
@@ -326,6 +367,7 @@ def _picker_problems(cluster: Cluster, pool: KubeObject) -> Problems:
             (seen(pool.ref, f"{field}.port", port, f"the ports of {service.ref} are {has}"),),
             Remedy("Name the port on which the endpoint picker serves gRPC.", command=kubectl(pool.ref, "edit")),
         )
+    yield from _watches_another_pool(cluster, pool, service)
     if cluster.missing("EndpointSlice"):
         yield NotChecked(str(pool.ref), cluster.missing("EndpointSlice"))
         return

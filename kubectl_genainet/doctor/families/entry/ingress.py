@@ -224,6 +224,9 @@ def ingress_tls(cluster: Cluster) -> Problems:
             if certificate is None and unread:
                 yield NotChecked(f"Secret {ingress.namespace}/{name} of {ingress.ref}", unread)
                 continue
+            if certificate is not None and not ready and not cluster.lives(text(certificate.raw, "metadata", "uid")):
+                yield NotChecked(f"Secret {ingress.namespace}/{name} of {ingress.ref}", f"{certificate.ref} makes it")
+                continue
             hosts = ", ".join(strings(tls, "hosts"))
             evidence = [seen(ingress.ref, f"spec.tls[{index}].secretName", name, f"for {hosts or 'all hosts'}")]
             if certificate is not None:

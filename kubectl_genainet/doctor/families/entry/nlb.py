@@ -183,7 +183,7 @@ def nlb_idle_timeout(cluster: Cluster) -> Problems:
     for service, _, lb_class in load_balancers(cluster):
         in_tree = not by_controller(service, lb_class) and service.metadata.annotations.get(TYPE) == "nlb"
         is_nlb = by_controller(service, lb_class) or in_tree
-        if not is_nlb or not cluster.serves_models(service):
+        if not is_nlb or not cluster.streams(service):
             continue
         for port, key, timeout in idle_timeouts(service):
             if _terminates_tls(service, port):

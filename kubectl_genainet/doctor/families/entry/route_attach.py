@@ -18,7 +18,7 @@ from kubectl_genainet.doctor.objects.raw import (
     strings,
     text,
 )
-from kubectl_genainet.model.finding import Evidence, Remedy, Severity
+from kubectl_genainet.model.finding import Evidence, NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 
 _KINDS = {
@@ -95,6 +95,12 @@ def route_listener(cluster: Cluster) -> Problems:
             gateway = gateways.get((text(parent, "namespace") or route.namespace, text(parent, "name")))
             listeners = list(enumerate(items(gateway.raw, "spec", "listeners"))) if gateway is not None else []
             if gateway is None or not listeners or _is_accepted(route, gateway):
+                continue
+            if cluster.extent.varies(gateway.ref) or route.unplaced != gateway.unplaced:
+                guess = route if route.unplaced else gateway
+                several = cluster.extent.varies(gateway.ref)
+                reason = f"{gateway.ref} is given more than once" if several else f"{guess.ref} names no namespace"
+                yield NotChecked(str(route.ref), reason)
                 continue
             section, port = text(parent, "sectionName"), number(parent, "port")
             meant = [

@@ -10,7 +10,7 @@ from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.podspec import Container
 from kubectl_genainet.doctor.objects.raw import at, items, strings, text
 from kubectl_genainet.doctor.objects.workloads import Workload
-from kubectl_genainet.doctor.predicates.devices import privileged, rdma_requests
+from kubectl_genainet.doctor.predicates.devices import device_requests, privileged, rdma_requests
 from kubectl_genainet.doctor.predicates.edits import edit_container, edit_shared_memory
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.units import quantity
@@ -80,8 +80,9 @@ def _serves_kubelet(workload: Workload) -> bool:
 def rdma_host_path(cluster: Cluster) -> Problems:
     """A pod mounts the node's RDMA devices instead of requesting one.
 
-    Looks at hostPath volumes of /dev/infiniband (or below) that a container without privileges mounts and that requests no
-    RDMA resource. Device plugins and DRA drivers, which list the devices for the kubelet, are left out.
+    Looks at hostPath volumes of /dev/infiniband (or below) that a container without privileges mounts and that requests
+    no device besides accelerators: what a resource such as nvidia.com/hostdev brings, its name does not tell. Device
+    plugins and DRA drivers, which list the devices for the kubelet, are left out.
 
     Why: the device files are there, and the container's device cgroup does not let it open them: ibv_open_device
     fails. A device plugin (or DRA) adds both. A warning: the job runs on TCP, or stops.
@@ -96,9 +97,7 @@ def rdma_host_path(cluster: Cluster) -> Problems:
             if not path.startswith(DEVICE_NODES):
                 continue
             users = [c for c in workload.containers if text(volume, "name") in _mounted(c)]
-            barred = [
-                c for c in users if not privileged(c) and not rdma_requests(c) and not c.amount("vpc.amazonaws.com/efa")
-            ]
+            barred = [c for c in users if not privileged(c) and not device_requests(c)]
             if barred:
                 yield Problem(
                     f"container {barred[0].name} mounts {path} and may not open its devices",

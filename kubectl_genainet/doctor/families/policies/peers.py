@@ -105,7 +105,10 @@ def policy_one_sided(cluster: Cluster) -> Problems:
             ]
             for client in clients:
                 for server in servers:
+                    declared = {(spoken, n) for c in server.template.all_containers for n, _, spoken in c.ports}
                     for protocol, wanted in ports:
+                        if declared and (protocol, wanted) not in declared:
+                            continue  # the rule is for several servers, and this one has another port
                         if not wanted or (client.ref, server.ref, protocol, wanted) in configured:
                             continue
                         found = cluster.admits(client, server, protocol, wanted)

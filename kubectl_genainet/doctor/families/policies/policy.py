@@ -193,6 +193,7 @@ def policy_service_port(cluster: Cluster) -> Problems:
         selector = mapping(policy.raw, "spec", "podSelector")
         selected = [w for w in by_namespace.get(policy.namespace, ()) if selector_matches(selector, w.labels)]
         for r, rule in enumerate(items(policy.raw, "spec", "ingress")):
+            admitted = {number(entry, "port") for entry in items(rule, "ports")}
             for p, entry in enumerate(items(rule, "ports")):
                 port = number(entry, "port")
                 if not port or "endPort" in entry:
@@ -211,6 +212,8 @@ def policy_service_port(cluster: Cluster) -> Problems:
                     if port in declared or wrong is None:
                         continue
                     target = cluster.target_port(workload, wrong[1])
+                    if target in admitted:
+                        break  # both are named, and the pods' own counts
                     field = f"spec.ingress[{r}].ports[{p}].port"
                     yield Problem(
                         f"port {port} is that of {wrong[0].ref}; its pods listen on {target}",

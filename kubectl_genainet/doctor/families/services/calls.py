@@ -80,7 +80,11 @@ def call_host(cluster: Cluster) -> Problems:
         namespace, name = key
         own = [n for ns, n in cluster.services_by_key if ns == namespace]
         near = alike(name, own)
-        others = [s.namespace for s in cluster.snapshot.of("Service", "") if s.name == name and not s.unplaced]
+        client = cluster.object_of(call.client)
+        placed = client is None or not client.unplaced
+        others = [
+            s.namespace for s in cluster.snapshot.of("Service", "") if placed and s.name == name and not s.unplaced
+        ]
         elsewhere = cluster.partial("Service", namespace)
         if elsewhere and not near and not others:
             yield NotChecked(str(call.client.ref), f"Service {namespace}/{name} is not here: {elsewhere}")

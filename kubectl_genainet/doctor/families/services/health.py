@@ -33,6 +33,12 @@ _PROBED_BY_OPERATOR = ("ray.io", "serving.kserve.io", "nvidia.com", "kubeai.org"
 _LISTEN_EARLY = ("Ollama", "TorchServe", "llama.cpp", "Ray Serve", "DJL Serving", "NIM")
 
 
+# Stacks whose servers announce themselves to their frontend once the model is loaded, and need no Service.
+_REGISTER = ("Dynamo worker",)
+# Stacks that load a model when the first request names it: no probe waits for one.
+_LOAD_ON_REQUEST = ("Ollama", "LocalAI")
+
+
 def _ready_path(cluster: Cluster, workload: Workload) -> str:
     """The path that answers 200 only when the model is loaded; empty for a stack that is not known."""
     stack = cluster.stack(workload)
@@ -59,7 +65,8 @@ def _probe(cluster: Cluster, workload: Workload, container: Container, name: str
 def readiness_probe(cluster: Cluster) -> Problems:
     """A model server has no readiness probe.
 
-    Looks at the readinessProbe of the serving container of recognised model servers.
+    Looks at the readinessProbe of the serving container of recognised model servers. A startupProbe that asks the model
+    waits for it as well: until it has passed, the pod is not ready.
 
     Why: the pod becomes an endpoint as soon as its process starts; for the minutes that the model loads, one client
     in several is refused. A warning: requests fail while a new pod loads its model, not afterwards.
@@ -69,7 +76,9 @@ def readiness_probe(cluster: Cluster) -> Problems:
     for workload, found in cluster.model_servers:
         container = serving_container(workload)
         probed = workload.group in _PROBED_BY_OPERATOR or workload.ref.kind.startswith("RayCluster")
-        if container is None or container.probe("readinessProbe") or probed:
+        registers = found.stack in _REGISTER and not cluster.services_of(workload)
+        waits = container is not None and _startup_waits(container, found.stack)
+        if container is None or container.probe("readinessProbe") or probed or registers or waits:
             continue
         field = workload.field(f"{container.field}.readinessProbe")
         yield Problem(
@@ -147,16 +156,16 @@ def startup_budget(cluster: Cluster) -> Problems:
     Looks at startupProbe (else livenessProbe) of model servers: initialDelaySeconds + periodSeconds ×
     failureThreshold, against the time from start to Ready that its pods took. Where no pod became ready, a budget
     under two minutes of a container that was restarted, or that has no startup probe, is reported. A probe of a path that
-    does not wait for the model (/v2/health/live) is left out.
+    does not wait for the model (/v2/health/live) is left out, and so are servers that load a model when it is asked for.
 
     Why: the kubelet kills the container in the middle of loading, again and again, and the Service never has all
     its endpoints. A warning: a model that loads fast enough is not touched.
 
     Source: https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/
     """
-    for workload, _ in cluster.model_servers:
+    for workload, known in cluster.model_servers:
         container = serving_container(workload)
-        if container is None:
+        if container is None or known.stack in _LOAD_ON_REQUEST:
             continue
         kind = "startupProbe" if container.probe("startupProbe") else "livenessProbe"
         probe = container.probe(kind)
@@ -188,6 +197,14 @@ def _more_time(workload: Workload, container: Container, probe: Probe) -> Remedy
         workload, container, "startupProbe", {**asked, "periodSeconds": 10, "failureThreshold": 180}
     )
     return Remedy("Give loading its own, longer startup probe; liveness only starts after it.", command=command)
+
+
+def _startup_waits(container: Container, stack: str) -> bool:
+    """Whether a container's startup probe waits for the model; until it has passed, the pod is not ready."""
+    probe = container.probe("startupProbe")
+    if probe is None or probe.handler in ("exec", ""):
+        return probe is not None and probe.handler == "exec"
+    return _asks_the_model(probe) and not (probe.handler == "tcpSocket" and stack in _LISTEN_EARLY)
 
 
 def _asks_the_model(probe: Probe) -> bool:

@@ -7,6 +7,7 @@ import re
 from kubectl_genainet.doctor.check import Area, Problem, Problems, check, on_node, seen
 from kubectl_genainet.doctor.objects.cluster import Cluster
 from kubectl_genainet.doctor.objects.raw import command, kubectl, patch
+from kubectl_genainet.doctor.objects.stacks import repository
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.local_drops import local_drops
 from kubectl_genainet.doctor.predicates.selectors import added_by_a_controller, nearly_selected
@@ -73,10 +74,10 @@ def service_target_port(cluster: Cluster) -> Problems:
     """A Service's target port is not a port of its pods.
 
     Looks at spec.ports[].targetPort against the container ports of all workloads that it selects: a name that none of
-    them declares is an error. A number that none declares, where they declare others of that protocol, is a warning where
-    no port of the Service leads to a declared one, else information: declaring ports is optional. It is not reported where
-    the number stands in the command line, the variables, the annotations, labels or probes, or where the port is for
-    metrics, which are seldom declared.
+    them declares is an error. A number that none declares, where GenAI workloads declare others of that protocol, is a
+    warning where no port of the Service leads to a declared one, else information: declaring ports is optional. It is
+    not reported where the number stands in the command line, the variables, the annotations, labels or probes, or where
+    the port is for metrics, which are seldom declared. Proxies of Gateways are left out: they are told where to listen.
 
     Why: with an unknown name the endpoint has no port at all; with a wrong number connections are refused by the
     pod.
@@ -86,6 +87,9 @@ def service_target_port(cluster: Cluster) -> Problems:
     for service in cluster.services:
         workloads = cluster.workloads_of(service) if _plain(service) else ()
         if not workloads or any(not w.metadata for w in workloads):  # an operator composes such pods, with their ports
+            continue
+        if any(_is_a_proxy(w) for w in workloads):
+            yield NotChecked(str(service.ref), f"{workloads[0].ref} listens where its control plane tells it to")
             continue
         for index, port in enumerate(service.spec.ports):
             target = port.target_port or port.port
@@ -102,6 +106,7 @@ def service_target_port(cluster: Cluster) -> Problems:
             if any(cluster.extent.varies(w.ref) for w in workloads):
                 yield NotChecked(str(service.ref), f"{workload.ref} is given more than once")
                 continue
+            counts = any(w.key in cluster.genai for w in workloads)  # of others, what they listen on is not known
             choices = sorted({name for _, name, _ in declared if name}) if named else [str(n) for n in same]
             yield Problem(
                 f"targetPort {target} is not a port of {workload.ref}",
@@ -112,12 +117,28 @@ def service_target_port(cluster: Cluster) -> Problems:
                         workload.ref,
                         workload.field("containers[*].ports"),
                         choices,
-                        f"its containers declare {', '.join(choices) or 'no port'} ({port.protocol})",
+                        f"its containers declare {', '.join(choices) or 'no port with a name'} ({port.protocol})",
                     ),
                 ),
                 _name_a_port(service, index, choices, named),
-                severity=None if named else Severity.INFO if _meets(service, declared) else Severity.WARNING,
+                severity=None
+                if named
+                else Severity.WARNING
+                if counts and not _meets(service, declared)
+                else Severity.INFO,
             )
+
+
+# Images of proxies that are told their listeners by Gateways and Ingresses.
+_PROXY = re.compile(
+    r"(^|/)(envoy(-distroless)?|envoy-proxy|envoy-wrapper|proxyv2|agentgateway|traefik|kong|apisix|pilot)($|[:@-])"
+)
+
+
+def _is_a_proxy(workload: Workload) -> bool:
+    """Whether the pods are the data plane of a Gateway, whose listeners are no ports of a container."""
+    marked = any(key.startswith("gateway.networking.k8s.io/") for key in workload.labels)
+    return marked or any(_PROXY.search(repository(c.image)) for c in workload.containers)
 
 
 def _mentions(workload: Workload, port: int) -> bool:

@@ -33,17 +33,6 @@ class Listening:
     host_field: str
 
 
-def _option(container: Container, name: str) -> tuple[str, int]:
-    """(value, index in the joined words) of a command line option (--name VALUE, --name=VALUE), wherever it stands."""
-    words = [w for word in container.words for w in word.split()]
-    for index, word in enumerate(words):
-        if word == name and index + 1 < len(words):
-            return words[index + 1].strip("'\""), index
-        if word.startswith(f"{name}="):
-            return word.partition("=")[2].strip("'\""), index
-    return "", -1
-
-
 def _listening(cluster: Cluster) -> Iterator[Listening]:
     """The model servers that are told where to listen, in scope."""
     for workload, found in cluster.model_servers:
@@ -53,7 +42,7 @@ def _listening(cluster: Cluster) -> Iterator[Listening]:
         env = cluster.variables(workload, container)
         command = workload.field(f"{container.field}.{'args' if container.raw.get('args') else 'command'}")
         if found.stack in _OPTIONS:
-            port, host = _option(container, "--port")[0], _option(container, _OPTIONS[found.stack])[0]
+            port, host = container.option("--port"), container.option(_OPTIONS[found.stack])
             own = cluster.stack(workload)
             default = own.port if own is not None and own.port in {n for n, _, _ in container.ports} else 0
             number = int(port) if port.isdecimal() else default if not port else 0
@@ -126,7 +115,8 @@ def server_port(cluster: Cluster) -> Problems:
             only = service.spec.ports[0] if len(service.spec.ports) == 1 else None
             target = cluster.target_port(workload, only) if only is not None else 0
             declared = {n for n, _, _ in listening.container.ports}  # another one is left to service-target-port
-            if only is not None and (target in declared or not declared) and target not in (0, port, *others):
+            another = target in others or listening.container.is_told(target)  # such as the port where ranks meet
+            if only is not None and (target in declared or not declared) and target not in (0, port) and not another:
                 said = f"port {only.port} goes to {target}"
                 yield Problem(
                     f"it sends to port {target}, and {workload.ref} listens on {port}",

@@ -140,15 +140,18 @@ def virtual_service_gateway(cluster: Cluster) -> Problems:
                 )
                 continue
             taken = [h for s in items(gateway.raw, "spec", "servers") for h in strings(s, "hosts")]
-            for host in strings(virtual.raw, "spec", "hosts"):
-                if taken and not any(_covers(pattern, host) for pattern in taken):
-                    said = f"{gateway.ref} takes {', '.join(taken)}"
-                    yield Problem(
-                        f"its Gateway does not take the host {host}",
-                        virtual.ref,
-                        (
-                            seen(virtual.ref, "spec.hosts", host, said),
-                            seen(gateway.ref, "spec.servers[*].hosts", taken, said),
-                        ),
-                        Remedy("Add the host to a server of the Gateway.", command=_edit(gateway)),
-                    )
+            hosts = strings(virtual.raw, "spec", "hosts")
+            refused = [host for host in hosts if taken and not any(_covers(pattern, host) for pattern in taken)]
+            if "mesh" in strings(virtual.raw, "spec", "gateways") and refused != hosts:
+                refused = []  # the Gateway's hosts are among them; the others are those of clients in the mesh
+            for host in refused:
+                said = f"{gateway.ref} takes {', '.join(taken)}"
+                yield Problem(
+                    f"its Gateway does not take the host {host}",
+                    virtual.ref,
+                    (
+                        seen(virtual.ref, "spec.hosts", host, said),
+                        seen(gateway.ref, "spec.servers[*].hosts", taken, said),
+                    ),
+                    Remedy("Add the host to a server of the Gateway.", command=_edit(gateway)),
+                )

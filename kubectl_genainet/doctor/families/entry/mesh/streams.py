@@ -39,7 +39,7 @@ def mesh_stream_timeout(cluster: Cluster) -> Problems:
             continue
         for index, http in enumerate(items(virtual.raw, "spec", "http")):
             hosts = [text(r, "destination", "host") for r in items(http, "route")]
-            if not any(cluster.serves_models(_host(cluster, virtual.namespace, h)) for h in hosts):
+            if not any(cluster.streams(_host(cluster, virtual.namespace, h)) for h in hosts):
                 continue
             for path in (("timeout",), ("retries", "perTryTimeout")):
                 value = at(http, *path)

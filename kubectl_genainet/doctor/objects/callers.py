@@ -1,0 +1,134 @@
+"""GenAI workloads that are known by their calls: the applications in front of models, and the stores that these ask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from kubectl_genainet.doctor.objects.calls import Call
+from kubectl_genainet.doctor.objects.raw import items, text
+from kubectl_genainet.doctor.objects.recognise import BATCH, Recognised, container_stack
+from kubectl_genainet.doctor.objects.stacks import Role, stack_named
+from kubectl_genainet.doctor.objects.workloads import Workload, WorkloadKey
+from kubectl_genainet.model.finding import Certainty
+from kubectl_genainet.model.kube import Service
+
+# Hosts of models that others run.
+_MODEL_API = re.compile(
+    r"^(api\.(openai|anthropic|mistral|deepseek|groq|together|cohere|perplexity|fireworks)\.(com|ai|xyz)|"
+    r"generativelanguage\.googleapis\.com|.*-aiplatform\.googleapis\.com|.*\.openai\.azure\.com|"
+    r"bedrock(-runtime)?\..*\.amazonaws\.com|openrouter\.ai|integrate\.api\.nvidia\.com)\.?$"
+)
+
+
+def with_callers(
+    recognised: Mapping[WorkloadKey, Recognised],
+    calls: Iterable[Call],
+    workloads_of: Callable[[Service], Iterable[Workload]],
+) -> dict[WorkloadKey, Recognised]:
+    """The recognised workloads, as applications those that call one of them, or one that does, and their stores.
+
+    A chat front end calls a RAG application that calls the model server. Training is not called for answers. A search
+    engine or a cache that an application calls is taken for its vector store.
+    """
+    found = dict(recognised)
+    calls = tuple(calls)
+    for call in calls:
+        asks = call.service is None and _MODEL_API.search(call.host) is not None
+        if (
+            asks
+            and call.client.key not in found
+            and not _runs_once(call.client)
+            and call.client.ref.kind != "DaemonSet"
+        ):
+            why = f"calls {call.host} ({call.evidence.field})"
+            found[call.client.key] = Recognised(
+                call.client.ref, Role.APPLICATION, "", (why,), len(call.client.pods), Certainty.ASSUMED
+            )
+    calls = tuple(c for c in calls if c.service is not None)
+    changed = True
+    while changed:
+        changed = False
+        for call in calls:
+            for callee in workloads_of(call.service) if call.service is not None else ():
+                related = (
+                    _caller(call, found.get(callee.key))
+                    if call.client.key not in found
+                    else _store(call, callee, found)
+                )
+                if related is not None:
+                    found[call.client.key if call.client.key not in found else callee.key] = related
+                    changed = True
+    return found
+
+
+def _caller(call: Call, callee: Recognised | None) -> Recognised | None:
+    if callee is None or callee.role in (Role.TRAINING, Role.ACCELERATED) or _runs_once(call.client):
+        return None
+    why = f"calls {call.service.ref if call.service else call.host} ({call.evidence.field})"
+    return Recognised(call.client.ref, Role.APPLICATION, "", (why,), len(call.client.pods), Certainty.ASSUMED)
+
+
+def _runs_once(workload: Workload) -> bool:
+    """Whether the pods end by themselves: a job, a bare pod that is not restarted, a chart's hook."""
+    once = workload.ref.kind == "Pod" and workload.template.spec.get("restartPolicy") in ("Never", "OnFailure")
+    hook = "helm.sh/hook" in workload.template.annotations
+    return once or hook or workload.ref.kind in BATCH
+
+
+def _store(call: Call, callee: Workload, found: Mapping[WorkloadKey, Recognised]) -> Recognised | None:
+    """A search engine or cache that an application calls, which may hold its vectors."""
+    if callee.key in found or found[call.client.key].role is not Role.APPLICATION:
+        return None
+    for container in callee.containers:
+        stack = container_stack(container)
+        if stack is not None and stack[0].called:
+            why = (stack[1], f"{call.client.ref} calls it ({call.evidence.field})")
+            return Recognised(callee.ref, stack[0].role, stack[0].name, why, len(callee.pods), Certainty.ASSUMED)
+    return None
+
+
+# Variables by which an application is told of a model.
+_MODEL_VARIABLE = re.compile(
+    r"(^|_)(OPENAI|ANTHROPIC|BEDROCK|GEMINI|MISTRAL|OLLAMA|VLLM|TGI|LLM|LITELLM|MODEL|CHAT|INFERENCE)(_|$)"
+)
+
+
+def passing_tokens(
+    genai: Mapping[WorkloadKey, Recognised],
+    workloads: Iterable[Workload],
+    calls: Iterable[Call],
+    workloads_of: Callable[[Service], Iterable[Workload]],
+) -> frozenset[WorkloadKey]:
+    """The workloads through which a model's tokens pass: model servers, routers, and the applications that call them, that
+    call such an application, or that are told of a model. A database's console passes none."""
+    roles = {key: known.role for key, known in genai.items()}
+    passing = {
+        key for key, known in genai.items() if known.role in (Role.MODEL_SERVER, Role.ROUTER) and _streams(known)
+    }
+    passing |= {
+        workload.key
+        for workload in workloads
+        if roles.get(workload.key) is Role.APPLICATION
+        and (genai[workload.key].certainty is not Certainty.ASSUMED or _is_told_of_a_model(workload))
+    }
+    inside: list[tuple[WorkloadKey, Service]] = []
+    for call in calls:
+        if roles.get(call.client.key) is Role.APPLICATION and call.service is not None:
+            inside.append((call.client.key, call.service))
+        elif roles.get(call.client.key) is Role.APPLICATION and _MODEL_API.search(call.host):
+            passing.add(call.client.key)
+    before = -1
+    while before != len(passing):
+        before = len(passing)
+        passing |= {client for client, service in inside if any(w.key in passing for w in workloads_of(service))}
+    return frozenset(passing)
+
+
+def _streams(known: Recognised) -> bool:
+    stack = stack_named(known.stack)
+    return stack is None or stack.streams
+
+
+def _is_told_of_a_model(workload: Workload) -> bool:
+    return any(_MODEL_VARIABLE.search(text(e, "name")) for c in workload.containers for e in items(c.raw, "env"))

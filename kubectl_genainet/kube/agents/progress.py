@@ -1,0 +1,152 @@
+"""How far a rollout is: the agents, and the recorder of the cluster's objects."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.kube.agents.base import AGENT
+from kubectl_genainet.kube.agents.paths import get_or_none
+from kubectl_genainet.kube.agents.record import OBJECTS
+from kubectl_genainet.kube.agents.rollout import AGENT_CONTAINER, Problem, daemonset_problems, pod_problem
+from kubectl_genainet.kube.client import KubeClient
+from kubectl_genainet.kube.failures import ApiError, Unreachable
+
+AGENT_PODS = f"app.kubernetes.io/name={AGENT}"
+_NO_LOG = b"unable to retrieve container logs"  # what the kubelet answers for a container that it has removed
+_DAEMONSET = "/apis/apps/v1/namespaces/{}/daemonsets/" + AGENT
+
+
+class Rollout(msgspec.Struct, frozen=True):
+    """How far the agents are, and (`objects`) whether the recorder of objects is ready; where there is none it is not waited
+    for. `problems` say what keeps them from running, as far as can be told."""
+
+    ready: int
+    desired: int
+    complete: bool
+    observed: bool  # the controller has seen the newest version
+    problems: tuple[Problem, ...] = ()
+    objects: bool = True
+
+
+def rollout(client: KubeClient, namespace: str) -> Rollout:
+    """How far the agents are now, with the reasons for those that don't run."""
+    daemonset = get_or_none(client, _DAEMONSET.format(namespace), f"get daemonset {namespace}/{AGENT}")
+    if daemonset is None:
+        raise GenainetError(f"there is no DaemonSet {namespace}/{AGENT}", "Run `kubectl genainet deploy` first.")
+    status = daemonset.get("status", {})
+    desired, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
+    current = status.get("observedGeneration", 0) >= daemonset["metadata"].get("generation", 0)
+    updated = status.get("updatedNumberScheduled", 0)
+    agents = current and desired > 0 and ready >= desired and updated >= desired
+    objects = _objects_ready(client, namespace)
+    problems: list[Problem] = []
+    if not agents:
+        problems += daemonset_problems(_events(client, namespace, daemonset))
+        problems += _problems_of_pods(client, namespace, AGENT_PODS)
+    if not objects:
+        found = _problems_of_pods(client, namespace, f"app.kubernetes.io/name={OBJECTS}")
+        problems += [msgspec.structs.replace(problem, what=f"{OBJECTS}: {problem.what}") for problem in found]
+    return Rollout(ready, desired, agents and objects, current, tuple(problems), objects)
+
+
+def _objects_ready(client: KubeClient, namespace: str) -> bool:
+    """Whether the recorder of objects is; yes where there is none."""
+    path = f"/apis/apps/v1/namespaces/{namespace}/deployments/{OBJECTS}"
+    deployment = get_or_none(client, path, f"get deployment {namespace}/{OBJECTS}")
+    if deployment is None:
+        return True
+    status = deployment.get("status", {})
+    current = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+    return bool(current and status.get("readyReplicas", 0) and status.get("updatedReplicas", 0))
+
+
+def _problems_of_pods(client: KubeClient, namespace: str, selector: str) -> Iterator[Problem]:
+    pods = client.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector).get("items") or []
+    for pod in pods:
+        if pod["metadata"].get("deletionTimestamp"):
+            continue
+        ended = _ended_container(pod)
+        log = _last_log(client, pod, ended) if ended else ""
+        problem = pod_problem(pod, _events(client, namespace, pod), log)
+        if problem is not None:
+            yield problem
+
+
+def _events(client: KubeClient, namespace: str, obj: dict[str, Any]) -> list[dict[str, Any]]:
+    """An object's events, oldest first; none where the user may not read them."""
+    selector = f"involvedObject.uid={obj['metadata'].get('uid', '')}"
+    try:
+        events = client.get(f"/api/v1/namespaces/{namespace}/events", fieldSelector=selector).get("items") or []
+    except ApiError:
+        return []
+    return sorted(events, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
+
+
+def _ended_container(pod: dict[str, Any]) -> str:
+    """The name of the container that has ended, the agent's before others; "" where none has."""
+    ended = [
+        container["name"]
+        for container in pod.get("status", {}).get("containerStatuses") or ()
+        if "terminated" in {**container.get("lastState", {}), **container.get("state", {})}
+    ]
+    return AGENT_CONTAINER if AGENT_CONTAINER in ended else next(iter(ended), "")
+
+
+def _last_log(client: KubeClient, pod: dict[str, Any], container: str) -> str:
+    path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}/log"
+    for previous in ("true", "false"):
+        query = {"container": container, "previous": previous, "tailLines": "20", "limitBytes": "8192"}
+        try:
+            text = client.request("GET", path, query=query)
+        except (ApiError, Unreachable):
+            continue
+        if text and not text.startswith(_NO_LOG):
+            return text.decode("utf-8", "replace")
+    return ""
+
+
+def wait_for_rollout(
+    client: KubeClient, namespace: str, timeout_s: float, tell: Callable[[Rollout], None], interval_s: float = 1.0
+) -> Rollout:
+    """Waits until every agent is ready, and the recorder of objects where there is one; `tell` gets each state that differs
+    from the one before.
+
+    Raises GenainetError with the first problem when the time is up.
+    """
+    deadline = time.monotonic() + timeout_s
+    last_state: Rollout | None = None
+    while True:
+        state = rollout(client, namespace)
+        if state != last_state:
+            tell(state)
+            last_state = state
+        if state.complete:
+            return state
+        if time.monotonic() >= deadline:
+            raise _not_in_time(state, namespace, timeout_s)
+        time.sleep(interval_s)
+
+
+def _not_in_time(state: Rollout, namespace: str, timeout_s: float) -> GenainetError:
+    if not state.observed:
+        return GenainetError(
+            f"the cluster has not taken up the DaemonSet after {timeout_s:.0f} s", "Does kube-controller-manager run?"
+        )
+    if not state.desired and not state.problems:
+        return GenainetError("no node is selected for the agent", "See --node-selector and --tolerations.")
+    message = f"{state.ready} of {state.desired} agents are ready after {timeout_s:.0f} s"
+    if not state.objects:
+        message += f", and {OBJECTS} is not"
+    if not state.problems:
+        return GenainetError(
+            message, f"See `kubectl -n {shlex.quote(namespace)} get pods`, or wait longer with --timeout."
+        )
+    first = state.problems[0]
+    where = f"on {first.node}, " if first.node else ""
+    return GenainetError(f"{message}; {where}{first.what}", first.hint)
