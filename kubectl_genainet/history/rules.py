@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
 
+from kubectl_genainet.model.finding import counted
 from kubectl_genainet.model.history import Edit, RulesetChange
 from kubectl_genainet.model.node import RulesetDump
 
 _JSON = ", {"  # nft prints one line: it is cut where an object of a list begins
+_NFT_TEXT_COUNTER = re.compile(r"\bcounter packets \d+ bytes \d+")
 _NFT_COUNTER = re.compile(r'"counter": \{"packets": \d+, "bytes": \d+\}')
 _RULE_COUNTER = re.compile(r"^\[\d+:\d+\] (?=-A )", re.MULTILINE)
 _CHAIN_COUNTER = re.compile(r"^(:\S+ \S+) \[\d+:\d+\]$", re.MULTILINE)
@@ -23,7 +26,7 @@ def difference(before: RulesetDump, after: RulesetDump) -> RulesetChange | None:
     read."""
     if before.error or after.error:
         return None
-    separator = "\n" if 1000 * after.text.count("\n") > len(after.text) else _JSON
+    separator = _separator(after.text)
     edits = tuple(_edits(before.text.split(separator), after.text.split(separator)))
     fresh = sum(len(line) for edit in edits for line in edit.lines)
     if 2 * fresh > len(after.text):
@@ -38,10 +41,23 @@ def difference(before: RulesetDump, after: RulesetDump) -> RulesetChange | None:
     )
 
 
+def _separator(text: str) -> str:
+    return "\n" if 1000 * text.count("\n") > len(text) else _JSON
+
+
+def sizes(before: RulesetDump, after: RulesetDump) -> tuple[str, str]:
+    """How large both are, and how much of the second is new, in words."""
+    separator = _separator(after.text)
+    unit = "line" if separator == "\n" else "object"
+    old, new = (Counter(dump.text.rstrip("\n").split(separator)) for dump in (before, after))
+    grown, gone = (new - old).total(), (old - new).total()
+    return counted(old.total(), unit), f"{counted(new.total(), unit)}, {grown} new and {gone} gone"
+
+
 def without_counters(dump: RulesetDump) -> RulesetDump:
     """The dump as the tools print it without counters (`iptables-save`, `nft -s -j`): they change with every packet."""
     if dump.source == "nft":
-        text = _NFT_COUNTER.sub('"counter": null', dump.text)
+        text = _NFT_TEXT_COUNTER.sub("counter", _NFT_COUNTER.sub('"counter": null', dump.text))
     elif dump.source.startswith(("iptables", "ip6tables")):
         text = _CHAIN_COUNTER.sub(r"\1 [0:0]", _RULE_COUNTER.sub("", _SAVE_TIME.sub("", dump.text)))
     else:

@@ -32,6 +32,8 @@ BACKGROUND_LOCATIONS = frozenset(
         "inet_sock_destruct",
         "ip6_mc_input",
         "ip_mc_validate_source",
+        # A plain ACK that a closing connection has taken in: it had the other side's FIN already (net/ipv4/tcp_input.c).
+        "tcp_rcv_state_process",
         # A GSO packet that was cut into segments, each of which has a fate of its own (tbf_segment, net/sched/sch_tbf.c).
         "tbf_enqueue",
         "tbf_segment",
