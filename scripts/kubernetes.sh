@@ -75,6 +75,7 @@ build_release() { # VERSION, or a program's name: its binaries
   done
   for package in $(packages_of "$release"); do
     command=${package##*/}
+    [[ $command != v[0-9] ]] || command=$release # a module of which the root is the command
     number=$((number + 1))
     [[ -x $target/bin/$command ]] && continue
     started=$SECONDS

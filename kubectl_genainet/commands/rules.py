@@ -66,7 +66,7 @@ _WITH_CONNECTIONS = ("wide", "json", "yaml")  # outputs that show how many conne
 @click.option(
     "--flows", type=click.Path(), metavar="FILE", help="Evaluate flows, one JSON object a line, through the rules."
 )
-@click.option("--node", default="", help="Only this node.")
+@click.option("--node", default="", help="Only this node; with --ruleset, the node that the dumps are of.")
 @click.option(
     "--hits", type=float, metavar="SECONDS", help="Read the counters twice, so far apart; show what came between."
 )

@@ -10,7 +10,7 @@ from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Pod, Service, ServicePort
 from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.model.results.path import PacketPath
-from kubectl_genainet.model.target import Target, TargetKind, not_found, service_named
+from kubectl_genainet.model.target import Target, TargetKind, must_be_read, not_found, service_named
 from kubectl_genainet.policy.flows.targets import pods_named
 from kubectl_genainet.wire import FilterEntry
 
@@ -92,6 +92,8 @@ def resolve_namespace(namespace: str, snapshot: ClusterSnapshot) -> Resolved:
             filters |= dict.fromkeys(FilterEntry(canonical_ip(ip)) for ip in pod.ips)
             nodes.add(pod.spec.node_name)
     if not filters:
+        must_be_read(snapshot, "Service", namespace)
+        must_be_read(snapshot, "Pod", namespace)
         known = sorted({p.metadata.namespace for p in snapshot.pods})
         raise not_found("namespace with pods or Services", namespace, known)
     servers = frozenset((entry.ip, entry.port) for entry in filters)

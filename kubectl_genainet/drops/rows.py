@@ -43,6 +43,7 @@ _RESETS = {  # enum sk_rst_reason, include/net/rstreason.h
 }
 SEEN_LATE_NS = 3_000_000_000  # until a change of the objects is seen
 COUNTED_LATE_NS = 1_500_000_000  # until the kernel's counts are read
+ALL_COUNTED_NS = 2_500_000_000  # agents empty their counters once a second, and may be late
 _LAG = "the policy enforcer on {node} lags behind the API, or has stopped"
 _OLD = "the connection was established under other policies, or its entry in the connection table is gone"
 _OTHER = "another enforcer: an eBPF data plane, a firewall of the node, a security agent"
@@ -53,6 +54,7 @@ class Rows:
 
     def __init__(self, correlator: DropCorrelator) -> None:
         self._correlator = correlator
+        self.is_final = False  # no node will report anything more
         self._drops: dict[int, tuple[tuple[int, ...], Drop]] = {}
         self._counters = CounterRows(correlator)
         self._settled: dict[int, DropRow] = {}
@@ -247,6 +249,14 @@ class Rows:
             case _:
                 return PolicyView("unknown", Agreement.UNKNOWN)
 
+    def _all_counted(self, group: EventGroup) -> bool:
+        """Whether all nodes have reported what they counted until the group's first packet."""
+        if self.is_final:
+            return True
+        walls, now = self._correlator.walls, self._correlator.now
+        since = walls.realtime_ns(group.node, group.first_ns) or 0
+        return all((walls.realtime_ns(node, t_ns) or 0) - since > ALL_COUNTED_NS for node, t_ns in now.items())
+
     def _explains(self, other: EventGroup) -> bool:
         """Whether a drop is the reason of what came with it, and not itself a consequence."""
         return other.kind is GroupKind.DROP and not DIAGNOSES[self.explained(other).check].mild
@@ -258,6 +268,8 @@ class Rows:
             return None
         if not (event.sent and event.active) and any(self._explains(other) for other in others):
             return None
+        if not event.sent and not self._all_counted(group):
+            return None  # the node that sent it may have yet to report it
         where, reason = self._where(group), event.reason or "no reason"
         if event.sent and event.active:
             diagnosis, words = RESET_BY_APP, _RESETS.get(event.reason, "its socket was ended")

@@ -12,6 +12,7 @@ from kubectl_genainet.model.history import Edit, RulesetChange
 from kubectl_genainet.model.node import RulesetDump
 
 _JSON = ", {"  # nft prints one line: it is cut where an object of a list begins
+_NFT_TEXT_COUNTER = re.compile(r"\bcounter packets \d+ bytes \d+")
 _NFT_COUNTER = re.compile(r'"counter": \{"packets": \d+, "bytes": \d+\}')
 _RULE_COUNTER = re.compile(r"^\[\d+:\d+\] (?=-A )", re.MULTILINE)
 _CHAIN_COUNTER = re.compile(r"^(:\S+ \S+) \[\d+:\d+\]$", re.MULTILINE)
@@ -41,7 +42,7 @@ def difference(before: RulesetDump, after: RulesetDump) -> RulesetChange | None:
 def without_counters(dump: RulesetDump) -> RulesetDump:
     """The dump as the tools print it without counters (`iptables-save`, `nft -s -j`): they change with every packet."""
     if dump.source == "nft":
-        text = _NFT_COUNTER.sub('"counter": null', dump.text)
+        text = _NFT_TEXT_COUNTER.sub("counter", _NFT_COUNTER.sub('"counter": null', dump.text))
     elif dump.source.startswith(("iptables", "ip6tables")):
         text = _CHAIN_COUNTER.sub(r"\1 [0:0]", _RULE_COUNTER.sub("", _SAVE_TIME.sub("", dump.text)))
     else:

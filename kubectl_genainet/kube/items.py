@@ -6,12 +6,13 @@ for byte (labels, containers, volumes, tolerations), is not decoded again. Whoev
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from sys import intern
 from typing import Any
 
 import msgspec
 
-from kubectl_genainet.kube.resources import Served
+from kubectl_genainet.kube.resources import POD, Served
 from kubectl_genainet.model.kube import KubeObject
 
 _REMEMBERED = 8192  # parts; a list is sorted by name, so that what has the same owner is close together
@@ -19,6 +20,8 @@ _WORTH_SHARING = 1 << 13  # bytes; a longer part is one of its kind
 _OPENED = frozenset({"metadata", "spec", "status"})
 # Heavy and never analysed: test_kube_items.py holds that nothing else in the package names them.
 _NOT_KEPT = frozenset({"managedFields", "volumesInUse", "volumesAttached"})
+_NOT_KEPT_OF_CONTAINERS = frozenset({"image", "imageID", "allocatedResources", "resources", "user", "volumeMounts"})
+_TIMED_CONDITIONS = frozenset({"Ready", "PodScheduled"})  # of pods: no check asks when another one changed
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -26,13 +29,76 @@ _value = msgspec.json.Decoder(Any)
 Item = dict[str, msgspec.Raw]
 
 
+def _without_unread_times(conditions: Any) -> Any:
+    """The conditions of a pod; those whose time no check reads are alike on many pods without it."""
+    return _each(conditions, _without_unread_time)
+
+
+def _without_unread_time(condition: dict[str, Any]) -> dict[str, Any]:
+    left_out = {"lastProbeTime", "observedGeneration"}
+    if condition.get("type") not in _TIMED_CONDITIONS:
+        left_out.add("lastTransitionTime")
+    return {name: value for name, value in condition.items() if name not in left_out}
+
+
+def _without_unread_state(statuses: Any) -> Any:
+    """The container statuses of a pod, without what its spec has too or no check reads, and without a lastState of {}."""
+    return _each(statuses, _without_unread_parts)
+
+
+def _without_unread_parts(status: dict[str, Any]) -> dict[str, Any]:
+    left_out = _NOT_KEPT_OF_CONTAINERS if status.get("lastState") else _NOT_KEPT_OF_CONTAINERS | {"lastState"}
+    return {name: value for name, value in status.items() if name not in left_out}
+
+
+def _each(members: Any, reduce: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    if not isinstance(members, list):
+        return members
+    return [reduce(member) if isinstance(member, dict) else member for member in members]
+
+
+_POD_REDUCERS: dict[str, Callable[[Any], Any]] = {
+    "conditions": _without_unread_times,
+    "containerStatuses": _without_unread_state,
+    "initContainerStatuses": _without_unread_state,
+    "ephemeralContainerStatuses": _without_unread_state,
+}
+
+
+class _Compact:
+    """Makes mappings that share their table of keys with all that have the same keys (PEP 412): half the memory.
+
+    They are the attributes of objects of one class a set of keys, and plain dictionaries to everybody else.
+    """
+
+    _MOST_SHAPES = 256
+    _MOST_KEYS = 25  # CPython shares up to 30
+
+    def __init__(self) -> None:
+        self._shapes: dict[tuple[str, ...], type] = {}
+
+    def of(self, mapping: dict[str, Any]) -> dict[str, Any]:
+        names = tuple(mapping)
+        shape = self._shapes.get(names)
+        if shape is None:
+            if len(self._shapes) >= self._MOST_SHAPES or len(names) > self._MOST_KEYS or "__class__" in names:
+                return mapping
+            shape = self._shapes[names] = type("Members", (), {})
+        members: dict[str, Any] = vars(shape())
+        for name, member in mapping.items():  # one by one: update() makes a table of its own
+            members[name] = member
+        return members
+
+
 class ItemDecoder:
     """Decodes the items of one list, or the changes of one watch. Not thread-safe."""
 
     def __init__(self, served: Served) -> None:
         self._served = served
+        self._reduce = _POD_REDUCERS if served.resource == POD else {}
         self._left_out = _NOT_KEPT | ({"images"} if served.resource.kind == "Node" else set())
         self._remembered: dict[bytes, Any] = {}
+        self._compact = _Compact()
         self._flat: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
 
     def object(self, item: Item) -> KubeObject:
@@ -44,7 +110,7 @@ class ItemDecoder:
             value = self._opened(part) if name in _OPENED else self._shared(bytes(part))
             if value is not None:
                 raw[name] = value
-        return KubeObject(raw)
+        return KubeObject(self._compact.of(raw))
 
     def _opened(self, part: msgspec.Raw) -> Any:
         text = bytes(part)
@@ -54,10 +120,11 @@ class ItemDecoder:
         for name, member in _members.decode(text).items():
             if name in self._left_out:
                 continue
-            value = self._annotations(member) if name == "annotations" else self._shared(bytes(member))
+            annotations = name == "annotations"
+            value = self._annotations(member) if annotations else self._shared(bytes(member), self._reduce.get(name))
             if value is not None:
                 opened[name] = value
-        return opened
+        return self._compact.of(opened)
 
     def _annotations(self, part: msgspec.Raw) -> Any:
         """One by one: the copy of the object that kubectl leaves there is neither kept nor remembered."""
@@ -69,12 +136,15 @@ class ItemDecoder:
         }
         return {name: value for name, value in values.items() if value is not None}
 
-    def _shared(self, text: bytes) -> Any:
+    def _shared(self, text: bytes, reduce: Callable[[Any], Any] | None = None) -> Any:
         """The value of a text; the same one as the last time. None where it is null."""
         known = self._remembered.get(text, self)
         if known is not self:
             return known
-        value = self._tidied(_value.decode(text))
+        value = _value.decode(text)
+        if reduce is not None:
+            value = reduce(value)
+        value = self._tidied(value)
         if len(text) <= _WORTH_SHARING:
             if len(self._remembered) >= _REMEMBERED:
                 self._remembered.clear()
@@ -101,9 +171,12 @@ class ItemDecoder:
             if flat:
                 if len(self._flat) >= _REMEMBERED:
                     self._flat.clear()
-                return self._flat.setdefault(tuple(value.items()), value)
-        elif value.__class__ is list:
+                key = tuple(value.items())
+                known = self._flat.get(key)
+                if known is None:
+                    known = self._flat[key] = self._compact.of(value)
+                return known
+            return self._compact.of(value)
+        if value.__class__ is list:
             return [self._tidied(member) for member in value if member is not None]
-        elif value.__class__ is str:
-            return intern(value)
-        return value
+        return intern(value) if value.__class__ is str else value

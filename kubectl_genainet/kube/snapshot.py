@@ -120,19 +120,26 @@ def list_pages(
     doing = f"list {served.resource.plural}" + (f" in namespace {namespace}" if namespace else "")
     options = {"limit": str(PAGE), **dict(served.resource.query), **dict(query)}
     first, items = True, ItemDecoder(served)
-    while True:
-        try:
-            page = _decode(client.request("GET", served.path(namespace), query=options, doing=doing), doing)
-        except ApiError as error:
-            if error.status != 410 or "continue" not in options:
-                raise
-            options.pop("continue"), options.pop("limit")
-            first = True
-            continue
-        yield Page(first, [items.object(item) for item in page.items or ()], page.metadata.resource_version)
-        if not page.metadata.continue_:
-            return
-        options["continue"], first = page.metadata.continue_, False
+
+    def read() -> _List:
+        return _decode(client.request("GET", served.path(namespace), query=dict(options), doing=doing), doing)
+
+    with ThreadPoolExecutor(1) as ahead:  # the server prepares a page while this one's objects are made
+        page: _List | None = read()
+        while page is not None:
+            following = None
+            if page.metadata.continue_:
+                options["continue"] = page.metadata.continue_
+                following = ahead.submit(read)
+            yield Page(first, [items.object(item) for item in page.items or ()], page.metadata.resource_version)
+            first, page = False, None
+            try:
+                page = following.result() if following is not None else None
+            except ApiError as error:
+                if error.status != 410:
+                    raise
+                options.pop("continue"), options.pop("limit")
+                first, page = True, read()
 
 
 def _decode(text: bytes, doing: str) -> _List:

@@ -148,7 +148,7 @@ def no_such_lab(name: str) -> GenainetError:
     if known:
         return GenainetError(f"there is no lab {name!r}", f"Up are: {', '.join(known)}.")
     option = "" if name == "default" else f" --lab {name}"
-    return GenainetError(f"there is no lab {name!r}", f"Bring it up: kubectl genainet lab up{option}")
+    return GenainetError(f"there is no lab {name!r}", f"No lab is up. This makes one: kubectl genainet lab up{option}")
 
 
 def _whole(name: str) -> tuple[LabFolder, LabRecord]:

@@ -12,7 +12,16 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from kubectl_genainet.model.kube import EndpointSlice, KubeObject, Namespace, Node, Pod, Service, ServicePort
+from kubectl_genainet.model.kube import (
+    EndpointSlice,
+    KubeObject,
+    Namespace,
+    Node,
+    Pod,
+    Service,
+    ServicePort,
+    SharedParts,
+)
 
 T = TypeVar("T")
 # Behind the object's name, in a note of the reading: it differs, or it does not; then the source that counts, and the other.
@@ -113,7 +122,8 @@ class ClusterSnapshot:
         return {image: tuple(pairs) for image, pairs in by_image.items()}
 
     def _decoded(self, shape: type[T], objects: Iterable[KubeObject]) -> tuple[T, ...]:
-        return tuple(obj.decode(shape) for obj in objects)
+        shared = SharedParts()
+        return tuple(shared.of(obj.decode(shape)) for obj in objects)
 
     @cached_property
     def pods(self) -> tuple[Pod, ...]:

@@ -20,14 +20,20 @@ TAKEN_AT = {"icmpv6_rcv": "CONSUMED"}
 
 # Where a packet without a reason is freed in the normal course of things: the last packets of a closed connection
 # (TIME_WAIT, net/ipv4/tcp_ipv4.c), segments out of order that a closed socket still held
-# (tcp_disconnect, inet_csk_destroy_sock), multicast that nobody here listens to (net/ipv6/ip6_input.c).
+# (tcp_disconnect, inet_csk_destroy_sock), what a socket that goes away had received and nobody had read, as the peer's FIN
+# (net/core/stream.c, net/ipv4/af_inet.c; kernels that have the reason call it QUEUE_PURGE), multicast that nobody here
+# listens to (net/ipv6/ip6_input.c).
 BACKGROUND_LOCATIONS = frozenset(
     {
         "tcp_v4_rcv",
         "tcp_v6_rcv",
         "skb_rbtree_purge",
+        "sk_stream_kill_queues",
+        "inet_sock_destruct",
         "ip6_mc_input",
         "ip_mc_validate_source",
+        # A plain ACK that a closing connection has taken in: it had the other side's FIN already (net/ipv4/tcp_input.c).
+        "tcp_rcv_state_process",
         # A GSO packet that was cut into segments, each of which has a fate of its own (tbf_segment, net/sched/sch_tbf.c).
         "tbf_enqueue",
         "tbf_segment",

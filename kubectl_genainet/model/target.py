@@ -96,6 +96,10 @@ def parse_target(text: str) -> Target:
     if address is not None:
         return address
     kind, slash, rest = text.partition("/")
+    if not slash and not text.strip("0123456789.:"):
+        raise InputError(
+            f"{text!r} is not an IP address", hint="Targets are also svc/NAME[:PORT], pod/NAME and deploy/NAME."
+        )
     if not slash and _NAME.fullmatch(text.partition(":")[0]):
         raise InputError(f"{text!r} is not a target", hint=f"Did you mean svc/{text}, pod/{text} or deploy/{text}?")
     if not slash or kind.lower() not in _KINDS:
@@ -164,10 +168,18 @@ def not_found(what: str, name: str, known: Iterable[str], *, namespace: str = ""
     return InputError(f"no {what} {name!r}{where}", hint=hint)
 
 
+def must_be_read(snapshot: ClusterSnapshot, kind: str, namespace: str) -> None:
+    """Raises InputError with the reason where the objects of a kind in a namespace were not read: nothing is known of them."""
+    for left_out in snapshot.left_out:
+        if left_out.kind == kind and left_out.namespace != namespace:
+            raise InputError(f"objects of kind {kind} in namespace {namespace} were not read: {left_out.reason}")
+
+
 def pod_named(snapshot: ClusterSnapshot, namespace: str, name: str) -> Pod:
     """Raises InputError, with near matches, where there is no such pod."""
     pod = snapshot.pod(namespace, name)
     if pod is None:
+        must_be_read(snapshot, "Pod", namespace)
         elsewhere = sorted(p.metadata.namespace for p in snapshot.pods if p.metadata.name == name)
         if elsewhere:
             raise InputError(
@@ -182,6 +194,7 @@ def service_named(snapshot: ClusterSnapshot, namespace: str, name: str) -> Servi
     """Raises InputError, with near matches, where there is no such Service."""
     service = snapshot.service(namespace, name)
     if service is None:
+        must_be_read(snapshot, "Service", namespace)
         elsewhere = sorted(s.metadata.namespace for s in snapshot.services if s.metadata.name == name)
         if elsewhere:
             raise InputError(

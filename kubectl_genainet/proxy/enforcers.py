@@ -102,7 +102,7 @@ def _router_policies(rule: RuleRef, chain: Chain | None, packet: tuple[str, str]
     found = []
     for ref in refs:
         match = _ROUTER_RUN.search(ref.comment)
-        side = _ROUTER_SIDE.search(ref.text)
+        side = _ROUTER_SIDE.search(ref.bare_text)
         if match is None:
             continue
         if packet is not None and side is not None:
@@ -139,7 +139,7 @@ def _chains_before(chain: Chain, index: int) -> list[str]:
         ref = rule.ref
         if "Start of policies" in ref.comment or "Start of tier" in ref.comment:
             found = []
-        target = _TARGET.search(ref.text)
+        target = _TARGET.search(ref.bare_text)
         if target and target.group(1).startswith(("cali-pi-", "cali-po-")):
             found.append(target.group(1))
     return found

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 
 SERVICE_CHAINS = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-XLB-", "KUBE-EXT-", "KUBE-FW-")  # of iptables
+ENDPOINT_CHAINS = "KUBE-SEP-"
 NFTABLES_PREFIXES = ("service-", "local-", "external-", "firewall-", "endpoint-", "affinity-")
 
 _NFT_BASE_MAX = 256 - 16  # knftables.NameLengthMax less the room that kube-proxy leaves for a prefix
@@ -29,14 +30,14 @@ def _base32_sha256(text: str, length: int) -> str:
     return base64.b32encode(hashlib.sha256(text.encode()).digest()).decode()[:length]
 
 
-def iptables_service_chain(service_port: str, protocol: str, prefix: str = "KUBE-SVC-") -> str:
+def iptables_service_chain(service_port: str, protocol: str, prefix: str = SERVICE_CHAINS[0]) -> str:
     """The iptables chain of a Service port: `service_port` as `service_port_name` gives it, protocol "TCP" or "tcp"."""
     return prefix + _base32_sha256(service_port + protocol.lower(), 16)
 
 
 def iptables_endpoint_chain(service_port: str, protocol: str, endpoint: str) -> str:
     """The KUBE-SEP- chain of an endpoint written "10.0.0.1:80" or "[fd00::1]:80"."""
-    return "KUBE-SEP-" + _base32_sha256(service_port + protocol.lower() + endpoint, 16)
+    return ENDPOINT_CHAINS + _base32_sha256(service_port + protocol.lower() + endpoint, 16)
 
 
 def _nft_base(name: str) -> str:

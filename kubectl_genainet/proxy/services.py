@@ -9,6 +9,7 @@ import msgspec
 from kubectl_genainet.proxy.iptables.read import IptablesTable
 from kubectl_genainet.proxy.iptables.services import service_entries as iptables_entries
 from kubectl_genainet.proxy.ipvs.read import VirtualServer
+from kubectl_genainet.proxy.names import SERVICE_CHAINS
 from kubectl_genainet.proxy.nftables.read import NftTable
 from kubectl_genainet.proxy.nftables.services import service_entries as nftables_entries
 from kubectl_genainet.proxy.ruleset import Ruleset
@@ -63,7 +64,7 @@ def proxy_modes(ruleset: Ruleset) -> dict[str, tuple[str, ...]]:
         elif isinstance(table, IptablesTable) and table.name == "nat":
             chain = table.chains.get("KUBE-SERVICES")
             for raw in chain.raw if chain is not None else ():
-                if " KUBE-SVC-" in raw or " KUBE-EXT-" in raw or " KUBE-FW-" in raw:
+                if any(f" {prefix}" in raw for prefix in SERVICE_CHAINS):
                     found.setdefault("iptables", set()).add(table.source)
                     break
                 if "--match-set KUBE-" in raw:

@@ -10,7 +10,7 @@ from kubectl_genainet.model.packet import address_text
 from kubectl_genainet.proxy.authors import author_of
 from kubectl_genainet.proxy.batch import FlowRequest
 from kubectl_genainet.proxy.evaluator.evaluate import walk_of
-from kubectl_genainet.proxy.evaluator.model import Evaluation, RulesetVerdict, WalkOutcome, translates
+from kubectl_genainet.proxy.evaluator.model import Evaluation, RulesetVerdict, WalkOutcome, masquerades, translates
 from kubectl_genainet.proxy.evaluator.rule_ref import ENTERED, RuleRef
 from kubectl_genainet.proxy.ruleset import Ruleset
 
@@ -164,8 +164,7 @@ def _decides(outcome: WalkOutcome, rule: RuleRef, number: int) -> str:
         return "drops" if outcome.verdict is RulesetVerdict.DROP else "rejects"
     if outcome.backend is not None and translates(rule):
         return "translates"
-    words = rule.text.split()
-    if outcome.masquerade and {"MASQUERADE", "SNAT", "masquerade", "snat"} & set(words):
+    if outcome.masquerade and masquerades(rule):
         return "masquerades"
-    accepts = "ACCEPT" in words[-1:] or "accept" in words[-1:]
+    accepts = rule.target == "ACCEPT" if rule.target else rule.bare_text.split()[-1:] == ["accept"]
     return "accepts" if accepts else ""

@@ -155,6 +155,7 @@ class DropsRun:
             self._learn_translations(event)
 
     def finish(self, *, live: bool) -> ExitStatus:
+        self.rows.is_final = True
         rows = self._rows_as_used()
         summary = summary_of(self.scope.name, rows, self.correlator, self.account)
         self.view.finish(rows, summary)

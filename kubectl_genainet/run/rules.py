@@ -72,7 +72,7 @@ def rules(source: Source | None, target: Target | None, options: RulesOptions, w
         target,
         namespace=namespace,
         earlier=earlier,
-        node_ips=source.node_addresses() if source is not None else {},
+        node_ips=_node_addresses(source) if source is not None else {},
     )
     return RulesResult(report, dumps)
 
@@ -113,12 +113,12 @@ def host_firewalls(source: Source | None, target: Target, options: RulesOptions,
     if source is None and (target.kind is not TargetKind.ADDRESS or not isinstance(target.port, int)):
         raise GenainetError("--host-firewall needs a cluster or --manifests for a name", hint="Give IP:PORT.")
     snapshot = source.snapshot() if source is not None else None
-    addresses = source.node_addresses() if source is not None else {}
+    addresses = _node_addresses(source) if source is not None else {}
     pod_nets = (
         [net for n in snapshot.nodes for net in (n.spec.pod_cidrs or (n.spec.pod_cidr,)) if net] if snapshot else []
     )
     for node, of_node in dumps.items():
-        node_ips = addresses.get(node) or (next(iter(addresses.values())) if len(addresses) == 1 else None)
+        node_ips = addresses.get(node)
         if snapshot is None or source is None:
             node_ips = (target.name,)
             outside = Packet(src=OUTSIDE[6 if ":" in target.name else 4], dst=target.name, protocol=Protocol.TCP)
@@ -190,6 +190,12 @@ def saved_dumps(texts: Sequence[tuple[str, str]], found: Sequence[RulesetDump] =
     return {"": dumps}
 
 
+def _node_addresses(source: Source) -> Mapping[str, Sequence[str]]:
+    """Each node's addresses; those of the only node are also those of a node without a name, as saved dumps are."""
+    addresses = source.node_addresses()
+    return {**addresses, "": next(iter(addresses.values()))} if len(addresses) == 1 else addresses
+
+
 def _dumps(source: Source | None, options: RulesOptions, warn: Warn) -> Dumps:
     if options.saved is not None:
         dumps = options.saved
@@ -199,6 +205,8 @@ def _dumps(source: Source | None, options: RulesOptions, warn: Warn) -> Dumps:
         raise GenainetError("there are no rules to read: give a source or saved dumps")
     if not options.node:
         return dumps
+    if options.saved is not None and set(dumps) == {""}:  # saved dumps do not say whose they are
+        return {options.node: [msgspec.structs.replace(dump, node=options.node) for dump in dumps[""]]}
     if options.node not in dumps:
         raise GenainetError(f"no rules of a node {options.node}", hint="There are: " + ", ".join(sorted(dumps)))
     return {options.node: dumps[options.node]}

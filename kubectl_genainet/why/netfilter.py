@@ -28,6 +28,7 @@ from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Evaluation, Packet, RuleRef, Ruleset, evaluate, evaluate_hook
 from kubectl_genainet.proxy.authors import is_kube_proxys
 from kubectl_genainet.proxy.enforcers import policy_behind
+from kubectl_genainet.proxy.evaluator.model import masquerades
 from kubectl_genainet.why.drop_context import DropContext, DropExplanation, derived, observed
 from kubectl_genainet.why.policies import PolicyStatement, policy_statement
 
@@ -130,9 +131,9 @@ _REJECT_WITH = re.compile(r"--reject-with (\S+)|reject with (.+?)(?: comment|$)"
 
 def told_by(rule: RuleRef) -> str | None:
     """How a rule answers the sender of what it takes: "icmp-port-unreachable", "tcp reset"; None for one that drops."""
-    if "reject" not in rule.text.lower():
+    if "reject" not in rule.bare_text.lower():
         return None
-    found = _REJECT_WITH.search(rule.text)
+    found = _REJECT_WITH.search(rule.bare_text)
     return (found[1] or found[2]).strip() if found else "icmp-port-unreachable"  # iptables-extensions(8), nft(8)
 
 
@@ -242,6 +243,6 @@ def _source_rule(context: DropContext) -> RuleRef | None:
         return None
     for outcome in evaluate(context.ruleset, Packet.of(context.flow)).outcomes:
         for rule in outcome.rules:
-            if any(word in f"{rule.text} ".lower() for word in (" masquerade", " snat ")):
+            if masquerades(rule):
                 return rule
     return None

@@ -305,6 +305,25 @@ def sent_after_the_server_had_closed(bench: Bench) -> Done:
 
 
 @fault
+def half_closed(bench: Bench) -> Done:
+    done = Done()
+    with netns.inside(bench.space(bench.open_pod)):
+        server = bench.until_the_end.enter_context(socket.create_server(("0.0.0.0", 0)))
+    with netns.inside(bench.space(bench.client)):
+        sock = bench.until_the_end.enter_context(socket.socket())
+    sock.connect((bench.open_pod.ips[0], server.getsockname()[1]))
+    sock.sendall(ASK)
+    sock.shutdown(socket.SHUT_WR)
+    with server.accept()[0] as served:
+        while served.recv(65536):
+            pass
+        served.sendall(b"late answer")
+    assert sock.recv(65536) == b"late answer"
+    done.got[sock.getsockname()[1]] = "answered"
+    return done
+
+
+@fault
 def port_used_again(bench: Bench) -> Done:
     done = Done()
     with netns.inside(bench.space(bench.open_pod)):
@@ -491,6 +510,11 @@ def test_an_icmp_error_to_a_pod_refuses_what_it_is_about(told: Told) -> None:
 def test_a_request_on_a_connection_that_the_server_had_closed_is_a_finding(told: Told) -> None:
     done, path = one(told, "sent_after_the_server_had_closed")
     assert set(done.got.values()) <= {"closed", "reset"} and "sent-after-close" in checks(path)
+
+
+def test_a_client_that_has_said_fin_and_gets_its_answer_has_lost_nothing(told: Told) -> None:
+    _, path = one(told, "half_closed")
+    assert (path["outcome"], path["verdict"], path["drop"]) == ("answered", "forwarded", None)
 
 
 def test_a_port_that_is_used_again_has_the_bytes_of_its_own_connection(told: Told) -> None:

@@ -36,3 +36,9 @@ def test_an_unknown_name_lists_near_matches() -> None:
     error = not_found("Service", "my-lama-svc", ["my-llama-svc", "rag-app"], namespace="default")
     assert error.message == "no Service 'my-lama-svc' in namespace default"
     assert error.hint == "Did you mean my-llama-svc?"
+
+
+@pytest.mark.parametrize("text", ["10.0.0.999", "10.0.0", "1.2.3.4.5:80"])
+def test_what_looks_like_an_address_is_not_taken_for_a_name(text: str) -> None:
+    with pytest.raises(InputError, match="is not an IP address"):
+        parse_target(text)

@@ -11,6 +11,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 LAB = "vm"
+RESULT = "RESULT "
 # Under emulation a probe is compiled for tens of seconds before the watch begins.
 COMMANDS = {
     "trace": ("trace", "svc/my-llama-svc", "--lab", LAB, "--timeout", "20s", "-o", "json"),
@@ -37,7 +38,7 @@ def main() -> None:
     report["broken drops"] = run(*COMMANDS["drops"])
     report["broken trace"] = run(*COMMANDS["trace"])
     report["down"] = run("lab", "down", "--lab", LAB)
-    print("RESULT " + json.dumps(report), flush=True)
+    print(RESULT + json.dumps(report), flush=True)
 
 
 if __name__ == "__main__":

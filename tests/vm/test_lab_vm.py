@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.vm.guest_lab import RESULT
 from tests.vm.machine import run_in_vm
 
 pytestmark = pytest.mark.vm
@@ -22,10 +23,11 @@ def report(request: pytest.FixtureRequest) -> dict[str, Any]:
         pytest.skip("needs root, to read all of / over 9p")
     command = f"{sys.executable} {Path(__file__).with_name('guest_lab.py')}"
     text = run_in_vm(command, MODULES, version=request.param, memory=3072, timeout=2400)
-    line = next((line for line in text.splitlines() if line.startswith("RESULT ")), None)
-    assert line is not None, text[-6000:]
-    found: dict[str, Any] = json.loads(line.removeprefix("RESULT "))
-    return {**found, "kernel": request.param}
+    _, _, result = text.partition(RESULT)  # the console's first line begins with what the firmware sent
+    assert result, text[-6000:]
+    report: dict[str, Any]
+    report, _ = json.JSONDecoder().raw_decode(result)
+    return {**report, "kernel": request.param}
 
 
 @pytest.mark.timeout(2500)

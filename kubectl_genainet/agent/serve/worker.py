@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import re
 import resource
 import signal
 import sys
@@ -40,6 +39,7 @@ from kubectl_genainet.agent.serve.job import ALIVE_S, FLUSH, Job, hello
 from kubectl_genainet.agent.serve.outbox import Outbox
 from kubectl_genainet.agent.serve.sampler import RecordBudget, Sampler
 from kubectl_genainet.errors import GenainetError
+from kubectl_genainet.history.rules import without_counters
 from kubectl_genainet.model.events import AgentFailed, Bye, Event, Hello, LostEvents, Progress, Sampled, Sightings, Tick
 from kubectl_genainet.priority import give_way
 from kubectl_genainet.wire import FilterEntry, Filters
@@ -57,7 +57,6 @@ RULESETS_S = 15.0
 NODE_SHARE = 8  # looking at the namespaces, and at the rules, may take one part in so many of the budget
 DRAIN_SHARE = 4  # reading the tables may take one part in so many of the budget
 # These change without the rules changing.
-_COUNTERS = re.compile(r"\[\d+:\d+\]|\"(packets|bytes)\": *\d+|^#.*$", re.MULTILINE)
 
 
 class Session:
@@ -242,7 +241,7 @@ class Session:
     def _rulesets(self) -> None:
         """Reports the rules that differ from those reported before."""
         for dump in read_rulesets(self.node, self.inventory.host_netns):
-            said = hash((dump.source, _COUNTERS.sub("", dump.text), dump.error))
+            said = hash((dump.source, without_counters(dump).text, dump.error))
             if self.rulesets.get(dump.source) != said:
                 self.rulesets[dump.source] = said
                 self.outbox.put(dump, always=True)

@@ -205,7 +205,8 @@ def _past_of(source: Source, given: dict[str, Any], own_length: str) -> Source:
     when = time_range(since, at, until, None if own_length and since is None and at is None else length_s)
     if when is None:
         if length_s is not None and not own_length:
-            raise click.UsageError("--for goes with --at or --since")
+            how_long = "; --timeout says how long to watch" if "timeout" in given else ""
+            raise click.UsageError(f"--for goes with --at or --since{how_long}")
         return source
     try:
         return past_of(source, when, Messages().warn)

@@ -10,7 +10,7 @@ import msgspec
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import EndpointPort, KubeObject, Pod, Service, ServicePort
-from kubectl_genainet.model.target import Target, TargetKind, not_found, pod_named, service_named
+from kubectl_genainet.model.target import Target, TargetKind, must_be_read, not_found, pod_named, service_named
 from kubectl_genainet.model.units import whole_number
 from kubectl_genainet.model.workload_kinds.kinds import pod_templates
 from kubectl_genainet.policy.flows.names import in_cluster
@@ -200,11 +200,13 @@ def pods_named(snapshot: ClusterSnapshot, target: Target, namespace: str) -> lis
     workloads = [o for o in snapshot.by_kind.get(target.api_kind, ()) if o.namespace == where]
     workload = next((o for o in workloads if o.name == target.name), None)
     if workload is None:
+        must_be_read(snapshot, target.api_kind, where)
         raise not_found(target.api_kind, target.name, [o.name for o in workloads], namespace=where)
     pods = list(
         _pods_of(snapshot, workload, [p for p in snapshot.pods if p.metadata.namespace == where and not p.finished])
     )
     if not pods:
+        must_be_read(snapshot, "Pod", where)
         raise InputError(f"{workload.ref} has no pods", hint="Is it scaled to zero?")
     return pods
 

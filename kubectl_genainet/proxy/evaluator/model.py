@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -102,10 +103,23 @@ class WalkOutcome:
         return self.rules[-1] if self.rules and self.verdict is RulesetVerdict.ACCEPT else None
 
 
+# Statements of nft; "ct status dnat" asks, and translates nothing.
+_NFT_DNAT = re.compile(r"\b(?:dnat(?: ip6?)?(?: prefix| addr \. port)? to|redirect)\b")
+_NFT_SNAT = re.compile(r"\b(?:snat(?: ip6?)?(?: prefix| addr \. port)? to|masquerade)\b")
+
+
 def translates(rule: RuleRef) -> bool:
     """Whether the rule's target rewrites a destination."""
-    words = ("DNAT", "REDIRECT", "NETMAP", "dnat", "redirect")
-    return rule.table == "ipvs" or any(f"{word} " in f"{rule.text} " for word in words)
+    if rule.table == "ipvs" or rule.target:
+        return rule.table == "ipvs" or rule.target in ("DNAT", "REDIRECT", "NETMAP")
+    return _NFT_DNAT.search(rule.bare_text) is not None
+
+
+def masquerades(rule: RuleRef) -> bool:
+    """Whether the rule's target rewrites a source."""
+    if rule.target:
+        return rule.target in ("MASQUERADE", "SNAT")
+    return _NFT_SNAT.search(rule.bare_text) is not None
 
 
 class Part(msgspec.Struct, frozen=True):

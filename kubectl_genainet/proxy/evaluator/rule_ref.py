@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 
 import msgspec
@@ -32,6 +33,11 @@ class Hook(Enum):
 _HOOKS = {hook.value.replace("_", ""): hook for hook in Hook}
 
 
+_TARGET = re.compile(r" (?:-[jg]|--jump|--goto) (\S+)")
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_WRITTEN = re.compile(rf"(?:-m comment )?(?:--)?\bcomment (?!-)(?:{_QUOTED}|\S+)|{_QUOTED}")
+
+
 class RuleRef(msgspec.Struct, frozen=True):
     """One rule as the node has it. `index` counts from 1 within the chain (0: the chain's policy).
 
@@ -45,3 +51,14 @@ class RuleRef(msgspec.Struct, frozen=True):
     comment: str = ""
     packets: int | None = None  # the rule's own counters, where the dump has them
     bytes: int | None = None
+
+    @property
+    def target(self) -> str:
+        """The target, or the chain, that a rule of iptables goes to; empty for rules of others."""
+        match = _TARGET.search(self.bare_text)
+        return match[1] if match else ""
+
+    @property
+    def bare_text(self) -> str:
+        """The text without comments and quoted words: what the rule does, not what somebody wrote about it."""
+        return _WRITTEN.sub("", self.text) if "comment" in self.text or '"' in self.text else self.text

@@ -13,6 +13,7 @@ from kubectl_genainet.proxy.evaluator.rule_ref import Hook, RuleRef
 from kubectl_genainet.proxy.evaluator.sets import SetLookup
 from kubectl_genainet.proxy.iptables.reader import split_words
 from kubectl_genainet.proxy.iptables.rule import Compiler
+from kubectl_genainet.proxy.names import ENDPOINT_CHAINS, SERVICE_CHAINS
 
 # Base chains: table -> chain -> (hook, priority). Source: linux/netfilter_ipv4.h, enum nf_ip_hook_priorities.
 _RAW, _MANGLE, _DNAT, _FILTER, _SECURITY, _SNAT = -300, -150, -100, 0, 50, 100
@@ -26,7 +27,8 @@ BASE_CHAINS = {
 _ADDRESS = re.compile(r" (?:-[sd]|--to-destination) \[?([0-9A-Fa-f:.]+[0-9A-Fa-f])")
 _JUMP = re.compile(r" -[jg] (\S+)")
 _NAT_ONLY = re.compile(
-    r"^(?:\[\d+:\d+\] )?-A (?:PREROUTING|POSTROUTING|KUBE-POSTROUTING|KUBE-SVC-\S+|KUBE-SEP-\S+) ", re.M
+    rf"^(?:\[\d+:\d+\] )?-A (?:PREROUTING|POSTROUTING|KUBE-POSTROUTING|(?:{'|'.join((*SERVICE_CHAINS, ENDPOINT_CHAINS))})\S+) ",
+    re.M,
 )
 
 

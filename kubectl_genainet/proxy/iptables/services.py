@@ -13,7 +13,7 @@ from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy.evaluator.ir import Act, Chain, Rule
 from kubectl_genainet.proxy.evaluator.packet.state import address_of
 from kubectl_genainet.proxy.iptables.read import IptablesTable, split_counters
-from kubectl_genainet.proxy.names import SERVICE_CHAINS, service_in_comment
+from kubectl_genainet.proxy.names import ENDPOINT_CHAINS, SERVICE_CHAINS, service_in_comment
 from kubectl_genainet.proxy.service_rules import Entry, RuleAddress, RuleBackend
 
 _VIA = (("cluster IP", "clusterIP"), ("external IP", "externalIP"), ("loadbalancer IP", "loadBalancer"))
@@ -91,7 +91,7 @@ class _Endpoints:
             # Clients that were remembered, or pods and the node itself, are sent elsewhere first.
             if target in seen or any(label.startswith(_OF_CLIENTS) for label in rule.labels):
                 continue
-            if target.startswith("KUBE-SEP-"):
+            if target.startswith(ENDPOINT_CHAINS):
                 part = rest * rule.probability if rule.probability is not None else rest
                 rest -= part
                 yield from self._endpoint(target, part)

@@ -46,7 +46,7 @@ class DnsView(LiveView, ABC):
     def finish(self, summary: DnsSummary) -> None: ...
 
     def _nothing_seen(self, summary: DnsSummary) -> None:
-        if not summary.queries.queries and not summary.upstream.queries:
+        if summary.nodes and not summary.queries.queries and not summary.upstream.queries:
             self.warn(f"no DNS query of {self.target} was seen; encrypted DNS (DoT, DoH) can't be")
 
 

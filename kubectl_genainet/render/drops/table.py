@@ -118,7 +118,8 @@ def details(row: DropRow, width: int, more: int = 0) -> RenderableType:
 
 
 def account(summary: DropSummary) -> str:
-    packets = ", ".join(f"{n} {name}" for name, n in sorted(summary.packets.items())) or "nothing was dropped"
+    nothing = "nothing was dropped" if summary.nodes else "no node was watched"
+    packets = ", ".join(f"{n} {name}" for name, n in sorted(summary.packets.items())) or nothing
     events = summary.events
     seen = (
         f"{events['emitted']} samples, {events['lost']} lost"

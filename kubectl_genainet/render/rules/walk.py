@@ -31,7 +31,7 @@ def _way(way: WalkWay) -> Tree:
         title += f": {printable(way.reason)}"
     tree = Tree(Text(title, style="bold"))
     for answer in way.presumed:
-        tree.add(Text(f"this way if: {printable(answer)}", style="yellow"))
+        tree.add(Text(f"this way if {printable(answer.removeprefix('whether '))}", style="yellow"))
     for chain in way.chains:
         branch = tree.add(_chain_title(chain))
         for rule in chain.rules:

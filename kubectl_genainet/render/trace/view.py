@@ -52,7 +52,7 @@ class TraceView(LiveView, ABC):
     def finish(self, summary: TraceSummary) -> None: ...
 
     def _nothing_seen(self, summary: TraceSummary) -> None:
-        if summary.connections:
+        if summary.connections or not summary.nodes:  # where no agent watched, its failure is what is said
             return
         counted = summary.counted.get("packets", 0)
         if summary.not_shown:

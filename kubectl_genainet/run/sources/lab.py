@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
+from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.run.agents import Agents, Warn
 from kubectl_genainet.run.sources.base import Follower, Source
@@ -27,7 +29,13 @@ class LabSource(Source):
     def agents(self) -> Agents:
         from kubectl_genainet.lab.state import lab_agents
 
-        return Agents({node: _unix(path) for node, path in lab_agents(self.name).items()})
+        paths = lab_agents(self.name)
+        if not all(os.access(path, os.W_OK) for path in paths.values() if os.path.exists(path)):
+            raise GenainetError(
+                f"the agents of the lab {self.name!r} belong to another user, and do not answer you",
+                "Run the command as the user who brought the lab up: with sudo, for root.",
+            )
+        return Agents({node: _unix(path) for node, path in paths.items()})
 
     def objects_recorder(self) -> Agents | None:
         from kubectl_genainet.lab.state import lab_objects_recorder

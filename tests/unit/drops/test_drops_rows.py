@@ -169,7 +169,9 @@ def rows(*events: Event, admits: bool = True, **options: Any) -> list[DropRow]:
     correlator = DropCorrelator(snapshot(admits=admits), **options)
     for event in (report(), *events):
         correlator.feed(event)
-    return Rows(correlator).build()
+    built = Rows(correlator)
+    built.is_final = True
+    return built.build()
 
 
 def rules(*lines: str) -> RulesetDump:
@@ -509,6 +511,9 @@ def test_background_is_counted_apart_and_shown_on_demand() -> None:
 
 
 def test_syn_without_a_reason_is_no_background() -> None:
+    assert is_background(
+        "NOT_SPECIFIED", "sk_stream_kill_queues", opening=False, multicast=False
+    )  # 6.1, a FIN nobody read
     assert not is_background("NOT_SPECIFIED", "tcp_v4_rcv", opening=True, multicast=False)
     assert not is_background("NOT_SPECIFIED", "ip_error", opening=False, multicast=False)
 
@@ -690,6 +695,17 @@ def test_full_queue_of_half_open_connections_is_a_row() -> None:
         correlator.feed(event)
     (row,) = Rows(correlator).build()
     assert (row.check, row.packets, row.severity) == ("syn-queue-full", 131, Severity.ERROR)
+
+
+def test_reset_is_from_outside_only_when_the_other_nodes_have_counted_too() -> None:
+    reset = ResetCount(node="node-1", t_ns=10, netns=UI_NS, flow=REQUEST.reversed, packets=1, sent=False, reason="")
+    correlator = DropCorrelator(snapshot())
+    for event in (report(), reset):
+        correlator.feed(event)
+    built = Rows(correlator)
+    assert built.build() == []
+    built.is_final = True
+    assert [row.check for row in built.build()] == ["reset-from-outside"]
 
 
 def test_agents_own_questions_are_no_drops() -> None:

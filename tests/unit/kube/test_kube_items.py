@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,48 @@ def test_nothing_in_the_package_reads_what_is_not_kept() -> None:
     pattern = re.compile("|".join(rf"\b{name}\b" for name in items._NOT_KEPT))
     readers = [path for path in PACKAGE.rglob("*.py") if path.name != "items.py" and pattern.search(path.read_text())]
     assert [path.name for path in readers] == ["proposal.py"]  # which drops it from objects of files
+
+
+def test_of_a_pods_state_only_what_is_read_is_kept() -> None:
+    times = {"lastTransitionTime": "2026-01-01T00:00:00Z", "lastProbeTime": None, "observedGeneration": 2}
+    conditions = [{"type": kind, "status": "True", **times} for kind in ("Initialized", "Ready", "PodScheduled")]
+    running = {"name": "model", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}, "restartCount": 1}
+    ended = {**running, "lastState": {"terminated": {"exitCode": 137}}}
+    statuses = [{**running, "lastState": {}, "image": "a", "imageID": "b", "volumeMounts": []}, ended, "odd"]
+    status = {"conditions": conditions, "containerStatuses": statuses, "initContainerStatuses": "odd"}
+    kept = decoded(ItemDecoder(Served(POD, "v1")), {"metadata": {"name": "a"}, "status": status}).raw["status"]
+    timed = {"status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    assert kept["conditions"] == [
+        {"type": "Initialized", "status": "True"},
+        {"type": "Ready", **timed},
+        {"type": "PodScheduled", **timed},
+    ]
+    assert kept["containerStatuses"] == [running, ended, "odd"] and kept["initContainerStatuses"] == "odd"
+
+
+def test_the_state_of_other_kinds_is_kept_whole() -> None:
+    conditions = [{"type": "Accepted", "status": "True", "observedGeneration": 2}]
+    node = {"metadata": {"name": "n"}, "status": {"conditions": conditions}}
+    assert decoded(ItemDecoder(Served(NODE, "v1")), node).raw["status"] == {"conditions": conditions}
+
+
+def test_objects_with_the_same_members_share_the_table_of_their_names() -> None:
+    decoder = ItemDecoder(Served(POD, "v1"))
+    numbers = range(100)
+    last = [
+        decoded(decoder, {"metadata": {"name": f"p{n}", "namespace": "chat", "uid": f"u{n}"}}).raw for n in numbers
+    ][-1]
+    metadata = last["metadata"]
+    assert sys.getsizeof(metadata) < sys.getsizeof(dict(metadata.items()))
+    metadata["labels"] = {}  # it is a mapping like any other
+    assert json.loads(json.dumps(metadata)) == {"name": "p99", "namespace": "chat", "uid": "u99", "labels": {}}
+    assert msgspec.json.decode(msgspec.json.encode(last)) == last
+
+
+def test_mappings_of_many_names_are_kept_as_they_are() -> None:
+    labels = {f"label-{number}": "x" for number in range(100)}
+    decoder = ItemDecoder(Served(POD, "v1"))
+    many = [{f"name-{number}": "x"} for number in range(1000)]
+    assert decoded(decoder, {"metadata": {"name": "a", "labels": labels}}).raw["metadata"]["labels"] == labels
+    for each in many:
+        assert decoded(decoder, {"metadata": {"name": "a", "labels": each}}).raw["metadata"]["labels"] == each

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
+from kubectl_genainet.errors import InputError
+from kubectl_genainet.model.cluster import LeftOut
 from kubectl_genainet.model.target import parse_target
 from kubectl_genainet.policy.flows.targets import pods_named
 from tests.unit.policy.policy_cluster import Raw, namespace, pod, snapshot
@@ -42,3 +48,20 @@ def test_labels_of_the_controller_lead_to_the_workload() -> None:
     objects = (namespace("ai"), group, pod("ai/r-head-x", labels=labels), pod("ai/other"))
     found = pods_named(snapshot(*objects), parse_target("raycluster/r"), "ai")
     assert [p.metadata.name for p in found] == ["r-head-x"]
+
+
+@pytest.mark.parametrize("unread", ["Pod", "Deployment"])
+def test_what_was_not_read_is_not_said_to_be_absent(unread: str) -> None:
+    objects = (namespace("ai"), *([workload("apps/v1", "Deployment", "llama")] if unread == "Pod" else []))
+    cluster = replace(snapshot(*objects), left_out=(LeftOut(unread, "the API server is overloaded"),))
+    with pytest.raises(InputError, match="in namespace ai were not read: the API server is overloaded"):
+        pods_named(cluster, parse_target("deploy/llama"), "ai")
+
+
+def test_a_namespace_that_was_read_is_known_where_others_were_not() -> None:
+    left_out = LeftOut("Pod", "only those of namespace ai", "ai")
+    cluster = replace(snapshot(namespace("ai"), workload("apps/v1", "Deployment", "llama")), left_out=(left_out,))
+    with pytest.raises(InputError, match="has no pods"):
+        pods_named(cluster, parse_target("deploy/llama"), "ai")
+    with pytest.raises(InputError, match="namespace chat were not read"):
+        pods_named(cluster, parse_target("pod/x"), "chat")

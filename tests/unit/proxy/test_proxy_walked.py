@@ -12,6 +12,8 @@ from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import dumps_of, parse_ruleset
 from kubectl_genainet.proxy.batch import flow_of_words
+from kubectl_genainet.proxy.evaluator.model import masquerades, translates
+from kubectl_genainet.proxy.evaluator.rule_ref import RuleRef
 from kubectl_genainet.proxy.walked import FlowWalk, WalkRule, flow_walk
 
 SAVED = """*nat
@@ -107,3 +109,38 @@ def test_a_word_behind_a_target_is_refused() -> None:
     refused = CliRunner().invoke(cli, ["rules", "svc/a", "svc/b", "--ruleset", "-"], input=SAVED)
     assert refused.exit_code == 2
     assert "rules why FLOW" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [
+        ('-A X -m comment --comment "to masquerade, a DNAT" -j KUBE-MARK-MASQ', "-A X  -j KUBE-MARK-MASQ"),
+        ("-A X -m comment --comment DNAT -j RETURN", "-A X  -j RETURN"),
+        ('accept comment "dnat to nobody"', "accept "),
+        ('-A X -m comment --comment "say \\"DNAT \\" twice" -j ACCEPT', "-A X  -j ACCEPT"),
+        ("-A X -p tcp -j DNAT --to-destination 10.0.0.1:80", "-A X -p tcp -j DNAT --to-destination 10.0.0.1:80"),
+    ],
+)
+def test_what_a_rule_does_is_not_what_its_comment_says(text: str, bare: str) -> None:
+    rule = RuleRef("nat", "X", 1, text)
+    assert rule.bare_text == bare
+    assert translates(rule) is ("DNAT" in bare)
+
+
+@pytest.mark.parametrize(
+    ("text", "destination", "source"),
+    [
+        ("-A P -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT", False, False),
+        ("-A P -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT", False, False),
+        ("-A P -p tcp -j DNAT --to-destination 10.0.0.1:80", True, False),
+        ("-A P -j MASQUERADE --random-fully", False, True),
+        ("ct status dnat accept", False, False),
+        ("ct status snat accept", False, False),
+        ("tcp dport 80 dnat ip to 10.0.0.1:80", True, False),
+        ("tcp dport 80 redirect to :8080", True, False),
+        ("ip saddr 10.0.0.0/8 masquerade fully-random", False, True),
+    ],
+)
+def test_what_translates_is_the_target_and_not_a_word(text: str, destination: bool, source: bool) -> None:
+    rule = RuleRef("nat", "P", 1, text)
+    assert (translates(rule), masquerades(rule)) == (destination, source)

@@ -9,7 +9,7 @@ import pytest
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.model.packet import Protocol
 from kubectl_genainet.proxy import Packet, RulesetVerdict, evaluate, parse_ruleset
-from kubectl_genainet.run.rules import saved_dumps
+from kubectl_genainet.run.rules import RulesOptions, saved_dumps, walked
 from kubectl_genainet.run.sources.dumps import folder_dumps
 
 SAVED = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n-A FORWARD -p tcp -m tcp --dport 81 -j DROP\nCOMMIT\n"
@@ -153,3 +153,9 @@ def test_a_sosreport_is_read_as_its_plugins_write_it(tmp_path: Path) -> None:
         (80, "10.9.0.1", RulesetVerdict.DNAT),
     ):
         assert _verdict(tmp_path, dport, dst) is verdict, (dport, dst)
+
+
+def test_saved_dumps_are_of_the_node_that_is_named() -> None:
+    options = RulesOptions(saved=saved_dumps([("rules.txt", SAVED)]), node="node-1")
+    (walk,) = walked(None, ["198.51.100.1", "203.0.113.9:81"], options, lambda text: None)
+    assert (walk.node, walk.verdict) == ("node-1", "UNKNOWN")  # which addresses are the node's is not known

@@ -167,7 +167,7 @@ def rule_of_nobody(cluster: Cluster) -> Problems:
     for node, ruleset in cluster.parsed_rulesets.items():
         for rule in _foreign_drops(ruleset, Hook.FORWARD, Hook.PRE_ROUTING, Hook.POST_ROUTING):
             ref = rule.ref
-            if not ref.packets or _ONLY_INVALID.search(ref.text) or policy_behind(ref, ruleset) is not None:
+            if not ref.packets or _ONLY_INVALID.search(ref.bare_text) or policy_behind(ref, ruleset) is not None:
                 continue
             said = f" ({ref.comment})" if ref.comment else ""
             yield Problem(
@@ -214,7 +214,7 @@ def icmp_blocked(cluster: Cluster) -> Problems:
     for node, ruleset in cluster.parsed_rulesets.items():
         for rule in _foreign_drops(ruleset, *Hook):
             ref = rule.ref
-            if _TOO_BIG.search(ref.text):
+            if _TOO_BIG.search(ref.bare_text):
                 counted = "" if ref.packets is None else f", {ref.packets} packets so far"
                 yield Problem(
                     f'rule {ref.index} of {ref.chain} drops "packet too big"{counted}',
