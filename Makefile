@@ -38,7 +38,7 @@ test: setup kubernetes
 # Other kernels (5.10, 6.1, 6.12) and IPVS, in virtual machines: an hour without KVM, so not part of `test`.
 test-vm: setup kubernetes
 	scripts/packages.sh vm
-	$(PY) -m pytest -m vm tests/vm
+	$(PY) -m pytest -m vm tests/vm tests/lab
 
 # Programs that verdicts are compared with, and the comparison: minutes of building the first time, cached after that.
 test: oracles

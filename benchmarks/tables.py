@@ -54,11 +54,12 @@ def fill(engine: Chdb) -> int:
 
 def _add_headers(engine: Chdb) -> None:
     """A block each 5 s on each node, in the hour that is asked about."""
+    begin, block = f"{ASKED} + intDiv(number, 500) * 5000000000", "intDiv(number, 500)"
     engine.run(
         f"INSERT INTO {TABLE} (Timestamp, Body, Node, Part, Service, Session, Number) SELECT "
-        f"fromUnixTimestamp64Nano(toInt64({ASKED} + intDiv(number, 500) * 5000000000)), "
-        f"concat('[', toString({ASKED} + intDiv(number, 500) * 5000000000), ',0,0,0,0,7,', toString(number), ',\"\",0]'), "
-        "concat('node-', toString(number % 500)), 'cover', '', 7, toUInt32(number) FROM numbers(360000) "
+        f"fromUnixTimestamp64Nano(toInt64({begin})), "
+        f"concat('[', toString({begin}), ',0,0,0,0,7,', toString({block}), ',\"\",0]'), "
+        f"concat('node-', toString(number % 500)), 'cover', '', 7, toUInt32({block}) FROM numbers(360000) "
         "SETTINGS insert_allow_materialized_columns = 1"
     )
 

@@ -9,8 +9,10 @@ removes or changes one has a new major version (before 1.0 a new minor version).
 
 from __future__ import annotations
 
+import warnings as python_warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from kubectl_genainet import __version__
@@ -26,6 +28,7 @@ from kubectl_genainet.model.results.dns import DnsSummary
 from kubectl_genainet.model.results.drops import DropRow, DropSummary
 from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.model.results.path import Drop, PacketPath, Verdict
+from kubectl_genainet.model.results.timeline import Timeline
 from kubectl_genainet.model.results.trace import TraceSummary
 from kubectl_genainet.model.target import Target, parse_target
 from kubectl_genainet.policy import Explanation, Patch
@@ -36,6 +39,7 @@ from kubectl_genainet.run.collect import (
     DnsCollector,
     DoctorCollector,
     DropsCollector,
+    Quiet,
     TraceCollector,
 )
 from kubectl_genainet.run.diagnose.diagnose import DiagnoseOptions, status_of
@@ -53,9 +57,14 @@ from kubectl_genainet.run.rules import RulesOptions
 from kubectl_genainet.run.rules import rules as run_rules
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.bundle import BundleSource
+from kubectl_genainet.run.sources.clickhouse import ClickHouseSource
 from kubectl_genainet.run.sources.cluster import ClusterSource
+from kubectl_genainet.run.sources.history import TimeRange
 from kubectl_genainet.run.sources.lab import LabSource
 from kubectl_genainet.run.sources.manifests import ManifestsSource
+from kubectl_genainet.run.sources.past import past_of
+from kubectl_genainet.run.timeline import status_of as timeline_status
+from kubectl_genainet.run.timeline import timeline as run_timeline
 from kubectl_genainet.run.trace import CheckConnections, TraceOptions
 from kubectl_genainet.run.trace import trace as run_trace
 
@@ -64,6 +73,7 @@ __all__ = [
     "Cause",
     "Certainty",
     "CheckConnections",
+    "ClickHouseSource",
     "ClusterSnapshot",
     "ClusterSource",
     "Conclusion",
@@ -95,6 +105,8 @@ __all__ = [
     "RulesRow",
     "Severity",
     "Source",
+    "Timeline",
+    "TimelineResult",
     "TraceResult",
     "TraceSummary",
     "Verdict",
@@ -105,8 +117,10 @@ __all__ = [
     "drops",
     "explain",
     "matrix",
+    "past",
     "replay",
     "rules",
+    "timeline",
     "trace",
 ]
 
@@ -174,6 +188,34 @@ class DiagnoseResult:
     conclusion: Conclusion
     found: bool
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineResult:
+    """`found`: something became worse; `timeline.onsets` says when, and what had changed just before."""
+
+    timeline: Timeline
+    found: bool
+    warnings: tuple[str, ...] = ()
+
+
+def past(source: Source, since: datetime, until: datetime) -> Source:
+    """The source as its recorders kept it between two moments, for `trace`, `drops`, `dns`, `rules`, `explain`, `diagnose` and
+    `timeline`. What limits it as a whole, such as objects that were not recorded, is a Python warning.
+
+    Raises InputError for moments without a time zone, and for a source without recorders.
+    """
+    if since.tzinfo is None or until.tzinfo is None or since >= until:
+        raise InputError("`since` and `until` need a time zone, and `since` is the earlier one")
+    since_ns, until_ns = (int(moment.timestamp() * 1e6) * 1000 for moment in (since, until))
+    return past_of(source, TimeRange(since_ns, until_ns), lambda text: python_warnings.warn(text, stacklevel=2))
+
+
+def timeline(source: Source, target: str = "") -> TimelineResult:
+    """What was felt and what changed over the time of `source`: a bundle, a ClickHouseSource, or what `past` gives."""
+    heard = Quiet()
+    result = run_timeline(source, _target(target), heard)
+    return TimelineResult(result, timeline_status(result) is ExitStatus.FOUND, tuple(heard.warnings))
 
 
 def diagnose(

@@ -12,7 +12,7 @@ if [[ $wanted != lab ]]; then
              openssl podman debootstrap) # for tests/cluster
 fi
 if [[ $wanted == vm ]]; then
-  packages+=(qemu-system-x86 busybox-static kmod ipvsadm)
+  packages+=(qemu-system-x86 busybox-static kmod ipvsadm faketime)
 fi
 
 if ! command -v dpkg-query >/dev/null; then

@@ -7,6 +7,7 @@ its rules, and is ended by kill -9, as whoever undoes them at the end would.
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -81,6 +82,17 @@ def let_write(wire: Wire, program: str, commands: Iterable[str] = ()) -> None:
         wire.link(wire.node, DOCKER_PORT, wire.servers, "eth1")
         wire.inside(wire.node, "ip", "link", "set", DOCKER_PORT, "master", "front0")
         wire.inside(wire.servers, "ip", "address", "add", f"{CONTAINER}/24", "dev", "eth1")
+        _wait_for_the_bridge(wire)
+
+
+def _wait_for_the_bridge(wire: Wire) -> None:
+    """Until the port forwards, and what the node asked the container for is forgotten: the address has another MAC now."""
+    deadline = time.monotonic() + 10
+    while "state forwarding" not in wire.inside(wire.node, "bridge", "link", "show", "dev", DOCKER_PORT):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{DOCKER_PORT} does not forward")
+        time.sleep(0.05)
+    wire.inside(wire.node, "ip", "neighbour", "flush", "dev", "front0")
 
 
 def flows_of(wire: Wire, program: str) -> list[Flow]:

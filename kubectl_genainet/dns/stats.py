@@ -30,6 +30,7 @@ class ExchangeTally:
     truncated: int = 0
     tcp_retries: int = 0
     races: int = 0
+    last: str = ""  # time of the newest query
     latencies: list[int] = field(default_factory=list)
     server_times: list[int] = field(default_factory=list)
     upstream_times: list[int] = field(default_factory=list)
@@ -43,6 +44,7 @@ class ExchangeTally:
         self.truncated += exchange.truncated
         self.tcp_retries += exchange.after_truncation
         self.races += exchange.race
+        self.last = max(self.last, exchange.time)
         split = exchange.split
         way = None if exchange.latency_ns is None or split.server is None else exchange.latency_ns - split.server
         for value, into in (
@@ -68,6 +70,7 @@ class ExchangeTally:
             races=self.races,
             rcodes=dict(self.rcodes),
             latency=quantiles(self.latencies),
+            last=self.last,
         )
 
 

@@ -24,6 +24,10 @@ class Objects:
         self._objects: dict[ObjectKey, dict[str, Any]] = {}
         self._base: ClusterChanged | None = None
 
+    @property
+    def known(self) -> bool:
+        return self._base is not None
+
     def take(self, record: ClusterChanged | ObjectChanged) -> None:
         if isinstance(record, ClusterChanged):
             self._base = record
@@ -61,6 +65,8 @@ def objects_range(given: NodeRange, since_ns: int, until_ns: int) -> ObjectsRang
     changes: list[tuple[int, Event]] = []
     snapshots: list[tuple[int, Event]] = []
     for at_ns, record in records:
+        if at_ns > until_ns and objects.known:
+            continue  # its block reaches beyond the range; what came then must not be folded into a change before
         if first is None and at_ns >= since_ns:
             first = objects.now(rfc3339(since_ns))
         objects.take(record)

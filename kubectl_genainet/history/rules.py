@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
 
+from kubectl_genainet.model.finding import counted
 from kubectl_genainet.model.history import Edit, RulesetChange
 from kubectl_genainet.model.node import RulesetDump
 
@@ -24,7 +26,7 @@ def difference(before: RulesetDump, after: RulesetDump) -> RulesetChange | None:
     read."""
     if before.error or after.error:
         return None
-    separator = "\n" if 1000 * after.text.count("\n") > len(after.text) else _JSON
+    separator = _separator(after.text)
     edits = tuple(_edits(before.text.split(separator), after.text.split(separator)))
     fresh = sum(len(line) for edit in edits for line in edit.lines)
     if 2 * fresh > len(after.text):
@@ -37,6 +39,19 @@ def difference(before: RulesetDump, after: RulesetDump) -> RulesetChange | None:
         crc=_crc(after.text),
         separator=separator,
     )
+
+
+def _separator(text: str) -> str:
+    return "\n" if 1000 * text.count("\n") > len(text) else _JSON
+
+
+def sizes(before: RulesetDump, after: RulesetDump) -> tuple[str, str]:
+    """How large both are, and how much of the second is new, in words."""
+    separator = _separator(after.text)
+    unit = "line" if separator == "\n" else "object"
+    old, new = (Counter(dump.text.rstrip("\n").split(separator)) for dump in (before, after))
+    grown, gone = (new - old).total(), (old - new).total()
+    return counted(old.total(), unit), f"{counted(new.total(), unit)}, {grown} new and {gone} gone"
 
 
 def without_counters(dump: RulesetDump) -> RulesetDump:

@@ -104,6 +104,9 @@ class NodeReport(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", ta
     kube_proxy: KubeProxyState | None = None  # None: it could not be asked
 
 
+STATISTICS = frozenset({"conntrack", "conntrack-stats"})  # sources of dumps that hold no rules
+
+
 class RulesetDump(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="ruleset"):
     """Packet rules of the node's host namespace, as the system's own tools print them.
 

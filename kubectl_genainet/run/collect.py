@@ -40,6 +40,9 @@ class Quiet:
     def note(self, text: str) -> None:
         pass
 
+    def say(self, text: str) -> None:
+        pass
+
     def replaying(self, header: Header) -> None:
         pass
 

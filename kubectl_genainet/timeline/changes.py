@@ -8,6 +8,7 @@ from typing import Any
 
 from kubectl_genainet.model.finding import ObjectRef, counted
 from kubectl_genainet.model.history import ChangeOf, NodeChange, ObjectChanged, ObjectKey, object_key
+from kubectl_genainet.model.node import STATISTICS
 from kubectl_genainet.model.results.timeline import ChangeKind
 
 Raw = Mapping[str, Any]
@@ -80,6 +81,8 @@ class Changes:
 
     def rules(self, at_ns: int, node: str, source: str, text: str) -> None:
         """A node's rules as they are now; the first are none that changed."""
+        if source in STATISTICS:
+            return
         lines = _without_counters(text)
         before = self._rules.get((node, source))
         self._rules[node, source] = lines

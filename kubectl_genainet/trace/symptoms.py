@@ -180,9 +180,11 @@ def stale_endpoint(path: PacketPath, connection: Connection, identity: Identity)
     ref = ObjectRef("Service", service.name, service.namespace)
     if path.nat.mode == BY_ENTRY:
         return _stale_entry(path, service, backend, ref)
-    chain = path.nat.endpoint_chain or "a rule"
+    sender = path.nat.endpoint_chain or "a rule"
+    if path.nat.certainty is Certainty.UNKNOWN:
+        sender = "a rule or an entry of the connection table, which one is not known,"
     return STALE_ENDPOINT.finding(
-        f"{chain} sends {service.name} to {backend.ip}:{backend.port}, which is no endpoint of it",
+        f"{sender} sends {service.name} to {backend.ip}:{backend.port}, which is no endpoint of it",
         (
             Evidence(f"the packet was translated to {path.nat.after}", Certainty.OBSERVED),
             Evidence("no EndpointSlice of the Service has that address and port", Certainty.ASSUMED, object=ref),

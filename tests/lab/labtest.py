@@ -26,6 +26,8 @@ from kubectl_genainet.model.kube import Pod, Service
 
 TRACEFS = Path("/sys/kernel/tracing/events/skb/kfree_skb")
 
+_SYN_SENT = "02"  # of /proc/net/tcp, include/net/tcp_states.h
+
 
 def fresh_name() -> str:
     return f"t{uuid.uuid4().hex[:10]}"
@@ -91,6 +93,24 @@ def broken(lab: RunningLab, name: str) -> Iterator[None]:
         yield
     finally:
         clear_incident(lab.name, name)
+        wait_for_openings(lab)
+
+
+def wait_for_openings(lab: RunningLab, within_s: float = 20.0) -> None:
+    """Until no pod waits for the answer to a SYN: the entry that its connection has may be of a time that is over."""
+    deadline = time.monotonic() + within_s
+    while any(_opening(lab, pod) for pod in lab.snapshot.pods) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _opening(lab: RunningLab, pod: Pod) -> bool:
+    with netns.inside(lab.pod_netns(pod)):
+        rows = [
+            row
+            for file in ("tcp", "tcp6")
+            for row in Path(f"/proc/thread-self/net/{file}").read_text().splitlines()[1:]
+        ]
+    return any(row.split()[3] == _SYN_SENT for row in rows)
 
 
 @dataclass(frozen=True)

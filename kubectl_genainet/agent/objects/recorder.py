@@ -46,6 +46,7 @@ class ObjectsRecorder:
     def see(self, snapshot: ClusterSnapshot) -> int:
         """Takes in the objects as they are now; returns how many have changed."""
         with self._lock:
+            self._follow_clock()
             now = self._wall()
             self._seen_again(now)
             objects = {object_key(o.raw): o.raw for o in snapshot.objects}
@@ -80,16 +81,26 @@ class ObjectsRecorder:
     def flush(self) -> None:
         """Writes a block, once there are objects."""
         with self._lock:
-            if self._snapshot is None:
-                return
-            wall, mono = self._wall(), self._mono()
-            expected = self._from + mono - self._mono_from
-            if abs(wall - expected) > STEP_NS:
-                self._write(expected, mono)
-                self._writer.end_segment()
-                self._from = wall
-                return
-            self._write(wall, mono)
+            if self._snapshot is not None and not self._follow_clock():
+                self._write(self._wall(), self._mono())
+
+    def tick(self) -> None:
+        """Once a second: a clock that was set is noticed before there is anything by the new one."""
+        with self._lock:
+            self._follow_clock()
+
+    def _follow_clock(self) -> bool:
+        """Whether the clock was set. What was seen until now is by the old one; what follows is in a segment of its own."""
+        if self._snapshot is None:
+            return False
+        wall, mono = self._wall(), self._mono()
+        expected = self._from + mono - self._mono_from
+        if abs(wall - expected) <= STEP_NS:
+            return False
+        self._write(expected, mono)
+        self._writer.end_segment()
+        self._from = wall
+        return True
 
     def _write(self, until: int, mono: int) -> None:
         whole = self._journal.begin(until)

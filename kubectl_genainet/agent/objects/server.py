@@ -96,6 +96,7 @@ class Watch(threading.Thread):
         looks = 0
         problem = ""
         while not self.stopping.wait(LOOK_S if looks else 0):
+            self._recorder.tick()
             try:
                 now = self._newer()
                 if now is not None:

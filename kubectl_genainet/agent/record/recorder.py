@@ -23,7 +23,7 @@ from kubectl_genainet.agent.record.lives import Lives
 from kubectl_genainet.agent.record.options import RecordOptions
 from kubectl_genainet.history.blocks import NO_FLAGS, Flag, Span
 from kubectl_genainet.history.journal import Journal
-from kubectl_genainet.history.rules import difference, without_counters
+from kubectl_genainet.history.rules import difference, sizes, without_counters
 from kubectl_genainet.history.select import index_of, is_state
 from kubectl_genainet.history.store import Bounds, SegmentWriter
 from kubectl_genainet.model.dns import DnsMessage
@@ -54,7 +54,7 @@ from kubectl_genainet.model.events import (
     Tick,
 )
 from kubectl_genainet.model.history import BUCKET_S, ChangeOf, Gap, NodeChange, RulesetChange
-from kubectl_genainet.model.node import NodeReport, RulesetDump
+from kubectl_genainet.model.node import STATISTICS, NodeReport, RulesetDump
 from kubectl_genainet.model.packet import ALL_KEPT
 
 FLUSH_S = 5.0
@@ -211,8 +211,8 @@ class Recorder:
         self._dumps[dump.source] = dump
         change = difference(before, dump) if before is not None else None
         self._pending.append(change if change is not None else dump)
-        if before is not None and before.text != dump.text:
-            old, new = before.text.count("\n"), dump.text.count("\n")
+        if before is not None and before.text != dump.text and dump.source not in STATISTICS:
+            old, new = sizes(before, dump)
             now = self._wall()
             self._pending.append(
                 NodeChange(
@@ -221,8 +221,8 @@ class Recorder:
                     since_ns=now,
                     what=ChangeOf.RULES,
                     subject=dump.source,
-                    before=f"{old} lines",
-                    after=f"{new} lines",
+                    before=old,
+                    after=new,
                 )
             )
 

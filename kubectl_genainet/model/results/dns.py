@@ -11,7 +11,8 @@ from kubectl_genainet.model.results.measure import Quantiles
 
 class Counts(msgspec.Struct, frozen=True):
     """queries = answered + failed + timeouts + open. `rcodes` has every response code but NOERROR: those of
-    the failed ones, and NXDOMAIN, which is an answer."""
+    the failed ones, and NXDOMAIN, which is an answer. `last` is when the newest query was sent (RFC 3339; "" where that is
+    not known)."""
 
     queries: int
     answered: int
@@ -24,6 +25,7 @@ class Counts(msgspec.Struct, frozen=True):
     races: int
     rcodes: dict[str, int]
     latency: Quantiles
+    last: str = ""
 
 
 class ClientStats(msgspec.Struct, frozen=True):

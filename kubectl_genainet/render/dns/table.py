@@ -15,7 +15,7 @@ from kubectl_genainet.model.results.exchange import DnsExchange
 from kubectl_genainet.model.results.path import Party
 from kubectl_genainet.render.paragraphs import hanging
 from kubectl_genainet.render.table import Column, table
-from kubectl_genainet.render.text import SEVERITY_STYLE, duration, printable
+from kubectl_genainet.render.text import SEVERITY_STYLE, duration, moment, printable
 from kubectl_genainet.render.trace.parts import certainty
 
 NAMES_SHOWN = 15
@@ -48,6 +48,7 @@ def _count_columns(_: type[R]) -> tuple[Column[R], ...]:
         ),
         Column("TRUNCATED", lambda r: str(r.counts.truncated), right=True, spare=1),
         Column("TCP", lambda r: str(r.counts.tcp_retries), right=True, spare=1),
+        Column("LAST", lambda r: moment(r.counts.last) or "-", spare=2),
     )
 
 

@@ -10,7 +10,8 @@ from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 
-TABLES = ("clickhouse://", "chdb:")
+CHDB = "chdb:"  # begins the name of a folder of segments
+TABLES = ("clickhouse://", CHDB)
 
 
 def is_table(name: str) -> bool:

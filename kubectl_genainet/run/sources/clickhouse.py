@@ -17,11 +17,11 @@ from kubectl_genainet.history.select import Part, Wanted
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.sources.choice import CHDB
 from kubectl_genainet.run.sources.engines import TABLE, ClickHouse, Engine, Value, chdb_over
 from kubectl_genainet.run.sources.history import HistorySource, TimeRange
 from kubectl_genainet.wire import HistoryRequest
 
-LOCAL = "chdb:"
 STATE_BACK_NS = 26 * 3600 * 1_000_000_000  # a recorder tells the whole state at least once in the age of its recording
 BLOCK_NS = 15 * 1_000_000_000  # a block covers less: its rows may lie so long before a range that it reaches into
 BLOCKS_AS_ONE = 12  # of five seconds
@@ -82,7 +82,7 @@ class ClickHouseSource(HistorySource):
 
     def _default(self) -> TimeRange:
         """All that a folder has; of a server the last hour."""
-        if self.name.startswith(LOCAL):
+        if self.name.startswith(CHDB):
             ((since, until),) = self.engine.rows(EXTENT, {})
             return TimeRange(int(since), int(until))
         now_ns = time.time_ns()
@@ -102,8 +102,8 @@ class ClickHouseSource(HistorySource):
     @property
     def engine(self) -> Engine:
         if self._engine is None:
-            if self.name.startswith(LOCAL):
-                self._engine = chdb_over(Path(self.name.removeprefix(LOCAL)))
+            if self.name.startswith(CHDB):
+                self._engine = chdb_over(Path(self.name.removeprefix(CHDB)))
             else:
                 self._engine = ClickHouse(self.name, password=os.environ.get("CLICKHOUSE_PASSWORD", ""))
         return self._engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kubectl_genainet.bundle import Bundle, Header, new_header
 from kubectl_genainet.context.account import warning_of
@@ -14,9 +14,10 @@ from kubectl_genainet.history.merge import merged
 from kubectl_genainet.history.objects import ObjectsRange, objects_range
 from kubectl_genainet.history.ranges import NodeRange, node_range
 from kubectl_genainet.history.select import Part
-from kubectl_genainet.model.cluster import ClusterSnapshot
+from kubectl_genainet.model.cluster import ClusterSnapshot, LeftOut
 from kubectl_genainet.model.node import NodeReport, RulesetDump
 from kubectl_genainet.model.units import rfc3339
+from kubectl_genainet.policy import POLICY_KINDS
 from kubectl_genainet.run.agents import Warn
 from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.recorded import HISTORY, RecordedSource, for_verb
@@ -57,15 +58,16 @@ class HistorySource(RecordedSource):
         return self.now.default_namespace
 
     def _read(self) -> ClusterSnapshot:
-        """The objects as they were at the range's begin; as they are now where none were recorded, with a warning."""
+        """The objects as they were at the range's begin; as they are now where none were recorded, with a warning. Policies of
+        now would be blamed for what those of then did: they are not known then."""
         objects = self._recorded_objects()
         if objects.snapshot is not None:
             return objects.snapshot
         self._warn(
-            "no objects were recorded for that time: names, Services and policies are as they are now "
+            "no objects were recorded for that time: names and Services are as they are now, policies are not known "
             "(`kubectl genainet deploy --record` runs their recorder)"
         )
-        return self.now.snapshot()
+        return _without_policies(self.now.snapshot())
 
     def _recorded_objects(self) -> ObjectsRange:
         with self._lock:
@@ -171,6 +173,13 @@ class HistorySource(RecordedSource):
 
     def __str__(self) -> str:
         return f"what was recorded of {self.now} from {self.when}"
+
+
+def _without_policies(snapshot: ClusterSnapshot) -> ClusterSnapshot:
+    kept = tuple(obj for obj in snapshot.objects if (obj.group, obj.kind) not in POLICY_KINDS)
+    kinds = {obj.kind for obj in snapshot.objects if (obj.group, obj.kind) in POLICY_KINDS} | {"NetworkPolicy"}
+    unknown = tuple(LeftOut(kind, "none were recorded for that time") for kind in sorted(kinds))
+    return replace(snapshot, objects=kept, left_out=(*snapshot.left_out, *unknown))
 
 
 def _range(node: str, answer: HistoryAnswer) -> NodeRange:

@@ -241,13 +241,15 @@ def test_what_changed_on_the_node_is_named(node: Node) -> None:
     text = "\n".join(f"-A KUBE-SERVICES {n}" for n in range(50))
     recorder.take(RulesetDump(node=NODE, t_ns=MONO, source="iptables-nft", text=text))
     recorder.take(RulesetDump(node=NODE, t_ns=MONO, source="iptables-nft", text=text + "\n-A KUBE-SERVICES new"))
+    for number in (1, 2):  # statistics are no rules
+        recorder.take(RulesetDump(node=NODE, t_ns=MONO, source="conntrack-stats", text=f"cpu=0 found={number}"))
     node.pass_time(recorder, 6)
     changes = [(e.what, e.subject, e.before, e.after) for e in node.events(0, 6) if isinstance(e, NodeChange)]
     assert changes == [
         (ChangeOf.ADDRESS, "10.0.0.2", "", "eth0"),
         (ChangeOf.DEVICE, "eth0", "device, up, MTU 1500", "device, up, MTU 1400"),
         (ChangeOf.COUNTER, "conntrack entries", "0 of 100", "95 of 100"),
-        (ChangeOf.RULES, "iptables-nft", "49 lines", "50 lines"),
+        (ChangeOf.RULES, "iptables-nft", "50 lines", "51 lines, 1 new and 0 gone"),
     ]
 
 

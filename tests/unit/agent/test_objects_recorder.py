@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,22 @@ def test_two_runs_give_the_objects_and_name_what_was_not_seen(tmp_path: Path) ->
     assert known.snapshot is not None and len(known.snapshot.objects) == len(snapshot.objects)
     spans = [((g.since_ns - WALL) // SECOND, (g.until_ns - WALL) // SECOND, g.why) for g in known.gaps]
     assert sorted(spans) == [(5, 10, "the API server is away"), (10, 30, NOT_RUN)]
+
+
+def test_what_changes_just_after_the_clock_was_set_is_by_the_new_clock(tmp_path: Path) -> None:
+    snapshot = read_bundle(recordings() / "policy-service-port.gnb").snapshot
+    wall_s = mono_s = 0
+    clocks = {"wall": lambda: WALL + wall_s * SECOND, "mono": lambda: MONO + mono_s * SECOND}
+    recorder = ObjectsRecorder(tmp_path, Bounds(), **clocks)
+    recorder.see(snapshot)
+    wall_s, mono_s = 3602, 2  # an hour ahead
+    assert recorder.see(replace(snapshot, objects=snapshot.objects[1:])) == 1
+    wall_s, mono_s = 3607, 7
+    recorder.close()
+    since, until = WALL + 3600 * SECOND, WALL + 3607 * SECOND
+    known = objects_range(node_range("objects", RangeReader(tmp_path, "objects", since, until).blocks()), since, until)
+    changes = [(at_ns, event) for at_ns, event in known.changes if isinstance(event, ObjectChanged)]
+    assert [at_ns - WALL for at_ns, _ in changes] == [3602 * SECOND]
 
 
 def test_the_log_says_each_thing_once(

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,13 @@ from click.testing import CliRunner
 
 import kubectl_genainet
 from kubectl_genainet import api
+from kubectl_genainet.api import BundleSource, InputError, LabSource, past, timeline
 from kubectl_genainet.assets import recordings
 from kubectl_genainet.cli import cli
+from tests.unit.timeline.recorded import two_incidents, write
 
 DOCS = Path(__file__).parents[3] / "docs" / "library.md"
-REPLAY, JUDGE = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+REPLAY, JUDGE, PAST = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
 INCIDENT = recordings() / "policy-service-port.gnb"
 
 
@@ -92,3 +95,30 @@ def test_manifests_have_no_packets_and_say_so(tmp_path: Path) -> None:
     for verb in (api.trace, api.drops, api.dns):
         with pytest.raises(api.GenainetError, match="so no packets can be watched"):
             verb(source, "svc/a")
+
+
+def test_the_program_that_asks_about_the_past_prints_what_came_before(tmp_path: Path) -> None:
+    write(str(tmp_path / "incident.gnb"), two_incidents())
+    line = next(line for line in PAST.splitlines() if line.startswith("tonight = "))
+    program = PAST.replace(
+        line, 'from kubectl_genainet.api import BundleSource\ntonight = BundleSource("incident.gnb")'
+    )
+    done = run(program, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert " s before: " in done.stdout
+
+
+def test_a_timeline_names_when_it_began_and_what_came_before(tmp_path: Path) -> None:
+    write(str(tmp_path / "incident.gnb"), two_incidents())
+    result = timeline(BundleSource(tmp_path / "incident.gnb"), "svc/my-llama-svc")
+    assert result.found and result.timeline.onsets[0].suspects
+
+
+def test_the_past_needs_a_time_zone_and_a_source_with_recorders(tmp_path: Path) -> None:
+    write(str(tmp_path / "incident.gnb"), two_incidents())
+    since, until = datetime(2026, 1, 31, 3, tzinfo=UTC), datetime(2026, 1, 31, 4, tzinfo=UTC)
+    with pytest.raises(InputError, match="time zone"):
+        past(LabSource("none"), since.replace(tzinfo=None), until)
+    with pytest.raises(InputError, match="what is in a file has its own"):
+        past(BundleSource(tmp_path / "incident.gnb"), since, until)
+    assert "03:00:00Z to 2026-01-31T04:00:00Z" in str(past(LabSource("none"), since, until).when)  # type: ignore[attr-defined]

@@ -301,3 +301,12 @@ def test_a_picker_that_is_no_service_is_left_to_its_gateway() -> None:
     server = deployment("llm", VLLM, "args: [--model, m]")
     assert findings(pool + server, "inference-pool", complete=True) == []
     assert "its endpoint picker is a WasmPlugin" in unchecked(pool + server, "inference-pool", complete=True)
+
+
+@pytest.mark.parametrize(("other", "found"), [("", 1), (", networking.gke.io/load-balancer-type: Internal", 0)])
+def test_a_load_balancer_for_several_clouds_may_be_on_another_one(other: str, found: int) -> None:
+    internal = "service.beta.kubernetes.io/aws-load-balancer-scheme: internal"
+    text = service("llm", "{port: 80}", ", type: LoadBalancer").replace(
+        "namespace: ml", f"namespace: ml, annotations: {{{internal}{other}}}"
+    )
+    assert len(findings(text, "nlb-legacy")) == found

@@ -143,3 +143,9 @@ def test_objects_are_as_they_were_and_change_when_they_did(tmp_path: Path) -> No
     assert [o.raw["metadata"]["name"] for o in objects.snapshot.objects] == ["a", "b"]
     whole = [event for _, event in objects.changes if isinstance(event, ClusterChanged)]
     assert [[o["metadata"]["name"] for o in one.objects] for one in whole] == [["b"], ["b"]]
+    # The block reaches beyond 13 s: what changed at 14 s, less than two seconds after what is in the range, is not in it.
+    before = objects_range(recording.range(10, 13), WALL + 10 * SECOND, WALL + 13 * SECOND)
+    assert [getattr(event, "name", "") for _, event in before.changes] == ["a", ""]
+    last = before.changes[-1][1]
+    assert isinstance(last, ClusterChanged)
+    assert [o["metadata"]["resourceVersion"] for o in last.objects] == ["2"]

@@ -59,7 +59,7 @@ def nlb_legacy(cluster: Cluster) -> Problems:
 
     Looks at LoadBalancer Services without loadBalancerClass and without the annotation
     service.beta.kubernetes.io/aws-load-balancer-type: external; `nlb` (in-tree NLB) and `nlb-ip` (old spelling) are
-    reported too.
+    reported too. A manifest with annotations of other clouds as well is not checked.
 
     Why: the in-tree controller gets no features any more, knows no pod targets, and without an annotation makes a
     Classic Load Balancer. A warning: what exists works on; what it lacks is said by the other checks.
@@ -69,6 +69,11 @@ def nlb_legacy(cluster: Cluster) -> Problems:
     for service, _, lb_class in load_balancers(cluster):
         kind = service.metadata.annotations.get(TYPE)
         if lb_class or kind == "external":
+            continue
+        if kind is None and cluster.from_files and not cluster.nodes and _for_several_clouds(service):
+            yield NotChecked(
+                str(service.ref), "its annotations are for several clouds, and no node tells which it is on"
+            )
             continue
         what = {"nlb": "an in-tree NLB", "nlb-ip": "the old spelling of an NLB with pod targets"}.get(
             kind or "", "a Classic Load Balancer"
@@ -93,6 +98,11 @@ def nlb_legacy(cluster: Cluster) -> Problems:
                 ),
             ),
         )
+
+
+def _for_several_clouds(service: Service) -> bool:
+    others = ("azure-load-balancer", "networking.gke.io/", "cloud.google.com/", "oci-load-balancer", "do-loadbalancer")
+    return any(word in key for key in service.metadata.annotations for word in others)
 
 
 @check(Area.NLB, Severity.ERROR, needs=("Service",), applies=only_on_aws, own_namespace=True)
