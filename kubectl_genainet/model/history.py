@@ -18,6 +18,7 @@ BUCKET_S = 10
 # A histogram of times: element 4 * l + s counts those in [2**l * (1 + s / 4), 2**l * (1 + (s + 1) / 4)) µs, as the gaps of
 # FlowCounters do; trailing zeros are left out.
 Histogram = tuple[int, ...]
+_MOST_POWER = 64  # a time in µs has 64 bits; what a node sends may have more elements
 
 
 def histogram_index(microseconds: int) -> int:
@@ -32,7 +33,7 @@ def histogram_index(microseconds: int) -> int:
 def histogram_bounds(index: int) -> tuple[float, float]:
     """The times in seconds that element `index` of a Histogram counts: from, up to."""
     power, quarter = divmod(index, 4)
-    step = 2**power * 1e-6
+    step = 2.0 ** min(power, _MOST_POWER) * 1e-6
     return step * (1 + quarter / 4), step * (1 + (quarter + 1) / 4)
 
 

@@ -26,8 +26,8 @@ _ANCHOR = (
     r"|(?:TCP|UDP|SCTP) +\S+:\d+ |-[Aa] (?:-[tuf]|--[a-z-]+) \S+ )"
 )
 _PREFIXED = re.compile(
-    r"^(?P<prefix>(?:[ \t]+"
-    r"|(?:> ?)+"
+    r"^(?P<prefix>(?:[ \t]++"
+    r"|(?:> ?)++"
     r"|\d{4}-\d\d-\d\d[T ][\d:.,+Z-]+ (?:std(?:out|err) [FP] )?"  # kubectl logs --timestamps, CRI logs
     r"|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ [\w./-]+(?:\[\d+\])?: "  # syslog, journalctl
     r"|\[[a-z][^\]]*\] "  # kubectl logs --prefix

@@ -13,20 +13,23 @@ from typing import Any
 import msgspec
 import pytest
 
+from kubectl_genainet.agent.serve.history import checked_history
 from kubectl_genainet.errors import GenainetError
 from kubectl_genainet.history.blocks import HEADER, Block, Flag, Span, encode_block, scan
 from kubectl_genainet.history.merge import merged
 from kubectl_genainet.history.objects import ObjectsRange
-from kubectl_genainet.history.ranges import Room, node_range
+from kubectl_genainet.history.ranges import NodeRange, Room, node_range
 from kubectl_genainet.history.read import RangeReader
 from kubectl_genainet.history.rows import Cover, Nobody, Rebuilt, rows_of_folder
 from kubectl_genainet.history.select import Wanted
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.model.events import AgentFailed, Event, Sightings, TcpRetransmit
+from kubectl_genainet.model.history import histogram_bounds
+from kubectl_genainet.run.sources.base import Source
 from kubectl_genainet.run.sources.clickhouse import COVERS, STATES, WHOLE, ClickHouseSource
-from kubectl_genainet.run.sources.history import TimeRange
+from kubectl_genainet.run.sources.history import HistorySource, TimeRange
 from kubectl_genainet.stream import history
-from kubectl_genainet.wire import HistoryRequest, encode
+from kubectl_genainet.wire import FilterEntry, HistoryRequest, encode
 from kubectl_genainet.wire.sightings import PACKET
 from tests.unit.history.recording import BOOT, MONO, NODE, SECOND, WALL, Recording, resent, sighting
 
@@ -202,3 +205,39 @@ def test_records_that_unpack_without_end_are_not_taken() -> None:
     assert Room().whole_blocks(data + bomb) == (data,)
     plain = Block(Span(0, 0, 0, 0), 0, 0, 0, BOOT, Flag(0), data).plain_size
     assert len(Room(plain=2 * plain).whole_blocks(data * 3)) == 2
+
+
+def test_a_histogram_of_any_length_has_bounds() -> None:
+    assert [histogram_bounds(index)[1] > 0 for index in (0, 255, 5_000, 1 << 40)] == [True] * 4
+
+
+class Asked(HistorySource):
+    """Keeps what the nodes would be asked."""
+
+    def __init__(self) -> None:
+        super().__init__(_Now(), TimeRange(WALL, WALL + SECOND))
+        self.requests: list[HistoryRequest] = []
+        self._objects = NOTHING
+
+    def _ask_nodes(self, request: HistoryRequest) -> dict[str, NodeRange | GenainetError]:
+        self.requests.append(request)
+        return {NODE: node_range(NODE, [block([])])}
+
+
+class _Now(Source):
+    live = True
+
+    def _read(self) -> ClusterSnapshot:
+        return ClusterSnapshot(objects=())
+
+    def __str__(self) -> str:
+        return "now"
+
+
+@pytest.mark.parametrize(("count", "asked"), [(5_000, 5_000), (5_001, 0)])
+def test_more_addresses_than_a_question_may_have_are_all_addresses(count: int, asked: int) -> None:
+    source = Asked()
+    filters = tuple(FilterEntry(f"10.0.{number >> 8}.{number & 255}", 0, "TCP") for number in range(count))
+    assert source.replayed("trace", filters).events
+    (request,) = source.requests
+    assert len(request.addresses) == asked and checked_history(request) == request
