@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kubectl_genainet.context.identity import workload_of
-from kubectl_genainet.model.accelerators import gpus_of
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.model.kube import Pod
+from kubectl_genainet.model.workload_kinds.accelerators import gpus_of
 
 # Labels by which controllers name the whole job, whose pods have several owners.
 JOB_LABELS = (

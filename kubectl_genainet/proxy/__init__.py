@@ -6,6 +6,7 @@
 
 from kubectl_genainet.proxy.attribute import attribute_nat
 from kubectl_genainet.proxy.drift import compare, configured_mode
+from kubectl_genainet.proxy.dumps.forms import detect_source, dump_of, dumps_of
 from kubectl_genainet.proxy.enforcers import PolicyBehind, policy_behind
 from kubectl_genainet.proxy.evaluator.evaluate import evaluate, evaluate_hook
 from kubectl_genainet.proxy.evaluator.model import (
@@ -17,7 +18,6 @@ from kubectl_genainet.proxy.evaluator.model import (
     WalkOutcome,
 )
 from kubectl_genainet.proxy.evaluator.rule_ref import Hook, RuleRef
-from kubectl_genainet.proxy.forms import detect_source, dump_of, dumps_of
 from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
 from kubectl_genainet.proxy.services import RuleAddress, RuleBackend, ServiceRules, proxy_modes, service_rules
 

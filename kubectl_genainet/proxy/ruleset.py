@@ -8,6 +8,13 @@ from functools import cached_property
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.node import RulesetDump
+from kubectl_genainet.proxy.dumps.repeats import (
+    IptablesDump,
+    distinct_iptables,
+    distinct_nft,
+    distinct_servers,
+    distinct_sets,
+)
 from kubectl_genainet.proxy.evaluator.ir import Chain, Table
 from kubectl_genainet.proxy.evaluator.packet.state import Env, address_number
 from kubectl_genainet.proxy.evaluator.remember import Memory
@@ -18,13 +25,6 @@ from kubectl_genainet.proxy.iptables.read import BASE_CHAINS, EXCERPT, parse_ipt
 from kubectl_genainet.proxy.ipvs.read import VirtualServer, parse_ipvs
 from kubectl_genainet.proxy.nftables.language.text import parse_nft_text
 from kubectl_genainet.proxy.nftables.read import NftTable, parse_nft_json
-from kubectl_genainet.proxy.repeats import (
-    IptablesDump,
-    distinct_iptables,
-    distinct_nft,
-    distinct_servers,
-    distinct_sets,
-)
 from kubectl_genainet.proxy.unread import Scope, Unread
 
 

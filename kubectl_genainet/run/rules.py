@@ -17,10 +17,10 @@ from kubectl_genainet.model.target import Target, TargetKind, not_found, parse_t
 from kubectl_genainet.proxy.batch import FlowResult, evaluate_flows, flow_of_words, read_flows
 from kubectl_genainet.proxy.drift.node_rules import NodeRules
 from kubectl_genainet.proxy.drift.ways import OUTSIDE, packets_to
+from kubectl_genainet.proxy.dumps.forms import dumps_of
 from kubectl_genainet.proxy.evaluator.model import Packet
 from kubectl_genainet.proxy.exact import RuleCount, exact_counts
 from kubectl_genainet.proxy.firewall.opening import HostFirewall, ServicePacket, host_firewall
-from kubectl_genainet.proxy.forms import dumps_of
 from kubectl_genainet.proxy.report import RulesReport, addresses_of, rules_report, services_of
 from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
 from kubectl_genainet.proxy.services import proxy_modes, service_rules

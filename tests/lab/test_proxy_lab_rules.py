@@ -19,7 +19,7 @@ from kubectl_genainet.lab.datapath.rules import snapshot_of
 from kubectl_genainet.lab.spec import Family, LabSpec, ProxyMode
 from kubectl_genainet.model.cluster import ClusterSnapshot
 from kubectl_genainet.proxy import RulesetVerdict, compare, evaluate
-from kubectl_genainet.proxy.forms import dump_of
+from kubectl_genainet.proxy.dumps.forms import dump_of
 from kubectl_genainet.proxy.ruleset import Ruleset, parse_ruleset
 from tests.proxy_services import (
     NAMESPACE,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from kubectl_genainet.policy import PolicyEngine, PolicyFlow
@@ -15,7 +13,7 @@ from tests.unit.policy.policy_cluster import end, snapshot
 
 @pytest.fixture(scope="module")
 def asked() -> list[Cluster]:
-    return clusters(int(os.environ.get("GENAINET_SEED", "0")) if "GENAINET_CALICO_ORACLE" in os.environ else 0)
+    return clusters()
 
 
 @pytest.fixture(scope="module")

@@ -301,7 +301,7 @@ def parse_seconds(text: str) -> float:
 
 def read_argument(name: str) -> str:
     """The text of a file that an argument names; "-" is standard input. Raises GenainetError for one that can't be read."""
-    from kubectl_genainet.proxy.posted import decoded
+    from kubectl_genainet.proxy.dumps.posted import decoded
 
     try:
         return decoded(sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes())

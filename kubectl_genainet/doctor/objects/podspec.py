@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from kubectl_genainet.doctor.objects.raw import at, items, mapping, number, text
-from kubectl_genainet.model.accelerators import GPU_RESOURCES
 from kubectl_genainet.model.units import quantity
+from kubectl_genainet.model.workload_kinds.accelerators import GPU_RESOURCES
 
 NEURON_RESOURCES = ("aws.amazon.com/neuron",)
 OTHER_ACCELERATORS = ("google.com/tpu", "habana.ai/gaudi", "huawei.com/Ascend", "rebellions.ai/", "furiosa.ai/")

@@ -19,8 +19,8 @@ from kubectl_genainet.doctor.objects.podspec import (
 )
 from kubectl_genainet.doctor.objects.stacks import Role, Stack, stack_of_command, stack_of_image
 from kubectl_genainet.doctor.objects.workloads import Workload, WorkloadKey
-from kubectl_genainet.model.accelerators import GPU_RESOURCES
 from kubectl_genainet.model.finding import Certainty, ObjectRef
+from kubectl_genainet.model.workload_kinds.accelerators import GPU_RESOURCES
 
 
 class Recognised(msgspec.Struct, frozen=True):

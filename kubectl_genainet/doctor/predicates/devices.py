@@ -7,7 +7,7 @@ import re
 from kubectl_genainet.doctor.objects.podspec import NEURON_RESOURCES, OTHER_ACCELERATORS, Container
 from kubectl_genainet.doctor.objects.raw import at, items, json_in, text
 from kubectl_genainet.doctor.objects.workloads import Workload
-from kubectl_genainet.model.accelerators import GPU_RESOURCES
+from kubectl_genainet.model.workload_kinds.accelerators import GPU_RESOURCES
 
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
 GKE_INTERFACES = "networking.gke.io/interfaces"

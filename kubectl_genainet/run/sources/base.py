@@ -14,6 +14,8 @@ from kubectl_genainet.run.agents import Agents, Warn, read_nodes, read_rulesets
 from kubectl_genainet.run.sources.extensions import load_extensions
 from kubectl_genainet.wire import FilterEntry
 
+CHDB = "chdb:"  # begins the name of a folder of segments
+
 
 class Follower(Protocol):
     """The cluster's state as it changes."""

@@ -8,9 +8,8 @@ import msgspec
 
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.run.agents import Warn
-from kubectl_genainet.run.sources.base import Source
+from kubectl_genainet.run.sources.base import CHDB, Source
 
-CHDB = "chdb:"  # begins the name of a folder of segments
 TABLES = ("clickhouse://", CHDB)
 
 

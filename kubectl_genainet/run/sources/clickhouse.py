@@ -16,8 +16,7 @@ from kubectl_genainet.history.rows import ALL, COVER, NO_ADDRESS, OBJECTS, STATE
 from kubectl_genainet.history.select import Part, Wanted
 from kubectl_genainet.model.cluster import ClusterSnapshot, canonical_ip
 from kubectl_genainet.run.agents import Warn
-from kubectl_genainet.run.sources.base import Source
-from kubectl_genainet.run.sources.choice import CHDB
+from kubectl_genainet.run.sources.base import CHDB, Source
 from kubectl_genainet.run.sources.engines import TABLE, ClickHouse, Engine, Value, chdb_over
 from kubectl_genainet.run.sources.history import HistorySource, TimeRange
 from kubectl_genainet.wire import HistoryRequest

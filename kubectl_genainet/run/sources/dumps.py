@@ -9,8 +9,8 @@ from pathlib import Path
 
 from kubectl_genainet.errors import GenainetError, InputError
 from kubectl_genainet.model.node import RulesetDump
-from kubectl_genainet.proxy.forms import dumps_of
-from kubectl_genainet.proxy.posted import decoded
+from kubectl_genainet.proxy.dumps.forms import dumps_of
+from kubectl_genainet.proxy.dumps.posted import decoded
 
 MAX_FILES = 20_000
 MAX_BYTES = 64 << 20  # of one file

@@ -12,9 +12,9 @@ from kubectl_genainet.doctor.objects.raw import at, items, mapping, text
 from kubectl_genainet.doctor.objects.workloads import Workload
 from kubectl_genainet.doctor.predicates.claims import GROUP, count, is_accelerator, is_network, options, requests
 from kubectl_genainet.doctor.predicates.edits import edit
-from kubectl_genainet.model.accelerators import GPU_RESOURCES
 from kubectl_genainet.model.finding import NotChecked, Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
+from kubectl_genainet.model.workload_kinds.accelerators import GPU_RESOURCES
 
 _DRIVER = re.compile(r"device\.driver\s*==\s*['\"]([^'\"]+)['\"]")
 _TOGETHER = ("pcieRoot", "numa", "node")

@@ -8,10 +8,10 @@ from kubectl_genainet.doctor.check import Area, Problem, Problems, check, seen
 from kubectl_genainet.doctor.objects.cluster import INSTANCE_TYPE, Cluster
 from kubectl_genainet.doctor.objects.podspec import NEURON_RESOURCES
 from kubectl_genainet.doctor.objects.raw import condition, items, kubectl, mapping, patch, text
-from kubectl_genainet.model.accelerators import GPU_RESOURCES
 from kubectl_genainet.model.finding import Remedy, Severity
 from kubectl_genainet.model.kube import KubeObject
 from kubectl_genainet.model.units import quantity
+from kubectl_genainet.model.workload_kinds.accelerators import GPU_RESOURCES
 
 _GPU_TYPES = r"(p[2-6](d|de|dn|e|en|-b200)?|g[3-6](s|dn|ad|e|f)?|gr6)\.[0-9a-z]+"
 _NEURON_TYPES = r"(inf[12]|trn[12]n?)\.[0-9a-z]+"

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from kubectl_genainet.proxy.dumps.posted import is_elided
 from kubectl_genainet.proxy.nftables.language.elements import elements_of
 from kubectl_genainet.proxy.nftables.language.grammar import Json, tokens_of, unquoted
 from kubectl_genainet.proxy.nftables.language.words import parse_rule, statements
 from kubectl_genainet.proxy.nftables.read import NftTable, build_tables
-from kubectl_genainet.proxy.posted import is_elided
 
 # Names that nft prints for standard priorities (nft(8), "Standard priority names"); the family is not bridge.
 PRIORITIES = {"raw": -300, "mangle": -150, "dstnat": -100, "filter": 0, "security": 50, "srcnat": 100}

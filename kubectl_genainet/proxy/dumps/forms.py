@@ -14,9 +14,7 @@ from dataclasses import dataclass, field
 
 from kubectl_genainet.errors import InputError
 from kubectl_genainet.model.node import RulesetDump
-from kubectl_genainet.proxy.iptables.listing import saved_from_listing, saved_from_specs
-from kubectl_genainet.proxy.iptables.read import family_of
-from kubectl_genainet.proxy.posted import (
+from kubectl_genainet.proxy.dumps.posted import (
     Command,
     command_of,
     is_elided,
@@ -25,6 +23,8 @@ from kubectl_genainet.proxy.posted import (
     prefixed_block,
     texts_in_json,
 )
+from kubectl_genainet.proxy.iptables.listing import saved_from_listing, saved_from_specs
+from kubectl_genainet.proxy.iptables.read import family_of
 
 _HINT = (
     "Save one with `iptables-save -c`, `nft -j list ruleset`, `ipvsadm -Sn` or `ipset list` "

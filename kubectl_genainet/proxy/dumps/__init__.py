@@ -1,0 +1,1 @@
+"""Saved dumps of rules as people post them: told apart, unwrapped, each table read once."""
