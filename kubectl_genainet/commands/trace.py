@@ -78,7 +78,7 @@ FOLLOW_S = 3600.0  # the agents end a session after so long
     "--slow",
     default="1s",
     show_default=True,
-    help="Replies that begin later than this are told as slow, whatever the other backends do; 0s: none.",
+    help="Report a reply that starts later than this as slow, whatever the other backends do; 0s: never.",
 )
 @budget_option("following packets", "fewer connections are followed, each of them whole")
 @watch_options("30s")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from time import sleep
 from typing import TYPE_CHECKING
 
 import click
@@ -65,7 +65,7 @@ def command(
         shown = {node.node: node for node in answer.nodes}
         if not watch:
             return ExitStatus.FOUND if answer.found_something else ExitStatus.OK
-        time.sleep(WATCH_S)
+        sleep(WATCH_S)
 
 
 def _show(nodes: Sequence[AgentStatus], output: str) -> None:
