@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+# Quantifiers are possessive where a line could make the search go back: a dump is whatever somebody posted.
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[mK]")
 _ENTITY = re.compile(r"&(?:gt|lt|amp|quot|#\d+|#x[0-9a-fA-F]+);")
 _CURLY_QUOTES = str.maketrans("“”„", '"""')
@@ -32,7 +33,7 @@ _PREFIXED = re.compile(
     r"|[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \S+ [\w./-]+(?:\[\d+\])?: "  # syslog, journalctl
     r"|\[[a-z][^\]]*\] "  # kubectl logs --prefix
     r"|\d+[:\t] ?"  # grep -n, cat -n
-    r"|[\w./~-]*[A-Za-z][\w./~-]*:(?! )(?:\d+:)?)+)"  # grep over several files
+    r"|(?=[\d_./~-]*+[A-Za-z])[\w./~-]++:(?! )(?:\d+:)?)++)"  # grep over several files
     rf"(?={_ANCHOR})"
 )
 _PROMPT = re.compile(
@@ -43,20 +44,21 @@ _ROOT_PROMPT = re.compile(
     r"^\s*# (?:sudo )?(?:ip6?tables|nft|ipset|ipvsadm|conntrack|kubectl|cat|docker|crictl|exit)\b[^:]*$"
 )
 _COMMAND = re.compile(
-    r"^\s*(?:\+ )?(?:\S*[#$%] ?)?(?:sudo |kubectl exec |docker exec |nsenter |crictl exec |ssh )?.*?"
-    r"\b(?P<program>ip6?tables(?:-nft|-legacy)?(?:-save)?|nft|ipset|ipvsadm|conntrack)(?= |$)(?P<options>.*)$"
+    r"^.*?\b(?P<program>ip6?tables(?:-nft|-legacy)?(?:-save)?|nft|ipset|ipvsadm|conntrack)(?= |$)(?P<options>.*)$"
 )
 _TITLE = re.compile(
     r"^(?!\*)(?=\W|.*table)[\W_]*(?:table:?\s+)?(?P<table>filter|nat|mangle|raw|security)(?:\s+table)?[\W_]*$",
     re.IGNORECASE,
 )
-_REMARK = re.compile(r"\s+(?:←|<-{2,}|<={2,}).*$", re.M)
+_REMARK = re.compile(r"(?<!\s)\s++(?:←|<-{2,}|<={2,}).*$", re.M)
 _MARKUP = re.compile(
-    r"^\s*(?:\{[{%].*[%}]\}|```+|~~~+|</?(?:pre|code|details|summary|p|div|br)\b[^>]*>.*)\s*\S*\s*$", re.IGNORECASE
+    r"^\s*+(?:\{[{%](?>.*[%}]\})|```++|~~~++|</?(?:pre|code|details|summary|p|div|br)\b[^>]*+>.*+)\s*+\S*+\s*+$",
+    re.IGNORECASE,
 )
 _ELIDED = re.compile(
-    r"^\s*[\[(<{#/*-]*\s*(?:\.{2,}|…|(?:[\w ]{0,24}\b)?(?:snip|snipped|cut|truncated|omitted|skipped|removed|redacted|more|etc)"
-    r"\b[\w ]{0,24}\s*[\])>}#/*.-]*\s*$)",
+    r"^\s*+[\[(<{#/*-]*+\s*+(?:\.{2,}|…"
+    r"|(?:[\w ]{0,24}\b)?(?:snip|snipped|cut|truncated|omitted|skipped|removed|redacted|more|etc)"
+    r"\b[\w ]{0,24}\s*+[\])>}#/*.-]*+\s*+$)",
     re.IGNORECASE,
 )
 

@@ -1,5 +1,8 @@
 """The forms that saved rulesets have: several dumps in a file, iptables -S and -L, counters of ipvsadm."""
 
+import contextlib
+import time
+
 import pytest
 
 from kubectl_genainet.errors import InputError
@@ -125,3 +128,14 @@ def test_what_nft_leaves_out_of_iptables_rules_makes_them_uncertain() -> None:
     ruleset = parse_ruleset(dumps_of(text), node_ips=[])
     assert evaluate(ruleset, packet()).verdict is RulesetVerdict.UNKNOWN
     assert "iptables-save" in ruleset.unread[0].what
+
+
+@pytest.mark.parametrize("unit", ["\t", " ", "a:1:", "iptables", "{{%} ", "%}", "more\t", "#", "[a]", "> "])
+def test_a_line_of_one_pattern_takes_no_time(unit: str) -> None:
+    """Of 64 KB; a search that goes back takes minutes for it."""
+    line = unit * (65_536 // len(unit))
+    began = time.process_time()
+    for text in (line, f"{line} x y", f"{{{{{line} x y", f"cut{line} x y"):
+        with contextlib.suppress(InputError):
+            parse_ruleset(dumps_of(f"{text}\n{SAVED}{text}\n"))
+    assert time.process_time() - began < 4
