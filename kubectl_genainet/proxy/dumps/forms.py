@@ -48,10 +48,10 @@ _PROSE = re.compile(
 _NFT_INNER = re.compile(r"^\s+(?:chain|set|map) [^\s{]+ \{\s*$")
 # Lines behind an empty line that still are of the dump: rules of a listing, members of a set, real servers.
 _AFTER_BLANK = {
-    "listing": re.compile(r"^\s*(?:\d+\s+)?(?:\d+[KMGT]?\s+\d+[KMGT]?\s|num\s|pkts\s|target\s|\S+\s+\S+\s+--\s)"),
+    "listing": re.compile(r"^\s*+(?:\d+\s+)?(?:\d+[KMGT]?\s+\d+[KMGT]?\s|num\s|pkts\s|target\s|\S+\s+\S+\s+--\s)"),
     "ipset": re.compile(
         r"^(?:Type|Revision|Header|Size in memory|References|Number of entries|Members):"
-        r"|^[\w-]*[\d:.][^\s]*(?: (?:timeout|nomatch|packets|bytes|comment|wildcard|skb\w+)\b.*)?$"
+        r"|^(?=(?:[^\W\d]|-)*+[\d:.])\S++(?: (?:timeout|nomatch|packets|bytes|comment|wildcard|skb\w+)\b.*)?$"
     ),
     "ipvs": re.compile(r"^\s*-> \S+:\S+"),
 }

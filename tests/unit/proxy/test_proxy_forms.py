@@ -130,12 +130,12 @@ def test_what_nft_leaves_out_of_iptables_rules_makes_them_uncertain() -> None:
     assert "iptables-save" in ruleset.unread[0].what
 
 
-@pytest.mark.parametrize("unit", ["\t", " ", "a:1:", "iptables", "{{%} ", "%}", "more\t", "#", "[a]", "> "])
+@pytest.mark.parametrize("unit", ["\t", " ", "a:1:", "iptables", "{{%} ", "%}", "more\t", "#", "[a]", "> ", "9", "9 "])
 def test_a_line_of_one_pattern_takes_no_time(unit: str) -> None:
     """Of 64 KB; a search that goes back takes minutes for it."""
     line = unit * (65_536 // len(unit))
     began = time.process_time()
     for text in (line, f"{line} x y", f"{{{{{line} x y", f"cut{line} x y"):
         with contextlib.suppress(InputError):
-            parse_ruleset(dumps_of(f"{text}\n{SAVED}{text}\n"))
+            parse_ruleset(dumps_of(f"{text}\n{SAVED}{text}\n{IPSET}\n\n{text}\n{IPVS}\n{text}\n{text} ?\n"))
     assert time.process_time() - began < 4
