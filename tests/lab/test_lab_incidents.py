@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,17 @@ def lab_namespaces(lab: RunningLab) -> dict[int, str]:
     return {netns.inode(name): name for name in lab.record.netns}
 
 
+def knock(lab: RunningLab) -> None:
+    """SYNs enough that each backend has some: the lab's own clients may wait for an answer still."""
+    for ip in lab.service("my-llama-svc").cluster_ips:
+        for pod in lab.pods("chatbot-ui"):
+            with netns.inside(lab.pod_netns(pod)):
+                for _ in range(20):
+                    with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET) as caller:
+                        caller.setblocking(False)
+                        caller.connect_ex((ip, 80))
+
+
 @pytest.mark.parametrize(
     ("which", "name"), [*(("lab", n) for n in DROPPING), *(("overlay_lab", n) for n in WITH_OVERLAY_TOO)]
 )
@@ -85,6 +97,7 @@ def test_incident_drops_packets_as_promised_and_clear_undoes_it(
             and (drop.location == expected.location or expected.reason == "NETFILTER_DROP")
         )
 
+    knock(lab)
     drop_watch.wait_for(promised, since=since)
     assert name in lab_record(lab.name).incidents
     assert clear_incident(lab.name, name)
