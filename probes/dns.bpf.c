@@ -167,12 +167,8 @@ static __always_inline int read_key(struct dns_key *key, struct sighting *s, str
 
 	if (s->linear < HEADER + 4)
 		return 0;
-#ifdef TYPED_LOADS
-	LOAD_16(start, s->payload);
-#else
 	if (bpf_probe_read_kernel(start, sizeof(start), (void *)s->payload))
 		return 0;
-#endif
 	s->is_response = !!(start[2] & QR);
 	key->id = be16(start);
 	key->question = *(__u32 *)(start + HEADER);
@@ -208,8 +204,10 @@ static __always_inline int read_message(struct sighting *s, struct headers *h, _
 	__u16 udp = be16(h->l4 + 4);
 	s->len = udp > 8 ? udp - 8 : 0;
 	s->payload = s->l3 + h->l4_offset + 8;
-	__u64 end = sh.head + sh.tail;
-	__u64 there = s->payload < end ? end - s->payload : 0;
+	/* To the verifier what is computed from typed addresses is an address; their copy is a number. */
+	__u64 bounds[2] = {s->payload, sh.head + sh.tail}, copy[2] = {};
+	bpf_probe_read_kernel(copy, sizeof(copy), bounds);
+	__u64 there = copy[0] < copy[1] ? copy[1] - copy[0] : 0;
 	s->linear = there < s->len ? there : s->len;
 	s->is_dns = read_key(&s->key, s, h);
 	return P_UDP;

@@ -44,4 +44,4 @@ def test_kube_proxy_writes_rules_for_both_families(
     assert 'default/my-llama-svc:http cluster IP" -m tcp --dport 80' in rules
     assert "[fd44::10]:8080" in proxy.wait_for_rules("[fd44::10]:8080", ipv6=True)
     control_plane.api().delete("/api/v1/namespaces/default/services/my-llama-svc")
-    proxy.wait_for_rules("my-llama-svc", gone=True)
+    proxy.wait_for_rules("default/my-llama-svc", gone=True)

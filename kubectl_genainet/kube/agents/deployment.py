@@ -199,7 +199,12 @@ def _remove(client: KubeClient, obj: dict[str, Any]) -> Step | None:
     options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": policy}
     # Only this very object: not one of the same name that was made in between.
     options["preconditions"] = {"uid": existing["metadata"]["uid"]}  # type: ignore[assignment]
-    client.json("DELETE", object_path(obj), options, doing=f"delete {describe(obj)}")
+    try:
+        client.json("DELETE", object_path(obj), options, doing=f"delete {describe(obj)}")
+    except ApiError as error:
+        if error.status != 404:  # its end, begun before, has come meanwhile
+            raise
+        return None
     return Step(describe(obj), "deleted")
 
 
