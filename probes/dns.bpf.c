@@ -204,10 +204,12 @@ static __always_inline int read_message(struct sighting *s, struct headers *h, _
 	__u16 udp = be16(h->l4 + 4);
 	s->len = udp > 8 ? udp - 8 : 0;
 	s->payload = s->l3 + h->l4_offset + 8;
-	/* To the verifier what is computed from typed addresses is an address; their copy is a number. */
-	__u64 bounds[2] = {s->payload, sh.head + sh.tail}, copy[2] = {};
-	bpf_probe_read_kernel(copy, sizeof(copy), bounds);
-	__u64 there = copy[0] < copy[1] ? copy[1] - copy[0] : 0;
+	__u64 bounds[2] = {s->payload, sh.head + sh.tail};
+#ifdef TYPED_LOADS
+	/* To the verifier what is computed from typed addresses is an address; copied, it is a number. */
+	bpf_probe_read_kernel(bounds, sizeof(bounds), bounds);
+#endif
+	__u64 there = bounds[0] < bounds[1] ? bounds[1] - bounds[0] : 0;
 	s->linear = there < s->len ? there : s->len;
 	s->is_dns = read_key(&s->key, s, h);
 	return P_UDP;
